@@ -1,0 +1,1 @@
+"""The open implementation of OneSearch: generative e-commerce search from catalogue and logs to a served engine."""

@@ -1,0 +1,1 @@
+"""What enters: items, users, page views, judgments; the dataset on disk, its time split and the shoppers' histories."""

@@ -1,0 +1,57 @@
+"""Artefact folders: files written atomically, and a ``manifest.json`` written last, whose presence means complete."""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+MANIFEST = "manifest.json"
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON atomically: a reader sees the old file or the new one, never a half."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            json.dump(value, file, ensure_ascii=False, indent=2, sort_keys=True)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        FileNotFoundError: the file is missing; the message names the path.
+        ValueError: the file is not JSON; the message names path, line and column.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: not valid JSON at line {error.lineno}, column {error.colno}: {error.msg}") from error
+
+
+def fingerprint(value: Any) -> str:
+    """A short stable hash of a JSON-able value, for 'did the inputs of this stage change?'."""
+    text = json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Mark an artefact folder complete; call it after every other file is on disk."""
+    write_json(folder / MANIFEST, dict(manifest))
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """The manifest of a complete artefact, or None when the folder is missing or unfinished."""
+    path = folder / MANIFEST
+    return dict(read_json(path)) if path.is_file() else None

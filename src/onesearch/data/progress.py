@@ -1,0 +1,40 @@
+"""Progress of long steps: a bar with rate and time left on a terminal, plain log lines elsewhere."""
+
+import logging
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+log = logging.getLogger("onesearch")
+_SECONDS_BETWEEN_LINES = 15.0
+
+
+_T = TypeVar("_T")
+
+
+def track(steps: Iterable[_T], label: str, total: int | None = None, unit: str = "it") -> Iterator[_T]:
+    """Yield from ``steps`` while showing progress under ``label``; ``total`` defaults to ``len(steps)`` if it has one."""
+    if total is None:
+        total = len(steps) if hasattr(steps, "__len__") else None
+    if sys.stderr.isatty():
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+                   TextColumn("{task.fields[rate]}"), TimeRemainingColumn())  # fmt: skip
+        with Progress(*columns, transient=True) as bar:
+            task = bar.add_task(label, total=total, rate="")
+            start = time.perf_counter()
+            for done, step in enumerate(steps, 1):
+                yield step
+                bar.update(task, advance=1, rate=f"{done / (time.perf_counter() - start):,.1f} {unit}/s")
+        return
+    start = last = time.perf_counter()
+    for done, step in enumerate(steps, 1):
+        yield step
+        now = time.perf_counter()
+        if now - last >= _SECONDS_BETWEEN_LINES:
+            last = now
+            rate = done / (now - start)
+            left = f", {(total - done) / rate:,.0f} s left" if total else ""
+            log.info("%s: %s%s, %.1f %s/s%s", label, done, f" of {total}" if total else "", rate, unit, left)

@@ -1,0 +1,62 @@
+"""Search requests as columns: what every searcher, baseline and the model reads."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+NOBODY = -1
+
+
+@dataclass(frozen=True)
+class Requests:
+    """``n`` search requests with what was known *before* each of them.
+
+    Item numbers are rows of the dataset's item table; -1 means 'none'.
+
+    Attributes:
+        query: the query texts, [n]; "" asks for a recommendation.
+        user: rows of the user table, int64 [n]; -1 for an anonymous shopper.
+        profile: profile texts such as "F 24-30", [n]; "" when unknown.
+        recent_queries: the shopper's last queries, newest last, [n] tuples.
+        clicked: items clicked before the request, newest last, right-aligned, int32 [n, C].
+        clicked_queries: for each clicked item the number of the query it was clicked for in ``query_texts``,
+            int32 [n, C]; -1 for none. Lets a model pick the past clicks relevant to this query.
+        ordered: items ordered before the request, newest last, right-aligned, int32 [n, O].
+        query_texts: distinct query texts that ``clicked_queries`` refers to.
+    """
+
+    query: list[str]
+    user: NDArray[np.int64]
+    profile: list[str]
+    recent_queries: list[tuple[str, ...]]
+    clicked: NDArray[np.int32]
+    clicked_queries: NDArray[np.int32]
+    ordered: NDArray[np.int32]
+    query_texts: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        n = len(self.query)
+        for name in ("user", "profile", "recent_queries", "clicked", "clicked_queries", "ordered"):
+            if len(getattr(self, name)) != n:
+                raise ValueError(f"Requests.{name} has {len(getattr(self, name))} rows but query has {n}")
+
+    def __len__(self) -> int:
+        return len(self.query)
+
+    @classmethod
+    def anonymous(cls, query: Sequence[str]) -> "Requests":
+        """Requests of unknown shoppers without history."""
+        n = len(query)
+        none = np.full((n, 0), -1, np.int32)
+        return cls(list(query), np.full(n, NOBODY, np.int64), [""] * n, [()] * n, none, none, none)
+
+    def select(self, rows: NDArray[np.integer]) -> "Requests":
+        """The given requests, in the given order."""
+        index = rows.tolist()
+        return Requests(
+            [self.query[i] for i in index], self.user[rows], [self.profile[i] for i in index],
+            [self.recent_queries[i] for i in index], self.clicked[rows], self.clicked_queries[rows],
+            self.ordered[rows], self.query_texts,
+        )  # fmt: skip

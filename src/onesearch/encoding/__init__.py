@@ -1,0 +1,1 @@
+"""Text to vectors to semantic IDs: text encoders, their alignment, keyword fusion, residual k-means, OPQ."""

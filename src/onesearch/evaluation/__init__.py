@@ -1,0 +1,1 @@
+"""Baselines, slices, significance and reports."""

@@ -1,0 +1,1 @@
+"""The generative model: vocabulary, prompt, behaviour features, backbones, output heads."""

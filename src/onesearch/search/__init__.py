@@ -1,0 +1,1 @@
+"""Constrained beam search, the plain searchers beside it, and the SearchEngine."""

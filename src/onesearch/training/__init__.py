@@ -1,0 +1,1 @@
+"""What each stage trains on, the losses, and the loop that runs them."""
