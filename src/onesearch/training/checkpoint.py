@@ -1,0 +1,145 @@
+"""The whole state of a training run as safetensors and JSON, in folders that appear complete or not at all.
+
+``checkpoints/step-00000120/`` holds ``model.safetensors``, ``optimizer.safetensors``, ``random-<rank>.safetensors`` and
+``random-<rank>.json`` of each process, ``average.safetensors`` when weights are averaged, and ``state.json``. The folder
+is written under a temporary name and renamed last. Not covered: models sharded over processes (FSDP).
+"""
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, load_model, save_file, save_model
+from torch import Tensor, nn
+
+_TEMPORARY = ".writing-"
+
+
+class Checkpoints:
+    """The checkpoints of one training run, newest last; keeps the last ``keep``."""
+
+    def __init__(self, folder: Path, keep: int = 1) -> None:
+        self.folder = folder
+        self.keep = keep
+
+    def newest(self) -> Path | None:
+        """The complete checkpoint with the highest step, or None."""
+        found = sorted(self.folder.glob("step-*")) if self.folder.is_dir() else []
+        return found[-1] if found else None
+
+    def begin(self, step: int) -> Path:
+        """An empty folder to write the checkpoint of ``step`` into; what a killed process left half written goes."""
+        for left in self.folder.glob(f"{_TEMPORARY}*"):
+            shutil.rmtree(left)
+        temporary = self.writing(step)
+        temporary.mkdir(parents=True)
+        return temporary
+
+    def writing(self, step: int) -> Path:
+        """The temporary name of a checkpoint."""
+        return self.folder / f"{_TEMPORARY}{step:08d}"
+
+    def finish(self, step: int) -> Path:
+        """Give the written folder its name, then drop the oldest ones."""
+        temporary = self.writing(step)
+        final = self.folder / f"step-{step:08d}"
+        for file in temporary.iterdir():
+            _flush(file)
+        if final.exists():
+            shutil.rmtree(final)
+        temporary.rename(final)
+        _flush(self.folder)
+        for old in sorted(self.folder.glob("step-*"))[: -self.keep]:
+            shutil.rmtree(old)
+        return final
+
+    def clear(self) -> None:
+        """Remove all checkpoints (the finished weights are elsewhere by then)."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def save_weights(model: nn.Module, file: Path) -> None:
+    """Weights and buffers as safetensors, atomically; tied weights are written once."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_name(f".{file.name}.writing")
+    save_model(model, str(temporary))
+    _flush(temporary)
+    temporary.replace(file)
+
+
+def load_weights(model: nn.Module, file: Path) -> None:
+    """Fill a model of the same shape.
+
+    Raises:
+        ValueError: names or shapes differ; the message names the file.
+    """
+    try:
+        load_model(model, str(file), device="cpu")
+    except (RuntimeError, KeyError) as error:
+        raise ValueError(f"{file} does not fit this model: {error}. Delete the folder to start afresh") from error
+
+
+def save_optimizer(optimizer: torch.optim.Optimizer, file: Path) -> None:
+    """Flatten ``state`` to tensors named ``<parameter>/<key>``; the groups are rebuilt from the configuration.
+
+    Raises:
+        TypeError: a state value that is neither tensor nor number.
+    """
+    tensors: dict[str, Tensor] = {}
+    for group in optimizer.param_groups:
+        for name, parameter in zip(group["names"], group["params"], strict=True):
+            for key, value in optimizer.state.get(parameter, {}).items():
+                if not isinstance(value, (Tensor, int, float)):
+                    raise TypeError(f"optimizer state '{key}' of {name} is a {type(value).__name__}, not a tensor")
+                tensors[f"{name}/{key}"] = torch.as_tensor(value).detach().clone().contiguous()
+    save_file(tensors, str(file))
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, file: Path) -> None:
+    """Undo :func:`save_optimizer` for an optimizer over parameters of the same names."""
+    by_name: dict[str, dict[str, Tensor]] = {}
+    for full, value in load_file(str(file)).items():
+        name, key = full.rsplit("/", 1)
+        by_name.setdefault(name, {})[key] = value
+    for group in optimizer.param_groups:
+        for name, parameter in zip(group["names"], group["params"], strict=True):
+            if name in by_name:
+                # Adam's step counter belongs beside the parameter for the fused kernel, on the CPU for the plain one.
+                optimizer.state[parameter] = {
+                    key: value.to(parameter.device) if value.ndim or group.get("fused") else value
+                    for key, value in by_name[name].items()
+                }
+
+
+def save_tensors(tensors: Mapping[str, Tensor], file: Path) -> None:
+    """Named tensors that share no memory, as safetensors."""
+    save_file({name: value.contiguous() for name, value in tensors.items()}, str(file))
+
+
+def load_tensors(file: Path) -> dict[str, Tensor]:
+    """Undo :func:`save_tensors`."""
+    return dict(load_file(str(file)))
+
+
+def check_same_run(state: Mapping[str, Any], expected: str, folder: Path) -> None:
+    """A checkpoint continues only the run that wrote it.
+
+    Raises:
+        ValueError: the settings, data or model differ from those of the checkpoint.
+    """
+    if state.get("fingerprint") != expected:
+        raise ValueError(
+            f"{folder} holds a checkpoint of another training run (other settings, data, seed or model): "
+            "delete the folder to start afresh, or restore the settings to continue"
+        )

@@ -1,0 +1,388 @@
+"""The training loop: batches and a loss function in, trained weights, a log and curves out.
+
+A run that is killed and started again with the same call ends in the same weights as one that was never interrupted:
+bit-equal in float32 with the same number of threads. For that a checkpoint holds everything that moves (weights,
+optimizer, random states, running averages), batches depend on the step alone, and validation leaves no trace in the
+random states. Not covered: sharding one model over processes (FSDP), changing the number of processes in the middle of a run.
+"""
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from pydantic import Field
+from torch import Tensor, nn
+
+from onesearch.data.artefact import fingerprint, read_json, write_json
+from onesearch.data.progress import track
+from onesearch.data.settings import Section
+from onesearch.training import checkpoint as files
+from onesearch.training.batching import Batch, Batches
+from onesearch.training.curves import Averages, CurveLog
+from onesearch.training.moving import moved
+from onesearch.training.optimizer import AveragedWeights, Schedule, adamw, parameter_groups, rate
+from onesearch.training.plots import plot_curves
+from onesearch.training.precision import Precision, repeatable, resolve
+from onesearch.training.randomness import RandomState, kept
+
+log = logging.getLogger("onesearch")
+
+Loss = Callable[[nn.Module, Any], dict[str, Tensor]]
+Validate = Callable[[nn.Module], dict[str, float]]
+
+CHECKPOINTS, FINISHED, WEIGHTS, BEST = "checkpoints", "finished.json", "model.safetensors", "best.safetensors"
+LOG, CURVES = "log.jsonl", "curves.png"
+_STEPS_UNCHECKED = 16  # on a GPU the losses are looked at together after so many steps, so as not to wait for each
+
+
+class LoopConfig(Section):
+    """How to train; what to train on comes with the batches."""
+
+    learning_rate: float = Field(5e-4, gt=0, description="peak learning rate of AdamW")
+    learning_rates: dict[str, float] = Field(
+        default_factory=dict, description="parameter name prefix → multiple of learning_rate; the longest prefix counts"
+    )
+    weight_decay: float = Field(0.01, ge=0, description="of matrices; vectors, norms and embeddings have none")
+    betas: tuple[float, float] = Field((0.9, 0.98), description="AdamW's decay of the moments")
+    warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps in which the learning rate rises")
+    schedule: Schedule = Field("linear", description="linear or cosine fall after the warm-up, or constant")
+    floor: float = Field(0.0, ge=0, le=1, description="share of the peak learning rate left at the end")
+    clip_norm: float = Field(1.0, ge=0, description="largest gradient norm; 0 switches clipping off")
+    accumulate: int = Field(1, ge=1, description="batches per optimizer step")
+    average: float = Field(0.0, ge=0, lt=1, description="decay of averaged weights, e.g. 0.999; 0 = off")
+    precision: Precision = Field("auto", description="bf16 where the hardware multiplies it, or always / never")
+    repeatable: bool = Field(True, description="kernels whose result does not depend on thread timing")
+    prefetch: int = Field(2, ge=0, description="batches made ahead in another thread")
+    log_steps: int = Field(20, ge=1, description="steps averaged into one line of the log")
+    checkpoint_steps: int = Field(0, ge=0, description="steps between checkpoints; 0 = by time only")
+    checkpoint_seconds: float = Field(60.0, ge=0, description="seconds between checkpoints; 0 = by steps only")
+    keep: int = Field(1, ge=1, description="checkpoints kept while training")
+    validate_steps: int = Field(0, ge=0, description="steps between validations; 0 = only at the end")
+    best: str = Field("", description="validation figure whose highest value chooses the weights; '' = the last ones")
+
+    def decisive(self) -> dict[str, Any]:
+        """The settings that change the resulting weights."""
+        ways = {"log_steps", "checkpoint_steps", "checkpoint_seconds", "keep", "prefetch"}
+        return self.model_dump(exclude=ways, mode="json")
+
+
+@dataclass(frozen=True)
+class FitReport:
+    """How a training run went; ``metrics`` are the figures of the weights the model ended with."""
+
+    steps: int
+    samples: int
+    seconds: float
+    samples_per_second: float
+    loss: float
+    precision: str
+    metrics: dict[str, float] = field(default_factory=dict)
+    chosen_step: int = 0
+
+
+class NotFiniteError(ArithmeticError):
+    """A loss term or the gradient became infinite or NaN."""
+
+
+def fit(
+    model: nn.Module,
+    batches: Batches,
+    loss: Loss,
+    config: LoopConfig,
+    folder: Path,
+    validate: Validate | None = None,
+    *,
+    seed: int = 0,
+    label: str = "training",
+) -> FitReport:
+    """Train ``model`` in place and leave ``model.safetensors``, ``log.jsonl`` and ``curves.png`` in ``folder``.
+
+    Args:
+        model: trained in place; buffers that are not persistent stay as they are.
+        batches: what to train on; ``config.accumulate`` consecutive ones make a step.
+        loss: model and batch content → scalars; ``loss`` is minimised, the others are logged.
+        config: the settings.
+        folder: of this run; the same call continues what it finds there, and returns at once when that is finished.
+        validate: model in evaluation mode → figures for the log. Called every ``validate_steps`` and at the end.
+        seed: of dropout and anything else that draws from global generators while training.
+        label: name in the progress lines.
+
+    Raises:
+        NotFiniteError: with step and term; the last checkpoint was written before it.
+        ValueError: ``folder`` belongs to another run, or the settings do not fit the model.
+    """
+    return _Fit(model, batches, loss, config, folder, validate, seed, label).run()
+
+
+class _Fit:
+    def __init__(
+        self, model: nn.Module, batches: Batches, loss: Loss, config: LoopConfig, folder: Path,
+        validate: Validate | None, seed: int, label: str,
+    ) -> None:  # fmt: skip
+        self.config, self.batches, self.loss, self.validate = config, batches, loss, validate
+        self.folder, self.seed, self.label = folder, seed, label
+        self.steps = batches.steps // config.accumulate
+        if self.steps < 1:
+            raise ValueError(f"{batches.steps} batches make no step of {config.accumulate}: lower 'accumulate'")
+        self.model = model
+        self.precision = resolve(config.precision)
+        shapes = {name: [str(p.dtype), *p.shape] for name, p in model.named_parameters()}
+        self.fingerprint = fingerprint([config.decisive(), batches.fingerprint(), seed, shapes])
+        self.checkpoints = files.Checkpoints(folder / CHECKPOINTS, config.keep)
+        self.log = CurveLog(folder / LOG)
+        self.averages = Averages()
+        self.best: dict[str, Any] = {}
+        self.samples, self.spent = 0, 0.0
+
+    def run(self) -> FitReport:
+        done = self._finished()
+        if done is not None:
+            return done
+        # accelerate keeps its precision in a process-wide object; each fit has its own.
+        AcceleratorState._reset_state()
+        self.accelerator = Accelerator(mixed_precision=self.precision, cpu=not torch.cuda.is_available())
+        try:
+            with repeatable(self.config.repeatable):
+                return self._train()
+        finally:
+            self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
+            self.accelerator.free_memory()
+
+    def _finished(self) -> FitReport | None:
+        path = self.folder / FINISHED
+        if not path.is_file():
+            return None
+        state = read_json(path)
+        files.check_same_run(state, self.fingerprint, self.folder)
+        files.load_weights(self.model, self.folder / WEIGHTS)
+        self.model.eval()
+        return FitReport(**state["report"])
+
+    def _train(self) -> FitReport:
+        config = self.config
+        self.model.to(self.accelerator.device)
+        groups = parameter_groups(self.model, config.learning_rate, config.weight_decay, config.learning_rates)
+        plain = adamw(groups, config.betas)
+        self.average = AveragedWeights(self.model, config.average) if config.average else None
+        self.parameters = [p for group in plain.param_groups for p in group["params"]]
+        torch.manual_seed(self.seed + self.accelerator.process_index)
+        first = self._resume(plain)
+        self.wrapped, _ = self.accelerator.prepare(self.model, plain)
+        self.optimizer = plain
+        warmup = round(config.warmup * self.steps)
+        self.pending: list[tuple[int, str, dict[str, Tensor]]] = []
+        self.started, self.saved = time.perf_counter() - self.spent, time.perf_counter()
+        step = first
+        for made in self._steps(first):
+            factor = rate(step, self.steps, warmup, config.schedule, config.floor)
+            for group in plain.param_groups:
+                group["lr"] = group["peak"] * factor
+            self._step(step, made)
+            step += 1
+            self._look(step, config.learning_rate * factor)
+        return self._end()
+
+    def _steps(self, first: int) -> Iterator[list[Batch]]:
+        """The batches of each step, made ahead in a thread while the model computes."""
+        config, accelerator = self.config, self.accelerator
+        rank, world = accelerator.process_index, accelerator.num_processes
+        quiet = not accelerator.is_main_process
+
+        def make(step: int) -> list[Batch]:
+            numbers = range(step * config.accumulate, (step + 1) * config.accumulate)
+            return [self.batches.batch(number, rank, world) for number in numbers]
+
+        steps: Any = range(first, self.steps)
+        shown = steps if quiet else track(steps, self.label, len(steps), "step")
+        if config.prefetch == 0:
+            yield from map(make, shown)
+            return
+        with ThreadPoolExecutor(1, "batches") as pool:
+            ahead = [pool.submit(make, step) for step in steps[: config.prefetch]]
+            for step in shown:
+                made = ahead.pop(0).result()
+                if step + config.prefetch < self.steps:
+                    ahead.append(pool.submit(make, step + config.prefetch))
+                yield made
+
+    def _step(self, step: int, made: list[Batch]) -> None:
+        accelerator, config = self.accelerator, self.config
+        self.wrapped.train()
+        for number, batch in enumerate(made):
+            content = moved(batch.content, accelerator.device)
+            last = number == len(made) - 1
+            with _maybe(accelerator.no_sync(self.wrapped), not last), accelerator.autocast():
+                terms = self.loss(self.wrapped, content)
+            if "loss" not in terms:
+                raise ValueError(f"the loss function returned {sorted(terms)} without the key 'loss'")
+            with _maybe(accelerator.no_sync(self.wrapped), not last):
+                accelerator.backward(terms["loss"] / len(made))
+            self.pending.append((step + 1, batch.task, {name: value.detach() for name, value in terms.items()}))
+            self.samples += batch.samples * accelerator.num_processes
+        norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
+        if config.clip_norm:
+            torch.nn.utils.clip_grads_with_norm_(self.parameters, config.clip_norm, norm)
+        self.pending.append((step + 1, "", {"gradient_norm": norm.detach()}))
+        if accelerator.device.type == "cpu":
+            self._collect()  # before the update, so that weights stay sound
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.average is not None:
+            self.average.update()
+
+    def _look(self, step: int, learning_rate: float) -> None:
+        """After step number ``step`` (from 1): log, validate, save, each when it is time."""
+        config, end = self.config, step == self.steps
+        validate = self.validate is not None and (end or (config.validate_steps and step % config.validate_steps == 0))
+        passed = time.perf_counter() - self.saved
+        by_time = self._agreed(0 < config.checkpoint_seconds < passed)
+        save = not end and (by_time or (config.checkpoint_steps and step % config.checkpoint_steps == 0))
+        write = end or step % config.log_steps == 0
+        if write or validate or save or len(self.pending) >= 2 * _STEPS_UNCHECKED:
+            self._collect()
+        if write and self.accelerator.is_main_process:
+            seconds = time.perf_counter() - self.started
+            self.log.add(step, self.averages.take(seconds), epoch=self.batches.epoch(step * config.accumulate),
+                         learning_rate=learning_rate)  # fmt: skip
+        elif write:
+            self.averages.take(0.0)
+        if validate:
+            self._validate(step)
+        if save:
+            self._save(step)
+
+    def _agreed(self, mine: bool) -> bool:
+        """The main process's answer: clocks differ between processes."""
+        if self.accelerator.num_processes == 1:
+            return mine
+        answer = torch.tensor([float(mine and self.accelerator.is_main_process)], device=self.accelerator.device)
+        return bool(self.accelerator.reduce(answer, "sum").item())
+
+    def _collect(self) -> None:
+        """Look at the losses computed since the last time and add them to the averages."""
+        for step, task, terms in self.pending:
+            values = torch.stack([value.float() for value in terms.values()])
+            if self.accelerator.num_processes > 1:
+                values = self.accelerator.reduce(values, "mean")
+            for name, value in zip(terms, values.tolist(), strict=True):
+                if not math.isfinite(value):
+                    where = f" of task '{task}'" if task else ""
+                    raise NotFiniteError(
+                        f"step {step} of {self.steps}: the term '{name}'{where} is {value}. Lower learning_rate "
+                        f"(now {self.config.learning_rate}), lengthen warmup, or try precision: 'no'"
+                    )
+                self.averages.add(f"{task}/{name}" if task else name, value)
+                if task and name == "loss":
+                    self.averages.add("loss", value)
+        self.pending.clear()
+        self.averages.samples = self.samples
+
+    def _validate(self, step: int) -> None:
+        assert self.validate is not None
+        with self._weights_to_keep(), kept():
+            self.model.eval()
+            with torch.no_grad():
+                figures = self.validate(self.model)
+            if self.accelerator.is_main_process:
+                self.log.add(step, {f"valid/{name}": value for name, value in figures.items()})
+            wanted = self.config.best
+            if wanted and wanted not in figures:
+                raise ValueError(f"best: '{wanted}' is no validation figure; there are {sorted(figures)}")
+            if not self.best or not wanted or figures[wanted] > self.best["figures"][wanted]:
+                self.best = {"step": step, "figures": figures}
+                if wanted and self.accelerator.is_main_process:
+                    files.save_weights(self.model, self.folder / BEST)
+        self.model.train()
+        shown = ", ".join(f"{name} {value:.4f}" for name, value in figures.items())
+        log.info("%s: step %s of %s, %s", self.label, step, self.steps, shown)
+
+    @contextmanager
+    def _weights_to_keep(self) -> Iterator[None]:
+        """The averaged weights in place of the live ones, if there are any."""
+        if self.average is None:
+            yield
+            return
+        self.average.swap()
+        try:
+            yield
+        finally:
+            self.average.swap()
+
+    def _save(self, step: int) -> None:
+        accelerator = self.accelerator
+        if accelerator.is_main_process:
+            temporary = self.checkpoints.begin(step)
+            files.save_weights(self.model, temporary / WEIGHTS)
+            files.save_optimizer(self.optimizer, temporary / "optimizer.safetensors")
+            if self.average is not None:
+                files.save_tensors(self.average.values, temporary / "average.safetensors")
+            write_json(temporary / "state.json", {
+                "step": step, "samples": self.samples, "seconds": time.perf_counter() - self.started,
+                "fingerprint": self.fingerprint, "averages": self.averages.state(), "best": self.best,
+            })  # fmt: skip
+        accelerator.wait_for_everyone()
+        RandomState.now().save(self.checkpoints.writing(step), accelerator.process_index)
+        accelerator.wait_for_everyone()
+        if accelerator.is_main_process:
+            self.checkpoints.finish(step)
+        self.saved = time.perf_counter()
+
+    def _resume(self, optimizer: torch.optim.Optimizer) -> int:
+        """Load the newest checkpoint; the number of steps already done."""
+        found = self.checkpoints.newest()
+        if found is None:
+            self.log.keep_until(0)
+            return 0
+        state = read_json(found / "state.json")
+        files.check_same_run(state, self.fingerprint, self.folder)
+        files.load_weights(self.model, found / WEIGHTS)
+        files.load_optimizer(optimizer, found / "optimizer.safetensors")
+        if self.average is not None:
+            self.average.load(files.load_tensors(found / "average.safetensors"))
+        RandomState.load(found, self.accelerator.process_index).restore()
+        self.averages = Averages.of(state["averages"])
+        self.best, self.samples, self.spent = state["best"], state["samples"], state["seconds"]
+        if self.accelerator.is_main_process:
+            self.log.keep_until(state["step"])
+        log.info("%s: continuing after step %s of %s", self.label, state["step"], self.steps)
+        return int(state["step"])
+
+    def _end(self) -> FitReport:
+        """Choose the weights, write them, and only then drop the checkpoints."""
+        seconds = time.perf_counter() - self.started
+        if self.config.best and self.best:
+            files.load_weights(self.model, self.folder / BEST)
+        elif self.average is not None:
+            self.average.swap()
+        self.model.eval()
+        report = FitReport(
+            self.steps, self.samples, round(seconds, 3), round(self.samples / max(seconds, 1e-9), 2),
+            self.log.last("loss"), self.precision, self.best.get("figures", {}), self.best.get("step", self.steps),
+        )  # fmt: skip
+        self.accelerator.wait_for_everyone()
+        if self.accelerator.is_main_process:
+            files.save_weights(self.model, self.folder / WEIGHTS)
+            plot_curves(self.folder / LOG, self.folder / CURVES, self.label)
+            write_json(self.folder / FINISHED, {"fingerprint": self.fingerprint, "report": asdict(report)})
+            self.checkpoints.clear()
+            (self.folder / BEST).unlink(missing_ok=True)
+        self.accelerator.wait_for_everyone()
+        return report
+
+
+@contextmanager
+def _maybe(context: Any, active: bool) -> Iterator[None]:
+    if not active:
+        yield
+        return
+    with context:
+        yield

@@ -1,0 +1,50 @@
+"""Which arithmetic to train in, and repeatable kernels."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+Precision = Literal["auto", "no", "bf16"]
+
+
+@cache
+def has_native_bf16() -> bool:
+    """Whether the GPU, or without one the CPU (AVX-512 BF16 or AMX), multiplies bfloat16 in hardware."""
+    if torch.cuda.is_available():
+        return bool(torch.cuda.is_bf16_supported())
+    info = Path("/proc/cpuinfo")
+    if not info.is_file():
+        return False
+    flags = next((line for line in info.read_text(errors="replace").splitlines() if line.startswith("flags")), "")
+    return bool({"avx512_bf16", "amx_bf16"} & set(flags.split()))
+
+
+def resolve(precision: Precision) -> Literal["no", "bf16"]:
+    """The precision that "auto" stands for on this machine."""
+    if precision == "auto":
+        return "bf16" if has_native_bf16() else "no"
+    return precision
+
+
+@contextmanager
+def repeatable(active: bool = True) -> Iterator[None]:
+    """Kernels whose result does not depend on thread timing, where torch has them; afterwards the old setting."""
+    if not active:
+        yield
+        return
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    filled = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    try:
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*does not have a deterministic implementation.*")
+            yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        torch.utils.deterministic.fill_uninitialized_memory = filled  # type: ignore[attr-defined]
