@@ -1,0 +1,403 @@
+"""SidIndex: which items have which semantic ID, and what may follow after each prefix (architecture, "search").
+
+The SIDs are kept sorted. A trie node is a range of sorted positions, named by (level, number within the level); the
+numbers of a node's children are consecutive. An index never changes: ``add``, ``remove`` and ``upsert`` give a new one,
+so a reader sees the old index or the new one, never a half. Each such call copies the arrays once (about the time of a
+memory copy of the vectors), so put many items into one call.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from onesearch.data.artefact import read_json, write_json
+from onesearch.index.keys import KeyLayout, fitting_codebooks
+from onesearch.index.storage import read_tensors, write_tensors
+from onesearch.index.trie import TrieArrays, keys_of
+from onesearch.index.update import Body, SortedItems, build, splice
+from onesearch.index.vector_table import Precision, VectorTable
+
+_FORMAT = 1
+_LARGEST_ROW = 2**31 - 2
+
+
+class IndexBytes(NamedTuple):
+    """Memory of an index in bytes: the trie with the item arrays, and the vectors of items and nodes."""
+
+    structure: int
+    vectors: int
+
+
+class SidIndex:
+    """The items of a catalogue sorted by SID, as a trie of ``L`` levels in flat tensors.
+
+    Node numbers are int64 tensors of any shape; -1 stands for no node: it has no children, and its code, count and
+    vector are meaningless and must be masked by the caller.
+
+    Attributes:
+        levels: number of levels L.
+        codebook_sizes: number of codes of each level.
+        table: the vectors of items and nodes; :meth:`vector_rows` says where. For fused kernels.
+        max_children: per level the largest number of children that a node of the level above has.
+    """
+
+    def __init__(self, body: Body, layout: KeyLayout, device: torch.device | str = "cpu") -> None:
+        self._layout = layout
+        self.levels = layout.levels
+        self.codebook_sizes = layout.codebook_sizes
+        self._bases = body.trie.bases
+        self._codes = [torch.from_numpy(array).to(device) for array in body.trie.codes]
+        self._children = [torch.from_numpy(array).to(device) for array in body.trie.children]
+        self._vector_rows = [torch.from_numpy(array).to(device) for array in body.trie.vector_rows]
+        self._spans = torch.from_numpy(body.trie.spans).to(device)
+        self._rows = torch.from_numpy(body.items.rows).to(device)
+        popularity = body.items.popularity
+        self._popularity = None if popularity is None else torch.from_numpy(popularity).to(device)
+        positions = np.full(int(body.items.rows.max(initial=-1)) + 1, -1, np.int32)
+        positions[body.items.rows] = np.arange(len(body.items), dtype=np.int32)
+        self._position_of = torch.from_numpy(positions).to(device)
+        self.table = body.table.to(device)
+        widths = [int(np.diff(array).max(initial=0)) for array in body.trie.children[:-1]]
+        self.max_children = (len(body.trie.codes[0]), *widths)
+
+    # -- making one ----------------------------------------------------------------------------------------------
+
+    @classmethod
+    def build(
+        cls,
+        sids: NDArray[np.integer] | Tensor,
+        vectors: NDArray[np.floating] | Tensor,
+        codebook_sizes: Sequence[int],
+        popularity: NDArray[np.floating] | Tensor | None = None,
+        rows: NDArray[np.integer] | Tensor | None = None,
+        precision: Precision = "float32",
+    ) -> "SidIndex":
+        """Build from the SIDs and vectors of N items.
+
+        Args:
+            sids: level-local codes [N, L].
+            vectors: what the item head scores, float [N, R].
+            codebook_sizes: number of codes of each level, [L].
+            popularity: any number that grows with popularity, [N]; orders items of the same SID.
+            rows: rows of the items in the item table, [N], distinct; 0 to N - 1 if None.
+            precision: how vectors are stored.
+        """
+        layout = fitting_codebooks(codebook_sizes)
+        items, table = _checked(layout, sids, vectors, popularity, rows)
+        return cls(build(items, table, layout, precision), layout, table.device)
+
+    def add(
+        self,
+        sids: NDArray[np.integer] | Tensor,
+        vectors: NDArray[np.floating] | Tensor,
+        rows: NDArray[np.integer] | Tensor,
+        popularity: NDArray[np.floating] | Tensor | None = None,
+    ) -> "SidIndex":
+        """A new index with k more items; shapes as in :meth:`build`. Popularity is 0 if not given.
+
+        Raises:
+            ValueError: an item row is already in the index (use :meth:`upsert` to replace it).
+        """
+        items, table = self._checked_like(sids, vectors, rows, popularity)
+        known = self._known(items.rows)
+        if known.any():
+            raise ValueError(f"item rows {items.rows[known][:5].tolist()} are already in the index; use upsert()")
+        return self._spliced(np.zeros(0, np.int64), items, table)
+
+    def upsert(
+        self,
+        sids: NDArray[np.integer] | Tensor,
+        vectors: NDArray[np.floating] | Tensor,
+        rows: NDArray[np.integer] | Tensor,
+        popularity: NDArray[np.floating] | Tensor | None = None,
+    ) -> "SidIndex":
+        """As :meth:`add`, but items already in the index are replaced."""
+        items, table = self._checked_like(sids, vectors, rows, popularity)
+        old = items.rows[self._known(items.rows)]
+        return self._spliced(_numpy(self._position_of)[old].astype(np.int64), items, table)
+
+    def remove(self, rows: NDArray[np.integer] | Tensor | Sequence[int]) -> "SidIndex":
+        """A new index without the items of the given rows.
+
+        Raises:
+            ValueError: an item row is not in the index.
+        """
+        gone = np.unique(_numpy(rows).astype(np.int64))
+        known = self._known(gone)
+        if not known.all():
+            raise ValueError(f"item rows {gone[~known][:5].tolist()} are not in the index; nothing was removed")
+        popularity = None if self._popularity is None else np.zeros(0, np.float32)
+        nothing = SortedItems(np.zeros(0, np.int64), np.zeros(0, np.int32), popularity)
+        return self._spliced(_numpy(self._position_of)[gone].astype(np.int64), nothing, torch.zeros(0, self.dimension))
+
+    def to(self, device: torch.device | str) -> "SidIndex":
+        """The same index on another device."""
+        if torch.device(device) == self.device:
+            return self
+        return SidIndex(self._body(), self._layout, device)
+
+    # -- what the search asks ------------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @property
+    def dimension(self) -> int:
+        """R, the length of the vectors."""
+        return int(self.table.data.shape[1])
+
+    @property
+    def precision(self) -> Precision:
+        """How the vectors are stored."""
+        return self.table.precision
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tensors are."""
+        return self._rows.device
+
+    def size(self, level: int) -> int:
+        """Number of nodes at a level."""
+        return len(self._codes[level])
+
+    def children(self, level: int, nodes: Tensor) -> tuple[Tensor, Tensor]:
+        """The children at ``level`` of ``nodes`` of level - 1: the first one and how many, int64 like ``nodes``.
+
+        At level 0 the parent is the root whatever ``nodes`` says: its children are all nodes of level 0.
+        """
+        if level == 0:
+            first = torch.zeros_like(nodes)
+            return first, torch.full_like(first, self.size(0))
+        array = self._children[level - 1]
+        parents = nodes.clamp(min=0)
+        first = array[parents].long()
+        count = array[parents + 1].long() - first
+        return first, count.masked_fill_(nodes < 0, 0)
+
+    def codes(self, level: int, nodes: Tensor) -> Tensor:
+        """The level-local code of each node, int64."""
+        return self._codes[level][nodes].long()
+
+    def counts(self, level: int, nodes: Tensor) -> Tensor:
+        """How many items lie below each node, int64."""
+        stored = self._vector_rows[level][nodes] - len(self)
+        at = stored.clamp(min=0)
+        count = self._spans[1][at] - self._spans[0][at]
+        return torch.where(stored >= 0, count, 1).long()
+
+    def vectors(self, level: int, nodes: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        """The mean vector of the items below each node, [*nodes.shape, R]."""
+        rows = self._vector_rows[level][nodes.reshape(-1)]
+        return self.table.read(rows, dtype).view(*nodes.shape, -1)
+
+    def vector_rows(self, level: int, nodes: Tensor) -> Tensor:
+        """The rows in ``table`` of the vectors of nodes, int32 like ``nodes``."""
+        return self._vector_rows[level][nodes]
+
+    def vector_block(self, level: int, first: int, count: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        """The vectors [count, R] of consecutive nodes; at level 0 (all nodes stored) a slice, without any gather."""
+        if level == 0:
+            base = self._bases[0]
+            return self.table.block(base + first, base + first + count, dtype)
+        return self.table.read(self._vector_rows[level][first : first + count], dtype)
+
+    def item_vectors(self, positions: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        """The vectors [*positions.shape, R] of the items at sorted positions."""
+        return self.table.read(positions.reshape(-1), dtype).view(*positions.shape, -1)
+
+    def positions(self, level: int, nodes: Tensor) -> tuple[Tensor, Tensor]:
+        """The range of sorted positions below each node: first, last (excluded), int64."""
+        rows = self._vector_rows[level][nodes]
+        at = (rows - len(self)).clamp(min=0)
+        stored = rows >= len(self)
+        first = torch.where(stored, self._spans[0][at], rows)
+        return first.long(), torch.where(stored, self._spans[1][at], rows + 1).long()
+
+    def item_rows(self, positions: Tensor) -> Tensor:
+        """Rows in the item table of the items at sorted positions, int64."""
+        return self._rows[positions].long()
+
+    # -- from items and SIDs to nodes ----------------------------------------------------------------------------
+
+    def position_of(self, item_rows: Tensor) -> Tensor:
+        """Sorted positions of items, int64; -1 for rows that are -1 or not in the index."""
+        rows = item_rows.long()
+        if not len(self._position_of):
+            return torch.full_like(rows, -1)
+        position = self._position_of[rows.clamp(0, len(self._position_of) - 1)].long()
+        return position.masked_fill_((rows < 0) | (rows >= len(self._position_of)), -1)
+
+    def path(self, item_rows: Tensor) -> Tensor:
+        """The nodes from level 0 to the last that lead to items, int64 [n, L]; -1 for rows not in the index."""
+        position = self.position_of(item_rows)
+        below = position.clamp(min=0).int()
+        path = torch.empty(len(position), self.levels, dtype=torch.long, device=self.device)
+        for level in reversed(range(self.levels)):
+            below = torch.searchsorted(self._children[level], below, right=True, out_int32=True) - 1
+            path[:, level] = below
+        return path.masked_fill_((position < 0)[:, None], -1)
+
+    def locate(self, sids: Tensor) -> Tensor:
+        """The node of each SID or SID prefix [n, l], 1 <= l <= L, at level l - 1: int64 [n], -1 if no item has it."""
+        nodes = torch.zeros(len(sids), dtype=torch.long, device=self.device)
+        for level in range(sids.shape[1]):
+            nodes = self._child_with(level, nodes, sids[:, level].to(self.device, torch.long))
+        return nodes
+
+    def _child_with(self, level: int, parents: Tensor, codes: Tensor) -> Tensor:
+        """The child of each parent that has the given code, or -1: binary search, all parents at once."""
+        first, count = self.children(level, parents)
+        count = count.masked_fill(parents < 0, 0)
+        low, end = first, first + count
+        high, last = end, max(self.size(level) - 1, 0)
+        for _ in range(self.max_children[level].bit_length()):
+            middle = (low + high) // 2
+            less = (self.codes(level, middle.clamp(max=last)) < codes) & (low < high)
+            low = torch.where(less, middle + 1, low)
+            high = torch.where(less, high, middle)
+        found = (low < end) & (self.codes(level, low.clamp(max=last)) == codes) if len(self) else low < end
+        return torch.where(found, low, -1)
+
+    def sids(self, level: int, nodes: Tensor) -> Tensor:
+        """The codes from level 0 down to each node, int64 [*nodes.shape, level + 1]."""
+        codes = [self.codes(level, nodes)]
+        below = nodes.int()
+        for above in reversed(range(level)):
+            below = torch.searchsorted(self._children[above], below, right=True, out_int32=True) - 1
+            codes.append(self.codes(above, below))
+        return torch.stack(codes[::-1], -1)
+
+    # -- bytes and files -----------------------------------------------------------------------------------------
+
+    @property
+    def nbytes(self) -> IndexBytes:
+        """Memory in bytes, vectors apart."""
+        tensors = [*self._codes, *self._children, *self._vector_rows, self._spans, self._rows, self._position_of]
+        if self._popularity is not None:
+            tensors.append(self._popularity)
+        return IndexBytes(sum(tensor.nbytes for tensor in tensors), self.table.nbytes)
+
+    def save(self, folder: Path) -> None:
+        """Write ``index.safetensors`` and ``index.json`` to a folder."""
+        body = self._body()
+        tensors: dict[str, NDArray[Any]] = {"rows": body.items.rows, "spans": body.trie.spans}
+        tensors |= {f"codes.{level}": array for level, array in enumerate(body.trie.codes)}
+        tensors |= {f"children.{level}": array for level, array in enumerate(body.trie.children)}
+        tensors |= {f"vector_rows.{level}": array for level, array in enumerate(body.trie.vector_rows)}
+        saved = {name: torch.from_numpy(array) for name, array in tensors.items()}
+        if body.items.popularity is not None:
+            saved["popularity"] = torch.from_numpy(body.items.popularity)
+        saved["vectors"] = body.table.data
+        if body.table.scale is not None:
+            saved["vector_scale"] = body.table.scale
+        write_tensors(folder / "index.safetensors", saved)
+        write_json(
+            folder / "index.json",
+            {
+                "format": _FORMAT,
+                "codebook_sizes": list(self.codebook_sizes),
+                "bases": list(self._bases),
+                "items": len(self),
+                "dimension": self.dimension,
+                "precision": self.precision,
+                "nodes": [self.size(level) for level in range(self.levels)],
+            },
+        )
+
+    @classmethod
+    def load(cls, folder: Path, device: torch.device | str = "cpu") -> "SidIndex":
+        """Read what :meth:`save` wrote."""
+        about: dict[str, Any] = read_json(folder / "index.json")
+        if about.get("format") != _FORMAT:
+            raise ValueError(f"{folder}: index format {about.get('format')} is not {_FORMAT}; build the index anew")
+        tensors = read_tensors(folder / "index.safetensors")
+        layout = fitting_codebooks(about["codebook_sizes"])
+        codes, children, vector_rows = (
+            [tensors[f"{name}.{level}"].numpy() for level in range(layout.levels)]
+            for name in ("codes", "children", "vector_rows")
+        )
+        trie = TrieArrays(codes, children, vector_rows, tuple(about["bases"]), tensors["spans"].numpy())
+        popularity = tensors["popularity"].numpy() if "popularity" in tensors else None
+        items = SortedItems(np.zeros(0, np.int64), tensors["rows"].numpy(), popularity)
+        table = VectorTable(tensors["vectors"], tensors.get("vector_scale"))
+        return cls(Body(items, trie, table), layout, device)
+
+    # -- between tensors and arrays ------------------------------------------------------------------------------
+
+    def _body(self) -> Body:
+        """Everything on the CPU as arrays (without a copy if it is there already), keys rebuilt from the codes."""
+        trie = TrieArrays(
+            [_numpy(tensor) for tensor in self._codes],
+            [_numpy(tensor) for tensor in self._children],
+            [_numpy(tensor) for tensor in self._vector_rows],
+            self._bases,
+            _numpy(self._spans),
+        )
+        popularity = None if self._popularity is None else _numpy(self._popularity)
+        keys = keys_of(trie.codes, trie.children, self._layout)
+        return Body(SortedItems(keys, _numpy(self._rows), popularity), trie, self.table.to("cpu"))
+
+    def _spliced(self, removed: NDArray[np.int64], added: SortedItems, vectors: Tensor) -> "SidIndex":
+        return SidIndex(splice(self._body(), removed, added, vectors, self._layout), self._layout, self.device)
+
+    def _known(self, rows: NDArray[np.integer]) -> NDArray[np.bool_]:
+        """Which item rows are in the index."""
+        positions = _numpy(self._position_of)
+        known = (rows >= 0) & (rows < len(positions))
+        known[known] = positions[rows[known]] >= 0
+        return known
+
+    def _checked_like(
+        self,
+        sids: NDArray[np.integer] | Tensor,
+        vectors: NDArray[np.floating] | Tensor,
+        rows: NDArray[np.integer] | Tensor,
+        popularity: NDArray[np.floating] | Tensor | None,
+    ) -> tuple[SortedItems, Tensor]:
+        """New items as arrays, with popularity exactly if the index has it."""
+        if popularity is not None and self._popularity is None:
+            raise ValueError("this index was built without popularity; leave it out")
+        if popularity is None and self._popularity is not None:
+            popularity = np.zeros(len(sids), np.float32)
+        items, table = _checked(self._layout, sids, vectors, popularity, rows)
+        if table.shape[1] != self.dimension:
+            raise ValueError(f"vectors have {table.shape[1]} dimensions, but the index has {self.dimension}")
+        return items, table
+
+
+def _numpy(values: NDArray[Any] | Tensor | Sequence[int]) -> NDArray[Any]:
+    return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+
+
+def _checked(
+    layout: KeyLayout,
+    sids: NDArray[np.integer] | Tensor,
+    vectors: NDArray[np.floating] | Tensor,
+    popularity: NDArray[np.floating] | Tensor | None,
+    rows: NDArray[np.integer] | Tensor | None,
+) -> tuple[SortedItems, Tensor]:
+    """Items as arrays in the given order, after checking that shapes and values fit together."""
+    keys = layout.pack(_numpy(sids))
+    n = len(keys)
+    item_rows = np.arange(n, dtype=np.int32) if rows is None else _numpy(rows)
+    table = vectors.detach() if isinstance(vectors, Tensor) else torch.from_numpy(np.ascontiguousarray(vectors))
+    ranks = None if popularity is None else _numpy(popularity).astype(np.float32)
+    for name, array in (("rows", item_rows), ("vectors", table), ("popularity", ranks)):
+        if array is not None and len(array) != n:
+            raise ValueError(f"{name} has {len(array)} entries, but sids has {n}")
+    if table.ndim != 2 or not table.dtype.is_floating_point:
+        raise ValueError(f"vectors must be floats of shape [{n}, R], got {table.dtype} {list(table.shape)}")
+    if ranks is not None and not np.isfinite(ranks).all():
+        raise ValueError(f"popularity of item {int(np.flatnonzero(~np.isfinite(ranks))[0])} is not a finite number")
+    if rows is not None and n:
+        if item_rows.min() < 0 or item_rows.max() > _LARGEST_ROW:
+            raise ValueError(f"item rows must be 0 to {_LARGEST_ROW}, got {item_rows.min()} to {item_rows.max()}")
+        ordered = np.sort(item_rows)
+        if (ordered[1:] == ordered[:-1]).any():
+            raise ValueError(f"item row {ordered[1:][ordered[1:] == ordered[:-1]][0]} is given more than once")
+    return SortedItems(keys, item_rows.astype(np.int32), ranks), table
