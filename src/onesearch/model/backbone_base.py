@@ -1,0 +1,143 @@
+"""The small interface that every backbone offers, and the incremental decoding that all of them share.
+
+A backbone maps embeddings to hidden states; token embeddings and output heads belong to the caller. The prompt's keys and
+values are computed once in :meth:`Backbone.encode` and then shared by every target of the prompt: by all its training
+targets and by all its beams, without a copy per target or beam.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from onesearch.data.settings import Section
+
+
+class BackboneConfig(Section):
+    """Which transformer, how large. Sizes are ignored where ``pretrained`` names one; ``architecture`` wins over both."""
+
+    kind: Literal["bart", "gpt2", "qwen3"] = "bart"
+    d_model: int = Field(256, ge=8, description="width d of the hidden states")
+    heads: int = Field(4, ge=1, description="attention heads")
+    kv_heads: int | None = Field(None, ge=1, description="key/value heads (qwen3 only; none: half of the heads)")
+    encoder_layers: int = Field(3, ge=1, description="encoder layers (bart only)")
+    decoder_layers: int = Field(3, ge=1, description="decoder layers; all layers of gpt2 and qwen3")
+    ffn: int | None = Field(None, ge=1, description="width of the feed-forward layers (none: 4 d)")
+    dropout: float = Field(0.1, ge=0.0, lt=1.0)
+    max_positions: int = Field(1024, ge=8, description="longest prompt or target, in tokens")
+    pretrained: str | None = Field(None, description="name or path of pretrained weights, e.g. facebook/bart-base")
+    architecture: dict[str, Any] | None = Field(
+        None, description="a full transformers configuration; saved with a model so that loading needs no hub"
+    )
+
+    @model_validator(mode="after")
+    def _check_heads(self) -> "BackboneConfig":
+        if self.d_model % self.heads:
+            raise ValueError(f"d_model {self.d_model} is not divisible by heads {self.heads}")
+        if self.kv_heads is not None and self.heads % self.kv_heads:
+            raise ValueError(f"heads {self.heads} is not divisible by kv_heads {self.kv_heads}")
+        return self
+
+
+@dataclass
+class Memory:
+    """What one pass over the prompts leaves for the decoder.
+
+    Shapes: ``keys`` and ``values`` one [B, H_kv, S, h] per decoder layer; ``mask`` bool [B, S], true at real tokens.
+    """
+
+    keys: tuple[Tensor, ...]
+    values: tuple[Tensor, ...]
+    mask: Tensor
+    bias: Tensor | None = field(init=False)
+    lengths: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.lengths = self.mask.sum(1)
+        self.bias = mask_bias(self.mask, self.keys[0].dtype)
+
+    def __len__(self) -> int:
+        return len(self.mask)
+
+
+def mask_bias(mask: Tensor, dtype: torch.dtype) -> Tensor | None:
+    """Additive attention mask [B, 1, 1, S] of a bool mask [B, S]; None where every token is real."""
+    if bool(mask.all()):
+        return None
+    bias = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
+    # Half of the lowest number: adding scores to it cannot overflow.
+    return bias.masked_fill_(~mask, torch.finfo(dtype).min / 2)[:, None, None, :]
+
+
+@dataclass
+class DecodeState:
+    """Keys and values of the tokens decoded so far; one per search.
+
+    ``past[s]`` [B * A_s, layers, 2, H_kv, h] belongs to the A_s beams alive at position ``s``; ``ancestors[s]`` int64
+    [B, A] tells which of them each of the latest beams descends from. Beams that die are dropped by index only.
+    """
+
+    memory: Memory
+    past: list[Tensor] = field(default_factory=list)
+    ancestors: list[Tensor] = field(default_factory=list)
+
+    def open(self, width: int, parents: Tensor | None, layers: int, heads: int, head_dim: int) -> Tensor:
+        """Make room for the next position: [t + 1, B * A, layers, 2, H_kv, h], the first t slots gathered by ancestor."""
+        batch, like = len(self.memory), self.memory.keys[0]
+        device = like.device
+        t = len(self.past)
+        room = torch.empty(t + 1, batch * width, layers, 2, heads, head_dim, dtype=like.dtype, device=device)
+        if t:
+            if parents is None:
+                # Without parents every beam continues itself; the one begin token continues in every beam.
+                before = len(self.past[-1]) // batch
+                if before not in (1, width):
+                    raise ValueError(f"parents are needed to go from {before} to {width} beams")
+                own = torch.arange(width, device=device) if before == width else torch.zeros(width, dtype=torch.long)
+                parents = own.to(device).expand(batch, width)
+            self.ancestors = [ancestor.gather(1, parents) for ancestor in self.ancestors] + [parents]
+            request = torch.arange(batch, device=device).unsqueeze(1)
+            for s, (past, ancestor) in enumerate(zip(self.past, self.ancestors, strict=True)):
+                flat = (ancestor + request * (len(past) // batch)).flatten()
+                torch.index_select(past, 0, flat, out=room[s])
+        self.past.append(room[t])
+        return room
+
+
+class Backbone(nn.Module, ABC):
+    """Embeddings in, hidden states out.
+
+    Attributes:
+        config: what built it, ``architecture`` filled in: building from it again needs no hub and no file.
+        d_model: width d of embeddings and hidden states.
+        pretrained_embedding: [V, d] the pretrained weights' token embeddings, for the caller to start from, or None.
+    """
+
+    config: BackboneConfig
+    d_model: int
+    pretrained_embedding: Tensor | None = None
+
+    @abstractmethod
+    def encode(self, embeds: Tensor, mask: Tensor) -> Memory:
+        """Read prompts: ``embeds`` [B, S, d], ``mask`` bool [B, S], true at real tokens, padding on the right."""
+
+    @abstractmethod
+    def decode(self, memory: Memory, embeds: Tensor, owner: Tensor) -> Tensor:
+        """Teacher forcing: targets [M, T, d], each reading prompt ``owner`` [M]; causal; hidden states [M, T, d]."""
+
+    def start(self, memory: Memory, width: int) -> DecodeState:
+        """Begin incremental decoding of at most ``width`` beams per prompt."""
+        if width < 1:
+            raise ValueError(f"width must be >= 1, got {width}")
+        return DecodeState(memory)
+
+    @abstractmethod
+    def step(self, state: DecodeState, embeds: Tensor, parents: Tensor | None) -> Tensor:
+        """One token for every beam, no gradients: embeds [B, A, d] to hidden states [B, A, d].
+
+        ``parents`` int64 [B, A] numbers, among the beams of the last step, the one that each beam continues; None
+        where beams continue themselves or the single first token. A may differ from step to step.
+        """

@@ -1,0 +1,265 @@
+"""Decoder-only backbones, GPT-2 and Qwen3: the prompt's keys and values are the memory that all its targets share.
+
+A target token attends to its whole prompt and, causally, to the target's own earlier tokens, under one softmax. Positions
+continue after the prompt's last real token. The outputs of the prompt's last layer are never needed, so not computed.
+"""
+
+from abc import abstractmethod
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import GPT2Config, GPT2Model, Qwen3Config, Qwen3Model
+
+from onesearch.model.attention import Grid, group_heads, own_mix, own_scores, ungroup_heads
+from onesearch.model.backbone_base import Backbone, BackboneConfig, DecodeState, Memory
+
+Heads = tuple[Tensor, Tensor, Tensor]
+
+
+class DecoderOnlyBackbone(Backbone):
+    """The passes both share; subclasses say how a layer projects, normalises and counts positions."""
+
+    heads: int
+    kv_heads: int
+    head_dim: int
+    attention_dropout: float
+    layers: list[nn.Module]
+
+    @abstractmethod
+    def _enter(self, embeds: Tensor, positions: Tensor) -> Tensor:
+        """Before the first layer: embeds [..., T, d], positions int64 broadcastable to [..., T]."""
+
+    @abstractmethod
+    def _project(self, layer: nn.Module, x: Tensor, positions: Tensor) -> Heads:
+        """Normalise [..., d] and project to scaled queries [..., H, h], keys and values [..., H_kv, h]."""
+
+    @abstractmethod
+    def _merge(self, layer: nn.Module, x: Tensor, read: Tensor) -> Tensor:
+        """Add what attention read, [..., H * h], then the feed-forward part."""
+
+    @abstractmethod
+    def _leave(self, x: Tensor) -> Tensor:
+        """After the last layer."""
+
+    def encode(self, embeds: Tensor, mask: Tensor) -> Memory:
+        """Keys and values of every layer over the prompt; padding on the right, so causality alone hides it."""
+        batch, length = embeds.shape[:2]
+        positions = torch.arange(length, device=embeds.device).expand(batch, length)
+        x = self._enter(embeds, positions)
+        keys, values = [], []
+        for i, layer in enumerate(self.layers):
+            q, k, v = self._project(layer, x, positions)
+            keys.append(k.transpose(1, 2))
+            values.append(v.transpose(1, 2))
+            if i + 1 < len(self.layers):
+                read = F.scaled_dot_product_attention(
+                    q.transpose(1, 2), self._repeat(keys[-1]), self._repeat(values[-1]), is_causal=True,
+                    dropout_p=self._p, scale=1.0,
+                )  # fmt: skip
+                x = self._merge(layer, x, read.transpose(1, 2).flatten(2))
+        return Memory(tuple(keys), tuple(values), mask)
+
+    def decode(self, memory: Memory, embeds: Tensor, owner: Tensor) -> Tensor:
+        """Teacher forcing over [M, T, d]."""
+        t = embeds.shape[1]
+        positions = memory.lengths[owner].unsqueeze(1) + torch.arange(t, device=embeds.device)
+        x = self._enter(embeds, positions)
+        grid = Grid(owner, len(memory))
+        bias = None if memory.bias is None else grid.memory(memory.bias)
+        # One row per token and query head of a group, as group_heads lays them out.
+        token = torch.arange(t, device=x.device).repeat_interleave(self.heads // self.kv_heads)
+        later = token.unsqueeze(1) < torch.arange(t, device=x.device)
+        for i, layer in enumerate(self.layers):
+            q, k, v = self._project(layer, x, positions)
+            prompt_k, prompt_v = grid.memory(memory.keys[i]), grid.memory(memory.values[i])
+            prompt = torch.matmul(group_heads(grid.spread(q).flatten(1, 2), self.kv_heads), prompt_k.transpose(2, 3))
+            prompt = prompt if bias is None else prompt + bias
+            n, s = prompt.shape[2] // len(token), prompt.shape[3]
+            prompt = grid.collect(prompt.unflatten(2, (n, -1)).transpose(1, 2))
+            own = torch.matmul(group_heads(q, self.kv_heads), k.transpose(1, 2).transpose(2, 3))
+            p = torch.cat([prompt, own.masked_fill(later, float("-inf"))], -1).softmax(-1)
+            p = F.dropout(p, self.attention_dropout, self.training)
+            spread = grid.spread(p[..., :s]).transpose(1, 2).flatten(2, 3)
+            read = grid.collect(ungroup_heads(torch.matmul(spread, prompt_v), n * t).unflatten(1, (n, t)))
+            read = read + ungroup_heads(torch.matmul(p[..., s:], v.transpose(1, 2)), t)
+            x = self._merge(layer, x, read)
+        return self._leave(x)
+
+    @torch.no_grad()
+    def step(self, state: DecodeState, embeds: Tensor, parents: Tensor | None) -> Tensor:
+        """One token for every beam."""
+        memory = state.memory
+        batch, width = embeds.shape[:2]
+        rows, t = batch * width, len(state.past)
+        room = state.open(width, parents, len(self.layers), self.kv_heads, self.head_dim)
+        positions = (memory.lengths + t).unsqueeze(1).expand(batch, width)
+        x = self._enter(embeds, positions)
+        for i, layer in enumerate(self.layers):
+            q, k, v = self._project(layer, x, positions)
+            room[t, :, i, 0] = k.flatten(0, 1)
+            room[t, :, i, 1] = v.flatten(0, 1)
+            prompt = torch.matmul(group_heads(q, self.kv_heads), memory.keys[i].transpose(2, 3))
+            prompt = prompt if memory.bias is None else prompt + memory.bias
+            own = own_scores(q.reshape(rows, self.heads, -1), room[:, :, i, 0])
+            own = own.unflatten(1, (batch, width)).permute(1, 3, 2, 4, 0).flatten(2, 3)
+            p = torch.cat([prompt, own], -1).softmax(-1)
+            s = prompt.shape[3]
+            read = ungroup_heads(torch.matmul(p[..., :s], memory.values[i]), width)
+            own = p[..., s:].unflatten(2, (width, -1)).permute(4, 0, 2, 1, 3).flatten(1, 2)
+            read = read + own_mix(own, room[:, :, i, 1]).view(batch, width, -1)
+            x = self._merge(layer, x, read)
+        return self._leave(x)
+
+    @property
+    def _p(self) -> float:
+        return self.attention_dropout if self.training else 0.0
+
+    def _repeat(self, x: Tensor) -> Tensor:
+        groups = self.heads // self.kv_heads
+        return x if groups == 1 else x.repeat_interleave(groups, 1)
+
+
+class GPT2Backbone(DecoderOnlyBackbone):
+    """Pre-layernorm, learned positions, fused query/key/value projection."""
+
+    def __init__(self, config: BackboneConfig) -> None:
+        super().__init__()
+        model = cast(Any, _model(config, GPT2Model, GPT2Config, _gpt2))
+        if config.pretrained is not None and config.architecture is None:
+            self.pretrained_embedding = model.wte.weight.detach().clone()
+        model.wte = nn.Identity()
+        self.model = model
+        self.config = config.updated(architecture=model.config.to_diff_dict())
+        self.d_model = int(model.config.hidden_size)
+        self.heads = self.kv_heads = int(model.config.num_attention_heads)
+        self.head_dim = self.d_model // self.heads
+        self.attention_dropout = float(model.config.attn_pdrop)
+        self.layers = list(model.h)
+
+    def _enter(self, embeds: Tensor, positions: Tensor) -> Tensor:
+        table = self.model.wpe.weight
+        # Tokens that start behind the table's end would read past it; say so instead.
+        if embeds.shape[1] > len(table) or (positions.numel() and int(positions.max()) >= len(table)):
+            raise ValueError(f"prompt and target do not fit the {len(table)} positions of the backbone")
+        x: Tensor = self.model.drop(embeds + F.embedding(positions, table))
+        return x
+
+    def _project(self, layer: nn.Module, x: Tensor, positions: Tensor) -> Heads:
+        attention = cast(Any, layer).attn
+        qkv = _conv1d(cast(Any, layer).ln_1(x), attention.c_attn).unflatten(-1, (3, self.heads, self.head_dim))
+        q, k, v = qkv.unbind(-3)
+        return q * attention.scaling, k, v
+
+    def _merge(self, layer: nn.Module, x: Tensor, read: Tensor) -> Tensor:
+        part = cast(Any, layer)
+        x = x + part.attn.resid_dropout(_conv1d(read, part.attn.c_proj))
+        inner = part.mlp.act(_conv1d(part.ln_2(x), part.mlp.c_fc))
+        out: Tensor = x + part.mlp.dropout(_conv1d(inner, part.mlp.c_proj))
+        return out
+
+    def _leave(self, x: Tensor) -> Tensor:
+        out: Tensor = self.model.ln_f(x)
+        return out
+
+
+class Qwen3Backbone(DecoderOnlyBackbone):
+    """Pre-RMSNorm, rotary positions, grouped queries, normalised queries and keys.
+
+    Transformers' Qwen3 has no residual dropout; here ``dropout`` applies to it, since R-Drop needs two different passes.
+    """
+
+    def __init__(self, config: BackboneConfig) -> None:
+        super().__init__()
+        model = cast(Any, _model(config, Qwen3Model, Qwen3Config, _qwen3))
+        if config.pretrained is not None and config.architecture is None:
+            self.pretrained_embedding = model.embed_tokens.weight.detach().clone()
+        model.embed_tokens = nn.Identity()
+        if model.has_sliding_layers or model.rotary_emb.rope_type != "default":
+            raise ValueError("this Qwen3 model uses sliding windows or scaled rotary positions, which are not supported")
+        self.model = model
+        self.config = config.updated(architecture=model.config.to_diff_dict())
+        self.d_model = int(model.config.hidden_size)
+        self.heads = int(model.config.num_attention_heads)
+        self.kv_heads = int(model.config.num_key_value_heads)
+        self.head_dim = int(model.layers[0].self_attn.head_dim)
+        self.attention_dropout = float(model.config.attention_dropout)
+        self.layers = list(model.layers)
+        self._theta = float(model.config.rope_parameters["rope_theta"])
+
+    def _enter(self, embeds: Tensor, positions: Tensor) -> Tensor:
+        return embeds
+
+    def _project(self, layer: nn.Module, x: Tensor, positions: Tensor) -> Heads:
+        attention = cast(Any, layer).self_attn
+        x = rms_norm(x, cast(Any, layer).input_layernorm)
+        q = rms_norm(attention.q_proj(x).unflatten(-1, (self.heads, self.head_dim)), attention.q_norm)
+        k = rms_norm(attention.k_proj(x).unflatten(-1, (self.kv_heads, self.head_dim)), attention.k_norm)
+        v = attention.v_proj(x).unflatten(-1, (self.kv_heads, self.head_dim))
+        cos, sin = self._angles(positions, q.dtype)
+        return rotate(q, cos, sin) * attention.scaling, rotate(k, cos, sin), v
+
+    def _angles(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Cosines and sines [..., 1, h] in at least float32: positions in bfloat16 would collide."""
+        steps = torch.arange(0, self.head_dim, 2, dtype=torch.float32, device=positions.device) / self.head_dim
+        angles = positions.unsqueeze(-1).float() / self._theta**steps
+        angles = torch.cat([angles, angles], -1).unsqueeze(-2)
+        return angles.cos().to(dtype), angles.sin().to(dtype)
+
+    def _merge(self, layer: nn.Module, x: Tensor, read: Tensor) -> Tensor:
+        part = cast(Any, layer)
+        x = x + F.dropout(part.self_attn.o_proj(read), self.config.dropout, self.training)
+        inner = rms_norm(x, part.post_attention_layernorm)
+        update = part.mlp.down_proj(part.mlp.act_fn(part.mlp.gate_proj(inner)) * part.mlp.up_proj(inner))
+        return x + F.dropout(update, self.config.dropout, self.training)
+
+    def _leave(self, x: Tensor) -> Tensor:
+        return rms_norm(x, self.model.norm)
+
+
+def rms_norm(x: Tensor, layer: Any) -> Tensor:
+    """Root-mean-square norm, computed in at least float32."""
+    wide = x if x.dtype == torch.float64 else x.float()
+    wide = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + layer.variance_epsilon)
+    out: Tensor = layer.weight * wide.to(x.dtype)
+    return out
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary positions on [..., H, h] with cosines and sines [..., 1, h]."""
+    first, second = x.chunk(2, -1)
+    return x * cos + torch.cat([-second, first], -1) * sin
+
+
+def _conv1d(x: Tensor, layer: Any) -> Tensor:
+    """GPT-2's linear layer, whose weight is stored [in, out]."""
+    return F.linear(x, layer.weight.t(), layer.bias)
+
+
+def _model(config: BackboneConfig, model: Any, architecture: Any, scratch: Any) -> nn.Module:
+    if config.architecture is not None:
+        return cast(nn.Module, model(architecture(**config.architecture)))
+    if config.pretrained is not None:
+        return cast(nn.Module, model.from_pretrained(config.pretrained))
+    return cast(nn.Module, model(scratch(config)))
+
+
+def _gpt2(config: BackboneConfig) -> GPT2Config:
+    return GPT2Config(
+        vocab_size=1, bos_token_id=0, eos_token_id=0, n_positions=config.max_positions, n_embd=config.d_model,
+        n_layer=config.decoder_layers, n_head=config.heads, n_inner=config.ffn, resid_pdrop=config.dropout,
+        embd_pdrop=config.dropout, attn_pdrop=0.0,
+    )  # fmt: skip
+
+
+def _qwen3(config: BackboneConfig) -> Qwen3Config:
+    kv_heads = config.kv_heads or max(1, config.heads // 2)
+    if config.heads % kv_heads:
+        raise ValueError(f"heads {config.heads} is not divisible by kv_heads {kv_heads}; set kv_heads")
+    return Qwen3Config(
+        vocab_size=1, pad_token_id=None, hidden_size=config.d_model, head_dim=config.d_model // config.heads,
+        intermediate_size=config.ffn or 4 * config.d_model, num_hidden_layers=config.decoder_layers,
+        num_attention_heads=config.heads, num_key_value_heads=kv_heads,
+        max_position_embeddings=config.max_positions,
+    )  # fmt: skip
