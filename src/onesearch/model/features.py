@@ -1,0 +1,63 @@
+"""Texts as the model needs them: subwords, dense vector, semantic ID and row; computed once per distinct text."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onesearch.data.ragged import Ragged
+from onesearch.encoding.fusion import fuse
+from onesearch.encoding.khqe import KHQE
+from onesearch.encoding.text import TextEncoder
+from onesearch.model.rows import RowSpace
+from onesearch.model.vocabulary import Vocabulary
+from onesearch.understanding.lexicon import Lexicon
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class TextTable:
+    """Features of T distinct texts.
+
+    Shapes: ``tokens`` T rows of subword ids, ``vectors`` float32 [T, d_e] (fused, L2-normalised), ``sids`` int32 [T, L],
+    ``rows`` float32 [T, R].
+    """
+
+    texts: list[str]
+    tokens: Ragged
+    vectors: Floats
+    sids: NDArray[np.int32]
+    rows: Floats
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+
+@dataclass(frozen=True)
+class Featurizer:
+    """Encoder, keyword fusion, quantizer, row space and vocabulary of one run, applied in that order."""
+
+    encoder: TextEncoder
+    lexicon: Lexicon | None
+    khqe: KHQE
+    row_space: RowSpace
+    vocabulary: Vocabulary
+    token_limit: int = 24
+    keyword_vectors: Floats | None = None
+
+    def vectors(self, texts: Sequence[str]) -> Floats:
+        """Fused, normalised text vectors, float32 [n, d_e]."""
+        plain = self.encoder.encode(texts)
+        if self.lexicon is None or self.keyword_vectors is None:
+            return plain
+        return fuse(plain, self.lexicon.match(texts), self.keyword_vectors)
+
+    def table(self, texts: Sequence[str], vectors: Floats | None = None) -> TextTable:
+        """All features of the given texts; ``vectors`` replaces the encoder's (held-out vectors of training queries)."""
+        known = self.vectors(texts) if vectors is None else vectors
+        return TextTable(
+            list(texts), self.vocabulary.tokens(texts, self.token_limit), known,
+            self.khqe.encode(known).astype(np.int32), self.row_space.of_queries(known),
+        )  # fmt: skip

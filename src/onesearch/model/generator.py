@@ -1,0 +1,200 @@
+"""The generator: a backbone between the prompt's embeddings and three output heads (text, codebook, item)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from onesearch.data.artefact import read_json, write_json
+from onesearch.model.backbones import DecodeState, Memory, build_backbone
+from onesearch.model.behaviour import LongBehaviour
+from onesearch.model.config import ModelConfig
+from onesearch.model.heads import ItemHead, ItemScore
+from onesearch.model.prompt import PromptBatch
+from onesearch.model.vocabulary import MARKS
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What the model's tables must fit.
+
+    Attributes:
+        text: subwords; codebooks: codes of each SID level; vector: d_e of the text encoder; row: R of the index.
+        scale: inverse temperature that the encoder's cosines were trained with, where the item head starts.
+    """
+
+    text: int
+    codebooks: tuple[int, ...]
+    vector: int
+    row: int
+    scale: float = 20.0
+
+
+@dataclass
+class GeneratorMemory:
+    """What one encoder pass leaves for the decoder: the backbone's memory and the queries' rows [B, R]."""
+
+    backbone: Memory
+    query_rows: Tensor
+
+
+class Generator(nn.Module):
+    """Text + behaviour in, semantic IDs out.
+
+    Args:
+        config: size and form.
+        sizes: table sizes, from the vocabulary, encoder, quantizer and index.
+        centroids: the RQ layers' centroids, [K_l, d_e] each, constants of the long-behaviour module.
+    """
+
+    def __init__(self, config: ModelConfig, sizes: Sizes, centroids: Sequence[Tensor]) -> None:
+        super().__init__()
+        self.config, self.sizes = config, sizes
+        self.backbone = build_backbone(config.backbone)
+        d = self.backbone.d_model
+        self.levels = len(sizes.codebooks)
+        self.text_embedding = nn.Embedding(sizes.text, d)
+        self.extra_embedding = nn.Embedding(len(MARKS) + sum(sizes.codebooks), d)
+        for table in (self.text_embedding, self.extra_embedding):
+            nn.init.normal_(table.weight, std=d**-0.5)
+        self.query_token = nn.Linear(sizes.vector, d)
+        self.long = LongBehaviour(centroids, d, config.long_vectors)
+        self.begin = nn.Parameter(torch.randn(d) * d**-0.5)
+        self.from_row = nn.Linear(sizes.row, d, bias=False)
+        nn.init.zeros_(self.from_row.weight)
+        self.item_head = ItemHead(d, sizes.row, self.levels, sizes.scale)
+        self.item_score = ItemScore(d, sizes.row, sizes.scale)
+        # Codebook head: one transform per level before the (tied) code embeddings.
+        self.code_transform = nn.ModuleList(nn.Linear(d, d) for _ in range(self.levels))
+        self.text_transform = nn.Linear(d, d)
+
+    # -- input ----------------------------------------------------------------------------------------------------
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Vocabulary ids int64 [...] to embeddings [..., d]."""
+        n = self.sizes.text
+        text = tokens < n
+        read = F.embedding(tokens.clamp(max=n - 1), self.text_embedding.weight)
+        extra = F.embedding((tokens - n).clamp(min=0), self.extra_embedding.weight)
+        return torch.where(text.unsqueeze(-1), read, extra)
+
+    def encode(self, batch: PromptBatch) -> GeneratorMemory:
+        """One encoder pass over a batch of prompts."""
+        embeds, mask = self.embed(batch.tokens), batch.mask
+        soft = []
+        if self.config.prompt.query_vector:
+            soft.append(self.query_token(batch.query_vectors).unsqueeze(1))
+        if batch.long_codes is not None and self.config.prompt.long:
+            soft.append(self.long(batch.long_codes))
+        if soft:
+            front = torch.cat(soft, 1)
+            embeds = torch.cat([front.to(embeds.dtype), embeds], 1)
+            mask = torch.cat([mask.new_ones(front.shape[:2]), mask], 1)
+        return GeneratorMemory(self.backbone.encode(embeds, mask), batch.query_rows)
+
+    def token_embedding(self, level: int, codes: Tensor | None, vectors: Tensor | None = None) -> Tensor:
+        """Decoder input after a token of ``level``; level -1 is the begin-of-SID token (``codes`` gives the shape).
+
+        Shapes: ``codes`` int64 [...], ``vectors`` [..., R] rows of the nodes just chosen (anchored form only).
+        """
+        if level < 0:
+            shape = () if codes is None else codes.shape
+            return self.begin.expand(*shape, -1)
+        if codes is None:
+            raise ValueError("codes are needed for every level but -1")
+        embeds = F.embedding(codes + self._code_offset(level), self.extra_embedding.weight)
+        if self.config.anchored and vectors is not None:
+            embeds = embeds + self.from_row(vectors.to(embeds.dtype))
+        return embeds
+
+    def _code_offset(self, level: int) -> int:
+        return len(MARKS) + sum(self.sizes.codebooks[:level])
+
+    # -- decoding (the interface of the beam search) -----------------------------------------------------------------
+
+    @property
+    def anchored(self) -> bool:
+        """Whether SIDs of items are scored on node-mean rows (else on codebook rows)."""
+        return self.config.anchored
+
+    def start(self, memory: GeneratorMemory, width: int) -> DecodeState:
+        """Begin incremental decoding with ``width`` beams per request."""
+        return self.backbone.start(memory.backbone, width)
+
+    def step(self, state: DecodeState, embeds: Tensor, parents: Tensor | None) -> Tensor:
+        """Advance the beams by one token: embeds [B, W, d], parents int64 [B, W] or None; returns hidden [B, W, d]."""
+        return self.backbone.step(state, embeds, parents)
+
+    def item_state(self, level: int, hidden: Tensor, memory: GeneratorMemory, owner: Tensor | None = None) -> Tensor:
+        """State of the item head: [B, W, d] (or [M, d] with ``owner`` [M] naming each row's request) to [..., R]."""
+        rows = memory.query_rows.to(hidden.dtype)
+        rows = rows[owner] if owner is not None else rows.reshape(len(rows), *[1] * (hidden.dim() - 2), -1)
+        return self.item_head.state(level, hidden, rows)
+
+    def node_bias(self, level: int, counts: Tensor) -> Tensor:
+        """Size term of nodes with ``counts`` items below them."""
+        return self.item_head.bias(level, counts)
+
+    def codebook_logits(self, level: int, hidden: Tensor) -> Tensor:
+        """Logits over the whole codebook of a level: [..., d] to [..., K_l]."""
+        start = self._code_offset(level)
+        table = self.extra_embedding.weight[start : start + self.sizes.codebooks[level]]
+        return F.linear(self.code_transform[level](hidden), table)
+
+    def text_logits(self, hidden: Tensor) -> Tensor:
+        """Logits over the subwords: [..., d] to [..., V]."""
+        return F.linear(self.text_transform(hidden), self.text_embedding.weight)
+
+    def query_state(self, memory: GeneratorMemory, owner: Tensor | None = None) -> Tensor:
+        """The vector of the item score: float [B, R], or [M, R] with ``owner``."""
+        n = len(memory.query_rows) if owner is None else len(owner)
+        owner = torch.arange(n, device=memory.query_rows.device) if owner is None else owner
+        hidden = self.backbone.decode(memory.backbone, self.begin.expand(n, 1, -1), owner)[:, 0]
+        return self.score_state(hidden, memory, owner)
+
+    def score_state(self, hidden: Tensor, memory: GeneratorMemory, owner: Tensor) -> Tensor:
+        """The item score's vector from decoder states before the first SID token: [M, d] to [M, R]."""
+        out: Tensor = self.item_score(hidden, memory.query_rows[owner].to(hidden.dtype))
+        return out
+
+    # -- storage -----------------------------------------------------------------------------------------------------
+
+    def save(self, folder: Path) -> None:
+        """Write ``model.safetensors`` and ``model.json``."""
+        folder.mkdir(parents=True, exist_ok=True)
+        # Pretrained modules tie weights; a safetensors file holds each storage once.
+        seen: set[int] = set()
+        tensors = {}
+        for name, tensor in self.state_dict().items():
+            if tensor.data_ptr() in seen and tensor.numel():
+                continue
+            seen.add(tensor.data_ptr())
+            tensors[name] = tensor.contiguous()
+        save_file(tensors, str(folder / "model.safetensors"))
+        sizes = {"text": self.sizes.text, "codebooks": self.sizes.codebooks, "vector": self.sizes.vector,
+                 "row": self.sizes.row, "scale": self.sizes.scale}  # fmt: skip
+        write_json(folder / "model.json", {"config": self.config.model_dump(mode="json"), "sizes": sizes})
+
+    @classmethod
+    def load(cls, folder: Path) -> "Generator":
+        """Read what :meth:`save` wrote; the backbone's architecture comes from the file, not from a hub."""
+        about = read_json(folder / "model.json")
+        tensors = load_file(str(folder / "model.safetensors"))
+        sizes = Sizes(**{**about["sizes"], "codebooks": tuple(about["sizes"]["codebooks"])})
+        centroids = [tensors[f"long.centroids_{layer}"] for layer in range(3)]
+        model = cls(ModelConfig.model_validate(about["config"]), sizes, centroids)
+        missing, unexpected = model.load_state_dict(tensors, strict=False)
+        tied = {name for name, tensor in model.state_dict().items() if name in missing}
+        if unexpected or any(not _is_tied(model, name) for name in tied):
+            raise ValueError(f"{folder}: weights do not fit the model; missing {missing}, unexpected {unexpected}")
+        return model.eval()
+
+
+def _is_tied(model: nn.Module, name: str) -> bool:
+    """Whether the named tensor shares its storage with another one of the model."""
+    state = model.state_dict()
+    return sum(tensor.data_ptr() == state[name].data_ptr() for tensor in state.values()) > 1

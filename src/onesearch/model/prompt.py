@@ -1,0 +1,266 @@
+"""From requests to the tokens and vectors the model reads (specification section 3).
+
+``prepare`` looks every text of the requests up once and keeps integer columns; ``PromptBuilder.search_prompt`` then turns
+any rows of those columns into a batch without a loop over requests. Missing parts (anonymous shopper, no history, empty
+query) are simply absent from the token sequence, or filled as the specification says.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from onesearch.data.ragged import Ragged
+from onesearch.data.requests import Requests
+from onesearch.model.behaviour import uid_codes
+from onesearch.model.config import PromptConfig
+from onesearch.model.features import TextTable
+from onesearch.model.vocabulary import PAD, Vocabulary
+
+Ints = NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class PromptColumns:
+    """Requests whose texts are numbers of a :class:`TextTable`; -1 means missing everywhere.
+
+    Shapes: ``query`` [n], ``profile`` [n], ``recent`` [n, Q], ``clicked`` and ``clicked_query`` [n, C], ``ordered``
+    [n, O], ``evidence`` [n, E] (items most clicked for the query, the most clicked one last).
+    """
+
+    texts: TextTable
+    query: Ints
+    profile: Ints
+    recent: Ints
+    clicked: Ints
+    clicked_query: Ints
+    ordered: Ints
+    evidence: Ints
+
+    def __len__(self) -> int:
+        return len(self.query)
+
+
+@dataclass
+class PromptBatch:
+    """One batch of model input.
+
+    Shapes: ``tokens`` int64 [B, S] (ids of the vocabulary, padded on the right), ``mask`` bool [B, S]; ``query_vectors``
+    float32 [B, d_e] and ``query_rows`` float32 [B, R] (zero where there is no query); ``long_codes`` int64
+    [B, 3, C, layers], -1 for missing, or None for prompts without soft tokens.
+    """
+
+    tokens: torch.Tensor
+    mask: torch.Tensor
+    query_vectors: torch.Tensor
+    query_rows: torch.Tensor
+    long_codes: torch.Tensor | None
+
+    def to(self, device: torch.device | str) -> "PromptBatch":
+        """The batch on another device."""
+        return PromptBatch(
+            self.tokens.to(device), self.mask.to(device), self.query_vectors.to(device), self.query_rows.to(device),
+            None if self.long_codes is None else self.long_codes.to(device),
+        )  # fmt: skip
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+
+def prepare(
+    requests: Requests,
+    table: Callable[[Sequence[str]], TextTable],
+    config: PromptConfig,
+    evidence: Ints | None = None,
+) -> PromptColumns:
+    """Number the texts of the requests and compute their features once per distinct text.
+
+    ``evidence`` int32 [n, E] gives the items most clicked for each query, best first (training counts only; for training
+    rows with the current page view left out).
+    """
+    n = len(requests)
+    recent = [row[-config.recent_queries :] if config.recent_queries else () for row in requests.recent_queries]
+    profiles = requests.profile if config.profile else [""] * n
+    wanted = [*requests.query, *profiles, *(text for row in recent for text in row), *requests.query_texts]
+    distinct = list(dict.fromkeys(text for text in wanted if text.strip()))
+    number = {text: i for i, text in enumerate(distinct)}
+
+    def numbers(texts: Sequence[str]) -> Ints:
+        return np.fromiter((number.get(text, -1) for text in texts), np.int32, len(texts))
+
+    recent_numbers = Ragged.from_lengths(
+        numbers([text for row in recent for text in row]), np.fromiter(map(len, recent), np.int64, n)
+    ).padded(config.recent_queries)
+    of_clicks = numbers(list(requests.query_texts)) if len(requests.query_texts) else np.full(1, -1, np.int32)
+    long = max(config.long, config.short)
+    clicked_query = requests.clicked_queries[:, -long:] if long else requests.clicked_queries[:, :0]
+    none = np.full((n, 0), -1, np.int32)
+    return PromptColumns(
+        table(distinct), numbers(requests.query), numbers(profiles), recent_numbers,
+        requests.clicked[:, -long:] if long else none,
+        np.where(clicked_query >= 0, of_clicks[np.maximum(clicked_query, 0)], -1).astype(np.int32),
+        requests.ordered[:, -long:] if long else none,
+        none if evidence is None or config.fill == "none" else evidence[:, : config.evidence][:, ::-1],
+    )  # fmt: skip
+
+
+def fill_missing(history: Ints, filler: Ints, width: int) -> Ints:
+    """The last ``width`` items of each history, missing slots filled from ``filler``; newest (best) last.
+
+    Shapes: ``history`` [n, C] and ``filler`` [n, E], right-aligned, -1 for missing; result [n, width].
+    """
+    both = np.concatenate([filler, history], 1)
+    valid = both >= 0
+    # A stable sort of the validity flags moves all real items to the right and keeps their order.
+    order = np.argsort(valid, axis=1, kind="stable")
+    packed = np.take_along_axis(both, order, 1)
+    if packed.shape[1] < width:
+        packed = np.pad(packed, ((0, 0), (width - packed.shape[1], 0)), constant_values=-1)
+    return packed[:, packed.shape[1] - width :] if width else packed[:, :0]
+
+
+def _widen(rows: Ints, width: int) -> Ints:
+    """Missing entries added on the left up to ``width`` columns."""
+    return np.pad(rows, ((0, 0), (width - rows.shape[1], 0)), constant_values=-1)
+
+
+def pack_tokens(parts: Sequence[Ints]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Join parts [n, w_j] whose gaps are -1 into left-aligned token rows; returns tokens [n, S] and mask [n, S]."""
+    wide = np.concatenate(parts, 1)
+    gap = wide < 0
+    order = np.argsort(gap, axis=1, kind="stable")
+    length = int((~gap).sum(1).max(initial=1))
+    tokens = np.take_along_axis(wide, order, 1)[:, : max(length, 1)].astype(np.int64)
+    mask = tokens >= 0
+    # A row with nothing to say still needs one visible token for attention to be defined.
+    mask[:, 0] = True
+    return np.where(tokens >= 0, tokens, PAD), mask
+
+
+class PromptBuilder:
+    """Builds batches from columns; holds the item SIDs that behaviour is written with."""
+
+    def __init__(self, vocabulary: Vocabulary, config: PromptConfig, item_sids: NDArray[np.integer]) -> None:
+        self.vocabulary = vocabulary
+        self.config = config
+        none = np.full((1, vocabulary.levels), -1)
+        self._sids = np.concatenate([np.asarray(item_sids), none]).astype(np.int32)  # row -1 is 'missing'
+        self._sid_tokens = vocabulary.sid_tokens(self._sids)
+
+    def _marked(self, name: str, part: Ints) -> Ints:
+        """A part behind its mark; rows without the part have no mark either."""
+        present = (part >= 0).any(1) if part.shape[1] else np.zeros(len(part), bool)
+        mark = np.where(present, self.vocabulary.mark(name), -1).astype(np.int32)
+        return np.concatenate([mark[:, None], part], 1)
+
+    def _text(self, texts: TextTable, numbers: Ints, limit: int) -> Ints:
+        known = texts.tokens.select(np.maximum(numbers, 0)).padded(limit, newest=False) if len(texts) else None
+        if known is None:
+            return np.full((len(numbers), limit), -1, np.int32)
+        return np.where(numbers[:, None] >= 0, known, -1).astype(np.int32)
+
+    def _items(self, rows: Ints) -> Ints:
+        return self._sid_tokens[rows].reshape(len(rows), -1)
+
+    def _query_sid(self, texts: TextTable, numbers: Ints) -> Ints:
+        sids = np.where(numbers[:, None] >= 0, texts.sids[np.maximum(numbers, 0)], -1) if len(texts) else None
+        if sids is None:
+            sids = np.full((len(numbers), self.vocabulary.levels), -1)
+        return self.vocabulary.sid_tokens(sids)
+
+    def _uid(self, short: Ints, long: Ints) -> Ints:
+        codes = [uid_codes(self._sids[items]) if items.shape[1] else None for items in (short, long)]
+        none = np.full((len(short), self.vocabulary.levels), -1, np.int32)
+        return np.concatenate([none if c is None else self.vocabulary.sid_tokens(c) for c in codes], 1)
+
+    def search_prompt(self, columns: PromptColumns, rows: NDArray[np.integer], task: str = "task:search") -> PromptBatch:
+        """The full input of section 3 for the given rows of the columns."""
+        config, texts = self.config, columns.texts
+        query = columns.query[rows]
+        evidence = columns.evidence[rows]
+        filler = evidence if config.fill != "none" else evidence[:, :0]
+        short = fill_missing(columns.clicked[rows], filler, config.short)
+        orders = fill_missing(columns.ordered[rows], filler, max(config.short, 1))
+        n = len(rows)
+        parts: list[Ints] = [np.full((n, 1), self.vocabulary.mark(task), np.int32)]
+        if config.uid:
+            parts.append(self._marked("uid", self._uid(short, orders)))
+        parts.append(self._marked("q", self._text(texts, query, config.query_tokens)))
+        if config.query_sid:
+            parts.append(self._marked("sid_q", self._query_sid(texts, query)))
+        if config.recent_queries:
+            recent = columns.recent[rows]
+            seen = [self._text(texts, recent[:, j], config.recent_query_tokens) for j in range(recent.shape[1])]
+            parts.append(self._marked("seq_q", np.concatenate(seen, 1)))
+        if config.short:
+            parts.append(self._marked("short", self._items(short)))
+        if config.fill == "always" and evidence.shape[1]:
+            parts.append(self._marked("clicked_for_q", self._items(evidence)))
+        if config.profile:
+            parts.append(self._marked("profile", self._text(texts, columns.profile[rows], 8)))
+        tokens, mask = pack_tokens(parts)
+        return self._batch(tokens, mask, texts, query, self._long_codes(columns, rows))
+
+    def text_prompt(
+        self, texts: TextTable, numbers: NDArray[np.integer], task: str, with_sid: bool = False
+    ) -> PromptBatch:
+        """A text alone (query or title) behind a task mark, with its dense vector; optionally with its SID."""
+        numbers = numbers.astype(np.int32)
+        parts = [np.full((len(numbers), 1), self.vocabulary.mark(task), np.int32)]
+        parts.append(self._marked("q", self._text(texts, numbers, self.config.query_tokens)))
+        if with_sid and self.config.query_sid:
+            parts.append(self._marked("sid_q", self._query_sid(texts, numbers)))
+        tokens, mask = pack_tokens(parts)
+        return self._batch(tokens, mask, texts, numbers, None)
+
+    def sid_prompt(self, sids: NDArray[np.integer], task: str, width: int, row_dim: int) -> PromptBatch:
+        """A semantic ID alone [n, L] behind a task mark; no dense vector (zeros of the given widths)."""
+        parts = [np.full((len(sids), 1), self.vocabulary.mark(task), np.int32), self.vocabulary.sid_tokens(sids)]
+        tokens, mask = pack_tokens(parts)
+        n = len(sids)
+        return PromptBatch(
+            torch.from_numpy(tokens), torch.from_numpy(mask), torch.zeros(n, width), torch.zeros(n, row_dim), None
+        )
+
+    def _long_codes(self, columns: PromptColumns, rows: NDArray[np.integer]) -> torch.Tensor:
+        """Codes of the three streams of Seq_long: clicks, orders, past clicks relevant to the query."""
+        clicked, ordered = columns.clicked[rows], columns.ordered[rows]
+        width = max(clicked.shape[1], ordered.shape[1])
+        clicked, ordered = _widen(clicked, width), _widen(ordered, width)
+        of_click = _widen(columns.clicked_query[rows], width)
+        relevant = np.where(self._relevant(columns, columns.query[rows], of_click), clicked, -1)
+        streams = np.stack([clicked, ordered, relevant], 1)
+        return torch.from_numpy(self._sids[:, :3][streams].astype(np.int64))
+
+    def _relevant(self, columns: PromptColumns, query: Ints, of_click: Ints) -> NDArray[np.bool_]:
+        """Past clicks whose query has cosine of at least 0.5 with this one."""
+        vectors = columns.texts.vectors
+        if not len(vectors) or not of_click.shape[1]:
+            return np.zeros(of_click.shape, bool)
+        cosine = np.einsum("nd,ncd->nc", vectors[np.maximum(query, 0)], vectors[np.maximum(of_click, 0)])
+        known: NDArray[np.bool_] = (query[:, None] >= 0) & (of_click >= 0)
+        return known & (cosine >= 0.5)
+
+    def _batch(
+        self,
+        tokens: NDArray[np.int64],
+        mask: NDArray[np.bool_],
+        texts: TextTable,
+        numbers: Ints,
+        long_codes: torch.Tensor | None,
+    ) -> PromptBatch:
+        known = (numbers >= 0)[:, None]
+        safe = np.maximum(numbers, 0)
+        if len(texts):
+            vectors, rows = texts.vectors[safe] * known, texts.rows[safe] * known
+        else:
+            vectors = np.zeros((len(numbers), texts.vectors.shape[1]))
+            rows = np.zeros((len(numbers), texts.rows.shape[1]))
+        if not self.config.query_vector:
+            vectors = np.zeros_like(vectors)
+        return PromptBatch(
+            torch.from_numpy(tokens), torch.from_numpy(mask),
+            torch.from_numpy(vectors.astype(np.float32)), torch.from_numpy(rows.astype(np.float32)), long_codes,
+        )  # fmt: skip

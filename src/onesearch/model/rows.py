@@ -1,0 +1,67 @@
+"""The rows of items in the index: what the item head multiplies its state with.
+
+An item's row is ``[text | features]``: its fused text vector, reduced to the row dimension by PCA where it is wider, and
+a few standardised numbers (popularity, click rate, price, ...). A node's row is the mean over the items below it, so a
+new item needs no training. A query has a row of the same shape whose feature part is zero; their product is then the
+(reduced) cosine, which is where the item head starts from.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class RowSpace:
+    """The linear map from text vectors to rows.
+
+    Attributes:
+        projection: float32 [d_e, d_t], orthonormal columns.
+        features: number F of feature columns; the row dimension is R = d_t + F.
+    """
+
+    projection: Floats
+    features: int
+
+    @classmethod
+    def fit(cls, vectors: Floats, row_dim: int, features: int) -> "RowSpace":
+        """Uncentred PCA of item vectors [N, d_e] to ``row_dim - features`` dimensions (identity where they fit).
+
+        Uncentred, because products of reduced vectors shall approximate the products of the full ones.
+        """
+        room = row_dim - features
+        if room < 1:
+            raise ValueError(f"row_dim {row_dim} leaves no room for text beside {features} features")
+        width = vectors.shape[1]
+        if width <= room:
+            return cls(np.eye(width, dtype=np.float32), features)
+        _, axes = np.linalg.eigh(vectors.T.astype(np.float64) @ vectors)
+        return cls(np.ascontiguousarray(axes[:, ::-1][:, :room]).astype(np.float32), features)
+
+    @property
+    def dim(self) -> int:
+        """R, the row dimension."""
+        return int(self.projection.shape[1]) + self.features
+
+    def of_items(self, vectors: Floats, features: Floats) -> Floats:
+        """Rows of items, float32 [N, R], from text vectors [N, d_e] and features [N, F]."""
+        return np.concatenate([vectors @ self.projection, features], 1).astype(np.float32)
+
+    def of_queries(self, vectors: Floats) -> Floats:
+        """Rows of queries, float32 [n, R]; the feature part is zero."""
+        return np.pad(vectors @ self.projection, ((0, 0), (0, self.features))).astype(np.float32)
+
+    def save(self, path: Path) -> None:
+        """Write a safetensors file."""
+        save_file({"projection": self.projection, "features": np.asarray([self.features])}, str(path))
+
+    @classmethod
+    def load(cls, path: Path) -> "RowSpace":
+        """Read what :meth:`save` wrote."""
+        data = load_file(str(path))
+        return cls(data["projection"], int(data["features"][0]))

@@ -1,0 +1,17 @@
+"""Settings of the search engine."""
+
+from pydantic import Field
+
+from onesearch.data.settings import Section
+
+
+class SearchConfig(Section):
+    """How the engine turns beams into a ranking."""
+
+    width: int = Field(64, ge=1, le=512, description="beams")
+    lexical: bool = Field(False, description="BM25 evidence: its best items join the candidates, its score the ranking")
+    lexical_candidates: int = Field(50, ge=0, description="items BM25 adds to the candidates")
+    clicked_candidates: int = Field(20, ge=0, description="items most clicked for the query added to the candidates")
+    clicks: bool = Field(True, description="the count of training clicks of a query-item pair as evidence")
+    popularity: bool = Field(True, description="log training clicks of an item as evidence")
+    items_per_sid: int = Field(8, ge=1, description="items of one SID that enter the ranking")

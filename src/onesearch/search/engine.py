@@ -1,0 +1,341 @@
+"""SearchEngine: query + shopper in, ranked items out."""
+
+import threading
+from collections.abc import Mapping, Sequence
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from onesearch.data.records import Item
+from onesearch.data.requests import Requests
+from onesearch.data.statistics import ClickStatistics
+from onesearch.index.filters import ItemMask
+from onesearch.model.features import Featurizer
+from onesearch.model.generator import Generator
+from onesearch.model.prompt import PromptColumns, prepare
+from onesearch.search.beam import beam_search
+from onesearch.search.candidates import NOTHING, Candidates, add_extra, from_beams, score_extra
+from onesearch.search.config import SearchConfig
+from onesearch.search.history import NO_HISTORY, FixedHistories, to_requests
+from onesearch.search.hits import Hits
+from onesearch.search.results import FilterChoices, SearchRequest, SearchResult
+from onesearch.search.shoppers import HistoryStore, ShopperHistory
+from onesearch.search.snapshot import Snapshot
+from onesearch.search.weights import GENERATOR_ALONE, RankingWeights
+
+Floats = NDArray[np.float32]
+
+
+class SearchEngine:
+    """The generative engine of one run.
+
+    Searching is safe from several threads, also while items are upserted: each search reads one snapshot.
+
+    Args:
+        generator: the trained model, in eval mode.
+        featurizer: encoder, lexicon, quantizer, row space and vocabulary of the run.
+        snapshot: the catalogue and its index.
+        evidence: training click counts; fills missing history and gives click evidence.
+        config: beam width and evidence.
+        weights: how candidates are ordered; the generator alone by default.
+        histories: where shoppers' pasts come from.
+        batch_size: requests per encoder pass in :meth:`rank`.
+        name: of the run, shown in ``version``.
+        known_shoppers, known_queries: examples for the web page.
+    """
+
+    def __init__(
+        self,
+        generator: Generator,
+        featurizer: Featurizer,
+        snapshot: Snapshot,
+        evidence: ClickStatistics,
+        config: SearchConfig,
+        weights: RankingWeights = GENERATOR_ALONE,
+        histories: HistoryStore | None = None,
+        batch_size: int = 64,
+        name: str = "run",
+        known_shoppers: Sequence[str] = (),
+        known_queries: Sequence[str] = (),
+    ) -> None:
+        self.generator, self.featurizer = generator.eval(), featurizer
+        self.evidence, self.config, self.weights = evidence, config, weights
+        self.histories: HistoryStore = histories if histories is not None else FixedHistories()
+        self.batch_size, self.name = batch_size, name
+        self.known_shoppers, self.known_queries = tuple(known_shoppers), tuple(known_queries)
+        self._snapshot = snapshot
+        self._writing = threading.Lock()
+
+    @classmethod
+    def load(cls, run: str | Path, width: int | None = None) -> "SearchEngine":
+        """The engine of a finished run folder.
+
+        Raises:
+            FileNotFoundError: the run or one of its stages is missing or unfinished; the message says which.
+        """
+        from onesearch.search.storage import load_engine
+
+        engine = load_engine(Path(run))
+        if width is not None:
+            engine.config = engine.config.updated(width=width)
+        return engine
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The catalogue as searches see it now."""
+        return self._snapshot
+
+    # -- the public contract ---------------------------------------------------------------------------------------
+
+    def search(
+        self, query: str, user: str | None = None, k: int = 10, filters: Mapping[str, Any] | None = None
+    ) -> list[SearchResult]:
+        """The ``k`` best items for a query; ``query=""`` recommends, an unknown or no ``user`` is anonymous.
+
+        Raises:
+            ValueError: a filter key or value is not valid; the message names the valid ones.
+        """
+        return self.search_batch([SearchRequest(query, user, k, filters)])[0]
+
+    def search_batch(self, requests: Sequence[SearchRequest]) -> list[list[SearchResult]]:
+        """As :meth:`search`, for several requests; those with the same filters and width share their passes."""
+        snapshot = self._snapshot
+        answers: list[list[SearchResult]] = [[] for _ in requests]
+        groups: dict[str, list[int]] = {}
+        for i, request in enumerate(requests):
+            groups.setdefault(repr((request.filters, request.width)), []).append(i)
+        for group in groups.values():
+            first = requests[group[0]]
+            pasts = [self._past(requests[i]) for i in group]
+            columns = to_requests([requests[i].query for i in group], pasts, snapshot.number)
+            k = max(requests[i].k for i in group)
+            hits = self.rank(columns, k, first.filters, snapshot, width=first.width)
+            for i, items, scores in zip(group, hits.items, hits.scores, strict=True):
+                answers[i] = _results(snapshot, items[: requests[i].k], scores)
+        return answers
+
+    def _past(self, request: SearchRequest) -> ShopperHistory:
+        if request.history is not None:
+            return request.history
+        return NO_HISTORY if request.user is None else self.histories.history(request.user)
+
+    # -- columns -----------------------------------------------------------------------------------------------------
+
+    def rank(
+        self,
+        requests: Requests,
+        k: int,
+        filters: Mapping[str, Any] | None = None,
+        snapshot: Snapshot | None = None,
+        width: int | None = None,
+    ) -> Hits:
+        """The ``k`` best items of each request; shapes as in :class:`Hits`."""
+        snapshot = snapshot or self._snapshot
+        return top_k(self.candidates(requests, filters, snapshot, width), self.weights, k, snapshot.popularity)
+
+    def candidates(
+        self,
+        requests: Requests,
+        filters: Mapping[str, Any] | None = None,
+        snapshot: Snapshot | None = None,
+        width: int | None = None,
+    ) -> Candidates:
+        """Beams and evidence of each request with all features, in batches of ``batch_size``."""
+        snapshot = snapshot or self._snapshot
+        mask = snapshot.filters.mask(filters) if filters else None
+        evidence = self.evidence.most_clicked(requests.query, self._evidence_width())
+        columns = prepare(requests, self.featurizer.table, self.generator.config.prompt, evidence)
+        parts = [
+            self._candidates(columns, rows, requests, evidence[rows], snapshot, mask, width or self.config.width)
+            for rows in np.split(np.arange(len(requests)), range(self.batch_size, len(requests), self.batch_size))
+        ]
+        return _joined(parts)
+
+    def _evidence_width(self) -> int:
+        return max(self.generator.config.prompt.evidence, self.config.clicked_candidates)
+
+    def _candidates(
+        self,
+        columns: PromptColumns,
+        rows: NDArray[np.int64],
+        requests: Requests,
+        evidence: NDArray[np.int32],
+        snapshot: Snapshot,
+        mask: ItemMask | None,
+        width: int,
+    ) -> Candidates:
+        model, config = self.generator, self.config
+        device = model.begin.device
+        queries = [requests.query[i] for i in rows]
+        with torch.inference_mode():
+            memory = model.encode(snapshot.builder.search_prompt(columns, rows).to(device))
+            beams = beam_search(model, memory, snapshot.index, width, mask)
+            items, log_probs = from_beams(beams, snapshot, mask, config.items_per_sid)
+            generated = items.shape[1]
+            extra = evidence[:, : config.clicked_candidates].astype(np.int64)
+            if config.lexical and snapshot.lexical is not None:
+                lexical = snapshot.lexical.search(Requests.anonymous(queries), config.lexical_candidates).items
+                extra = np.concatenate([extra, lexical], 1)
+            if extra.shape[1]:
+                wanted = add_extra(items, torch.from_numpy(extra).to(device))
+                added, added_log_probs = score_extra(model, memory, snapshot, wanted, mask)
+                items = torch.cat([items, added], 1)
+                log_probs = torch.cat([log_probs, added_log_probs], 1)
+            safe = items.clamp(min=0)
+            score = torch.zeros_like(log_probs)
+            if model.config.item_score:
+                state = model.query_state(memory)
+                score = torch.einsum("nr,ncr->nc", state.float(), snapshot.item_rows[safe])
+        picked = items.cpu().numpy()
+        valid = picked >= 0
+        features = {"log_prob": log_probs.float().cpu().numpy(), "item_score": score.float().cpu().numpy()}
+        features |= self._evidence_features(queries, picked, snapshot)
+        features = {name: np.where(valid, value, 0).astype(np.float32) for name, value in features.items()}
+        of_beam = valid & (np.arange(picked.shape[1]) < generated)
+        return Candidates(picked, features, of_beam)
+
+    def _evidence_features(
+        self, queries: Sequence[str], items: NDArray[np.int64], snapshot: Snapshot
+    ) -> dict[str, Floats]:
+        features: dict[str, Floats] = {}
+        if self.config.clicks:
+            features["clicks"] = np.log1p(self.evidence.pair_counts(queries, items)).astype(np.float32)
+        if self.config.popularity:
+            features["popularity"] = np.log1p(snapshot.popularity[np.maximum(items, 0)]).astype(np.float32)
+        if self.config.lexical and snapshot.lexical is not None:
+            features["lexical"] = snapshot.lexical.scores(list(queries), np.maximum(items, 0)).astype(np.float32)
+        return features
+
+    # -- what a server asks ----------------------------------------------------------------------------------------
+
+    @property
+    def version(self) -> str:
+        """Names the run and the state of its catalogue."""
+        return f"{self.name}@{self._snapshot.version}"
+
+    def __len__(self) -> int:
+        return self._snapshot.index.n_items
+
+    def item(self, item_id: str) -> Item | None:
+        """A searchable item's record, or None."""
+        snapshot = self._snapshot
+        return snapshot.item(snapshot.number[item_id]) if item_id in snapshot.number else None
+
+    def sid(self, item_id: str) -> tuple[int, ...]:
+        """A searchable item's semantic ID as level-local codes; () when there is no such item."""
+        snapshot = self._snapshot
+        return tuple(snapshot.sids[snapshot.number[item_id]].tolist()) if item_id in snapshot.number else ()
+
+    def logged_history(self, user: str) -> ShopperHistory:
+        """What the log knows of a shopper."""
+        return self.histories.history(user)
+
+    def shoppers(self, limit: int) -> list[str]:
+        """Some shoppers with a history, the most active first."""
+        return list(self.known_shoppers[:limit])
+
+    def example_queries(self, limit: int) -> list[str]:
+        """Some queries worth trying."""
+        return list(self.known_queries[:limit])
+
+    def filters_available(self) -> FilterChoices:
+        """Filter values to offer, most frequent first."""
+        return self._snapshot.choices()
+
+    def search_lexical(self, query: str, k: int = 10, filters: Mapping[str, Any] | None = None) -> list[SearchResult]:
+        """The BM25 ranking, for comparison; empty when the run has no lexical index."""
+        snapshot = self._snapshot
+        if snapshot.lexical is None or not query.strip():
+            return []
+        if not filters:
+            hits = snapshot.lexical.search(Requests.anonymous([query]), k)
+            return _results(snapshot, hits.items[0], hits.scores[0])
+        hits = snapshot.lexical.search(Requests.anonymous([query]), len(snapshot.items))
+        position = snapshot.index.position_of(torch.from_numpy(hits.items[0].astype(np.int64)).clamp(min=0))
+        allowed = snapshot.filters.mask(filters).items_allowed(position.clamp(min=0)) & (position >= 0)
+        keep = np.flatnonzero(allowed.numpy() & (hits.items[0] >= 0))[:k]
+        return _results(snapshot, hits.items[0][keep], hits.scores[0][keep])
+
+    # -- changes -----------------------------------------------------------------------------------------------------
+
+    def upsert(self, items: Sequence[Item]) -> None:
+        """Add items or replace those with the same id; the next search finds them."""
+        if items:
+            with self._writing:
+                self._snapshot = self._snapshot.upserted(items, self.featurizer)
+
+    def delete(self, item_ids: Sequence[str]) -> int:
+        """Remove items; returns how many were known."""
+        with self._writing:
+            known = sum(i in self._snapshot.number for i in set(item_ids))
+            self._snapshot = self._snapshot.deleted(item_ids)
+        return known
+
+    def alone(self) -> "EngineView":
+        """The generator alone: the same beams, no evidence, ordered by their log-probability."""
+        bare = self.config.updated(lexical=False, clicked_candidates=0, clicks=False, popularity=False)
+        return EngineView(self, bare, GENERATOR_ALONE)
+
+    def as_searcher(self) -> "EngineView":
+        """The engine with its own settings, as a plain searcher."""
+        return EngineView(self, self.config, self.weights)
+
+
+class EngineView:
+    """An engine under other settings; shares model, catalogue and index."""
+
+    def __init__(self, engine: SearchEngine, config: SearchConfig, weights: RankingWeights) -> None:
+        self._engine = SearchEngine(
+            engine.generator, engine.featurizer, engine.snapshot, engine.evidence, config, weights, engine.histories,
+            engine.batch_size,
+        )  # fmt: skip
+
+    def candidates(self, requests: Requests) -> Candidates:
+        """Candidates with features under these settings."""
+        return self._engine.candidates(requests)
+
+    def search(self, requests: Requests, k: int) -> Hits:
+        """The ``k`` best items of each request."""
+        return self._engine.rank(requests, k)
+
+
+def top_k(found: Candidates, weights: RankingWeights, k: int, popularity: Floats) -> Hits:
+    """Order candidates by weighted features, ties by the item score, then by popularity; the first ``k``."""
+    valid = found.items >= 0
+    scores = np.where(valid, weights.score(found.features), NOTHING).astype(np.float32)
+    liking = popularity[np.maximum(found.items, 0)]
+    order = np.lexsort((-liking, -found.features["item_score"], -scores), axis=1)[:, :k]
+    items = np.take_along_axis(found.items, order, 1).astype(np.int32)
+    ranked = np.where(items >= 0, np.take_along_axis(scores, order, 1), -np.inf).astype(np.float32)
+    if items.shape[1] < k:
+        room = ((0, 0), (0, k - items.shape[1]))
+        items, ranked = np.pad(items, room, constant_values=-1), np.pad(ranked, room, constant_values=-np.inf)
+    return Hits(items, ranked)
+
+
+def _results(snapshot: Snapshot, items: NDArray[np.int32], scores: Floats) -> list[SearchResult]:
+    out = []
+    for row, score in zip(items.tolist(), scores.tolist(), strict=False):
+        if row >= 0:
+            item = snapshot.item(row)
+            out.append(SearchResult(item.item_id, score, tuple(snapshot.sids[row].tolist()), item))
+    return out
+
+
+def _joined(parts: Sequence[Candidates]) -> Candidates:
+    width = max(part.items.shape[1] for part in parts)
+
+    def widen(values: NDArray[Any], fill: Any) -> NDArray[Any]:
+        return np.pad(values, ((0, 0), (0, width - values.shape[1])), constant_values=fill)
+
+    return Candidates(
+        np.concatenate([widen(part.items, -1) for part in parts]),
+        {name: np.concatenate([widen(p.features[name], 0) for p in parts]) for name in parts[0].features},
+        np.concatenate([widen(part.generated, False) for part in parts]),
+    )
+
+

@@ -1,0 +1,43 @@
+"""Losses as plain functions on tensors."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def item_nll(log_probs: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Negative log-likelihood of item SIDs under the softmax over legal children (section 3, target SID).
+
+    Shapes: ``log_probs`` [M, L] of the target's token per level, ``weights`` [M]. Returns the weighted mean of the sum over
+    levels (scalar) and the weighted mean per level [L].
+    """
+    share = weights / weights.sum().clamp(min=1e-9)
+    per_level = -(log_probs * share.unsqueeze(1)).sum(0)
+    return per_level.sum(), per_level
+
+
+def codebook_nll(logits: list[Tensor], sids: Tensor) -> tuple[Tensor, Tensor]:
+    """Cross-entropy over whole codebooks, for SIDs that need not be an item's.
+
+    Shapes: ``logits`` L tensors [M, K_l], ``sids`` int64 [M, L]. Returns the sum over levels and the mean per level [L].
+    """
+    per_level = torch.stack([F.cross_entropy(level.float(), sids[:, i]) for i, level in enumerate(logits)])
+    return per_level.sum(), per_level
+
+
+def text_nll(logits: Tensor, targets: Tensor, pad: int) -> Tensor:
+    """Mean cross-entropy of text targets; ``logits`` [M, T, V], ``targets`` int64 [M, T], ``pad`` positions ignored."""
+    return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=pad)
+
+
+def score_nll(scores: Tensor, positive: Tensor, weights: Tensor, other_positives: Tensor | None = None) -> Tensor:
+    """Contrastive loss of the item score: softmax over candidate items (architecture, item score).
+
+    Shapes: ``scores`` [M, C] of each target's request against C candidates, ``positive`` int64 [M] column of the target,
+    ``weights`` [M]; ``other_positives`` bool [M, C] marks further targets of the same request, which are no negatives.
+    """
+    scores = scores.float()
+    if other_positives is not None:
+        scores = scores.masked_fill(other_positives, float("-inf"))
+    nll = F.cross_entropy(scores, positive, reduction="none")
+    return (nll * weights).sum() / weights.sum().clamp(min=1e-9)
