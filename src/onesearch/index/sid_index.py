@@ -323,7 +323,7 @@ class SidIndex:
         )
         trie = TrieArrays(codes, children, vector_rows, tuple(about["bases"]), tensors["spans"].numpy())
         popularity = tensors["popularity"].numpy() if "popularity" in tensors else None
-        items = SortedItems(np.zeros(0, np.int64), tensors["rows"].numpy(), popularity)
+        items = SortedItems(keys_of(codes, children, layout), tensors["rows"].numpy(), popularity)
         table = VectorTable(tensors["vectors"], tensors.get("vector_scale"))
         return cls(Body(items, trie, table), layout, device)
 
