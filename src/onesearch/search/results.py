@@ -1,0 +1,54 @@
+"""What the search engine takes and gives, one request at a time: the public contract's small types."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from onesearch.data.records import Item
+from onesearch.search.shoppers import ShopperHistory
+
+
+class SearchResult(NamedTuple):
+    """One ranked item.
+
+    Attributes:
+        item_id: the item's id in the dataset.
+        score: what the ranking is ordered by, higher is better; only comparable within one answer.
+        sid: the semantic ID that led to the item, one level-local code per level; () when the item has none.
+        item: the whole record.
+    """
+
+    item_id: str
+    score: float
+    sid: tuple[int, ...]
+    item: Item
+
+
+@dataclass(frozen=True)
+class SearchRequest:
+    """One search as the engine gets it from a server; requests are answered in batches.
+
+    Attributes:
+        query: "" asks for a recommendation.
+        user: None, or an id the engine does not know, is an anonymous shopper.
+        k: how many results at most.
+        filters: keys category, brand, seller, price ([low, high], either may be None), in_stock; lists mean "or".
+        width: beams; None takes the engine's default.
+        history: what the shopper did, the log included; None lets the engine look it up itself.
+    """
+
+    query: str
+    user: str | None = None
+    k: int = 10
+    filters: Mapping[str, Any] | None = None
+    width: int | None = None
+    history: ShopperHistory | None = None
+
+
+@dataclass(frozen=True)
+class FilterChoices:
+    """What a page can offer as filters: (value, number of items), most items first."""
+
+    categories: tuple[tuple[str, int], ...] = ()
+    brands: tuple[tuple[str, int], ...] = ()
+    price: tuple[float, float] | None = None

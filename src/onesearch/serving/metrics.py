@@ -1,0 +1,38 @@
+"""What `GET /metrics` tells Prometheus."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+_SECONDS = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+class Metrics:
+    """All measurements of one service, in a registry of its own so that several can live in one process."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        r = self.registry
+        self.requests = Counter(
+            "onesearch_http_requests_total", "Answers by route and status", ["route", "method", "status"], registry=r
+        )
+        self.request_seconds = Histogram(
+            "onesearch_http_request_seconds", "From arrival to answer", ["route"], buckets=_SECONDS, registry=r
+        )
+        self.search_seconds = Histogram(
+            "onesearch_search_seconds", "Inside the engine, per batch", ["method"], buckets=_SECONDS, registry=r
+        )
+        self.batch = Histogram(
+            "onesearch_search_batch_size", "Searches answered together", buckets=(1, 2, 4, 8, 16, 32), registry=r
+        )
+        self.waiting = Gauge("onesearch_search_queue_length", "Searches waiting", registry=r)
+        self.refused = Counter("onesearch_searches_refused_total", "Searches refused: saturated or late", registry=r)
+        self.empty = Counter("onesearch_searches_empty_total", "Searches without a result", ["method"], registry=r)
+        self.events = Counter("onesearch_events_total", "Events recorded", ["kind"], registry=r)
+        self.repeated = Counter("onesearch_events_repeated_total", "Events that were known already", registry=r)
+        self.changes = Counter("onesearch_item_changes_total", "Items changed in the index", ["change"], registry=r)
+        self.items = Gauge("onesearch_items", "Searchable items", registry=r)
+        self.store_failures = Counter("onesearch_store_failures_total", "Store calls that failed", ["call"], registry=r)
+        self.degraded = Counter("onesearch_degraded_total", "Answers that lack a part", ["part"], registry=r)
+
+    def text(self) -> bytes:
+        """The measurements in Prometheus' text format."""
+        return generate_latest(self.registry)

@@ -1,0 +1,229 @@
+"""What the service does, without HTTP: search with a shopper's history, remember events, say how it is."""
+
+import asyncio
+import logging
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from fastapi.concurrency import run_in_threadpool
+
+from onesearch.search.results import SearchRequest, SearchResult
+from onesearch.search.shoppers import ShopperHistory
+from onesearch.serving.catalogue import Catalogue
+from onesearch.serving.config import ServingConfig
+from onesearch.serving.engine import Engine
+from onesearch.serving.metrics import Metrics
+from onesearch.serving.models import (
+    EventAnswer,
+    EventBody,
+    HealthAnswer,
+    HistoryAnswer,
+    HistoryEntry,
+    ResultBody,
+    SearchAnswer,
+    SearchBody,
+    now,
+)
+from onesearch.serving.store import Event, Search, Store, StoreError
+from onesearch.serving.workers import Answer, SaturatedError, Workers
+
+log = logging.getLogger("onesearch.serving")
+_T = TypeVar("_T")
+
+
+class UnknownItemError(LookupError):
+    """An event or a call names an item that is not in the catalogue."""
+
+
+class RefusedError(ValueError):
+    """The engine does not accept a request, such as a filter it does not know; the message is for the caller."""
+
+
+class Service:
+    """One engine, one store and the threads between them; `start` before use, `stop` after."""
+
+    def __init__(self, engine: Engine, store: Store, config: ServingConfig | None = None) -> None:
+        self.engine = engine
+        self.store = store
+        self.config = config or ServingConfig()
+        self.metrics = Metrics()
+        self.catalogue = Catalogue(engine, store, self.metrics)
+        self._workers: dict[str, Workers[SearchRequest, list[SearchResult]]] = {}
+        self._follower: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Apply stored item changes, start the threads, and follow other servers' item changes."""
+        c = self.config
+        self._workers = {
+            "onesearch": Workers(self._generate, c.threads, c.max_batch, c.max_queue, "search"),
+            "bm25": Workers(self._lexical, 1, c.max_batch, c.max_queue, "bm25"),
+        }
+        await run_in_threadpool(self._follow)
+        self._follower = asyncio.create_task(self._keep_following())
+
+    async def stop(self) -> None:
+        """End threads and tasks and close the store."""
+        if self._follower:
+            self._follower.cancel()
+        for workers in self._workers.values():
+            await run_in_threadpool(workers.close)
+        await run_in_threadpool(self.store.close)
+
+    async def search(self, body: SearchBody) -> SearchAnswer:
+        """Answer a search; a failing store makes it anonymous and unrecorded, and the answer says so.
+
+        Raises:
+            SaturatedError: too many searches wait, or this one waited too long.
+            RefusedError: the engine does not accept the request.
+        """
+        arrived = time.perf_counter()
+        degraded: list[str] = []
+        user, history = None, ShopperHistory()
+        if body.user is not None and body.method == "onesearch":
+            try:
+                history = await run_in_threadpool(self._history, body.user)
+                user = body.user
+            except StoreError:
+                degraded.append("history")
+        filters = body.filters.given() if body.filters else None
+        request = SearchRequest(body.query, user, body.k, filters, body.width, history)
+        answer = await self._engine_answer(body.method, request)
+        found = Search(uuid.uuid4().hex, body.user, body.query, now(), tuple(hit.item_id for hit in answer.value))
+        if body.record and body.method == "onesearch":
+            try:
+                await run_in_threadpool(self._stored, "record_search", lambda: self.store.record_search(found))
+            except StoreError:
+                degraded.append("log")
+        for part in degraded:
+            self.metrics.degraded.labels(part).inc()
+        if not answer.value:
+            self.metrics.empty.labels(body.method).inc()
+        return SearchAnswer(
+            search_id=found.search_id, query=body.query, method=body.method,
+            results=[ResultBody.of(hit) for hit in answer.value], personalised=user is not None and bool(history),
+            degraded=degraded, took_ms=round((time.perf_counter() - arrived) * 1e3, 2),
+            engine_ms=round(answer.seconds * 1e3, 2), batch=answer.batch, version=self.engine.version,
+        )  # fmt: skip
+
+    def record(self, body: EventBody) -> EventAnswer:
+        """Remember a click or an order.
+
+        Raises:
+            UnknownItemError: no such item.
+            EventConflictError: the event id belongs to another event.
+            StoreError: it was not remembered; sending it again is safe with the same ``event_id``.
+        """
+        if self.engine.item(body.item_id) is None:
+            raise UnknownItemError(f"no item {body.item_id!r} in the catalogue")
+        event = Event(
+            body.event_id or uuid.uuid4().hex, body.user, body.item_id, body.kind, body.query, body.time or now(),
+            body.search_id,
+        )  # fmt: skip
+        recorded = self._stored("record", lambda: self.store.record(event))
+        if recorded:
+            self.metrics.events.labels(body.kind).inc()
+        else:
+            self.metrics.repeated.inc()
+        return EventAnswer(event_id=event.event_id, recorded=recorded)
+
+    def history(self, user: str) -> HistoryAnswer:
+        """A shopper's history as the next search sees it: empty when the store fails."""
+        logged, live, degraded = self.engine.logged_history(user), ShopperHistory(), []
+        try:
+            live = self._stored("history", lambda: self.store.history(user))
+        except StoreError:
+            logged, degraded = ShopperHistory(), ["history"]
+        both = logged.followed_by(live)
+        return HistoryAnswer(
+            user=user, profile=both.profile, recent_queries=list(both.recent_queries[::-1]), degraded=degraded,
+            clicked=self._entries(both.clicked, both.clicked_queries, len(live.clicked)),
+            ordered=self._entries(both.ordered, ("",) * len(both.ordered), len(live.ordered)),
+        )  # fmt: skip
+
+    def shoppers(self, limit: int) -> list[str]:
+        """Shoppers to pick from: those seen here first, then those of the log."""
+        try:
+            seen = self._stored("shoppers", lambda: self.store.shoppers(limit))
+        except StoreError:
+            seen = []
+        return list(dict.fromkeys([*seen, *self.engine.shoppers(limit)]))[:limit]
+
+    def health(self) -> HealthAnswer:
+        """Ready, degraded (searches are answered, something else is not right), or down."""
+        reasons = self.catalogue.problems()
+        try:
+            self._stored("check", self.store.check)
+        except StoreError as error:
+            reasons.append(f"history, events and item changes: {error}")
+        dead = [f"search: a {name} worker has died; restart the service" for name, workers in self._workers.items()
+                if not workers.alive]  # fmt: skip
+        status = "down" if dead or not self._workers else "degraded" if reasons else "ready"
+        return HealthAnswer.model_validate(
+            {"status": status, "reasons": dead + reasons, "items": len(self.engine), "version": self.engine.version}
+        )
+
+    def measurements(self) -> bytes:
+        """For Prometheus."""
+        self.metrics.items.set(len(self.engine))
+        self.metrics.waiting.set(sum(workers.waiting for workers in self._workers.values()))
+        return self.metrics.text()
+
+    def counting_failures(self, call: str, error: StoreError) -> None:
+        """Count and log a store failure; the log line has no more than the error's own words."""
+        self.metrics.store_failures.labels(call).inc()
+        log.warning("%s", error)
+
+    def _history(self, user: str) -> ShopperHistory:
+        live = self._stored("history", lambda: self.store.history(user))
+        return self.engine.logged_history(user).followed_by(live)
+
+    def _stored(self, call: str, action: Callable[[], _T]) -> _T:
+        try:
+            return action()
+        except StoreError as error:
+            self.counting_failures(call, error)
+            raise
+
+    def _entries(self, ids: Sequence[str], queries: Sequence[str], live: int) -> list[HistoryEntry]:
+        entries = []
+        for at, (item_id, query) in enumerate(zip(ids, queries, strict=True)):
+            item = self.engine.item(item_id)
+            entries.append(
+                HistoryEntry(item_id=item_id, title=item.title if item else None, query=query, live=at >= len(ids) - live)
+            )
+        return entries[::-1]
+
+    async def _engine_answer(self, method: str, request: SearchRequest) -> Answer[list[SearchResult]]:
+        try:
+            future = asyncio.wrap_future(self._workers[method].submit(request))
+            answer = await asyncio.wait_for(future, self.config.timeout_seconds)
+        except TimeoutError as error:
+            self.metrics.refused.inc()
+            raise SaturatedError(f"no answer within {self.config.timeout_seconds:g} seconds") from error
+        except SaturatedError:
+            self.metrics.refused.inc()
+            raise
+        except ValueError as error:
+            raise RefusedError(str(error)) from error
+        self.metrics.search_seconds.labels(method).observe(answer.seconds)
+        self.metrics.batch.observe(answer.batch)
+        return answer
+
+    def _generate(self, requests: Sequence[SearchRequest]) -> list[list[SearchResult]]:
+        return self.engine.search_batch(requests)
+
+    def _lexical(self, requests: Sequence[SearchRequest]) -> list[list[SearchResult]]:
+        return [self.engine.search_lexical(request.query, request.k, request.filters) for request in requests]
+
+    def _follow(self) -> None:
+        try:
+            self.catalogue.follow()
+        except StoreError as error:
+            self.counting_failures("item_changes", error)
+
+    async def _keep_following(self) -> None:
+        while True:
+            await asyncio.sleep(self.config.follow_seconds)
+            await run_in_threadpool(self._follow)

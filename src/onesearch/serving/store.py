@@ -1,0 +1,99 @@
+"""What the service remembers: shoppers' events and searches, and changes of the catalogue.
+
+The `Store` protocol, with SQLite (`sqlite_store`) for one machine and Redis (`redis_store`) for several servers.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal, NamedTuple, Protocol
+
+from onesearch.data.records import Item
+from onesearch.search.shoppers import ShopperHistory
+
+EventKind = Literal["click", "order"]
+
+
+class StoreError(RuntimeError):
+    """The store did not answer; the message says which one, doing what, and why."""
+
+
+class EventConflictError(ValueError):
+    """An event id came a second time with different content."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """A shopper clicked or ordered an item. ``user`` None: counted, but in nobody's history."""
+
+    event_id: str
+    user: str | None
+    item_id: str
+    kind: EventKind
+    query: str
+    time: datetime
+    search_id: str | None = None
+
+    def same_happening(self, other: "Event") -> bool:
+        """Whether a repeated event id means a retry (its time may differ) and not a mistake."""
+        mine = (self.user, self.item_id, self.kind, self.query)
+        return mine == (other.user, other.item_id, other.kind, other.query)
+
+
+@dataclass(frozen=True)
+class Search:
+    """A page of results that was shown: with its events it is a page view to train on later."""
+
+    search_id: str
+    user: str | None
+    query: str
+    time: datetime
+    shown: tuple[str, ...]
+
+
+class ItemChange(NamedTuple):
+    """The newest state of a changed item; ``item`` None means deleted. Each change of an item has its own revision."""
+
+    revision: int
+    item_id: str
+    item: Item | None
+
+
+class Store(Protocol):
+    """Shared memory of the service. Every method may be called from any thread and raises only `StoreError`."""
+
+    def record(self, event: Event) -> bool:
+        """Remember an event once: False when this ``event_id`` is already known.
+
+        Raises:
+            EventConflictError: the id is known with other content.
+        """
+        ...
+
+    def record_search(self, search: Search) -> None:
+        """Remember a shown page; its query becomes one of the shopper's recent queries."""
+        ...
+
+    def history(self, user: str) -> ShopperHistory:
+        """What this service saw of a shopper, without profile and log."""
+        ...
+
+    def change_items(self, items: Sequence[Item], deleted: Sequence[str]) -> int:
+        """Remember new, changed and deleted items, all or nothing; the newest revision they got."""
+        ...
+
+    def item_changes(self, after: int, limit: int = 5000) -> list[ItemChange]:
+        """Items whose newest change has a revision greater than ``after``, oldest first, at most ``limit``."""
+        ...
+
+    def shoppers(self, limit: int) -> list[str]:
+        """Shoppers with recorded events, the most recent first."""
+        ...
+
+    def check(self) -> None:
+        """Raise `StoreError` if the store does not work now."""
+        ...
+
+    def close(self) -> None:
+        """Release connections."""
+        ...
