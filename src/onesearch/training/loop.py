@@ -3,7 +3,7 @@
 A run that is killed and started again with the same call ends in the same weights as one that was never interrupted:
 bit-equal in float32 with the same number of threads. For that a checkpoint holds everything that moves (weights,
 optimizer, random states, running averages), batches depend on the step alone, and validation leaves no trace in the
-random states. Not covered: sharding one model over processes (FSDP), changing the number of processes in the middle of a run.
+random states. Not covered: sharding one model over processes (FSDP), changing the number of processes in mid-run.
 """
 
 import logging

@@ -1,0 +1,43 @@
+"""One process per run: a lock that the operating system drops when its holder dies, however it dies."""
+
+import fcntl
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+
+class RunLockedError(RuntimeError):
+    """Another process works on the run."""
+
+
+class RunLock:
+    """Hold ``<run>/.lock`` for the length of a ``with`` block.
+
+    The file stays afterwards; what counts is the lock on it, which dies with the process. POSIX only, and not across
+    machines on network file systems without locking.
+    """
+
+    def __init__(self, run: Path) -> None:
+        self.run = run
+        self._handle = -1
+
+    def __enter__(self) -> Self:
+        self.run.mkdir(parents=True, exist_ok=True)
+        self._handle = os.open(self.run / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(self._handle, 64).decode(errors="replace").strip() or "unknown"
+            os.close(self._handle)
+            raise RunLockedError(
+                f"run {self.run} is in use by process {holder}: wait for it, or name another run folder"
+            ) from None
+        os.ftruncate(self._handle, 0)
+        os.write(self._handle, f"{os.getpid()}\n".encode())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        os.close(self._handle)

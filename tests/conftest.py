@@ -1,0 +1,35 @@
+"""Shared fixtures, and the rule that a continuous-integration run skips nothing it was set up for."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+_MUST_RUN_IN_CI = ("browser", "redis")
+
+
+def pytest_configure(config):
+    # Threads of several libraries on a few cores slow small tests down.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    """With CI set, a skipped browser or Redis test is a failure: the machine was meant to have them."""
+    outcome = yield
+    report = outcome.get_result()
+    if os.environ.get("CI") and report.skipped and not hasattr(report, "wasxfail"):
+        needs = [name for name in _MUST_RUN_IN_CI if item.get_closest_marker(name)]
+        if needs:
+            reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+            report.outcome = "failed"
+            report.longrepr = f"CI is set, so tests marked {', '.join(needs)} must run. {reason}"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real data sets: ONESEARCH_DATA, or ../shared/data beside the repository; skips without it."""
+    folder = Path(os.environ.get("ONESEARCH_DATA") or Path(__file__).parents[2] / "shared" / "data")
+    if not folder.is_dir():
+        pytest.skip(f"no real data at {folder}: set ONESEARCH_DATA")
+    return folder
