@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+
 from onesearch.model.attention import Grid
 from onesearch.model.backbones import Backbone, BackboneConfig, build_backbone
 

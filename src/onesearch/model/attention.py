@@ -2,7 +2,7 @@
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn import functional
 
 
 class Grid:
@@ -57,10 +57,10 @@ def ungroup_heads(x: Tensor, n: int) -> Tensor:
 
 
 def shared_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, dropout: float = 0.0) -> Tensor:
-    """Queries [B, n, H, h] against keys and values [B, H_kv, S, h] of their prompt; bias [B, 1, 1, S]; [B, n, H * h]."""
+    """Queries [B, n, H, h] against keys, values [B, H_kv, S, h] of their prompt, bias [B, 1, 1, S]: [B, n, H * h]."""
     n = q.shape[1]
     grouped = group_heads(q, k.shape[1])
-    out = F.scaled_dot_product_attention(grouped, k, v, attn_mask=bias, dropout_p=dropout)
+    out = functional.scaled_dot_product_attention(grouped, k, v, attn_mask=bias, dropout_p=dropout)
     return ungroup_heads(out, n)
 
 

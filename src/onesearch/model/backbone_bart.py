@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional
 from transformers import BartConfig, BartModel
 
 from onesearch.model.attention import Grid, beam_attention, own_mix, own_scores, shared_attention
@@ -82,7 +82,9 @@ class BartBackbone(Backbone):
         bias = None if memory.bias is None else grid.memory(memory.bias)
         for i, layer in enumerate(decoder.layers):
             q, k, v = (self._split(linear(x, p), self.heads).transpose(1, 2) for p in _projections(layer.self_attn))
-            read = F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=self._p(layer.self_attn.dropout))
+            read = functional.scaled_dot_product_attention(
+                q, k, v, is_causal=True, dropout_p=self._p(layer.self_attn.dropout)
+            )
             read = read.transpose(1, 2).reshape(m, t, -1)
             x = self._add(layer, x, linear(read, layer.self_attn.out_proj), layer.self_attn_layer_norm)
             cross = layer.encoder_attn
@@ -107,12 +109,12 @@ class BartBackbone(Backbone):
         position = decoder.embed_positions.weight[t + decoder.embed_positions.offset]
         x = norm((embeds + position).reshape(rows, -1), decoder.layernorm_embedding)
         for i, (layer, weights) in enumerate(zip(decoder.layers, self._fused.of(self.model), strict=True)):
-            q, kv = F.linear(x, *weights.qkv).split((self.d_model, 2 * self.d_model), 1)
+            q, kv = functional.linear(x, *weights.qkv).split((self.d_model, 2 * self.d_model), 1)
             room[t, :, i] = kv.view(rows, 2, self.heads, -1)
             p = own_scores(q.reshape(rows, self.heads, -1), room[:, :, i, 0]).softmax(0)
             read = own_mix(p, room[:, :, i, 1])
             x = norm(x + linear(read, layer.self_attn.out_proj), layer.self_attn_layer_norm)
-            q = F.linear(x, *weights.cross_q).view(batch, width, self.heads, -1)
+            q = functional.linear(x, *weights.cross_q).view(batch, width, self.heads, -1)
             read = beam_attention(q, memory.keys[i], memory.values[i], memory.bias).view(rows, -1)
             x = norm(x + linear(read, layer.encoder_attn.out_proj), layer.encoder_attn_layer_norm)
             x = norm(x + linear(layer.activation_fn(linear(x, layer.fc1)), layer.fc2), layer.final_layer_norm)
@@ -140,27 +142,27 @@ class BartBackbone(Backbone):
         if length > longest:
             raise ValueError(f"{length} tokens do not fit the {longest} positions of the backbone; raise max_positions")
         x = norm(embeds + table.weight[table.offset : table.offset + length], half.layernorm_embedding)
-        return F.dropout(x, half.dropout, self.training)
+        return functional.dropout(x, half.dropout, self.training)
 
     def _split(self, x: Tensor, heads: int) -> Tensor:
         return x.unflatten(-1, (heads, -1))
 
     def _add(self, layer: nn.Module, x: Tensor, update: Tensor, layer_norm: nn.LayerNorm) -> Tensor:
-        return norm(x + F.dropout(update, layer.dropout, self.training), layer_norm)
+        return norm(x + functional.dropout(update, layer.dropout, self.training), layer_norm)
 
     def _feed_forward(self, layer: nn.Module, x: Tensor) -> Tensor:
-        inner = F.dropout(layer.activation_fn(linear(x, layer.fc1)), layer.activation_dropout, self.training)
+        inner = functional.dropout(layer.activation_fn(linear(x, layer.fc1)), layer.activation_dropout, self.training)
         return self._add(layer, x, linear(inner, layer.fc2), layer.final_layer_norm)
 
 
 def linear(x: Tensor, layer: nn.Linear) -> Tensor:
     """Apply a linear module without the module call's overhead."""
-    return F.linear(x, layer.weight, layer.bias)
+    return functional.linear(x, layer.weight, layer.bias)
 
 
 def norm(x: Tensor, layer: nn.LayerNorm) -> Tensor:
     """Apply a layernorm module."""
-    return F.layer_norm(x, layer.normalized_shape, layer.weight, layer.bias, layer.eps)
+    return functional.layer_norm(x, layer.normalized_shape, layer.weight, layer.bias, layer.eps)
 
 
 def _projections(attention: nn.Module) -> tuple[nn.Linear, nn.Linear, nn.Linear]:

@@ -1,8 +1,8 @@
 """The small interface that every backbone offers, and the incremental decoding that all of them share.
 
-A backbone maps embeddings to hidden states; token embeddings and output heads belong to the caller. The prompt's keys and
-values are computed once in :meth:`Backbone.encode` and then shared by every target of the prompt: by all its training
-targets and by all its beams, without a copy per target or beam.
+A backbone maps embeddings to hidden states; token embeddings and output heads belong to the caller. The prompt's keys
+and values are computed once in :meth:`Backbone.encode` and then shared by every target of the prompt: by all its
+training targets and by all its beams, without a copy per target or beam.
 """
 
 from abc import ABC, abstractmethod
@@ -17,7 +17,7 @@ from onesearch.data.settings import Section
 
 
 class BackboneConfig(Section):
-    """Which transformer, how large. Sizes are ignored where ``pretrained`` names one; ``architecture`` wins over both."""
+    """Which transformer, how large. Sizes are ignored with ``pretrained``, and both with ``architecture``."""
 
     kind: Literal["bart", "gpt2", "qwen3"] = "bart"
     d_model: int = Field(256, ge=8, description="width d of the hidden states")
@@ -85,7 +85,7 @@ class DecodeState:
     ancestors: list[Tensor] = field(default_factory=list)
 
     def open(self, width: int, parents: Tensor | None, layers: int, heads: int, head_dim: int) -> Tensor:
-        """Make room for the next position: [t + 1, B * A, layers, 2, H_kv, h], the first t slots gathered by ancestor."""
+        """Room for the next position: [t + 1, B * A, layers, 2, H_kv, h], the first t slots gathered by ancestor."""
         batch, like = len(self.memory), self.memory.keys[0]
         device = like.device
         t = len(self.past)

@@ -1,7 +1,8 @@
 """Decoder-only backbones, GPT-2 and Qwen3: the prompt's keys and values are the memory that all its targets share.
 
-A target token attends to its whole prompt and, causally, to the target's own earlier tokens, under one softmax. Positions
-continue after the prompt's last real token. The outputs of the prompt's last layer are never needed, so not computed.
+A target token attends to its whole prompt and, causally, to the target's own earlier tokens, under one softmax.
+Positions continue after the prompt's last real token. The outputs of the prompt's last layer are never needed, so they
+are not computed.
 """
 
 from abc import abstractmethod
@@ -9,7 +10,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional
 from transformers import GPT2Config, GPT2Model, Qwen3Config, Qwen3Model
 
 from onesearch.model.attention import Grid, group_heads, own_mix, own_scores, ungroup_heads
@@ -54,7 +55,7 @@ class DecoderOnlyBackbone(Backbone):
             keys.append(k.transpose(1, 2))
             values.append(v.transpose(1, 2))
             if i + 1 < len(self.layers):
-                read = F.scaled_dot_product_attention(
+                read = functional.scaled_dot_product_attention(
                     q.transpose(1, 2), self._repeat(keys[-1]), self._repeat(values[-1]), is_causal=True,
                     dropout_p=self._p, scale=1.0,
                 )  # fmt: skip
@@ -80,7 +81,7 @@ class DecoderOnlyBackbone(Backbone):
             prompt = grid.collect(prompt.unflatten(2, (n, -1)).transpose(1, 2))
             own = torch.matmul(group_heads(q, self.kv_heads), k.transpose(1, 2).transpose(2, 3))
             p = torch.cat([prompt, own.masked_fill(later, float("-inf"))], -1).softmax(-1)
-            p = F.dropout(p, self.attention_dropout, self.training)
+            p = functional.dropout(p, self.attention_dropout, self.training)
             spread = grid.spread(p[..., :s]).transpose(1, 2).flatten(2, 3)
             read = grid.collect(ungroup_heads(torch.matmul(spread, prompt_v), n * t).unflatten(1, (n, t)))
             read = read + ungroup_heads(torch.matmul(p[..., s:], v.transpose(1, 2)), t)
@@ -143,7 +144,7 @@ class GPT2Backbone(DecoderOnlyBackbone):
         # Tokens that start behind the table's end would read past it; say so instead.
         if embeds.shape[1] > len(table) or (positions.numel() and int(positions.max()) >= len(table)):
             raise ValueError(f"prompt and target do not fit the {len(table)} positions of the backbone")
-        x: Tensor = self.model.drop(embeds + F.embedding(positions, table))
+        x: Tensor = self.model.drop(embeds + functional.embedding(positions, table))
         return x
 
     def _project(self, layer: nn.Module, x: Tensor, positions: Tensor) -> Heads:
@@ -167,7 +168,7 @@ class GPT2Backbone(DecoderOnlyBackbone):
 class Qwen3Backbone(DecoderOnlyBackbone):
     """Pre-RMSNorm, rotary positions, grouped queries, normalised queries and keys.
 
-    Transformers' Qwen3 has no residual dropout; here ``dropout`` applies to it, since R-Drop needs two different passes.
+    Transformers' Qwen3 has no residual dropout; here ``dropout`` is one, since R-Drop needs two different passes.
     """
 
     def __init__(self, config: BackboneConfig) -> None:
@@ -177,7 +178,7 @@ class Qwen3Backbone(DecoderOnlyBackbone):
             self.pretrained_embedding = model.embed_tokens.weight.detach().clone()
         model.embed_tokens = nn.Identity()
         if model.has_sliding_layers or model.rotary_emb.rope_type != "default":
-            raise ValueError("this Qwen3 model uses sliding windows or scaled rotary positions, which are not supported")
+            raise ValueError("Qwen3 models with sliding windows or scaled rotary positions are not supported")
         self.model = model
         self.config = config.updated(architecture=model.config.to_diff_dict())
         self.d_model = int(model.config.hidden_size)
@@ -209,10 +210,10 @@ class Qwen3Backbone(DecoderOnlyBackbone):
 
     def _merge(self, layer: nn.Module, x: Tensor, read: Tensor) -> Tensor:
         part = cast(Any, layer)
-        x = x + F.dropout(part.self_attn.o_proj(read), self.config.dropout, self.training)
+        x = x + functional.dropout(part.self_attn.o_proj(read), self.config.dropout, self.training)
         inner = rms_norm(x, part.post_attention_layernorm)
         update = part.mlp.down_proj(part.mlp.act_fn(part.mlp.gate_proj(inner)) * part.mlp.up_proj(inner))
-        return x + F.dropout(update, self.config.dropout, self.training)
+        return x + functional.dropout(update, self.config.dropout, self.training)
 
     def _leave(self, x: Tensor) -> Tensor:
         return rms_norm(x, self.model.norm)
@@ -234,7 +235,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 def _conv1d(x: Tensor, layer: Any) -> Tensor:
     """GPT-2's linear layer, whose weight is stored [in, out]."""
-    return F.linear(x, layer.weight.t(), layer.bias)
+    return functional.linear(x, layer.weight.t(), layer.bias)
 
 
 def _model(config: BackboneConfig, model: Any, architecture: Any, scratch: Any) -> nn.Module:

@@ -1,14 +1,14 @@
 """Backbones behind one small interface: BART (encoder-decoder), GPT-2 and Qwen3 (decoder-only)."""
 
-from onesearch.model.backbone_base import Backbone, BackboneConfig, DecodeState, Memory
 from onesearch.model.backbone_bart import BartBackbone
+from onesearch.model.backbone_base import Backbone, BackboneConfig, DecodeState, Memory
 from onesearch.model.backbone_decoder_only import GPT2Backbone, Qwen3Backbone
 
 __all__ = ["Backbone", "BackboneConfig", "DecodeState", "Memory", "build_backbone"]
 
 
 def build_backbone(config: BackboneConfig) -> Backbone:
-    """Build a backbone: from ``architecture`` if given (random weights, to be loaded), else pretrained, else from sizes."""
+    """Build from ``architecture`` if given (random weights, to be loaded), else pretrained weights, else from sizes."""
     match config.kind:
         case "bart":
             return BartBackbone(config)
