@@ -1,0 +1,265 @@
+"""Run methods on test requests and summarise: metrics, intervals, slices, paired tests."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onesearch.data import metrics
+from onesearch.data.ragged import Ragged
+from onesearch.data.requests import Requests
+from onesearch.data.settings import Section
+from onesearch.evaluation.report import Comparison, Estimate, Report, SliceResult, Values
+from onesearch.evaluation.significance import bootstrap, permutation_test
+from onesearch.evaluation.slices import Slices
+from onesearch.search.hits import Searcher
+
+Truth = Callable[[NDArray[np.int32]], Mapping[str, NDArray[np.floating]]]
+"""Extra metrics of ranked items [n, k], one value per request."""
+
+
+class Outcomes(Protocol):
+    """What shoppers did on each test page (``onesearch.data.histories.Targets``)."""
+
+    @property
+    def clicked(self) -> Ragged:
+        """Clicked items of each request."""
+        ...
+
+    @property
+    def ordered(self) -> Ragged:
+        """Ordered items of each request."""
+        ...
+
+
+class EvaluationConfig(Section):
+    """What is measured and how surely."""
+
+    k: tuple[int, ...] = (1, 5, 10, 50)
+    """Cut-offs of HR, MRR, NDCG and Recall."""
+    resamples: int = 1000
+    """Bootstrap samples of the intervals."""
+    flips: int = 10_000
+    """Random sign vectors of the paired test."""
+    level: float = 0.95
+    """Coverage of the intervals."""
+    seed: int = 0
+    """Seed of bootstrap and flips."""
+    batch: int = 256
+    """Requests given to a method at once; the time per request depends on it."""
+
+
+def evaluate(
+    methods: Mapping[str, Searcher],
+    requests: Requests,
+    targets: Outcomes,
+    slices: Slices | None = None,
+    extra: Mapping[str, Mapping[str, NDArray[np.floating]]] | Truth | None = None,
+    compare: Sequence[tuple[str, str]] = (),
+    config: EvaluationConfig | None = None,
+    notes: Mapping[str, Any] | None = None,
+) -> Report:
+    """Search every request with every method and measure.
+
+    Args:
+        methods: name -> searcher.
+        requests: the test requests, n.
+        targets: clicked and ordered items of each request.
+        slices: dimension -> label per request.
+        extra: further per-request metrics: method -> metric -> [n], or a function of the ranked items [n, k] (the
+            market's truth).
+        compare: pairs (method, against) for paired tests, overall and within slices.
+        config: cut-offs, resamples, seed.
+        notes: JSON-able remarks kept in the report.
+
+    Raises:
+        ValueError: sizes of requests, targets, slices or extra metrics differ, or a compared method is missing.
+    """
+    config = config or EvaluationConfig()
+    n = len(requests)
+    _check_size("targets.clicked", len(targets.clicked), n)
+    _check_size("targets.ordered", len(targets.ordered), n)
+    values: dict[str, dict[str, NDArray[np.float32]]] = {}
+    milliseconds: dict[str, float] = {}
+    for name, searcher in methods.items():
+        ranked, milliseconds[name] = rank_all(searcher, requests, max(config.k), config.batch)
+        row = sampled_metrics(ranked, targets, config.k)
+        more = extra(ranked) if callable(extra) else (extra or {}).get(name, {})
+        row |= {metric: np.asarray(one, np.float32) for metric, one in more.items()}
+        values[name] = row
+    return summarise(values, slices or {}, compare, config, milliseconds, notes)
+
+
+def rank_all(searcher: Searcher, requests: Requests, k: int, batch: int = 256) -> tuple[NDArray[np.int32], float]:
+    """Ranked items int32 [n, k] of all requests, and the mean milliseconds per request."""
+    parts: list[NDArray[np.int32]] = [np.zeros((0, k), np.int32)]
+    start = time.perf_counter()
+    for first in range(0, len(requests), batch):
+        rows = np.arange(first, min(first + batch, len(requests)))
+        items = searcher.search(requests.select(rows), k).items
+        if items.shape != (len(rows), k):
+            raise ValueError(
+                f"{type(searcher).__name__}.search gave hits of shape {items.shape}, expected {(len(rows), k)}; "
+                "pad missing hits with -1"
+            )
+        parts.append(items)
+    return np.concatenate(parts), 1000 * (time.perf_counter() - start) / max(len(requests), 1)
+
+
+def sampled_metrics(
+    ranked: NDArray[np.int32], targets: Outcomes, cutoffs: Sequence[int]
+) -> dict[str, NDArray[np.float32]]:
+    """HR, MRR, NDCG and Recall at each cut-off for click and order, per request [n], nan without target."""
+    functions = {"HR": metrics.hit_rate, "MRR": metrics.mrr, "NDCG": metrics.ndcg, "Recall": metrics.recall}
+    return {
+        f"{kind}/{name}@{k}": function(ranked, wanted, k)
+        for kind, wanted in (("click", targets.clicked), ("order", targets.ordered))
+        for name, function in functions.items()
+        for k in cutoffs
+    }
+
+
+def summarise(
+    values: Values,
+    slices: Slices | None = None,
+    compare: Sequence[tuple[str, str]] = (),
+    config: EvaluationConfig | None = None,
+    milliseconds: Mapping[str, float] | None = None,
+    notes: Mapping[str, Any] | None = None,
+) -> Report:
+    """A report out of per-request values (see :func:`pooled` for several seeds).
+
+    Raises:
+        ValueError: a metric or slice has another number of requests, or a compared method is missing.
+    """
+    config, slices = config or EvaluationConfig(), slices or {}
+    if not values:
+        raise ValueError("nothing to summarise: give at least one method")
+    n = len(next(iter(next(iter(values.values())).values())))
+    for method, row in values.items():
+        for metric, one in row.items():
+            _check_size(f"metric {metric!r} of method {method!r}", len(one), n)
+    for dimension, labels in slices.items():
+        _check_size(f"slice {dimension!r}", len(labels), n)
+    for pair in compare:
+        for method in pair:
+            if method not in values:
+                raise ValueError(f"cannot compare {method!r}: not among the methods {', '.join(values)}")
+    groups = {
+        dimension: {label: np.flatnonzero(labels == label) for label in _ordered(labels)}
+        for dimension, labels in slices.items()
+    }
+    everyone = np.arange(n)
+    return Report(
+        requests=n,
+        methods=_estimates(values, everyone, config),
+        slices={
+            dimension: {
+                label: SliceResult(len(rows), _estimates(values, rows, config)) for label, rows in group.items()
+            }
+            for dimension, group in groups.items()
+        },
+        comparisons=[
+            comparison
+            for pair in compare
+            for of, rows in [
+                (None, everyone),
+                *(((dimension, label), rows) for dimension, group in groups.items() for label, rows in group.items()),
+            ]
+            for comparison in _compared(values, pair, rows, of, config)
+        ],
+        values=values,
+        labels=slices,
+        milliseconds=milliseconds or {},
+        settings={"level": config.level, "resamples": config.resamples, "flips": config.flips, "seed": config.seed},
+        notes=notes or {},
+    )
+
+
+def pooled(
+    reports: Sequence[Report],
+    compare: Sequence[tuple[str, str]] = (),
+    same_requests: bool = False,
+    config: EvaluationConfig | None = None,
+) -> Report:
+    """One report over several seeds.
+
+    Args:
+        reports: evaluations of the same methods.
+        compare: pairs for paired tests on the pooled requests.
+        same_requests: True when all seeds share one test part: a request's value is then its mean over seeds.
+            Otherwise the requests of all seeds are put one after the other.
+        config: resamples, flips, seed.
+    """
+    first = reports[0]
+
+    def join(parts: list[NDArray[np.float32]]) -> NDArray[np.float32]:
+        return np.mean(parts, axis=0, dtype=np.float32) if same_requests else np.concatenate(parts)
+
+    if same_requests:
+        for report in reports:
+            _check_size("a report over the same requests", report.requests, first.requests)
+    values = {
+        method: {metric: join([report.values[method][metric] for report in reports]) for metric in row}
+        for method, row in first.values.items()
+        if all(method in report.values for report in reports)
+    }
+    names = [name for name in first.labels if all(name in report.labels for report in reports)]
+    labels = {
+        name: first.labels[name] if same_requests else np.concatenate([report.labels[name] for report in reports])
+        for name in names
+    }
+    times = {
+        method: float(np.mean([report.milliseconds.get(method, np.nan) for report in reports])) for method in values
+    }
+    return summarise(values, labels, compare, config, times, {"pooled reports": len(reports)})
+
+
+def _estimates(values: Values, rows: NDArray[np.int64], config: EvaluationConfig) -> dict[str, dict[str, Estimate]]:
+    """Means and intervals of every method and metric; all columns share the bootstrap draws."""
+    keys = [(method, metric) for method, row in values.items() for metric in row]
+    matrix = np.stack([values[method][metric][rows] for method, metric in keys], axis=1)
+    found = bootstrap(matrix, config.resamples, config.level, config.seed)
+    out: dict[str, dict[str, Estimate]] = {method: {} for method in values}
+    for column, (method, metric) in enumerate(keys):
+        out[method][metric] = Estimate(
+            float(found.mean[column]), float(found.low[column]), float(found.high[column]), int(found.n[column])
+        )
+    return out
+
+
+def _compared(
+    values: Values, pair: tuple[str, str], rows: NDArray[np.int64], of: tuple[str, str] | None, config: EvaluationConfig
+) -> list[Comparison]:
+    method, against = pair
+    shared = [metric for metric in values[method] if metric in values[against]]
+    a, b = (np.stack([values[name][metric][rows] for metric in shared], axis=1) for name in pair)
+    test = permutation_test(a, b, config.flips, config.resamples, config.level, config.seed)
+    return [
+        Comparison(
+            method, against, metric, float(test.difference[i]), float(test.low[i]), float(test.high[i]),
+            float(test.p[i]), int(test.wins[i]), int(test.ties[i]), int(test.losses[i]),
+            int(test.wins[i] + test.ties[i] + test.losses[i]), of,
+        )
+        for i, metric in enumerate(shared)
+        if np.isfinite(test.difference[i])
+    ]  # fmt: skip
+
+
+def _ordered(labels: NDArray[Any]) -> list[str]:
+    """Labels in reading order: words, then ranges by their number; "" left out."""
+
+    def key(label: str) -> tuple[int, str]:
+        digits = "".join(character if character.isdigit() else " " for character in label).split()
+        return (int(digits[0]) if digits else -1, label)
+
+    return sorted({str(label) for label in labels.tolist()} - {""}, key=key)
+
+
+def _check_size(what: str, found: int, expected: int) -> None:
+    if found != expected:
+        raise ValueError(
+            f"{what} has {found} rows but there are {expected} requests; build both from the same page views, in order"
+        )
