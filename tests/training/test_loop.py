@@ -1,0 +1,222 @@
+import importlib.util
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from onesearch.training.batching import BatchSource
+from onesearch.training.loop import CHECKPOINTS, CURVES, LOG, WEIGHTS, LoopConfig, NotFiniteError, fit
+from onesearch.training.optimizer import AveragedWeights, parameter_groups, rate
+from onesearch.training.precision import has_native_bf16, resolve
+
+spec = importlib.util.spec_from_file_location("tiny_fit", Path(__file__).with_name("tiny_fit.py"))
+tiny = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(tiny)
+
+
+def records(folder):
+    return [json.loads(line) for line in (folder / LOG).read_text().splitlines()]
+
+
+def equal(a, b):
+    return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+
+
+def test_it_learns_logs_validates_and_plots(tmp_path):
+    model, report = tiny.train(tmp_path)
+    assert report.steps == tiny.STEPS and report.samples > 1800 and report.precision == "no"
+    assert report.metrics["accuracy"] > 0.9 and not model.training
+    lines = records(tmp_path)
+    training = [line for line in lines if "loss" in line]
+    assert [line["step"] for line in training] == [10, 20, 30, 40, 50, 60]
+    assert training[-1]["loss"] < 0.5 * training[0]["loss"]
+    assert {"first/entropy", "second/loss", "learning_rate", "samples_per_second", "gradient_norm"} <= set(training[0])
+    assert [line["step"] for line in lines if "valid/accuracy" in line] == [20, 40, 60]
+    assert (tmp_path / CURVES).read_bytes()[:4] == b"\x89PNG" and (tmp_path / WEIGHTS).is_file()
+    assert not (tmp_path / CHECKPOINTS).exists()
+
+
+def test_a_finished_run_returns_its_weights_at_once(tmp_path):
+    model, report = tiny.train(tmp_path)
+    again, second = tiny.train(tmp_path, loss=lambda model, batch: pytest.fail("trained again"))
+    assert second == report and equal(model, again)
+    with pytest.raises(ValueError, match="another training run"):
+        tiny.train(tmp_path, tiny.CONFIG.updated(learning_rate=2.0))
+
+
+def test_two_runs_are_bit_equal_and_bookkeeping_changes_nothing(tmp_path):
+    model, _ = tiny.train(tmp_path / "a")
+    quiet = tiny.CONFIG.updated(log_steps=60, checkpoint_steps=0, checkpoint_seconds=0, prefetch=0)
+    other, _ = tiny.train(tmp_path / "b", quiet, validate=None)
+    assert equal(model, other)
+
+
+class Stop(Exception):
+    pass
+
+
+@pytest.mark.parametrize("at", [1, 7, 23, 60])
+def test_an_interrupted_run_ends_as_an_unbroken_one(tmp_path, at):
+    model, report = tiny.train(tmp_path / "whole")
+    seen = []
+
+    def breaking(model, batch):
+        seen.append(1)
+        if len(seen) == at:
+            raise Stop
+        return model(batch)
+
+    with pytest.raises(Stop):
+        tiny.train(tmp_path / "broken", loss=breaking)
+    other, second = tiny.train(tmp_path / "broken")
+    assert equal(model, other) and second.samples == report.samples
+
+    def comparable(folder):
+        return [{k: v for k, v in line.items() if "second" not in k or "/" in k} for line in records(folder)]
+
+    assert comparable(tmp_path / "broken") == comparable(tmp_path / "whole")
+
+
+def test_a_non_finite_loss_stops_with_step_and_term_and_keeps_the_checkpoint(tmp_path):
+    calls = []
+
+    def poisoned(model, batch):
+        terms = model(batch)
+        calls.append(1)
+        if len(calls) == 20:
+            terms["entropy"] = torch.tensor(float("nan"))
+        return terms
+
+    with pytest.raises(NotFiniteError, match=r"step 20 of 60: the term 'entropy' of task '(first|second)' is nan"):
+        tiny.train(tmp_path, loss=poisoned)
+    assert [p.name for p in (tmp_path / CHECKPOINTS).iterdir()] == ["step-00000014"]
+    model, _ = tiny.train(tmp_path)
+    assert all(torch.isfinite(p).all() for p in model.parameters())
+
+
+def test_an_infinite_gradient_is_found_too(tmp_path):
+    def exploding(model, batch):
+        terms = model(batch)
+        return {"loss": terms["loss"] + (model.head.weight.sum() * 0).sqrt()}
+
+    with pytest.raises(NotFiniteError, match="step 1 of 60: the term 'gradient_norm'"):
+        tiny.train(tmp_path, loss=exploding)
+
+
+def regression(n=64, **config):
+    x = torch.randn(n, 3, generator=torch.Generator().manual_seed(0))
+    source = BatchSource(np.ones(n, int), lambda rows: x[rows], 8, epochs=2)
+    values = {"precision": "no", "learning_rate": 1e-2, "warmup": 0.0, **config}
+    return source, LoopConfig(**values)
+
+
+def test_best_weights_are_chosen_by_the_named_figure(tmp_path):
+    source, config = regression(validate_steps=4, best="score")
+    model, calls, weights = nn.Linear(3, 1), [], []
+
+    def validate(model):
+        calls.append(1)
+        weights.append(model.weight.detach().clone())
+        return {"score": [1.0, 3.0, 2.0, 0.0][len(calls) - 1]}
+
+    def loss(model, batch):
+        return {"loss": (model(batch) - 1).square().mean()}
+
+    report = fit(model, source, loss, config, tmp_path, validate)
+    assert report.chosen_step == 8 and report.metrics == {"score": 3.0} and torch.equal(model.weight, weights[1])
+    with pytest.raises(ValueError, match=r"best: 'hr' is no validation figure; there are \['score'\]"):
+        fit(nn.Linear(3, 1), source, loss, config.updated(best="hr"), tmp_path / "b", lambda model: {"score": 1.0})
+
+
+def test_accumulated_batches_equal_one_large_batch(tmp_path):
+    x = torch.randn(64, 3, generator=torch.Generator().manual_seed(0))
+    models = []
+    for size, accumulate in ((16, 1), (8, 2)):
+        torch.manual_seed(0)
+        model = nn.Linear(3, 1)
+        rows = np.arange(64)
+        # Step s of the large run and steps 2s, 2s + 1 of the small one see the same rows.
+        source = BatchSource(np.ones(64, int), lambda r: r, size, epochs=1)
+        source.rows = lambda step, rank=0, world=1, size=size, rows=rows: rows[step * size : (step + 1) * size]
+        source.collate = lambda r: x[r]
+        config = LoopConfig(precision="no", accumulate=accumulate, learning_rate=1e-2)
+        fit(model, source, lambda m, b: {"loss": (m(b) - 1).square().mean()}, config, tmp_path / str(size))
+        models.append(model)
+    assert torch.allclose(models[0].weight, models[1].weight, atol=1e-6)
+
+
+def test_the_loss_needs_its_key_and_steps_are_needed(tmp_path):
+    source, config = regression()
+    with pytest.raises(ValueError, match=r"returned \['nll'\] without the key 'loss'"):
+        fit(nn.Linear(3, 1), source, lambda m, b: {"nll": m(b).mean()}, config, tmp_path)
+    with pytest.raises(ValueError, match="lower 'accumulate'"):
+        fit(nn.Linear(3, 1), source, lambda m, b: {}, config.updated(accumulate=99), tmp_path / "b")
+
+
+def test_bf16_trains_in_bf16_and_leaves_the_model_as_it_was(tmp_path):
+    source, config = regression(precision="bf16")
+    model, seen = nn.Linear(3, 1), []
+
+    class Wrapper(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = model
+
+        def forward(self, batch):
+            out = self.inner(batch)
+            seen.append(out.dtype)
+            return {"loss": (out.float() - 1).square().mean()}
+
+    wrapper = Wrapper()
+    fit(wrapper, source, lambda m, b: m(b), config, tmp_path)
+    assert set(seen) == {torch.bfloat16} and model.weight.dtype == torch.float32
+    assert "forward" not in vars(wrapper) or wrapper.forward.__func__ is Wrapper.forward
+    seen.clear()
+    wrapper(torch.ones(2, 3))
+    assert seen == [torch.float32]
+    assert resolve("auto") == ("bf16" if has_native_bf16() else "no")
+
+
+def test_learning_rate_rises_and_falls():
+    linear = [rate(step, 10, 2, "linear", 0.1) for step in range(10)]
+    assert linear[:3] == pytest.approx([1 / 3, 2 / 3, 1.0])
+    assert linear[9] == pytest.approx(0.1 + 0.9 / 8) and linear == sorted(linear[:2]) + sorted(linear[2:], reverse=True)
+    assert rate(6, 10, 2, "cosine") == pytest.approx(0.5)
+    assert rate(9, 10, 0, "constant") == 1.0
+
+
+def test_groups_follow_name_prefixes_and_spare_vectors_and_embeddings():
+    model = tiny.Model()
+    groups = parameter_groups(model, 1.0, 0.1, {"head": 2.0, "head.bias": 3.0, "embedding": 0.0})
+    found = {name: (group["peak"], group["weight_decay"]) for group in groups for name in group["names"]}
+    assert found == {
+        "embedding.weight": (0.0, 0.0), "norm.weight": (1.0, 0.0), "norm.bias": (1.0, 0.0),
+        "head.weight": (2.0, 0.1), "head.bias": (3.0, 0.0),
+    }  # fmt: skip
+    with pytest.raises(ValueError, match=r"begins with 'decoder'.*'embedding'"):
+        parameter_groups(model, 1.0, 0.1, {"decoder": 1.0})
+    model.requires_grad_(False)
+    with pytest.raises(ValueError, match="no parameter that requires"):
+        parameter_groups(model, 1.0, 0.1, {})
+
+
+def test_averaged_weights_by_hand():
+    model = nn.Linear(1, 1, bias=False)
+    model.weight.data.fill_(1.0)
+    average = AveragedWeights(model, 0.75)
+    model.weight.data.fill_(5.0)
+    average.update()
+    average.swap()
+    assert model.weight.item() == 2.0  # 0.75 · 1 + 0.25 · 5
+    average.swap()
+    assert model.weight.item() == 5.0
+
+
+def test_progress_is_logged(tmp_path, caplog):
+    with caplog.at_level(logging.INFO, "onesearch"):
+        tiny.train(tmp_path)
+    assert "step 60 of 60, accuracy" in caplog.text
