@@ -3,7 +3,7 @@
 import logging
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from typing import TypeVar
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -16,9 +16,9 @@ _T = TypeVar("_T")
 
 
 def track(steps: Iterable[_T], label: str, total: int | None = None, unit: str = "it") -> Iterator[_T]:
-    """Yield from ``steps`` while showing progress under ``label``; ``total`` defaults to ``len(steps)`` if it has one."""
+    """Yield from ``steps`` and show progress under ``label``; ``total`` defaults to ``len(steps)`` if it has one."""
     if total is None:
-        total = len(steps) if hasattr(steps, "__len__") else None
+        total = len(steps) if isinstance(steps, Sized) else None
     if sys.stderr.isatty():
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
                    TextColumn("{task.fields[rate]}"), TimeRemainingColumn())  # fmt: skip

@@ -1,0 +1,179 @@
+"""A dataset: a folder of four Parquet files and ``dataset.json``, which is written last."""
+
+import hashlib
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import polars as pl
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from onesearch.data.artefact import read_json, write_json
+from onesearch.data.ragged import Ragged
+from onesearch.data.records import SCHEMAS, Item, conform, item_from_row
+
+DESCRIPTION: Final = "dataset.json"
+FORMAT: Final = 1
+ROW_GROUP: Final = 100_000
+
+
+class Dataset:
+    """Items, users, page views and judgments of one shop.
+
+    The number of an item everywhere in the package is its row in :attr:`items`.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        """Open a dataset folder; tables are read when first used.
+
+        Raises:
+            FileNotFoundError: no complete dataset there.
+            ValueError: written by a version with another format.
+        """
+        self.folder = Path(folder)
+        path = self.folder / DESCRIPTION
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"{self.folder}: no {DESCRIPTION}, so not a complete dataset; make one with `onesearch data import` "
+                f"or `onesearch market make`"
+            )
+        self.description: dict[str, Any] = read_json(path)
+        if self.description.get("format") != FORMAT:
+            raise ValueError(
+                f"{path}: format {self.description.get('format')!r}, but this version reads {FORMAT}; import it again"
+            )
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "Dataset":
+        """Open a dataset folder."""
+        return cls(folder)
+
+    @classmethod
+    def write(
+        cls,
+        folder: str | Path,
+        items: pl.DataFrame,
+        users: pl.DataFrame | None = None,
+        page_views: pl.DataFrame | None = None,
+        judgments: pl.DataFrame | None = None,
+        source: str = "",
+    ) -> "Dataset":
+        """Write tables (columns of :mod:`onesearch.data.records`; missing ones become null) as a dataset folder."""
+        folder = begin(folder)
+        given = {"items": items, "users": users, "page_views": page_views, "judgments": judgments}
+        for name, schema in SCHEMAS.items():
+            frame = given[name]
+            frame = pl.DataFrame(schema=schema) if frame is None else conform(name, frame)
+            frame.write_parquet(table_path(folder, name), row_group_size=ROW_GROUP)
+        return finish(folder, source)
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the four tables' bytes."""
+        return str(self.description["fingerprint"])
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Rows per table."""
+        return dict(self.description["rows"])
+
+    @property
+    def source(self) -> str:
+        """Where the data came from."""
+        return str(self.description["source"])
+
+    @cached_property
+    def items(self) -> pl.DataFrame:
+        """The item table, schema ``ITEMS``."""
+        return self._read("items")
+
+    @cached_property
+    def users(self) -> pl.DataFrame:
+        """The user table, schema ``USERS``."""
+        return self._read("users")
+
+    @cached_property
+    def page_views(self) -> pl.DataFrame:
+        """The page view table, schema ``PAGE_VIEWS``."""
+        return self._read("page_views")
+
+    @cached_property
+    def judgments(self) -> pl.DataFrame:
+        """The judgment table, schema ``JUDGMENTS``."""
+        return self._read("judgments")
+
+    def scan_page_views(self) -> pl.LazyFrame:
+        """The page views without reading them yet."""
+        return pl.scan_parquet(table_path(self.folder, "page_views"))
+
+    def item(self, row: int) -> Item:
+        """One item as a record."""
+        return item_from_row(self.items.row(row, named=True))
+
+    @cached_property
+    def item_rows(self) -> Mapping[str, int]:
+        """Item id to item row."""
+        return dict(zip(self.items["item_id"].to_list(), range(len(self.items)), strict=True))
+
+    def rows_of(self, item_ids: pl.Series) -> pl.Series:
+        """Item rows (Int32) of a column of item ids; -1 for unknown ones."""
+        return rows_of(item_ids, self.items["item_id"])
+
+    def ragged(self, lists: pl.Series) -> Ragged:
+        """Item rows of a column of lists of item ids; unknown ones are left out."""
+        return ragged_rows(lists, self.items["item_id"])
+
+    def _read(self, table: str) -> pl.DataFrame:
+        return pl.read_parquet(table_path(self.folder, table))
+
+
+def rows_of(values: pl.Series, known: pl.Series) -> pl.Series:
+    """For each value its row in ``known`` (distinct), Int32; -1 where it is not there or null."""
+    table = pl.DataFrame({"key": known.cast(pl.String), "row": pl.int_range(len(known), dtype=pl.Int32, eager=True)})
+    keys = pl.DataFrame({"key": values.cast(pl.String)})
+    return keys.join(table, on="key", how="left", maintain_order="left")["row"].fill_null(-1).alias(values.name)
+
+
+def ragged_rows(lists: pl.Series, known: pl.Series) -> Ragged:
+    """For each list of values their rows in ``known``; unknown values are left out, order is kept."""
+    values, lengths = _flat(lists)
+    rows = rows_of(values, known).to_numpy()
+    keep = rows >= 0
+    owners = np.repeat(np.arange(len(lists)), lengths)[keep]
+    return Ragged.from_lengths(rows[keep], np.bincount(owners, minlength=len(lists)))
+
+
+def _flat(lists: pl.Series) -> tuple[pl.Series, NDArray[np.int64]]:
+    filled = lists.fill_null(pl.Series([[]], dtype=lists.dtype)) if lists.null_count() else lists
+    lengths = filled.list.len().cast(pl.Int64).to_numpy()
+    return filled.filter(filled.list.len() > 0).explode(), lengths
+
+
+def table_path(folder: Path, table: str) -> Path:
+    """Where a table of a dataset lies."""
+    return folder / f"{table}.parquet"
+
+
+def begin(folder: str | Path) -> Path:
+    """Make the folder and take away an old ``dataset.json``: unfinished until :func:`finish`."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / DESCRIPTION).unlink(missing_ok=True)
+    return folder
+
+
+def finish(folder: Path, source: str, **more: Any) -> Dataset:
+    """Mark a folder with all four tables complete; ``more`` goes into ``dataset.json``."""
+    digest = hashlib.sha256()
+    rows: dict[str, int] = {}
+    for name in SCHEMAS:
+        path = table_path(folder, name)
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+        rows[name] = int(pq.ParquetFile(path).metadata.num_rows)
+    description = {"format": FORMAT, "source": source, "rows": rows, "fingerprint": digest.hexdigest()[:16], **more}
+    write_json(folder / DESCRIPTION, description)
+    return Dataset(folder)

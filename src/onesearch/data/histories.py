@@ -1,0 +1,158 @@
+"""What was known of a shopper *before* each page view, for whole tables at once.
+
+A shopper is the page view's user or, without a user, its session. Only events with a strictly earlier time count:
+not the page view itself, nor others of the same moment. A page view without a time or without a shopper has no
+history.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from onesearch.data.dataset import ragged_rows, rows_of
+from onesearch.data.ragged import Ragged
+from onesearch.data.requests import Requests
+
+Ints = NDArray[np.int32]
+Longs = NDArray[np.int64]
+_CHUNK = 65_536
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Item rows of each page view: what was shown, clicked, ordered; ids outside the catalogue are left out."""
+
+    shown: Ragged
+    clicked: Ragged
+    ordered: Ragged
+
+
+@dataclass(frozen=True)
+class _Events:
+    """Events by (shopper, time). ``key`` int64 [E] is shopper * moments + moment; ``value`` int32 [E, columns]."""
+
+    key: Longs
+    value: Ints
+
+    @classmethod
+    def of(cls, key: Longs, value: Ints) -> "_Events":
+        order = np.argsort(key, kind="stable")
+        return cls(key[order], value[order])
+
+    def last(self, first_key: Longs, end_key: Longs, width: int) -> Ints:
+        """Last ``width`` values of each [first_key, end_key), right-aligned, -1 padded: int32 [n, width, columns]."""
+        out = np.full((len(first_key), width, self.value.shape[1]), -1, np.int32)
+        if not len(self.key) or not width:
+            return out
+        for begin in range(0, len(first_key), _CHUNK):
+            part = slice(begin, begin + _CHUNK)
+            first = np.searchsorted(self.key, first_key[part], side="left")
+            end = np.searchsorted(self.key, end_key[part], side="left")
+            rows = np.flatnonzero(end > first)
+            at = end[rows, None] - width + np.arange(width)
+            taken = self.value[np.maximum(at, 0)]
+            taken[at < first[rows, None]] = -1
+            out[begin + rows] = taken
+        return out
+
+
+class Histories:
+    """The events of a log, ready to be looked up for any page views; build with :meth:`build`."""
+
+    def __init__(self, page_views: pl.DataFrame, items: pl.DataFrame, users: pl.DataFrame) -> None:
+        self._items = items["item_id"]
+        self._users = users["user_id"]
+        gender, age = users["gender"].fill_null(""), users["age_band"].fill_null("")
+        self._profiles = (gender + " " + age).str.strip_chars().to_list()
+        shoppers = _shoppers(page_views)
+        known = page_views["time"].is_not_null() & shoppers.is_not_null()
+        log = page_views.filter(known)
+        shoppers = shoppers.filter(known)
+        self._shoppers = shoppers.unique(maintain_order=True)
+        time = log["time"].to_physical().to_numpy()
+        self._moments: Longs = np.unique(time)
+        shopper = rows_of(shoppers, self._shoppers).to_numpy()
+        key = self._key(shopper, np.searchsorted(self._moments, time))
+        texts = log["query"].fill_null("")
+        distinct = texts.unique(maintain_order=True)
+        self.query_texts: list[str] = distinct.to_list()
+        query = rows_of(texts, distinct).to_numpy()
+        clicked, ordered = ragged_rows(log["clicked"], self._items), ragged_rows(log["ordered"], self._items)
+        self._clicks = _Events.of(key[clicked.owners], np.stack([clicked.values, query[clicked.owners]], 1))
+        self._orders = _Events.of(key[ordered.owners], ordered.values[:, None])
+        self._queries = self._searches(key, query, texts)
+
+    @classmethod
+    def build(cls, page_views: pl.DataFrame, items: pl.DataFrame, users: pl.DataFrame) -> "Histories":
+        """From every page view whose events may be known to others (later ones only: time decides).
+
+        Args:
+            page_views: usually the whole log: a test page view may know what happened before it.
+            items: gives the item rows.
+            users: gives the user rows and profiles.
+        """
+        return cls(page_views, items, users)
+
+    def requests(self, page_views: pl.DataFrame, clicks: int = 50, orders: int = 20, queries: int = 5) -> Requests:
+        """The page views as requests with the shoppers' last ``clicks``, ``orders`` and ``queries`` before each.
+
+        A query repeated directly after itself (paging) counts once.
+        """
+        first, end = self._bounds(page_views)
+        clicked = self._clicks.last(first, end, clicks)
+        ordered = self._orders.last(first, end, orders)
+        recent = self._queries.last(first, end, queries)
+        user = rows_of(page_views["user_id"], self._users).to_numpy().astype(np.int64)
+        return Requests(
+            query=page_views["query"].fill_null("").to_list(),
+            user=user,
+            profile=[self._profiles[row] if row >= 0 else "" for row in user.tolist()],
+            recent_queries=self._texts(recent[:, :, 0]),
+            clicked=np.ascontiguousarray(clicked[:, :, 0]),
+            clicked_queries=np.ascontiguousarray(clicked[:, :, 1]),
+            ordered=ordered[:, :, 0],
+            query_texts=self.query_texts,
+        )
+
+    def targets(self, page_views: pl.DataFrame) -> Targets:
+        """Shown, clicked and ordered items of the page views as item rows."""
+        return Targets(*(ragged_rows(page_views[name], self._items) for name in ("shown", "clicked", "ordered")))
+
+    def _key(self, shopper: NDArray[np.integer], moment: NDArray[np.integer]) -> Longs:
+        return shopper.astype(np.int64) * (len(self._moments) + 1) + moment
+
+    def _bounds(self, page_views: pl.DataFrame) -> tuple[Longs, Longs]:
+        """Keys of the shopper's first possible event and of the page view's own moment; equal when nothing is known."""
+        shopper = rows_of(_shoppers(page_views), self._shoppers).to_numpy()
+        time = page_views["time"]
+        before = np.searchsorted(self._moments, time.to_physical().fill_null(0).to_numpy(), side="left")
+        known = (shopper >= 0) & time.is_not_null().to_numpy()
+        first = self._key(shopper, np.zeros_like(before))
+        return first, np.where(known, first + before, first)
+
+    def _searches(self, key: Longs, query: Ints, texts: pl.Series) -> _Events:
+        typed = (texts.str.strip_chars() != "").to_numpy()
+        events = _Events.of(key[typed], query[typed][:, None])
+        shopper = events.key // (len(self._moments) + 1)
+        repeated = np.zeros(len(shopper), bool)
+        repeated[1:] = (shopper[1:] == shopper[:-1]) & (events.value[1:, 0] == events.value[:-1, 0])
+        return _Events(events.key[~repeated], events.value[~repeated])
+
+    def _texts(self, numbers: Ints) -> list[tuple[str, ...]]:
+        """Query numbers [n, width], right-aligned, as tuples of texts."""
+        out = np.empty(len(numbers), object)
+        texts = np.array([*self.query_texts, ""], object)
+        lengths = (numbers >= 0).sum(1)
+        for length in np.unique(lengths).tolist():
+            rows = np.flatnonzero(lengths == length)
+            tuples = np.empty(len(rows), object)
+            tuples[:] = list(map(tuple, texts[numbers[rows, numbers.shape[1] - length :]].tolist()))
+            out[rows] = tuples
+        return list(out.tolist())
+
+
+def _shoppers(page_views: pl.DataFrame) -> pl.Series:
+    user, session = "u" + pl.col("user_id"), "s" + pl.col("session_id")
+    return page_views.select(pl.coalesce(user, session).alias("shopper"))["shopper"]

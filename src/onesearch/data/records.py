@@ -1,0 +1,177 @@
+"""The four records of a search log, as frozen dataclasses and as polars schemas with the same column names."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final
+
+import polars as pl
+
+from onesearch.data.attributes import ATTRIBUTE_TYPES
+
+TIME: Final = pl.Datetime("us", "UTC")
+TEXT: Final = pl.String()
+TEXTS: Final = pl.List(pl.String)
+ATTRIBUTES: Final = pl.List(pl.Struct({"type": pl.String, "value": pl.String}))
+
+_ITEMS: Final[dict[str, pl.DataType]] = {
+    "item_id": TEXT, "title": TEXT, "category": TEXTS, "brand": TEXT, "price": pl.Float64(),
+    "attributes": ATTRIBUTES, "seller": TEXT, "images": TEXTS, "listed_at": TIME, "in_stock": pl.Boolean(),
+}  # fmt: skip
+_USERS: Final[dict[str, pl.DataType]] = {"user_id": TEXT, "gender": TEXT, "age_band": TEXT}
+_PAGE_VIEWS: Final[dict[str, pl.DataType]] = {
+    "page_view_id": TEXT, "user_id": TEXT, "session_id": TEXT, "time": TIME, "query": TEXT,
+    "shown": TEXTS, "clicked": TEXTS, "ordered": TEXTS, "query_type": TEXT,
+}  # fmt: skip
+_JUDGMENTS: Final[dict[str, pl.DataType]] = {"query": TEXT, "item_id": TEXT, "level": pl.Int8()}
+
+ITEMS: Final = pl.Schema(_ITEMS)
+USERS: Final = pl.Schema(_USERS)
+PAGE_VIEWS: Final = pl.Schema(_PAGE_VIEWS)
+JUDGMENTS: Final = pl.Schema(_JUDGMENTS)
+SCHEMAS: Final[Mapping[str, pl.Schema]] = {
+    "items": ITEMS, "users": USERS, "page_views": PAGE_VIEWS, "judgments": JUDGMENTS,
+}  # fmt: skip
+LEVELS: Final = (0, 1, 2, 3)
+
+
+@dataclass(frozen=True)
+class Item:
+    """A product.
+
+    Attributes:
+        item_id: unique in the catalogue.
+        title: as listed.
+        category: path from the root, such as ``("Clothing", "Shoes")``.
+        price: in the shop's currency; None when unknown.
+        attributes: values by type; the types are those of :data:`~onesearch.data.attributes.ATTRIBUTE_TYPES`.
+        images: paths or URLs.
+        listed_at: when the item came into the catalogue, with time zone.
+    """
+
+    item_id: str
+    title: str
+    category: tuple[str, ...] = ()
+    brand: str | None = None
+    price: float | None = None
+    attributes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    seller: str | None = None
+    images: tuple[str, ...] = ()
+    listed_at: datetime | None = None
+    in_stock: bool = True
+
+    def __post_init__(self) -> None:
+        for name in self.attributes:
+            if name not in ATTRIBUTE_TYPES:
+                raise ValueError(
+                    f"item {self.item_id!r}: attribute type {name!r} is not one of {', '.join(ATTRIBUTE_TYPES)}"
+                )
+
+
+@dataclass(frozen=True)
+class User:
+    """A shopper with an account."""
+
+    user_id: str
+    gender: str | None = None
+    age_band: str | None = None
+
+
+@dataclass(frozen=True)
+class PageView:
+    """One page of results as a shopper saw it; item ids in the order shown, clicked, ordered."""
+
+    page_view_id: str
+    query: str
+    user_id: str | None = None
+    session_id: str | None = None
+    time: datetime | None = None
+    shown: tuple[str, ...] = ()
+    clicked: tuple[str, ...] = ()
+    ordered: tuple[str, ...] = ()
+    query_type: str | None = None
+
+
+@dataclass(frozen=True)
+class Judgment:
+    """How relevant an item is to a query: 0 not at all, 1 weakly, 2 relevant, 3 exactly what was meant."""
+
+    query: str
+    item_id: str
+    level: int
+
+    def __post_init__(self) -> None:
+        if self.level not in LEVELS:
+            raise ValueError(f"judgment of {self.item_id!r} for {self.query!r}: level {self.level} is not 0, 1, 2 or 3")
+
+
+def item_from_row(row: Mapping[str, Any]) -> Item:
+    """The record of one row (``frame.row(i, named=True)``) of an :data:`ITEMS` table."""
+    attributes: dict[str, list[str]] = {}
+    for pair in row["attributes"] or ():
+        attributes.setdefault(pair["type"], []).append(pair["value"])
+    return Item(
+        row["item_id"], row["title"], tuple(row["category"] or ()), row["brand"], row["price"],
+        {name: tuple(values) for name, values in attributes.items()}, row["seller"], tuple(row["images"] or ()),
+        row["listed_at"], row["in_stock"] is not False,
+    )  # fmt: skip
+
+
+def items_frame(items: Iterable[Item]) -> pl.DataFrame:
+    """Item records as an :data:`ITEMS` table."""
+    return pl.DataFrame(
+        [
+            {
+                **_plain(item),
+                "attributes": [{"type": t, "value": v} for t, values in item.attributes.items() for v in values],
+            }
+            for item in items
+        ],
+        schema=ITEMS,
+    )
+
+
+def users_frame(users: Iterable[User]) -> pl.DataFrame:
+    """User records as a :data:`USERS` table."""
+    return pl.DataFrame([vars(user) for user in users], schema=USERS)
+
+
+def page_views_frame(page_views: Iterable[PageView]) -> pl.DataFrame:
+    """Page view records as a :data:`PAGE_VIEWS` table."""
+    return pl.DataFrame([_plain(page_view) for page_view in page_views], schema=PAGE_VIEWS)
+
+
+def judgments_frame(judgments: Iterable[Judgment]) -> pl.DataFrame:
+    """Judgment records as a :data:`JUDGMENTS` table."""
+    return pl.DataFrame([vars(judgment) for judgment in judgments], schema=JUDGMENTS)
+
+
+def _plain(record: object) -> dict[str, Any]:
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in vars(record).items()}
+
+
+def conform(table: str, frame: pl.DataFrame) -> pl.DataFrame:
+    """The frame with exactly the columns and types of a table of :data:`SCHEMAS`.
+
+    Missing columns become null, missing lists empty, a missing ``in_stock`` true.
+
+    Raises:
+        ValueError: a column that the table does not have, or one that cannot be cast.
+    """
+    schema = SCHEMAS[table]
+    unknown = [name for name in frame.columns if name not in schema]
+    if unknown:
+        raise ValueError(f"table '{table}' has no column {', '.join(map(repr, unknown))}; it has {', '.join(schema)}")
+    columns = []
+    for name, kind in schema.items():
+        column = pl.col(name) if name in frame.columns else pl.lit(None).alias(name)
+        column = column.cast(kind)
+        if isinstance(kind, pl.List):
+            column = column.fill_null([])
+        elif name == "in_stock":
+            column = column.fill_null(True)
+        columns.append(column)
+    try:
+        return frame.select(columns)
+    except pl.exceptions.PolarsError as error:
+        raise ValueError(f"table '{table}': a column does not have the expected type: {error}") from error
