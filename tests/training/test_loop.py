@@ -27,7 +27,7 @@ def equal(a, b):
 
 
 def test_it_learns_logs_validates_and_plots(tmp_path):
-    model, report = tiny.train(tmp_path)
+    model, report = tiny.train(tmp_path, tiny.CONFIG.updated(curves=True))
     assert report.steps == tiny.STEPS and report.samples > 1800 and report.precision == "no"
     assert report.metrics["accuracy"] > 0.9 and not model.training
     lines = records(tmp_path)
@@ -55,7 +55,7 @@ def test_two_runs_are_bit_equal_and_bookkeeping_changes_nothing(tmp_path):
     assert equal(model, other)
 
 
-class Stop(Exception):
+class StoppedError(Exception):
     pass
 
 
@@ -67,10 +67,10 @@ def test_an_interrupted_run_ends_as_an_unbroken_one(tmp_path, at):
     def breaking(model, batch):
         seen.append(1)
         if len(seen) == at:
-            raise Stop
+            raise StoppedError
         return model(batch)
 
-    with pytest.raises(Stop):
+    with pytest.raises(StoppedError):
         tiny.train(tmp_path / "broken", loss=breaking)
     other, second = tiny.train(tmp_path / "broken")
     assert equal(model, other) and second.samples == report.samples
@@ -110,7 +110,7 @@ def test_an_infinite_gradient_is_found_too(tmp_path):
 def regression(n=64, **config):
     x = torch.randn(n, 3, generator=torch.Generator().manual_seed(0))
     source = BatchSource(np.ones(n, int), lambda rows: x[rows], 8, epochs=2)
-    values = {"precision": "no", "learning_rate": 1e-2, "warmup": 0.0, **config}
+    values = {"precision": "no", "learning_rate": 1e-2, "warmup": 0.0, "curves": False, **config}
     return source, LoopConfig(**values)
 
 
@@ -143,7 +143,7 @@ def test_accumulated_batches_equal_one_large_batch(tmp_path):
         source = BatchSource(np.ones(64, int), lambda r: r, size, epochs=1)
         source.rows = lambda step, rank=0, world=1, size=size, rows=rows: rows[step * size : (step + 1) * size]
         source.collate = lambda r: x[r]
-        config = LoopConfig(precision="no", accumulate=accumulate, learning_rate=1e-2)
+        config = LoopConfig(precision="no", curves=False, accumulate=accumulate, learning_rate=1e-2)
         fit(model, source, lambda m, b: {"loss": (m(b) - 1).square().mean()}, config, tmp_path / str(size))
         models.append(model)
     assert torch.allclose(models[0].weight, models[1].weight, atol=1e-6)

@@ -62,6 +62,7 @@ class LoopConfig(Section):
     precision: Precision = Field("auto", description="bf16 where the hardware multiplies it, or always / never")
     repeatable: bool = Field(True, description="kernels whose result does not depend on thread timing")
     prefetch: int = Field(2, ge=0, description="batches made ahead in another thread")
+    curves: bool = Field(True, description="draw curves.png at the end")
     log_steps: int = Field(20, ge=1, description="steps averaged into one line of the log")
     checkpoint_steps: int = Field(0, ge=0, description="steps between checkpoints; 0 = by time only")
     checkpoint_seconds: float = Field(60.0, ge=0, description="seconds between checkpoints; 0 = by steps only")
@@ -71,7 +72,7 @@ class LoopConfig(Section):
 
     def decisive(self) -> dict[str, Any]:
         """The settings that change the resulting weights."""
-        ways = {"log_steps", "checkpoint_steps", "checkpoint_seconds", "keep", "prefetch"}
+        ways = {"curves", "log_steps", "checkpoint_steps", "checkpoint_seconds", "keep", "prefetch"}
         return self.model_dump(exclude=ways, mode="json")
 
 
@@ -155,7 +156,6 @@ class _Fit:
                 return self._train()
         finally:
             self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
-            self.accelerator.free_memory()
 
     def _finished(self) -> FitReport | None:
         path = self.folder / FINISHED
@@ -371,7 +371,8 @@ class _Fit:
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
             files.save_weights(self.model, self.folder / WEIGHTS)
-            plot_curves(self.folder / LOG, self.folder / CURVES, self.label)
+            if self.config.curves:
+                plot_curves(self.folder / LOG, self.folder / CURVES, self.label)
             write_json(self.folder / FINISHED, {"fingerprint": self.fingerprint, "report": asdict(report)})
             self.checkpoints.clear()
             (self.folder / BEST).unlink(missing_ok=True)
