@@ -36,7 +36,7 @@ class ShopperHistory:
         return bool(self.clicked or self.ordered or self.recent_queries or self.profile)
 
     def followed_by(self, newer: Self) -> "ShopperHistory":
-        """This history with newer happenings after it, cut to the newest that the model reads.
+        """The same history with newer happenings after it, cut to the newest that the model reads.
 
         >>> ShopperHistory(ordered=("old",)).followed_by(ShopperHistory(ordered=("new",))).ordered
         ('old', 'new')

@@ -39,12 +39,15 @@ from onesearch.serving.workers import SaturatedError
 
 _PAGE = Path(__file__).parent / "page"
 _LONGEST_MESSAGE = 500
-_PROBLEMS: dict[int | str, dict[str, Any]] = {422: {"model": Problem, "description": "breaks a rule; the answer says which"}}
+_PROBLEMS: dict[int | str, dict[str, Any]] = {
+    422: {"model": Problem, "description": "breaks a rule, which the answer names"}
+}
 _BUSY: dict[int | str, dict[str, Any]] = {503: {"model": Problem, "description": "try again after Retry-After seconds"}}
 _UNKNOWN: dict[int | str, dict[str, Any]] = {404: {"model": Problem, "description": "no such item"}}
 _ADMIN: dict[int | str, dict[str, Any]] = {
-    401: {"model": Problem, "description": "no admin token"}, 403: {"model": Problem, "description": "wrong admin token"},
-}  # fmt: skip
+    401: {"model": Problem, "description": "no admin token"},
+    403: {"model": Problem, "description": "wrong admin token"},
+}
 
 
 def create_app(
@@ -104,8 +107,9 @@ def _add_items(app: FastAPI, service: Service, admin_token: str | None) -> None:
         if problems:
             raise HTTPException(500, "stored, but could not be indexed: " + "; ".join(
                 f"{item_id!r}: {problem}" for item_id, problem in problems.items()))  # fmt: skip
+        engine = service.engine
         return ItemsAnswer(
-            upserted=len(body.upsert), deleted=len(body.delete), items=len(service.engine), version=service.engine.version
+            upserted=len(body.upsert), deleted=len(body.delete), items=len(engine), version=engine.version
         )
 
     @app.get("/items/{item_id:path}", tags=["catalogue"], responses=_UNKNOWN)

@@ -29,9 +29,7 @@ class Engine(Protocol):
         """The results of each request, best first."""
         ...
 
-    def search_lexical(
-        self, query: str, k: int = 10, filters: Mapping[str, Any] | None = None
-    ) -> list[SearchResult]:
+    def search_lexical(self, query: str, k: int = 10, filters: Mapping[str, Any] | None = None) -> list[SearchResult]:
         """The BM25 ranking shown beside the engine's."""
         ...
 
@@ -51,8 +49,8 @@ class Engine(Protocol):
         """Add or replace items; searchable when the call returns."""
         ...
 
-    def delete(self, item_ids: Sequence[str]) -> None:
-        """Remove items; unknown ids are ignored."""
+    def delete(self, item_ids: Sequence[str]) -> int:
+        """Remove items; how many were known, unknown ids are ignored."""
         ...
 
     def filters_available(self) -> FilterChoices:

@@ -49,7 +49,8 @@ class Body(BaseModel):
         if isinstance(values, dict):
             for key in values:
                 if key not in cls.model_fields:
-                    raise ValueError(f"unknown key {key[:50]!r}; the nearest valid key is {nearest(key, cls.model_fields)!r}")
+                    near = nearest(key, cls.model_fields)
+                    raise ValueError(f"unknown key {key[:50]!r}; the nearest valid key is {near!r}")
         return values
 
 
@@ -70,7 +71,7 @@ class Filters(Body):
 
     def given(self) -> dict[str, Any] | None:
         """The filters as the engine takes them; None when there are none."""
-        return self.model_dump(exclude_none=True) or None
+        return self.model_dump(mode="json", exclude_none=True) or None
 
 
 class SearchBody(Body):
@@ -79,7 +80,7 @@ class SearchBody(Body):
     model_config = ConfigDict(
         json_schema_extra={
             "examples": [
-                {"query": "red running shoes", "user": "u17", "k": 10, "filters": {"price": [None, 80], "in_stock": True}},
+                {"query": "red shoes", "user": "u17", "k": 10, "filters": {"price": [None, 80], "in_stock": True}},
                 {"query": "gift for a gardener", "method": "bm25"},
             ]
         }
@@ -102,7 +103,7 @@ class EventBody(Body):
     model_config = ConfigDict(
         json_schema_extra={
             "examples": [
-                {"event_id": "5b0d3f9e", "user": "u17", "item_id": "B0042", "kind": "click", "query": "red running shoes"}
+                {"event_id": "5b0d3f9e", "user": "u17", "item_id": "B0042", "kind": "click", "query": "red shoes"}
             ]
         }
     )
@@ -162,11 +163,12 @@ class ItemBody(Body):
     def of(cls, item: Item) -> "ItemBody":
         """The JSON form of a record, which is trusted and so not checked again."""
         listed = item.listed_at
+        if listed is not None and listed.tzinfo is None:
+            listed = listed.replace(tzinfo=UTC)
         return cls.model_construct(
             item_id=item.item_id, title=item.title, category=list(item.category), brand=item.brand, price=item.price,
             attributes={name: list(values) for name, values in item.attributes.items()}, seller=item.seller,
-            images=list(item.images), listed_at=listed if listed is None or listed.tzinfo else listed.replace(tzinfo=UTC),
-            in_stock=item.in_stock,
+            images=list(item.images), listed_at=listed, in_stock=item.in_stock,
         )  # fmt: skip
 
     def item(self) -> Item:
@@ -222,7 +224,7 @@ class SearchAnswer(BaseModel):
     method: str
     results: list[ResultBody]
     personalised: bool = Field(description="whether a history of the shopper was used")
-    degraded: list[str] = Field(description='what did not work: "history" (answered as anonymous), "log" (not recorded)')
+    degraded: list[str] = Field(description='what failed: "history" (answered as anonymous), "log" (not recorded)')
     took_ms: float = Field(description="from the request's arrival to the answer")
     engine_ms: float = Field(description="inside the engine, for the whole batch")
     batch: int = Field(description="searches answered together with this one, itself included")

@@ -190,9 +190,8 @@ class Service:
         entries = []
         for at, (item_id, query) in enumerate(zip(ids, queries, strict=True)):
             item = self.engine.item(item_id)
-            entries.append(
-                HistoryEntry(item_id=item_id, title=item.title if item else None, query=query, live=at >= len(ids) - live)
-            )
+            title = item.title if item else None
+            entries.append(HistoryEntry(item_id=item_id, title=title, query=query, live=at >= len(ids) - live))
         return entries[::-1]
 
     async def _engine_answer(self, method: str, request: SearchRequest) -> Answer[list[SearchResult]]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-_OPQ_PARTS = 2
+_LETTERS = "abcdefghijklmnopqrstuvwxyz"
 _OPQ_SIZE = 256
 
 
@@ -14,9 +14,8 @@ def sid_tokens(sid: Sequence[int], residual_levels: int = 3) -> list[str]:
     >>> sid_tokens((12, 7, 3, 88, 45))
     ['a_12', 'b_7', 'c_3', 'd_88', 'd_301']
     """
-    letters = "abcdefghijklmnopqrstuvwxyz"
-    opq = letters[residual_levels]
-    return [
-        f"{letters[level]}_{code}" if level < residual_levels else f"{opq}_{code + _OPQ_SIZE * (level - residual_levels)}"
-        for level, code in enumerate(sid)
-    ]
+    tokens = []
+    for level, code in enumerate(sid):
+        part = max(0, level - residual_levels)
+        tokens.append(f"{_LETTERS[level - part]}_{code + _OPQ_SIZE * part}")
+    return tokens

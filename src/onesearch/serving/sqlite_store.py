@@ -80,7 +80,9 @@ class SqliteStore:
             ).rowcount  # fmt: skip
             if added:
                 return True
-            known = db.execute("SELECT user, item_id, kind, query FROM events WHERE event_id = ?", values[:1]).fetchone()
+            known = db.execute(
+                "SELECT user, item_id, kind, query FROM events WHERE event_id = ?", values[:1]
+            ).fetchone()
         user, item_id, kind, query = known
         if not event.same_happening(Event(event.event_id, user, item_id, kind, query, event.time)):
             raise EventConflictError(

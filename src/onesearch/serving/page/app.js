@@ -1,0 +1,363 @@
+// The demo page. Everything that comes from the catalogue is untrusted text: it goes through textContent only.
+
+const $ = (id) => document.getElementById(id);
+const NEW_SHOPPER = "\u0000new"; // no shopper's id: ids have no control characters
+const LEVEL_HUE_STEP = 47;
+
+const state = { search: 0, running: null, shown: new Map(), last: "", freshest: new Set() };
+
+// ---------------------------------------------------------------- small helpers
+
+/** A new element with text and children; `options` are properties, `class` included. */
+function make(tag, options = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(options)) {
+    if (name === "class") element.className = value;
+    else element[name] = value;
+  }
+  element.append(...children.filter((child) => child !== null));
+  return element;
+}
+
+/** JSON from the service; throws an Error with its own words otherwise. */
+async function call(path, body, signal) {
+  const options = body === undefined ? { signal } : {
+    method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body), signal,
+  };
+  let answer;
+  try {
+    answer = await fetch(path, options);
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Error("The service does not answer.");
+  }
+  const content = await answer.json().catch(() => ({}));
+  if (!answer.ok) throw new Error(content.error || `The service answered ${answer.status}.`);
+  return content;
+}
+
+function newId() {
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+/** The same text always gets the same hue. */
+function hueOf(text) {
+  let hash = 7;
+  for (const letter of text) hash = (hash * 31 + letter.codePointAt(0)) % 3600;
+  return hash % 360;
+}
+
+function money(price) {
+  return price === null ? "" : price.toLocaleString(undefined, { minimumFractionDigits: 2, maximumFractionDigits: 2 });
+}
+
+function say(message) {
+  $("notice").textContent = message;
+  $("notice").hidden = !message;
+}
+
+function remember(name, value) {
+  try { localStorage.setItem(name, value); } catch { /* private windows may refuse; nothing depends on it */ }
+}
+
+// ---------------------------------------------------------------- what is asked for
+
+function shopper() {
+  return $("shopper").value || null;
+}
+
+function filters() {
+  const chosen = {};
+  if ($("category").value) chosen.category = $("category").value;
+  if ($("brand").value) chosen.brand = $("brand").value;
+  const bound = (id) => ($(id).value === "" ? null : Number($(id).value));
+  const [low, high] = [bound("price-low"), bound("price-high")];
+  if (low !== null || high !== null) chosen.price = [low, high];
+  if ($("in-stock").checked) chosen.in_stock = true;
+  $("reset").hidden = Object.keys(chosen).length === 0;
+  return chosen;
+}
+
+// ---------------------------------------------------------------- search
+
+/** Search with both methods. `again`: the same search after an event, so that ranks can be compared. */
+async function search(again = false) {
+  const number = ++state.search;
+  state.running?.abort();
+  state.running = new AbortController();
+  const query = $("query").value.trim();
+  const body = { query, k: 10, filters: filters() };
+  const asked = JSON.stringify([query, body.filters]);
+  const before = asked === state.last ? state.shown : null;
+  state.last = asked;
+  const link = new URL(location.href);
+  link.search = new URLSearchParams(Object.entries({ q: query, user: shopper() ?? "" }).filter(([, value]) => value));
+  history.replaceState(null, "", link);
+  document.title = query ? `${query} – OneSearch` : "OneSearch";
+  document.querySelectorAll(".results").forEach((list) => list.classList.add("waiting"));
+  const signal = state.running.signal;
+  const [ours, theirs] = await Promise.allSettled([
+    call("search", { ...body, user: shopper(), record: !again }, signal),
+    call("search", { ...body, method: "bm25" }, signal),
+  ]);
+  if (number !== state.search) return; // a newer search is on its way
+  const failed = [ours, theirs].find((result) => result.status === "rejected");
+  const parts = ours.value?.degraded ?? [];
+  say(failed ? failed.reason.message
+    : parts.includes("history") ? "The shopper’s history cannot be read just now: these are the results of an anonymous search."
+    : parts.includes("log") ? "This search could not be recorded." : "");
+  showColumn("onesearch", ours.value, theirs.value, before, query);
+  showColumn("bm25", theirs.value, ours.value, null, query);
+  state.shown = new Map((ours.value?.results ?? []).map((result, at) => [result.item_id, at]));
+  if (ours.value) $("version").textContent = `Index ${ours.value.version}`;
+  await showHistory();
+}
+
+function showColumn(name, answer, other, before, query) {
+  const column = $(name);
+  const part = (which) => column.querySelector(`[data-part="${which}"]`);
+  const list = part("results");
+  list.classList.remove("waiting");
+  list.replaceChildren();
+  const facts = part("facts");
+  facts.replaceChildren();
+  if (!answer) {
+    list.append(make("li", { class: "empty", textContent: "No answer." }));
+    return;
+  }
+  facts.append(make("b", { textContent: `${Math.round(answer.took_ms)} ms` }), ` · ${answer.results.length} results`);
+  facts.title = `${answer.engine_ms} ms inside the engine, ${answer.batch} answered together`;
+  const personal = part("personal");
+  if (personal) personal.hidden = !answer.personalised;
+  const ranks = new Map((other?.results ?? []).map((result, at) => [result.item_id, at]));
+  answer.results.forEach((result, at) => list.append(card(result, at, name, ranks, before, answer)));
+  if (!answer.results.length) {
+    const hint = name === "bm25" && !query ? "Without words BM25 has nothing to match." : "Nothing found. Try fewer filters.";
+    list.append(make("li", { class: "empty", textContent: hint }));
+  }
+}
+
+function card(result, at, name, ranks, before, answer) {
+  const item = result.item;
+  const title = make("button", { class: "title", type: "button", textContent: item.title, title: item.title });
+  title.addEventListener("click", () => { openDetail(result, answer); happened("click", result, answer); });
+  const element = make("li", { class: "card" }, tile(item, at), title, side(result, name, answer), about(item, at, result, before), path(result));
+  element.dataset.item = result.item_id;
+  element.dataset.sid = result.sid_tokens.join(" ");
+  if (name === "onesearch") {
+    const there = ranks.get(result.item_id);
+    const where = there === undefined ? "not in BM25’s ten" : `BM25 #${there + 1}`;
+    element.querySelector(".path").append(make("span", { class: "where", textContent: where }));
+  }
+  return element;
+}
+
+function tile(item, at) {
+  const name = item.brand || item.category.at(-1) || item.title;
+  const box = make("div", { class: "tile", textContent: [...name][0].toUpperCase() }, make("span", { textContent: at + 1 }));
+  box.style.setProperty("--hue", hueOf(item.category.join("/") || name));
+  box.setAttribute("aria-hidden", "true");
+  return box;
+}
+
+function side(result, name, answer) {
+  const score = make("span", { class: "score", textContent: result.score.toFixed(2) });
+  score.title = name === "onesearch" ? "score: log-probability of the path plus item score and evidence" : "BM25 score";
+  return make("div", { class: "side" }, make("span", { class: "price", textContent: money(result.item.price) }), score, buyButton(result, answer));
+}
+
+function buyButton(result, answer) {
+  const buy = make("button", { class: "buy", type: "button", textContent: "Buy", disabled: !result.item.in_stock });
+  buy.addEventListener("click", async () => {
+    if (await happened("order", result, answer)) $("detail").close();
+  });
+  return buy;
+}
+
+function about(item, at, result, before) {
+  const line = make("div", { class: "meta" });
+  if (item.brand) line.append(make("b", { textContent: item.brand }), item.category.length ? " · " : "");
+  line.append(item.category.join(" › "));
+  if (!item.in_stock) line.append(" · ", make("span", { class: "out", textContent: "out of stock" }));
+  if (before) {
+    const was = before.get(result.item_id);
+    if (was === undefined) line.append(" ", make("span", { class: "moved new", textContent: "new" }));
+    else if (was > at) line.append(" ", make("span", { class: "moved", textContent: `▲ ${was - at}` }));
+    else if (was < at) line.append(" ", make("span", { class: "moved down", textContent: `▼ ${at - was}` }));
+  }
+  return line;
+}
+
+/** The tokens that led to an item; pointing at one lights up every result that shares the path so far. */
+function path(result) {
+  const line = make("div", { class: "path" });
+  result.sid_tokens.forEach((token, level) => {
+    if (level) line.append("›");
+    const chip = make("span", { class: "chip", textContent: token, tabIndex: -1 });
+    chip.style.setProperty("--hue", (hueOf(result.sid_tokens[0]) + level * LEVEL_HUE_STEP) % 360);
+    const prefix = result.sid_tokens.slice(0, level + 1).join(" ");
+    chip.addEventListener("mouseenter", () => lightUp(prefix, level));
+    chip.addEventListener("mouseleave", () => lightUp(null, 0));
+    line.append(chip);
+  });
+  return line;
+}
+
+function lightUp(prefix, level) {
+  document.querySelectorAll(".card").forEach((element) => {
+    const shares = prefix !== null && `${element.dataset.sid} `.startsWith(`${prefix} `);
+    element.classList.toggle("shared", shares);
+    element.querySelectorAll(".chip").forEach((chip, at) => chip.classList.toggle("lit", shares && at <= level));
+  });
+}
+
+// ---------------------------------------------------------------- events and history
+
+/** Tell the service, then search again: the next search knows it already. */
+async function happened(kind, result, answer) {
+  try {
+    await call("events", { event_id: newId(), user: shopper(), item_id: result.item_id, kind, query: answer.query, search_id: answer.search_id });
+  } catch (error) {
+    say(`Not recorded: ${error.message}`);
+    return false;
+  }
+  state.freshest = new Set([`${kind} ${result.item_id}`]);
+  if (shopper()) await search(true);
+  else say("An anonymous shopper’s clicks are counted but belong to nobody. Choose a shopper to see the results change.");
+  return true;
+}
+
+async function showHistory() {
+  const user = shopper();
+  const box = $("history");
+  if (!user) {
+    $("profile").textContent = "";
+    box.replaceChildren(make("p", { textContent: "Anonymous: nothing is known, results depend on the query alone." }));
+    return;
+  }
+  let past;
+  try {
+    past = await call(`shoppers/${encodeURIComponent(user)}/history`);
+  } catch (error) {
+    say(error.message);
+    return;
+  }
+  if (user !== shopper()) return;
+  $("profile").textContent = past.profile;
+  box.replaceChildren();
+  if (past.degraded.length) box.append(make("p", { textContent: "The history cannot be read just now." }));
+  if (past.recent_queries.length) {
+    box.append(make("h3", { textContent: "Recent queries" }), make("div", { class: "queries" }, ...past.recent_queries.map(queryPill)));
+  }
+  listEntries(box, "Bought", past.ordered, "order");
+  listEntries(box, "Clicked", past.clicked, "click");
+  if (!box.childElementCount) box.append(make("p", { textContent: "Nothing yet. Click a result and see the ranking change." }));
+  state.freshest = new Set();
+}
+
+function listEntries(box, heading, entries, kind) {
+  if (!entries.length) return;
+  const shown = entries.slice(0, 12).map((entry) => {
+    const fresh = state.freshest.has(`${kind} ${entry.item_id}`);
+    const names = `${entry.live ? "live" : ""} ${fresh ? "fresh" : ""}`.trim();
+    const line = make("li", { class: names, textContent: entry.title ?? `${entry.item_id} (no longer sold)` });
+    if (entry.query) line.append(make("small", { textContent: `for “${entry.query}”` }));
+    if (entry.live) line.title = "in this session";
+    state.freshest.delete(`${kind} ${entry.item_id}`);
+    return line;
+  });
+  box.append(make("h3", { textContent: `${heading} (${entries.length})` }), make("ul", { className: kind }, ...shown));
+}
+
+function queryPill(query) {
+  const pill = make("button", { class: "pill", type: "button", textContent: query, title: query });
+  pill.addEventListener("click", () => { $("query").value = query; search(); });
+  return pill;
+}
+
+// ---------------------------------------------------------------- one item
+
+function openDetail(result, answer) {
+  const item = result.item;
+  $("detail-title").textContent = item.title;
+  const facts = make("dl");
+  const fact = (name, value) => { if (value) facts.append(make("dt", { textContent: name }), make("dd", { textContent: value })); };
+  fact("Price", money(item.price));
+  fact("Brand", item.brand);
+  fact("Category", item.category.join(" › "));
+  fact("Seller", item.seller);
+  for (const [name, values] of Object.entries(item.attributes)) fact(name, values.join(", "));
+  if (item.listed_at) fact("Listed", new Date(item.listed_at).toLocaleDateString());
+  fact("Available", item.in_stock ? "in stock" : "out of stock");
+  fact("Item", item.item_id);
+  $("detail-body").replaceChildren(path(result), facts, buyButton(result, answer));
+  if (!$("detail").open) $("detail").showModal();
+}
+
+// ---------------------------------------------------------------- start
+
+function fill(select, everything, choices) {
+  select.replaceChildren(make("option", { value: "", textContent: everything }));
+  for (const choice of choices) {
+    select.append(make("option", { value: choice.value, textContent: `${choice.value} (${choice.items.toLocaleString()})` }));
+  }
+}
+
+function addShopper(id, chosen = false) {
+  const known = [...$("shopper").options].find((option) => option.value === id);
+  const option = known ?? make("option", { value: id, textContent: id });
+  if (!known) $("shopper").append(option);
+  if (chosen) option.selected = true;
+}
+
+async function start() {
+  const asked = new URLSearchParams(location.search);
+  $("query").value = (asked.get("q") ?? "").slice(0, 200);
+  $("shopper").append(make("option", { value: "", textContent: "Anonymous" }), make("option", { value: NEW_SHOPPER, textContent: "New shopper" }));
+  try {
+    const [people, choices] = await Promise.all([call("shoppers?limit=50"), call("filters")]);
+    people.shoppers.forEach((id) => addShopper(id));
+    fill($("category"), "All categories", choices.categories);
+    fill($("brand"), "All brands", choices.brands);
+    if (choices.price) {
+      $("price-low").placeholder = String(Math.floor(choices.price[0]));
+      $("price-high").placeholder = String(Math.ceil(choices.price[1]));
+    }
+    $("examples").replaceChildren(...choices.examples.map(queryPill));
+    if (asked.get("user")) addShopper(asked.get("user"), true);
+    else if (!asked.has("q") && people.shoppers.length) addShopper(people.shoppers[0], true);
+  } catch (error) {
+    say(error.message);
+  }
+  await search();
+}
+
+$("search").addEventListener("submit", (event) => { event.preventDefault(); $("query").blur(); search(); });
+$("filters").addEventListener("submit", (event) => event.preventDefault());
+$("filters").addEventListener("change", () => search());
+$("reset").addEventListener("click", () => { $("filters").reset(); search(); });
+$("shopper").addEventListener("change", () => {
+  if (shopper() === NEW_SHOPPER) addShopper(`guest-${newId().slice(0, 6)}`, true);
+  state.last = "";
+  search();
+});
+$("detail-close").addEventListener("click", () => $("detail").close());
+$("detail").addEventListener("click", (event) => { if (event.target === $("detail")) $("detail").close(); });
+$("theme").addEventListener("click", () => {
+  const dark = matchMedia("(prefers-color-scheme: dark)").matches;
+  const now = document.documentElement.dataset.theme ?? (dark ? "dark" : "light");
+  document.documentElement.dataset.theme = now === "dark" ? "light" : "dark";
+  remember("theme", document.documentElement.dataset.theme);
+});
+document.addEventListener("keydown", (event) => {
+  if (event.key === "/" && !/INPUT|SELECT|TEXTAREA/.test(document.activeElement.tagName) && !$("detail").open) {
+    event.preventDefault();
+    $("query").select();
+  }
+});
+try {
+  const theme = localStorage.getItem("theme");
+  if (theme) document.documentElement.dataset.theme = theme;
+} catch { /* as in remember */ }
+start();

@@ -1,0 +1,148 @@
+"""An honest little engine for the HTTP layer, and stores that break on demand."""
+
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from onesearch.data.records import Item
+from onesearch.search.results import FilterChoices, SearchRequest, SearchResult
+from onesearch.search.shoppers import ShopperHistory
+from onesearch.serving.sqlite_store import SqliteStore
+from onesearch.serving.store import StoreError
+
+COLORS = ("red", "blue", "green", "black")
+KINDS = (("shoe", "Sports"), ("lamp", "Home"), ("jacket", "Clothing"), ("drill", "Tools"), ("mug", "Home"))
+BRANDS = ("Swift", "Acme", "Lumen")
+
+
+def catalogue(n: int = 60) -> list[Item]:
+    items = []
+    for i in range(n):
+        kind, group = KINDS[i % 5]
+        color, brand = COLORS[i % 4], BRANDS[i % 3]
+        items.append(
+            Item(
+                item_id=f"i{i}", title=f"{color} {kind} {brand} no. {i}", category=(group, kind), brand=brand,
+                price=5.0 + i, attributes={"Color": (color,)}, seller=None, images=(), listed_at=None, in_stock=i % 7 != 0,
+            )
+        )  # fmt: skip
+    return items
+
+
+class FakeEngine:
+    """Ranks by words in common with the query; items sharing words with the shopper's clicks get a bonus.
+
+    The whole catalogue is one dict that is replaced, never changed, so a search sees one state.
+    """
+
+    def __init__(self, items: Sequence[Item] = ()) -> None:
+        self.items: dict[str, Item] = {item.item_id: item for item in items}
+        self.logged: dict[str, ShopperHistory] = {
+            "ann": ShopperHistory(("i1",), ("lamp",), ("i3",), ("lamp",), "F 24-30"),
+            "bob": ShopperHistory(("i2",), ("jacket",)),
+        }
+        self.batches: list[int] = []
+        self.requests: list[SearchRequest] = []
+        self.gate: threading.Event | None = None
+        self.refuse_titles: set[str] = set()
+        self.changes = 0
+
+    @property
+    def version(self) -> str:
+        return f"fake@{self.changes}"
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def search_batch(self, requests: Sequence[SearchRequest]) -> list[list[SearchResult]]:
+        if self.gate:
+            self.gate.wait(10)
+        self.batches.append(len(requests))
+        self.requests.extend(requests)
+        for request in requests:
+            if "explode" in request.query:
+                raise RuntimeError("secret internals")
+        return [self._search(r.query, r.k, r.filters, r.history or ShopperHistory()) for r in requests]
+
+    def search_lexical(
+        self, query: str, k: int = 10, filters: Mapping[str, Any] | None = None
+    ) -> list[SearchResult]:
+        return self._search(query, k, filters, ShopperHistory()) if query.strip() else []
+
+    def _search(
+        self, query: str, k: int, filters: Mapping[str, Any] | None, history: ShopperHistory
+    ) -> list[SearchResult]:
+        items = self.items
+        words = set(query.lower().split())
+        liked = {word for i in history.clicked + history.ordered if i in items for word in items[i].title.split()}
+        scored = []
+        for item in items.values():
+            title = set(item.title.lower().split())
+            score = len(words & title) + 0.1 * len(liked & title)
+            if (score or not words) and self._allowed(item, filters or {}):
+                scored.append(SearchResult(item.item_id, score, self.sid(item.item_id), item))
+        return sorted(scored, key=lambda hit: (-hit.score, hit.item_id))[:k]
+
+    def _allowed(self, item: Item, filters: Mapping[str, Any]) -> bool:
+        for key, value in filters.items():
+            wanted = value if isinstance(value, list) else [value]
+            if key == "price":
+                low, high = value
+                ok = item.price is not None and (low or 0) <= item.price <= (float("inf") if high is None else high)
+            elif key == "category":
+                ok = bool(set(wanted) & set(item.category))
+            elif key == "seller":
+                raise ValueError("no item has a seller, so there is nothing to filter by; leave 'seller' out")
+            else:
+                ok = getattr(item, key) in wanted
+            if not ok:
+                return False
+        return True
+
+    def logged_history(self, user: str) -> ShopperHistory:
+        return self.logged.get(user, ShopperHistory())
+
+    def item(self, item_id: str) -> Item | None:
+        return self.items.get(item_id)
+
+    def sid(self, item_id: str) -> tuple[int, ...]:
+        if item_id not in self.items:
+            return ()
+        number = sum(map(ord, self.items[item_id].title))
+        return (len(self.items[item_id].category), number % 5, number % 7, number % 256, number % 251)
+
+    def upsert(self, items: Sequence[Item]) -> None:
+        for item in items:
+            if item.title in self.refuse_titles:
+                raise RuntimeError(f"cannot encode {item.title!r}")
+        self.items = {**self.items, **{item.item_id: item for item in items}}
+        self.changes += 1
+
+    def delete(self, item_ids: Sequence[str]) -> int:
+        kept = {name: item for name, item in self.items.items() if name not in set(item_ids)}
+        gone, self.items = len(self.items) - len(kept), kept
+        self.changes += 1
+        return gone
+
+    def filters_available(self) -> FilterChoices:
+        return FilterChoices((("Home", 24), ("shoe", 12)), tuple((brand, 20) for brand in BRANDS), (5.0, 64.0))
+
+    def shoppers(self, limit: int) -> list[str]:
+        return list(self.logged)[:limit]
+
+    def example_queries(self, limit: int) -> list[str]:
+        return ["red shoe", "lamp"][:limit]
+
+
+class FlakyStore(SqliteStore):
+    """A SQLite store whose named calls fail while listed in ``broken``."""
+
+    broken: frozenset[str] = frozenset()
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in object.__getattribute__(self, "broken"):
+            def fail(*_: Any, **__: Any) -> Any:
+                raise StoreError(f"store: could not {name}: disk on fire")
+
+            return fail
+        return object.__getattribute__(self, name)

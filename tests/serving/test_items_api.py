@@ -1,0 +1,147 @@
+"""Catalogue changes over HTTP: who may, what happens, and what searches see meanwhile."""
+
+import threading
+
+import pytest
+from fastapi.testclient import TestClient
+from onesearch.serving.app import create_app
+from onesearch.serving.config import ServingConfig
+from onesearch.serving.sqlite_store import SqliteStore
+from serving_fakes import FakeEngine, catalogue
+
+NEW = {"item_id": "n1", "title": "violet teapot", "category": ["Home", "teapot"], "brand": "Acme", "price": 12.5,
+       "attributes": {"Color": ["violet"]}, "listed_at": "2024-05-01T10:00:00+02:00"}  # fmt: skip
+
+
+def found(client, query):
+    return [hit["item_id"] for hit in client.post("/search", json={"query": query}).json()["results"]]
+
+
+def test_upsert_and_delete_are_searchable_at_once(client, admin):
+    assert found(client, "teapot") == []
+    answer = client.post("/items", json={"upsert": [NEW], "delete": ["i1"]}, headers=admin)
+    assert answer.status_code == 200, answer.text
+    assert answer.json() | {"version": ""} == {"upserted": 1, "deleted": 1, "items": 60, "version": ""}
+    assert found(client, "teapot") == ["n1"]
+    assert client.get("/items/i1").status_code == 404
+    item = client.get("/items/n1").json()
+    assert item["item"]["listed_at"] == "2024-05-01T08:00:00Z" and item["item"]["attributes"] == {"Color": ["violet"]}
+    assert item["sid_tokens"][0] == "a_2" and len(item["sid"]) == 5
+    client.post("/items", json={"upsert": [NEW | {"title": "violet kettle"}]}, headers=admin)
+    assert found(client, "teapot") == [] and found(client, "kettle") == ["n1"]
+
+
+def test_needs_the_token(client, engine, admin):
+    body = {"upsert": [NEW]}
+    answer = client.post("/items", json=body)
+    assert answer.status_code == 401 and answer.headers["www-authenticate"] == "Bearer"
+    assert "Authorization: Bearer" in answer.json()["error"]
+    assert client.post("/items", json=body, headers={"Authorization": "Basic eDp5"}).status_code == 401
+    for wrong in ("wrong", admin["Authorization"][7:-1], "ünïcode".encode().decode("latin-1")):
+        assert client.post("/items", json=body, headers={"Authorization": f"Bearer {wrong}".encode("latin-1")}).status_code == 403
+    assert "n1" not in engine.items
+
+
+def test_without_a_token_admin_calls_are_off(engine, store):
+    with TestClient(create_app(engine, store)) as client:
+        answer = client.post("/items", json={"upsert": [NEW]}, headers={"Authorization": "Bearer "})
+        assert answer.status_code == 403 and "ONESEARCH_ADMIN_TOKEN" in answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ({}, "at least one item"),
+        ({"upsert": [NEW], "delete": ["n1"]}, "more than once"),
+        ({"upsert": [NEW, NEW]}, "more than once"),
+        ({"delete": [str(i) for i in range(1001)]}, "at most 1000"),
+        ({"upsert": [NEW | {"attributes": {"Colour": ["x"]}}]}, "the nearest valid one is 'Color'"),
+        ({"upsert": [NEW | {"price": -1}]}, "upsert.0.price"),
+        ({"upsert": [NEW | {"title": ""}]}, "upsert.0.title"),
+        ({"upsert": [NEW | {"listed_at": "2024-05-01T10:00:00"}]}, "upsert.0.listed_at"),
+        ({"upsert": [NEW | {"titel": "x"}]}, "the nearest valid key is 'title'"),
+    ],
+)  # fmt: skip
+def test_changes_are_checked(client, admin, engine, body, words):
+    answer = client.post("/items", json=body, headers=admin)
+    assert answer.status_code == 422 and words in answer.json()["error"], answer.text
+    assert engine.changes == 0
+
+
+def test_store_failure_changes_nothing(client, admin, engine, store):
+    store.broken = frozenset({"change_items"})
+    answer = client.post("/items", json={"upsert": [NEW]}, headers=admin)
+    assert answer.status_code == 503 and "again" in answer.json()["error"] and answer.headers["retry-after"]
+    assert "n1" not in engine.items
+    store.broken = frozenset()
+    assert client.post("/items", json={"upsert": [NEW]}, headers=admin).status_code == 200
+
+
+def test_an_item_the_engine_cannot_take_is_named_and_stops_no_other(client, admin, engine):
+    engine.refuse_titles = {"poison"}
+    body = {"upsert": [NEW | {"item_id": "bad", "title": "poison"}, NEW]}
+    answer = client.post("/items", json=body, headers=admin)
+    assert answer.status_code == 500 and "'bad'" in answer.json()["error"]
+    assert found(client, "teapot") == ["n1"]
+    health = client.get("/healthz").json()
+    assert health["status"] == "degraded" and "'bad'" in health["reasons"][0]
+    client.post("/items", json={"delete": ["bad"]}, headers=admin)
+    assert client.get("/healthz").json()["status"] == "ready"
+
+
+def test_restart_keeps_events_and_items(tmp_path, admin):
+    def service():
+        store = SqliteStore(tmp_path / "store.sqlite3")
+        return TestClient(create_app(FakeEngine(catalogue()), store, admin_token=admin["Authorization"][7:]))
+
+    with service() as client:
+        client.post("/items", json={"upsert": [NEW], "delete": ["i1"]}, headers=admin)
+        client.post("/events", json={"event_id": "e", "user": "u", "item_id": "n1", "kind": "order"})
+    with service() as client:
+        assert found(client, "teapot") == ["n1"]
+        assert client.get("/items/i1").status_code == 404
+        assert [e["title"] for e in client.get("/shoppers/u/history").json()["ordered"]] == ["violet teapot"]
+        again = client.post("/events", json={"event_id": "e", "user": "u", "item_id": "n1", "kind": "order"})
+        assert again.json()["recorded"] is False
+
+
+def test_several_servers_on_one_store_follow_each_other(tmp_path, admin):
+    import time
+
+    token = admin["Authorization"][7:]
+    config = ServingConfig(follow_seconds=0.05)
+    apps = [create_app(FakeEngine(catalogue()), SqliteStore(tmp_path / "s.sqlite3"), config, token) for _ in range(2)]
+    with TestClient(apps[0]) as one, TestClient(apps[1]) as two:
+        one.post("/items", json={"upsert": [NEW]}, headers=admin)
+        end = time.monotonic() + 5
+        while found(two, "teapot") != ["n1"] and time.monotonic() < end:
+            time.sleep(0.02)
+        assert found(two, "teapot") == ["n1"]
+        one.post("/events", json={"user": "u", "item_id": "n1", "kind": "click"})
+        assert len(two.get("/shoppers/u/history").json()["clicked"]) == 1
+
+
+def test_searches_go_on_while_items_change(client, admin):
+    """Each call adds one item before it removes another: no search may find neither."""
+    first, second = (NEW | {"item_id": name, "title": "wandering teapot"} for name in ("w1", "w2"))
+    client.post("/items", json={"upsert": [first]}, headers=admin)
+    problems, stop = [], threading.Event()
+
+    def keep_searching():
+        while not stop.is_set():
+            answer = client.post("/search", json={"query": "wandering"})
+            if answer.status_code != 200 or not answer.json()["results"]:
+                problems.append(answer.text)
+
+    readers = [threading.Thread(target=keep_searching) for _ in range(3)]
+    for reader in readers:
+        reader.start()
+    for turn in range(15):
+        new, old = (second, "w1") if turn % 2 == 0 else (first, "w2")
+        answer = client.post("/items", json={"upsert": [new], "delete": [old]}, headers=admin)
+        assert answer.status_code == 200
+        assert found(client, "wandering") == [new["item_id"]]
+    stop.set()
+    for reader in readers:
+        reader.join()
+    assert not problems

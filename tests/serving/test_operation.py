@@ -1,0 +1,147 @@
+"""Health, metrics, degraded stores, saturation, headers, the API description."""
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from fastapi.testclient import TestClient
+from onesearch.serving.app import create_app
+from onesearch.serving.config import ServingConfig
+
+
+def test_ready_when_all_is_well(client):
+    answer = client.get("/healthz")
+    assert answer.status_code == 200
+    assert answer.json() == {"status": "ready", "reasons": [], "items": 60, "version": "fake@0"}
+
+
+def test_failing_store_degrades_visibly(client, store, engine):
+    client.post("/events", json={"user": "ann", "item_id": "i8", "kind": "click"})
+    plain = client.post("/search", json={"query": "lamp"}).json()
+    store.broken = frozenset({"history", "record", "record_search", "check", "shoppers"})
+    answer = client.post("/search", json={"query": "lamp", "user": "ann"}).json()
+    assert answer["degraded"] == ["history", "log"] and answer["personalised"] is False
+    assert answer["results"] == plain["results"], "answered as an anonymous search"
+    assert engine.requests[-1].user is None
+    health = client.get("/healthz")
+    assert health.status_code == 200 and health.json()["status"] == "degraded"
+    assert "disk on fire" in health.json()["reasons"][0]
+    event = client.post("/events", json={"user": "ann", "item_id": "i8", "kind": "click"})
+    assert event.status_code == 503 and "safe" in event.json()["error"]
+    past = client.get("/shoppers/ann/history").json()
+    assert past["degraded"] == ["history"] and past["clicked"] == []
+    assert client.get("/shoppers").json()["shoppers"] == ["ann", "bob"]
+    metrics = client.get("/metrics").text
+    assert 'onesearch_store_failures_total{call="record"} 1.0' in metrics
+    assert 'onesearch_degraded_total{part="history"} 1.0' in metrics
+    store.broken = frozenset()
+    assert client.post("/search", json={"query": "lamp", "user": "ann"}).json()["personalised"] is True
+    assert client.get("/healthz").json()["status"] == "ready"
+
+
+def test_store_that_is_down_at_start_is_followed_later(engine, store):
+    store.broken = frozenset({"item_changes"})
+    with TestClient(create_app(engine, store, ServingConfig(follow_seconds=0.05))) as client:
+        health = client.get("/healthz").json()
+        assert health["status"] == "degraded" and "not applied yet" in health["reasons"][0]
+        assert client.post("/search", json={"query": "lamp"}).status_code == 200
+        store.broken = frozenset()
+        end = time.monotonic() + 5
+        while client.get("/healthz").json()["status"] != "ready" and time.monotonic() < end:
+            time.sleep(0.02)
+        assert client.get("/healthz").json()["status"] == "ready"
+
+
+def test_saturated_server_refuses_and_batches_what_waited(engine, store):
+    engine.gate = threading.Event()
+    config = ServingConfig(max_queue=4, max_batch=8)
+    with TestClient(create_app(engine, store, config)) as client, ThreadPoolExecutor(16) as pool:
+        first = pool.submit(client.post, "/search", json={"query": "lamp"})
+        time.sleep(0.2)  # the worker now holds the first search
+        others = [pool.submit(client.post, "/search", json={"query": "lamp"}) for _ in range(8)]
+        time.sleep(0.5)
+        assert client.get("/healthz").status_code == 200, "the rest of the service answers meanwhile"
+        engine.gate.set()
+        answers = [future.result() for future in (first, *others)]
+    codes = sorted(answer.status_code for answer in answers)
+    assert codes == [200] * 5 + [503] * 4
+    refused = next(answer for answer in answers if answer.status_code == 503)
+    assert refused.headers["retry-after"] == "1" and "too busy" in refused.json()["error"]
+    assert engine.batches == [1, 4], "what waited is answered in one batch"
+
+
+def test_one_wrong_search_does_not_fail_its_batch(engine, store):
+    engine.gate = threading.Event()
+    with TestClient(create_app(engine, store), raise_server_exceptions=False) as client, ThreadPoolExecutor(8) as pool:
+        pool.submit(client.post, "/search", json={"query": "lamp"})
+        time.sleep(0.2)
+        bodies = [{"query": "lamp"}, {"query": "explode"}, {"query": "mug"}]
+        futures = [pool.submit(client.post, "/search", json=body) for body in bodies]
+        time.sleep(0.3)
+        engine.gate.set()
+        assert [future.result().status_code for future in futures] == [200, 500, 200]
+
+
+def test_a_search_that_waits_too_long_is_refused(engine, store):
+    engine.gate = threading.Event()
+    with TestClient(create_app(engine, store, ServingConfig(timeout_seconds=0.2))) as client:
+        answer = client.post("/search", json={"query": "lamp"})
+        assert answer.status_code == 503 and "0.2 seconds" in answer.json()["error"]
+        engine.gate.set()
+        assert client.post("/search", json={"query": "lamp"}).status_code == 200
+        assert "onesearch_searches_refused_total 1.0" in client.get("/metrics").text
+
+
+def test_metrics_count_by_route_and_not_by_path(client):
+    client.post("/search", json={"query": "lamp"})
+    client.post("/search", json={"query": "x" * 201})
+    for name in ("a", "b", "c"):
+        client.get(f"/items/{name}")
+    client.get("/no/such/page")
+    text = client.get("/metrics").text
+    assert 'onesearch_http_requests_total{method="POST",route="/search",status="200"} 1.0' in text
+    assert 'onesearch_http_requests_total{method="POST",route="/search",status="422"} 1.0' in text
+    assert 'onesearch_http_requests_total{method="GET",route="/items/{item_id:path}",status="404"} 3.0' in text
+    assert 'onesearch_http_requests_total{method="GET",route="other",status="404"} 1.0' in text
+    assert 'onesearch_search_seconds_count{method="onesearch"} 1.0' in text
+    assert "onesearch_items 60.0" in text
+
+
+def test_security_headers_and_offline_pages(client):
+    for path in ("/", "/docs", "/search-is-not-a-page"):
+        headers = client.get(path).headers
+        assert "script-src 'self'" in headers["content-security-policy"]
+        assert "unsafe" not in headers["content-security-policy"] and headers["x-content-type-options"] == "nosniff"
+    for path in ("/", "/docs", "/page/app.js", "/page/docs.js", "/page/style.css"):
+        answer = client.get(path)
+        assert answer.status_code == 200
+        urls = answer.text.replace("http://www.w3.org/2000/svg", "")
+        assert "http://" not in urls and "https://" not in urls, f"{path} loads something from elsewhere"
+        for sink in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval("):
+            assert sink not in answer.text, f"{path} uses {sink}: catalogue text is untrusted"
+    assert client.get("/page/../app.py").status_code == 404
+    assert client.get("/page/%2e%2e/app.py").status_code == 404
+
+
+def test_api_only(engine, store):
+    with TestClient(create_app(engine, store, ServingConfig(page=False))) as client:
+        for path in ("/", "/shoppers", "/shoppers/ann/history", "/filters", "/page/app.js"):
+            assert client.get(path).status_code == 404, path
+        assert client.post("/search", json={"query": "lamp"}).status_code == 200
+
+
+def test_api_description_has_examples_that_work(client):
+    spec = client.get("/openapi.json").json()
+    assert {"/search", "/events", "/items", "/items/{item_id}", "/healthz", "/metrics"} <= set(spec["paths"])
+    for example in spec["components"]["schemas"]["SearchBody"]["examples"]:
+        assert client.post("/search", json=example).status_code == 200
+    for name in ("EventBody", "ItemBody"):
+        assert spec["components"]["schemas"][name]["examples"]
+    assert spec["paths"]["/items"]["post"]["security"], "the description says that a token is needed"
+
+
+@pytest.mark.parametrize("path", ["/search", "/events"])
+def test_other_methods_are_refused_in_the_same_words(client, path):
+    answer = client.get(path)
+    assert answer.status_code == 405 and answer.json()["error"]

@@ -1,0 +1,182 @@
+"""Search, events and histories over HTTP."""
+
+import pytest
+
+
+def search(client, **body):
+    answer = client.post("/search", json=body)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def click(client, user, item_id, kind="click", **more):
+    return client.post("/events", json={"user": user, "item_id": item_id, "kind": kind, **more})
+
+
+def ids(answer):
+    return [hit["item_id"] for hit in answer["results"]]
+
+
+def test_answer_has_items_scores_and_sid_path(client, engine):
+    answer = search(client, query="red shoe", k=3)
+    assert len(answer["results"]) == 3
+    first = answer["results"][0]
+    assert first["item"]["title"].startswith("red shoe")
+    sid = engine.sid(first["item_id"])
+    assert first["sid"] == list(sid)
+    assert first["sid_tokens"] == [f"a_{sid[0]}", f"b_{sid[1]}", f"c_{sid[2]}", f"d_{sid[3]}", f"d_{sid[4] + 256}"]
+    assert answer["degraded"] == [] and answer["personalised"] is False and answer["took_ms"] >= answer["engine_ms"]
+
+
+def test_filters_reach_the_engine_without_unset_keys(client, engine):
+    answer = search(client, query="lamp", filters={"brand": ["Acme", "Swift"], "price": [None, 40], "in_stock": True})
+    assert engine.requests[-1].filters == {"brand": ["Acme", "Swift"], "price": [None, 40], "in_stock": True}
+    assert answer["results"]
+    for hit in answer["results"]:
+        assert hit["item"]["brand"] in ("Acme", "Swift") and hit["item"]["price"] <= 40 and hit["item"]["in_stock"]
+    search(client, query="lamp", filters={})
+    assert engine.requests[-1].filters is None
+
+
+def test_width_user_and_empty_query_pass_through(client, engine):
+    search(client, query="", user="ann", width=32)
+    request = engine.requests[-1]
+    assert (request.query, request.user, request.width) == ("", "ann", 32)
+
+
+@pytest.mark.parametrize(
+    ("body", "field", "words"),
+    [
+        ({"query": "x" * 201}, "query", "at most 200 characters"),
+        ({"query": "x", "k": 0}, "k", "greater than or equal to 1"),
+        ({"query": "x", "k": 101}, "k", "less than or equal to 100"),
+        ({"query": "x", "width": 513}, "width", "less than or equal to 512"),
+        ({"query": "x", "user": ""}, "user", "at least 1 character"),
+        ({"query": "a\u0000b"}, "query", "control characters"),
+        ({"query": "a\ud800b"}, None, ""),
+        ({"query": "x", "method": "magic"}, "method", "'onesearch' or 'bm25'"),
+        ({"query": "x", "filters": {"price": [9, 1]}}, "filters", "lowest (9.0) is above the highest (1.0)"),
+        ({"query": "x", "filters": {"price": [-1, None]}}, "filters.price.0", "greater than or equal to 0"),
+        ({"query": "x", "filters": {"brnad": "Acme"}}, "filters", "the nearest valid key is 'brand'"),
+        ({"querry": "x"}, "body", "the nearest valid key is 'query'"),
+        ({"query": "x", "filters": {"brand": []}}, None, ""),
+        ({"query": "x", "filters": {"brand": ["a"] * 51}}, None, ""),
+    ],
+)  # fmt: skip
+def test_limits_answer_422_and_name_the_field(client, engine, body, field, words):
+    import json
+
+    answer = client.post("/search", content=json.dumps(body), headers={"content-type": "application/json"})
+    assert answer.status_code in (400, 422), answer.text
+    problem = answer.json()
+    if field:
+        assert words in problem["fields"][field], problem
+    assert words in problem["error"] and len(problem["error"]) <= 500
+    assert not engine.requests
+
+
+def test_broken_and_large_bodies_are_refused(client):
+    headers = {"content-type": "application/json"}
+    answer = client.post("/search", content=b'{"query": ', headers=headers)
+    assert answer.status_code == 400 and "not valid JSON" in answer.json()["error"]
+    answer = client.post("/search", content=b" " * (1 << 20) + b"{}", headers=headers)
+    assert answer.status_code == 413 and "at most 1048576 bytes" in answer.json()["error"]
+    chunks = (b" " * 100_000 for _ in range(20))  # no content-length: counted while it comes in
+    assert client.post("/search", content=chunks, headers=headers).status_code == 413
+    assert client.post("/search", content=b'{"query": "lamp"}').status_code == 422, "only JSON is read"
+
+
+def test_engine_refusal_is_the_callers_and_a_crash_is_ours(client):
+    answer = client.post("/search", json={"query": "lamp", "filters": {"seller": "x"}})
+    assert answer.status_code == 422 and "leave 'seller' out" in answer.json()["error"]
+    answer = client.post("/search", json={"query": "explode"})
+    assert answer.status_code == 500 and "secret" not in answer.text
+    assert search(client, query="lamp")["results"], "the worker lives on"
+
+
+def test_next_search_sees_a_click(client):
+    before = search(client, query="lamp", user="new", k=20)
+    assert before["personalised"] is False
+    target = ids(before)[7]
+    assert click(client, "new", target, query="lamp").json()["recorded"] is True
+    after = search(client, query="lamp", user="new", k=20)
+    assert after["personalised"] is True
+    assert ids(after).index(target) < 7
+    assert ids(search(client, query="lamp", user="other", k=20)) == ids(before), "only this shopper's results change"
+    assert ids(search(client, query="lamp", k=20)) == ids(before)
+
+
+def test_history_joins_log_and_live_events_newest_first(client):
+    search(client, query="drill", user="ann")
+    search(client, query="drill", user="ann")
+    click(client, "ann", "i8", query="drill")
+    click(client, "ann", "i13", kind="order", query="drill")
+    past = client.get("/shoppers/ann/history").json()
+    assert [(e["item_id"], e["query"], e["live"]) for e in past["clicked"]] == [
+        ("i8", "drill", True), ("i1", "lamp", False)
+    ]  # fmt: skip
+    assert [(e["item_id"], e["live"]) for e in past["ordered"]] == [("i13", True), ("i3", False)]
+    assert past["recent_queries"] == ["drill", "lamp"], "a repeated query counts once"
+    assert past["profile"] == "F 24-30" and past["clicked"][0]["title"].endswith("no. 8")
+
+
+def test_engine_gets_the_joined_history(client, engine):
+    click(client, "ann", "i8", query="drill")
+    search(client, query="lamp", user="ann")
+    history = engine.requests[-1].history
+    assert history.clicked == ("i1", "i8") and history.clicked_queries == ("lamp", "drill")
+    assert history.profile == "F 24-30" and history.recent_queries == ("lamp",)
+
+
+def test_searches_not_to_be_recorded_are_not(client):
+    search(client, query="mug", user="zoe", record=False)
+    search(client, query="lamp", user="zoe", method="bm25")
+    assert client.get("/shoppers/zoe/history").json()["recent_queries"] == []
+
+
+def test_events_are_idempotent_by_id(client):
+    assert click(client, "u", "i1", event_id="e1").json() == {"event_id": "e1", "recorded": True}
+    assert click(client, "u", "i1", event_id="e1").json() == {"event_id": "e1", "recorded": False}
+    answer = click(client, "u", "i2", event_id="e1")
+    assert answer.status_code == 409 and "already used" in answer.json()["error"]
+    assert len(client.get("/shoppers/u/history").json()["clicked"]) == 1
+
+
+def test_events_are_checked(client):
+    assert click(client, "u", "nothing").status_code == 404
+    answer = click(client, "u", "i1", kind="stare")
+    assert answer.status_code == 422 and "'click' or 'order'" in answer.json()["fields"]["kind"]
+    assert click(client, "u", "i1", time="2024-01-01T00:00:00").status_code == 422, "a time needs its zone"
+
+
+def test_events_are_ordered_by_their_time(client):
+    click(client, "u", "i1", time="2024-01-02T00:00:00Z")
+    click(client, "u", "i2", time="2024-01-01T00:00:00+01:00")
+    assert [e["item_id"] for e in client.get("/shoppers/u/history").json()["clicked"]] == ["i1", "i2"]
+
+
+def test_anonymous_events_belong_to_nobody(client):
+    assert click(client, None, "i1").json()["recorded"] is True
+    assert "onesearch_events_total{kind=\"click\"} 1.0" in client.get("/metrics").text
+
+
+def test_bm25_knows_nothing_of_the_shopper(client, engine):
+    click(client, "u", "i6")
+    with_user = search(client, query="lamp", user="u", method="bm25")
+    assert with_user["personalised"] is False and ids(with_user) == ids(search(client, query="lamp", method="bm25"))
+    assert not engine.requests, "BM25 does not wait for the model"
+
+
+def test_shoppers_seen_here_come_first(client):
+    click(client, "zoe", "i1")
+    assert client.get("/shoppers").json()["shoppers"] == ["zoe", "ann", "bob"]
+    assert client.get("/shoppers?limit=1").json()["shoppers"] == ["zoe"]
+    assert client.get("/shoppers?limit=501").status_code == 422
+
+
+def test_shoppers_with_strange_ids(client):
+    from urllib.parse import quote
+
+    user = "a/b ?%#ü"
+    click(client, user, "i1")
+    assert len(client.get(f"/shoppers/{quote(user, safe='')}/history").json()["clicked"]) == 1
