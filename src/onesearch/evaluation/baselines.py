@@ -1,0 +1,172 @@
+"""The baselines of every results table, with settings chosen on validation data only."""
+
+from collections.abc import Mapping, Sequence
+from itertools import product
+from typing import Literal, TypeVar
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from onesearch.data.metrics import hit_rate, mrr
+from onesearch.data.ragged import Ragged
+from onesearch.data.requests import Requests
+from onesearch.data.settings import Section
+from onesearch.data.statistics import ClickStatistics
+from onesearch.search.dense import DenseConfig, DenseSearcher, Encode
+from onesearch.search.fusion import FusedSearcher, candidate_scores, fuse
+from onesearch.search.hits import Searcher
+from onesearch.search.lexical import LexicalConfig, LexicalSearcher
+from onesearch.search.popularity import MostClickedSearcher, PopularitySearcher
+
+_T = TypeVar("_T")
+
+BM25, DENSE, FUSED, POPULAR, MOST_CLICKED, CASCADE = (
+    "BM25", "dense", "BM25 + dense", "BM25 x popularity", "most clicked", "cascade",
+)  # fmt: skip
+"""Names of the baselines in reports; the cascade is in ``cascade.py``."""
+
+
+class BaselineSettings(Section):
+    """What tuning found; frozen, and kept in the report."""
+
+    lexical: LexicalConfig = LexicalConfig()
+    """Fields and weighting of BM25."""
+    smoothing: float = 1.0
+    """Of BM25 x log(1 + smoothing + clicks)."""
+    normalisation: Literal["minmax", "z"] = "minmax"
+    """Of the scores in BM25 + dense."""
+    dense_weight: float = 0.5
+    """Weight of the dense score in BM25 + dense; BM25 has the rest to 1."""
+    depth: int = 200
+    """Candidates each searcher gives to the fusion."""
+    dense: DenseConfig = DenseConfig()
+    """The dense index."""
+
+
+class Baselines:
+    """The single searchers and their combinations over one catalogue and one training log."""
+
+    def __init__(
+        self,
+        items: pl.DataFrame,
+        statistics: ClickStatistics,
+        vectors: NDArray[np.float32],
+        encode: Encode,
+        settings: BaselineSettings | None = None,
+        lexical: LexicalSearcher | None = None,
+    ) -> None:
+        """Build the indexes.
+
+        Args:
+            items: the item table.
+            statistics: of the training page views.
+            vectors: item vectors [N, d] of the aligned encoder.
+            encode: the same encoder for queries.
+            settings: from :func:`tune`.
+            lexical: a ready BM25 index with the settings' configuration.
+        """
+        self.settings = settings or BaselineSettings()
+        self.lexical = lexical or LexicalSearcher.build(items, self.settings.lexical)
+        self.dense = DenseSearcher(vectors, encode, config=self.settings.dense)
+        self.popular = PopularitySearcher(self.lexical, statistics.clicked, self.settings.smoothing)
+        self.most_clicked = MostClickedSearcher(statistics, self.popular)
+        weight = self.settings.dense_weight
+        self.fused = FusedSearcher(
+            {BM25: self.lexical, DENSE: self.dense}, {BM25: 1 - weight, DENSE: weight},
+            self.settings.normalisation, self.settings.depth,
+        )  # fmt: skip
+
+    def methods(self) -> dict[str, Searcher]:
+        """Name -> searcher, for :func:`~onesearch.evaluation.evaluate.evaluate`."""
+        return {
+            BM25: self.lexical, DENSE: self.dense, FUSED: self.fused, POPULAR: self.popular,
+            MOST_CLICKED: self.most_clicked,
+        }  # fmt: skip
+
+
+def objective(items: NDArray[np.int32], clicked: Ragged) -> float:
+    """What tuning maximises: the mean of HR@10 and MRR@10 over validation page views with a click."""
+    return float(np.nanmean(hit_rate(items, clicked, 10)) + np.nanmean(mrr(items, clicked, 10))) / 2
+
+
+def tune(
+    items: pl.DataFrame,
+    statistics: ClickStatistics,
+    vectors: NDArray[np.float32],
+    encode: Encode,
+    validation: Requests,
+    clicked: Ragged,
+    base: BaselineSettings | None = None,
+    most: int = 2000,
+    seed: int = 0,
+) -> BaselineSettings:
+    """Choose every setting of the single searchers and the fusion on validation page views.
+
+    Args:
+        items: the item table.
+        statistics: of the training page views.
+        vectors: item vectors [N, d].
+        encode: texts to query vectors.
+        validation: validation requests.
+        clicked: their clicked items.
+        base: settings to start from.
+        most: page views drawn from the validation part.
+        seed: of the draw.
+
+    Raises:
+        ValueError: no validation page view has a click.
+    """
+    settings = base or BaselineSettings()
+    rows = np.flatnonzero(clicked.lengths > 0)
+    if not len(rows):
+        raise ValueError("no validation page view has a click to tune on; enlarge the validation part")
+    rows = np.sort(np.random.default_rng(seed).permutation(rows)[:most])
+    requests, wanted = validation.select(rows), clicked.select(rows)
+    lexical = _tune_lexical(items, settings.lexical, requests, wanted)
+    smoothing = _best(
+        {value: objective(PopularitySearcher(lexical, statistics.clicked, value).search(requests, 10).items, wanted)
+         for value in (0.3, 1.0, 3.0, 10.0, 30.0)}
+    )  # fmt: skip
+    dense = DenseSearcher(vectors, encode, config=settings.dense)
+    candidates, scores = candidate_scores([lexical, dense], requests, settings.depth)
+    hows: tuple[Literal["minmax", "z"], ...] = ("minmax", "z")
+    how, weight = _best(
+        {(how, weight): objective(fuse(candidates, scores, [1 - weight, weight], how, 10).items, wanted)
+         for how, weight in product(hows, np.round(np.linspace(0, 1, 21), 2).tolist())}
+    )  # fmt: skip
+    return settings.updated(
+        lexical=lexical.config.model_dump(), smoothing=smoothing, normalisation=how, dense_weight=weight
+    )
+
+
+def _tune_lexical(items: pl.DataFrame, base: LexicalConfig, requests: Requests, wanted: Ragged) -> LexicalSearcher:
+    """Fields first, then saturation and length normalisation; the first of equals stays."""
+    best = LexicalSearcher.build(items, base)
+    figure = objective(best.search(requests, 10).items, wanted)
+    fields: Sequence[tuple[str, ...]] = (
+        ("title",), ("title", "brand"), ("title", "brand", "category"), ("title", "brand", "category", "attributes"),
+    )  # fmt: skip
+    changes: list[dict[str, object]] = [{"fields": one} for one in fields if _adds(items, one)]
+    changes += [{"k1": k1, "b": b} for k1, b in ((0.6, 0.75), (1.2, 0.4), (0.6, 0.4), (2.0, 0.75))]
+    for change in changes:
+        config = best.config.updated(**change)
+        if config == best.config:
+            continue
+        tried = LexicalSearcher.build(items, config)
+        reached = objective(tried.search(requests, 10).items, wanted)
+        if reached > figure:
+            best, figure = tried, reached
+    return best
+
+
+def _adds(items: pl.DataFrame, fields: tuple[str, ...]) -> bool:
+    """Whether the last field has any value, so that it is worth a try."""
+    column = items[fields[-1]]
+    if column.dtype == pl.String:
+        return column.null_count() < len(column)
+    return bool((column.list.len() > 0).any())
+
+
+def _best(figures: Mapping[_T, float]) -> _T:
+    return max(figures, key=lambda key: figures[key])

@@ -1,0 +1,280 @@
+"""The classical cascade: recall by several searchers, ranking by gradient-boosted trees (LambdaMART).
+
+The strongest baseline: the ranker sees text match, click evidence, item quality and the shopper's taste. It is trained
+on training page views with leave-one-out statistics; rounds and settings are chosen on validation page views.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import lightgbm
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from onesearch.data.artefact import read_json, write_json
+from onesearch.data.histories import Targets
+from onesearch.data.metrics import hit_rate, mrr
+from onesearch.data.progress import track
+from onesearch.data.ragged import Ragged
+from onesearch.data.requests import Requests
+from onesearch.data.settings import Section
+from onesearch.evaluation.cascade_features import FEATURES, CascadeFeatures
+from onesearch.evaluation.pair_counts import Floats, contained
+from onesearch.search.hits import Hits
+from onesearch.search.popularity import PopularitySearcher
+from onesearch.search.ranking import NONE, chained, padded_hits, top_k
+
+_CHUNK: Final = 256
+
+
+class CascadeConfig(Section):
+    """Depths of recall and settings of the ranker."""
+
+    lexical: int = 80
+    """Candidates by BM25."""
+    dense: int = 80
+    """Candidates by dense search."""
+    popular: int = 40
+    """Candidates by BM25 x popularity."""
+    clicked: int = 40
+    """Candidates most clicked for the query."""
+    page_views: int = 20_000
+    """Training page views drawn for the ranker."""
+    validation_page_views: int = 3_000
+    """Validation page views drawn for early stopping and for choosing settings."""
+    negatives: int = 80
+    """Candidates without a click kept per training page view."""
+    trees: int = 600
+    """Most rounds; early stopping on validation NDCG@10 usually ends sooner."""
+    learning_rate: float = 0.07
+    leaves: int = 31
+    min_leaf: int = 50
+    """Fewest rows of a leaf."""
+    order_gain: float = 3.0
+    """Gain of an ordered item; a clicked one has 1."""
+    patience: int = 30
+    """Rounds without improvement before stopping."""
+    seed: int = 0
+    threads: int = 2
+    """Threads of LightGBM while training."""
+
+
+class Recall:
+    """Candidates of the cascade: the four lists one after the other, without repetitions."""
+
+    def __init__(self, features: CascadeFeatures, config: CascadeConfig) -> None:
+        self.features, self.config = features, config
+        self._popular = PopularitySearcher(features.lexical, features.statistics.clicked, features.smoothing)
+
+    def __call__(self, requests: Requests, leave_out: Ragged | None = None) -> NDArray[np.int32]:
+        """int32 [n, m] with m the sum of the depths, -1 padded; ``leave_out``: own clicks of training page views."""
+        config, features = self.config, self.features
+        lists = [
+            features.statistics.most_clicked(requests.query, config.clicked, leave_out),
+            self._popular.search(requests, config.popular).items,
+            features.dense.search(requests, config.dense).items,
+            features.lexical.search(requests, config.lexical).items,
+        ]
+        return chained(lists, sum(part.shape[1] for part in lists))
+
+
+@dataclass(frozen=True)
+class TrainingRows:
+    """Candidates of page views as rows of the ranker's table: ``features`` [R, F], ``labels`` [R], ``groups`` [n]."""
+
+    features: Floats
+    labels: NDArray[np.int32]
+    groups: NDArray[np.int64]
+
+
+def training_rows(
+    recall: Recall,
+    requests: Requests,
+    outcomes: Targets,
+    negatives: int | None,
+    leave_out: bool,
+    seed: int,
+    lags: NDArray[np.floating] | None = None,
+) -> TrainingRows:
+    """Rows of page views that have a clicked candidate; labels 0 (no click), 1 (click), 2 (order).
+
+    Args:
+        recall: gives candidates and features.
+        requests: page views with what was known before them.
+        outcomes: what happened on them.
+        negatives: unclicked candidates kept per page view, drawn at random; all when None.
+        leave_out: True for training page views: their own events are left out of every statistic.
+        seed: of the draw.
+        lags: days from each page view to the moment item ages are counted to, [n]; items that were not listed yet at
+            the page view are left out.
+    """
+    generator = np.random.default_rng(seed)
+    features: list[Floats] = [np.zeros((0, len(FEATURES)), np.float32)]
+    labels: list[NDArray[np.int32]] = [np.zeros(0, np.int32)]
+    groups: list[NDArray[np.int64]] = [np.zeros(0, np.int64)]
+    for first in track(range(0, len(requests), _CHUNK), "candidates and features"):
+        rows = np.arange(first, min(first + _CHUNK, len(requests)))
+        asked, happened = requests.select(rows), outcomes_of(outcomes, rows)
+        items = recall(asked, happened.clicked if leave_out else None)
+        label = contained(happened.clicked, items).astype(np.int32)
+        label[contained(happened.ordered, items)] = 2
+        keep = items != NONE
+        ages = None
+        if lags is not None:
+            ages = recall.features.columns.age[items] - lags[rows, None].astype(np.float32)
+            keep &= ~(ages < 0) | (label > 0)
+            ages = np.maximum(ages, 0)
+        if negatives is not None:
+            draw = np.where(label > 0, -1.0, np.where(keep, generator.random(items.shape), 2.0))
+            keep &= np.argsort(np.argsort(draw, axis=1), axis=1) < negatives + (label > 0).sum(1, keepdims=True)
+        keep &= (label > 0).any(1, keepdims=True)
+        # Columns are dropped only after the features: places and shares are those of all candidates, as in serving.
+        found = recall.features.of(asked, items, happened if leave_out else None, ages)
+        features.append(found[keep])
+        labels.append(label[keep])
+        groups.append(keep.sum(1)[keep.any(1)])
+    return TrainingRows(np.concatenate(features), np.concatenate(labels), np.concatenate(groups))
+
+
+def outcomes_of(outcomes: Targets, rows: NDArray[np.integer]) -> Targets:
+    """The outcomes of the given page views."""
+    return Targets(outcomes.shown.select(rows), outcomes.clicked.select(rows), outcomes.ordered.select(rows))
+
+
+class Cascade:
+    """Recall, features and ranker as one searcher."""
+
+    def __init__(self, features: CascadeFeatures, config: CascadeConfig, ranker: lightgbm.Booster) -> None:
+        """Use :meth:`train` or :meth:`load`."""
+        self.features, self.config, self.ranker = features, config, ranker
+        self._recall = Recall(features, config)
+
+    @classmethod
+    def train(
+        cls,
+        features: CascadeFeatures,
+        training: Requests,
+        training_outcomes: Targets,
+        validation: Requests,
+        validation_outcomes: Targets,
+        config: CascadeConfig | None = None,
+        lags: NDArray[np.floating] | None = None,
+        grid: Sequence[dict[str, Any]] = ({}, {"order_gain": 1.0}, {"leaves": 63, "learning_rate": 0.05}),
+    ) -> "Cascade":
+        """Train one ranker per entry of ``grid`` (changes of the config) and keep the best on validation.
+
+        "Best" is the mean of HR@10 and MRR@10 over clicks and orders on the drawn validation page views. ``lags``: days
+        from each training page view to the end of training, [n]; see :func:`lags_of`.
+
+        Raises:
+            ValueError: no training page view has a clicked item among its candidates.
+        """
+        config = config or CascadeConfig()
+        recall = Recall(features, config)
+        rows = drawn(training_outcomes.clicked, config.page_views, config.seed)
+        held = drawn(validation_outcomes.clicked, config.validation_page_views, config.seed)
+        outcomes = outcomes_of(validation_outcomes, held)
+        asked = validation.select(held)
+        table = training_rows(
+            recall, training.select(rows), outcomes_of(training_outcomes, rows), config.negatives, True, config.seed,
+            None if lags is None else lags[rows],
+        )  # fmt: skip
+        check = training_rows(recall, asked, outcomes, None, False, config.seed)
+        if not len(table.groups) or not len(check.groups):
+            raise ValueError("the cascade needs training and validation page views with a click on a candidate item")
+        best, best_figure = None, -np.inf
+        for changes in grid:
+            tried = config.updated(**changes)
+            cascade = cls(features, tried, fit(table, check, tried))
+            items = cascade.search(asked, 10).items
+            figures = [metric(items, wanted, 10) for metric in (hit_rate, mrr)
+                       for wanted in (outcomes.clicked, outcomes.ordered) if wanted.lengths.any()]  # fmt: skip
+            figure = float(np.mean([np.nanmean(one) for one in figures]))
+            if figure > best_figure:
+                best, best_figure = cascade, figure
+        if best is None:
+            raise ValueError("grid is empty; give at least one entry, {} for the config as it is")
+        return best
+
+    def search(self, requests: Requests, k: int) -> Hits:
+        """The ``k`` best candidates by the ranker's score."""
+        parts: list[Hits] = []
+        for first in range(0, len(requests), _CHUNK):
+            asked = requests.select(np.arange(first, min(first + _CHUNK, len(requests))))
+            items = self._recall(asked)
+            valid = items != NONE
+            scores = np.full(items.shape, -np.inf, np.float32)
+            if valid.any():
+                scores[valid] = self.ranker.predict(self.features.of(asked, items)[valid])
+            columns, best = top_k(scores, k)
+            parts.append(padded_hits(np.take_along_axis(items, columns, 1), best, k))
+        if not parts:
+            return padded_hits(np.zeros((0, k), np.int32), np.zeros((0, k), np.float32), k)
+        return Hits(np.concatenate([part.items for part in parts]), np.concatenate([part.scores for part in parts]))
+
+    def importances(self) -> dict[str, float]:
+        """Share of the training gain that each feature brought, largest first."""
+        gains = self.ranker.feature_importance("gain")
+        shares = gains / max(float(gains.sum()), 1e-12)
+        return {FEATURES[i]: float(shares[i]) for i in np.argsort(-shares)}
+
+    def save(self, folder: Path) -> None:
+        """Write the ranker as LightGBM's text and its settings as JSON."""
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "ranker.txt").write_text(self.ranker.model_to_string(), encoding="utf-8")
+        write_json(folder / "cascade.json", {"config": self.config.model_dump(), "features": list(FEATURES)})
+
+    @classmethod
+    def load(cls, folder: Path, features: CascadeFeatures) -> "Cascade":
+        """Read what :meth:`save` wrote; ``features`` is rebuilt from the training part.
+
+        Raises:
+            ValueError: the ranker was trained with other features.
+        """
+        description = read_json(folder / "cascade.json")
+        if tuple(description["features"]) != FEATURES:
+            raise ValueError(f"{folder}: the ranker was trained with other features than today's; train it again")
+        ranker = lightgbm.Booster(model_str=(folder / "ranker.txt").read_text(encoding="utf-8"))
+        return cls(features, CascadeConfig.model_validate(description["config"]), ranker)
+
+
+def lags_of(page_views: pl.DataFrame) -> NDArray[np.float64] | None:
+    """Days from each page view to the last one, [n]; None when a page view has no time."""
+    if not len(page_views) or page_views["time"].null_count():
+        return None
+    lag = (pl.col("time").max() - pl.col("time")).dt.total_microseconds() / 86_400e6
+    return np.asarray(page_views.select(lag).to_series().to_numpy(), np.float64)
+
+
+def drawn(clicked: Ragged, most: int, seed: int) -> NDArray[np.int64]:
+    """Sorted random page views with a click, at most ``most``."""
+    rows = np.flatnonzero(clicked.lengths > 0)
+    if len(rows) > most:
+        rows = np.sort(np.random.default_rng(seed).choice(rows, most, replace=False))
+    return rows
+
+
+def fit(table: TrainingRows, check: TrainingRows, config: CascadeConfig) -> lightgbm.Booster:
+    """LambdaMART on ``table``, stopped on NDCG@10 of ``check``; the booster keeps the best round."""
+    gains = [0.0, 1.0, config.order_gain]
+    parameters = {
+        "objective": "lambdarank", "metric": "ndcg", "eval_at": [10], "label_gain": gains,
+        "learning_rate": config.learning_rate, "num_leaves": config.leaves, "min_data_in_leaf": config.min_leaf,
+        "feature_fraction": 0.7, "bagging_fraction": 0.8, "bagging_freq": 1, "lambda_l2": 1.0,
+        "lambdarank_truncation_level": 20, "seed": config.seed, "deterministic": True, "force_row_wise": True,
+        "num_threads": config.threads, "verbosity": -1,
+    }  # fmt: skip
+    data = lightgbm.Dataset(table.features, table.labels, group=table.groups, feature_name=_plain_names())
+    held = lightgbm.Dataset(check.features, check.labels, group=check.groups, reference=data)
+    booster = lightgbm.train(
+        parameters, data, config.trees, valid_sets=[held],
+        callbacks=[lightgbm.early_stopping(config.patience, verbose=False)],
+    )  # fmt: skip
+    return lightgbm.Booster(model_str=booster.model_to_string(num_iteration=booster.best_iteration))
+
+
+def _plain_names() -> list[str]:
+    return [name.replace(" ", "_") for name in FEATURES]

@@ -1,0 +1,302 @@
+"""Features of the classical cascade's ranker: text match, click evidence, item quality, the shopper's taste.
+
+Every statistic comes from training page views. For a training page view its own shows, clicks and orders are left
+out, so that no feature knows the label.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
+from typing import Any, Final
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from onesearch.data.histories import Targets
+from onesearch.data.ragged import Ragged
+from onesearch.data.requests import Requests
+from onesearch.data.statistics import ClickStatistics
+from onesearch.evaluation.pair_counts import Floats, Ints, Lift, contained, counted
+from onesearch.search.dense import DenseSearcher
+from onesearch.search.lexical import Analyzer, LexicalSearcher
+
+FEATURES: Final = (
+    "bm25", "bm25 place", "dense", "dense place", "bm25 x popularity", "query clicks", "query click share",
+    "item clicks", "item CTR", "item orders per click", "brand CTR", "seller CTR", "price", "price in page",
+    "price to taste", "age", "same brand", "same category", "same price band", "same seller", "last click similarity",
+    "mean click similarity", "largest click similarity", "clicked before", "ordered before", "profile brand",
+    "profile category", "profile item", "word category", "word brand", "word item", "category share", "history",
+    "query frequency", "query words",
+)  # fmt: skip
+_WORDS = 8
+_BANDS = 5
+_RECENT = 10
+
+
+@dataclass(frozen=True)
+class ItemColumns:
+    """Numbers of the item table that features read, each [N]; groups are numbered from 0."""
+
+    brand: NDArray[np.int64]
+    category: NDArray[np.int64]
+    band: NDArray[np.int64]
+    seller: NDArray[np.int64]
+    price: Floats
+    age: Floats
+
+    @classmethod
+    def of(cls, items: pl.DataFrame, now: Any = None) -> "ItemColumns":
+        """``now`` (a datetime, the end of training) is the moment ages are counted to; unknown prices and ages: nan."""
+
+        def group(name: str) -> NDArray[np.int64]:
+            values = items.select(pl.col(name).fill_null("").rank("dense") - 1).to_series()
+            return values.to_numpy().astype(np.int64)
+
+        items = items.with_columns(pl.col("category").list.join("/", ignore_nulls=True))
+        place = pl.col("price").rank().over("category") / (pl.col("price").count().over("category") + 1)
+        band = items.select((place * _BANDS).floor().fill_null(_BANDS)).to_series().to_numpy().astype(np.int64)
+        price = np.log1p(np.maximum(items["price"].cast(pl.Float64).to_numpy(), 0)).astype(np.float32)
+        age = np.full(len(items), np.nan, np.float32)
+        if now is not None:
+            days = items.select((pl.lit(now) - pl.col("listed_at")).dt.total_seconds() / 86_400).to_series()
+            age = np.maximum(days.cast(pl.Float64).to_numpy(), 0).astype(np.float32)
+        return cls(group("brand"), group("category"), band, group("seller"), price, age)
+
+
+class CascadeFeatures:
+    """Computes the feature matrix of candidates."""
+
+    def __init__(
+        self,
+        items: pl.DataFrame,
+        statistics: ClickStatistics,
+        lexical: LexicalSearcher,
+        dense: DenseSearcher,
+        training: Requests,
+        outcomes: Targets,
+        now: Any = None,
+        smoothing: float = 1.0,
+    ) -> None:
+        """Count what the features need.
+
+        Args:
+            items: the item table.
+            statistics: of the training page views.
+            lexical: BM25 searcher.
+            dense: dense searcher.
+            training: all training page views as requests.
+            outcomes: what happened on them.
+            now: end of training, for item ages.
+            smoothing: of log popularity.
+        """
+        self.columns, self.statistics, self.smoothing = ItemColumns.of(items, now), statistics, smoothing
+        self.lexical, self.dense = lexical, dense
+        self._analyze = Analyzer(lexical.config.stemmer)
+        columns, n = self.columns, len(items)
+        profiles = sorted(set(training.profile) - {""})
+        self._profiles = {profile: number for number, profile in enumerate(profiles)}
+        words = sorted(set(chain.from_iterable(map(self._analyze, sorted(set(training.query))))))
+        self._words = {word: number for number, word in enumerate(words)}
+        clicked = outcomes.clicked
+        context = self._profile_numbers(training)[clicked.owners]
+        self._lifts: dict[str, Lift] = {}
+        tables = {"brand": columns.brand, "category": columns.category, "item": np.arange(n)}
+        for name, numbers in tables.items():
+            things = numbers[clicked.values]
+            self._lifts[f"profile {name}"] = Lift.of_pairs(context, things, len(profiles) + 1, int(numbers.max()) + 1)
+        word = self._word_numbers(training.query)
+        for name, numbers in tables.items():
+            things = np.repeat(numbers[clicked.values], _WORDS)
+            contexts = word[clicked.owners].reshape(-1)
+            self._lifts[f"word {name}"] = Lift.of_pairs(contexts, things, len(words) + 1, int(numbers.max()) + 1, 5.0)
+        self._tables = tables
+
+    def of(
+        self, requests: Requests, items: NDArray[np.int32], outcomes: Targets | None = None, ages: Floats | None = None
+    ) -> Floats:
+        """Features of candidates.
+
+        Args:
+            requests: n requests.
+            items: candidates int32 [n, m], -1 padded.
+            outcomes: for training page views: what happened on them, left out of every count.
+            ages: ages of the candidates at the time of each request [n, m]; the ages at ``now`` when None.
+
+        Returns:
+            float32 [n, m, features] in the order of :data:`FEATURES`; rows of padding have no meaning.
+        """
+        found = {
+            **self._match(requests, items),
+            **self._evidence(requests, items, outcomes),
+            **self._taste(requests, items),
+            **self._affinities(requests, items, outcomes),
+            "age": self.columns.age[items] if ages is None else ages,
+        }
+        popularity = np.log(1 + self.smoothing + np.expm1(found["item clicks"]))
+        found["bm25 x popularity"] = found["bm25"] * popularity
+        return np.stack([np.broadcast_to(found[name], items.shape) for name in FEATURES], axis=-1, dtype=np.float32)
+
+    def _match(self, requests: Requests, items: NDArray[np.int32]) -> dict[str, Floats]:
+        bm25, dense = self.lexical.scores(requests.query, items), self.dense.scores(requests.query, items)
+        words = np.array([len(self._analyze(query)) for query in requests.query], np.float32)
+        return {
+            "bm25": bm25, "bm25 place": _places(bm25, items), "dense": dense, "dense place": _places(dense, items),
+            "query words": words[:, None],
+        }  # fmt: skip
+
+    def _evidence(self, requests: Requests, items: NDArray[np.int32], outcomes: Targets | None) -> dict[str, Floats]:
+        statistics, columns = self.statistics, self.columns
+        shown, clicked, ordered = statistics.shown[items], statistics.clicked[items], statistics.ordered[items]
+        pair = statistics.pair_counts(requests.query, items, outcomes.clicked if outcomes else None)
+        row = statistics.rows(requests.query)
+        asked = np.where(row >= 0, self._clicks_of_query[row], 0).astype(np.float32)
+        searched = np.where(row >= 0, statistics.searched[row], 0).astype(np.float32)
+        out: dict[str, Floats] = {}
+        if outcomes is not None:
+            shown = shown - contained(outcomes.shown, items)
+            clicked = clicked - contained(outcomes.clicked, items)
+            ordered = ordered - contained(outcomes.ordered, items)
+            asked, searched = asked - outcomes.clicked.lengths, searched - (outcomes.clicked.lengths > 0)
+        for name, group in (("brand CTR", columns.brand), ("seller CTR", columns.seller)):
+            group_shown, group_clicked = self._group_totals(name, group)
+            own_shown = own_clicked = np.zeros((), np.float32)
+            if outcomes is not None:
+                own_shown = counted(_grouped(outcomes.shown, group), group[items])
+                own_clicked = counted(_grouped(outcomes.clicked, group), group[items])
+            out[name] = _rate(group_clicked[group[items]] - own_clicked, group_shown[group[items]] - own_shown,
+                              self._click_rate, 20)  # fmt: skip
+        return out | {
+            "query clicks": np.log1p(pair), "query click share": pair / np.maximum(asked, 1)[:, None],
+            "item clicks": np.log1p(np.maximum(clicked, 0)), "item CTR": _rate(clicked, shown, self._click_rate, 20),
+            "item orders per click": _rate(ordered, clicked, self._order_rate, 10),
+            "query frequency": np.log1p(np.maximum(searched, 0))[:, None],
+        }  # fmt: skip
+
+    def _taste(self, requests: Requests, items: NDArray[np.int32]) -> dict[str, Floats]:
+        columns, past = self.columns, requests.clicked
+        known = past >= 0
+        count = np.maximum(known.sum(1), 1).astype(np.float32)[:, None]
+        out: dict[str, Floats] = {"history": np.log1p(known.sum(1)).astype(np.float32)[:, None]}
+        for name, group in (
+            ("same brand", columns.brand), ("same category", columns.category),
+            ("same price band", columns.band), ("same seller", columns.seller),
+        ):  # fmt: skip
+            seen = Ragged.from_lengths(group[past[known]].astype(np.int32), known.sum(1))
+            out[name] = counted(seen, group[items]) / count
+        price = columns.price[items]
+        usual = _mean(columns.price[past], known & np.isfinite(columns.price[past]))
+        middle = _mean(price, np.isfinite(price) & (items >= 0))
+        out |= {"price": price, "price in page": price - middle, "price to taste": price - usual}
+        out |= self._similarities(past[:, -_RECENT:], items)
+        for name, earlier in (("clicked before", past), ("ordered before", requests.ordered)):
+            lists = Ragged.from_lengths(earlier[earlier >= 0], (earlier >= 0).sum(1))
+            out[name] = counted(lists, items)
+        return out
+
+    def _similarities(self, past: NDArray[np.int32], items: NDArray[np.int32]) -> dict[str, Floats]:
+        """Inner products of candidates with the shopper's last clicks, nan without any."""
+        empty = np.full(items.shape, np.nan, np.float32)
+        if not past.shape[1]:
+            return dict.fromkeys(("last click similarity", "mean click similarity", "largest click similarity"), empty)
+        each = np.stack([self.dense.vector_scores(self._vectors(past[:, c]), items) for c in range(past.shape[1])])
+        known = (past >= 0).T[:, :, None]
+        some = known.any(0)
+        mean = np.where(known, each, 0).sum(0) / np.maximum(known.sum(0), 1)
+        return {
+            "last click similarity": np.where(known[-1], each[-1], empty),
+            "mean click similarity": np.where(some, mean, empty).astype(np.float32),
+            "largest click similarity": np.where(some, np.where(known, each, -1).max(0), empty),
+        }
+
+    def _vectors(self, items: NDArray[np.int32]) -> Floats:
+        """Vectors of items [n, d], zeros for -1."""
+        return np.where(items[:, None] >= 0, self._item_vectors[items], np.float32(0))
+
+    def _affinities(self, requests: Requests, items: NDArray[np.int32], outcomes: Targets | None) -> dict[str, Floats]:
+        out: dict[str, Floats] = {}
+        profile, word = self._profile_numbers(requests)[:, None], self._word_numbers(requests.query)
+        words = np.maximum((word >= 0).sum(1), 1)[:, None]
+        for name, numbers in self._tables.items():
+            things = np.where(items >= 0, numbers[items], -1)
+            own = own_total = None
+            if outcomes is not None:
+                own = counted(_grouped(outcomes.clicked, numbers), things)
+                own_total = outcomes.clicked.lengths.astype(np.float32)[:, None]
+            out[f"profile {name}"] = self._lifts[f"profile {name}"].score(profile, things, own, own_total)
+            total = np.zeros(items.shape, np.float32)
+            for column in range(_WORDS):
+                total += self._lifts[f"word {name}"].score(word[:, column, None], things, own, own_total)
+            out[f"word {name}"] = total / words
+        category = np.where(items >= 0, self.columns.category[items], -1)
+        lists = Ragged.from_lengths(category[category >= 0].astype(np.int32), (category >= 0).sum(1))
+        out["category share"] = counted(lists, category) / np.maximum((items >= 0).sum(1), 1)[:, None]
+        return out
+
+    def _profile_numbers(self, requests: Requests) -> NDArray[np.int64]:
+        get = self._profiles.get
+        return np.fromiter((get(profile, -1) for profile in requests.profile), np.int64, len(requests))
+
+    def _word_numbers(self, queries: Sequence[str]) -> NDArray[np.int32]:
+        """Numbers of the first distinct known words of each query, int32 [n, 8], -1 padded."""
+        get = self._words.get
+        rows = [list(dict.fromkeys(get(word, -1) for word in self._analyze(query))) for query in queries]
+        return Ragged.of([[number for number in row if number >= 0] for row in rows]).padded(_WORDS, newest=False)
+
+    def _group_totals(self, name: str, group: NDArray[np.int64]) -> tuple[Floats, Floats]:
+        if name not in self._totals:
+            size = int(group.max()) + 1
+            self._totals[name] = (
+                np.bincount(group, self.statistics.shown, size).astype(np.float32),
+                np.bincount(group, self.statistics.clicked, size).astype(np.float32),
+            )
+        return self._totals[name]
+
+    @cached_property
+    def _totals(self) -> dict[str, tuple[Floats, Floats]]:
+        return {}
+
+    @cached_property
+    def _item_vectors(self) -> Floats:
+        """Item vectors by item row, zeros for items that are not in the dense index."""
+        out = np.zeros((len(self.columns.brand), self.dense.vectors.shape[1]), np.float32)
+        out[self.dense.rows] = self.dense.vectors
+        return out
+
+    @cached_property
+    def _clicks_of_query(self) -> Floats:
+        items = self.statistics.items
+        return np.bincount(items.owners, self.statistics.counts, len(items) + 1).astype(np.float32)
+
+    @cached_property
+    def _click_rate(self) -> float:
+        return float(self.statistics.clicked.sum() / max(self.statistics.shown.sum(), 1))
+
+    @cached_property
+    def _order_rate(self) -> float:
+        return float(self.statistics.ordered.sum() / max(self.statistics.clicked.sum(), 1))
+
+
+def _grouped(lists: Ragged, group: Ints) -> Ragged:
+    return Ragged(group[lists.values].astype(np.int32), lists.offsets)
+
+
+def _rate(part: Any, whole: Any, prior: float, weight: float) -> Floats:
+    return np.asarray((np.maximum(part, 0) + prior * weight) / (np.maximum(whole, 0) + weight), np.float32)
+
+
+def _mean(values: Floats, valid: NDArray[np.bool_]) -> Floats:
+    """Mean of the valid values of each row [n, 1], nan without any."""
+    count = valid.sum(1, keepdims=True)
+    total = np.where(valid, values, 0).sum(1, keepdims=True)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan).astype(np.float32)
+
+
+def _places(scores: Floats, items: NDArray[np.int32]) -> Floats:
+    """log(1 + place) of each candidate by its score among the request's candidates."""
+    order = np.argsort(np.where(items >= 0, -scores, np.inf), axis=1, kind="stable")
+    out = np.empty(scores.shape, np.float32)
+    places = np.broadcast_to(np.log1p(np.arange(1, scores.shape[1] + 1, dtype=np.float32)), scores.shape)
+    np.put_along_axis(out, order, places, 1)
+    return out

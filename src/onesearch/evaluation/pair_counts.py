@@ -1,0 +1,94 @@
+"""Counts of (context, thing) pairs of a click log, with a page view's own clicks left out on request."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onesearch.data.ragged import Ragged
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.integer]
+_SPAN = np.int64(1) << 32
+
+
+def contained(lists: Ragged, values: Ints) -> NDArray[np.bool_]:
+    """Whether ``values`` [n, m] are in their request's list; -1 never is."""
+    return counted(lists, values) > 0
+
+
+def counted(lists: Ragged, values: Ints) -> Floats:
+    """How often each of ``values`` [n, m] is in its request's list; 0 for -1."""
+    return PairCounts.of(np.arange(len(lists)), lists).lookup(np.arange(len(lists))[:, None], values)
+
+
+@dataclass(frozen=True)
+class PairCounts:
+    """Sorted keys int64 [P] of the pairs seen and their counts float32 [P]."""
+
+    keys: NDArray[np.int64]
+    counts: Floats
+
+    @classmethod
+    def of(cls, contexts: Ints, things: Ragged) -> "PairCounts":
+        """Count the things of each list under its context [n]; negative contexts and things are not counted."""
+        return cls.of_pairs(np.asarray(contexts)[things.owners], things.values)
+
+    @classmethod
+    def of_pairs(cls, contexts: Ints, things: Ints) -> "PairCounts":
+        """Count pairs given as two columns [p]."""
+        keep = (contexts >= 0) & (things >= 0)
+        keys, counts = np.unique(contexts[keep].astype(np.int64) * _SPAN + things[keep], return_counts=True)
+        return cls(keys, counts.astype(np.float32))
+
+    def lookup(self, contexts: Ints, things: Ints) -> Floats:
+        """Counts of pairs, in the shape the two arrays broadcast to; 0 for pairs never seen and for -1."""
+        wanted = np.asarray(contexts, np.int64) * _SPAN + things
+        if not len(self.keys):
+            return np.zeros(wanted.shape, np.float32)
+        at = np.minimum(np.searchsorted(self.keys, wanted), len(self.keys) - 1)
+        seen = (self.keys[at] == wanted) & (contexts >= 0) & (things >= 0)
+        return np.where(seen, self.counts[at], np.float32(0))
+
+
+@dataclass(frozen=True)
+class Lift:
+    """How much likelier a thing is clicked in a context than at large, smoothed: log(P(thing | context) / P(thing)).
+
+    ``pairs`` counts (context, thing), ``contexts`` [C] and ``things`` [T] are the marginal counts.
+    """
+
+    pairs: PairCounts
+    contexts: Floats
+    things: Floats
+    smoothing: float = 20.0
+
+    @classmethod
+    def of_pairs(cls, contexts: Ints, things: Ints, n_contexts: int, n_things: int, smoothing: float = 20.0) -> "Lift":
+        """Count clicks given as two columns [p]."""
+        keep = (contexts >= 0) & (things >= 0)
+        contexts, things = contexts[keep], things[keep]
+        return cls(
+            PairCounts.of_pairs(contexts, things),
+            np.bincount(contexts, minlength=n_contexts).astype(np.float32),
+            np.bincount(things, minlength=n_things).astype(np.float32),
+            smoothing,
+        )
+
+    def score(self, contexts: Ints, things: Ints, own: Floats | None = None, own_total: Floats | None = None) -> Floats:
+        """Smoothed log lift, 0 where context or thing is -1 or unknown.
+
+        Args:
+            contexts: context numbers, broadcastable to the shape of the result.
+            things: thing numbers, broadcastable likewise.
+            own: the request's own clicks on each thing, left out of pair and thing counts.
+            own_total: the request's own clicks in all, left out of the context count.
+        """
+        known = (contexts >= 0) & (things >= 0)
+        pair, context, thing = self.pairs.lookup(contexts, things), self.contexts[contexts], self.things[things]
+        if own is not None and own_total is not None:
+            pair, thing = np.maximum(pair - own, 0), np.maximum(thing - own, 0)
+            context = np.maximum(context - own_total, 0)
+        share = (thing + 1.0) / (self.things.sum() + len(self.things))
+        lift = (pair + self.smoothing * share) / ((context + self.smoothing) * share)
+        return np.where(known, np.log(lift), 0).astype(np.float32)

@@ -1,0 +1,40 @@
+import numpy as np
+import pytest
+
+from onesearch.data.ragged import Ragged
+from onesearch.data.requests import Requests
+from onesearch.evaluation.baselines import BM25, DENSE, FUSED, MOST_CLICKED, POPULAR, Baselines, objective, tune
+
+
+def test_every_baseline_answers_every_request(shop):
+    methods = Baselines(shop.items, shop.statistics, shop.vectors, shop.encode).methods()
+    assert set(methods) == {BM25, DENSE, FUSED, POPULAR, MOST_CLICKED}
+    for name, searcher in methods.items():
+        hits = searcher.search(shop.requests["test"], 10)
+        assert hits.items.shape == (len(shop.requests["test"]), 10) and hits.items.dtype == np.int32, name
+        real = hits.items >= 0
+        assert (np.diff(hits.scores, axis=1)[real[:, 1:]] <= 1e-6).all(), name
+        assert objective(hits.items, shop.targets["test"].clicked) > 0.2, name
+
+
+def test_tuning_reads_only_what_it_is_given_and_its_settings_build_the_baselines(shop):
+    settings = tune(shop.items, shop.statistics, shop.vectors, shop.encode, shop.requests["valid"],
+                    shop.targets["valid"].clicked)  # fmt: skip
+    again = tune(shop.items, shop.statistics, shop.vectors, shop.encode, shop.requests["valid"],
+                 shop.targets["valid"].clicked)  # fmt: skip
+    assert settings == again and settings == type(settings).model_validate(settings.model_dump())
+    tuned = Baselines(shop.items, shop.statistics, shop.vectors, shop.encode, settings)
+    plain = Baselines(shop.items, shop.statistics, shop.vectors, shop.encode)
+    requests, clicked = shop.requests["valid"], shop.targets["valid"].clicked
+    for name in (BM25, FUSED, POPULAR):
+        reached = [objective(one.methods()[name].search(requests, 10).items, clicked) for one in (tuned, plain)]
+        assert reached[0] >= reached[1] - 1e-9, name
+    with pytest.raises(ValueError, match="no validation page view has a click"):
+        tune(shop.items, shop.statistics, shop.vectors, shop.encode, Requests.anonymous(["hammer"]), Ragged.of([[]]))
+
+
+def test_the_dense_weight_follows_the_better_searcher(shop):
+    noise = np.random.default_rng(0).normal(size=shop.vectors.shape).astype(np.float32)
+    settings = tune(shop.items, shop.statistics, noise, shop.encode, shop.requests["valid"],
+                    shop.targets["valid"].clicked)  # fmt: skip
+    assert settings.dense_weight < 0.5

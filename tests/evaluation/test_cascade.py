@@ -1,0 +1,102 @@
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+
+from onesearch.data.requests import Requests
+from onesearch.data.statistics import ClickStatistics
+from onesearch.evaluation.baselines import Baselines, objective
+from onesearch.evaluation.cascade import Cascade, CascadeConfig, Recall, lags_of, outcomes_of, training_rows
+from onesearch.evaluation.cascade_features import FEATURES, CascadeFeatures
+from onesearch.search.dense import DenseSearcher
+from onesearch.search.lexical import LexicalSearcher
+
+CONFIG = CascadeConfig(trees=40, min_leaf=5, leaves=7, threads=1, negatives=20)
+
+
+def features_of(shop, page_views=None, requests=None, targets=None):
+    page_views = shop.parts.train if page_views is None else page_views
+    return CascadeFeatures(
+        shop.items, ClickStatistics.of(page_views, shop.items), LexicalSearcher.build(shop.items),
+        DenseSearcher(shop.vectors, shop.encode), requests or shop.requests["train"], targets or shop.targets["train"],
+        now=page_views["time"].max(),
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def features(shop):
+    return features_of(shop)
+
+
+@pytest.fixture(scope="module")
+def cascade(shop, features):
+    return Cascade.train(features, shop.requests["train"], shop.targets["train"], shop.requests["valid"],
+                         shop.targets["valid"], CONFIG, lags_of(shop.parts.train), grid=({},))  # fmt: skip
+
+
+def test_the_cascade_learns_the_taste_that_single_searchers_cannot_see(shop, cascade):
+    clicked = shop.targets["test"].clicked
+    reached = objective(cascade.search(shop.requests["test"], 10).items, clicked)
+    single = Baselines(shop.items, shop.statistics, shop.vectors, shop.encode).methods()
+    best = max(objective(one.search(shop.requests["test"], 10).items, clicked) for one in single.values())
+    assert reached > best + 0.1
+    assert "same brand" in list(cascade.importances())[:3]
+
+
+def test_hits_do_not_depend_on_the_batch_and_strangers_are_served(shop, cascade):
+    requests = shop.requests["test"].select(np.arange(9))
+    together = cascade.search(requests, 5).items
+    alone = np.concatenate([cascade.search(requests.select(np.array([i])), 5).items for i in range(9)])
+    np.testing.assert_array_equal(together, alone)
+    stranger = cascade.search(Requests.anonymous(["hammer", "no such word"]), 5).items
+    assert (stranger[0] % 4 == 0).all() and (stranger[1] == -1).all()
+
+
+def test_leave_one_out_equals_counting_without_the_page_view(shop, features):
+    """Features of a training page view must equal those of a log that does not hold it."""
+    for number in (3, 200):
+        rows = np.array([number])
+        others = np.delete(np.arange(len(shop.parts.train)), number)
+        without = features_of(shop, shop.parts.train[others.tolist()], shop.requests["train"].select(others),
+                              outcomes_of(shop.targets["train"], others))  # fmt: skip
+        asked = shop.requests["train"].select(rows)
+        items = np.arange(60, dtype=np.int32)[None]
+        left_out = features.of(asked, items, outcomes_of(shop.targets["train"], rows))
+        expected = without.of(asked, items)
+        differs = [name for i, name in enumerate(FEATURES) if not np.allclose(
+            left_out[..., i], expected[..., i], rtol=0.02, atol=0.02, equal_nan=True)]  # rates at large move a little
+        assert differs == []
+        counted = features.of(asked, items)[..., FEATURES.index("query clicks")]
+        assert (counted != left_out[..., FEATURES.index("query clicks")]).sum() == 1
+
+
+def test_training_rows_hold_clicked_candidates_with_their_labels(shop, features):
+    rows = np.arange(60)
+    outcomes = outcomes_of(shop.targets["train"], rows)
+    table = training_rows(Recall(features, CONFIG), shop.requests["train"].select(rows), outcomes, 6, True, 0)
+    assert len(table.groups) == 60 and table.groups.sum() == len(table.labels) == len(table.features)
+    assert (table.groups == 7).all() and (table.labels > 0).sum() == 60
+    assert (table.labels == 2).sum() == (outcomes.ordered.lengths > 0).sum()
+
+
+def test_items_not_listed_yet_are_no_negatives(shop, features):
+    lags = np.full(10, 50.0)  # items are up to 60 days older than the first page view
+    table = training_rows(Recall(features, CONFIG), shop.requests["train"].select(np.arange(10)),
+                          outcomes_of(shop.targets["train"], np.arange(10)), None, True, 0, lags)  # fmt: skip
+    ages = table.features[:, FEATURES.index("age")]
+    assert ages.min() >= 0 and len(table.labels) < 10 * 40
+    times = shop.parts.train["time"]
+    assert lags_of(shop.parts.train)[0] == pytest.approx((times.max() - times[0]).total_seconds() / 86_400)
+    assert datetime(2024, 1, 1, tzinfo=UTC) <= times[0]
+
+
+def test_save_is_text_and_load_ranks_the_same(shop, features, cascade, tmp_path):
+    cascade.save(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"ranker.txt", "cascade.json"}
+    again = Cascade.load(tmp_path, features)
+    requests = shop.requests["test"]
+    np.testing.assert_array_equal(again.search(requests, 10).items, cascade.search(requests, 10).items)
+    text = (tmp_path / "cascade.json").read_text().replace("bm25 place", "other")
+    (tmp_path / "cascade.json").write_text(text)
+    with pytest.raises(ValueError, match="other features"):
+        Cascade.load(tmp_path, features)
