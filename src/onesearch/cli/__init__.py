@@ -1,0 +1,55 @@
+"""The command line: ``onesearch data | market | run | evaluate | search | serve | bench``.
+
+Every command lives in a file of its own and imports what it needs inside its functions, so that ``onesearch --help``
+does not wait for torch. Errors that tell the user what to do are shown without a traceback; ONESEARCH_DEBUG=1 shows it.
+"""
+
+import importlib
+import importlib.metadata
+import importlib.util
+from typing import Annotated
+
+import typer
+
+from onesearch.cli import bench, evaluate, run, search, serve
+from onesearch.cli.terminal import FriendlyGroup, start_logging
+
+app = typer.Typer(
+    cls=FriendlyGroup,
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    help=(
+        "OneSearch: generative product search, from a catalogue and its logs to a served engine.\n\n"
+        "A first engine in two commands, without any data of your own:\n\n"
+        "* `onesearch run configs/demo.yaml` trains and measures it into `runs/demo`\n\n"
+        "* `onesearch serve runs/demo` opens its web page on http://127.0.0.1:8000\n\n"
+        "With your own data: `onesearch data import`, then `onesearch run` with a copy of `configs/demo.yaml`."
+    ),
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(importlib.metadata.version("onesearch"))
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings and errors.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and stop.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Set up logging for every command."""
+    start_logging(quiet)
+
+
+app.command("run")(run.run)
+app.command("evaluate")(evaluate.evaluate)
+app.command("search")(search.search)
+app.command("serve")(serve.serve)
+app.add_typer(bench.app, name="bench")
+for _group in ("data", "market"):
+    if importlib.util.find_spec(f"onesearch.cli.{_group}") is not None:
+        app.add_typer(importlib.import_module(f"onesearch.cli.{_group}").app, name=_group)

@@ -1,0 +1,50 @@
+"""``onesearch run``: train and measure what a configuration file describes."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from onesearch.cli.terminal import short, show_table
+
+
+def run(
+    config: Annotated[Path, typer.Argument(help="Configuration file, such as configs/demo.yaml.")],
+    out: Annotated[Path | None, typer.Option(help="Run folder; by default runs/NAME for NAME.yaml.")] = None,
+    sets: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a setting: --set training.sft3.epochs=1. Repeatable."),
+    ] = None,
+    reuse: Annotated[
+        list[Path] | None,
+        typer.Option("--from", metavar="RUN", help="Take over stages that RUN finished with the same settings."),
+    ] = None,
+    redo: Annotated[
+        list[str] | None, typer.Option(metavar="STAGE", help="Build a stage, and what depends on it, afresh.")
+    ] = None,
+    until: Annotated[str | None, typer.Option(metavar="STAGE", help="Stop after this stage.")] = None,
+    status: Annotated[bool, typer.Option("--status", help="Only show which stages are up to date.")] = False,
+) -> None:
+    """Bring a run up to date: data, semantic IDs, model, engine, report.
+
+    Each stage writes a folder in the run. What is finished and unchanged is skipped; an interrupted training goes on
+    from its last checkpoint; after a change of a setting only what depends on it is built again.
+
+    For example:
+
+      onesearch run configs/demo.yaml
+
+      onesearch run configs/homedepot.yaml --set seed=2 --out runs/homedepot-2 --from runs/homedepot
+    """
+    from onesearch import pipeline
+
+    folder = out if out is not None else Path("runs") / config.stem
+    if status:
+        found = pipeline.status_of(config, folder, sets or ())
+        show_table(str(folder), ("stage", "status"), found.items())
+        return
+    results = pipeline.run_config(
+        config, folder, overrides=sets or (), reuse=reuse or (), redo=redo or (), until=until
+    )
+    rows = [(r.name, r.outcome, f"{r.seconds:.1f}", short(r.metrics)) for r in results]
+    show_table(str(folder), ("stage", "outcome", "seconds", "figures"), rows, right=("seconds",))

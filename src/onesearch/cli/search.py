@@ -1,0 +1,71 @@
+"""``onesearch search``: one search on the command line."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from onesearch.cli.terminal import show_json, show_table
+
+
+def search(
+    run: Annotated[Path, typer.Argument(help="A run folder, such as runs/demo.")],
+    query: Annotated[str, typer.Argument(help="What to look for; '' asks for a recommendation.")],
+    user: Annotated[str | None, typer.Option(help="User id; an unknown one is an anonymous shopper.")] = None,
+    k: Annotated[int, typer.Option("--k", "-k", min=1, max=1000, help="Number of results.")] = 10,
+    filters: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--filter", metavar="KEY=VALUE",
+            help="category, brand, seller, price, in_stock: --filter brand=Acme --filter 'price=[10, 50]'. Repeatable.",
+        ),
+    ] = None,
+    width: Annotated[int | None, typer.Option(min=1, max=512, help="Beams; more find more and take longer.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:  # fmt: skip
+    """Search a run's catalogue and show the ranked items with the semantic ID that led to each.
+
+    For example:
+
+      onesearch search runs/demo "waterproof hiking boots" -k 5 --filter "price=[null, 100]"
+    """
+    from onesearch.search.engine import SearchEngine
+
+    wanted = parse_filters(filters or [])
+    results = SearchEngine.load(run, width).search(query, user, k, wanted or None)
+    if as_json:
+        show_json([
+            {"rank": rank, "item_id": r.item_id, "score": r.score, "sid": list(r.sid), "title": r.item.title,
+             "brand": r.item.brand, "price": r.item.price}
+            for rank, r in enumerate(results, 1)
+        ])  # fmt: skip
+        return
+    rows = [
+        (rank, f"{r.score:.3f}", r.item.title, r.item.brand, r.item.price, " ".join(map(str, r.sid)))
+        for rank, r in enumerate(results, 1)
+    ]
+    columns = ("#", "score", "title", "brand", "price", "semantic ID")
+    show_table(f"“{query}”: {len(rows)} results", columns, rows, right=("#", "score", "price"))
+
+
+def parse_filters(given: list[str]) -> dict[str, Any]:
+    """``key=value`` texts as filters; values are YAML, so ``price=[10, null]`` and ``in_stock=true`` work.
+
+    Raises:
+        ValueError: no ``=``, or a key given twice.
+    """
+    import yaml
+
+    found: dict[str, Any] = {}
+    for text in given:
+        key, equals, value = text.partition("=")
+        key = key.strip()
+        if not equals or not key:
+            raise ValueError(f"filter '{text}' is not of the form key=value")
+        if key in found:
+            raise ValueError(f"filter '{key}' is given twice; for 'one of these' write {key}='[a, b]'")
+        # Names stay texts even where YAML would see a number or a yes.
+        parsed = yaml.safe_load(value)
+        plain = key in ("price", "in_stock") or isinstance(parsed, list)
+        found[key] = parsed if plain else value.strip()
+    return found

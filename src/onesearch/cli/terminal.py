@@ -1,0 +1,78 @@
+"""What commands share: friendly errors, logging, tables and JSON on the terminal."""
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+# Raised by our own code with a message that says what was wrong, where, and what to do.
+_EXPECTED = (ValueError, OSError, RuntimeError, ArithmeticError, LookupError)
+
+
+class FriendlyGroup(TyperGroup):
+    """Shows expected errors as their message; the exit code is 1."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except _EXPECTED as error:
+            own = type(error).__module__.partition(".")[0]
+            if os.environ.get("ONESEARCH_DEBUG") or own in ("click", "typer"):
+                raise
+            name = "" if type(error) in (ValueError, FileNotFoundError) else f"{type(error).__name__}: "
+            message = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+            typer.secho(f"error: {name}{message}", fg="red", err=True)
+            for note in getattr(error, "__notes__", []):
+                typer.echo(f"  {note}", err=True)
+            typer.echo("  (ONESEARCH_DEBUG=1 shows the traceback)", err=True)
+            raise typer.Exit(1) from error
+
+
+def start_logging(quiet: bool = False) -> None:
+    """Send the package's log to the terminal: coloured on one, plain lines with a clock elsewhere."""
+    logger = logging.getLogger("onesearch")
+    logger.setLevel(logging.WARNING if quiet else logging.INFO)
+    if logger.handlers:
+        return
+    if sys.stderr.isatty():
+        from rich.console import Console
+        from rich.logging import RichHandler
+
+        logger.addHandler(RichHandler(console=Console(stderr=True), show_path=False, show_level=False, markup=False))
+    else:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+        logger.addHandler(handler)
+    logger.propagate = False
+
+
+def show_json(value: Any) -> None:
+    """One JSON document on standard output, and nothing else."""
+    typer.echo(json.dumps(value, ensure_ascii=False, indent=2))
+
+
+def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], right: Iterable[str] = ()) -> None:
+    """A table on standard output; columns named in ``right`` are aligned to the right."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", header_style="bold")
+    for column in columns:
+        table.add_column(column, justify="right" if column in set(right) else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*("" if value is None else str(value) for value in row))
+    wide = None if sys.stdout.isatty() else 160
+    Console(width=wide, markup=False).print(table)
+
+
+def short(metrics: Mapping[str, Any], limit: int = 4) -> str:
+    """The first few plain figures of a stage on one line."""
+    figures = [(name, value) for name, value in metrics.items() if isinstance(value, (int, float))]
+    shown = [f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in figures]
+    return ", ".join(shown[:limit]) + (" …" if len(shown) > limit else "")
