@@ -1,0 +1,232 @@
+"""Constrained beam search: only legal children are scored, exactly, for a batch of requests at once.
+
+A beam is a node of the trie with the log-probability of its path. Per level: one decoder step for the beams that still
+have a choice, the scores of all their legal children as one flat list, the best ``width`` of them. A beam with
+one item left below it has only one way to go on, of probability one: it keeps its place without any computation.
+Log-probabilities run over all legal children; a filter removes children only afterwards, so a filtered exhaustive
+search gives the unfiltered ranking without the disallowed items. The readable twin is
+:mod:`onesearch.search.reference`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from onesearch.index.sid_index import SidIndex
+from onesearch.model.backbones import DecodeState
+from onesearch.search.ragged_scores import Children, best, pad_rows, ragged_log_softmax, ragged_products
+
+
+class Mask(Protocol):
+    """What a filter tells about nodes (``onesearch.index.filters.ItemMask``)."""
+
+    def allowed(self, level: int, nodes: Tensor) -> Tensor:
+        """Whether an allowed item lies below each node."""
+        ...
+
+
+class Scorer(Protocol):
+    """What the search asks of a model (``onesearch.model.generator.Generator``)."""
+
+    @property
+    def anchored(self) -> bool:
+        """Whether children are scored on their rows in the index, else on codebook rows."""
+        ...
+
+    def start(self, memory: Any, width: int) -> DecodeState:
+        """Begin decoding."""
+        ...
+
+    def step(self, state: DecodeState, embeds: Tensor, parents: Tensor | None) -> Tensor:
+        """One decoder step."""
+        ...
+
+    def token_embedding(self, level: int, codes: Tensor | None, vectors: Tensor | None = None) -> Tensor:
+        """Decoder input after a token of a level."""
+        ...
+
+    def item_state(self, level: int, hidden: Tensor, memory: Any) -> Tensor:
+        """What rows of children are multiplied with."""
+        ...
+
+    def node_bias(self, level: int, counts: Tensor) -> Tensor:
+        """The size term of children."""
+        ...
+
+    def codebook_logits(self, level: int, hidden: Tensor) -> Tensor:
+        """Logits over a level's codebook."""
+        ...
+
+
+@dataclass(frozen=True)
+class Beams:
+    """The best paths of B requests, best first.
+
+    Shapes: ``nodes`` int64 [B, W] at the last level, -1 where a request has fewer legal paths; ``log_probs`` [B, W],
+    -inf there; float32 (float64 of a float64 model).
+    """
+
+    nodes: Tensor
+    log_probs: Tensor
+
+
+def beam_search(
+    model: Scorer, memory: Any, index: SidIndex, width: int, mask: Sequence[Mask | None] | Mask | None = None
+) -> Beams:
+    """The ``width`` best paths of every request in ``memory``.
+
+    Args:
+        model: in eval mode; the search takes no gradients.
+        memory: what ``model.encode`` gave for B requests, prompts of any lengths.
+        index: legal children.
+        width: number of beams.
+        mask: a filter for all requests, or one per request.
+    """
+    if width < 1:
+        raise ValueError(f"width must be >= 1, got {width}")
+    with torch.inference_mode():
+        beams = _Search(model, memory, index, width, mask).run()
+    # Clones made outside of inference mode may take part in training.
+    return Beams(beams.nodes.clone(), beams.log_probs.clone())
+
+
+@dataclass
+class _Level:
+    """The beams of one level, best first: nodes int64 [B, A], scores [B, A], row of the last step that led to each."""
+
+    nodes: Tensor
+    scores: Tensor
+    row: Tensor
+
+
+class _Search:
+    def __init__(
+        self, model: Scorer, memory: Any, index: SidIndex, width: int, mask: Sequence[Mask | None] | Mask | None
+    ) -> None:
+        self.model, self.memory, self.index, self.width = model, memory, index, width
+        self.state = model.start(memory, width)
+        self.batch = len(self.state.memory)
+        self.masks = _by_mask(mask, self.batch)
+
+    def run(self) -> Beams:
+        last = self.index.levels - 1
+        if not len(self.index):
+            hidden = self.state.memory.keys[0]
+            nodes = torch.full((self.batch, self.width), -1, device=hidden.device)
+            return Beams(nodes, torch.full(nodes.shape, float("-inf"), device=hidden.device))
+        beams = self._root()
+        for level in range(1, last + 1):
+            if beams.nodes.shape[1]:  # a filter may leave nothing
+                beams = self._descend(level, beams)
+        missing = self.width - beams.nodes.shape[1]
+        nodes = torch.nn.functional.pad(beams.nodes, (0, missing), value=-1)
+        return Beams(nodes, torch.nn.functional.pad(beams.scores, (0, missing), value=float("-inf")))
+
+    def _root(self) -> _Level:
+        """Level 0: one state per request, all nodes of the level are its children."""
+        begin = torch.zeros(self.batch, 1, dtype=torch.long, device=self.index.device)
+        hidden = self.model.step(self.state, self.model.token_embedding(-1, begin), None)
+        nodes = torch.arange(self.index.size(0), device=begin.device)
+        if self.model.anchored:
+            state = _wide(self.model.item_state(0, hidden, self.memory)[:, 0])
+            rows = self.index.vector_block(0, 0, len(nodes), state.dtype)
+            logits = state @ rows.T + self._bias(0, nodes, state.dtype)
+        else:
+            logits = _wide(self.model.codebook_logits(0, hidden)[:, 0]).index_select(1, self.index.codes(0, nodes))
+        every = nodes.expand(self.batch, -1)
+        request = begin.new_tensor(range(self.batch)).unsqueeze(1).expand_as(every)
+        scores = self._filter(0, nodes.repeat(self.batch), request.flatten(), logits.log_softmax(1).flatten())
+        column, scores = best(scores.view(self.batch, -1), every, self.width)
+        return _level(column, scores, torch.zeros_like(column))
+
+    def _descend(self, level: int, beams: _Level) -> _Level:
+        """Replace every beam by its children, keep the best."""
+        first, count = self.index.children(level, beams.nodes)
+        alive = beams.nodes >= 0
+        closed = alive & (self.index.counts(level - 1, beams.nodes.clamp(min=0)) == 1)
+        chosen, row = _compact(alive & ~closed)
+        parts = []
+        if closed.any():
+            request, beam = closed.nonzero(as_tuple=True)
+            parts.append((request, beam, first[closed], beams.scores[closed]))
+        if chosen.shape[1]:
+            inside = torch.arange(chosen.shape[1], device=chosen.device) <= row.amax(1, keepdim=True)
+            picked = _Level(*(x.gather(1, chosen) for x in (beams.nodes, beams.scores, beams.row)))
+            count = count.gather(1, chosen).masked_fill(~inside, 0)
+            children = Children.of(first.gather(1, chosen).flatten(), count.flatten())
+            scores = self._score(level, picked, children)
+            request = children.beam // chosen.shape[1]
+            scores = self._filter(level, children.nodes, request, scores)
+            parts.append((request, chosen.flatten()[children.beam], children.nodes, scores))
+        request, beam, nodes, scores = (torch.cat(column) for column in zip(*parts, strict=True))
+        if self.batch > 1 and len(parts) > 1:
+            order = request.argsort(stable=True)
+            request, beam, nodes, scores = request[order], beam[order], nodes[order], scores[order]
+        nodes, beam, scores = pad_rows(request, self.batch, [(nodes, -1), (beam, 0), (scores, float("-inf"))])
+        column, scores = best(scores, nodes, self.width)
+        row = row.clamp(min=0).gather(1, beam.gather(1, column))
+        return _level(nodes.gather(1, column), scores, row)
+
+    def _score(self, level: int, beams: _Level, children: Children) -> Tensor:
+        """Path log-probabilities [T] of the children of beams [B, A]: one decoder step."""
+        nodes = beams.nodes.clamp(min=0)
+        vectors = self.index.vectors(level - 1, nodes) if self.model.anchored else None
+        embeds = self.model.token_embedding(level - 1, self.index.codes(level - 1, nodes), vectors)
+        hidden = self.model.step(self.state, embeds, beams.row if level > 1 else None)
+        if self.model.anchored:
+            state = self.model.item_state(level, hidden, self.memory).flatten(0, 1)
+            rows = self.index.vector_rows(level, children.nodes)
+            logits = ragged_products(state, self.index.table, rows, children)
+            logits += self._bias(level, children.nodes, logits.dtype)
+        else:
+            of_code = self.model.codebook_logits(level, hidden).flatten(0, 1)
+            at = children.beam * of_code.shape[1] + self.index.codes(level, children.nodes)
+            logits = _wide(of_code.flatten().index_select(0, at))
+        return ragged_log_softmax(logits, children).add_(beams.scores.flatten().index_select(0, children.beam))
+
+    def _bias(self, level: int, nodes: Tensor, dtype: torch.dtype) -> Tensor:
+        return self.model.node_bias(level, self.index.counts(level, nodes)).to(dtype)
+
+    def _filter(self, level: int, nodes: Tensor, request: Tensor, scores: Tensor) -> Tensor:
+        """-inf for children below which no allowed item lies; flat tensors."""
+        for mask, requests in self.masks:
+            if requests is None:
+                scores = scores.masked_fill(~mask.allowed(level, nodes), float("-inf"))
+            else:
+                (mine,) = requests.to(request.device)[request].nonzero(as_tuple=True)
+                scores[mine] = scores[mine].masked_fill(~mask.allowed(level, nodes[mine]), float("-inf"))
+        return scores
+
+
+def _wide(x: Tensor) -> Tensor:
+    """Scores are at least float32."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def _level(nodes: Tensor, scores: Tensor, row: Tensor) -> _Level:
+    return _Level(nodes.masked_fill(scores == float("-inf"), -1), scores, row)
+
+
+def _compact(chosen: Tensor) -> tuple[Tensor, Tensor]:
+    """Columns of the true entries of each row, bool [B, A] to int64 [B, C] (filled with any), and their number there.
+
+    The second result, int64 [B, A], gives each true entry its place among the C, and -1 to false ones.
+    """
+    row = (chosen.cumsum(1) - 1).masked_fill_(~chosen, -1)
+    columns = (~chosen).to(torch.uint8).argsort(dim=1, stable=True)
+    return columns[:, : int(row.max()) + 1 if row.numel() else 0], row
+
+
+def _by_mask(mask: Sequence[Mask | None] | Mask | None, batch: int) -> list[tuple[Mask, Tensor | None]]:
+    """Each distinct filter and the requests it applies to, bool [B]; None for all."""
+    if mask is None:
+        return []
+    if not isinstance(mask, Sequence):
+        return [(mask, None)]
+    if len(mask) != batch:
+        raise ValueError(f"{len(mask)} filters were given for {batch} requests; give one filter, or one per request")
+    distinct = {id(each): each for each in mask if each is not None}
+    return [(each, torch.tensor([other is each for other in mask])) for each in distinct.values()]

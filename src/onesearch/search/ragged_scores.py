@@ -1,0 +1,106 @@
+"""Scores of ragged candidates: every beam has its own number of legal children, all in flat tensors.
+
+Candidates of M beams lie one beam after the other; ``offsets`` [M + 1] says where each beam's begin.
+"""
+
+import warnings
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from onesearch.index.vector_table import VectorTable
+
+warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+
+_CHUNK = 1 << 16  # rows gathered at a time where no fused product exists
+
+
+@dataclass(frozen=True)
+class Children:
+    """The T legal children of M beams.
+
+    Shapes: ``nodes`` int64 [T]; ``beam`` int64 [T] whose child each is; ``offsets`` int64 [M + 1].
+    """
+
+    nodes: Tensor
+    beam: Tensor
+    offsets: Tensor
+
+    @classmethod
+    def of(cls, first: Tensor, count: Tensor) -> "Children":
+        """From the range of children of each beam: first [M] and how many [M]."""
+        offsets = torch.zeros(len(count) + 1, dtype=torch.long, device=count.device)
+        torch.cumsum(count, 0, out=offsets[1:])
+        total = int(offsets[-1])
+        beam = torch.repeat_interleave(count, output_size=total)
+        shift = first - offsets[:-1]
+        nodes = torch.arange(total, device=count.device) + shift.index_select(0, beam)
+        return cls(nodes, beam, offsets)
+
+
+def ragged_products(states: Tensor, table: VectorTable, rows: Tensor, children: Children) -> Tensor:
+    """``states[beam] · table[rows]`` for every child: states [M, R], rows int [T]; returns [T].
+
+    In float32 on a CPU this is one sampled matrix product, which reads each row where it lies.
+    """
+    wide = torch.float64 if states.dtype == torch.float64 else torch.float32
+    states = states.to(wide)
+    if not len(rows):
+        return states.new_empty(0)
+    if table.data.dtype == wide and states.device.type == "cpu":
+        sample = torch.sparse_csr_tensor(
+            children.offsets.to(rows.dtype), rows, states.new_zeros(len(rows)),
+            (len(states), len(table.data)), check_invariants=False,
+        )  # fmt: skip
+        return torch.sparse.sampled_addmm(sample, states, table.data.T, beta=0.0).values()
+    parts = []
+    for at, beam in zip(rows.split(_CHUNK), children.beam.split(_CHUNK), strict=True):
+        parts.append((table.read(at, wide) * states.index_select(0, beam)).sum(1))
+    return torch.cat(parts)
+
+
+def ragged_log_softmax(logits: Tensor, children: Children) -> Tensor:
+    """Log-softmax over the children of each beam, [T] to [T]."""
+    m = len(children.offsets) - 1
+    peak = logits.new_full((m,), float("-inf")).scatter_reduce_(0, children.beam, logits, "amax")
+    logits = logits - peak.index_select(0, children.beam)
+    total = logits.new_zeros(m).index_add_(0, children.beam, logits.exp())
+    return logits - total.log_().index_select(0, children.beam)
+
+
+def pad_rows(row: Tensor, n: int, values: list[tuple[Tensor, float]]) -> list[Tensor]:
+    """Flat values of ``n`` rows to padded matrices: ``row`` int64 [T] sorted; values [T] and paddings to [n, C]."""
+    if n == 1:
+        return [value.unsqueeze(0) for value, _ in values]
+    counts = torch.bincount(row, minlength=n)
+    width = int(counts.max()) if len(row) else 0
+    place = torch.arange(len(row), device=row.device) - (counts.cumsum(0) - counts)[row] + row * width
+    out = []
+    for value, padding in values:
+        padded = torch.full((n * width,), padding, dtype=value.dtype, device=value.device)
+        out.append(padded.index_copy_(0, place, value).view(n, width))
+    return out
+
+
+def best(scores: Tensor, nodes: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """The ``width`` best finite scores of each row: best first, equal ones by lower node.
+
+    Shapes: scores and nodes [B, C]. Returns columns int64 [B, K] and scores [B, K] with K <= width; rows with fewer
+    finite scores are filled with column 0 and -inf.
+    """
+    b, c = scores.shape
+    keep = scores > float("-inf")
+    if c > width:
+        # Everything level with the last of the best stays in, so that ties are broken by node and not by chance.
+        keep &= scores >= scores.topk(width, sorted=False).values.amin(1, keepdim=True)
+    row, column = keep.nonzero(as_tuple=True)
+    flat = row * c + column
+    columns, found, ties = pad_rows(
+        row,
+        b,
+        [(column, 0), (scores.flatten()[flat], float("-inf")), (nodes.flatten()[flat], torch.iinfo(torch.long).max)],
+    )
+    by_node = ties.argsort(1)
+    order = by_node.gather(1, found.gather(1, by_node).argsort(dim=1, descending=True, stable=True))[:, :width]
+    return columns.gather(1, order), found.gather(1, order)
