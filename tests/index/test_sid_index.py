@@ -83,10 +83,9 @@ def assert_same(one: SidIndex, other: SidIndex) -> None:
             np.testing.assert_array_equal(a, b)
     assert mine.trie.bases == theirs.trie.bases
     np.testing.assert_array_equal(mine.trie.spans, theirs.trie.spans)
-    assert torch.equal(mine.table.data, theirs.table.data)
-    assert (mine.table.scale is None) == (theirs.table.scale is None)
-    if mine.table.scale is not None:
-        assert torch.equal(mine.table.scale, theirs.table.scale)
+    for a, b in zip(mine.vectors.stored(), theirs.vectors.stored(), strict=True):
+        assert (a is None) == (b is None)
+        assert a is None or torch.equal(a, b)
 
 
 @settings(max_examples=40, deadline=None)
@@ -126,6 +125,26 @@ def test_upsert_replaces_and_adds():
     kept = [item for item in items if item.row not in rows]
     assert_same(after, built(kept + new))
     assert_same(index, built(items))  # readers of the old index see no change
+
+
+def test_vectors_stay_in_their_slots_until_the_store_is_full():
+    items = items_of(8, 400)
+    index = built(items)
+    vectors = index.item_vectors(torch.arange(400)).clone()
+    one, two = index.remove([0]), index.remove([1])  # both write to the same store, to different slots
+    assert one.table is index.table is two.table
+    assert_same(one, built([item for item in items if item.row != 0]))
+    assert_same(two, built([item for item in items if item.row != 1]))
+    stores = {id(index.table)}
+    current, row = index, 1000
+    for step in range(40):
+        new = items_of(step, 50, list(range(row, row + 50)))
+        items, row = items + new, row + 50
+        current = current.add(*arrays(new))
+        stores.add(id(current.table))
+    assert 1 < len(stores) < 20
+    assert_same(current, built(items))
+    assert torch.equal(index.item_vectors(torch.arange(400)), vectors)
 
 
 def test_absent_sids_and_missing_nodes():
@@ -178,10 +197,11 @@ def test_vectors_come_in_the_asked_precision_and_rows_serve_fused_kernels():
     index = built(items_of(5, 30), "int8")
     nodes = torch.arange(index.size(1))
     assert index.vectors(1, nodes, torch.bfloat16).dtype == torch.bfloat16
-    rows = index.vector_rows(1, nodes)
-    fused = index.table.data[rows].float() * index.table.scale[rows][:, None]
-    assert torch.equal(fused, index.vectors(1, nodes))
-    assert torch.equal(index.item_vectors(torch.arange(30)), index.table.read(torch.arange(30)))
+    for one in (index, index.remove([3, 5])):
+        nodes = torch.arange(one.size(1))
+        slots, store = one.vector_rows(1, nodes), one.table
+        assert torch.equal(store.data[slots].float() * store.scale[slots][:, None], one.vectors(1, nodes))
+    assert torch.equal(index.item_vectors(torch.arange(30)), index._vectors.read(torch.arange(30)))
 
 
 def test_bytes_stay_below_64_per_item_in_the_worst_tree():
@@ -193,7 +213,7 @@ def test_bytes_stay_below_64_per_item_in_the_worst_tree():
     chains = SidIndex.build(sids[:, [1, 2, 0, 3, 4]], np.ones((n, 4), np.float32), np.array(sizes)[[1, 2, 0, 3, 4]])
     assert chains.nbytes.structure / n <= 64
     assert index.nbytes.structure / n <= 72  # level 0 stores its nodes; only a catalogue below K_0 items can do this
-    assert index.nbytes.vectors == index.table.data.nbytes
+    assert index.nbytes.vectors == index._vectors.rows * 4 * 4
 
 
 @pytest.mark.parametrize(

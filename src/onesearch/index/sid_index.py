@@ -2,8 +2,8 @@
 
 The SIDs are kept sorted. A trie node is a range of sorted positions, named by (level, number within the level); the
 numbers of a node's children are consecutive. An index never changes: ``add``, ``remove`` and ``upsert`` give a new one,
-so a reader sees the old index or the new one, never a half. Each such call copies the arrays once (about the time of a
-memory copy of the vectors), so put many items into one call.
+so a reader sees the old index or the new one, never a half. Such a call copies the integer arrays once (the vectors
+stay where they are), so put many items into one call.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from onesearch.index.keys import KeyLayout, fitting_codebooks
 from onesearch.index.storage import read_tensors, write_tensors
 from onesearch.index.trie import TrieArrays, keys_of
 from onesearch.index.update import Body, SortedItems, build, splice
-from onesearch.index.vector_table import Precision, VectorTable
+from onesearch.index.vector_table import Precision, VectorRows, VectorTable
 
 _FORMAT = 1
 _LARGEST_ROW = 2**31 - 2
@@ -42,7 +42,6 @@ class SidIndex:
     Attributes:
         levels: number of levels L.
         codebook_sizes: number of codes of each level.
-        table: the vectors of items and nodes; :meth:`vector_rows` says where. For fused kernels.
         max_children: per level the largest number of children that a node of the level above has.
     """
 
@@ -61,7 +60,8 @@ class SidIndex:
         positions = np.full(int(body.items.rows.max(initial=-1)) + 1, -1, np.int32)
         positions[body.items.rows] = np.arange(len(body.items), dtype=np.int32)
         self._position_of = torch.from_numpy(positions).to(device)
-        self.table = body.table.to(device)
+        self._vectors = body.vectors.to(device)
+        self._first_blocks: dict[torch.dtype, Tensor] = {}
         widths = [int(np.diff(array).max(initial=0)) for array in body.trie.children[:-1]]
         self.max_children = (len(body.trie.codes[0]), *widths)
 
@@ -149,12 +149,12 @@ class SidIndex:
     @property
     def dimension(self) -> int:
         """R, the length of the vectors."""
-        return int(self.table.data.shape[1])
+        return self._vectors.dimension
 
     @property
     def precision(self) -> Precision:
         """How the vectors are stored."""
-        return self.table.precision
+        return self._vectors.precision
 
     @property
     def device(self) -> torch.device:
@@ -193,22 +193,28 @@ class SidIndex:
     def vectors(self, level: int, nodes: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """The mean vector of the items below each node, [*nodes.shape, R]."""
         rows = self._vector_rows[level][nodes.reshape(-1)]
-        return self.table.read(rows, dtype).view(*nodes.shape, -1)
+        return self._vectors.read(rows, dtype).view(*nodes.shape, -1)
+
+    @property
+    def table(self) -> VectorTable:
+        """The vectors of items and nodes, for fused kernels; :meth:`vector_rows` says where."""
+        return self._vectors.table
 
     def vector_rows(self, level: int, nodes: Tensor) -> Tensor:
         """The rows in ``table`` of the vectors of nodes, int32 like ``nodes``."""
-        return self._vector_rows[level][nodes]
+        return self._vectors.slots_of(self._vector_rows[level][nodes])
 
     def vector_block(self, level: int, first: int, count: int, dtype: torch.dtype = torch.float32) -> Tensor:
-        """The vectors [count, R] of consecutive nodes; at level 0 (all nodes stored) a slice, without any gather."""
+        """The vectors [count, R] of consecutive nodes; at level 0 a slice of a kept block, without any gather."""
         if level == 0:
-            base = self._bases[0]
-            return self.table.block(base + first, base + first + count, dtype)
-        return self.table.read(self._vector_rows[level][first : first + count], dtype)
+            if dtype not in self._first_blocks:  # level 0 has at most codebook_sizes[0] nodes
+                self._first_blocks[dtype] = self._vectors.block(self._bases[0], self._bases[1], dtype)
+            return self._first_blocks[dtype][first : first + count]
+        return self._vectors.read(self._vector_rows[level][first : first + count], dtype)
 
     def item_vectors(self, positions: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """The vectors [*positions.shape, R] of the items at sorted positions."""
-        return self.table.read(positions.reshape(-1), dtype).view(*positions.shape, -1)
+        return self._vectors.read(positions.reshape(-1), dtype).view(*positions.shape, -1)
 
     def positions(self, level: int, nodes: Tensor) -> tuple[Tensor, Tensor]:
         """The range of sorted positions below each node: first, last (excluded), int64."""
@@ -278,9 +284,8 @@ class SidIndex:
     def nbytes(self) -> IndexBytes:
         """Memory in bytes, vectors apart."""
         tensors = [*self._codes, *self._children, *self._vector_rows, self._spans, self._rows, self._position_of]
-        if self._popularity is not None:
-            tensors.append(self._popularity)
-        return IndexBytes(sum(tensor.nbytes for tensor in tensors), self.table.nbytes)
+        tensors += [tensor for tensor in (self._popularity, self._vectors.slots) if tensor is not None]
+        return IndexBytes(sum(tensor.nbytes for tensor in tensors), self._vectors.nbytes)
 
     def save(self, folder: Path) -> None:
         """Write ``index.safetensors`` and ``index.json`` to a folder."""
@@ -292,9 +297,9 @@ class SidIndex:
         saved = {name: torch.from_numpy(array) for name, array in tensors.items()}
         if body.items.popularity is not None:
             saved["popularity"] = torch.from_numpy(body.items.popularity)
-        saved["vectors"] = body.table.data
-        if body.table.scale is not None:
-            saved["vector_scale"] = body.table.scale
+        saved["vectors"], scale = body.vectors.stored()
+        if scale is not None:
+            saved["vector_scale"] = scale
         write_tensors(folder / "index.safetensors", saved)
         write_json(
             folder / "index.json",
@@ -324,8 +329,8 @@ class SidIndex:
         trie = TrieArrays(codes, children, vector_rows, tuple(about["bases"]), tensors["spans"].numpy())
         popularity = tensors["popularity"].numpy() if "popularity" in tensors else None
         items = SortedItems(keys_of(codes, children, layout), tensors["rows"].numpy(), popularity)
-        table = VectorTable(tensors["vectors"], tensors.get("vector_scale"))
-        return cls(Body(items, trie, table), layout, device)
+        vectors = VectorRows.of(tensors["vectors"], tensors.get("vector_scale"))
+        return cls(Body(items, trie, vectors), layout, device)
 
     # -- between tensors and arrays ------------------------------------------------------------------------------
 
@@ -340,7 +345,7 @@ class SidIndex:
         )
         popularity = None if self._popularity is None else _numpy(self._popularity)
         keys = keys_of(trie.codes, trie.children, self._layout)
-        return Body(SortedItems(keys, _numpy(self._rows), popularity), trie, self.table.to("cpu"))
+        return Body(SortedItems(keys, _numpy(self._rows), popularity), trie, self._vectors.to("cpu"))
 
     def _spliced(self, removed: NDArray[np.int64], added: SortedItems, vectors: Tensor) -> "SidIndex":
         return SidIndex(splice(self._body(), removed, added, vectors, self._layout), self._layout, self.device)

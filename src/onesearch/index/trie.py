@@ -45,15 +45,17 @@ class TrieArrays:
         change = keys[1:] ^ keys[:-1]
         codes: list[NDArray[np.int16]] = []
         starts: list[Ints] = []
+        ranks: list[Ints] = []  # of each position, the number of the node that it lies in, plus one
         for size_bits, shift in zip(layout.bits, layout.shifts, strict=True):
             opens = np.ones(n, bool)
             np.greater_equal(change, 1 << shift, out=opens[1:])  # a bit of this level's prefix changed
+            ranks.append(np.cumsum(opens, dtype=np.int32))
             opened = np.flatnonzero(opens)
             starts.append(opened.astype(np.int32))
             codes.append(((keys[opened] >> shift) & ((1 << size_bits) - 1)).astype(np.int16))
         children = []
         for level, start in enumerate(starts):
-            below = np.searchsorted(starts[level + 1], start) if level + 1 < len(starts) else start
+            below = ranks[level + 1][start] - 1 if level + 1 < len(starts) else start
             end = len(starts[level + 1]) if level + 1 < len(starts) else n
             children.append(np.append(below, end).astype(np.int32))
         vector_rows: list[Ints] = []

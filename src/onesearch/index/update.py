@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from onesearch.index.keys import KeyLayout, sorted_order
+from onesearch.index.means import fill_items, fill_means
 from onesearch.index.trie import TrieArrays
-from onesearch.index.vector_table import Precision, VectorTable, fill_items, fill_means
+from onesearch.index.vector_table import Precision, VectorRows
 
 _Number = TypeVar("_Number", np.int32, np.int64, np.float32)
 
@@ -38,11 +39,11 @@ class SortedItems:
 
 @dataclass(frozen=True)
 class Body:
-    """All of an index: its sorted items, their trie and the vector table."""
+    """All of an index: its sorted items, their trie and the vectors of both."""
 
     items: SortedItems
     trie: TrieArrays
-    table: VectorTable
+    vectors: VectorRows
 
 
 def build(items: SortedItems, vectors: Tensor, layout: KeyLayout, precision: Precision) -> Body:
@@ -50,10 +51,10 @@ def build(items: SortedItems, vectors: Tensor, layout: KeyLayout, precision: Pre
     order = items.order()
     items = items.take(order)
     trie = TrieArrays.of(items.keys, layout)
-    table = VectorTable.empty(trie.bases[-1], vectors.shape[1], precision)
-    fill_items(table, 0, vectors, torch.from_numpy(order))
-    fill_means(table, trie, [np.ones(n, bool) for n in np.diff(trie.bases)])
-    return Body(items, trie, table)
+    filled = VectorRows.empty(trie.bases[-1], vectors.shape[1], precision)
+    fill_items(filled, vectors, torch.from_numpy(order))
+    fill_means(filled, trie, [np.ones(n, bool) for n in np.diff(trie.bases)])
+    return Body(items, trie, filled)
 
 
 def splice(old: Body, removed: NDArray[np.int64], added: SortedItems, vectors: Tensor, layout: KeyLayout) -> Body:
@@ -77,15 +78,8 @@ def splice(old: Body, removed: NDArray[np.int64], added: SortedItems, vectors: T
         else _merged(left.popularity, new.popularity, stay, places),
     )
     trie = TrieArrays.of(items.keys, layout)
-    precision = old.table.precision
-    table = VectorTable.empty(trie.bases[-1], old.table.data.shape[1], precision)
-    source = np.zeros(n, np.int64)
+    source = np.full(trie.bases[-1], -1, np.int64)  # the old vector row of each new one
     source[stay] = kept
-    if len(kept):
-        table.copy_rows(0, old.table, torch.from_numpy(source))
-    table.write(
-        torch.from_numpy(places), vectors.index_select(0, torch.from_numpy(order).to(vectors.device)).cpu().float()
-    )
     touched = np.unique(np.concatenate([old.items.keys[removed], new.keys]))
     stale = []
     for level, shift in enumerate(layout.shifts):
@@ -93,13 +87,13 @@ def splice(old: Body, removed: NDArray[np.int64], added: SortedItems, vectors: T
         before = _touched(old.items.keys, old.trie, level, prefixes, shift)
         after = _touched(items.keys, trie, level, prefixes, shift)
         # untouched nodes are the same, and in the same order, before and after
-        same = np.zeros(len(after), np.int64)
-        same[~after] = old.trie.bases[level] + np.flatnonzero(~before)
-        if len(old.items):
-            table.copy_rows(trie.bases[level], old.table, torch.from_numpy(same))
+        source[trie.bases[level] + np.flatnonzero(~after)] = old.trie.bases[level] + np.flatnonzero(~before)
         stale.append(after)
-    fill_means(table, trie, stale)
-    return Body(items, trie, table)
+    filled = old.vectors.rearranged(torch.from_numpy(source))
+    chosen = vectors.index_select(0, torch.from_numpy(order).to(vectors.device)).cpu().float()
+    filled.write(torch.from_numpy(places), chosen)
+    fill_means(filled, trie, stale)
+    return Body(items, trie, filled)
 
 
 def _merge_places(left: SortedItems, new: SortedItems) -> NDArray[np.int64]:
