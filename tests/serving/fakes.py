@@ -23,7 +23,7 @@ def catalogue(n: int = 60) -> list[Item]:
         items.append(
             Item(
                 item_id=f"i{i}", title=f"{color} {kind} {brand} no. {i}", category=(group, kind), brand=brand,
-                price=5.0 + i, attributes={"Color": (color,)}, seller=None, images=(), listed_at=None, in_stock=i % 7 != 0,
+                price=5.0 + i, attributes={"Color": (color,)}, in_stock=i % 7 != 0,
             )
         )  # fmt: skip
     return items

@@ -4,10 +4,11 @@ import threading
 
 import pytest
 from fastapi.testclient import TestClient
+from serving_fakes import FakeEngine, catalogue
+
 from onesearch.serving.app import create_app
 from onesearch.serving.config import ServingConfig
 from onesearch.serving.sqlite_store import SqliteStore
-from serving_fakes import FakeEngine, catalogue
 
 NEW = {"item_id": "n1", "title": "violet teapot", "category": ["Home", "teapot"], "brand": "Acme", "price": 12.5,
        "attributes": {"Color": ["violet"]}, "listed_at": "2024-05-01T10:00:00+02:00"}  # fmt: skip
@@ -38,7 +39,8 @@ def test_needs_the_token(client, engine, admin):
     assert "Authorization: Bearer" in answer.json()["error"]
     assert client.post("/items", json=body, headers={"Authorization": "Basic eDp5"}).status_code == 401
     for wrong in ("wrong", admin["Authorization"][7:-1], "ünïcode".encode().decode("latin-1")):
-        assert client.post("/items", json=body, headers={"Authorization": f"Bearer {wrong}".encode("latin-1")}).status_code == 403
+        headers = {"Authorization": f"Bearer {wrong}".encode("latin-1")}
+        assert client.post("/items", json=body, headers=headers).status_code == 403
     assert "n1" not in engine.items
 
 

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from fastapi.testclient import TestClient
+
 from onesearch.serving.app import create_app
 from onesearch.serving.config import ServingConfig
 

@@ -39,7 +39,7 @@ _MIGRATIONS = (
     );
     CREATE INDEX searches_of_user ON searches (user, seq);
     CREATE TABLE items (
-        item_id TEXT PRIMARY KEY,
+        item_id TEXT NOT NULL PRIMARY KEY,
         revision INTEGER NOT NULL UNIQUE,
         body TEXT                   -- JSON; NULL means deleted
     );

@@ -4,7 +4,7 @@ const $ = (id) => document.getElementById(id);
 const NEW_SHOPPER = "\u0000new"; // no shopper's id: ids have no control characters
 const LEVEL_HUE_STEP = 47;
 
-const state = { search: 0, running: null, shown: new Map(), last: "", freshest: new Set() };
+const state = { busy: 0, search: 0, running: null, shown: new Map(), last: "", freshest: new Set() };
 
 // ---------------------------------------------------------------- small helpers
 
@@ -52,6 +52,18 @@ function money(price) {
   return price === null ? "" : price.toLocaleString(undefined, { minimumFractionDigits: 2, maximumFractionDigits: 2 });
 }
 
+/** Run something while the page says that it is at work. */
+async function busily(action) {
+  state.busy += 1;
+  document.querySelector("main").ariaBusy = "true";
+  try {
+    return await action();
+  } finally {
+    state.busy -= 1;
+    if (!state.busy) document.querySelector("main").ariaBusy = "false";
+  }
+}
+
 function say(message) {
   $("notice").textContent = message;
   $("notice").hidden = !message;
@@ -82,7 +94,11 @@ function filters() {
 // ---------------------------------------------------------------- search
 
 /** Search with both methods. `again`: the same search after an event, so that ranks can be compared. */
-async function search(again = false) {
+function search(again = false) {
+  return busily(() => searchNow(again));
+}
+
+async function searchNow(again) {
   const number = ++state.search;
   state.running?.abort();
   state.running = new AbortController();
@@ -215,7 +231,11 @@ function lightUp(prefix, level) {
 // ---------------------------------------------------------------- events and history
 
 /** Tell the service, then search again: the next search knows it already. */
-async function happened(kind, result, answer) {
+function happened(kind, result, answer) {
+  return busily(() => tell(kind, result, answer));
+}
+
+async function tell(kind, result, answer) {
   try {
     await call("events", { event_id: newId(), user: shopper(), item_id: result.item_id, kind, query: answer.query, search_id: answer.search_id });
   } catch (error) {
@@ -360,4 +380,4 @@ try {
   const theme = localStorage.getItem("theme");
   if (theme) document.documentElement.dataset.theme = theme;
 } catch { /* as in remember */ }
-start();
+busily(start);

@@ -1,0 +1,89 @@
+"""``onesearch serve``: a finished run as an HTTP service with a web page."""
+
+import os
+import secrets
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from onesearch.serving.config import ServingConfig
+from onesearch.serving.store import Store, StoreError
+
+TOKEN_VARIABLE = "ONESEARCH_ADMIN_TOKEN"
+
+
+def serve(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run, such as runs/demo.")],
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 opens it to the network.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on.")] = 8000,
+    width: Annotated[int | None, typer.Option(min=1, max=512, help="Beams per search; default: the run's.")] = None,
+    store: Annotated[
+        str | None,
+        typer.Option(help="Where events and item changes are kept: a file (default: RUN/serving.sqlite3), or"
+                     " redis://HOST:PORT/DB when several servers share them."),
+    ] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Searches answered by one model call at most.")] = 16,
+    queue: Annotated[int, typer.Option(min=1, help="Searches waiting at most; more get 503.")] = 64,
+    threads: Annotated[int, typer.Option(min=1, help="Model calls at once; one already uses all cores.")] = 1,
+    api_only: Annotated[bool, typer.Option("--api-only", help="No web page, no lists of shoppers.")] = False,
+) -> None:  # fmt: skip
+    """Serve a finished run: web page, API and its description at /docs.
+
+    Changing the catalogue (POST /items) needs a token: the variable ONESEARCH_ADMIN_TOKEN, or one made at start and
+    shown once on the terminal.
+
+    Example:  onesearch serve runs/demo --port 8080
+    """
+    import uvicorn
+
+    from onesearch.search.engine import SearchEngine
+    from onesearch.serving.app import create_app
+
+    try:
+        memory = open_store(store or str(run / "serving.sqlite3"), run)
+        typer.echo(f"Loading {run} …", err=True)
+        engine = SearchEngine.load(run, width=width)
+    except (FileNotFoundError, StoreError, ImportError, ValueError) as error:
+        typer.secho(f"Cannot serve {run}: {error}", fg="red", err=True)
+        raise typer.Exit(1) from error
+    config = ServingConfig(max_batch=batch, max_queue=queue, threads=threads, page=not api_only)
+    app = create_app(engine, memory, config, admin_token())
+    shown = f"[{host}]" if ":" in host else host
+    place = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else shown}:{port}/"
+    typer.secho(f"{len(engine):,} items. Open {place + ('docs' if api_only else '')}", fg="green", err=True)
+    uvicorn.run(app, host=host, port=port, log_level="warning", access_log=False, server_header=False)
+
+
+def open_store(place: str, run: Path) -> Store:
+    """The store at a file or a ``redis://`` address.
+
+    Raises:
+        FileNotFoundError: the run's folder does not exist; it is not made here.
+        StoreError: the store cannot be opened.
+        ImportError: Redis is asked for but its client is not installed.
+    """
+    if not run.is_dir():
+        raise FileNotFoundError(f"no folder {run}; make it with 'onesearch run configs/demo.yaml'")
+    if place.startswith(("redis://", "rediss://", "unix://")):
+        from onesearch.serving.redis_store import RedisStore
+
+        return RedisStore(place)
+    from onesearch.serving.sqlite_store import SqliteStore
+
+    return SqliteStore(Path(place))
+
+
+def admin_token() -> str | None:
+    """The token of the environment, or a new one shown on the terminal; None when there is nobody to show it to."""
+    given = os.environ.get(TOKEN_VARIABLE, "").strip()
+    if given:
+        return given
+    # A redirected stream ends up in a log file, where a token does not belong.
+    if not sys.stderr.isatty():
+        typer.echo(f"POST /items is off: set {TOKEN_VARIABLE} to switch it on.", err=True)
+        return None
+    token = secrets.token_urlsafe(24)
+    typer.echo(f"Admin token for POST /items, shown only here: {token}", err=True)
+    return token

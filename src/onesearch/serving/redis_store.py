@@ -1,0 +1,180 @@
+"""A store that several servers share: Redis, through the optional extra ``redis``.
+
+Keys, all under a prefix (default ``onesearch:``): ``event:<id>`` recent events by id; ``clicks:<user>`` and
+``orders:<user>`` sorted by time; ``queries:<user>`` the last queries; ``searches`` and ``events`` streams to train on
+later; ``shoppers`` by last event; ``items`` bodies and ``item_revisions`` the order of their changes.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, cast
+
+from onesearch.data.records import Item
+from onesearch.search.shoppers import MAX_CLICKS, MAX_ORDERS, MAX_QUERIES, ShopperHistory
+from onesearch.serving.models import ItemBody
+from onesearch.serving.store import Event, EventConflictError, ItemChange, Search, StoreError
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+_TIMEOUT_SECONDS = 1.0
+_KEPT_EVENTS = 1_000_000
+_RETRY_SECONDS = 30 * 24 * 3600  # an event id is known for this long
+
+# Scripts run as a whole: a server that dies in between leaves nothing half done, and revisions appear in order.
+_RECORD = """
+local known = redis.call('GET', KEYS[1])
+if known then return known end
+redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[7])
+if ARGV[2] ~= '' then
+  redis.call('ZADD', KEYS[2], ARGV[3], ARGV[5])
+  redis.call('ZREMRANGEBYRANK', KEYS[2], 0, -1 - tonumber(ARGV[4]))
+  redis.call('ZADD', KEYS[3], redis.call('INCR', KEYS[4]), ARGV[2])
+end
+redis.call('XADD', KEYS[5], 'MAXLEN', '~', ARGV[6], '*', 'event', ARGV[1])
+return false
+"""
+_CHANGE_ITEMS = """
+local revision = tonumber(redis.call('GET', KEYS[3]) or '0')
+for at = 1, #ARGV, 2 do
+  revision = revision + 1
+  redis.call('HSET', KEYS[1], ARGV[at], ARGV[at + 1])
+  redis.call('ZADD', KEYS[2], revision, ARGV[at])
+end
+redis.call('SET', KEYS[3], revision)
+return revision
+"""
+_ITEM_CHANGES = """
+local found = redis.call('ZRANGEBYSCORE', KEYS[2], '(' .. ARGV[1], '+inf', 'WITHSCORES', 'LIMIT', 0, ARGV[2])
+local out = {}
+for at = 1, #found, 2 do
+  out[#out + 1] = found[at + 1]
+  out[#out + 1] = found[at]
+  out[#out + 1] = redis.call('HGET', KEYS[1], found[at])
+end
+return out
+"""
+
+
+class RedisStore:
+    """A `Store` in Redis."""
+
+    def __init__(self, url: str, prefix: str = "onesearch:") -> None:
+        """Connect lazily: a Redis that is down now shows in `check`.
+
+        Raises:
+            ImportError: the client is missing.
+            StoreError: ``url`` is not a Redis address.
+        """
+        try:
+            import redis
+        except ImportError as error:
+            raise ImportError("a Redis store needs the Redis client: pip install 'onesearch[redis]'") from error
+        self._errors: tuple[type[Exception], ...] = (redis.RedisError, OSError)
+        self._prefix = prefix
+        try:
+            self._redis: Redis = redis.Redis.from_url(
+                url, decode_responses=True, socket_timeout=_TIMEOUT_SECONDS, socket_connect_timeout=_TIMEOUT_SECONDS
+            )
+        except ValueError as error:
+            raise StoreError(f"not a Redis address: {error}") from error
+        self._record = self._redis.register_script(_RECORD)
+        self._change_items = self._redis.register_script(_CHANGE_ITEMS)
+        self._item_changes = self._redis.register_script(_ITEM_CHANGES)
+
+    def record(self, event: Event) -> bool:
+        """See `Store.record`."""
+        user = event.user or ""
+        member = json.dumps([event.event_id, event.item_id, event.query], ensure_ascii=False)
+        room = MAX_CLICKS if event.kind == "click" else MAX_ORDERS
+        keys = [f"event:{event.event_id}", f"{event.kind}s:{user}", "shoppers", "event_number", "events"]
+        with self._speaking("record an event"):
+            known = self._record(
+                keys=[self._prefix + key for key in keys],
+                args=[_to_json(event), user, event.time.timestamp(), room, member, _KEPT_EVENTS,
+                      _RETRY_SECONDS],
+            )
+        if not known:
+            return True
+        before = json.loads(cast(str, known))
+        if not event.same_happening(Event(**{**before, "time": datetime.fromisoformat(before["time"])})):
+            raise EventConflictError(
+                f"event_id {event.event_id!r} was already used for another event; use a new id for each event"
+            )
+        return False
+
+    def record_search(self, search: Search) -> None:
+        """See `Store.record_search`."""
+        with self._speaking("record a search"), self._redis.pipeline(transaction=True) as pipe:
+            pipe.xadd(self._prefix + "searches", {"search": _to_json(search)}, maxlen=_KEPT_EVENTS, approximate=True)
+            if search.user and search.query:
+                key = f"{self._prefix}queries:{search.user}"
+                pipe.lrem(key, 0, search.query)
+                pipe.rpush(key, search.query)
+                pipe.ltrim(key, -MAX_QUERIES, -1)
+            pipe.execute()
+
+    def history(self, user: str) -> ShopperHistory:
+        """See `Store.history`."""
+        with self._speaking("read a history"), self._redis.pipeline(transaction=True) as pipe:
+            pipe.zrange(f"{self._prefix}clicks:{user}", -MAX_CLICKS, -1)
+            pipe.zrange(f"{self._prefix}orders:{user}", -MAX_ORDERS, -1)
+            pipe.lrange(f"{self._prefix}queries:{user}", 0, -1)
+            clicks, orders, queries = pipe.execute()
+        clicked = [json.loads(member) for member in clicks]
+        return ShopperHistory(
+            tuple(item_id for _, item_id, _ in clicked), tuple(query for _, _, query in clicked),
+            tuple(json.loads(member)[1] for member in orders), tuple(queries),
+        )  # fmt: skip
+
+    def change_items(self, items: Sequence[Item], deleted: Sequence[str]) -> int:
+        """See `Store.change_items`."""
+        arguments: list[str] = []
+        for item in items:
+            arguments += [item.item_id, ItemBody.of(item).model_dump_json()]
+        for item_id in deleted:
+            arguments += [item_id, ""]
+        with self._speaking("change items"):
+            keys = [*self._item_keys(), self._prefix + "revision"]
+            return int(cast(int, self._change_items(keys=keys, args=arguments)))
+
+    def item_changes(self, after: int, limit: int = 5000) -> list[ItemChange]:
+        """See `Store.item_changes`."""
+        with self._speaking("read changed items"):
+            flat = cast(list[str], self._item_changes(keys=self._item_keys(), args=[after, limit]))
+        return [
+            ItemChange(int(revision), item_id, ItemBody.model_validate_json(body).item() if body else None)
+            for revision, item_id, body in zip(flat[::3], flat[1::3], flat[2::3], strict=True)
+        ]
+
+    def shoppers(self, limit: int) -> list[str]:
+        """See `Store.shoppers`."""
+        with self._speaking("list shoppers"):
+            return cast(list[str], self._redis.zrevrange(self._prefix + "shoppers", 0, limit - 1))
+
+    def check(self) -> None:
+        """See `Store.check`."""
+        with self._speaking("check"):
+            self._redis.set(self._prefix + "checked", 1)
+
+    def close(self) -> None:
+        """See `Store.close`."""
+        self._redis.close()
+
+    def _item_keys(self) -> list[str]:
+        return [self._prefix + "items", self._prefix + "item_revisions"]
+
+    @contextmanager
+    def _speaking(self, doing: str) -> Iterator[None]:
+        try:
+            yield
+        except self._errors as error:
+            raise StoreError(f"Redis: could not {doing}: {error}") from error
+
+
+def _to_json(record: Any) -> str:
+    """A dataclass as JSON; its time as ISO text."""
+    return json.dumps({**asdict(record), "time": record.time.isoformat()}, ensure_ascii=False)

@@ -1,0 +1,218 @@
+"""The page in a real headless Chromium: search, filter, click, buy, and see the history and the ranking change."""
+
+import os
+import shutil
+import socket
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import uvicorn
+from serving_fakes import FakeEngine, FlakyStore, catalogue
+
+from onesearch.data.records import Item
+from onesearch.serving.app import create_app
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on PATH"),
+]
+FLAGS = [
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+HOSTILE = "<img src=x onerror=document.title='owned'> cap"
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory):
+    """The application behind a real HTTP server."""
+    engine = FakeEngine([*catalogue(), Item("evil", HOSTILE, ("<b>Home</b>",), "<i>Evil</i>", 1.0)])
+    store = FlakyStore(tmp_path_factory.mktemp("page") / "store.sqlite3")
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(create_app(engine, store), log_level="warning"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+    thread.start()
+    end = time.monotonic() + 20
+    while not server.started and time.monotonic() < end:
+        time.sleep(0.02)
+    yield f"http://127.0.0.1:{listener.getsockname()[1]}/", engine, store
+    server.should_exit = True
+    thread.join(10)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    with playwright.sync_playwright() as tools:
+        context = tools.chromium.launch_persistent_context(
+            str(tmp_path_factory.mktemp("chromium")), executable_path=CHROMIUM, args=FLAGS, headless=True,
+            viewport={"width": 1440, "height": 900},
+        )  # fmt: skip
+        context.set_default_timeout(15_000)
+        yield context
+        context.close()
+
+
+@pytest.fixture
+def page(browser, service):
+    url, _, store = service
+    store.broken = frozenset()
+    page = browser.new_page()
+    problems, outside = [], []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("console", lambda line: problems.append(line.text) if line.type == "error" else None)
+    page.on("request", lambda request: None if request.url.startswith(url) else outside.append(request.url))
+    page.problems = problems
+    yield page
+    page.close()
+    assert not outside, "the page must load nothing from elsewhere"
+
+
+def settle(page):
+    """Wait until both columns show answers and nothing is on its way."""
+    page.wait_for_selector("main[aria-busy=false]")
+
+
+def titles(page, column="onesearch"):
+    return page.locator(f"#{column} .card .title").all_inner_texts()
+
+
+def search(page, text):
+    page.fill("#query", text)
+    page.press("#query", "Enter")
+    settle(page)
+
+
+def test_search_filter_click_buy_and_see_the_ranking_change(page, service):
+    url, engine, _ = service
+    page.goto(url + "?user=newcomer")
+    settle(page)
+    search(page, "lamp")
+    first = titles(page)
+    assert len(first) == 10 and all("lamp" in title for title in first)
+    assert titles(page, "bm25") == first, "a stranger's ranking is BM25's here"
+    card = page.locator("#onesearch .card").first
+    best = page.request.post(url + "search", data={"query": "lamp", "record": False}).json()["results"][0]
+    assert card.locator(".chip").all_inner_texts() == best["sid_tokens"] and len(best["sid_tokens"]) == 5
+    assert "ms" in page.locator("#onesearch .facts").inner_text()
+    assert card.locator(".price").inner_text() and card.locator(".score").inner_text()
+
+    # Pointing at a token lights up those that share the path so far.
+    card.locator(".chip").first.hover()
+    assert page.locator("#onesearch .card.shared").count() >= 1
+    page.mouse.move(0, 0)
+
+    # A click opens the item, enters the history and changes the next ranking, but not BM25's.
+    target = titles(page)[6]
+    page.locator("#onesearch .card .title").nth(6).click()
+    settle(page)
+    assert page.locator("#detail-title").inner_text() == target
+    page.click("#detail-close")
+    history = page.locator("#history")
+    assert target in history.locator("ul.click li").first.inner_text()
+    assert titles(page).index(target) < 6
+    assert titles(page, "bm25") == first
+    assert page.locator("[data-part=personal]").is_visible()
+    assert page.locator("#onesearch .moved").count() >= 1
+
+    bought = page.locator("#onesearch .card", has=page.locator(".buy:enabled")).nth(2)
+    name = bought.locator(".title").inner_text()
+    bought.locator(".buy").click()
+    settle(page)
+    assert name in history.locator("ul.order li").first.inner_text()
+
+    page.select_option("#brand", "Acme")
+    settle(page)
+    assert titles(page) and all("Acme" in title for title in titles(page) + titles(page, "bm25"))
+    page.fill("#price-high", "20")
+    page.check("#in-stock")
+    settle(page)
+    prices = [float(text) for text in page.locator("#onesearch .price").all_inner_texts()]
+    assert prices and max(prices) <= 20 and page.locator(".meta .out").count() == 0
+    assert engine.requests[-1].filters == {"brand": "Acme", "price": [None, 20], "in_stock": True}
+    page.click("#reset")
+    settle(page)
+    assert len(titles(page)) == 10
+
+    # The history belongs to this shopper; nobody else has it.
+    page.select_option("#shopper", "")
+    settle(page)
+    assert "Anonymous" in history.inner_text() and titles(page) == first
+    assert not page.locator("[data-part=personal]").is_visible()
+    assert page.problems == []
+
+
+def test_history_survives_a_reload_and_queries_can_be_repeated(page, service):
+    url, *_ = service
+    page.goto(url + "?q=mug&user=returner")
+    settle(page)
+    page.locator("#onesearch .buy:enabled").first.click()
+    settle(page)
+    search(page, "drill")
+    page.reload()
+    settle(page)
+    assert page.input_value("#query") == "drill" and page.input_value("#shopper") == "returner"
+    assert page.locator("#history ul.order li.live").count() == 1
+    page.locator("#history .pill", has_text="mug").click()
+    settle(page)
+    assert "mug" in titles(page)[0]
+
+
+def test_new_shopper_starts_empty(page, service):
+    page.goto(service[0])
+    settle(page)
+    assert page.input_value("#shopper"), "a shopper with a history is chosen at first"
+    page.select_option("#shopper", label="New shopper")
+    settle(page)
+    assert page.input_value("#shopper").startswith("guest-")
+    assert "Nothing yet" in page.locator("#history").inner_text()
+
+
+def test_catalogue_text_is_never_markup(page, service):
+    page.goto(service[0] + "?q=cap")
+    settle(page)
+    assert HOSTILE in titles(page)
+    page.locator("#onesearch .title", has_text="<img").click()
+    settle(page)
+    assert page.locator("#detail-title").inner_text() == HOSTILE
+    assert page.locator("img").count() == 0 and page.locator("#onesearch .meta i").count() == 0
+    assert "owned" not in page.title() and page.problems == []
+
+
+def test_failing_store_is_said_on_the_page(page, service):
+    url, _, store = service
+    page.goto(url + "?q=lamp&user=ann")
+    settle(page)
+    assert page.locator("#notice").is_hidden()
+    store.broken = frozenset({"history", "record", "record_search"})
+    search(page, "lamp")
+    assert "anonymous" in page.locator("#notice").inner_text() and len(titles(page)) == 10
+    page.locator("#onesearch .buy:enabled").first.click()
+    settle(page)
+    assert "Not recorded" in page.locator("#notice").inner_text()
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1440, "light"), (1440, "dark"), (1000, "light"), (390, "dark")])
+def test_fits_every_screen(page, service, width, scheme):
+    page.set_viewport_size({"width": width, "height": 900})
+    page.emulate_media(color_scheme=scheme)
+    page.goto(service[0] + "?q=red+shoe&user=ann")
+    settle(page)
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "nothing sticks out to the right"
+    shots = os.environ.get("ONESEARCH_SCREENSHOTS")
+    if shots:
+        page.screenshot(path=str(Path(shots) / f"page-{width}-{scheme}.png"))
+
+
+def test_api_page_needs_no_other_server(page, service):
+    page.goto(service[0] + "docs")
+    page.wait_for_selector("text=/search")
+    text = page.locator("#docs").inner_text()
+    assert "≤ 200 characters" in text and "/items" in text and "Authorization: Bearer" in text
+    assert page.problems == []
+    shots = os.environ.get("ONESEARCH_SCREENSHOTS")
+    if shots:
+        page.screenshot(path=str(Path(shots) / "docs.png"))

@@ -1,0 +1,216 @@
+"""Both stores keep the same promises; SQLite's file format."""
+
+import shutil
+import sqlite3
+import subprocess
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from onesearch.data.records import Item
+from onesearch.serving.models import ItemBody
+from onesearch.serving.sqlite_store import SqliteStore
+from onesearch.serving.store import Event, EventConflictError, Search, StoreError
+
+T0 = datetime(2024, 1, 1, tzinfo=UTC)
+
+
+@pytest.fixture(scope="module")
+def redis_url(tmp_path_factory):
+    """A Redis of our own on a socket, so that it meets no other."""
+    pytest.importorskip("redis", reason="the redis client is not installed: pip install 'onesearch[redis]'")
+    server = shutil.which("redis-server")
+    if server is None:
+        pytest.skip("no redis-server on this machine")
+    socket = tmp_path_factory.mktemp("redis") / "redis.sock"
+    process = subprocess.Popen(
+        [server, "--port", "0", "--unixsocket", str(socket), "--save", "", "--dir", str(socket.parent)],
+        stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    end = time.monotonic() + 10
+    while not socket.exists() and time.monotonic() < end:
+        time.sleep(0.02)
+    yield f"unix://{socket}"
+    process.terminate()
+    process.wait(10)
+
+
+@pytest.fixture(params=["sqlite", pytest.param("redis", marks=pytest.mark.redis)])
+def any_store(request, tmp_path):
+    if request.param == "sqlite":
+        store = SqliteStore(tmp_path / "store.sqlite3")
+    else:
+        from onesearch.serving.redis_store import RedisStore
+
+        store = RedisStore(request.getfixturevalue("redis_url"), prefix=f"{tmp_path.name}:")
+    yield store
+    store.close()
+
+
+def event(number, user="u", kind="click", item="i", query="q", minute=None):
+    return Event(f"e{number}", user, item, kind, query, T0 + timedelta(minutes=number if minute is None else minute))
+
+
+def test_history_is_newest_last_and_limited(any_store):
+    for number in range(60):
+        any_store.record(event(number, item=f"i{number}", query=f"q{number}"))
+        any_store.record(event(100 + number, kind="order", item=f"o{number}"))
+    any_store.record(event(999, user="other"))
+    history = any_store.history("u")
+    assert history.clicked == tuple(f"i{n}" for n in range(10, 60))
+    assert history.clicked_queries[-1] == "q59"
+    assert history.ordered == tuple(f"o{n}" for n in range(40, 60))
+    assert not any_store.history("nobody")
+
+
+def test_the_same_item_clicked_twice_is_two_clicks_in_order_of_time(any_store):
+    any_store.record(event(1, item="a", minute=5))
+    any_store.record(event(2, item="b", minute=1))
+    any_store.record(event(3, item="a", minute=3))
+    assert any_store.history("u").clicked == ("b", "a", "a")
+
+
+def test_events_count_once(any_store):
+    assert any_store.record(event(1)) is True
+    assert any_store.record(event(1)) is False
+    assert any_store.record(event(1, minute=7)) is False, "a retry may come later"
+    with pytest.raises(EventConflictError, match="'e1' was already used"):
+        any_store.record(event(1, item="another"))
+    assert any_store.history("u").clicked == ("i",)
+
+
+def test_concurrent_events_count_once(any_store):
+    recorded = []
+    threads = [
+        threading.Thread(target=lambda: recorded.extend(any_store.record(event(n, item=f"i{n}")) for n in range(20)))
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(recorded) == 20 and len(recorded) == 80
+    assert len(any_store.history("u").clicked) == 20
+
+
+def test_recent_queries_are_distinct_newest_last(any_store):
+    for number, query in enumerate(["a", "b", "", "a", "c", "d", "e", "f"]):
+        any_store.record_search(Search(f"s{number}", "u", query, T0, ("i1", "i2")))
+    any_store.record_search(Search("s9", None, "nobody's", T0, ()))
+    assert any_store.history("u").recent_queries == ("a", "c", "d", "e", "f")
+
+
+def test_item_changes_come_in_order_and_only_the_newest_state(any_store):
+    items = [Item(item_id=f"i{n}", title=f"title {n}", attributes={"Color": ("red",)}, listed_at=T0) for n in range(3)]
+    assert any_store.item_changes(0) == []
+    first = any_store.change_items(items, ["gone"])
+    changes = any_store.item_changes(0)
+    assert [(c.item_id, c.item) for c in changes] == [*((i.item_id, i) for i in items), ("gone", None)]
+    assert changes[-1].revision == first and any_store.item_changes(first) == []
+    any_store.change_items([], ["i0"])
+    assert [(c.item_id, c.item) for c in any_store.item_changes(first)] == [("i0", None)]
+    assert [c.item_id for c in any_store.item_changes(0, limit=2)] == ["i1", "i2"]
+    assert [c.item_id for c in any_store.item_changes(0)] == ["i1", "i2", "gone", "i0"]
+
+
+def test_shoppers_by_last_event(any_store):
+    for number, user in enumerate(["a", "b", None, "a", "c", "b"]):
+        any_store.record(event(number, user=user))
+    assert any_store.shoppers(10) == ["b", "c", "a"] and any_store.shoppers(1) == ["b"]
+
+
+def test_check_passes(any_store):
+    any_store.check()
+
+
+text = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=20)
+
+
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(
+    st.builds(
+        Item, item_id=text, title=text, category=st.lists(text, max_size=3).map(tuple), brand=st.none() | text,
+        price=st.none() | st.floats(0, 1e9), attributes=st.dictionaries(
+            st.sampled_from(["Color", "Material"]), st.lists(text, min_size=1, max_size=2).map(tuple)),
+        seller=st.none() | text, images=st.lists(text, max_size=2).map(tuple),
+        listed_at=st.none() | st.datetimes(timezones=st.just(UTC)), in_stock=st.booleans(),
+    )
+)  # fmt: skip
+def test_items_survive_json_unchanged(item):
+    assert ItemBody.model_validate_json(ItemBody.of(item).model_dump_json()).item() == item
+
+
+def test_sqlite_survives_reopening(tmp_path):
+    path = tmp_path / "deep" / "store.sqlite3"
+    store = SqliteStore(path)
+    store.record(event(1))
+    store.change_items([Item("i", "title")], [])
+    store.close()
+    again = SqliteStore(path)
+    assert again.history("u").clicked == ("i",) and again.item_changes(0)[0].item.title == "title"
+    with sqlite3.connect(path) as raw:
+        assert raw.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        assert raw.execute("PRAGMA user_version").fetchone() == (1,)
+
+
+def test_sqlite_without_close_keeps_what_was_answered(tmp_path):
+    """As after a kill: a second process opens the file while the first never closed it."""
+    store = SqliteStore(tmp_path / "s.sqlite3")
+    store.record(event(1))
+    assert SqliteStore(tmp_path / "s.sqlite3").history("u").clicked == ("i",)
+
+
+def test_sqlite_refuses_files_of_a_newer_version_and_strange_files(tmp_path):
+    path = tmp_path / "new.sqlite3"
+    SqliteStore(path).close()
+    with sqlite3.connect(path) as raw:
+        raw.execute("PRAGMA user_version = 99")
+    with pytest.raises(StoreError, match=r"newer onesearch \(file version 99"):
+        SqliteStore(path)
+    strange = tmp_path / "strange.sqlite3"
+    strange.write_bytes(b"not a database, but long enough to be read as a header of one" * 20)
+    with pytest.raises(StoreError, match="could not open"):
+        SqliteStore(strange)
+
+
+def test_sqlite_failures_are_store_errors(tmp_path):
+    store = SqliteStore(tmp_path / "s.sqlite3")
+    store.close()
+    for action in (lambda: store.history("u"), lambda: store.record(event(1)), store.check):
+        with pytest.raises(StoreError, match=r"s\.sqlite3"):
+            action()
+
+
+def test_sqlite_failed_write_leaves_nothing(tmp_path):
+    store = SqliteStore(tmp_path / "s.sqlite3")
+    with pytest.raises(StoreError):
+        store.change_items([Item("fine", "title")], [None])  # type: ignore[list-item]  # NOT NULL fails in the middle
+    assert store.item_changes(0) == []
+    store.check()
+
+
+@pytest.mark.redis
+def test_redis_that_is_down_is_a_store_error(tmp_path: Path):
+    pytest.importorskip("redis", reason="the redis client is not installed: pip install 'onesearch[redis]'")
+    from onesearch.serving.redis_store import RedisStore
+
+    store = RedisStore(f"unix://{tmp_path}/nothing.sock")
+    with pytest.raises(StoreError, match="Redis: could not check"):
+        store.check()
+    with pytest.raises(StoreError, match="not a Redis address"):
+        RedisStore("nonsense://")
+
+
+def test_missing_redis_client_names_the_install(monkeypatch):
+    import sys
+
+    from onesearch.serving.redis_store import RedisStore
+
+    monkeypatch.setitem(sys.modules, "redis", None)
+    with pytest.raises(ImportError, match=r"pip install 'onesearch\[redis\]'"):
+        RedisStore("redis://127.0.0.1/0")
