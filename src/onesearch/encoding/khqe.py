@@ -1,0 +1,172 @@
+"""KHQE's quantizer (specification section 2): residual k-means with shrinking codebooks, then OPQ on the residual."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+from safetensors.numpy import load_file, save_file
+
+from onesearch.data.artefact import read_json, write_json
+from onesearch.data.settings import Section
+from onesearch.encoding.kmeans import Vectors, fit_kmeans, fit_per_parent, nearest, nearest_of_parent
+from onesearch.encoding.opq import OPQ
+from onesearch.encoding.sid import OPQ_SIZE
+
+_ENCODE_AT_ONCE = 65_536
+
+
+class KHQEConfig(Section):
+    """Shape and fitting of the quantizer."""
+
+    layers: tuple[int, ...] = (1024, 512, 256)  # residual k-means codebooks; paper scale (4096, 1024, 512)
+    balance: Literal["none", "last", "per_parent"] = "last"  # which fitting is balanced; per_parent: the release's way
+    opq_parts: int = Field(default=2, ge=0)  # sub-codes of the leftover residual; 0: plain RQ
+    opq_size: int = OPQ_SIZE
+    iterations: int = Field(default=20, ge=1)
+    sample: int = Field(default=256_000, ge=1)  # most vectors that fitting looks at
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class KHQE:
+    """A fitted quantizer; a vector's code is a pure function of the vector.
+
+    Attributes:
+        layers: codebook of each residual layer, [K_l, d]; the last one is [K_(l-1), K_l, d] when it has a codebook per
+            parent.
+        opq: quantizer of the leftover residual, or None.
+        per_parent: whether the last layer has a codebook per parent.
+    """
+
+    layers: tuple[Vectors, ...]
+    opq: OPQ | None
+    per_parent: bool = False
+
+    @classmethod
+    def fit(cls, vectors: Vectors, config: KHQEConfig | None = None, weights: Vectors | None = None) -> "KHQE":
+        """Fit on fused query and item vectors together.
+
+        Args:
+            vectors: float32 [n, d], from any source.
+            config: shape and fitting.
+            weights: importance of each vector in the residual k-means, [n]; for instance to let a few thousand
+                queries count as much as many items.
+
+        Raises:
+            ValueError: there are no vectors, or they are not finite.
+        """
+        config = config or KHQEConfig()
+        if vectors.ndim != 2 or not len(vectors):
+            raise ValueError(f"KHQE.fit needs vectors [n, d] with n > 0, got shape {vectors.shape}")
+        if not np.isfinite(vectors[:: max(1, len(vectors) // 1000)]).all():
+            raise ValueError("KHQE.fit got vectors with NaN or infinite values; check the text encoder's output")
+        if len(vectors) > config.sample:
+            rows = np.sort(np.random.default_rng(config.seed).choice(len(vectors), config.sample, replace=False))
+            vectors, weights = vectors[rows], None if weights is None else weights[rows]
+        residual = np.array(vectors, np.float32, order="C")
+        layers: list[Vectors] = []
+        codes = np.zeros(len(residual), np.int32)
+        per_parent = config.balance == "per_parent" and len(config.layers) > 1
+        for level, size in enumerate(config.layers):
+            last, seed = level == len(config.layers) - 1, config.seed + 1000 * level
+            if last and per_parent:
+                books = fit_per_parent(residual, codes, len(layers[-1]), size, config.iterations, seed)
+                codes, parents = nearest_of_parent(residual, codes, books), codes
+                residual -= books[parents, codes]
+                layers.append(books)
+                continue
+            balanced = last and config.balance == "last"
+            centroids = fit_kmeans(residual, size, config.iterations, seed, weights, balanced)
+            codes = nearest(residual, centroids)
+            residual -= centroids[codes]
+            layers.append(centroids)
+        opq = None
+        if config.opq_parts:
+            opq = OPQ.fit(residual, config.opq_parts, config.opq_size, config.iterations, config.seed + 7777)
+        return cls(tuple(layers), opq, per_parent)
+
+    @property
+    def dimension(self) -> int:
+        """Length of the vectors."""
+        return int(self.layers[0].shape[-1])
+
+    @property
+    def opq_parts(self) -> int:
+        """Number of OPQ levels."""
+        return 0 if self.opq is None else len(self.opq.codebooks)
+
+    @property
+    def codebook_sizes(self) -> tuple[int, ...]:
+        """Number of codes of each SID level, OPQ levels last."""
+        opq = () if self.opq is None else (self.opq.codebooks.shape[1],) * self.opq_parts
+        return tuple(layer.shape[-2] for layer in self.layers) + opq
+
+    @property
+    def centroids(self) -> list[Vectors]:
+        """Centroid vectors of each level in the original space, [K_l, d].
+
+        OPQ parts are rotated back. A per-parent last layer gives the mean over its parents.
+        """
+        rq = [layer if layer.ndim == 2 else layer.mean(0) for layer in self.layers]
+        return rq + ([] if self.opq is None else [self.opq.part_centroids(part) for part in range(self.opq_parts)])
+
+    def encode(self, vectors: Vectors) -> NDArray[np.int32]:
+        """Level-local codes int32 [n, L] of vectors [n, d]."""
+        out = np.empty((len(vectors), len(self.codebook_sizes)), np.int32)
+        for start in range(0, len(vectors), _ENCODE_AT_ONCE):
+            residual = np.array(vectors[start : start + _ENCODE_AT_ONCE], np.float32, order="C")
+            rows = slice(start, start + len(residual))
+            for level, layer in enumerate(self.layers):
+                if layer.ndim == 3:
+                    parents = out[rows, level - 1]
+                    codes = nearest_of_parent(residual, parents, layer)
+                    residual -= layer[parents, codes]
+                else:
+                    codes = nearest(residual, layer)
+                    residual -= layer[codes]
+                out[rows, level] = codes
+            if self.opq is not None:
+                out[rows, len(self.layers) :] = self.opq.encode(residual)
+        return out
+
+    def decode(self, codes: NDArray[np.integer], levels: int | None = None) -> Vectors:
+        """Reconstructions float32 [n, d]: the sum of the centroids of the first ``levels`` levels (default all)."""
+        levels = len(self.codebook_sizes) if levels is None else levels
+        out = np.zeros((len(codes), self.dimension), np.float32)
+        for level in range(levels):
+            if level < len(self.layers):
+                layer = self.layers[level]
+                out += layer[codes[:, level - 1], codes[:, level]] if layer.ndim == 3 else layer[codes[:, level]]
+            elif self.opq is not None:
+                out += self.opq.part_centroids(level - len(self.layers))[codes[:, level]]
+        return out
+
+    def save(self, folder: Path) -> None:
+        """Write ``khqe.safetensors`` and ``khqe.json``."""
+        folder.mkdir(parents=True, exist_ok=True)
+        arrays = {f"layer_{level}": np.ascontiguousarray(layer) for level, layer in enumerate(self.layers)}
+        if self.opq is not None:
+            arrays |= {"opq_rotation": self.opq.rotation, "opq_codebooks": self.opq.codebooks}
+        save_file(arrays, folder / "khqe.safetensors")
+        write_json(
+            folder / "khqe.json",
+            {"codebook_sizes": list(self.codebook_sizes), "layers": len(self.layers), "per_parent": self.per_parent},
+        )
+
+    @classmethod
+    def load(cls, folder: Path) -> "KHQE":
+        """Load what :meth:`save` wrote.
+
+        Raises:
+            FileNotFoundError: the folder holds no quantizer.
+        """
+        path = folder / "khqe.json"
+        if not path.is_file():
+            raise FileNotFoundError(f"{folder} holds no quantizer (khqe.json is missing); run the khqe stage first")
+        values, arrays = read_json(path), load_file(folder / "khqe.safetensors")
+        layers = tuple(arrays[f"layer_{level}"] for level in range(int(values["layers"])))
+        opq = OPQ(arrays["opq_rotation"], arrays["opq_codebooks"]) if "opq_rotation" in arrays else None
+        return cls(layers, opq, bool(values["per_parent"]))

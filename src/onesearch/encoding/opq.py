@@ -1,0 +1,62 @@
+"""Optimised product quantization of what residual k-means leaves over: a rotation, then one codebook per half."""
+
+from dataclasses import dataclass
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from onesearch.encoding.kmeans import Vectors, fit_kmeans, nearest
+
+
+@dataclass(frozen=True)
+class OPQ:
+    """A rotation and ``M`` codebooks over equal parts of the rotated vector.
+
+    Attributes:
+        rotation: orthonormal, float32 [d', d] with d' = d rounded up to a multiple of M.
+        codebooks: float32 [M, K, d' / M].
+    """
+
+    rotation: Vectors
+    codebooks: Vectors
+
+    @classmethod
+    def fit(cls, vectors: Vectors, parts: int, size: int, iterations: int, seed: int) -> "OPQ":
+        """Fit on residuals [n, d]; ``iterations`` k-means steps, and as many rotation updates at most 20."""
+        n, dimension = vectors.shape
+        padded = -(-dimension // parts) * parts
+        filled = np.zeros((n, padded), np.float32)
+        filled[:, :dimension] = vectors
+        rotation = np.eye(padded, dtype=np.float32)
+        if n > size:
+            matrix = faiss.OPQMatrix(padded, parts)
+            quantizer = faiss.ProductQuantizer(padded, parts, int(np.ceil(np.log2(max(size, 2)))))
+            quantizer.cp.seed = seed
+            matrix.pq = quantizer
+            matrix.niter = min(20, iterations)
+            matrix.train(filled)
+            rotation = faiss.vector_to_array(matrix.A).reshape(padded, padded).astype(np.float32)
+        rotated = filled @ rotation.T
+        width = padded // parts
+        books = np.zeros((parts, size, width), np.float32)
+        for part in range(parts):
+            centroids = fit_kmeans(rotated[:, part * width : (part + 1) * width], size, iterations, seed + part)
+            books[part, : len(centroids)] = centroids
+            books[part, len(centroids) :] = centroids[-1]
+        return cls(np.ascontiguousarray(rotation[:, :dimension]), books)
+
+    def encode(self, vectors: Vectors) -> NDArray[np.int32]:
+        """Nearest centroid of each part, int32 [n, M]."""
+        rotated = vectors @ self.rotation.T
+        width = self.codebooks.shape[2]
+        parts = [
+            nearest(np.ascontiguousarray(rotated[:, part * width : (part + 1) * width]), book)
+            for part, book in enumerate(self.codebooks)
+        ]
+        return np.stack(parts, 1)
+
+    def part_centroids(self, part: int) -> Vectors:
+        """Centroids of one part in the original space, float32 [K, d]."""
+        width = self.codebooks.shape[2]
+        return np.asarray(self.codebooks[part] @ self.rotation[part * width : (part + 1) * width], np.float32)
