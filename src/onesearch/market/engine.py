@@ -1,0 +1,197 @@
+"""The plain engine that produced the log: BM25 × popularity, a noisy rule-based understanding, some exploration.
+
+It knows nothing of the shopper. Candidates are computed once per distinct query; a page view then only adds listing times,
+noise and exploration slots.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+import bm25s
+import numpy as np
+import Stemmer
+from numpy.typing import NDArray
+
+from onesearch.data.ragged import Ragged
+from onesearch.market import keyed
+from onesearch.market.catalogue import US_PER_DAY
+from onesearch.market.config import EngineConfig
+from onesearch.market.queries import PREDICATES
+from onesearch.market.truth import Truth, Visits
+
+_FROM_BM25: Final = 200
+_BM25_SCALE: Final = 4.0  # score of the best BM25 match
+_TRAIT_SCALE: Final = 2.5  # score of an item that has all understood traits
+_WORDS_IN_COMPLEX: Final = 0.3  # how much of the BM25 score a complex query keeps
+_RAMP_DAYS: Final = 30.0
+_CHUNK: Final = 20_000
+_UNDERSTOOD, _DRAWS = 11, 12
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Per distinct query: item rows int32 [Q, C] (-1 beyond) and scores without noise, float32 [Q, C]."""
+
+    items: NDArray[np.int32]
+    scores: NDArray[np.float32]
+
+
+class LoggingEngine:
+    """Ranks pages for the log of one market."""
+
+    def __init__(self, titles: list[str], truth: Truth, config: EngineConfig, seed: int) -> None:
+        self.truth, self.config, self.seed = truth, config, seed
+        self._stemmer = Stemmer.Stemmer("english")
+        self._bm25 = bm25s.BM25()
+        self._bm25.index(self._tokens(titles), show_progress=False)
+        catalogue = truth.catalogue
+        self._popularity = np.clip(catalogue.log_popularity, -4.0, 4.0) * np.float32(config.popularity_weight)
+        self._by_type = np.argsort(catalogue.types, kind="stable")
+        weight = np.exp(0.5 * catalogue.log_popularity.astype(np.float64))[self._by_type]
+        self._mass = np.concatenate([[0.0], np.cumsum(weight)])
+        self._first = np.searchsorted(catalogue.types[self._by_type], np.arange(truth.type_sets.shape[1] + 1))
+        stocked = truth.type_sets & (np.diff(self._first) > 0)[None, :]
+        self._set_types = Ragged.from_lengths(np.nonzero(stocked)[1].astype(np.int32), stocked.sum(1))
+
+    def _tokens(self, texts: list[str]) -> list[list[str]]:
+        tokens: list[list[str]] = bm25s.tokenize(
+            texts, stopwords="en", stemmer=self._stemmer, return_ids=False, show_progress=False
+        )
+        return tokens
+
+    def _search(self, cores: list[str], k: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """BM25 top k of texts: item rows (-1 beyond) and scores scaled to the best, [n, k] each."""
+        known = self._bm25.vocab_dict
+        tokens = [[token for token in line if token in known] for line in self._tokens(cores)]
+        items = np.full((len(cores), k), -1, np.int32)
+        scores = np.zeros((len(cores), k), np.float32)
+        filled = np.flatnonzero([len(line) > 0 for line in tokens])
+        if len(filled):
+            found, value = self._bm25.retrieve(
+                [tokens[row] for row in filled.tolist()], k=k, show_progress=False, n_threads=2
+            )
+            items[filled] = np.where(value > 0, found, -1)
+            scores[filled] = value / np.maximum(value[:, :1], 1e-9)
+        return items, scores
+
+    def draw_of_types(self, sets: NDArray[np.integer], keys: NDArray[np.uint64]) -> NDArray[np.int32]:
+        """An item per (type set, key), by popularity within a random type of the set; -1 for a set without items."""
+        length = self._set_types.lengths[sets]
+        some = keyed.uniform(keyed.mix(keys + np.uint64(1)))
+        pick = self._set_types.offsets[:-1][sets] + (some * length).astype(np.int64)
+        kind = self._set_types.values[np.minimum(pick, len(self._set_types.values) - 1)]
+        low, high = self._first[kind], self._first[kind + 1]
+        u = keyed.uniform(keyed.mix(keys + np.uint64(2))).astype(np.float64)
+        place = np.searchsorted(self._mass, self._mass[low] + u * (self._mass[high] - self._mass[low]), side="right") - 1
+        item = self._by_type[np.clip(place, low, np.maximum(high - 1, low))]
+        return np.where(length > 0, item, -1).astype(np.int32)
+
+    def candidates(self) -> Candidates:
+        """Candidates of all queries of the market."""
+        queries, config = self.truth.queries, self.config
+        width = config.candidates
+        from_words = min(_FROM_BM25, len(self.truth.catalogue))
+        items = np.full((len(queries), width), -1, np.int32)
+        scores = np.full((len(queries), width), -np.inf, np.float32)
+        distinct: dict[str, int] = {}
+        core = np.array([distinct.setdefault(text, len(distinct)) for text in queries.core], np.int64)
+        texts = list(distinct)
+        found = np.empty((len(texts), width), np.int32)
+        value = np.empty((len(texts), width), np.float32)
+        for start in range(0, len(texts), _CHUNK):
+            rows, words = self._search(texts[start : start + _CHUNK], from_words)
+            score = np.where(rows >= 0, _BM25_SCALE * words + self._popularity[rows], -np.inf).astype(np.float32)
+            top = np.argpartition(-score, min(width, score.shape[1]) - 1, axis=1)[:, :width]
+            found[start : start + len(rows), : top.shape[1]] = np.take_along_axis(rows, top, 1)
+            value[start : start + len(rows), : top.shape[1]] = np.take_along_axis(score, top, 1)
+            found[start : start + len(rows), top.shape[1] :] = -1
+        plain = np.flatnonzero(queries.kind == 0)
+        items[plain], scores[plain] = found[core[plain]], value[core[plain]]
+        complex_rows = np.flatnonzero(queries.kind > 0)
+        for start in range(0, len(complex_rows), _CHUNK):
+            rows = complex_rows[start : start + _CHUNK]
+            items[rows], scores[rows] = self._understood(rows, found[core[rows]], value[core[rows]])
+        return Candidates(items, scores)
+
+    def _understood(
+        self, rows: NDArray[np.int64], found: NDArray[np.int32], value: NDArray[np.float32]
+    ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """Candidates of complex queries: items of the types the rules think of, a few by words; [n, C] each."""
+        queries, config, width = self.truth.queries, self.config, self.config.candidates
+        keys = keyed.key(self.seed, _UNDERSTOOD, queries.keys[rows].view(np.int64))
+        right = keyed.uniform(keys) < config.understands_topic
+        wrong = (keyed.uniform(keyed.mix(keys + np.uint64(7))) * len(queries)).astype(np.int64)
+        sets = np.where(right, queries.type_set[rows], queries.type_set[wrong])
+        by_words = width // 5
+        draws = width - by_words
+        draw_keys = keyed.key(self.seed, _DRAWS, queries.keys[rows].view(np.int64)[:, None], np.arange(draws)[None, :])
+        drawn = self.draw_of_types(np.repeat(sets, draws), draw_keys.reshape(-1)).reshape(len(rows), draws)
+        drawn = np.sort(drawn, 1)
+        drawn[:, 1:][drawn[:, 1:] == drawn[:, :-1]] = -1
+        met = np.zeros(drawn.shape, np.float32)
+        n_values = len(self.truth.catalogue.value_names)
+        for column in range(PREDICATES):
+            trait = queries.predicates[rows, column] - n_values
+            known = keyed.uniform(keyed.mix(keys + np.uint64(20 + column))) < config.understands_trait
+            part = np.flatnonzero((trait >= 0) & known)
+            if len(part):
+                has = self.truth._has_trait(np.repeat(trait[part], draws), np.maximum(drawn[part], 0).reshape(-1))
+                met[part] += has.reshape(len(part), draws)
+        score = np.where(drawn >= 0, _TRAIT_SCALE * met + self._popularity[drawn], -np.inf)
+        top = np.argsort(-value, 1, kind="stable")[:, :by_words]
+        word_items, word_scores = np.take_along_axis(found, top, 1), np.take_along_axis(value, top, 1)
+        word_scores = word_scores - np.float32((1.0 - _WORDS_IN_COMPLEX) * _BM25_SCALE)
+        return np.concatenate([word_items, drawn], 1), np.concatenate([word_scores, score], 1).astype(np.float32)
+
+    def pages(self, candidates: Candidates, visits: Visits, rng: np.random.Generator) -> NDArray[np.int32]:
+        """The page of each page view, item rows int32 [n, page_size]; -1 where nothing was found."""
+        config, catalogue, k = self.config, self.truth.catalogue, self.config.page_size
+        items, score = candidates.items[visits.query], candidates.scores[visits.query]
+        age = (visits.time[:, None] - catalogue.listed[items]).astype(np.float32) / np.float32(US_PER_DAY)
+        # A popularity counter of a young item has not filled up yet.
+        young = np.log(np.clip((age + 1.0) / np.float32(_RAMP_DAYS), 1e-3, 1.0)) * np.float32(config.popularity_weight)
+        noise = -np.log(-np.log(np.clip(rng.random(items.shape, np.float32), 1e-7, 1 - 1e-7)))
+        score = np.where((age >= 0) & (items >= 0), score + young + np.float32(config.exploration) * noise, -np.inf)
+        # The same item can come by words and by types: keep its first copy.
+        top = np.argpartition(-score, 2 * k - 1, axis=1)[:, : 2 * k] if items.shape[1] > 2 * k else np.argsort(-score, 1)
+        top = np.take_along_axis(top, np.argsort(-np.take_along_axis(score, top, 1), 1, kind="stable"), 1)
+        ranked = np.where(np.isfinite(np.take_along_axis(score, top, 1)), np.take_along_axis(items, top, 1), -1)
+        page = first_distinct(ranked, k)
+        return self._explore(page, visits, rng)
+
+    def _explore(self, page: NDArray[np.int32], visits: Visits, rng: np.random.Generator) -> NDArray[np.int32]:
+        """Refill some slots with an item of the query's categories or with any item at all; never one already shown."""
+        config, catalogue = self.config, self.truth.catalogue
+        u = rng.random(page.shape, np.float32)
+        row, slot = np.nonzero((u < config.category_slots + config.random_slots) | (page < 0))
+        if not len(row):
+            return page
+        keys = rng.integers(0, 1 << 62, len(row)).astype(np.uint64)
+        near = self.draw_of_types(self.truth.queries.type_set[visits.query[row]], keys)
+        anything = rng.integers(0, len(catalogue), len(row)).astype(np.int32)
+        new = np.where((u[row, slot] < config.random_slots) | (near < 0), anything, near)
+        new = np.where(catalogue.listed[new] <= visits.time[row], new, -1)
+        clash = (page[row] == new[:, None]).any(1)
+        out = page.copy()
+        out[row, slot] = np.where(clash | (new < 0), page[row, slot], new)
+        # Two new copies of one item on a page: the later one goes back to what was there.
+        same = np.lexsort((slot, new, row))
+        again = (row[same][1:] == row[same][:-1]) & (new[same][1:] == new[same][:-1])
+        back = same[1:][again]
+        out[row[back], slot[back]] = page[row[back], slot[back]]
+        return out
+
+
+def first_distinct(ranked: NDArray[np.int32], k: int) -> NDArray[np.int32]:
+    """The first k distinct non-negative values of each row, in order, int32 [n, k]; -1 beyond."""
+    n, width = ranked.shape
+    order = np.argsort(ranked, 1, kind="stable")
+    ordered = np.take_along_axis(ranked, order, 1)
+    repeated = np.zeros((n, width), np.bool_)
+    np.put_along_axis(repeated, order[:, 1:], ordered[:, 1:] == ordered[:, :-1], 1)
+    keep = ~repeated & (ranked >= 0)
+    place = np.cumsum(keep, 1) - 1
+    row, column = np.nonzero(keep & (place < k))
+    out = np.full((n, k), -1, np.int32)
+    out[row, place[row, column]] = ranked[row, column]
+    return out

@@ -1,0 +1,121 @@
+"""Needs: words that stand for sets of product types (topics) or of attribute values (traits), and how often they are used."""
+
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onesearch.market import need_words as words
+from onesearch.market.catalogue import Catalogue, type_weights
+from onesearch.market.config import MarketConfig
+from onesearch.market.vocabulary import SLOTS, Vocabulary, invent_names, split_words
+
+TRAIN_SHARE = 0.8  # the part of the log that the strata of need words are stated for
+TOPICS_PER_QUERY, TRAITS_PER_QUERY = 0.9, 1.1
+TRAIT_SLOTS = tuple(slot for slot, kind in enumerate(SLOTS) if kind not in ("Brand", "Series", "Specifications", "Scene"))
+_SAMPLE = 20_000
+_LEAST = 4
+
+
+@dataclass(frozen=True)
+class Needs:
+    """Need words and their meaning (P topics, Q traits, T product types, V values).
+
+    Attributes:
+        topics: words, [P]; topic_types: bool [P, T]; topic_weight: expected page views in training, float64 [P].
+        traits: words, [Q]; trait_values: bool [Q, V]; trait_weight: likewise, [Q]; trait_theme: theme names, [Q].
+        type_items: number of sampled items of each type, float32 [T]; type_trait: those with a trait, float32 [T, Q].
+    """
+
+    topics: list[str]
+    topic_types: NDArray[np.bool_]
+    topic_weight: NDArray[np.float64]
+    traits: list[str]
+    trait_values: NDArray[np.bool_]
+    trait_weight: NDArray[np.float64]
+    trait_theme: list[str]
+    type_items: NDArray[np.float32]
+    type_trait: NDArray[np.float32]
+
+    def feasible(self, type_sets: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Which traits enough items of a set of types have, and not nearly all of them: bool [S, T] to bool [S, Q]."""
+        matches = type_sets.astype(np.float32) @ self.type_trait
+        total = type_sets.astype(np.float32) @ self.type_items
+        return np.asarray((matches >= _LEAST) & (matches <= 0.6 * total[:, None]), np.bool_)
+
+
+def _usage(expected: float, strata: tuple[tuple[float, float, float], ...], rng: np.random.Generator) -> NDArray[np.float64]:
+    """Expected uses in training of as many words as ``expected`` uses in total call for: log-uniform within strata."""
+    mean = sum(share * (high - low) / np.log(high / low) for share, low, high in strata)
+    count = max(12, round(expected / mean))
+    shares = np.array([share for share, _, _ in strata])
+    # Exact shares of words per stratum: with few words a random assignment would move the strata between seeds.
+    stratum = rng.permutation(np.searchsorted(np.cumsum(shares) * count, np.arange(count) + 0.5).clip(0, len(strata) - 1))
+    low = np.array([low for _, low, _ in strata])[stratum]
+    high = np.array([high for _, _, high in strata])[stratum]
+    return np.asarray(low * (high / low) ** rng.random(count), np.float64)
+
+
+def _extend(own: list[str], count: int, stems: tuple[str, str], suffix: tuple[str, ...], taken: set[str],
+            rng: np.random.Generator) -> list[str]:  # fmt: skip
+    """``count`` words: hand-written ones first, then compounds of the stems, then invented ones."""
+    compounds = ["".join(pair) for pair in product(stems[0].split(), stems[1].split())]
+    order = rng.permutation(len(compounds))
+    names = (rng.permutation(own).tolist() + [compounds[i] for i in order])[:count]
+    taken.update(names)
+    return names + invent_names(count - len(names), taken, rng, suffix)
+
+
+def build_needs(config: MarketConfig, vocabulary: Vocabulary, catalogue: Catalogue, reserved: set[str]) -> Needs:
+    """Draw the need words; ``reserved`` are words of titles, which no need word may be."""
+    rng = np.random.default_rng([config.seed, 6])
+    uses = config.n_page_views * TRAIN_SHARE * config.queries.complex_share
+    topic_weight = _usage(uses * TOPICS_PER_QUERY, config.queries.need_strata, rng)
+    trait_weight = _usage(uses * TRAITS_PER_QUERY, config.queries.need_strata, rng)
+    taken = set(reserved)
+    topics = _extend(list(words.TOPICS), len(topic_weight), (words.FIELDS, words.PURSUITS), ("ning", "ving", "ling"), taken, rng)
+    traits = _extend(list(words.TRAITS), len(trait_weight), (words.CAUSES, words.EFFECTS), ("ers", "itis", "ness"), taken, rng)
+
+    first_noun = {nouns[0]: number for number, nouns in enumerate(vocabulary.type_nouns)}
+    topic_types = np.zeros((len(topics), len(vocabulary.type_nouns)), np.bool_)
+    weights = type_weights(vocabulary, np.random.default_rng([config.seed, 3]))
+    department = vocabulary.leaf_department[vocabulary.type_leaf]
+    for row, word in enumerate(topics):
+        if word in words.TOPICS:
+            topic_types[row, [first_noun[name] for name in split_words(words.TOPICS[word])]] = True
+            continue
+        anchor = int(rng.choice(len(weights), p=weights))
+        near = vocabulary.type_leaf == vocabulary.type_leaf[anchor]
+        pull = np.where(near, 6.0, np.where(department == department[anchor], 1.0, 0.08))
+        pull[anchor] = 0.0
+        more = rng.choice(len(weights), int(rng.integers(1, 4)), replace=False, p=pull / pull.sum())
+        topic_types[row, [anchor, *more.tolist()]] = True
+
+    themes = {
+        theme: sorted({number for name in split_words(text) for number in vocabulary.value_numbers(name)})
+        for theme, text in words.THEMES.items()
+    }
+    names = list(themes)
+    trait_values = np.zeros((len(traits), len(catalogue.value_names)), np.bool_)
+    usable = np.unique(catalogue.values[:, list(TRAIT_SLOTS)])
+    usable = usable[usable >= 0]
+    trait_theme = []
+    for row, word in enumerate(traits):
+        theme = words.TRAITS.get(word) or names[int(rng.integers(len(names)))]
+        members = np.array(themes[theme])
+        kept = members[rng.random(len(members)) < 0.7]
+        trait_values[row, kept if len(kept) >= 3 else members] = True
+        if rng.random() < 0.3:
+            trait_values[row, int(rng.choice(usable))] = True
+        trait_theme.append(theme)
+
+    sample = np.random.default_rng([config.seed, 7]).permutation(len(catalogue))[:_SAMPLE]
+    has = np.zeros((len(traits), len(sample)), np.bool_)
+    for slot in TRAIT_SLOTS:
+        value = catalogue.values[sample, slot]
+        has |= trait_values[:, value] & (value >= 0)[None, :]
+    of_type = np.zeros((len(vocabulary.type_nouns), len(sample)), np.float32)
+    of_type[catalogue.types[sample], np.arange(len(sample))] = 1.0
+    return Needs(topics, topic_types, topic_weight, traits, trait_values, trait_weight, trait_theme, of_type.sum(1),
+                 np.asarray(of_type @ has.T.astype(np.float32), np.float32))  # fmt: skip

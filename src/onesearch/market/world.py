@@ -1,0 +1,67 @@
+"""A whole market in memory, built from its config alone."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from onesearch.market import catalogue_words as words
+from onesearch.market.catalogue import Catalogue, build_catalogue, type_weights
+from onesearch.market.config import MarketConfig
+from onesearch.market.listings import build_listings
+from onesearch.market.needs import Needs, build_needs
+from onesearch.market.queries import Queries, build_queries, build_type_sets
+from onesearch.market.shoppers import Shoppers, build_shoppers
+from onesearch.market.traffic import Traffic, TrafficPlanner
+from onesearch.market.truth import Truth, Visits
+from onesearch.market.vocabulary import Vocabulary, build_vocabulary
+
+
+@dataclass(frozen=True)
+class World:
+    """Vocabulary, catalogue, needs and shoppers of a market, before anybody searches."""
+
+    config: MarketConfig
+    vocabulary: Vocabulary
+    catalogue: Catalogue
+    needs: Needs
+    shoppers: Shoppers
+    planner: TrafficPlanner
+    type_sets: NDArray[np.bool_]
+
+    @classmethod
+    def build(cls, config: MarketConfig) -> "World":
+        """The world of a config: the same one every time."""
+        vocabulary = build_vocabulary(config.seed)
+        start = int(np.datetime64(config.start, "us").astype(np.int64))
+        reserved = _words(vocabulary.values + vocabulary.nouns + [words.MARKETING.replace(",", " ")])
+        catalogue = build_catalogue(config, vocabulary, start, reserved)
+        needs = build_needs(config, vocabulary, catalogue, reserved | _words(catalogue.value_names))
+        weights = type_weights(vocabulary, np.random.default_rng([config.seed, 3]))
+        leaf_weight = np.bincount(vocabulary.type_leaf, weights, len(vocabulary.leaf_names))
+        shoppers = build_shoppers(config, vocabulary, leaf_weight)
+        planner = TrafficPlanner(config, vocabulary, catalogue, needs, shoppers, weights)
+        return cls(config, vocabulary, catalogue, needs, shoppers, planner,
+                   build_type_sets(vocabulary, needs, catalogue, planner))  # fmt: skip
+
+    def listings(self) -> tuple[pl.Series, pl.Series]:
+        """Titles and structured attributes."""
+        return build_listings(self.config, self.vocabulary, self.catalogue)
+
+    def traffic(self, n: int, stream: int = 0) -> tuple[Traffic, Queries, Visits]:
+        """n page views of the period; another ``stream`` gives other page views of the same shoppers."""
+        traffic = self.planner.plan(n, np.random.default_rng([self.config.seed, 9, stream]))
+        queries, number = build_queries(traffic.plans, self.vocabulary, self.needs, self.catalogue, self.config.seed)
+        return traffic, queries, Visits(traffic.user, number, traffic.focus, traffic.time)
+
+    def truth(self, queries: Queries) -> Truth:
+        """The truth about a set of queries."""
+        return Truth(
+            self.config.seed, self.config.choice, self.catalogue, self.shoppers, queries, self.type_sets,
+            self.vocabulary.type_leaf, self.needs.trait_values, self.catalogue.value_names.index("women"),
+        )  # fmt: skip
+
+
+def _words(texts: list[str]) -> set[str]:
+    return {word for text in texts for word in text.lower().replace("-", " ").split()}
