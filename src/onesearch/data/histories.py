@@ -31,30 +31,35 @@ class Targets:
 
 @dataclass(frozen=True)
 class _Events:
-    """Events by (shopper, time). ``key`` int64 [E] is shopper * moments + moment; ``value`` int32 [E, columns]."""
+    """Events by (shopper, time): ``key`` int64 [E] is shopper * moments + moment, ``columns`` are int32 [E] each."""
 
     key: Longs
-    value: Ints
+    columns: tuple[Ints, ...]
 
     @classmethod
-    def of(cls, key: Longs, value: Ints) -> "_Events":
+    def of(cls, key: Longs, *columns: Ints) -> "_Events":
         order = np.argsort(key, kind="stable")
-        return cls(key[order], value[order])
+        return cls(key[order], tuple(column[order] for column in columns))
 
-    def last(self, first_key: Longs, end_key: Longs, width: int) -> Ints:
-        """Last ``width`` values of each [first_key, end_key), right-aligned, -1 padded: int32 [n, width, columns]."""
-        out = np.full((len(first_key), width, self.value.shape[1]), -1, np.int32)
+    def last(self, first_key: Longs, end_key: Longs, width: int) -> list[Ints]:
+        """Last ``width`` events of each [first_key, end_key), right-aligned, -1 padded: per column int32 [n, width]."""
+        out = [np.full((len(first_key), width), -1, np.int32) for _ in self.columns]
         if not len(self.key) or not width:
             return out
-        for begin in range(0, len(first_key), _CHUNK):
-            part = slice(begin, begin + _CHUNK)
-            first = np.searchsorted(self.key, first_key[part], side="left")
-            end = np.searchsorted(self.key, end_key[part], side="left")
-            rows = np.flatnonzero(end > first)
-            at = end[rows, None] - width + np.arange(width)
-            taken = self.value[np.maximum(at, 0)]
-            taken[at < first[rows, None]] = -1
-            out[begin + rows] = taken
+        order = np.argsort(end_key, kind="stable")  # neighbours in memory are asked for together
+        for begin in range(0, len(order), _CHUNK):
+            rows = order[begin : begin + _CHUNK]
+            first = np.searchsorted(self.key, first_key[rows])
+            end = np.searchsorted(self.key, end_key[rows])
+            some = end > first
+            rows, first, end = rows[some], first[some], end[some]
+            at = end[:, None] - width + np.arange(width)
+            none = at < first[:, None]
+            np.maximum(at, 0, out=at)
+            for column, values in zip(out, self.columns, strict=True):
+                taken = values[at]
+                taken[none] = -1
+                column[rows] = taken
         return out
 
 
@@ -80,8 +85,8 @@ class Histories:
         self.query_texts: list[str] = distinct.to_list()
         query = rows_of(texts, distinct).to_numpy()
         clicked, ordered = ragged_rows(log["clicked"], self._items), ragged_rows(log["ordered"], self._items)
-        self._clicks = _Events.of(key[clicked.owners], np.stack([clicked.values, query[clicked.owners]], 1))
-        self._orders = _Events.of(key[ordered.owners], ordered.values[:, None])
+        self._clicks = _Events.of(key[clicked.owners], clicked.values, query[clicked.owners])
+        self._orders = _Events.of(key[ordered.owners], ordered.values)
         self._queries = self._searches(key, query, texts)
 
     @classmethod
@@ -101,18 +106,18 @@ class Histories:
         A query repeated directly after itself (paging) counts once.
         """
         first, end = self._bounds(page_views)
-        clicked = self._clicks.last(first, end, clicks)
-        ordered = self._orders.last(first, end, orders)
-        recent = self._queries.last(first, end, queries)
+        clicked, clicked_queries = self._clicks.last(first, end, clicks)
+        (ordered,) = self._orders.last(first, end, orders)
+        (recent,) = self._queries.last(first, end, queries)
         user = rows_of(page_views["user_id"], self._users).to_numpy().astype(np.int64)
         return Requests(
             query=page_views["query"].fill_null("").to_list(),
             user=user,
             profile=[self._profiles[row] if row >= 0 else "" for row in user.tolist()],
-            recent_queries=self._texts(recent[:, :, 0]),
-            clicked=np.ascontiguousarray(clicked[:, :, 0]),
-            clicked_queries=np.ascontiguousarray(clicked[:, :, 1]),
-            ordered=ordered[:, :, 0],
+            recent_queries=self._texts(recent),
+            clicked=clicked,
+            clicked_queries=clicked_queries,
+            ordered=ordered,
             query_texts=self.query_texts,
         )
 
@@ -134,11 +139,12 @@ class Histories:
 
     def _searches(self, key: Longs, query: Ints, texts: pl.Series) -> _Events:
         typed = (texts.str.strip_chars() != "").to_numpy()
-        events = _Events.of(key[typed], query[typed][:, None])
+        events = _Events.of(key[typed], query[typed])
         shopper = events.key // (len(self._moments) + 1)
+        (number,) = events.columns
         repeated = np.zeros(len(shopper), bool)
-        repeated[1:] = (shopper[1:] == shopper[:-1]) & (events.value[1:, 0] == events.value[:-1, 0])
-        return _Events(events.key[~repeated], events.value[~repeated])
+        repeated[1:] = (shopper[1:] == shopper[:-1]) & (number[1:] == number[:-1])
+        return _Events(events.key[~repeated], (number[~repeated],))
 
     def _texts(self, numbers: Ints) -> list[tuple[str, ...]]:
         """Query numbers [n, width], right-aligned, as tuples of texts."""

@@ -66,7 +66,8 @@ def _by_time(page_views: pl.DataFrame, valid: float, test: float) -> Split:
 def _by_query(page_views: pl.DataFrame, valid: float, test: float, seed: int) -> Split:
     queries = normalise_queries(page_views["query"])
     distinct = queries.unique()
-    draws = pl.DataFrame({"query": distinct, "draw": [_draw(text, seed) for text in distinct.to_list()]})
+    draw_of = pl.Series("draw", [_draw(text, seed) for text in distinct.to_list()], dtype=pl.Float64)
+    draws = pl.DataFrame({"query": distinct, "draw": draw_of})
     draw = pl.DataFrame({"query": queries}).join(draws, on="query", how="left", maintain_order="left")["draw"]
     in_test, in_valid = draw < test, (draw >= test) & (draw < test + valid)
     return Split(

@@ -19,6 +19,8 @@ from onesearch.data.text import normalise_queries, normalise_query
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int32]
+_CELLS = 4_000_000
+"""Size of the temporary arrays of one step."""
 
 
 @dataclass(frozen=True)
@@ -84,22 +86,29 @@ class ClickStatistics:
         if leave_out is None:
             out[known] = self.items.select(rows[known]).padded(k, newest=False)
             return out
-        out[known] = self._most_clicked_without(rows[known], k, _once(leave_out.select(known)))
+        left = _once(leave_out.select(known))
+        for m in np.unique(left.lengths).tolist():
+            same = np.flatnonzero(left.lengths == m)
+            own = left.select(same).values.reshape(len(same), m)
+            step = max(1, _CELLS // ((k + m) * max(m, 1)))
+            for begin in range(0, len(same), step):
+                part = slice(begin, begin + step)
+                out[known[same[part]]] = self._most_clicked_without(rows[known[same[part]]], k, own[part])
         return out
 
-    def _most_clicked_without(self, rows: NDArray[np.int64], k: int, leave_out: Ragged) -> Ints:
+    def _most_clicked_without(self, rows: NDArray[np.int64], k: int, own: Ints) -> Ints:
+        """Rows of ``queries`` [n] and the items whose click is not counted [n, m] -> int32 [n, k]."""
         # Taking one click from m items moves no other item down, so the new first k are among the old first k + m.
-        room = np.minimum(self.items.lengths[rows], k + leave_out.lengths)
-        owner = np.repeat(np.arange(len(rows)), room)
-        within = np.arange(len(owner)) - np.repeat(np.cumsum(room) - room, room)
-        at = self.items.offsets[rows][owner] + within
-        item = self.items.values[at]
-        n = len(self.clicked)
-        own = np.isin(owner * n + item, leave_out.owners * n + leave_out.values)
-        count, total = self.counts[at] - own, self.clicked[item] - own
-        order = np.lexsort((item, -total, -count, owner))
-        order = order[count[order] > 0]
-        return Ragged.from_lengths(item[order], np.bincount(owner[order], minlength=len(rows))).padded(k, newest=False)
+        item = self.items.select(rows).padded(k + own.shape[1], newest=False)
+        within = np.arange(item.shape[1])
+        there = item >= 0
+        at = np.where(there, self.items.offsets[rows][:, None] + within, 0)
+        mine = (item[:, :, None] == own[:, None, :]).any(-1)
+        count = np.where(there, self.counts[at] - mine, 0)
+        total = self.clicked[item] - mine
+        order = np.lexsort((item, -total, -count), axis=1)[:, :k]
+        kept = np.take_along_axis(item, order, 1)
+        return np.where(np.take_along_axis(count, order, 1) > 0, kept, np.int32(-1))
 
     def pair_counts(
         self, queries: Sequence[str], items: NDArray[np.integer], leave_out: Ragged | None = None

@@ -1,0 +1,70 @@
+from datetime import UTC, datetime
+
+import polars as pl
+import pytest
+
+from onesearch.data.dataset import Dataset
+from onesearch.data.records import (
+    SCHEMAS,
+    Item,
+    Judgment,
+    PageView,
+    User,
+    items_frame,
+    judgments_frame,
+    page_views_frame,
+    users_frame,
+)
+
+ITEMS = [
+    Item("a", "Red shoe", ("Clothing", "Shoes"), "Acme", 9.5, {"Color": ("red", "dark red"), "Brand": ("Acme",)}, "shop",
+         ("x.jpg",), datetime(2024, 5, 1, tzinfo=UTC), False),
+    Item("b", "Boot"),
+]  # fmt: skip
+PAGE_VIEW = PageView("1", "shoe", "u", "s", datetime(2024, 5, 2, tzinfo=UTC), ("a", "b"), ("b", "gone"), ("b",), "head")
+
+
+def written(folder):
+    return Dataset.write(
+        folder, items_frame(ITEMS), users_frame([User("u", "F", "24-30")]), page_views_frame([PAGE_VIEW]),
+        judgments_frame([Judgment("shoe", "a", 3)]), source="test",
+    )  # fmt: skip
+
+
+def test_what_is_written_is_read(tmp_path):
+    written(tmp_path / "data")
+    dataset = Dataset.load(tmp_path / "data")
+    assert [dataset.item(row) for row in range(2)] == ITEMS
+    assert dataset.item_rows == {"a": 0, "b": 1}
+    assert dataset.counts == {"items": 2, "users": 1, "page_views": 1, "judgments": 1}
+    assert dataset.source == "test"
+    for name, schema in SCHEMAS.items():
+        assert getattr(dataset, name).schema == schema
+    assert dataset.scan_page_views().collect().equals(dataset.page_views)
+    assert dataset.page_views["clicked"].to_list() == [["b", "gone"]]
+    assert dataset.rows_of(pl.Series(["b", None, "zz", "a"])).to_list() == [1, -1, -1, 0]
+    rows = dataset.ragged(pl.Series([["b", "zz", "a"], None, []], dtype=pl.List(pl.String)))
+    assert [rows[i].tolist() for i in range(3)] == [[1, 0], [], []]
+
+
+def test_the_fingerprint_is_that_of_the_content(tmp_path):
+    one, two = written(tmp_path / "one"), written(tmp_path / "two")
+    other = Dataset.write(tmp_path / "other", items_frame(ITEMS[:1]))
+    assert one.fingerprint == two.fingerprint != other.fingerprint
+    assert len(other.judgments) == 0
+
+
+def test_an_unfinished_folder_is_no_dataset(tmp_path):
+    dataset = written(tmp_path)
+    (dataset.folder / "dataset.json").unlink()
+    with pytest.raises(FileNotFoundError, match="onesearch data import"):
+        Dataset.load(tmp_path)
+
+
+def test_wrong_columns_and_attribute_types_are_named(tmp_path):
+    with pytest.raises(ValueError, match="no column 'colour'"):
+        Dataset.write(tmp_path, pl.DataFrame({"item_id": ["a"], "colour": ["red"]}))
+    with pytest.raises(ValueError, match="attribute type 'Colour' is not one of Entity"):
+        Item("a", "t", attributes={"Colour": ("red",)})
+    with pytest.raises(ValueError, match="level 4"):
+        Judgment("q", "a", 4)
