@@ -27,6 +27,11 @@ def popcount(words: Tensor) -> Tensor:
     return (words * 0x0101010101010101) >> 56
 
 
+def take(values: Tensor, places: Tensor) -> Tensor:
+    """``values[places]`` for values [n] and places >= 0 of any shape; several times as fast on a CPU."""
+    return values.index_select(0, places.reshape(-1)).view(places.shape)
+
+
 @dataclass(frozen=True)
 class RankedBits:
     """A set of positions 0 to n - 1.
@@ -50,7 +55,7 @@ class RankedBits:
 
     def contains(self, positions: Tensor) -> Tensor:
         """Whether each position is a member, bool."""
-        return ((self.words[positions >> 6] >> (positions & 63)) & 1).bool()
+        return ((take(self.words, positions >> 6) >> (positions & 63)) & 1).bool()
 
     def any_between(self, first: Tensor, last: Tensor) -> Tensor:
         """Whether a member lies in each range ``first`` to ``last`` (excluded, > first), bool.
@@ -59,12 +64,12 @@ class RankedBits:
         them are told by their counts.
         """
         head, tail = first >> 6, last >> 6
-        from_first = self.words[head] & (-1 << (first & 63))
-        to_last = self.words[tail] & ~(-1 << (last & 63))
+        from_first = take(self.words, head) & (-1 << (first & 63))
+        to_last = take(self.words, tail) & ~(-1 << (last & 63))
         ends = torch.where(head == tail, from_first & to_last, from_first | to_last)
-        return (ends != 0) | (self.before[tail] > self.before[head + 1])
+        return (ends != 0) | (take(self.before, tail) > take(self.before, head + 1))
 
     def rank(self, positions: Tensor) -> Tensor:
         """How many members are smaller than each position (0 to n), int64."""
         word = positions >> 6
-        return self.before[word] + popcount(self.words[word] & ~(-1 << (positions & 63)))
+        return take(self.before, word) + popcount(take(self.words, word) & ~(-1 << (positions & 63)))

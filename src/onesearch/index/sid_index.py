@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from onesearch.data.artefact import read_json, write_json
+from onesearch.index.bits import take
 from onesearch.index.keys import KeyLayout, fitting_codebooks
 from onesearch.index.storage import read_tensors, write_tensors
 from onesearch.index.trie import TrieArrays, keys_of
@@ -175,24 +176,24 @@ class SidIndex:
             return first, torch.full_like(first, self.size(0))
         array = self._children[level - 1]
         parents = nodes.clamp(min=0)
-        first = array[parents].long()
-        count = array[parents + 1].long() - first
+        first = take(array, parents).long()
+        count = take(array, parents + 1).long() - first
         return first, count.masked_fill_(nodes < 0, 0)
 
     def codes(self, level: int, nodes: Tensor) -> Tensor:
         """The level-local code of each node, int64."""
-        return self._codes[level][nodes].long()
+        return take(self._codes[level], nodes.clamp(min=0)).long()
 
     def counts(self, level: int, nodes: Tensor) -> Tensor:
         """How many items lie below each node, int64."""
-        stored = self._vector_rows[level][nodes] - len(self)
+        stored = take(self._vector_rows[level], nodes.clamp(min=0)) - len(self)
         at = stored.clamp(min=0)
-        count = self._spans[1][at] - self._spans[0][at]
+        count = take(self._spans[1], at) - take(self._spans[0], at)
         return torch.where(stored >= 0, count, 1).long()
 
     def vectors(self, level: int, nodes: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """The mean vector of the items below each node, [*nodes.shape, R]."""
-        rows = self._vector_rows[level][nodes.reshape(-1)]
+        rows = self._vector_rows[level].index_select(0, nodes.reshape(-1).clamp(min=0))
         return self._vectors.read(rows, dtype).view(*nodes.shape, -1)
 
     @property
@@ -202,7 +203,7 @@ class SidIndex:
 
     def vector_rows(self, level: int, nodes: Tensor) -> Tensor:
         """The rows in ``table`` of the vectors of nodes, int32 like ``nodes``."""
-        return self._vectors.slots_of(self._vector_rows[level][nodes])
+        return self._vectors.slots_of(take(self._vector_rows[level], nodes.clamp(min=0)))
 
     def vector_block(self, level: int, first: int, count: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """The vectors [count, R] of consecutive nodes; at level 0 a slice of a kept block, without any gather."""
@@ -218,15 +219,15 @@ class SidIndex:
 
     def positions(self, level: int, nodes: Tensor) -> tuple[Tensor, Tensor]:
         """The range of sorted positions below each node: first, last (excluded), int64."""
-        rows = self._vector_rows[level][nodes]
+        rows = take(self._vector_rows[level], nodes.clamp(min=0))
         at = (rows - len(self)).clamp(min=0)
         stored = rows >= len(self)
-        first = torch.where(stored, self._spans[0][at], rows)
-        return first.long(), torch.where(stored, self._spans[1][at], rows + 1).long()
+        first = torch.where(stored, take(self._spans[0], at), rows)
+        return first.long(), torch.where(stored, take(self._spans[1], at), rows + 1).long()
 
     def item_rows(self, positions: Tensor) -> Tensor:
         """Rows in the item table of the items at sorted positions, int64."""
-        return self._rows[positions].long()
+        return take(self._rows, positions.clamp(min=0)).long()
 
     # -- from items and SIDs to nodes ----------------------------------------------------------------------------
 
@@ -235,7 +236,7 @@ class SidIndex:
         rows = item_rows.long()
         if not len(self._position_of):
             return torch.full_like(rows, -1)
-        position = self._position_of[rows.clamp(0, len(self._position_of) - 1)].long()
+        position = take(self._position_of, rows.clamp(0, len(self._position_of) - 1)).long()
         return position.masked_fill_((rows < 0) | (rows >= len(self._position_of)), -1)
 
     def path(self, item_rows: Tensor) -> Tensor:

@@ -8,6 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from onesearch.index.bits import take
+
 Precision = Literal["float32", "bfloat16", "int8"]
 _DTYPES: dict[Precision, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.int8}
 CHUNK_ROWS = 1 << 18  # bounds the float32 copies that are alive at a time
@@ -105,7 +107,7 @@ class VectorRows:
 
     def slots_of(self, rows: Tensor) -> Tensor:
         """The slots in the table of rows."""
-        return rows if self.slots is None else self.slots[rows]
+        return rows if self.slots is None else take(self.slots, rows)
 
     def read(self, rows: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """The vectors [n, R] of the given rows [n], as ``dtype``."""
