@@ -131,8 +131,8 @@ class _Batches:
         self, pairs: Pairs, texts: _Texts, real: int, pseudo: int, config: AlignConfig, rng: np.random.Generator
     ) -> None:
         self.pairs, self.texts, self.real, self.pseudo, self.config, self.rng = pairs, texts, real, pseudo, config, rng
-        # The weaker terms take half a batch each: they regularise, q2i is the task.
-        self._small = max(2, config.batch_size // 2)
+        # The weaker terms take a quarter batch each: they regularise, q2i is the task.
+        self._small = max(2, config.batch_size // 4)
         self._q2i = _Draw(pairs.q2i, real, rng)
         self._q2q = _Draw(pairs.q2q, self._small, rng) if config.q2q and len(pairs.q2q) else None
         self._i2i = _Draw(pairs.i2i, self._small, rng) if config.i2i and len(pairs.i2i) else None
@@ -145,7 +145,8 @@ class _Batches:
             drawn = rng.integers(0, self.texts.items, self.pseudo)
             left = np.concatenate([edges.left, self.texts.pseudo(drawn, rng)]) if self.pseudo else edges.left
             item = np.concatenate([edges.right, drawn])
-            yield np.concatenate([left, self.texts.item(item)]), _Contrastive(left, item, config.q2i, config, config.nested)
+            term = _Contrastive(left, item, config.q2i, config, config.nested)
+            yield np.concatenate([left, self.texts.item(item)]), term
         if self._q2q is not None:
             edges = pairs.q2q.select(self._q2q.next())
             yield np.concatenate([edges.left, edges.right]), _Contrastive(edges.left, edges.right, config.q2q, config)

@@ -1,4 +1,4 @@
-"""The five terms of L_align (specification section 2) on unit vectors; each a plain function, tested by hand arithmetic."""
+"""The five terms of L_align (specification section 2) on unit vectors, each a plain function."""
 
 import torch
 from torch import Tensor

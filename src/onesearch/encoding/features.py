@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onesearch.data.ragged import Ragged
-from onesearch.encoding.words import split_words
+from onesearch.understanding.words import split_words
 
 _UNKNOWN: Final = -1
 
@@ -43,7 +43,12 @@ class Features:
     """
 
     def __init__(
-        self, words: Sequence[str], pairs: NDArray[np.int64], idf: NDArray[np.float32], sizes: Sequence[int], buckets: int
+        self,
+        words: Sequence[str],
+        pairs: NDArray[np.int64],
+        idf: NDArray[np.float32],
+        sizes: Sequence[int],
+        buckets: int,
     ) -> None:
         self.words, self.pairs, self.idf = list(words), pairs, idf
         self.sizes, self.buckets = tuple(sizes), buckets

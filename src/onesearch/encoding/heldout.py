@@ -1,8 +1,8 @@
 """Query vectors of training queries as if the encoder had never seen them (finding 5).
 
-A query that took part in encoder training lies unrealistically close to its products; a generator trained on such vectors
-fails on new queries. So the queries are dealt into K folds, an encoder is trained without each fold, and its vectors of
-the fold are rotated into the space of the main encoder by orthogonal Procrustes on the item vectors.
+A query that took part in encoder training lies unrealistically close to its products; a generator trained on such
+vectors fails on new queries. So the queries are dealt into K folds, an encoder is trained without each fold, and its
+vectors of the fold are rotated into the space of the main encoder by orthogonal Procrustes on the item vectors.
 """
 
 from collections.abc import Callable, Sequence

@@ -91,7 +91,8 @@ def nearest_of_parent(
     codes, starts = np.unique(parents[order], return_index=True)
     for code, rows in zip(codes.tolist(), np.split(order, starts[1:]), strict=True):
         for start in range(0, len(rows), rows_at_once):
-            out[rows[start : start + rows_at_once]] = nearest(vectors[rows[start : start + rows_at_once]], codebooks[code])
+            block = rows[start : start + rows_at_once]
+            out[block] = nearest(vectors[block], codebooks[code])
     return out
 
 

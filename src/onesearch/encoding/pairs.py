@@ -45,6 +45,10 @@ class Triples:
     def __len__(self) -> int:
         return len(self.query)
 
+    def select(self, kept: NDArray[np.bool_] | NDArray[np.integer]) -> "Triples":
+        """The given triples only."""
+        return Triples(self.query[kept], self.better[kept], self.worse[kept])
+
 
 @dataclass(frozen=True)
 class Pairs:
@@ -74,7 +78,7 @@ class Pairs:
             self,
             q2i=self.q2i.select(kept[self.q2i.left]),
             q2q=self.q2q.select(kept[self.q2q.left] & kept[self.q2q.right]),
-            rank=Triples(*(part[kept[self.rank.query]] for part in (self.rank.query, self.rank.better, self.rank.worse))),
+            rank=self.rank.select(kept[self.rank.query]),
             relevance=self.relevance.select(kept[self.relevance.left]),
         )
 

@@ -4,13 +4,18 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from onesearch.encoding.words import is_unspaced, split_words
+from onesearch.understanding.words import is_unspaced, split_words
 
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
 def pseudo_queries(
-    titles: Sequence[str], seed: int, min_words: int = 1, max_words: int = 5, contiguous: float = 0.5, typos: float = 0.05
+    titles: Sequence[str],
+    seed: int,
+    min_words: int = 1,
+    max_words: int = 5,
+    contiguous: float = 0.5,
+    typos: float = 0.05,
 ) -> list[str]:
     """One pseudo-query per title: some of its words in their order.
 

@@ -1,4 +1,7 @@
-"""Semantic IDs as text: ``<a_12><b_7><c_3><d_88><d_301>``. RQ layers are letters a, b, c; the OPQ parts share letter d."""
+"""Semantic IDs as text: ``<a_12><b_7><c_3><d_88><d_301>``.
+
+Residual layers have letters of their own (a, b, c); the OPQ parts share the next one and are numbered on.
+"""
 
 import re
 from collections.abc import Sequence

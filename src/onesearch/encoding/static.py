@@ -104,10 +104,12 @@ def _bag_sums(values: Tensor, offsets: NDArray[np.int64], table: Tensor) -> Tens
 class StaticTrainee:
     """Adam on just the feature rows that a batch touches: the cost does not depend on the vocabulary."""
 
-    def __init__(self, table: Tensor, bags: Ragged, learning_rate: float, betas: tuple[float, float] = (0.9, 0.99)) -> None:
+    def __init__(
+        self, table: Tensor, bags: Ragged, learning_rate: float, betas: tuple[float, float] = (0.9, 0.99)
+    ) -> None:
         self.table, self.bags, self.learning_rate, self.betas = table, bags, learning_rate, betas
         self._mean = torch.zeros_like(table)
-        self._square = torch.zeros(len(table), 1)  # one second moment per row, as row-wise Adam: half the memory traffic
+        self._square = torch.zeros(len(table), 1)  # one second moment per row halves the memory traffic
         self._steps = torch.zeros(len(table), 1)
         self._pending: list[tuple[Tensor, Tensor]] = []
 

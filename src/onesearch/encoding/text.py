@@ -62,7 +62,7 @@ def load_encoder(folder: Path) -> TrainableEncoder:
 
     path = folder / DESCRIPTION
     if not path.is_file():
-        raise FileNotFoundError(f"{folder} holds no text encoder ({DESCRIPTION} is missing); run the encoder stage first")
+        raise FileNotFoundError(f"{folder} holds no text encoder ({DESCRIPTION} missing); run the encoder stage first")
     kind = read_json(path).get("kind")
     if kind == "static":
         return StaticEncoder.load(folder)

@@ -19,7 +19,7 @@ from scipy import sparse
 from onesearch.data.artefact import read_json, write_json
 from onesearch.data.requests import Requests
 from onesearch.data.settings import Section
-from onesearch.encoding.words import is_unspaced, split_words
+from onesearch.understanding.words import is_unspaced, split_words
 from onesearch.search.hits import Hits
 from onesearch.search.ranking import NONE, padded_hits, top_k
 

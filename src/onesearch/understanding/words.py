@@ -10,8 +10,11 @@ UNSPACED: Final = (
     "\U00020000-\U0003ffff"
 )
 # Combining marks belong to the word around them (Devanagari vowels, accents that NFKC cannot compose).
-_MARKS: Final = "\u0300-\u036f\u0483-\u0487\u0591-\u05bd\u0610-\u061a\u064b-\u065f\u0900-\u0903\u093a-\u094f\u0980-\u0983"\
-    "\u09bc-\u09d7\u0a01-\u0a03\u0a3c-\u0a51\u0abc-\u0acd\u0b3c-\u0b57\u0bbe-\u0bd7\u0c3e-\u0c56\u0cbc-\u0cd6\u0d3e-\u0d57"
+_MARKS: Final = (
+    "\u0300-\u036f\u0483-\u0487\u0591-\u05bd\u0610-\u061a\u064b-\u065f\u0900-\u0903\u093a-\u094f"
+    "\u0980-\u0983\u09bc-\u09d7\u0a01-\u0a03\u0a3c-\u0a51\u0abc-\u0acd\u0b3c-\u0b57\u0bbe-\u0bd7"
+    "\u0c3e-\u0c56\u0cbc-\u0cd6\u0d3e-\u0d57"
+)
 _WORD: Final = re.compile(rf"[{UNSPACED}]|\d+(?:[./]\d+)*|(?:[^\W\d_{UNSPACED}]|[{_MARKS}])+")
 _APOSTROPHES: Final = str.maketrans("", "", "'’ʼ`´")
 _UNSPACED_CHARACTER: Final = re.compile(rf"[{UNSPACED}]")
