@@ -212,5 +212,5 @@ def test_missing_redis_client_names_the_install(monkeypatch):
     from onesearch.serving.redis_store import RedisStore
 
     monkeypatch.setitem(sys.modules, "redis", None)
-    with pytest.raises(ImportError, match=r"pip install 'onesearch\[redis\]'"):
+    with pytest.raises(StoreError, match=r"pip install 'onesearch\[redis\]'"):
         RedisStore("redis://127.0.0.1/0")

@@ -4,12 +4,12 @@ import os
 import secrets
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from onesearch.serving.config import ServingConfig
-from onesearch.serving.store import Store, StoreError
+if TYPE_CHECKING:
+    from onesearch.serving.store import Store
 
 TOKEN_VARIABLE = "ONESEARCH_ADMIN_TOKEN"
 
@@ -40,14 +40,11 @@ def serve(
 
     from onesearch.search.engine import SearchEngine
     from onesearch.serving.app import create_app
+    from onesearch.serving.config import ServingConfig
 
-    try:
-        memory = open_store(store or str(run / "serving.sqlite3"), run)
-        typer.echo(f"Loading {run} …", err=True)
-        engine = SearchEngine.load(run, width=width)
-    except (FileNotFoundError, StoreError, ImportError, ValueError) as error:
-        typer.secho(f"Cannot serve {run}: {error}", fg="red", err=True)
-        raise typer.Exit(1) from error
+    memory = open_store(store or str(run / "serving.sqlite3"), run)
+    typer.echo(f"Loading {run} …", err=True)
+    engine = SearchEngine.load(run, width=width)
     config = ServingConfig(max_batch=batch, max_queue=queue, threads=threads, page=not api_only)
     app = create_app(engine, memory, config, admin_token())
     shown = f"[{host}]" if ":" in host else host
@@ -56,13 +53,12 @@ def serve(
     uvicorn.run(app, host=host, port=port, log_level="warning", access_log=False, server_header=False)
 
 
-def open_store(place: str, run: Path) -> Store:
+def open_store(place: str, run: Path) -> "Store":
     """The store at a file or a ``redis://`` address.
 
     Raises:
         FileNotFoundError: the run's folder does not exist; it is not made here.
-        StoreError: the store cannot be opened.
-        ImportError: Redis is asked for but its client is not installed.
+        StoreError: the store cannot be opened, or Redis is asked for but its client is not installed.
     """
     if not run.is_dir():
         raise FileNotFoundError(f"no folder {run}; make it with 'onesearch run configs/demo.yaml'")

@@ -192,7 +192,7 @@ def _say_errors(app: FastAPI, service: Service) -> None:
 
     def of_rules(_: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        fields = {}
+        fields: dict[str, str] = {}
         for problem in error.errors():
             if problem["type"] == "json_invalid":
                 return _problem(400, f"the body is not valid JSON: {problem['ctx']['error']}")

@@ -8,11 +8,15 @@ from onesearch.data.settings import Section
 class ServingConfig(Section):
     """How much the service takes on at once. Limits of single requests are in `models`."""
 
-    threads: int = Field(1, ge=1, description="engine calls at the same time; one call already uses all cores")
-    max_batch: int = Field(16, ge=1, description="searches answered by one engine call at most")
-    max_queue: int = Field(64, ge=1, description="searches waiting at most; more are refused with 503")
-    timeout_seconds: float = Field(10.0, gt=0, description="a search that waits longer is refused with 503")
-    follow_seconds: float = Field(1.0, gt=0, description="how often item changes of other servers are looked for")
-    max_body: int = Field(1 << 20, ge=1024, description="bytes of a request body at most")
-    max_items_body: int = Field(8 << 20, ge=1024, description="bytes of a POST /items body at most")
-    page: bool = Field(True, description="serve the web page and what it needs: shoppers, their histories, filters")
+    threads: int = Field(default=1, ge=1, description="engine calls at the same time; one call already uses all cores")
+    max_batch: int = Field(default=16, ge=1, description="searches answered by one engine call at most")
+    max_queue: int = Field(default=64, ge=1, description="searches waiting at most; more are refused with 503")
+    timeout_seconds: float = Field(default=10.0, gt=0, description="a search that waits longer is refused with 503")
+    follow_seconds: float = Field(
+        default=1.0, gt=0, description="how often item changes of other servers are looked for"
+    )
+    max_body: int = Field(default=1 << 20, ge=1024, description="bytes of a request body at most")
+    max_items_body: int = Field(default=8 << 20, ge=1024, description="bytes of a POST /items body at most")
+    page: bool = Field(
+        default=True, description="serve the web page and what it needs: shoppers, their histories, filters"
+    )

@@ -57,7 +57,7 @@ class Body(BaseModel):
 class Filters(Body):
     """Only items that pass every given filter are found; a list means "one of these"."""
 
-    category: Labels | None = Field(None, description="an element of the category path")
+    category: Labels | None = Field(None, description="a name anywhere in the category path, or a path such as 'A > B'")
     brand: Labels | None = None
     seller: Labels | None = None
     price: tuple[Bound, Bound] | None = Field(None, description="[lowest, highest]; null leaves a side open")

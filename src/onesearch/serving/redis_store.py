@@ -66,13 +66,12 @@ class RedisStore:
         """Connect lazily: a Redis that is down now shows in `check`.
 
         Raises:
-            ImportError: the client is missing.
-            StoreError: ``url`` is not a Redis address.
+            StoreError: the Redis client is not installed, or ``url`` is not a Redis address.
         """
         try:
             import redis
         except ImportError as error:
-            raise ImportError("a Redis store needs the Redis client: pip install 'onesearch[redis]'") from error
+            raise StoreError("a Redis store needs the Redis client: pip install 'onesearch[redis]'") from error
         self._errors: tuple[type[Exception], ...] = (redis.RedisError, OSError)
         self._prefix = prefix
         try:
@@ -94,8 +93,7 @@ class RedisStore:
         with self._speaking("record an event"):
             known = self._record(
                 keys=[self._prefix + key for key in keys],
-                args=[_to_json(event), user, event.time.timestamp(), room, member, _KEPT_EVENTS,
-                      _RETRY_SECONDS],
+                args=[_to_json(event), user, event.time.timestamp(), room, member, _KEPT_EVENTS, _RETRY_SECONDS],
             )
         if not known:
             return True

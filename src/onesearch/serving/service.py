@@ -137,7 +137,8 @@ class Service:
             logged, degraded = ShopperHistory(), ["history"]
         both = logged.followed_by(live)
         return HistoryAnswer(
-            user=user, profile=both.profile, recent_queries=list(both.recent_queries[::-1]), degraded=degraded,
+            user=user, profile=both.profile, degraded=degraded,
+            recent_queries=list(dict.fromkeys(both.recent_queries[::-1])),
             clicked=self._entries(both.clicked, both.clicked_queries, len(live.clicked)),
             ordered=self._entries(both.ordered, ("",) * len(both.ordered), len(live.ordered)),
         )  # fmt: skip

@@ -2,7 +2,6 @@
 
 const $ = (id) => document.getElementById(id);
 const NEW_SHOPPER = "\u0000new"; // no shopper's id: ids have no control characters
-const LEVEL_HUE_STEP = 47;
 
 const state = { busy: 0, search: 0, running: null, shown: new Map(), last: "", freshest: new Set() };
 
@@ -44,8 +43,8 @@ function newId() {
 /** The same text always gets the same hue. */
 function hueOf(text) {
   let hash = 7;
-  for (const letter of text) hash = (hash * 31 + letter.codePointAt(0)) % 3600;
-  return hash % 360;
+  for (const letter of text) hash = Math.imul(hash ^ letter.codePointAt(0), 0x9e3779b1) >>> 0;
+  return Math.round((hash / 2 ** 32) * 360);
 }
 
 function money(price) {
@@ -211,8 +210,9 @@ function path(result) {
   result.sid_tokens.forEach((token, level) => {
     if (level) line.append("›");
     const chip = make("span", { class: "chip", textContent: token, tabIndex: -1 });
-    chip.style.setProperty("--hue", (hueOf(result.sid_tokens[0]) + level * LEVEL_HUE_STEP) % 360);
     const prefix = result.sid_tokens.slice(0, level + 1).join(" ");
+    if (token.startsWith("d_")) chip.classList.add("plain"); // these tell items apart; few share them
+    else chip.style.setProperty("--hue", hueOf(prefix)); // the same colour is the same path
     chip.addEventListener("mouseenter", () => lightUp(prefix, level));
     chip.addEventListener("mouseleave", () => lightUp(null, 0));
     line.append(chip);

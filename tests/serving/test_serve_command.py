@@ -1,0 +1,78 @@
+"""`onesearch serve`: what it loads, the admin token, errors."""
+
+import sys
+from types import ModuleType
+
+import pytest
+import typer
+from serving_fakes import FakeEngine, catalogue
+from typer.testing import CliRunner
+
+from onesearch.cli import serve as command
+from onesearch.serving.store import StoreError
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """Runs the command without a port or a trained run; gives what would have been served."""
+    served = {}
+    module = ModuleType("onesearch.search.engine")
+
+    class SearchEngine:
+        @classmethod
+        def load(cls, run, width=None):
+            served.update(run=run, width=width)
+            return FakeEngine(catalogue())
+
+    module.SearchEngine = SearchEngine
+    monkeypatch.setitem(sys.modules, "onesearch.search.engine", module)
+    monkeypatch.setattr("uvicorn.run", lambda app, **options: served.update(app=app, **options))
+    return served
+
+
+def call(*arguments, **environment):
+    app = typer.Typer()
+    app.command()(command.serve)
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], env=environment)
+
+
+def test_serves_a_run(started, tmp_path):
+    result = call(tmp_path, "--port", 8123, "--width", 32, "--queue", 7, ONESEARCH_ADMIN_TOKEN="t0ken")
+    assert result.exit_code == 0, result.output
+    assert "http://127.0.0.1:8123/" in result.output and "t0ken" not in result.output
+    assert started["run"] == tmp_path and started["width"] == 32 and started["port"] == 8123
+    assert started["host"] == "127.0.0.1", "open to this machine alone unless asked otherwise"
+    assert started["app"].state.service.config.max_queue == 7
+    assert (tmp_path / "serving.sqlite3").is_file()
+
+
+def test_api_only_and_another_store(started, tmp_path):
+    call(tmp_path, "--api-only", "--store", tmp_path / "else.db")
+    assert started["app"].state.service.config.page is False
+    assert (tmp_path / "else.db").is_file() and not (tmp_path / "serving.sqlite3").exists()
+
+
+def test_a_made_token_is_shown_on_a_terminal_and_never_in_a_log(monkeypatch, capsys):
+    monkeypatch.delenv(command.TOKEN_VARIABLE, raising=False)
+    assert command.admin_token() is None, "no terminal: the output may be a file"
+    assert command.TOKEN_VARIABLE in capsys.readouterr().err
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    token = command.admin_token()
+    assert token and len(token) >= 32 and token in capsys.readouterr().err
+    assert token != command.admin_token()
+
+
+def test_missing_run_names_the_command_that_makes_it(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"onesearch run configs/demo\.yaml"):
+        command.open_store(str(tmp_path / "no" / "x.db"), tmp_path / "no")
+    assert not (tmp_path / "no").exists()
+
+
+def test_store_address_is_checked(tmp_path):
+    with pytest.raises(StoreError, match="could not open"):
+        command.open_store(str(tmp_path), tmp_path)  # a folder
+
+
+def test_help_teaches():
+    text = call("--help").output
+    assert "ONESEARCH_ADMIN_TOKEN" in text and "onesearch serve runs/demo" in text
