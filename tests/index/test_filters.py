@@ -1,4 +1,6 @@
+import gc
 import math
+import weakref
 
 import numpy as np
 import polars as pl
@@ -100,7 +102,7 @@ questions = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10**6), st.sampled_from([0, 1, 3, 63, 64, 65, 128, 200]), questions)
 def test_masks_equal_brute_force_at_every_level(seed, n, asked):
     items = catalogue(seed, n + 5)
@@ -108,7 +110,7 @@ def test_masks_equal_brute_force_at_every_level(seed, n, asked):
     assert_mask(items, index, ItemFilters.build(items, index), asked)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10**6), st.integers(0, 80), st.integers(0, 30), questions)
 def test_updated_filters_equal_new_ones(seed, n, more, asked):
     items = catalogue(seed, n)
@@ -142,6 +144,18 @@ def test_ranks_and_ranges_of_bits(members, data):
 @given(st.integers(-(2**63), 2**63 - 1))
 def test_popcount(word):
     assert popcount(torch.tensor([word])).item() == (word % 2**64).bit_count()
+
+
+def test_old_filters_leave_memory_with_their_last_reader():
+    filters = ItemFilters.build(catalogue(0, 5), index_of(0, np.arange(5)))
+    filters.mask({"brand": "Bolt"})
+    gone = weakref.ref(filters)
+    gc.disable()
+    try:
+        del filters
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 def test_masks_are_cached_and_combine():

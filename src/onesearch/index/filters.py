@@ -6,12 +6,14 @@ intersection.
 """
 
 from collections.abc import Callable, Mapping
-from functools import lru_cache, reduce
+from functools import lru_cache, partial, reduce
 from operator import and_, or_
 from typing import Any
 
+import numpy as np
 import polars as pl
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from onesearch.index.bits import RankedBits, pack
@@ -21,6 +23,7 @@ from onesearch.index.sid_index import SidIndex
 
 _CACHE_BYTES = 256 << 20
 _LARGEST_CACHE = 4096
+WordsOf = Callable[[str, Value], Tensor]
 
 
 class ItemMask:
@@ -62,16 +65,15 @@ class ItemFilters:
     """Makes the masks of one index from the item table."""
 
     def __init__(self, columns: ItemColumns, index: SidIndex) -> None:
-        rows = index.item_rows(torch.arange(len(index), device=index.device)).cpu().numpy()
+        rows = index.item_rows(torch.arange(len(index), device=index.device)).int().cpu().numpy()
         if len(rows) and int(rows.max()) >= len(columns):
             raise ValueError(f"the index has item row {int(rows.max())}, but the item table has {len(columns)} rows")
         self._columns = columns
-        self._index = index
-        self._rows = rows
         # a set takes 1.5 bits per item; large catalogues keep fewer of them
         entries = max(16, min(_LARGEST_CACHE, _CACHE_BYTES // (len(rows) // 5 + 64)))
-        self._words: Callable[[str, Value], Tensor] = lru_cache(entries)(self._compute_words)
-        self._mask: Callable[[Checked], ItemMask] = lru_cache(entries)(self._compute_mask)
+        # the caches hold no reference to self: an old version with its arrays goes when its last reader goes
+        words: WordsOf = lru_cache(entries)(partial(_words, columns, rows, index.device))
+        self._mask: Callable[[Checked], ItemMask] = lru_cache(entries)(partial(_mask, words, index))
 
     @classmethod
     def build(cls, items: pl.DataFrame, index: SidIndex) -> "ItemFilters":
@@ -106,13 +108,14 @@ class ItemFilters:
         """
         return self._mask(normalised(filters))
 
-    def _compute_mask(self, filters: Checked) -> ItemMask:
-        sets = [reduce(or_, (self._words(key, value) for value in values)) for key, values in filters]
-        words = reduce(and_, sets) if sets else self._everything()
-        return ItemMask(RankedBits.of(words), self._index)
 
-    def _compute_words(self, key: str, value: Value) -> Tensor:
-        return pack(self._columns.having(key, value)[self._rows]).to(self._index.device)
+def _words(columns: ItemColumns, rows: NDArray[np.int32], device: torch.device, key: str, value: Value) -> Tensor:
+    """The packed set of the sorted positions whose items have a value."""
+    return pack(columns.having(key, value)[rows]).to(device)
 
-    def _everything(self) -> Tensor:
-        return pack(self._rows >= 0).to(self._index.device)
+
+def _mask(words_of: WordsOf, index: SidIndex, filters: Checked) -> ItemMask:
+    """The mask of several filters from the sets of their values."""
+    sets = [reduce(or_, (words_of(key, value) for value in values)) for key, values in filters]
+    words = reduce(and_, sets) if sets else pack(np.ones(len(index), bool)).to(index.device)
+    return ItemMask(RankedBits.of(words), index)
