@@ -137,7 +137,7 @@ def build_catalogue(config: MarketConfig, vocabulary: Vocabulary, start: int, re
     within = start + (rng.random(n) * period).astype(np.int64)
     later = start + ((0.2 + 0.8 * rng.random(n)) * period).astype(np.int64)
     listed = np.where(emerging[seller], later, np.where(is_new, within, before))
-    popularity = settings.popularity_sigma * (0.85 * rng.standard_normal(n) + 0.5 * quality) - 1.0 * emerging[seller]
+    popularity = settings.popularity_sigma * (0.7 * rng.standard_normal(n) + 0.7 * quality) - 1.0 * emerging[seller]
 
     group = (brand * len(weights) + types) * _FIRST_MODEL + rng.integers(0, _FIRST_MODEL, n)
     models = np.unique(group, return_inverse=True)[1].astype(np.int32)

@@ -30,7 +30,7 @@ class CatalogueConfig(Section):
 class ShopperConfig(Section):
     """Who shops, and what they want this week."""
 
-    activity_sigma: float = 0.55
+    activity_sigma: float = 0.4
     interests: int = 3
     interest_kept_weekly: Share = 0.75
     session_in_interest: Share = 0.85
@@ -43,10 +43,10 @@ class QueryConfig(Section):
 
     complex_share: Share = 0.33  # OneSearch-V2: one third of traffic
     session_continues: Share = 0.40
-    typo: Share = 0.05
+    typo: Share = 0.04
     gives_up_complex: Share = 0.2  # a reformulation of a complex query falls back to a plain product word
     # Plain forms: noun | attribute + noun | two attributes + noun | brand + noun | brand | brand + model
-    forms: tuple[float, ...] = (0.34, 0.29, 0.11, 0.15, 0.06, 0.05)
+    forms: tuple[float, ...] = (0.38, 0.30, 0.08, 0.13, 0.07, 0.04)
     # Complex: question, recommendation, ranking, knowledge, negation, alternatives
     complex_forms: tuple[float, ...] = (0.22, 0.26, 0.14, 0.16, 0.12, 0.10)
     # Page views of the training part that contain a need word: shares of words and bounds of three strata
@@ -60,27 +60,27 @@ class EngineConfig(Section):
     page_size: int = 20
     candidates: int = 100
     popularity_weight: float = 0.55
-    exploration: float = 0.6  # scale of the Gumbel noise on the score of a candidate
+    exploration: float = 0.9  # scale of the Gumbel noise on the score of a candidate
     category_slots: Share = 0.10  # slots refilled with an item of a category of the query
     random_slots: Share = 0.02
-    understands_topic: Share = 0.75  # rule-based understanding of complex queries, drawn once per query
-    understands_trait: Share = 0.45
+    understands_topic: Share = 0.8  # rule-based understanding of complex queries, drawn once per query
+    understands_trait: Share = 0.6
 
 
 class ChoiceConfig(Section):
     """Examination, click and order."""
 
-    examination_exponent: float = 0.6  # P(rank k is examined) = k^-exponent
-    click_bias: float = -1.75
-    click_relevance: tuple[float, float, float, float] = (-4.5, -2.6, -1.1, 0.0)
-    click_taste: float = 0.9
-    click_price: float = 0.45
-    click_quality: float = 0.55
+    examination_exponent: float = 0.45  # P(rank k is examined) = k^-exponent
+    click_bias: float = -1.5
+    click_relevance: tuple[float, float, float, float] = (-5.0, -3.4, -1.3, 0.0)
+    click_taste: float = 2.0
+    click_price: float = 0.6
+    click_quality: float = 1.1
     click_audience: float = -2.0
     click_focus: float = 0.8
-    order_bias: float = -1.5
+    order_bias: float = -1.6
     order_relevance: tuple[float, float, float, float] = (-2.5, -1.5, -0.6, 0.0)
-    order_taste: float = 0.6
+    order_taste: float = 0.8
     order_price: float = 0.6
     order_quality: float = 0.4
     order_audience: float = -1.0

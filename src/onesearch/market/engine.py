@@ -11,6 +11,7 @@ import bm25s
 import numpy as np
 import Stemmer
 from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
 
 from onesearch.data.ragged import Ragged
 from onesearch.market import keyed
@@ -19,12 +20,14 @@ from onesearch.market.config import EngineConfig
 from onesearch.market.queries import PREDICATES
 from onesearch.market.truth import Truth, Visits
 
-_FROM_BM25: Final = 200
 _BM25_SCALE: Final = 4.0  # score of the best BM25 match
 _TRAIT_SCALE: Final = 2.5  # score of an item that has all understood traits
 _WORDS_IN_COMPLEX: Final = 0.3  # how much of the BM25 score a complex query keeps
 _RAMP_DAYS: Final = 30.0
 _CHUNK: Final = 20_000
+_TEXTS: Final = 4_000  # texts scored in one sparse product
+_SCORE_TOP: Final = np.float32(8.0)  # scores lie in (-4, 8): BM25 4 at most, popularity under 4 in size
+_SCORE_STEPS: Final = np.float32(65535.0 / 12.0)
 _UNDERSTOOD, _DRAWS = 11, 12
 
 
@@ -44,6 +47,9 @@ class LoggingEngine:
         self._stemmer = Stemmer.Stemmer("english")
         self._bm25 = bm25s.BM25()
         self._bm25.index(self._tokens(titles), show_progress=False)
+        scores = self._bm25.scores  # term by document, as three arrays
+        self._weights = csr_matrix((scores["data"], scores["indices"], scores["indptr"]),
+                                   shape=(len(scores["indptr"]) - 1, len(titles)))  # fmt: skip
         catalogue = truth.catalogue
         self._popularity = np.clip(catalogue.log_popularity, -4.0, 4.0) * np.float32(config.popularity_weight)
         self._by_type = np.argsort(catalogue.types, kind="stable")
@@ -60,18 +66,33 @@ class LoggingEngine:
         return tokens
 
     def _search(self, cores: list[str], k: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-        """BM25 top k of texts: item rows (-1 beyond) and scores scaled to the best, [n, k] each."""
+        """Top k of texts by BM25 (scaled to the best match) plus popularity: item rows (-1 beyond) and scores, [n, k]."""
         known = self._bm25.vocab_dict
-        tokens = [[token for token in line if token in known] for line in self._tokens(cores)]
+        tokens = [[known[token] for token in line if token in known] for line in self._tokens(cores)]
+        lengths = np.array([len(line) for line in tokens], np.int64)
+        flat = np.fromiter((token for line in tokens for token in line), np.int64, int(lengths.sum()))
+        ends = np.concatenate([[0], np.cumsum(lengths)])
+        # One sparse product scores a whole block of queries; bm25s itself goes query by query.
+        wanted = csr_matrix((np.ones(len(flat), np.float32), flat, ends), shape=(len(cores), self._weights.shape[0]))
+        found = wanted @ self._weights
+        starts = np.asarray(found.indptr, np.int64)
+        filled = np.flatnonzero(np.diff(starts) > 0)
         items = np.full((len(cores), k), -1, np.int32)
-        scores = np.zeros((len(cores), k), np.float32)
-        filled = np.flatnonzero([len(line) > 0 for line in tokens])
-        if len(filled):
-            found, value = self._bm25.retrieve(
-                [tokens[row] for row in filled.tolist()], k=k, show_progress=False, n_threads=2
-            )
-            items[filled] = np.where(value > 0, found, -1)
-            scores[filled] = value / np.maximum(value[:, :1], 1e-9)
+        scores = np.full((len(cores), k), -np.inf, np.float32)
+        if not len(filled):
+            return items, scores
+        best = np.maximum.reduceat(found.data, starts[filled])
+        owner = np.repeat(np.arange(len(filled)), np.diff(starts)[filled])
+        total = _BM25_SCALE * found.data / best[owner] + self._popularity[found.indices]
+        # Owner, falling score and item packed into one integer: a plain sort then ranks all queries of the block.
+        falling = np.clip((_SCORE_TOP - total) * _SCORE_STEPS, 0, 0xFFFF).astype(np.uint64)
+        packed = owner.astype(np.uint64) << np.uint64(44) | falling << np.uint64(28) | found.indices.astype(np.uint64)
+        packed.sort()
+        place = np.arange(len(packed)) - np.repeat(starts[:-1][filled] - starts[0], np.diff(starts)[filled])
+        top = packed[place < k]
+        row, column = filled[(top >> np.uint64(44)).astype(np.int64)], place[place < k]
+        items[row, column] = (top & np.uint64((1 << 28) - 1)).astype(np.int32)
+        scores[row, column] = _SCORE_TOP - ((top >> np.uint64(28)) & np.uint64(0xFFFF)).astype(np.float32) / _SCORE_STEPS
         return items, scores
 
     def draw_of_types(self, sets: NDArray[np.integer], keys: NDArray[np.uint64]) -> NDArray[np.int32]:
@@ -90,7 +111,6 @@ class LoggingEngine:
         """Candidates of all queries of the market."""
         queries, config = self.truth.queries, self.config
         width = config.candidates
-        from_words = min(_FROM_BM25, len(self.truth.catalogue))
         items = np.full((len(queries), width), -1, np.int32)
         scores = np.full((len(queries), width), -np.inf, np.float32)
         distinct: dict[str, int] = {}
@@ -98,13 +118,9 @@ class LoggingEngine:
         texts = list(distinct)
         found = np.empty((len(texts), width), np.int32)
         value = np.empty((len(texts), width), np.float32)
-        for start in range(0, len(texts), _CHUNK):
-            rows, words = self._search(texts[start : start + _CHUNK], from_words)
-            score = np.where(rows >= 0, _BM25_SCALE * words + self._popularity[rows], -np.inf).astype(np.float32)
-            top = np.argpartition(-score, min(width, score.shape[1]) - 1, axis=1)[:, :width]
-            found[start : start + len(rows), : top.shape[1]] = np.take_along_axis(rows, top, 1)
-            value[start : start + len(rows), : top.shape[1]] = np.take_along_axis(score, top, 1)
-            found[start : start + len(rows), top.shape[1] :] = -1
+        for start in range(0, len(texts), _TEXTS):
+            part = slice(start, min(start + _TEXTS, len(texts)))
+            found[part], value[part] = self._search(texts[part], width)
         plain = np.flatnonzero(queries.kind == 0)
         items[plain], scores[plain] = found[core[plain]], value[core[plain]]
         complex_rows = np.flatnonzero(queries.kind > 0)
@@ -138,8 +154,7 @@ class LoggingEngine:
                 has = self.truth._has_trait(np.repeat(trait[part], draws), np.maximum(drawn[part], 0).reshape(-1))
                 met[part] += has.reshape(len(part), draws)
         score = np.where(drawn >= 0, _TRAIT_SCALE * met + self._popularity[drawn], -np.inf)
-        top = np.argsort(-value, 1, kind="stable")[:, :by_words]
-        word_items, word_scores = np.take_along_axis(found, top, 1), np.take_along_axis(value, top, 1)
+        word_items, word_scores = found[:, :by_words], value[:, :by_words]
         word_scores = word_scores - np.float32((1.0 - _WORDS_IN_COMPLEX) * _BM25_SCALE)
         return np.concatenate([word_items, drawn], 1), np.concatenate([word_scores, score], 1).astype(np.float32)
 

@@ -29,6 +29,10 @@ _EMPHASIS: Final[dict[str, float]] = {"Brand": 1.25, "Price": 0.12, "Audience": 
 _MODEL_STATED: Final[dict[str, float]] = {"E": 0.6, "K": 0.4, "D": 0.5, "O": 0.3}
 
 
+def _capitals(name: str) -> str:
+    return " ".join(word.capitalize() for word in name.split(" "))
+
+
 def _gather(names: NDArray[np.object_], numbers: NDArray[np.integer]) -> pl.Series:
     """Names by number; -1 gives null."""
     picked = names[numbers]
@@ -68,8 +72,7 @@ def build_listings(config: MarketConfig, vocabulary: Vocabulary, catalogue: Cata
     parts: dict[str, pl.Series] = {}
     fields: list[pl.Expr] = []
     field_columns: dict[str, pl.Series] = {}
-    title_case = [name.title() for name in catalogue.value_names]
-    shown_names = np.array([*title_case, None], object)
+    shown_names = np.array([*map(_capitals, catalogue.value_names), None], object)
     for slot, kind in enumerate(SLOTS):
         label = kind + "2" if kind in parts else kind
         parts[label] = _gather(shown_names, _stated(catalogue, vocabulary, slot, state, conflict, rng))
@@ -84,7 +87,7 @@ def build_listings(config: MarketConfig, vocabulary: Vocabulary, catalogue: Cata
     synonyms = (vocabulary.type_noun[catalogue.types] >= 0).sum(1)
     column = np.where(rng.random(n) < 0.7, 0, rng.integers(0, 3, n) % synonyms)
     noun = vocabulary.type_noun[catalogue.types, column]
-    parts["Noun"] = _gather(np.array([*(name.title() for name in vocabulary.nouns), None], object), noun)
+    parts["Noun"] = _gather(np.array([*map(_capitals, vocabulary.nouns), None], object), noun)
     parts["Marketing"] = _gather(marketing, np.where(rng.random(n) < settings.marketing, rng.integers(0, len(marketing) - 1, n), -1))
     # Stuffed words name another product of the same department more often than a random one.
     stuffed_share = np.where(ambiguous, settings.stuffed_ambiguous, settings.stuffed)

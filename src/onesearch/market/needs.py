@@ -5,6 +5,7 @@ from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
 
 from onesearch.market import need_words as words
 from onesearch.market.catalogue import Catalogue, type_weights
@@ -14,8 +15,8 @@ from onesearch.market.vocabulary import SLOTS, Vocabulary, invent_names, split_w
 TRAIN_SHARE = 0.8  # the part of the log that the strata of need words are stated for
 TOPICS_PER_QUERY, TRAITS_PER_QUERY = 0.9, 1.1
 TRAIT_SLOTS = tuple(slot for slot, kind in enumerate(SLOTS) if kind not in ("Brand", "Series", "Specifications", "Scene"))
-_SAMPLE = 20_000
-_LEAST = 4
+_SAMPLE = 10_000
+_LEAST = 3
 
 
 @dataclass(frozen=True)
@@ -111,11 +112,13 @@ def build_needs(config: MarketConfig, vocabulary: Vocabulary, catalogue: Catalog
         trait_theme.append(theme)
 
     sample = np.random.default_rng([config.seed, 7]).permutation(len(catalogue))[:_SAMPLE]
-    has = np.zeros((len(traits), len(sample)), np.bool_)
-    for slot in TRAIT_SLOTS:
-        value = catalogue.values[sample, slot]
-        has |= trait_values[:, value] & (value >= 0)[None, :]
-    of_type = np.zeros((len(vocabulary.type_nouns), len(sample)), np.float32)
-    of_type[catalogue.types[sample], np.arange(len(sample))] = 1.0
-    return Needs(topics, topic_types, topic_weight, traits, trait_values, trait_weight, trait_theme, of_type.sum(1),
-                 np.asarray(of_type @ has.T.astype(np.float32), np.float32))  # fmt: skip
+    values = catalogue.values[sample][:, list(TRAIT_SLOTS)]
+    there = values >= 0
+    item_values = csr_matrix((np.ones(int(there.sum()), np.float32), (np.nonzero(there)[0], values[there])),
+                             shape=(len(sample), len(catalogue.value_names)))  # fmt: skip
+    has = csr_matrix(item_values @ trait_values.T.astype(np.float32) > 0, dtype=np.float32)
+    of_type = csr_matrix((np.ones(len(sample), np.float32), (catalogue.types[sample], np.arange(len(sample)))),
+                         shape=(len(vocabulary.type_nouns), len(sample)))  # fmt: skip
+    type_items = np.asarray(of_type.sum(1), np.float32).reshape(-1)
+    return Needs(topics, topic_types, topic_weight, traits, trait_values, trait_weight, trait_theme, type_items,
+                 np.asarray((of_type @ has).todense(), np.float32))  # fmt: skip

@@ -16,7 +16,7 @@ from onesearch.market.vocabulary import SLOTS, Vocabulary
 COMPLEX_TYPES: Final[tuple[str, ...]] = tuple(TEMPLATES)
 QUERY_TYPES: Final[tuple[str, ...]] = ("plain", *COMPLEX_TYPES)
 NOUN, ATTRIBUTE, TWO_ATTRIBUTES, BRAND_NOUN, BRAND, MODEL = range(6)
-_REFINED: Final = np.array([0.10, 0.40, 0.25, 0.15, 0.04, 0.06])  # plain forms after the first query of a session
+_REFINED: Final = np.array([0.15, 0.43, 0.17, 0.16, 0.04, 0.05])  # plain forms after the first query of a session
 _QUERY_SLOTS: Final[dict[str, float]] = {"Material": 1.0, "Style": 0.7, "Function": 1.2, "Modifier": 0.5, "Color": 1.0,
                                          "Pattern": 0.4, "Season": 0.3, "Audience": 0.9, "Specifications": 0.5,
                                          "Price": 0.35, "Scene": 0.3}  # fmt: skip
@@ -98,6 +98,9 @@ class TrafficPlanner:
         self._popularity = np.concatenate([[0.0], np.cumsum(popularity)])
         self._item_first = np.searchsorted(catalogue.types[self._items], np.arange(len(type_weight) + 1))
         self._stocked = np.diff(self._item_first) > 0
+        # Shoppers ask for a type by its own few kinds of attribute: colour for dresses, size for memory cards.
+        own = 1.3 * np.random.default_rng([config.seed, 12]).standard_normal((len(type_weight), len(SLOTS)))
+        self._slot_pull = np.log(np.array([_QUERY_SLOTS.get(kind, 0.0) for kind in SLOTS]) + 1e-9) + own
         same_leaf = vocabulary.type_leaf[:, None] == vocabulary.type_leaf[None, :]
         self.alternatives = same_leaf & ~vocabulary.noun_types[vocabulary.type_noun[:, 0]]
         self._topic_feasible = needs.feasible(needs.topic_types)
@@ -141,7 +144,7 @@ class TrafficPlanner:
             self._complex(plans, rows[is_complex], kinds, types_of_view, topic[session], rng)
         plans.kind[:] = kinds
         plans.typo[:] = np.where(rng.random(n) < settings.typo, rng.integers(1, 5, n), 0)
-        plans.variant[:] = np.where(rng.random(n) < 0.85, 0, 1)
+        plans.variant[:] = np.where(rng.random(n) < 0.92, 0, 1)
         pause = np.where(step > 0, rng.integers(15_000_000, 150_000_000, n), 0)
         elapsed = np.cumsum(pause)
         time_of_view = time[session] + elapsed - elapsed[starts][session]
@@ -175,10 +178,9 @@ class TrafficPlanner:
         values = self.catalogue.values[item].astype(np.int64)
         nouns = self.vocabulary.type_noun[self.catalogue.types[item]]
         synonyms = (nouns >= 0).sum(1)
-        noun = nouns[np.arange(n), np.where(rng.random(n) < 0.85, 0, rng.integers(0, 3, n) % synonyms)]
-        slot_weight = np.array([_QUERY_SLOTS.get(kind, 0.0) for kind in SLOTS])
+        noun = nouns[np.arange(n), np.where(rng.random(n) < 0.9, 0, rng.integers(0, 3, n) % synonyms)]
         # Gumbel top-2 over the slots that the item has gives two different attributes.
-        noise = np.log(slot_weight + 1e-9) + rng.gumbel(size=(n, len(SLOTS))) + np.where(values >= 0, 0.0, -1e3)
+        noise = self._slot_pull[self.catalogue.types[item]] + rng.gumbel(size=(n, len(SLOTS))) + np.where(values >= 0, 0.0, -1e3)
         best = np.argsort(-noise, 1)[:, :2]
         attribute, second = values[np.arange(n), best[:, 0]], values[np.arange(n), best[:, 1]]
         brand = values[:, SLOTS.index("Brand")]
