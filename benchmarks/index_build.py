@@ -59,7 +59,9 @@ def main() -> None:
     def build() -> None:
         made[:] = [SidIndex.build(sids, vectors, CODEBOOKS, popularity, precision=options.precision)]
 
+    cpu = time.process_time()
     build_seconds = seconds(build, repeats)
+    cpu_seconds = (time.process_time() - cpu) / repeats
     index = made[0]
     gone = rng.choice(n, batch, replace=False)
     figures: dict[str, object] = {
@@ -69,6 +71,7 @@ def main() -> None:
         "threads": options.threads,
         "nodes": [index.size(level) for level in range(index.levels)],
         "build_items_per_second": round(n / build_seconds),
+        "build_items_per_cpu_second": round(n / cpu_seconds),
         "bytes_per_item_besides_vectors": round(index.nbytes.structure / n, 2),
         "bytes_per_item_vectors": round(index.nbytes.vectors / n, 2),
         "add_items_per_second": round(batch / seconds(lambda: index.add(more, vectors[:batch], rows), repeats)),
