@@ -52,7 +52,7 @@ class Catalogue:
 
 
 def _unit(vectors: NDArray[np.float64]) -> NDArray[np.float32]:
-    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.float32)
 
 
 def type_weights(vocabulary: Vocabulary, rng: np.random.Generator) -> NDArray[np.float64]:
@@ -113,7 +113,9 @@ def build_catalogue(config: MarketConfig, vocabulary: Vocabulary, start: int, re
     quality = rng.standard_normal(n).astype(np.float32)
     brand_level = rng.standard_normal(n_brands)
     style = values[:, SLOTS.index("Style")]
-    luxury = np.isin(style, [i for i, name in enumerate(vocabulary.values) if name in ("luxury", "elegant", "art deco")])
+    luxury = np.isin(
+        style, [i for i, name in enumerate(vocabulary.values) if name in ("luxury", "elegant", "art deco")]
+    )
     raw = 0.6 * brand_level[brand] + 0.5 * luxury + 0.2 * quality + 0.6 * rng.standard_normal(n)
     level = ((raw - raw.mean()) / raw.std()).astype(np.float32)
     bands = np.digitize(level, [-1.2, -0.4, 0.4, 1.2])

@@ -135,18 +135,26 @@ STYLE: Final[str] = """
     cottage HKPT, luxury ASBHE, natural BHTK, matte BEKDS, glossy BEHS, retro EKST, cartoon TASE, futuristic ET,
     professional DBKEO, tactical OSD, coastal HAP, art deco HBS"""
 
-COLOR: Final[str] = """black, white, red, navy, blue, green, pink, grey, beige, brown, purple, yellow, orange, gold, silver,
+COLOR: Final[
+    str
+] = """black, white, red, navy, blue, green, pink, grey, beige, brown, purple, yellow, orange, gold, silver,
     teal, burgundy, ivory, khaki, turquoise, lavender, coral, mint, charcoal grey"""
 
-PATTERN: Final[str] = """striped, floral, plaid, polka dot, solid, leopard, geometric, camouflage, paisley, tie dye, herringbone,
+PATTERN: Final[
+    str
+] = """striped, floral, plaid, polka dot, solid, leopard, geometric, camouflage, paisley, tie dye, herringbone,
     checkered, embroidered, quilted pattern, marbled, animal print"""
 
 SEASON: Final[str] = "spring, summer, autumn, winter, all season"
 
-SCENE: Final[str] = """office ASHE, party AS, beach ASOT, gym ASOE, bedroom H, garage DH, balcony PH, classroom TS, workshop D,
+SCENE: Final[
+    str
+] = """office ASHE, party AS, beach ASOT, gym ASOE, bedroom H, garage DH, balcony PH, classroom TS, workshop D,
     campsite OKE, bathroom HBD, nursery HT, patio PH, commuting SEAO, travel SEBO, dining room KH, backyard PTO"""
 
-LOCATION: Final[str] = """italian ASKH, japanese KEBHP, french BKAH, korean BASE, german DKEO, swiss EBO, turkish HAK, moroccan HBA,
+LOCATION: Final[
+    str
+] = """italian ASKH, japanese KEBHP, french BKAH, korean BASE, german DKEO, swiss EBO, turkish HAK, moroccan HBA,
     english PHK, danish HTK, american DOAP, portuguese KHS"""
 
 SPECIFICATIONS: Final[dict[str, str]] = {
@@ -162,7 +170,9 @@ SPECIFICATIONS: Final[dict[str, str]] = {
     "P": "small breed, large breed, 5 gallon, 20 gallon, 30cm, 15 meter, 2kg, 6 pack",
 }
 
-MARKETING: Final[str] = """hot sale, bestseller, new arrival, limited offer, high quality, free shipping, factory direct,
+MARKETING: Final[
+    str
+] = """hot sale, bestseller, new arrival, limited offer, high quality, free shipping, factory direct,
     clearance, must have, 100% genuine, trending, bargain, super value, exclusive, original, fast delivery"""
 
 PRICE: Final[tuple[str, ...]] = ("cheap", "affordable", "mid-range", "premium", "high-end")
@@ -170,6 +180,8 @@ PRICE: Final[tuple[str, ...]] = ("cheap", "affordable", "mid-range", "premium", 
 AUDIENCE: Final[tuple[str, ...]] = ("women", "men", "girls", "boys", "kids", "toddlers", "teens", "seniors", "unisex")
 
 # Letters are frequent in brand names of many languages; syllables are joined and the result is checked for novelty.
-SYLLABLES: Final[str] = """al an ar ba bel bo bri ca ce cor da del do dra el en er fa fen fi fo ga gar gla go ha hel hi ja jo ka
+SYLLABLES: Final[
+    str
+] = """al an ar ba bel bo bri ca ce cor da del do dra el en er fa fen fi fo ga gar gla go ha hel hi ja jo ka
     kel ki ko la lan le lin lo lu ma mar mel mi mo na nar ne no nu ol or pa pel pi po ra ri ro sa sel si so ta tel ti to tra ul
     va vel vi vo wen wil xa ya yo za zel zi zo"""

@@ -92,7 +92,9 @@ class LoggingEngine:
         top = packed[place < k]
         row, column = filled[(top >> np.uint64(44)).astype(np.int64)], place[place < k]
         items[row, column] = (top & np.uint64((1 << 28) - 1)).astype(np.int32)
-        scores[row, column] = _SCORE_TOP - ((top >> np.uint64(28)) & np.uint64(0xFFFF)).astype(np.float32) / _SCORE_STEPS
+        scores[row, column] = (
+            _SCORE_TOP - ((top >> np.uint64(28)) & np.uint64(0xFFFF)).astype(np.float32) / _SCORE_STEPS
+        )
         return items, scores
 
     def draw_of_types(self, sets: NDArray[np.integer], keys: NDArray[np.uint64]) -> NDArray[np.int32]:
@@ -103,7 +105,9 @@ class LoggingEngine:
         kind = self._set_types.values[np.minimum(pick, len(self._set_types.values) - 1)]
         low, high = self._first[kind], self._first[kind + 1]
         u = keyed.uniform(keyed.mix(keys + np.uint64(2))).astype(np.float64)
-        place = np.searchsorted(self._mass, self._mass[low] + u * (self._mass[high] - self._mass[low]), side="right") - 1
+        place = (
+            np.searchsorted(self._mass, self._mass[low] + u * (self._mass[high] - self._mass[low]), side="right") - 1
+        )
         item = self._by_type[np.clip(place, low, np.maximum(high - 1, low))]
         return np.where(length > 0, item, -1).astype(np.int32)
 
@@ -168,7 +172,9 @@ class LoggingEngine:
         noise = -np.log(-np.log(np.clip(rng.random(items.shape, np.float32), 1e-7, 1 - 1e-7)))
         score = np.where((age >= 0) & (items >= 0), score + young + np.float32(config.exploration) * noise, -np.inf)
         # The same item can come by words and by types: keep its first copy.
-        top = np.argpartition(-score, 2 * k - 1, axis=1)[:, : 2 * k] if items.shape[1] > 2 * k else np.argsort(-score, 1)
+        top = (
+            np.argpartition(-score, 2 * k - 1, axis=1)[:, : 2 * k] if items.shape[1] > 2 * k else np.argsort(-score, 1)
+        )
         top = np.take_along_axis(top, np.argsort(-np.take_along_axis(score, top, 1), 1, kind="stable"), 1)
         ranked = np.where(np.isfinite(np.take_along_axis(score, top, 1)), np.take_along_axis(items, top, 1), -1)
         page = first_distinct(ranked, k)

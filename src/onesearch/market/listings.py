@@ -41,7 +41,11 @@ def _gather(names: NDArray[np.object_], numbers: NDArray[np.integer]) -> pl.Seri
 
 
 def _stated(
-    catalogue: Catalogue, vocabulary: Vocabulary, slot: int, state: NDArray[np.float64], conflict: NDArray[np.float64],
+    catalogue: Catalogue,
+    vocabulary: Vocabulary,
+    slot: int,
+    state: NDArray[np.float64],
+    conflict: NDArray[np.float64],
     rng: np.random.Generator,
 ) -> NDArray[np.int32]:
     """The value a listing states for a slot, int32 [N]; -1 when it states none, sometimes a wrong one."""
@@ -80,15 +84,18 @@ def build_listings(config: MarketConfig, vocabulary: Vocabulary, catalogue: Cata
             in_field = _stated(catalogue, vocabulary, slot, np.full(n, settings.field_stated), conflict, rng)
             field_columns[label] = _gather(names, in_field)
             fields.append(pl.struct(pl.lit(kind).alias("type"), pl.col(label).alias("value")))
-    says_model = rng.random(n) < np.array([_MODEL_STATED.get(one, 0.04) for one in letters])[
-        vocabulary.leaf_department[catalogue.leaves]
-    ]
+    says_model = (
+        rng.random(n)
+        < np.array([_MODEL_STATED.get(one, 0.04) for one in letters])[vocabulary.leaf_department[catalogue.leaves]]
+    )
     parts["Model"] = _gather(models, np.where(says_model, catalogue.models, -1))
     synonyms = (vocabulary.type_noun[catalogue.types] >= 0).sum(1)
     column = np.where(rng.random(n) < 0.7, 0, rng.integers(0, 3, n) % synonyms)
     noun = vocabulary.type_noun[catalogue.types, column]
     parts["Noun"] = _gather(np.array([*map(_capitals, vocabulary.nouns), None], object), noun)
-    parts["Marketing"] = _gather(marketing, np.where(rng.random(n) < settings.marketing, rng.integers(0, len(marketing) - 1, n), -1))
+    parts["Marketing"] = _gather(
+        marketing, np.where(rng.random(n) < settings.marketing, rng.integers(0, len(marketing) - 1, n), -1)
+    )
     # Stuffed words name another product of the same department more often than a random one.
     stuffed_share = np.where(ambiguous, settings.stuffed_ambiguous, settings.stuffed)
     neighbour = vocabulary.type_noun[
@@ -96,7 +103,9 @@ def build_listings(config: MarketConfig, vocabulary: Vocabulary, catalogue: Cata
     ]
     foreign = np.where(rng.random(n) < 0.7, neighbour, rng.integers(0, len(vocabulary.nouns), n))
     parts["Stuffed"] = _gather(nouns, np.where(rng.random(n) < stuffed_share, foreign, -1))
-    hosts = np.array([f"{name} live pick" for name in ("Mia", "Leo", "Ivy", "Max", "Zoe", "Sam", "Ada", "Kai")] + [None], object)
+    hosts = np.array(
+        [f"{name} live pick" for name in ("Mia", "Leo", "Ivy", "Max", "Zoe", "Sam", "Ada", "Kai")] + [None], object
+    )
     parts["Anchor"] = _gather(hosts, np.where(rng.random(n) < 0.04, rng.integers(0, 8, n), -1))
 
     layout = rng.integers(0, len(_LAYOUTS), n)
@@ -106,7 +115,9 @@ def build_listings(config: MarketConfig, vocabulary: Vocabulary, catalogue: Cata
         joined = pl.concat_str([pl.col(name) for name in order.split()], separator=" ", ignore_nulls=True)
         title = pl.when(pl.col("layout") == number).then(joined).otherwise(title)
     titles = frame.select(title.alias("title"))["title"]
-    field_columns["Entity"] = _gather(nouns, np.where(rng.random(n) < 0.8, vocabulary.type_noun[catalogue.types, 0], -1))
+    field_columns["Entity"] = _gather(
+        nouns, np.where(rng.random(n) < 0.8, vocabulary.type_noun[catalogue.types, 0], -1)
+    )
     fields.append(pl.struct(pl.lit("Entity").alias("type"), pl.col("Entity").alias("value")))
     attributes = pl.DataFrame(field_columns).select(
         pl.concat_list(fields).list.filter(pl.element().struct.field("value").is_not_null()).alias("attributes")

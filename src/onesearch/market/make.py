@@ -41,7 +41,9 @@ def _lists(ragged: Ragged) -> pl.Series:
     owners = pl.DataFrame({"owner": ragged.owners, "id": item_ids(ragged.values)})
     grouped = owners.group_by("owner", maintain_order=True).agg("id")
     every = pl.DataFrame({"owner": np.arange(len(ragged))})
-    return every.join(grouped, on="owner", how="left", maintain_order="left")["id"].fill_null(pl.lit([], pl.List(pl.String)))
+    return every.join(grouped, on="owner", how="left", maintain_order="left")["id"].fill_null(
+        pl.lit([], pl.List(pl.String))
+    )
 
 
 def _ragged(page: NDArray[np.int32], mask: NDArray[np.bool_]) -> Ragged:
@@ -70,8 +72,8 @@ def items_table(world: World) -> pl.DataFrame:
 def users_table(world: World) -> pl.DataFrame:
     """The shoppers as the shop knows them."""
     shoppers = world.shoppers
-    gender = np.where(shoppers.gender_known, np.array(GENDERS, object)[shoppers.gender], None)
-    age = np.where(shoppers.age_known, np.array(AGE_BANDS, object)[shoppers.age], None)
+    gender = np.array([*GENDERS, None], object)[np.where(shoppers.gender_known, shoppers.gender, -1)]
+    age = np.array([*AGE_BANDS, None], object)[np.where(shoppers.age_known, shoppers.age, -1)]
     return pl.DataFrame({
         "user_id": pl.select(pl.lit("u") + pl.Series(np.arange(len(shoppers))).cast(pl.String)).to_series(),
         "gender": pl.Series(gender.tolist(), dtype=pl.String), "age_band": pl.Series(age.tolist(), dtype=pl.String),
@@ -110,7 +112,9 @@ def _judgments(truth: Truth, visits: Visits, shown: NDArray[np.int32], seed: int
     })  # fmt: skip
 
 
-def simulate(world: World, truth: Truth, titles: list[str], visits: Visits) -> tuple[NDArray[np.int32], NDArray[np.int8]]:
+def simulate(
+    world: World, truth: Truth, titles: list[str], visits: Visits
+) -> tuple[NDArray[np.int32], NDArray[np.int8]]:
     """Logged pages int32 [n, page_size] and what happened there, int8: 0 shown, 1 examined, 2 clicked, 3 ordered."""
     engine = LoggingEngine(titles, truth, world.config.engine, world.config.seed)
     candidates = engine.candidates()

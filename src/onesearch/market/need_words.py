@@ -128,16 +128,24 @@ TOPICS: Final[dict[str, str]] = {
 }  # fmt: skip
 
 # Stems of further words: topics are FIELD + PURSUIT ("fernkeeping"), traits are CAUSE + EFFECT ("attichum").
-FIELDS: Final[str] = """bee fern kite moss lute harp moth crane opal reed barn loft quay glen dune cove peat flint hazel heron otter
+FIELDS: Final[
+    str
+] = """bee fern kite moss lute harp moth crane opal reed barn loft quay glen dune cove peat flint hazel heron otter
     badger lark thrush newt toad swan elk yak lynx viola cello banjo fiddle ballad sonnet riddle lantern pageant carnival jubilee
     harvest solstice orchard meadow prairie canyon glacier lagoon estuary harbor island village chapel castle tavern market museum
     gallery theatre circus rodeo regatta derby"""
-PURSUITS: Final[str] = """keeping spotting racing carving hopping gazing weaving hunting hosting tending crafting roaming dancing juggling
+PURSUITS: Final[
+    str
+] = """keeping spotting racing carving hopping gazing weaving hunting hosting tending crafting roaming dancing juggling
     mapping trekking sketching fencing rowing gliding foraging pressing drifting chanting"""
-CAUSES: Final[str] = """attic cellar elbow knee wrist ankle shoulder scalp night dawn road ferry tram depot clinic campus ranch docks
+CAUSES: Final[
+    str
+] = """attic cellar elbow knee wrist ankle shoulder scalp night dawn road ferry tram depot clinic campus ranch docks
     rooftop hallway window pillar siren kennel hedge gravel cobble swamp marsh ridge valley coast
     desert alpine jungle arctic river"""
-EFFECTS: Final[str] = """hum chill glow damp glare grime ache itch rattle swelter drought gusts haze grit scuffs snags fumes drip
+EFFECTS: Final[
+    str
+] = """hum chill glow damp glare grime ache itch rattle swelter drought gusts haze grit scuffs snags fumes drip
     clutterers dwellers nurses pilots clerks tutors rangers sailors bakers couriers"""
 
 # {t} topic word, {u} a second trait or the only one, {r} another trait, {n} product noun, {v} attribute value.

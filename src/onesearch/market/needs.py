@@ -14,7 +14,9 @@ from onesearch.market.vocabulary import SLOTS, Vocabulary, invent_names, split_w
 
 TRAIN_SHARE = 0.8  # the part of the log that the strata of need words are stated for
 TOPICS_PER_QUERY, TRAITS_PER_QUERY = 0.9, 1.1
-TRAIT_SLOTS = tuple(slot for slot, kind in enumerate(SLOTS) if kind not in ("Brand", "Series", "Specifications", "Scene"))
+TRAIT_SLOTS = tuple(
+    slot for slot, kind in enumerate(SLOTS) if kind not in ("Brand", "Series", "Specifications", "Scene")
+)
 _SAMPLE = 10_000
 _LEAST = 3
 
@@ -46,13 +48,17 @@ class Needs:
         return np.asarray((matches >= _LEAST) & (matches <= 0.6 * total[:, None]), np.bool_)
 
 
-def _usage(expected: float, strata: tuple[tuple[float, float, float], ...], rng: np.random.Generator) -> NDArray[np.float64]:
+def _usage(
+    expected: float, strata: tuple[tuple[float, float, float], ...], rng: np.random.Generator
+) -> NDArray[np.float64]:
     """Expected uses in training of as many words as ``expected`` uses in total call for: log-uniform within strata."""
     mean = sum(share * (high - low) / np.log(high / low) for share, low, high in strata)
     count = max(12, round(expected / mean))
     shares = np.array([share for share, _, _ in strata])
     # Exact shares of words per stratum: with few words a random assignment would move the strata between seeds.
-    stratum = rng.permutation(np.searchsorted(np.cumsum(shares) * count, np.arange(count) + 0.5).clip(0, len(strata) - 1))
+    stratum = rng.permutation(
+        np.searchsorted(np.cumsum(shares) * count, np.arange(count) + 0.5).clip(0, len(strata) - 1)
+    )
     low = np.array([low for _, low, _ in strata])[stratum]
     high = np.array([high for _, _, high in strata])[stratum]
     return np.asarray(low * (high / low) ** rng.random(count), np.float64)
@@ -63,7 +69,7 @@ def _extend(own: list[str], count: int, stems: tuple[str, str], suffix: tuple[st
     """``count`` words: hand-written ones first, then compounds of the stems, then invented ones."""
     compounds = ["".join(pair) for pair in product(stems[0].split(), stems[1].split())]
     order = rng.permutation(len(compounds))
-    names = (rng.permutation(own).tolist() + [compounds[i] for i in order])[:count]
+    names = ([own[i] for i in rng.permutation(len(own))] + [compounds[i] for i in order])[:count]
     taken.update(names)
     return names + invent_names(count - len(names), taken, rng, suffix)
 
@@ -75,8 +81,12 @@ def build_needs(config: MarketConfig, vocabulary: Vocabulary, catalogue: Catalog
     topic_weight = _usage(uses * TOPICS_PER_QUERY, config.queries.need_strata, rng)
     trait_weight = _usage(uses * TRAITS_PER_QUERY, config.queries.need_strata, rng)
     taken = set(reserved)
-    topics = _extend(list(words.TOPICS), len(topic_weight), (words.FIELDS, words.PURSUITS), ("ning", "ving", "ling"), taken, rng)
-    traits = _extend(list(words.TRAITS), len(trait_weight), (words.CAUSES, words.EFFECTS), ("ers", "itis", "ness"), taken, rng)
+    topics = _extend(
+        list(words.TOPICS), len(topic_weight), (words.FIELDS, words.PURSUITS), ("ning", "ving", "ling"), taken, rng
+    )
+    traits = _extend(
+        list(words.TRAITS), len(trait_weight), (words.CAUSES, words.EFFECTS), ("ers", "itis", "ness"), taken, rng
+    )
 
     first_noun = {nouns[0]: number for number, nouns in enumerate(vocabulary.type_nouns)}
     topic_types = np.zeros((len(topics), len(vocabulary.type_nouns)), np.bool_)

@@ -51,7 +51,9 @@ class Queries:
         return len(self.texts)
 
 
-def build_type_sets(vocabulary: Vocabulary, needs: Needs, catalogue: Catalogue, planner: TrafficPlanner) -> NDArray[np.bool_]:
+def build_type_sets(
+    vocabulary: Vocabulary, needs: Needs, catalogue: Catalogue, planner: TrafficPlanner
+) -> NDArray[np.bool_]:
     """All sets of product types a query can mean, bool [S, T]: nouns, topics, alternatives of a type, types of a brand."""
     brand_values = catalogue.values[:, SLOTS.index("Brand")]
     first = catalogue.value_type.index("Brand")
@@ -81,7 +83,9 @@ def _names(names: list[str], numbers: NDArray[np.int64]) -> pl.Series:
     return pl.Series(picked.tolist(), dtype=pl.String)
 
 
-def _texts(plans: Plans, vocabulary: Vocabulary, needs: Needs, catalogue: Catalogue, seed: int) -> tuple[list[str], list[str]]:
+def _texts(
+    plans: Plans, vocabulary: Vocabulary, needs: Needs, catalogue: Catalogue, seed: int
+) -> tuple[list[str], list[str]]:
     """Texts of distinct plans, and their core (without need and template words)."""
     nouns = [f"{name}" for name in vocabulary.nouns]
     frame = pl.DataFrame({
@@ -108,7 +112,9 @@ def _texts(plans: Plans, vocabulary: Vocabulary, needs: Needs, catalogue: Catalo
                 pieces += [pl.col(column), pl.lit(rest)]
             here = (pl.col("kind") == kind) & (pl.col("form") == form)
             text = pl.when(here).then(pl.concat_str(pieces)).otherwise(text)
-    table = frame.select(text.alias("text"), pl.when(pl.col("kind") > 0).then(core).otherwise(pl.lit(None)).alias("core"))
+    table = frame.select(
+        text.alias("text"), pl.when(pl.col("kind") > 0).then(core).otherwise(pl.lit(None)).alias("core")
+    )
     texts = table["text"].to_list()
     for row in np.flatnonzero((plans.typo > 0) & (plans.kind == 0)).tolist():
         texts[row] = _typo(texts[row], int(plans.typo[row]))

@@ -16,7 +16,18 @@ AGE_BANDS: Final[tuple[str, ...]] = ("12-17", "18-23", "24-30", "31-40", "41-49"
 _AGE_SHARE: Final = np.array([0.04, 0.17, 0.25, 0.29, 0.15, 0.10])
 _FEMALE_SHARE: Final = 0.56
 # Demand per department (letters of DEPARTMENTS) of women relative to men; parents and gardeners by age.
-_FEMALE_PULL: Final[dict[str, float]] = {"A": 1.5, "S": 1.4, "B": 2.5, "E": 0.5, "K": 1.2, "H": 1.3, "O": 0.6, "T": 1.3, "D": 0.3, "P": 1.1}
+_FEMALE_PULL: Final[dict[str, float]] = {
+    "A": 1.5,
+    "S": 1.4,
+    "B": 2.5,
+    "E": 0.5,
+    "K": 1.2,
+    "H": 1.3,
+    "O": 0.6,
+    "T": 1.3,
+    "D": 0.3,
+    "P": 1.1,
+}
 
 
 @dataclass(frozen=True)
@@ -47,7 +58,7 @@ class Shoppers:
 
 
 def _audience_fit(gender: NDArray[np.int8], age: NDArray[np.int8], parent: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """bool [U, 9] in the order of ``words.AUDIENCE``."""
+    """Whether each audience suits, bool [U, 9], in the order of ``words.AUDIENCE``."""
     fit = np.zeros((len(gender), len(words.AUDIENCE)), np.bool_)
     female, teen = gender == 0, age == 0
     columns = {

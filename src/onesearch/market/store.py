@@ -67,5 +67,7 @@ def load_config(folder: Path) -> MarketConfig:
             f"{folder}: no truth of a market (manifest.json is missing); only datasets written by `onesearch market make` have one"
         )
     if manifest.get("format") != FORMAT:
-        raise ValueError(f"{folder}: market format {manifest.get('format')!r}, but this version reads {FORMAT}; make it again")
+        raise ValueError(
+            f"{folder}: market format {manifest.get('format')!r}, but this version reads {FORMAT}; make it again"
+        )
     return MarketConfig.model_validate(manifest["config"])

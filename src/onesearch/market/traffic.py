@@ -21,7 +21,9 @@ _QUERY_SLOTS: Final[dict[str, float]] = {"Material": 1.0, "Style": 0.7, "Functio
                                          "Pattern": 0.4, "Season": 0.3, "Audience": 0.9, "Specifications": 0.5,
                                          "Price": 0.35, "Scene": 0.3}  # fmt: skip
 _BAN_SLOTS: Final = ("Material", "Style", "Color", "Function", "Pattern", "Modifier")
-_HOURS: Final = np.array([2, 1, .6, .4, .4, .6, 1.2, 2, 3, 3.6, 4, 4.2, 4.6, 4.4, 4, 4, 4.2, 4.6, 5.2, 6, 7, 7.4, 6, 3.6])
+_HOURS: Final = np.array(
+    [2, 1, 0.6, 0.4, 0.4, 0.6, 1.2, 2, 3, 3.6, 4, 4.2, 4.6, 4.4, 4, 4, 4.2, 4.6, 5.2, 6, 7, 7.4, 6, 3.6]
+)
 _MAX_STEPS: Final = 4
 
 
@@ -50,7 +52,7 @@ class Plans:
 
     @classmethod
     def empty(cls, n: int) -> "Plans":
-        """n plans without any part."""
+        """Plans of n queries without any part."""
         return cls(*(np.full(n, -1, np.int64) for _ in fields(cls)))
 
     def columns(self) -> list[NDArray[np.int64]]:
@@ -83,13 +85,24 @@ class TrafficPlanner:
     """Draws page views for a market's shoppers; a second planner with another seed continues the same market."""
 
     def __init__(
-        self, config: MarketConfig, vocabulary: Vocabulary, catalogue: Catalogue, needs: Needs, shoppers: Shoppers,
+        self,
+        config: MarketConfig,
+        vocabulary: Vocabulary,
+        catalogue: Catalogue,
+        needs: Needs,
+        shoppers: Shoppers,
         type_weight: NDArray[np.float64],
     ) -> None:
-        self.config, self.vocabulary, self.catalogue, self.needs, self.shoppers = config, vocabulary, catalogue, needs, shoppers
+        self.config, self.vocabulary, self.catalogue, self.needs, self.shoppers = (
+            config,
+            vocabulary,
+            catalogue,
+            needs,
+            shoppers,
+        )
         self.type_weight = type_weight
         n_leaves = len(vocabulary.leaf_names)
-        self.leaf_weight = np.bincount(vocabulary.type_leaf, type_weight, n_leaves)
+        self.leaf_weight = np.bincount(vocabulary.type_leaf, type_weight, n_leaves).astype(np.float64)
         self._type_ends = np.concatenate([[0.0], np.cumsum(type_weight)])
         self._leaf_first = np.searchsorted(vocabulary.type_leaf, np.arange(n_leaves + 1))
         # Items by type with cumulative popularity, to draw "the kind of item the shopper has in mind".
@@ -110,7 +123,7 @@ class TrafficPlanner:
         np.logical_or.at(self._topic_department.T, department, needs.topic_types.T)
 
     def plan(self, n: int, rng: np.random.Generator) -> Traffic:
-        """n page views over the period of the config."""
+        """Plan n page views over the period of the config."""
         config, settings = self.config, self.config.queries
         steps = np.minimum(rng.geometric(1.0 - settings.session_continues, n), _MAX_STEPS)
         first = np.concatenate([[0], np.cumsum(steps)])
@@ -180,7 +193,11 @@ class TrafficPlanner:
         synonyms = (nouns >= 0).sum(1)
         noun = nouns[np.arange(n), np.where(rng.random(n) < 0.9, 0, rng.integers(0, 3, n) % synonyms)]
         # Gumbel top-2 over the slots that the item has gives two different attributes.
-        noise = self._slot_pull[self.catalogue.types[item]] + rng.gumbel(size=(n, len(SLOTS))) + np.where(values >= 0, 0.0, -1e3)
+        noise = (
+            self._slot_pull[self.catalogue.types[item]]
+            + rng.gumbel(size=(n, len(SLOTS)))
+            + np.where(values >= 0, 0.0, -1e3)
+        )
         best = np.argsort(-noise, 1)[:, :2]
         attribute, second = values[np.arange(n), best[:, 0]], values[np.arange(n), best[:, 1]]
         brand = values[:, SLOTS.index("Brand")]
@@ -194,7 +211,9 @@ class TrafficPlanner:
         for part in (plans.ban, plans.topic, plans.trait, plans.other_trait):
             part[rows] = -1
 
-    def _traits(self, allowed: NDArray[np.bool_], sets: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+    def _traits(
+        self, allowed: NDArray[np.bool_], sets: NDArray[np.int64], rng: np.random.Generator
+    ) -> NDArray[np.int64]:
         """A trait word per query that goes with its set of types (row of ``allowed``)."""
         drawn = weighted(self.needs.trait_weight, (len(sets), 10), rng)
         return np.asarray(drawn[np.arange(len(sets)), allowed[sets[:, None], drawn].argmax(1)], np.int64)

@@ -142,7 +142,12 @@ class Truth:
     # ---- choice ----------------------------------------------------------------------------------------------------
 
     def _utilities(
-        self, visits: Visits, owner: NDArray[np.integer], items: NDArray[np.integer], level: NDArray[np.int8], orders: bool
+        self,
+        visits: Visits,
+        owner: NDArray[np.integer],
+        items: NDArray[np.integer],
+        level: NDArray[np.int8],
+        orders: bool,
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """P(click | examined) and P(order | clicked), elementwise: page view row ``owner[m]``, item row ``items[m]``."""
         c, catalogue, shoppers = self.choice, self.catalogue, self.shoppers

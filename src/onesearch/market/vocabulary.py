@@ -73,7 +73,7 @@ def zipf_cumulative(widths: NDArray[np.int64], exponent: float) -> NDArray[np.fl
     """Cumulative Zipf shares over the first ``widths[i]`` columns, float32 [n, max width]; 1 beyond."""
     ranks = np.arange(1, int(widths.max()) + 1)
     weights = (ranks**-exponent)[None, :] * (ranks[None, :] <= widths[:, None])
-    return (np.cumsum(weights, 1) / weights.sum(1, keepdims=True)).astype(np.float32)
+    return np.asarray(np.cumsum(weights, 1) / weights.sum(1, keepdims=True), np.float32)
 
 
 def build_vocabulary(seed: int) -> Vocabulary:
@@ -145,21 +145,23 @@ def build_vocabulary(seed: int) -> Vocabulary:
     all_nouns = list(dict.fromkeys(noun for nouns in type_nouns for noun in nouns))
     noun_types = np.zeros((len(all_nouns), n_types), np.bool_)
     type_noun = np.full((n_types, 3), -1, np.int32)
-    for number, nouns in enumerate(type_nouns):
-        for column, noun in enumerate(nouns):
-            type_noun[number, column] = all_nouns.index(noun)
+    for number, names in enumerate(type_nouns):
+        for column, name in enumerate(names):
+            type_noun[number, column] = all_nouns.index(name)
         for row, noun in enumerate(all_nouns):
-            noun_types[row, number] = any(name == noun or name.endswith(" " + noun) for name in nouns)
+            noun_types[row, number] = any(name == noun or name.endswith(" " + noun) for name in names)
     return Vocabulary(
         leaf_names, np.array(leaf_department, np.int16), leaf_audience, type_nouns, np.array(type_leaf, np.int16),
         all_nouns, noun_types, type_noun, values, value_type, allowed,
     )  # fmt: skip
 
 
-def draw_column(cumulative: NDArray[np.float32], rows: NDArray[np.integer], rng: np.random.Generator) -> NDArray[np.int64]:
+def draw_column(
+    cumulative: NDArray[np.float32], rows: NDArray[np.integer], rng: np.random.Generator
+) -> NDArray[np.int64]:
     """For each row number draw a column of its cumulative shares, int64 [n]."""
     u = rng.random(len(rows), np.float32)
-    return np.minimum((cumulative[rows] <= u[:, None]).sum(1), cumulative.shape[1] - 1)
+    return np.asarray(np.minimum((cumulative[rows] <= u[:, None]).sum(1), cumulative.shape[1] - 1), np.int64)
 
 
 def invent_names(count: int, taken: set[str], rng: np.random.Generator, suffix: tuple[str, ...] = ("",)) -> list[str]:

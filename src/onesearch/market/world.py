@@ -39,7 +39,7 @@ class World:
         catalogue = build_catalogue(config, vocabulary, start, reserved)
         needs = build_needs(config, vocabulary, catalogue, reserved | _words(catalogue.value_names))
         weights = type_weights(vocabulary, np.random.default_rng([config.seed, 3]))
-        leaf_weight = np.bincount(vocabulary.type_leaf, weights, len(vocabulary.leaf_names))
+        leaf_weight = np.bincount(vocabulary.type_leaf, weights, len(vocabulary.leaf_names)).astype(np.float64)
         shoppers = build_shoppers(config, vocabulary, leaf_weight)
         planner = TrafficPlanner(config, vocabulary, catalogue, needs, shoppers, weights)
         return cls(config, vocabulary, catalogue, needs, shoppers, planner,
@@ -50,7 +50,7 @@ class World:
         return build_listings(self.config, self.vocabulary, self.catalogue)
 
     def traffic(self, n: int, stream: int = 0) -> tuple[Traffic, Queries, Visits]:
-        """n page views of the period; another ``stream`` gives other page views of the same shoppers."""
+        """Plan n page views of the period; another ``stream`` gives other page views of the same shoppers."""
         traffic = self.planner.plan(n, np.random.default_rng([self.config.seed, 9, stream]))
         queries, number = build_queries(traffic.plans, self.vocabulary, self.needs, self.catalogue, self.config.seed)
         return traffic, queries, Visits(traffic.user, number, traffic.focus, traffic.time)
