@@ -146,7 +146,7 @@ class _Search:
         """Replace every beam by its children, keep the best."""
         first, count = self.index.children(level, beams.nodes)
         alive = beams.nodes >= 0
-        closed = alive & (self.index.counts(level - 1, beams.nodes.clamp(min=0)) == 1)
+        closed = alive & self._closed(level - 1, beams.nodes.clamp(min=0))
         chosen, row = _compact(alive & ~closed)
         parts = []
         if closed.any():
@@ -169,6 +169,10 @@ class _Search:
         column, scores = best(scores, nodes, self.width)
         row = row.clamp(min=0).gather(1, beam.gather(1, column))
         return _level(nodes.gather(1, column), scores, row)
+
+    def _closed(self, level: int, nodes: Tensor) -> Tensor:
+        """Whether nothing is left to choose below nodes."""
+        return self.index.counts(level, nodes) == 1
 
     def _score(self, level: int, beams: _Level, children: Children) -> Tensor:
         """Path log-probabilities [T] of the children of beams [B, A]: one decoder step."""
