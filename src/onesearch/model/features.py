@@ -4,12 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
+from onesearch.data.item_text import item_texts
 from onesearch.data.ragged import Ragged
 from onesearch.encoding.fusion import fuse
 from onesearch.encoding.khqe import KHQE
 from onesearch.encoding.text import TextEncoder
+from onesearch.model.item_features import ItemFeatures
 from onesearch.model.rows import RowSpace
 from onesearch.model.vocabulary import Vocabulary
 from onesearch.understanding.lexicon import Lexicon
@@ -46,6 +49,8 @@ class Featurizer:
     vocabulary: Vocabulary
     token_limit: int = 24
     keyword_vectors: Floats | None = None
+    fields: tuple[str, ...] = ("title", "brand")
+    item_features: ItemFeatures | None = None
 
     def vectors(self, texts: Sequence[str]) -> Floats:
         """Fused, normalised text vectors, float32 [n, d_e]."""
@@ -53,6 +58,14 @@ class Featurizer:
         if self.lexicon is None or self.keyword_vectors is None:
             return plain
         return fuse(plain, self.lexicon.match(texts), self.keyword_vectors)
+
+    def items(self, items: pl.DataFrame) -> tuple[NDArray[np.int32], Floats]:
+        """SIDs int32 [n, L] and rows float32 [n, R] of items that are new to the catalogue (no clicks yet)."""
+        vectors = self.vectors(item_texts(items, self.fields))
+        extra = np.zeros((len(items), self.row_space.features), np.float32)
+        if self.item_features is not None:
+            extra = self.item_features.of_new(items)
+        return self.khqe.encode(vectors).astype(np.int32), self.row_space.of_items(vectors, extra)
 
     def table(self, texts: Sequence[str], vectors: Floats | None = None) -> TextTable:
         """All features of the given texts; ``vectors`` replaces the encoder's (held-out vectors of training queries)."""

@@ -166,18 +166,12 @@ class Generator(nn.Module):
     def save(self, folder: Path) -> None:
         """Write ``model.safetensors`` and ``model.json``."""
         folder.mkdir(parents=True, exist_ok=True)
-        # Pretrained modules tie weights; a safetensors file holds each storage once.
-        seen: set[int] = set()
-        tensors = {}
-        for name, tensor in self.state_dict().items():
-            if tensor.data_ptr() in seen and tensor.numel():
-                continue
-            seen.add(tensor.data_ptr())
-            tensors[name] = tensor.contiguous()
+        tensors = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
         save_file(tensors, str(folder / "model.safetensors"))
         sizes = {"text": self.sizes.text, "codebooks": self.sizes.codebooks, "vector": self.sizes.vector,
                  "row": self.sizes.row, "scale": self.sizes.scale}  # fmt: skip
-        write_json(folder / "model.json", {"config": self.config.model_dump(mode="json"), "sizes": sizes})
+        config = self.config.updated(backbone=self.backbone.config.model_dump())
+        write_json(folder / "model.json", {"config": config.model_dump(mode="json"), "sizes": sizes})
 
     @classmethod
     def load(cls, folder: Path) -> "Generator":
@@ -187,14 +181,5 @@ class Generator(nn.Module):
         sizes = Sizes(**{**about["sizes"], "codebooks": tuple(about["sizes"]["codebooks"])})
         centroids = [tensors[f"long.centroids_{layer}"] for layer in range(3)]
         model = cls(ModelConfig.model_validate(about["config"]), sizes, centroids)
-        missing, unexpected = model.load_state_dict(tensors, strict=False)
-        tied = {name for name, tensor in model.state_dict().items() if name in missing}
-        if unexpected or any(not _is_tied(model, name) for name in tied):
-            raise ValueError(f"{folder}: weights do not fit the model; missing {missing}, unexpected {unexpected}")
+        model.load_state_dict(tensors)
         return model.eval()
-
-
-def _is_tied(model: nn.Module, name: str) -> bool:
-    """Whether the named tensor shares its storage with another one of the model."""
-    state = model.state_dict()
-    return sum(tensor.data_ptr() == state[name].data_ptr() for tensor in state.values()) > 1

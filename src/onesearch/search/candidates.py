@@ -41,7 +41,7 @@ def from_beams(beams: Beams, snapshot: Snapshot, mask: ItemMask | None, per_sid:
     within = torch.arange(per_sid, device=first.device)
     positions = first.unsqueeze(-1) + within
     inside = (positions < end.unsqueeze(-1)) & known.unsqueeze(-1)
-    positions = positions.clamp(max=max(index.n_items - 1, 0))
+    positions = positions.clamp(max=max(len(index) - 1, 0))
     if mask is not None:
         inside &= mask.items_allowed(positions)
     rows = torch.where(inside, index.item_rows(positions).long(), -1)

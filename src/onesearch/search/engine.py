@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Mapping, Sequence
-
 from pathlib import Path
 from typing import Any
 
@@ -218,7 +217,7 @@ class SearchEngine:
         return f"{self.name}@{self._snapshot.version}"
 
     def __len__(self) -> int:
-        return self._snapshot.index.n_items
+        return len(self._snapshot.index)
 
     def item(self, item_id: str) -> Item | None:
         """A searchable item's record, or None."""

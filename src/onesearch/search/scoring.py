@@ -35,7 +35,7 @@ def score_paths(
     """Log-probability of each node of M paths among its legal siblings, with gradients.
 
     Shapes: ``paths`` int64 [M, L] node ids per level, ``owner`` int64 [M] request of each path. Returns log-probabilities
-    float32 [M, L] and the decoder's hidden state before the first token, [M, d] (the item score reads it). With
+    float32 [M, L] and the decoder's hidden states before each token, [M, L, d] (other heads read them too). With
     ``legal_softmax`` off the softmax runs over each level's whole codebook (the paper's plain form).
     """
     levels = paths.shape[1]
@@ -54,7 +54,7 @@ def score_paths(
             out.append(_root_log_probs(model, memory, state, owner, paths[:, 0], index))
         else:
             out.append(_child_log_probs(model, memory, state, owner, paths, level, index))
-    return torch.stack(out, 1), hidden[:, 0]
+    return torch.stack(out, 1), hidden
 
 
 def _root_log_probs(

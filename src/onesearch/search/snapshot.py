@@ -16,17 +16,10 @@ from onesearch.index.filters import ItemFilters
 from onesearch.index.sid_index import SidIndex
 from onesearch.model.features import Featurizer
 from onesearch.model.prompt import PromptBuilder
-from onesearch.search.results import FilterChoices
 from onesearch.search.lexical import LexicalSearcher, item_texts
+from onesearch.search.results import FilterChoices
 
 Floats = NDArray[np.float32]
-
-
-def item_text(title: str, brand: str | None) -> str:
-    """The text of an item that encoder and model read: its title, led by the brand where the title lacks it."""
-    if brand and brand.casefold() not in title.casefold():
-        return f"{brand} {title}"
-    return title
 
 
 @dataclass(frozen=True)
@@ -74,11 +67,7 @@ class Snapshot:
         frame = items_frame(list(newest.values()))
         old = [self.number[i] for i in newest if i in self.number]
         rows = np.arange(len(self.items), len(self.items) + len(frame))
-        texts = [item_text(item.title, item.brand) for item in newest.values()]
-        vectors = featurizer.vectors(texts)
-        sids = featurizer.khqe.encode(vectors).astype(np.int32)
-        features = np.zeros((len(frame), featurizer.row_space.features), np.float32)
-        new_rows = featurizer.row_space.of_items(vectors, features)
+        sids, new_rows = featurizer.items(frame)
         index = self.index.remove(np.asarray(old, np.int64)) if old else self.index
         popularity = np.zeros(len(frame), np.float32)
         index = index.add(sids, new_rows, rows, popularity)

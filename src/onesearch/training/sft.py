@@ -1,10 +1,7 @@
 """Supervised stages: a generator, a mixture of tasks, and the loop."""
 
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from onesearch.data.ragged import Ragged

@@ -19,13 +19,17 @@ class Trainee(nn.Module):
         index: the index snapshot that gives legal children and item rows; constant.
         item_rows: float32 [N, R], rows of the items in item-row order (the index holds them in SID order).
         score_weight: weight of the item score's contrastive loss.
+        codebook_weight: weight of the codebook head on item targets (anchored form only): what lets the model write
+            SIDs without the constraint.
     """
 
-    def __init__(self, generator: Generator, index: SidIndex, item_rows: Tensor, score_weight: float) -> None:
+    def __init__(
+        self, generator: Generator, index: SidIndex, item_rows: Tensor, score_weight: float, codebook_weight: float = 0.0
+    ) -> None:
         super().__init__()
         self.generator = generator
         self.index = index
-        self.score_weight = score_weight
+        self.score_weight, self.codebook_weight = score_weight, codebook_weight
         self.register_buffer("item_rows", item_rows, persistent=False)
 
     def forward(self, batch: TaskBatch) -> dict[str, Tensor]:
@@ -55,11 +59,17 @@ class Trainee(nn.Module):
     def _items(self, memory: GeneratorMemory, items: ItemTargets) -> dict[str, Tensor]:
         model = self.generator
         paths = self.index.path(items.rows)
-        log_probs, first = score_paths(model, memory, paths, items.owner, self.index, model.config.legal_softmax)
+        log_probs, hidden = score_paths(model, memory, paths, items.owner, self.index, model.config.legal_softmax)
         total, per_level = item_nll(log_probs, items.weights)
         terms = {"loss": total, **{f"level_{i + 1}": value for i, value in enumerate(per_level.detach())}}
+        if self.codebook_weight > 0 and model.anchored:
+            sids = self.index.sids(model.levels - 1, paths[:, -1])
+            logits = [model.codebook_logits(level, hidden[:, level]) for level in range(model.levels)]
+            codebook, _ = codebook_nll(logits, sids)
+            terms["loss"] = terms["loss"] + self.codebook_weight * codebook
+            terms["codebook"] = codebook.detach()
         if model.config.item_score and self.score_weight > 0:
-            state = model.score_state(first, memory, items.owner)
+            state = model.score_state(hidden[:, 0], memory, items.owner)
             rows: Tensor = self.item_rows[items.candidates]
             same = items.owner.unsqueeze(1) == items.owner.unsqueeze(0)
             same.fill_diagonal_(False)
@@ -69,6 +79,6 @@ class Trainee(nn.Module):
             others[pair[:, 0], items.column[pair[:, 1]]] = True
             others[torch.arange(len(items.rows), device=rows.device), items.column] = False
             score = score_nll(state @ rows.T, items.column, items.weights, others)
-            terms["loss"] = total + self.score_weight * score
+            terms["loss"] = terms["loss"] + self.score_weight * score
             terms["score"] = score.detach()
         return terms

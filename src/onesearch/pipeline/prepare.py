@@ -1,0 +1,150 @@
+"""The stages before training: data, encoder, quantizer, index."""
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from onesearch.data.artefact import read_json, write_json
+from onesearch.data.dataset import Dataset
+from onesearch.data.item_text import item_texts
+from onesearch.data.split import split
+from onesearch.data.statistics import ClickStatistics
+from onesearch.encoding.align import align
+from onesearch.encoding.fusion import fuse
+from onesearch.encoding.heldout import held_out_vectors
+from onesearch.encoding.khqe import KHQE
+from onesearch.encoding.mining import mine_pairs
+from onesearch.encoding.quality import quality_report
+from onesearch.encoding.static import StaticEncoder
+from onesearch.encoding.text import TrainableEncoder
+from onesearch.index.sid_index import SidIndex
+from onesearch.market.make import make_market
+from onesearch.model.item_features import NAMES, ItemFeatures
+from onesearch.model.rows import RowSpace
+from onesearch.model.vocabulary import Vocabulary
+from onesearch.pipeline.settings import RunConfig
+from onesearch.pipeline.sources import import_source
+from onesearch.pipeline.workbench import PARTS, Workbench
+from onesearch.run import StageContext
+from onesearch.search.lexical import LexicalConfig, LexicalSearcher
+from onesearch.understanding.lexicon import Lexicon
+
+log = logging.getLogger("onesearch")
+Floats = NDArray[np.float32]
+
+
+def build_data(config: RunConfig, context: StageContext) -> Mapping[str, Any]:
+    """A dataset in the run's folder, its split, and the click statistics of the training part."""
+    dataset = _dataset(config, context)
+    parts = split(dataset.page_views, config.data.valid, config.data.test, config.data.split, config.seed)
+    for name, frame in zip(PARTS, (parts.train, parts.valid, parts.test), strict=True):
+        frame.write_parquet(context.folder / f"{name}.parquet")
+    ClickStatistics.of(parts.train, dataset.items).save(context.folder / "statistics")
+    return {**dataset.counts, "split_by": parts.by, **{f"{n}_page_views": len(getattr(parts, n)) for n in PARTS}}
+
+
+def _dataset(config: RunConfig, context: StageContext) -> Dataset:
+    data = config.data
+    if data.market is not None:
+        return make_market(data.market, context.folder)
+    if data.folder is not None:
+        given = Dataset.load(data.folder)
+        return Dataset.write(
+            context.folder, given.items, given.users, given.page_views, given.judgments, source=given.source
+        )  # fmt: skip
+    return import_source(data, context.folder)
+
+
+def build_encoder(bench: Workbench, config: RunConfig, context: StageContext) -> Mapping[str, Any]:
+    """Align a text encoder on the training log; cross-fit it for held-out query vectors."""
+    settings, folder = config.encoder, context.folder
+    write_json(folder / "fields.json", list(settings.fields))
+    texts = item_texts(bench.dataset.items, settings.fields)
+    pairs = mine_pairs(bench.split.train, bench.dataset.items, texts, bench.dataset.judgments, context.seed)
+    align_config = settings.align.updated(seed=context.seed)
+
+    def fresh(number: int) -> TrainableEncoder:
+        if settings.transformer is not None:
+            from onesearch.encoding.transformer import TransformerEncoder
+
+            return TransformerEncoder.of(settings.transformer)
+        return StaticEncoder.build([*texts, *pairs.queries], settings.static, context.seed + 1000 * number)
+
+    encoder = align(fresh(0), pairs, align_config)
+    encoder.save(folder / "encoder")
+    np.save(folder / "item_vectors.npy", encoder.encode(texts), allow_pickle=False)
+    if settings.folds >= 2 and len(pairs.queries):
+        held = held_out_vectors(encoder, lambda fold: fresh(fold + 1), pairs, align_config, settings.folds)
+        np.save(folder / "held_out_vectors.npy", held, allow_pickle=False)
+        pl.DataFrame({"query": list(pairs.queries)}).write_parquet(folder / "held_out_queries.parquet")
+    return {"dimension": encoder.dimension, "items": len(texts), "queries": len(pairs.queries), "q2i": len(pairs.q2i),
+            "q2q": len(pairs.q2q), "i2i": len(pairs.i2i)}  # fmt: skip
+
+
+def build_khqe(bench: Workbench, config: RunConfig, context: StageContext) -> Mapping[str, Any]:
+    """Mine the lexicon, fuse keyword vectors, quantize items and training queries jointly."""
+    folder, encoder_folder = context.folder, context.inputs["encoder"]
+    texts = item_texts(bench.dataset.items, tuple(read_json(encoder_folder / "fields.json")))
+    plain = np.load(encoder_folder / "item_vectors.npy", allow_pickle=False)
+    held_path = encoder_folder / "held_out_vectors.npy"
+    queries = list(bench.statistics.queries)
+    query_vectors = np.load(held_path, allow_pickle=False) if held_path.is_file() else bench.encoder.encode(queries)
+    keywords = 0
+    if config.lexicon.fuse:
+        lexicon = Lexicon.mine(bench.dataset.items, bench.split.train, config.lexicon.per_type)
+        lexicon.save(folder / "lexicon")
+        vectors = bench.encoder.encode(lexicon.texts)
+        np.save(folder / "keyword_vectors.npy", vectors, allow_pickle=False)
+        keywords = len(lexicon.texts)
+        plain = fuse(plain, lexicon.match(texts), vectors)
+        query_vectors = fuse(query_vectors, lexicon.match(queries), vectors)
+    if held_path.is_file():
+        np.save(folder / "held_out_vectors.npy", query_vectors.astype(np.float32), allow_pickle=False)
+        pl.DataFrame({"query": queries}).write_parquet(folder / "held_out_queries.parquet")
+    np.save(folder / "item_vectors.npy", plain.astype(np.float32), allow_pickle=False)
+    weights = np.concatenate([np.ones(len(plain)), np.full(len(queries), min(1.0, len(plain) / max(len(queries), 1)))])
+    khqe = KHQE.fit(
+        np.concatenate([plain, query_vectors]).astype(np.float32), config.khqe.updated(seed=context.seed),
+        weights.astype(np.float32),
+    )  # fmt: skip
+    khqe.save(folder)
+    sids = khqe.encode(plain)
+    np.save(folder / "item_sids.npy", sids, allow_pickle=False)
+    some = np.sort(np.random.default_rng(context.seed).permutation(len(queries))[:5000])
+    report = quality_report(khqe, plain, query_vectors[some], bench.statistics.items.select(some))
+    write_json(folder / "quality.json", report)
+    return {"keywords": keywords, **{key: report[key] for key in ("icr", "prefix_agreement") if key in report}}
+
+
+def build_index(bench: Workbench, config: RunConfig, context: StageContext) -> Mapping[str, Any]:
+    """Vocabulary, item rows, the SID index, and BM25 beside it."""
+    folder, items = context.folder, bench.dataset.items
+    texts = item_texts(items, bench.fields)
+    sizes = bench.khqe.codebook_sizes
+    pretrained = config.model.backbone.pretrained
+    if pretrained is not None:
+        vocabulary = Vocabulary.of_pretrained(pretrained, sizes)
+    else:
+        paths = [" > ".join(path or ()) for path in items["category"].to_list()]
+        vocabulary = Vocabulary.train(
+            [*texts, *bench.statistics.queries, *sorted(set(paths))], config.model.text_vocabulary, sizes
+        )
+    vocabulary.save(folder / "vocabulary")
+    features, extra = ItemFeatures.fit(items, bench.statistics)
+    features.save(folder / "item_features.json")
+    space = RowSpace.fit(bench.item_vectors, config.model.row_dim, len(NAMES))
+    space.save(folder / "row_space.safetensors")
+    rows = space.of_items(bench.item_vectors, extra)
+    np.save(folder / "item_rows.npy", rows, allow_pickle=False)
+    index = SidIndex.build(
+        bench.sids, rows, sizes, bench.statistics.clicked, precision=config.model.row_precision
+    )  # fmt: skip
+    index.save(folder)
+    LexicalSearcher.build(items, LexicalConfig(fields=bench.fields)).save(folder / "lexical")
+    bytes_ = index.nbytes
+    return {"items": len(index), "nodes": [index.size(level) for level in range(index.levels)],
+            "bytes_per_item": bytes_.structure / max(len(index), 1), "vector_bytes": bytes_.vectors}  # fmt: skip

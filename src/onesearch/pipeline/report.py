@@ -1,0 +1,128 @@
+"""The last stages of a run: baselines tuned on validation data, and the report on the test part."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from onesearch.data.artefact import read_json, write_json
+from onesearch.evaluation.baselines import CASCADE, DENSE, FUSED, MOST_CLICKED, Baselines, BaselineSettings, tune
+from onesearch.evaluation.cascade import Cascade, lags_of
+from onesearch.evaluation.cascade_features import CascadeFeatures
+from onesearch.evaluation.evaluate import Truth, evaluate
+from onesearch.evaluation.report import Report
+from onesearch.evaluation.slices import standard_slices
+from onesearch.evaluation.valid_share import valid_sid_share
+from onesearch.market.market import Market
+from onesearch.market.store import FOLDER as MARKET_FOLDER
+from onesearch.pipeline.settings import RunConfig
+from onesearch.pipeline.workbench import Workbench
+from onesearch.run import StageContext
+from onesearch.search.config import SearchConfig
+from onesearch.search.engine import SearchEngine
+from onesearch.search.hits import Searcher
+from onesearch.search.storage import ENGINE, need
+from onesearch.search.weights import RankingWeights
+
+GENERATOR_ALONE, ENGINE_NAME = "generator alone", "engine"
+
+
+def build_baselines(bench: Workbench, config: RunConfig, context: StageContext) -> Mapping[str, Any]:
+    """Tune the plain searchers and train the cascade; validation data decides everything."""
+    if not config.evaluation.baselines:
+        return {}
+    dataset, parts = bench.dataset, bench.split
+    valid = bench.requests(parts.valid)
+    outcomes = bench.targets(parts.valid)
+    encode = bench.encoder.encode
+    vectors = np.load(need(bench.run, "encoder") / "item_vectors.npy", allow_pickle=False)
+    start = BaselineSettings().updated(lexical={"fields": bench.fields})
+    settings = tune(dataset.items, bench.statistics, vectors, encode, valid, outcomes.clicked, start, seed=context.seed)
+    write_json(context.folder / "settings.json", settings.model_dump(mode="json"))
+    features = _cascade_features(bench, _baselines(bench, settings), settings)
+    cascade = Cascade.train(
+        features, bench.requests(parts.train), bench.targets(parts.train), valid, outcomes,
+        config.evaluation.cascade, lags_of(parts.train),
+    )  # fmt: skip
+    cascade.save(context.folder / "cascade")
+    return {"settings": settings.model_dump(mode="json"), "cascade_importances": cascade.importances()}
+
+
+def _baselines(bench: Workbench, settings: BaselineSettings) -> Baselines:
+    vectors = np.load(need(bench.run, "encoder") / "item_vectors.npy", allow_pickle=False)
+    return Baselines(bench.dataset.items, bench.statistics, vectors, bench.encoder.encode, settings)
+
+
+def _cascade_features(bench: Workbench, base: Baselines, settings: BaselineSettings) -> CascadeFeatures:
+    train = bench.split.train
+    now = train["time"].max() if train["time"].null_count() < len(train) else None
+    return CascadeFeatures(
+        bench.dataset.items, bench.statistics, base.lexical, base.dense, bench.requests(train), bench.targets(train),
+        now, settings.smoothing,
+    )  # fmt: skip
+
+
+def baseline_methods(bench: Workbench) -> dict[str, Searcher]:
+    """The run's tuned baselines by name; none where the run has switched them off."""
+    folder = need(bench.run, "baselines")
+    if not (folder / "settings.json").is_file():
+        return {}
+    settings = BaselineSettings.model_validate(read_json(folder / "settings.json"))
+    base = _baselines(bench, settings)
+    features = _cascade_features(bench, base, settings)
+    return {**base.methods(), CASCADE: Cascade.load(folder / "cascade", features)}
+
+
+def engine_of(bench: Workbench, folder: Path) -> SearchEngine:
+    """The engine that an ``engine`` stage chose."""
+    about = read_json(folder / ENGINE)
+    search = SearchConfig.model_validate(about["search"])
+    return bench.engine(about["model"], search, RankingWeights(about["weights"]))
+
+
+def build_report(bench: Workbench, config: RunConfig, context: StageContext) -> Mapping[str, Any]:
+    """All methods on the test part."""
+    report = write_report(bench, config, context.folder, "test", config.evaluation.test_requests)
+    figures = {}
+    for method, row in report.methods.items():
+        figures[method] = {name: row[name].mean for name in report.main_metrics() if name in row}
+    return figures
+
+
+def write_report(bench: Workbench, config: RunConfig, folder: Path, part: str, limit: int) -> Report:
+    """Measure engine, generator alone and baselines on a part of the log; writes ``report.json``, tables and charts."""
+    page_views: pl.DataFrame = getattr(bench.split, part)
+    if len(page_views) > limit:
+        rows = np.sort(np.random.default_rng(config.seed).choice(len(page_views), limit, replace=False))
+        page_views = page_views[rows]
+    requests, targets = bench.requests(page_views), bench.targets(page_views)
+    engine = engine_of(bench, need(bench.run, "engine"))
+    methods: dict[str, Searcher] = {
+        **baseline_methods(bench), GENERATOR_ALONE: engine.alone(), ENGINE_NAME: engine.as_searcher(),
+    }  # fmt: skip
+    against = [name for name in (FUSED, MOST_CLICKED, DENSE, CASCADE) if name in methods]
+    compare = [(ENGINE_NAME, name) for name in [*methods][:-1]] + [(GENERATOR_ALONE, name) for name in against]
+    slices = standard_slices(
+        requests, page_views, targets.clicked, bench.split.train, bench.statistics.shown, bench.statistics.clicked,
+        bench.dataset.items,
+    )  # fmt: skip
+    notes = {
+        "part": part, "width": engine.config.width, "weights": dict(engine.weights.values),
+        "valid_sid_share_without_constraint": valid_sid_share(engine, requests, 1000),
+    }  # fmt: skip
+    report = evaluate(
+        methods, requests, targets, slices, truth_of(bench, page_views), compare, config.evaluation.measures, notes
+    )
+    report.save(folder)
+    return report
+
+
+def truth_of(bench: Workbench, page_views: pl.DataFrame) -> Truth | None:
+    """The market's true metrics for a market's page views; None for real data."""
+    folder = need(bench.run, "data")
+    if not (folder / MARKET_FOLDER).is_dir():
+        return None
+    market = Market.load(folder)
+    return lambda ranked: market.evaluate(page_views, ranked[:, :10])

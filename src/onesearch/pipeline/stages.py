@@ -1,0 +1,99 @@
+"""The stages of a run in order, and the three things one does with a run: bring it up to date, ask, measure again."""
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from onesearch.config import load_settings
+from onesearch.pipeline.prepare import build_data, build_encoder, build_index, build_khqe
+from onesearch.pipeline.report import build_baselines, build_report, write_report
+from onesearch.pipeline.settings import RunConfig
+from onesearch.pipeline.sources import source_fingerprint
+from onesearch.pipeline.train import run_alignment, run_engine, run_personalisation
+from onesearch.pipeline.workbench import Workbench
+from onesearch.run import Stage, StageContext, StageResult, Status, execute, status
+
+SETTINGS = "config.json"
+
+
+def stages_of(config: RunConfig) -> list[Stage]:
+    """Every stage with exactly the settings it depends on; what it does not name cannot make it stale."""
+
+    def with_bench(
+        build: Callable[..., Mapping[str, Any]], *more: Any
+    ) -> Callable[[StageContext], Mapping[str, Any]]:
+        return lambda context: build(Workbench(context.folder.parent), config, context, *more)
+
+    def dump(*names: str) -> dict[str, Any]:
+        return {name: getattr(config, name).model_dump(mode="json") for name in names}
+
+    data = {**dump("data"), "source": source_fingerprint(config.data)}
+    prepared = ("data", "encoder", "khqe", "index")
+    temperature = config.encoder.align.temperature
+    base = {**dump("model"), "temperature": temperature, "held_out": config.sft3.held_out_vectors}
+    measures = config.evaluation.model_dump(mode="json")
+    return [
+        Stage("data", (), data, lambda context: build_data(config, context)),
+        Stage("encoder", ("data",), dump("encoder"), with_bench(build_encoder)),
+        Stage("khqe", ("data", "encoder"), dump("khqe", "lexicon"), with_bench(build_khqe)),
+        Stage("index", ("data", "encoder", "khqe"), _index_settings(config), with_bench(build_index)),
+        Stage("baselines", prepared, measures, with_bench(build_baselines)),
+        Stage("sft1", prepared, {**base, **dump("sft1")}, with_bench(run_alignment, None)),
+        Stage("sft2", (*prepared, "sft1"), dump("sft2"), with_bench(run_alignment, "sft1")),
+        Stage("sft3", (*prepared, "sft2"), dump("sft3"), with_bench(run_personalisation, "sft2")),
+        Stage(
+            "engine", (*prepared, "sft3"), {**dump("search"), "fit_requests": config.evaluation.fit_requests},
+            with_bench(run_engine, "sft3"),
+        ),
+        Stage("report", (*prepared, "baselines", "sft3", "engine"), measures, with_bench(build_report)),
+    ]  # fmt: skip
+
+
+def _index_settings(config: RunConfig) -> dict[str, Any]:
+    model = config.model
+    return {"row_dim": model.row_dim, "row_precision": model.row_precision, "text_vocabulary": model.text_vocabulary,
+            "pretrained": model.backbone.pretrained}  # fmt: skip
+
+
+def run_config(
+    path: Path,
+    folder: Path,
+    overrides: Iterable[str] = (),
+    reuse: Iterable[Path] = (),
+    redo: Iterable[str] = (),
+    until: str | None = None,
+) -> list[StageResult]:
+    """Bring the run of a configuration file up to date.
+
+    Raises:
+        ValueError: a setting is wrong; one line per wrong value.
+    """
+    from onesearch.data.artefact import write_json
+
+    config = load_settings(RunConfig, path, overrides)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / SETTINGS, config.model_dump(mode="json"))
+    return execute(stages_of(config), folder, config.seed, reuse=reuse, redo=redo, until=until)
+
+
+def status_of(path: Path, folder: Path, overrides: Iterable[str] = ()) -> dict[str, Status]:
+    """Which stages of a run are up to date with a configuration file."""
+    config = load_settings(RunConfig, path, overrides)
+    return status(stages_of(config), folder, config.seed)
+
+
+def settings_of(run: Path) -> RunConfig:
+    """The settings that a run was last brought up to date with."""
+    path = run / SETTINGS
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing: {run} is no run folder; make one with `onesearch run CONFIG`")
+    return RunConfig.model_validate_json(path.read_text(encoding="utf-8"))
+
+
+def evaluate_run(run: Path, folder: Path, part: str, page_views: int | None = None) -> str:
+    """Measure a finished run on its validation or test part; writes a report folder and returns its Markdown."""
+    config = settings_of(run)
+    limit = page_views if page_views is not None else config.evaluation.test_requests
+    return write_report(Workbench(run), config, folder, part, limit).markdown()
+
+

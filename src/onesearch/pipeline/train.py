@@ -1,0 +1,255 @@
+"""The training stages of a run: SFT 1 to 3, and the engine's weights."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from onesearch.data.metrics import hit_rate, mrr
+from onesearch.data.ragged import Ragged
+from onesearch.data.requests import Requests
+from onesearch.encoding.pseudo import pseudo_queries
+from onesearch.model.generator import Generator, Sizes
+from onesearch.model.initialise import initialise
+from onesearch.model.prompt import prepare
+from onesearch.pipeline.settings import RunConfig
+from onesearch.pipeline.workbench import Workbench
+from onesearch.run import StageContext
+from onesearch.search.candidates import Candidates
+from onesearch.search.config import SearchConfig
+from onesearch.search.engine import SearchEngine
+from onesearch.search.storage import GENERATOR, save_engine
+from onesearch.search.weights import GENERATOR_ALONE, RankingWeights, fit_weights
+from onesearch.training.batching import BatchSource, TaskMixture
+from onesearch.training.config import AlignmentConfig, PersonalisationConfig
+from onesearch.training.loop import FitReport, LoopConfig, fit
+from onesearch.training.sft import example_weights
+from onesearch.training.tasks import (
+    STAGE_1,
+    STAGE_2,
+    Catalogue,
+    Task,
+    alignment_tasks,
+    category_tokens,
+    search_task,
+)
+from onesearch.training.trainee import Trainee
+
+log = logging.getLogger("onesearch")
+BARE = SearchConfig(lexical=False, clicked_candidates=0, clicks=False, popularity=False)
+
+
+def new_generator(bench: Workbench, config: RunConfig, seed: int) -> Generator:
+    """A generator that starts in the geometry of the encoder and the quantizer."""
+    sizes = Sizes(
+        bench.vocabulary.text_size, bench.vocabulary.codebook_sizes, bench.item_vectors.shape[1],
+        int(bench.item_rows.shape[1]), 1.0 / config.encoder.align.temperature,
+    )  # fmt: skip
+    torch.manual_seed(seed)
+    centroids = [torch.from_numpy(table) for table in bench.khqe.centroids[:3]]
+    generator = Generator(config.model, sizes, centroids)
+    initialise(generator, bench.vocabulary, bench.encoder, bench.khqe, bench.item_vectors, seed)
+    return generator
+
+
+def run_alignment(bench: Workbench, config: RunConfig, context: StageContext, before: str | None) -> Mapping[str, Any]:
+    """SFT stage 1 (``before`` None) or 2 (``before`` names stage 1)."""
+    settings: AlignmentConfig = config.sft1 if before is None else config.sft2
+    generator = new_generator(bench, config, context.seed) if before is None else bench.generator(before)
+    names = STAGE_1 if before is None else STAGE_2
+    tasks = alignment_task_set(bench, config, generator, settings)
+    shares = settings.tasks or dict.fromkeys(names, 1.0)
+    chosen = {name: tasks[name] for name, share in shares.items() if share > 0 and name in tasks}
+    if settings.steps == 0 or not chosen:
+        generator.save(context.folder / GENERATOR)
+        return {"steps": 0}
+    shares = {name: shares[name] for name in chosen}
+    mixture = _mixture(chosen, shares, settings.batch_size, settings.steps, context.seed)
+    trainee = Trainee(generator, bench.index, bench.item_rows, settings.score_weight, settings.codebook_weight)
+    report = fit_trainee(trainee, mixture, settings.loop, context)
+    generator.save(context.folder / GENERATOR)
+    return _metrics(report)
+
+
+def alignment_task_set(
+    bench: Workbench, config: RunConfig, generator: Generator, settings: AlignmentConfig
+) -> dict[str, Task]:
+    """The tasks of stages 1 and 2 over the training part."""
+    statistics, vocabulary = bench.statistics, bench.vocabulary
+    texts = list(statistics.queries)
+    queries = bench.training_table(texts, config.sft3.held_out_vectors)
+    titles = bench.featurizer.table(bench.item_texts, bench.item_vectors)
+    paths = [list(path or ()) for path in bench.dataset.items["category"].to_list()]
+    categories = category_tokens(vocabulary, paths, settings.text_tokens)
+    pairs = np.stack([statistics.items.owners, statistics.items.values.astype(np.int64)], 1)
+    counts = statistics.counts.astype(np.float64)
+    totals = np.bincount(pairs[:, 0], counts, len(texts))
+    weights = counts / np.sqrt(np.maximum(totals[pairs[:, 0]], 1e-9))
+    of_query = _main_category(pairs, counts, paths, len(texts))
+    query_categories = category_tokens(vocabulary, of_query, settings.text_tokens)
+    return alignment_tasks(
+        bench.builder(generator.config.prompt), Catalogue(bench.sids, titles, categories), queries, pairs, weights,
+        query_categories, settings.text_tokens, settings.score_negatives,
+    )  # fmt: skip
+
+
+def _main_category(
+    pairs: NDArray[np.int64], counts: NDArray[np.float64], paths: list[list[str]], queries: int
+) -> list[list[str]]:
+    """For each query the category path that most of its clicks fell in."""
+    frame = pl.DataFrame({
+        "query": pairs[:, 0], "path": [" > ".join(paths[item]) for item in pairs[:, 1].tolist()], "count": counts,
+    })  # fmt: skip
+    best = (
+        frame.filter(pl.col("path") != "").group_by("query", "path").agg(pl.col("count").sum())
+        .sort("query", "count", "path", descending=[False, True, False]).unique("query", keep="first")
+    )  # fmt: skip
+    out: list[list[str]] = [[] for _ in range(queries)]
+    for query, path, _ in best.iter_rows():
+        out[query] = [path]
+    return out
+
+
+def run_personalisation(bench: Workbench, config: RunConfig, context: StageContext, before: str) -> Mapping[str, Any]:
+    """SFT stage 3: the full input to clicked and ordered items, and pseudo-queries for items nobody searched."""
+    settings: PersonalisationConfig = config.sft3
+    generator = bench.generator(before)
+    tasks = search_tasks(bench, config, generator)
+    pseudo = settings.pseudo_share if "pseudo" in tasks else 0.0
+    per_epoch = max(1, round(len(tasks["search"].lengths) / settings.batch_size / (1 - pseudo)))
+    steps = round(settings.epochs * per_epoch)
+    if steps == 0:
+        generator.save(context.folder / GENERATOR)
+        return {"steps": 0}
+    shares = {"search": 1 - pseudo, **({"pseudo": pseudo} if pseudo else {})}
+    mixture = _mixture({name: tasks[name] for name in shares}, shares, settings.batch_size, steps, context.seed)
+    trainee = Trainee(generator, bench.index, bench.item_rows, settings.score_weight, settings.codebook_weight)
+    report = fit_trainee(trainee, mixture, settings.loop, context, validator(bench, generator, config))
+    generator.save(context.folder / GENERATOR)
+    return _metrics(report)
+
+
+def search_tasks(bench: Workbench, config: RunConfig, generator: Generator) -> dict[str, Task]:
+    """The two tasks of stage 3: real page views, and pseudo-queries cut from item texts."""
+    settings, prompt = config.sft3, generator.config.prompt
+    page_views = bench.split.train
+    builder = bench.builder(prompt)
+    outcome = bench.targets(page_views)
+    targets, weights = example_weights(outcome.clicked, outcome.ordered, settings.order_weight, settings.max_targets)
+    rows = np.flatnonzero(targets.lengths > 0)
+    columns = bench.training_columns(page_views[rows], prompt, settings.held_out_vectors)
+    kept = np.isin(targets.owners, rows)
+    targets, weights = targets.select(rows), weights[kept]
+    n_items = len(bench.item_rows)
+    search = search_task(
+        "search", builder, columns, targets, weights, n_items, settings.score_negatives,
+        _frequency_weights(columns.query, settings.frequency_power),
+    )  # fmt: skip
+    if not settings.pseudo_share:
+        return {"search": search}
+    texts = pseudo_queries(bench.item_texts, config.seed + 101)
+    made = prepare(Requests.anonymous(texts), bench.featurizer.table, prompt)
+    own = Ragged.from_lengths(np.arange(n_items, dtype=np.int32), np.ones(n_items, np.int64))
+    pseudo = search_task(
+        "pseudo", builder, made, own, np.ones(n_items, np.float32), n_items, settings.score_negatives
+    )  # fmt: skip
+    return {"search": search, "pseudo": pseudo}
+
+
+def _frequency_weights(query: NDArray[np.int32], power: float) -> NDArray[np.float64]:
+    """Weights under which a query seen n times is drawn n^power times as often as one seen once (finding 6)."""
+    counts = np.bincount(query + 1)[query + 1].astype(np.float64)
+    return np.asarray(counts ** (power - 1.0))
+
+
+def _mixture(
+    tasks: Mapping[str, Task], shares: Mapping[str, float], batch_size: int, steps: int, seed: int
+) -> TaskMixture:
+    sources = {
+        name: BatchSource(task.lengths, task.batch, batch_size, weights=task.weights, seed=seed, name=name)
+        for name, task in tasks.items()
+    }
+    return TaskMixture(sources, shares, steps, seed)
+
+
+def fit_trainee(
+    trainee: Trainee, batches: TaskMixture, loop: LoopConfig, context: StageContext, validate: Any = None
+) -> FitReport:
+    """The loop over a trainee, with the run's seed and the stage's folder."""
+    return fit(trainee, batches, _losses, loop, context.folder, validate, seed=context.seed, label=context.name)
+
+
+def _losses(model: nn.Module, batch: Any) -> dict[str, torch.Tensor]:
+    out: dict[str, torch.Tensor] = model(batch)
+    return out
+
+
+def validator(bench: Workbench, generator: Generator, config: RunConfig, most: int = 400) -> Any:
+    """Validation figures of the generator alone and of its item score, on a fixed sample of validation page views."""
+    page_views, clicked = _with_clicks(bench, bench.split.valid, most, config.seed)
+    if not len(page_views):
+        return None
+    requests = bench.requests(page_views)
+    search = BARE.updated(width=min(32, config.search.width))
+
+    def validate(_: nn.Module) -> dict[str, float]:
+        snapshot = bench.snapshot(generator.config.prompt)
+        engine = SearchEngine(generator, bench.featurizer, snapshot, bench.statistics, search)
+        items = engine.rank(requests, 10).items
+        generator.train(False)
+        return {"hr10": float(np.nanmean(hit_rate(items, clicked))), "mrr10": float(np.nanmean(mrr(items, clicked)))}
+
+    return validate
+
+
+def _with_clicks(bench: Workbench, page_views: pl.DataFrame, most: int, seed: int) -> tuple[pl.DataFrame, Ragged]:
+    """At most ``most`` page views that have a click, drawn once, and what was clicked in them."""
+    clicked = bench.targets(page_views).clicked
+    rows = np.flatnonzero(clicked.lengths > 0)
+    if len(rows) > most:
+        rows = np.sort(np.random.default_rng(seed).choice(rows, most, replace=False))
+    return page_views[rows], clicked.select(rows)
+
+
+def fit_engine(bench: Workbench, engine: SearchEngine, page_views: pl.DataFrame, most: int, seed: int) -> RankingWeights:
+    """Weights of the engine's features, fitted on validation clicks (and orders, which count twice)."""
+    sample, clicked = _with_clicks(bench, page_views, most, seed)
+    if not len(sample):
+        log.warning("no validation page view has a click: the engine ranks by the generator alone")
+        return GENERATOR_ALONE
+    found = engine.candidates(bench.requests(sample))
+    return fit_weights(found.features, found.items >= 0, positives(found, clicked))
+
+
+def positives(found: Candidates, clicked: Ragged) -> NDArray[np.bool_]:
+    """Which candidates were clicked, bool [n, C]."""
+    n_items = int(max(found.items.max(initial=0), clicked.values.max(initial=0))) + 1
+    keys = np.arange(len(clicked))[:, None] * n_items + found.items
+    wanted = clicked.owners * n_items + clicked.values
+    return np.asarray(np.isin(keys, wanted) & (found.items >= 0))
+
+
+def run_engine(bench: Workbench, config: RunConfig, context: StageContext, model: str) -> Mapping[str, Any]:
+    """Choose the weights of the engine's features on validation data."""
+    engine = bench.engine(model, config.search, GENERATOR_ALONE)
+    weights = fit_engine(bench, engine, bench.split.valid, config.evaluation.fit_requests, config.seed)
+    save_engine(context.folder, model, config.search, weights)
+    return {"weights": dict(weights.values)}
+
+
+def _metrics(report: FitReport) -> dict[str, Any]:
+    return {
+        "steps": report.steps, "samples_per_second": report.samples_per_second, "loss": report.loss,
+        "precision": report.precision, **report.metrics,
+    }  # fmt: skip
+
+
+def model_folder(run: Path, stage: str) -> Path:
+    """Where a training stage keeps its model."""
+    return run / stage / GENERATOR

@@ -1,0 +1,226 @@
+"""Where the parts of a finished run lie, and how they are put together again. Nothing here runs code from the run."""
+
+from functools import cached_property
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from onesearch.data.artefact import read_json, read_manifest, write_json
+from onesearch.data.dataset import Dataset
+from onesearch.data.statistics import ClickStatistics
+from onesearch.encoding.khqe import KHQE
+from onesearch.encoding.text import TextEncoder, load_encoder
+from onesearch.index.filters import ItemFilters
+from onesearch.index.sid_index import SidIndex
+from onesearch.model.config import PromptConfig
+from onesearch.model.features import Featurizer
+from onesearch.model.generator import Generator
+from onesearch.model.item_features import ItemFeatures
+from onesearch.model.prompt import PromptBuilder
+from onesearch.model.rows import RowSpace
+from onesearch.model.vocabulary import Vocabulary
+from onesearch.search.config import SearchConfig
+from onesearch.search.engine import SearchEngine
+from onesearch.search.history import FixedHistories
+from onesearch.search.lexical import LexicalSearcher
+from onesearch.search.shoppers import ShopperHistory
+from onesearch.search.snapshot import Snapshot
+from onesearch.search.weights import RankingWeights
+from onesearch.understanding.lexicon import Lexicon
+
+Floats = NDArray[np.float32]
+GENERATOR: Final = "generator"
+ENGINE: Final = "engine.json"
+
+
+def need(run: Path, stage: str) -> Path:
+    """The folder of a finished stage.
+
+    Raises:
+        FileNotFoundError: the stage is missing or unfinished.
+    """
+    folder = run / stage
+    if read_manifest(folder) is None:
+        raise FileNotFoundError(f"{folder} is not a finished stage; run `onesearch run CONFIG` until it is through")
+    return folder
+
+
+def load_array(path: Path) -> Floats:
+    """A float32 array; never runs code."""
+    return np.asarray(np.load(path, allow_pickle=False), np.float32)
+
+
+class RunParts:
+    """The artefacts of a run's folder, each read when first asked for."""
+
+    def __init__(self, run: Path) -> None:
+        self.run = run
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """The catalogue and its log."""
+        return Dataset.load(need(self.run, "data"))
+
+    @cached_property
+    def statistics(self) -> ClickStatistics:
+        """Click counts of the training part."""
+        return ClickStatistics.load(need(self.run, "data") / "statistics")
+
+    @cached_property
+    def lexicon(self) -> Lexicon | None:
+        """The keyword lexicon; None where fusion is off."""
+        folder = need(self.run, "khqe") / "lexicon"
+        return Lexicon.load(folder) if folder.is_dir() else None
+
+    @cached_property
+    def encoder(self) -> TextEncoder:
+        """The aligned text encoder."""
+        return load_encoder(need(self.run, "encoder") / "encoder")
+
+    @cached_property
+    def khqe(self) -> KHQE:
+        """The quantizer."""
+        return KHQE.load(need(self.run, "khqe"))
+
+    @cached_property
+    def item_vectors(self) -> Floats:
+        """Fused item vectors, float32 [N, d_e]."""
+        return load_array(need(self.run, "khqe") / "item_vectors.npy")
+
+    @cached_property
+    def sids(self) -> NDArray[np.int32]:
+        """Item SIDs, int32 [N, L]."""
+        return np.asarray(np.load(need(self.run, "khqe") / "item_sids.npy", allow_pickle=False), np.int32)
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """Subwords and SID tokens."""
+        return Vocabulary.load(need(self.run, "index") / "vocabulary")
+
+    @cached_property
+    def row_space(self) -> RowSpace:
+        """From vectors to rows of the item head."""
+        return RowSpace.load(need(self.run, "index") / "row_space.safetensors")
+
+    @cached_property
+    def item_features(self) -> ItemFeatures:
+        """Numbers beside the text in item rows."""
+        return ItemFeatures.load(need(self.run, "index") / "item_features.json")
+
+    @cached_property
+    def item_rows(self) -> torch.Tensor:
+        """Rows of the item head, float32 [N, R], in item-row order."""
+        return torch.from_numpy(load_array(need(self.run, "index") / "item_rows.npy"))
+
+    @cached_property
+    def index(self) -> SidIndex:
+        """The SID index."""
+        return SidIndex.load(need(self.run, "index"))
+
+    @cached_property
+    def lexical(self) -> LexicalSearcher:
+        """BM25 over the catalogue."""
+        return LexicalSearcher.load(need(self.run, "index") / "lexical")
+
+    @cached_property
+    def fields(self) -> tuple[str, ...]:
+        """Item columns that make an item's text."""
+        return tuple(read_json(need(self.run, "encoder") / "fields.json"))
+
+    @cached_property
+    def featurizer(self) -> Featurizer:
+        """All that turns a text into what the model reads."""
+        keywords = self.run / "khqe" / "keyword_vectors.npy"
+        return Featurizer(
+            self.encoder, self.lexicon, self.khqe, self.row_space, self.vocabulary,
+            keyword_vectors=load_array(keywords) if keywords.is_file() else None,
+            fields=self.fields, item_features=self.item_features,
+        )  # fmt: skip
+
+    def builder(self, config: PromptConfig) -> PromptBuilder:
+        """Prompts over the run's items."""
+        return PromptBuilder(self.vocabulary, config, self.sids)
+
+    def generator(self, stage: str) -> Generator:
+        """The model that a training stage left."""
+        return Generator.load(need(self.run, stage) / GENERATOR)
+
+    def snapshot(self, config: PromptConfig) -> Snapshot:
+        """The catalogue ready to be searched."""
+        items = self.dataset.items
+        return Snapshot(
+            items, self.index, ItemFilters.build(items, self.index), self.builder(config), self.sids, self.item_rows,
+            self.statistics.clicked, dict(self.dataset.item_rows), self.lexical,
+        )  # fmt: skip
+
+    def engine(self, stage: str, config: SearchConfig, weights: RankingWeights) -> SearchEngine:
+        """An engine on the model of a stage."""
+        generator = self.generator(stage)
+        return SearchEngine(
+            generator, self.featurizer, self.snapshot(generator.config.prompt), self.statistics, config, weights,
+            name=self.run.name,
+        )  # fmt: skip
+
+
+def save_engine(folder: Path, stage: str, config: SearchConfig, weights: RankingWeights) -> None:
+    """Write which model an engine uses and how it orders candidates."""
+    write_json(
+        folder / ENGINE,
+        {"model": stage, "search": config.model_dump(mode="json"), "weights": dict(weights.values)},
+    )
+
+
+def load_engine(run: Path) -> SearchEngine:
+    """The engine of a finished run, with the shoppers of its log.
+
+    Raises:
+        FileNotFoundError: there is no such run, or a stage of it is missing or unfinished.
+    """
+    if not run.is_dir():
+        raise FileNotFoundError(f"there is no run folder {run}; make one with `onesearch run configs/demo.yaml`")
+    parts = RunParts(run)
+    about = read_json(need(run, "engine") / ENGINE)
+    engine = parts.engine(about["model"], SearchConfig.model_validate(about["search"]), RankingWeights(about["weights"]))
+    past = log_histories(parts.dataset)
+    engine.histories = FixedHistories(past)
+    active = sorted(past, key=lambda user: -len(past[user].clicked))
+    engine.known_shoppers = tuple(active[:1000])
+    engine.known_queries = tuple(_varied_queries(parts.dataset))
+    return engine
+
+
+def log_histories(dataset: Dataset, clicks: int = 50, orders: int = 20, queries: int = 5) -> dict[str, ShopperHistory]:
+    """What every user of the log did up to its end."""
+    import polars as pl
+
+    log = dataset.page_views.filter(pl.col("user_id").is_not_null()).sort("time", maintain_order=True)
+    clicked = log.select("user_id", "query", "clicked").explode("clicked").drop_nulls("clicked")
+    of_clicks = clicked.group_by("user_id").agg(pl.col("clicked").tail(clicks), pl.col("query").tail(clicks))
+    ordered = log.select("user_id", "ordered").explode("ordered").drop_nulls("ordered")
+    of_orders = ordered.group_by("user_id").agg(pl.col("ordered").tail(orders))
+    searched = log.filter(pl.col("query").str.strip_chars() != "")
+    of_queries = searched.group_by("user_id").agg(pl.col("query").tail(queries).alias("recent"))
+    profile = pl.concat_str([pl.col("gender").fill_null(""), pl.col("age_band").fill_null("")], separator=" ")
+    users = dataset.users.select("user_id", profile.str.strip_chars().alias("profile"))
+    table = log.select("user_id").unique(maintain_order=True)
+    for part in (of_clicks, of_orders, of_queries, users):
+        table = table.join(part, on="user_id", how="left", maintain_order="left")
+    return {
+        row["user_id"]: ShopperHistory(
+            tuple(row["clicked"] or ()), tuple(q or "" for q in row["query"] or ()), tuple(row["ordered"] or ()),
+            tuple(row["recent"] or ()), row["profile"] or "",
+        )
+        for row in table.iter_rows(named=True)
+    }  # fmt: skip
+
+
+def _varied_queries(dataset: Dataset, per_type: int = 4) -> list[str]:
+    """A few frequent queries of every query type, for the page to offer."""
+    import polars as pl
+
+    counts = dataset.page_views.filter(pl.col("query") != "").group_by("query_type", "query").len()
+    best = counts.sort("len", "query", descending=[True, False]).group_by("query_type", maintain_order=True).head(per_type)
+    return list(best["query"].to_list())
