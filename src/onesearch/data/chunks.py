@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 import polars as pl
@@ -138,11 +138,11 @@ def check_columns(path: Path, wanted: Sequence[str], there: Sequence[str]) -> No
         raise ValueError(f"{path}: no column {', '.join(map(repr, missing))}; it has {', '.join(map(repr, there))}")
 
 
-def _opened(path: Path) -> IO[bytes]:
-    return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
+def _opened(path: Path) -> BinaryIO:
+    return io.BufferedReader(gzip.GzipFile(path, "rb")) if path.suffix == ".gz" else path.open("rb")
 
 
-def _blocks(stream: IO[bytes], path: Path, style: TextFormat) -> Iterator[_Records]:
+def _blocks(stream: BinaryIO, path: Path, style: TextFormat) -> Iterator[_Records]:
     quoted = style.kind == "csv" and style.newlines_in_values
     rest, line = b"", 1
     while True:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
 import yaml
-from pydantic import Discriminator, Tag, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from onesearch.data.attributes import ATTRIBUTE_TYPES
 from onesearch.data.settings import Section
@@ -105,7 +105,7 @@ class Items(File):
     """
 
     columns: ItemColumns
-    attributes: dict[str, tuple[AttributeColumn, ...]] = {}
+    attributes: dict[str, tuple[AttributeColumn, ...]] = Field(default_factory=dict)
     separators: ItemSeparators = ItemSeparators()
     constants: ItemConstants = ItemConstants()
     ignore: tuple[str, ...] = ()
@@ -159,23 +159,21 @@ class ListSeparators(Section):
     ordered: str | None = None
 
 
-GroupKey = Literal["page_view_id", "user_id", "session_id", "time", "query"]
-
-
 class PageViews(File):
     """The page view table.
 
     Attributes:
         rows: what a row of the file is. "page_views": a page view with lists of item ids. "clicks": one click, on
             ``item_id``. "items": one item shown, ``item_id``, with flags ``clicked`` and ``ordered``.
-        group_by: rows that agree in these fields are one page view (for "clicks" and "items").
+        group_by: columns of the file; rows that agree in all of them are one page view (for "clicks" and "items").
+            The page view takes its other fields from the first of them; its time is the earliest.
         empty_query: whether a page view without query text stays (a recommendation) or is set aside.
     """
 
     rows: Literal["page_views", "clicks", "items"] = "page_views"
     columns: PageViewColumns
     separators: ListSeparators = ListSeparators()
-    group_by: tuple[GroupKey, ...] = ()
+    group_by: tuple[str, ...] = ()
     time: TimeFormat = TimeFormat()
     empty_query: Literal["reject", "keep"] = "reject"
 
@@ -194,9 +192,6 @@ class PageViews(File):
             raise ValueError(
                 f"with rows: {self.rows}, columns.item_id says what was {self.rows}; drop the list columns"
             )
-        for key in self.group_by:
-            if getattr(columns, key) is None:
-                raise ValueError(f"group_by names {key!r}, but columns.{key} is not given")
         return self
 
 

@@ -34,7 +34,7 @@ class Rejects:
             file: name of the file they were in.
             rows: line of each in that file (1 is the first; row number for Parquet).
             reasons: why, one per row.
-            texts: what each said; cut to :data:`LONGEST_TEXT` characters, undecodable bytes written as ``\\xff``.
+            texts: what each said; cut to :data:`LONGEST_TEXT` characters, undecodable bytes in hexadecimal.
         """
         if not len(rows):
             return

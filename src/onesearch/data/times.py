@@ -1,10 +1,10 @@
 """Times of any unit to UTC, with a word on what is wrong when they cannot be right."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Literal, Self
 
 import polars as pl
-from pydantic import model_validator
+from pydantic import field_validator, model_validator
 
 from onesearch.data.records import TIME
 from onesearch.data.settings import Section
@@ -31,6 +31,11 @@ class TimeFormat(Section):
     origin: datetime = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
     earliest: int = 1995
     latest: int = 2100
+
+    @field_validator("origin")
+    @classmethod
+    def _in_utc(cls, value: datetime) -> datetime:
+        return value if value.tzinfo is not None else value.replace(tzinfo=UTC)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -61,28 +66,25 @@ def parse_times(raw: pl.Series, wanted: TimeFormat) -> tuple[pl.Series, pl.Serie
     frame = frame.select("raw", time=time, number=number)
     inside = pl.col("time").dt.year().is_between(wanted.earliest, wanted.latest, closed="left")
     present = pl.col("raw").is_not_null()
-    frame = frame.with_columns(ok=inside.fill_null(False), wrong=present & ~inside.fill_null(False))
-    frame = frame.with_columns(time=pl.when("ok").then("time"))
-    if not frame["wrong"].any():
-        return frame["time"], pl.Series("problem", [None], dtype=pl.String).new_from_index(0, len(frame))
-    problem = pl.when("wrong").then(_explanation(wanted))
-    return frame["time"], frame.select(problem.alias("problem"))["problem"]
+    frame = frame.with_columns(wrong=present & ~inside.fill_null(False))
+    problem = pl.when("wrong").then(_explanation(wanted)) if frame["wrong"].any() else pl.lit(None, pl.String)
+    frame = frame.select(pl.when(~pl.col("wrong")).then("time").alias("time"), problem.alias("problem"))
+    return frame["time"], frame["problem"]
 
 
 def _explanation(wanted: TimeFormat) -> pl.Expr:
-    say = pl.when(pl.lit(False)).then(pl.lit(""))
+    shown = pl.col("raw").cast(pl.String)
+    said = []
     for unit, name in _NAMES.items():
         if unit == wanted.unit:
             continue
         year = _of_number(pl.col("number"), unit, wanted.origin).dt.year()
         fits = year.is_between(wanted.earliest, wanted.latest, closed="left").fill_null(False)
-        say = say.when(fits).then(
-            pl.lit(f"wrong time unit: looks like {name} but the mapping says unit: {wanted.unit}")
-        )
-    shown = pl.col("raw").cast(pl.String)
+        hint = f"wrong time unit, looks like {name} but the mapping says unit {wanted.unit}: "
+        said.append(pl.when(fits).then(pl.lit(hint) + shown))
+    readable = pl.col("time").is_not_null() | pl.col("number").is_not_null()
     outside = pl.lit(f"time not within {wanted.earliest} to {wanted.latest}: ") + shown
-    unreadable = pl.lit("time not readable: ") + shown
-    return say.when(pl.col("time").is_null() & pl.col("number").is_null()).then(unreadable).otherwise(outside)
+    return pl.coalesce(*said, pl.when(readable).then(outside).otherwise(pl.lit("time not readable: ") + shown))
 
 
 def _of_number(number: pl.Expr, unit: str, origin: datetime) -> pl.Expr:

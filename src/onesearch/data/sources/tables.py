@@ -4,6 +4,7 @@ import fnmatch
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final, Literal
 
 import polars as pl
 
@@ -13,7 +14,7 @@ from onesearch.data.records import ATTRIBUTES, TEXT, TEXTS, TIME
 from onesearch.data.rejects import Rejects
 from onesearch.data.times import parse_times
 
-_ENDINGS = {
+_ENDINGS: Final[dict[str, Literal["csv", "jsonl", "parquet"]]] = {
     ".csv": "csv",
     ".tsv": "csv",
     ".jsonl": "jsonl",
@@ -80,7 +81,7 @@ def read(
             yield chunk
 
 
-def _format(path: Path, given: File) -> str:
+def _format(path: Path, given: File) -> Literal["csv", "jsonl", "parquet"]:
     if given.format != "auto":
         return given.format
     ending = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
@@ -201,7 +202,8 @@ def users(folder: Path, given: Users, rejects: Rejects) -> Iterator[Part]:
 def page_views(folder: Path, given: PageViews, rejects: Rejects, optional: Sequence[str] = ()) -> Iterator[Part]:
     """The page view table, lists of item ids in ``shown``, ``clicked``, ``ordered``: one row per row of the file."""
     columns, cut = given.columns, given.separators
-    names = [name for name in columns.model_dump().values() if name is not None and name not in optional]
+    named = [*columns.model_dump().values(), *given.group_by]
+    names = [name for name in named if name is not None and name not in optional]
     for chunk in read(folder, given, "page_views", names, rejects, optional):
         raw = chunk.frame
         time, problem = (
@@ -253,6 +255,9 @@ def page_views(folder: Path, given: PageViews, rejects: Rejects, optional: Seque
             ).alias("reason")
         )
         frame = frame.drop("problem").with_columns(pl.col("query").fill_null(""))
+        if given.group_by:
+            keys = raw.select(text(name).alias(str(i)) for i, name in enumerate(given.group_by))
+            frame = frame.with_columns(group=keys.hash_rows(seed=17))
         yield Part(chunk, frame, found["reason"], {})
 
 

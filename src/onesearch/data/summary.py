@@ -1,0 +1,74 @@
+"""What an import did: rows taken, set aside and changed, and how well the tables join."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class Join:
+    """How many references from one table are found in another."""
+
+    total: int = 0
+    found: int = 0
+
+    def add(self, total: int, found: int) -> None:
+        """Count some more."""
+        self.total += total
+        self.found += found
+
+    @property
+    def share(self) -> float:
+        """Found / total; 1 when there is nothing to find."""
+        return self.found / self.total if self.total else 1.0
+
+
+@dataclass
+class ImportSummary:
+    """Counts of one import.
+
+    Attributes:
+        rows: rows in each table of the data set.
+        rejected: table -> reason -> rows set aside (all of them are in ``rejected.parquet``).
+        emptied: table -> reason -> values left empty because they could not be right.
+        dropped: what -> item ids left out of lists because the catalogue does not have them.
+        created: what -> records made for ids that had none.
+        joins: "from -> to" -> how many references were found.
+        notes: what else a reader should know.
+        seconds: wall-clock time.
+    """
+
+    source: str
+    rows: dict[str, int] = field(default_factory=dict)
+    rejected: dict[str, dict[str, int]] = field(default_factory=dict)
+    emptied: dict[str, Counter[str]] = field(default_factory=dict)
+    dropped: Counter[str] = field(default_factory=Counter)
+    created: Counter[str] = field(default_factory=Counter)
+    joins: dict[str, Join] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def join(self, name: str, total: int, found: int) -> None:
+        """Count references of one kind."""
+        self.joins.setdefault(name, Join()).add(total, found)
+
+    def empty(self, table: str, counts: dict[str, int]) -> None:
+        """Count values left empty."""
+        self.emptied.setdefault(table, Counter()).update(counts)
+
+    @property
+    def rejected_rows(self) -> int:
+        """All rows set aside."""
+        return sum(sum(reasons.values()) for reasons in self.rejected.values())
+
+    def as_dict(self) -> dict[str, Any]:
+        """For ``dataset.json``."""
+        return {
+            "rows": self.rows,
+            "rejected": self.rejected,
+            "emptied": {table: dict(counts) for table, counts in self.emptied.items() if counts},
+            "dropped": dict(self.dropped),
+            "created": dict(self.created),
+            "joins": {name: {"total": join.total, "found": join.found} for name, join in self.joins.items()},
+            "notes": self.notes,
+        }
