@@ -25,23 +25,26 @@ class QueryClicks(Protocol):
 
 
 class PopularitySearcher:
-    """BM25 x log(1 + smoothing + clicks): relevant *and* popular. An empty query gives the most clicked items."""
+    """BM25 x log(1 + smoothing + clicks): relevant *and* popular; then the most clicked items, so that no page is empty.
+
+    Only matching items have a positive score. An empty query gives the most clicked items.
+    """
 
     def __init__(self, lexical: LexicalSearcher, clicks: NDArray[np.float32], smoothing: float = 1.0) -> None:
         """``clicks`` [items] come from the training log; ``smoothing`` keeps never-clicked items findable."""
         self.lexical, self.clicks, self.smoothing = lexical, clicks, smoothing
         self._weights = np.log(1.0 + smoothing + clicks).astype(np.float32)
-        self._head = np.argsort(-clicks, kind="stable")
+        self._head = np.flatnonzero(clicks > 0)[np.argsort(-clicks[clicks > 0], kind="stable")]
 
     def search(self, requests: Requests, k: int) -> Hits:
-        """The ``k`` items with the largest product."""
+        """The ``k`` items with the largest product, filled up with the most clicked ones of the catalogue."""
         hits = self.lexical.ranked(requests.query, k, self._weights)
-        silent = np.array([not query.strip() for query in requests.query], bool)
-        if silent.any():
-            head = self._head[:k]
-            hits.items[silent, : len(head)] = head
-            hits.scores[silent, : len(head)] = self._weights[head]
-        return hits
+        head = self._head[:k].astype(np.int32)
+        items = chained([hits.items, np.broadcast_to(head, (len(requests), len(head)))], k)
+        filled = -np.arange(1, items.shape[1] + 1, dtype=np.float32)
+        return padded_hits(
+            items, np.where(hits.items[:, : items.shape[1]] == NONE, filled, hits.scores[:, : items.shape[1]]), k
+        )
 
     def scores(self, queries: Sequence[str], items: NDArray[np.int32]) -> NDArray[np.float32]:
         """The product for given candidates [n, m]; 0 for -1."""
