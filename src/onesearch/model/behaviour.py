@@ -1,4 +1,4 @@
-"""The shopper as the model reads it: uid codes, and long behaviour compressed by a Q-Former (specification section 3)."""
+"""The shopper as the model reads it: uid codes, and long behaviour through a Q-Former (specification section 3)."""
 
 from collections.abc import Sequence
 
@@ -11,12 +11,12 @@ from torch import Tensor, nn
 def recency_weights(valid: NDArray[np.bool_]) -> NDArray[np.float64]:
     """``λ_i = exp(√i) / Σ exp(√i)`` over the valid entries of each row, i = 1 for the oldest (section 3, uid).
 
-    Shapes: ``valid`` bool [n, m], newest last; result float64 [n, m], zero where invalid, rows sum to 1 (or 0 if empty).
+    Shapes: ``valid`` bool [n, m], newest last; result float64 [n, m], zero where invalid, rows sum to 1 or 0.
     """
     rank = np.cumsum(valid, axis=1)
     weight = np.where(valid, np.exp(np.sqrt(rank)), 0.0)
     total = weight.sum(axis=1, keepdims=True)
-    return np.divide(weight, total, out=np.zeros_like(weight), where=total > 0)
+    return np.asarray(np.divide(weight, total, out=np.zeros_like(weight), where=total > 0))
 
 
 def uid_codes(sids: NDArray[np.integer]) -> NDArray[np.int32]:

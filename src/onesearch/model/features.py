@@ -24,8 +24,8 @@ Floats = NDArray[np.float32]
 class TextTable:
     """Features of T distinct texts.
 
-    Shapes: ``tokens`` T rows of subword ids, ``vectors`` float32 [T, d_e] (fused, L2-normalised), ``sids`` int32 [T, L],
-    ``rows`` float32 [T, R].
+    Shapes: ``tokens`` T rows of subword ids, ``vectors`` float32 [T, d_e] (fused, L2-normalised), ``sids`` int32
+    [T, L], ``rows`` float32 [T, R].
     """
 
     texts: list[str]
@@ -68,7 +68,7 @@ class Featurizer:
         return self.khqe.encode(vectors).astype(np.int32), self.row_space.of_items(vectors, extra)
 
     def table(self, texts: Sequence[str], vectors: Floats | None = None) -> TextTable:
-        """All features of the given texts; ``vectors`` replaces the encoder's (held-out vectors of training queries)."""
+        """All features of the given texts; ``vectors`` replaces the encoder's (held-out ones of training queries)."""
         known = self.vectors(texts) if vectors is None else vectors
         return TextTable(
             list(texts), self.vocabulary.tokens(texts, self.token_limit), known,

@@ -1,7 +1,7 @@
 """Where a generator from scratch starts: in the geometry of the text encoder and of the quantizer.
 
-A subword starts at the encoder's vector of its text, a SID token at its centroid, and the dense query vector enters by the
-same projection, so that the first layers see one space (findings: the decoder must be anchored in the items' geometry).
+A subword starts at the encoder's vector of its text, a SID token at its centroid, and the dense query vector enters by
+the same projection, so that the first layers see one space.
 """
 
 import numpy as np
@@ -17,7 +17,7 @@ Floats = NDArray[np.float32]
 
 
 def projection(vectors: Floats, d_model: int, seed: int) -> Floats:
-    """A linear map [d_e, d_model] that keeps products: leading PCA axes, then random directions where d_model is larger."""
+    """A linear map [d_e, d_model] that keeps products: leading PCA axes, spread over d_model where it is larger."""
     width = vectors.shape[1]
     _, axes = np.linalg.eigh(vectors.T.astype(np.float64) @ vectors)
     leading = axes[:, ::-1]

@@ -65,11 +65,11 @@ class ItemFeatures:
             np.nan_to_num(price - usual),
             (shown + clicked) == 0,
         ]
-        return np.stack(columns, 1).astype(np.float32)
+        return np.asarray(np.stack(columns, 1), np.float32)
 
     def _scaled(self, raw: Floats) -> Floats:
         standard = (raw - np.asarray(self.mean)) / np.asarray(self.spread)
-        return (_SCALE * np.clip(standard, -4, 4)).astype(np.float32)
+        return np.asarray(_SCALE * np.clip(standard, -4, 4), np.float32)
 
     def save(self, path: Path) -> None:
         """Write JSON."""

@@ -1,8 +1,8 @@
 """From requests to the tokens and vectors the model reads (specification section 3).
 
-``prepare`` looks every text of the requests up once and keeps integer columns; ``PromptBuilder.search_prompt`` then turns
-any rows of those columns into a batch without a loop over requests. Missing parts (anonymous shopper, no history, empty
-query) are simply absent from the token sequence, or filled as the specification says.
+``prepare`` looks every text of the requests up once and keeps integer columns; ``PromptBuilder.search_prompt`` then
+turns any rows of those columns into a batch without a loop over requests. Missing parts (anonymous shopper, no history,
+empty query) are simply absent from the token sequence, or filled as the specification says.
 """
 
 from collections.abc import Callable, Sequence
@@ -47,8 +47,8 @@ class PromptColumns:
 class PromptBatch:
     """One batch of model input.
 
-    Shapes: ``tokens`` int64 [B, S] (ids of the vocabulary, padded on the right), ``mask`` bool [B, S]; ``query_vectors``
-    float32 [B, d_e] and ``query_rows`` float32 [B, R] (zero where there is no query); ``long_codes`` int64
+    Shapes: ``tokens`` int64 [B, S] (ids of the vocabulary, padded on the right), ``mask`` bool [B, S];
+    ``query_vectors`` float32 [B, d_e] and ``query_rows`` float32 [B, R] (zero where there is no query); ``long_codes`` int64
     [B, 3, C, layers], -1 for missing, or None for prompts without soft tokens.
     """
 
@@ -77,8 +77,8 @@ def prepare(
 ) -> PromptColumns:
     """Number the texts of the requests and compute their features once per distinct text.
 
-    ``evidence`` int32 [n, E] gives the items most clicked for each query, best first (training counts only; for training
-    rows with the current page view left out).
+    ``evidence`` int32 [n, E] gives the items most clicked for each query, best first (training counts only; for
+    training rows with the current page view left out).
     """
     n = len(requests)
     recent = [row[-config.recent_queries :] if config.recent_queries else () for row in requests.recent_queries]
@@ -175,7 +175,9 @@ class PromptBuilder:
         none = np.full((len(short), self.vocabulary.levels), -1, np.int32)
         return np.concatenate([none if c is None else self.vocabulary.sid_tokens(c) for c in codes], 1)
 
-    def search_prompt(self, columns: PromptColumns, rows: NDArray[np.integer], task: str = "task:search") -> PromptBatch:
+    def search_prompt(
+        self, columns: PromptColumns, rows: NDArray[np.integer], task: str = "task:search"
+    ) -> PromptBatch:
         """The full input of section 3 for the given rows of the columns."""
         config, texts = self.config, columns.texts
         query = columns.query[rows]
@@ -207,13 +209,13 @@ class PromptBuilder:
         self, texts: TextTable, numbers: NDArray[np.integer], task: str, with_sid: bool = False
     ) -> PromptBatch:
         """A text alone (query or title) behind a task mark, with its dense vector; optionally with its SID."""
-        numbers = numbers.astype(np.int32)
-        parts = [np.full((len(numbers), 1), self.vocabulary.mark(task), np.int32)]
-        parts.append(self._marked("q", self._text(texts, numbers, self.config.query_tokens)))
+        of = numbers.astype(np.int32)
+        parts = [np.full((len(of), 1), self.vocabulary.mark(task), np.int32)]
+        parts.append(self._marked("q", self._text(texts, of, self.config.query_tokens)))
         if with_sid and self.config.query_sid:
-            parts.append(self._marked("sid_q", self._query_sid(texts, numbers)))
+            parts.append(self._marked("sid_q", self._query_sid(texts, of)))
         tokens, mask = pack_tokens(parts)
-        return self._batch(tokens, mask, texts, numbers, None)
+        return self._batch(tokens, mask, texts, of, None)
 
     def sid_prompt(self, sids: NDArray[np.integer], task: str, width: int, row_dim: int) -> PromptBatch:
         """A semantic ID alone [n, L] behind a task mark; no dense vector (zeros of the given widths)."""
@@ -240,8 +242,7 @@ class PromptBuilder:
         if not len(vectors) or not of_click.shape[1]:
             return np.zeros(of_click.shape, bool)
         cosine = np.einsum("nd,ncd->nc", vectors[np.maximum(query, 0)], vectors[np.maximum(of_click, 0)])
-        known: NDArray[np.bool_] = (query[:, None] >= 0) & (of_click >= 0)
-        return known & (cosine >= 0.5)
+        return np.asarray((query[:, None] >= 0) & (of_click >= 0) & (cosine >= 0.5))
 
     def _batch(
         self,
@@ -254,10 +255,10 @@ class PromptBuilder:
         known = (numbers >= 0)[:, None]
         safe = np.maximum(numbers, 0)
         if len(texts):
-            vectors, rows = texts.vectors[safe] * known, texts.rows[safe] * known
+            vectors, rows = np.asarray(texts.vectors[safe] * known), np.asarray(texts.rows[safe] * known)
         else:
-            vectors = np.zeros((len(numbers), texts.vectors.shape[1]))
-            rows = np.zeros((len(numbers), texts.rows.shape[1]))
+            vectors = np.zeros((len(numbers), texts.vectors.shape[1]), np.float32)
+            rows = np.zeros((len(numbers), texts.rows.shape[1]), np.float32)
         if not self.config.query_vector:
             vectors = np.zeros_like(vectors)
         return PromptBatch(

@@ -1,8 +1,8 @@
 """The rows of items in the index: what the item head multiplies its state with.
 
-An item's row is ``[text | features]``: its fused text vector, reduced to the row dimension by PCA where it is wider, and
-a few standardised numbers (popularity, click rate, price, ...). A node's row is the mean over the items below it, so a
-new item needs no training. A query has a row of the same shape whose feature part is zero; their product is then the
+An item's row is ``[text | features]``: its fused text vector, reduced to the row dimension by PCA where it is wider,
+and a few standardised numbers (popularity, click rate, price, ...). A node's row is the mean over the items below it, so
+a new item needs no training. A query has a row of the same shape whose feature part is zero; their product is then the
 (reduced) cosine, which is where the item head starts from.
 """
 

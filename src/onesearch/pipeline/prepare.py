@@ -71,7 +71,7 @@ def build_encoder(bench: Workbench, config: RunConfig, context: StageContext) ->
         if settings.transformer is not None:
             from onesearch.encoding.transformer import TransformerEncoder
 
-            return TransformerEncoder.of(settings.transformer)
+            return TransformerEncoder.open(settings.transformer)
         return StaticEncoder.build([*texts, *pairs.queries], settings.static, context.seed + 1000 * number)
 
     encoder = align(fresh(0), pairs, align_config)

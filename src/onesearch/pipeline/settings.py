@@ -23,7 +23,7 @@ class DataSection(Section):
     market: MarketConfig | None = Field(None, description="a simulated marketplace, made by the run itself")
     mapping: Path | None = Field(None, description="YAML mapping of your own files; see docs/your-own-data.md")
     kuaisearch: Path | None = Field(None, description="folder with files in the KuaiSearch schema")
-    folder: Path | None = Field(None, description="a dataset made by `onesearch data import` or `onesearch market make`")
+    folder: Path | None = Field(None, description="a dataset made by `onesearch data import`")
     root: Path | None = Field(None, description="folder that relative paths of the mapping start from")
     split: Literal["auto", "time", "query"] = "auto"
     valid: float = Field(0.1, ge=0, lt=1, description="share of the page views (or queries) for validation")

@@ -217,7 +217,9 @@ def _with_clicks(bench: Workbench, page_views: pl.DataFrame, most: int, seed: in
     return page_views[rows], clicked.select(rows)
 
 
-def fit_engine(bench: Workbench, engine: SearchEngine, page_views: pl.DataFrame, most: int, seed: int) -> RankingWeights:
+def fit_engine(
+    bench: Workbench, engine: SearchEngine, page_views: pl.DataFrame, most: int, seed: int
+) -> RankingWeights:
     """Weights of the engine's features, fitted on validation clicks (and orders, which count twice)."""
     sample, clicked = _with_clicks(bench, page_views, most, seed)
     if not len(sample):

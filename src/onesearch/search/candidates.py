@@ -33,7 +33,9 @@ class Candidates:
     generated: NDArray[np.bool_]
 
 
-def from_beams(beams: Beams, snapshot: Snapshot, mask: ItemMask | None, per_sid: int) -> tuple[torch.Tensor, torch.Tensor]:
+def from_beams(
+    beams: Beams, snapshot: Snapshot, mask: ItemMask | None, per_sid: int
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Items below the beams' nodes: rows int64 [B, W * per_sid] (-1 for none) and their log-probabilities."""
     index, last = snapshot.index, snapshot.index.levels - 1
     known = beams.nodes >= 0

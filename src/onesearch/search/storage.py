@@ -183,7 +183,8 @@ def load_engine(run: Path) -> SearchEngine:
         raise FileNotFoundError(f"there is no run folder {run}; make one with `onesearch run configs/demo.yaml`")
     parts = RunParts(run)
     about = read_json(need(run, "engine") / ENGINE)
-    engine = parts.engine(about["model"], SearchConfig.model_validate(about["search"]), RankingWeights(about["weights"]))
+    search = SearchConfig.model_validate(about["search"])
+    engine = parts.engine(about["model"], search, RankingWeights(about["weights"]))
     past = log_histories(parts.dataset)
     engine.histories = FixedHistories(past)
     active = sorted(past, key=lambda user: -len(past[user].clicked))
@@ -222,5 +223,6 @@ def _varied_queries(dataset: Dataset, per_type: int = 4) -> list[str]:
     import polars as pl
 
     counts = dataset.page_views.filter(pl.col("query") != "").group_by("query_type", "query").len()
-    best = counts.sort("len", "query", descending=[True, False]).group_by("query_type", maintain_order=True).head(per_type)
+    ordered = counts.sort("len", "query", descending=[True, False])
+    best = ordered.group_by("query_type", maintain_order=True).head(per_type)
     return list(best["query"].to_list())

@@ -8,8 +8,8 @@ from torch.nn import functional as F
 def item_nll(log_probs: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     """Negative log-likelihood of item SIDs under the softmax over legal children (section 3, target SID).
 
-    Shapes: ``log_probs`` [M, L] of the target's token per level, ``weights`` [M]. Returns the weighted mean of the sum over
-    levels (scalar) and the weighted mean per level [L].
+    Shapes: ``log_probs`` [M, L] of the target's token per level, ``weights`` [M]. Returns the weighted mean of the sum
+    over levels (scalar) and the weighted mean per level [L].
     """
     share = weights / weights.sum().clamp(min=1e-9)
     per_level = -(log_probs * share.unsqueeze(1)).sum(0)
@@ -19,7 +19,7 @@ def item_nll(log_probs: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
 def codebook_nll(logits: list[Tensor], sids: Tensor) -> tuple[Tensor, Tensor]:
     """Cross-entropy over whole codebooks, for SIDs that need not be an item's.
 
-    Shapes: ``logits`` L tensors [M, K_l], ``sids`` int64 [M, L]. Returns the sum over levels and the mean per level [L].
+    Shapes: ``logits`` L tensors [M, K_l], ``sids`` int64 [M, L]. Returns the sum over levels and the mean per level.
     """
     per_level = torch.stack([F.cross_entropy(level.float(), sids[:, i]) for i, level in enumerate(logits)])
     return per_level.sum(), per_level
@@ -33,8 +33,8 @@ def text_nll(logits: Tensor, targets: Tensor, pad: int) -> Tensor:
 def score_nll(scores: Tensor, positive: Tensor, weights: Tensor, other_positives: Tensor | None = None) -> Tensor:
     """Contrastive loss of the item score: softmax over candidate items (architecture, item score).
 
-    Shapes: ``scores`` [M, C] of each target's request against C candidates, ``positive`` int64 [M] column of the target,
-    ``weights`` [M]; ``other_positives`` bool [M, C] marks further targets of the same request, which are no negatives.
+    Shapes: ``scores`` [M, C] of each target's request against C candidates, ``positive`` int64 [M] column of the
+    target, ``weights`` [M]; ``other_positives`` bool [M, C] marks further targets of the same request, no negatives.
     """
     scores = scores.float()
     if other_positives is not None:

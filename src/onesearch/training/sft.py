@@ -7,7 +7,9 @@ from numpy.typing import NDArray
 from onesearch.data.ragged import Ragged
 
 
-def example_weights(clicked: Ragged, ordered: Ragged, order_weight: float, limit: int) -> tuple[Ragged, NDArray[np.float32]]:
+def example_weights(
+    clicked: Ragged, ordered: Ragged, order_weight: float, limit: int
+) -> tuple[Ragged, NDArray[np.float32]]:
     """Targets of each page view with weights: ordered items ``order_weight``, clicked ones 1; at most ``limit`` each.
 
     An ordered item counts once, with the higher weight. Returns the targets and float32 [total] weights.

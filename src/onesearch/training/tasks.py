@@ -1,7 +1,7 @@
 """What each SFT stage trains on (specification section 5, V1 tasks): from row numbers to batches.
 
-Every task reads a prompt and writes one of three things: the SID of an item, any SID (codebooks), or text. A task is rows
-with lengths (for bucketing) and sampling weights, and a function from row numbers to a :class:`TaskBatch`.
+Every task reads a prompt and writes one of three things: the SID of an item, any SID (codebooks), or text. A task is
+rows with lengths (for bucketing) and sampling weights, and a function from row numbers to a :class:`TaskBatch`.
 """
 
 from collections.abc import Callable, Sequence

@@ -24,12 +24,18 @@ class Trainee(nn.Module):
     """
 
     def __init__(
-        self, generator: Generator, index: SidIndex, item_rows: Tensor, score_weight: float, codebook_weight: float = 0.0
+        self,
+        generator: Generator,
+        index: SidIndex,
+        item_rows: Tensor,
+        score_weight: float,
+        codebook_weight: float = 0.0,
     ) -> None:
         super().__init__()
         self.generator = generator
         self.index = index
         self.score_weight, self.codebook_weight = score_weight, codebook_weight
+        self.item_rows: Tensor
         self.register_buffer("item_rows", item_rows, persistent=False)
 
     def forward(self, batch: TaskBatch) -> dict[str, Tensor]:
@@ -70,7 +76,7 @@ class Trainee(nn.Module):
             terms["codebook"] = codebook.detach()
         if model.config.item_score and self.score_weight > 0:
             state = model.score_state(hidden[:, 0], memory, items.owner)
-            rows: Tensor = self.item_rows[items.candidates]
+            rows = self.item_rows[items.candidates]
             same = items.owner.unsqueeze(1) == items.owner.unsqueeze(0)
             same.fill_diagonal_(False)
             # Other targets of the same request are no negatives.
