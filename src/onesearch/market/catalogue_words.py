@@ -1,9 +1,9 @@
 """Hand-written words of the catalogue: the category tree, product types and attribute values.
 
-Notation. Departments have one-letter codes. In ``TREE`` a line is ``Group > Leaf [audience]: type/synonym, type, ...``; a
-type's first noun is the one most listings use, the others are synonyms. ``audience`` is w (women), m (men), k (children),
-a (adults of either sex) or n (nobody in particular). In the value tables the letters after a value name the departments
-that use it.
+Notation. Departments have one-letter codes. In ``TREE`` a line is ``Group > Leaf [audience]: type/synonym, type, ...``;
+a type's first noun is the one most listings use, the others are synonyms. ``audience`` is w (women), m (men), k
+(children), a (adults of either sex) or n (nobody in particular). In the value tables the letters after a value name the
+departments that use it.
 """
 
 from typing import Final
@@ -41,13 +41,15 @@ TREE: Final[dict[str, str]] = {
         Make-up > Face Make-up [w]: foundation, concealer, blush, setting powder, primer
         Make-up > Eyes and Lips [w]: lipstick, mascara, eyeliner, lip balm, eyeshadow palette
         Hair > Hair Care [a]: shampoo, conditioner, hair oil, hair mask, dry shampoo
-        Hair > Hair Tools [a]: hair dryer/blow dryer, curling iron, hair straightener/flat iron, hair brush, hair clipper
+        Hair > Hair Tools [a]: hair dryer/blow dryer, curling iron, hair straightener/flat iron, hair brush, hair
+            clipper
         Grooming > Shaving [m]: razor/shaver, shaving cream, beard oil, aftershave, beard trimmer
         Grooming > Fragrance [a]: perfume/eau de parfum, cologne, body mist, scented candle, deodorant""",
     "E": """
         Audio > Headphones [n]: headphones, earbuds/earphones, headset, neckband
         Audio > Speakers [n]: speaker, soundbar, turntable/record player, radio, microphone
-        Phones > Phone Accessories [n]: phone case/phone cover, charger, power bank, screen protector, phone stand, cable
+        Phones > Phone Accessories [n]: phone case/phone cover, charger, power bank, screen protector, phone stand,
+            cable
         Computers > Peripherals [n]: keyboard, mouse, monitor, webcam, usb hub, laptop stand
         Computers > Storage [n]: memory card, external drive/portable drive, flash drive, card reader
         Photo > Cameras [n]: camera, tripod, action camera, lens, ring light
@@ -67,13 +69,15 @@ TREE: Final[dict[str, str]] = {
         Bedroom > Bedroom Furniture [n]: bed frame, nightstand/bedside table, dresser, wardrobe, headboard
         Living > Seating [n]: sofa/couch, armchair, ottoman/pouf, recliner, bean bag
         Living > Decor [n]: vase, mirror, wall art, photo frame, cushion/throw pillow, artificial plant
-        Living > Lighting [n]: table lamp, floor lamp, ceiling light/pendant light, night light, string lights/fairy lights
+        Living > Lighting [n]: table lamp, floor lamp, ceiling light/pendant light, night light, string lights/fairy
+            lights
         Floors > Rugs and Curtains [n]: rug/carpet, curtain/drape, doormat, blinds, runner
         Office > Desks and Chairs [n]: desk, office chair, bookshelf/bookcase, filing cabinet, desk organizer
         Bath > Bathroom [n]: towel, shower curtain, bath mat, soap dispenser, laundry basket/hamper""",
     "O": """
         Camping > Camp Gear [n]: tent, sleeping bag, camping stove, lantern, cooler/ice chest, hammock
-        Fitness > Home Gym [n]: dumbbell, yoga mat/exercise mat, resistance band, kettlebell, jump rope/skipping rope, foam roller
+        Fitness > Home Gym [n]: dumbbell, yoga mat/exercise mat, resistance band, kettlebell, jump rope/skipping rope,
+            foam roller
         Cycling > Bike Gear [n]: bike, bike helmet, bike light, bike lock, saddle, bike pump
         Water > Swim and Surf [a]: swimsuit/bathing suit, goggles, wetsuit, paddle board, snorkel, life jacket
         Winter > Snow Gear [a]: ski jacket, snow pants, ski goggles, sled/toboggan, snowboard
@@ -100,7 +104,8 @@ TREE: Final[dict[str, str]] = {
         Cats > Cat Supplies [n]: cat tree/scratching post, litter box, cat toy, pet carrier, cat fountain
         Garden > Garden Tools [n]: pruner/secateurs, shovel/spade, rake, garden hose, watering can, wheelbarrow
         Garden > Planting [n]: planter/flower pot, seeds, potting soil, raised bed, plant stand, trellis
-        Garden > Outdoor Living [n]: patio chair, parasol/patio umbrella, fire pit, grill/barbecue, bird feeder, garden bench
+        Garden > Outdoor Living [n]: patio chair, parasol/patio umbrella, fire pit, grill/barbecue, bird feeder,
+            garden bench
         Aquarium > Fish Supplies [n]: fish tank/aquarium, water filter, aquarium heater, fish food""",
 }
 
@@ -123,11 +128,13 @@ MODIFIER: Final[str] = """
     seamless AOB, padded SOAPTH, curved EHDB, refillable BKP, wide SOHK, high-waisted A, cropped A, pocketed AS"""
 
 MATERIAL: Final[str] = """
-    cotton AHTP, linen AHK, wool AHSO, cashmere A, silk AHB, denim AS, leather ASHE, suede SA, nylon ASOEP, polyester AOHTP,
+    cotton AHTP, linen AHK, wool AHSO, cashmere A, silk AHB, denim AS, leather ASHE, suede SA, nylon ASOEP, polyester
+    AOHTP,
     fleece AOHP, velvet AHS, rubber SODPT, canvas SHOP, mesh SAOEH, stainless steel KEDPB, cast iron KP, aluminum EKODB,
     ceramic KHBP, glass KHEB, bamboo KHBTP, oak HTK, walnut HK, pine HTDP, rattan HPS, marble HK, plastic EKTDPOB,
     silicone KEBTP, titanium EOD, carbon fiber EOS, brass DHP, copper KDH, down AHO, memory foam HSP, bamboo fiber AHT,
-    clay BP, shea butter B, argan oil B, aloe vera B, collagen B, charcoal B, vinyl DHT, galvanized steel DP, jute HSP"""
+    clay BP, shea butter B, argan oil B, aloe vera B, collagen B, charcoal B, vinyl DHT, galvanized steel DP, jute
+    HSP"""
 
 STYLE: Final[str] = """
     casual AS, elegant ASHB, bohemian ASH, classic ASHEKB, vintage ASHEKT, sporty ASEO, minimalist ASHEK, romantic ABH,
@@ -183,5 +190,6 @@ AUDIENCE: Final[tuple[str, ...]] = ("women", "men", "girls", "boys", "kids", "to
 SYLLABLES: Final[
     str
 ] = """al an ar ba bel bo bri ca ce cor da del do dra el en er fa fen fi fo ga gar gla go ha hel hi ja jo ka
-    kel ki ko la lan le lin lo lu ma mar mel mi mo na nar ne no nu ol or pa pel pi po ra ri ro sa sel si so ta tel ti to tra ul
+    kel ki ko la lan le lin lo lu ma mar mel mi mo na nar ne no nu ol or pa pel pi po ra ri ro sa sel si so ta tel ti
+    to tra ul
     va vel vi vo wen wil xa ya yo za zel zi zo"""

@@ -46,7 +46,7 @@ class QueryConfig(Section):
     typo: Share = 0.04
     gives_up_complex: Share = 0.2  # a reformulation of a complex query falls back to a plain product word
     # Plain forms: noun | attribute + noun | two attributes + noun | brand + noun | brand | brand + model
-    forms: tuple[float, ...] = (0.38, 0.30, 0.08, 0.13, 0.07, 0.04)
+    forms: tuple[float, ...] = (0.43, 0.28, 0.06, 0.12, 0.07, 0.04)
     # Complex: question, recommendation, ranking, knowledge, negation, alternatives
     complex_forms: tuple[float, ...] = (0.22, 0.26, 0.14, 0.16, 0.12, 0.10)
     # Page views of the training part that contain a need word: shares of words and bounds of three strata

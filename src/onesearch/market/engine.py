@@ -1,7 +1,7 @@
 """The plain engine that produced the log: BM25 × popularity, a noisy rule-based understanding, some exploration.
 
-It knows nothing of the shopper. Candidates are computed once per distinct query; a page view then only adds listing times,
-noise and exploration slots.
+It knows nothing of the shopper. Candidates are computed once per distinct query; a page view then only adds listing
+times, noise and exploration slots.
 """
 
 from dataclasses import dataclass
@@ -66,7 +66,7 @@ class LoggingEngine:
         return tokens
 
     def _search(self, cores: list[str], k: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-        """Top k of texts by BM25 (scaled to the best match) plus popularity: item rows (-1 beyond) and scores, [n, k]."""
+        """Top k by BM25 (scaled to the best match) plus popularity: item rows (-1 beyond) and scores, [n, k]."""
         known = self._bm25.vocab_dict
         tokens = [[known[token] for token in line if token in known] for line in self._tokens(cores)]
         lengths = np.array([len(line) for line in tokens], np.int64)
@@ -195,12 +195,7 @@ class LoggingEngine:
         clash = (page[row] == new[:, None]).any(1)
         out = page.copy()
         out[row, slot] = np.where(clash | (new < 0), page[row, slot], new)
-        # Two new copies of one item on a page: the later one goes back to what was there.
-        same = np.lexsort((slot, new, row))
-        again = (row[same][1:] == row[same][:-1]) & (new[same][1:] == new[same][:-1])
-        back = same[1:][again]
-        out[row[back], slot[back]] = page[row[back], slot[back]]
-        return out
+        return first_distinct(out, page.shape[1])  # of two new copies of one item the first stays
 
 
 def first_distinct(ranked: NDArray[np.int32], k: int) -> NDArray[np.int32]:

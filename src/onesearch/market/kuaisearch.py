@@ -1,8 +1,9 @@
-"""Export a market in the published schema of KuaiSearch: ``items``, ``users``, ``recall``, ``rank`` and ``relevance`` as JSONL.
+"""Export a market in the published schema of KuaiSearch: ``items``, ``users``, ``recall``, ``rank`` and ``relevance``
+as JSONL.
 
-Ids are integers: item 12 is ``i12`` of the dataset, user 3 is ``u3``, session 7 is ``s7``. ``recall`` holds every page view in
-order of time; ``rank`` holds one row per shown item of a sample of page views (it repeats histories in every row).
-``time_index`` counts seconds since the first day. Unlike the published sample, the tables join completely.
+Ids are integers: item 12 is ``i12`` of the dataset, user 3 is ``u3``, session 7 is ``s7``. ``recall`` holds every page
+view in order of time; ``rank`` holds one row per shown item of a sample of page views (it repeats histories in every
+row). ``time_index`` counts seconds since the first day. Unlike the published sample, the tables join completely.
 """
 
 from pathlib import Path
@@ -63,7 +64,8 @@ def export_kuaisearch(dataset_folder: Path, out: Path) -> None:
         user=_number("user_id"), session=_number("session_id"),
     )  # fmt: skip
     views.select(
-        user_id="user", session_id="session", impressed_item_ids=_id_lists("shown"), clicked_item_ids=_id_lists("clicked"),
+        user_id="user", session_id="session", impressed_item_ids=_id_lists("shown"),
+        clicked_item_ids=_id_lists("clicked"),
         purchased_item_ids=_id_lists("ordered"), time_index="time_index", query="query", split="split",
     ).write_ndjson(out / "recall.jsonl")  # fmt: skip
     _rank(dataset, views, items["price"].to_numpy()).write_ndjson(out / "rank.jsonl")
@@ -92,8 +94,8 @@ class _Counts:
 
     def before(self, keys: NDArray[np.int64], times: NDArray[np.int64]) -> NDArray[np.float64]:
         base = keys * self._span
-        last = np.searchsorted(self._events, base + np.minimum(times, self._span - 1))
-        first = np.searchsorted(self._events, base + np.maximum(times - _MONTH, 0))
+        last = np.searchsorted(self._events, base + np.minimum(times, self._span))
+        first = np.searchsorted(self._events, base + np.clip(times - _MONTH, 0, self._span))
         return np.asarray(self._sums[last] - self._sums[first], np.float64)
 
 
@@ -147,16 +149,19 @@ def _rank(dataset: Dataset, views: pl.DataFrame, price: NDArray[np.float64]) -> 
         "is_purchased": happened(ordered), **features,
     })  # fmt: skip
     rows = rows.join(history, on="view", how="left", maintain_order="left")
-    context = views.select(view=pl.col("row").cast(pl.Int64), user_id="user", session_id="session", time_index="time_index",
+    context = views.select(view=pl.col("row").cast(pl.Int64), user_id="user", session_id="session",
+    time_index="time_index",
                            query="query", split="split")  # fmt: skip
     rows = rows.join(context, on="view", how="left", maintain_order="left")
     return rows.select(
-        "user_id", "session_id", pl.lit(0).alias("user_fan_number"), pl.lit(0).alias("user_follow_number"), "time_index",
+        "user_id", "session_id", pl.lit(0).alias("user_fan_number"), pl.lit(0).alias("user_follow_number"),
+        "time_index",
         pl.lit("mall").alias("search_entrance"), "recently_clicked_item_ids", "recently_purchased_item_ids", "query",
         "target_item_id", "target_item_price", "is_clicked", "is_purchased",
         pl.struct(
             pl.col("user_show").alias("user_show_cnt_30d_hist"), pl.col("user_click").alias("user_click_cnt_30d_hist"),
-            pl.col("user_order").alias("user_order_cnt_30d_hist"), pl.col("user_spent").round(2).alias("user_gmv_30d_hist"),
+            pl.col("user_order").alias("user_order_cnt_30d_hist"),
+            pl.col("user_spent").round(2).alias("user_gmv_30d_hist"),
         ).alias("user_statistical_features"),
         pl.struct(
             pl.col("item_show").alias("item_show_cnt_30d_hist"), pl.col("item_click").alias("item_click_cnt_30d_hist"),

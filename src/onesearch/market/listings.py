@@ -13,13 +13,16 @@ from onesearch.market.vocabulary import SLOTS, Vocabulary, draw_column, split_wo
 
 # Orders in which sellers put the parts of a title.
 _LAYOUTS: Final[tuple[str, ...]] = (
-    "Brand Series Model Season Audience Color Modifier Material Style Function Pattern Noun Scene Specifications Marketing "
+    "Brand Series Model Season Audience Color Modifier Material Style Function Pattern Noun Scene Specifications "
+    "Marketing "
     "Modifier2 Function2 Stuffed Location Price Anchor",
-    "Marketing Brand Location Style Material Noun Audience Function Function2 Scene Color Specifications Series Model Season "
+    "Marketing Brand Location Style Material Noun Audience Function Function2 Scene Color Specifications Series Model "
+    "Season "
     "Pattern Modifier Modifier2 Price Anchor Stuffed",
     "Color Material Noun Brand Series Model Function Scene Audience Pattern Style Season Modifier Specifications Price "
     "Modifier2 Location Function2 Marketing Stuffed Anchor",
-    "Anchor Modifier Function Style Pattern Noun Specifications Audience Season Color Material Marketing Brand Model Series "
+    "Anchor Modifier Function Style Pattern Noun Specifications Audience Season Color Material Marketing Brand Model "
+    "Series "
     "Function2 Modifier2 Stuffed Scene Price Location",
 )
 # How often a slot is stated, relative to the department's rate.

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from onesearch.data.artefact import MANIFEST
+from onesearch.data.artefact import MANIFEST, write_json
 from onesearch.data.dataset import Dataset
 from onesearch.data.progress import track
 from onesearch.data.ragged import Ragged
@@ -60,7 +60,8 @@ def items_table(world: World) -> pl.DataFrame:
         "item_id": item_ids(np.arange(len(catalogue))),
         "title": titles,
         "category": paths.gather(catalogue.leaves.astype(np.int64)),
-        "brand": pl.Series(names[catalogue.values[:, SLOTS.index("Brand")]].tolist(), dtype=pl.String).str.to_titlecase(),
+        "brand": pl.Series(names[catalogue.values[:, SLOTS.index("Brand")]].tolist(),
+        dtype=pl.String).str.to_titlecase(),
         "price": catalogue.price,
         "attributes": attributes,
         "seller": pl.select(pl.lit("seller ") + pl.Series(catalogue.sellers).cast(pl.String)).to_series(),
@@ -98,7 +99,7 @@ def page_views_table(traffic: Traffic, visits: Visits, queries: Queries, shown: 
 
 
 def _judgments(truth: Truth, visits: Visits, shown: NDArray[np.int32], seed: int) -> pl.DataFrame:
-    """True levels of a sample of queries of the first 80 % of the log and items shown for them, as human raters give."""
+    """True levels of items shown for a sample of queries of the first 80 % of the log, as raters would give."""
     rng = np.random.default_rng([seed, 10])
     early = visits.query[: int(0.8 * len(visits))]
     picked = rng.permutation(np.unique(early, return_index=True)[1])[:_JUDGED_QUERIES]
@@ -181,6 +182,10 @@ def save_truth(folder: Path, world: World, truth: Truth, visits: Visits) -> None
     save_table(folder, "shoppers", world.shoppers)
     save_table(folder, "needs", world.needs)
     save_table(folder, "queries", truth.queries)
+    write_json(
+        folder / "types.json", {"nouns": world.vocabulary.type_nouns, "leaves": world.vocabulary.leaf_names}
+    )
+    np.save(folder / "type_leaf.npy", world.vocabulary.type_leaf, allow_pickle=False)
     np.save(folder / "type_sets.npy", truth.type_sets, allow_pickle=False)
     for name in ("user", "query", "focus", "time"):
         np.save(folder / f"visits.{name}.npy", getattr(visits, name), allow_pickle=False)

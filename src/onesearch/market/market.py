@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from onesearch.data.artefact import read_json
 from onesearch.data.text import normalise_query
 from onesearch.market.catalogue import Catalogue
 from onesearch.market.needs import Needs
@@ -15,7 +16,6 @@ from onesearch.market.queries import Queries
 from onesearch.market.shoppers import Shoppers
 from onesearch.market.store import FOLDER, load_config, load_table
 from onesearch.market.truth import Reactions, Truth, Visits
-from onesearch.market.vocabulary import build_vocabulary
 
 PageViews = pl.DataFrame | pl.Series | Sequence[str]
 
@@ -38,7 +38,7 @@ class Market:
         truth = Truth(
             config.seed, config.choice, catalogue, load_table(folder, "shoppers", Shoppers),
             load_table(folder, "queries", Queries), np.load(folder / "type_sets.npy"),
-            build_vocabulary(config.seed).type_leaf, needs.trait_values, catalogue.value_names.index("women"),
+            np.load(folder / "type_leaf.npy"), needs.trait_values, catalogue.value_names.index("women"),
         )  # fmt: skip
         return cls(folder, truth, needs, visits)
 
@@ -95,7 +95,9 @@ class Market:
         return click * order
 
     def evaluate(self, page_views: PageViews, ranked: NDArray[np.integer]) -> dict[str, NDArray[np.float32]]:
-        """True NDCG@10, expected HR@10 and so on per request (see :meth:`Truth.worth`); ranked int [n, k], distinct items."""
+        """True NDCG@10, expected HR@10 and so on per request (see :meth:`Truth.worth`); ranked int [n, k], distinct
+        items.
+        """
         rows = self.page_view_rows(page_views)
         visits = self.visits.select(rows)
         return self.truth.worth(visits, ranked, self._totals(rows))
@@ -116,6 +118,16 @@ class Market:
     def oracle(self, page_views: PageViews, k: int = 10, by: str = "click") -> NDArray[np.int32]:
         """The best possible ranking by true ``click``, ``order`` or ``relevance``, int32 [n, k]."""
         return self.truth.best(self.visits.select(self.page_view_rows(page_views)), k, by)
+
+    @cached_property
+    def type_names(self) -> list[tuple[str, ...]]:
+        """The nouns of every product type, most used first."""
+        return [tuple(nouns) for nouns in read_json(self.folder / "types.json")["nouns"]]
+
+    @cached_property
+    def leaf_names(self) -> list[tuple[str, ...]]:
+        """The category path of every leaf."""
+        return [tuple(path) for path in read_json(self.folder / "types.json")["leaves"]]
 
     @property
     def emerging_items(self) -> NDArray[np.bool_]:

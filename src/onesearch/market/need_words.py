@@ -1,8 +1,8 @@
 """Hand-written words of needs: what shoppers say when they do not name a product. None of them appears in a title.
 
-A *topic* word (activity, occasion, place) stands for a set of product types; a *trait* word (problem, climate, recipient)
-stands for a set of attribute values, drawn around a theme. ``THEMES`` says which values belong to a theme; the stems below
-make further plausible words when the market needs more of them than are written here.
+A *topic* word (activity, occasion, place) stands for a set of product types; a *trait* word (problem, climate,
+recipient) stands for a set of attribute values, drawn around a theme. ``THEMES`` says which values belong to a theme;
+the stems below make further plausible words when the market needs more of them than are written here.
 """
 
 from typing import Final
@@ -14,10 +14,12 @@ THEMES: Final[dict[str, str]] = {
     "hot": "cooling, breathable, moisture-wicking, mesh, linen, bamboo fiber, sun-protection, summer, aloe vera",
     "cramped": "space-saving, foldable, compact, stackable, slim, mini, modular, extendable",
     "moving": "portable, lightweight, travel-size, cordless, wireless, rechargeable, detachable, foldable, nylon",
-    "rough": "heavy-duty, reinforced, shock-absorbing, shatterproof, durable, tactical, stainless steel, titanium, canvas",
+    "rough": "heavy-duty, reinforced, shock-absorbing, shatterproof, durable, tactical, stainless steel, titanium, "
+    "canvas",
     "noise": "silent, noise-cancelling, padded, memory foam, soft, blackout, velvet, rubber",
     "sensitive": "hypoallergenic, fragrance-free, soothing, cotton, natural, bamboo, silicone, seamless, aloe vera",
-    "dirt": "stain-resistant, self-cleaning, antibacterial, odor-control, dustproof, dishwasher-safe, non-stick, polyester",
+    "dirt": "stain-resistant, self-cleaning, antibacterial, odor-control, dustproof, dishwasher-safe, non-stick, "
+    "polyester",
     "dark": "reflective, backlit, glow-in-the-dark, dimmable, brightening, white, yellow, rechargeable",
     "ache": "ergonomic, supportive, orthopedic, massage, padded, adjustable, memory foam, curved, anti-slip",
     "refined": "elegant, luxury, silk, cashmere, gold, marble, premium, art deco, french, italian, velvet",
@@ -31,7 +33,8 @@ THEMES: Final[dict[str, str]] = {
     "bold": "gothic, streetwear, red, leopard, oversized, animal print, futuristic, black, glossy",
     "country": "rustic, farmhouse, cottage, plaid, pine, canvas, cast iron, floral, jute, english",
     "fire": "heat-resistant, fireproof, cast iron, ceramic, silicone, stainless steel, carbon fiber, copper",
-    "worn": "repairing, hydrating, reinforced, argan oil, shea butter, collagen, durable, long-lasting, galvanized steel",
+    "worn": "repairing, hydrating, reinforced, argan oil, shea butter, collagen, durable, long-lasting, galvanized "
+    "steel",
     "small-hands": "child-safe, chew-proof, shatterproof, lightweight, soft, adjustable, cotton, kids, mini",
 }
 
@@ -47,7 +50,8 @@ TRAITS: Final[dict[str, str]] = {
     "eczema": "sensitive", "asthma": "sensitive", "rashes": "sensitive", "itchy": "sensitive", "allergies": "sensitive",
     "mould": "dirt", "shedding": "dirt", "muddy": "dirt", "germs": "dirt", "stench": "dirt", "sticky": "dirt",
     "nightfall": "dark", "gloomy": "dark", "blackouts": "dark", "foggy": "dark", "nightshift": "dark", "dusk": "dark",
-    "sciatica": "ache", "arthritis": "ache", "slouching": "ache", "stiffness": "ache", "granny": "ache", "cashier": "ache",
+    "sciatica": "ache", "arthritis": "ache", "slouching": "ache", "stiffness": "ache", "granny": "ache", "cashier":
+    "ache",
     "boss": "refined", "fiancee": "refined", "hostess": "refined", "diplomat": "refined", "duchess": "refined",
     "grandpa": "nostalgic", "historian": "nostalgic", "antiquarian": "nostalgic", "widower": "nostalgic",
     "nephew": "playful", "goddaughter": "playful", "preschooler": "playful", "gamer": "playful", "niece": "playful",
@@ -131,8 +135,10 @@ TOPICS: Final[dict[str, str]] = {
 FIELDS: Final[
     str
 ] = """bee fern kite moss lute harp moth crane opal reed barn loft quay glen dune cove peat flint hazel heron otter
-    badger lark thrush newt toad swan elk yak lynx viola cello banjo fiddle ballad sonnet riddle lantern pageant carnival jubilee
-    harvest solstice orchard meadow prairie canyon glacier lagoon estuary harbor island village chapel castle tavern market museum
+    badger lark thrush newt toad swan elk yak lynx viola cello banjo fiddle ballad sonnet riddle lantern pageant
+    carnival jubilee
+    harvest solstice orchard meadow prairie canyon glacier lagoon estuary harbor island village chapel castle tavern
+    market museum
     gallery theatre circus rodeo regatta derby"""
 PURSUITS: Final[
     str
@@ -159,14 +165,16 @@ TEMPLATES: Final[dict[str, tuple[str, ...]]] = {
         "suggestions for {u} starting {t}", "help me choose for {t} {u} {r}",
     ),
     "ranking": (
-        "top ten picks for {t} {u}", "best things for {t} and {u}", "top rated for {u} {t}", "ranking of {t} essentials {u}",
+        "top ten picks for {t} {u}", "best things for {t} and {u}", "top rated for {u} {t}",
+        "ranking of {t} essentials {u}",
     ),
     "knowledge": (
         "how to deal with {u} while {t}", "how do people cope with {u} at {t}", "why is {u} a problem in {t}",
         "how to prepare {t} against {u} {r}",
     ),
     "negation": (
-        "{t} essentials not {v}", "something for {t} without {v}", "{t} and {u} but no {v}", "things for {u} {t} except {v}",
+        "{t} essentials not {v}", "something for {t} without {v}", "{t} and {u} but no {v}",
+        "things for {u} {t} except {v}",
     ),
     "alternatives": (
         "alternative to {n} for {u}", "what can replace {n} with {u}", "instead of {n} for {u}",

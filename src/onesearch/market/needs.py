@@ -1,4 +1,6 @@
-"""Needs: words that stand for sets of product types (topics) or of attribute values (traits), and how often they are used."""
+"""Needs: words that stand for sets of product types (topics) or of attribute values (traits), and how often they are
+used.
+"""
 
 from dataclasses import dataclass
 from itertools import product

@@ -54,7 +54,9 @@ class Queries:
 def build_type_sets(
     vocabulary: Vocabulary, needs: Needs, catalogue: Catalogue, planner: TrafficPlanner
 ) -> NDArray[np.bool_]:
-    """All sets of product types a query can mean, bool [S, T]: nouns, topics, alternatives of a type, types of a brand."""
+    """All sets of product types a query can mean, bool [S, T]: nouns, topics, alternatives of a type, types of a
+    brand.
+    """
     brand_values = catalogue.values[:, SLOTS.index("Brand")]
     first = catalogue.value_type.index("Brand")
     n_brands = catalogue.value_type.count("Brand")

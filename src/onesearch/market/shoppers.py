@@ -62,8 +62,10 @@ def _audience_fit(gender: NDArray[np.int8], age: NDArray[np.int8], parent: NDArr
     fit = np.zeros((len(gender), len(words.AUDIENCE)), np.bool_)
     female, teen = gender == 0, age == 0
     columns = {
-        "women": female & ~teen, "men": ~female & ~teen, "girls": (teen & female) | parent, "boys": (teen & ~female) | parent,
-        "kids": parent, "toddlers": parent, "teens": (age <= 1) | parent, "seniors": age == 5, "unisex": np.ones_like(female),
+        "women": female & ~teen, "men": ~female & ~teen, "girls": (teen & female) | parent, "boys": (teen & ~female) |
+        parent,
+        "kids": parent, "toddlers": parent, "teens": (age <= 1) | parent, "seniors": age == 5, "unisex":
+        np.ones_like(female),
     }  # fmt: skip
     for column, name in enumerate(words.AUDIENCE):
         fit[:, column] = columns[name]
@@ -104,7 +106,8 @@ def build_shoppers(config: MarketConfig, vocabulary: Vocabulary, leaf_weight: ND
         keep = rng.random((n, settings.interests)) < settings.interest_kept_weekly
         interests[:, week] = np.where(keep & (week > 0), interests[:, week - 1], drawn)
     return Shoppers(
-        gender, age, rng.random(n) < settings.gender_known, rng.random(n) < settings.age_known, taste.astype(np.float32),
+        gender, age, rng.random(n) < settings.gender_known, rng.random(n) < settings.age_known,
+        taste.astype(np.float32),
         price.astype(np.float32), np.exp(settings.activity_sigma * rng.standard_normal(n)),
         _audience_fit(gender, age, parent), interests,
     )  # fmt: skip

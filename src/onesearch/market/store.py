@@ -1,4 +1,4 @@
-"""The truth on disk: plain arrays (``.npy``), JSON and one Parquet table of query texts, in ``market/`` of a dataset."""
+"""The truth on disk: arrays (``.npy``), JSON and one Parquet table of query texts, in ``market/`` of a dataset."""
 
 import json
 from dataclasses import fields
@@ -21,7 +21,7 @@ _T = TypeVar("_T", Catalogue, Needs, Shoppers, Queries)
 
 
 def save_table(folder: Path, name: str, table: Catalogue | Needs | Shoppers | Queries) -> None:
-    """Arrays of a dataclass as ``name.field.npy``, lists of texts together as ``name.json`` or, for queries, Parquet."""
+    """Arrays as ``name.field.npy``; lists of texts together as ``name.json`` or, for queries, Parquet."""
     lists: dict[str, list[str]] = {}
     for field in fields(table):
         value = getattr(table, field.name)
@@ -64,7 +64,8 @@ def load_config(folder: Path) -> MarketConfig:
     manifest = read_manifest(folder)
     if manifest is None:
         raise FileNotFoundError(
-            f"{folder}: no truth of a market (manifest.json is missing); only datasets written by `onesearch market make` have one"
+            f"{folder}: no truth of a market (manifest.json is missing); "
+            "only datasets written by `onesearch market make` have one"
         )
     if manifest.get("format") != FORMAT:
         raise ValueError(

@@ -31,7 +31,8 @@ _MAX_STEPS: Final = 4
 class Plans:
     """What each of n queries means; -1 where a part is absent.
 
-    ``kind`` numbers QUERY_TYPES; ``form`` is the plain form or the template of a complex query; ``noun``, ``attribute``,
+    ``kind`` numbers QUERY_TYPES; ``form`` is the plain form or the template of a complex query; ``noun``,
+    ``attribute``,
     ``second``, ``brand``, ``ban`` are noun and value numbers; ``model`` a model number; ``topic``, ``trait``,
     ``other_trait`` need words; ``typo`` 0 for none; ``variant`` is the word order.
     """

@@ -1,4 +1,4 @@
-"""What is true of any page view and item: relevance, click and order probability, and what a ranking is really worth."""
+"""What is true of any page view and item: relevance, click and order probability, and the worth of a ranking."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -149,7 +149,7 @@ class Truth:
         level: NDArray[np.int8],
         orders: bool,
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """P(click | examined) and P(order | clicked), elementwise: page view row ``owner[m]``, item row ``items[m]``."""
+        """P(click | examined) and P(order | clicked) of page view row ``owner[m]`` and item row ``items[m]``."""
         c, catalogue, shoppers = self.choice, self.catalogue, self.shoppers
         user, query = visits.user[owner], visits.query[owner]
         kind = self.queries.kind[query]
@@ -164,14 +164,16 @@ class Truth:
         focus = (catalogue.leaves[items] == visits.focus[owner]).astype(np.float32)
         sharp = np.where(kind == RANKING, np.float32(c.ranking_quality), np.float32(0.0))
         click = _sigmoid(
-            np.float32(c.click_bias) + np.array(c.click_relevance, np.float32)[level] + np.float32(c.click_taste) * taste
+            np.float32(c.click_bias) + np.array(c.click_relevance, np.float32)[level] + np.float32(c.click_taste) *
+            taste
             + np.float32(c.click_price) * price + (np.float32(c.click_quality) + sharp) * quality
             + np.float32(c.click_audience) * wrong + np.float32(c.click_focus) * focus
         )  # fmt: skip
         if not orders:
             return click, click
         order = _sigmoid(
-            np.float32(c.order_bias) + np.array(c.order_relevance, np.float32)[level] + np.float32(c.order_taste) * taste
+            np.float32(c.order_bias) + np.array(c.order_relevance, np.float32)[level] + np.float32(c.order_taste) *
+            taste
             + np.float32(c.order_price) * price + np.float32(c.order_quality) * quality
             + np.float32(c.order_audience) * wrong
         )  # fmt: skip
@@ -199,7 +201,8 @@ class Truth:
         """What the shoppers do on pages ``items`` [n, k], and the levels [n, k].
 
         A shopper reads down to a depth; a click or order happens where the probability exceeds the shopper's luck with
-        that item. Depth is keyed by (seed, shopper, query), luck by (seed, shopper, query, item): two engines that show the same
+        that item. Depth is keyed by (seed, shopper, query), luck by (seed, shopper, query, item): two engines that
+        show the same
         item meet the same fate.
         """
         level, click, order = self.probabilities(visits, items)
@@ -280,8 +283,10 @@ class Truth:
     ) -> dict[str, NDArray[np.float32]]:
         """The worth of rankings int [n, k] (-1 = none); float32 [n] each, nan where nothing relevant is listed.
 
-        ``ndcg@10`` with gains 2^level - 1; ``ehr@10`` and ``order_ehr@10``, the shares of the true click and order mass of
-        the listed catalogue (level >= 1) in the top ten; ``clicks@10`` and ``orders@10``, expected under the examination
+        ``ndcg@10`` with gains 2^level - 1; ``ehr@10`` and ``order_ehr@10``, the shares of the true click and order
+        mass of
+        the listed catalogue (level >= 1) in the top ten; ``clicks@10`` and ``orders@10``, expected under the
+        examination
         model (items of level 0 included: they are clicked, too, now and then).
         """
         totals = self.totals(visits) if totals is None else totals

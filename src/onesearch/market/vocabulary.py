@@ -1,5 +1,6 @@
 """The words of the catalogue as arrays: leaves, product types, nouns, attribute values and what each type may have."""
 
+import re
 from dataclasses import dataclass
 from typing import Final
 
@@ -84,7 +85,9 @@ def build_vocabulary(seed: int) -> Vocabulary:
     type_nouns: list[tuple[str, ...]] = []
     letters = list(words.DEPARTMENTS)
     for letter, block in words.TREE.items():
-        for line in block.strip().splitlines():
+        # A line without a colon continues the one before.
+        lines = re.sub(r"\n\s*(?=[^:\n]*$)", " ", block.strip(), flags=re.MULTILINE).splitlines()
+        for line in lines:
             head, _, types = line.strip().partition(":")
             path, _, audience = head.partition("[")
             leaf_names.append((words.DEPARTMENTS[letter], *(part.strip() for part in path.split(">"))))
