@@ -15,8 +15,21 @@ from onesearch.understanding.words import is_unspaced, split_words
 _LONGEST_PHRASE: Final = 3  # words; characters of unspaced scripts count as half a word
 _SHARE_IN_TITLES: Final = 0.5
 _COHESION: Final = 0.25
-_UNITS: Final = frozenset(["in", "inch", "inches", "ft", "feet", "foot", "cm", "mm", "m", "yd", "gal", "gallon", "gallons", "oz", "lb", "lbs", "kg", "g", "ml", "l", "v", "volt", "volts", "w", "watt", "watts", "amp", "amps", "hp", "btu", "gauge", "ga", "pack", "pc", "pcs", "piece", "pieces", "gb", "tb", "mah", "hz", "sq", "psi", "cfm", "ton", "qt", "pt"])
-_FILLERS: Final = frozenset(["a", "an", "and", "any", "as", "at", "be", "best", "by", "can", "do", "for", "from", "good", "has", "have", "how", "i", "in", "is", "it", "me", "my", "need", "not", "of", "on", "or", "that", "the", "this", "to", "under", "up", "want", "what", "which", "who", "with", "without", "you", "your", "top", "cheap", "cheapest"])
+_UNITS: Final = frozenset(
+    [
+        "in", "inch", "inches", "ft", "feet", "foot", "cm", "mm", "m", "yd", "gal", "gallon", "gallons", "oz", "lb",
+        "lbs", "kg", "g", "ml", "l", "v", "volt", "volts", "w", "watt", "watts", "amp", "amps", "hp", "btu",
+        "gauge", "ga", "pack", "pc", "pcs", "piece", "pieces", "gb", "tb", "mah", "hz", "sq", "psi", "cfm", "ton",
+        "qt", "pt"
+    ]
+)  # fmt: skip
+_FILLERS: Final = frozenset(
+    [
+        "a", "an", "and", "any", "as", "at", "be", "best", "by", "can", "do", "for", "from", "good", "has", "have",
+        "how", "i", "in", "is", "it", "me", "my", "need", "not", "of", "on", "or", "that", "the", "this", "to",
+        "under", "up", "want", "what", "which", "who", "with", "without", "you", "your", "top", "cheap", "cheapest"
+    ]
+)  # fmt: skip
 _DIGIT: Final = re.compile(r"\d")
 
 
