@@ -8,7 +8,7 @@ search gives the unfiltered ranking without the disallowed items. The readable t
 :mod:`onesearch.search.reference`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from onesearch.index.sid_index import SidIndex
 from onesearch.model.backbones import DecodeState
-from onesearch.search.ragged_scores import Children, best, pad_rows, ragged_log_softmax, ragged_products
+from onesearch.search.ragged_scores import Children, best, pad_rows, ragged_logsumexp, ragged_products
 
 
 class Mask(Protocol):
@@ -137,9 +137,7 @@ class _Search:
         else:
             logits = _wide(self.model.codebook_logits(0, hidden)[:, 0]).index_select(1, self.index.codes(0, nodes))
         every = nodes.expand(self.batch, -1)
-        request = begin.new_tensor(range(self.batch)).unsqueeze(1).expand_as(every)
-        scores = self._filter(0, nodes.repeat(self.batch), request.flatten(), logits.log_softmax(1).flatten())
-        column, scores = best(scores.view(self.batch, -1), every, self.width)
+        column, scores = best(logits.log_softmax(1), every, self.width, self._allowed(0))
         return _level(column, scores, torch.zeros_like(column))
 
     def _descend(self, level: int, beams: _Level) -> _Level:
@@ -147,28 +145,22 @@ class _Search:
         first, count = self.index.children(level, beams.nodes)
         alive = beams.nodes >= 0
         closed = alive & self._closed(level - 1, beams.nodes.clamp(min=0))
-        chosen, row = _compact(alive & ~closed)
-        parts = []
+        chosen, inside = _compact(alive & ~closed)
+        parts = []  # of candidates: request, row of this level's step, node, score
         if closed.any():
-            request, beam = closed.nonzero(as_tuple=True)
-            parts.append((request, beam, first[closed], beams.scores[closed]))
+            request = closed.nonzero(as_tuple=True)[0]
+            parts.append((request, torch.zeros_like(request), first[closed], beams.scores[closed]))
         if chosen.shape[1]:
-            inside = torch.arange(chosen.shape[1], device=chosen.device) <= row.amax(1, keepdim=True)
             picked = _Level(*(x.gather(1, chosen) for x in (beams.nodes, beams.scores, beams.row)))
-            count = count.gather(1, chosen).masked_fill(~inside, 0)
+            count = count.gather(1, chosen).masked_fill_(~inside, 0)
             children = Children.of(first.gather(1, chosen).flatten(), count.flatten())
-            scores = self._score(level, picked, children)
-            request = children.beam // chosen.shape[1]
-            scores = self._filter(level, children.nodes, request, scores)
-            parts.append((request, chosen.flatten()[children.beam], children.nodes, scores))
-        request, beam, nodes, scores = (torch.cat(column) for column in zip(*parts, strict=True))
-        if self.batch > 1 and len(parts) > 1:
-            order = request.argsort(stable=True)
-            request, beam, nodes, scores = request[order], beam[order], nodes[order], scores[order]
-        nodes, beam, scores = pad_rows(request, self.batch, [(nodes, -1), (beam, 0), (scores, float("-inf"))])
-        column, scores = best(scores, nodes, self.width)
-        row = row.clamp(min=0).gather(1, beam.gather(1, column))
-        return _level(nodes.gather(1, column), scores, row)
+            request = children.beam // chosen.shape[1] if self.batch > 1 else torch.zeros_like(children.beam)
+            row = children.beam - request * chosen.shape[1]
+            parts.append((request, row, children.nodes, self._score(level, picked, children)))
+        request, row, nodes, scores = _join(parts, self.batch)
+        nodes, row, scores = pad_rows(request, self.batch, [(nodes, -1), (row, 0), (scores, float("-inf"))])
+        column, scores = best(scores, nodes, self.width, self._allowed(level))
+        return _level(nodes.gather(1, column), scores, row.gather(1, column))
 
     def _closed(self, level: int, nodes: Tensor) -> Tensor:
         """Whether nothing is left to choose below nodes."""
@@ -189,20 +181,28 @@ class _Search:
             of_code = self.model.codebook_logits(level, hidden).flatten(0, 1)
             at = children.beam * of_code.shape[1] + self.index.codes(level, children.nodes)
             logits = _wide(of_code.flatten().index_select(0, at))
-        return ragged_log_softmax(logits, children).add_(beams.scores.flatten().index_select(0, children.beam))
+        # One gather adds the beam's score and takes off its normaliser.
+        shift = beams.scores.flatten() - ragged_logsumexp(logits, children)
+        return logits.add_(shift.index_select(0, children.beam))
 
     def _bias(self, level: int, nodes: Tensor, dtype: torch.dtype) -> Tensor:
         return self.model.node_bias(level, self.index.counts(level, nodes)).to(dtype)
 
-    def _filter(self, level: int, nodes: Tensor, request: Tensor, scores: Tensor) -> Tensor:
-        """-inf for children below which no allowed item lies; flat tensors."""
-        for mask, requests in self.masks:
-            if requests is None:
-                scores = scores.masked_fill(~mask.allowed(level, nodes), float("-inf"))
-            else:
+    def _allowed(self, level: int) -> Callable[[Tensor, Tensor], Tensor] | None:
+        """What the filters say about nodes [T] of a level for requests [T]; None without filters."""
+        if not self.masks:
+            return None
+
+        def allowed(nodes: Tensor, request: Tensor) -> Tensor:
+            keep = torch.ones_like(nodes, dtype=torch.bool)
+            for mask, requests in self.masks:
+                if requests is None:
+                    return mask.allowed(level, nodes)
                 (mine,) = requests.to(request.device)[request].nonzero(as_tuple=True)
-                scores[mine] = scores[mine].masked_fill(~mask.allowed(level, nodes[mine]), float("-inf"))
-        return scores
+                keep[mine] = mask.allowed(level, nodes[mine])
+            return keep
+
+        return allowed
 
 
 def _wide(x: Tensor) -> Tensor:
@@ -215,13 +215,22 @@ def _level(nodes: Tensor, scores: Tensor, row: Tensor) -> _Level:
 
 
 def _compact(chosen: Tensor) -> tuple[Tensor, Tensor]:
-    """Columns of the true entries of each row, bool [B, A] to int64 [B, C] (filled with any), and their number there.
+    """Columns of the true entries of each row, bool [B, A]: int64 [B, C], and which of them are more than filling."""
+    counts = chosen.sum(1, keepdim=True)
+    most = int(counts.max())
+    columns = (~chosen).to(torch.uint8).argsort(dim=1, stable=True)[:, :most]
+    return columns, torch.arange(most, device=chosen.device) < counts
 
-    The second result, int64 [B, A], gives each true entry its place among the C, and -1 to false ones.
-    """
-    row = (chosen.cumsum(1) - 1).masked_fill_(~chosen, -1)
-    columns = (~chosen).to(torch.uint8).argsort(dim=1, stable=True)
-    return columns[:, : int(row.max()) + 1 if row.numel() else 0], row
+
+def _join(parts: list[tuple[Tensor, Tensor, Tensor, Tensor]], batch: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Candidates of several origins as one list sorted by request."""
+    if len(parts) == 1:
+        return parts[0]
+    request, row, nodes, scores = (torch.cat(column) for column in zip(*parts, strict=True))
+    if batch == 1:
+        return request, row, nodes, scores
+    order = request.argsort(stable=True)
+    return request[order], row[order], nodes[order], scores[order]
 
 
 def _by_mask(mask: Sequence[Mask | None] | Mask | None, batch: int) -> list[tuple[Mask, Tensor | None]]:

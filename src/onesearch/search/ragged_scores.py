@@ -4,6 +4,7 @@ Candidates of M beams lie one beam after the other; ``offsets`` [M + 1] says whe
 """
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -60,13 +61,12 @@ def ragged_products(states: Tensor, table: VectorTable, rows: Tensor, children: 
     return torch.cat(parts)
 
 
-def ragged_log_softmax(logits: Tensor, children: Children) -> Tensor:
-    """Log-softmax over the children of each beam, [T] to [T]."""
+def ragged_logsumexp(logits: Tensor, children: Children) -> Tensor:
+    """``log Σ exp`` over the children of each beam, [T] to [M]; -inf for beams without children."""
     m = len(children.offsets) - 1
     peak = logits.new_full((m,), float("-inf")).scatter_reduce_(0, children.beam, logits, "amax")
-    logits = logits - peak.index_select(0, children.beam)
-    total = logits.new_zeros(m).index_add_(0, children.beam, logits.exp())
-    return logits - total.log_().index_select(0, children.beam)
+    above = (logits - peak.index_select(0, children.beam)).exp_()
+    return logits.new_zeros(m).index_add_(0, children.beam, above).log_().add_(peak)
 
 
 def pad_rows(row: Tensor, n: int, values: list[tuple[Tensor, float]]) -> list[Tensor]:
@@ -83,24 +83,40 @@ def pad_rows(row: Tensor, n: int, values: list[tuple[Tensor, float]]) -> list[Te
     return out
 
 
-def best(scores: Tensor, nodes: Tensor, width: int) -> tuple[Tensor, Tensor]:
+def best(
+    scores: Tensor, nodes: Tensor, width: int, allowed: Callable[[Tensor, Tensor], Tensor] | None = None
+) -> tuple[Tensor, Tensor]:
     """The ``width`` best finite scores of each row: best first, equal ones by lower node.
 
-    Shapes: scores and nodes [B, C]. Returns columns int64 [B, K] and scores [B, K] with K <= width; rows with fewer
-    finite scores are filled with column 0 and -inf.
+    Args:
+        scores: [B, C].
+        nodes: int64 [B, C], distinct in a row.
+        width: how many.
+        allowed: tells of nodes [T] and their rows [T] which may be returned; it is asked about the best ones only, and
+            about more of them where too few are allowed.
+
+    Returns:
+        Columns int64 [B, K] and scores [B, K] with K <= width; rows with fewer finite scores are filled with -inf.
     """
     b, c = scores.shape
-    keep = scores > float("-inf")
-    if c > width:
-        # Everything level with the last of the best stays in, so that ties are broken by node and not by chance.
-        keep &= scores >= scores.topk(width, sorted=False).values.amin(1, keepdim=True)
-    row, column = keep.nonzero(as_tuple=True)
+    take = width if allowed is None else 2 * width
+    while True:
+        lowest = scores.new_full((b, 1), torch.finfo(scores.dtype).min)
+        if c > take:
+            # Everything level with the last one stays in, so that ties are broken by node and not by chance.
+            lowest = scores.topk(take, sorted=False).values.amin(1, keepdim=True).maximum(lowest)
+        row, column = (scores >= lowest).nonzero(as_tuple=True)
+        if allowed is None:
+            break
+        flat = row * c + column
+        keep = allowed(nodes.flatten().index_select(0, flat), row)
+        row, column = row[keep], column[keep]
+        if c <= take or bool((torch.bincount(row, minlength=b) >= width).all()):
+            break
+        take *= 8
     flat = row * c + column
-    columns, found, ties = pad_rows(
-        row,
-        b,
-        [(column, 0), (scores.flatten()[flat], float("-inf")), (nodes.flatten()[flat], torch.iinfo(torch.long).max)],
-    )
+    found, ties = (x.flatten().index_select(0, flat) for x in (scores, nodes))
+    columns, found, ties = pad_rows(row, b, [(column, 0), (found, float("-inf")), (ties, torch.iinfo(torch.long).max)])
     by_node = ties.argsort(1)
     order = by_node.gather(1, found.gather(1, by_node).argsort(dim=1, descending=True, stable=True))[:, :width]
     return columns.gather(1, order), found.gather(1, order)
