@@ -44,6 +44,10 @@ class IdSet:
         distinct, inverse = np.unique(wanted, return_inverse=True)
         return self._contains_sorted(distinct)[inverse]
 
+    def shared(self, other: "IdSet") -> int:
+        """How many of this set's hashes are in another one."""
+        return sum(int(other._contains_sorted(run).sum()) for run in self._runs)
+
     def _append(self, run: Hashes) -> None:
         if not len(run):
             return

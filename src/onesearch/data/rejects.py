@@ -20,8 +20,9 @@ LONGEST_TEXT: Final = 300
 class Rejects:
     """Collects rows set aside and counts them by table and reason; memory does not grow with their number."""
 
-    def __init__(self, folder: Path) -> None:
-        self._writer = ParquetWriter(folder / REJECTED, SCHEMA)
+    def __init__(self, folder: Path | None) -> None:
+        """``folder`` gets the file; None only counts, for a first look at a file that is read again."""
+        self._writer = None if folder is None else ParquetWriter(folder / REJECTED, SCHEMA)
         self.counts: Counter[tuple[str, str]] = Counter()
 
     def add(
@@ -40,6 +41,8 @@ class Rejects:
             return
         # A reason may end in details after ": "; rows are counted by what comes before.
         self.counts.update((table, reason.split(": ", 1)[0]) for reason in reasons)
+        if self._writer is None:
+            return
         self._writer.write(
             pl.DataFrame(
                 {
@@ -60,7 +63,8 @@ class Rejects:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._writer.close()
+        if self._writer is not None:
+            self._writer.close()
 
 
 def _readable(text: str | bytes) -> str:
