@@ -74,12 +74,12 @@ def fitted():
 def test_report_on_queries_that_are_items(fitted):
     khqe, items = fitted
     report = quality_report(khqe, items, items[:50], Ragged.of([[i] for i in range(50)]))
-    assert report["raw"]["mrr@10"] == pytest.approx(1.0) and report["agreement"]["prefix"] == pytest.approx([1.0] * 5)
+    assert report["raw"]["mrr@10"] == pytest.approx(1.0) and report["prefix_agreement"] == pytest.approx([1.0] * 5)
     assert report["quantized"]["hr@10"] >= report["quantized_rq_only"]["hr@10"]
     assert report["reconstruction"]["relative_error"][-1] < report["reconstruction"]["relative_error"][2] < 1
     assert report["sizes"]["bytes_per_sid"] == pytest.approx((4 + 3 + 2 + 4 + 4) / 8)
     assert set(quality_report(khqe, items)) == {
-        "codebook_sizes", "items", "usage", "uniqueness", "reconstruction", "sizes",
+        "icr", "codebook_sizes", "items", "usage", "uniqueness", "reconstruction", "sizes",
     }  # fmt: skip
 
 

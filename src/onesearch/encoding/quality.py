@@ -123,13 +123,16 @@ def quality_report(
         k: cut of the ranking figures.
 
     Returns:
-        JSON-able: ``usage``, ``uniqueness``, ``reconstruction``, ``sizes`` and, with queries, ``raw`` and ``quantized``
-        ranking (quantized items against exact queries), ``quantized_both`` and ``agreement``.
+        JSON-able: ``icr``, ``usage``, ``uniqueness``, ``reconstruction``, ``sizes`` and, with queries, ``raw`` and
+        ``quantized`` ranking (quantized items against exact queries), ``quantized_both``, ``prefix_agreement`` and
+        ``first_code``.
     """
     codes, sizes = khqe.encode(items), khqe.codebook_sizes
+    unique = uniqueness(codes, sizes)
     report: dict[str, Any] = {
+        "icr": unique["icr"],
         "codebook_sizes": list(sizes), "items": len(items), "usage": usage(codes, sizes),
-        "uniqueness": uniqueness(codes, sizes), "reconstruction": reconstruction(khqe, items, codes),
+        "uniqueness": unique, "reconstruction": reconstruction(khqe, items, codes),
         "sizes": {
             "bytes_per_sid": sum(np.log2(size) for size in sizes) / 8,
             "codebook_bytes": sum(layer.nbytes for layer in khqe.layers)
@@ -146,10 +149,7 @@ def quality_report(
         "quantized": ranking(queries, guess, targets, k),
         "quantized_rq_only": ranking(queries, khqe.decode(codes, rq_levels), targets, k),
         "quantized_both": ranking(khqe.decode(query_codes), guess, targets, k),
-        "agreement": {
-            "prefix": prefix_agreement(query_codes, codes, targets),
-            "first_code_in_top_1": first_code_reach(khqe, queries, codes, targets, 1),
-            "first_code_in_top_64": first_code_reach(khqe, queries, codes, targets, 64),
-        },
+        "prefix_agreement": prefix_agreement(query_codes, codes, targets),
+        "first_code": {f"top_{top}": first_code_reach(khqe, queries, codes, targets, top) for top in (1, 64)},
     }
     return report
