@@ -29,7 +29,7 @@ def market(folder: Path) -> Market:
 
 @pytest.fixture(scope="session")
 def larger(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Large enough for the figures that the docs state: enough items for pages to fill, enough page views for need words."""
+    """Large enough for the figures that the docs state: items to fill pages, page views to see need words often."""
     path = tmp_path_factory.mktemp("larger")
     make_market(MarketConfig(items=12_000, users=1_000, page_views=15_000, seed=4), path)
     return path

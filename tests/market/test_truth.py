@@ -58,10 +58,8 @@ def _plain_level(market: Market, query: int, item: int) -> int:
             met.append(any(trait[v] for v in have if catalogue.value_type[v] not in kinds))
     if queries.model[query] >= 0:
         met.append(queries.model[query] == catalogue.models[item])
-    if types[catalogue.types[item]]:
-        level = 3 if all(met) else 2 if sum(met) * 2 >= len(met) else 1
-    else:
-        level = int(all(met))
+    of_type = 3 if all(met) else 2 if sum(met) * 2 >= len(met) else 1
+    level = of_type if types[catalogue.types[item]] else int(all(met))
     return min(level, 1) if int(queries.ban[query]) in have else level
 
 

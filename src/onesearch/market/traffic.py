@@ -16,7 +16,7 @@ from onesearch.market.vocabulary import SLOTS, Vocabulary
 COMPLEX_TYPES: Final[tuple[str, ...]] = tuple(TEMPLATES)
 QUERY_TYPES: Final[tuple[str, ...]] = ("plain", *COMPLEX_TYPES)
 NOUN, ATTRIBUTE, TWO_ATTRIBUTES, BRAND_NOUN, BRAND, MODEL = range(6)
-_REFINED: Final = np.array([0.15, 0.43, 0.17, 0.16, 0.04, 0.05])  # plain forms after the first query of a session
+_REFINED: Final = np.array([0.24, 0.42, 0.11, 0.14, 0.05, 0.04])  # plain forms after the first query of a session
 _QUERY_SLOTS: Final[dict[str, float]] = {"Material": 1.0, "Style": 0.7, "Function": 1.2, "Modifier": 0.5, "Color": 1.0,
                                          "Pattern": 0.4, "Season": 0.3, "Audience": 0.9, "Specifications": 0.5,
                                          "Price": 0.35, "Scene": 0.3}  # fmt: skip
