@@ -1,0 +1,18 @@
+import ast
+import re
+from pathlib import Path
+
+from onesearch.market.config import MarketConfig
+
+DOCS = Path(__file__).parents[2] / "docs" / "concepts.md"
+
+
+def test_the_parameters_are_those_of_the_docs():
+    """The market is fixed before methods are compared on it: changing a value means changing the docs, knowingly."""
+    written = {
+        name: ast.literal_eval(value)
+        for name, value in re.findall(r"^\| `(\w+\.\w+)` \| ([^|]+) \|", DOCS.read_text(encoding="utf-8"), re.MULTILINE)
+    }
+    config = MarketConfig().model_dump()
+    sections = {section: values for section, values in config.items() if isinstance(values, dict)}
+    assert written == {f"{section}.{name}": value for section, values in sections.items() for name, value in values.items()}
