@@ -108,6 +108,6 @@ def test_a_batch_of_queries_is_fast():
     titles = [" ".join(row) for row in words[(generator.pareto(1, (20_000, 8)) * 30).astype(int) % 3000]]
     searcher = LexicalSearcher.of_texts(titles)
     queries = [" ".join(row) for row in words[generator.integers(0, 3000, (500, 3))]]
-    start = time.perf_counter()
+    start = time.process_time()
     searcher.search(Requests.anonymous(queries), 100)
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5

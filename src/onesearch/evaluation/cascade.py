@@ -69,13 +69,25 @@ class Recall:
         self.features, self.config = features, config
         self._popular = PopularitySearcher(features.lexical, features.statistics.clicked, features.smoothing)
 
-    def __call__(self, requests: Requests, leave_out: Ragged | None = None) -> NDArray[np.int32]:
-        """int32 [n, m] with m the sum of the depths, -1 padded; ``leave_out``: own clicks of training page views."""
+    def __call__(
+        self, requests: Requests, leave_out: Ragged | None = None, vectors: Floats | None = None
+    ) -> NDArray[np.int32]:
+        """int32 [n, m] with m at most the sum of the depths, -1 padded.
+
+        Args:
+            requests: n requests.
+            leave_out: for training page views: their own clicks.
+            vectors: for training page views: query vectors [n, d] held out of encoder training.
+        """
         config, features = self.config, self.features
+        if vectors is None:
+            near = features.dense.search(requests, config.dense).items
+        else:
+            near = features.dense.search_vectors(vectors, config.dense).items
         lists = [
             features.statistics.most_clicked(requests.query, config.clicked, leave_out),
             self._popular.search(requests, config.popular).items,
-            features.dense.search(requests, config.dense).items,
+            near,
             features.lexical.search(requests, config.lexical).items,
         ]
         return chained(lists, sum(part.shape[1] for part in lists))
@@ -98,6 +110,7 @@ def training_rows(
     leave_out: bool,
     seed: int,
     lags: NDArray[np.floating] | None = None,
+    vectors: Floats | None = None,
 ) -> TrainingRows:
     """Rows of page views that have a clicked candidate; labels 0 (no click), 1 (click), 2 (order).
 
@@ -110,6 +123,7 @@ def training_rows(
         seed: of the draw.
         lags: days from each page view to the moment item ages are counted to, [n]; items that were not listed yet at
             the page view are left out.
+        vectors: query vectors [n, d] held out of encoder training.
     """
     generator = np.random.default_rng(seed)
     features: list[Floats] = [np.zeros((0, len(FEATURES)), np.float32)]
@@ -118,7 +132,8 @@ def training_rows(
     for first in track(range(0, len(requests), _CHUNK), "candidates and features"):
         rows = np.arange(first, min(first + _CHUNK, len(requests)))
         asked, happened = requests.select(rows), outcomes_of(outcomes, rows)
-        items = recall(asked, happened.clicked if leave_out else None)
+        held = None if vectors is None else vectors[rows]
+        items = recall(asked, happened.clicked if leave_out else None, held)
         label = contained(happened.clicked, items).astype(np.int32)
         label[contained(happened.ordered, items)] = 2
         keep = items != NONE
@@ -132,7 +147,7 @@ def training_rows(
             keep &= np.argsort(np.argsort(draw, axis=1), axis=1) < negatives + (label > 0).sum(1, keepdims=True)
         keep &= (label > 0).any(1, keepdims=True)
         # Columns are dropped only after the features: places and shares are those of all candidates, as in serving.
-        found = recall.features.of(asked, items, happened if leave_out else None, ages)
+        found = recall.features.of(asked, items, happened if leave_out else None, ages, held)
         features.append(found[keep])
         labels.append(label[keep])
         groups.append(keep.sum(1)[keep.any(1)])
@@ -162,12 +177,15 @@ class Cascade:
         validation_outcomes: Targets,
         config: CascadeConfig | None = None,
         lags: NDArray[np.floating] | None = None,
+        vectors: Floats | None = None,
         grid: Sequence[dict[str, Any]] = ({}, {"order_gain": 1.0}, {"leaves": 63, "learning_rate": 0.05}),
     ) -> "Cascade":
         """Train one ranker per entry of ``grid`` (changes of the config) and keep the best on validation.
 
         "Best" is the mean of HR@10 and MRR@10 over clicks and orders on the drawn validation page views. ``lags``: days
-        from each training page view to the end of training, [n]; see :func:`lags_of`.
+        from each training page view to the end of training, [n]; see :func:`lags_of`. ``vectors``: query vectors of the
+        training page views [n, d] from encoders that did not see the query's (or the page view's) clicks. Without them
+        the dense score knows the labels of training page views, and the ranker trusts it far too much.
 
         Raises:
             ValueError: no training page view has a clicked item among its candidates.
@@ -180,7 +198,7 @@ class Cascade:
         asked = validation.select(held)
         table = training_rows(
             recall, training.select(rows), outcomes_of(training_outcomes, rows), config.negatives, True, config.seed,
-            None if lags is None else lags[rows],
+            None if lags is None else lags[rows], None if vectors is None else vectors[rows],
         )  # fmt: skip
         check = training_rows(recall, asked, outcomes, None, False, config.seed)
         if not len(table.groups) or not len(check.groups):

@@ -114,8 +114,10 @@ class CascadeFeatures:
         self._tables = tables
 
     def of(
-        self, requests: Requests, items: NDArray[np.int32], outcomes: Targets | None = None, ages: Floats | None = None
-    ) -> Floats:
+        self, requests: Requests, items: NDArray[np.int32], outcomes: Targets | None = None,
+        ages: Floats | None = None,
+        vectors: Floats | None = None,
+    ) -> Floats:  # fmt: skip
         """Features of candidates.
 
         Args:
@@ -123,12 +125,13 @@ class CascadeFeatures:
             items: candidates int32 [n, m], -1 padded.
             outcomes: for training page views: what happened on them, left out of every count.
             ages: ages of the candidates at the time of each request [n, m]; the ages at ``now`` when None.
+            vectors: query vectors [n, d] of training page views, held out of encoder training; the encoder's when None.
 
         Returns:
             float32 [n, m, features] in the order of :data:`FEATURES`; rows of padding have no meaning.
         """
         found = {
-            **self._match(requests, items),
+            **self._match(requests, items, vectors),
             **self._evidence(requests, items, outcomes),
             **self._taste(requests, items),
             **self._affinities(requests, items, outcomes),
@@ -138,8 +141,12 @@ class CascadeFeatures:
         found["bm25 x popularity"] = found["bm25"] * popularity
         return np.stack([np.broadcast_to(found[name], items.shape) for name in FEATURES], axis=-1, dtype=np.float32)
 
-    def _match(self, requests: Requests, items: NDArray[np.int32]) -> dict[str, Floats]:
-        bm25, dense = self.lexical.scores(requests.query, items), self.dense.scores(requests.query, items)
+    def _match(self, requests: Requests, items: NDArray[np.int32], vectors: Floats | None) -> dict[str, Floats]:
+        bm25 = self.lexical.scores(requests.query, items)
+        if vectors is None:
+            dense = self.dense.scores(requests.query, items)
+        else:
+            dense = self.dense.vector_scores(vectors, items)
         words = np.array([len(self._analyze(query)) for query in requests.query], np.float32)
         return {
             "bm25": bm25, "bm25 place": _places(bm25, items), "dense": dense, "dense place": _places(dense, items),

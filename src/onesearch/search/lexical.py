@@ -19,9 +19,9 @@ from scipy import sparse
 from onesearch.data.artefact import read_json, write_json
 from onesearch.data.requests import Requests
 from onesearch.data.settings import Section
-from onesearch.understanding.words import is_unspaced, split_words
 from onesearch.search.hits import Hits
 from onesearch.search.ranking import NONE, padded_hits, top_k
+from onesearch.understanding.words import is_unspaced, split_words
 
 _CELLS = 8_000_000  # scores held at once while searching: 32 MB
 _ARRAYS = ("data", "indices", "indptr", "rows", "extra_data", "extra_indices", "extra_indptr", "extra_rows", "idf")

@@ -25,7 +25,7 @@ class QueryClicks(Protocol):
 
 
 class PopularitySearcher:
-    """BM25 x log(1 + smoothing + clicks): relevant *and* popular; then the most clicked items, so that no page is empty.
+    """BM25 x log(1 + smoothing + clicks): relevant *and* popular; then the most clicked items fill the page.
 
     Only matching items have a positive score. An empty query gives the most clicked items.
     """
