@@ -112,7 +112,8 @@ def peer(shape: Shape, index: SidIndex, ours: Ours, dtype: torch.dtype) -> Calla
         encoder_ffn_dim=4 * shape.d, decoder_ffn_dim=4 * shape.d, forced_eos_token_id=None,
     )  # fmt: skip
     model = BartForConditionalGeneration(config)
-    model.model.load_state_dict(ours.model.backbone.model.state_dict(), strict=False)
+    weights = {name.removeprefix("model."): tensor for name, tensor in ours.model.backbone.state_dict().items()}
+    model.model.load_state_dict(weights, strict=False)
     model = model.to(dtype).eval()
     trie = _dict_trie(index, starts)
     tokens = torch.randint(3, TEXT, (1, shape.prompt))

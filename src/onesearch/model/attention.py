@@ -47,13 +47,17 @@ class Grid:
 def group_heads(x: Tensor, kv_heads: int) -> Tensor:
     """Queries [B, n, H, h] to [B, H_kv, n * G, h], the G query heads of each key/value head side by side."""
     b, n, heads, h = x.shape
+    if heads == kv_heads:
+        return x.transpose(1, 2)
     return x.view(b, n, kv_heads, heads // kv_heads, h).permute(0, 2, 1, 3, 4).reshape(b, kv_heads, -1, h)
 
 
 def ungroup_heads(x: Tensor, n: int) -> Tensor:
     """[B, H_kv, n * G, h] back to [B, n, H * h]."""
     b, kv_heads, rows, h = x.shape
-    return x.view(b, kv_heads, n, rows // n, h).transpose(1, 2).reshape(b, n, -1)
+    if rows == n:
+        return x.transpose(1, 2).reshape(b, n, -1)
+    return x.reshape(b, kv_heads, n, rows // n, h).transpose(1, 2).reshape(b, n, -1)
 
 
 def shared_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, dropout: float = 0.0) -> Tensor:

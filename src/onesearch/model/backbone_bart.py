@@ -23,12 +23,31 @@ def _scratch(config: BackboneConfig) -> BartConfig:
     )  # fmt: skip
 
 
-@dataclass
+Affine = tuple[Tensor, Tensor]
+
+
+@dataclass(slots=True)
 class _LayerWeights:
     """A decoder layer's weights as the incremental pass reads them: queries pre-scaled, projections fused."""
 
-    qkv: tuple[Tensor, Tensor]
-    cross_q: tuple[Tensor, Tensor]
+    qkv: Affine
+    out: Affine
+    norm_own: Affine
+    cross_q: Affine
+    cross_out: Affine
+    norm_cross: Affine
+    fc1: Affine
+    fc2: Affine
+    norm_last: Affine
+
+
+@dataclass(slots=True)
+class _Weights:
+    """What inference reads instead of the modules: fused projections of the encoder, memory and decoder layers."""
+
+    encoder_qkv: list[Affine]
+    memory: Affine
+    decoder: list[_LayerWeights]
 
 
 class BartBackbone(Backbone):
@@ -52,7 +71,7 @@ class BartBackbone(Backbone):
         self.config = config.updated(architecture=model.config.to_diff_dict())
         self.d_model = int(model.config.d_model)
         self.heads = int(model.config.decoder_attention_heads)
-        self._fused: Fused[list[_LayerWeights]] = Fused(self._fuse)
+        self._fused: Fused[_Weights] = Fused(self._fuse)
 
     # -- the two passes of training ----------------------------------------------------------------------------------
 
@@ -61,12 +80,20 @@ class BartBackbone(Backbone):
         encoder = self.model.encoder
         x = self._enter(encoder, embeds)
         bias = mask_bias(mask, x.dtype)
-        for layer in encoder.layers:
+        fused = None if torch.is_grad_enabled() else self._fused.of(self.model)
+        for i, layer in enumerate(encoder.layers):
             heads = layer.self_attn.num_heads
-            q, k, v = (self._split(linear(x, part), heads) for part in _projections(layer.self_attn))
+            if fused is not None:
+                q, k, v = functional.linear(x, *fused.encoder_qkv[i]).unflatten(-1, (3, heads, -1)).unbind(2)
+            else:
+                q, k, v = (self._split(linear(x, part), heads) for part in _projections(layer.self_attn))
             read = shared_attention(q, k.transpose(1, 2), v.transpose(1, 2), bias, self._p(layer.self_attn.dropout))
             x = self._add(layer, x, linear(read, layer.self_attn.out_proj), layer.self_attn_layer_norm)
             x = self._feed_forward(layer, x)
+        if fused is not None:
+            every = functional.linear(x, *fused.memory).unflatten(-1, (-1, 2, self.heads, self.d_model // self.heads))
+            keys_values = every.permute(2, 3, 0, 4, 1, 5).unbind(0)
+            return Memory(tuple(kv[0] for kv in keys_values), tuple(kv[1] for kv in keys_values), mask)
         keys, values = [], []
         for layer in self.model.decoder.layers:
             keys.append(self._split(linear(x, layer.encoder_attn.k_proj), self.heads).transpose(1, 2))
@@ -106,29 +133,51 @@ class BartBackbone(Backbone):
         rows = batch * width
         t = len(state.past)
         room = state.open(width, parents, len(decoder.layers), self.heads, self.d_model // self.heads)
+        if state.weights is None:
+            state.weights = self._fused.of(self.model)
         position = decoder.embed_positions.weight[t + decoder.embed_positions.offset]
         x = norm((embeds + position).reshape(rows, -1), decoder.layernorm_embedding)
-        for i, (layer, weights) in enumerate(zip(decoder.layers, self._fused.of(self.model), strict=True)):
+        shape, epsilon, activation = (self.d_model,), decoder.layernorm_embedding.eps, decoder.layers[0].activation_fn
+        weights: _LayerWeights
+        for i, weights in enumerate(state.weights.decoder):
             q, kv = functional.linear(x, *weights.qkv).split((self.d_model, 2 * self.d_model), 1)
             room[t, :, i] = kv.view(rows, 2, self.heads, -1)
-            p = own_scores(q.reshape(rows, self.heads, -1), room[:, :, i, 0]).softmax(0)
-            read = own_mix(p, room[:, :, i, 1])
-            x = norm(x + linear(read, layer.self_attn.out_proj), layer.self_attn_layer_norm)
+            if t:
+                p = own_scores(q.reshape(rows, self.heads, -1), room[:, :, i, 0]).softmax(0)
+                read = own_mix(p, room[:, :, i, 1])
+            else:  # a lone token reads itself
+                read = kv[:, self.d_model :]
+            x = functional.layer_norm(x + functional.linear(read, *weights.out), shape, *weights.norm_own, epsilon)
             q = functional.linear(x, *weights.cross_q).view(batch, width, self.heads, -1)
             read = beam_attention(q, memory.keys[i], memory.values[i], memory.bias).view(rows, -1)
-            x = norm(x + linear(read, layer.encoder_attn.out_proj), layer.encoder_attn_layer_norm)
-            x = norm(x + linear(layer.activation_fn(linear(x, layer.fc1)), layer.fc2), layer.final_layer_norm)
+            update = functional.linear(read, *weights.cross_out)
+            x = functional.layer_norm(x + update, shape, *weights.norm_cross, epsilon)
+            update = functional.linear(activation(functional.linear(x, *weights.fc1)), *weights.fc2)
+            x = functional.layer_norm(x + update, shape, *weights.norm_last, epsilon)
         return x.view(batch, width, -1)
 
-    def _fuse(self) -> list[_LayerWeights]:
-        out = []
+    def _fuse(self) -> _Weights:
+        layers = []
         for layer in self.model.decoder.layers:
             own, cross = layer.self_attn, layer.encoder_attn
-            qkv = [own.q_proj.weight * own.scaling, own.k_proj.weight, own.v_proj.weight]
-            bias = [own.q_proj.bias * own.scaling, own.k_proj.bias, own.v_proj.bias]
-            cross_q = (cross.q_proj.weight * cross.scaling, cross.q_proj.bias * cross.scaling)
-            out.append(_LayerWeights((torch.cat(qkv), torch.cat(bias)), cross_q))
-        return out
+            q_own, k_own, v_own = (_affine(part) for part in _projections(own))
+            layers.append(
+                _LayerWeights(
+                    qkv=_stack([_scaled(q_own, own.scaling), k_own, v_own]),
+                    out=_affine(own.out_proj),
+                    norm_own=_affine(layer.self_attn_layer_norm),
+                    cross_q=_scaled(_affine(cross.q_proj), cross.scaling),
+                    cross_out=_affine(cross.out_proj),
+                    norm_cross=_affine(layer.encoder_attn_layer_norm),
+                    fc1=_affine(layer.fc1),
+                    fc2=_affine(layer.fc2),
+                    norm_last=_affine(layer.final_layer_norm),
+                )
+            )
+        encoder = [_stack([_affine(p) for p in _projections(layer.self_attn)]) for layer in self.model.encoder.layers]
+        attentions = [layer.encoder_attn for layer in self.model.decoder.layers]
+        memory = _stack([_affine(part) for each in attentions for part in (each.k_proj, each.v_proj)])
+        return _Weights(encoder, memory, layers)
 
     # -- parts -------------------------------------------------------------------------------------------------------
 
@@ -167,3 +216,15 @@ def norm(x: Tensor, layer: nn.LayerNorm) -> Tensor:
 
 def _projections(attention: nn.Module) -> tuple[nn.Linear, nn.Linear, nn.Linear]:
     return attention.q_proj, attention.k_proj, attention.v_proj
+
+
+def _affine(layer: nn.Linear | nn.LayerNorm) -> Affine:
+    return layer.weight.detach(), layer.bias.detach()
+
+
+def _scaled(part: Affine, factor: float) -> Affine:
+    return part[0] * factor, part[1] * factor
+
+
+def _stack(parts: list[Affine]) -> Affine:
+    return torch.cat([weight for weight, _ in parts]), torch.cat([bias for _, bias in parts])

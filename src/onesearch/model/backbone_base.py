@@ -78,11 +78,13 @@ class DecodeState:
 
     ``past[s]`` [B * A_s, layers, 2, H_kv, h] belongs to the A_s beams alive at position ``s``; ``ancestors[s]`` int64
     [B, A] tells which of them each of the latest beams descends from. Beams that die are dropped by index only.
+    ``weights`` may hold what a backbone prepares once per search.
     """
 
     memory: Memory
     past: list[Tensor] = field(default_factory=list)
     ancestors: list[Tensor] = field(default_factory=list)
+    weights: Any = None
 
     def open(self, width: int, parents: Tensor | None, layers: int, heads: int, head_dim: int) -> Tensor:
         """Room for the next position: [t + 1, B * A, layers, 2, H_kv, h], the first t slots gathered by ancestor."""

@@ -54,7 +54,8 @@ def ragged_products(states: Tensor, table: VectorTable, rows: Tensor, children: 
             children.offsets.to(rows.dtype), rows, states.new_zeros(len(rows)),
             (len(states), len(table.data)), check_invariants=False,
         )  # fmt: skip
-        return torch.sparse.sampled_addmm(sample, states, table.data.T, beta=0.0).values()
+        product: Tensor = torch.sparse.sampled_addmm(sample, states, table.data.T, beta=0.0)
+        return product.values()
     parts = []
     for at, beam in zip(rows.split(_CHUNK), children.beam.split(_CHUNK), strict=True):
         parts.append((table.read(at, wide) * states.index_select(0, beam)).sum(1))
