@@ -206,7 +206,7 @@ class _Relevance(_Term):
 
     def __call__(self, vectors: Tensor, line: Tensor) -> Tensor:
         query, item = normalize(vectors, dim=1).chunk(2)
-        return self.weight * relevance_regression(query, item, self.level, line)
+        return self.weight * relevance_regression(query, item, self.level.to(item.device), line.to(item.device))
 
 
 def _without_distant(encoder: TrainableEncoder, pairs: Pairs, least: float) -> Pairs:

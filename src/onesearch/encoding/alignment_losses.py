@@ -23,7 +23,7 @@ def contrastive(
     logits = left @ right.T / temperature
     if same is not None:
         diagonal = torch.eye(len(left), dtype=torch.bool, device=left.device)
-        logits = logits.masked_fill(same & ~diagonal, float("-inf"))
+        logits = logits.masked_fill(same.to(left.device) & ~diagonal, float("-inf"))
     target = torch.arange(len(left), device=left.device)
     both = 0.5 * (cross_entropy(logits, target, reduction="none") + cross_entropy(logits.T, target, reduction="none"))
     return both.mean() if weight is None else (both * weight).sum() / weight.sum()

@@ -127,9 +127,12 @@ class StaticTrainee:
         self._pending.clear()
         if not touched:
             return
-        unique, local = torch.unique(torch.cat([rows for rows, _ in touched]), return_inverse=True)
-        gradient = torch.zeros(len(unique), self.table.shape[1])
-        gradient.index_add_(0, local, torch.cat([grad for _, grad in touched]))
+        if len(touched) == 1:
+            unique, gradient = touched[0]
+        else:
+            unique, local = torch.unique(torch.cat([rows for rows, _ in touched]), return_inverse=True)
+            gradient = torch.zeros(len(unique), self.table.shape[1])
+            gradient.index_add_(0, local, torch.cat([grad for _, grad in touched]))
         first, second = self.betas
         steps = self._steps[unique] + 1
         mean = self._mean[unique].lerp_(gradient, 1 - first)
