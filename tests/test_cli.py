@@ -12,7 +12,7 @@ from onesearch.cli import app
 from onesearch.cli.search import parse_filters
 from onesearch.cli.terminal import FriendlyGroup, short, show_json, show_table
 
-COMMANDS = ("run", "evaluate", "search", "serve", "bench")
+COMMANDS = ("data", "market", "run", "evaluate", "search", "serve", "bench")
 
 
 @pytest.fixture
@@ -28,6 +28,7 @@ def test_help_teaches(invoke):
     for name in COMMANDS:
         result = invoke(name, "--help")
         assert result.exit_code == 0 and len(result.output) > 200
+    assert "import" in invoke("data", "--help").output and "make" in invoke("market", "--help").output
     for name in ("decoding", "query", "search", "training"):
         assert "--json" in invoke("bench", name, "--help").output
 
@@ -35,6 +36,9 @@ def test_help_teaches(invoke):
 def test_help_waits_for_no_heavy_library():
     code = (
         "import sys; from onesearch.cli import app\n"
+        "from typer.testing import CliRunner\n"
+        "shown = CliRunner().invoke(app, ['--help']).output\n"
+        "assert 'market' in shown and 'evaluate' in shown, shown\n"
         "heavy = {'torch', 'polars', 'numpy', 'transformers', 'faiss', 'fastapi', 'lightgbm'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )

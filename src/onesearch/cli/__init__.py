@@ -1,12 +1,10 @@
 """The command line: ``onesearch data | market | run | evaluate | search | serve | bench``.
 
-Every command lives in a file of its own and imports what it needs inside its functions, so that ``onesearch --help``
-does not wait for torch. Errors that tell the user what to do are shown without a traceback; ONESEARCH_DEBUG=1 shows it.
+Every command lives in a file of its own and imports what it needs inside its functions, or its file is imported when it
+is called, so that ``onesearch --help`` does not wait for torch. Errors that tell the user what to do are shown without a traceback; ONESEARCH_DEBUG=1 shows it.
 """
 
-import importlib
 import importlib.metadata
-import importlib.util
 from typing import Annotated
 
 import typer
@@ -50,6 +48,3 @@ app.command("evaluate")(evaluate.evaluate)
 app.command("search")(search.search)
 app.command("serve")(serve.serve)
 app.add_typer(bench.app, name="bench")
-for _group in ("data", "market"):
-    if importlib.util.find_spec(f"onesearch.cli.{_group}") is not None:
-        app.add_typer(importlib.import_module(f"onesearch.cli.{_group}").app, name=_group)

@@ -1,5 +1,6 @@
 """What commands share: friendly errors, logging, tables and JSON on the terminal."""
 
+import importlib
 import json
 import logging
 import os
@@ -14,8 +15,40 @@ from typer.core import TyperGroup
 _EXPECTED = (ValueError, OSError, RuntimeError, ArithmeticError, LookupError)
 
 
+# Groups imported only when they are called: name → (module with an ``app``, line in the help).
+_LAZY = {
+    "data": ("onesearch.cli.data", "Bring your catalogue and search log in, and check them."),
+    "market": ("onesearch.cli.market", "Make a simulated marketplace: demo data whose truth is known."),
+}
+
+
 class FriendlyGroup(TyperGroup):
-    """Shows expected errors as their message; the exit code is 1."""
+    """Shows expected errors as their message with exit code 1, and imports some groups only when they are called."""
+
+    _listing = False
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """The lazy groups first: that is the order of work."""
+        return [*_LAZY, *super().list_commands(ctx)]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """A command; while help is listed, a stand-in for a lazy group."""
+        if cmd_name not in _LAZY:
+            return super().get_command(ctx, cmd_name)
+        module, line = _LAZY[cmd_name]
+        if self._listing:
+            return TyperGroup(name=cmd_name, help=line)
+        group = typer.main.get_group(importlib.import_module(module).app)
+        group.name = cmd_name
+        return group
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Help without importing the lazy groups."""
+        self._listing = True
+        try:
+            super().format_help(ctx, formatter)
+        finally:
+            self._listing = False
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""

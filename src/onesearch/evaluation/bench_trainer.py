@@ -92,7 +92,7 @@ def trainer_rate(
 
     times: list[float] = []
 
-    class Clock(TrainerCallback):
+    class Clock(TrainerCallback):  # type: ignore[misc]  # the library is untyped
         """Notes when each step ends."""
 
         def on_step_end(self, *_: Any, **__: Any) -> None:
