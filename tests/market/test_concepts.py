@@ -14,5 +14,5 @@ def test_the_parameters_are_those_of_the_docs():
         for name, value in re.findall(r"^\| `(\w+\.\w+)` \| ([^|]+) \|", DOCS.read_text(encoding="utf-8"), re.MULTILINE)
     }
     config = MarketConfig().model_dump()
-    sections = {section: values for section, values in config.items() if isinstance(values, dict)}
-    assert written == {f"{section}.{name}": value for section, values in sections.items() for name, value in values.items()}
+    sections = [(section, values) for section, values in config.items() if isinstance(values, dict)]
+    assert written == {f"{section}.{name}": value for section, values in sections for name, value in values.items()}

@@ -14,7 +14,7 @@ from onesearch.market.catalogue import Catalogue
 from onesearch.market.needs import Needs
 from onesearch.market.queries import Queries
 from onesearch.market.shoppers import Shoppers
-from onesearch.market.store import FOLDER, load_config, load_table
+from onesearch.market.store import FOLDER, load_array, load_config, load_table
 from onesearch.market.truth import Reactions, Truth, Visits
 
 PageViews = pl.DataFrame | pl.Series | Sequence[str]
@@ -33,12 +33,12 @@ class Market:
         folder = Path(dataset_folder) / FOLDER
         config = load_config(folder)
         catalogue = load_table(folder, "catalogue", Catalogue)
-        visits = Visits(*(np.load(folder / f"visits.{name}.npy") for name in ("user", "query", "focus", "time")))
+        visits = Visits(*(load_array(folder, f"visits.{name}") for name in ("user", "query", "focus", "time")))
         needs = load_table(folder, "needs", Needs)
         truth = Truth(
             config.seed, config.choice, catalogue, load_table(folder, "shoppers", Shoppers),
-            load_table(folder, "queries", Queries), np.load(folder / "type_sets.npy"),
-            np.load(folder / "type_leaf.npy"), needs.trait_values, catalogue.value_names.index("women"),
+            load_table(folder, "queries", Queries), load_array(folder, "type_sets"), load_array(folder, "type_leaf"),
+            needs.trait_values, catalogue.value_names.index("women"),
         )  # fmt: skip
         return cls(folder, truth, needs, visits)
 

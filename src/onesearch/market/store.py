@@ -35,8 +35,13 @@ def save_table(folder: Path, name: str, table: Catalogue | Needs | Shoppers | Qu
         write_json(folder / f"{name}.json", lists)
 
 
+def load_array(folder: Path, name: str) -> Any:
+    """One array of the truth; never unpickles."""
+    return np.load(folder / f"{name}.npy", allow_pickle=False)
+
+
 def load_table(folder: Path, name: str, kind: type[_T]) -> _T:
-    """The dataclass written by :func:`save_table`; arrays are memory-mapped where that is cheap."""
+    """The dataclass written by :func:`save_table`."""
     parts: dict[str, Any] = {}
     lists: dict[str, list[str]] = {}
     if (folder / f"{name}.parquet").is_file():
@@ -44,8 +49,8 @@ def load_table(folder: Path, name: str, kind: type[_T]) -> _T:
     elif (folder / f"{name}.json").is_file():
         lists = dict(read_json(folder / f"{name}.json"))
     for field in fields(kind):
-        path = folder / f"{name}.{field.name}.npy"
-        parts[field.name] = lists[field.name] if field.name in lists else np.load(path, allow_pickle=False)
+        listed = field.name in lists
+        parts[field.name] = lists[field.name] if listed else load_array(folder, f"{name}.{field.name}")
     return kind(**parts)
 
 
