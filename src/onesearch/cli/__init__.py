@@ -1,7 +1,8 @@
 """The command line: ``onesearch data | market | run | evaluate | search | serve | bench``.
 
 Every command lives in a file of its own and imports what it needs inside its functions, or its file is imported when it
-is called, so that ``onesearch --help`` does not wait for torch. Errors that tell the user what to do are shown without a traceback; ONESEARCH_DEBUG=1 shows it.
+is called, so that ``onesearch --help`` does not wait for torch. Errors that tell the user what to do are shown without
+a traceback; ONESEARCH_DEBUG=1 shows it.
 """
 
 import importlib.metadata
