@@ -33,6 +33,7 @@ FEATURES: Final = (
 _WORDS = 8
 _BANDS = 5
 _RECENT = 10
+_TOGETHER = 32  # requests whose candidates' vectors are held at once
 
 
 @dataclass(frozen=True)
@@ -207,19 +208,18 @@ class CascadeFeatures:
         empty = np.full(items.shape, np.nan, np.float32)
         if not past.shape[1]:
             return dict.fromkeys(("last click similarity", "mean click similarity", "largest click similarity"), empty)
-        each = np.stack([self.dense.vector_scores(self._vectors(past[:, c]), items) for c in range(past.shape[1])])
-        known = (past >= 0).T[:, :, None]
-        some = known.any(0)
-        mean = np.where(known, each, 0).sum(0) / np.maximum(known.sum(0), 1)
+        each = np.empty((*items.shape, past.shape[1]), np.float32)
+        for first in range(0, len(items), _TOGETHER):
+            part = slice(first, first + _TOGETHER)
+            each[part] = self._item_vectors[items[part]] @ self._item_vectors[past[part]].transpose(0, 2, 1)
+        known = (past >= 0)[:, None, :]
+        some = known.any(2)
+        mean = np.where(known, each, 0).sum(2) / np.maximum(known.sum(2), 1)
         return {
-            "last click similarity": np.where(known[-1], each[-1], empty),
+            "last click similarity": np.where(known[..., -1], each[..., -1], empty),
             "mean click similarity": np.where(some, mean, empty).astype(np.float32),
-            "largest click similarity": np.where(some, np.where(known, each, -1).max(0), empty),
+            "largest click similarity": np.where(some, np.where(known, each, -1).max(2), empty),
         }
-
-    def _vectors(self, items: NDArray[np.int32]) -> Floats:
-        """Vectors of items [n, d], zeros for -1."""
-        return np.where(items[:, None] >= 0, self._item_vectors[items], np.float32(0))
 
     def _affinities(self, requests: Requests, items: NDArray[np.int32], outcomes: Targets | None) -> dict[str, Floats]:
         out: dict[str, Floats] = {}
