@@ -86,6 +86,23 @@ def test_equals_the_reference(kind, anchored, width):
         same(beams, row, reference_beam_search(model, memory, row, index, width))
 
 
+@pytest.mark.parametrize("width", [6, 60])
+def test_forced_paths_need_no_decoding(width, monkeypatch):
+    index, model = catalogue(), generator()
+    memory = remember(model)
+    decoded = []
+    step = model.step
+    monkeypatch.setattr(
+        model, "step", lambda state, embeds, parents: decoded.append(embeds.shape[1]) or step(state, embeds, parents)
+    )
+    skipping = beam_search(model, memory, index, width)
+    few = sum(decoded)
+    every = beam_search(model, memory, index, width, decode_forced=True)
+    assert few < sum(decoded) - few
+    assert torch.equal(skipping.nodes, every.nodes)
+    torch.testing.assert_close(skipping.log_probs, every.log_probs, atol=1e-12, rtol=0)
+
+
 def test_exhaustive_search_sums_to_one():
     index, model = catalogue(), generator()
     beams = beam_search(model, remember(model), index, 200)

@@ -74,7 +74,12 @@ class Beams:
 
 
 def beam_search(
-    model: Scorer, memory: Any, index: SidIndex, width: int, mask: Sequence[Mask | None] | Mask | None = None
+    model: Scorer,
+    memory: Any,
+    index: SidIndex,
+    width: int,
+    mask: Sequence[Mask | None] | Mask | None = None,
+    decode_forced: bool = False,
 ) -> Beams:
     """The ``width`` best paths of every request in ``memory``.
 
@@ -84,11 +89,13 @@ def beam_search(
         index: legal children.
         width: number of beams.
         mask: a filter for all requests, or one per request.
+        decode_forced: decode beams with one item left too. The result is the same; benchmarks use it to hold the
+            number of decoded beams constant.
     """
     if width < 1:
         raise ValueError(f"width must be >= 1, got {width}")
     with torch.inference_mode():
-        beams = _Search(model, memory, index, width, mask).run()
+        beams = _Search(model, memory, index, width, mask, decode_forced).run()
     # Clones made outside of inference mode may take part in training.
     return Beams(beams.nodes.clone(), beams.log_probs.clone())
 
@@ -104,8 +111,15 @@ class _Level:
 
 class _Search:
     def __init__(
-        self, model: Scorer, memory: Any, index: SidIndex, width: int, mask: Sequence[Mask | None] | Mask | None
+        self,
+        model: Scorer,
+        memory: Any,
+        index: SidIndex,
+        width: int,
+        mask: Sequence[Mask | None] | Mask | None,
+        decode_forced: bool,
     ) -> None:
+        self.decode_forced = decode_forced
         self.model, self.memory, self.index, self.width = model, memory, index, width
         self.state = model.start(memory, width)
         self.batch = len(self.state.memory)
@@ -164,6 +178,8 @@ class _Search:
 
     def _closed(self, level: int, nodes: Tensor) -> Tensor:
         """Whether nothing is left to choose below nodes."""
+        if self.decode_forced:
+            return torch.zeros_like(nodes, dtype=torch.bool)
         return self.index.counts(level, nodes) == 1
 
     def _score(self, level: int, beams: _Level, children: Children) -> Tensor:
