@@ -12,7 +12,7 @@ ITEM_IDS = [f"i{n}" for n in range(6)]
 ITEMS = items_frame([Item(name, f"title {name}") for name in ITEM_IDS])
 USERS = users_frame([User("u0", "F", "24-30"), User("u1"), User("u2", None, "50+")])
 START = datetime(2024, 1, 1, tzinfo=UTC)
-quick = settings(max_examples=40, deadline=None)
+quick = settings(max_examples=25, deadline=None)
 
 
 def minute(number: int) -> datetime:

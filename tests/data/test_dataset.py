@@ -17,8 +17,8 @@ from onesearch.data.records import (
 )
 
 ITEMS = [
-    Item("a", "Red shoe", ("Clothing", "Shoes"), "Acme", 9.5, {"Color": ("red", "dark red"), "Brand": ("Acme",)}, "shop",
-         ("x.jpg",), datetime(2024, 5, 1, tzinfo=UTC), False),
+    Item("a", "Red shoe", ("Clothing", "Shoes"), "Acme", 9.5, {"Color": ("red", "dark red"), "Brand": ("Acme",)},
+         "shop", ("x.jpg",), datetime(2024, 5, 1, tzinfo=UTC), False),
     Item("b", "Boot"),
 ]  # fmt: skip
 PAGE_VIEW = PageView("1", "shoe", "u", "s", datetime(2024, 5, 2, tzinfo=UTC), ("a", "b"), ("b", "gone"), ("b",), "head")

@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,7 +17,7 @@ def test_by_time_no_part_overlaps_a_later_one(log, valid, test):
     parts = split(frame(timed), valid, test, by="time")
     assert len(parts.train) + len(parts.valid) + len(parts.test) == len(timed)
     edges = [part["time"] for part in (parts.train, parts.valid, parts.test) if len(part)]
-    assert all(earlier.max() < later.min() for earlier, later in zip(edges, edges[1:], strict=False))
+    assert all(earlier.max() < later.min() for earlier, later in itertools.pairwise(edges))
 
 
 @quick

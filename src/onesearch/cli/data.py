@@ -90,12 +90,13 @@ def check_command(
         findings = check(folder)
     except (ValueError, OSError) as error:
         _fail(console, str(error))
-    table = Table(title=f"Check of {escape(str(folder))}", title_justify="left")
+    table = Table()
     for name in ("", "what", "result"):
         table.add_column(name)
     style = {"ok": "[green]ok[/]", "note": "[cyan]note[/]", "error": "[bold red]error[/]"}
     for finding in findings:
         table.add_row(style[finding.grade], escape(finding.what), escape(finding.detail))
+    console.print(f"[bold]Check of {escape(str(folder))}[/]")
     console.print(table)
     errors = sum(finding.grade == "error" for finding in findings)
     console.print(f"{errors} errors" if errors else "no errors")
@@ -105,7 +106,8 @@ def check_command(
 
 def show_summary(console: Console, summary: ImportSummary, out: Path) -> None:
     """Print what an import did."""
-    table = Table(title=f"Imported {escape(summary.source)} to {escape(str(out))}", title_justify="left")
+    console.print(f"[bold]Imported {escape(summary.source)} to {escape(str(out))}[/]")
+    table = Table()
     table.add_column("table")
     table.add_column("rows", justify="right")
     table.add_column("set aside", justify="right")
@@ -122,7 +124,8 @@ def show_summary(console: Console, summary: ImportSummary, out: Path) -> None:
     _counts(console, "Unknown item ids dropped", dict(summary.dropped))
     _counts(console, "Records made for ids without one", dict(summary.created))
     if any(join.total for join in summary.joins.values()):
-        joins = Table(title="How the tables join", title_justify="left")
+        console.print("[bold]How the tables join[/]")
+        joins = Table()
         for name, justify in (("reference", "left"), ("all", "right"), ("found", "right"), ("share", "right")):
             joins.add_column(name, justify="right" if justify == "right" else "left")
         for name, join in summary.joins.items():
@@ -138,7 +141,8 @@ def _counts(console: Console, title: str, counts: dict[str, int]) -> None:
     counts = {name: count for name, count in counts.items() if count}
     if not counts:
         return
-    table = Table(title=title, title_justify="left")
+    console.print(f"[bold]{title}[/]")
+    table = Table()
     table.add_column("what")
     table.add_column("count", justify="right")
     for name, count in counts.items():

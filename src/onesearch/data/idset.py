@@ -44,6 +44,12 @@ class IdSet:
         distinct, inverse = np.unique(wanted, return_inverse=True)
         return self._contains_sorted(distinct)[inverse]
 
+    def copy(self) -> "IdSet":
+        """The set as it is now."""
+        copied = IdSet()
+        copied._runs = list(self._runs)
+        return copied
+
     def shared(self, other: "IdSet") -> int:
         """How many of this set's hashes are in another one."""
         return sum(int(other._contains_sorted(run).sum()) for run in self._runs)

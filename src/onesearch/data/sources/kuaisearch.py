@@ -160,16 +160,19 @@ def import_kuaisearch(folder: Path, out: Path) -> ImportSummary:
             summary.join("items with a price in rank", len(taken), int(taken["price"].is_not_null().sum()))
         for part in track(tables.users(folder, USERS, rejects), "users", unit="chunks"):
             importer.users(part)
-        sessions = IdSet()
+        asking, sessions = IdSet(), IdSet()
+        users = importer.user_ids.copy()
         optional = ("query_type",)
         for part in track(tables.page_views(folder, RECALL, rejects, optional), "recall", unit="chunks"):
+            asking.add(hashes(part.frame["user_id"].drop_nulls()))
             sessions.add(hashes(part.frame["session_id"].drop_nulls()))
             queries.add(hashes(part.frame["query"].drop_nulls()))
             importer.page_views(part, generated_ids=True)
+        summary.join("distinct recall.user_id -> users", len(asking), asking.shared(users))
         if has_rank:
             for name, mine, others in (
                 ("distinct rank.target_item_id -> items", prices.items, importer.item_ids),
-                ("distinct rank.user_id -> users or recall", prices.users, importer.user_ids),
+                ("distinct rank.user_id -> users", prices.users, users),
                 ("distinct rank.session_id -> recall", prices.sessions, sessions),
             ):
                 summary.join(name, len(mine), mine.shared(others))

@@ -204,6 +204,7 @@ def page_views(folder: Path, given: PageViews, rejects: Rejects, optional: Seque
     columns, cut = given.columns, given.separators
     named = [*columns.model_dump().values(), *given.group_by]
     names = [name for name in named if name is not None and name not in optional]
+    several = len(files_of(folder, given)) > 1
     for chunk in read(folder, given, "page_views", names, rejects, optional):
         raw = chunk.frame
         time, problem = (
@@ -234,6 +235,7 @@ def page_views(folder: Path, given: PageViews, rejects: Rejects, optional: Seque
                 "ordered": pl.when(ordered).then(single).otherwise(none),
             }
         numbers = pl.Series(chunk.rows).cast(pl.String)
+        numbers = f"{chunk.file}:" + numbers if several else numbers
         frame = raw.select(
             page_view_id=pl.lit(numbers) if columns.page_view_id is None else identifier(raw, columns.page_view_id),
             user_id=identifier(raw, columns.user_id),
