@@ -41,7 +41,6 @@ def test_a_good_data_set(tmp_path):
         ({"log": [PageView("1", "q", shown=("gone",))]}, "page_views.shown in items"),
         ({"log": [PageView("1", "q", shown=("i0",)), PageView("1", "r", shown=("i0",))]},
          "page_views: page_view_id is unique"),
-        ({"log": [PageView("1", "q")]}, "page views have an item"),
         ({"log": [PageView("1", "q", time=minute(0).replace(year=1970), shown=("i0",))]}, "times are plausible"),
         ({"judgments": [Judgment("q", "i0", 1), Judgment("q", "i0", 2)]}, "judgments: query and item_id are unique"),
         ({"judgments": [Judgment("q", "gone", 1)]}, "judgments.item_id in items"),

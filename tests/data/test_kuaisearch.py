@@ -27,7 +27,10 @@ def view(user, session, query, shown, clicked, bought, time, **more):
 
 TABLES = {
     "items": [item(1, "红鞋", leaf="鞋", brand="GUARCI"), item(2, "蓝鞋", "a"), item(3, "蓝鞋", "b"), item(1, "again")],
-    "users": [{"user_id": 5, "gender": "F", "age_bucket": "24-30"}],
+    "users": [
+        {"user_id": 5, "gender": "F", "age_bucket": "24-30"},
+        {"user_id": 4, "gender": "UNKNOWN", "age_bucket": "50+"},
+    ],
     "recall": [
         view(5, 1, "鞋", [1, 2, 9], [1], [], 60),
         view(6, 2, "鞋", [9], [9], [], 70),
@@ -63,7 +66,7 @@ def test_all_tables(folder):
     assert (first.item_id, first.title, first.category) == ("1", "红鞋", ("女装", "皮草", "鞋"))
     assert (first.brand, first.price, first.seller) == ("GUARCI", 12.0, "shop")
     assert (dataset.item(1).category, dataset.item(1).brand, dataset.item(1).price) == (("女装", "皮草"), None, None)
-    assert dataset.users.rows() == [("5", "F", "24-30"), ("7", None, None)]
+    assert dataset.users.rows() == [("5", "F", "24-30"), ("4", None, "50+"), ("7", None, None)]
     views = dataset.page_views
     assert views["shown"].to_list() == [["1", "2"], ["3"]]
     assert views["time"][0] == datetime(2024, 1, 1, 0, 1, tzinfo=UTC)

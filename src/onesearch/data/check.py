@@ -97,7 +97,7 @@ def _references(tables: dict[str, pl.LazyFrame]) -> Iterator[Finding]:
     )
     empty = views.select((pl.sum_horizontal(pl.col(n).list.len() for n in ("shown", "clicked", "ordered")) == 0).sum())
     count = int(empty.collect().item() or 0)
-    yield Finding("error" if count else "ok", "page views have an item", f"{count:,} have none" if count else "yes")
+    yield Finding("note" if count else "ok", "page views have an item", f"{count:,} have none" if count else "yes")
 
 
 def _reference(ids: pl.LazyFrame, known: pl.LazyFrame, what: str) -> Finding:

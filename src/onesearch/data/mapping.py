@@ -131,9 +131,15 @@ class UserColumns(Section):
 
 
 class Users(File):
-    """The user table; users that appear in page views only are added by themselves."""
+    """The user table; users that appear in page views only are added by themselves.
+
+    Attributes:
+        columns: where the fields are.
+        ignore: texts that stand for "unknown" in gender and age band.
+    """
 
     columns: UserColumns
+    ignore: tuple[str, ...] = ()
 
 
 class PageViewColumns(Section):

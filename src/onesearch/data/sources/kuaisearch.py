@@ -4,9 +4,9 @@ The fields read here, which ``market make --format kuaisearch`` writes too (othe
 
 ``items.jsonl``
     ``item_id``, ``item_title``, ``brand_name``, ``seller_name``, ``category_level1_name`` to ``category_level3_name``
-    ("UNKNOWN" ends the path).
+    ("UNKNOWN" ends the path). The brand is taken as an attribute too; the schema has no others.
 ``users.jsonl``
-    ``user_id``, ``gender``, ``age_bucket``.
+    ``user_id``, ``gender``, ``age_bucket`` ("UNKNOWN" for none).
 ``recall.jsonl``
     One page view a row: ``user_id``, ``session_id``, ``time_index``, ``query``, ``impressed_item_ids``,
     ``clicked_item_ids``, ``purchased_item_ids``; optionally ``query_type``.
@@ -34,6 +34,7 @@ import polars as pl
 from onesearch.data.idset import IdSet, hashes
 from onesearch.data.importing import Importer
 from onesearch.data.mapping import (
+    AttributeColumn,
     File,
     ItemColumns,
     Items,
@@ -56,9 +57,12 @@ ITEMS: Final = Items(
         item_id="item_id", title="item_title", brand="brand_name", seller="seller_name",
         category=("category_level1_name", "category_level2_name", "category_level3_name"),
     ),
+    attributes={"Brand": (AttributeColumn(column="brand_name"),)},
     ignore=UNKNOWN,
 )  # fmt: skip
-USERS: Final = Users(file="users.jsonl", columns=UserColumns(user_id="user_id", gender="gender", age_band="age_bucket"))
+USERS: Final = Users(
+    file="users.jsonl", columns=UserColumns(user_id="user_id", gender="gender", age_band="age_bucket"), ignore=UNKNOWN
+)
 RECALL: Final = PageViews(
     file="recall.jsonl",
     columns=PageViewColumns(

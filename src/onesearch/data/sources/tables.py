@@ -190,10 +190,11 @@ def users(folder: Path, given: Users, rejects: Rejects) -> Iterator[Part]:
     columns = given.columns
     names = [name for name in (columns.user_id, columns.gender, columns.age_band) if name is not None]
     for chunk in read(folder, given, "users", names, rejects):
+        gender, age = (text(name) for name in (columns.gender, columns.age_band))
         frame = chunk.frame.select(
             user_id=identifier(chunk.frame, columns.user_id),
-            gender=text(columns.gender),
-            age_band=text(columns.age_band),
+            gender=pl.when(~gender.is_in(given.ignore)).then(gender) if given.ignore else gender,
+            age_band=pl.when(~age.is_in(given.ignore)).then(age) if given.ignore else age,
         )
         missing = frame.select(reasons(no_user_id=pl.col("user_id").is_null()).alias("reason"))
         yield Part(chunk, frame, missing["reason"], {})
