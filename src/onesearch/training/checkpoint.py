@@ -1,7 +1,7 @@
 """The whole state of a training run as safetensors and JSON, in folders that appear complete or not at all.
 
 ``checkpoints/step-00000120/`` holds ``model.safetensors``, ``optimizer.safetensors``, ``random-<rank>.safetensors`` and
-``random-<rank>.json`` of each process, ``average.safetensors`` when weights are averaged, and ``state.json``. The folder
+``random-<rank>.json`` per process, ``average.safetensors`` when weights are averaged, and ``state.json``. The folder
 is written under a temporary name and renamed last. Not covered: models sharded over processes (FSDP).
 """
 
