@@ -1,10 +1,11 @@
-"""Which quantizer? A grid of KHQE variants on real data, measured on validation queries; test queries stay untouched.
+"""Which quantizer? A grid of KHQE variants on the vectors of runs, measured on validation queries only.
 
-    python benchmarks/quantizers.py --data homedepot=data/homedepot --data market=data/market --runs runs/quantizers
-    python benchmarks/quantizers.py --render docs/results/quantizers.md --runs runs/quantizers
+    onesearch run configs/homedepot.yaml                # at least through the stage khqe
+    python benchmarks/quantizers.py --run runs/homedepot --run runs/market --cells runs/quantizers
+    python benchmarks/quantizers.py --render docs/results/quantizers.md --cells runs/quantizers
 
-Every cell is one JSON file in the run folder. A cell that exists is not measured again, so the command can be
-interrupted and repeated; several copies may share the work. ``--render`` writes the page from the cells on disk.
+Every cell is one JSON file. A cell that exists is not measured again, so the command can be interrupted and repeated;
+several copies may share the work. ``--render`` writes the page from the cells on disk. Test queries stay untouched.
 """
 
 import argparse
@@ -12,7 +13,6 @@ import datetime
 import json
 import platform
 import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,15 +29,11 @@ from onesearch.data.artefact import read_json, write_json
 from onesearch.data.dataset import Dataset
 from onesearch.data.item_text import item_texts
 from onesearch.data.ragged import Ragged
-from onesearch.data.split import split
 from onesearch.data.statistics import ClickStatistics
-from onesearch.encoding.align import AlignConfig, align
 from onesearch.encoding.fusion import fuse
 from onesearch.encoding.khqe import KHQE, KHQEConfig
-from onesearch.encoding.mining import mine_pairs
 from onesearch.encoding.quality import quality_report, ranking
-from onesearch.encoding.static import StaticConfig, StaticEncoder
-from onesearch.encoding.text import load_encoder
+from onesearch.encoding.text import TextEncoder, load_encoder
 from onesearch.encoding.timing import measure_query_encoding
 from onesearch.understanding.lexicon import Lexicon
 
@@ -67,7 +63,7 @@ CELLS: dict[str, tuple[tuple[int, ...], int, str, bool]] = {
 class Inputs:
     """Vectors that every cell of one data set shares: with and without keywords fused in."""
 
-    encoder: StaticEncoder
+    encoder: TextEncoder
     lexicon: Lexicon
     items: Mapping[bool, Floats]
     train_queries: Mapping[bool, Floats]
@@ -83,49 +79,47 @@ def validation_queries(page_views: pl.DataFrame, items: pl.DataFrame, seed: int)
     return [statistics.queries[row] for row in rows.tolist()], statistics.items.select(rows)
 
 
-def prepare(name: str, folder: Path, runs: Path, epochs: float, seed: int) -> Inputs:
-    """Encoder and lexicon of one data set, trained on its training part once and kept in the run folder."""
-    dataset = Dataset.load(folder)
-    parts = split(dataset.page_views, 0.1, 0.1, "auto", seed)
-    texts = item_texts(dataset.items, ("title", "brand"))
-    pairs = mine_pairs(parts.train, dataset.items, texts, dataset.judgments, seed)
-    queries, targets = validation_queries(parts.valid, dataset.items, seed)
-    kept, cell = runs / name / "encoder", runs / name / "encoder.json"
-    if not cell.is_file():
-        start = time.perf_counter()
-        fresh = StaticEncoder.build([*texts, *pairs.queries], StaticConfig(dimension=256), seed)
-        encoder = align(fresh, pairs, AlignConfig(epochs=epochs, seed=seed))
-        seconds = time.perf_counter() - start
-        encoder.save(kept)
-        start = time.perf_counter()
-        lexicon = Lexicon.mine(dataset.items, parts.train)
-        lexicon.save(kept)
-        widths = {str(width): leading(encoder, texts, queries, targets, width) for width in (64, 96, 128, 256)}
-        write_json(
-            cell,
-            {
-                **provenance(dataset, seed), "items": len(texts), "train_queries": len(pairs.queries),
-                "valid_queries": len(queries), "align_seconds": seconds, "epochs": epochs,
-                "lexicon_seconds": time.perf_counter() - start, "keywords": len(lexicon), "leading_dimensions": widths,
-            },
-        )  # fmt: skip
-    loaded = load_encoder(kept)
-    assert isinstance(loaded, StaticEncoder)
-    lexicon = Lexicon.load(kept)
-    words = loaded.encode(lexicon.texts)
+def prepare(run: Path, seed: int) -> Inputs:
+    """Encoder, lexicon and held-out training query vectors of a run; the lexicon is mined if the run has none."""
+    encoder = load_encoder(run / "encoder" / "encoder")
+    dataset = Dataset.load(run / "data")
+    texts = item_texts(dataset.items, tuple(read_json(run / "encoder" / "fields.json")))
+    queries, targets = validation_queries(pl.read_parquet(run / "data" / "valid.parquet"), dataset.items, seed)
+    kept = run / "khqe" / "lexicon"
+    train = pl.read_parquet(run / "data" / "train.parquet")
+    lexicon = Lexicon.load(kept) if kept.is_dir() else Lexicon.mine(dataset.items, train)
+    words = encoder.encode(lexicon.texts)
+    held_out = run / "encoder" / "held_out_vectors.npy"
+    if held_out.is_file():
+        seen = pl.read_parquet(run / "encoder" / "held_out_queries.parquet")["query"].to_list()
+        seen_vectors = np.load(held_out, allow_pickle=False)
+    else:
+        seen = list(ClickStatistics.of(train, dataset.items).queries)
+        seen_vectors = encoder.encode(seen)
 
-    def vectors(of: list[str]) -> dict[bool, Floats]:
-        plain = loaded.encode(of)
+    def both(of: list[str], plain: Floats) -> dict[bool, Floats]:
         return {False: plain, True: fuse(plain, lexicon.match(of), words)}
 
-    return Inputs(loaded, lexicon, vectors(texts), vectors(list(pairs.queries)), vectors(queries), queries, targets)
+    return Inputs(
+        encoder, lexicon, both(texts, encoder.encode(texts)), both(seen, seen_vectors),
+        both(queries, encoder.encode(queries)), queries, targets,
+    )  # fmt: skip
 
 
-def leading(
-    encoder: StaticEncoder, texts: list[str], queries: list[str], targets: Ragged, width: int
-) -> dict[str, float]:
+def describe(run: Path, inputs: Inputs, seed: int) -> dict[str, Any]:
+    """What the page says of a data set: sizes, provenance, and what the leading dimensions are worth."""
+    widths = [width for width in (64, 96, 128, inputs.encoder.dimension) if width <= inputs.encoder.dimension]
+    return {
+        **provenance(run, seed), "items": len(inputs.items[False]), "train_queries": len(inputs.train_queries[False]),
+        "valid_queries": len(inputs.texts), "keywords": len(inputs.lexicon),
+        "leading_dimensions": {str(w): leading(inputs.queries[False], inputs.items[False], inputs.targets, w)
+                               for w in widths},
+    }  # fmt: skip
+
+
+def leading(queries: Floats, items: Floats, targets: Ragged, width: int) -> dict[str, float]:
     """Ranking by the first ``width`` dimensions alone."""
-    sides = [vectors[:, :width] for vectors in (encoder.encode(queries), encoder.encode(texts))]
+    sides = [vectors[:, :width] for vectors in (queries, items)]
     unit = [side / np.maximum(np.linalg.norm(side, axis=1, keepdims=True), 1e-12) for side in sides]
     return ranking(unit[0], unit[1], targets)
 
@@ -148,11 +142,13 @@ def measure(inputs: Inputs, cell: str, seed: int, iterations: int) -> dict[str, 
     }  # fmt: skip
 
 
-def provenance(dataset: Dataset, seed: int) -> dict[str, Any]:
+def provenance(run: Path, seed: int) -> dict[str, Any]:
     """What a table must say beside its figures."""
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    dataset, settings = Dataset.load(run / "data"), read_json(run / "config.json")
     return {
-        "command": " ".join(["python", "benchmarks/quantizers.py", *sys.argv[1:]]), "source": dataset.source,
+        "command": f"python benchmarks/quantizers.py --run runs/{run.name} --seed {seed}",
+        "config": f"configs/{settings['name']}.yaml", "encoder": settings["encoder"], "source": dataset.source,
         "fingerprint": dataset.fingerprint, "counts": dataset.counts, "seed": seed,
         "commit": commit.stdout.strip() or "unknown", "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "machine": f"{processor()}, {torch.get_num_threads()} thread(s), Python {platform.python_version()}, "
@@ -198,7 +194,7 @@ def table_row(cell: dict[str, Any]) -> str:
     return "| " + " | ".join(columns) + " |"
 
 
-def render(runs: Path) -> str:
+def render(cells_folder: Path) -> str:
     """The page, from the cells on disk."""
     lines = [
         "# Quantizers: which codes keep most of the encoder's ranking?", "",
@@ -208,19 +204,19 @@ def render(runs: Path) -> str:
         "with exact item vectors. Error: squared distance to the reconstruction over squared length. Prefix agreement: "
         "share of query-item pairs whose first 1, 2, 3 codes are equal. Code 1 in top 64: the item's first code is "
         "among the query's 64 nearest. `rq-opq` without more words: codebooks 1024-512-256, last layer balanced while "
-        "fitting, OPQ 2 x 256, keywords fused. Fit time depends on what else the machine did.", "",
+        "fitting, OPQ 2 x 256, keywords fused. Times are of a machine that did other work too.", "",
     ]  # fmt: skip
-    for folder in sorted(path for path in runs.iterdir() if (path / "encoder.json").is_file()):
-        about = read_json(folder / "encoder.json")
+    for folder in sorted(path for path in cells_folder.iterdir() if (path / "about.json").is_file()):
+        about = read_json(folder / "about.json")
         cells = [read_json(path) for path in folder.glob("cell-*.json")]
         cells.sort(key=lambda cell: list(CELLS).index(cell["cell"]))
         lines += [f"## {folder.name}", ""]
         lines += [
-            f"{about['items']:,} items, {about['train_queries']:,} training and {about['valid_queries']:,} validation "
-            f"queries, {about['keywords']:,} keywords; encoder d = 256, {about['epochs']:g} epochs, aligned in "
-            f"{about['align_seconds']:.0f} s.", "",
-            f"Command: `{about['command']}`. Data: {about['source']}, fingerprint `{about['fingerprint']}`. Seed "
-            f"{about['seed']}. Machine: {about['machine']}. Commit `{about['commit']}`, {about['date']}.", "",
+            f"{about['items']:,} items, {about['train_queries']:,} training queries (held-out vectors) and "
+            f"{about['valid_queries']:,} validation queries, {about['keywords']:,} keywords.", "",
+            f"Command: `{about['command']}` after `onesearch run {about['config']}`. Data: {about['source']}, "
+            f"fingerprint `{about['fingerprint']}`. Seed {about['seed']}. Machine: {about['machine']}. "
+            f"Commit `{about['commit']}`, {about['date']}.", "",
             "| leading dimensions | HR@10 | Recall@10 | MRR@10 |", "|---|---|---|---|",
         ]  # fmt: skip
         for width, figures in sorted(about["leading_dimensions"].items(), key=lambda pair: int(pair[0])):
@@ -239,11 +235,10 @@ def render(runs: Path) -> str:
 def main() -> None:
     """Measure the missing cells, or render the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", action="append", default=[], metavar="NAME=FOLDER", help="data set; repeatable")
-    parser.add_argument("--runs", type=Path, default=Path("runs/quantizers"), help="folder of the cells")
+    parser.add_argument("--run", action="append", default=[], type=Path, help="folder of a run; repeatable")
+    parser.add_argument("--cells", type=Path, default=Path("runs/quantizers"), help="folder of the cells")
     parser.add_argument("--only", nargs="+", default=list(CELLS), choices=list(CELLS), metavar="CELL")
     parser.add_argument("--render", type=Path, help="write the page here and stop")
-    parser.add_argument("--epochs", type=float, default=8)
     parser.add_argument("--iterations", type=int, default=10)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
@@ -252,20 +247,20 @@ def main() -> None:
     faiss.omp_set_num_threads(given.threads)
     if given.render is not None:
         given.render.parent.mkdir(parents=True, exist_ok=True)
-        given.render.write_text(render(given.runs), encoding="utf-8")
+        given.render.write_text(render(given.cells), encoding="utf-8")
         return
-    for pair in given.data:
-        name, _, folder = pair.partition("=")
-        inputs = prepare(name, Path(folder), given.runs, given.epochs, given.seed)
-        about = provenance(Dataset.load(folder), given.seed)
+    for run in given.run:
+        inputs = prepare(run, given.seed)
+        folder = given.cells / str(read_json(run / "config.json")["name"])
+        write_json(folder / "about.json", describe(run, inputs, given.seed))
         for cell in given.only:
-            path = given.runs / name / f"cell-{list(CELLS).index(cell):02d}.json"
+            path = folder / f"cell-{list(CELLS).index(cell):02d}.json"
             if path.is_file():
                 continue
             result = measure(inputs, cell, given.seed, given.iterations)
-            write_json(path, {**about, **result})
+            write_json(path, {**provenance(run, given.seed), **result})
             line = {k: round(v, 4) for k, v in result["report"]["quantized"].items()}
-            print(name, cell, json.dumps(line), f"{result['fit_seconds']:.0f} s", flush=True)
+            print(folder.name, cell, json.dumps(line), f"{result['fit_seconds']:.0f} s", flush=True)
 
 
 if __name__ == "__main__":
