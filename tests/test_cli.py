@@ -15,6 +15,16 @@ from onesearch.cli.terminal import FriendlyGroup, short, show_json, show_table
 COMMANDS = ("data", "market", "run", "evaluate", "search", "serve", "bench")
 
 
+@pytest.fixture(autouse=True)
+def logger_kept():
+    """Commands set the package's logger up for a terminal; other tests read it through pytest."""
+    logger = logging.getLogger("onesearch")
+    before = logger.level, list(logger.handlers), logger.propagate
+    yield
+    logger.setLevel(before[0])
+    logger.handlers, logger.propagate = before[1], before[2]
+
+
 @pytest.fixture
 def invoke(monkeypatch):
     monkeypatch.setenv("COLUMNS", "160")
@@ -104,14 +114,9 @@ def test_tables_json_and_short_figures(capsys):
     assert short({"hr": 0.123456, "n": 3, "text": "x"}) == "hr 0.1235, n 3"
 
 
-def test_quiet_hides_progress(monkeypatch):
+def test_quiet_hides_progress():
     logger = logging.getLogger("onesearch")
-    before = logger.level, list(logger.handlers), logger.propagate
-    try:
-        onesearch.cli.terminal.start_logging(quiet=True)
-        assert not logger.isEnabledFor(logging.INFO)
-        onesearch.cli.terminal.start_logging()
-        assert logger.isEnabledFor(logging.INFO)
-    finally:
-        logger.setLevel(before[0])
-        logger.handlers, logger.propagate = before[1], before[2]
+    onesearch.cli.terminal.start_logging(quiet=True)
+    assert not logger.isEnabledFor(logging.INFO)
+    onesearch.cli.terminal.start_logging()
+    assert logger.isEnabledFor(logging.INFO)

@@ -26,8 +26,9 @@ def equal(a, b):
     return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
 
 
-def test_it_learns_logs_validates_and_plots(tmp_path):
-    model, report = tiny.train(tmp_path, tiny.CONFIG.updated(curves=True))
+def test_it_learns_logs_validates_and_plots(tmp_path, caplog):
+    with caplog.at_level(logging.INFO, "onesearch"):
+        model, report = tiny.train(tmp_path, tiny.CONFIG.updated(curves=True))
     assert report.steps == tiny.STEPS and report.samples > 1800 and report.precision == "no"
     assert report.metrics["accuracy"] > 0.9 and not model.training
     lines = records(tmp_path)
@@ -38,6 +39,7 @@ def test_it_learns_logs_validates_and_plots(tmp_path):
     assert [line["step"] for line in lines if "valid/accuracy" in line] == [20, 40, 60]
     assert (tmp_path / CURVES).read_bytes()[:4] == b"\x89PNG" and (tmp_path / WEIGHTS).is_file()
     assert not (tmp_path / CHECKPOINTS).exists()
+    assert "step 60 of 60, accuracy" in caplog.text
 
 
 def test_a_finished_run_returns_its_weights_at_once(tmp_path):
@@ -214,9 +216,3 @@ def test_averaged_weights_by_hand():
     assert model.weight.item() == 2.0  # 0.75 · 1 + 0.25 · 5
     average.swap()
     assert model.weight.item() == 5.0
-
-
-def test_progress_is_logged(tmp_path, caplog):
-    with caplog.at_level(logging.INFO, "onesearch"):
-        tiny.train(tmp_path)
-    assert "step 60 of 60, accuracy" in caplog.text

@@ -61,11 +61,11 @@ def accuracy(model):
 
 
 def train(folder, config=CONFIG, pause=0.0, validate=accuracy, loss=lambda model, batch: model(batch)):
+    torch.set_num_threads(1)
     torch.manual_seed(3)
     model = Model()
     return model, fit(model, batches(pause), loss, config, Path(folder), validate, seed=5)
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
     train(sys.argv[1], pause=float(sys.argv[2]) if len(sys.argv) > 2 else 0.0)

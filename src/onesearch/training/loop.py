@@ -12,27 +12,28 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from pydantic import Field
 from torch import Tensor, nn
 
 from onesearch.data.artefact import fingerprint, read_json, write_json
 from onesearch.data.progress import track
-from onesearch.data.settings import Section
 from onesearch.training import checkpoint as files
 from onesearch.training.batching import Batch, Batches
 from onesearch.training.curves import Averages, CurveLog
+from onesearch.training.loop_config import FitReport, LoopConfig
 from onesearch.training.moving import moved
-from onesearch.training.optimizer import AveragedWeights, Schedule, adamw, parameter_groups, rate
+from onesearch.training.optimizer import AveragedWeights, adamw, parameter_groups, rate
 from onesearch.training.plots import plot_curves
-from onesearch.training.precision import Precision, repeatable, resolve
+from onesearch.training.precision import repeatable, resolve
 from onesearch.training.randomness import RandomState, kept
+
+__all__ = ["Batches", "FitReport", "LoopConfig", "NotFiniteError", "fit"]
 
 log = logging.getLogger("onesearch")
 
@@ -42,52 +43,6 @@ Validate = Callable[[nn.Module], dict[str, float]]
 CHECKPOINTS, FINISHED, WEIGHTS, BEST = "checkpoints", "finished.json", "model.safetensors", "best.safetensors"
 LOG, CURVES = "log.jsonl", "curves.png"
 _STEPS_UNCHECKED = 16  # on a GPU the losses are looked at together after so many steps, so as not to wait for each
-
-
-class LoopConfig(Section):
-    """How to train; what to train on comes with the batches."""
-
-    learning_rate: float = Field(5e-4, gt=0, description="peak learning rate of AdamW")
-    learning_rates: dict[str, float] = Field(
-        default_factory=dict, description="parameter name prefix → multiple of learning_rate; the longest prefix counts"
-    )
-    weight_decay: float = Field(0.01, ge=0, description="of matrices; vectors, norms and embeddings have none")
-    betas: tuple[float, float] = Field((0.9, 0.98), description="AdamW's decay of the moments")
-    warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps in which the learning rate rises")
-    schedule: Schedule = Field("linear", description="linear or cosine fall after the warm-up, or constant")
-    floor: float = Field(0.0, ge=0, le=1, description="share of the peak learning rate left at the end")
-    clip_norm: float = Field(1.0, ge=0, description="largest gradient norm; 0 switches clipping off")
-    accumulate: int = Field(1, ge=1, description="batches per optimizer step")
-    average: float = Field(0.0, ge=0, lt=1, description="decay of averaged weights, e.g. 0.999; 0 = off")
-    precision: Precision = Field("auto", description="bf16 where the hardware multiplies it, or always / never")
-    repeatable: bool = Field(True, description="kernels whose result does not depend on thread timing")
-    prefetch: int = Field(2, ge=0, description="batches made ahead in another thread")
-    curves: bool = Field(True, description="draw curves.png at the end")
-    log_steps: int = Field(20, ge=1, description="steps averaged into one line of the log")
-    checkpoint_steps: int = Field(0, ge=0, description="steps between checkpoints; 0 = by time only")
-    checkpoint_seconds: float = Field(60.0, ge=0, description="seconds between checkpoints; 0 = by steps only")
-    keep: int = Field(1, ge=1, description="checkpoints kept while training")
-    validate_steps: int = Field(0, ge=0, description="steps between validations; 0 = only at the end")
-    best: str = Field("", description="validation figure whose highest value chooses the weights; '' = the last ones")
-
-    def decisive(self) -> dict[str, Any]:
-        """The settings that change the resulting weights."""
-        ways = {"curves", "log_steps", "checkpoint_steps", "checkpoint_seconds", "keep", "prefetch"}
-        return self.model_dump(exclude=ways, mode="json")
-
-
-@dataclass(frozen=True)
-class FitReport:
-    """How a training run went; ``metrics`` are the figures of the weights the model ended with."""
-
-    steps: int
-    samples: int
-    seconds: float
-    samples_per_second: float
-    loss: float
-    precision: str
-    metrics: dict[str, float] = field(default_factory=dict)
-    chosen_step: int = 0
 
 
 class NotFiniteError(ArithmeticError):
