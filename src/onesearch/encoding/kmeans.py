@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 Vectors = NDArray[np.float32]
 
-_ROWS_AT_ONCE = 65_536
+_ROWS_AT_ONCE = 8192
 _BALANCED_NEIGHBOURS = 16
 
 
@@ -19,10 +19,9 @@ def nearest(vectors: Vectors, centroids: Vectors) -> NDArray[np.int32]:
     """
     out = np.empty(len(vectors), np.int32)
     half_norms = 0.5 * np.einsum("kd,kd->k", centroids, centroids)
-    columns = np.ascontiguousarray(centroids.T)
-    for start in range(0, len(vectors), _ROWS_AT_ONCE // 8):
-        block = vectors[start : start + _ROWS_AT_ONCE // 8]
-        scores = block @ columns
+    for start in range(0, len(vectors), _ROWS_AT_ONCE):
+        block = vectors[start : start + _ROWS_AT_ONCE]
+        scores = block @ centroids.T
         scores -= half_norms
         out[start : start + len(block)] = scores.argmax(1)
     return out
