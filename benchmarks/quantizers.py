@@ -204,7 +204,8 @@ def render(cells_folder: Path) -> str:
         "with exact item vectors. Error: squared distance to the reconstruction over squared length. Prefix agreement: "
         "share of query-item pairs whose first 1, 2, 3 codes are equal. Code 1 in top 64: the item's first code is "
         "among the query's 64 nearest. `rq-opq` without more words: codebooks 1024-512-256, last layer balanced while "
-        "fitting, OPQ 2 x 256, keywords fused. `Codebook per parent` (the release's \"balanced\") has 512 x 256 third-level centroids, more than "
+        "fitting, OPQ 2 x 256, keywords fused. "
+        "`Codebook per parent` (the release's 'balanced') has 512 x 256 third-level centroids, more than "
         "these catalogues have items: it stores the items rather than sharing codes between them, so compare it with "
         "care. Times are of a machine that did other work too.", "",
     ]  # fmt: skip
