@@ -1,13 +1,14 @@
 """BART encoder-decoder: the weights lie in transformers' modules, the forward passes here read them."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import BartConfig, BartModel
 
-from onesearch.model.attention import Grid, beam_attention, own_mix, own_scores, shared_attention
+from onesearch.model.attention import Grid, attend, beam_attention, own_mix, own_scores, shared_attention
 from onesearch.model.backbone_base import Backbone, BackboneConfig, DecodeState, Memory, mask_bias
 from onesearch.model.fused import Fused
 
@@ -109,9 +110,7 @@ class BartBackbone(Backbone):
         bias = None if memory.bias is None else grid.memory(memory.bias)
         for i, layer in enumerate(decoder.layers):
             q, k, v = (self._split(linear(x, p), self.heads).transpose(1, 2) for p in _projections(layer.self_attn))
-            read = functional.scaled_dot_product_attention(
-                q, k, v, is_causal=True, dropout_p=self._p(layer.self_attn.dropout)
-            )
+            read = attend(q, k, v, None, self._p(layer.self_attn.dropout), causal=True)
             read = read.transpose(1, 2).reshape(m, t, -1)
             x = self._add(layer, x, linear(read, layer.self_attn.out_proj), layer.self_attn_layer_norm)
             cross = layer.encoder_attn
@@ -184,7 +183,7 @@ class BartBackbone(Backbone):
     def _p(self, rate: float) -> float:
         return rate if self.training else 0.0
 
-    def _enter(self, half: nn.Module, embeds: Tensor) -> Tensor:
+    def _enter(self, half: Any, embeds: Tensor) -> Tensor:
         """Positions, layernorm and dropout before the first layer."""
         table = half.embed_positions
         length, longest = embeds.shape[1], table.weight.shape[0] - table.offset
@@ -194,12 +193,13 @@ class BartBackbone(Backbone):
         return functional.dropout(x, half.dropout, self.training)
 
     def _split(self, x: Tensor, heads: int) -> Tensor:
-        return x.unflatten(-1, (heads, -1))
+        out: Tensor = x.unflatten(-1, (heads, -1))
+        return out
 
-    def _add(self, layer: nn.Module, x: Tensor, update: Tensor, layer_norm: nn.LayerNorm) -> Tensor:
+    def _add(self, layer: Any, x: Tensor, update: Tensor, layer_norm: nn.LayerNorm) -> Tensor:
         return norm(x + functional.dropout(update, layer.dropout, self.training), layer_norm)
 
-    def _feed_forward(self, layer: nn.Module, x: Tensor) -> Tensor:
+    def _feed_forward(self, layer: Any, x: Tensor) -> Tensor:
         inner = functional.dropout(layer.activation_fn(linear(x, layer.fc1)), layer.activation_dropout, self.training)
         return self._add(layer, x, linear(inner, layer.fc2), layer.final_layer_norm)
 
@@ -214,7 +214,7 @@ def norm(x: Tensor, layer: nn.LayerNorm) -> Tensor:
     return functional.layer_norm(x, layer.normalized_shape, layer.weight, layer.bias, layer.eps)
 
 
-def _projections(attention: nn.Module) -> tuple[nn.Linear, nn.Linear, nn.Linear]:
+def _projections(attention: Any) -> tuple[nn.Linear, nn.Linear, nn.Linear]:
     return attention.q_proj, attention.k_proj, attention.v_proj
 
 

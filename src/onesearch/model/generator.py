@@ -87,7 +87,7 @@ class Generator(nn.Module):
         embeds, mask = self.embed(batch.tokens), batch.mask
         soft = []
         if self.config.prompt.query_vector:
-            soft.append(self.query_token(batch.query_vectors).unsqueeze(1))
+            soft.append(self.query_token(batch.query_vectors.to(self.query_token.weight.dtype)).unsqueeze(1))
         if batch.long_codes is not None and self.config.prompt.long:
             soft.append(self.long(batch.long_codes))
         if soft:

@@ -48,8 +48,8 @@ class PromptBatch:
     """One batch of model input.
 
     Shapes: ``tokens`` int64 [B, S] (ids of the vocabulary, padded on the right), ``mask`` bool [B, S];
-    ``query_vectors`` float32 [B, d_e] and ``query_rows`` float32 [B, R] (zero where there is no query); ``long_codes`` int64
-    [B, 3, C, layers], -1 for missing, or None for prompts without soft tokens.
+    ``query_vectors`` float32 [B, d_e] and ``query_rows`` float32 [B, R] (zero where there is no query); ``long_codes``
+    int64 [B, 3, C, layers], -1 for missing, or None for prompts without soft tokens.
     """
 
     tokens: torch.Tensor

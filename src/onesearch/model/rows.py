@@ -1,9 +1,9 @@
 """The rows of items in the index: what the item head multiplies its state with.
 
 An item's row is ``[text | features]``: its fused text vector, reduced to the row dimension by PCA where it is wider,
-and a few standardised numbers (popularity, click rate, price, ...). A node's row is the mean over the items below it, so
-a new item needs no training. A query has a row of the same shape whose feature part is zero; their product is then the
-(reduced) cosine, which is where the item head starts from.
+and a few standardised numbers (popularity, click rate, price, ...). A node's row is the mean over the items below it,
+so a new item needs no training. A query has a row of the same shape whose feature part is zero; their product is then
+the (reduced) cosine, which is where the item head starts from.
 """
 
 from dataclasses import dataclass
@@ -29,10 +29,11 @@ class RowSpace:
     features: int
 
     @classmethod
-    def fit(cls, vectors: Floats, row_dim: int, features: int) -> "RowSpace":
-        """Uncentred PCA of item vectors [N, d_e] to ``row_dim - features`` dimensions (identity where they fit).
+    def fit(cls, vectors: Floats, row_dim: int, features: int, leading: bool = False) -> "RowSpace":
+        """Reduce item vectors [N, d_e] to ``row_dim - features`` dimensions (identity where they fit).
 
-        Uncentred, because products of reduced vectors shall approximate the products of the full ones.
+        By uncentred PCA, because products of reduced vectors shall approximate the products of the full ones; or, for an
+        encoder whose leading dimensions were trained to stand alone (``leading``), by keeping those.
         """
         room = row_dim - features
         if room < 1:
@@ -40,6 +41,8 @@ class RowSpace:
         width = vectors.shape[1]
         if width <= room:
             return cls(np.eye(width, dtype=np.float32), features)
+        if leading:
+            return cls(np.eye(width, room, dtype=np.float32), features)
         _, axes = np.linalg.eigh(vectors.T.astype(np.float64) @ vectors)
         return cls(np.ascontiguousarray(axes[:, ::-1][:, :room]).astype(np.float32), features)
 
@@ -50,11 +53,16 @@ class RowSpace:
 
     def of_items(self, vectors: Floats, features: Floats) -> Floats:
         """Rows of items, float32 [N, R], from text vectors [N, d_e] and features [N, F]."""
-        return np.concatenate([vectors @ self.projection, features], 1).astype(np.float32)
+        return np.concatenate([self._text(vectors), features], 1).astype(np.float32)
 
     def of_queries(self, vectors: Floats) -> Floats:
         """Rows of queries, float32 [n, R]; the feature part is zero."""
-        return np.pad(vectors @ self.projection, ((0, 0), (0, self.features))).astype(np.float32)
+        return np.pad(self._text(vectors), ((0, 0), (0, self.features))).astype(np.float32)
+
+    def _text(self, vectors: Floats) -> Floats:
+        """Reduced vectors, again of length one (zero stays zero)."""
+        reduced = vectors @ self.projection
+        return np.asarray(reduced / np.maximum(np.linalg.norm(reduced, axis=1, keepdims=True), 1e-9), np.float32)
 
     def save(self, path: Path) -> None:
         """Write a safetensors file."""

@@ -136,7 +136,7 @@ def build_index(bench: Workbench, config: RunConfig, context: StageContext) -> M
     vocabulary.save(folder / "vocabulary")
     features, extra = ItemFeatures.fit(items, bench.statistics)
     features.save(folder / "item_features.json")
-    space = RowSpace.fit(bench.item_vectors, config.model.row_dim, len(NAMES))
+    space = RowSpace.fit(bench.item_vectors, config.model.row_dim, len(NAMES), bool(config.encoder.align.nested))
     space.save(folder / "row_space.safetensors")
     rows = space.of_items(bench.item_vectors, extra)
     np.save(folder / "item_rows.npy", rows, allow_pickle=False)

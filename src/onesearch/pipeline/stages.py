@@ -38,9 +38,9 @@ def stages_of(config: RunConfig) -> list[Stage]:
         Stage("khqe", ("data", "encoder"), dump("khqe", "lexicon"), with_bench(build_khqe)),
         Stage("index", ("data", "encoder", "khqe"), _index_settings(config), with_bench(build_index)),
         Stage("baselines", prepared, measures, with_bench(build_baselines)),
-        Stage("sft1", prepared, {**base, **dump("sft1")}, with_bench(run_alignment, None)),
-        Stage("sft2", (*prepared, "sft1"), dump("sft2"), with_bench(run_alignment, "sft1")),
-        Stage("sft3", (*prepared, "sft2"), dump("sft3"), with_bench(run_personalisation, "sft2")),
+        Stage("sft1", prepared, {**base, **dump("sft1")}, with_bench(run_alignment, None), resumable=True),
+        Stage("sft2", (*prepared, "sft1"), dump("sft2"), with_bench(run_alignment, "sft1"), resumable=True),
+        Stage("sft3", (*prepared, "sft2"), dump("sft3"), with_bench(run_personalisation, "sft2"), resumable=True),
         Stage(
             "engine", (*prepared, "sft3"), {**dump("search"), "fit_requests": config.evaluation.fit_requests},
             with_bench(run_engine, "sft3"),
@@ -51,7 +51,7 @@ def stages_of(config: RunConfig) -> list[Stage]:
 
 def _index_settings(config: RunConfig) -> dict[str, Any]:
     model = config.model
-    return {"row_dim": model.row_dim, "row_precision": model.row_precision, "text_vocabulary": model.text_vocabulary,
+    return {"row_dim": model.row_dim, "leading": bool(config.encoder.align.nested), "row_precision": model.row_precision, "text_vocabulary": model.text_vocabulary,
             "pretrained": model.backbone.pretrained}  # fmt: skip
 
 

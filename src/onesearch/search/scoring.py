@@ -35,8 +35,8 @@ def score_paths(
     """Log-probability of each node of M paths among its legal siblings, with gradients.
 
     Shapes: ``paths`` int64 [M, L] node ids per level, ``owner`` int64 [M] request of each path. Returns
-    log-probabilities float32 [M, L] and the decoder's hidden states before each token, [M, L, d] (other heads read them too). With
-    ``legal_softmax`` off the softmax runs over each level's whole codebook (the paper's plain form).
+    log-probabilities float32 [M, L] and the decoder's hidden states before each token, [M, L, d] (other heads read
+    them too). With ``legal_softmax`` off the softmax runs over each level's whole codebook (the paper's plain form).
     """
     levels = paths.shape[1]
     codes = [index.codes(level, paths[:, level]).long() for level in range(levels)]

@@ -110,6 +110,7 @@ class Snapshot:
     ) -> "Snapshot":
         builder = PromptBuilder(self.builder.vocabulary, self.builder.config, sids)
         return replace(
-            self, items=items, index=index, filters=self.filters.updated(items, index, unchanged=len(self.items)), builder=builder, sids=sids,
-            item_rows=item_rows, popularity=popularity, number=number, lexical=lexical, version=self.version + 1,
+            self, items=items, index=index, builder=builder, sids=sids, item_rows=item_rows, popularity=popularity,
+            filters=self.filters.updated(items, index, unchanged=len(self.items)), number=number, lexical=lexical,
+            version=self.version + 1,
         )  # fmt: skip

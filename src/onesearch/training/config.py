@@ -16,7 +16,7 @@ class AlignmentConfig(Section):
     text_tokens: int = Field(16, ge=1, description="subwords kept of a text target")
     score_weight: float = Field(1.0, ge=0, description="weight of the item score's contrastive loss")
     score_negatives: int = Field(8192, ge=1)
-    codebook_weight: float = Field(0.1, ge=0, description="weight of the codebook head on item targets")
+    codebook_weight: float = Field(0.03, ge=0, description="weight of the codebook head on item targets")
 
 
 class PersonalisationConfig(Section):
@@ -29,7 +29,7 @@ class PersonalisationConfig(Section):
     frequency_power: float = Field(0.5, ge=0, le=1, description="a query seen n times is sampled n^power times")
     score_weight: float = Field(1.0, ge=0, description="weight of the item score's contrastive loss")
     score_negatives: int = Field(8192, ge=1, description="uniformly drawn items beside the batch's own targets")
-    codebook_weight: float = Field(0.1, ge=0, description="weight of the codebook head on item targets")
+    codebook_weight: float = Field(0.03, ge=0, description="weight of the codebook head on item targets")
     pseudo_share: float = Field(0.25, ge=0, lt=1, description="share of batches that train on pseudo-queries of titles")
     held_out_vectors: bool = Field(True, description="training queries use vectors of an encoder that never saw them")
     max_targets: int = Field(8, ge=1, description="targets kept of one page view")

@@ -1,0 +1,147 @@
+"""The engine of a finished run: contract, filters, changes of the catalogue."""
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from onesearch.data.records import Item
+from onesearch.data.requests import Requests
+from onesearch.pipeline.workbench import Workbench
+from onesearch.search.engine import SearchEngine
+from onesearch.search.results import SearchRequest
+from onesearch.search.shoppers import ShopperHistory
+
+
+def query_of(engine: SearchEngine) -> str:
+    return engine.example_queries(1)[0]
+
+
+def test_the_public_contract(engine: SearchEngine):
+    results = engine.search(query_of(engine), k=7)
+    assert 0 < len(results) <= 7
+    assert [r.score for r in results] == sorted((r.score for r in results), reverse=True)
+    assert len({r.item_id for r in results}) == len(results)
+    for result in results:
+        assert result.item.item_id == result.item_id
+        assert result.sid == engine.sid(result.item_id) and len(result.sid) == 5
+
+
+def test_an_unknown_shopper_is_an_anonymous_one(engine: SearchEngine):
+    query = query_of(engine)
+    assert engine.search(query, user="nobody ever") == engine.search(query)
+
+
+def test_a_known_shopper_has_a_history_that_matters(engine: SearchEngine):
+    user = engine.shoppers(1)[0]
+    assert engine.logged_history(user).clicked
+    query = query_of(engine)
+    scores = [r.score for r in engine.search(query, user=user)]
+    assert scores != [r.score for r in engine.search(query)]
+
+
+@pytest.mark.parametrize("query", ["", "   ", "zzqx 123 \x00 ☃", "x" * 500])
+def test_odd_queries_give_items(engine: SearchEngine, query: str):
+    assert engine.search(query, k=3)
+
+
+def test_batches_do_not_change_answers(engine: SearchEngine):
+    engine.generator.double()
+    queries = engine.example_queries(6)
+    users = [None, *engine.shoppers(5)]
+    requests = [SearchRequest(q, u, 10) for q, u in zip(queries, users, strict=False)]
+    together = engine.search_batch(requests)
+    for request, batched in zip(requests, together, strict=True):
+        alone = engine.search_batch([request])[0]
+        assert [r.item_id for r in alone] == [r.item_id for r in batched]
+        np.testing.assert_allclose([r.score for r in alone], [r.score for r in batched], rtol=1e-4, atol=1e-4)
+
+
+def test_filters_hold_and_an_exhaustive_filtered_search_is_the_filtered_ranking(tiny_run: Path):
+    engine = SearchEngine.load(tiny_run, width=400)
+    query = query_of(engine)
+    everything = engine.search(query, k=400)
+    brand = everything[3].item.brand
+    wanted = [r.item_id for r in everything if r.item.brand == brand]
+    filtered = engine.search(query, k=400, filters={"brand": brand})
+    assert [r.item_id for r in filtered] == wanted
+    cheap = engine.search(query, k=50, filters={"price": [None, 20.0], "in_stock": True})
+    assert all(r.item.price is not None and r.item.price <= 20.0 and r.item.in_stock for r in cheap)
+
+
+def test_a_wrong_filter_names_the_valid_ones(engine: SearchEngine):
+    with pytest.raises(ValueError, match="brand"):
+        engine.search("x", filters={"brnad": "Acme"})
+    assert engine.search("x", filters={"brand": "no such brand at all"}) == []
+
+
+def test_new_items_are_found_at_once_and_deleted_ones_never(engine: SearchEngine):
+    example = engine.search(query_of(engine), k=1)[0].item
+    new = Item("new-1", example.title, example.category, example.brand, example.price)
+    engine.upsert([new])
+    found = [r.item_id for r in engine.search(example.title, k=30)]
+    assert "new-1" in found
+    assert engine.item("new-1") == new
+    engine.upsert([Item("new-1", "something else entirely zebra", (), None, 1.0)])
+    assert engine.item("new-1").title.startswith("something")
+    engine.delete(["new-1", "unknown"])
+    assert engine.item("new-1") is None
+    assert "new-1" not in [r.item_id for r in engine.search("something else entirely zebra", k=50)]
+    assert all(r.item_id != "new-1" for r in engine.search_lexical("zebra", 50))
+
+
+def test_searching_while_items_change_sees_the_old_or_the_new(engine: SearchEngine):
+    query, failures = query_of(engine), []
+    stop = threading.Event()
+
+    def change() -> None:
+        for i in range(8):
+            engine.upsert([Item(f"t-{i}", f"thing {i}")])
+            engine.delete([f"t-{i}"])
+        stop.set()
+
+    thread = threading.Thread(target=change)
+    thread.start()
+    while not stop.is_set():
+        try:
+            for result in engine.search(query, k=20):
+                assert result.item.item_id == result.item_id
+        except Exception as error:  # noqa: BLE001
+            failures.append(error)
+            break
+    thread.join()
+    assert not failures
+
+
+def test_the_history_given_with_a_request_counts(engine: SearchEngine):
+    query = query_of(engine)
+    items = [r.item_id for r in engine.search(query, k=3)]
+    past = ShopperHistory(tuple(items), (query,) * 3)
+    with_past = engine.search_batch([SearchRequest(query, None, 10, history=past)])[0]
+    assert [r.score for r in with_past] != [r.score for r in engine.search(query)]
+
+
+def test_the_generator_alone_uses_no_evidence(tiny_run: Path):
+    bench = Workbench(tiny_run)
+    engine = SearchEngine.load(tiny_run)
+    requests = bench.requests(bench.split.test.head(8))
+    found = engine.alone().candidates(requests)
+    assert set(found.features) == {"log_prob", "item_score"} and found.generated[found.items >= 0].all()
+    more = engine.candidates(requests)
+    assert {"clicks", "popularity", "lexical"} <= set(more.features) and not more.generated[more.items >= 0].all()
+
+
+def test_candidates_from_outside_get_the_log_probability_a_beam_would_give(tiny_run: Path):
+    """A search wide enough to hold the whole catalogue and exact path scores agree."""
+    engine = SearchEngine.load(tiny_run, width=400)
+    engine.generator.eval()
+    requests = Requests.anonymous([query_of(engine)])
+    narrow = SearchEngine.load(tiny_run, width=4)
+    wide = engine.alone().candidates(requests)
+    of_item = dict(zip(wide.items[0].tolist(), wide.features["log_prob"][0].tolist(), strict=True))
+    found = narrow.candidates(requests)
+    extra = (found.items[0] >= 0) & ~found.generated[0]
+    assert extra.sum() >= 5
+    expected = [of_item[item] for item in found.items[0][extra].tolist()]
+    np.testing.assert_allclose(found.features["log_prob"][0][extra], expected, atol=1e-3)

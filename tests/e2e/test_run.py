@@ -1,0 +1,89 @@
+"""The whole path: a configuration file to a measured run, and what a finished run promises."""
+
+import json
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from onesearch.data.artefact import read_json
+from onesearch.pipeline import evaluate_run, run_config, status_of
+
+STAGES = ["data", "encoder", "khqe", "index", "baselines", "sft1", "sft2", "sft3", "engine", "report"]
+
+
+def test_every_stage_is_finished_and_the_report_compares_all_methods(tiny_run: Path):
+    assert all((tiny_run / stage / "manifest.json").is_file() for stage in STAGES)
+    report = read_json(tiny_run / "report" / "report.json")
+    assert {"BM25", "dense", "BM25 + dense", "most clicked", "cascade", "generator alone", "engine"} <= set(
+        report["methods"]
+    )
+    engine = report["methods"]["engine"]
+    assert {"click/HR@10", "order/MRR@10", "ndcg@10", "ehr@10"} <= set(engine)
+    assert engine["click/HR@10"]["low"] <= engine["click/HR@10"]["mean"] <= engine["click/HR@10"]["high"]
+    assert any(one["method"] == "engine" and one["against"] == "cascade" for one in report["comparisons"])
+    assert 0 <= report["notes"]["valid_sid_share_without_constraint"] <= 1
+
+
+def test_a_finished_run_is_a_no_op(tiny_config: Path, tiny_run: Path):
+    before = {path: path.stat().st_mtime_ns for path in tiny_run.rglob("*") if path.is_file()}
+    results = run_config(tiny_config, tiny_run)
+    assert {result.outcome for result in results} == {"skipped"}
+    after = {path: path.stat().st_mtime_ns for path in tiny_run.rglob("*") if path.is_file()}
+    changed = {path.name for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
+    assert changed <= {".lock", "config.json"}
+
+
+@pytest.mark.parametrize(
+    ("override", "stale"),
+    [
+        ("search.width=8", {"engine", "report"}),
+        ("sft3.epochs=0.25", {"sft3", "engine", "report"}),
+        ("sft1.steps=3", {"sft1", "sft2", "sft3", "engine", "report"}),
+        ("evaluation.test_requests=50", {"baselines", "report"}),
+        ("khqe.iterations=3", set(STAGES) - {"data", "encoder"}),
+        ("data.valid=0.2", set(STAGES)),
+    ],
+)
+def test_a_changed_setting_makes_only_what_depends_on_it_stale(
+    tiny_config: Path, tiny_run: Path, override: str, stale: set[str]
+):
+    found = status_of(tiny_config, tiny_run, [override])
+    assert {stage for stage, state in found.items() if state != "finished"} == stale
+
+
+def test_stages_are_taken_over_from_another_run(tiny_config: Path, tiny_run: Path, tmp_path: Path):
+    results = run_config(tiny_config, tmp_path / "copy", reuse=[tiny_run], until="sft1")
+    assert {result.outcome for result in results} == {"reused"}
+
+
+def test_the_run_can_be_measured_again(tiny_run: Path, tmp_path: Path):
+    table = evaluate_run(tiny_run, tmp_path / "again", "valid", 20)
+    assert "| engine |" in table and "20 requests" in table
+
+
+def test_no_file_of_a_run_can_run_code(tiny_run: Path):
+    kinds = {path.suffix for path in tiny_run.rglob("*") if path.is_file() and path.name != ".lock"}
+    assert kinds <= {".json", ".jsonl", ".safetensors", ".npy", ".parquet", ".png", ".md", ".txt"}
+    for path in tiny_run.rglob("*.npy"):
+        header = path.read_bytes()[:200]
+        assert b"|O" not in header, f"{path} holds Python objects"
+
+
+def test_training_statistics_come_from_the_training_part_only(tiny_run: Path):
+    clicks = pl.read_parquet(tiny_run / "data" / "statistics" / "item_counts.parquet")["clicked"].sum()
+    train = pl.read_parquet(tiny_run / "data" / "train.parquet")
+    assert clicks == train["clicked"].list.n_unique().sum()
+    later = pl.read_parquet(tiny_run / "data" / "test.parquet")["time"].min()
+    assert train["time"].max() < later
+
+
+def test_losses_and_validation_are_logged_and_drawn(tiny_run: Path):
+    lines = [json.loads(line) for line in (tiny_run / "sft3" / "log.jsonl").read_text().splitlines()]
+    assert any("search/level_1" in line for line in lines) and any("valid/hr10" in line for line in lines)
+    assert (tiny_run / "sft3" / "curves.png").stat().st_size > 1000
+
+
+def test_a_wrong_setting_is_named_with_the_nearest_valid_one(tiny_config: Path, tmp_path: Path):
+    with pytest.raises(ValueError, match=r"search\.width"):
+        run_config(tiny_config, tmp_path, ["search.widht=3"])
