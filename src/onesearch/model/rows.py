@@ -32,8 +32,8 @@ class RowSpace:
     def fit(cls, vectors: Floats, row_dim: int, features: int, leading: bool = False) -> "RowSpace":
         """Reduce item vectors [N, d_e] to ``row_dim - features`` dimensions (identity where they fit).
 
-        By uncentred PCA, because products of reduced vectors shall approximate the products of the full ones; or, for an
-        encoder whose leading dimensions were trained to stand alone (``leading``), by keeping those.
+        By uncentred PCA, because products of reduced vectors shall approximate the products of the full ones; or, for
+        an encoder whose leading dimensions were trained to stand alone (``leading``), by keeping those.
         """
         room = row_dim - features
         if room < 1:

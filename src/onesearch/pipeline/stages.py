@@ -51,8 +51,10 @@ def stages_of(config: RunConfig) -> list[Stage]:
 
 def _index_settings(config: RunConfig) -> dict[str, Any]:
     model = config.model
-    return {"row_dim": model.row_dim, "leading": bool(config.encoder.align.nested), "row_precision": model.row_precision, "text_vocabulary": model.text_vocabulary,
-            "pretrained": model.backbone.pretrained}  # fmt: skip
+    return {
+        "row_dim": model.row_dim, "row_precision": model.row_precision, "text_vocabulary": model.text_vocabulary,
+        "pretrained": model.backbone.pretrained, "leading": bool(config.encoder.align.nested),
+    }  # fmt: skip
 
 
 def run_config(
