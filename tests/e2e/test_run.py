@@ -15,7 +15,7 @@ STAGES = ["data", "encoder", "khqe", "index", "baselines", "sft1", "sft2", "sft3
 def test_every_stage_is_finished_and_the_report_compares_all_methods(tiny_run: Path):
     assert all((tiny_run / stage / "manifest.json").is_file() for stage in STAGES)
     report = read_json(tiny_run / "report" / "report.json")
-    assert {"BM25", "dense", "BM25 + dense", "most clicked", "cascade", "generator alone", "engine"} <= set(
+    assert {"BM25", "dense", "BM25 + dense", "most clicked", "cascade", "generator alone", "engine without BM25", "engine"} <= set(
         report["methods"]
     )
     engine = report["methods"]["engine"]

@@ -14,6 +14,8 @@ app = typer.Typer(
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Threads = Annotated[int, typer.Option(min=1, help="Threads of both sides.")]
+Quick = Annotated[bool, typer.Option(help="A smoke test of a few seconds; its figures mean nothing.")]
+RunFolder = Annotated[Path, typer.Argument(help="A run folder, such as runs/demo.")]
 
 
 def _show(title: str, figures: dict[str, Any], as_json: bool) -> None:
@@ -27,7 +29,7 @@ def _show(title: str, figures: dict[str, Any], as_json: bool) -> None:
 def decoding(
     as_json: Json = False,
     threads: Threads = 2,
-    quick: Annotated[bool, typer.Option(help="A smoke test of a few seconds; its figures mean nothing.")] = False,
+    quick: Quick = False,
 ) -> None:
     """Constrained beam search against `generate` of transformers with `prefix_allowed_tokens_fn`."""
     from onesearch.evaluation.bench_decoding import bench_decoding
@@ -36,23 +38,42 @@ def decoding(
 
 
 @app.command()
-def query(run: Annotated[Path, typer.Argument(help="A run folder.")], as_json: Json = False) -> None:
+def query(
+    run: RunFolder,
+    as_json: Json = False,
+    queries: Annotated[int, typer.Option(min=10, help="Distinct test queries measured.")] = 500,
+    quick: Quick = False,
+) -> None:
     """Time from a query text to its semantic ID, uncached."""
     from onesearch.evaluation.bench_query import bench_query
 
-    _show("query", bench_query(run), as_json)
+    _show("query", bench_query(run, 10 if quick else queries), as_json)
 
 
 @app.command()
 def search(
-    run: Annotated[Path, typer.Argument(help="A run folder, such as runs/demo.")],
+    run: RunFolder,
     as_json: Json = False,
     threads: Threads = 2,
+    requests: Annotated[int, typer.Option(min=1, help="Test page views measured.")] = 300,
+    plot: Annotated[Path | None, typer.Option(help="Draw quality over beam width to this PNG.")] = None,
+    quick: Quick = False,
 ) -> None:
     """Latency, throughput and quality of the engine over beam widths, and of the cascade."""
-    from onesearch.evaluation.bench_search import bench_search
+    from onesearch.evaluation.baselines import CASCADE
+    from onesearch.evaluation.bench_search import bench_search, plot_curve
+    from onesearch.pipeline.report import baseline_methods
+    from onesearch.pipeline.workbench import Workbench
 
-    _show("search", bench_search(run, threads=threads), as_json)
+    baselines = baseline_methods(Workbench(run))
+    others = {CASCADE: baselines[CASCADE]} if CASCADE in baselines else {}
+    if quick:
+        figures = bench_search(run, others, threads, 4, widths=(4, 8), curve=(4, 8), curve_requests=10)
+    else:
+        figures = bench_search(run, others, threads, requests)
+    if plot is not None:
+        plot_curve(figures, plot)
+    _show("search", figures, as_json)
 
 
 @app.command()
@@ -61,8 +82,11 @@ def training(
     threads: Threads = 2,
     precision: Annotated[str, typer.Option(help="auto, no or bf16; both sides use the same.")] = "auto",
     steps: Annotated[int, typer.Option(min=2, help="Steps measured on each side.")] = 20,
+    quick: Quick = False,
 ) -> None:
     """Samples per second of the last training stage against `Seq2SeqTrainer` of transformers."""
     from onesearch.evaluation.bench_training import bench_training
 
-    _show("training", bench_training(threads=threads, precision=precision, steps=steps), as_json)
+    if precision not in ("auto", "no", "bf16"):
+        raise typer.BadParameter(f"'{precision}' is none of auto, no, bf16", param_hint="--precision")
+    _show("training", bench_training(threads, precision, 2 if quick else steps, quick), as_json)  # type: ignore[arg-type]

@@ -21,12 +21,12 @@ from onesearch.pipeline.settings import RunConfig
 from onesearch.pipeline.workbench import Workbench
 from onesearch.run import StageContext
 from onesearch.search.config import SearchConfig
-from onesearch.search.engine import SearchEngine
+from onesearch.search.engine import EngineView, SearchEngine
 from onesearch.search.hits import Searcher
 from onesearch.search.storage import ENGINE, need
 from onesearch.search.weights import RankingWeights
 
-GENERATOR_ALONE, ENGINE_NAME = "generator alone", "engine"
+GENERATOR_ALONE, WITHOUT_LEXICAL, ENGINE_NAME = "generator alone", "engine without BM25", "engine"
 
 
 def build_baselines(bench: Workbench, config: RunConfig, context: StageContext) -> Mapping[str, Any]:
@@ -82,6 +82,15 @@ def engine_of(bench: Workbench, folder: Path) -> SearchEngine:
     return bench.engine(about["model"], search, RankingWeights(about["weights"]))
 
 
+def engine_methods(engine: SearchEngine, folder: Path) -> dict[str, Searcher]:
+    """The generator alone, the engine without BM25 evidence (where it has any), and the engine."""
+    methods: dict[str, Searcher] = {GENERATOR_ALONE: engine.alone()}
+    if engine.config.lexical:
+        bare = RankingWeights(read_json(folder / ENGINE)["weights_without_lexical"])
+        methods[WITHOUT_LEXICAL] = EngineView(engine, engine.config.updated(lexical=False), bare)
+    return {**methods, ENGINE_NAME: engine.as_searcher()}
+
+
 def build_report(bench: Workbench, config: RunConfig, context: StageContext) -> Mapping[str, Any]:
     """All methods on the test part."""
     report = write_report(bench, config, context.folder, "test", config.evaluation.test_requests)
@@ -100,10 +109,11 @@ def write_report(bench: Workbench, config: RunConfig, folder: Path, part: str, l
     requests, targets = bench.requests(page_views), bench.targets(page_views)
     engine = engine_of(bench, need(bench.run, "engine"))
     methods: dict[str, Searcher] = {
-        **baseline_methods(bench), GENERATOR_ALONE: engine.alone(), ENGINE_NAME: engine.as_searcher(),
+        **baseline_methods(bench), **engine_methods(engine, need(bench.run, "engine")),
     }  # fmt: skip
     against = [name for name in (FUSED, MOST_CLICKED, DENSE, CASCADE) if name in methods]
-    compare = [(ENGINE_NAME, name) for name in [*methods][:-1]] + [(GENERATOR_ALONE, name) for name in against]
+    ours = [name for name in (GENERATOR_ALONE, WITHOUT_LEXICAL) if name in methods]
+    compare = [(ENGINE_NAME, name) for name in [*methods][:-1]] + [(one, name) for one in ours for name in against]
     slices = standard_slices(
         requests, page_views, targets.clicked, bench.split.train, bench.statistics.shown, bench.statistics.clicked,
         bench.dataset.items,

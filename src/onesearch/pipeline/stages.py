@@ -43,9 +43,9 @@ def stages_of(config: RunConfig) -> list[Stage]:
         Stage("sft3", (*prepared, "sft2"), dump("sft3"), with_bench(run_personalisation, "sft2"), resumable=True),
         Stage(
             "engine", (*prepared, "sft3"), {**dump("search"), "fit_requests": config.evaluation.fit_requests},
-            with_bench(run_engine, "sft3"),
+            with_bench(run_engine, "sft3"), version=2,
         ),
-        Stage("report", (*prepared, "baselines", "sft3", "engine"), measures, with_bench(build_report)),
+        Stage("report", (*prepared, "baselines", "sft3", "engine"), measures, with_bench(build_report), version=2),
     ]  # fmt: skip
 
 

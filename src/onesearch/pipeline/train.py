@@ -239,10 +239,14 @@ def positives(found: Candidates, clicked: Ragged) -> NDArray[np.bool_]:
 
 def run_engine(bench: Workbench, config: RunConfig, context: StageContext, model: str) -> Mapping[str, Any]:
     """Choose the weights of the engine's features on validation data."""
-    engine = bench.engine(model, config.search, GENERATOR_ALONE)
-    weights = fit_engine(bench, engine, bench.split.valid, config.evaluation.fit_requests, config.seed)
-    save_engine(context.folder, model, config.search, weights)
-    return {"weights": dict(weights.values)}
+    def fitted(search: SearchConfig) -> RankingWeights:
+        engine = bench.engine(model, search, GENERATOR_ALONE)
+        return fit_engine(bench, engine, bench.split.valid, config.evaluation.fit_requests, config.seed)
+
+    weights = fitted(config.search)
+    bare = fitted(config.search.updated(lexical=False)) if config.search.lexical else weights
+    save_engine(context.folder, model, config.search, weights, bare)
+    return {"weights": dict(weights.values), "weights_without_lexical": dict(bare.values)}
 
 
 def _metrics(report: FitReport) -> dict[str, Any]:

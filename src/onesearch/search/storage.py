@@ -165,12 +165,14 @@ class RunParts:
         )  # fmt: skip
 
 
-def save_engine(folder: Path, stage: str, config: SearchConfig, weights: RankingWeights) -> None:
-    """Write which model an engine uses and how it orders candidates."""
-    write_json(
-        folder / ENGINE,
-        {"model": stage, "search": config.model_dump(mode="json"), "weights": dict(weights.values)},
-    )
+def save_engine(
+    folder: Path, stage: str, config: SearchConfig, weights: RankingWeights, without_lexical: RankingWeights
+) -> None:
+    """Write which model an engine uses and how it orders candidates, with and without BM25 evidence."""
+    write_json(folder / ENGINE, {
+        "model": stage, "search": config.model_dump(mode="json"), "weights": dict(weights.values),
+        "weights_without_lexical": dict(without_lexical.values),
+    })  # fmt: skip
 
 
 def load_engine(run: Path) -> SearchEngine:
