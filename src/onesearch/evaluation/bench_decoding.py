@@ -31,8 +31,8 @@ def bench_decoding(threads: int = 2, quick: bool = False) -> dict[str, Any]:
 
     Keys: ``ratio_vs_generate_128`` and ``_512`` (times as fast as ``generate``, plain form, each side in its faster
     precision), ``times_gemm_512`` (anchored latency over the bare matrix products with every beam decoded at every
-    level), ``growth_100k_to_5m`` (anchored latency with every beam decoded, 512 beams, the worse of with and without a
-    filter; see :func:`_growth`), and what they were computed from.
+    level), ``growth_100k_to_5m`` (anchored latency as shipped, 512 beams, the worse of with and without a filter; see
+    :func:`_growth`), and what they were computed from.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
@@ -117,8 +117,8 @@ def _growth(shape: Shape, small: int, large: int, width: int, turns: int) -> dic
     growth = {name: times[f"5m{name}"] / times[f"100k{name}"] for name in (run[4:] for run in runs if run[0] == "1")}
     every = {name: value for name, value in growth.items() if "every" in name}
     return {
-        "growth_100k_to_5m": round(max(every.values()), 3),
-        "growth_100k_to_5m_with_forced_beams_skipped": round(max(growth[""], growth[" filtered"]), 3),
+        "growth_100k_to_5m": round(max(growth[""], growth[" filtered"]), 3),
+        "growth_100k_to_5m_every_beam_decoded": round(max(every.values()), 3),
         "growth": {name.strip() or "unfiltered": round(value, 3) for name, value in growth.items()},
         "growth_ms": {name: round(1e3 * value, 2) for name, value in times.items()},
         "growth_items": [small, large],
