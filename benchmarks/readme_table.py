@@ -16,7 +16,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "results" / "v1"
 START, END = "<!-- results:start -->", "<!-- results:end -->"
-METHODS = ("BM25", "BM25 + dense", "most clicked", "cascade", "generator alone", "engine")
+METHODS = ("BM25", "BM25 + dense", "most clicked", "cascade", "generator alone", "engine without BM25", "engine")
 METRICS = ("click/HR@10", "click/MRR@10")
 CUT = "@10"
 

@@ -69,7 +69,7 @@ def test_the_python_block_runs(tiny_run: Path, capsys: pytest.CaptureFixture[str
     (code,) = blocks("python")
     assert len([line for line in code.splitlines() if line.strip()]) <= 12
     space: dict = {}
-    exec(compile(code.replace("runs/demo", str(tiny_run)), "README.md", "exec"), space)  # noqa: S102
+    exec(compile(code.replace("runs/demo", str(tiny_run)), "README.md", "exec"), space)
     assert space["codes"].shape == (len(space["dataset"].items), 5)
     assert "(" in capsys.readouterr().out  # at least one result with its semantic ID
 
