@@ -27,7 +27,9 @@ def logger_kept():
 
 
 def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+    """Bodies of the fenced blocks of a language; fences pair up from the top of the page."""
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+    return [body for name, body in fenced if name == language]
 
 
 def commands(program: str) -> list[str]:
@@ -82,7 +84,7 @@ def test_the_command_table_names_every_command():
 
 
 def test_the_tree_is_the_tree():
-    tree = next(block for block in re.findall(r"```\n(.*?)```", README, re.DOTALL) if "src/onesearch/" in block)
+    tree = next(block for block in blocks("") if "src/onesearch/" in block)
     shown = {line.split()[0].rstrip("/") for line in tree.splitlines()}
     real = {path.name for path in (ROOT / "src" / "onesearch").iterdir() if not path.name.startswith(("_", "py.typed"))}
     assert real <= shown
