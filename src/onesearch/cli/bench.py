@@ -15,7 +15,7 @@ app = typer.Typer(
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Threads = Annotated[int, typer.Option(min=1, help="Threads of both sides.")]
 Quick = Annotated[bool, typer.Option(help="A smoke test of a few seconds; its figures mean nothing.")]
-RunFolder = Annotated[Path, typer.Argument(help="A run folder, such as runs/demo.")]
+RunFolder = Annotated[Path, typer.Argument(help="A run folder.")]
 
 
 def _show(title: str, figures: dict[str, Any], as_json: bool) -> None:
@@ -39,7 +39,7 @@ def decoding(
 
 @app.command()
 def query(
-    run: RunFolder,
+    run: RunFolder = Path("runs/demo"),
     as_json: Json = False,
     queries: Annotated[int, typer.Option(min=10, help="Distinct test queries measured.")] = 500,
     quick: Quick = False,
@@ -52,7 +52,7 @@ def query(
 
 @app.command()
 def search(
-    run: RunFolder,
+    run: RunFolder = Path("runs/demo"),
     as_json: Json = False,
     threads: Threads = 2,
     requests: Annotated[int, typer.Option(min=1, help="Test page views measured.")] = 300,

@@ -28,7 +28,7 @@ def bench_query(run: Path, queries: int = 500) -> dict[str, Any]:
         ValueError: the test part has too few queries to measure.
     """
     parts = RunParts(run)
-    texts = test_queries(run, queries + WARM_UP)
+    texts = distinct_queries(run, queries + WARM_UP)
     featurizer = parts.featurizer
     warm_up = min(WARM_UP, len(texts) // 4)
     found = measure_query_encoding(
@@ -41,7 +41,7 @@ def bench_query(run: Path, queries: int = 500) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def test_queries(run: Path, most: int) -> list[str]:
+def distinct_queries(run: Path, most: int) -> list[str]:
     """At most ``most`` distinct, non-empty queries of the run's test page views, in order of appearance."""
     column = pl.read_parquet(need(run, "data") / "test.parquet", columns=["query"])["query"].drop_nulls()
     return [text for text in column.unique(maintain_order=True).to_list() if text.strip()][:most]

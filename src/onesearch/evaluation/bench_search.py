@@ -115,7 +115,7 @@ def _speed(
 
 
 def latencies(systems: Mapping[str, Callable[[int], Any]], requests: int) -> dict[str, NDArray[np.float64]]:
-    """Seconds of each request under each system, [requests]; the first few are answered once before the clock starts."""
+    """Seconds of each request under each system, [requests]; the first few are answered before the clock starts."""
     for row in range(min(WARM_UP, requests)):
         for answer in systems.values():
             answer(row)
@@ -133,7 +133,7 @@ def throughputs(systems: Mapping[str, Callable[[Requests], Any]], requests: Requ
     rows = np.arange(len(requests))
     batches = [requests.select(some) for some in np.split(rows, range(BATCH, len(rows), BATCH))]
     spent = dict.fromkeys(systems, 0.0)
-    for name, answer in systems.items():
+    for answer in systems.values():
         answer(batches[0])
     for batch in batches:
         for name, answer in systems.items():

@@ -6,6 +6,8 @@ over legal children, :func:`onesearch.training.loop.fit`) with the generator in 
 peer does not have: item score, soft tokens. The sides take turns.
 """
 
+import contextlib
+import sys
 import tempfile
 import time
 from dataclasses import dataclass
@@ -33,6 +35,7 @@ from onesearch.training.tasks import Task, TaskBatch, search_task
 from onesearch.training.trainee import Trainee
 
 WARM_UP = 3
+POSITIONS = 256
 WORDS = ("red", "blue", "shoe", "boot", "lamp", "table", "small", "big", "steel", "wood", "drill", "garden")
 
 
@@ -93,7 +96,9 @@ def _bench(precision: Literal["no", "bf16"], steps: int, size: Workload, repeats
     sides = synthetic(size)
 
     def trainer(grouped: bool) -> float:
-        return trainer_rate(sides.peer, sides.pairs, size.batch_size, precision, steps, WARM_UP, grouped)
+        # The trainer prints its own summary; standard output is for our figures alone.
+        with contextlib.redirect_stdout(sys.stderr):
+            return trainer_rate(sides.peer, sides.pairs, size.batch_size, precision, steps, WARM_UP, grouped)
 
     rates = alternating(
         {
@@ -108,10 +113,10 @@ def _bench(precision: Literal["no", "bf16"], steps: int, size: Workload, repeats
         "ratio_vs_grouped_trainer": round(rates["onesearch"] / rates["grouped_trainer"], 3),
         **{f"{name}_samples_per_second": round(rate, 1) for name, rate in rates.items()},
         "precision": precision, "threads": threads, "steps": steps, "repeats": repeats,
-        "batch_size": size.batch_size, "items": size.items, "mean_prompt_tokens": round(float(
-            sides.pairs.inputs.lengths.mean()), 1),
-        "parameters": sum(p.numel() for p in sides.generator.parameters()),
-        "trainer_parameters": sum(p.numel() for p in sides.peer.parameters()),
+        "batch_size": size.batch_size, "items": size.items,
+        "mean_prompt_tokens": round(float(sides.pairs.inputs.lengths.mean()), 1),
+        "layer_parameters": sum(p.numel() for n, p in sides.generator.named_parameters() if ".layers." in n),
+        "trainer_layer_parameters": sum(p.numel() for n, p in sides.peer.named_parameters() if ".layers." in n),
     }  # fmt: skip
 
 
@@ -161,8 +166,9 @@ def synthetic(size: Workload, seed: int = 0) -> Sides:
     targets = Ragged.from_lengths(wanted, np.ones(n, np.int64))
     task = search_task("search", builder, columns, targets, np.ones(n, np.float32), size.items, 1)
     backbone = BackboneConfig(
-        d_model=size.d_model, heads=size.heads, encoder_layers=size.layers, decoder_layers=size.layers
-    )
+        d_model=size.d_model, heads=size.heads, encoder_layers=size.layers, decoder_layers=size.layers,
+        max_positions=POSITIONS,
+    )  # fmt: skip
     config = ModelConfig(backbone=backbone, prompt=prompt, anchored=False, item_score=False, row_dim=size.row)
     centroids = [torch.randn(k, size.row) for k in books[:3]]
     generator = Generator(config, Sizes(vocabulary.text_size, books, size.row, size.row), centroids)
@@ -170,7 +176,7 @@ def synthetic(size: Workload, seed: int = 0) -> Sides:
     mask = whole.mask.numpy()
     inputs = Ragged.from_lengths(whole.tokens.numpy()[mask].astype(np.int32), mask.sum(1).astype(np.int64))
     pairs = SequencePairs(inputs, vocabulary.sid_tokens(sids[wanted]).astype(np.int64), PAD)
-    peer = bart(vocabulary.text_size + vocabulary.extra_size, size.d_model, size.layers, size.heads)
+    peer = bart(vocabulary.text_size + vocabulary.extra_size, size.d_model, size.layers, size.heads, POSITIONS)
     return Sides(task, SidIndex.build(sids, rows, books), torch.from_numpy(rows), generator, pairs, peer)
 
 

@@ -1,0 +1,53 @@
+"""`onesearch bench` prints one JSON object; the figures of these tiny runs mean nothing."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from typer.testing import CliRunner
+
+from onesearch.cli import app
+
+
+def bench(*arguments: str) -> dict[str, Any]:
+    result = CliRunner().invoke(app, ["bench", *arguments, "--json", "--quick"])
+    assert result.exit_code == 0, result.output
+    found: dict[str, Any] = json.loads(result.stdout)
+    return found
+
+
+def test_query(tiny_run: Path):
+    found = bench("query", str(tiny_run))
+    assert 0 < found["query_p50_ms"] <= found["query_p95_ms"] <= found["query_p99_ms"]
+    assert found["threads"] >= 1 and found["queries"] > 0
+
+
+def test_search_with_plot(tiny_run: Path, tmp_path: Path):
+    plot = tmp_path / "docs" / "width.png"
+    found = bench("search", str(tiny_run), "--plot", str(plot), "--threads", "1")
+    for name in ("4", "8", "cascade"):
+        assert 0 < found[f"p50_ms_{name}"] <= found[f"p95_ms_{name}"] <= found[f"p99_ms_{name}"]
+        assert found[f"queries_per_second_{name}"] > 0
+    curve = found["hr10_over_width"]
+    assert curve["widths"] == [4, 8]
+    assert all(
+        len(curve[name]) == 2 and all(0 <= v <= 1 for v in curve[name]) for name in ("generator alone", "engine")
+    )
+    assert plot.read_bytes().startswith(b"\x89PNG")
+
+
+def test_training():
+    found = bench("training", "--threads", "1", "--precision", "no")
+    assert found["precision"] == "no" and found["threads"] == 1
+    rates = (found["onesearch_samples_per_second"], found["trainer_samples_per_second"])
+    assert abs(found["ratio_vs_trainer"] - rates[0] / rates[1]) < 0.01
+
+
+def test_unknown_precision_is_refused():
+    assert CliRunner().invoke(app, ["bench", "training", "--precision", "fp8"]).exit_code == 2
+
+
+def test_a_missing_run_is_named(tmp_path: Path):
+    for command in ("query", "search"):
+        result = CliRunner().invoke(app, ["bench", command, str(tmp_path / "none")])
+        assert result.exit_code != 0 and "none" in result.output + str(result.exception)
