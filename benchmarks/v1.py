@@ -31,7 +31,8 @@ def save(run: Path) -> Path:
     config = settings_of(run)
     manifests = {folder.name: read_json(folder / "manifest.json") for folder in run.iterdir()
                  if (folder / "manifest.json").is_file()}  # fmt: skip
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True)
+    git = ["git", "rev-parse", "--short", "HEAD"]
+    commit = subprocess.run(git, cwd=ROOT, capture_output=True, text=True, check=True)
     report["provenance"] = {
         "command": f"onesearch run configs/{config.name}.yaml --set seed={config.seed}",
         "settings": config.model_dump(mode="json", exclude_defaults=True),
@@ -42,8 +43,17 @@ def save(run: Path) -> Path:
         "versions": manifests["report"]["versions"],
     }  # fmt: skip
     path = FOLDER / f"{config.name}-{config.seed}.json"
-    write_json(path, report)
+    write_json(path, _at_ten(report))
     return path
+
+
+def _at_ten(value: Any) -> Any:
+    """The report without the figures at other cut-offs than 10: the page does not show them."""
+    if isinstance(value, dict):
+        return {k: _at_ten(v) for k, v in value.items() if "@" not in k or k.endswith("@10")}
+    if isinstance(value, list):
+        return [_at_ten(v) for v in value if not isinstance(v, dict) or str(v.get("metric", "@10")).endswith("@10")]
+    return value
 
 
 def _processor() -> str:
@@ -77,7 +87,8 @@ def _section(name: str, report: dict[str, Any]) -> list[str]:
         lines.append(f"| {method} | " + " | ".join(cells) + f" | {report['milliseconds'][method]:.2f} |")
     lines += ["", "Paired sign-flip tests, engine against each baseline (difference, p):", ""]
     lines += ["| against | " + " | ".join(metrics) + " |", "|---" * (len(metrics) + 1) + "|"]
-    found = {(c["against"], c["metric"]): c for c in report["comparisons"] if c["method"] == "engine" and not c["slice"]}
+    ours = [c for c in report["comparisons"] if c["method"] == "engine" and not c["slice"]]
+    found = {(c["against"], c["metric"]): c for c in ours}
     for other in AGAINST:
         if (other, metrics[0]) in found:
             cells = [f"{found[other, m]['difference']:+.4f}, {found[other, m]['p']:.4f}" for m in metrics]

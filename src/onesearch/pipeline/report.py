@@ -6,8 +6,10 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from onesearch.data.artefact import read_json, write_json
+from onesearch.data.text import normalise_query
 from onesearch.evaluation.baselines import CASCADE, DENSE, FUSED, MOST_CLICKED, Baselines, BaselineSettings, tune
 from onesearch.evaluation.cascade import Cascade, lags_of
 from onesearch.evaluation.cascade_features import CascadeFeatures
@@ -44,10 +46,28 @@ def build_baselines(bench: Workbench, config: RunConfig, context: StageContext) 
     features = _cascade_features(bench, _baselines(bench, settings), settings)
     cascade = Cascade.train(
         features, bench.requests(parts.train), bench.targets(parts.train), valid, outcomes,
-        config.evaluation.cascade, lags_of(parts.train),
+        config.evaluation.cascade, lags_of(parts.train), vectors=_held_out_for_cascade(bench),
     )  # fmt: skip
     cascade.save(context.folder / "cascade")
     return {"settings": settings.model_dump(mode="json"), "cascade_importances": cascade.importances()}
+
+
+def _held_out_for_cascade(bench: Workbench) -> NDArray[np.float32] | None:
+    """Training page views' query vectors from encoders that never saw the query, [n, d]; None without cross-fitting.
+
+    A ranker trained on vectors that have seen its training clicks trusts the dense score too much: a weaker baseline.
+    """
+    folder = need(bench.run, "encoder")
+    path = folder / "held_out_queries.parquet"
+    if not path.is_file():
+        return None
+    held = np.load(folder / "held_out_vectors.npy", allow_pickle=False)
+    number = {text: row for row, text in enumerate(pl.read_parquet(path)["query"].to_list())}
+    texts = bench.split.train["query"].fill_null("").to_list()
+    vectors = bench.encoder.encode(texts)
+    rows = np.fromiter((number.get(normalise_query(text), -1) for text in texts), np.int64, len(texts))
+    vectors[rows >= 0] = held[rows[rows >= 0]]
+    return vectors
 
 
 def _baselines(bench: Workbench, settings: BaselineSettings) -> Baselines:
