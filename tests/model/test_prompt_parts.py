@@ -41,3 +41,28 @@ def test_row_space_survives_storage(tmp_path):
     again = RowSpace.load(tmp_path / "rows.safetensors")
     assert again.features == 2
     np.testing.assert_array_equal(again.projection, space.projection)
+
+
+def test_only_texts_that_the_requests_use_are_looked_up():
+    from onesearch.data.ragged import Ragged
+    from onesearch.data.requests import Requests
+    from onesearch.model.config import PromptConfig
+    from onesearch.model.features import TextTable
+    from onesearch.model.prompt import prepare
+
+    seen = []
+
+    def table(texts):
+        seen.extend(texts)
+        zeros = np.zeros((len(texts), 2), np.float32)
+        return TextTable(list(texts), Ragged.of([[4]] * len(texts)), zeros, np.zeros((len(texts), 5), np.int32), zeros)
+
+    clicked = np.array([[-1, 3], [1, 2]], np.int32)
+    clicked_queries = np.array([[-1, 2], [-1, 0]], np.int32)
+    requests = Requests(
+        ["boots", "lamp"], np.full(2, -1), ["", ""], [(), ("boots",)], clicked, clicked_queries,
+        np.full((2, 0), -1, np.int32), ["red", "never clicked for", "lamp"],
+    )  # fmt: skip
+    columns = prepare(requests, table, PromptConfig())
+    assert seen == ["boots", "lamp", "red"]
+    assert columns.clicked_query.tolist() == [[-1, 1], [-1, 2]]

@@ -83,7 +83,13 @@ def prepare(
     n = len(requests)
     recent = [row[-config.recent_queries :] if config.recent_queries else () for row in requests.recent_queries]
     profiles = requests.profile if config.profile else [""] * n
-    wanted = [*requests.query, *profiles, *(text for row in recent for text in row), *requests.query_texts]
+    long = max(config.long, config.short)
+    none = np.full((n, 0), -1, np.int32)
+    clicked_query = requests.clicked_queries[:, -long:] if long else none
+    # The requests' table of texts may be that of a whole log: only what these requests clicked for is looked at.
+    used = np.unique(clicked_query[clicked_query >= 0])
+    of_used = [requests.query_texts[i] for i in used.tolist()]
+    wanted = [*requests.query, *profiles, *(text for row in recent for text in row), *of_used]
     distinct = list(dict.fromkeys(text for text in wanted if text.strip()))
     number = {text: i for i, text in enumerate(distinct)}
 
@@ -93,14 +99,12 @@ def prepare(
     recent_numbers = Ragged.from_lengths(
         numbers([text for row in recent for text in row]), np.fromiter(map(len, recent), np.int64, n)
     ).padded(config.recent_queries)
-    of_clicks = numbers(list(requests.query_texts)) if len(requests.query_texts) else np.full(1, -1, np.int32)
-    long = max(config.long, config.short)
-    clicked_query = requests.clicked_queries[:, -long:] if long else requests.clicked_queries[:, :0]
-    none = np.full((n, 0), -1, np.int32)
+    of_clicks = np.append(numbers(of_used), -1).astype(np.int32)  # the last entry answers for 'none'
+    place = np.where(clicked_query >= 0, np.searchsorted(used, clicked_query), len(used))
     return PromptColumns(
         table(distinct), numbers(requests.query), numbers(profiles), recent_numbers,
         requests.clicked[:, -long:] if long else none,
-        np.where(clicked_query >= 0, of_clicks[np.maximum(clicked_query, 0)], -1).astype(np.int32),
+        of_clicks[place],
         requests.ordered[:, -long:] if long else none,
         none if evidence is None or config.fill == "none" else evidence[:, : config.evidence][:, ::-1],
     )  # fmt: skip
