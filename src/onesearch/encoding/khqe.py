@@ -157,12 +157,13 @@ class KHQE:
         )
 
     @classmethod
-    def load(cls, folder: Path) -> "KHQE":
+    def load(cls, folder: str | Path) -> "KHQE":
         """Load what :meth:`save` wrote.
 
         Raises:
             FileNotFoundError: the folder holds no quantizer.
         """
+        folder = Path(folder)
         path = folder / "khqe.json"
         if not path.is_file():
             raise FileNotFoundError(f"{folder} holds no quantizer (khqe.json is missing); run the khqe stage first")

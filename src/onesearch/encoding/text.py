@@ -50,13 +50,14 @@ class TrainableEncoder(TextEncoder, Protocol):
         ...
 
 
-def load_encoder(folder: Path) -> TrainableEncoder:
+def load_encoder(folder: str | Path) -> TrainableEncoder:
     """Load whichever encoder was saved in ``folder``.
 
     Raises:
         FileNotFoundError: the folder holds no encoder.
         ValueError: the encoder's kind is unknown.
     """
+    folder = Path(folder)
     from onesearch.encoding.static import StaticEncoder
     from onesearch.encoding.transformer import TransformerEncoder
 
