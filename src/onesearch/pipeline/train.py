@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -254,8 +253,3 @@ def _metrics(report: FitReport) -> dict[str, Any]:
         "steps": report.steps, "samples_per_second": report.samples_per_second, "loss": report.loss,
         "precision": report.precision, **report.metrics,
     }  # fmt: skip
-
-
-def model_folder(run: Path, stage: str) -> Path:
-    """Where a training stage keeps its model."""
-    return run / stage / GENERATOR
