@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
+from scipy.optimize import minimize
 
-from onesearch.search.weights import GENERATOR_ALONE, fit_weights
+from onesearch.search.weights import GENERATOR_ALONE, RankingWeights, fit_weights
 
 
 def test_the_fit_finds_the_feature_that_explains_the_clicks():
@@ -36,3 +37,47 @@ def test_no_positive_candidate_is_an_error():
 def test_the_generator_alone_ranks_by_log_probability():
     features = {"log_prob": np.array([[-1.0, -2.0]], np.float32), "item_score": np.array([[0.0, 9.0]], np.float32)}
     np.testing.assert_array_equal(GENERATOR_ALONE.score(features), features["log_prob"])
+
+
+def test_a_weight_may_grow_with_a_context():
+    rng = np.random.default_rng(2)
+    n = 4000
+    feature, context = rng.normal(size=(n, 5)).astype(np.float32), (np.arange(n) % 2).astype(np.float32)
+    logits = (0.5 + 1.5 * context)[:, None] * feature
+    share = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    positive = np.arange(5) == (rng.random((n, 1)) > np.cumsum(share, 1)).sum(1)[:, None]
+    weights = fit_weights({"f": feature}, np.ones((n, 5), bool), positive, {"c": context}, ridge=1e-6)
+    assert weights.values["f"] == pytest.approx(0.5, abs=0.1)
+    assert weights.values["f * c"] == pytest.approx(1.5, abs=0.15)
+    plain = fit_weights({"f": feature}, np.ones((n, 5), bool), positive, {"c": context}, plain=["f"])
+    assert set(plain.values) == {"f"}
+
+
+def test_scores_by_hand():
+    weights = RankingWeights({"a": 2.0, "a * c": 0.5, "b": -1.0, "absent": 9.0})
+    features = {
+        "a": np.array([[1.0, 2.0], [3.0, 0.0]], np.float32), "b": np.array([[0.0, 1.0], [1.0, 1.0]], np.float32),
+    }  # fmt: skip
+    score = weights.score(features, {"c": np.array([0.0, 2.0], np.float32)})
+    np.testing.assert_allclose(score, [[2, 3], [8, -1]])
+
+
+def test_the_minimum_is_that_of_a_general_optimiser():
+    rng = np.random.default_rng(3)
+    valid = rng.random((300, 6)) < 0.8
+    valid[:, 0] = True
+    features = {name: rng.normal(size=(300, 6)).astype(np.float32) * 3 for name in "ab"}
+    gain = np.where(rng.random((300, 6)) < 0.3, rng.random((300, 6)), 0).astype(np.float32)
+    found = fit_weights(features, valid, gain, ridge=0.01)
+    keep = (np.where(valid, gain, 0) > 0).any(1)
+    scale = np.array([features[n][keep][valid[keep]].std() for n in "ab"])
+    x = np.stack([features[n] for n in "ab"], -1)[keep] / scale
+    share = np.where(valid, gain, 0)[keep]
+    share = share / share.sum(1, keepdims=True)
+
+    def loss(w):
+        logits = np.where(valid[keep], x @ w, -np.inf)
+        return np.mean(np.log(np.exp(logits).sum(1)) - (share * (x @ w)).sum(1)) + 0.01 * w @ w
+
+    best = minimize(loss, np.zeros(2)).x / scale
+    np.testing.assert_allclose([found.values["a"], found.values["b"]], best, atol=2e-3)

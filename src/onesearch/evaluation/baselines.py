@@ -123,7 +123,7 @@ def tune(
         raise ValueError("no validation page view has a click to tune on; enlarge the validation part")
     rows = np.sort(np.random.default_rng(seed).permutation(rows)[:most])
     requests, wanted = validation.select(rows), clicked.select(rows)
-    lexical = _tune_lexical(items, settings.lexical, requests, wanted)
+    lexical = tune_lexical(items, settings.lexical, requests, wanted)
     smoothing = _best(
         {value: objective(PopularitySearcher(lexical, statistics.clicked, value).search(requests, 10).items, wanted)
          for value in (0.3, 1.0, 3.0, 10.0, 30.0)}
@@ -140,8 +140,8 @@ def tune(
     )
 
 
-def _tune_lexical(items: pl.DataFrame, base: LexicalConfig, requests: Requests, wanted: Ragged) -> LexicalSearcher:
-    """Fields first, then saturation and length normalisation; the first of equals stays."""
+def tune_lexical(items: pl.DataFrame, base: LexicalConfig, requests: Requests, wanted: Ragged) -> LexicalSearcher:
+    """BM25 tuned on validation requests: fields first, then saturation and length; the first of equals stays."""
     best = LexicalSearcher.build(items, base)
     figure = objective(best.search(requests, 10).items, wanted)
     fields: Sequence[tuple[str, ...]] = (

@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from onesearch.data.artefact import read_json, write_json
 from onesearch.data.histories import Targets
 from onesearch.data.metrics import hit_rate, mrr
+from onesearch.data.pair_counts import Floats, contained
 from onesearch.data.progress import track
 from onesearch.data.ragged import Ragged
 from onesearch.data.requests import Requests
 from onesearch.data.settings import Section
 from onesearch.evaluation.cascade_features import FEATURES, CascadeFeatures
-from onesearch.evaluation.pair_counts import Floats, contained
 from onesearch.search.hits import Hits
 from onesearch.search.popularity import PopularitySearcher
 from onesearch.search.ranking import NONE, chained, padded_hits, top_k

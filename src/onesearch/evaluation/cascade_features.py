@@ -15,10 +15,10 @@ import polars as pl
 from numpy.typing import NDArray
 
 from onesearch.data.histories import Targets
+from onesearch.data.pair_counts import Floats, Ints, Lift, contained, counted
 from onesearch.data.ragged import Ragged
 from onesearch.data.requests import Requests
 from onesearch.data.statistics import ClickStatistics
-from onesearch.evaluation.pair_counts import Floats, Ints, Lift, contained, counted
 from onesearch.search.dense import DenseSearcher
 from onesearch.search.lexical import Analyzer, LexicalSearcher
 

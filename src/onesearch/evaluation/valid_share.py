@@ -15,7 +15,7 @@ def valid_sid_share(engine: SearchEngine, requests: Requests, most: int, batch: 
     if not len(requests):
         return float("nan")
     model, snapshot = engine.generator, engine.snapshot
-    evidence = engine.evidence.most_clicked(requests.query, max(model.config.prompt.evidence, 1))
+    evidence = engine.evidence.statistics.most_clicked(requests.query, max(model.config.prompt.evidence, 1))
     columns = prepare(requests, engine.featurizer.table, model.config.prompt, evidence)
     found = []
     for rows in np.split(np.arange(len(requests)), range(batch, len(requests), batch)):

@@ -217,6 +217,10 @@ class SidIndex:
         """The vectors [*positions.shape, R] of the items at sorted positions."""
         return self._vectors.read(positions.reshape(-1), dtype).view(*positions.shape, -1)
 
+    def item_slots(self, positions: Tensor) -> Tensor:
+        """The rows in ``table`` of the vectors of the items at sorted positions."""
+        return self._vectors.slots_of(positions)
+
     def positions(self, level: int, nodes: Tensor) -> tuple[Tensor, Tensor]:
         """The range of sorted positions below each node: first, last (excluded), int64."""
         rows = take(self._vector_rows[level], nodes.clamp(min=0))

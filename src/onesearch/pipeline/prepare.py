@@ -21,6 +21,7 @@ from onesearch.encoding.mining import mine_pairs
 from onesearch.encoding.quality import quality_report
 from onesearch.encoding.static import StaticEncoder
 from onesearch.encoding.text import TrainableEncoder
+from onesearch.evaluation.baselines import tune_lexical
 from onesearch.index.sid_index import SidIndex
 from onesearch.market.make import make_market
 from onesearch.model.item_features import NAMES, ItemFeatures
@@ -34,6 +35,7 @@ from onesearch.search.lexical import LexicalConfig, LexicalSearcher
 from onesearch.understanding.lexicon import Lexicon
 
 log = logging.getLogger("onesearch")
+_LEXICAL_REQUESTS = 2000  # validation page views that BM25 is tuned on, at most
 Floats = NDArray[np.float32]
 
 
@@ -121,7 +123,7 @@ def build_khqe(bench: Workbench, config: RunConfig, context: StageContext) -> Ma
 
 
 def build_index(bench: Workbench, config: RunConfig, context: StageContext) -> Mapping[str, Any]:
-    """Vocabulary, item rows, the SID index, and BM25 beside it."""
+    """Vocabulary, item rows and the SID index."""
     folder, items = context.folder, bench.dataset.items
     texts = item_texts(items, bench.fields)
     sizes = bench.khqe.codebook_sizes
@@ -144,7 +146,21 @@ def build_index(bench: Workbench, config: RunConfig, context: StageContext) -> M
         bench.sids, rows, sizes, bench.statistics.clicked, precision=config.model.row_precision
     )  # fmt: skip
     index.save(folder)
-    LexicalSearcher.build(items, LexicalConfig(fields=bench.fields)).save(folder / "lexical")
     bytes_ = index.nbytes
     return {"items": len(index), "nodes": [index.size(level) for level in range(index.levels)],
             "bytes_per_item": bytes_.structure / max(len(index), 1), "vector_bytes": bytes_.vectors}  # fmt: skip
+
+
+def build_lexical(bench: Workbench, config: RunConfig, context: StageContext) -> Mapping[str, Any]:
+    """BM25 over the catalogue; its fields and weighting are chosen on validation clicks."""
+    start = LexicalConfig(fields=bench.fields)
+    valid = bench.split.valid
+    clicked = bench.targets(valid).clicked
+    rows = np.flatnonzero(clicked.lengths > 0)
+    rows = np.sort(np.random.default_rng(config.seed).permutation(rows)[:_LEXICAL_REQUESTS])
+    if len(rows):
+        searcher = tune_lexical(bench.dataset.items, start, bench.requests(valid[rows]), clicked.select(rows))
+    else:
+        searcher = LexicalSearcher.build(bench.dataset.items, start)
+    searcher.save(context.folder)
+    return searcher.config.model_dump(mode="json")

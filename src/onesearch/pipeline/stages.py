@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from onesearch.config import load_settings
-from onesearch.pipeline.prepare import build_data, build_encoder, build_index, build_khqe
+from onesearch.pipeline.prepare import build_data, build_encoder, build_index, build_khqe, build_lexical
 from onesearch.pipeline.report import build_baselines, build_report, write_report
 from onesearch.pipeline.settings import RunConfig
 from onesearch.pipeline.sources import source_fingerprint
@@ -37,15 +37,20 @@ def stages_of(config: RunConfig) -> list[Stage]:
         Stage("encoder", ("data",), dump("encoder"), with_bench(build_encoder)),
         Stage("khqe", ("data", "encoder"), dump("khqe", "lexicon"), with_bench(build_khqe)),
         Stage("index", ("data", "encoder", "khqe"), _index_settings(config), with_bench(build_index)),
+        Stage("lexical", ("data", "encoder"), {}, with_bench(build_lexical)),
         Stage("baselines", prepared, measures, with_bench(build_baselines), version=2),
         Stage("sft1", prepared, {**base, **dump("sft1")}, with_bench(run_alignment, None), resumable=True),
         Stage("sft2", (*prepared, "sft1"), dump("sft2"), with_bench(run_alignment, "sft1"), resumable=True),
         Stage("sft3", (*prepared, "sft2"), dump("sft3"), with_bench(run_personalisation, "sft2"), resumable=True),
         Stage(
-            "engine", (*prepared, "sft3"), {**dump("search"), "fit_requests": config.evaluation.fit_requests},
-            with_bench(run_engine, "sft3"), version=2,
+            "engine", (*prepared, "lexical", "sft3"),
+            {**dump("search"), "fit_requests": config.evaluation.fit_requests}, with_bench(run_engine, "sft3"),
+            version=3,
         ),
-        Stage("report", (*prepared, "baselines", "sft3", "engine"), measures, with_bench(build_report), version=2),
+        Stage(
+            "report", (*prepared, "lexical", "baselines", "sft3", "engine"), measures, with_bench(build_report),
+            version=2,
+        ),
     ]  # fmt: skip
 
 

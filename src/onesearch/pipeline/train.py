@@ -16,13 +16,14 @@ from onesearch.data.requests import Requests
 from onesearch.encoding.pseudo import pseudo_queries
 from onesearch.model.generator import Generator, Sizes
 from onesearch.model.initialise import initialise
+from onesearch.model.item_features import NAMES
 from onesearch.model.prompt import prepare
 from onesearch.pipeline.settings import RunConfig
 from onesearch.pipeline.workbench import Workbench
 from onesearch.run import StageContext
 from onesearch.search.candidates import Candidates
 from onesearch.search.config import SearchConfig
-from onesearch.search.engine import SearchEngine
+from onesearch.search.engine import NO_EVIDENCE, SearchEngine
 from onesearch.search.storage import GENERATOR, save_engine
 from onesearch.search.weights import GENERATOR_ALONE, RankingWeights, fit_weights
 from onesearch.training.batching import BatchSource, TaskMixture
@@ -41,7 +42,9 @@ from onesearch.training.tasks import (
 from onesearch.training.trainee import Trainee
 
 log = logging.getLogger("onesearch")
-BARE = SearchConfig(lexical=False, clicked_candidates=0, clicks=False, popularity=False)
+# Features whose weight is the same for every request; the others' depends on how well the query is known.
+PLAIN = ("text", "taste", *(f"item_{name}" for name in NAMES))
+BARE = SearchConfig(**NO_EVIDENCE)
 
 
 def new_generator(bench: Workbench, config: RunConfig, seed: int) -> Generator:
@@ -198,8 +201,8 @@ def validator(bench: Workbench, generator: Generator, config: RunConfig, most: i
     search = BARE.updated(width=min(32, config.search.width))
 
     def validate(_: nn.Module) -> dict[str, float]:
-        snapshot = bench.snapshot(generator.config.prompt)
-        engine = SearchEngine(generator, bench.featurizer, snapshot, bench.statistics, search)
+        snapshot = bench.snapshot(generator.config.prompt, lexical=False)
+        engine = SearchEngine(generator, bench.featurizer, snapshot, bench.evidence, search)
         items = engine.rank(requests, 10).items
         generator.train(False)
         return {"hr10": float(np.nanmean(hit_rate(items, clicked))), "mrr10": float(np.nanmean(mrr(items, clicked)))}
@@ -219,13 +222,13 @@ def _with_clicks(bench: Workbench, page_views: pl.DataFrame, most: int, seed: in
 def fit_engine(
     bench: Workbench, engine: SearchEngine, page_views: pl.DataFrame, most: int, seed: int
 ) -> RankingWeights:
-    """Weights of the engine's features, fitted on validation clicks (and orders, which count twice)."""
+    """Weights of the engine's features, fitted on validation clicks."""
     sample, clicked = _with_clicks(bench, page_views, most, seed)
     if not len(sample):
         log.warning("no validation page view has a click: the engine ranks by the generator alone")
         return GENERATOR_ALONE
     found = engine.candidates(bench.requests(sample))
-    return fit_weights(found.features, found.items >= 0, positives(found, clicked))
+    return fit_weights(found.features, found.items >= 0, positives(found, clicked), found.contexts, PLAIN)
 
 
 def positives(found: Candidates, clicked: Ragged) -> NDArray[np.bool_]:
@@ -240,7 +243,9 @@ def run_engine(bench: Workbench, config: RunConfig, context: StageContext, model
     """Choose the weights of the engine's features on validation data."""
     def fitted(search: SearchConfig) -> RankingWeights:
         engine = bench.engine(model, search, GENERATOR_ALONE)
-        return fit_engine(bench, engine, bench.split.valid, config.evaluation.fit_requests, config.seed)
+        found = fit_engine(bench, engine, bench.split.valid, config.evaluation.fit_requests, config.seed)
+        popularity = found.values.get("popularity", 0.0) - search.popularity_discount
+        return RankingWeights({**found.values, "popularity": popularity}) if search.popularity_discount else found
 
     weights = fitted(config.search)
     bare = fitted(config.search.updated(lexical=False)) if config.search.lexical else weights

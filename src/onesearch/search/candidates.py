@@ -25,12 +25,13 @@ class Candidates:
     """C candidates of each of n requests.
 
     Shapes: ``items`` int64 [n, C] item rows, -1 for none; every feature float32 [n, C], 0 where there is no item;
-    ``generated`` bool [n, C] whether a beam found the item.
+    ``generated`` bool [n, C] whether a beam found the item; every context float32 [n].
     """
 
     items: NDArray[np.int64]
     features: dict[str, Floats]
     generated: NDArray[np.bool_]
+    contexts: dict[str, Floats]
 
 
 def from_beams(

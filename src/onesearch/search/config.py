@@ -12,6 +12,12 @@ class SearchConfig(Section):
     lexical: bool = Field(False, description="BM25 evidence: its best items join the candidates, its score the ranking")
     lexical_candidates: int = Field(50, ge=0, description="items BM25 adds to the candidates")
     clicked_candidates: int = Field(20, ge=0, description="items most clicked for the query added to the candidates")
-    clicks: bool = Field(True, description="the count of training clicks of a query-item pair as evidence")
+    nearest: int = Field(50, ge=0, description="items nearest by the item score added to the candidates")
+    probes: int = Field(64, ge=1, description="first-level nodes opened to find them; the whole level is exact")
+    clicks: bool = Field(True, description="training clicks of the query, and of its words, as evidence")
     popularity: bool = Field(True, description="log training clicks of an item as evidence")
+    taste: bool = Field(True, description="likeness to the shopper's last clicks, and the item's own numbers")
+    popularity_discount: float = Field(
+        0.0, ge=0, description="taken off the fitted weight of popularity: clicks overrate what was shown more"
+    )
     items_per_sid: int = Field(8, ge=1, description="items of one SID that enter the ranking")

@@ -8,25 +8,32 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from onesearch.data.records import Item
 from onesearch.data.requests import Requests
-from onesearch.data.statistics import ClickStatistics
 from onesearch.index.filters import ItemMask
 from onesearch.model.features import Featurizer
-from onesearch.model.generator import Generator
+from onesearch.model.generator import Generator, GeneratorMemory
+from onesearch.model.item_features import NAMES
 from onesearch.model.prompt import PromptColumns, prepare
 from onesearch.search.beam import beam_search
 from onesearch.search.candidates import NOTHING, Candidates, add_extra, from_beams, score_extra
 from onesearch.search.config import SearchConfig
+from onesearch.search.evidence import Evidence, lexical_features
 from onesearch.search.history import NO_HISTORY, FixedHistories, to_requests
 from onesearch.search.hits import Hits
+from onesearch.search.nearest import nearest_items
 from onesearch.search.results import FilterChoices, SearchRequest, SearchResult
 from onesearch.search.shoppers import HistoryStore, ShopperHistory
 from onesearch.search.snapshot import Snapshot
 from onesearch.search.weights import GENERATOR_ALONE, RankingWeights
 
 Floats = NDArray[np.float32]
+_RECENT = 10  # past clicks that taste is taken from
+NO_EVIDENCE: Mapping[str, Any] = {
+    "lexical": False, "clicked_candidates": 0, "nearest": 0, "clicks": False, "popularity": False, "taste": False,
+}  # fmt: skip
 
 
 class SearchEngine:
@@ -38,7 +45,7 @@ class SearchEngine:
         generator: the trained model, in eval mode.
         featurizer: encoder, lexicon, quantizer, row space and vocabulary of the run.
         snapshot: the catalogue and its index.
-        evidence: training click counts; fills missing history and gives click evidence.
+        evidence: of the training log; fills missing history and orders candidates.
         config: beam width and evidence.
         weights: how candidates are ordered; the generator alone by default.
         histories: where shoppers' pasts come from.
@@ -52,7 +59,7 @@ class SearchEngine:
         generator: Generator,
         featurizer: Featurizer,
         snapshot: Snapshot,
-        evidence: ClickStatistics,
+        evidence: Evidence,
         config: SearchConfig,
         weights: RankingWeights = GENERATOR_ALONE,
         histories: HistoryStore | None = None,
@@ -146,7 +153,7 @@ class SearchEngine:
         """Beams and evidence of each request with all features, in batches of ``batch_size``."""
         snapshot = snapshot or self._snapshot
         mask = snapshot.filters.mask(filters) if filters else None
-        evidence = self.evidence.most_clicked(requests.query, self._evidence_width())
+        evidence = self.evidence.statistics.most_clicked(requests.query, self._evidence_width())
         columns = prepare(requests, self.featurizer.table, self.generator.config.prompt, evidence)
         parts = [
             self._candidates(columns, rows, requests, evidence[rows], snapshot, mask, width or self.config.width)
@@ -175,38 +182,60 @@ class SearchEngine:
             beams = beam_search(model, memory, snapshot.index, width, mask)
             items, log_probs = from_beams(beams, snapshot, mask, config.items_per_sid)
             generated = items.shape[1]
-            extra = evidence[:, : config.clicked_candidates].astype(np.int64)
+            state = model.query_state(memory) if model.config.item_score else None
+            extra: list[NDArray[Any]] = [evidence[:, : config.clicked_candidates].astype(np.int64)]
             if config.lexical and snapshot.lexical is not None:
-                lexical = snapshot.lexical.search(Requests.anonymous(queries), config.lexical_candidates).items
-                extra = np.concatenate([extra, lexical], 1)
-            if extra.shape[1]:
-                wanted = add_extra(items, torch.from_numpy(extra).to(device))
+                extra.append(snapshot.lexical.search(Requests.anonymous(queries), config.lexical_candidates).items)
+            if state is not None and config.nearest:
+                extra.append(nearest_items(state, snapshot.index, config.nearest, config.probes, mask).cpu().numpy())
+            more = np.concatenate(extra, 1)
+            if more.shape[1]:
+                wanted = add_extra(items, torch.from_numpy(more).to(device))
                 added, added_log_probs = score_extra(model, memory, snapshot, wanted, mask)
                 items = torch.cat([items, added], 1)
                 log_probs = torch.cat([log_probs, added_log_probs], 1)
-            safe = items.clamp(min=0)
-            score = torch.zeros_like(log_probs)
-            if model.config.item_score:
-                state = model.query_state(memory)
-                score = torch.einsum("nr,ncr->nc", state.float(), snapshot.item_rows[safe])
+            features = {"log_prob": log_probs.float(), "item_score": torch.zeros_like(log_probs)}
+            candidates = snapshot.item_rows[items.clamp(min=0)]
+            if state is not None:
+                features["item_score"] = torch.einsum("nr,ncr->nc", state.float(), candidates)
+            if config.taste:
+                past = torch.from_numpy(columns.clicked[rows][:, -_RECENT:]).long().to(device)
+                features |= self._taste_features(memory, candidates, snapshot.item_rows, past)
         picked = items.cpu().numpy()
         valid = picked >= 0
-        features = {"log_prob": log_probs.float().cpu().numpy(), "item_score": score.float().cpu().numpy()}
-        features |= self._evidence_features(queries, picked, snapshot)
-        features = {name: np.where(valid, value, 0).astype(np.float32) for name, value in features.items()}
+        columns_of = {name: value.float().cpu().numpy() for name, value in features.items()}
+        columns_of |= self._evidence_features(queries, picked, snapshot)
+        masked = {name: np.where(valid, value, 0).astype(np.float32) for name, value in columns_of.items()}
         of_beam = valid & (np.arange(picked.shape[1]) < generated)
-        return Candidates(picked, features, of_beam)
+        return Candidates(picked, masked, of_beam, self.evidence.contexts(queries) if config.clicks else {})
+
+    def _taste_features(
+        self, memory: GeneratorMemory, candidates: Tensor, item_rows: Tensor, past: Tensor
+    ) -> dict[str, Tensor]:
+        """Likeness to query and past clicks (int64 [n, H], -1 for none), and the numbers in the rows [n, C, R]."""
+        numbers = self.featurizer.row_space.features
+        width = candidates.shape[-1] - numbers
+        text = candidates[..., :width]
+        known = (past >= 0).unsqueeze(-1)
+        mean = (item_rows[past.clamp(min=0)] * known).sum(1) / known.sum(1).clamp(min=1)
+        return {
+            "text": torch.einsum("nr,ncr->nc", memory.query_rows[:, :width].float(), text),
+            "taste": torch.einsum("nr,ncr->nc", mean[:, :width].float(), text),
+            **{f"item_{name}": candidates[..., width + i] for i, name in enumerate(NAMES[:numbers])},
+        }
 
     def _evidence_features(
         self, queries: Sequence[str], items: NDArray[np.int64], snapshot: Snapshot
     ) -> dict[str, Floats]:
         features: dict[str, Floats] = {}
         if self.config.clicks:
-            features["clicks"] = np.log1p(self.evidence.pair_counts(queries, items)).astype(np.float32)
+            features |= self.evidence.clicks(queries, items, snapshot.categories)
         if self.config.popularity:
             features["popularity"] = np.log1p(snapshot.popularity[np.maximum(items, 0)]).astype(np.float32)
         if self.config.lexical and snapshot.lexical is not None:
-            features["lexical"] = snapshot.lexical.scores(list(queries), np.maximum(items, 0)).astype(np.float32)
+            features |= lexical_features(snapshot.lexical, queries, items)
+            if self.config.popularity:
+                features["lexical_popularity"] = features["lexical_share"] * features["popularity"]
         return features
 
     # -- what a server asks ----------------------------------------------------------------------------------------
@@ -276,8 +305,7 @@ class SearchEngine:
 
     def alone(self) -> "EngineView":
         """The generator alone: the same beams, no evidence, ordered by their log-probability."""
-        bare = self.config.updated(lexical=False, clicked_candidates=0, clicks=False, popularity=False)
-        return EngineView(self, bare, GENERATOR_ALONE)
+        return EngineView(self, self.config.updated(**NO_EVIDENCE), GENERATOR_ALONE)
 
     def as_searcher(self) -> "EngineView":
         """The engine with its own settings, as a plain searcher."""
@@ -305,7 +333,7 @@ class EngineView:
 def top_k(found: Candidates, weights: RankingWeights, k: int, popularity: Floats) -> Hits:
     """Order candidates by weighted features, ties by the item score, then by popularity; the first ``k``."""
     valid = found.items >= 0
-    scores = np.where(valid, weights.score(found.features), NOTHING).astype(np.float32)
+    scores = np.where(valid, weights.score(found.features, found.contexts), NOTHING).astype(np.float32)
     liking = popularity[np.maximum(found.items, 0)]
     order = np.lexsort((-liking, -found.features["item_score"], -scores), axis=1)[:, :k]
     items = np.take_along_axis(found.items, order, 1).astype(np.int32)
@@ -335,6 +363,7 @@ def _joined(parts: Sequence[Candidates]) -> Candidates:
         np.concatenate([widen(part.items, -1) for part in parts]),
         {name: np.concatenate([widen(p.features[name], 0) for p in parts]) for name in parts[0].features},
         np.concatenate([widen(part.generated, False) for part in parts]),
+        {name: np.concatenate([part.contexts[name] for part in parts]) for name in parts[0].contexts},
     )
 
 

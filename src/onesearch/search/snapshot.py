@@ -16,6 +16,7 @@ from onesearch.index.filters import ItemFilters
 from onesearch.index.sid_index import SidIndex
 from onesearch.model.features import Featurizer
 from onesearch.model.prompt import PromptBuilder
+from onesearch.search.evidence import Evidence, category_keys
 from onesearch.search.lexical import LexicalSearcher, item_texts
 from onesearch.search.results import FilterChoices
 
@@ -30,6 +31,7 @@ class Snapshot:
         items: the item table; its row order gives the item rows. Deleted items keep their row but leave the index.
         sids: int32 [N, L]; item_rows: float32 [N, R] rows of the item head; popularity: float32 [N] training clicks.
         number: item id to its current row; deleted items are absent.
+        evidence: of the log; numbers the categories. categories: int64 [N] numbers of the items' categories.
         version: grows by one with every change.
     """
 
@@ -42,6 +44,8 @@ class Snapshot:
     popularity: Floats
     number: dict[str, int]
     lexical: LexicalSearcher | None
+    evidence: Evidence
+    categories: NDArray[np.int64]
     version: int = 0
 
     def item(self, row: int) -> Item:
@@ -109,8 +113,9 @@ class Snapshot:
         lexical: LexicalSearcher | None,
     ) -> "Snapshot":
         builder = PromptBuilder(self.builder.vocabulary, self.builder.config, sids)
+        added = self.evidence.words.category_numbers(category_keys(items[len(self.items) :]))
         return replace(
             self, items=items, index=index, builder=builder, sids=sids, item_rows=item_rows, popularity=popularity,
             filters=self.filters.updated(items, index, unchanged=len(self.items)), number=number, lexical=lexical,
-            version=self.version + 1,
+            categories=np.concatenate([self.categories, added]), version=self.version + 1,
         )  # fmt: skip

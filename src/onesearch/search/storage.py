@@ -24,6 +24,7 @@ from onesearch.model.rows import RowSpace
 from onesearch.model.vocabulary import Vocabulary
 from onesearch.search.config import SearchConfig
 from onesearch.search.engine import SearchEngine
+from onesearch.search.evidence import Evidence, category_keys
 from onesearch.search.history import FixedHistories
 from onesearch.search.lexical import LexicalSearcher
 from onesearch.search.shoppers import ShopperHistory
@@ -123,7 +124,12 @@ class RunParts:
     @cached_property
     def lexical(self) -> LexicalSearcher:
         """BM25 over the catalogue."""
-        return LexicalSearcher.load(need(self.run, "index") / "lexical")
+        return LexicalSearcher.load(need(self.run, "lexical"))
+
+    @cached_property
+    def evidence(self) -> Evidence:
+        """What the training log says of queries, words and items."""
+        return Evidence(self.statistics, self.dataset.items)
 
     @cached_property
     def fields(self) -> tuple[str, ...]:
@@ -148,19 +154,20 @@ class RunParts:
         """The model that a training stage left."""
         return Generator.load(need(self.run, stage) / GENERATOR)
 
-    def snapshot(self, config: PromptConfig) -> Snapshot:
-        """The catalogue ready to be searched."""
+    def snapshot(self, config: PromptConfig, lexical: bool = True) -> Snapshot:
+        """The catalogue ready to be searched; ``lexical`` off leaves BM25 out."""
         items = self.dataset.items
         return Snapshot(
             items, self.index, ItemFilters.build(items, self.index), self.builder(config), self.sids, self.item_rows,
-            self.statistics.clicked, dict(self.dataset.item_rows), self.lexical,
+            self.statistics.clicked, dict(self.dataset.item_rows), self.lexical if lexical else None, self.evidence,
+            self.evidence.words.category_numbers(category_keys(items)),
         )  # fmt: skip
 
     def engine(self, stage: str, config: SearchConfig, weights: RankingWeights) -> SearchEngine:
         """An engine on the model of a stage."""
         generator = self.generator(stage)
         return SearchEngine(
-            generator, self.featurizer, self.snapshot(generator.config.prompt), self.statistics, config, weights,
+            generator, self.featurizer, self.snapshot(generator.config.prompt), self.evidence, config, weights,
             name=self.run.name,
         )  # fmt: skip
 

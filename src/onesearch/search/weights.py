@@ -1,66 +1,139 @@
-"""The weights that order candidates, fitted on validation clicks as a conditional logit."""
+"""The weights that order candidates, fitted on validation clicks as a conditional logit.
 
-from collections.abc import Mapping
+How far a feature is to be trusted depends on the request: click counts say much of a frequent query and nothing of a
+new one. So a weight may have a part that grows with a *context* (a number per request, such as how often the query was
+clicked for). The model stays linear and convex, and its few numbers can be read.
+"""
+
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 
 Floats = NDArray[np.float32]
+_TIMES = " * "
+_CELLS = 16_000_000  # numbers of a chunk's temporary array
+_MOST_STEPS = 50
 
 
 @dataclass(frozen=True)
 class RankingWeights:
-    """``score = Σ_f weight_f · feature_f``; a feature that is absent has weight 0.
+    """``score = Σ_f (w_f + Σ_c w_{f*c} · context_c) · feature_f``; what is absent has weight 0.
 
-    The generator alone is ``{"log_prob": 1}``; the plain engine adds ``item_score``.
+    ``values`` maps ``"feature"`` and ``"feature * context"`` to numbers. The generator alone is ``{"log_prob": 1}``;
+    the plain engine adds ``item_score``.
     """
 
     values: Mapping[str, float]
 
-    def score(self, features: Mapping[str, Floats]) -> Floats:
-        """Scores of candidates, float32 in the shape of the features."""
-        total = sum(np.float32(weight) * features[name] for name, weight in self.values.items() if weight)
-        return np.asarray(total, np.float32)
+    def score(self, features: Mapping[str, Floats], contexts: Mapping[str, Floats] | None = None) -> Floats:
+        """Scores of candidates, float32 [n, C], from features [n, C] and contexts [n]."""
+        contexts = contexts or {}
+        total = np.zeros(next(iter(features.values())).shape, np.float32)
+        for name, feature in features.items():
+            weight = np.full(len(total), self.values.get(name, 0.0), np.float32)
+            for context, value in contexts.items():
+                weight += np.float32(self.values.get(times(name, context), 0.0)) * value
+            if weight.any():
+                total += weight[:, None] * feature
+        return total
+
+
+def times(feature: str, context: str) -> str:
+    """The key of the weight of a feature that grows with a context."""
+    return f"{feature}{_TIMES}{context}"
 
 
 GENERATOR_ALONE = RankingWeights({"log_prob": 1.0})
 
 
 def fit_weights(
-    features: Mapping[str, Floats], valid: NDArray[np.bool_], positive: NDArray[np.bool_], ridge: float = 1e-3
+    features: Mapping[str, Floats],
+    valid: NDArray[np.bool_],
+    positive: NDArray[np.bool_] | Floats,
+    contexts: Mapping[str, Floats] | None = None,
+    plain: Iterable[str] = (),
+    ridge: float = 1e-3,
 ) -> RankingWeights:
     """Maximise the likelihood of the clicked candidates under a softmax over each request's candidates.
 
-    Shapes: every feature float32 [n, C], ``valid`` and ``positive`` bool [n, C]. Requests without a positive candidate
-    say nothing and are left out. The problem is convex; a small ridge on standardised features keeps it bounded.
+    Args:
+        features: every one float32 [n, C].
+        valid: which candidates exist, bool [n, C].
+        positive: gains of the clicked candidates, [n, C], 0 for the others; each request counts once.
+        contexts: numbers per request, float32 [n].
+        plain: features whose weight depends on no context.
+        ridge: on standardised features; keeps the convex problem bounded.
+
+    Requests without a positive candidate say nothing and are left out.
 
     Raises:
         ValueError: no request has a positive candidate.
     """
-    names = list(features)
-    keep = (positive & valid).any(1)
+    gain = np.where(valid, positive, 0).astype(np.float32)
+    keep = (gain > 0).any(1)
     if not keep.any():
         raise ValueError("no validation request has a clicked item among its candidates; widen the search or add data")
-    valid, positive = valid[keep], (positive & valid)[keep]
-    x = np.stack([features[name][keep] for name in names], -1).astype(np.float64)
-    x = np.where(valid[..., None], x, 0.0)
-    scale = np.asarray([x[..., j][valid].std() for j in range(len(names))])
-    scale = np.where(scale > 1e-9, scale, 1.0)
-    x /= scale
-    share = positive / positive.sum(1, keepdims=True)
-    mean_positive = np.einsum("nc,ncf->f", share, x)
+    valid, gain = valid[keep], gain[keep]
+    names, context = list(features), {name: value[keep] for name, value in (contexts or {}).items()}
+    pairs = sorted((f, c) for f in set(names) - set(plain) for c in context)
+    lengths = valid.sum(1)
+    starts = np.cumsum(lengths) - lengths
+    columns = {name: features[name][keep][valid] for name in names}
+    scale = {name: _spread(column) for name, column in columns.items()}
+    x = np.empty((int(lengths.sum()), len(names) + len(pairs)), np.float32)
+    for i, name in enumerate(names):
+        x[:, i] = columns[name] / np.float32(scale[name])
+    for i, (name, c) in enumerate(pairs, len(names)):
+        x[:, i] = x[:, names.index(name)] * np.repeat(context[c], lengths)
+    share = (gain / gain.sum(1, keepdims=True))[valid]
+    wanted = (share @ x).astype(np.float64) / len(lengths)  # features of what was clicked, mean over requests
+    found = _newton(x, starts, lengths, wanted, ridge)
+    values = {name: float(w) / scale[name] for name, w in zip(names, found, strict=False)}
+    values |= {times(a, b): float(w) / scale[a] for (a, b), w in zip(pairs, found[len(names) :], strict=True)}
+    return RankingWeights(values)
 
-    def loss(w: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        logits = np.where(valid, x @ w, -np.inf)
-        peak = logits.max(1, keepdims=True)
-        exp = np.exp(logits - peak)
-        total = exp.sum(1, keepdims=True)
-        value = float((np.log(total[:, 0]) + peak[:, 0]).sum() - mean_positive @ w)
-        gradient = np.einsum("nc,ncf->f", exp / total, x) - mean_positive
-        n = len(x)
-        return value / n + ridge * float(w @ w), gradient / n + 2 * ridge * w
 
-    found = minimize(loss, np.zeros(len(names)), jac=True, method="L-BFGS-B")
-    return RankingWeights({name: float(w / s) for name, w, s in zip(names, found.x, scale, strict=True)})
+def _newton(
+    x: Floats, starts: NDArray[np.int64], lengths: NDArray[np.int64], wanted: NDArray[np.float64], ridge: float
+) -> NDArray[np.float64]:
+    """Weights [P] that minimise the mean over requests of ``log Σ exp(x w) - wanted · w``, plus ``ridge |w|²``.
+
+    ``x`` float32 [T, P] holds the candidates of one request after the other, at ``starts`` [n], ``lengths`` [n] each.
+    """
+    n, width = len(starts), x.shape[1]
+    parts = np.array_split(np.arange(n), max(1, x.size // _CELLS))
+
+    def log_totals(w: NDArray[np.float64]) -> tuple[Floats, NDArray[np.float64]]:
+        logits = x @ w.astype(np.float32)
+        peak = np.maximum.reduceat(logits, starts)
+        return logits, np.log(np.add.reduceat(np.exp(logits - np.repeat(peak, lengths)), starts)) + peak.astype(float)
+
+    def loss(w: NDArray[np.float64]) -> float:
+        return float(log_totals(w)[1].mean() - wanted @ w + ridge * w @ w)
+
+    w, value = np.zeros(width), np.inf
+    for _ in range(_MOST_STEPS):
+        logits, totals = log_totals(w)
+        gradient, hessian = 2 * ridge * w - wanted, 2 * ridge * np.eye(width)
+        for part in parts:
+            rows = slice(starts[part[0]], starts[part[-1]] + lengths[part[-1]])
+            p = np.exp(logits[rows] - np.repeat(totals[part], lengths[part])).astype(np.float32)
+            weighted = p[:, None] * x[rows]
+            mean = np.add.reduceat(weighted, starts[part] - rows.start).astype(np.float64)
+            gradient += mean.sum(0) / n
+            hessian += ((x[rows].T @ weighted).astype(np.float64) - mean.T @ mean) / n
+        step = np.linalg.solve(hessian, gradient)
+        value, length = loss(w), 1.0
+        while length > 1e-4 and loss(w - length * step) > value - 1e-4 * length * float(gradient @ step):
+            length /= 2
+        w = w - length * step
+        if float(gradient @ step) < 1e-7:  # twice the distance to the minimum, were the loss quadratic
+            break
+    return w
+
+
+def _spread(values: Floats) -> float:
+    spread = float(values.std(dtype=np.float64))
+    return spread if spread > 1e-9 else 1.0

@@ -35,10 +35,11 @@ class PairCounts:
         return cls.of_pairs(np.asarray(contexts)[things.owners], things.values)
 
     @classmethod
-    def of_pairs(cls, contexts: Ints, things: Ints) -> "PairCounts":
-        """Count pairs given as two columns [p]."""
+    def of_pairs(cls, contexts: Ints, things: Ints, times: Floats | None = None) -> "PairCounts":
+        """Count pairs given as two columns [p], each as often as ``times`` [p] says (once by default)."""
         keep = (contexts >= 0) & (things >= 0)
-        keys, counts = np.unique(contexts[keep].astype(np.int64) * _SPAN + things[keep], return_counts=True)
+        keys, place = np.unique(contexts[keep].astype(np.int64) * _SPAN + things[keep], return_inverse=True)
+        counts = np.bincount(place.reshape(-1), None if times is None else times[keep], len(keys))
         return cls(keys, counts.astype(np.float32))
 
     def lookup(self, contexts: Ints, things: Ints) -> Floats:
@@ -64,14 +65,22 @@ class Lift:
     smoothing: float = 20.0
 
     @classmethod
-    def of_pairs(cls, contexts: Ints, things: Ints, n_contexts: int, n_things: int, smoothing: float = 20.0) -> "Lift":
-        """Count clicks given as two columns [p]."""
+    def of_pairs(
+        cls,
+        contexts: Ints,
+        things: Ints,
+        n_contexts: int,
+        n_things: int,
+        smoothing: float = 20.0,
+        times: Floats | None = None,
+    ) -> "Lift":
+        """Count clicks given as two columns [p], each as often as ``times`` [p] says (once by default)."""
         keep = (contexts >= 0) & (things >= 0)
-        contexts, things = contexts[keep], things[keep]
+        contexts, things, times = contexts[keep], things[keep], None if times is None else times[keep]
         return cls(
-            PairCounts.of_pairs(contexts, things),
-            np.bincount(contexts, minlength=n_contexts).astype(np.float32),
-            np.bincount(things, minlength=n_things).astype(np.float32),
+            PairCounts.of_pairs(contexts, things, times),
+            np.bincount(contexts, times, n_contexts).astype(np.float32),
+            np.bincount(things, times, n_things).astype(np.float32),
             smoothing,
         )
 

@@ -1,0 +1,134 @@
+"""What the log and the words say of a query's candidates, beside what the model says.
+
+Features are per candidate, contexts per request (:mod:`onesearch.search.weights`). None depends on which other
+candidates there are, so a filter removes items from a ranking and changes nothing else. All counts are those of the
+training part.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from onesearch.data.pair_counts import Lift
+from onesearch.data.ragged import Ragged
+from onesearch.data.requests import Requests
+from onesearch.data.statistics import ClickStatistics
+from onesearch.search.lexical import Analyzer, LexicalSearcher
+
+Floats = NDArray[np.float32]
+_WORDS = 8
+_STEMMER = "english"
+_LOG_SCALE = np.float32(3.0)  # contexts are of order one
+
+
+def category_keys(items: pl.DataFrame) -> list[str]:
+    """The category path of every item as one text; "" where unknown."""
+    return items.select(pl.col("category").list.join("\x1f", ignore_nulls=True).fill_null("")).to_series().to_list()
+
+
+@dataclass(frozen=True)
+class WordClicks:
+    """How much likelier an item, or an item of a category, is clicked when a word is searched for.
+
+    The back-off of click counts to queries nobody typed before: a new query's words are known.
+
+    Attributes:
+        words: term to number; categories: category text to number.
+        of_item, of_category: log lifts.
+    """
+
+    words: Mapping[str, int]
+    categories: Mapping[str, int]
+    of_item: Lift
+    of_category: Lift
+
+    @classmethod
+    def of(cls, statistics: ClickStatistics, categories: Sequence[str]) -> "WordClicks":
+        """Count the words of clicked queries; ``categories`` [N] is the category text of every item row."""
+        analyze = Analyzer(_STEMMER)
+        terms = [list(dict.fromkeys(analyze(query)))[:_WORDS] for query in statistics.queries]
+        words = {term: i for i, term in enumerate(sorted({term for row in terms for term in row}))}
+        names = {name: i for i, name in enumerate(sorted(set(categories) - {""}))}
+        category = np.fromiter((names.get(name, -1) for name in categories), np.int64, len(categories))
+        of_query = Ragged.of([[words[term] for term in row] for row in terms])
+        pairs = statistics.items
+        lengths = of_query.lengths[pairs.owners]
+        word = of_query.select(pairs.owners).values.astype(np.int64)
+        item, times = np.repeat(pairs.values.astype(np.int64), lengths), np.repeat(statistics.counts, lengths)
+        return cls(
+            words, names,
+            Lift.of_pairs(word, item, len(words) + 1, len(categories), 5.0, times),
+            Lift.of_pairs(word, category[item], len(words) + 1, max(len(names), 1), 5.0, times),
+        )  # fmt: skip
+
+    def features(
+        self, queries: Sequence[str], items: NDArray[np.int64], category: NDArray[np.int64]
+    ) -> dict[str, Floats]:
+        """Mean log lifts over the query's words, float32 [n, C]; ``category`` int64 [N] number of every item row."""
+        numbers = self._numbers(queries)
+        count = np.maximum((numbers >= 0).sum(1), 1).astype(np.float32)[:, None]
+        known = np.where(items < len(self.of_item.things), items, -1)
+        of_candidate = np.where(items >= 0, category[np.maximum(items, 0)], -1)
+        total = {"word_item": np.zeros(items.shape, np.float32), "word_category": np.zeros(items.shape, np.float32)}
+        for column in range(int((numbers >= 0).sum(1).max(initial=0))):
+            word = numbers[:, column, None]
+            total["word_item"] += self.of_item.score(word, known)
+            total["word_category"] += self.of_category.score(word, of_candidate)
+        return {name: value / count for name, value in total.items()}
+
+    def category_numbers(self, categories: Sequence[str]) -> NDArray[np.int64]:
+        """Numbers of category texts, -1 for those the log does not know."""
+        return np.fromiter((self.categories.get(name, -1) for name in categories), np.int64, len(categories))
+
+    def _numbers(self, queries: Sequence[str]) -> NDArray[np.int32]:
+        analyze, get = Analyzer(_STEMMER), self.words.get
+        rows = [[get(term, -1) for term in dict.fromkeys(analyze(query))][:_WORDS] for query in queries]
+        return Ragged.of([[number for number in row if number >= 0] for row in rows]).padded(_WORDS, newest=False)
+
+
+class Evidence:
+    """Click, word and text evidence of one training log over one catalogue."""
+
+    def __init__(self, statistics: ClickStatistics, items: pl.DataFrame) -> None:
+        self.statistics = statistics
+        self.words = WordClicks.of(statistics, category_keys(items))
+        owners = statistics.items.owners
+        self._clicks_of_query = np.bincount(owners, statistics.counts, len(statistics.items) + 1).astype(np.float32)
+
+    def contexts(self, queries: Sequence[str]) -> dict[str, Floats]:
+        """What the weights may depend on, float32 [n]: is the query known, how well, and how long is it."""
+        row = self.statistics.rows(queries)
+        clicks = np.where(row >= 0, self._clicks_of_query[row], 0)
+        analyze = Analyzer(_STEMMER)
+        words = np.fromiter((len(analyze(query)) for query in queries), np.float32, len(queries))
+        return {
+            "known": (row >= 0).astype(np.float32),
+            "frequency": (np.log1p(clicks) / _LOG_SCALE).astype(np.float32),
+            "words": np.minimum(words / _LOG_SCALE, _LOG_SCALE).astype(np.float32),
+        }
+
+    def clicks(
+        self, queries: Sequence[str], items: NDArray[np.int64], category: NDArray[np.int64]
+    ) -> dict[str, Floats]:
+        """Clicks of the pair, their share of the query's clicks, and the lifts of the query's words."""
+        pair = self.statistics.pair_counts(queries, items)
+        row = self.statistics.rows(queries)
+        of_query = np.where(row >= 0, self._clicks_of_query[row], 0)
+        share = pair / np.maximum(of_query, 1)[:, None]
+        return {
+            "clicks": np.log1p(pair), "click_share": share.astype(np.float32),
+            **self.words.features(queries, items, category),
+        }  # fmt: skip
+
+
+def lexical_features(
+    searcher: LexicalSearcher, queries: Sequence[str], items: NDArray[np.int64]
+) -> dict[str, Floats]:
+    """BM25 of candidates, and relative to the best item of the whole catalogue; float32 [n, C]."""
+    best = searcher.search(Requests.anonymous(queries), 1).scores[:, 0]
+    scores = searcher.scores(list(queries), np.maximum(items, 0).astype(np.int32)).astype(np.float32)
+    share = scores / np.where(best > 0, best, 1)[:, None]
+    return {"lexical": scores, "lexical_share": share.astype(np.float32)}
