@@ -222,13 +222,14 @@ def _with_clicks(bench: Workbench, page_views: pl.DataFrame, most: int, seed: in
 def fit_engine(
     bench: Workbench, engine: SearchEngine, page_views: pl.DataFrame, most: int, seed: int
 ) -> RankingWeights:
-    """Weights of the engine's features, fitted on validation clicks."""
+    """Weights of the engine's features, fitted on validation clicks (an ordered item has twice the gain)."""
     sample, clicked = _with_clicks(bench, page_views, most, seed)
     if not len(sample):
         log.warning("no validation page view has a click: the engine ranks by the generator alone")
         return GENERATOR_ALONE
     found = engine.candidates(bench.requests(sample))
-    return fit_weights(found.features, found.items >= 0, positives(found, clicked), found.contexts, PLAIN)
+    gain = positives(found, clicked) + positives(found, bench.targets(sample).ordered).astype(np.float32)
+    return fit_weights(found.features, found.items >= 0, gain, found.contexts, PLAIN)
 
 
 def positives(found: Candidates, clicked: Ragged) -> NDArray[np.bool_]:

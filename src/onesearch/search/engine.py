@@ -20,7 +20,7 @@ from onesearch.model.prompt import PromptColumns, prepare
 from onesearch.search.beam import beam_search
 from onesearch.search.candidates import NOTHING, Candidates, add_extra, from_beams, score_extra
 from onesearch.search.config import SearchConfig
-from onesearch.search.evidence import Evidence, lexical_features
+from onesearch.search.evidence import Evidence, lexical_features, with_popularity
 from onesearch.search.history import NO_HISTORY, FixedHistories, to_requests
 from onesearch.search.hits import Hits
 from onesearch.search.nearest import nearest_items
@@ -204,7 +204,12 @@ class SearchEngine:
         picked = items.cpu().numpy()
         valid = picked >= 0
         columns_of = {name: value.float().cpu().numpy() for name, value in features.items()}
-        columns_of |= self._evidence_features(queries, picked, snapshot)
+        if config.clicks:
+            columns_of |= self.evidence.clicks(queries, picked, snapshot.categories)
+        if config.lexical and snapshot.lexical is not None:
+            columns_of |= lexical_features(snapshot.lexical, queries, picked)
+        if config.popularity:
+            columns_of |= with_popularity(columns_of, np.log1p(snapshot.popularity[np.maximum(picked, 0)]))
         masked = {name: np.where(valid, value, 0).astype(np.float32) for name, value in columns_of.items()}
         of_beam = valid & (np.arange(picked.shape[1]) < generated)
         return Candidates(picked, masked, of_beam, self.evidence.contexts(queries) if config.clicks else {})
@@ -223,20 +228,6 @@ class SearchEngine:
             "taste": torch.einsum("nr,ncr->nc", mean[:, :width].float(), text),
             **{f"item_{name}": candidates[..., width + i] for i, name in enumerate(NAMES[:numbers])},
         }
-
-    def _evidence_features(
-        self, queries: Sequence[str], items: NDArray[np.int64], snapshot: Snapshot
-    ) -> dict[str, Floats]:
-        features: dict[str, Floats] = {}
-        if self.config.clicks:
-            features |= self.evidence.clicks(queries, items, snapshot.categories)
-        if self.config.popularity:
-            features["popularity"] = np.log1p(snapshot.popularity[np.maximum(items, 0)]).astype(np.float32)
-        if self.config.lexical and snapshot.lexical is not None:
-            features |= lexical_features(snapshot.lexical, queries, items)
-            if self.config.popularity:
-                features["lexical_popularity"] = features["lexical_share"] * features["popularity"]
-        return features
 
     # -- what a server asks ----------------------------------------------------------------------------------------
 

@@ -120,6 +120,7 @@ class Evidence:
         share = pair / np.maximum(of_query, 1)[:, None]
         return {
             "clicks": np.log1p(pair), "click_share": share.astype(np.float32),
+            "click_share_root": np.sqrt(share).astype(np.float32),
             **self.words.features(queries, items, category),
         }  # fmt: skip
 
@@ -131,4 +132,13 @@ def lexical_features(
     best = searcher.search(Requests.anonymous(queries), 1).scores[:, 0]
     scores = searcher.scores(list(queries), np.maximum(items, 0).astype(np.int32)).astype(np.float32)
     share = scores / np.where(best > 0, best, 1)[:, None]
-    return {"lexical": scores, "lexical_share": share.astype(np.float32)}
+    return {
+        "lexical": scores, "lexical_share": share.astype(np.float32),
+        "lexical_share_square": (share**2).astype(np.float32),
+    }  # fmt: skip
+
+
+def with_popularity(features: Mapping[str, Floats], popularity: Floats) -> dict[str, Floats]:
+    """Log popularity [n, C] and its products with what tells a match: a popular item that does not match is no find."""
+    matches = [name for name in ("text", "word_item", "lexical_share") if name in features]
+    return {"popularity": popularity, **{f"{name}_popularity": features[name] * popularity for name in matches}}
