@@ -1,15 +1,13 @@
 """Fill the results table of README.md from the reports in docs/results/v1/, so that no figure is typed by hand.
 
     python benchmarks/readme_table.py                                     # rewrite the table
-    python benchmarks/readme_table.py --add market-0=runs/market/report/report.json    # take a report in, then rewrite
     python benchmarks/readme_table.py --check                             # fail if the table is out of date
 
-A report is kept with its figures at cut-off 10 only (values as the run wrote them); the rest makes files of megabytes.
+``benchmarks/v1.py save RUN`` puts the reports there. The table shows the first seed of each data set.
 """
 
 import argparse
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -18,36 +16,6 @@ RESULTS = ROOT / "docs" / "results" / "v1"
 START, END = "<!-- results:start -->", "<!-- results:end -->"
 METHODS = ("BM25", "BM25 + dense", "most clicked", "cascade", "generator alone", "engine without BM25", "engine")
 METRICS = ("click/HR@10", "click/MRR@10")
-CUT = "@10"
-
-
-def at_ten(report: dict[str, Any]) -> dict[str, Any]:
-    """The report with its figures at cut-off 10 alone."""
-
-    def kept(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: kept(part) for key, part in value.items() if "@" not in key or key.endswith(CUT)}
-        if isinstance(value, list):
-            return [kept(part) for part in value if not isinstance(part, dict) or _at_ten(part.get("metric"))]
-        return value
-
-    out: dict[str, Any] = kept(report)
-    return out
-
-
-def _at_ten(metric: str | None) -> bool:
-    return metric is None or metric.endswith(CUT)
-
-
-def add(name: str, report: Path, results: Path = RESULTS) -> Path:
-    """Take the report of a finished run in as ``<dataset>-<seed>``."""
-    if not re.fullmatch(r"[a-z0-9]+-\d+", name):
-        raise SystemExit(f"'{name}' is not of the form dataset-seed, such as market-0")
-    results.mkdir(parents=True, exist_ok=True)
-    path = results / f"{name}.json"
-    small = at_ten(json.loads(report.read_text(encoding="utf-8")))
-    path.write_text(json.dumps(small, separators=(",", ":")) + "\n", encoding="utf-8")
-    return path
 
 
 def cell(estimate: dict[str, Any] | None) -> str:
@@ -58,11 +26,15 @@ def cell(estimate: dict[str, Any] | None) -> str:
 
 
 def table(results: Path = RESULTS) -> str:
-    """One row per data set, seed and method, the best mean of each run and metric in bold."""
+    """One row per data set and method, of its first seed; the best mean of each metric in bold."""
     lines = ["| data | seed | method | " + " | ".join(METRICS) + " |", "|---|---|---|" + "---|" * len(METRICS)]
     levels: set[float] = set()
+    shown: set[str] = set()
     for path in sorted(results.glob("*-*.json")):
         dataset, _, seed = path.stem.rpartition("-")
+        if "+" in path.stem or dataset in shown:  # an ablation, or another seed
+            continue
+        shown.add(dataset)
         report = json.loads(path.read_text(encoding="utf-8"))
         levels.add(report["level"])
         methods = {name: report["methods"][name] for name in METHODS if name in report["methods"]}
@@ -91,12 +63,8 @@ def filled(readme: str, results: Path = RESULTS) -> str:
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description="Fill the results table of README.md.")
-    parser.add_argument("--add", action="append", default=[], metavar="NAME=REPORT", help="dataset-seed=report.json")
     parser.add_argument("--check", action="store_true", help="only say whether the table is up to date")
     options = parser.parse_args()
-    for given in options.add:
-        name, _, path = given.partition("=")
-        print("wrote", add(name, Path(path)))
     readme = ROOT / "README.md"
     text = readme.read_text(encoding="utf-8")
     new = filled(text)

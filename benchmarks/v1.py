@@ -1,12 +1,14 @@
 """Quality of OneSearch-V1: keep finished runs' reports in the repository, and render ``docs/results/v1.md`` from them.
 
     python benchmarks/v1.py save runs/market          # docs/results/v1/market-0.json
+    python benchmarks/v1.py save runs/x model.anchored=false    # an ablation: market-0+model.anchored=false.json
     python benchmarks/v1.py render                    # docs/results/v1.md
 
 A cell of the table is a run (``onesearch run configs/NAME.yaml --set seed=N --out RUNS/NAME-N``); runs are independent
 and resume, finished stages are skipped. Every figure of the page comes from the saved reports.
 """
 
+import math
 import os
 import platform
 import subprocess
@@ -22,11 +24,15 @@ ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "docs" / "results" / "v1"
 PAGE = ROOT / "docs" / "results" / "v1.md"
 TRUE = ("ndcg@10", "ehr@10", "order_ehr@10", "orders@10")
+ABLATED = ("click/HR@10", "click/MRR@10")
 AGAINST = ("BM25", "dense", "BM25 + dense", "most clicked", "cascade")
 
 
-def save(run: Path) -> Path:
-    """Copy a run's report with what made it: config, seed, commit, machine, date, seconds per stage."""
+def save(run: Path, change: str = "") -> Path:
+    """Copy a run's report with what made it: config, seed, commit, machine, date, seconds per stage.
+
+    ``change`` names the one setting in which an ablation differs from the shipped configuration.
+    """
     report: dict[str, Any] = read_json(run / "report" / "report.json")
     config = settings_of(run)
     manifests = {folder.name: read_json(folder / "manifest.json") for folder in run.iterdir()
@@ -34,7 +40,9 @@ def save(run: Path) -> Path:
     git = ["git", "rev-parse", "--short", "HEAD"]
     commit = subprocess.run(git, cwd=ROOT, capture_output=True, text=True, check=True)
     report["provenance"] = {
-        "command": f"onesearch run configs/{config.name}.yaml --set seed={config.seed}",
+        "command": " --set ".join(
+            [f"onesearch run configs/{config.name}.yaml", f"seed={config.seed}", *([change] if change else [])]
+        ),
         "settings": config.model_dump(mode="json", exclude_defaults=True),
         "seed": config.seed, "commit": commit.stdout.strip(), "date": datetime.now(UTC).date().isoformat(),
         "machine": f"{os.cpu_count()} cores, {_processor()}",
@@ -42,7 +50,7 @@ def save(run: Path) -> Path:
         "seconds": {name: manifest["seconds"] for name, manifest in manifests.items()},
         "versions": manifests["report"]["versions"],
     }  # fmt: skip
-    path = FOLDER / f"{config.name}-{config.seed}.json"
+    path = FOLDER / f"{config.name}-{config.seed}{'+' + change if change else ''}.json"
     write_json(path, _at_ten(report))
     return path
 
@@ -66,15 +74,82 @@ def _processor() -> str:
 def render() -> None:
     """Write the page from the saved reports."""
     lines = (ROOT / "docs" / "results" / "v1.head.md").read_text(encoding="utf-8").rstrip().splitlines()
-    for path in sorted(FOLDER.glob("*.json")):
-        lines += ["", *_section(path.stem, read_json(path))]
+    reports = {path.stem: read_json(path) for path in sorted(FOLDER.glob("*.json"))}
+    sets: dict[str, list[dict[str, Any]]] = {}
+    for name, report in reports.items():
+        if not _variant(name):
+            sets.setdefault(name.rpartition("-")[0], []).append(report)
+    for name, same in sets.items():
+        if len(same) > 1:
+            lines += ["", *_over_seeds(name, same)]
+    lines += _ablations(reports)
+    for name, report in reports.items():
+        if not _variant(name):
+            lines += ["", *_section(name, report)]
     PAGE.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _variant(name: str) -> bool:
+    """Whether a report is an ablation's: ``bestbuy-1+model.anchored=false``."""
+    return "+" in name
+
+
+def _ablations(reports: dict[str, dict[str, Any]]) -> list[str]:
+    """Each ablation beside the run it changes one setting of."""
+    variants = [name for name in reports if _variant(name)]
+    if not variants:
+        return []
+    lines = ["", "## Ablations", "", "One setting changed, same test requests; the difference in brackets.", ""]
+    lines += ["| run | setting | method | " + " | ".join(ABLATED) + " |", "|---" * (len(ABLATED) + 3) + "|"]
+    for name in variants:
+        base, _, change = name.partition("+")
+        for method in ("generator alone", "engine without BM25", "engine"):
+            ours, plain = reports[name]["methods"][method], reports[base]["methods"][method]
+            cells = [f"{ours[m]['mean']:.4f} ({ours[m]['mean'] - plain[m]['mean']:+.4f})" for m in ABLATED]
+            lines.append(f"| {base} | `{change}` | {method} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def _over_seeds(name: str, reports: list[dict[str, Any]]) -> list[str]:
+    """Means over seeds, and the engine's differences pooled: seeds are independent, so their variances add up."""
+    metrics = _metrics(reports[0])
+    seeds = ", ".join(str(report["provenance"]["seed"]) for report in reports)
+    lines = [f"## {name}, seeds {seeds} together", "", "| method | " + " | ".join(metrics) + " |"]
+    lines.append("|---" * (len(metrics) + 1) + "|")
+    for method in reports[0]["methods"]:
+        means = [sum(r["methods"][method][m]["mean"] for r in reports) / len(reports) for m in metrics]
+        lines.append(f"| {method} | " + " | ".join(f"{mean:.4f}" for mean in means) + " |")
+    lines += ["", "Engine minus baseline: mean over seeds with 95 % interval, p of the pooled two-sided z-test:", ""]
+    lines += ["| against | slice | " + " | ".join(metrics) + " |", "|---" * (len(metrics) + 2) + "|"]
+    slices: tuple[list[str] | None, ...] = (None, ["query frequency", "unseen"])
+    for other in AGAINST:
+        for part in slices:
+            cells = [_pooled(reports, other, metric, part) for metric in metrics]
+            if any(cell != "–" for cell in cells):
+                lines.append(f"| {other} | {part[1] if part else 'all'} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def _pooled(reports: list[dict[str, Any]], other: str, metric: str, part: list[str] | None) -> str:
+    found = [c for r in reports for c in r["comparisons"] if c["method"] == "engine" and c["against"] == other
+             and c["metric"] == metric and (list(c["slice"]) if c["slice"] else None) == part]  # fmt: skip
+    if len(found) != len(reports):
+        return "–"
+    mean = sum(c["difference"] for c in found) / len(found)
+    error = math.sqrt(sum(((c["high"] - c["low"]) / (2 * 1.96)) ** 2 for c in found)) / len(found)
+    p = math.erfc(abs(mean) / max(error, 1e-12) / math.sqrt(2))
+    return f"{mean:+.4f} [{mean - 1.96 * error:+.4f}, {mean + 1.96 * error:+.4f}], {p:.2g}"
+
+
+def _metrics(report: dict[str, Any]) -> list[str]:
+    every = ("click/HR@10", "click/MRR@10", "order/HR@10", "order/MRR@10", *TRUE)
+    row = report["methods"]["engine"]
+    return [m for m in every if m in row and row[m]["mean"] is not None]
 
 
 def _section(name: str, report: dict[str, Any]) -> list[str]:
     made = report["provenance"]
-    metrics = [m for m in ("click/HR@10", "click/MRR@10", "order/HR@10", "order/MRR@10", *TRUE)
-               if m in report["methods"]["engine"] and report["methods"]["engine"][m]["mean"] is not None]  # fmt: skip
+    metrics = _metrics(report)
     data = ", ".join(f"{key} {value}" for key, value in made["data"].items())
     lines = [
         f"## {name}", "",
@@ -103,17 +178,16 @@ def _section(name: str, report: dict[str, Any]) -> list[str]:
                 means = [group["methods"][method]["click/HR@10"]["mean"] for group in groups.values()]
                 lines.append(f"| {method} | " + " | ".join("–" if m is None else f"{m:.4f}" for m in means) + " |")
     share = report["notes"]["valid_sid_share_without_constraint"]
-    weights = ", ".join(f"{name} {value:.3f}" for name, value in report["notes"]["weights"].items())
     minutes = sum(made["seconds"].values()) / 60
-    lines += ["", f"Valid SIDs when decoding without the constraint: {share:.1%}. Engine weights: {weights}.",
+    lines += ["", f"Valid SIDs when decoding without the constraint: {share:.1%}.",
               f"All stages together took {minutes:.0f} minutes."]  # fmt: skip
     return lines
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 3 and sys.argv[1] == "save":
-        print(save(Path(sys.argv[2])))
+    if len(sys.argv) in (3, 4) and sys.argv[1] == "save":
+        print(save(Path(sys.argv[2]), *sys.argv[3:]))
     elif sys.argv[1:] == ["render"]:
         render()
     else:
-        sys.exit(f"usage: {sys.argv[0]} save RUN | render")
+        sys.exit(f"usage: {sys.argv[0]} save RUN [CHANGE] | render")
