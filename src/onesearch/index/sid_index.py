@@ -17,6 +17,7 @@ from torch import Tensor
 
 from onesearch.data.artefact import read_json, write_json
 from onesearch.index.bits import take
+from onesearch.index.inputs import as_numpy, checked_items
 from onesearch.index.keys import KeyLayout, fitting_codebooks
 from onesearch.index.storage import read_tensors, write_tensors
 from onesearch.index.trie import TrieArrays, keys_of
@@ -24,7 +25,6 @@ from onesearch.index.update import Body, SortedItems, build, splice
 from onesearch.index.vector_table import Precision, VectorRows, VectorTable
 
 _FORMAT = 1
-_LARGEST_ROW = 2**31 - 2
 
 
 class IndexBytes(NamedTuple):
@@ -89,7 +89,7 @@ class SidIndex:
             precision: how vectors are stored.
         """
         layout = fitting_codebooks(codebook_sizes)
-        items, table = _checked(layout, sids, vectors, popularity, rows)
+        items, table = checked_items(layout, sids, vectors, popularity, rows)
         return cls(build(items, table, layout, precision), layout, table.device)
 
     def add(
@@ -120,7 +120,7 @@ class SidIndex:
         """As :meth:`add`, but items already in the index are replaced."""
         items, table = self._checked_like(sids, vectors, rows, popularity)
         old = items.rows[self._known(items.rows)]
-        return self._spliced(_numpy(self._position_of)[old].astype(np.int64), items, table)
+        return self._spliced(as_numpy(self._position_of)[old].astype(np.int64), items, table)
 
     def remove(self, rows: NDArray[np.integer] | Tensor | Sequence[int]) -> "SidIndex":
         """A new index without the items of the given rows.
@@ -128,13 +128,14 @@ class SidIndex:
         Raises:
             ValueError: an item row is not in the index.
         """
-        gone = np.unique(_numpy(rows).astype(np.int64))
+        gone = np.unique(as_numpy(rows).astype(np.int64))
         known = self._known(gone)
         if not known.all():
             raise ValueError(f"item rows {gone[~known][:5].tolist()} are not in the index; nothing was removed")
         popularity = None if self._popularity is None else np.zeros(0, np.float32)
         nothing = SortedItems(np.zeros(0, np.int64), np.zeros(0, np.int32), popularity)
-        return self._spliced(_numpy(self._position_of)[gone].astype(np.int64), nothing, torch.zeros(0, self.dimension))
+        places = as_numpy(self._position_of)[gone].astype(np.int64)
+        return self._spliced(places, nothing, torch.zeros(0, self.dimension))
 
     def to(self, device: torch.device | str) -> "SidIndex":
         """The same index on another device."""
@@ -342,22 +343,22 @@ class SidIndex:
     def _body(self) -> Body:
         """Everything on the CPU as arrays (without a copy if it is there already), keys rebuilt from the codes."""
         trie = TrieArrays(
-            [_numpy(tensor) for tensor in self._codes],
-            [_numpy(tensor) for tensor in self._children],
-            [_numpy(tensor) for tensor in self._vector_rows],
+            [as_numpy(tensor) for tensor in self._codes],
+            [as_numpy(tensor) for tensor in self._children],
+            [as_numpy(tensor) for tensor in self._vector_rows],
             self._bases,
-            _numpy(self._spans),
+            as_numpy(self._spans),
         )
-        popularity = None if self._popularity is None else _numpy(self._popularity)
+        popularity = None if self._popularity is None else as_numpy(self._popularity)
         keys = keys_of(trie.codes, trie.children, self._layout)
-        return Body(SortedItems(keys, _numpy(self._rows), popularity), trie, self._vectors.to("cpu"))
+        return Body(SortedItems(keys, as_numpy(self._rows), popularity), trie, self._vectors.to("cpu"))
 
     def _spliced(self, removed: NDArray[np.int64], added: SortedItems, vectors: Tensor) -> "SidIndex":
         return SidIndex(splice(self._body(), removed, added, vectors, self._layout), self._layout, self.device)
 
     def _known(self, rows: NDArray[np.integer]) -> NDArray[np.bool_]:
         """Which item rows are in the index."""
-        positions = _numpy(self._position_of)
+        positions = as_numpy(self._position_of)
         known = (rows >= 0) & (rows < len(positions))
         known[known] = positions[rows[known]] >= 0
         return known
@@ -374,40 +375,7 @@ class SidIndex:
             raise ValueError("this index was built without popularity; leave it out")
         if popularity is None and self._popularity is not None:
             popularity = np.zeros(len(sids), np.float32)
-        items, table = _checked(self._layout, sids, vectors, popularity, rows)
+        items, table = checked_items(self._layout, sids, vectors, popularity, rows)
         if table.shape[1] != self.dimension:
             raise ValueError(f"vectors have {table.shape[1]} dimensions, but the index has {self.dimension}")
         return items, table
-
-
-def _numpy(values: NDArray[Any] | Tensor | Sequence[int]) -> NDArray[Any]:
-    return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
-
-
-def _checked(
-    layout: KeyLayout,
-    sids: NDArray[np.integer] | Tensor,
-    vectors: NDArray[np.floating] | Tensor,
-    popularity: NDArray[np.floating] | Tensor | None,
-    rows: NDArray[np.integer] | Tensor | None,
-) -> tuple[SortedItems, Tensor]:
-    """Items as arrays in the given order, after checking that shapes and values fit together."""
-    keys = layout.pack(_numpy(sids))
-    n = len(keys)
-    item_rows = np.arange(n, dtype=np.int32) if rows is None else _numpy(rows)
-    table = vectors.detach() if isinstance(vectors, Tensor) else torch.from_numpy(np.ascontiguousarray(vectors))
-    ranks = None if popularity is None else _numpy(popularity).astype(np.float32)
-    for name, array in (("rows", item_rows), ("vectors", table), ("popularity", ranks)):
-        if array is not None and len(array) != n:
-            raise ValueError(f"{name} has {len(array)} entries, but sids has {n}")
-    if table.ndim != 2 or not table.dtype.is_floating_point:
-        raise ValueError(f"vectors must be floats of shape [{n}, R], got {table.dtype} {list(table.shape)}")
-    if ranks is not None and not np.isfinite(ranks).all():
-        raise ValueError(f"popularity of item {int(np.flatnonzero(~np.isfinite(ranks))[0])} is not a finite number")
-    if rows is not None and n:
-        if item_rows.min() < 0 or item_rows.max() > _LARGEST_ROW:
-            raise ValueError(f"item rows must be 0 to {_LARGEST_ROW}, got {item_rows.min()} to {item_rows.max()}")
-        ordered = np.sort(item_rows)
-        if (ordered[1:] == ordered[:-1]).any():
-            raise ValueError(f"item row {ordered[1:][ordered[1:] == ordered[:-1]][0]} is given more than once")
-    return SortedItems(keys, item_rows.astype(np.int32), ranks), table
