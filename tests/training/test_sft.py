@@ -1,6 +1,7 @@
 import numpy as np
 
 from onesearch.data.ragged import Ragged
+from onesearch.evaluation.bench_training import QUICK, synthetic
 from onesearch.training.sft import example_weights
 
 
@@ -16,3 +17,10 @@ def test_the_limit_keeps_orders_first():
     targets, weights = example_weights(clicked, ordered, order_weight=2.0, limit=2)
     assert targets[0].tolist()[0] == 3 and len(targets[0]) == 2
     np.testing.assert_array_equal(weights, [2.0, 1.0])
+
+
+def test_the_lengths_of_a_search_task_are_those_of_its_prompts():
+    task = synthetic(QUICK).task
+    prompt = task.batch(np.arange(len(task.lengths))).prompt
+    np.testing.assert_array_equal(task.lengths, prompt.mask.sum(1).numpy())
+    assert len(set(task.lengths.tolist())) > 10

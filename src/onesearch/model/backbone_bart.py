@@ -10,6 +10,7 @@ from transformers import BartConfig, BartModel
 
 from onesearch.model.attention import Grid, attend, beam_attention, own_mix, own_scores, shared_attention
 from onesearch.model.backbone_base import Backbone, BackboneConfig, DecodeState, Memory, mask_bias
+from onesearch.model.dropout import dropout
 from onesearch.model.fused import Fused
 
 
@@ -190,17 +191,17 @@ class BartBackbone(Backbone):
         if length > longest:
             raise ValueError(f"{length} tokens do not fit the {longest} positions of the backbone; raise max_positions")
         x = norm(embeds + table.weight[table.offset : table.offset + length], half.layernorm_embedding)
-        return functional.dropout(x, half.dropout, self.training)
+        return dropout(x, half.dropout, self.training)
 
     def _split(self, x: Tensor, heads: int) -> Tensor:
         out: Tensor = x.unflatten(-1, (heads, -1))
         return out
 
     def _add(self, layer: Any, x: Tensor, update: Tensor, layer_norm: nn.LayerNorm) -> Tensor:
-        return norm(x + functional.dropout(update, layer.dropout, self.training), layer_norm)
+        return norm(x + dropout(update, layer.dropout, self.training), layer_norm)
 
     def _feed_forward(self, layer: Any, x: Tensor) -> Tensor:
-        inner = functional.dropout(layer.activation_fn(linear(x, layer.fc1)), layer.activation_dropout, self.training)
+        inner = dropout(layer.activation_fn(linear(x, layer.fc1)), layer.activation_dropout, self.training)
         return self._add(layer, x, linear(inner, layer.fc2), layer.final_layer_norm)
 
 

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import GPT2Config, GPT2Model, Qwen3Config, Qwen3Model
 
-from onesearch.model.attention import Grid, group_heads, own_mix, own_scores, ungroup_heads
+from onesearch.model.attention import Grid, attend, group_heads, own_mix, own_scores, ungroup_heads
 from onesearch.model.backbone_base import Backbone, BackboneConfig, DecodeState, Memory
+from onesearch.model.dropout import dropout
 
 Heads = tuple[Tensor, Tensor, Tensor]
 
@@ -55,10 +56,8 @@ class DecoderOnlyBackbone(Backbone):
             keys.append(k.transpose(1, 2))
             values.append(v.transpose(1, 2))
             if i + 1 < len(self.layers):
-                read = functional.scaled_dot_product_attention(
-                    q.transpose(1, 2), self._repeat(keys[-1]), self._repeat(values[-1]), is_causal=True,
-                    dropout_p=self._p, scale=1.0,
-                )  # fmt: skip
+                read = attend(q.transpose(1, 2), self._repeat(keys[-1]), self._repeat(values[-1]), None, self._p,
+                              causal=True, scale=1.0)  # fmt: skip
                 x = self._merge(layer, x, read.transpose(1, 2).flatten(2))
         return Memory(tuple(keys), tuple(values), mask)
 
@@ -81,7 +80,7 @@ class DecoderOnlyBackbone(Backbone):
             prompt = grid.collect(prompt.unflatten(2, (n, -1)).transpose(1, 2))
             own = torch.matmul(group_heads(q, self.kv_heads), k.transpose(1, 2).transpose(2, 3))
             p = torch.cat([prompt, own.masked_fill(later, float("-inf"))], -1).softmax(-1)
-            p = functional.dropout(p, self.attention_dropout, self.training)
+            p = dropout(p, self.attention_dropout, self.training)
             spread = grid.spread(p[..., :s]).transpose(1, 2).flatten(2, 3)
             read = grid.collect(ungroup_heads(torch.matmul(spread, prompt_v), n * t).unflatten(1, (n, t)))
             read = read + ungroup_heads(torch.matmul(p[..., s:], v.transpose(1, 2)), t)
@@ -143,8 +142,7 @@ class GPT2Backbone(DecoderOnlyBackbone):
         table = self.model.wpe.weight
         if positions.numel() and int(positions.max()) >= len(table):
             raise ValueError(f"prompt and target do not fit the {len(table)} positions of the backbone")
-        x: Tensor = self.model.drop(embeds + functional.embedding(positions, table))
-        return x
+        return dropout(embeds + functional.embedding(positions, table), self.model.drop.p, self.training)
 
     def _project(self, layer: nn.Module, x: Tensor, positions: Tensor) -> Heads:
         attention = cast(Any, layer).attn
@@ -154,9 +152,9 @@ class GPT2Backbone(DecoderOnlyBackbone):
 
     def _merge(self, layer: nn.Module, x: Tensor, read: Tensor) -> Tensor:
         part = cast(Any, layer)
-        x = x + part.attn.resid_dropout(_conv1d(read, part.attn.c_proj))
+        x = x + dropout(_conv1d(read, part.attn.c_proj), part.attn.resid_dropout.p, self.training)
         inner = part.mlp.act(_conv1d(part.ln_2(x), part.mlp.c_fc))
-        out: Tensor = x + part.mlp.dropout(_conv1d(inner, part.mlp.c_proj))
+        out: Tensor = x + dropout(_conv1d(inner, part.mlp.c_proj), part.mlp.dropout.p, self.training)
         return out
 
     def _leave(self, x: Tensor) -> Tensor:
@@ -209,10 +207,10 @@ class Qwen3Backbone(DecoderOnlyBackbone):
 
     def _merge(self, layer: nn.Module, x: Tensor, read: Tensor) -> Tensor:
         part = cast(Any, layer)
-        x = x + functional.dropout(part.self_attn.o_proj(read), self.config.dropout, self.training)
+        x = x + dropout(part.self_attn.o_proj(read), self.config.dropout, self.training)
         inner = rms_norm(x, part.post_attention_layernorm)
         update = part.mlp.down_proj(part.mlp.act_fn(part.mlp.gate_proj(inner)) * part.mlp.up_proj(inner))
-        return x + functional.dropout(update, self.config.dropout, self.training)
+        return x + dropout(update, self.config.dropout, self.training)
 
     def _leave(self, x: Tensor) -> Tensor:
         return rms_norm(x, self.model.norm)

@@ -20,6 +20,7 @@ from onesearch.model.features import TextTable
 from onesearch.model.vocabulary import PAD, Vocabulary
 
 Ints = NDArray[np.int32]
+_CHUNK = 1 << 14  # rows whose prompts are laid out at a time
 
 
 @dataclass(frozen=True)
@@ -183,6 +184,20 @@ class PromptBuilder:
         self, columns: PromptColumns, rows: NDArray[np.integer], task: str = "task:search"
     ) -> PromptBatch:
         """The full input of section 3 for the given rows of the columns."""
+        tokens, mask = pack_tokens(self._search_parts(columns, rows, task))
+        return self._batch(tokens, mask, columns.texts, columns.query[rows], self._long_codes(columns, rows))
+
+    def search_lengths(self, columns: PromptColumns) -> NDArray[np.int64]:
+        """Tokens of the search prompt of each row, int64 [n], at least 1."""
+        out = np.zeros(len(columns), np.int64)
+        for start in range(0, len(out), _CHUNK):
+            rows = np.arange(start, min(start + _CHUNK, len(out)))
+            for part in self._search_parts(columns, rows, "task:search"):
+                out[rows] += (part >= 0).sum(1)
+        return np.maximum(out, 1)
+
+    def _search_parts(self, columns: PromptColumns, rows: NDArray[np.integer], task: str) -> list[Ints]:
+        """Token rows [n, w] in the order of the prompt, -1 where nothing is."""
         config, texts = self.config, columns.texts
         query = columns.query[rows]
         evidence = columns.evidence[rows]
@@ -206,8 +221,7 @@ class PromptBuilder:
             parts.append(self._marked("clicked_for_q", self._items(evidence)))
         if config.profile:
             parts.append(self._marked("profile", self._text(texts, columns.profile[rows], 8)))
-        tokens, mask = pack_tokens(parts)
-        return self._batch(tokens, mask, texts, query, self._long_codes(columns, rows))
+        return parts
 
     def text_prompt(
         self, texts: TextTable, numbers: NDArray[np.integer], task: str, with_sid: bool = False

@@ -51,7 +51,8 @@ class Task:
 
     Attributes:
         name: the task's name in logs and settings.
-        lengths: prompt length of each row, int64 [n], for length-bucketed batches.
+        lengths: tokens of each row's prompt (of its target where all prompts are alike), int64 [n], for length-bucketed
+            batches.
         weights: sampling weight of each row, float64 [n], or None for uniform.
         batch: row numbers to a batch.
     """
@@ -115,19 +116,11 @@ def search_task(
         owned = item_targets(picked.values, picked.owners, weights[offset], n_items, negatives, rows)
         return TaskBatch(name, builder.search_prompt(columns, rows), items=owned)
 
-    return Task(name, _search_lengths(columns), sampling, batch)
+    return Task(name, builder.search_lengths(columns), sampling, batch)
 
 
 def _within(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.arange(int(lengths.sum())) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-
-
-def _search_lengths(columns: PromptColumns) -> NDArray[np.int64]:
-    """A proxy of prompt length: what varies between requests."""
-    of_text = columns.texts.tokens.lengths
-    text = np.where(columns.query >= 0, of_text[np.maximum(columns.query, 0)], 0) if len(of_text) else 0
-    return np.asarray(text + 5 * (columns.clicked[:, -5:] >= 0).sum(1) + 5 * (columns.evidence >= 0).sum(1)
-                      + 6 * (columns.recent >= 0).sum(1), np.int64)  # fmt: skip
 
 
 def text_targets(tokens: Ragged, rows: Ints, limit: int) -> torch.Tensor:
@@ -165,6 +158,9 @@ def alignment_tasks(
 
     def constant(n: int) -> NDArray[np.int64]:
         return np.full(n, builder.vocabulary.levels, np.int64)
+
+    def written(of: Ragged) -> NDArray[np.int64]:
+        return np.minimum(of.lengths, text_limit)
 
     def sid_prompt(sids: Ints, task: str) -> PromptBatch:
         return builder.sid_prompt(sids, f"task:{task}", width, row_dim)
@@ -222,12 +218,12 @@ def alignment_tasks(
     all_queries, all_items = np.arange(len(queries)), np.arange(n_items)
     plain: list[tuple[Callable[[Ints], TaskBatch], NDArray[np.int64], NDArray[np.float64] | None]] = [
         (query_to_sid, lengths(queries, all_queries), None),
-        (sid_to_query, constant(len(queries)), None),
+        (sid_to_query, written(queries.tokens), None),
         (title_to_sid, lengths(titles, all_items), None),
-        (sid_to_title, constant(n_items), None),
+        (sid_to_title, written(titles.tokens), None),
         (query_to_category, lengths(queries, query_has_category), None),
         (item_to_category, lengths(titles, has_category), None),
-        (sid_to_category, constant(len(has_category)), None),
+        (sid_to_category, written(catalogue.categories)[has_category], None),
         (query_to_item, lengths(queries, pairs[:, 0]), pair_weights),
         (item_to_query, lengths(titles, pairs[:, 1]), pair_weights),
         (query_sid_to_item_sid, constant(len(pairs)), pair_weights),
