@@ -9,18 +9,15 @@ and resume, finished stages are skipped. Every figure of the page comes from the
 """
 
 import math
-import os
-import platform
-import subprocess
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from provenance import ROOT, commit, machine, today
 
 from onesearch.data.artefact import read_json, write_json
 from onesearch.pipeline import settings_of
 
-ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "docs" / "results" / "v1"
 PAGE = ROOT / "docs" / "results" / "v1.md"
 TRUE = ("ndcg@10", "ehr@10", "order_ehr@10", "orders@10")
@@ -37,15 +34,12 @@ def save(run: Path, change: str = "") -> Path:
     config = settings_of(run)
     manifests = {folder.name: read_json(folder / "manifest.json") for folder in run.iterdir()
                  if (folder / "manifest.json").is_file()}  # fmt: skip
-    git = ["git", "rev-parse", "--short", "HEAD"]
-    commit = subprocess.run(git, cwd=ROOT, capture_output=True, text=True, check=True)
     report["provenance"] = {
         "command": " --set ".join(
             [f"onesearch run configs/{config.name}.yaml", f"seed={config.seed}", *([change] if change else [])]
         ),
         "settings": config.model_dump(mode="json", exclude_defaults=True),
-        "seed": config.seed, "commit": commit.stdout.strip(), "date": datetime.now(UTC).date().isoformat(),
-        "machine": f"{os.cpu_count()} cores, {_processor()}",
+        "seed": config.seed, "commit": commit(), "date": today(), "machine": machine(),
         "data": {k: v for k, v in manifests["data"]["metrics"].items() if isinstance(v, int | str)},
         "seconds": {name: manifest["seconds"] for name, manifest in manifests.items()},
         "versions": manifests["report"]["versions"],
@@ -62,13 +56,6 @@ def _at_ten(value: Any) -> Any:
     if isinstance(value, list):
         return [_at_ten(v) for v in value if not isinstance(v, dict) or str(v.get("metric", "@10")).endswith("@10")]
     return value
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")] if (
-        info.is_file()) else []  # fmt: skip
-    return names[0] if names else platform.processor()
 
 
 def render() -> None:

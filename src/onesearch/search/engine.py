@@ -345,6 +345,8 @@ def _results(snapshot: Snapshot, items: NDArray[np.int32], scores: Floats) -> li
 
 
 def _joined(parts: Sequence[Candidates]) -> Candidates:
+    if len(parts) == 1:
+        return parts[0]
     width = max(part.items.shape[1] for part in parts)
 
     def widen(values: NDArray[Any], fill: Any) -> NDArray[Any]:

@@ -1,0 +1,28 @@
+"""What every saved figure names: commit, date, machine."""
+
+import os
+import platform
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def commit() -> str:
+    """Short hash of the commit that is checked out; with a plus where tracked files differ from it."""
+    git = ["git", "describe", "--always", "--dirty=+", "--exclude=*"]
+    return subprocess.run(git, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def today() -> str:
+    """The date, UTC."""
+    return datetime.now(UTC).date().isoformat()
+
+
+def machine() -> str:
+    """Number of cores and name of the processor."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(errors="replace").splitlines() if info.is_file() else []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return f"{os.cpu_count()} cores, {names[0] if names else platform.processor()}"

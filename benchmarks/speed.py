@@ -1,0 +1,131 @@
+"""Speed and memory: run the benchmarks, keep their figures, render ``docs/results/speed.md``.
+
+    python benchmarks/speed.py run [NAME ...]    # docs/results/speed/NAME.json; all of them without a name
+    python benchmarks/speed.py render            # docs/results/speed.md
+
+``search`` measures the run in ``runs/demo`` (``make demo SERVE=0``). Run them on a machine that does nothing else.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from provenance import ROOT, commit, machine, today
+
+from onesearch.data.artefact import read_json, write_json
+
+FOLDER = ROOT / "docs" / "results" / "speed"
+PAGE = ROOT / "docs" / "results" / "speed.md"
+PLOT = FOLDER / "width.png"
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A command that prints one JSON object, what it is about, and goals such as ``>= 16`` for some of its keys."""
+
+    command: str
+    about: str
+    goals: dict[str, str]
+
+
+ALL = {
+    "decoding": Benchmark(
+        "onesearch bench decoding --json",
+        "Constrained beam search against `generate` of transformers with `prefix_allowed_tokens_fn` (plain form of the "
+        "model), against the bare matrix products of the same network (shipped, anchored form), and over catalogue size. "
+        "As shipped a beam with one item left is not decoded; `every beam decoded` holds the network's work constant.",
+        {"ratio_vs_generate_128": ">= 16", "ratio_vs_generate_512": ">= 25", "times_gemm_512": "<= 2.5",
+         "growth_100k_to_5m": "<= 1.3"},
+    ),
+    "query": Benchmark(
+        "onesearch bench query --json", "An uncached query text to its SID with the static encoder.",
+        {"query_p50_ms": "<= 3"},
+    ),
+    "training": Benchmark(
+        "onesearch bench training --json",
+        "SFT stage 3 against `Seq2SeqTrainer` of transformers, as it comes and with its batches grouped by length.",
+        {"ratio_vs_trainer": ">= 1.5"},
+    ),
+    "search": Benchmark(
+        f"onesearch bench search runs/demo --json --plot {PLOT.relative_to(ROOT)}",
+        "A whole search, query text to finished results, at beam widths 32, 128 and 512, and the cascade.", {},
+    ),
+    "index": Benchmark(
+        "python benchmarks/index_build.py", "The SID index over a million items: build, size, updates, look-ups.",
+        {"build_items_per_second": ">= 500000", "bytes_per_item": "<= 64"},
+    ),
+    "market": Benchmark(
+        "python benchmarks/market_speed.py", "A million page views of the simulated marketplace.", {"seconds": "<= 180"}
+    ),
+    "import": Benchmark(
+        "python benchmarks/import_memory.py --rows 20000000", "Import of a click log of 20 million rows.", {}
+    ),
+    "quantizer": Benchmark(
+        "python benchmarks/quantizer_scale.py", "One million vectors of dimension 384: fit on a sample, encode all.",
+        {"total_seconds": "<= 600", "peak_gib": "<= 8"},
+    ),
+}  # fmt: skip
+
+
+def run(name: str) -> None:
+    """Run one benchmark and keep its figures."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    about = {"commit": commit(), "date": today(), "machine": machine()}
+    done = subprocess.run(ALL[name].command.split(), cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    write_json(FOLDER / f"{name}.json", {"provenance": about, "figures": json.loads(done.stdout)})
+
+
+def render() -> None:
+    """Write the page from the saved figures."""
+    lines = ["# Speed and memory", "", "Written by `python benchmarks/speed.py render` from `docs/results/speed/`; "
+             "do not edit by hand.", ""]  # fmt: skip
+    for name, benchmark in ALL.items():
+        path = FOLDER / f"{name}.json"
+        if path.is_file():
+            lines += _section(name, benchmark, read_json(path))
+    PAGE.write_text("\n".join(lines), encoding="utf-8")
+
+
+def _section(name: str, benchmark: Benchmark, saved: dict[str, Any]) -> list[str]:
+    made = saved["provenance"]
+    figures = dict(_flat(saved["figures"]))
+    missing = sorted(set(benchmark.goals) - set(figures))
+    if missing:
+        raise ValueError(f"{name}: the figures have no {missing}; they have {sorted(figures)}")
+    lines = [f"## {name}", "", benchmark.about, ""]
+    lines += [f"`{benchmark.command}`, {made['machine']}, commit {made['commit']}, {made['date']}", ""]
+    lines += ["| figure | value | goal |", "|---|---|---|"]
+    lines += [f"| {key} | {value} | {_goal(value, benchmark.goals.get(key))} |" for key, value in figures.items()]
+    if name == "search":
+        lines += ["", f"![HR@10 over beam width]({PLOT.relative_to(PAGE.parent)})"]
+    return [*lines, ""]
+
+
+def _goal(value: Any, goal: str | None) -> str:
+    if goal is None:
+        return ""
+    sign, limit = goal.split()
+    held = value >= float(limit) if sign == ">=" else value <= float(limit)
+    return f"{goal}{'' if held else ', **missed**'}"
+
+
+def _flat(values: dict[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{before}{key}: ")
+        else:
+            yield before + key, ", ".join(map(str, value)) if isinstance(value, list) else value
+
+
+if __name__ == "__main__":
+    match sys.argv[1:]:
+        case ["run", *names]:
+            for each in names or ALL:
+                run(each)
+        case ["render"]:
+            render()
+        case _:
+            sys.exit(__doc__)
