@@ -13,10 +13,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from provenance import ROOT, commit, machine, today
-
 from onesearch.data.artefact import read_json, write_json
 from onesearch.pipeline import settings_of
+from provenance import ROOT, commit, machine, today
 
 FOLDER = ROOT / "docs" / "results" / "v1"
 PAGE = ROOT / "docs" / "results" / "v1.md"
