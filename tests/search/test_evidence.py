@@ -6,7 +6,7 @@ import pytest
 
 from onesearch.data.records import Item, items_frame
 from onesearch.data.statistics import ClickStatistics
-from onesearch.search.evidence import Evidence, category_keys, lexical_features
+from onesearch.search.evidence import Evidence, lexical_features
 from onesearch.search.lexical import LexicalConfig, LexicalSearcher
 
 ITEMS = items_frame([
@@ -26,19 +26,15 @@ def evidence() -> Evidence:
     return Evidence(ClickStatistics.of(log, ITEMS), ITEMS)
 
 
-def categories(evidence: Evidence) -> np.ndarray:
-    return evidence.words.category_numbers(category_keys(ITEMS))
-
-
 def test_clicks_and_their_share(evidence: Evidence):
-    found = evidence.clicks(["tent", "new words"], np.array([[0, 1, -1], [0, 1, 2]]), categories(evidence))
+    found = evidence.clicks(["tent", "new words"], np.array([[0, 1, -1], [0, 1, 2]]), evidence.words.facts(ITEMS))
     np.testing.assert_allclose(np.expm1(found["clicks"]), [[2, 1, 0], [0, 0, 0]], rtol=1e-6)
     np.testing.assert_allclose(found["click_share"], [[2 / 3, 1 / 3, 0], [0, 0, 0]], rtol=1e-6)
 
 
 def test_words_carry_clicks_over_to_a_new_query(evidence: Evidence):
     # "tent" was clicked for: 3 times item a (one of them as "red tent"), once item b. All word clicks: a 4, b 1, c 1.
-    found = evidence.clicks(["big tents"], np.array([[0, 1, 2, 3]]), categories(evidence))
+    found = evidence.clicks(["big tents"], np.array([[0, 1, 2, 3]]), evidence.words.facts(ITEMS))
     things, pairs = np.array([4.0, 1, 1, 0]), np.array([3.0, 1, 0, 0])
     share = (things + 1) / (things.sum() + 4)
     lift = np.log((pairs + 5 * share) / ((4 + 5) * share))
@@ -48,8 +44,9 @@ def test_words_carry_clicks_over_to_a_new_query(evidence: Evidence):
 
 
 def test_items_newer_than_the_log_have_a_category_but_no_clicks(evidence: Evidence):
-    number = np.append(categories(evidence), evidence.words.category_numbers(["Outdoor\x1fTents"]))
-    found = evidence.clicks(["tent"], np.array([[0, 4]]), number)
+    new = items_frame([Item("e", "Green tent", ("Outdoor", "Tents"))])
+    facts = evidence.words.facts(ITEMS).extended(evidence.words.facts(new))
+    found = evidence.clicks(["tent"], np.array([[0, 4]]), facts)
     assert found["word_item"][0, 1] == found["clicks"][0, 1] == 0
     assert found["word_category"][0, 1] == found["word_category"][0, 0]
 

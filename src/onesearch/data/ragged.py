@@ -54,6 +54,11 @@ class Ragged:
         within = np.arange(int(lengths.sum())) - np.repeat(np.cumsum(lengths) - lengths, lengths)
         return Ragged.from_lengths(self.values[starts + within], lengths)
 
+    def joined(self, more: "Ragged") -> "Ragged":
+        """These rows, then the others."""
+        values = np.concatenate([self.values, more.values])
+        return Ragged(values, np.concatenate([self.offsets, self.offsets[-1] + more.offsets[1:]]))
+
     def padded(self, width: int, fill: int = -1, newest: bool = True) -> NDArray[np.int32]:
         """Fixed width int32 [n, width].
 

@@ -13,6 +13,7 @@ from torch import nn
 from onesearch.data.metrics import hit_rate, mrr
 from onesearch.data.ragged import Ragged
 from onesearch.data.requests import Requests
+from onesearch.data.text import normalise_query
 from onesearch.encoding.pseudo import pseudo_queries
 from onesearch.model.generator import Generator, Sizes
 from onesearch.model.initialise import initialise
@@ -232,6 +233,31 @@ def fit_engine(
     return fit_weights(found.features, found.items >= 0, gain, found.contexts, PLAIN)
 
 
+def fit_relevance(bench: Workbench, engine: SearchEngine) -> RankingWeights:
+    """Weights of the same features fitted on judgments, the gain of level r being ``2^r - 1``.
+
+    Judgments of queries that occur in the validation or test part, but not in the training part, are left out.
+
+    Raises:
+        ValueError: no judgment of a training query is above level 0.
+    """
+    later = {normalise_query(q or "") for part in (bench.split.valid, bench.split.test) for q in part["query"]}
+    later -= {normalise_query(q or "") for q in bench.split.train["query"]}
+    row = bench.dataset.item_rows
+    judged = bench.dataset.judgments.group_by("query", maintain_order=True).agg("item_id", "level")
+    kept = [known for known in judged.iter_rows(named=True) if normalise_query(known["query"]) not in later]
+    if not kept:
+        raise ValueError("search.relevance needs judgments of training queries, and the data set has none; set it to 0")
+    given = Ragged.of([[row.get(item, -1) for item in known["item_id"]] for known in kept])
+    gains = Ragged.of([[2**level - 1 for level in known["level"]] for known in kept])
+    width = int(given.lengths.max())
+    items = given.padded(width, newest=False).astype(np.int64)
+    found = engine.candidates(Requests.anonymous([known["query"] for known in kept]), given=items)
+    # An item judged twice, or no longer searchable, left its place empty; all others kept theirs.
+    gain = np.where(found.items == items, gains.padded(width, 0, newest=False), 0).astype(np.float32)
+    return fit_weights(found.features, found.items >= 0, gain, found.contexts, PLAIN)
+
+
 def positives(found: Candidates, clicked: Ragged) -> NDArray[np.bool_]:
     """Which candidates were clicked, bool [n, C]."""
     n_items = int(max(found.items.max(initial=0), clicked.values.max(initial=0))) + 1
@@ -245,8 +271,7 @@ def run_engine(bench: Workbench, config: RunConfig, context: StageContext, model
     def fitted(search: SearchConfig) -> RankingWeights:
         engine = bench.engine(model, search, GENERATOR_ALONE)
         found = fit_engine(bench, engine, bench.split.valid, config.evaluation.fit_requests, config.seed)
-        popularity = found.values.get("popularity", 0.0) - search.popularity_discount
-        return RankingWeights({**found.values, "popularity": popularity}) if search.popularity_discount else found
+        return found.plus(fit_relevance(bench, engine), search.relevance) if search.relevance else found
 
     weights = fitted(config.search)
     bare = fitted(config.search.updated(lexical=False)) if config.search.lexical else weights

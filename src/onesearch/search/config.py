@@ -17,7 +17,7 @@ class SearchConfig(Section):
     clicks: bool = Field(True, description="training clicks of the query, and of its words, as evidence")
     popularity: bool = Field(True, description="log training clicks of an item as evidence")
     taste: bool = Field(True, description="likeness to the shopper's last clicks, and the item's own numbers")
-    popularity_discount: float = Field(
-        0.0, ge=0, description="taken off the fitted weight of popularity: clicks overrate what was shown more"
+    relevance: float = Field(
+        0.0, ge=0, description="weight of a relevance score fitted on judgments, added to the score fitted on clicks"
     )
     items_per_sid: int = Field(8, ge=1, description="items of one SID that enter the ranking")

@@ -149,14 +149,21 @@ class SearchEngine:
         filters: Mapping[str, Any] | None = None,
         snapshot: Snapshot | None = None,
         width: int | None = None,
+        given: NDArray[np.int64] | None = None,
     ) -> Candidates:
-        """Beams and evidence of each request with all features, in batches of ``batch_size``."""
+        """Beams and evidence of each request with all features, in batches of ``batch_size``.
+
+        With ``given`` item rows [n, C] (-1 for none) these are the candidates, and nothing is searched.
+        """
         snapshot = snapshot or self._snapshot
         mask = snapshot.filters.mask(filters) if filters else None
         evidence = self.evidence.statistics.most_clicked(requests.query, self._evidence_width())
         columns = prepare(requests, self.featurizer.table, self.generator.config.prompt, evidence)
         parts = [
-            self._candidates(columns, rows, requests, evidence[rows], snapshot, mask, width or self.config.width)
+            self._candidates(
+                columns, rows, requests, evidence[rows], snapshot, mask, width or self.config.width,
+                None if given is None else given[rows],
+            )
             for rows in np.split(np.arange(len(requests)), range(self.batch_size, len(requests), self.batch_size))
         ]
         return _joined(parts)
@@ -173,22 +180,22 @@ class SearchEngine:
         snapshot: Snapshot,
         mask: ItemMask | None,
         width: int,
+        given: NDArray[np.int64] | None,
     ) -> Candidates:
         model, config = self.generator, self.config
         device = model.begin.device
         queries = [requests.query[i] for i in rows]
         with torch.inference_mode():
             memory = model.encode(snapshot.builder.search_prompt(columns, rows).to(device))
-            beams = beam_search(model, memory, snapshot.index, width, mask)
-            items, log_probs = from_beams(beams, snapshot, mask, config.items_per_sid)
-            generated = items.shape[1]
             state = model.query_state(memory) if model.config.item_score else None
-            extra: list[NDArray[Any]] = [evidence[:, : config.clicked_candidates].astype(np.int64)]
-            if config.lexical and snapshot.lexical is not None:
-                extra.append(snapshot.lexical.search(Requests.anonymous(queries), config.lexical_candidates).items)
-            if state is not None and config.nearest:
-                extra.append(nearest_items(state, snapshot.index, config.nearest, config.probes, mask).cpu().numpy())
-            more = np.concatenate(extra, 1)
+            if given is None:
+                beams = beam_search(model, memory, snapshot.index, width, mask)
+                items, log_probs = from_beams(beams, snapshot, mask, config.items_per_sid)
+                more = self._added(queries, evidence, state, snapshot, mask)
+            else:
+                items = torch.zeros(len(rows), 0, dtype=torch.long, device=device)
+                log_probs, more = torch.zeros(len(rows), 0, device=device), given
+            generated = items.shape[1]
             if more.shape[1]:
                 wanted = add_extra(items, torch.from_numpy(more).to(device))
                 added, added_log_probs = score_extra(model, memory, snapshot, wanted, mask)
@@ -205,7 +212,7 @@ class SearchEngine:
         valid = picked >= 0
         columns_of = {name: value.float().cpu().numpy() for name, value in features.items()}
         if config.clicks:
-            columns_of |= self.evidence.clicks(queries, picked, snapshot.categories)
+            columns_of |= self.evidence.clicks(queries, picked, snapshot.facts)
         if config.lexical and snapshot.lexical is not None:
             columns_of |= lexical_features(snapshot.lexical, queries, picked)
         if config.popularity:
@@ -213,6 +220,23 @@ class SearchEngine:
         masked = {name: np.where(valid, value, 0).astype(np.float32) for name, value in columns_of.items()}
         of_beam = valid & (np.arange(picked.shape[1]) < generated)
         return Candidates(picked, masked, of_beam, self.evidence.contexts(queries) if config.clicks else {})
+
+    def _added(
+        self,
+        queries: Sequence[str],
+        evidence: NDArray[np.int32],
+        state: Tensor | None,
+        snapshot: Snapshot,
+        mask: ItemMask | None,
+    ) -> NDArray[np.int64]:
+        """Candidates from elsewhere than the beams: most clicked, best by BM25, nearest by item score; [n, E]."""
+        config = self.config
+        found: list[NDArray[Any]] = [evidence[:, : config.clicked_candidates]]
+        if config.lexical and snapshot.lexical is not None:
+            found.append(snapshot.lexical.search(Requests.anonymous(queries), config.lexical_candidates).items)
+        if state is not None and config.nearest:
+            found.append(nearest_items(state, snapshot.index, config.nearest, config.probes, mask).cpu().numpy())
+        return np.concatenate(found, 1).astype(np.int64)
 
     def _taste_features(
         self, memory: GeneratorMemory, candidates: Tensor, item_rows: Tensor, past: Tensor

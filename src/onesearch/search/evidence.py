@@ -11,12 +11,14 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
+from scipy import sparse
 
 from onesearch.data.pair_counts import Lift
 from onesearch.data.ragged import Ragged
 from onesearch.data.requests import Requests
 from onesearch.data.statistics import ClickStatistics
 from onesearch.search.lexical import Analyzer, LexicalSearcher
+from onesearch.search.traits import TraitClicks, attributes, title_words
 
 Floats = NDArray[np.float32]
 _WORDS = 8
@@ -30,24 +32,43 @@ def category_keys(items: pl.DataFrame) -> list[str]:
 
 
 @dataclass(frozen=True)
+class ItemFacts:
+    """What evidence knows of every item row: category numbers int64 [N] (-1 for unknown), numbers of its traits."""
+
+    categories: NDArray[np.int64]
+    attributes: Ragged
+    title: Ragged
+
+    def extended(self, more: "ItemFacts") -> "ItemFacts":
+        """With further item rows."""
+        return ItemFacts(
+            np.concatenate([self.categories, more.categories]), self.attributes.joined(more.attributes),
+            self.title.joined(more.title),
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
 class WordClicks:
-    """How much likelier an item, or an item of a category, is clicked when a word is searched for.
+    """How much likelier an item, or one of a category or with a trait, is clicked when a word is searched for.
 
     The back-off of click counts to queries nobody typed before: a new query's words are known.
 
     Attributes:
         words: term to number; categories: category text to number.
-        of_item, of_category: log lifts.
+        of_item, of_category, of_attribute, of_title: log lifts.
     """
 
     words: Mapping[str, int]
     categories: Mapping[str, int]
     of_item: Lift
     of_category: Lift
+    of_attribute: TraitClicks
+    of_title: TraitClicks
 
     @classmethod
-    def of(cls, statistics: ClickStatistics, categories: Sequence[str]) -> "WordClicks":
-        """Count the words of clicked queries; ``categories`` [N] is the category text of every item row."""
+    def of(cls, statistics: ClickStatistics, items: pl.DataFrame) -> "WordClicks":
+        """Count the words of clicked queries."""
+        categories = category_keys(items)
         analyze = Analyzer(_STEMMER)
         terms = [list(dict.fromkeys(analyze(query)))[:_WORDS] for query in statistics.queries]
         words = {term: i for i, term in enumerate(sorted({term for row in terms for term in row}))}
@@ -58,30 +79,36 @@ class WordClicks:
         lengths = of_query.lengths[pairs.owners]
         word = of_query.select(pairs.owners).values.astype(np.int64)
         item, times = np.repeat(pairs.values.astype(np.int64), lengths), np.repeat(statistics.counts, lengths)
+        clicks = sparse.csr_matrix((times.astype(np.float32), (word, item)), shape=(len(words), len(items)))
         return cls(
             words, names,
             Lift.of_pairs(word, item, len(words) + 1, len(categories), 5.0, times),
             Lift.of_pairs(word, category[item], len(words) + 1, max(len(names), 1), 5.0, times),
+            TraitClicks.of(attributes(items), clicks), TraitClicks.of(title_words(items, analyze), clicks),
         )  # fmt: skip
 
-    def features(
-        self, queries: Sequence[str], items: NDArray[np.int64], category: NDArray[np.int64]
-    ) -> dict[str, Floats]:
-        """Mean log lifts over the query's words, float32 [n, C]; ``category`` int64 [N] number of every item row."""
+    def facts(self, items: pl.DataFrame) -> ItemFacts:
+        """What the features need to know of items; categories and traits that the log does not know are left out."""
+        number = self.categories.get
+        categories = np.fromiter((number(name, -1) for name in category_keys(items)), np.int64, len(items))
+        title = title_words(items, Analyzer(_STEMMER))
+        return ItemFacts(categories, self.of_attribute.numbers(attributes(items)), self.of_title.numbers(title))
+
+    def features(self, queries: Sequence[str], items: NDArray[np.int64], facts: ItemFacts) -> dict[str, Floats]:
+        """Mean log lifts over the query's words, float32 [n, C]; ``facts`` of every item row."""
         numbers = self._numbers(queries)
         count = np.maximum((numbers >= 0).sum(1), 1).astype(np.float32)[:, None]
         known = np.where(items < len(self.of_item.things), items, -1)
-        of_candidate = np.where(items >= 0, category[np.maximum(items, 0)], -1)
+        of_candidate = np.where(items >= 0, facts.categories[np.maximum(items, 0)], -1)
         total = {"word_item": np.zeros(items.shape, np.float32), "word_category": np.zeros(items.shape, np.float32)}
         for column in range(int((numbers >= 0).sum(1).max(initial=0))):
             word = numbers[:, column, None]
             total["word_item"] += self.of_item.score(word, known)
             total["word_category"] += self.of_category.score(word, of_candidate)
-        return {name: value / count for name, value in total.items()}
-
-    def category_numbers(self, categories: Sequence[str]) -> NDArray[np.int64]:
-        """Numbers of category texts, -1 for those the log does not know."""
-        return np.fromiter((self.categories.get(name, -1) for name in categories), np.int64, len(categories))
+        found = {name: value / count for name, value in total.items()}
+        found["word_attribute"], found["word_attribute_sum"] = self.of_attribute.lifts(numbers, facts.attributes, items)
+        found["word_title"], found["word_title_sum"] = self.of_title.lifts(numbers, facts.title, items)
+        return found
 
     def _numbers(self, queries: Sequence[str]) -> NDArray[np.int32]:
         analyze, get = Analyzer(_STEMMER), self.words.get
@@ -94,7 +121,7 @@ class Evidence:
 
     def __init__(self, statistics: ClickStatistics, items: pl.DataFrame) -> None:
         self.statistics = statistics
-        self.words = WordClicks.of(statistics, category_keys(items))
+        self.words = WordClicks.of(statistics, items)
         owners = statistics.items.owners
         self._clicks_of_query = np.bincount(owners, statistics.counts, len(statistics.items) + 1).astype(np.float32)
 
@@ -110,9 +137,7 @@ class Evidence:
             "words": np.minimum(words / _LOG_SCALE, _LOG_SCALE).astype(np.float32),
         }
 
-    def clicks(
-        self, queries: Sequence[str], items: NDArray[np.int64], category: NDArray[np.int64]
-    ) -> dict[str, Floats]:
+    def clicks(self, queries: Sequence[str], items: NDArray[np.int64], facts: ItemFacts) -> dict[str, Floats]:
         """Clicks of the pair, their share of the query's clicks, and the lifts of the query's words."""
         pair = self.statistics.pair_counts(queries, items)
         row = self.statistics.rows(queries)
@@ -121,7 +146,7 @@ class Evidence:
         return {
             "clicks": np.log1p(pair), "click_share": share.astype(np.float32),
             "click_share_root": np.sqrt(share).astype(np.float32),
-            **self.words.features(queries, items, category),
+            **self.words.features(queries, items, facts),
         }  # fmt: skip
 
 

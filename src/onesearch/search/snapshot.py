@@ -16,7 +16,7 @@ from onesearch.index.filters import ItemFilters
 from onesearch.index.sid_index import SidIndex
 from onesearch.model.features import Featurizer
 from onesearch.model.prompt import PromptBuilder
-from onesearch.search.evidence import Evidence, category_keys
+from onesearch.search.evidence import Evidence, ItemFacts
 from onesearch.search.lexical import LexicalSearcher, item_texts
 from onesearch.search.results import FilterChoices
 
@@ -31,7 +31,7 @@ class Snapshot:
         items: the item table; its row order gives the item rows. Deleted items keep their row but leave the index.
         sids: int32 [N, L]; item_rows: float32 [N, R] rows of the item head; popularity: float32 [N] training clicks.
         number: item id to its current row; deleted items are absent.
-        evidence: of the log; numbers the categories. categories: int64 [N] numbers of the items' categories.
+        evidence: of the log; facts: what it knows of every item row.
         version: grows by one with every change.
     """
 
@@ -45,7 +45,7 @@ class Snapshot:
     number: dict[str, int]
     lexical: LexicalSearcher | None
     evidence: Evidence
-    categories: NDArray[np.int64]
+    facts: ItemFacts
     version: int = 0
 
     def item(self, row: int) -> Item:
@@ -113,9 +113,10 @@ class Snapshot:
         lexical: LexicalSearcher | None,
     ) -> "Snapshot":
         builder = PromptBuilder(self.builder.vocabulary, self.builder.config, sids)
-        added = self.evidence.words.category_numbers(category_keys(items[len(self.items) :]))
+        added = items[len(self.items) :]
+        facts = self.facts.extended(self.evidence.words.facts(added)) if len(added) else self.facts
         return replace(
             self, items=items, index=index, builder=builder, sids=sids, item_rows=item_rows, popularity=popularity,
             filters=self.filters.updated(items, index, unchanged=len(self.items)), number=number, lexical=lexical,
-            categories=np.concatenate([self.categories, added]), version=self.version + 1,
+            facts=facts, version=self.version + 1,
         )  # fmt: skip

@@ -24,7 +24,7 @@ from onesearch.model.rows import RowSpace
 from onesearch.model.vocabulary import Vocabulary
 from onesearch.search.config import SearchConfig
 from onesearch.search.engine import SearchEngine
-from onesearch.search.evidence import Evidence, category_keys
+from onesearch.search.evidence import Evidence
 from onesearch.search.history import FixedHistories
 from onesearch.search.lexical import LexicalSearcher
 from onesearch.search.shoppers import ShopperHistory
@@ -160,7 +160,7 @@ class RunParts:
         return Snapshot(
             items, self.index, ItemFilters.build(items, self.index), self.builder(config), self.sids, self.item_rows,
             self.statistics.clicked, dict(self.dataset.item_rows), self.lexical if lexical else None, self.evidence,
-            self.evidence.words.category_numbers(category_keys(items)),
+            self.evidence.words.facts(items),
         )  # fmt: skip
 
     def engine(self, stage: str, config: SearchConfig, weights: RankingWeights) -> SearchEngine:

@@ -40,6 +40,14 @@ class RankingWeights:
         return total
 
 
+    def plus(self, other: "RankingWeights", share: float) -> "RankingWeights":
+        """These weights with ``share`` times the others added: the sum of two linear scores is one."""
+        names = dict.fromkeys((*self.values, *other.values))
+        return RankingWeights(
+            {name: self.values.get(name, 0.0) + share * other.values.get(name, 0.0) for name in names}
+        )
+
+
 def times(feature: str, context: str) -> str:
     """The key of the weight of a feature that grows with a context."""
     return f"{feature}{_TIMES}{context}"
