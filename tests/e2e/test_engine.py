@@ -4,10 +4,13 @@ import threading
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 
+from onesearch.data.ragged import Ragged
 from onesearch.data.records import Item
 from onesearch.data.requests import Requests
+from onesearch.pipeline.train import fit_relevance
 from onesearch.pipeline.workbench import Workbench
 from onesearch.search.engine import SearchEngine
 from onesearch.search.results import SearchRequest
@@ -39,6 +42,39 @@ def test_a_known_shopper_has_a_history_that_matters(engine: SearchEngine):
     query = query_of(engine)
     scores = [r.score for r in engine.search(query, user=user)]
     assert scores != [r.score for r in engine.search(query)]
+
+
+def test_given_items_have_the_features_they_have_as_candidates(engine: SearchEngine):
+    engine.generator.double()
+    requests = Requests.anonymous(engine.example_queries(5))
+    found = engine.candidates(requests)
+    given = engine.candidates(requests, given=found.items[:, ::-1].copy())
+    np.testing.assert_array_equal(given.items, found.items[:, ::-1])
+    assert not given.generated.any()
+    for name, values in found.features.items():
+        np.testing.assert_allclose(given.features[name][:, ::-1], values, rtol=1e-4, atol=1e-4, err_msg=name)
+
+
+def test_relevance_is_fitted_on_judgments_of_queries_that_training_may_know(tiny_run: Path, engine: SearchEngine):
+    bench = Workbench(tiny_run)
+    weights = fit_relevance(bench, engine)
+    judged = bench.dataset.judgments
+    best = judged.filter(pl.col("level") == 3)["query"].unique(maintain_order=True).head(200).to_list()
+    items = [judged.filter(pl.col("query") == query)["item_id"].to_list() for query in best]
+    levels = [judged.filter(pl.col("query") == query)["level"].to_list() for query in best]
+    given = Ragged.of([[bench.dataset.item_rows[item] for item in row] for row in items])
+    padded = given.padded(int(given.lengths.max()), newest=False).astype(np.int64)
+    found = engine.candidates(Requests.anonymous(best), given=padded)
+    scores = weights.score(found.features, found.contexts)
+    above = [score[: len(level)][np.array(level) == 3].mean() - score[: len(level)][np.array(level) == 0].mean()
+             for score, level in zip(scores, levels, strict=True) if 0 in level]  # fmt: skip
+    assert len(above) > 10 and np.mean(np.array(above) > 0) > 0.7
+
+    known = set(bench.split.train["query"])
+    later = [q for part in (bench.split.valid, bench.split.test) for q in part["query"] if q not in known]
+    bench.dataset.__dict__["judgments"] = judged.filter(pl.col("query").is_in(later))
+    with pytest.raises(ValueError, match="judgments of training queries"):
+        fit_relevance(bench, engine)
 
 
 @pytest.mark.parametrize("query", ["", "   ", "zzqx 123 \x00 ☃", "x" * 500])

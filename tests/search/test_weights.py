@@ -81,3 +81,10 @@ def test_the_minimum_is_that_of_a_general_optimiser():
 
     best = minimize(loss, np.zeros(2)).x / scale
     np.testing.assert_allclose([found.values["a"], found.values["b"]], best, atol=2e-3)
+
+
+def test_two_linear_scores_add_up_to_one():
+    features = {"a": np.array([[1.0, 2]], np.float32), "b": np.array([[3.0, -1]], np.float32)}
+    first, second = RankingWeights({"a": 2.0}), RankingWeights({"a": 1.0, "b": -1.0})
+    both = first.plus(second, 0.5)
+    np.testing.assert_allclose(both.score(features), first.score(features) + 0.5 * second.score(features))
