@@ -32,7 +32,7 @@ def table(results: Path = RESULTS) -> str:
     shown: set[str] = set()
     for path in sorted(results.glob("*-*.json")):
         dataset, _, seed = path.stem.rpartition("-")
-        if "+" in path.stem or dataset in shown:  # an ablation, or another seed
+        if "+" in path.stem or "." in dataset or dataset in shown:  # an ablation, an earlier form, or another seed
             continue
         shown.add(dataset)
         report = json.loads(path.read_text(encoding="utf-8"))

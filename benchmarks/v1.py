@@ -2,6 +2,7 @@
 
     python benchmarks/v1.py save runs/market          # docs/results/v1/market-0.json
     python benchmarks/v1.py save runs/x model.anchored=false    # an ablation: market-0+model.anchored=false.json
+    python benchmarks/v1.py save runs/y again     # what ablations are compared with, where training code changed since
     python benchmarks/v1.py render                    # docs/results/v1.md
 
 A cell of the table is a run (``onesearch run configs/NAME.yaml --set seed=N --out RUNS/NAME-N``); runs are independent
@@ -21,28 +22,30 @@ FOLDER = ROOT / "docs" / "results" / "v1"
 PAGE = ROOT / "docs" / "results" / "v1.md"
 TRUE = ("ndcg@10", "ehr@10", "order_ehr@10", "orders@10")
 ABLATED = ("click/HR@10", "click/MRR@10")
+AGAIN = "again"
 AGAINST = ("BM25", "dense", "BM25 + dense", "most clicked", "cascade")
 
 
 def save(run: Path, change: str = "") -> Path:
     """Copy a run's report with what made it: config, seed, commit, machine, date, seconds per stage.
 
-    ``change`` names the one setting in which an ablation differs from the shipped configuration.
+    ``change`` names the one setting in which an ablation differs from the shipped configuration; "again" is the shipped
+    configuration trained by the ablations' code.
     """
     report: dict[str, Any] = read_json(run / "report" / "report.json")
     config = settings_of(run)
     manifests = {folder.name: read_json(folder / "manifest.json") for folder in run.iterdir()
                  if (folder / "manifest.json").is_file()}  # fmt: skip
+    changes = [f"seed={config.seed}", *([change] if change not in ("", AGAIN) else [])]
     report["provenance"] = {
-        "command": " --set ".join(
-            [f"onesearch run configs/{config.name}.yaml", f"seed={config.seed}", *([change] if change else [])]
-        ),
+        "command": " --set ".join([f"onesearch run configs/{config.name}.yaml", *changes]),
         "settings": config.model_dump(mode="json", exclude_defaults=True),
         "seed": config.seed, "commit": commit(), "date": today(), "machine": machine(),
         "data": {k: v for k, v in manifests["data"]["metrics"].items() if isinstance(v, int | str)},
         "seconds": {name: manifest["seconds"] for name, manifest in manifests.items()},
         "versions": manifests["report"]["versions"],
     }  # fmt: skip
+    report["comparisons"] = [c for c in report["comparisons"] if not c["slice"] or c["slice"][0] == "query frequency"]
     path = FOLDER / f"{config.name}-{config.seed}{'+' + change if change else ''}.json"
     write_json(path, _at_ten(report))
     return path
@@ -85,14 +88,17 @@ def _ablations(reports: dict[str, dict[str, Any]]) -> list[str]:
     variants = [name for name in reports if _variant(name)]
     if not variants:
         return []
-    lines = ["", "## Ablations", "", "One setting changed, same test requests; the difference in brackets.", ""]
+    lines = ["", "## Ablations", ""]
+    lines += ["One setting changed, same test requests and training code; the difference in brackets.", ""]
     lines += ["| run | setting | method | " + " | ".join(ABLATED) + " |", "|---" * (len(ABLATED) + 3) + "|"]
     for name in variants:
         base, _, change = name.partition("+")
+        shipped = reports.get(f"{base}+{AGAIN}", reports[base])
         for method in ("generator alone", "engine without BM25", "engine"):
-            ours, plain = reports[name]["methods"][method], reports[base]["methods"][method]
+            ours, plain = reports[name]["methods"][method], shipped["methods"][method]
             cells = [f"{ours[m]['mean']:.4f} ({ours[m]['mean'] - plain[m]['mean']:+.4f})" for m in ABLATED]
-            lines.append(f"| {base} | `{change}` | {method} | " + " | ".join(cells) + " |")
+            what = "as shipped" if change == AGAIN else f"`{change}`"
+            lines.append(f"| {base} | {what} | {method} | " + " | ".join(cells) + " |")
     return lines
 
 
