@@ -54,7 +54,7 @@ def query(
 def search(
     run: RunFolder = Path("runs/demo"),
     as_json: Json = False,
-    threads: Threads = 2,
+    threads: Threads = 1,
     requests: Annotated[int, typer.Option(min=1, help="Test page views measured.")] = 300,
     plot: Annotated[Path | None, typer.Option(help="Draw quality over beam width to this PNG.")] = None,
     quick: Quick = False,

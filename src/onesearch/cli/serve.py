@@ -26,7 +26,9 @@ def serve(
     ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Searches answered by one model call at most.")] = 16,
     queue: Annotated[int, typer.Option(min=1, help="Searches waiting at most; more get 503.")] = 64,
-    threads: Annotated[int, typer.Option(min=1, help="Model calls at once; one already uses all cores.")] = 1,
+    threads: Annotated[int, typer.Option(min=1, help="Model calls at once.")] = 1,
+    cores: Annotated[int, typer.Option(min=1, help="Cores of one model call: a search is many small operations, and"
+                     " more cores pay for large models only.")] = 1,
     api_only: Annotated[bool, typer.Option("--api-only", help="No web page, no lists of shoppers.")] = False,
 ) -> None:  # fmt: skip
     """Serve a finished run: web page, API and its description at /docs.
@@ -36,6 +38,7 @@ def serve(
 
     Example:  onesearch serve runs/demo --port 8080
     """
+    import torch
     import uvicorn
 
     from onesearch.search.engine import SearchEngine
@@ -43,6 +46,7 @@ def serve(
     from onesearch.serving.config import ServingConfig
 
     memory = open_store(store or str(run / "serving.sqlite3"), run)
+    torch.set_num_threads(cores)
     typer.echo(f"Loading {run} …", err=True)
     engine = SearchEngine.load(run, width=width)
     config = ServingConfig(max_batch=batch, max_queue=queue, threads=threads, page=not api_only)

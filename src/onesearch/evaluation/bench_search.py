@@ -35,7 +35,7 @@ SEED: Final = 0
 def bench_search(
     run: Path,
     searchers: Mapping[str, Searcher] | None = None,
-    threads: int = 2,
+    threads: int = 1,
     requests: int = 300,
     widths: Sequence[int] = WIDTHS,
     curve: Sequence[int] = CURVE,
@@ -46,7 +46,8 @@ def bench_search(
     Args:
         run: its folder.
         searchers: others to measure beside the engine, by name, such as the cascade.
-        threads: of torch; searchers may use more of their own.
+        threads: of torch, 1 as `onesearch serve` has it: a search is many small operations, and waking a second thread
+            for each costs more than it brings. Searchers may use more of their own.
         requests: test page views measured.
         widths: beams of the latency and throughput figures.
         curve: beams of the quality curve.

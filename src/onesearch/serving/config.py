@@ -8,7 +8,7 @@ from onesearch.data.settings import Section
 class ServingConfig(Section):
     """How much the service takes on at once. Limits of single requests are in `models`."""
 
-    threads: int = Field(default=1, ge=1, description="engine calls at the same time; one call already uses all cores")
+    threads: int = Field(default=1, ge=1, description="engine calls at the same time")
     max_batch: int = Field(default=16, ge=1, description="searches answered by one engine call at most")
     max_queue: int = Field(default=64, ge=1, description="searches waiting at most; more are refused with 503")
     timeout_seconds: float = Field(default=10.0, gt=0, description="a search that waits longer is refused with 503")
