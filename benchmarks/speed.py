@@ -51,7 +51,9 @@ ALL = {
     ),
     "search": Benchmark(
         f"onesearch bench search runs/demo --json --plot {PLOT.relative_to(ROOT)}",
-        "A whole search, query text to finished results, at beam widths 32, 128 and 512, and the cascade.", {},
+        "A whole search, query text to finished results, at beam widths 32, 128 and 512, and the cascade. The curve "
+        "decides the default width: HR@10 of the generator alone is flat from 16 beams on; 64 leave room for larger "
+        "catalogues and for filters.", {},
     ),
     "index": Benchmark(
         "python benchmarks/index_build.py", "The SID index over a million items: build, size, updates, look-ups.",
