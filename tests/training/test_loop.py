@@ -216,3 +216,20 @@ def test_averaged_weights_by_hand():
     assert model.weight.item() == 2.0  # 0.75 · 1 + 0.25 · 5
     average.swap()
     assert model.weight.item() == 5.0
+
+
+def test_a_loss_may_be_a_generator_that_sees_the_gradients_of_its_first_part(tmp_path):
+    seen = []
+
+    def twice(model, batch):
+        terms = model(batch)
+        yield terms
+        seen.append(model.embedding.weight.grad is not None)
+        yield {"loss": terms["loss"].detach() * 0 + model.head.weight.square().sum() * 0, "more": terms["entropy"]}
+
+    plain, _ = tiny.train(tmp_path / "plain")
+    model, report = tiny.train(tmp_path / "twice", loss=twice)
+    assert report.steps == tiny.STEPS and all(seen) and len(seen) == tiny.STEPS
+    assert equal(plain, model)  # the second part adds nothing to the gradients here
+    last = [line for line in records(tmp_path / "twice") if "loss" in line][-1]
+    assert last["first/more"] == pytest.approx(last["first/entropy"]) and last["first/later_loss"] == 0.0

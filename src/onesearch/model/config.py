@@ -17,6 +17,7 @@ class PromptConfig(Section):
     short: int = Field(5, ge=0, description="recent items in Seq_short, five tokens each (the paper's window)")
     long: int = Field(50, ge=0, description="items per stream of Seq_long")
     evidence: int = Field(5, ge=0, description="items most clicked for the query, used to fill missing history")
+    keyword_tokens: int = Field(4, ge=1, description="subword tokens kept of each keyword (teacher's input only)")
     uid: bool = True
     query_sid: bool = True
     profile: bool = True

@@ -20,6 +20,7 @@ from onesearch.model.features import TextTable
 from onesearch.model.vocabulary import PAD, Vocabulary
 
 Ints = NDArray[np.int32]
+_KEYWORDS = 8  # of a thought, at most (specification section 4)
 _CHUNK = 1 << 14  # rows whose prompts are laid out at a time
 
 
@@ -28,7 +29,8 @@ class PromptColumns:
     """Requests whose texts are numbers of a :class:`TextTable`; -1 means missing everywhere.
 
     Shapes: ``query`` [n], ``profile`` [n], ``recent`` [n, Q], ``clicked`` and ``clicked_query`` [n, C], ``ordered``
-    [n, O], ``evidence`` [n, E] (items most clicked for the query, the most clicked one last).
+    [n, O], ``evidence`` [n, E] (items most clicked for the query, the most clicked one last), ``keywords`` [n, K] (what
+    was thought of the query; None where nobody thinks, as in serving).
     """
 
     texts: TextTable
@@ -39,6 +41,7 @@ class PromptColumns:
     clicked_query: Ints
     ordered: Ints
     evidence: Ints
+    keywords: Ints | None = None
 
     def __len__(self) -> int:
         return len(self.query)
@@ -50,7 +53,8 @@ class PromptBatch:
 
     Shapes: ``tokens`` int64 [B, S] (ids of the vocabulary, padded on the right), ``mask`` bool [B, S];
     ``query_vectors`` float32 [B, d_e] and ``query_rows`` float32 [B, R] (zero where there is no query); ``long_codes``
-    int64 [B, 3, C, layers], -1 for missing, or None for prompts without soft tokens.
+    int64 [B, 3, C, layers], -1 for missing, or None for prompts without soft tokens; ``keyword_vectors`` float32
+    [B, d_e], the mean vector of the keywords (zero where there is none), or None for prompts without keywords.
     """
 
     tokens: torch.Tensor
@@ -58,16 +62,41 @@ class PromptBatch:
     query_vectors: torch.Tensor
     query_rows: torch.Tensor
     long_codes: torch.Tensor | None
+    keyword_vectors: torch.Tensor | None = None
 
     def to(self, device: torch.device | str) -> "PromptBatch":
         """The batch on another device."""
         return PromptBatch(
             self.tokens.to(device), self.mask.to(device), self.query_vectors.to(device), self.query_rows.to(device),
             None if self.long_codes is None else self.long_codes.to(device),
+            None if self.keyword_vectors is None else self.keyword_vectors.to(device),
         )  # fmt: skip
 
     def __len__(self) -> int:
         return len(self.tokens)
+
+
+def stacked(batches: Sequence[PromptBatch]) -> PromptBatch:
+    """Several batches of the same form as one, padded to the longest."""
+    width = max(batch.tokens.shape[1] for batch in batches)
+
+    def wide(tensor: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.pad(tensor, (0, width - tensor.shape[1]))
+
+    long = [batch.long_codes for batch in batches if batch.long_codes is not None]
+    if len(long) not in (0, len(batches)):
+        raise ValueError("prompts with and without long behaviour cannot share a batch")
+    some = next((batch.keyword_vectors for batch in batches if batch.keyword_vectors is not None), None)
+    keywords = None
+    if some is not None:
+        blank = [some.new_zeros(len(batch), some.shape[1]) for batch in batches]
+        given = [batch.keyword_vectors for batch in batches]
+        keywords = torch.cat([none if known is None else known for known, none in zip(given, blank, strict=True)])
+    return PromptBatch(
+        torch.cat([wide(batch.tokens) for batch in batches]), torch.cat([wide(batch.mask) for batch in batches]),
+        torch.cat([batch.query_vectors for batch in batches]), torch.cat([batch.query_rows for batch in batches]),
+        torch.cat(long) if long else None, keywords,
+    )  # fmt: skip
 
 
 def prepare(
@@ -75,11 +104,13 @@ def prepare(
     table: Callable[[Sequence[str]], TextTable],
     config: PromptConfig,
     evidence: Ints | None = None,
+    keywords: Sequence[Sequence[str]] | None = None,
 ) -> PromptColumns:
     """Number the texts of the requests and compute their features once per distinct text.
 
     ``evidence`` int32 [n, E] gives the items most clicked for each query, best first (training counts only; for
-    training rows with the current page view left out).
+    training rows with the current page view left out). ``keywords`` are those of each request's query: for a teacher's
+    input, never for serving.
     """
     n = len(requests)
     recent = [row[-config.recent_queries :] if config.recent_queries else () for row in requests.recent_queries]
@@ -91,11 +122,16 @@ def prepare(
     used = np.unique(clicked_query[clicked_query >= 0])
     of_used = [requests.query_texts[i] for i in used.tolist()]
     wanted = [*requests.query, *profiles, *(text for row in recent for text in row), *of_used]
+    thoughts = keywords or []
+    wanted += [text for row in thoughts for text in row]
     distinct = list(dict.fromkeys(text for text in wanted if text.strip()))
     number = {text: i for i, text in enumerate(distinct)}
 
     def numbers(texts: Sequence[str]) -> Ints:
         return np.fromiter((number.get(text, -1) for text in texts), np.int32, len(texts))
+
+    def numbers_of_keywords() -> Ints:
+        return Ragged.of([numbers(row).tolist() for row in thoughts]).padded(_KEYWORDS, newest=False)
 
     recent_numbers = Ragged.from_lengths(
         numbers([text for row in recent for text in row]), np.fromiter(map(len, recent), np.int64, n)
@@ -108,6 +144,7 @@ def prepare(
         of_clicks[place],
         requests.ordered[:, -long:] if long else none,
         none if evidence is None or config.fill == "none" else evidence[:, : config.evidence][:, ::-1],
+        None if keywords is None else numbers_of_keywords(),
     )  # fmt: skip
 
 
@@ -181,11 +218,33 @@ class PromptBuilder:
         return np.concatenate([none if c is None else self.vocabulary.sid_tokens(c) for c in codes], 1)
 
     def search_prompt(
-        self, columns: PromptColumns, rows: NDArray[np.integer], task: str = "task:search"
+        self, columns: PromptColumns, rows: NDArray[np.integer], task: str = "task:search", keywords: bool = False
     ) -> PromptBatch:
-        """The full input of section 3 for the given rows of the columns."""
-        tokens, mask = pack_tokens(self._search_parts(columns, rows, task))
-        return self._batch(tokens, mask, columns.texts, columns.query[rows], self._long_codes(columns, rows))
+        """The full input of section 3 for the given rows of the columns; with ``keywords`` the teacher's form.
+
+        Raises:
+            ValueError: keywords are asked for and the columns have none.
+        """
+        parts = self._search_parts(columns, rows, task)
+        if not keywords:
+            tokens, mask = pack_tokens(parts)
+            return self._batch(tokens, mask, columns.texts, columns.query[rows], self._long_codes(columns, rows))
+        if columns.keywords is None:
+            raise ValueError("these columns hold no keywords; prepare them with 'keywords'")
+        numbers = columns.keywords[rows]
+        words = [self._text(columns.texts, numbers[:, j], self.config.keyword_tokens) for j in range(numbers.shape[1])]
+        tokens, mask = pack_tokens([*parts, self._marked("kw", np.concatenate(words, 1))])
+        batch = self._batch(tokens, mask, columns.texts, columns.query[rows], self._long_codes(columns, rows))
+        batch.keyword_vectors = self._mean_vectors(columns.texts, numbers)
+        return batch
+
+    @staticmethod
+    def _mean_vectors(texts: TextTable, numbers: Ints) -> torch.Tensor:
+        """The mean vector of the texts [n, K] of each row, float32 [n, d_e]; zero where there is none."""
+        there = numbers >= 0
+        vectors = texts.vectors[np.maximum(numbers, 0)] * there[:, :, None]
+        mean = vectors.sum(1) / np.maximum(there.sum(1, keepdims=True), 1)
+        return torch.from_numpy(mean.astype(np.float32))
 
     def search_lengths(self, columns: PromptColumns) -> NDArray[np.int64]:
         """Tokens of the search prompt of each row, int64 [n], at least 1."""

@@ -23,6 +23,8 @@ MARKS: tuple[str, ...] = (
     "task:query_to_sid", "task:sid_to_query", "task:title_to_sid", "task:sid_to_title", "task:query_to_category",
     "task:item_to_category", "task:sid_to_category", "task:query_to_item", "task:item_to_query",
     "task:query_sid_to_item_sid", "task:item_sid_to_query_sid", "task:search",
+    "task:query_to_keywords", "task:query_sid_to_keyword_sids", "task:user_query_to_keywords",
+    "task:user_query_sid_to_keyword_sids", "think",
 )  # fmt: skip
 
 

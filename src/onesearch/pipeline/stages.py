@@ -39,7 +39,7 @@ def stages_of(config: RunConfig) -> list[Stage]:
         Stage("index", ("data", "encoder", "khqe"), _index_settings(config), with_bench(build_index)),
         Stage("lexical", ("data", "encoder"), {}, with_bench(build_lexical)),
         Stage("baselines", prepared, measures, with_bench(build_baselines), version=2),
-        Stage("sft1", prepared, {**base, **dump("sft1")}, with_bench(run_alignment, None), resumable=True),
+        Stage("sft1", prepared, {**base, **dump("sft1")}, with_bench(run_alignment, None), version=2, resumable=True),
         Stage("sft2", (*prepared, "sft1"), dump("sft2"), with_bench(run_alignment, "sft1"), resumable=True),
         Stage("sft3", (*prepared, "sft2"), dump("sft3"), with_bench(run_personalisation, "sft2"), resumable=True),
         Stage(

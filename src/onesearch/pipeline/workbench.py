@@ -1,6 +1,6 @@
 """A run's artefacts as training and evaluation need them: the parts of the split, and requests with their features."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -74,9 +74,16 @@ class Workbench(RunParts):
             vectors[rows >= 0] = self.held_out_vectors[rows[rows >= 0]]
         return self.featurizer.table(texts, vectors)
 
-    def training_columns(self, page_views: pl.DataFrame, config: PromptConfig, held_out: bool) -> PromptColumns:
-        """Training page views as model input; click evidence leaves each page view's own clicks out."""
+    def training_columns(
+        self, page_views: pl.DataFrame, config: PromptConfig, held_out: bool,
+        keywords: Callable[[Sequence[str]], Sequence[Sequence[str]]] | None = None,
+    ) -> PromptColumns:  # fmt: skip
+        """Training page views as model input; click evidence leaves each page view's own clicks out.
+
+        ``keywords`` gives the keywords of queries, for a teacher's input.
+        """
         requests = self.requests(page_views)
         clicked = self.targets(page_views).clicked
         evidence = self.statistics.most_clicked(requests.query, config.evidence, leave_out=clicked)
-        return prepare(requests, lambda texts: self.training_table(texts, held_out), config, evidence)
+        thoughts = None if keywords is None else keywords(requests.query)
+        return prepare(requests, lambda texts: self.training_table(texts, held_out), config, evidence, thoughts)

@@ -1,7 +1,7 @@
 """SearchEngine: query + shopper in, ranked items out."""
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from onesearch.search.snapshot import Snapshot
 from onesearch.search.weights import GENERATOR_ALONE, RankingWeights
 
 Floats = NDArray[np.float32]
+Keywords = Callable[[Sequence[str]], Sequence[Sequence[str]]]
 _RECENT = 10  # past clicks that taste is taken from
 NO_EVIDENCE: Mapping[str, Any] = {
     "lexical": False, "clicked_candidates": 0, "nearest": 0, "clicks": False, "popularity": False, "taste": False,
@@ -67,12 +68,14 @@ class SearchEngine:
         name: str = "run",
         known_shoppers: Sequence[str] = (),
         known_queries: Sequence[str] = (),
+        keywords: Keywords | None = None,
     ) -> None:
         self.generator, self.featurizer = generator.eval(), featurizer
         self.evidence, self.config, self.weights = evidence, config, weights
         self.histories: HistoryStore = histories if histories is not None else FixedHistories()
         self.batch_size, self.name = batch_size, name
         self.known_shoppers, self.known_queries = tuple(known_shoppers), tuple(known_queries)
+        self.keywords = keywords
         self._snapshot = snapshot
         self._writing = threading.Lock()
 
@@ -158,7 +161,8 @@ class SearchEngine:
         snapshot = snapshot or self._snapshot
         mask = snapshot.filters.mask(filters) if filters else None
         evidence = self.evidence.statistics.most_clicked(requests.query, self._evidence_width())
-        columns = prepare(requests, self.featurizer.table, self.generator.config.prompt, evidence)
+        thoughts = None if self.keywords is None else self.keywords(requests.query)
+        columns = prepare(requests, self.featurizer.table, self.generator.config.prompt, evidence, thoughts)
         parts = [
             self._candidates(
                 columns, rows, requests, evidence[rows], snapshot, mask, width or self.config.width,
@@ -185,8 +189,9 @@ class SearchEngine:
         model, config = self.generator, self.config
         device = model.begin.device
         queries = [requests.query[i] for i in rows]
+        teacher = columns.keywords is not None
         with torch.inference_mode():
-            memory = model.encode(snapshot.builder.search_prompt(columns, rows).to(device))
+            memory = model.encode(snapshot.builder.search_prompt(columns, rows, keywords=teacher).to(device))
             state = model.query_state(memory) if model.config.item_score else None
             if given is None:
                 beams = beam_search(model, memory, snapshot.index, width, mask)
@@ -333,7 +338,7 @@ class EngineView:
     def __init__(self, engine: SearchEngine, config: SearchConfig, weights: RankingWeights) -> None:
         self._engine = SearchEngine(
             engine.generator, engine.featurizer, engine.snapshot, engine.evidence, config, weights, engine.histories,
-            engine.batch_size,
+            engine.batch_size, keywords=engine.keywords,
         )  # fmt: skip
 
     def candidates(self, requests: Requests) -> Candidates:

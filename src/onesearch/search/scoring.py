@@ -1,5 +1,8 @@
 """Log-probabilities of given SIDs, teacher-forced: what training minimises and what candidates from elsewhere get."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -24,6 +27,21 @@ def segment_logsumexp(values: Tensor, owner: Tensor, n: int) -> Tensor:
     return total.log() + peak
 
 
+@dataclass(frozen=True)
+class LevelDistribution:
+    """The model's choices at one SID level, on M paths.
+
+    Only ``n`` of the paths have a choice there (a lone child is certain). Shapes: ``choosing`` int64 [n] those paths;
+    ``segment`` int64 [T] and ``log_probs`` float32 [T], the candidates of all of them one after the other; ``target``
+    int64 [n] the place in ``log_probs`` of the token that was chosen.
+    """
+
+    choosing: Tensor
+    segment: Tensor
+    log_probs: Tensor
+    target: Tensor
+
+
 def score_paths(
     model: Generator,
     memory: GeneratorMemory,
@@ -38,6 +56,32 @@ def score_paths(
     log-probabilities float32 [M, L] and the decoder's hidden states before each token, [M, L, d] (other heads read
     them too). With ``legal_softmax`` off the softmax runs over each level's whole codebook (the paper's plain form).
     """
+    levels, hidden = path_distributions(model, memory, paths, owner, index, legal_softmax)
+    return chosen_log_probs(levels, len(paths)), hidden
+
+
+def chosen_log_probs(levels: Sequence[LevelDistribution], paths: int) -> Tensor:
+    """Log-probability of the token chosen at each level, float32 [M, L]; 0 where there was no choice."""
+    out = []
+    for level in levels:
+        none = torch.zeros(paths, dtype=torch.float32, device=level.log_probs.device)
+        out.append(none.index_put((level.choosing,), level.log_probs[level.target]))
+    return torch.stack(out, 1)
+
+
+def path_distributions(
+    model: Generator,
+    memory: GeneratorMemory,
+    paths: Tensor,
+    owner: Tensor,
+    index: SidIndex,
+    legal_softmax: bool = True,
+) -> tuple[list[LevelDistribution], Tensor]:
+    """Teacher-forced distributions along M paths, one entry per level, and the hidden states [M, L, d].
+
+    Arguments as :func:`score_paths`. The candidates of a path depend on the path alone, so that two passes over the
+    same paths can be compared entry by entry.
+    """
     levels = paths.shape[1]
     codes = [index.codes(level, paths[:, level]).long() for level in range(levels)]
     vectors = [index.vectors(level, paths[:, level]) if model.anchored else None for level in range(levels - 1)]
@@ -48,31 +92,35 @@ def score_paths(
     for level in range(levels):
         state = hidden[:, level]
         if not legal_softmax:
-            logits = model.codebook_logits(level, state).float()
-            out.append(logits.gather(1, codes[level].unsqueeze(1))[:, 0] - logits.logsumexp(1))
+            out.append(_dense(model.codebook_logits(level, state), codes[level]))
         elif level == 0:
-            out.append(_root_log_probs(model, memory, state, owner, paths[:, 0], index))
+            out.append(_dense(_root_logits(model, memory, state, owner, index), paths[:, 0]))
         else:
-            out.append(_child_log_probs(model, memory, state, owner, paths, level, index))
-    return torch.stack(out, 1), hidden
+            out.append(_children(model, memory, state, owner, paths, level, index))
+    return out, hidden
 
 
-def _root_log_probs(
-    model: Generator, memory: GeneratorMemory, hidden: Tensor, owner: Tensor, nodes: Tensor, index: SidIndex
+def _dense(logits: Tensor, chosen: Tensor) -> LevelDistribution:
+    """All paths choose among the same K candidates: logits [M, K]."""
+    n, k = logits.shape
+    rows = torch.arange(n, device=logits.device)
+    log_probs = logits.float().log_softmax(1).reshape(-1)
+    return LevelDistribution(rows, rows.repeat_interleave(k), log_probs, rows * k + chosen)
+
+
+def _root_logits(
+    model: Generator, memory: GeneratorMemory, hidden: Tensor, owner: Tensor, index: SidIndex
 ) -> Tensor:
-    """Level 0: every path chooses among the same nodes, so one dense product serves all."""
-    every = torch.arange(index.size(0), device=nodes.device)
-    if model.anchored:
-        rows = index.vectors(0, every)
-        logits = model.item_state(0, hidden, memory, owner) @ rows.to(hidden.dtype).T
-        logits = logits + model.node_bias(0, index.counts(0, every)).to(logits.dtype)
-    else:
-        logits = model.codebook_logits(0, hidden)[:, index.codes(0, every).long()]
-    logits = logits.float()
-    return logits.gather(1, nodes.unsqueeze(1))[:, 0] - logits.logsumexp(1)
+    """Level 0: every path chooses among the same nodes, so one dense product serves all; [M, K]."""
+    every = torch.arange(index.size(0), device=hidden.device)
+    if not model.anchored:
+        return model.codebook_logits(0, hidden)[:, index.codes(0, every).long()]
+    rows = index.vectors(0, every)
+    logits = model.item_state(0, hidden, memory, owner) @ rows.to(hidden.dtype).T
+    return logits + model.node_bias(0, index.counts(0, every)).to(logits.dtype)
 
 
-def _child_log_probs(
+def _children(
     model: Generator,
     memory: GeneratorMemory,
     hidden: Tensor,
@@ -80,13 +128,12 @@ def _child_log_probs(
     paths: Tensor,
     level: int,
     index: SidIndex,
-) -> Tensor:
+) -> LevelDistribution:
     """Deeper levels: a ragged softmax over the children of each path's parent; lone children cost nothing."""
     first, count = index.children(level, paths[:, level - 1])
     choosing = (count > 1).nonzero()[:, 0]
-    out = torch.zeros(len(paths), dtype=torch.float32, device=paths.device)
     if not len(choosing):
-        return out
+        return LevelDistribution(choosing, choosing, hidden.new_zeros(0, dtype=torch.float32), choosing)
     nodes, segment = ragged_ranges(first[choosing], count[choosing])
     if model.anchored:
         state = model.item_state(level, hidden[choosing], memory, owner[choosing])
@@ -96,5 +143,5 @@ def _child_log_probs(
         logits = model.codebook_logits(level, hidden[choosing])[segment, index.codes(level, nodes).long()]
     logits = logits.float()
     target = torch.cumsum(count[choosing], 0) - count[choosing] + (paths[choosing, level] - first[choosing])
-    log_probs = logits[target] - segment_logsumexp(logits, segment, len(choosing))
-    return out.index_put((choosing,), log_probs)
+    log_probs = logits - segment_logsumexp(logits, segment, len(choosing))[segment]
+    return LevelDistribution(choosing, segment, log_probs, target)

@@ -37,7 +37,8 @@ __all__ = ["Batches", "FitReport", "LoopConfig", "NotFiniteError", "fit"]
 
 log = logging.getLogger("onesearch")
 
-Loss = Callable[[nn.Module, Any], dict[str, Tensor]]
+Terms = dict[str, Tensor]
+Loss = Callable[[nn.Module, Any], Terms | Iterator[Terms]]
 Validate = Callable[[nn.Module], dict[str, float]]
 
 CHECKPOINTS, FINISHED, WEIGHTS, BEST = "checkpoints", "finished.json", "model.safetensors", "best.safetensors"
@@ -65,7 +66,9 @@ def fit(
     Args:
         model: trained in place; buffers that are not persistent stay as they are.
         batches: what to train on; ``config.accumulate`` consecutive ones make a step.
-        loss: model and batch content → scalars; ``loss`` is minimised, the others are logged.
+        loss: model and batch content → scalars; ``loss`` is minimised, the others are logged. It may be a generator of
+            such terms: each goes backward before the next is computed, so that a later one can read the gradients of
+            an earlier one (adversarial training); the gradients add up. All of them are logged.
         config: the settings.
         folder: of this run; the same call continues what it finds there, and returns at once when that is finished.
         validate: model in evaluation mode → figures for the log. Called every ``validate_steps`` and at the end.
@@ -174,14 +177,17 @@ class _Fit:
         self.wrapped.train()
         for number, batch in enumerate(made):
             content = moved(batch.content, accelerator.device)
-            last = number == len(made) - 1
-            with _maybe(accelerator.no_sync(self.wrapped), not last), accelerator.autocast():
-                terms = self.loss(self.wrapped, content)
-            if "loss" not in terms:
-                raise ValueError(f"the loss function returned {sorted(terms)} without the key 'loss'")
-            with _maybe(accelerator.no_sync(self.wrapped), not last):
-                accelerator.backward(terms["loss"] / len(made))
-            self.pending.append((step + 1, batch.task, {name: value.detach() for name, value in terms.items()}))
+            wait = number < len(made) - 1
+            given = self._given(content, wait)
+            names: dict[str, str] = {}
+            while (terms := self._next(given, wait)) is not None:
+                if "loss" not in terms:
+                    raise ValueError(f"the loss function returned {sorted(terms)} without the key 'loss'")
+                with _maybe(accelerator.no_sync(self.wrapped), wait):
+                    accelerator.backward(terms["loss"] / len(made))
+                logged = {names.get(name, name): value.detach() for name, value in terms.items()}
+                self.pending.append((step + 1, batch.task, logged))
+                names["loss"] = "later_loss"  # what is logged as the loss is the first one
             self.samples += batch.samples * accelerator.num_processes
         norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
         if config.clip_norm:
@@ -193,6 +199,16 @@ class _Fit:
         self.optimizer.zero_grad(set_to_none=True)
         if self.average is not None:
             self.average.update()
+
+    def _given(self, content: Any, wait: bool) -> Iterator[Terms]:
+        """The loss function's terms as an iterator, whichever of the two forms it has."""
+        with _maybe(self.accelerator.no_sync(self.wrapped), wait), self.accelerator.autocast():
+            terms = self.loss(self.wrapped, content)
+        return iter((terms,)) if isinstance(terms, dict) else terms
+
+    def _next(self, given: Iterator[Terms], wait: bool) -> Terms | None:
+        with _maybe(self.accelerator.no_sync(self.wrapped), wait), self.accelerator.autocast():
+            return next(given, None)
 
     def _look(self, step: int, learning_rate: float) -> None:
         """After step number ``step`` (from 1): log, validate, save, each when it is time."""

@@ -36,13 +36,18 @@ class ItemTargets:
 
 @dataclass
 class TaskBatch:
-    """A prompt batch and what shall be written: exactly one of items, SIDs int64 [B, L] or text int64 [B, T]."""
+    """A prompt batch and what shall be written: exactly one of items, SIDs int64 [B, L] or text int64 [B, T].
+
+    ``teacher`` is the input with keywords of some of the prompts, ``taught`` int64 [b] says which, ascending.
+    """
 
     task: str
     prompt: PromptBatch
     items: ItemTargets | None = None
     sids: torch.Tensor | None = None
     text: torch.Tensor | None = None
+    teacher: PromptBatch | None = None
+    taught: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -102,10 +107,12 @@ def search_task(
     n_items: int,
     negatives: int,
     sampling: NDArray[np.float64] | None = None,
+    taught: NDArray[np.bool_] | None = None,
 ) -> Task:
     """Full input → clicked and ordered items (stage 3); several targets of a page view share one encoder pass.
 
-    ``targets`` n rows of item rows, ``weights`` float32 [total] one per target value.
+    ``targets`` n rows of item rows, ``weights`` float32 [total] one per target value; ``taught`` bool [n] says which
+    rows have a teacher, whose keywords the columns then hold.
     """
     starts = targets.offsets[:-1]
 
@@ -114,7 +121,12 @@ def search_task(
         lengths = picked.lengths
         offset = np.repeat(starts[rows], lengths) + _within(lengths)
         owned = item_targets(picked.values, picked.owners, weights[offset], n_items, negatives, rows)
-        return TaskBatch(name, builder.search_prompt(columns, rows), items=owned)
+        made = TaskBatch(name, builder.search_prompt(columns, rows), items=owned)
+        with_teacher = np.flatnonzero(taught[rows]) if taught is not None else rows[:0]
+        if len(with_teacher):
+            made.teacher = builder.search_prompt(columns, rows[with_teacher], keywords=True)
+            made.taught = torch.from_numpy(with_teacher.astype(np.int64))
+        return made
 
     return Task(name, builder.search_lengths(columns), sampling, batch)
 

@@ -68,6 +68,14 @@ class Trainee(nn.Module):
         log_probs, hidden = score_paths(model, memory, paths, items.owner, self.index, model.config.legal_softmax)
         total, per_level = item_nll(log_probs, items.weights)
         terms = {"loss": total, **{f"level_{i + 1}": value for i, value in enumerate(per_level.detach())}}
+        self._heads(terms, memory, hidden, paths, items)
+        return terms
+
+    def _heads(
+        self, terms: dict[str, Tensor], memory: GeneratorMemory, hidden: Tensor, paths: Tensor, items: ItemTargets
+    ) -> None:
+        """Add the losses of codebook head and item score to the terms; ``hidden`` [M, L, d], ``paths`` int64 [M, L]."""
+        model = self.generator
         if self.codebook_weight > 0 and model.anchored:
             sids = self.index.sids(model.levels - 1, paths[:, -1])
             logits = [model.codebook_logits(level, hidden[:, level]) for level in range(model.levels)]
@@ -87,4 +95,3 @@ class Trainee(nn.Module):
             score = score_nll(state @ rows.T, items.column, items.weights, others)
             terms["loss"] = terms["loss"] + self.score_weight * score
             terms["score"] = score.detach()
-        return terms

@@ -1,0 +1,147 @@
+"""The V2 step on a tiny generator: every switch, the batch layout, and what FGM leaves behind."""
+
+import numpy as np
+import pytest
+import torch
+
+from onesearch.index.sid_index import SidIndex
+from onesearch.model.backbones import BackboneConfig
+from onesearch.model.config import ModelConfig
+from onesearch.model.generator import Generator, Sizes
+from onesearch.model.prompt import PromptBatch, stacked
+from onesearch.model.vocabulary import MARKS
+from onesearch.search.scoring import chosen_log_probs, path_distributions, score_paths
+from onesearch.training.distill import DistillationConfig, DistillTrainee, distillation_loss, repeated
+from onesearch.training.distillation import distillation_kl
+from onesearch.training.losses import item_nll
+from onesearch.training.tasks import TaskBatch, item_targets
+from onesearch.training.trainee import Trainee
+
+CODEBOOKS, D, R, E, N = (5, 4, 3, 6, 6), 16, 8, 12, 60
+OFF = DistillationConfig(kl=0, teacher_ce=0, r_drop=0, fgm=0, focal=False)
+
+
+@pytest.fixture
+def parts():
+    rng = np.random.default_rng(0)
+    sids = np.stack([(size * rng.random(N) ** 2).astype(np.int64) for size in CODEBOOKS], 1)
+    rows = rng.normal(size=(N, R)).astype(np.float32)
+    index = SidIndex.build(sids, rows, CODEBOOKS)
+    torch.manual_seed(3)
+    backbone = BackboneConfig(d_model=D, heads=2, encoder_layers=1, decoder_layers=1, ffn=24, max_positions=32)
+    centroids = [torch.randn(size, E) for size in CODEBOOKS[:3]]
+    generator = Generator(ModelConfig(backbone=backbone), Sizes(20, CODEBOOKS, E, R, 1.5), centroids)
+    for parameter in generator.parameters():
+        if parameter.dim() > 1:
+            torch.nn.init.normal_(parameter, std=0.3)
+    return generator, index, torch.from_numpy(rows)
+
+
+def prompt(lengths, seed, keywords=False):
+    rng = torch.Generator().manual_seed(seed)
+    n, width = len(lengths), max(lengths)
+    mask = torch.arange(width) < torch.tensor(lengths)[:, None]
+    tokens = torch.randint(4, 20, (n, width), generator=rng) * mask
+    if keywords:
+        tokens[:, -2] = 20 + MARKS.index("kw")
+    vectors, rows = torch.randn(n, E, generator=rng), torch.randn(n, R, generator=rng)
+    return PromptBatch(tokens, mask, vectors, rows, None, torch.randn(n, E, generator=rng) if keywords else None)
+
+
+def batch(teacher=True):
+    owner = np.array([0, 0, 1, 2, 3])
+    items = item_targets(np.array([4, 9, 30, 9, 58]), owner, np.array([1.0, 2, 1, 1, 2]), N, 100, owner)
+    made = TaskBatch("search", prompt([6, 3, 5, 2], 1), items=items)
+    if teacher:
+        made.teacher, made.taught = prompt([9, 7], 2, keywords=True), torch.tensor([0, 2])
+    return made
+
+
+def trainee(parts, settings=OFF, score=0.0, codebook=0.0):
+    made = DistillTrainee(*parts, score, codebook, settings)
+    return made.eval()
+
+
+def test_with_everything_off_it_is_the_plain_stage_3(parts):
+    plain = Trainee(*parts, 1.0, 0.1).eval()(batch())
+    ours = trainee(parts, OFF, 1.0, 0.1)(batch())
+    for name in ("loss", "score", "codebook", "level_1"):
+        torch.testing.assert_close(ours[name], plain[name])
+
+
+def test_teacher_and_student_in_one_batch_equal_each_alone(parts):
+    generator, index, _ = parts
+    made = batch()
+    terms = trainee(parts, OFF.updated(kl=1.0, teacher_ce=0.5))(made)
+    paths = index.path(made.items.rows)
+    student, _ = path_distributions(generator, generator.encode(made.prompt), paths, made.items.owner, index)
+    taught, of_teacher = torch.tensor([0, 1, 3]), torch.tensor([0, 0, 1])
+    teacher, _ = path_distributions(generator, generator.encode(made.teacher), paths[taught], of_teacher, index)
+    log_probs, _ = score_paths(generator, generator.encode(made.prompt), paths[taught], torch.tensor([0, 0, 2]), index)
+    torch.testing.assert_close(chosen_log_probs(student, 5)[taught], log_probs)
+    of_taught, _ = path_distributions(
+        generator, generator.encode(made.prompt), paths[taught], torch.tensor([0, 0, 2]), index
+    )
+    weights = made.items.weights[taught]
+    kl = distillation_kl(teacher, of_taught, weights)
+    ce, _ = item_nll(chosen_log_probs(student, 5), made.items.weights)
+    teacher_ce, _ = item_nll(chosen_log_probs(teacher, 3), weights)
+    share = 4 / 7  # of the weights, that is of the page views that have a teacher
+    torch.testing.assert_close(terms["kl"], kl.detach(), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(terms["teacher_ce"], teacher_ce.detach(), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(terms["loss"], ce + share * (kl + 0.5 * teacher_ce), atol=1e-5, rtol=1e-4)
+
+
+def test_two_copies_differ_by_dropout_only_while_training(parts):
+    made = trainee(parts, OFF.updated(r_drop=0.5))
+    assert "r_drop" not in made(batch())
+    torch.manual_seed(0)
+    terms = made.train()(batch())
+    assert terms["r_drop"] > 0
+
+
+def test_repeated_targets_belong_to_the_repeated_prompts():
+    items = batch().items
+    twice = repeated(items, 2, 4)
+    assert twice.owner.tolist() == [0, 0, 1, 2, 3, 4, 4, 5, 6, 7]
+    assert twice.rows.tolist() == items.rows.tolist() * 2
+
+
+def test_stacked_prompts_keep_their_tokens_and_have_no_keywords_of_others():
+    one, two = prompt([6, 3], 1), prompt([9], 2, keywords=True)
+    both = stacked([one, two])
+    assert both.tokens.shape == (3, 9) and both.mask.sum(1).tolist() == [6, 3, 9]
+    assert torch.equal(both.tokens[:2, :6], one.tokens)
+    assert (both.keyword_vectors[:2] == 0).all() and torch.equal(both.keyword_vectors[2:], two.keyword_vectors)
+
+
+def test_the_teachers_target_gets_no_gradient_unless_training_is_joint(parts):
+    made = batch()
+    for detach, wanted in ((True, False), (False, True)):
+        made.teacher.keyword_vectors = made.teacher.keyword_vectors.detach().requires_grad_()
+        terms = trainee(parts, OFF.updated(kl=1.0, detach=detach))(made)
+        terms["loss"].backward()
+        grad = made.teacher.keyword_vectors.grad
+        assert (grad is not None and bool(grad.abs().sum() > 0)) == wanted
+
+
+def test_fgm_adds_the_gradient_of_the_perturbed_input_and_restores_the_tables(parts):
+    settings = OFF.updated(kl=1.0, fgm=0.6)
+    made = trainee(parts, settings)
+    before = [table.detach().clone() for table in made.tables]
+    losses = []
+    for terms in distillation_loss(made, batch()):
+        terms["loss"].backward()
+        losses.append(float(terms["loss"].detach()))
+    assert len(losses) == 2 and losses[1] > losses[0]  # the step goes uphill
+    assert all(torch.equal(table.detach(), kept) for table, kept in zip(made.tables, before, strict=True))
+    both = made.tables[1].grad.clone()
+    made.zero_grad()
+    made(batch())["loss"].backward()
+    assert not torch.allclose(both, made.tables[1].grad)
+
+
+def test_batches_without_item_targets_have_one_plain_step(parts):
+    made = trainee(parts, OFF.updated(fgm=0.6))
+    text = TaskBatch("query_to_sid", prompt([3, 4], 5), sids=torch.zeros(2, 5, dtype=torch.int64))
+    assert len(list(distillation_loss(made, text))) == 1
