@@ -1,4 +1,4 @@
-"""``onesearch market``: make a simulated marketplace."""
+"""``onesearch market``: make a simulated marketplace, and serve a stand-in language model that knows its words."""
 
 import logging
 from enum import StrEnum
@@ -59,6 +59,40 @@ def make(
     if format is Format.kuaisearch:
         export_kuaisearch(out, out)
         typer.echo(f"{out}: items, users, recall, rank and relevance as .jsonl in the schema of KuaiSearch")
+
+
+@app.command()
+def llm(
+    folder: Annotated[Path, typer.Argument(help="Dataset of a market, or a run that was made from one.")],
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on.")] = 8001,
+    error: Annotated[float, typer.Option(min=0, max=1, help="Chance that a need word is misunderstood.")] = 0.15,
+    fail: Annotated[float, typer.Option(min=0, max=1, help="Share of calls answered with status 500.")] = 0.0,
+    malformed: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of answers with broken JSON or a keyword of no catalogue.")
+    ] = 0.0,
+    latency: Annotated[float, typer.Option(min=0, help="Seconds to wait before each answer.")] = 0.0,
+    seed: Annotated[int, typer.Option(help="Seed of misunderstandings and faults.")] = 0,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    model: Annotated[str, typer.Option(help="The name that it answers under.")] = "Qwen3-32B",
+) -> None:
+    """Serve a simulated language model at an OpenAI-compatible address: it knows what the words of a market mean.
+
+    Example: onesearch market llm data/market --port 8001 --error 0.15
+    """
+    import uvicorn
+
+    from onesearch.market.llm_server import make_app
+    from onesearch.market.store import FOLDER
+    from onesearch.market.thinker import Thinker
+
+    inside = folder / "data"
+    thinker = Thinker.load(inside if (inside / FOLDER).is_dir() else folder, error, seed)
+    typer.echo(
+        f"This is a SIMULATION, no language model: rules over the words of {folder}, misunderstanding {error:.0%} of"
+        f" the need words. It says nothing about the quality of {model}. http://{host}:{port}/v1"
+    )
+    uvicorn.run(make_app(thinker, model, fail, malformed, seed, latency), host=host, port=port, log_level="warning",
+                access_log=False, server_header=False)  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -1,0 +1,222 @@
+"""The stand-in language model behind an OpenAI-compatible address, with the faults of a real server on request.
+
+The last user message is a JSON object that names the task: ``{"task": "understand", "query": ...}`` or
+``{"task": "calibrate", "query": ..., "keywords": [...], "history": {...}}``, where a history has lists of strings
+``queries`` and ``items`` (titles) and a string ``profile``.
+"""
+
+import asyncio
+import json
+import time
+from typing import Any, Final
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+
+from onesearch.market import keyed
+from onesearch.market.thinker import Thinker
+
+OFF_CATALOGUE: Final = "flux capacitor"  # no market sells it
+_FAIL, _MALFORMED, _HOW = 0, 1, 2  # what a draw is for
+_BLANKS: Final[dict[str, Any]] = {
+    "array": [], "string": "", "integer": 0, "number": 0, "boolean": False, "object": {}, "null": None,
+}  # fmt: skip
+
+
+class BadRequestError(ValueError):
+    """A request that this server does not understand."""
+
+
+def make_app(
+    thinker: Thinker,
+    model: str = "Qwen3-32B",
+    fail: float = 0.0,
+    malformed: float = 0.0,
+    seed: int = 0,
+    latency: float = 0.0,
+) -> FastAPI:
+    """The server: POST /v1/chat/completions and GET /v1/models.
+
+    ``fail`` is the share of calls answered with 500, ``malformed`` that of answers with broken JSON or a keyword which
+    is in no catalogue, both drawn by number of call; ``latency`` is waited before each answer, in seconds. Well-formed
+    calls are counted in ``app.state.calls``. Headers are neither read nor logged, so any API key will do.
+
+    Raises:
+        ValueError: a share is not in [0, 1], or ``latency`` is negative.
+    """
+    for name, share in (("fail", fail), ("malformed", malformed)):
+        if not 0.0 <= share <= 1.0:
+            raise ValueError(f"{name} {share} is not a share")
+    if latency < 0.0:
+        raise ValueError(f"latency {latency} is negative")
+    app = FastAPI(title="Stand-in language model: a simulation", docs_url=None, redoc_url=None)
+    app.state.calls = 0
+
+    def drawn(call: int, what: int, share: float) -> bool:
+        return share > 0.0 and float(keyed.uniform(keyed.key(seed, call, what))[0]) < share
+
+    @app.get("/v1/models")
+    async def models() -> dict[str, Any]:
+        """The only model there is."""
+        return {"object": "list", "data": [{"id": model, "object": "model", "created": 0, "owned_by": "simulation"}]}
+
+    @app.post("/v1/chat/completions")
+    async def completions(request: Request) -> JSONResponse:
+        """Answer the last user message."""
+        try:
+            body = _parsed(await request.body(), "the request")
+            schema = _schema(body)
+            answer = _answer(thinker, _last_message(body))
+        except BadRequestError as error:
+            return _error(400, str(error), "invalid_request_error")
+        app.state.calls += 1
+        call = app.state.calls
+        if latency:
+            await asyncio.sleep(latency)
+        if drawn(call, _FAIL, fail):
+            return _error(500, "the simulated server failed on purpose", "server_error")
+        spoil = drawn(call, _MALFORMED, malformed)
+        filled = answer if schema is None else fill(schema, answer)
+        if spoil and drawn(call, _HOW, 0.5) and isinstance(filled.get("keywords"), list):
+            filled = {**filled, "keywords": [OFF_CATALOGUE, *filled["keywords"]][: max(1, len(filled["keywords"]))]}
+            spoil = False
+        content = json.dumps(filled, ensure_ascii=False)
+        # Cut short, as when a limit of tokens is hit: never valid JSON.
+        content = content[: 1 + len(content) // 2] if spoil and len(content) > 2 else "{" if spoil else content
+        prompt_tokens, completion_tokens = _characters(body["messages"]) // 4, len(content) // 4
+        return JSONResponse({
+            "id": f"chatcmpl-{call}", "object": "chat.completion", "created": int(time.time()), "model": model,
+            "choices": [{"index": 0, "message": {"role": "assistant", "content": content}, "finish_reason": "stop"}],
+            "usage": {"prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens,
+                      "total_tokens": prompt_tokens + completion_tokens},
+        })  # fmt: skip
+
+    return app
+
+
+def fill(schema: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
+    """An object with exactly the schema's properties: known ones by name, the others blank values of their type.
+
+    Arrays are cut to ``maxItems``; an unknown property that is itself an object is filled likewise.
+    """
+    return _filled(schema, known, schema)
+
+
+def _filled(schema: dict[str, Any], known: dict[str, Any], root: dict[str, Any]) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for name, raw in _mapping(schema.get("properties")).items():
+        part = _resolved(raw, root)
+        if name in known:
+            out[name] = _fitted(known[name], part, root)
+        elif _type(part) == "object":
+            out[name] = _filled(part, known, root)
+        else:
+            out[name] = part["const"] if "const" in part else (part.get("enum") or [_blank(part)])[0]
+    return out
+
+
+def _fitted(value: Any, schema: dict[str, Any], root: dict[str, Any]) -> Any:
+    if isinstance(value, list):
+        items = _resolved(schema.get("items"), root)
+        return [_fitted(item, items, root) for item in value[: schema.get("maxItems", len(value))]]
+    if isinstance(value, dict) and "properties" in schema:
+        return {name: value[name] for name in _mapping(schema["properties"]) if name in value}
+    return value
+
+
+def _resolved(schema: Any, root: dict[str, Any], depth: int = 0) -> dict[str, Any]:
+    """A schema with a reference into the document or the first of several alternatives followed."""
+    part = _mapping(schema)
+    if depth < 8 and str(part.get("$ref", "")).startswith("#/"):
+        target: Any = root
+        for step in part["$ref"][2:].split("/"):
+            target = _mapping(target).get(step)
+        return _resolved(target, root, depth + 1)
+    choices = part.get("anyOf") or part.get("oneOf")
+    return _resolved(choices[0], root, depth + 1) if depth < 8 and isinstance(choices, list) and choices else part
+
+
+def _type(schema: dict[str, Any]) -> str:
+    kind = schema.get("type", "string")
+    return str(kind[0]) if isinstance(kind, list) and kind else str(kind)
+
+
+def _blank(schema: dict[str, Any]) -> Any:
+    blank = _BLANKS.get(_type(schema), "")
+    return list(blank) if isinstance(blank, list) else blank
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _parsed(text: str | bytes, what: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        raise BadRequestError(f"{what} is not JSON") from None
+    if not isinstance(value, dict):
+        raise BadRequestError(f"{what} is not a JSON object")
+    return value
+
+
+def _text(content: Any) -> str:
+    """The text of a message: a string, or parts of which those of type text count."""
+    if isinstance(content, list):
+        return "".join(str(_mapping(part).get("text", "")) for part in content)
+    return content if isinstance(content, str) else ""
+
+
+def _characters(messages: list[Any]) -> int:
+    return sum(len(_text(_mapping(message).get("content"))) for message in messages)
+
+
+def _last_message(body: dict[str, Any]) -> dict[str, Any]:
+    messages = body.get("messages")
+    if not isinstance(body.get("model"), str):
+        raise BadRequestError("'model' is missing")
+    if body.get("stream"):
+        raise BadRequestError("streaming is not simulated")
+    if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
+        raise BadRequestError("'messages' must be a list of messages")
+    own = [message for message in messages if message.get("role") == "user"]
+    if not own:
+        raise BadRequestError("there is no message of the user")
+    return _parsed(_text(own[-1].get("content")), "the last message of the user")
+
+
+def _schema(body: dict[str, Any]) -> dict[str, Any] | None:
+    wanted = body.get("response_format")
+    if wanted is None or _mapping(wanted).get("type") in ("text", "json_object"):
+        return None
+    schema = _mapping(_mapping(wanted).get("json_schema")).get("schema")
+    if _mapping(wanted).get("type") != "json_schema" or not isinstance(schema, dict):
+        raise BadRequestError("'response_format' must be of type json_schema and have a schema")
+    return schema
+
+
+def _strings(value: Any, name: str) -> list[str]:
+    if not isinstance(value, list) or not all(isinstance(entry, str) for entry in value):
+        raise BadRequestError(f"{name!r} must be a list of strings")
+    return value
+
+
+def _answer(thinker: Thinker, task: dict[str, Any]) -> dict[str, Any]:
+    query = task.get("query")
+    if not isinstance(query, str):
+        raise BadRequestError("'query' must be a string")
+    if task.get("task") == "understand":
+        return thinker.think(query)
+    if task.get("task") == "calibrate":
+        history = _mapping(task.get("history"))
+        profile = history.get("profile") or ""
+        if not isinstance(profile, str):
+            raise BadRequestError("'profile' must be a string")
+        keywords = _strings(task.get("keywords"), "keywords")
+        queries, items = (_strings(history.get(name, []), name) for name in ("queries", "items"))
+        return {"keywords": thinker.calibrate(query, keywords, queries, items, profile)}
+    raise BadRequestError("'task' must be 'understand' or 'calibrate'")
+
+
+def _error(status: int, message: str, kind: str) -> JSONResponse:
+    return JSONResponse({"error": {"message": message, "type": kind, "param": None, "code": None}}, status)
