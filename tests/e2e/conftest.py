@@ -21,6 +21,7 @@ TINY = {
     "sft1": {"steps": 11, "batch_size": 32},
     "sft2": {"steps": 4, "batch_size": 32},
     "sft3": {"epochs": 0.5, "batch_size": 64, "score_negatives": 128},
+    "understanding": {"producer": "market", "error": 0.1},
     "search": {"width": 16, "lexical": True, "relevance": 0.5},
     "evaluation": {
         "measures": {"resamples": 20, "flips": 50},

@@ -5,11 +5,18 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from safetensors.numpy import load_file
 
 from onesearch.data.artefact import read_json
 from onesearch.pipeline import evaluate_run, run_config, status_of
+from onesearch.search.engine import SearchEngine
+from onesearch.understanding.catalogue_words import CatalogueWords
+from onesearch.understanding.thoughts import Thoughts
 
-STAGES = ["data", "encoder", "khqe", "index", "lexical", "baselines", "sft1", "sft2", "sft3", "engine", "report"]
+STAGES = [
+    "data", "encoder", "khqe", "index", "lexical", "baselines", "sft1", "sft2", "sft3", "engine", "understanding",
+    "distill", "engine_v2", "report",
+]  # fmt: skip
 
 
 def test_every_stage_is_finished_and_the_report_compares_all_methods(tiny_run: Path):
@@ -36,9 +43,11 @@ def test_a_finished_run_is_a_no_op(tiny_config: Path, tiny_run: Path):
 @pytest.mark.parametrize(
     ("override", "stale"),
     [
-        ("search.width=8", {"engine", "report"}),
-        ("sft3.epochs=0.25", {"sft3", "engine", "report"}),
-        ("sft1.steps=3", {"sft1", "sft2", "sft3", "engine", "report"}),
+        ("search.width=8", {"engine", "engine_v2", "report"}),
+        ("sft3.epochs=0.25", {"sft3", "engine", "distill", "engine_v2", "report"}),
+        ("distill.kl=0.5", {"distill", "engine_v2", "report"}),
+        ("understanding.error=0", {"understanding", "distill", "engine_v2", "report"}),
+        ("sft1.steps=3", {"sft1", "sft2", "sft3", "engine", "distill", "engine_v2", "report"}),
         ("evaluation.test_requests=50", {"baselines", "report"}),
         ("khqe.iterations=3", set(STAGES) - {"data", "encoder", "lexical"}),
         ("data.valid=0.2", set(STAGES)),
@@ -86,3 +95,25 @@ def test_losses_and_validation_are_logged_and_drawn(tiny_run: Path):
 def test_a_wrong_setting_is_named_with_the_nearest_valid_one(tiny_config: Path, tmp_path: Path):
     with pytest.raises(ValueError, match=r"search\.width"):
         run_config(tiny_config, tmp_path, ["search.widht=3"])
+
+
+def test_v2_is_measured_beside_v1_and_its_thoughts_hold_nothing_of_a_page_view(tiny_run: Path):
+    methods = read_json(tiny_run / "report" / "report.json")["methods"]
+    assert {"engine", "generator alone", "V2 engine", "V2 generator alone"} <= set(methods)
+    thoughts = Thoughts.load(tiny_run / "understanding")
+    assert set(thoughts.table.columns) == {
+        "query", "intent", "query_type", "category", "keywords", "producer", "version"
+    }  # fmt: skip
+    words = CatalogueWords.load(tiny_run / "understanding" / "words")
+    assert thoughts.is_complex(thoughts.table["query"].to_list()).any()
+    for keywords in thoughts.keywords(thoughts.table["query"].to_list()):
+        assert len(keywords) <= 8 and all(words.keyword(word) == word for word in keywords)
+
+
+def test_both_generators_have_the_same_size_and_the_engine_reads_no_keywords(tiny_run: Path):
+    of_v1, of_v2 = (load_file(tiny_run / stage / "model.safetensors") for stage in ("sft3", "distill"))
+    names = {name.split("generator.")[-1]: tensor.shape for name, tensor in of_v1.items()}
+    assert names == {name.split("generator.")[-1]: tensor.shape for name, tensor in of_v2.items()}
+    logged = (tiny_run / "distill" / "log.jsonl").read_text()
+    assert all(f"search/{term}" in logged for term in ("kl", "teacher_ce", "r_drop", "later_loss"))
+    assert SearchEngine.load(tiny_run).keywords is None

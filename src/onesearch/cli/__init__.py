@@ -1,4 +1,4 @@
-"""The command line: ``onesearch data | market | run | evaluate | search | serve | bench``.
+"""The command line: ``onesearch data | market | understand | run | evaluate | search | serve | bench``.
 
 Every command lives in a file of its own and imports what it needs inside its functions, or its file is imported when it
 is called, so that ``onesearch --help`` does not wait for torch. Errors that tell the user what to do are shown without
@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from onesearch.cli import bench, evaluate, run, search, serve
+from onesearch.cli import bench, evaluate, run, search, serve, understand
 from onesearch.cli.terminal import FriendlyGroup, start_logging
 
 app = typer.Typer(
@@ -44,6 +44,7 @@ def main(
     start_logging(quiet)
 
 
+app.command("understand")(understand.understand)
 app.command("run")(run.run)
 app.command("evaluate")(evaluate.evaluate)
 app.command("search")(search.search)

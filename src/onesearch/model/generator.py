@@ -91,8 +91,8 @@ class Generator(nn.Module):
         if batch.long_codes is not None and self.config.prompt.long:
             soft.append(self.long(batch.long_codes))
         if batch.keyword_vectors is not None:
-            # At the keywords' mark, so that no token of a prompt without keywords moves; and read by the same map as the
-            # query's vector: a teacher has no weight of its own.
+            # At the keywords' mark, so that no token of a prompt without keywords moves, and read by the same map as
+            # the query's vector: a teacher has no weight of its own.
             read = self.query_token(batch.keyword_vectors.to(self.query_token.weight.dtype))
             at = batch.tokens == self.sizes.text + MARKS.index("kw")
             embeds = embeds + at.unsqueeze(-1) * read.unsqueeze(1).to(embeds.dtype)

@@ -29,6 +29,7 @@ from onesearch.search.storage import ENGINE, need
 from onesearch.search.weights import RankingWeights
 
 GENERATOR_ALONE, WITHOUT_LEXICAL, ENGINE_NAME = "generator alone", "engine without BM25", "engine"
+V2 = "V2 "  # before the names of V2's methods
 
 
 def build_baselines(bench: Workbench, config: RunConfig, context: StageContext) -> Mapping[str, Any]:
@@ -131,9 +132,16 @@ def write_report(bench: Workbench, config: RunConfig, folder: Path, part: str, l
     methods: dict[str, Searcher] = {
         **baseline_methods(bench), **engine_methods(engine, need(bench.run, "engine")),
     }  # fmt: skip
+    second: dict[str, Searcher] = {}
+    if config.has_v2:
+        folder_v2 = need(bench.run, "engine_v2")
+        second = {V2 + name: method for name, method in engine_methods(engine_of(bench, folder_v2), folder_v2).items()}
     against = [name for name in (FUSED, MOST_CLICKED, DENSE, CASCADE) if name in methods]
     ours = [name for name in (GENERATOR_ALONE, WITHOUT_LEXICAL) if name in methods]
     compare = [(ENGINE_NAME, name) for name in [*methods][:-1]] + [(one, name) for one in ours for name in against]
+    compare += [(name, name.removeprefix(V2)) for name in second]
+    compare += [(V2 + ENGINE_NAME, CASCADE)] if second and CASCADE in methods else []
+    methods.update(second)
     slices = standard_slices(
         requests, page_views, targets.clicked, bench.split.train, bench.statistics.shown, bench.statistics.clicked,
         bench.dataset.items,

@@ -13,8 +13,10 @@ from onesearch.evaluation.cascade import CascadeConfig
 from onesearch.evaluation.evaluate import EvaluationConfig
 from onesearch.market.config import MarketConfig
 from onesearch.model.config import ModelConfig
+from onesearch.pipeline.understand import UnderstandingSection
 from onesearch.search.config import SearchConfig
 from onesearch.training.config import AlignmentConfig, PersonalisationConfig
+from onesearch.training.distill import DistillationConfig
 
 
 class DataSection(Section):
@@ -77,5 +79,12 @@ class RunConfig(Section):
     sft1: AlignmentConfig = AlignmentConfig()
     sft2: AlignmentConfig = AlignmentConfig()
     sft3: PersonalisationConfig = PersonalisationConfig()
+    understanding: UnderstandingSection = UnderstandingSection()
+    distill: DistillationConfig = DistillationConfig()
     search: SearchConfig = SearchConfig()
     evaluation: EvaluationSection = EvaluationSection()
+
+    @property
+    def has_v2(self) -> bool:
+        """Whether V2 is trained beside V1."""
+        return self.understanding.producer != "none"

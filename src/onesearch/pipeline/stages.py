@@ -10,6 +10,7 @@ from onesearch.pipeline.report import build_baselines, build_report, write_repor
 from onesearch.pipeline.settings import RunConfig
 from onesearch.pipeline.sources import source_fingerprint
 from onesearch.pipeline.train import run_alignment, run_engine, run_personalisation
+from onesearch.pipeline.understand import build_understanding
 from onesearch.pipeline.workbench import Workbench
 from onesearch.run import Stage, StageContext, StageResult, Status, execute, status
 
@@ -32,6 +33,16 @@ def stages_of(config: RunConfig) -> list[Stage]:
     temperature = config.encoder.align.temperature
     base = {**dump("model"), "temperature": temperature, "held_out": config.sft3.held_out_vectors}
     measures = config.evaluation.model_dump(mode="json")
+    engine = {**dump("search"), "fit_requests": config.evaluation.fit_requests}
+    # V2 shares everything up to stage 2 with V1; a run without thoughts is V1 alone.
+    v2 = [
+        Stage("understanding", ("data", "encoder", "khqe"), dump("understanding"),
+              lambda context: build_understanding(Workbench(context.folder.parent), config.understanding, context),
+              resumable=True),
+        Stage("distill", (*prepared, "sft2", "understanding"), dump("sft3", "distill"),
+              with_bench(run_personalisation, "sft2", True), resumable=True),
+        Stage("engine_v2", (*prepared, "lexical", "distill"), engine, with_bench(run_engine, "distill")),
+    ] if config.has_v2 else []  # fmt: skip
     return [
         Stage("data", (), data, lambda context: build_data(config, context)),
         Stage("encoder", ("data",), dump("encoder"), with_bench(build_encoder)),
@@ -44,11 +55,13 @@ def stages_of(config: RunConfig) -> list[Stage]:
         Stage("sft3", (*prepared, "sft2"), dump("sft3"), with_bench(run_personalisation, "sft2"), resumable=True),
         Stage(
             "engine", (*prepared, "lexical", "sft3"),
-            {**dump("search"), "fit_requests": config.evaluation.fit_requests}, with_bench(run_engine, "sft3"),
+            engine, with_bench(run_engine, "sft3"),
             version=3,
         ),
+        *v2,
         Stage(
-            "report", (*prepared, "lexical", "baselines", "sft3", "engine"), measures, with_bench(build_report),
+            "report", (*prepared, "lexical", "baselines", "sft3", "engine", *(stage.name for stage in v2)), measures,
+            with_bench(build_report),
             version=2,
         ),
     ]  # fmt: skip

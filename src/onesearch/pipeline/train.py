@@ -25,10 +25,11 @@ from onesearch.run import StageContext
 from onesearch.search.candidates import Candidates
 from onesearch.search.config import SearchConfig
 from onesearch.search.engine import NO_EVIDENCE, SearchEngine
-from onesearch.search.storage import GENERATOR, save_engine
+from onesearch.search.storage import GENERATOR, need, save_engine
 from onesearch.search.weights import GENERATOR_ALONE, RankingWeights, fit_weights
 from onesearch.training.batching import BatchSource, TaskMixture
 from onesearch.training.config import AlignmentConfig, PersonalisationConfig
+from onesearch.training.distill import DistillTrainee, distillation_loss
 from onesearch.training.loop import FitReport, LoopConfig, fit
 from onesearch.training.sft import example_weights
 from onesearch.training.tasks import (
@@ -41,6 +42,7 @@ from onesearch.training.tasks import (
     search_task,
 )
 from onesearch.training.trainee import Trainee
+from onesearch.understanding.thoughts import Thoughts
 
 log = logging.getLogger("onesearch")
 # Features whose weight is the same for every request; the others' depends on how well the query is known.
@@ -119,11 +121,17 @@ def _main_category(
     return out
 
 
-def run_personalisation(bench: Workbench, config: RunConfig, context: StageContext, before: str) -> Mapping[str, Any]:
-    """SFT stage 3: the full input to clicked and ordered items, and pseudo-queries for items nobody searched."""
+def run_personalisation(
+    bench: Workbench, config: RunConfig, context: StageContext, before: str, distilled: bool = False
+) -> Mapping[str, Any]:
+    """SFT stage 3: the full input to clicked and ordered items, and pseudo-queries for items nobody searched.
+
+    ``distilled`` trains V2's form of it, with a teacher that reads the keywords of the ``understanding`` stage.
+    """
     settings: PersonalisationConfig = config.sft3
     generator = bench.generator(before)
-    tasks = search_tasks(bench, config, generator)
+    thoughts = Thoughts.load(need(bench.run, "understanding")) if distilled else None
+    tasks = search_tasks(bench, config, generator, thoughts)
     pseudo = settings.pseudo_share if "pseudo" in tasks else 0.0
     per_epoch = max(1, round(len(tasks["search"].lengths) / settings.batch_size / (1 - pseudo)))
     steps = round(settings.epochs * per_epoch)
@@ -132,27 +140,36 @@ def run_personalisation(bench: Workbench, config: RunConfig, context: StageConte
         return {"steps": 0}
     shares = {"search": 1 - pseudo, **({"pseudo": pseudo} if pseudo else {})}
     mixture = _mixture({name: tasks[name] for name in shares}, shares, settings.batch_size, steps, context.seed)
-    trainee = Trainee(generator, bench.index, bench.item_rows, settings.score_weight, settings.codebook_weight)
+    parts = (generator, bench.index, bench.item_rows, settings.score_weight, settings.codebook_weight)
+    trainee = DistillTrainee(*parts, config.distill) if distilled else Trainee(*parts)
     report = fit_trainee(trainee, mixture, settings.loop, context, validator(bench, generator, config))
     generator.save(context.folder / GENERATOR)
     return _metrics(report)
 
 
-def search_tasks(bench: Workbench, config: RunConfig, generator: Generator) -> dict[str, Task]:
-    """The two tasks of stage 3: real page views, and pseudo-queries cut from item texts."""
+def search_tasks(
+    bench: Workbench, config: RunConfig, generator: Generator, thoughts: Thoughts | None = None
+) -> dict[str, Task]:
+    """The two tasks of stage 3: real page views, and pseudo-queries cut from item texts.
+
+    With ``thoughts`` the page views that ``distill.teach`` names and that have keywords have a teacher, too.
+    """
     settings, prompt = config.sft3, generator.config.prompt
     page_views = bench.split.train
     builder = bench.builder(prompt)
     outcome = bench.targets(page_views)
     targets, weights = example_weights(outcome.clicked, outcome.ordered, settings.order_weight, settings.max_targets)
     rows = np.flatnonzero(targets.lengths > 0)
-    columns = bench.training_columns(page_views[rows], prompt, settings.held_out_vectors)
+    taught = None if thoughts is None else _taught(thoughts, page_views[rows], config.distill.teach)
+    columns = bench.training_columns(
+        page_views[rows], prompt, settings.held_out_vectors, None if thoughts is None else thoughts.keywords
+    )
     kept = np.isin(targets.owners, rows)
     targets, weights = targets.select(rows), weights[kept]
     n_items = len(bench.item_rows)
     search = search_task(
         "search", builder, columns, targets, weights, n_items, settings.score_negatives,
-        _frequency_weights(columns.query, settings.frequency_power),
+        _frequency_weights(columns.query, settings.frequency_power), taught,
     )  # fmt: skip
     if not settings.pseudo_share:
         return {"search": search}
@@ -163,6 +180,13 @@ def search_tasks(bench: Workbench, config: RunConfig, generator: Generator) -> d
         "pseudo", builder, made, own, np.ones(n_items, np.float32), n_items, settings.score_negatives
     )  # fmt: skip
     return {"search": search, "pseudo": pseudo}
+
+
+def _taught(thoughts: Thoughts, page_views: pl.DataFrame, teach: str) -> NDArray[np.bool_]:
+    """Which page views have a teacher, bool [n]: those with keywords, of complex queries or of all."""
+    queries = page_views["query"].fill_null("").to_list()
+    known = np.fromiter((len(row) > 0 for row in thoughts.keywords(queries)), np.bool_, len(queries))
+    return known if teach == "all" else np.asarray(known & thoughts.is_complex(queries))
 
 
 def _frequency_weights(query: NDArray[np.int32], power: float) -> NDArray[np.float64]:
@@ -185,7 +209,8 @@ def fit_trainee(
     trainee: Trainee, batches: TaskMixture, loop: LoopConfig, context: StageContext, validate: Any = None
 ) -> FitReport:
     """The loop over a trainee, with the run's seed and the stage's folder."""
-    return fit(trainee, batches, _losses, loop, context.folder, validate, seed=context.seed, label=context.name)
+    loss = distillation_loss if isinstance(trainee, DistillTrainee) else _losses
+    return fit(trainee, batches, loss, loop, context.folder, validate, seed=context.seed, label=context.name)
 
 
 def _losses(model: nn.Module, batch: Any) -> dict[str, torch.Tensor]:

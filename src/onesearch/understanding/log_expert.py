@@ -1,0 +1,287 @@
+"""Thoughts without a language model: what shoppers clicked for a query, or for queries with the same rare words."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Final
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from scipy.sparse import coo_matrix, csr_matrix, diags, hstack
+
+from onesearch.data.statistics import ClickStatistics
+from onesearch.data.text import normalise_query
+from onesearch.understanding.catalogue_words import STOP_WORDS, CatalogueWords, canonical, singular
+from onesearch.understanding.keywords import extract
+from onesearch.understanding.lexicon import Keyword, Lexicon
+from onesearch.understanding.query_types import merchandise, query_type, split_negated
+from onesearch.understanding.thought import Analysis, Attribute, Thought, ThoughtError
+from onesearch.understanding.words import is_unspaced, split_words
+
+Floats = NDArray[np.float64]
+
+_TOPICS: Final = 12
+_MOST_ATTRIBUTES: Final = 16
+_CLICKS_OF_A_WORD: Final = 20.0  # one word never counts for more clicks than this
+_ENOUGH_OWN: Final = 5.0  # own clicks at which words count half
+_PRIOR: Final = 2.0  # clicks at catalogue share that smooth a phrase's share
+_LEAST_SHARE: Final = 0.1
+_LEAST_LIFT: Final = 0.2
+_SHORT_LIST: Final = 24  # phrases of a query from which its topics are taken
+_MOST_CANDIDATES: Final = 8  # so that popular topics do not push out the better ones
+_PART: Final = 0.8
+_CATEGORY_SHARE: Final = 0.6
+_CHUNK: Final = 2048
+_NOTHING: Final = 1e-9
+
+
+@dataclass(frozen=True)
+class _Evidence:
+    """Click mass of one chunk of queries: ``mass`` sparse [n, phrases + nodes], ``total`` [n]."""
+
+    mass: csr_matrix
+    total: Floats
+
+
+class LogExpert:
+    """A :class:`~onesearch.understanding.thought.Producer` that reads the *training* log.
+
+    The keywords of a training query are informed by its own clicks, so they may name what its page views were clicked
+    for. With ``leave_out_own`` only the queries that share words with it speak, as if it had never been asked; the
+    order of keywords still follows popularity in the whole training log.
+    """
+
+    name = "log-expert"
+    version = "1"
+
+    def __init__(
+        self, words: CatalogueWords, kinds: Mapping[str, str], phrases: Sequence[str], share: Floats,
+        statistics: ClickStatistics, evidence: csr_matrix, leave_out_own: bool,
+    ) -> None:  # fmt: skip
+        """See :meth:`of`.
+
+        Args:
+            words: the catalogue.
+            kinds: attribute types of canonical phrases, for the attributes that a query states.
+            phrases: P candidate topics.
+            share: their shares of the catalogue's items, [P].
+            statistics: of the training log, Q queries.
+            evidence: clicks of each query on items with each phrase, in each of K category nodes, and of all items;
+                float64 [Q, P + K + 1].
+            leave_out_own: a query's own clicks do not count.
+        """
+        self._words, self._phrases, self._share, self._leave_out_own = words, list(phrases), share, leave_out_own
+        self._statistics, self._own = statistics, evidence
+        self._own_clicks: Floats = evidence[:, -1].toarray().ravel()
+        self._depth = np.array([len(path) for path in words.paths], np.int64)
+        self._stated = Lexicon([Keyword(text, kind, words.popularity(text)) for text, kind in kinds.items()])
+        self._word_number: dict[str, int] = {}
+        bags = [_evidence_words(query) for query in statistics.queries]
+        for bag in bags:
+            for word in bag:
+                self._word_number.setdefault(word, len(self._word_number))
+        says = self._bags(bags)
+        self._queries_of_word: Floats = np.asarray(says.sum(0)).ravel()
+        self._clicks_of_word: Floats = says.T @ self._own_clicks
+        self._of_words = (says.T @ evidence).tocsr()
+
+    @classmethod
+    def of(
+        cls, items: pl.DataFrame, statistics: ClickStatistics, words: CatalogueWords, lexicon: Lexicon | None,
+        leave_out_own: bool = False,
+    ) -> "LogExpert":  # fmt: skip
+        """Count the evidence.
+
+        Args:
+            items: the item table [N].
+            statistics: of the *training* page views, over the same items.
+            words: the catalogue's words, over the same items.
+            lexicon: its keywords join attribute values, brands and names of lowest categories as candidates; without
+                one every phrase of the pool is a candidate.
+            leave_out_own: see the class.
+        """
+        kinds = dict(words.kinds)
+        if lexicon is not None:
+            for keyword in lexicon.keywords:
+                known = words.keyword(keyword.text)
+                if known is not None:
+                    kinds.setdefault(known, keyword.type)
+        upper = _upper_names(words)
+        able = [(lexicon is None or text in kinds) and text not in upper for text in words.phrases]
+        chosen = np.flatnonzero(np.array(able, bool))
+        holds = words.incidence(items).tocsc()[:, chosen].astype(np.float64)
+        share = (np.asarray(holds.sum(0)).ravel() + 0.5) / (len(items) + 1)
+        features = hstack([holds, _nodes(items, words), np.ones((len(items), 1))]).tocsr()
+        clicks = statistics.items
+        shape = (len(statistics.queries), len(items))
+        own = csr_matrix((statistics.counts.astype(np.float64), clicks.values, clicks.offsets), shape=shape)
+        phrases = [words.phrases[i] for i in chosen.tolist()]
+        return cls(words, kinds, phrases, share, statistics, (own @ features).tocsr(), leave_out_own)
+
+    async def think(self, query: str) -> Thought:
+        """Steps 1 and 2 for one query.
+
+        Raises:
+            ThoughtError: the query wants merchandise, but neither the log nor the lexicon knows any of its words.
+        """
+        (thought,) = self.think_all([query])
+        if thought.analysis.intent == "merchandise" and not thought.keywords:
+            raise ThoughtError(f"no keywords for {thought.query!r}: no query of the log shares a word with it")
+        return thought
+
+    def think_all(self, queries: Sequence[str]) -> list[Thought]:
+        """Thoughts of many queries, in order; where nothing is known the thought has no keywords."""
+        normal = [normalise_query(query) for query in queries]
+        out: list[Thought] = []
+        for begin in range(0, len(normal), _CHUNK):
+            out += self._chunk(normal[begin : begin + _CHUNK])
+        return out
+
+    def _chunk(self, queries: list[str]) -> list[Thought]:
+        parts = [split_negated(query) for query in queries]
+        stated = self._stated.match([kept for kept, _ in parts])
+        owners = [i for i, (_, texts) in enumerate(parts) for _ in texts]
+        refused = self._stated.match([text for _, texts in parts for text in texts])
+        ruled_out: dict[int, list[int]] = {}
+        for number, owner in enumerate(owners):
+            ruled_out.setdefault(owner, []).extend(refused[number].tolist())
+        evidence = self._evidence(queries)
+        topics, categories = self._topics(evidence), self._categories(evidence)
+        out = []
+        for i, query in enumerate(queries):
+            attributes = self._attributes(stated[i].tolist(), ruled_out.get(i, []))
+            out.append(self._thought(query, attributes, topics[i], categories[i]))
+        return out
+
+    def _thought(
+        self, query: str, attributes: tuple[Attribute, ...], topics: list[str], category: tuple[str, ...]
+    ) -> Thought:
+        intent, form = merchandise(query), query_type(query)
+        if intent != "merchandise":
+            analysis = Analysis(intent=intent, query_type=form)
+            return Thought(query=query, analysis=analysis, producer=self.name, version=self.version)
+        # What the query says itself is never wrong; where the log knows nothing, it is all there is.
+        said = [attribute.value for attribute in attributes if not attribute.negated]
+        topics = list(dict.fromkeys([*said, *topics]))[:_TOPICS]
+        analysis = Analysis(
+            intent=intent, query_type=form, category=category, attributes=attributes, topics=tuple(topics)
+        )
+        keywords, _ = extract(topics[:_MOST_CANDIDATES], analysis, self._words)
+        return Thought(query=query, analysis=analysis, keywords=keywords, producer=self.name, version=self.version)
+
+    def _attributes(self, stated: list[int], ruled_out: list[int]) -> tuple[Attribute, ...]:
+        """Attributes out of keyword numbers; ruled out ones first, for they must not be cut off."""
+        keywords = self._stated.keywords
+        found = [(number, True) for number in dict.fromkeys(ruled_out)]
+        found += [(number, False) for number in stated if number not in ruled_out]
+        fitting = [(keywords[number], negated) for number, negated in found if len(keywords[number].text) <= 80]
+        return tuple(Attribute(type=k.type, value=k.text, negated=n) for k, n in fitting[:_MOST_ATTRIBUTES])
+
+    def _bags(self, bags: Sequence[Sequence[str]]) -> csr_matrix:
+        """Which text holds which known word: float64 0/1 [n, words]."""
+        get = self._word_number.get
+        numbers = [sorted(n for n in (get(word, -1) for word in bag) if n >= 0) for bag in bags]
+        ends = np.cumsum([0, *map(len, numbers)])
+        flat = np.fromiter((n for bag in numbers for n in bag), np.int64, int(ends[-1]))
+        return csr_matrix((np.ones(len(flat)), flat, ends), shape=(len(bags), len(self._word_number)))
+
+    def _evidence(self, queries: list[str]) -> _Evidence:
+        """Own clicks plus those of queries with the same words, the rarer the word the more."""
+        rows = self._statistics.rows(queries)
+        known = np.flatnonzero(rows >= 0)
+        clicks, asked = np.zeros(len(queries)), np.zeros(len(queries))
+        clicks[known] = self._own_clicks[rows[known]]
+        asked[known] = 1.0
+        says = self._bags([_evidence_words(query) for query in queries]).tocoo()
+        others, count = self._queries_of_word[says.col], self._clicks_of_word[says.col]
+        if self._leave_out_own:
+            others, count = others - asked[says.row], count - clicks[says.row]
+        heard = (others > _NOTHING) & (count > _NOTHING)
+        rarity = np.where(heard, np.log1p(len(self._statistics.queries) / np.maximum(others, 1.0)), 0.0)
+        sums = np.bincount(says.row, rarity, len(queries))
+        weight = rarity / np.maximum(sums[says.row], _NOTHING)
+        weight *= np.minimum(count, _CLICKS_OF_A_WORD) / np.maximum(count, 1.0)
+        own_weight: Floats
+        if self._leave_out_own:
+            own_weight = -np.bincount(says.row, weight, len(queries)).astype(np.float64)
+        else:
+            weight *= (_ENOUGH_OWN / (_ENOUGH_OWN + clicks))[says.row]
+            own_weight = np.ones(len(queries))
+        mass = coo_matrix((weight, (says.row, says.col)), shape=says.shape).tocsr() @ self._of_words
+        pick = csr_matrix((np.ones(len(known)), (known, rows[known])), shape=(len(queries), self._own.shape[0]))
+        # Counts are whole numbers, so what remains of a subtraction that should give nothing is mere rounding.
+        mass = (mass + diags(own_weight) @ (pick @ self._own)).tocsr()
+        mass.data[mass.data < _NOTHING] = 0.0
+        mass.eliminate_zeros()
+        return _Evidence(mass[:, :-1].tocsr(), mass[:, -1].toarray().ravel())
+
+    def _topics(self, evidence: _Evidence) -> list[list[str]]:
+        """The phrases with the highest lift over their catalogue share times the root of their clicks."""
+        mass = evidence.mass[:, : len(self._phrases)].tocoo()
+        row, phrase, clicks = mass.row, mass.col, mass.data
+        total, share = evidence.total[row], self._share[phrase]
+        lift = np.log((clicks + _PRIOR * share) / (total + _PRIOR) / share)
+        keep = (lift > _LEAST_LIFT) & (clicks >= _LEAST_SHARE * total)
+        row, phrase, clicks, score = row[keep], phrase[keep], clicks[keep], (lift * np.sqrt(clicks))[keep].round(9)
+        order = np.lexsort((phrase, -score, row))
+        row, phrase, clicks = row[order], phrase[order], clicks[order]
+        starts = np.searchsorted(row, np.arange(len(evidence.total) + 1))
+        out = []
+        for a, b in pairwise(starts.tolist()):
+            part = slice(a, min(b, a + _SHORT_LIST))
+            texts = [self._phrases[p] for p in phrase[part].tolist()]
+            out.append(_whole(texts, clicks[part].tolist())[:_TOPICS])
+        return out
+
+    def _categories(self, evidence: _Evidence) -> list[tuple[str, ...]]:
+        """The deepest node with 60 % of the clicks; more than half of them makes it one branch of the tree."""
+        mass = evidence.mass[:, len(self._phrases) :].tocoo()
+        keep = mass.data >= _CATEGORY_SHARE * evidence.total[mass.row]
+        row, node = mass.row[keep], mass.col[keep]
+        out: list[tuple[str, ...]] = [()] * len(evidence.total)
+        order = np.argsort(self._depth[node], kind="stable")
+        for r, n in zip(row[order].tolist(), node[order].tolist(), strict=True):
+            out[r] = self._words.paths[n]
+        return out
+
+
+def _whole(texts: list[str], clicks: list[float]) -> list[str]:
+    """The phrases without those that hardly occur outside a longer one of them ("call" in "call of duty")."""
+    marked = [f" {text} " for text in texts]
+    return [
+        text for i, text in enumerate(texts)
+        if not any(
+            clicks[j] >= _PART * clicks[i] and len(other) > len(text) and (text if is_unspaced(text) else marked[i]) in
+            marked[j] for j, other in enumerate(texts)
+        )
+    ]  # fmt: skip
+
+
+def _evidence_words(query: str) -> list[str]:
+    """Distinct singular words of what a query does not rule out; pairs of characters in unspaced scripts."""
+    words = split_words(split_negated(query)[0])
+    spaced = [singular(word) for word in words if word not in STOP_WORDS and not is_unspaced(word)]
+    pairs = [a + b for a, b in pairwise(words) if is_unspaced(a) and is_unspaced(b)]
+    return list(dict.fromkeys([*spaced, *pairs]))
+
+
+def _upper_names(words: CatalogueWords) -> set[str]:
+    """Names that only inner category nodes have: too broad to be a topic."""
+    inner = {path[:-1] for path in words.paths}
+    names = {path: canonical(split_words(path[-1])) for path in words.paths}
+    return {names[path] for path in words.paths if path in inner} - {names[p] for p in words.paths if p not in inner}
+
+
+def _nodes(items: pl.DataFrame, words: CatalogueWords) -> csr_matrix:
+    """Which item lies in or below which category node: float64 0/1 [N, K]."""
+    number = {path: i for i, path in enumerate(words.paths)}
+    paths = [tuple(path or ()) for path in items["category"].to_list()]
+    pairs = [
+        (row, node)
+        for row, path in enumerate(paths)
+        for depth in range(1, len(path) + 1)
+        if (node := number.get(path[:depth])) is not None
+    ]
+    both = np.array(pairs, np.int64).reshape(-1, 2)
+    return csr_matrix((np.ones(len(both)), (both[:, 0], both[:, 1])), shape=(len(items), len(number)))

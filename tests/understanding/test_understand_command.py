@@ -1,0 +1,60 @@
+import logging
+
+import pytest
+from typer.testing import CliRunner
+
+from onesearch.cli import app
+from onesearch.data.dataset import Dataset
+from onesearch.data.records import PageView, page_views_frame
+from onesearch.understanding.cache import SqliteThoughts
+
+GOOD = {
+    "intent": "merchandise", "query_type": "plain", "category": ["Shoes"], "attributes": [],
+    "topics": ["hiking boots"], "keywords": ["hiking boots", "leather"],
+}  # fmt: skip
+
+
+@pytest.fixture
+def invoke(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
+    logger = logging.getLogger("onesearch")
+    before = logger.level, list(logger.handlers), logger.propagate
+    yield lambda *arguments: CliRunner().invoke(app, ["understand", *map(str, arguments)])
+    logger.setLevel(before[0])
+    logger.handlers, logger.propagate = before[1], before[2]
+
+
+@pytest.fixture
+def shop(tmp_path, shop_items):
+    searched = ["boots", "Boots ", "boots", "leather sandals", "leather sandals", "tent", ""]
+    views = [PageView(str(n), query, shown=("i0",), clicked=("i0",)) for n, query in enumerate(searched)]
+    Dataset.write(tmp_path / "shop", shop_items, page_views=page_views_frame(views))
+    return tmp_path / "shop"
+
+
+def test_the_most_searched_queries_of_a_log_are_thought_about(invoke, shop, tmp_path, fake_llm):
+    fake_llm.reply = lambda task: "never JSON" if task["query"] == "boots" else GOOD
+    path = tmp_path / "thoughts.sqlite3"
+    result = invoke(shop, "--cache", path, "--base-url", fake_llm.url, "--limit", 2, "--price-in", 1)
+    assert result.exit_code == 0 and "2 distinct queries" in result.output, result.output
+    assert set(fake_llm.asked) == {"boots", "leather sandals"}
+    assert set(SqliteThoughts(path).get_many(["leather sandals", "boots"], "llm:Qwen3-32B", "1")) == {"leather sandals"}
+    assert '"boots"' in (tmp_path / "thoughts.sqlite3.rejects.jsonl").read_text()
+    again = invoke(shop, "--cache", path, "--base-url", fake_llm.url, "--max-calls", 0)
+    assert "1 cached before" in again.output and "budget of 0 calls" in again.output
+
+
+def test_queries_of_a_file_need_a_catalogue(invoke, shop, tmp_path):
+    (tmp_path / "queries.txt").write_text("boots\n\n Boots\n")
+    path = tmp_path / "thoughts.sqlite3"
+    arguments = (tmp_path / "queries.txt", "--cache", path, "--producer", "log-expert")
+    assert "--dataset" in invoke(*arguments).output
+    result = invoke(*arguments, "--dataset", shop)
+    assert "1 distinct queries of 1: 0 cached before, 1 answered" in result.output, result.output
+    assert SqliteThoughts(path).get_many(["boots"], "log-expert", "1")["boots"].keywords
+
+
+def test_a_missing_address_is_said(invoke, shop, tmp_path, monkeypatch):
+    monkeypatch.delenv("ONESEARCH_LLM_BASE_URL", raising=False)
+    result = invoke(shop, "--cache", tmp_path / "c")
+    assert result.exit_code == 1 and "ONESEARCH_LLM_BASE_URL" in result.output
