@@ -1,5 +1,6 @@
 """The whole path: a configuration file to a measured run, and what a finished run promises."""
 
+import asyncio
 import json
 from pathlib import Path
 
@@ -8,9 +9,12 @@ import pytest
 from safetensors.numpy import load_file
 
 from onesearch.data.artefact import read_json
-from onesearch.pipeline import evaluate_run, run_config, status_of
+from onesearch.pipeline import evaluate_run, run_config, status_of, understand
+from onesearch.pipeline.workbench import Workbench
+from onesearch.run import StageContext
 from onesearch.search.engine import SearchEngine
 from onesearch.understanding.catalogue_words import CatalogueWords
+from onesearch.understanding.summary import Summary
 from onesearch.understanding.thoughts import Thoughts
 
 STAGES = [
@@ -117,3 +121,23 @@ def test_both_generators_have_the_same_size_and_the_engine_reads_no_keywords(tin
     logged = (tiny_run / "distill" / "log.jsonl").read_text()
     assert all(f"search/{term}" in logged for term in ("kl", "teacher_ce", "r_drop", "later_loss"))
     assert SearchEngine.load(tiny_run).keywords is None
+
+
+def test_an_unfinished_understanding_is_no_finished_stage_and_keeps_its_answers(
+    tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def stops_early(queries, producer, cache, *_):
+        thought = asyncio.run(producer.think(queries[0]))
+        cache.put([thought])
+        return Summary(asked=len(queries), answered=1, unfinished=len(queries) - 1, stopped="the server is down")
+
+    monkeypatch.setattr(understand, "run_understand", stops_early)
+    settings = understand.UnderstandingSection(producer="log-expert")
+    context = StageContext("understanding", tmp_path, {}, 0)
+    with pytest.raises(RuntimeError, match=r"without an answer \(the server is down\); run the same command again"):
+        understand.build_understanding(Workbench(tiny_run), settings, context)
+    assert not (tmp_path / "thoughts.parquet").exists()
+    monkeypatch.undo()
+    figures = understand.build_understanding(Workbench(tiny_run), settings, context)
+    assert 0 < figures["with_keywords"] <= figures["thoughts"] <= figures["queries"]
+    assert not list(tmp_path.glob("cache.sqlite*"))

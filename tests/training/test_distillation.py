@@ -27,9 +27,9 @@ from onesearch.training.losses import item_nll
 def level(rows, choosing, targets):
     """Ragged rows of probabilities for the paths in ``choosing``."""
     flat = torch.tensor([p for row in rows for p in row]).log()
-    segment = torch.tensor([i for i, row in enumerate(rows) for _ in row], dtype=torch.int64)
+    count = torch.tensor([len(row) for row in rows])
     starts = torch.tensor([0, *(len(row) for row in rows)]).cumsum(0)[:-1]
-    return LevelDistribution(torch.tensor(choosing), segment, flat, starts + torch.tensor(targets))
+    return LevelDistribution(torch.tensor(choosing), count, flat, starts + torch.tensor(targets))
 
 
 TEACHER = level([[0.5, 0.5], [0.2, 0.3, 0.5]], [0, 2], [0, 2])
@@ -68,7 +68,7 @@ def test_a_detached_teacher_gets_no_gradient():
     student = torch.tensor([0.1, 0.4], requires_grad=True)
 
     def of(x):
-        return LevelDistribution(torch.tensor([0]), torch.tensor([0, 0]), x.log_softmax(0), torch.tensor([0]))
+        return LevelDistribution(torch.tensor([0]), torch.tensor([2]), x.log_softmax(0), torch.tensor([0]))
 
     distillation_kl(detached([of(logits)]), [of(student)], torch.ones(1)).backward()
     assert logits.grad is None

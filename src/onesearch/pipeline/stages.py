@@ -36,7 +36,8 @@ def stages_of(config: RunConfig) -> list[Stage]:
     engine = {**dump("search"), "fit_requests": config.evaluation.fit_requests}
     # V2 shares everything up to stage 2 with V1; a run without thoughts is V1 alone.
     v2 = [
-        Stage("understanding", ("data", "encoder", "khqe"), dump("understanding"),
+        Stage("understanding", ("data", "encoder", "khqe"),
+              config.understanding.model_dump(mode="json", exclude={"concurrency", "base_url"}),
               lambda context: build_understanding(Workbench(context.folder.parent), config.understanding, context),
               resumable=True),
         Stage("distill", (*prepared, "sft2", "understanding"), dump("sft3", "distill"),

@@ -43,9 +43,12 @@ class UnderstandingSection(Section):
 
 
 def build_understanding(bench: Workbench, settings: UnderstandingSection, context: StageContext) -> Mapping[str, Any]:
-    """Thoughts of all queries of the log as ``thoughts.parquet``; an interrupted stage goes on from its cache."""
-    if settings.producer == "none":
-        return {"producer": "none"}
+    """Thoughts of all queries of the log as ``thoughts.parquet``; an interrupted stage goes on from its cache.
+
+    Raises:
+        RuntimeError: some queries were not asked (server down, budget spent, stopped); what was answered is kept.
+        ValueError: no query has a thought.
+    """
     items, parts = bench.dataset.items, bench.split
     words = CatalogueWords.of(items, bench.statistics.clicked)
     words.save(context.folder / WORDS)
@@ -58,6 +61,11 @@ def build_understanding(bench: Workbench, settings: UnderstandingSection, contex
             found = cache.get_many(queries, producer.name, producer.version)
     finally:
         cache.close()
+    if summary.unfinished:
+        raise RuntimeError(
+            f"{summary.unfinished} of {len(queries)} queries are still without an answer ({summary.stopped}); "
+            "run the same command again: it asks for those only"
+        )
     thoughts = Thoughts.of(found.values())
     thoughts.save(context.folder)
     if not len(thoughts):

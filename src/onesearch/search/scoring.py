@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -32,14 +33,19 @@ class LevelDistribution:
     """The model's choices at one SID level, on M paths.
 
     Only ``n`` of the paths have a choice there (a lone child is certain). Shapes: ``choosing`` int64 [n] those paths;
-    ``segment`` int64 [T] and ``log_probs`` float32 [T], the candidates of all of them one after the other; ``target``
-    int64 [n] the place in ``log_probs`` of the token that was chosen.
+    ``count`` int64 [n] their candidates and ``log_probs`` float32 [T] of all of these, one path after the other;
+    ``target`` int64 [n] the place in ``log_probs`` of the token that was chosen.
     """
 
     choosing: Tensor
-    segment: Tensor
+    count: Tensor
     log_probs: Tensor
     target: Tensor
+
+    @cached_property
+    def segment(self) -> Tensor:
+        """Which of the n paths each entry of ``log_probs`` belongs to, int64 [T]; only divergences ask for it."""
+        return torch.repeat_interleave(self.count)
 
 
 def score_paths(
@@ -105,7 +111,7 @@ def _dense(logits: Tensor, chosen: Tensor) -> LevelDistribution:
     n, k = logits.shape
     rows = torch.arange(n, device=logits.device)
     log_probs = logits.float().log_softmax(1).reshape(-1)
-    return LevelDistribution(rows, rows.repeat_interleave(k), log_probs, rows * k + chosen)
+    return LevelDistribution(rows, torch.full_like(rows, k), log_probs, rows * k + chosen)
 
 
 def _root_logits(
@@ -144,4 +150,4 @@ def _children(
     logits = logits.float()
     target = torch.cumsum(count[choosing], 0) - count[choosing] + (paths[choosing, level] - first[choosing])
     log_probs = logits - segment_logsumexp(logits, segment, len(choosing))[segment]
-    return LevelDistribution(choosing, segment, log_probs, target)
+    return LevelDistribution(choosing, count[choosing], log_probs, target)

@@ -61,7 +61,7 @@ def r_drop(first: Sequence[LevelDistribution], second: Sequence[LevelDistributio
 
 def detached(levels: Sequence[LevelDistribution]) -> list[LevelDistribution]:
     """The same distributions as constants."""
-    return [LevelDistribution(one.choosing, one.segment, one.log_probs.detach(), one.target) for one in levels]
+    return [LevelDistribution(one.choosing, one.count, one.log_probs.detach(), one.target) for one in levels]
 
 
 def select_paths(levels: Sequence[LevelDistribution], rows: Tensor, paths: int) -> list[LevelDistribution]:
@@ -72,10 +72,9 @@ def select_paths(levels: Sequence[LevelDistribution], rows: Tensor, paths: int) 
     for level in levels:
         kept = number[level.choosing] >= 0
         entries = kept[level.segment]
-        renumbered = torch.cumsum(kept, 0) - 1
         place = torch.cumsum(entries, 0) - 1
         out.append(LevelDistribution(
-            number[level.choosing[kept]], renumbered[level.segment[entries]], level.log_probs[entries],
+            number[level.choosing[kept]], level.count[kept], level.log_probs[entries],
             place[level.target[kept]],
         ))  # fmt: skip
     return out
