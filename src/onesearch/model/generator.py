@@ -151,9 +151,10 @@ class Generator(nn.Module):
         table = self.extra_embedding.weight[start : start + self.sizes.codebooks[level]]
         return F.linear(self.code_transform[level](hidden), table)
 
-    def text_logits(self, hidden: Tensor) -> Tensor:
-        """Logits over the subwords: [..., d] to [..., V]."""
-        return F.linear(self.text_transform(hidden), self.text_embedding.weight)
+    def text_logits(self, hidden: Tensor, subwords: Tensor | None = None) -> Tensor:
+        """Logits over the subwords, or those of ``subwords`` int64 [W]: [..., d] to [..., V] or [..., W]."""
+        table = self.text_embedding.weight
+        return F.linear(self.text_transform(hidden), table if subwords is None else F.embedding(subwords, table))
 
     def query_state(self, memory: GeneratorMemory, owner: Tensor | None = None) -> Tensor:
         """The vector of the item score: float [B, R], or [M, R] with ``owner``."""

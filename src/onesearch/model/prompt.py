@@ -163,6 +163,18 @@ def fill_missing(history: Ints, filler: Ints, width: int) -> Ints:
     return packed[:, packed.shape[1] - width :] if width else packed[:, :0]
 
 
+def _means(table: NDArray[np.float32], numbers: Ints) -> NDArray[np.float32]:
+    """The mean row of ``table`` [T, d] over each line of ``numbers`` [n, K], -1 for none; zero where there is none."""
+    there = numbers >= 0
+    rows = table[np.maximum(numbers, 0)] * there[:, :, None]
+    return np.asarray(rows.sum(1) / np.maximum(there.sum(1, keepdims=True), 1), np.float32)
+
+
+def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Rows of length one; zero stays zero."""
+    return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9), np.float32)
+
+
 def _widen(rows: Ints, width: int) -> Ints:
     """Missing entries added on the left up to ``width`` columns."""
     return np.pad(rows, ((0, 0), (width - rows.shape[1], 0)), constant_values=-1)
@@ -218,33 +230,36 @@ class PromptBuilder:
         return np.concatenate([none if c is None else self.vocabulary.sid_tokens(c) for c in codes], 1)
 
     def search_prompt(
-        self, columns: PromptColumns, rows: NDArray[np.integer], task: str = "task:search", keywords: bool = False
+        self, columns: PromptColumns, rows: NDArray[np.integer], task: str = "task:search", keywords: bool = False,
+        query_text: bool = True,
     ) -> PromptBatch:
         """The full input of section 3 for the given rows of the columns; with ``keywords`` the teacher's form.
+
+        The teacher reads the keywords as text, their mean vector at their mark, and as its query row the unit sum of
+        the query's row and the unit mean of theirs, which is keyword fusion (section 2) with both parts of one length:
+        the item head starts from that row, so a teacher points at the items of the keywords before it is trained.
+        Without ``query_text`` the query is given as its SID alone: no subwords, no vector.
 
         Raises:
             ValueError: keywords are asked for and the columns have none.
         """
-        parts = self._search_parts(columns, rows, task)
+        parts = self._search_parts(columns, rows, task, query_text)
         if not keywords:
+            if self.config.think:
+                parts.append(np.full((len(rows), self.config.think), self.vocabulary.mark("think"), np.int32))
             tokens, mask = pack_tokens(parts)
-            return self._batch(tokens, mask, columns.texts, columns.query[rows], self._long_codes(columns, rows))
+            query = columns.query[rows] if query_text else np.full(len(rows), -1, np.int32)
+            return self._batch(tokens, mask, columns.texts, query, self._long_codes(columns, rows))
         if columns.keywords is None:
             raise ValueError("these columns hold no keywords; prepare them with 'keywords'")
         numbers = columns.keywords[rows]
         words = [self._text(columns.texts, numbers[:, j], self.config.keyword_tokens) for j in range(numbers.shape[1])]
         tokens, mask = pack_tokens([*parts, self._marked("kw", np.concatenate(words, 1))])
         batch = self._batch(tokens, mask, columns.texts, columns.query[rows], self._long_codes(columns, rows))
-        batch.keyword_vectors = self._mean_vectors(columns.texts, numbers)
+        batch.keyword_vectors = torch.from_numpy(_means(columns.texts.vectors, numbers))
+        fused = _unit(batch.query_rows.numpy() + _unit(_means(columns.texts.rows, numbers)))
+        batch.query_rows = torch.from_numpy(fused)
         return batch
-
-    @staticmethod
-    def _mean_vectors(texts: TextTable, numbers: Ints) -> torch.Tensor:
-        """The mean vector of the texts [n, K] of each row, float32 [n, d_e]; zero where there is none."""
-        there = numbers >= 0
-        vectors = texts.vectors[np.maximum(numbers, 0)] * there[:, :, None]
-        mean = vectors.sum(1) / np.maximum(there.sum(1, keepdims=True), 1)
-        return torch.from_numpy(mean.astype(np.float32))
 
     def search_lengths(self, columns: PromptColumns) -> NDArray[np.int64]:
         """Tokens of the search prompt of each row, int64 [n], at least 1."""
@@ -253,9 +268,11 @@ class PromptBuilder:
             rows = np.arange(start, min(start + _CHUNK, len(out)))
             for part in self._search_parts(columns, rows, "task:search"):
                 out[rows] += (part >= 0).sum(1)
-        return np.maximum(out, 1)
+        return np.maximum(out + self.config.think, 1)
 
-    def _search_parts(self, columns: PromptColumns, rows: NDArray[np.integer], task: str) -> list[Ints]:
+    def _search_parts(
+        self, columns: PromptColumns, rows: NDArray[np.integer], task: str, query_text: bool = True
+    ) -> list[Ints]:
         """Token rows [n, w] in the order of the prompt, -1 where nothing is."""
         config, texts = self.config, columns.texts
         query = columns.query[rows]
@@ -267,8 +284,9 @@ class PromptBuilder:
         parts: list[Ints] = [np.full((n, 1), self.vocabulary.mark(task), np.int32)]
         if config.uid:
             parts.append(self._marked("uid", self._uid(short, orders)))
-        parts.append(self._marked("q", self._text(texts, query, config.query_tokens)))
-        if config.query_sid:
+        if query_text:
+            parts.append(self._marked("q", self._text(texts, query, config.query_tokens)))
+        if config.query_sid or not query_text:
             parts.append(self._marked("sid_q", self._query_sid(texts, query)))
         if config.recent_queries:
             recent = columns.recent[rows]

@@ -15,7 +15,7 @@ from onesearch.market.config import MarketConfig
 from onesearch.model.config import ModelConfig
 from onesearch.pipeline.understand import UnderstandingSection
 from onesearch.search.config import SearchConfig
-from onesearch.training.config import AlignmentConfig, PersonalisationConfig
+from onesearch.training.config import AlignmentConfig, CoTConfig, PersonalisationConfig
 from onesearch.training.distill import DistillationConfig
 
 
@@ -80,6 +80,7 @@ class RunConfig(Section):
     sft2: AlignmentConfig = AlignmentConfig()
     sft3: PersonalisationConfig = PersonalisationConfig()
     understanding: UnderstandingSection = UnderstandingSection()
+    cot: CoTConfig = CoTConfig()
     distill: DistillationConfig = DistillationConfig()
     search: SearchConfig = SearchConfig()
     evaluation: EvaluationSection = EvaluationSection()

@@ -9,7 +9,7 @@ from onesearch.pipeline.prepare import build_data, build_encoder, build_index, b
 from onesearch.pipeline.report import build_baselines, build_report, write_report
 from onesearch.pipeline.settings import RunConfig
 from onesearch.pipeline.sources import source_fingerprint
-from onesearch.pipeline.train import run_alignment, run_engine, run_personalisation
+from onesearch.pipeline.train import run_alignment, run_cot, run_engine, run_personalisation
 from onesearch.pipeline.understand import build_understanding
 from onesearch.pipeline.workbench import Workbench
 from onesearch.run import Stage, StageContext, StageResult, Status, execute, status
@@ -34,15 +34,19 @@ def stages_of(config: RunConfig) -> list[Stage]:
     base = {**dump("model"), "temperature": temperature, "held_out": config.sft3.held_out_vectors}
     measures = config.evaluation.model_dump(mode="json")
     engine = {**dump("search"), "fit_requests": config.evaluation.fit_requests}
+    cot = {"teach": config.distill.teach, "shuffle": config.distill.shuffle, "held_out": config.sft3.held_out_vectors}
     # V2 shares everything up to stage 2 with V1; a run without thoughts is V1 alone.
     v2 = [
         Stage("understanding", ("data", "encoder", "khqe"),
               config.understanding.model_dump(mode="json", exclude={"concurrency", "base_url"}),
               lambda context: build_understanding(Workbench(context.folder.parent), config.understanding, context),
-              resumable=True),
-        Stage("distill", (*prepared, "sft2", "understanding"), dump("sft3", "distill"),
-              with_bench(run_personalisation, "sft2", True), resumable=True),
-        Stage("engine_v2", (*prepared, "lexical", "distill"), engine, with_bench(run_engine, "distill")),
+              version=2, resumable=True),
+        Stage("cot", (*prepared, "sft2", "understanding"), {**dump("cot"), **cot},
+              with_bench(run_cot, "sft2"), resumable=True),
+        Stage("distill", (*prepared, "cot", "understanding"), dump("sft3", "distill", "cot"),
+              with_bench(run_personalisation, "cot", True), version=2, resumable=True),
+        Stage("engine_v2", (*prepared, "lexical", "distill", "understanding"), engine,
+              with_bench(run_engine, "distill", True)),
     ] if config.has_v2 else []  # fmt: skip
     return [
         Stage("data", (), data, lambda context: build_data(config, context)),

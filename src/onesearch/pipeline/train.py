@@ -19,16 +19,19 @@ from onesearch.model.generator import Generator, Sizes
 from onesearch.model.initialise import initialise
 from onesearch.model.item_features import NAMES
 from onesearch.model.prompt import prepare
+from onesearch.pipeline.cot import cot_task_set
 from onesearch.pipeline.settings import RunConfig
+from onesearch.pipeline.teacher import keyword_source, served_keywords
 from onesearch.pipeline.workbench import Workbench
 from onesearch.run import StageContext
 from onesearch.search.candidates import Candidates
 from onesearch.search.config import SearchConfig
-from onesearch.search.engine import NO_EVIDENCE, SearchEngine
+from onesearch.search.engine import NO_EVIDENCE, Keywords, SearchEngine
 from onesearch.search.storage import GENERATOR, need, save_engine
 from onesearch.search.weights import GENERATOR_ALONE, RankingWeights, fit_weights
 from onesearch.training.batching import BatchSource, TaskMixture
 from onesearch.training.config import AlignmentConfig, PersonalisationConfig
+from onesearch.training.cot import COT
 from onesearch.training.distill import DistillTrainee, distillation_loss
 from onesearch.training.loop import FitReport, LoopConfig, fit
 from onesearch.training.sft import example_weights
@@ -121,28 +124,62 @@ def _main_category(
     return out
 
 
+def run_cot(bench: Workbench, config: RunConfig, context: StageContext, before: str) -> Mapping[str, Any]:
+    """The four CoT tasks of stage 1, beside other tasks of it, on the weights that V1's stage 2 left.
+
+    They come after stage 2 so that V2 shares V1's first two stages.
+    """
+    settings = config.cot
+    generator = bench.generator(before)
+    shares = settings.tasks or dict.fromkeys(COT, 1.0)
+    if settings.steps == 0:
+        generator.save(context.folder / GENERATOR)
+        return {"steps": 0}
+    tasks = cot_task_set(bench, config, generator)
+    if not set(shares) <= set(COT):
+        tasks |= alignment_task_set(bench, config, generator, settings)
+    chosen = {name: tasks[name] for name, share in shares.items() if share > 0 and name in tasks}
+    mixture = _mixture(
+        chosen, {name: shares[name] for name in chosen}, settings.batch_size, settings.steps, context.seed
+    )
+    trainee = Trainee(generator, bench.index, bench.item_rows, settings.score_weight, settings.codebook_weight)
+    report = fit_trainee(trainee, mixture, settings.loop, context)
+    generator.save(context.folder / GENERATOR)
+    return _metrics(report)
+
+
 def run_personalisation(
     bench: Workbench, config: RunConfig, context: StageContext, before: str, distilled: bool = False
 ) -> Mapping[str, Any]:
     """SFT stage 3: the full input to clicked and ordered items, and pseudo-queries for items nobody searched.
 
-    ``distilled`` trains V2's form of it, with a teacher that reads the keywords of the ``understanding`` stage.
+    ``distilled`` trains V2's form of it, as ``config.distill`` says: with a teacher that reads the keywords of the
+    ``understanding`` stage, or one of the alternatives.
     """
     settings: PersonalisationConfig = config.sft3
     generator = bench.generator(before)
     thoughts = Thoughts.load(need(bench.run, "understanding")) if distilled else None
+    if distilled and config.distill.think:
+        prompt = generator.config.prompt.updated(think=config.distill.think)
+        generator.config = generator.config.updated(prompt=prompt.model_dump())
     tasks = search_tasks(bench, config, generator, thoughts)
     pseudo = settings.pseudo_share if "pseudo" in tasks else 0.0
-    per_epoch = max(1, round(len(tasks["search"].lengths) / settings.batch_size / (1 - pseudo)))
+    writing = cot_task_set(bench, config, generator) if distilled and config.distill.cot else {}
+    cot = config.distill.cot if writing else 0.0
+    per_epoch = max(1, round(len(tasks["search"].lengths) / settings.batch_size / (1 - pseudo - cot)))
     steps = round(settings.epochs * per_epoch)
     if steps == 0:
         generator.save(context.folder / GENERATOR)
         return {"steps": 0}
-    shares = {"search": 1 - pseudo, **({"pseudo": pseudo} if pseudo else {})}
-    mixture = _mixture({name: tasks[name] for name in shares}, shares, settings.batch_size, steps, context.seed)
+    shares = {"search": 1 - pseudo - cot, **({"pseudo": pseudo} if pseudo else {})}
+    shares |= {name: cot / len(writing) for name in writing}
+    every = {**tasks, **writing}
+    mixture = _mixture({name: every[name] for name in shares}, shares, settings.batch_size, steps, context.seed)
     parts = (generator, bench.index, bench.item_rows, settings.score_weight, settings.codebook_weight)
-    trainee = DistillTrainee(*parts, config.distill) if distilled else Trainee(*parts)
-    report = fit_trainee(trainee, mixture, settings.loop, context, validator(bench, generator, config))
+    has_teacher = distilled and config.distill.keywords == "teacher"
+    trainee = DistillTrainee(*parts, config.distill) if has_teacher else Trainee(*parts)
+    keywords = served_keywords(thoughts, config)
+    report = fit_trainee(trainee, mixture, settings.loop, context, validator(bench, generator, config, keywords))
     generator.save(context.folder / GENERATOR)
     return _metrics(report)
 
@@ -152,24 +189,27 @@ def search_tasks(
 ) -> dict[str, Task]:
     """The two tasks of stage 3: real page views, and pseudo-queries cut from item texts.
 
-    With ``thoughts`` the page views that ``distill.teach`` names and that have keywords have a teacher, too.
+    With ``thoughts`` the page views that ``distill.teach`` names and that have keywords have a teacher, too; or read
+    the keywords themselves.
     """
-    settings, prompt = config.sft3, generator.config.prompt
+    settings, prompt, distill = config.sft3, generator.config.prompt, config.distill
     page_views = bench.split.train
     builder = bench.builder(prompt)
     outcome = bench.targets(page_views)
     targets, weights = example_weights(outcome.clicked, outcome.ordered, settings.order_weight, settings.max_targets)
     rows = np.flatnonzero(targets.lengths > 0)
-    taught = None if thoughts is None else _taught(thoughts, page_views[rows], config.distill.teach)
+    use = thoughts if distill.keywords != "none" else None
     columns = bench.training_columns(
-        page_views[rows], prompt, settings.held_out_vectors, None if thoughts is None else thoughts.keywords
+        page_views[rows], prompt, settings.held_out_vectors, None if use is None else keyword_source(bench, config, use)
     )
+    taught = None if columns.keywords is None else np.asarray((columns.keywords >= 0).any(1))
     kept = np.isin(targets.owners, rows)
     targets, weights = targets.select(rows), weights[kept]
     n_items = len(bench.item_rows)
+    as_input = use is not None and distill.keywords == "input"
     search = search_task(
         "search", builder, columns, targets, weights, n_items, settings.score_negatives,
-        _frequency_weights(columns.query, settings.frequency_power), taught,
+        _frequency_weights(columns.query, settings.frequency_power), None if as_input else taught, as_input,
     )  # fmt: skip
     if not settings.pseudo_share:
         return {"search": search}
@@ -180,13 +220,6 @@ def search_tasks(
         "pseudo", builder, made, own, np.ones(n_items, np.float32), n_items, settings.score_negatives
     )  # fmt: skip
     return {"search": search, "pseudo": pseudo}
-
-
-def _taught(thoughts: Thoughts, page_views: pl.DataFrame, teach: str) -> NDArray[np.bool_]:
-    """Which page views have a teacher, bool [n]: those with keywords, of complex queries or of all."""
-    queries = page_views["query"].fill_null("").to_list()
-    known = np.fromiter((len(row) > 0 for row in thoughts.keywords(queries)), np.bool_, len(queries))
-    return known if teach == "all" else np.asarray(known & thoughts.is_complex(queries))
 
 
 def _frequency_weights(query: NDArray[np.int32], power: float) -> NDArray[np.float64]:
@@ -218,8 +251,13 @@ def _losses(model: nn.Module, batch: Any) -> dict[str, torch.Tensor]:
     return out
 
 
-def validator(bench: Workbench, generator: Generator, config: RunConfig, most: int = 400) -> Any:
-    """Validation figures of the generator alone and of its item score, on a fixed sample of validation page views."""
+def validator(
+    bench: Workbench, generator: Generator, config: RunConfig, keywords: Keywords | None = None, most: int = 400
+) -> Any:
+    """Validation figures of the generator alone on a fixed sample of validation page views.
+
+    ``keywords`` are those that serving would read as well (RAG).
+    """
     page_views, clicked = _with_clicks(bench, bench.split.valid, most, config.seed)
     if not len(page_views):
         return None
@@ -228,7 +266,7 @@ def validator(bench: Workbench, generator: Generator, config: RunConfig, most: i
 
     def validate(_: nn.Module) -> dict[str, float]:
         snapshot = bench.snapshot(generator.config.prompt, lexical=False)
-        engine = SearchEngine(generator, bench.featurizer, snapshot, bench.evidence, search)
+        engine = SearchEngine(generator, bench.featurizer, snapshot, bench.evidence, search, keywords=keywords)
         items = engine.rank(requests, 10).items
         generator.train(False)
         return {"hr10": float(np.nanmean(hit_rate(items, clicked))), "mrr10": float(np.nanmean(mrr(items, clicked)))}
@@ -291,10 +329,14 @@ def positives(found: Candidates, clicked: Ragged) -> NDArray[np.bool_]:
     return np.asarray(np.isin(keys, wanted) & (found.items >= 0))
 
 
-def run_engine(bench: Workbench, config: RunConfig, context: StageContext, model: str) -> Mapping[str, Any]:
+def run_engine(
+    bench: Workbench, config: RunConfig, context: StageContext, model: str, distilled: bool = False
+) -> Mapping[str, Any]:
     """Choose the weights of the engine's features on validation data."""
+    thoughts = Thoughts.load(need(bench.run, "understanding")) if distilled else None
+
     def fitted(search: SearchConfig) -> RankingWeights:
-        engine = bench.engine(model, search, GENERATOR_ALONE)
+        engine = bench.engine(model, search, GENERATOR_ALONE, served_keywords(thoughts, config))
         found = fit_engine(bench, engine, bench.split.valid, config.evaluation.fit_requests, config.seed)
         return found.plus(fit_relevance(bench, engine), search.relevance) if search.relevance else found
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from onesearch.data.histories import Histories, Targets
 from onesearch.data.item_text import item_texts
+from onesearch.data.ragged import Ragged
 from onesearch.data.requests import Requests
 from onesearch.data.split import Split
 from onesearch.data.text import normalise_query
@@ -76,14 +77,14 @@ class Workbench(RunParts):
 
     def training_columns(
         self, page_views: pl.DataFrame, config: PromptConfig, held_out: bool,
-        keywords: Callable[[Sequence[str]], Sequence[Sequence[str]]] | None = None,
+        keywords: Callable[[Requests, Ragged], Sequence[Sequence[str]]] | None = None,
     ) -> PromptColumns:  # fmt: skip
         """Training page views as model input; click evidence leaves each page view's own clicks out.
 
-        ``keywords`` gives the keywords of queries, for a teacher's input.
+        ``keywords`` gives those of each page view, for a teacher's input, from requests and what was clicked in them.
         """
         requests = self.requests(page_views)
         clicked = self.targets(page_views).clicked
         evidence = self.statistics.most_clicked(requests.query, config.evidence, leave_out=clicked)
-        thoughts = None if keywords is None else keywords(requests.query)
+        thoughts = None if keywords is None else keywords(requests, clicked)
         return prepare(requests, lambda texts: self.training_table(texts, held_out), config, evidence, thoughts)

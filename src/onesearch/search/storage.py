@@ -23,7 +23,7 @@ from onesearch.model.prompt import PromptBuilder
 from onesearch.model.rows import RowSpace
 from onesearch.model.vocabulary import Vocabulary
 from onesearch.search.config import SearchConfig
-from onesearch.search.engine import SearchEngine
+from onesearch.search.engine import Keywords, SearchEngine
 from onesearch.search.evidence import Evidence
 from onesearch.search.history import FixedHistories
 from onesearch.search.lexical import LexicalSearcher
@@ -163,12 +163,14 @@ class RunParts:
             self.evidence.words.facts(items),
         )  # fmt: skip
 
-    def engine(self, stage: str, config: SearchConfig, weights: RankingWeights) -> SearchEngine:
-        """An engine on the model of a stage."""
+    def engine(
+        self, stage: str, config: SearchConfig, weights: RankingWeights, keywords: Keywords | None = None
+    ) -> SearchEngine:
+        """An engine on the model of a stage; ``keywords`` for a model that reads them in serving, too (RAG)."""
         generator = self.generator(stage)
         return SearchEngine(
             generator, self.featurizer, self.snapshot(generator.config.prompt), self.evidence, config, weights,
-            name=self.run.name,
+            name=self.run.name, keywords=keywords,
         )  # fmt: skip
 
 

@@ -19,6 +19,14 @@ class AlignmentConfig(Section):
     codebook_weight: float = Field(0.03, ge=0, description="weight of the codebook head on item targets")
 
 
+class CoTConfig(AlignmentConfig):
+    """The stage of the CoT tasks (specification section 4); ``tasks`` may name tasks of stages 1 and 2 as well."""
+
+    steps: int = Field(0, ge=0)
+    keyword_tokens: int = Field(32, ge=1, description="subwords kept of the text of a query's keywords")
+    page_views: int = Field(20_000, ge=1, description="page views sampled for the personalised tasks, at most")
+
+
 class PersonalisationConfig(Section):
     """SFT stage 3: the full input to the clicked and ordered items."""
 

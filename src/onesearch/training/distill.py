@@ -4,8 +4,9 @@ Teacher and student share all weights and one padded batch. The teacher's input 
 serving uses the student's. What each term is stands in :mod:`onesearch.training.distillation`.
 """
 
+import copy
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from pydantic import Field
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from onesearch.data.settings import Section
 from onesearch.index.sid_index import SidIndex
 from onesearch.model.generator import Generator
-from onesearch.model.prompt import stacked
+from onesearch.model.prompt import PromptBatch, stacked
 from onesearch.search.scoring import LevelDistribution, chosen_log_probs, path_distributions
 from onesearch.training.distillation import (
     Gradients,
@@ -26,6 +27,7 @@ from onesearch.training.distillation import (
     perturbed,
     r_drop,
     select_paths,
+    update_average,
 )
 from onesearch.training.losses import item_nll
 from onesearch.training.tasks import ItemTargets, TaskBatch
@@ -33,12 +35,25 @@ from onesearch.training.trainee import Trainee
 
 
 class DistillationConfig(Section):
-    """The terms of ``L_SDFT`` (specification section 6) and which queries have a teacher."""
+    """The terms of ``L_SDFT`` (specification section 6), which queries have a teacher, and what it reads.
 
+    The alternatives that the article compares with are settings of it: ``think`` (special reasoning token), ``kl: 0``
+    with ``hidden`` (CODI), ``average`` (EMA teacher), ``detach: false`` (joint training), ``keywords: input`` (RAG).
+    """
+
+    keywords: Literal["teacher", "input", "none"] = Field(
+        "teacher", description="who reads keywords: the teacher; every input, in serving as well (RAG); nobody"
+    )
+    personal: bool = Field(False, description="step 3: keywords calibrated by the shopper's history")
+    inject: bool = Field(False, description="add keywords of the clicked item, as the paper does: leaks the label")
+    shuffle: bool = Field(False, description="placebo: every query gets the keywords of another one")
+    cot: float = Field(0.0, ge=0, lt=1, description="share of the batches that write keywords (the four CoT tasks)")
+    think: int = Field(0, ge=0, description="special reasoning tokens at the end of the student's input")
     kl: float = Field(1.0, ge=0, description="α_KL; the paper's 0.1 is too little for a small model from scratch")
     temperature: float = Field(1.0, gt=0, description="τ of the teacher's and the student's softmax in the KL")
     teacher_ce: float = Field(1.0, ge=0, description="weight of the teacher's own cross-entropy; the paper has 0")
     detach: bool = Field(True, description="the KL sends no gradient to the teacher; off: joint training")
+    average: float = Field(0.0, ge=0, lt=1, description="decay of an EMA teacher; 0: the teacher has the live weights")
     hidden: float = Field(0.0, ge=0, description="weight of CODI's L1 between hidden states")
     teach: Literal["complex", "all"] = Field("complex", description="queries with a teacher, where keywords are known")
     r_drop: float = Field(0.5, ge=0, description="α_R; 0 leaves the second student pass out")
@@ -63,6 +78,8 @@ class DistillTrainee(Trainee):
         super().__init__(generator, index, item_rows, score_weight, codebook_weight)
         self.settings = settings
         self._teacher: tuple[list[LevelDistribution], Tensor] | None = None
+        # A submodule, so that checkpoints hold it; without gradients, so that the optimizer does not.
+        self.average = copy.deepcopy(generator).requires_grad_(False).eval() if settings.average else None
 
     @property
     def tables(self) -> list[Tensor]:
@@ -120,6 +137,9 @@ class DistillTrainee(Trainee):
                 teacher_ce, _ = item_nll(log_probs[copies * m :], weights)
                 terms["loss"] = terms["loss"] + settings.teacher_ce * share * teacher_ce
                 terms["teacher_ce"] = teacher_ce.detach()
+            if self.average is not None:
+                assert batch.teacher is not None
+                teacher = self._averaged(batch.teacher, paths[taught], of_teacher)
             target = detached(teacher) if settings.detach else teacher
             kl = torch.stack([
                 distillation_kl(target, select_paths(one, taught, m), weights, settings.temperature) for one in passes
@@ -137,6 +157,25 @@ class DistillTrainee(Trainee):
             terms["loss"] = terms["loss"] + settings.r_drop * drop
             terms["r_drop"] = drop.detach()
         return terms
+
+    @torch.no_grad()
+    def _averaged(self, prompt: PromptBatch, paths: Tensor, owner: Tensor) -> list[LevelDistribution]:
+        """The distributions of the EMA teacher, whose weights first move towards the live ones."""
+        average = self.average
+        assert average is not None
+        if self.training:
+            update_average(
+                dict(average.named_parameters()), dict(self.generator.named_parameters()), self.settings.average
+            )
+        memory = average.encode(prompt)
+        return path_distributions(average, memory, paths, owner, self.index, average.config.legal_softmax)[0]
+
+    def train(self, mode: bool = True) -> Self:
+        """As usual, but an EMA teacher has no dropout."""
+        super().train(mode)
+        if self.average is not None:
+            self.average.eval()
+        return self
 
     def _adversarial(self, batch: TaskBatch, items: ItemTargets) -> dict[str, Tensor]:
         """``L_adv``: cross-entropy and KL of one student copy on the perturbed input, the teacher's logits reused."""

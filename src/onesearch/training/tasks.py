@@ -38,6 +38,9 @@ class ItemTargets:
 class TaskBatch:
     """A prompt batch and what shall be written: exactly one of items, SIDs int64 [B, L] or text int64 [B, T].
 
+    With ``owner`` int64 [M], the prompt of each, there are SIDs int64 [M, L] instead, any number per prompt.
+    With ``subwords`` int64 [W], ascending, text is chosen among these only.
+
     ``teacher`` is the input with keywords of some of the prompts, ``taught`` int64 [b] says which, ascending.
     """
 
@@ -46,6 +49,8 @@ class TaskBatch:
     items: ItemTargets | None = None
     sids: torch.Tensor | None = None
     text: torch.Tensor | None = None
+    owner: torch.Tensor | None = None
+    subwords: torch.Tensor | None = None
     teacher: PromptBatch | None = None
     taught: torch.Tensor | None = None
 
@@ -108,11 +113,12 @@ def search_task(
     negatives: int,
     sampling: NDArray[np.float64] | None = None,
     taught: NDArray[np.bool_] | None = None,
+    keywords: bool = False,
 ) -> Task:
     """Full input → clicked and ordered items (stage 3); several targets of a page view share one encoder pass.
 
     ``targets`` n rows of item rows, ``weights`` float32 [total] one per target value; ``taught`` bool [n] says which
-    rows have a teacher, whose keywords the columns then hold.
+    rows have a teacher, whose keywords the columns then hold. With ``keywords`` they stand in every input instead.
     """
     starts = targets.offsets[:-1]
 
@@ -121,7 +127,7 @@ def search_task(
         lengths = picked.lengths
         offset = np.repeat(starts[rows], lengths) + _within(lengths)
         owned = item_targets(picked.values, picked.owners, weights[offset], n_items, negatives, rows)
-        made = TaskBatch(name, builder.search_prompt(columns, rows), items=owned)
+        made = TaskBatch(name, builder.search_prompt(columns, rows, keywords=keywords), items=owned)
         with_teacher = np.flatnonzero(taught[rows]) if taught is not None else rows[:0]
         if len(with_teacher):
             made.teacher = builder.search_prompt(columns, rows[with_teacher], keywords=True)

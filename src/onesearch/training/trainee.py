@@ -44,7 +44,9 @@ class Trainee(nn.Module):
         memory = model.encode(batch.prompt)
         if batch.items is not None:
             return self._items(memory, batch.items)
-        owner = torch.arange(len(batch.prompt), device=batch.prompt.tokens.device)
+        owner = batch.owner
+        if owner is None:
+            owner = torch.arange(len(batch.prompt), device=batch.prompt.tokens.device)
         if batch.sids is not None:
             hidden = model.backbone.decode(memory.backbone, self._sid_inputs(batch.sids), owner)
             logits = [model.codebook_logits(level, hidden[:, level]) for level in range(model.levels)]
@@ -53,7 +55,11 @@ class Trainee(nn.Module):
         if batch.text is None:
             raise ValueError(f"the batch of task '{batch.task}' has no target")
         hidden = model.backbone.decode(memory.backbone, model.embed(batch.text[:, :-1]), owner)
-        return {"loss": text_nll(model.text_logits(hidden), batch.text[:, 1:], PAD)}
+        wanted, pad = batch.text[:, 1:], PAD
+        if batch.subwords is not None:
+            wanted = torch.searchsorted(batch.subwords, wanted.contiguous())
+            pad = int(torch.searchsorted(batch.subwords, PAD))
+        return {"loss": text_nll(model.text_logits(hidden, batch.subwords), wanted, pad)}
 
     def _sid_inputs(self, sids: Tensor) -> Tensor:
         """Teacher-forced inputs for codebook targets: begin, then the first L - 1 codes; [M, L, d]."""

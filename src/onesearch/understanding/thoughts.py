@@ -9,11 +9,12 @@ import polars as pl
 from numpy.typing import NDArray
 
 from onesearch.data.text import normalise_query
-from onesearch.understanding.thought import Thought
+from onesearch.understanding.thought import Analysis, Attribute, Thought
 
 FILE: Final = "thoughts.parquet"
 SCHEMA: Final[dict[str, Any]] = {
     "query": pl.String, "intent": pl.String, "query_type": pl.String, "category": pl.List(pl.String),
+    "attributes": pl.List(pl.Struct({"type": pl.String, "value": pl.String, "negated": pl.Boolean})),
     "keywords": pl.List(pl.String), "producer": pl.String, "version": pl.String,
 }  # fmt: skip
 
@@ -33,8 +34,9 @@ class Thoughts:
         rows = [
             {
                 "query": one.query, "intent": one.analysis.intent, "query_type": one.analysis.query_type,
-                "category": list(one.analysis.category), "keywords": list(one.keywords), "producer": one.producer,
-                "version": one.version,
+                "category": list(one.analysis.category),
+                "attributes": [attribute.model_dump() for attribute in one.analysis.attributes],
+                "keywords": list(one.keywords), "producer": one.producer, "version": one.version,
             }
             for one in thoughts
         ]  # fmt: skip
@@ -55,6 +57,18 @@ class Thoughts:
         """Whether a query is known to be of another type than plain, bool [n]."""
         rows = self.rows(queries)
         return np.asarray((rows >= 0) & self._complex[rows] if len(self) else np.zeros(len(rows), bool))
+
+    def thought(self, row: int) -> Thought:
+        """One row as it was thought, without the topics, which the table leaves out."""
+        found = self.table.row(row, named=True)
+        analysis = Analysis(
+            intent=found["intent"], query_type=found["query_type"], category=tuple(found["category"]),
+            attributes=tuple(Attribute(**one) for one in found["attributes"]),
+        )  # fmt: skip
+        return Thought(
+            query=found["query"], analysis=analysis, keywords=tuple(found["keywords"]), producer=found["producer"],
+            version=found["version"],
+        )  # fmt: skip
 
     def save(self, folder: Path) -> None:
         """Write ``thoughts.parquet``."""

@@ -1,0 +1,417 @@
+"""What the steps of V2's training bring: a grid of cells, each of at most 20 minutes, that resumes where it stopped.
+
+    python benchmarks/v2_distillation.py run RUNS                 # every cell that is not finished
+    python benchmarks/v2_distillation.py run RUNS market-1        # those whose name begins so
+    python benchmarks/v2_distillation.py list RUNS                # which cells are finished
+    python benchmarks/v2_distillation.py compare RUNS             # paired tests between finished cells
+    python benchmarks/v2_distillation.py render                   # docs/results/v2_distillation.md
+
+RUNS lies outside the checkout and grows to a few gigabytes. A cell is ``DATASET-SEED/NAME``: a run folder that takes
+data, encoder, SIDs and the first stages over from ``DATASET-SEED/base`` and trains its own last stage. Reports of cells
+go to ``docs/results/v2_distillation/``, values of single requests stay in RUNS. Several processes may work on RUNS.
+
+Main metrics, declared before the first run: expected HR@10 (the true click mass in the top ten) and sampled click HR@10
+of the generator alone on complex queries.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onesearch import pipeline
+from onesearch.data.artefact import read_json, read_manifest, write_json
+from onesearch.data.lock import RunLock, RunLockedError
+from onesearch.data.text import normalise_query
+from onesearch.evaluation.evaluate import EvaluationConfig, pooled, rank_all, sampled_metrics, summarise
+from onesearch.evaluation.report import Report
+from onesearch.evaluation.slices import banded, query_frequency, query_type
+from onesearch.evaluation.valid_share import valid_sid_share
+from onesearch.market.market import Market
+from onesearch.market.store import FOLDER as MARKET_FOLDER
+from onesearch.pipeline import settings_of
+from onesearch.pipeline.report import engine_of, truth_of
+from onesearch.pipeline.teacher import query_keywords
+from onesearch.pipeline.workbench import Workbench
+from onesearch.search.engine import SearchEngine
+from onesearch.search.storage import need
+from onesearch.search.weights import GENERATOR_ALONE
+from onesearch.search.writing import write_keywords
+from onesearch.understanding.thoughts import Thoughts
+from provenance import ROOT, commit, machine, today
+
+FOLDER = ROOT / "docs" / "results" / "v2_distillation"
+DONE = "cell.json"
+VALUES = "values.npz"
+METRICS = EvaluationConfig(k=(10,), resamples=1000, flips=10_000)
+NEED_WORDS = ((0, "0-7"), (8, "8-63"), (64, "64+"))
+PLAIN_CE = ("distill.r_drop=0", "distill.fgm=0", "distill.focal=false")
+Values = dict[str, dict[str, NDArray[np.float32]]]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training and what it is measured with.
+
+    Attributes:
+        name: of the cell.
+        what: for the table.
+        sets: settings that differ from the configuration file.
+        seeds: that the cell is trained with.
+        stage: whose generator is measured.
+        measured: variants: "student"; "keywords" at the input; "own" keywords, written by the model first; "engine".
+        same_time_as: epochs are raised until training takes as long as the stages of that cell.
+    """
+
+    name: str
+    what: str
+    sets: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = (1,)
+    stage: str = "distill"
+    measured: tuple[str, ...] = ("student",)
+    same_time_as: str = ""
+
+
+THREE = (1, 2, 3)
+MARKET = (
+    Cell("v1", "V1", seeds=THREE, stage="sft3", measured=("student", "engine")),
+    Cell("sd", "+ self-distillation", PLAIN_CE, THREE, measured=("student", "keywords")),
+    Cell("full", "full V2 (+ R-Drop, FGM, focal)", (), THREE, measured=("student", "keywords", "engine")),
+    Cell("rag", "keywords at the input (RAG)", ("distill.keywords=input",), measured=("student", "keywords", "own")),
+    Cell("cot", "+ CoT tasks", ("distill.keywords=none",), THREE),
+    Cell("placebo", "full V2, keywords shuffled between queries", ("distill.shuffle=true",)),
+    Cell("no-kl", "full V2 with teacher CE, without KL", ("distill.kl=0",)),
+    Cell("v1-time", "V1 trained as long as full V2", stage="sft3", same_time_as="full"),
+    Cell("no-teacher-ce", "full V2 without teacher CE", ("distill.teacher_ce=0",)),
+    Cell("published", "the published setting", (
+        "distill.teacher_ce=0", "distill.kl=0.1", "distill.teach=all", "distill.inject=true", "distill.personal=true",
+    )),
+    Cell("r-drop", "self-distillation + R-Drop", ("distill.fgm=0", "distill.focal=false")),
+    Cell("fgm", "self-distillation + FGM", ("distill.r_drop=0", "distill.focal=false")),
+    Cell("focal", "self-distillation + focal", ("distill.r_drop=0", "distill.fgm=0")),
+    Cell("think", "special reasoning token", (*PLAIN_CE, "distill.think=1")),
+    Cell("codi", "CODI: L1 of hidden states for KL", (*PLAIN_CE, "distill.kl=0", "distill.hidden=1")),
+    Cell("ema", "EMA teacher", (*PLAIN_CE, "distill.average=0.99")),
+    Cell("joint", "teacher and student trained jointly", (*PLAIN_CE, "distill.detach=false")),
+    Cell("error-0", "self-distillation, stand-in without error", (*PLAIN_CE, "understanding.error=0")),
+    Cell("error-30", "self-distillation, stand-in with 30 % error", (*PLAIN_CE, "understanding.error=0.3")),
+    Cell("log-expert", "self-distillation, log expert", (*PLAIN_CE, "understanding.producer=log-expert")),
+    Cell("inject", "self-distillation, clicked item injected", (*PLAIN_CE, "distill.inject=true")),
+    Cell("personal", "self-distillation, personalised keywords", (*PLAIN_CE, "distill.personal=true")),
+)  # fmt: skip
+REAL = (
+    Cell("v1", "V1", seeds=THREE, stage="sft3", measured=("student", "engine")),
+    Cell("full", "full V2, log expert", (), THREE, measured=("student", "engine")),
+)
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A configuration file with the settings that every cell on it shares."""
+
+    config: str
+    cells: tuple[Cell, ...]
+    sets: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = THREE
+
+
+_LOG_EXPERT = (
+    "understanding.producer=log-expert", "distill.teach=all", "evaluation.baselines=false", "cot.steps=60",
+    "cot.batch_size=128", "distill.cot=0.1",
+)  # fmt: skip
+SETS: Mapping[str, DataSet] = {
+    "market": DataSet("configs/market-v2.yaml", MARKET),
+    "bestbuy": DataSet("configs/bestbuy.yaml", REAL, _LOG_EXPERT),
+    "homedepot": DataSet("configs/homedepot.yaml", REAL, _LOG_EXPERT, (1,)),
+}
+SMOKE = (
+    "data.market.items=300", "data.market.users=60", "data.market.page_views=900", "data.test=0.2",
+    "encoder.align.epochs=1", "khqe.layers=[16,8,8]", "khqe.opq_size=16", "model.backbone.d_model=16",
+    "model.backbone.ffn=32",
+    "sft1.steps=2", "sft2.steps=2", "sft1.batch_size=8", "sft2.batch_size=8", "sft3.epochs=0.05", "cot.steps=2",
+    "sft3.batch_size=16", "cot.batch_size=8", "search.width=4", "model.text_vocabulary=400",
+)  # fmt: skip
+"""Settings of a smoke test, whose figures mean nothing."""
+
+
+@dataclass
+class Grid:
+    """The cells below a folder; ``more`` settings hold for all of them."""
+
+    runs: Path
+    more: tuple[str, ...] = ()
+    reports: Path = field(default=FOLDER)
+
+    def cells(self, prefix: str = "") -> Iterator[tuple[str, int, Cell]]:
+        """Data set, seed and cell in the order of work: what the main table needs comes first."""
+        for name, data in SETS.items():
+            for seed in data.seeds:
+                for cell in data.cells:
+                    if seed in cell.seeds and f"{name}-{seed}/{cell.name}".startswith(prefix):
+                        yield name, seed, cell
+
+    def folder(self, name: str, seed: int, cell: str) -> Path:
+        """Run folder of a cell, or of what a data set's cells share ("base")."""
+        return self.runs / f"{name}-{seed}" / cell
+
+    def finished(self, name: str, seed: int, cell: str) -> bool:
+        """Whether a cell has been measured."""
+        return (self.folder(name, seed, cell) / DONE).is_file()
+
+    def run(self, prefix: str = "") -> None:
+        """Train and measure every unfinished cell; one that another process works on is left to it."""
+        for name, seed, cell in self.cells(prefix):
+            if self.finished(name, seed, cell.name):
+                continue
+            if cell.same_time_as and not self.finished(name, seed, cell.same_time_as):
+                print(f"{name}-{seed}/{cell.name} waits for {cell.same_time_as}", flush=True)
+                continue
+            try:
+                with RunLock(self.folder(name, seed, f"{cell.name}.work")):
+                    self._train(name, seed, cell)
+                    self._measure(name, seed, cell)
+            except RunLockedError as error:
+                print(f"{name}-{seed}/{cell.name}: {error}", flush=True)
+
+    def _sets(self, name: str, seed: int, cell: Cell | None = None) -> tuple[str, ...]:
+        return (*SETS[name].sets, *self.more, f"seed={seed}", *(cell.sets if cell else ()))
+
+    def _train(self, name: str, seed: int, cell: Cell) -> None:
+        config, base = ROOT / SETS[name].config, self.folder(name, seed, "base")
+        if read_manifest(base / "cot") is None:
+            pipeline.run_config(config, base, self._sets(name, seed), until="cot")
+        sets = self._sets(name, seed, cell)
+        if cell.same_time_as:
+            other, v1 = self.folder(name, seed, cell.same_time_as), base / "sft3"
+            spent = sum(read_json(other / stage / "manifest.json")["seconds"] for stage in ("cot", "distill"))
+            epochs = settings_of(base).sft3.epochs * spent / read_json(v1 / "manifest.json")["seconds"]
+            sets = (*sets, f"sft3.epochs={epochs:.2f}")
+        until = "engine_v2" if "engine" in cell.measured and cell.stage == "distill" else cell.stage
+        until = "engine" if "engine" in cell.measured and cell.stage == "sft3" else until
+        folder = self.folder(name, seed, cell.name)
+        pipeline.run_config(config, folder, sets, reuse=(base,), until=until)
+
+    def _measure(self, name: str, seed: int, cell: Cell) -> None:
+        folder = self.folder(name, seed, cell.name)
+        bench, config = Workbench(folder), settings_of(folder)
+        page_views = bench.split.test
+        if len(page_views) > config.evaluation.test_requests:
+            some = np.random.default_rng(0).choice(len(page_views), config.evaluation.test_requests, replace=False)
+            page_views = page_views[np.sort(some)]
+        requests, targets = bench.requests(page_views), bench.targets(page_views)
+        truth = truth_of(bench, page_views)
+        values: Values = {}
+        milliseconds: dict[str, float] = {}
+        share = float("nan")
+        for variant, engine in engines(bench, cell):
+            searcher = engine.as_searcher() if variant == "engine" else engine.alone()
+            ranked, milliseconds[variant] = rank_all(searcher, requests, 10)
+            row = sampled_metrics(ranked, targets, METRICS.k)
+            row |= {key: np.asarray(one, np.float32) for key, one in (truth(ranked) if truth else {}).items()}
+            values[variant] = row
+            if variant == "student":
+                share = valid_sid_share(engine, requests, 1000)
+        labels = labels_of(bench, page_views)
+        flat = {f"{variant}|{key}": one for variant, row in values.items() for key, one in row.items()}
+        flat |= {f"slice|{key}": np.asarray(one, "U24") for key, one in labels.items()}
+        np.savez_compressed(folder / VALUES, allow_pickle=False, **flat)
+        report = summarise(values, labels, (), METRICS, milliseconds)
+        stages = ("cot", "distill") if cell.stage == "distill" else (cell.stage,)
+        seconds = {stage: read_json(folder / stage / "manifest.json")["seconds"] for stage in stages}
+        about = {
+            "cell": cell.name, "what": cell.what, "data": name, "seed": seed, "requests": len(page_views),
+            "command": f"python benchmarks/v2_distillation.py run RUNS {name}-{seed}/{cell.name}",
+            "config": SETS[name].config, "sets": list(self._sets(name, seed, cell)), "commit": commit(),
+            "date": today(), "machine": machine(), "training_seconds": seconds,
+            "epochs": config.sft3.epochs, "valid_sid_share": share,
+            "log": last_terms(folder / cell.stage / "log.jsonl"),
+        }  # fmt: skip
+        self.reports.mkdir(parents=True, exist_ok=True)
+        slim = report.to_json()
+        write_json(self.reports / f"{name}-{seed}-{cell.name}.json", {**about, "methods": slim["methods"],
+                   "milliseconds": slim["milliseconds"], "slices": slim["slices"]})  # fmt: skip
+        write_json(folder / DONE, about)
+        print(f"{name}-{seed}/{cell.name}: {headline(report)}", flush=True)
+
+    def values(self, name: str, seed: int, cell: str) -> tuple[Values, dict[str, NDArray[Any]]]:
+        """Per-request values and labels of a finished cell, methods named ``cell/variant``."""
+        with np.load(self.folder(name, seed, cell) / VALUES, allow_pickle=False) as flat:
+            values: Values = {}
+            labels: dict[str, NDArray[Any]] = {}
+            for key in flat.files:
+                variant, _, metric = key.partition("|")
+                if variant == "slice":
+                    labels[metric] = flat[key].astype(object)
+                else:
+                    values.setdefault(f"{cell}/{variant}", {})[metric] = flat[key]
+        return values, labels
+
+    def compare(self) -> None:
+        """Paired tests between finished cells: per seed, and pooled over the seeds that all of a pair's cells have."""
+        out: dict[str, Any] = {}
+        for name, data in SETS.items():
+            for pair in pairs(data):
+                reports = []
+                for seed in data.seeds:
+                    cells = {method.split("/")[0] for method in pair}
+                    if all(self.finished(name, seed, cell) for cell in cells):
+                        values: Values = {}
+                        labels: dict[str, NDArray[Any]] = {}
+                        for cell in cells:
+                            more, labels = self.values(name, seed, cell)
+                            values |= {method: row for method, row in more.items() if method in pair}
+                        if len(values) == len(set(pair)):
+                            reports.append((seed, summarise(values, labels, (), METRICS)))
+                if not reports:
+                    continue
+                joined = pooled([report for _, report in reports], (pair,), same_requests=True, config=METRICS)
+                each = {
+                    str(seed): plain_differences(report, pair) for seed, report in reports
+                }  # fmt: skip
+                key = f"{name}: {pair[0]} - {pair[1]}"
+                out[key] = {
+                    "seeds": [seed for seed, _ in reports], "each": each,
+                    "tests": [one for one in joined.to_json()["comparisons"]],
+                }  # fmt: skip
+        write_json(self.reports / "comparisons.json", out)
+
+
+def plain_differences(report: Report, pair: tuple[str, str]) -> dict[str, float]:
+    """Differences of the means of a pair on complex and on all requests."""
+    parts = {"all": report.methods, **{k: v.methods for k, v in report.slices.get("complexity", {}).items()}}
+    return {
+        f"{part} {metric}": rows[pair[0]][metric].mean - rows[pair[1]][metric].mean
+        for part, rows in parts.items() for metric in ("click/HR@10", "ehr@10") if metric in rows[pair[0]]
+    }  # fmt: skip
+
+
+def pairs(data: DataSet) -> list[tuple[str, str]]:
+    """Which methods are tested against which."""
+    names = [f"{cell.name}/student" for cell in data.cells]
+    found = [(name, "v1/student") for name in names if name != "v1/student"]
+    found += [("full/engine", "v1/engine")]
+    if data.cells is MARKET:
+        found += [("full/student", name) for name in names if name not in ("v1/student", "full/student")]
+        found += [(name, "sd/student") for name in names if name not in ("v1/student", "sd/student", "full/student")]
+        found += [("rag/keywords", "v1/student"), ("rag/own", "rag/keywords"), ("full/student", "rag/keywords"),
+                  ("full/keywords", "full/student"), ("sd/keywords", "sd/student"), ("sd/student", "rag/keywords"),
+                  ("rag/own", "v1/student"), ("rag/keywords", "cot/student")]  # fmt: skip
+    return found
+
+
+def engines(bench: Workbench, cell: Cell) -> Iterator[tuple[str, SearchEngine]]:
+    """The engines that a cell is measured with, by variant."""
+    config = settings_of(bench.run)
+    keywords: Callable[[Sequence[str]], Sequence[Sequence[str]]] | None = None
+    for variant in cell.measured:
+        if variant == "engine":
+            stage = "engine_v2" if cell.stage == "distill" else "engine"
+            yield variant, engine_of(bench, need(bench.run, stage))
+            continue
+        engine = bench.engine(cell.stage, config.search, GENERATOR_ALONE)
+        if variant == "keywords":
+            thoughts = Thoughts.load(need(bench.run, "understanding"))
+            keywords = lambda queries, known=thoughts: query_keywords(known, queries, config.distill.teach)  # noqa: E731
+        elif variant == "own":
+            keywords = own_keywords(bench, engine)
+        else:
+            keywords = None
+        engine.keywords = keywords
+        yield variant, engine
+
+
+def own_keywords(bench: Workbench, engine: SearchEngine) -> Callable[[Sequence[str]], Sequence[Sequence[str]]]:
+    """What the model itself writes before it searches, for queries that its training would have given keywords."""
+    thoughts = Thoughts.load(need(bench.run, "understanding"))
+    builder, kept = engine.snapshot.builder, {}
+
+    def of(queries: Sequence[str]) -> list[tuple[str, ...]]:
+        has = [len(row) > 0 for row in query_keywords(thoughts, queries, settings_of(bench.run).distill.teach)]
+        new = sorted({query for query, known in zip(queries, has, strict=True) if known and query not in kept})
+        if new:
+            kept.update(zip(new, write_keywords(engine.generator, engine.featurizer, builder, new), strict=True))
+        return [kept[query][:8] if known else () for query, known in zip(queries, has, strict=True)]
+
+    return of
+
+
+def labels_of(bench: Workbench, page_views: Any) -> dict[str, NDArray[Any]]:
+    """Slices: complex or plain, query type, query frequency, and how often the rarest word of need was seen."""
+    queries = page_views["query"].fill_null("").to_list()
+    labels: dict[str, NDArray[Any]] = {
+        "query frequency": query_frequency(queries, bench.split.train["query"].fill_null("").to_list()),
+    }
+    data = need(bench.run, "data")
+    if not (data / MARKET_FOLDER).is_dir():
+        return labels
+    market = Market.load(data)
+    kinds = query_type(page_views)
+    labels["query type"] = kinds
+    is_complex = kinds != "plain"
+    labels["complexity"] = np.where(is_complex, "complex", "plain").astype(object)
+    labels["complex, by query frequency"] = np.where(is_complex, labels["query frequency"], "").astype(object)
+    known = market.truth.queries
+    topics, traits = known.topic, known.predicates - len(market.truth.catalogue.value_names)
+    trained = market.query_rows([normalise_query(q) for q in bench.split.train["query"].fill_null("").to_list()])
+    rows = market.query_rows([normalise_query(q) for q in queries])
+    uses = np.full(len(queries), np.inf)
+    for column in (topics[:, None], np.where(known.kind[:, None] > 0, traits, -1)):
+        for words in column.T:
+            seen = words[trained]
+            counts = np.bincount(seen[seen >= 0], minlength=int(words.max(initial=0)) + 1)
+            asked = words[rows]
+            uses = np.where(asked >= 0, np.minimum(uses, counts[np.maximum(asked, 0)]), uses)
+    found = banded(np.where(np.isfinite(uses), uses, np.nan), NEED_WORDS)
+    labels["rarest need word, uses in training"] = np.where(is_complex, found, "").astype(object)
+    return labels
+
+
+def last_terms(path: Path) -> dict[str, float]:
+    """The loss terms of the last line of a training log."""
+    terms: dict[str, float] = {}
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+        found = {k: v for k, v in json.loads(line).items() if "/" in k and not k.startswith("valid")}
+        terms = found or terms
+    return terms
+
+
+def headline(report: Report) -> str:
+    """The main figures of a cell in one line."""
+    parts = {"all": report.methods, **{k: v.methods for k, v in report.slices.get("complexity", {}).items()}}
+    shown = ("click/HR@10", "click/MRR@10", "ehr@10", "ndcg@10")
+    out = []
+    for part, rows in parts.items():
+        for method, row in rows.items():
+            out.append(f"{method} {part}: " + " ".join(f"{m} {row[m].mean:.4f}" for m in shown if m in row))
+    return "; ".join(out)
+
+
+def main(arguments: list[str]) -> None:
+    """See the module docstring."""
+    if arguments[:1] == ["render"]:
+        from v2_distillation_page import render
+
+        render(FOLDER)
+        return
+    if len(arguments) < 2 or arguments[0] not in ("run", "list", "compare"):
+        sys.exit((__doc__ or "").split("\n\n")[1])
+    grid = Grid(Path(arguments[1]))
+    if arguments[0] == "run":
+        start = time.time()
+        grid.run(*arguments[2:3])
+        print(f"done after {(time.time() - start) / 60:.0f} minutes", flush=True)
+    elif arguments[0] == "compare":
+        grid.compare()
+    else:
+        for name, seed, cell in grid.cells(*arguments[2:3]):
+            print("done" if grid.finished(name, seed, cell.name) else "open", f"{name}-{seed}/{cell.name}", cell.what)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
