@@ -37,7 +37,6 @@ from onesearch.market.market import Market
 from onesearch.market.store import FOLDER as MARKET_FOLDER
 from onesearch.pipeline import settings_of
 from onesearch.pipeline.report import engine_of, truth_of
-from onesearch.pipeline.teacher import query_keywords
 from onesearch.pipeline.workbench import Workbench
 from onesearch.search.engine import SearchEngine
 from onesearch.search.storage import need
@@ -317,7 +316,7 @@ def engines(bench: Workbench, cell: Cell) -> Iterator[tuple[str, SearchEngine]]:
         engine = bench.engine(cell.stage, config.search, GENERATOR_ALONE)
         if variant == "keywords":
             thoughts = Thoughts.load(need(bench.run, "understanding"))
-            keywords = lambda queries, known=thoughts: query_keywords(known, queries, config.distill.teach)  # noqa: E731
+            keywords = lambda queries, known=thoughts: known.taught_keywords(queries, config.distill.teach)  # noqa: E731
         elif variant == "own":
             keywords = own_keywords(bench, engine)
         else:
@@ -332,7 +331,7 @@ def own_keywords(bench: Workbench, engine: SearchEngine) -> Callable[[Sequence[s
     builder, kept = engine.snapshot.builder, {}
 
     def of(queries: Sequence[str]) -> list[tuple[str, ...]]:
-        has = [len(row) > 0 for row in query_keywords(thoughts, queries, settings_of(bench.run).distill.teach)]
+        has = [len(row) > 0 for row in thoughts.taught_keywords(queries, settings_of(bench.run).distill.teach)]
         new = sorted({query for query, known in zip(queries, has, strict=True) if known and query not in kept})
         if new:
             kept.update(zip(new, write_keywords(engine.generator, engine.featurizer, builder, new), strict=True))

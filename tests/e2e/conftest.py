@@ -22,6 +22,8 @@ TINY = {
     "sft2": {"steps": 4, "batch_size": 32},
     "sft3": {"epochs": 0.5, "batch_size": 64, "score_negatives": 128},
     "understanding": {"producer": "market", "error": 0.1},
+    "cot": {"steps": 9, "batch_size": 16, "page_views": 200},
+    "distill": {"cot": 0.2},
     "search": {"width": 16, "lexical": True, "relevance": 0.5},
     "evaluation": {
         "measures": {"resamples": 20, "flips": 50},

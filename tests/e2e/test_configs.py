@@ -58,7 +58,8 @@ def test_mappings_are_valid(path: Path, tmp_path: Path):
 
 
 def test_the_list_of_configs_is_complete():
-    assert {path.stem for path in CONFIGS} == {"demo", "market", "homedepot", "bestbuy", "kuaisearch", "paper"}
+    names = {"demo", "market", "market-v2", "homedepot", "bestbuy", "kuaisearch", "paper"}
+    assert {path.stem for path in CONFIGS} == names
     assert {path.stem for path in MAPPINGS} == {"homedepot", "bestbuy"}
 
 

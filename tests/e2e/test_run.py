@@ -19,7 +19,7 @@ from onesearch.understanding.thoughts import Thoughts
 
 STAGES = [
     "data", "encoder", "khqe", "index", "lexical", "baselines", "sft1", "sft2", "sft3", "engine", "understanding",
-    "distill", "engine_v2", "report",
+    "cot", "distill", "engine_v2", "report",
 ]  # fmt: skip
 
 
@@ -50,8 +50,9 @@ def test_a_finished_run_is_a_no_op(tiny_config: Path, tiny_run: Path):
         ("search.width=8", {"engine", "engine_v2", "report"}),
         ("sft3.epochs=0.25", {"sft3", "engine", "distill", "engine_v2", "report"}),
         ("distill.kl=0.5", {"distill", "engine_v2", "report"}),
-        ("understanding.error=0", {"understanding", "distill", "engine_v2", "report"}),
-        ("sft1.steps=3", {"sft1", "sft2", "sft3", "engine", "distill", "engine_v2", "report"}),
+        ("cot.steps=3", {"cot", "distill", "engine_v2", "report"}),
+        ("understanding.error=0", {"understanding", "cot", "distill", "engine_v2", "report"}),
+        ("sft1.steps=3", {"sft1", "sft2", "sft3", "engine", "cot", "distill", "engine_v2", "report"}),
         ("evaluation.test_requests=50", {"baselines", "report"}),
         ("khqe.iterations=3", set(STAGES) - {"data", "encoder", "lexical"}),
         ("data.valid=0.2", set(STAGES)),
@@ -106,7 +107,7 @@ def test_v2_is_measured_beside_v1_and_its_thoughts_hold_nothing_of_a_page_view(t
     assert {"engine", "generator alone", "V2 engine", "V2 generator alone"} <= set(methods)
     thoughts = Thoughts.load(tiny_run / "understanding")
     assert set(thoughts.table.columns) == {
-        "query", "intent", "query_type", "category", "keywords", "producer", "version"
+        "query", "intent", "query_type", "category", "attributes", "keywords", "producer", "version"
     }  # fmt: skip
     words = CatalogueWords.load(tiny_run / "understanding" / "words")
     assert thoughts.is_complex(thoughts.table["query"].to_list()).any()

@@ -145,3 +145,56 @@ def test_batches_without_item_targets_have_one_plain_step(parts):
     made = trainee(parts, OFF.updated(fgm=0.6))
     text = TaskBatch("query_to_sid", prompt([3, 4], 5), sids=torch.zeros(2, 5, dtype=torch.int64))
     assert len(list(distillation_loss(made, text))) == 1
+
+
+def test_an_ema_teacher_follows_the_live_weights_and_gives_the_target(parts):
+    generator, index, _ = parts
+    made = trainee(parts, OFF.updated(kl=1.0, average=0.75)).train()
+    first = {name: value.clone() for name, value in generator.named_parameters()}
+    with torch.no_grad():
+        for parameter in generator.parameters():
+            parameter.add_(0.1)
+    terms = made(batch())
+    for name, value in made.average.named_parameters():
+        torch.testing.assert_close(value, 0.75 * first[name] + 0.25 * (first[name] + 0.1))
+    assert not any(value.requires_grad for value in made.average.parameters()) and not made.average.training
+    terms["loss"].backward()
+    assert all(value.grad is None for value in made.average.parameters())
+
+    made.eval()
+    given = batch()
+    paths, taught = index.path(given.items.rows), torch.tensor([0, 1, 3])
+    average = made.average
+    teacher, _ = path_distributions(
+        average, average.encode(given.teacher), paths[taught], torch.tensor([0, 0, 1]), index
+    )
+    student, _ = path_distributions(
+        generator, generator.encode(given.prompt), paths[taught], torch.tensor([0, 0, 2]), index
+    )
+    wanted = distillation_kl(teacher, student, given.items.weights[taught])
+    torch.testing.assert_close(made(given)["kl"], wanted.detach(), atol=1e-5, rtol=1e-4)
+    assert any(name.startswith("average.") for name in made.state_dict())  # a resumed training has the same teacher
+
+
+def test_text_among_few_subwords_is_the_softmax_over_these(parts):
+    made = Trainee(*parts, 0.0).eval()
+    text = torch.tensor([[1, 5, 9, 2, 0], [1, 9, 2, 0, 0]])
+    few = torch.tensor([0, 1, 2, 5, 9])
+    given = TaskBatch("t", prompt([4, 6], 5), text=text, subwords=few)
+    memory = made.generator.encode(given.prompt)
+    hidden = made.generator.backbone.decode(memory.backbone, made.generator.embed(text[:, :-1]), torch.arange(2))
+    log_probs = made.generator.text_logits(hidden)[..., few].log_softmax(-1)
+    place = {subword: number for number, subword in enumerate(few.tolist())}
+    wanted = [-log_probs[row, at, place[int(text[row, at + 1])]] for row in (0, 1) for at in range(3 - row)]
+    torch.testing.assert_close(made(given)["loss"], torch.stack(wanted).mean())
+
+
+def test_several_sids_of_a_prompt_are_targets_beside_each_other(parts):
+    made = Trainee(*parts, 0.0).eval()
+    one, two, three = [1, 2, 0, 5, 3], [4, 0, 1, 2, 2], [0, 0, 2, 1, 4]
+    both = TaskBatch("t", prompt([4, 6], 5), sids=torch.tensor([one, two, three]), owner=torch.tensor([0, 0, 1]))
+    again = TaskBatch("t", prompt([4, 6], 5), sids=torch.tensor([two, three]))
+    alone = TaskBatch("t", prompt([4, 6], 5), sids=torch.tensor([one, three]))
+    twice = made(again)["loss"] + made(alone)["loss"]
+    last = made(TaskBatch("t", prompt([4, 6], 5), sids=torch.tensor([three]), owner=torch.tensor([1])))["loss"]
+    torch.testing.assert_close(3 * made(both)["loss"] + last, 2 * twice, atol=1e-4, rtol=1e-4)

@@ -5,7 +5,7 @@ import numpy as np
 from onesearch.data.text import normalise_query
 from onesearch.model.generator import Generator
 from onesearch.pipeline.settings import RunConfig
-from onesearch.pipeline.teacher import personalised, query_keywords, shuffled
+from onesearch.pipeline.teacher import personalised, shuffled
 from onesearch.pipeline.understand import WORDS
 from onesearch.pipeline.workbench import Workbench
 from onesearch.search.storage import need
@@ -24,12 +24,12 @@ def cot_task_set(bench: Workbench, config: RunConfig, generator: Generator) -> d
     titles = bench.dataset.items["title"].fill_null("").to_list()
     settings, vocabulary, prompt = config.cot, bench.vocabulary, generator.config.prompt
     texts = list(dict.fromkeys(normalise_query(text) for text in bench.statistics.queries))
-    of_query = query_keywords(thoughts, texts, config.distill.teach)
+    of_query = thoughts.taught_keywords(texts, config.distill.teach)
     kept = [number for number, row in enumerate(of_query) if row]
     if not kept:
         return {}
     page_views = bench.split.train
-    of_view = query_keywords(thoughts, page_views["query"].fill_null("").to_list(), config.distill.teach)
+    of_view = thoughts.taught_keywords(page_views["query"].fill_null("").to_list(), config.distill.teach)
     rows = np.flatnonzero(np.fromiter((len(row) > 0 for row in of_view), np.bool_, len(of_view)))
     if len(rows) > settings.page_views:
         rows = np.sort(np.random.default_rng([config.seed, 72]).choice(rows, settings.page_views, replace=False))

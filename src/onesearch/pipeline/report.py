@@ -100,7 +100,8 @@ def engine_of(bench: Workbench, folder: Path) -> SearchEngine:
     """The engine that an ``engine`` stage chose."""
     about = read_json(folder / ENGINE)
     search = SearchConfig.model_validate(about["search"])
-    return bench.engine(about["model"], search, RankingWeights(about["weights"]))
+    keywords = bench.keyword_reader(about.get("reads_keywords"))
+    return bench.engine(about["model"], search, RankingWeights(about["weights"]), keywords)
 
 
 def engine_methods(engine: SearchEngine, folder: Path) -> dict[str, Searcher]:

@@ -7,7 +7,6 @@ Everything here is for training. Injected keywords, which tell of the clicked it
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from onesearch.data.ragged import Ragged
 from onesearch.data.requests import Requests
@@ -18,30 +17,20 @@ from onesearch.search.storage import need
 from onesearch.training.distill import DistillationConfig
 from onesearch.understanding.calibration import History, calibrate, inject
 from onesearch.understanding.catalogue_words import CatalogueWords
-from onesearch.understanding.thoughts import Thoughts
+from onesearch.understanding.thoughts import Taught, Thoughts
 
 Keywords = list[tuple[str, ...]]
 _ITEMS_OF_HISTORY = 10
 _INJECTED = 4  # keywords of the clicked item, so that half of the thought's own stay
 
 
-def taught_queries(thoughts: Thoughts, queries: Sequence[str], teach: str) -> NDArray[np.bool_]:
-    """Which queries have a teacher, bool [n]: those with keywords, of complex queries or of all."""
-    known = np.fromiter((len(row) > 0 for row in thoughts.keywords(queries)), np.bool_, len(queries))
-    return known if teach == "all" else np.asarray(known & thoughts.is_complex(queries))
-
-
-def query_keywords(thoughts: Thoughts, queries: Sequence[str], teach: str) -> Keywords:
-    """Keywords of the queries that have a teacher, as they are thought; empty for the others."""
-    taught = taught_queries(thoughts, queries, teach)
-    return [row if has else () for row, has in zip(thoughts.keywords(queries), taught.tolist(), strict=True)]
-
-
-def served_keywords(thoughts: Thoughts | None, config: RunConfig) -> Callable[[Sequence[str]], Keywords] | None:
+def served_keywords(
+    thoughts: Thoughts | None, settings: DistillationConfig
+) -> Callable[[Sequence[str]], Keywords] | None:
     """What an engine reads beside the query: nothing, unless the model was trained to need it (RAG)."""
-    if thoughts is None or config.distill.keywords != "input":
+    if thoughts is None or settings.keywords != "input":
         return None
-    return lambda queries: query_keywords(thoughts, queries, config.distill.teach)
+    return lambda queries: thoughts.taught_keywords(queries, settings.teach)
 
 
 def keyword_source(
@@ -76,7 +65,7 @@ def teacher_keywords(
         seed: of the placebo's permutation.
     """
     source = shuffled(thoughts, settings.teach, seed) if settings.shuffle else thoughts
-    found = query_keywords(source, requests.query, settings.teach)
+    found = source.taught_keywords(requests.query, settings.teach)
     if settings.personal:
         found = personalised(source, words, titles, requests, found)
     if settings.inject:
@@ -84,10 +73,10 @@ def teacher_keywords(
     return found
 
 
-def shuffled(thoughts: Thoughts, teach: str, seed: int) -> Thoughts:
+def shuffled(thoughts: Thoughts, teach: Taught, seed: int) -> Thoughts:
     """The same thoughts with keywords exchanged among the queries that have a teacher: each gets another one's."""
     queries = thoughts.table["query"].to_list()
-    rows = np.flatnonzero(taught_queries(thoughts, queries, teach))
+    rows = np.flatnonzero(thoughts.taught(queries, teach))
     # A cyclic shift of a random order: nobody keeps its own.
     order = np.random.default_rng([seed, 71]).permutation(rows)
     source = np.arange(len(queries))

@@ -178,7 +178,7 @@ def run_personalisation(
     parts = (generator, bench.index, bench.item_rows, settings.score_weight, settings.codebook_weight)
     has_teacher = distilled and config.distill.keywords == "teacher"
     trainee = DistillTrainee(*parts, config.distill) if has_teacher else Trainee(*parts)
-    keywords = served_keywords(thoughts, config)
+    keywords = served_keywords(thoughts, config.distill)
     report = fit_trainee(trainee, mixture, settings.loop, context, validator(bench, generator, config, keywords))
     generator.save(context.folder / GENERATOR)
     return _metrics(report)
@@ -336,13 +336,14 @@ def run_engine(
     thoughts = Thoughts.load(need(bench.run, "understanding")) if distilled else None
 
     def fitted(search: SearchConfig) -> RankingWeights:
-        engine = bench.engine(model, search, GENERATOR_ALONE, served_keywords(thoughts, config))
+        engine = bench.engine(model, search, GENERATOR_ALONE, served_keywords(thoughts, config.distill))
         found = fit_engine(bench, engine, bench.split.valid, config.evaluation.fit_requests, config.seed)
         return found.plus(fit_relevance(bench, engine), search.relevance) if search.relevance else found
 
     weights = fitted(config.search)
     bare = fitted(config.search.updated(lexical=False)) if config.search.lexical else weights
-    save_engine(context.folder, model, config.search, weights, bare)
+    reads = config.distill.teach if distilled and config.distill.keywords == "input" else None
+    save_engine(context.folder, model, config.search, weights, bare, reads)
     return {"weights": dict(weights.values), "weights_without_lexical": dict(bare.values)}
 
 

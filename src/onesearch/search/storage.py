@@ -31,6 +31,7 @@ from onesearch.search.shoppers import ShopperHistory
 from onesearch.search.snapshot import Snapshot
 from onesearch.search.weights import RankingWeights
 from onesearch.understanding.lexicon import Lexicon
+from onesearch.understanding.thoughts import Taught, Thoughts
 
 Floats = NDArray[np.float32]
 GENERATOR: Final = "generator"
@@ -163,6 +164,13 @@ class RunParts:
             self.evidence.words.facts(items),
         )  # fmt: skip
 
+    def keyword_reader(self, which: Taught | None) -> Keywords | None:
+        """What a model reads beside the query in serving: nothing, or thoughts of the run's queries (RAG)."""
+        if which is None:
+            return None
+        thoughts = Thoughts.load(need(self.run, "understanding"))
+        return lambda queries: thoughts.taught_keywords(queries, which)
+
     def engine(
         self, stage: str, config: SearchConfig, weights: RankingWeights, keywords: Keywords | None = None
     ) -> SearchEngine:
@@ -175,12 +183,16 @@ class RunParts:
 
 
 def save_engine(
-    folder: Path, stage: str, config: SearchConfig, weights: RankingWeights, without_lexical: RankingWeights
+    folder: Path, stage: str, config: SearchConfig, weights: RankingWeights, without_lexical: RankingWeights,
+    reads: Taught | None = None,
 ) -> None:
-    """Write which model an engine uses and how it orders candidates, with and without BM25 evidence."""
+    """Write which model an engine uses and how it orders candidates, with and without BM25 evidence.
+
+    ``reads`` says whose keywords the model was trained to read in serving as well; None for every model but RAG's.
+    """
     write_json(folder / ENGINE, {
         "model": stage, "search": config.model_dump(mode="json"), "weights": dict(weights.values),
-        "weights_without_lexical": dict(without_lexical.values),
+        "weights_without_lexical": dict(without_lexical.values), "reads_keywords": reads,
     })  # fmt: skip
 
 
@@ -195,7 +207,8 @@ def load_engine(run: Path) -> SearchEngine:
     parts = RunParts(run)
     about = read_json(need(run, "engine") / ENGINE)
     search = SearchConfig.model_validate(about["search"])
-    engine = parts.engine(about["model"], search, RankingWeights(about["weights"]))
+    keywords = parts.keyword_reader(about.get("reads_keywords"))
+    engine = parts.engine(about["model"], search, RankingWeights(about["weights"]), keywords)
     past = log_histories(parts.dataset)
     engine.histories = FixedHistories(past)
     active = sorted(past, key=lambda user: -len(past[user].clicked))

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 import polars as pl
@@ -12,6 +12,7 @@ from onesearch.data.text import normalise_query
 from onesearch.understanding.thought import Analysis, Attribute, Thought
 
 FILE: Final = "thoughts.parquet"
+Taught = Literal["complex", "all"]
 SCHEMA: Final[dict[str, Any]] = {
     "query": pl.String, "intent": pl.String, "query_type": pl.String, "category": pl.List(pl.String),
     "attributes": pl.List(pl.Struct({"type": pl.String, "value": pl.String, "negated": pl.Boolean})),
@@ -57,6 +58,16 @@ class Thoughts:
         """Whether a query is known to be of another type than plain, bool [n]."""
         rows = self.rows(queries)
         return np.asarray((rows >= 0) & self._complex[rows] if len(self) else np.zeros(len(rows), bool))
+
+    def taught(self, queries: Sequence[str], which: Taught) -> NDArray[np.bool_]:
+        """Which queries have a teacher, bool [n]: those with keywords, of complex queries or of all."""
+        known = np.fromiter((len(row) > 0 for row in self.keywords(queries)), np.bool_, len(queries))
+        return known if which == "all" else np.asarray(known & self.is_complex(queries))
+
+    def taught_keywords(self, queries: Sequence[str], which: Taught) -> list[tuple[str, ...]]:
+        """Keywords of the queries that have a teacher; empty for the others."""
+        taught = self.taught(queries, which).tolist()
+        return [row if has else () for row, has in zip(self.keywords(queries), taught, strict=True)]
 
     def thought(self, row: int) -> Thought:
         """One row as it was thought, without the topics, which the table leaves out."""

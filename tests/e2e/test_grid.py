@@ -1,0 +1,35 @@
+"""The grid of docs/results/v2_distillation.md at a size whose figures mean nothing."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from onesearch.data.artefact import read_json
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.mark.slow
+def test_cells_are_trained_measured_compared_and_not_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+    monkeypatch.setattr(sys, "path", [str(BENCHMARKS), *sys.path])
+    import v2_distillation as study
+
+    grid = study.Grid(tmp_path / "runs", study.SMOKE, tmp_path / "reports")
+    for cell in ("v1", "full", "v1-time"):
+        grid.run(f"market-1/{cell}")
+    report = read_json(tmp_path / "reports" / "market-1-full.json")
+    assert set(report["methods"]) == {"student", "keywords", "engine"}
+    assert {"complexity", "query type", "query frequency"} <= set(report["slices"])
+    assert 0 <= report["valid_sid_share"] <= 1 and report["log"]["search/kl"] > 0
+    longer = read_json(tmp_path / "reports" / "market-1-v1-time.json")
+    assert longer["epochs"] != report["epochs"]
+
+    grid.compare()
+    tests = read_json(tmp_path / "reports" / "comparisons.json")
+    found = tests["market: full/student - v1/student"]
+    assert found["seeds"] == [1] and any(one["slice"] == ["complexity", "complex"] for one in found["tests"])
+
+    capsys.readouterr()
+    grid.run("market-1/full")
+    assert capsys.readouterr().out == ""

@@ -1,0 +1,185 @@
+"""What V2's teacher reads in training, and that no other input of a model has any of it."""
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from onesearch.data.histories import Histories
+from onesearch.model.prompt import prepare
+from onesearch.pipeline import run_config, settings_of
+from onesearch.pipeline.cot import cot_task_set
+from onesearch.pipeline.report import engine_of
+from onesearch.pipeline.teacher import keyword_source, personalised, shuffled
+from onesearch.pipeline.workbench import Workbench
+from onesearch.search.writing import write_keywords
+from onesearch.training.cot import COT
+from onesearch.understanding.catalogue_words import CatalogueWords
+from onesearch.understanding.keywords import holds_phrase
+from onesearch.understanding.thoughts import Thoughts
+
+
+@pytest.fixture(scope="module")
+def bench(tiny_run: Path) -> Workbench:
+    return Workbench(tiny_run)
+
+
+@pytest.fixture(scope="module")
+def thoughts(tiny_run: Path) -> Thoughts:
+    return Thoughts.load(tiny_run / "understanding")
+
+
+def with_distill(bench: Workbench, **settings):
+    config = settings_of(bench.run)
+    return config.updated(distill=config.distill.updated(**settings).model_dump())
+
+
+def keywords_of(bench, thoughts, page_views, **settings):
+    source = keyword_source(bench, with_distill(bench, **settings), thoughts)
+    return source(bench.requests(page_views), bench.targets(page_views).clicked)
+
+
+def test_a_teacher_reads_the_thought_of_complex_queries(bench, thoughts):
+    page_views = bench.split.train
+    found = keywords_of(bench, thoughts, page_views)
+    assert found == thoughts.taught_keywords(page_views["query"].to_list(), "complex")
+    taught = np.array([len(row) > 0 for row in found])
+    kinds = page_views["query_type"].to_numpy()
+    assert taught.any() and (kinds[taught] != "plain").mean() > 0.95
+    everyone = keywords_of(bench, thoughts, page_views, teach="all")
+    assert sum(map(bool, everyone)) > taught.sum()
+
+
+def test_the_placebo_gives_every_query_the_keywords_of_another_one(thoughts):
+    other = shuffled(thoughts, "complex", 3)
+    queries = thoughts.table["query"].to_list()
+    own, given = (one.taught_keywords(queries, "complex") for one in (thoughts, other))
+    taught = [number for number, row in enumerate(own) if row]
+    assert sorted(own) == sorted(given) and [bool(row) for row in own] == [bool(row) for row in given]
+    assert np.mean([own[number] == given[number] for number in taught]) < 0.2  # some queries share their keywords
+    assert shuffled(thoughts, "complex", 3).table.equals(other.table)
+
+
+def test_calibration_keeps_to_the_thought_and_the_shoppers_past(bench, thoughts):
+    page_views = bench.split.train
+    requests = bench.requests(page_views)
+    plain = thoughts.taught_keywords(requests.query, "complex")
+    words = CatalogueWords.load(bench.run / "understanding" / "words")
+    titles = bench.dataset.items["title"].to_list()
+    found = personalised(thoughts, words, titles, requests, plain)
+    assert found == keywords_of(bench, thoughts, page_views, personal=True)
+    assert any(a != b for a, b in zip(found, plain, strict=True))
+    for row, base in zip(found, plain, strict=True):
+        assert len(row) <= 8 and bool(row) == bool(base) and set(base) <= set(row)
+
+
+def test_injection_adds_words_of_the_clicked_item_to_training_keywords_only(bench, thoughts):
+    page_views = bench.split.train
+    clicked = bench.targets(page_views).clicked
+    plain, found = (keywords_of(bench, thoughts, page_views, inject=inject) for inject in (False, True))
+    titles = bench.dataset.items["title"].to_list()
+    changed = [number for number, row in enumerate(found) if row != plain[number]]
+    assert changed and all(len(clicked[number]) for number in changed)
+    for number in changed:
+        added = set(found[number]) - set(plain[number])
+        assert all(holds_phrase(titles[clicked[number][0]], word) for word in added)
+    assert settings_of(bench.run).distill.inject is False  # off unless asked for
+    # What is thought of a query, and kept, is the same after a training with injection.
+    assert Thoughts.load(bench.run / "understanding").table.equals(thoughts.table)
+
+
+def test_no_input_of_evaluation_or_serving_has_keywords_or_the_future(tiny_config, tiny_run, tmp_path):
+    """Also after a training with injection: everything at or after a moment may change, the inputs of it do not."""
+    run = tmp_path / "injected"
+    sets = ["distill.inject=true", "distill.personal=true", "cot.steps=0", "distill.cot=0"]
+    run_config(tiny_config, run, sets, reuse=[tiny_run], until="engine_v2")
+    trained = Workbench(run)
+    engine = engine_of(trained, run / "engine_v2")
+    assert engine.keywords is None
+
+    test = trained.split.test
+    moment = test["time"].sort()[len(test) // 2]
+    asked = test.filter(pl.col("time") <= moment)
+    prompts = prompts_of(engine, trained.requests(asked))
+    mark = engine.featurizer.vocabulary.mark("kw")
+    assert all(batch.keyword_vectors is None and not (batch.tokens == mark).any() for batch in prompts)
+
+    data = trained.dataset
+    other = pl.lit(data.items["item_id"][7])
+    later = data.page_views.with_columns(
+        pl.when(pl.col("time") >= moment).then(pl.concat_list(other)).otherwise(pl.col(name)).alias(name)
+        for name in ("shown", "clicked", "ordered")
+    ).with_columns(
+        query=pl.when(pl.col("time") > moment).then(pl.lit("something else")).otherwise(pl.col("query"))
+    )  # fmt: skip
+    assert not later.equals(data.page_views)
+    changed = Histories.build(later, data.items, data.users)
+    for before, after in zip(prompts, prompts_of(engine, changed.requests(asked)), strict=True):
+        assert (before.tokens == after.tokens).all() and (before.query_rows == after.query_rows).all()
+        assert (before.long_codes == after.long_codes).all()
+
+
+def prompts_of(engine, requests):
+    evidence = engine.evidence.statistics.most_clicked(requests.query, engine.generator.config.prompt.evidence)
+    columns = prepare(requests, engine.featurizer.table, engine.generator.config.prompt, evidence)
+    rows = np.arange(len(requests))
+    return [engine.snapshot.builder.search_prompt(columns, rows[i : i + 64]) for i in range(0, len(rows), 64)]
+
+
+def test_cot_tasks_write_the_thought_as_text_and_as_sids(bench, thoughts):
+    config = settings_of(bench.run)
+    tasks = cot_task_set(bench, config, bench.generator("sft2"))
+    assert tuple(tasks) == COT
+    vocabulary, featurizer = bench.vocabulary, bench.featurizer
+    texts = [query for query in bench.statistics.queries if thoughts.taught_keywords([query], "complex")[0]]
+    rows = np.arange(min(5, len(texts)))
+    text = tasks["query_to_keywords"].batch(rows)
+    sids = tasks["query_sid_to_keyword_sids"].batch(rows)
+    for number in rows:
+        keywords = thoughts.taught_keywords([texts[number]], "complex")[0]
+        written = vocabulary.text([i for i in text.text[number].tolist() if i > 3])
+        whole = ", ".join(keywords)
+        assert whole.startswith(written.strip()) and len(written) > 5
+        wanted = featurizer.table(keywords).sids
+        assert sids.sids[sids.owner == number].tolist() == wanted.tolist()
+    allowed = set(text.subwords.tolist())
+    assert all(set(task.batch(np.arange(3)).text.flatten().tolist()) <= allowed for name, task in tasks.items()
+               if name == "query_to_keywords")  # fmt: skip
+    prompt = tasks["user_query_sid_to_keyword_sids"].batch(np.arange(4)).prompt
+    assert not (prompt.tokens == vocabulary.mark("q")).any()
+    assert (prompt.tokens == vocabulary.mark("sid_q")).any(1).all()
+    assert (prompt.query_vectors == 0).all() and (prompt.query_rows == 0).all()
+
+
+def test_rag_reads_in_serving_what_it_read_in_training(tiny_config, tiny_run, tmp_path, thoughts):
+    sets = ["distill.keywords=input", "distill.think=1"]
+    run_config(tiny_config, tmp_path / "rag", sets, reuse=[tiny_run], until="engine_v2")
+    bench = Workbench(tmp_path / "rag")
+    engine = engine_of(bench, tmp_path / "rag" / "engine_v2")
+    generator = bench.generator("distill")
+    assert generator.config.prompt.think == 1
+    requests = bench.requests(bench.split.test[:40])
+    assert engine.keywords(requests.query) == thoughts.taught_keywords(
+        requests.query, "complex"
+    )
+    builder = bench.builder(generator.config.prompt)
+    own = write_keywords(generator, bench.featurizer, builder, requests.query[:5], limit=4)
+    assert len(own) == 5 and all(isinstance(word, str) for row in own for word in row)
+
+
+def test_a_fused_query_row_is_the_unit_sum_of_query_and_mean_keyword(bench):
+    page_views = bench.split.train[:3]
+    prompt = bench.generator("sft2").config.prompt
+    columns = bench.training_columns(
+        page_views, prompt, False, lambda requests, _: [("lamp", "red"), (), ("desk",)][: len(requests)]
+    )
+    builder = bench.builder(prompt)
+    plain = builder.search_prompt(columns, np.arange(3))
+    teacher = builder.search_prompt(columns, np.arange(3), keywords=True)
+    rows = bench.featurizer.table(["lamp", "red"]).rows
+    mean = rows.mean(0) / np.linalg.norm(rows.mean(0))
+    both = plain.query_rows[0].numpy() + mean
+    np.testing.assert_allclose(teacher.query_rows[0].numpy(), both / np.linalg.norm(both), atol=1e-5)
+    np.testing.assert_allclose(teacher.query_rows[1].numpy(), plain.query_rows[1].numpy(), atol=1e-6)
+    assert (teacher.keyword_vectors[1] == 0).all()
