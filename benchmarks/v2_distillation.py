@@ -179,7 +179,12 @@ class Grid:
                 print(f"{name}-{seed}/{cell.name}: {error}", flush=True)
 
     def _sets(self, name: str, seed: int, cell: Cell | None = None) -> tuple[str, ...]:
-        return (*SETS[name].sets, *self.more, f"seed={seed}", *(cell.sets if cell else ()))
+        sets = (*SETS[name].sets, *self.more, f"seed={seed}", *(cell.sets if cell else ()))
+        if name != "market":
+            return sets
+        # Thoughts are made once for all seeds: a query's error belongs to its thought, not to a training.
+        error = next((one.partition("=")[2] for one in sets if one.startswith("understanding.error")), "default")
+        return (*sets, f"understanding.cache={self.runs.absolute() / f'thoughts-{error}.sqlite3'}")
 
     def _train(self, name: str, seed: int, cell: Cell) -> None:
         config, base = ROOT / SETS[name].config, self.folder(name, seed, "base")

@@ -38,7 +38,7 @@ def stages_of(config: RunConfig) -> list[Stage]:
     # V2 shares everything up to stage 2 with V1; a run without thoughts is V1 alone.
     v2 = [
         Stage("understanding", ("data", "encoder", "khqe"),
-              config.understanding.model_dump(mode="json", exclude={"concurrency", "base_url"}),
+              config.understanding.model_dump(mode="json", exclude={"concurrency", "base_url", "cache"}),
               lambda context: build_understanding(Workbench(context.folder.parent), config.understanding, context),
               version=2, resumable=True),
         Stage("cot", (*prepared, "sft2", "understanding"), {**dump("cot"), **cot},

@@ -40,6 +40,9 @@ class UnderstandingSection(Section):
     base_url: str = Field("", description="OpenAI-compatible server, ending in /v1; else the environment's")
     model: str = Field("Qwen3-32B", description="name of the model on that server")
     concurrency: int = Field(16, ge=1, description="calls in flight")
+    cache: Path | None = Field(
+        None, description="file of `onesearch understand --cache`, read and filled; runs that share it ask once"
+    )
 
 
 def build_understanding(bench: Workbench, settings: UnderstandingSection, context: StageContext) -> Mapping[str, Any]:
@@ -54,7 +57,7 @@ def build_understanding(bench: Workbench, settings: UnderstandingSection, contex
     words.save(context.folder / WORDS)
     texts = pl.concat([frame["query"] for frame in (parts.train, parts.valid, parts.test)]).drop_nulls()
     queries = sorted({normalise_query(text) for text in texts.unique().to_list()} - {""})
-    cache = SqliteThoughts(context.folder / CACHE)
+    cache = SqliteThoughts(settings.cache or context.folder / CACHE)
     try:
         with _producer(bench, settings, words, context.seed) as producer:
             summary = run_understand(queries, producer, cache, context.folder / SET_ASIDE, settings.concurrency)
@@ -71,7 +74,7 @@ def build_understanding(bench: Workbench, settings: UnderstandingSection, contex
     if not len(thoughts):
         raise ValueError(f"no query could be thought about; the reasons are in {context.folder / SET_ASIDE}")
     log.info("%s", summary.text())
-    # Everything is in the table now; the cache is only for going on after an interruption.
+    # Everything is in the table now; a cache in the stage's folder is only for going on after an interruption.
     for left in context.folder.glob(f"{CACHE}*"):
         left.unlink()
     known = thoughts.table
