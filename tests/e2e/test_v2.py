@@ -8,11 +8,12 @@ import pytest
 
 from onesearch.data.histories import Histories
 from onesearch.model.prompt import prepare
-from onesearch.pipeline import run_config, settings_of
+from onesearch.pipeline import run_config, settings_of, understand
 from onesearch.pipeline.cot import cot_task_set
 from onesearch.pipeline.report import engine_of
 from onesearch.pipeline.teacher import keyword_source, personalised, shuffled
 from onesearch.pipeline.workbench import Workbench
+from onesearch.run import StageContext
 from onesearch.search.writing import write_keywords
 from onesearch.training.cot import COT
 from onesearch.understanding.catalogue_words import CatalogueWords
@@ -183,3 +184,24 @@ def test_a_fused_query_row_is_the_unit_sum_of_query_and_mean_keyword(bench):
     np.testing.assert_allclose(teacher.query_rows[0].numpy(), both / np.linalg.norm(both), atol=1e-5)
     np.testing.assert_allclose(teacher.query_rows[1].numpy(), plain.query_rows[1].numpy(), atol=1e-6)
     assert (teacher.keyword_vectors[1] == 0).all()
+
+
+def test_runs_that_share_a_cache_think_once(tiny_run, tmp_path, monkeypatch):
+    bench, cache = Workbench(tiny_run), tmp_path / "thoughts.sqlite3"
+    settings = understand.UnderstandingSection(producer="market", error=0.1, cache=cache)
+    asked = []
+    plain = understand.run_understand
+
+    def counting(*arguments):
+        summary = plain(*arguments)
+        asked.append(summary.answered)
+        return summary
+
+    monkeypatch.setattr(understand, "run_understand", counting)
+    for name in ("one", "two"):
+        folder = tmp_path / name
+        folder.mkdir()
+        understand.build_understanding(bench, settings, StageContext("understanding", folder, {}, 0))
+    assert asked[0] > 100 and asked[1] == 0 and cache.is_file()
+    first, second = (Thoughts.load(tmp_path / name).table for name in ("one", "two"))
+    assert first.equals(second)
