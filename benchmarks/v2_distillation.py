@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onesearch import pipeline
-from onesearch.data.artefact import read_json, read_manifest, write_json
+from onesearch.data.artefact import read_json, write_json
 from onesearch.data.lock import RunLock, RunLockedError
 from onesearch.data.text import normalise_query
 from onesearch.evaluation.evaluate import EvaluationConfig, pooled, rank_all, sampled_metrics, summarise
@@ -49,6 +49,8 @@ FOLDER = ROOT / "docs" / "results" / "v2_distillation"
 DONE = "cell.json"
 VALUES = "values.npz"
 METRICS = EvaluationConfig(k=(10,), resamples=1000, flips=10_000)
+SAMPLED = ("click/HR@10", "click/MRR@10", "order/HR@10", "order/MRR@10")
+SHARED = ("data", "encoder", "khqe", "index", "lexical", "sft1", "sft2", "sft3", "understanding", "cot")
 NEED_WORDS = ((0, "0-7"), (8, "8-63"), (64, "64+"))
 PLAIN_CE = ("distill.r_drop=0", "distill.fgm=0", "distill.focal=false")
 Values = dict[str, dict[str, NDArray[np.float32]]]
@@ -188,7 +190,8 @@ class Grid:
 
     def _train(self, name: str, seed: int, cell: Cell) -> None:
         config, base = ROOT / SETS[name].config, self.folder(name, seed, "base")
-        if read_manifest(base / "cot") is None:
+        shared = pipeline.status_of(config, base, self._sets(name, seed))
+        if any(shared[stage] != "finished" for stage in SHARED):
             pipeline.run_config(config, base, self._sets(name, seed), until="cot")
         sets = self._sets(name, seed, cell)
         if cell.same_time_as:
@@ -216,7 +219,8 @@ class Grid:
         for variant, engine in engines(bench, cell):
             searcher = engine.as_searcher() if variant == "engine" else engine.alone()
             ranked, milliseconds[variant] = rank_all(searcher, requests, 10)
-            row = sampled_metrics(ranked, targets, METRICS.k)
+            sampled = sampled_metrics(ranked, targets, METRICS.k)
+            row = {key: one for key, one in sampled.items() if key in SAMPLED}
             row |= {key: np.asarray(one, np.float32) for key, one in (truth(ranked) if truth else {}).items()}
             values[variant] = row
             if variant == "student":

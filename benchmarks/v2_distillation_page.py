@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from onesearch.data.artefact import read_json
-from v2_distillation import MARKET, REAL, SETS, Cell
+from v2_distillation import MARKET, REAL, SAMPLED, SETS, Cell
 
 Report = dict[str, Any]
-SAMPLED = ("click/HR@10", "click/MRR@10", "order/HR@10", "order/MRR@10")
+
 TRUE = ("ehr@10", "ndcg@10")
 COMPLEX, PLAIN = ("complexity", "complex"), ("complexity", "plain")
 RARE = ("complex, by query frequency", "unseen")
