@@ -3,7 +3,8 @@
     python benchmarks/speed.py run [NAME ...]    # docs/results/speed/NAME.json; all of them without a name
     python benchmarks/speed.py render            # docs/results/speed.md
 
-``search`` measures the run in ``runs/demo`` (``make demo SERVE=0``). Run them on a machine that does nothing else.
+``search`` and ``zero-cost`` measure the run in ``runs/demo`` (``make demo SERVE=0``). Run them on a machine that does
+nothing else.
 """
 
 import json
@@ -54,6 +55,13 @@ ALL = {
         "A whole search, query text to finished results, at beam widths 32, 128 and 512, and the cascade. The curve "
         "decides the default width: HR@10 of the generator alone is flat from 16 beams on; 64 leave room for larger "
         "catalogues and for filters.", {},
+    ),
+    "zero-cost": Benchmark(
+        "onesearch bench zero-cost runs/demo --json",
+        "What V2 costs in serving beside V1 of the same run: latency (low and high are the lowest and the highest of "
+        "the repeats), model files, and positions that the encoder reads. Thoughts teach V2 in training only, so all "
+        "three should be 1; the command fails if V2's input holds keywords.",
+        {"latency_v2_over_v1": "<= 1.05", "size_v2_over_v1": "<= 1", "tokens_v2_over_v1": "<= 1"},
     ),
     "index": Benchmark(
         "python benchmarks/index_build.py", "The SID index over a million items: build, size, updates, look-ups.",
