@@ -47,8 +47,10 @@ ALL = {
     ),
     "training": Benchmark(
         "onesearch bench training --json",
-        "SFT stage 3 against `Seq2SeqTrainer` of transformers, as it comes and with its batches grouped by length.",
-        {"ratio_vs_trainer": ">= 1.5"},
+        "SFT stage 3 against `Seq2SeqTrainer` of transformers, as it comes and with its batches grouped by length; and "
+        "a full V2 step over a plain SFT step on the same prompts, with teachers of a third of them, the default's "
+        "share, and of all of them.",
+        {"ratio_vs_trainer": ">= 1.5", "v2_step_over_sft_step": "<= 3.5", "v2_step_over_sft_step_all": "<= 3.5"},
     ),
     "search": Benchmark(
         f"onesearch bench search runs/demo --json --plot {PLOT.relative_to(ROOT)}",
@@ -102,13 +104,12 @@ def render() -> None:
 def _section(name: str, benchmark: Benchmark, saved: dict[str, Any]) -> list[str]:
     made = saved["provenance"]
     figures = dict(_flat(saved["figures"]))
-    missing = sorted(set(benchmark.goals) - set(figures))
-    if missing:
-        raise ValueError(f"{name}: the figures have no {missing}; they have {sorted(figures)}")
     lines = [f"## {name}", "", benchmark.about, ""]
     lines += [f"`{benchmark.command}`, {made['machine']}, commit {made['commit']}, {made['date']}", ""]
     lines += ["| figure | value | goal |", "|---|---|---|"]
     lines += [f"| {key} | {value} | {_goal(value, benchmark.goals.get(key))} |" for key, value in figures.items()]
+    missing = sorted(set(benchmark.goals) - set(figures))  # a goal may be newer than the saved figures
+    lines += [f"| {key} | not measured yet | {benchmark.goals[key]} |" for key in missing]
     if name == "search":
         lines += ["", f"![HR@10 over beam width]({PLOT.relative_to(PAGE.parent)})"]
     return [*lines, ""]

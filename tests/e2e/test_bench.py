@@ -44,6 +44,8 @@ def test_training():
     assert found["precision"] == "no" and found["threads"] == 1
     rates = (found["onesearch_samples_per_second"], found["trainer_samples_per_second"])
     assert abs(found["ratio_vs_trainer"] - rates[0] / rates[1]) < 0.01
+    assert all(found[name] > 0 for name in ("v2_step_over_sft_step", "v2_step_over_sft_step_all", "v2_step_ms"))
+    assert 0.1 < found["v2_taught_share"] < 0.6
 
 
 def test_unknown_precision_is_refused():
