@@ -3,7 +3,8 @@
     python benchmarks/speed.py run [NAME ...]    # docs/results/speed/NAME.json; all of them without a name
     python benchmarks/speed.py render            # docs/results/speed.md
 
-``search`` measures the run in ``runs/demo`` (``make demo SERVE=0``). Run them on a machine that does nothing else.
+``search`` and ``zero-cost`` measure the run in ``runs/demo`` (``make demo SERVE=0``). Run them on a machine that does
+nothing else.
 """
 
 import json
@@ -46,14 +47,23 @@ ALL = {
     ),
     "training": Benchmark(
         "onesearch bench training --json",
-        "SFT stage 3 against `Seq2SeqTrainer` of transformers, as it comes and with its batches grouped by length.",
-        {"ratio_vs_trainer": ">= 1.5"},
+        "SFT stage 3 against `Seq2SeqTrainer` of transformers, as it comes and with its batches grouped by length; and "
+        "a full V2 step over a plain SFT step on the same prompts, with teachers of a third of them, the default's "
+        "share, and of all of them.",
+        {"ratio_vs_trainer": ">= 1.5", "v2_step_over_sft_step": "<= 3.5", "v2_step_over_sft_step_all": "<= 3.5"},
     ),
     "search": Benchmark(
         f"onesearch bench search runs/demo --json --plot {PLOT.relative_to(ROOT)}",
         "A whole search, query text to finished results, at beam widths 32, 128 and 512, and the cascade. The curve "
         "decides the default width: HR@10 of the generator alone is flat from 16 beams on; 64 leave room for larger "
         "catalogues and for filters.", {},
+    ),
+    "zero-cost": Benchmark(
+        "onesearch bench zero-cost runs/demo --json",
+        "What V2 costs in serving beside V1 of the same run: latency (low and high are the lowest and the highest of "
+        "the repeats), model files, and positions that the encoder reads. Thoughts teach V2 in training only, so all "
+        "three should be 1; the command fails if V2's input holds keywords.",
+        {"latency_v2_over_v1": "<= 1.05", "size_v2_over_v1": "<= 1", "tokens_v2_over_v1": "<= 1"},
     ),
     "index": Benchmark(
         "python benchmarks/index_build.py", "The SID index over a million items: build, size, updates, look-ups.",
@@ -94,13 +104,12 @@ def render() -> None:
 def _section(name: str, benchmark: Benchmark, saved: dict[str, Any]) -> list[str]:
     made = saved["provenance"]
     figures = dict(_flat(saved["figures"]))
-    missing = sorted(set(benchmark.goals) - set(figures))
-    if missing:
-        raise ValueError(f"{name}: the figures have no {missing}; they have {sorted(figures)}")
     lines = [f"## {name}", "", benchmark.about, ""]
     lines += [f"`{benchmark.command}`, {made['machine']}, commit {made['commit']}, {made['date']}", ""]
     lines += ["| figure | value | goal |", "|---|---|---|"]
     lines += [f"| {key} | {value} | {_goal(value, benchmark.goals.get(key))} |" for key, value in figures.items()]
+    missing = sorted(set(benchmark.goals) - set(figures))  # a goal may be newer than the saved figures
+    lines += [f"| {key} | not measured yet | {benchmark.goals[key]} |" for key in missing]
     if name == "search":
         lines += ["", f"![HR@10 over beam width]({PLOT.relative_to(PAGE.parent)})"]
     return [*lines, ""]

@@ -4,9 +4,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 from typer.testing import CliRunner
 
 from onesearch.cli import app
+from onesearch.evaluation.bench_zero_cost import compared
+from onesearch.search.storage import V1, V2, load_engines
 
 
 def bench(*arguments: str) -> dict[str, Any]:
@@ -41,6 +44,8 @@ def test_training():
     assert found["precision"] == "no" and found["threads"] == 1
     rates = (found["onesearch_samples_per_second"], found["trainer_samples_per_second"])
     assert abs(found["ratio_vs_trainer"] - rates[0] / rates[1]) < 0.01
+    assert all(found[name] > 0 for name in ("v2_step_over_sft_step", "v2_step_over_sft_step_all", "v2_step_ms"))
+    assert 0.1 < found["v2_taught_share"] < 0.6
 
 
 def test_unknown_precision_is_refused():
@@ -48,6 +53,37 @@ def test_unknown_precision_is_refused():
 
 
 def test_a_missing_run_is_named(tmp_path: Path):
-    for command in ("query", "search"):
+    for command in ("query", "search", "zero-cost"):
         result = CliRunner().invoke(app, ["bench", command, str(tmp_path / "none")])
         assert result.exit_code != 0 and "none" in result.output + str(result.exception)
+
+
+def test_zero_cost(tiny_run: Path):
+    found = bench("zero-cost", str(tiny_run))
+    assert found["latency_v2_over_v1_low"] <= found["latency_v2_over_v1"] <= found["latency_v2_over_v1_high"]
+    assert 0.3 < found["latency_v2_over_v1"] < 3
+    assert found["size_v2_over_v1"] == found["tokens_v2_over_v1"] == 1.0
+    assert found["bytes_v1"] == found["bytes_v2"] > 100_000 and found["tokens_v1"] > 20
+    assert found["requests"] == 4
+
+
+def test_zero_cost_refuses_an_engine_that_reads_keywords(tiny_run: Path):
+    first, second = load_engines(tiny_run, [V1, V2])
+    second.keywords = lambda queries: [["steel"] for _ in queries]
+    with pytest.raises(ValueError, match="the v2 engine reads keywords for the query 'red boots'"):
+        compared({"v1": first, "v2": second}, [("red boots", None)], 2)
+
+
+def test_zero_cost_refuses_engines_of_different_settings(tiny_run: Path):
+    first, second = load_engines(tiny_run, [V1, V2])
+    second.config = second.config.updated(width=8)
+    with pytest.raises(ValueError, match="different search settings"):
+        compared({"v1": first, "v2": second}, [("red boots", None)], 2)
+
+
+def test_zero_cost_of_a_run_without_v2_says_what_is_missing(tiny_run: Path, tmp_path: Path):
+    for stage in tiny_run.iterdir():
+        if stage.name != V2:
+            (tmp_path / stage.name).symlink_to(stage)
+    result = CliRunner().invoke(app, ["bench", "zero-cost", str(tmp_path)])
+    assert result.exit_code != 0 and "has no V2" in result.output + str(result.exception)

@@ -1,6 +1,8 @@
 import numpy as np
 
 from onesearch.evaluation.bench_training import QUICK, Workload, synthetic
+from onesearch.evaluation.bench_v2_step import KEYWORDS, TARGETS, corpus, v2_step_ratios
+from onesearch.model.config import PromptConfig
 from onesearch.model.vocabulary import PAD
 
 
@@ -29,3 +31,12 @@ def test_prompts_have_about_64_tokens():
     sides = synthetic(Workload(items=500, requests=400))
     assert 54 < sides.pairs.inputs.lengths.mean() < 74
     assert sides.pairs.inputs.lengths.std() > 8
+
+
+def test_v2_is_timed_on_the_prompts_of_sft_with_the_teachers_of_some_or_all():
+    made = corpus(QUICK, PromptConfig(), TARGETS, KEYWORDS)
+    lengths = made.builder.search_prompt(made.columns, np.arange(64)).mask.sum(1)
+    taught = made.builder.search_prompt(made.columns, np.arange(64), keywords=True).mask.sum(1)
+    assert (taught - lengths).min() >= 1 + 3 and 1 <= made.targets.lengths.min() < made.targets.lengths.max() == TARGETS
+    found = v2_step_ratios(QUICK, "no", 2, 2)
+    assert found["v2_step_over_sft_step"] > 0 and found["v2_step_over_sft_step_all"] > 0

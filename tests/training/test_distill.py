@@ -11,7 +11,7 @@ from onesearch.model.generator import Generator, Sizes
 from onesearch.model.prompt import PromptBatch, stacked
 from onesearch.model.vocabulary import MARKS
 from onesearch.search.scoring import chosen_log_probs, path_distributions, score_paths
-from onesearch.training.distill import DistillationConfig, DistillTrainee, distillation_loss, repeated
+from onesearch.training.distill import DistillationConfig, DistillTrainee, distillation_loss, encoded, repeated
 from onesearch.training.distillation import distillation_kl
 from onesearch.training.losses import item_nll
 from onesearch.training.tasks import TaskBatch, item_targets
@@ -98,6 +98,20 @@ def test_two_copies_differ_by_dropout_only_while_training(parts):
     torch.manual_seed(0)
     terms = made.train()(batch())
     assert terms["r_drop"] > 0
+
+
+def test_the_joint_memory_reads_as_each_alone(parts):
+    generator, index, _ = parts
+    made = batch()
+    both = encoded(generator.eval(), made.prompt, made.teacher)
+    paths = index.path(torch.tensor([4, 9, 30, 9, 58, 11]))
+    _, hidden = path_distributions(generator, both, paths, torch.arange(6), index)
+    for prompt_batch, rows in ((made.prompt, slice(0, 4)), (made.teacher, slice(4, 6))):
+        alone = generator.encode(prompt_batch)
+        owner = torch.arange(len(prompt_batch))
+        _, of_alone = path_distributions(generator, alone, paths[rows], owner, index)
+        torch.testing.assert_close(hidden[rows], of_alone, atol=1e-5, rtol=1e-4)
+    assert encoded(generator, made.prompt, None).backbone.mask.shape == (4, 6 + 1)
 
 
 def test_repeated_targets_belong_to_the_repeated_prompts():

@@ -90,3 +90,19 @@ def training(
     if precision not in ("auto", "no", "bf16"):
         raise typer.BadParameter(f"'{precision}' is none of auto, no, bf16", param_hint="--precision")
     _show("training", bench_training(threads, precision, 2 if quick else steps, quick), as_json)  # type: ignore[arg-type]
+
+
+@app.command("zero-cost")
+def zero_cost(
+    run: RunFolder = Path("runs/demo"),
+    as_json: Json = False,
+    threads: Threads = 1,
+    requests: Annotated[int, typer.Option(min=1, help="Test page views served in each repeat.")] = 200,
+    repeats: Annotated[int, typer.Option(min=2, help="Turns, each with a ratio of its own; an even number.")] = 6,
+    quick: Quick = False,
+) -> None:
+    """Latency, size and input of V2's engine over V1's: both serve the same requests in turns."""
+    from onesearch.evaluation.bench_zero_cost import bench_zero_cost
+
+    figures = bench_zero_cost(run, threads, 4 if quick else requests, 2 if quick else repeats)
+    _show("zero-cost", figures, as_json)

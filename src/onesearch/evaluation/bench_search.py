@@ -68,13 +68,13 @@ def bench_search(
         parts, engine = RunParts(run), SearchEngine.load(run)
         about = {"run": run.name, "items": len(engine), "threads": threads, "own_width": engine.config.width}
         histories = Histories.build(parts.dataset.page_views, parts.dataset.items, parts.dataset.users)
-        found = _speed(engine, histories, _sample(run, "test", requests), searchers or {}, widths)
+        found = _speed(engine, histories, sampled(run, "test", requests), searchers or {}, widths)
         return {**about, **found, "hr10_over_width": _curve(engine, histories, run, curve, curve_requests)}
     finally:
         torch.set_num_threads(before)
 
 
-def _sample(run: Path, part: str, most: int, clicked: bool = False) -> pl.DataFrame:
+def sampled(run: Path, part: str, most: int, clicked: bool = False) -> pl.DataFrame:
     """At most ``most`` page views of a part of the log, drawn once."""
     page_views = pl.read_parquet(need(run, "data") / f"{part}.parquet")
     if clicked:
@@ -147,7 +147,7 @@ def throughputs(systems: Mapping[str, Callable[[Requests], Any]], requests: Requ
 def _curve(
     engine: SearchEngine, histories: Histories, run: Path, widths: Sequence[int], most: int
 ) -> dict[str, list[float]]:
-    page_views = _sample(run, "valid", most, clicked=True)
+    page_views = sampled(run, "valid", most, clicked=True)
     requests, clicked = histories.requests(page_views), histories.targets(page_views).clicked
     alone, whole = [], []
     own = engine.config

@@ -6,12 +6,14 @@ training targets and by all its beams, without a copy per target or beam.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
+from torch.nn import functional
 
 from onesearch.data.settings import Section
 
@@ -61,6 +63,21 @@ class Memory:
 
     def __len__(self) -> int:
         return len(self.mask)
+
+    @classmethod
+    def joined(cls, memories: Sequence["Memory"]) -> "Memory":
+        """The memories of several batches as one, padded to the longest prompt."""
+        width = max(memory.mask.shape[1] for memory in memories)
+
+        def together(parts: Sequence[Tensor]) -> Tensor:
+            return torch.cat([functional.pad(part, (0, 0, 0, width - part.shape[2])) for part in parts])
+
+        masks = [functional.pad(memory.mask, (0, width - memory.mask.shape[1])) for memory in memories]
+        return cls(
+            tuple(together(layer) for layer in zip(*(memory.keys for memory in memories), strict=True)),
+            tuple(together(layer) for layer in zip(*(memory.values for memory in memories), strict=True)),
+            torch.cat(masks),
+        )
 
 
 def mask_bias(mask: Tensor, dtype: torch.dtype) -> Tensor | None:

@@ -1,5 +1,6 @@
 """Where the parts of a finished run lie, and how they are put together again. Nothing here runs code from the run."""
 
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Final
@@ -36,6 +37,7 @@ from onesearch.understanding.thoughts import Taught, Thoughts
 Floats = NDArray[np.float32]
 GENERATOR: Final = "generator"
 ENGINE: Final = "engine.json"
+V1, V2 = "engine", "engine_v2"  # the stages that choose an engine
 
 
 def need(run: Path, stage: str) -> Path:
@@ -202,19 +204,26 @@ def load_engine(run: Path) -> SearchEngine:
     Raises:
         FileNotFoundError: there is no such run, or a stage of it is missing or unfinished.
     """
+    return load_engines(run, [V1])[0]
+
+
+def load_engines(run: Path, stages: Sequence[str]) -> list[SearchEngine]:
+    """As :func:`load_engine`, for each of several ``engine`` stages; they share all parts of the run but the model."""
     if not run.is_dir():
         raise FileNotFoundError(f"there is no run folder {run}; make one with `onesearch run configs/demo.yaml`")
-    parts = RunParts(run)
-    about = read_json(need(run, "engine") / ENGINE)
-    search = SearchConfig.model_validate(about["search"])
-    keywords = parts.keyword_reader(about.get("reads_keywords"))
-    engine = parts.engine(about["model"], search, RankingWeights(about["weights"]), keywords)
+    parts, engines = RunParts(run), []
+    abouts = [read_json(need(run, stage) / ENGINE) for stage in stages]
     past = log_histories(parts.dataset)
-    engine.histories = FixedHistories(past)
     active = sorted(past, key=lambda user: -len(past[user].clicked))
-    engine.known_shoppers = tuple(active[:1000])
-    engine.known_queries = tuple(_varied_queries(parts.dataset))
-    return engine
+    for about in abouts:
+        search = SearchConfig.model_validate(about["search"])
+        keywords = parts.keyword_reader(about.get("reads_keywords"))
+        engine = parts.engine(about["model"], search, RankingWeights(about["weights"]), keywords)
+        engine.histories = FixedHistories(past)
+        engine.known_shoppers = tuple(active[:1000])
+        engine.known_queries = tuple(_varied_queries(parts.dataset))
+        engines.append(engine)
+    return engines
 
 
 def log_histories(dataset: Dataset, clicks: int = 50, orders: int = 20, queries: int = 5) -> dict[str, ShopperHistory]:

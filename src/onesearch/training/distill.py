@@ -1,7 +1,7 @@
 """Stage 3 with self-distillation (V2): one forward pass of student copies and teacher, FGM as a second one.
 
-Teacher and student share all weights and one padded batch. The teacher's input has the keywords, the student's has not;
-serving uses the student's. What each term is stands in :mod:`onesearch.training.distillation`.
+Teacher and student share all weights and one pass of the decoder. The teacher's input has the keywords, the student's
+has not; serving uses the student's. What each term is stands in :mod:`onesearch.training.distillation`.
 """
 
 import copy
@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from onesearch.data.settings import Section
 from onesearch.index.sid_index import SidIndex
-from onesearch.model.generator import Generator
+from onesearch.model.backbones import Memory
+from onesearch.model.generator import Generator, GeneratorMemory
 from onesearch.model.prompt import PromptBatch, stacked
 from onesearch.search.scoring import LevelDistribution, chosen_log_probs, path_distributions
 from onesearch.training.distillation import (
@@ -112,8 +113,7 @@ class DistillTrainee(Trainee):
         copies = 2 if settings.r_drop > 0 and self.training else 1
         prompts, m = len(batch.prompt), len(items.rows)
         taught, of_teacher = self._taught_targets(batch, items)
-        inputs = [batch.prompt] * copies + ([] if batch.teacher is None else [batch.teacher])
-        memory = model.encode(stacked(inputs) if len(inputs) > 1 else inputs[0])
+        memory = encoded(model, stacked([batch.prompt] * copies), batch.teacher)
         paths = self.index.path(items.rows)
         students = repeated(items, copies, prompts)
         owner = torch.cat([students.owner, of_teacher + copies * prompts])
@@ -192,6 +192,17 @@ class DistillTrainee(Trainee):
             )
             loss = loss + settings.kl * share * kl
         return {"loss": loss}
+
+
+def encoded(model: Generator, students: PromptBatch, teacher: PromptBatch | None) -> GeneratorMemory:
+    """Both inputs in one memory; read one after the other, as teachers' prompts are longer and padding is not free."""
+    memory = model.encode(students)
+    if teacher is None:
+        return memory
+    other = model.encode(teacher)
+    return GeneratorMemory(
+        Memory.joined([memory.backbone, other.backbone]), torch.cat([memory.query_rows, other.query_rows])
+    )
 
 
 def repeated(items: ItemTargets, copies: int, prompts: int) -> ItemTargets:
