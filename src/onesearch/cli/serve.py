@@ -3,6 +3,7 @@
 import os
 import secrets
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,11 +15,21 @@ if TYPE_CHECKING:
 TOKEN_VARIABLE = "ONESEARCH_ADMIN_TOKEN"
 
 
+class ModelName(StrEnum):
+    """Which model of a run."""
+
+    v1 = "v1"
+    v2 = "v2"
+
+
 def serve(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run, such as runs/demo.")],
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 opens it to the network.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on.")] = 8000,
     width: Annotated[int | None, typer.Option(min=1, max=512, help="Beams per search; default: the run's.")] = None,
+    model: Annotated[
+        ModelName | None, typer.Option(help="Model to serve; default: v2 where the run has one.", show_default=False)
+    ] = None,
     store: Annotated[
         str | None,
         typer.Option(help="Where events and item changes are kept: a file (default: RUN/serving.sqlite3), or"
@@ -48,12 +59,12 @@ def serve(
     memory = open_store(store or str(run / "serving.sqlite3"), run)
     torch.set_num_threads(cores)
     typer.echo(f"Loading {run} …", err=True)
-    engine = SearchEngine.load(run, width=width)
+    engine = SearchEngine.load(run, width=width, model=model.value if model else None)
     config = ServingConfig(max_batch=batch, max_queue=queue, threads=threads, page=not api_only)
     app = create_app(engine, memory, config, admin_token())
     shown = f"[{host}]" if ":" in host else host
     place = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else shown}:{port}/"
-    typer.secho(f"{len(engine):,} items. Open {place + ('docs' if api_only else '')}", fg="green", err=True)
+    typer.secho(f"{len(engine):,} items, {engine.version}. Open {place + ('docs' if api_only else '')}", fg="green", err=True)
     uvicorn.run(app, host=host, port=port, log_level="warning", access_log=False, server_header=False)
 
 

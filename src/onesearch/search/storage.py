@@ -1,8 +1,9 @@
 """Where the parts of a finished run lie, and how they are put together again. Nothing here runs code from the run."""
 
+import logging
 from functools import cached_property
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 import torch
@@ -32,9 +33,12 @@ from onesearch.search.snapshot import Snapshot
 from onesearch.search.weights import RankingWeights
 from onesearch.understanding.lexicon import Lexicon
 
+log = logging.getLogger("onesearch")
 Floats = NDArray[np.float32]
+Model = Literal["v1", "v2"]
 GENERATOR: Final = "generator"
 ENGINE: Final = "engine.json"
+STAGE_OF: Final[dict[Model, str]] = {"v1": "engine", "v2": "engine_v2"}
 
 
 def need(run: Path, stage: str) -> Path:
@@ -182,8 +186,37 @@ def save_engine(
     })  # fmt: skip
 
 
-def load_engine(run: Path) -> SearchEngine:
-    """The engine of a finished run, with the shoppers of its log.
+def choose_model(run: Path, model: Model | None = None) -> Model:
+    """The model asked for, or the newest one that the run has.
+
+    Raises:
+        FileNotFoundError: V2 is asked for and the run has none.
+    """
+    folder = run / STAGE_OF["v2"]
+    made = read_manifest(folder)
+    if model == "v2" and made is None:
+        raise FileNotFoundError(
+            f"{run} has no V2 engine ({folder} is no finished stage): set understanding.producer in the run's"
+            " configuration and run `onesearch run CONFIG` until it is through, or take model v1"
+        )
+    if model is not None or made is None:
+        return model or "v1"
+    # A run that is being brought up to date still holds the V2 engine of its earlier parts.
+    changed = [name for name, mark in made["inputs"].items() if _mark(run / name) != mark]
+    if changed:
+        log.warning("%s was made from another %s, so V1 is used; `onesearch run` renews it", folder, ", ".join(changed))
+        return "v1"
+    return "v2"
+
+
+def _mark(folder: Path) -> str | None:
+    return (read_manifest(folder) or {}).get("fingerprint")
+
+
+def load_engine(run: Path, model: Model | None = None) -> SearchEngine:
+    """The engine of a finished run, with the shoppers of its log: V2 where the run has one, unless ``model`` is given.
+
+    Whichever it is reads no keywords: V2 has them in its weights.
 
     Raises:
         FileNotFoundError: there is no such run, or a stage of it is missing or unfinished.
@@ -191,9 +224,11 @@ def load_engine(run: Path) -> SearchEngine:
     if not run.is_dir():
         raise FileNotFoundError(f"there is no run folder {run}; make one with `onesearch run configs/demo.yaml`")
     parts = RunParts(run)
-    about = read_json(need(run, "engine") / ENGINE)
+    chosen = choose_model(run, model)
+    about = read_json(need(run, STAGE_OF[chosen]) / ENGINE)
     search = SearchConfig.model_validate(about["search"])
     engine = parts.engine(about["model"], search, RankingWeights(about["weights"]))
+    engine.name = f"{run.name}/{chosen}"
     past = log_histories(parts.dataset)
     engine.histories = FixedHistories(past)
     active = sorted(past, key=lambda user: -len(past[user].clicked))
