@@ -135,6 +135,21 @@ def test_a_taken_query_comes_back_when_its_worker_was_killed(cache, clock):
     assert cache.take(5) == [] and cache.enqueue("a")
 
 
+def test_released_queries_may_be_taken_at_once_and_done_ones_never(cache):
+    for query in ("a", "b", "c", "d"):
+        cache.enqueue(query)
+    assert cache.take(3) == ["a", "b", "c"]
+    cache.done(["c"])
+    cache.failed("x", "malformed")
+    assert cache.queue_state() == (1, 2, 1)
+    cache.release([" A ", "c", "never queued"])
+    cache.release([])
+    assert cache.queue_state() == (2, 1, 1)
+    assert cache.take(5) == ["d", "a"], "behind those that waited longer, without a lease"
+    cache.release(["a"])
+    assert cache.take(5) == ["a"]
+
+
 def test_failed_queries_do_not_wait_again_until_somebody_answers_them(cache):
     cache.enqueue("boots")
     cache.failed("Boots", "off the catalogue")

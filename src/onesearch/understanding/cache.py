@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from onesearch.understanding.cache_rows import decoded, decoded_keywords, encoded, encoded_keywords, key_of
 from onesearch.understanding.thought import Thought
@@ -53,6 +53,14 @@ class CacheError(RuntimeError):
     """The cache did not answer; the message says which one, doing what, and why."""
 
 
+class QueueState(NamedTuple):
+    """Queries that wait, that a worker holds under a lease, and that failed for good."""
+
+    waiting: int
+    in_work: int
+    set_aside: int
+
+
 class ThoughtCache(Protocol):
     """Thoughts, personalised keywords and a queue. Queries are compared as normalised by
     :func:`~onesearch.data.text.normalise_query`. Methods may be called from any thread and raise `CacheError`.
@@ -83,8 +91,16 @@ class ThoughtCache(Protocol):
         """Take queries off the queue."""
         ...
 
+    def release(self, queries: Sequence[str]) -> None:
+        """End the leases of queries that were taken and not done: they may be taken again at once."""
+        ...
+
     def failed(self, query: str, reason: str) -> None:
         """Take a query off the queue for good and remember why."""
+        ...
+
+    def queue_state(self) -> QueueState:
+        """How many queries are where."""
         ...
 
     def rejects(self) -> list[tuple[str, str]]:
@@ -176,6 +192,15 @@ class SqliteThoughts:
         with self._write("take off the queue") as db:
             db.executemany("DELETE FROM queue WHERE query = ?", [(key_of(query),) for query in queries])
 
+    def release(self, queries: Sequence[str]) -> None:
+        """See `ThoughtCache.release`."""
+        now = self._clock()
+        with self._write("put back into the queue") as db:
+            db.executemany(
+                "UPDATE queue SET available = ?1 WHERE query = ?2 AND available > ?1",
+                [(now, key_of(query)) for query in queries],
+            )
+
     def failed(self, query: str, reason: str) -> None:
         """See `ThoughtCache.failed`."""
         key = key_of(query)
@@ -187,6 +212,15 @@ class SqliteThoughts:
         """See `ThoughtCache.rejects`."""
         with self._lock, self._speaking("list failed queries"):
             return self._db.execute("SELECT query, reason FROM rejects ORDER BY query").fetchall()
+
+    def queue_state(self) -> QueueState:
+        """See `ThoughtCache.queue_state`."""
+        with self._lock, self._speaking("count the queue"):
+            row = self._db.execute(
+                "SELECT count(*) FILTER (WHERE available <= ?1), count(*) FILTER (WHERE available > ?1),"
+                " (SELECT count(*) FROM rejects) FROM queue", (self._clock(),),
+            ).fetchone()  # fmt: skip
+        return QueueState(*row)
 
     def get_personal(self, query: str, history: str, producer: str, version: str) -> tuple[str, ...] | None:
         """See `ThoughtCache.get_personal`."""
