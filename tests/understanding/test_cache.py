@@ -258,6 +258,28 @@ def test_sqlite_survives_reopening_and_two_at_once(tmp_path):
         first.take(1)
 
 
+@pytest.mark.parametrize("gone", [("",), ("", "-wal", "-shm")])
+def test_nothing_is_written_into_a_deleted_file(tmp_path, gone):
+    path = tmp_path / "thoughts.sqlite3"
+    one, other = SqliteThoughts(path), SqliteThoughts(path)
+    one.put([thought()])
+    assert one.enqueue("before") and other.queue_state().waiting == 1
+    for ending in gone:
+        path.with_name(path.name + ending).unlink(missing_ok=True)
+    assert one.enqueue("a") and other.enqueue("b") and other.get_many(["boots"], "p", "1") == {}
+    other.close()  # must not take the new file's log with it
+    assert one.enqueue("c") and SqliteThoughts(path).take(5) == ["a", "b", "c"]
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(CacheError, match="could not queue a query"):
+        one.enqueue("d")
+    path.rmdir()
+    assert one.enqueue("d")
+    one.close()
+    with pytest.raises(CacheError, match="closed"):
+        one.enqueue("e")
+
+
 def test_sqlite_files_that_are_not_ours(tmp_path):
     (tmp_path / "text").write_text("no database, but long enough to be read as one" * 100)
     with pytest.raises(CacheError, match="not a database"):
