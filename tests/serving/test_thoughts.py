@@ -82,7 +82,7 @@ def searches(client):
     return measured(client, "onesearch_thought_searches_total")
 
 
-def wait_for(condition, seconds=60.0):
+def wait_for(condition, seconds=120.0):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "not in time"
@@ -141,11 +141,11 @@ def test_a_search_does_not_wait_for_the_cache(tmp_path, path, expected):
     class Hanging(SqliteThoughts):
         def get_many(self, *arguments):
             asked.set()
-            hanging.wait(60)
+            hanging.wait(120)
             return super().get_many(*arguments)
 
     with service(tmp_path, ThoughtSource(lambda: Hanging(path), *PRODUCER)) as client:
-        assert asked.wait(30)
+        assert asked.wait(120)
         assert answers(client, *QUERIES) == expected
         assert client.get("/healthz").status_code == 200 and searches(client) == {}
         hanging.set()
@@ -230,7 +230,7 @@ def test_a_redis_that_is_stopped(tmp_path, expected):
             answers(client, "mug")
             wait_for(lambda: searches(client) == {"none": 1})
             process.kill()
-            process.wait(10)
+            process.wait(30)
             (tmp_path / "redis.sock").unlink(missing_ok=True)
             assert answers(client, *QUERIES) == expected
             wait_for(lambda: "thoughts: Redis" in "".join(client.get("/healthz").json()["reasons"]))
@@ -240,7 +240,7 @@ def test_a_redis_that_is_stopped(tmp_path, expected):
             assert sorted(RedisThoughts(address).take(10)) == sorted(QUERIES), "those queued before are still there"
     finally:
         process.kill()
-        process.wait(10)
+        process.wait(30)
 
 
 # -- with a worker ---------------------------------------------------------------------------------------------------

@@ -168,9 +168,7 @@ class CoverageRow:
         return self.keywords / max(self.searches, 1)
 
 
-def coverage_of(
-    traffic: Iterable[Traffic], cache: ThoughtCache, producer: str, version: str
-) -> list[CoverageRow]:
+def coverage_of(traffic: Iterable[Traffic], cache: ThoughtCache, producer: str, version: str) -> list[CoverageRow]:
     """Recorded searches by span against what the cache holds now; searches without a query are left out.
 
     Raises:
