@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from onesearch.cli import app
 from onesearch.evaluation.bench_zero_cost import compared
-from onesearch.search.storage import V1, V2, load_engines
+from onesearch.search.storage import STAGE_OF, load_engines
 
 
 def bench(*arguments: str) -> dict[str, Any]:
@@ -68,14 +68,14 @@ def test_zero_cost(tiny_run: Path):
 
 
 def test_zero_cost_refuses_an_engine_that_reads_keywords(tiny_run: Path):
-    first, second = load_engines(tiny_run, [V1, V2])
+    first, second = load_engines(tiny_run, ["v1", "v2"])
     second.keywords = lambda queries: [["steel"] for _ in queries]
     with pytest.raises(ValueError, match="the v2 engine reads keywords for the query 'red boots'"):
         compared({"v1": first, "v2": second}, [("red boots", None)], 2)
 
 
 def test_zero_cost_refuses_engines_of_different_settings(tiny_run: Path):
-    first, second = load_engines(tiny_run, [V1, V2])
+    first, second = load_engines(tiny_run, ["v1", "v2"])
     second.config = second.config.updated(width=8)
     with pytest.raises(ValueError, match="different search settings"):
         compared({"v1": first, "v2": second}, [("red boots", None)], 2)
@@ -83,7 +83,7 @@ def test_zero_cost_refuses_engines_of_different_settings(tiny_run: Path):
 
 def test_zero_cost_of_a_run_without_v2_says_what_is_missing(tiny_run: Path, tmp_path: Path):
     for stage in tiny_run.iterdir():
-        if stage.name != V2:
+        if stage.name != STAGE_OF["v2"]:
             (tmp_path / stage.name).symlink_to(stage)
     result = CliRunner().invoke(app, ["bench", "zero-cost", str(tmp_path)])
     assert result.exit_code != 0 and "has no V2" in result.output + str(result.exception)

@@ -7,9 +7,11 @@ import numpy as np
 import polars as pl
 import pytest
 
+from onesearch.data.artefact import read_json
 from onesearch.data.ragged import Ragged
 from onesearch.data.records import Item
 from onesearch.data.requests import Requests
+from onesearch.model.prompt import PromptBuilder
 from onesearch.pipeline.train import fit_relevance
 from onesearch.pipeline.workbench import Workbench
 from onesearch.search.engine import SearchEngine
@@ -181,3 +183,25 @@ def test_candidates_from_outside_get_the_log_probability_a_beam_would_give(tiny_
     assert extra.sum() >= 5
     expected = [of_item[item] for item in found.items[0][extra].tolist()]
     np.testing.assert_allclose(found.features["log_prob"][0][extra], expected, atol=1e-3)
+
+
+def test_v2_is_served_by_default_and_its_input_holds_no_keywords(tiny_run: Path, monkeypatch: pytest.MonkeyPatch):
+    first, second = SearchEngine.load(tiny_run, model="v1"), SearchEngine.load(tiny_run, model="v2")
+    default = SearchEngine.load(tiny_run)
+    assert read_json(tiny_run / "engine_v2" / "engine.json")["model"] == "distill"
+    assert default.version.startswith("tiny/v2@") and first.version.startswith("tiny/v1@")
+    assert default.keywords is None, "nobody is asked for keywords while a shopper waits"
+    asked = []
+    prompt = PromptBuilder.search_prompt
+
+    def watched(self, columns, rows, *more, **options):
+        asked.append((columns.keywords, options.get("keywords", False)))
+        made = prompt(self, columns, rows, *more, **options)
+        asked.append((made.keyword_vectors, False))
+        return made
+
+    monkeypatch.setattr(PromptBuilder, "search_prompt", watched)
+    query = query_of(default)
+    scores = [[r.score for r in engine.search(query)] for engine in (default, second, first)]
+    assert scores[0] == scores[1] != scores[2]
+    assert asked and all(given is None and wanted is False for given, wanted in asked)

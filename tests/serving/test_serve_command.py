@@ -20,8 +20,8 @@ def started(monkeypatch):
 
     class SearchEngine:
         @classmethod
-        def load(cls, run, width=None):
-            served.update(run=run, width=width)
+        def load(cls, run, width=None, model=None):
+            served.update(run=run, width=width, model=model)
             return FakeEngine(catalogue())
 
     module.SearchEngine = SearchEngine
@@ -44,6 +44,25 @@ def test_serves_a_run(started, tmp_path):
     assert started["host"] == "127.0.0.1", "open to this machine alone unless asked otherwise"
     assert started["app"].state.service.config.max_queue == 7
     assert (tmp_path / "serving.sqlite3").is_file()
+
+
+def test_the_model_can_be_chosen(started, tmp_path):
+    assert call(tmp_path).exit_code == 0 and started["model"] is None, "the run decides"
+    assert call(tmp_path, "--model", "v1").exit_code == 0 and started["model"] == "v1"
+    assert call(tmp_path, "--model", "v3").exit_code == 2
+
+
+def test_thoughts_are_looked_up_under_the_producers_key(started, tmp_path):
+    call(tmp_path)
+    assert started["app"].state.service.coverage is None
+    cache = tmp_path / "thoughts.sqlite3"
+    for producer, name in (("log-expert", "log-expert"), ("llm", "llm:Big-7B"), ("market", "llm:stand-in")):
+        result = call(tmp_path, "--thoughts", cache, "--producer", producer, ONESEARCH_LLM_MODEL="Big-7B")
+        assert result.exit_code == 0 and name in result.output, result.output
+        source = started["app"].state.service.coverage._source
+        assert (source.producer, source.version) == (name, "1") and not cache.exists(), "opened off the way"
+    source.open().close()
+    assert cache.is_file()
 
 
 def test_api_only_and_another_store(started, tmp_path):

@@ -105,6 +105,14 @@ def test_recent_queries_are_distinct_newest_last(any_store):
     assert any_store.history("u").recent_queries == ("a", "c", "d", "e", "f")
 
 
+def test_traffic_is_counted_by_span_and_query(any_store):
+    for minute, query in ((1, "lamp"), (59, "lamp"), (2, "mug"), (60, "lamp"), (61, "")):
+        any_store.record_search(Search(f"s{minute}", None, query, T0 + timedelta(minutes=minute), ("i1",)))
+    hour = T0 + timedelta(hours=1)
+    assert any_store.traffic(3600) == [(T0, "lamp", 2), (T0, "mug", 1), (hour, "", 1), (hour, "lamp", 1)]
+    assert any_store.traffic(86400) == [(T0, "", 1), (T0, "lamp", 3), (T0, "mug", 1)]
+
+
 def test_item_changes_come_in_order_and_only_the_newest_state(any_store):
     items = [Item(item_id=f"i{n}", title=f"title {n}", attributes={"Color": ("red",)}, listed_at=T0) for n in range(3)]
     assert any_store.item_changes(0) == []

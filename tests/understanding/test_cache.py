@@ -135,6 +135,21 @@ def test_a_taken_query_comes_back_when_its_worker_was_killed(cache, clock):
     assert cache.take(5) == [] and cache.enqueue("a")
 
 
+def test_released_queries_may_be_taken_at_once_and_done_ones_never(cache):
+    for query in ("a", "b", "c", "d"):
+        cache.enqueue(query)
+    assert cache.take(3) == ["a", "b", "c"]
+    cache.done(["c"])
+    cache.failed("x", "malformed")
+    assert cache.queue_state() == (1, 2, 1)
+    cache.release([" A ", "c", "never queued"])
+    cache.release([])
+    assert cache.queue_state() == (2, 1, 1)
+    assert cache.take(5) == ["d", "a"], "behind those that waited longer, without a lease"
+    cache.release(["a"])
+    assert cache.take(5) == ["a"]
+
+
 def test_failed_queries_do_not_wait_again_until_somebody_answers_them(cache):
     cache.enqueue("boots")
     cache.failed("Boots", "off the catalogue")
@@ -241,6 +256,28 @@ def test_sqlite_survives_reopening_and_two_at_once(tmp_path):
     assert SqliteThoughts(path).get_many(["boots"], "p", "1")
     with pytest.raises(CacheError, match="closed"):
         first.take(1)
+
+
+@pytest.mark.parametrize("gone", [("",), ("", "-wal", "-shm")])
+def test_nothing_is_written_into_a_deleted_file(tmp_path, gone):
+    path = tmp_path / "thoughts.sqlite3"
+    one, other = SqliteThoughts(path), SqliteThoughts(path)
+    one.put([thought()])
+    assert one.enqueue("before") and other.queue_state().waiting == 1
+    for ending in gone:
+        path.with_name(path.name + ending).unlink(missing_ok=True)
+    assert one.enqueue("a") and other.enqueue("b") and other.get_many(["boots"], "p", "1") == {}
+    other.close()  # must not take the new file's log with it
+    assert one.enqueue("c") and SqliteThoughts(path).take(5) == ["a", "b", "c"]
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(CacheError, match="could not queue a query"):
+        one.enqueue("d")
+    path.rmdir()
+    assert one.enqueue("d")
+    one.close()
+    with pytest.raises(CacheError, match="closed"):
+        one.enqueue("e")
 
 
 def test_sqlite_files_that_are_not_ours(tmp_path):

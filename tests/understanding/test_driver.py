@@ -96,7 +96,7 @@ def test_answers_are_kept_as_they_arrive(cache):
 
 
 def test_a_stop_ends_it_cleanly(cache, monkeypatch):
-    monkeypatch.setattr("onesearch.understanding.driver._GRACE", 0.05)
+    monkeypatch.setattr("onesearch.understanding.stopping.GRACE", 0.05)
 
     async def run():
         stop = asyncio.Event()

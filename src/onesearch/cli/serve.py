@@ -3,15 +3,26 @@
 import os
 import secrets
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from onesearch.cli.thinkers import ProducerName, open_thoughts, producer_key
+
 if TYPE_CHECKING:
+    from onesearch.serving.coverage import ThoughtSource
     from onesearch.serving.store import Store
 
 TOKEN_VARIABLE = "ONESEARCH_ADMIN_TOKEN"
+
+
+class ModelName(StrEnum):
+    """Which model of a run."""
+
+    v1 = "v1"
+    v2 = "v2"
 
 
 def serve(
@@ -19,11 +30,22 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 opens it to the network.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on.")] = 8000,
     width: Annotated[int | None, typer.Option(min=1, max=512, help="Beams per search; default: the run's.")] = None,
+    model: Annotated[
+        ModelName | None, typer.Option(help="Model to serve; default: v2 where the run has one.", show_default=False)
+    ] = None,
     store: Annotated[
         str | None,
         typer.Option(help="Where events and item changes are kept: a file (default: RUN/serving.sqlite3), or"
                      " redis://HOST:PORT/DB when several servers share them."),
     ] = None,
+    thoughts: Annotated[
+        str | None,
+        typer.Option(help="Cache of thoughts, a SQLite file or redis://HOST:PORT/DB: queries that nobody has thought"
+                     " about are queued there for `onesearch understand --watch`. Searches never wait for it."),
+    ] = None,
+    producer: Annotated[
+        ProducerName, typer.Option(help="With --thoughts: whose thoughts count, as with `onesearch understand`.")
+    ] = ProducerName.llm,
     batch: Annotated[int, typer.Option(min=1, help="Searches answered by one model call at most.")] = 16,
     queue: Annotated[int, typer.Option(min=1, help="Searches waiting at most; more get 503.")] = 64,
     threads: Annotated[int, typer.Option(min=1, help="Model calls at once.")] = 1,
@@ -36,7 +58,7 @@ def serve(
     Changing the catalogue (POST /items) needs a token: the variable ONESEARCH_ADMIN_TOKEN, or one made at start and
     shown once on the terminal.
 
-    Example:  onesearch serve runs/demo --port 8080
+    Example:  onesearch serve runs/demo --port 8080 --thoughts thoughts.sqlite3 --producer log-expert
     """
     import torch
     import uvicorn
@@ -48,23 +70,35 @@ def serve(
     memory = open_store(store or str(run / "serving.sqlite3"), run)
     torch.set_num_threads(cores)
     typer.echo(f"Loading {run} …", err=True)
-    engine = SearchEngine.load(run, width=width)
+    engine = SearchEngine.load(run, width=width, model=model.value if model else None)
     config = ServingConfig(max_batch=batch, max_queue=queue, threads=threads, page=not api_only)
-    app = create_app(engine, memory, config, admin_token())
+    app = create_app(engine, memory, config, admin_token(), thought_source(thoughts, producer))
     shown = f"[{host}]" if ":" in host else host
     place = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else shown}:{port}/"
-    typer.secho(f"{len(engine):,} items. Open {place + ('docs' if api_only else '')}", fg="green", err=True)
+    page = place + ("docs" if api_only else "")
+    typer.secho(f"{len(engine):,} items, {engine.version}. Open {page}", fg="green", err=True)
     uvicorn.run(app, host=host, port=port, log_level="warning", access_log=False, server_header=False)
 
 
-def open_store(place: str, run: Path) -> "Store":
+def thought_source(place: str | None, producer: ProducerName) -> "ThoughtSource | None":
+    """The cache of thoughts of a service, opened when it is first asked; None where there shall be none."""
+    if place is None:
+        return None
+    from onesearch.serving.coverage import ThoughtSource
+
+    name, version = producer_key(producer)
+    typer.echo(f"Thoughts by {name}, version {version}, in {place.rpartition('@')[2]}.", err=True)
+    return ThoughtSource(lambda: open_thoughts(place), name, version)
+
+
+def open_store(place: str, run: Path | None = None) -> "Store":
     """The store at a file or a ``redis://`` address.
 
     Raises:
         FileNotFoundError: the run's folder does not exist; it is not made here.
         StoreError: the store cannot be opened, or Redis is asked for but its client is not installed.
     """
-    if not run.is_dir():
+    if run is not None and not run.is_dir():
         raise FileNotFoundError(f"no folder {run}; make it with 'onesearch run configs/demo.yaml'")
     if place.startswith(("redis://", "rediss://", "unix://")):
         from onesearch.serving.redis_store import RedisStore

@@ -1,4 +1,4 @@
-"""``onesearch understand``: think about queries and keep the thoughts."""
+"""``onesearch understand``: think about queries and keep the thoughts, once or as the queries come in."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -6,19 +6,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from onesearch.cli.terminal import show_table
+from onesearch.cli.thinkers import ProducerName, open_thoughts, opened_dataset, opened_producer, producer_key
+
 if TYPE_CHECKING:
-    from onesearch.data.dataset import Dataset
-    from onesearch.data.statistics import ClickStatistics
     from onesearch.understanding.cache import ThoughtCache
-    from onesearch.understanding.catalogue_words import CatalogueWords
-    from onesearch.understanding.thought import Producer
 
 
-class ProducerName(StrEnum):
-    """Who thinks."""
+class Span(StrEnum):
+    """What a line of the coverage table stands for."""
 
-    llm = "llm"
-    log_expert = "log-expert"
+    hour = "hour"
+    day = "day"
 
 
 def understand(
@@ -33,7 +32,9 @@ def understand(
         typer.Option(help="Dataset or run whose catalogue the keywords come from; by default SOURCE if it is one."),
     ] = None,
     producer: Annotated[
-        ProducerName, typer.Option(help="llm: a language model; log-expert: what shoppers clicked.")
+        ProducerName,
+        typer.Option(help="llm: a language model; log-expert: what shoppers clicked; market: a simulated market's"
+                     " stand-in for a language model."),
     ] = ProducerName.llm,
     base_url: Annotated[
         str | None, typer.Option(help="Address of the model's server, ending in /v1.", envvar="ONESEARCH_LLM_BASE_URL")
@@ -48,7 +49,23 @@ def understand(
         Path | None,
         typer.Option(help="JSON-lines file for queries without a usable answer; by default CACHE.rejects.jsonl."),
     ] = None,
-) -> None:
+    watch: Annotated[
+        bool,
+        typer.Option("--watch", help="Think about the queries that a service put into the cache's queue, not those of"
+                     " SOURCE, as they come in, until stopped."),
+    ] = False,
+    lease: Annotated[
+        float, typer.Option(min=1, help="With --watch: seconds after which another worker may take a query over.")
+    ] = 900.0,
+    coverage: Annotated[
+        Span | None, typer.Option(help="Only show which share of a service's searches has keywords, by hour or day.")
+    ] = None,
+    store: Annotated[
+        str | None,
+        typer.Option(help="With --coverage: the service's store; by default SOURCE/serving.sqlite3.",
+                     show_default=False),
+    ] = None,
+) -> None:  # fmt: skip
     """Find out what queries mean: intent, category, attributes, topics, and at most eight keywords of the catalogue.
 
     Every answer is kept at once. After an interruption, a spent budget or a failed server the same command goes on
@@ -61,62 +78,64 @@ def understand(
       onesearch understand runs/demo --producer log-expert --cache thoughts.sqlite3
 
       onesearch understand queries.txt --dataset data/shop --cache thoughts.sqlite3 --base-url http://127.0.0.1:8001/v1
-    """
-    from onesearch.understanding.driver import run_understand
 
+    Beside a service that was started with --thoughts, a worker for the queries that nobody has thought about yet, and
+    what it has come to:
+
+      onesearch understand runs/demo --producer log-expert --cache thoughts.sqlite3 --watch
+
+      onesearch understand runs/demo --producer log-expert --cache thoughts.sqlite3 --coverage day
+    """
+    if coverage is not None:
+        _show_coverage(store or str(source / "serving.sqlite3"), open_thoughts(cache), producer, coverage)
+        return
     catalogue = dataset if dataset is not None else source
     if catalogue.is_file():
         raise typer.BadParameter(f"{source} is a file, so name the catalogue's dataset", param_hint="--dataset")
-    data, statistics = _opened(catalogue)
-    queries = _queries(source)[:limit]
-    thoughts = _cache(cache)
+    queries = [] if watch else _queries(source)[:limit]
+    limits = {
+        "concurrency": concurrency, "max_calls": max_calls, "max_tokens": max_tokens, "price_in": price_in,
+        "price_out": price_out, **({"base_url": base_url} if base_url else {}),
+    }  # fmt: skip
+    thoughts = open_thoughts(cache)
     try:
-        if producer is ProducerName.log_expert:
-            thinker: Producer = _log_expert(catalogue, data, statistics)
-        else:
-            from onesearch.understanding.llm import LLMConfig, LLMProducer
+        with opened_producer(producer, catalogue, limits) as thinker:
+            if watch:
+                from onesearch.understanding.watch import run_watch
 
-            given = {"base_url": base_url} if base_url else {}
-            config = LLMConfig(
-                concurrency=concurrency, max_calls=max_calls, max_tokens=max_tokens, price_in=price_in,
-                price_out=price_out, **given,
-            )  # fmt: skip
-            thinker = LLMProducer(_words(data, statistics), config)
-        aside = rejects if rejects is not None or "://" in cache else Path(f"{cache}.rejects.jsonl")
-        typer.echo(run_understand(queries, thinker, thoughts, aside, concurrency).text())
+                typer.echo(f"Thinking about what comes into {cache}, as {thinker.name}. Ctrl-C stops.", err=True)
+                typer.echo(run_watch(thinker, thoughts, concurrency, lease).text())
+                return
+            from onesearch.understanding.driver import run_understand
+
+            aside = rejects if rejects is not None or "://" in cache else Path(f"{cache}.rejects.jsonl")
+            typer.echo(run_understand(queries, thinker, thoughts, aside, concurrency).text())
     finally:
         thoughts.close()
 
 
-def _opened(folder: Path) -> "tuple[Dataset, ClickStatistics | None]":
-    """The dataset of a dataset or run folder, and a run's statistics of its training part."""
-    from onesearch.data.dataset import Dataset
-    from onesearch.data.statistics import ClickStatistics
+def _show_coverage(place: str, cache: "ThoughtCache", producer: ProducerName, span: Span) -> None:
+    from onesearch.cli.serve import open_store
+    from onesearch.serving.coverage import coverage_of
 
-    inside = folder / "data"
-    if not (inside / "statistics").is_dir():
-        return Dataset.load(folder), None
-    return Dataset.load(inside), ClickStatistics.load(inside / "statistics")
-
-
-def _words(data: "Dataset", statistics: "ClickStatistics | None") -> "CatalogueWords":
-    from onesearch.understanding.catalogue_words import CatalogueWords
-
-    return CatalogueWords.of(data.items, None if statistics is None else statistics.clicked)
-
-
-def _log_expert(folder: Path, data: "Dataset", statistics: "ClickStatistics | None") -> "Producer":
-    """From a run its training part and lexicon; from a dataset, which has no parts, all of the log."""
-    from onesearch.data.statistics import ClickStatistics
-    from onesearch.understanding.lexicon import Lexicon
-    from onesearch.understanding.log_expert import LogExpert
-
-    if statistics is None:
-        typer.secho(f"{folder} has no training part: all of its log speaks; for tests name a run", err=True)
-        statistics = ClickStatistics.of(data.page_views, data.items)
-    lexicon = folder / "khqe" / "lexicon"
-    found = Lexicon.load(lexicon) if lexicon.is_dir() else None
-    return LogExpert.of(data.items, statistics, _words(data, statistics), found)
+    if "://" not in place and not Path(place).is_file():
+        raise FileNotFoundError(f"no store {place}: name the one of `onesearch serve` with --store")
+    name, version = producer_key(producer)
+    store = open_store(place)
+    try:
+        seconds, form = (3600, "%Y-%m-%d %H:00") if span is Span.hour else (86400, "%Y-%m-%d")
+        rows = [
+            (row.start.strftime(form), f"{row.searches:,}", f"{row.share:.1%}", f"{row.keywords:,}",
+             f"{row.no_keywords:,}", f"{row.none:,}")
+            for row in coverage_of(store.traffic(seconds), cache, name, version)
+        ]  # fmt: skip
+        state = cache.queue_state()
+    finally:
+        store.close()
+        cache.close()
+    columns = (f"{span.value} (UTC)", "searches", "covered", "keywords", "no keywords", "none yet")
+    show_table(f"Searches whose query has keywords by {name}, version {version}, now", columns, rows, columns[1:])
+    typer.echo(f"queue: {state.waiting:,} waiting, {state.in_work:,} in work; {state.set_aside:,} set aside")
 
 
 def _queries(source: Path) -> list[str]:
@@ -128,17 +147,7 @@ def _queries(source: Path) -> list[str]:
     if source.is_file():
         lines = source.read_text(encoding="utf-8-sig").splitlines()
         return [query for query in dict.fromkeys(map(normalise_query, lines)) if query]
-    data, _ = _opened(source)
+    data, _ = opened_dataset(source)
     queries = normalise_queries(data.page_views["query"])
     counted = pl.DataFrame({"query": queries.filter(queries != "")}).group_by("query").len()
     return counted.sort(["len", "query"], descending=[True, False])["query"].to_list()
-
-
-def _cache(place: str) -> "ThoughtCache":
-    if "://" in place:
-        from onesearch.understanding.redis_cache import RedisThoughts
-
-        return RedisThoughts(place)
-    from onesearch.understanding.cache import SqliteThoughts
-
-    return SqliteThoughts(Path(place))

@@ -15,14 +15,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from onesearch.data.artefact import read_json, read_manifest
+from onesearch.data.artefact import read_json
 from onesearch.evaluation.bench_search import sampled
 from onesearch.model.generator import GeneratorMemory
 from onesearch.model.prompt import PromptBatch
 from onesearch.search.engine import SearchEngine
-from onesearch.search.storage import ENGINE, GENERATOR, V1, V2, load_engines, need
+from onesearch.search.storage import ENGINE, GENERATOR, STAGE_OF, Model, choose_model, load_engines, need
 
-STAGES: Final = {"v1": V1, "v2": V2}
+MODELS: Final[tuple[Model, ...]] = ("v1", "v2")
 # The lowest and the highest of six repeats hold the median ratio between them with probability 1 - 2 / 2^6 = 97 %.
 REPEATS: Final = 6
 REQUESTS: Final = 200
@@ -47,15 +47,12 @@ def bench_zero_cost(
         FileNotFoundError: the run, its V2 or another stage is missing or unfinished.
         ValueError: there are no page views, the engines search under different settings, or V2 reads keywords.
     """
-    if run.is_dir() and read_manifest(run / V2) is None:
-        raise FileNotFoundError(
-            f"{run} has no V2: its stage '{V2}' is missing or unfinished. Set `understanding.producer` in its "
-            "configuration and run `onesearch run` again"
-        )
+    if run.is_dir():
+        choose_model(run, "v2")
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        engines = dict(zip(STAGES, load_engines(run, list(STAGES.values())), strict=True))
+        engines = dict(zip(MODELS, load_engines(run, MODELS), strict=True))
         page_views = sampled(run, "test", requests)
         asked = list(zip(page_views["query"].fill_null("").to_list(), page_views["user_id"].to_list(), strict=True))
         return {
@@ -155,7 +152,7 @@ def _watched(engine: SearchEngine) -> Iterator[list[tuple[PromptBatch, Generator
 def _sizes(run: Path) -> dict[str, Any]:
     """Bytes of the files of each engine's model."""
     sizes = {}
-    for name, stage in STAGES.items():
+    for name, stage in STAGE_OF.items():
         folder = need(run, read_json(need(run, stage) / ENGINE)["model"]) / GENERATOR
         sizes[name] = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     return {

@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -28,6 +28,9 @@ from onesearch.search.results import FilterChoices, SearchRequest, SearchResult
 from onesearch.search.shoppers import HistoryStore, ShopperHistory
 from onesearch.search.snapshot import Snapshot
 from onesearch.search.weights import GENERATOR_ALONE, RankingWeights
+
+if TYPE_CHECKING:
+    from onesearch.search.storage import Model
 
 Floats = NDArray[np.float32]
 Keywords = Callable[[Sequence[str]], Sequence[Sequence[str]]]
@@ -80,15 +83,15 @@ class SearchEngine:
         self._writing = threading.Lock()
 
     @classmethod
-    def load(cls, run: str | Path, width: int | None = None) -> "SearchEngine":
-        """The engine of a finished run folder.
+    def load(cls, run: str | Path, width: int | None = None, model: "Model | None" = None) -> "SearchEngine":
+        """The engine of a finished run folder: of its V2 model where it has one, unless ``model`` says ``"v1"``.
 
         Raises:
             FileNotFoundError: the run or one of its stages is missing or unfinished; the message says which.
         """
         from onesearch.search.storage import load_engine
 
-        engine = load_engine(Path(run))
+        engine = load_engine(Path(run), model)
         if width is not None:
             engine.config = engine.config.updated(width=width)
         return engine

@@ -1,9 +1,10 @@
 """Where the parts of a finished run lie, and how they are put together again. Nothing here runs code from the run."""
 
+import logging
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 import torch
@@ -34,10 +35,12 @@ from onesearch.search.weights import RankingWeights
 from onesearch.understanding.lexicon import Lexicon
 from onesearch.understanding.thoughts import Taught, Thoughts
 
+log = logging.getLogger("onesearch")
 Floats = NDArray[np.float32]
+Model = Literal["v1", "v2"]
 GENERATOR: Final = "generator"
 ENGINE: Final = "engine.json"
-V1, V2 = "engine", "engine_v2"  # the stages that choose an engine
+STAGE_OF: Final[dict[Model, str]] = {"v1": "engine", "v2": "engine_v2"}
 
 
 def need(run: Path, stage: str) -> Path:
@@ -198,27 +201,57 @@ def save_engine(
     })  # fmt: skip
 
 
-def load_engine(run: Path) -> SearchEngine:
-    """The engine of a finished run, with the shoppers of its log.
+def choose_model(run: Path, model: Model | None = None) -> Model:
+    """The model asked for, or the newest one that the run has.
+
+    Raises:
+        FileNotFoundError: V2 is asked for and the run has none.
+    """
+    folder = run / STAGE_OF["v2"]
+    made = read_manifest(folder)
+    if model == "v2" and made is None:
+        raise FileNotFoundError(
+            f"{run} has no V2 engine ({folder} is no finished stage): set understanding.producer in the run's"
+            " configuration and run `onesearch run CONFIG` until it is through, or take model v1"
+        )
+    if model is not None or made is None:
+        return model or "v1"
+    # A run that is being brought up to date still holds the V2 engine of its earlier parts.
+    changed = [name for name, mark in made["inputs"].items() if _mark(run / name) != mark]
+    if changed:
+        log.warning("%s was made from another %s, so V1 is used; `onesearch run` renews it", folder, ", ".join(changed))
+        return "v1"
+    return "v2"
+
+
+def _mark(folder: Path) -> str | None:
+    return (read_manifest(folder) or {}).get("fingerprint")
+
+
+def load_engine(run: Path, model: Model | None = None) -> SearchEngine:
+    """The engine of a finished run, with the shoppers of its log: V2 where the run has one, unless ``model`` is given.
+
+    V2 has its keywords in its weights and reads none; only a model trained with ``distill.keywords: input`` does.
 
     Raises:
         FileNotFoundError: there is no such run, or a stage of it is missing or unfinished.
     """
-    return load_engines(run, [V1])[0]
+    return load_engines(run, [choose_model(run, model)])[0]
 
 
-def load_engines(run: Path, stages: Sequence[str]) -> list[SearchEngine]:
-    """As :func:`load_engine`, for each of several ``engine`` stages; they share all parts of the run but the model."""
+def load_engines(run: Path, models: Sequence[Model]) -> list[SearchEngine]:
+    """As :func:`load_engine`, for each of several models; they share all parts of the run but the model."""
     if not run.is_dir():
         raise FileNotFoundError(f"there is no run folder {run}; make one with `onesearch run configs/demo.yaml`")
     parts, engines = RunParts(run), []
-    abouts = [read_json(need(run, stage) / ENGINE) for stage in stages]
+    abouts = [read_json(need(run, STAGE_OF[model]) / ENGINE) for model in models]
     past = log_histories(parts.dataset)
     active = sorted(past, key=lambda user: -len(past[user].clicked))
-    for about in abouts:
+    for model, about in zip(models, abouts, strict=True):
         search = SearchConfig.model_validate(about["search"])
         keywords = parts.keyword_reader(about.get("reads_keywords"))
         engine = parts.engine(about["model"], search, RankingWeights(about["weights"]), keywords)
+        engine.name = f"{run.name}/{model}"
         engine.histories = FixedHistories(past)
         engine.known_shoppers = tuple(active[:1000])
         engine.known_queries = tuple(_varied_queries(parts.dataset))

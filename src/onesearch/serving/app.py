@@ -15,6 +15,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from onesearch.serving.config import ServingConfig
+from onesearch.serving.coverage import ThoughtSource
 from onesearch.serving.engine import Engine
 from onesearch.serving.middleware import Guard
 from onesearch.serving.models import (
@@ -51,8 +52,9 @@ _ADMIN: dict[int | str, dict[str, Any]] = {
 
 
 def create_app(
-    engine: Engine, store: Store, config: ServingConfig | None = None, admin_token: str | None = None
-) -> FastAPI:
+    engine: Engine, store: Store, config: ServingConfig | None = None, admin_token: str | None = None,
+    thoughts: ThoughtSource | None = None,
+) -> FastAPI:  # fmt: skip
     """The service as an ASGI application.
 
     Args:
@@ -60,8 +62,9 @@ def create_app(
         store: what remembers; closed when the application stops.
         config: how much to take on at once.
         admin_token: what `POST /items` asks for; None switches it off.
+        thoughts: where searched queries are looked up and queued; None leaves that out.
     """
-    service = Service(engine, store, config)
+    service = Service(engine, store, config, thoughts)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

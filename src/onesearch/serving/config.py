@@ -15,6 +15,9 @@ class ServingConfig(Section):
     follow_seconds: float = Field(
         default=1.0, gt=0, description="how often item changes of other servers are looked for"
     )
+    thoughts_seconds: float = Field(
+        default=1.0, gt=0, description="how often searched queries are looked up in the cache of thoughts"
+    )
     max_body: int = Field(default=1 << 20, ge=1024, description="bytes of a request body at most")
     max_items_body: int = Field(default=8 << 20, ge=1024, description="bytes of a POST /items body at most")
     page: bool = Field(

@@ -32,6 +32,20 @@ class Metrics:
         self.items = Gauge("onesearch_items", "Searchable items", registry=r)
         self.store_failures = Counter("onesearch_store_failures_total", "Store calls that failed", ["call"], registry=r)
         self.degraded = Counter("onesearch_degraded_total", "Answers that lack a part", ["part"], registry=r)
+        self.thought_searches = Counter(
+            "onesearch_thought_searches_total",
+            "Searches whose query has keywords, no_keywords, none yet, or is unknown: the cache was down too long",
+            ["state"], registry=r,
+        )  # fmt: skip
+        self.thoughts_queued = Counter(
+            "onesearch_thoughts_queued_total", "Queries put into the queue of thoughts", registry=r
+        )
+        self.thought_queue = Gauge(
+            "onesearch_thought_queue", "Queries waiting, in_work, and set_aside for good", ["state"], registry=r
+        )
+        self.thought_failures = Counter(
+            "onesearch_thought_failures_total", "Looks into the cache of thoughts that failed", registry=r
+        )
 
     def text(self) -> bytes:
         """The measurements in Prometheus' text format."""

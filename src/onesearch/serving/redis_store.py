@@ -6,22 +6,24 @@ later; ``shoppers`` by last event; ``items`` bodies and ``item_revisions`` the o
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, cast
 
 from onesearch.data.records import Item
 from onesearch.search.shoppers import MAX_CLICKS, MAX_ORDERS, MAX_QUERIES, ShopperHistory
 from onesearch.serving.models import ItemBody
-from onesearch.serving.store import Event, EventConflictError, ItemChange, Search, StoreError
+from onesearch.serving.store import Event, EventConflictError, ItemChange, Search, StoreError, Traffic
 
 if TYPE_CHECKING:
     from redis import Redis
 
 _TIMEOUT_SECONDS = 1.0
 _KEPT_EVENTS = 1_000_000
+_PER_PAGE = 5000
 _RETRY_SECONDS = 30 * 24 * 3600  # an event id is known for this long
 
 # Scripts run as a whole: a server that dies in between leaves nothing half done, and revisions appear in order.
@@ -114,6 +116,25 @@ class RedisStore:
                 pipe.rpush(key, search.query)
                 pipe.ltrim(key, -MAX_QUERIES, -1)
             pipe.execute()
+
+    def traffic(self, seconds: int) -> list[Traffic]:
+        """See `Store.traffic`."""
+        counts: Counter[tuple[int, str]] = Counter()
+        after = "-"
+        with self._speaking("read the traffic"):
+            while page := cast(
+                list[tuple[str, dict[str, str]]],
+                self._redis.xrange(self._prefix + "searches", min=after, count=_PER_PAGE),
+            ):  # fmt: skip
+                for _, fields in page:
+                    search = json.loads(fields["search"])
+                    moment = datetime.fromisoformat(search["time"]).timestamp()
+                    counts[int(moment // seconds), search["query"]] += 1
+                after = f"({page[-1][0]}"
+        return [
+            Traffic(datetime.fromtimestamp(span * seconds, UTC), query, count)
+            for (span, query), count in sorted(counts.items())
+        ]
 
     def history(self, user: str) -> ShopperHistory:
         """See `Store.history`."""

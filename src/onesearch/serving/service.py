@@ -13,6 +13,7 @@ from onesearch.search.results import SearchRequest, SearchResult
 from onesearch.search.shoppers import ShopperHistory
 from onesearch.serving.catalogue import Catalogue
 from onesearch.serving.config import ServingConfig
+from onesearch.serving.coverage import KeywordCoverage, ThoughtSource
 from onesearch.serving.engine import Engine
 from onesearch.serving.metrics import Metrics
 from onesearch.serving.models import (
@@ -44,12 +45,17 @@ class RefusedError(ValueError):
 class Service:
     """One engine, one store and the threads between them; `start` before use, `stop` after."""
 
-    def __init__(self, engine: Engine, store: Store, config: ServingConfig | None = None) -> None:
+    def __init__(
+        self, engine: Engine, store: Store, config: ServingConfig | None = None, thoughts: ThoughtSource | None = None
+    ) -> None:
         self.engine = engine
         self.store = store
         self.config = config or ServingConfig()
         self.metrics = Metrics()
         self.catalogue = Catalogue(engine, store, self.metrics)
+        self.coverage = (
+            None if thoughts is None else KeywordCoverage(thoughts, self.metrics, self.config.thoughts_seconds)
+        )
         self._workers: dict[str, Workers[SearchRequest, list[SearchResult]]] = {}
         self._follower: asyncio.Task[None] | None = None
 
@@ -60,6 +66,8 @@ class Service:
             "onesearch": Workers(self._generate, c.threads, c.max_batch, c.max_queue, "search"),
             "bm25": Workers(self._lexical, 1, c.max_batch, c.max_queue, "bm25"),
         }
+        if self.coverage is not None:
+            self.coverage.start()
         await run_in_threadpool(self._follow)
         self._follower = asyncio.create_task(self._keep_following())
 
@@ -69,6 +77,8 @@ class Service:
             self._follower.cancel()
         for workers in self._workers.values():
             await run_in_threadpool(workers.close)
+        if self.coverage is not None:
+            await run_in_threadpool(self.coverage.close)
         await run_in_threadpool(self.store.close)
 
     async def search(self, body: SearchBody) -> SearchAnswer:
@@ -92,6 +102,8 @@ class Service:
         answer = await self._engine_answer(body.method, request)
         found = Search(uuid.uuid4().hex, body.user, body.query, now(), tuple(hit.item_id for hit in answer.value))
         if body.record and body.method == "onesearch":
+            if self.coverage is not None:
+                self.coverage.note(body.query)
             try:
                 await run_in_threadpool(self._stored, "record_search", lambda: self.store.record_search(found))
             except StoreError:
@@ -158,6 +170,8 @@ class Service:
             self._stored("check", self.store.check)
         except StoreError as error:
             reasons.append(f"history, events and item changes: {error}")
+        if self.coverage is not None and (problem := self.coverage.problem()) is not None:
+            reasons.append(problem)
         dead = [f"search: a {name} worker has died; restart the service" for name, workers in self._workers.items()
                 if not workers.alive]  # fmt: skip
         status = "down" if dead or not self._workers else "degraded" if reasons else "ready"

@@ -10,7 +10,7 @@ from pathlib import Path
 from onesearch.data.records import Item
 from onesearch.search.shoppers import MAX_CLICKS, MAX_ORDERS, MAX_QUERIES, ShopperHistory
 from onesearch.serving.models import ItemBody
-from onesearch.serving.store import Event, EventConflictError, ItemChange, Search, StoreError
+from onesearch.serving.store import Event, EventConflictError, ItemChange, Search, StoreError, Traffic
 
 _BUSY_SECONDS = 2.0
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -97,6 +97,15 @@ class SqliteStore:
                 "INSERT INTO searches (search_id, user, query, time, shown) VALUES (?,?,?,?,?)",
                 (search.search_id, search.user, search.query, _micros(search.time), "\n".join(search.shown)),
             )
+
+    def traffic(self, seconds: int) -> list[Traffic]:
+        """See `Store.traffic`."""
+        with self._read("read the traffic") as db:
+            rows = db.execute(
+                "SELECT time / ?1 AS span, query, count(*) FROM searches GROUP BY span, query ORDER BY span, query",
+                (seconds * 1_000_000,),
+            ).fetchall()
+        return [Traffic(_EPOCH + timedelta(seconds=span * seconds), query, count) for span, query, count in rows]
 
     def history(self, user: str) -> ShopperHistory:
         """See `Store.history`."""

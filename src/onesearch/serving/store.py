@@ -59,6 +59,14 @@ class ItemChange(NamedTuple):
     item: Item | None
 
 
+class Traffic(NamedTuple):
+    """How often a query was searched in one span of time that begins at ``start`` (UTC)."""
+
+    start: datetime
+    query: str
+    searches: int
+
+
 class Store(Protocol):
     """Shared memory of the service. Every method may be called from any thread and raises only `StoreError`."""
 
@@ -72,6 +80,10 @@ class Store(Protocol):
 
     def record_search(self, search: Search) -> None:
         """Remember a shown page; its query becomes one of the shopper's recent queries."""
+        ...
+
+    def traffic(self, seconds: int) -> list[Traffic]:
+        """The recorded searches in spans of so many seconds, oldest first; queries as they were typed."""
         ...
 
     def history(self, user: str) -> ShopperHistory:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from onesearch.understanding.cache_rows import decoded, decoded_keywords, encoded, encoded_keywords, key_of
 from onesearch.understanding.thought import Thought
@@ -53,6 +53,14 @@ class CacheError(RuntimeError):
     """The cache did not answer; the message says which one, doing what, and why."""
 
 
+class QueueState(NamedTuple):
+    """Queries that wait, that a worker holds under a lease, and that failed for good."""
+
+    waiting: int
+    in_work: int
+    set_aside: int
+
+
 class ThoughtCache(Protocol):
     """Thoughts, personalised keywords and a queue. Queries are compared as normalised by
     :func:`~onesearch.data.text.normalise_query`. Methods may be called from any thread and raise `CacheError`.
@@ -83,8 +91,16 @@ class ThoughtCache(Protocol):
         """Take queries off the queue."""
         ...
 
+    def release(self, queries: Sequence[str]) -> None:
+        """End the leases of queries that were taken and not done: they may be taken again at once."""
+        ...
+
     def failed(self, query: str, reason: str) -> None:
         """Take a query off the queue for good and remember why."""
+        ...
+
+    def queue_state(self) -> QueueState:
+        """How many queries are where."""
         ...
 
     def rejects(self) -> list[tuple[str, str]]:
@@ -121,24 +137,23 @@ class SqliteThoughts:
         self.path = path
         self._clock = clock
         self._lock = threading.Lock()
-        with self._speaking("open"):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._db = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = NORMAL")
-        self._migrate()
+        self._connection: sqlite3.Connection | None = None
+        self._file: tuple[int, int] | None = None
+        self._closed = False
+        with self._lock, self._speaking("open"):
+            self._connected()
 
     def get_many(self, queries: Sequence[str], producer: str, version: str) -> dict[str, Thought]:
         """See `ThoughtCache.get_many`."""
         keys = {query: key_of(query) for query in queries}
         wanted = list(dict.fromkeys(keys.values()))
         found: dict[str, str] = {}
-        with self._lock, self._speaking("read thoughts"):
+        with self._read("read thoughts") as db:
             for begin in range(0, len(wanted), _PER_STATEMENT):
                 part = wanted[begin : begin + _PER_STATEMENT]
                 marks = ",".join("?" * len(part))
                 sql = f"SELECT query, body FROM thoughts WHERE producer = ? AND version = ? AND query IN ({marks})"
-                found.update(self._db.execute(sql, (producer, version, *part)).fetchall())
+                found.update(db.execute(sql, (producer, version, *part)).fetchall())
         return decoded(keys, found, producer, version)
 
     def put(self, thoughts: Sequence[Thought]) -> None:
@@ -176,6 +191,15 @@ class SqliteThoughts:
         with self._write("take off the queue") as db:
             db.executemany("DELETE FROM queue WHERE query = ?", [(key_of(query),) for query in queries])
 
+    def release(self, queries: Sequence[str]) -> None:
+        """See `ThoughtCache.release`."""
+        now = self._clock()
+        with self._write("put back into the queue") as db:
+            db.executemany(
+                "UPDATE queue SET available = ?1 WHERE query = ?2 AND available > ?1",
+                [(now, key_of(query)) for query in queries],
+            )
+
     def failed(self, query: str, reason: str) -> None:
         """See `ThoughtCache.failed`."""
         key = key_of(query)
@@ -185,14 +209,23 @@ class SqliteThoughts:
 
     def rejects(self) -> list[tuple[str, str]]:
         """See `ThoughtCache.rejects`."""
-        with self._lock, self._speaking("list failed queries"):
-            return self._db.execute("SELECT query, reason FROM rejects ORDER BY query").fetchall()
+        with self._read("list failed queries") as db:
+            return db.execute("SELECT query, reason FROM rejects ORDER BY query").fetchall()
+
+    def queue_state(self) -> QueueState:
+        """See `ThoughtCache.queue_state`."""
+        with self._read("count the queue") as db:
+            row = db.execute(
+                "SELECT count(*) FILTER (WHERE available <= ?1), count(*) FILTER (WHERE available > ?1),"
+                " (SELECT count(*) FROM rejects) FROM queue", (self._clock(),),
+            ).fetchone()  # fmt: skip
+        return QueueState(*row)
 
     def get_personal(self, query: str, history: str, producer: str, version: str) -> tuple[str, ...] | None:
         """See `ThoughtCache.get_personal`."""
         key = (key_of(query), history, producer, version, self._clock() - PERSONAL_SECONDS)
-        with self._lock, self._speaking("read personalised keywords"):
-            row = self._db.execute(
+        with self._read("read personalised keywords") as db:
+            row = db.execute(
                 "SELECT keywords FROM personal WHERE query = ? AND history = ? AND producer = ? AND version = ?"
                 " AND time > ?", key,
             ).fetchone()  # fmt: skip
@@ -211,10 +244,34 @@ class SqliteThoughts:
     def close(self) -> None:
         """See `ThoughtCache.close`."""
         with self._lock:
-            self._db.close()
+            self._closed = True
+            self._disconnect()
 
-    def _migrate(self) -> None:
-        with self._write("open") as db:  # within the write lock: two processes may open a new file at once
+    def _connected(self) -> sqlite3.Connection:
+        """The connection; a new one where the file is another than before: what goes into a deleted one is lost."""
+        if self._closed:
+            raise sqlite3.ProgrammingError("the cache is closed")
+        if self._connection is None or _identity(self.path) != self._file:
+            self._disconnect()
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            db = sqlite3.connect(self.path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+            try:
+                db.execute("PRAGMA journal_mode = WAL")
+                db.execute("PRAGMA synchronous = NORMAL")
+                self._migrate(db)
+            except BaseException:
+                db.close()
+                raise
+            self._connection, self._file = db, _identity(self.path)
+        return self._connection
+
+    def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    def _migrate(self, db: sqlite3.Connection) -> None:
+        with _transaction(db):  # two processes may open a new file at once
             version = int(db.execute("PRAGMA user_version").fetchone()[0])
             if version > len(_MIGRATIONS):
                 raise CacheError(
@@ -234,15 +291,34 @@ class SqliteThoughts:
             raise CacheError(f"cache {self.path}: could not {doing}: {error}") from error
 
     @contextmanager
-    def _write(self, doing: str) -> Iterator[sqlite3.Connection]:
+    def _read(self, doing: str) -> Iterator[sqlite3.Connection]:
         with self._lock, self._speaking(doing):
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._db
-                self._db.execute("COMMIT")
-            finally:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
+            yield self._connected()
+
+    @contextmanager
+    def _write(self, doing: str) -> Iterator[sqlite3.Connection]:
+        with self._lock, self._speaking(doing), _transaction(self._connected()) as db:
+            yield db
+
+
+@contextmanager
+def _transaction(db: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        yield db
+        db.execute("COMMIT")
+    finally:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Which file a path leads to now; None if there is none."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _statements(script: str) -> Iterable[str]:

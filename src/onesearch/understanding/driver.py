@@ -4,18 +4,18 @@ import asyncio
 import json
 import logging
 import signal
-import threading
 import time
 from collections import deque
 from collections.abc import Coroutine, Iterable, Sequence
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Protocol, runtime_checkable
 
+from onesearch.understanding import stopping
 from onesearch.understanding.cache import ThoughtCache
 from onesearch.understanding.cache_rows import key_of
 from onesearch.understanding.llm_config import BudgetSpent, LLMUnavailableError, Usage
+from onesearch.understanding.stopping import stopped_by
 from onesearch.understanding.summary import Summary
 from onesearch.understanding.thought import Producer, Thought, ThoughtError
 
@@ -25,7 +25,6 @@ BATCH: Final = 500
 ROUNDS: Final = 4
 """How often a query is brought before a server that does not answer; each round has the producer's own retries."""
 _SECONDS_BETWEEN_LINES: Final = 15.0
-_GRACE: Final = 10.0  # seconds that calls in flight get when the user stops
 
 
 @runtime_checkable
@@ -84,23 +83,10 @@ def run_understand(
 
     async def main() -> Summary:
         stop = asyncio.Event()
-        loop = asyncio.get_running_loop()
-
-        def interrupt() -> None:
-            log.warning("stopping; calls in flight get %.0f s (Ctrl-C again stops at once)", _GRACE)
-            stop.set()
-            loop.remove_signal_handler(signal.SIGINT)
-
-        handled = threading.current_thread() is threading.main_thread()
-        if handled:
-            with suppress(NotImplementedError):  # Windows: Ctrl-C cancels, which loses no more
-                loop.add_signal_handler(signal.SIGINT, interrupt)
         try:
-            return await understand(queries, producer, cache, rejects, concurrency, batch, patience, stop)
+            with stopped_by(stop, signal.SIGINT):
+                return await understand(queries, producer, cache, rejects, concurrency, batch, patience, stop)
         finally:
-            if handled:
-                with suppress(NotImplementedError):
-                    loop.remove_signal_handler(signal.SIGINT)
             close = getattr(producer, "close", None)
             if close is not None:
                 await close()
@@ -115,7 +101,7 @@ class _Drive:
     ) -> None:  # fmt: skip
         self.producer, self.cache, self.rejects, self.batch, self.patience = producer, cache, rejects, batch, patience
         self.stop = stop
-        self.grace: float | None = _GRACE
+        self.grace: float | None = stopping.GRACE
         self.keeping: set[asyncio.Task[None]] = set()
         self.summary = Summary()
         self.todo: deque[tuple[str, int]] = deque()

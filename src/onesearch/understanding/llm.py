@@ -23,6 +23,7 @@ from onesearch.understanding.llm_config import (
     LLMError,
     LLMUnavailableError,
     Usage,
+    name_of,
 )
 from onesearch.understanding.prompts import Messages
 from onesearch.understanding.thought import MOST_KEYWORDS, Thought, ThoughtError
@@ -57,7 +58,7 @@ class LLMProducer:
         self.config = config or LLMConfig()
         if not self.config.base_url:
             raise LLMError(f"no language model server: give its address, ending in /v1, by --base-url or {BASE_URL}")
-        self.name = f"llm:{self.config.model}"
+        self.name = name_of(self.config.model)
         self.version = prompts.VERSION
         self.usage = Usage()
         self._words = words

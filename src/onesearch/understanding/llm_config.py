@@ -14,6 +14,11 @@ MODEL: Final = "ONESEARCH_LLM_MODEL"
 API_KEY: Final = "ONESEARCH_LLM_API_KEY"
 
 
+def name_of(model: str) -> str:
+    """The name under which a model's thoughts are kept."""
+    return f"llm:{model}"
+
+
 class LLMError(RuntimeError):
     """The server cannot be used as configured; the message says what to change."""
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, cast
 
-from onesearch.understanding.cache import LEASE_SECONDS, MOST_QUEUED, PERSONAL_SECONDS, CacheError
+from onesearch.understanding.cache import LEASE_SECONDS, MOST_QUEUED, PERSONAL_SECONDS, CacheError, QueueState
 from onesearch.understanding.cache_rows import decoded, decoded_keywords, encoded, encoded_keywords, key_of
 from onesearch.understanding.thought import Thought
 
@@ -100,6 +100,14 @@ class RedisThoughts:
             with self._speaking("take off the queue"):
                 self._redis.zrem(self._queue, *[key_of(query) for query in queries])
 
+    def release(self, queries: Sequence[str]) -> None:
+        """See `ThoughtCache.release`."""
+        if queries:
+            now = self._clock()
+            with self._speaking("put back into the queue"):
+                # Only what is still queued, and only to an earlier time.
+                self._redis.zadd(self._queue, {key_of(query): now for query in queries}, xx=True, lt=True)
+
     def failed(self, query: str, reason: str) -> None:
         """See `ThoughtCache.failed`."""
         key = key_of(query)
@@ -112,6 +120,15 @@ class RedisThoughts:
         """See `ThoughtCache.rejects`."""
         with self._speaking("list failed queries"):
             return sorted(cast(dict[str, str], self._redis.hgetall(self._rejects)).items())
+
+    def queue_state(self) -> QueueState:
+        """See `ThoughtCache.queue_state`."""
+        with self._speaking("count the queue"), self._redis.pipeline(transaction=True) as pipe:
+            now = repr(self._clock())
+            pipe.zcount(self._queue, "-inf", now)
+            pipe.zcount(self._queue, f"({now}", "+inf")
+            pipe.hlen(self._rejects)
+            return QueueState(*pipe.execute())
 
     def get_personal(self, query: str, history: str, producer: str, version: str) -> tuple[str, ...] | None:
         """See `ThoughtCache.get_personal`."""
