@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from onesearch.cli.terminal import show_json, show_table
+from onesearch.cli.terminal import Model, show_json, show_table
 
 
 def search(
@@ -20,6 +20,7 @@ def search(
             help="category, brand, seller, price, in_stock: --filter brand=Acme --filter 'price=[10, 50]'. Repeatable.",
         ),
     ] = None,
+    model: Model = None,
     width: Annotated[int | None, typer.Option(min=1, max=512, help="Beams; more find more and take longer.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:  # fmt: skip
@@ -32,7 +33,7 @@ def search(
     from onesearch.search.engine import SearchEngine
 
     wanted = parse_filters(filters or [])
-    results = SearchEngine.load(run, width).search(query, user, k, wanted or None)
+    results = SearchEngine.load(run, width, model.value if model else None).search(query, user, k, wanted or None)
     if as_json:
         show_json([
             {"rank": rank, "item_id": r.item_id, "score": r.score, "sid": list(r.sid), "title": r.item.title,

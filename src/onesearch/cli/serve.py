@@ -3,12 +3,12 @@
 import os
 import secrets
 import sys
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from onesearch.cli.terminal import Model
 from onesearch.cli.thinkers import ProducerName, open_thoughts, producer_key
 
 if TYPE_CHECKING:
@@ -18,21 +18,12 @@ if TYPE_CHECKING:
 TOKEN_VARIABLE = "ONESEARCH_ADMIN_TOKEN"
 
 
-class ModelName(StrEnum):
-    """Which model of a run."""
-
-    v1 = "v1"
-    v2 = "v2"
-
-
 def serve(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run, such as runs/demo.")],
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 opens it to the network.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on.")] = 8000,
     width: Annotated[int | None, typer.Option(min=1, max=512, help="Beams per search; default: the run's.")] = None,
-    model: Annotated[
-        ModelName | None, typer.Option(help="Model to serve; default: v2 where the run has one.", show_default=False)
-    ] = None,
+    model: Model = None,
     store: Annotated[
         str | None,
         typer.Option(help="Where events and item changes are kept: a file (default: RUN/serving.sqlite3), or"

@@ -6,7 +6,8 @@ import logging
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from enum import StrEnum
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -14,6 +15,17 @@ from typer.core import TyperGroup
 # Raised by our own code with a message that says what was wrong, where, and what to do.
 _EXPECTED = (ValueError, OSError, RuntimeError, ArithmeticError, LookupError)
 
+
+class ModelName(StrEnum):
+    """Which model of a run."""
+
+    v1 = "v1"
+    v2 = "v2"
+
+
+Model = Annotated[
+    ModelName | None, typer.Option("--model", help="Model; default: v2 where the run has one.", show_default=False)
+]
 
 # Groups imported only when they are called: name → (module with an ``app``, line in the help).
 _LAZY = {
