@@ -61,6 +61,9 @@ class Generator(nn.Module):
         self.extra_embedding = nn.Embedding(len(MARKS) + sum(sizes.codebooks), d)
         for table in (self.text_embedding, self.extra_embedding):
             nn.init.normal_(table.weight, std=d**-0.5)
+        if config.word_rows:
+            # At zero, so that an untrained model is dense search; see `query_rows`.
+            self.word_rows = nn.Embedding.from_pretrained(torch.zeros(sizes.text, sizes.row), freeze=False)
         self.query_token = nn.Linear(sizes.vector, d)
         self.long = LongBehaviour(centroids, d, config.long_vectors)
         self.begin = nn.Parameter(torch.randn(d) * d**-0.5)
@@ -100,7 +103,29 @@ class Generator(nn.Module):
             front = torch.cat(soft, 1)
             embeds = torch.cat([front.to(embeds.dtype), embeds], 1)
             mask = torch.cat([mask.new_ones(front.shape[:2]), mask], 1)
-        return GeneratorMemory(self.backbone.encode(embeds, mask), batch.query_rows)
+        return GeneratorMemory(self.backbone.encode(embeds, mask), self.query_rows(batch))
+
+    def query_rows(self, batch: PromptBatch) -> Tensor:
+        """Rows of the queries [B, R] that the item head and the item score start from: the encoder's, moved by words.
+
+        Each subword of the query adds a row of its own. What a word of need means for items is learnt on this short
+        way from a dozen examples; through the layers of a small transformer it takes far more.
+
+        Not beside keywords: they say in a teacher's row what the words' rows shall come to say in the student's. A row
+        that both had would move teacher and student alike, and their distance would teach it nothing.
+        """
+        if not self.config.word_rows:
+            return batch.query_rows
+        tokens, n = batch.tokens, self.sizes.text
+        place = torch.arange(tokens.shape[1], device=tokens.device)
+        # The query's subwords are those whose last mark before them is the query's.
+        last = torch.where(tokens >= n, place, -1).cummax(1).values
+        after = tokens.gather(1, last.clamp(min=0)) == n + MARKS.index("q")
+        of_query = after & (last >= 0) & (tokens < n) & batch.mask
+        if batch.keyword_vectors is not None:
+            of_query &= ~(tokens == n + MARKS.index("kw")).any(1, keepdim=True)
+        rows = F.embedding(tokens.clamp(max=n - 1), self.word_rows.weight) * of_query.unsqueeze(-1)
+        return batch.query_rows + rows.sum(1)
 
     def token_embedding(self, level: int, codes: Tensor | None, vectors: Tensor | None = None) -> Tensor:
         """Decoder input after a token of ``level``; level -1 is the begin-of-SID token (``codes`` gives the shape).
@@ -185,6 +210,7 @@ class Generator(nn.Module):
         """Read what :meth:`save` wrote; the backbone's architecture comes from the file, not from a hub."""
         about = read_json(folder / "model.json")
         tensors = load_file(str(folder / "model.safetensors"))
+        about["config"].setdefault("word_rows", False)  # written before there were any
         sizes = Sizes(**{**about["sizes"], "codebooks": tuple(about["sizes"]["codebooks"])})
         centroids = [tensors[f"long.centroids_{layer}"] for layer in range(3)]
         model = cls(ModelConfig.model_validate(about["config"]), sizes, centroids)
