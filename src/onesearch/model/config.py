@@ -41,7 +41,9 @@ class ModelConfig(Section):
     legal_softmax: bool = Field(
         True, description="train on the softmax over legal children; off: over the whole codebook"
     )
-    word_rows: bool = Field(True, description="each subword of a query moves the row that the item head starts from")
+    word_rows: bool = Field(
+        False, description="each subword of a query moves the row that the item head starts from (an experiment)"
+    )
     item_score: bool = Field(True, description="the item score s and its contrastive loss")
     row_dim: int = Field(128, ge=4, le=128, description="dimension of an item's row in the index")
     row_precision: Literal["float32", "bfloat16", "int8"] = "float32"

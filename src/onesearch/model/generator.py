@@ -108,8 +108,7 @@ class Generator(nn.Module):
     def query_rows(self, batch: PromptBatch) -> Tensor:
         """Rows of the queries [B, R] that the item head and the item score start from: the encoder's, moved by words.
 
-        Each subword of the query adds a row of its own. What a word of need means for items is learnt on this short
-        way from a dozen examples; through the layers of a small transformer it takes far more.
+        Each subword of the query adds a row of its own: a short way for what a word of need means for items.
 
         Not beside keywords: they say in a teacher's row what the words' rows shall come to say in the student's. A row
         that both had would move teacher and student alike, and their distance would teach it nothing.
@@ -210,7 +209,6 @@ class Generator(nn.Module):
         """Read what :meth:`save` wrote; the backbone's architecture comes from the file, not from a hub."""
         about = read_json(folder / "model.json")
         tensors = load_file(str(folder / "model.safetensors"))
-        about["config"].setdefault("word_rows", False)  # written before there were any
         sizes = Sizes(**{**about["sizes"], "codebooks": tuple(about["sizes"]["codebooks"])})
         centroids = [tensors[f"long.centroids_{layer}"] for layer in range(3)]
         model = cls(ModelConfig.model_validate(about["config"]), sizes, centroids)
