@@ -285,7 +285,7 @@ class Grid:
                 key = f"{name}: {pair[0]} - {pair[1]}"
                 out[key] = {
                     "seeds": [seed for seed, _ in reports], "each": each,
-                    "tests": [one for one in joined.to_json()["comparisons"]],
+                    "tests": joined.to_json()["comparisons"],
                 }  # fmt: skip
         write_json(self.reports / "comparisons.json", out)
 

@@ -24,15 +24,6 @@ _ITEMS_OF_HISTORY = 10
 _INJECTED = 4  # keywords of the clicked item, so that half of the thought's own stay
 
 
-def served_keywords(
-    thoughts: Thoughts | None, settings: DistillationConfig
-) -> Callable[[Sequence[str]], Keywords] | None:
-    """What an engine reads beside the query: nothing, unless the model was trained to need it (RAG)."""
-    if thoughts is None or settings.keywords != "input":
-        return None
-    return lambda queries: thoughts.taught_keywords(queries, settings.teach)
-
-
 def keyword_source(
     bench: Workbench, config: RunConfig, thoughts: Thoughts
 ) -> Callable[[Requests, Ragged], Keywords]:  # fmt: skip

@@ -21,7 +21,7 @@ from onesearch.model.item_features import NAMES
 from onesearch.model.prompt import prepare
 from onesearch.pipeline.cot import cot_task_set
 from onesearch.pipeline.settings import RunConfig
-from onesearch.pipeline.teacher import keyword_source, served_keywords
+from onesearch.pipeline.teacher import keyword_source
 from onesearch.pipeline.workbench import Workbench
 from onesearch.run import StageContext
 from onesearch.search.candidates import Candidates
@@ -178,7 +178,7 @@ def run_personalisation(
     parts = (generator, bench.index, bench.item_rows, settings.score_weight, settings.codebook_weight)
     has_teacher = distilled and config.distill.keywords == "teacher"
     trainee = DistillTrainee(*parts, config.distill) if has_teacher else Trainee(*parts)
-    keywords = served_keywords(thoughts, config.distill)
+    keywords = bench.keyword_reader(config.distill.reads if distilled else None)
     report = fit_trainee(trainee, mixture, settings.loop, context, validator(bench, generator, config, keywords))
     generator.save(context.folder / GENERATOR)
     return _metrics(report)
@@ -333,16 +333,15 @@ def run_engine(
     bench: Workbench, config: RunConfig, context: StageContext, model: str, distilled: bool = False
 ) -> Mapping[str, Any]:
     """Choose the weights of the engine's features on validation data."""
-    thoughts = Thoughts.load(need(bench.run, "understanding")) if distilled else None
+    reads = config.distill.reads if distilled else None
 
     def fitted(search: SearchConfig) -> RankingWeights:
-        engine = bench.engine(model, search, GENERATOR_ALONE, served_keywords(thoughts, config.distill))
+        engine = bench.engine(model, search, GENERATOR_ALONE, bench.keyword_reader(reads))
         found = fit_engine(bench, engine, bench.split.valid, config.evaluation.fit_requests, config.seed)
         return found.plus(fit_relevance(bench, engine), search.relevance) if search.relevance else found
 
     weights = fitted(config.search)
     bare = fitted(config.search.updated(lexical=False)) if config.search.lexical else weights
-    reads = config.distill.teach if distilled and config.distill.keywords == "input" else None
     save_engine(context.folder, model, config.search, weights, bare, reads)
     return {"weights": dict(weights.values), "weights_without_lexical": dict(bare.values)}
 

@@ -63,6 +63,11 @@ class DistillationConfig(Section):
     focal_alpha: float = Field(2.0, gt=0)
     focal_gamma: float = Field(3.0, ge=0)
 
+    @property
+    def reads(self) -> Literal["complex", "all"] | None:
+        """Queries whose keywords the model reads in serving, too: none, unless it was trained to need them (RAG)."""
+        return self.teach if self.keywords == "input" else None
+
 
 class DistillTrainee(Trainee):
     """A :class:`Trainee` whose item targets are learnt under ``L_SDFT``; arguments as there, and the settings."""
