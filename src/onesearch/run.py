@@ -69,6 +69,7 @@ class Stage:
         version: raise it when the stage's code changes what it writes.
         resumable: ``build`` continues from what an interrupted build left; otherwise that is removed first.
         distributed: every process of an ``accelerate launch`` calls ``build``, not the first alone.
+        seed: in place of the run's.
     """
 
     name: str
@@ -78,6 +79,7 @@ class Stage:
     version: int = 1
     resumable: bool = False
     distributed: bool = False
+    seed: int | None = None
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,8 @@ def fingerprints(stages: Sequence[Stage], seed: int = 0) -> dict[str, str]:
         except TypeError as error:
             raise ValueError(f"the settings of stage '{stage.name}' are not JSON: {error}") from error
         inputs = {name: found[name] for name in stage.inputs}
-        found[stage.name] = fingerprint([SCHEMA, stage.name, stage.version, seed, stage.config, inputs])
+        own = seed if stage.seed is None else stage.seed
+        found[stage.name] = fingerprint([SCHEMA, stage.name, stage.version, own, stage.config, inputs])
     return found
 
 
@@ -178,7 +181,8 @@ def execute(
 
 
 def _context(stage: Stage, run: Path, seed: int, resumed: bool) -> StageContext:
-    return StageContext(stage.name, run / stage.name, {name: run / name for name in stage.inputs}, seed, resumed)
+    inputs = {name: run / name for name in stage.inputs}
+    return StageContext(stage.name, run / stage.name, inputs, seed if stage.seed is None else stage.seed, resumed)
 
 
 def _bring_up(
@@ -210,7 +214,8 @@ def _bring_up(
         raise
     seconds = time.perf_counter() - start
     write_manifest(folder, {
-        "stage": stage.name, "fingerprint": mark, "config": stage.config, "seed": seed, "version": stage.version,
+        "stage": stage.name, "fingerprint": mark, "config": stage.config,
+        "seed": seed if stage.seed is None else stage.seed, "version": stage.version,
         "inputs": {name: marks[name] for name in stage.inputs}, "versions": versions(), "metrics": metrics,
         "seconds": round(seconds, 3), "resumed": resumed,
         "files": {str(p.relative_to(folder)): p.stat().st_size for p in sorted(folder.rglob("*"))

@@ -62,3 +62,12 @@ def test_an_untrained_model_and_one_without_them_are_dense_search():
     for model in (generator(), generator(word_rows=False)):
         torch.testing.assert_close(model.query_rows(given), given.query_rows)
     assert not any("word_rows" in name for name, _ in generator(word_rows=False).named_parameters())
+
+
+def test_only_the_distance_of_rows_trains_them():
+    model = generator()
+    given = batch([[mark("q"), 5, 6]])
+    assert not model.query_rows(given).requires_grad
+    model.moves(given).sum().backward()
+    assert model.word_rows.weight.grad is not None
+    assert torch.count_nonzero(model.word_rows.weight.grad.sum(1)) == 2

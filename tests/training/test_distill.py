@@ -212,3 +212,30 @@ def test_several_sids_of_a_prompt_are_targets_beside_each_other(parts):
     twice = made(again)["loss"] + made(alone)["loss"]
     last = made(TaskBatch("t", prompt([4, 6], 5), sids=torch.tensor([three]), owner=torch.tensor([1])))["loss"]
     torch.testing.assert_close(3 * made(both)["loss"] + last, 2 * twice, atol=1e-4, rtol=1e-4)
+
+
+def test_rows_of_words_come_to_the_teachers_row_and_nothing_else_moves_them(parts):
+    _, index, rows = parts
+    torch.manual_seed(3)
+    backbone = BackboneConfig(d_model=D, heads=2, encoder_layers=1, decoder_layers=1, ffn=24, max_positions=32)
+    config = ModelConfig(backbone=backbone, word_rows=True)
+    generator = Generator(config, Sizes(20, CODEBOOKS, E, R, 1.5), [torch.randn(size, E) for size in CODEBOOKS[:3]])
+    given = batch()
+    for one in (given.prompt, given.teacher):
+        one.tokens[:, 0] = 20 + MARKS.index("q")
+    shift = given.teacher.query_rows - given.prompt.query_rows[given.taught]
+    settings = OFF.updated(kl=1.0, row=0.5, teacher_ce=1.0)
+    made = DistillTrainee(generator, index, rows, 0.0, 0.0, settings)
+    without = DistillTrainee(generator, index, rows, 0.0, 0.0, settings.updated(row=0))
+    without(given)["loss"].backward()
+    assert generator.word_rows.weight.grad is None
+    terms, bare = made(given), without(given)
+    assert terms["row"].item() == pytest.approx(shift.square().sum().item() / 4)  # of 4 prompts 2 have no teacher
+    assert (terms["loss"] - bare["loss"]).item() == pytest.approx(0.5 * terms["row"].item(), rel=1e-4)
+    optimizer = torch.optim.Adam([generator.word_rows.weight], 0.1)
+    for _ in range(100):
+        optimizer.zero_grad()
+        last = made(given)["row"]
+        made(given)["loss"].backward()
+        optimizer.step()
+    assert last.item() < 0.1 * terms["row"].item()

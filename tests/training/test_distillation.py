@@ -15,6 +15,7 @@ from onesearch.training.distillation import (
     fgm_step,
     focal_nll,
     hidden_l1,
+    moved_rows,
     kl_per_path,
     perturbed,
     r_drop,
@@ -101,6 +102,14 @@ def test_focal_has_a_finite_gradient_where_there_is_no_choice(gamma):
     log_probs = torch.zeros(1, 2, requires_grad=True)
     focal_nll(log_probs, torch.ones(1), gamma=gamma).backward()
     assert torch.isfinite(log_probs.grad).all()
+
+
+def test_rows_move_where_there_is_a_teacher_and_nowhere_else():
+    student = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+    teacher = torch.tensor([[0.5, 0.5]])
+    moved = moved_rows(student, teacher, torch.tensor([1]))
+    torch.testing.assert_close(moved, torch.tensor([[0.0, 0.0], [0.5, -0.5], [0.0, 0.0]]))
+    torch.testing.assert_close(moved_rows(student, None, None), torch.zeros(3, 2))
 
 
 def test_hidden_l1_is_scaled_by_the_teachers_deviation():

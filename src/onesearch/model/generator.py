@@ -108,13 +108,16 @@ class Generator(nn.Module):
     def query_rows(self, batch: PromptBatch) -> Tensor:
         """Rows of the queries [B, R] that the item head and the item score start from: the encoder's, moved by words.
 
-        Each subword of the query adds a row of its own: a short way for what a word of need means for items.
-
-        Not beside keywords: they say in a teacher's row what the words' rows shall come to say in the student's. A row
-        that both had would move teacher and student alike, and their distance would teach it nothing.
+        What is learnt from clicks leaves the words' rows alone: nearly every query with a word of need is its own, and
+        rows that follow its few clicks make new queries worse (measured). They learn from :meth:`moves` alone.
         """
-        if not self.config.word_rows:
-            return batch.query_rows
+        return batch.query_rows + self.moves(batch).detach() if self.config.word_rows else batch.query_rows
+
+    def moves(self, batch: PromptBatch) -> Tensor:
+        """How far the query's subwords move its row, [B, R]: the sum of a learned row of each, zero before training.
+
+        Zero beside keywords, which say in a teacher's row what the words' rows shall come to say in the student's.
+        """
         tokens, n = batch.tokens, self.sizes.text
         place = torch.arange(tokens.shape[1], device=tokens.device)
         # The query's subwords are those whose last mark before them is the query's.
@@ -124,7 +127,7 @@ class Generator(nn.Module):
         if batch.keyword_vectors is not None:
             of_query &= ~(tokens == n + MARKS.index("kw")).any(1, keepdim=True)
         rows = F.embedding(tokens.clamp(max=n - 1), self.word_rows.weight) * of_query.unsqueeze(-1)
-        return batch.query_rows + rows.sum(1)
+        return rows.sum(1)
 
     def token_embedding(self, level: int, codes: Tensor | None, vectors: Tensor | None = None) -> Tensor:
         """Decoder input after a token of ``level``; level -1 is the begin-of-SID token (``codes`` gives the shape).

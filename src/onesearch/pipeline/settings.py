@@ -71,6 +71,9 @@ class RunConfig(Section):
 
     name: str = "run"
     seed: int = 0
+    training_seed: int | None = Field(
+        None, description="seed of the generator's training alone, so that several share data, encoder and SIDs"
+    )
     data: DataSection
     lexicon: LexiconSection = LexiconSection()
     encoder: EncoderSection = EncoderSection()

@@ -35,6 +35,7 @@ def stages_of(config: RunConfig) -> list[Stage]:
     measures = config.evaluation.model_dump(mode="json")
     engine = {**dump("search"), "fit_requests": config.evaluation.fit_requests}
     cot = {"teach": config.distill.teach, "shuffle": config.distill.shuffle, "held_out": config.sft3.held_out_vectors}
+    seed = config.training_seed
     # V2 shares everything up to stage 2 with V1; a run without thoughts is V1 alone.
     v2 = [
         Stage("understanding", ("data", "encoder", "khqe"),
@@ -42,11 +43,11 @@ def stages_of(config: RunConfig) -> list[Stage]:
               lambda context: build_understanding(Workbench(context.folder.parent), config.understanding, context),
               version=2, resumable=True),
         Stage("cot", (*prepared, "sft2", "understanding"), {**dump("cot"), **cot},
-              with_bench(run_cot, "sft2"), resumable=True),
+              with_bench(run_cot, "sft2"), resumable=True, seed=seed),
         Stage("distill", (*prepared, "cot", "understanding"), dump("sft3", "distill", "cot"),
-              with_bench(run_personalisation, "cot", True), version=2, resumable=True),
+              with_bench(run_personalisation, "cot", True), version=2, resumable=True, seed=seed),
         Stage("engine_v2", (*prepared, "lexical", "distill", "understanding"), engine,
-              with_bench(run_engine, "distill", True)),
+              with_bench(run_engine, "distill", True), seed=seed),
     ] if config.has_v2 else []  # fmt: skip
     return [
         Stage("data", (), data, lambda context: build_data(config, context)),
@@ -55,14 +56,14 @@ def stages_of(config: RunConfig) -> list[Stage]:
         Stage("index", ("data", "encoder", "khqe"), _index_settings(config), with_bench(build_index)),
         Stage("lexical", ("data", "encoder"), {}, with_bench(build_lexical)),
         Stage("baselines", prepared, measures, with_bench(build_baselines), version=2),
-        Stage("sft1", prepared, {**base, **dump("sft1")}, with_bench(run_alignment, None), version=2, resumable=True),
-        Stage("sft2", (*prepared, "sft1"), dump("sft2"), with_bench(run_alignment, "sft1"), resumable=True),
-        Stage("sft3", (*prepared, "sft2"), dump("sft3"), with_bench(run_personalisation, "sft2"), resumable=True),
-        Stage(
-            "engine", (*prepared, "lexical", "sft3"),
-            engine, with_bench(run_engine, "sft3"),
-            version=3,
-        ),
+        Stage("sft1", prepared, {**base, **dump("sft1")},
+              with_bench(run_alignment, None), version=2, resumable=True, seed=seed),
+        Stage("sft2", (*prepared, "sft1"), dump("sft2"),
+              with_bench(run_alignment, "sft1"), resumable=True, seed=seed),
+        Stage("sft3", (*prepared, "sft2"), dump("sft3"),
+              with_bench(run_personalisation, "sft2"), resumable=True, seed=seed),
+        Stage("engine", (*prepared, "lexical", "sft3"), engine,
+              with_bench(run_engine, "sft3"), version=3, seed=seed),
         *v2,
         Stage(
             "report", (*prepared, "lexical", "baselines", "sft3", "engine", *(stage.name for stage in v2)), measures,

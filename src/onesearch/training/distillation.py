@@ -99,6 +99,15 @@ def hidden_l1(teacher: Tensor, student: Tensor, weights: Tensor) -> Tensor:
     return ((student - teacher).abs().mean((1, 2)) / scale * share).sum()
 
 
+def moved_rows(student: Tensor, teacher: Tensor | None, taught: Tensor | None) -> Tensor:
+    """How far keywords move the rows of queries, [B, R]: ``teacher`` [b, R] less ``student`` [B, R] at the places
+    ``taught`` int64 [b], zero elsewhere."""
+    out = torch.zeros_like(student)
+    if teacher is not None and taught is not None:
+        out[taught] = teacher - student[taught]
+    return out
+
+
 @torch.no_grad()
 def update_average(average: Mapping[str, Tensor], live: Mapping[str, Tensor], decay: float) -> None:
     """EMA teacher: ``a ← decay · a + (1 - decay) · w`` in place, for every name of ``average``."""
