@@ -181,7 +181,8 @@ class Grid:
                 print(f"{name}-{seed}/{cell.name}: {error}", flush=True)
 
     def _sets(self, name: str, seed: int, cell: Cell | None = None) -> tuple[str, ...]:
-        sets = (*SETS[name].sets, *self.more, f"seed={seed}", *(cell.sets if cell else ()))
+        # Seeds are those of training: data, encoder and SIDs are made once.
+        sets = (*SETS[name].sets, *self.more, "seed=1", f"training_seed={seed}", *(cell.sets if cell else ()))
         if name != "market":
             return sets
         # Thoughts are made once for all seeds: a query's error belongs to its thought, not to a training.
@@ -192,7 +193,8 @@ class Grid:
         config, base = ROOT / SETS[name].config, self.folder(name, seed, "base")
         shared = pipeline.status_of(config, base, self._sets(name, seed))
         if any(shared[stage] != "finished" for stage in SHARED):
-            pipeline.run_config(config, base, self._sets(name, seed), until="cot")
+            first = () if seed == 1 else (self.folder(name, 1, "base"),)
+            pipeline.run_config(config, base, self._sets(name, seed), reuse=first, until="cot")
         sets = self._sets(name, seed, cell)
         if cell.same_time_as:
             other, v1 = self.folder(name, seed, cell.same_time_as), base / "sft3"

@@ -52,7 +52,7 @@ class DistillationConfig(Section):
     cot: float = Field(0.0, ge=0, lt=1, description="share of the batches that write keywords (the four CoT tasks)")
     think: int = Field(0, ge=0, description="special reasoning tokens at the end of the student's input")
     kl: float = Field(1.0, ge=0, description="α_KL; the paper's 0.1 is too little for a small model from scratch")
-    row: float = Field(1.0, ge=0, description="weight of the distance between the rows of teacher's and student's query")
+    row: float = Field(1.0, ge=0, description="weight of the distance between teacher's and student's query row")
     temperature: float = Field(1.0, gt=0, description="τ of the teacher's and the student's softmax in the KL")
     teacher_ce: float = Field(1.0, ge=0, description="weight of the teacher's own cross-entropy; the paper has 0")
     detach: bool = Field(True, description="the KL sends no gradient to the teacher; off: joint training")
@@ -136,7 +136,8 @@ class DistillTrainee(Trainee):
         terms.update({f"level_{i + 1}": value for i, value in enumerate(per_level.detach())})
         self._heads(terms, memory, hidden[: copies * m], paths.repeat(copies, 1), students)
         if model.config.word_rows and settings.row > 0:
-            moved = moved_rows(batch.prompt.query_rows, batch.teacher and batch.teacher.query_rows, batch.taught)
+            beside = None if batch.teacher is None else batch.teacher.query_rows
+            moved = moved_rows(batch.prompt.query_rows, beside, batch.taught)
             row = (model.moves(batch.prompt) - moved).square().sum(1).mean()
             terms["loss"] = terms["loss"] + settings.row * row
             terms["row"] = row.detach()

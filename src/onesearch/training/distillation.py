@@ -101,7 +101,8 @@ def hidden_l1(teacher: Tensor, student: Tensor, weights: Tensor) -> Tensor:
 
 def moved_rows(student: Tensor, teacher: Tensor | None, taught: Tensor | None) -> Tensor:
     """How far keywords move the rows of queries, [B, R]: ``teacher`` [b, R] less ``student`` [B, R] at the places
-    ``taught`` int64 [b], zero elsewhere."""
+    ``taught`` int64 [b], zero elsewhere.
+    """
     out = torch.zeros_like(student)
     if teacher is not None and taught is not None:
         out[taught] = teacher - student[taught]
