@@ -30,10 +30,15 @@ def batch(rows):
     return PromptBatch(tokens, mask, torch.zeros(len(rows), 8), torch.randn(len(rows), ROW), None)
 
 
+def one(rows):
+    return torch.nn.functional.normalize(rows, dim=-1)
+
+
 def test_only_subwords_of_the_query_count_and_each_time():
     model = generator()
     with torch.no_grad():
-        model.word_rows.weight.copy_(torch.randn(TEXT, ROW))
+        model.word_rows.weight.copy_(torch.randn(TEXT, ROW + 1))
+        model.word_bias.fill_(0.5)
     rows = model.word_rows.weight
     code = TEXT + len(MARKS) + 3
     given = batch([
@@ -41,11 +46,23 @@ def test_only_subwords_of_the_query_count_and_each_time():
         [mark("task:search"), mark("sid_q"), code, mark("seq_q"), 9, 6],
         [mark("q"), 8],
     ])  # fmt: skip
-    moved = model.query_rows(given) - given.query_rows
-    torch.testing.assert_close(moved[0], 2 * rows[5] + rows[7])
-    torch.testing.assert_close(moved[1], torch.zeros(ROW))
-    torch.testing.assert_close(moved[2], rows[8])
+    sums, gate = model.words(given)
+    wanted = torch.stack([2 * rows[5] + rows[7], torch.zeros(ROW + 1), rows[8]])
+    torch.testing.assert_close(sums, wanted[:, :ROW])
+    torch.testing.assert_close(gate, wanted[:, ROW] + torch.tensor([0.5, 0.0, 0.5]))
     torch.testing.assert_close(model.encode(given).query_rows, model.query_rows(given))
+
+
+def test_a_row_is_fused_where_the_gate_is_open_and_untouched_elsewhere():
+    model = generator()
+    with torch.no_grad():
+        model.word_rows.weight.copy_(torch.randn(TEXT, ROW + 1))
+        model.word_rows.weight[:, ROW] = torch.where(torch.arange(TEXT) == 5, 1.0, -1.0)
+    given = batch([[mark("q"), 5], [mark("q"), 6], [mark("q"), 5, 6]])
+    found = model.query_rows(given)
+    torch.testing.assert_close(found[0], one(given.query_rows[0] + one(model.word_rows.weight[5, :ROW])))
+    torch.testing.assert_close(found[1:], given.query_rows[1:])
+    assert not found.requires_grad  # clicks do not train the words' rows
 
 
 def test_a_teacher_has_keywords_instead():
@@ -54,20 +71,14 @@ def test_a_teacher_has_keywords_instead():
         model.word_rows.weight.fill_(1.0)
     given = batch([[mark("q"), 5, mark("short"), mark("kw"), 6, 7, 8], [mark("q"), 5, mark("short")]])
     given.keyword_vectors = torch.zeros(2, 8)  # a batch of students and teachers, of which the second has none
-    torch.testing.assert_close(model.query_rows(given) - given.query_rows, torch.tensor([[0.0] * ROW, [1.0] * ROW]))
+    sums, gate = model.words(given)
+    torch.testing.assert_close(sums, torch.tensor([[0.0] * ROW, [1.0] * ROW]))
+    torch.testing.assert_close(gate, torch.tensor([0.0, 1.0]))
+    torch.testing.assert_close(model.query_rows(given)[0], given.query_rows[0])
 
 
 def test_an_untrained_model_and_one_without_them_are_dense_search():
     given = batch([[mark("q"), 5, 6]])
     for model in (generator(), generator(word_rows=False)):
         torch.testing.assert_close(model.query_rows(given), given.query_rows)
-    assert not any("word_rows" in name for name, _ in generator(word_rows=False).named_parameters())
-
-
-def test_only_the_distance_of_rows_trains_them():
-    model = generator()
-    given = batch([[mark("q"), 5, 6]])
-    assert not model.query_rows(given).requires_grad
-    model.moves(given).sum().backward()
-    assert model.word_rows.weight.grad is not None
-    assert torch.count_nonzero(model.word_rows.weight.grad.sum(1)) == 2
+    assert not any("word_" in name for name, _ in generator(word_rows=False).named_parameters())

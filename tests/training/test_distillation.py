@@ -16,9 +16,10 @@ from onesearch.training.distillation import (
     focal_nll,
     hidden_l1,
     kl_per_path,
-    moved_rows,
+    mirrored,
     perturbed,
     r_drop,
+    row_loss,
     select_paths,
     update_average,
 )
@@ -104,12 +105,20 @@ def test_focal_has_a_finite_gradient_where_there_is_no_choice(gamma):
     assert torch.isfinite(log_probs.grad).all()
 
 
-def test_rows_move_where_there_is_a_teacher_and_nowhere_else():
-    student = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
-    teacher = torch.tensor([[0.5, 0.5]])
-    moved = moved_rows(student, teacher, torch.tensor([1]))
-    torch.testing.assert_close(moved, torch.tensor([[0.0, 0.0], [0.5, -0.5], [0.0, 0.0]]))
-    torch.testing.assert_close(moved_rows(student, None, None), torch.zeros(3, 2))
+def test_the_row_of_keywords_is_found_again_in_the_fused_one():
+    torch.manual_seed(0)
+    rows, keywords = (torch.nn.functional.normalize(torch.randn(7, 5), dim=1) for _ in range(2))
+    fused = torch.nn.functional.normalize(rows + keywords, dim=1)
+    torch.testing.assert_close(mirrored(rows, fused), keywords, atol=1e-5, rtol=1e-4)
+
+
+def test_row_loss_by_hand():
+    rows = torch.tensor([[2.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+    gate = torch.tensor([math.log(3.0), 0.0, 0.0])
+    loss = row_loss(rows, gate, torch.tensor([[0.6, 0.8]]), torch.tensor([0]))
+    assert loss.item() == pytest.approx((math.log(4 / 3) + 2 * math.log(2)) / 3 + 1 - 1.2 / math.sqrt(4.01), rel=1e-5)
+    none = row_loss(rows, gate, rows[:0], torch.tensor([], dtype=torch.int64))
+    assert none.item() == pytest.approx((math.log(4) + 2 * math.log(2)) / 3, rel=1e-5)
 
 
 def test_hidden_l1_is_scaled_by_the_teachers_deviation():

@@ -62,8 +62,9 @@ class Generator(nn.Module):
         for table in (self.text_embedding, self.extra_embedding):
             nn.init.normal_(table.weight, std=d**-0.5)
         if config.word_rows:
-            # At zero, so that an untrained model is dense search; see `query_rows`.
-            self.word_rows = nn.Embedding.from_pretrained(torch.zeros(sizes.text, sizes.row), freeze=False)
+            # At zero, so that an untrained model is dense search; see `query_rows`. The last column is the gate's.
+            self.word_rows = nn.Embedding.from_pretrained(torch.zeros(sizes.text, sizes.row + 1), freeze=False)
+            self.word_bias = nn.Parameter(torch.zeros(()))
         self.query_token = nn.Linear(sizes.vector, d)
         self.long = LongBehaviour(centroids, d, config.long_vectors)
         self.begin = nn.Parameter(torch.randn(d) * d**-0.5)
@@ -106,17 +107,24 @@ class Generator(nn.Module):
         return GeneratorMemory(self.backbone.encode(embeds, mask), self.query_rows(batch))
 
     def query_rows(self, batch: PromptBatch) -> Tensor:
-        """Rows of the queries [B, R] that the item head and the item score start from: the encoder's, moved by words.
+        """Rows of the queries [B, R] that the item head and the item score start from.
 
-        What is learnt from clicks leaves the words' rows alone: nearly every query with a word of need is its own, and
-        rows that follow its few clicks make new queries worse (measured). They learn from :meth:`moves` alone.
+        The encoder's; fused with what the query's words stand for where their gate is open, as a teacher's row is fused
+        with its keywords. What is learnt from clicks leaves the words' rows alone: nearly every query with a word of
+        need is its own, and rows that follow its few clicks make new queries worse (measured).
         """
-        return batch.query_rows + self.moves(batch).detach() if self.config.word_rows else batch.query_rows
+        if not self.config.word_rows:
+            return batch.query_rows
+        with torch.no_grad():
+            rows, gate = self.words(batch)
+            fused = F.normalize(batch.query_rows + F.normalize(rows, dim=1), dim=1)
+            return torch.where((gate > 0).unsqueeze(1), fused, batch.query_rows)
 
-    def moves(self, batch: PromptBatch) -> Tensor:
-        """How far the query's subwords move its row, [B, R]: the sum of a learned row of each, zero before training.
+    def words(self, batch: PromptBatch) -> tuple[Tensor, Tensor]:
+        """What the query's subwords stand for, [B, R], and the logit that they stand for anything, [B].
 
-        Zero beside keywords, which say in a teacher's row what the words' rows shall come to say in the student's.
+        Both are sums of learned numbers of each subword. Zero beside keywords, which say in a teacher's input what the
+        words' rows shall come to say in the student's, and before training.
         """
         tokens, n = batch.tokens, self.sizes.text
         place = torch.arange(tokens.shape[1], device=tokens.device)
@@ -126,8 +134,9 @@ class Generator(nn.Module):
         of_query = after & (last >= 0) & (tokens < n) & batch.mask
         if batch.keyword_vectors is not None:
             of_query &= ~(tokens == n + MARKS.index("kw")).any(1, keepdim=True)
-        rows = F.embedding(tokens.clamp(max=n - 1), self.word_rows.weight) * of_query.unsqueeze(-1)
-        return rows.sum(1)
+        some = of_query.any(1)
+        found = (F.embedding(tokens.clamp(max=n - 1), self.word_rows.weight) * of_query.unsqueeze(-1)).sum(1)
+        return found[:, :-1], found[:, -1] + self.word_bias * some
 
     def token_embedding(self, level: int, codes: Tensor | None, vectors: Tensor | None = None) -> Tensor:
         """Decoder input after a token of ``level``; level -1 is the begin-of-SID token (``codes`` gives the shape).

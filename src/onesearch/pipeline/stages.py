@@ -57,7 +57,7 @@ def stages_of(config: RunConfig) -> list[Stage]:
         Stage("lexical", ("data", "encoder"), {}, with_bench(build_lexical)),
         Stage("baselines", prepared, measures, with_bench(build_baselines), version=2),
         Stage("sft1", prepared, {**base, **dump("sft1")},
-              with_bench(run_alignment, None), version=2, resumable=True, seed=seed),
+              with_bench(run_alignment, None), version=3, resumable=True, seed=seed),
         Stage("sft2", (*prepared, "sft1"), dump("sft2"),
               with_bench(run_alignment, "sft1"), resumable=True, seed=seed),
         Stage("sft3", (*prepared, "sft2"), dump("sft3"),

@@ -25,9 +25,10 @@ from onesearch.training.distillation import (
     fgm_step,
     focal_nll,
     hidden_l1,
-    moved_rows,
+    mirrored,
     perturbed,
     r_drop,
+    row_loss,
     select_paths,
     update_average,
 )
@@ -52,7 +53,7 @@ class DistillationConfig(Section):
     cot: float = Field(0.0, ge=0, lt=1, description="share of the batches that write keywords (the four CoT tasks)")
     think: int = Field(0, ge=0, description="special reasoning tokens at the end of the student's input")
     kl: float = Field(1.0, ge=0, description="α_KL; the paper's 0.1 is too little for a small model from scratch")
-    row: float = Field(1.0, ge=0, description="weight of the distance between teacher's and student's query row")
+    row: float = Field(1.0, ge=0, description="weight of learning the teacher's query row (with model.word_rows)")
     temperature: float = Field(1.0, gt=0, description="τ of the teacher's and the student's softmax in the KL")
     teacher_ce: float = Field(1.0, ge=0, description="weight of the teacher's own cross-entropy; the paper has 0")
     detach: bool = Field(True, description="the KL sends no gradient to the teacher; off: joint training")
@@ -136,9 +137,7 @@ class DistillTrainee(Trainee):
         terms.update({f"level_{i + 1}": value for i, value in enumerate(per_level.detach())})
         self._heads(terms, memory, hidden[: copies * m], paths.repeat(copies, 1), students)
         if model.config.word_rows and settings.row > 0:
-            beside = None if batch.teacher is None else batch.teacher.query_rows
-            moved = moved_rows(batch.prompt.query_rows, beside, batch.taught)
-            row = (model.moves(batch.prompt) - moved).square().sum(1).mean()
+            row = self._row(batch)
             terms["loss"] = terms["loss"] + settings.row * row
             terms["row"] = row.detach()
         self._teacher = None
@@ -170,6 +169,15 @@ class DistillTrainee(Trainee):
             terms["loss"] = terms["loss"] + settings.r_drop * drop
             terms["r_drop"] = drop.detach()
         return terms
+
+    def _row(self, batch: TaskBatch) -> Tensor:
+        """The loss of the words' rows against what the teacher's query rows are fused with."""
+        rows, gate = self.generator.words(batch.prompt)
+        taught, wanted = torch.arange(0, device=gate.device), rows[:0]
+        if batch.teacher is not None and batch.taught is not None:
+            taught = batch.taught
+            wanted = mirrored(batch.prompt.query_rows[taught], batch.teacher.query_rows)
+        return row_loss(rows, gate, wanted, taught)
 
     @torch.no_grad()
     def _averaged(self, prompt: PromptBatch, paths: Tensor, owner: Tensor) -> list[LevelDistribution]:

@@ -12,8 +12,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from onesearch.search.scoring import LevelDistribution
+
+_SHORT = 0.1  # rows well below this length count as none in `row_loss`
 
 
 def kl_per_path(first: LevelDistribution, second: LevelDistribution, paths: int, temperature: float = 1.0) -> Tensor:
@@ -99,14 +102,26 @@ def hidden_l1(teacher: Tensor, student: Tensor, weights: Tensor) -> Tensor:
     return ((student - teacher).abs().mean((1, 2)) / scale * share).sum()
 
 
-def moved_rows(student: Tensor, teacher: Tensor | None, taught: Tensor | None) -> Tensor:
-    """How far keywords move the rows of queries, [B, R]: ``teacher`` [b, R] less ``student`` [B, R] at the places
-    ``taught`` int64 [b], zero elsewhere.
+def mirrored(rows: Tensor, fused: Tensor) -> Tensor:
+    """The unit rows k [b, R] that ``fused`` = unit(``rows`` + k) was made of, all of length one."""
+    return 2 * (rows * fused).sum(1, keepdim=True) * fused - rows
+
+
+def row_loss(rows: Tensor, gate: Tensor, wanted: Tensor, taught: Tensor) -> Tensor:
+    """How far what queries' words stand for is from their keywords; a scalar.
+
+    The cross-entropy of ``gate`` [B], logits that a query has keywords, and 1 - cosine between ``rows`` [B, R] and the
+    unit rows ``wanted`` [b, R] of the queries ``taught`` int64 [b] that have.
     """
-    out = torch.zeros_like(student)
-    if teacher is not None and taught is not None:
-        out[taught] = teacher - student[taught]
-    return out
+    has = torch.zeros_like(gate)
+    has[taught] = 1.0
+    loss = functional.binary_cross_entropy_with_logits(gate, has)
+    if len(taught):
+        mine = rows[taught]
+        # Rows start at zero, where a cosine has no gradient that an optimizer could live with.
+        cosine = (mine * wanted).sum(1) * (mine.square().sum(1) + _SHORT**2).rsqrt()
+        loss = loss + (1 - cosine).mean()
+    return loss
 
 
 @torch.no_grad()
