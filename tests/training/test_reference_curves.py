@@ -1,9 +1,9 @@
 """Every logged term of a short V2 training against a stored curve: no formula and no weight changes silently.
 
 The other tests check each term once, against arithmetic done by hand; this one checks step by step what the loop really
-minimises, with everything on: focal and plain cross-entropy, KL at a temperature, the teacher's cross-entropy, R-Drop,
-hidden states, FGM (``later_loss``), item score and codebook head. The weights are written out here, so that the curves
-depend on no default, and are such that every term is a fair part of the loss.
+minimises, with everything on: focal and plain cross-entropy, KL at a temperature, the words' rows, the teacher's
+cross-entropy, R-Drop, hidden states, FGM (``later_loss``), item score and codebook head. The weights are written out
+here, so that the curves depend on no default, and are such that every term is a fair part of the loss.
 
 The tolerance, 2e-3 of a value, is wide for other BLAS libraries and other rounding: initial weights off by 1e-6 of
 themselves stay within a tenth of it (``test_rounding_passes``). It is narrow for changes: 5 % on any one setting, or
@@ -42,11 +42,11 @@ STEPS = 12
 CODEBOOKS, D, R, E, ITEMS, TEXT, PAGE_VIEWS = (5, 4, 3, 6, 6), 16, 8, 12, 60, 20, 48
 SCORE, CODEBOOK = 0.5, 0.3
 SETTINGS = DistillationConfig(
-    kl=2.0, temperature=2.0, teacher_ce=0.8, detach=True, hidden=10.0, r_drop=1.5, fgm=0.6, focal=True, focal_alpha=2.0,
-    focal_gamma=3.0,
+    kl=2.0, row=1.5, temperature=2.0, teacher_ce=0.8, detach=True, hidden=10.0, r_drop=1.5, fgm=0.6, focal=True,
+    focal_alpha=2.0, focal_gamma=3.0,
 )  # fmt: skip
 TERMS = {
-    "loss", "ce", "kl", "teacher_ce", "r_drop", "hidden", "later_loss", "score", "codebook", "gradient_norm",
+    "loss", "ce", "kl", "row", "teacher_ce", "r_drop", "hidden", "later_loss", "score", "codebook", "gradient_norm",
     *(f"level_{level}" for level in range(1, 6)),
 }  # fmt: skip
 
@@ -58,10 +58,10 @@ def parts():
     torch.manual_seed(3)
     backbone = BackboneConfig(d_model=D, heads=2, encoder_layers=1, decoder_layers=1, ffn=24, max_positions=32)
     centroids = [torch.randn(size, E) for size in CODEBOOKS[:3]]
-    config = ModelConfig(backbone=backbone, prompt=PromptConfig(long=0))
+    config = ModelConfig(backbone=backbone, prompt=PromptConfig(long=0), word_rows=True)
     generator = Generator(config, Sizes(TEXT, CODEBOOKS, E, R, 1.5), centroids)
-    for parameter in generator.parameters():
-        if parameter.dim() > 1:  # item heads start at zero, where passes do not differ
+    for name, parameter in generator.named_parameters():
+        if parameter.dim() > 1 and name != "word_rows.weight":  # item heads start at zero, where passes do not differ
             torch.nn.init.normal_(parameter, std=0.3)
     return generator, SidIndex.build(sids, rows, CODEBOOKS), rows
 
@@ -71,6 +71,7 @@ def batch(rows):
     rng = np.random.default_rng(rows)
     clicked, lengths = rows * 7 % ITEMS, 3 + rows % 3
     tokens = np.stack([4 + (clicked + j * (1 + rows % 2)) % 16 for j in range(8)], 1)
+    tokens[:, 0] = TEXT + MARKS.index("q")
     vectors = rng.normal(size=(len(rows), E))
 
     def prompt(of, tokens, lengths, keywords=None):
@@ -79,7 +80,7 @@ def batch(rows):
         soft = None if keywords is None else torch.from_numpy(keywords.astype(np.float32))
         return PromptBatch(
             torch.from_numpy(tokens * mask).long(), torch.from_numpy(mask), torch.from_numpy(query),
-            torch.from_numpy(query[:, :R].copy()), None, soft,
+            torch.nn.functional.normalize(torch.from_numpy(query[:, :R])), None, soft,
         )  # fmt: skip
 
     taught = np.flatnonzero(rows % 3 == 0)
@@ -141,10 +142,10 @@ def test_rounding_passes():
     assert worst < TOLERANCE / 10
 
 
-@pytest.mark.parametrize(
-    "setting",
-    ["kl", "temperature", "teacher_ce", "hidden", "r_drop", "fgm", "focal_alpha", "focal_gamma", "score", "codebook"],
-)
+SWITCHES = "kl row temperature teacher_ce hidden r_drop fgm focal_alpha focal_gamma score codebook".split()
+
+
+@pytest.mark.parametrize("setting", SWITCHES)
 def test_a_changed_setting_fails(setting):
     if setting in ("score", "codebook"):
         found = curves(**{setting: 1.05 * {"score": SCORE, "codebook": CODEBOOK}[setting]})
@@ -153,7 +154,7 @@ def test_a_changed_setting_fails(setting):
     assert outside(found)
 
 
-@pytest.mark.parametrize("formula", ["r_drop", "distillation_kl", "focal_nll", "hidden_l1", "item_nll"])
+@pytest.mark.parametrize("formula", ["r_drop", "distillation_kl", "row_loss", "focal_nll", "hidden_l1", "item_nll"])
 def test_a_changed_formula_fails(formula, monkeypatch):
     plain = getattr(distill, formula)
 

@@ -42,7 +42,7 @@ class ModelConfig(Section):
         True, description="train on the softmax over legal children; off: over the whole codebook"
     )
     word_rows: bool = Field(
-        False, description="each subword of a query moves the row that the item head starts from (an experiment)"
+        False, description="a learned row of each subword stands in for keywords where the item head starts (V2)"
     )
     item_score: bool = Field(True, description="the item score s and its contrastive loss")
     row_dim: int = Field(128, ge=4, le=128, description="dimension of an item's row in the index")
