@@ -87,12 +87,15 @@ MARKET = (
     Cell("rag", "keywords at the input (RAG)", ("distill.keywords=input",), measured=("student", "keywords", "own")),
     Cell("cot", "+ CoT tasks", ("distill.keywords=none",), THREE),
     Cell("placebo", "full V2, keywords shuffled between queries", ("distill.shuffle=true",)),
-    Cell("no-kl", "full V2 with teacher CE, without KL", ("distill.kl=0",)),
+    Cell("no-kl", "full V2 with teacher CE, without KL", ("distill.kl=0", "distill.row=0")),
     Cell("v1-time", "V1 trained as long as full V2", stage="sft3", same_time_as="full"),
     Cell("no-teacher-ce", "full V2 without teacher CE", ("distill.teacher_ce=0",)),
     Cell("published", "the published setting", (
-        "distill.teacher_ce=0", "distill.kl=0.1", "distill.teach=all", "distill.inject=true", "distill.personal=true",
+        "distill.teacher_ce=0", "distill.kl=0.1", "distill.row=0", "distill.teach=all", "distill.inject=true",
+        "distill.personal=true",
     )),
+    Cell("kl-only", "self-distillation by the KL alone, no rows of words", (*PLAIN_CE, "distill.row=0")),
+    Cell("row-only", "self-distillation by rows of words alone, no KL", (*PLAIN_CE, "distill.kl=0")),
     Cell("r-drop", "self-distillation + R-Drop", ("distill.fgm=0", "distill.focal=false")),
     Cell("fgm", "self-distillation + FGM", ("distill.r_drop=0", "distill.focal=false")),
     Cell("focal", "self-distillation + focal", ("distill.r_drop=0", "distill.fgm=0")),
@@ -124,7 +127,7 @@ class DataSet:
 
 _LOG_EXPERT = (
     "understanding.producer=log-expert", "distill.teach=all", "evaluation.baselines=false", "cot.steps=60",
-    "cot.batch_size=128", "distill.cot=0.1",
+    "cot.batch_size=128", "distill.cot=0.1", "model.word_rows=true", "sft3.loop.learning_rates={generator.word_: 5}",
 )  # fmt: skip
 SETS: Mapping[str, DataSet] = {
     "market": DataSet("configs/market-v2.yaml", MARKET),

@@ -143,7 +143,8 @@ def test_rounding_passes():
 
 
 SWITCHES = (
-    "kl", "row", "temperature", "teacher_ce", "hidden", "r_drop", "fgm", "focal_alpha", "focal_gamma", "score", "codebook",
+    "kl", "row", "temperature", "teacher_ce", "hidden", "r_drop", "fgm", "focal_alpha", "focal_gamma", "score",
+    "codebook",
 )  # fmt: skip
 
 
