@@ -227,7 +227,9 @@ def render(folder: Path) -> None:
     effects(page, "market", "v1/student", [*controls, ("rag/keywords", "keywords at the input (RAG)")])
     page.lines += ["", "## Market: regularisers and alternatives, one by one", ""]
     page.lines += ["Differences are from plain self-distillation."]
-    parts = named(MARKET, "sd", "r-drop", "fgm", "focal", "think", "codi", "ema", "joint", "inject", "personal")
+    parts = named(
+        MARKET, "sd", "kl-only", "row-only", "r-drop", "fgm", "focal", "think", "codi", "ema", "joint", "inject", "personal"
+    )  # fmt: skip
     effects(page, "market", "sd/student", parts)
     page.lines += ["", "## Market: teacher and student", "", (
         "*Base S* is trained and tested without keywords (the row + CoT), *base T* with them (RAG); *distilled S* and "
