@@ -228,7 +228,8 @@ def render(folder: Path) -> None:
     page.lines += ["", "## Market: regularisers and alternatives, one by one", ""]
     page.lines += ["Differences are from plain self-distillation."]
     parts = named(
-        MARKET, "sd", "kl-only", "row-only", "r-drop", "fgm", "focal", "think", "codi", "ema", "joint", "inject", "personal"
+        MARKET, "sd", "kl-only", "row-only", "r-drop", "fgm", "focal", "think", "codi", "ema", "joint", "inject",
+        "personal",
     )  # fmt: skip
     effects(page, "market", "sd/student", parts)
     page.lines += ["", "## Market: teacher and student", "", (
