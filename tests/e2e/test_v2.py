@@ -5,9 +5,11 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+import torch
 
 from onesearch.data.histories import Histories
 from onesearch.model.prompt import prepare
+from onesearch.model.vocabulary import BEGIN, END
 from onesearch.pipeline import run_config, settings_of, understand
 from onesearch.pipeline.cot import cot_task_set
 from onesearch.pipeline.report import engine_of
@@ -161,12 +163,27 @@ def test_rag_reads_in_serving_what_it_read_in_training(tiny_config, tiny_run, tm
     generator = bench.generator("distill")
     assert generator.config.prompt.think == 1
     requests = bench.requests(bench.split.test[:40])
-    assert engine.keywords(requests.query) == thoughts.taught_keywords(
-        requests.query, "complex"
-    )
+    assert engine.keywords(requests.query) == thoughts.taught_keywords(requests.query, "complex")
     builder = bench.builder(generator.config.prompt)
-    own = write_keywords(generator, bench.featurizer, builder, requests.query[:5], limit=4)
-    assert len(own) == 5 and all(isinstance(word, str) for row in own for word in row)
+    own = write_keywords(generator, bench.featurizer, builder, requests.query[:5], limit=6, batch=2)
+    assert own == [keywords_step_by_step(generator, bench, builder, query, 6) for query in requests.query[:5]]
+    assert any(own)
+
+
+@torch.inference_mode()
+def keywords_step_by_step(generator, bench, builder, query, limit):
+    """What :func:`write_keywords` does with a cache for many, from the start at each step for one."""
+    prompt = builder.text_prompt(bench.featurizer.table([query]), np.array([0]), "task:query_to_keywords")
+    ids = [BEGIN]
+    while len(ids) <= limit:
+        memory = generator.encode(prompt).backbone
+        hidden = generator.backbone.decode(memory, generator.embed(torch.tensor([ids])), torch.tensor([0]))
+        following = int(generator.text_logits(hidden[0, -1]).argmax())
+        if following == END:
+            break
+        ids.append(following)
+    words = [word.strip() for word in builder.vocabulary.text(ids[1:]).split(",")]
+    return tuple(dict.fromkeys(word for word in words if word))
 
 
 def test_a_fused_query_row_is_the_unit_sum_of_query_and_mean_keyword(bench):
