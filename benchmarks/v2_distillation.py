@@ -3,12 +3,13 @@
     python benchmarks/v2_distillation.py run RUNS                 # every cell that is not finished
     python benchmarks/v2_distillation.py run RUNS market-1        # those whose name begins so
     python benchmarks/v2_distillation.py list RUNS                # which cells are finished
-    python benchmarks/v2_distillation.py compare RUNS             # paired tests between finished cells
+    python benchmarks/v2_distillation.py compare                  # paired tests between finished cells
     python benchmarks/v2_distillation.py render                   # docs/results/v2_distillation.md
 
 RUNS lies outside the checkout and grows to a few gigabytes. A cell is ``DATASET-SEED/NAME``: a run folder that takes
 data, encoder, SIDs and the first stages over from ``DATASET-SEED/base`` and trains its own last stage. Reports of cells
-go to ``docs/results/v2_distillation/``, values of single requests stay in RUNS. Several processes may work on RUNS.
+go to ``docs/results/v2_distillation/``, values of single requests, which paired tests need, to ``values/`` there.
+Several processes may work on RUNS.
 
 Main metrics, declared before the first run: expected HR@10 (the true click mass in the top ten) and sampled click HR@10
 of the generator alone on complex queries.
@@ -44,16 +45,16 @@ from onesearch.search.weights import GENERATOR_ALONE
 from onesearch.search.writing import write_keywords
 from onesearch.understanding.thoughts import Thoughts
 from provenance import ROOT, commit, machine, today
+from request_values import Values, load_values, save_values
 
 FOLDER = ROOT / "docs" / "results" / "v2_distillation"
 DONE = "cell.json"
-VALUES = "values.npz"
 METRICS = EvaluationConfig(k=(10,), resamples=1000, flips=10_000)
 SAMPLED = ("click/HR@10", "click/MRR@10", "order/HR@10", "order/MRR@10")
 SHARED = ("data", "encoder", "khqe", "index", "lexical", "sft1", "sft2", "sft3", "understanding", "cot")
+TESTED = (*SAMPLED, "ehr@10", "ndcg@10")  # metrics whose values are kept by request
 NEED_WORDS = ((0, "0-7"), (8, "8-63"), (64, "64+"))
 PLAIN_CE = ("distill.r_drop=0", "distill.fgm=0", "distill.focal=false")
-Values = dict[str, dict[str, NDArray[np.float32]]]
 
 
 @dataclass(frozen=True)
@@ -231,9 +232,8 @@ class Grid:
             if variant == "student":
                 share = valid_sid_share(engine, requests, 1000)
         labels = labels_of(bench, page_views)
-        flat = {f"{variant}|{key}": one for variant, row in values.items() for key, one in row.items()}
-        flat |= {f"slice|{key}": np.asarray(one, "U24") for key, one in labels.items()}
-        np.savez_compressed(folder / VALUES, allow_pickle=False, **flat)
+        kept = {variant: {m: one for m, one in row.items() if m in TESTED} for variant, row in values.items()}
+        save_values(self._values(name, seed, cell.name), kept, labels)
         report = summarise(values, labels, (), METRICS, milliseconds)
         stages = ("cot", "distill") if cell.stage == "distill" else (cell.stage,)
         seconds = {stage: read_json(folder / stage / "manifest.json")["seconds"] for stage in stages}
@@ -252,18 +252,8 @@ class Grid:
         write_json(folder / DONE, about)
         print(f"{name}-{seed}/{cell.name}: {headline(report)}", flush=True)
 
-    def values(self, name: str, seed: int, cell: str) -> tuple[Values, dict[str, NDArray[Any]]]:
-        """Per-request values and labels of a finished cell, methods named ``cell/variant``."""
-        with np.load(self.folder(name, seed, cell) / VALUES, allow_pickle=False) as flat:
-            values: Values = {}
-            labels: dict[str, NDArray[Any]] = {}
-            for key in flat.files:
-                variant, _, metric = key.partition("|")
-                if variant == "slice":
-                    labels[metric] = flat[key].astype(object)
-                else:
-                    values.setdefault(f"{cell}/{variant}", {})[metric] = flat[key]
-        return values, labels
+    def _values(self, name: str, seed: int, cell: str) -> Path:
+        return self.reports / "values" / f"{name}-{seed}-{cell}.npz"
 
     def compare(self) -> None:
         """Paired tests between finished cells: per seed, and pooled over the seeds that all of a pair's cells have."""
@@ -273,12 +263,13 @@ class Grid:
                 reports = []
                 for seed in data.seeds:
                     cells = {method.split("/")[0] for method in pair}
-                    if all(self.finished(name, seed, cell) for cell in cells):
+                    if all(self._values(name, seed, cell).is_file() for cell in cells):
                         values: Values = {}
                         labels: dict[str, NDArray[Any]] = {}
                         for cell in cells:
-                            more, labels = self.values(name, seed, cell)
-                            values |= {method: row for method, row in more.items() if method in pair}
+                            more, labels = load_values(self._values(name, seed, cell))
+                            named = {f"{cell}/{variant}": row for variant, row in more.items()}
+                            values |= {method: row for method, row in named.items() if method in pair}
                         if len(values) == len(set(pair)):
                             reports.append((seed, summarise(values, labels, (), METRICS)))
                 if not reports:
@@ -412,15 +403,16 @@ def main(arguments: list[str]) -> None:
 
         render(FOLDER)
         return
-    if len(arguments) < 2 or arguments[0] not in ("run", "list", "compare"):
+    if arguments[:1] == ["compare"]:
+        Grid(Path()).compare()
+        return
+    if len(arguments) < 2 or arguments[0] not in ("run", "list"):
         sys.exit((__doc__ or "").split("\n\n")[1])
     grid = Grid(Path(arguments[1]))
     if arguments[0] == "run":
         start = time.time()
         grid.run(*arguments[2:3])
         print(f"done after {(time.time() - start) / 60:.0f} minutes", flush=True)
-    elif arguments[0] == "compare":
-        grid.compare()
     else:
         for name, seed, cell in grid.cells(*arguments[2:3]):
             print("done" if grid.finished(name, seed, cell.name) else "open", f"{name}-{seed}/{cell.name}", cell.what)

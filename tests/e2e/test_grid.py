@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from onesearch.data.artefact import read_json
@@ -25,11 +26,27 @@ def test_cells_are_trained_measured_compared_and_not_repeated(tmp_path: Path, mo
     longer = read_json(tmp_path / "reports" / "market-1-v1-time.json")
     assert longer["epochs"] != report["epochs"]
 
-    grid.compare()
+    study.Grid(tmp_path / "gone", reports=tmp_path / "reports").compare()  # the runs are not needed
     tests = read_json(tmp_path / "reports" / "comparisons.json")
     found = tests["market: full/student - v1/student"]
     assert found["seeds"] == [1] and any(one["slice"] == ["complexity", "complex"] for one in found["tests"])
 
+    same = [one["slice"] for one in found["tests"] if one["metric"] == "click/HR@10"]
+    assert len(same) == len({str(one) for one in same}) and None in same
+
     capsys.readouterr()
     grid.run("market-1/full")
     assert capsys.readouterr().out == ""
+
+
+def test_values_of_requests_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sys, "path", [str(BENCHMARKS), *sys.path])
+    from request_values import load_values, save_values
+
+    hits, true = np.array([0, 1, np.nan]), np.array([0.123456, 0.5, 1.0])
+    groups = np.array(["", "16+", ""], object)
+    save_values(tmp_path / "new" / "a.npz", {"student": {"click/HR@10": hits, "ehr@10": true}}, {"frequency": groups})
+    values, labels = load_values(tmp_path / "new" / "a.npz")
+    np.testing.assert_array_equal(values["student"]["click/HR@10"], hits)
+    np.testing.assert_allclose(values["student"]["ehr@10"], true, rtol=5e-4)
+    assert labels["frequency"].tolist() == groups.tolist() and set(labels) == {"frequency"}
