@@ -1,6 +1,9 @@
 """Shared fixtures, and the rule that a continuous-integration run skips nothing it was set up for."""
 
 import os
+import shutil
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -24,6 +27,26 @@ def pytest_runtest_makereport(item, call):
             reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
             report.outcome = "failed"
             report.longrepr = f"CI is set, so tests marked {', '.join(needs)} must run. {reason}"
+
+
+@pytest.fixture(scope="session")
+def redis_url(tmp_path_factory):
+    """A Redis of our own on a socket, so that it meets no other."""
+    pytest.importorskip("redis", reason="the redis client is not installed: pip install onesearch[redis]")
+    server = shutil.which("redis-server")
+    if server is None:
+        pytest.skip("no redis-server on this machine")
+    socket = tmp_path_factory.mktemp("redis") / "redis.sock"
+    process = subprocess.Popen(
+        [server, "--port", "0", "--unixsocket", str(socket), "--save", "", "--dir", str(socket.parent)],
+        stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    end = time.monotonic() + 10
+    while not socket.exists() and time.monotonic() < end:
+        time.sleep(0.02)
+    yield f"unix://{socket}"
+    process.terminate()
+    process.wait(10)
 
 
 @pytest.fixture(scope="session")

@@ -1,10 +1,7 @@
 """Both stores keep the same promises; SQLite's file format."""
 
-import shutil
 import sqlite3
-import subprocess
 import threading
-import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -18,26 +15,6 @@ from onesearch.serving.sqlite_store import SqliteStore
 from onesearch.serving.store import Event, EventConflictError, Search, StoreError
 
 T0 = datetime(2024, 1, 1, tzinfo=UTC)
-
-
-@pytest.fixture(scope="module")
-def redis_url(tmp_path_factory):
-    """A Redis of our own on a socket, so that it meets no other."""
-    pytest.importorskip("redis", reason="the redis client is not installed: pip install 'onesearch[redis]'")
-    server = shutil.which("redis-server")
-    if server is None:
-        pytest.skip("no redis-server on this machine")
-    socket = tmp_path_factory.mktemp("redis") / "redis.sock"
-    process = subprocess.Popen(
-        [server, "--port", "0", "--unixsocket", str(socket), "--save", "", "--dir", str(socket.parent)],
-        stdout=subprocess.DEVNULL,
-    )  # fmt: skip
-    end = time.monotonic() + 10
-    while not socket.exists() and time.monotonic() < end:
-        time.sleep(0.02)
-    yield f"unix://{socket}"
-    process.terminate()
-    process.wait(10)
 
 
 @pytest.fixture(params=["sqlite", pytest.param("redis", marks=pytest.mark.redis)])

@@ -1,10 +1,7 @@
 """Both caches keep the same promises; SQLite's file format."""
 
-import shutil
 import sqlite3
-import subprocess
 import threading
-import time
 
 import pytest
 from pydantic import create_model
@@ -28,26 +25,6 @@ class Clock:
 @pytest.fixture
 def clock():
     return Clock()
-
-
-@pytest.fixture(scope="module")
-def redis_url(tmp_path_factory):
-    """A Redis of our own on a socket, so that it meets no other."""
-    pytest.importorskip("redis", reason="the redis client is not installed: pip install onesearch[redis]")
-    server = shutil.which("redis-server")
-    if server is None:
-        pytest.skip("no redis-server on this machine")
-    socket = tmp_path_factory.mktemp("redis") / "redis.sock"
-    process = subprocess.Popen(
-        [server, "--port", "0", "--unixsocket", str(socket), "--save", "", "--dir", str(socket.parent)],
-        stdout=subprocess.DEVNULL,
-    )  # fmt: skip
-    end = time.monotonic() + 10
-    while not socket.exists() and time.monotonic() < end:
-        time.sleep(0.02)
-    yield f"unix://{socket}"
-    process.terminate()
-    process.wait(10)
 
 
 @pytest.fixture(params=["sqlite", pytest.param("redis", marks=pytest.mark.redis)])
@@ -298,5 +275,5 @@ def test_redis_says_what_is_missing(monkeypatch):
     with pytest.raises(CacheError, match="could not read thoughts"):
         RedisThoughts("redis://127.0.0.1:1").get_many(["boots"], "p", "1")
     monkeypatch.setitem(__import__("sys").modules, "redis", None)
-    with pytest.raises(CacheError, match=r"pip install onesearch\[redis\]"):
+    with pytest.raises(CacheError, match=r"pip install 'onesearch\[redis\]'"):
         RedisThoughts("redis://host")

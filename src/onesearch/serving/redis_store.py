@@ -11,16 +11,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from onesearch.data.records import Item
+from onesearch.data.redis_client import redis_client
 from onesearch.search.shoppers import MAX_CLICKS, MAX_ORDERS, MAX_QUERIES, ShopperHistory
 from onesearch.serving.models import ItemBody
 from onesearch.serving.store import Event, EventConflictError, ItemChange, Search, StoreError, Traffic
 
-if TYPE_CHECKING:
-    from redis import Redis
-
+_TIMEOUT_SECONDS = 1.0
 _TIMEOUT_SECONDS = 1.0
 _KEPT_EVENTS = 1_000_000
 _PER_PAGE = 5000
@@ -70,18 +69,8 @@ class RedisStore:
         Raises:
             StoreError: the Redis client is not installed, or ``url`` is not a Redis address.
         """
-        try:
-            import redis
-        except ImportError as error:
-            raise StoreError("a Redis store needs the Redis client: pip install 'onesearch[redis]'") from error
-        self._errors: tuple[type[Exception], ...] = (redis.RedisError, OSError)
+        self._redis, self._errors = redis_client(url, StoreError, _TIMEOUT_SECONDS)
         self._prefix = prefix
-        try:
-            self._redis: Redis = redis.Redis.from_url(
-                url, decode_responses=True, socket_timeout=_TIMEOUT_SECONDS, socket_connect_timeout=_TIMEOUT_SECONDS
-            )
-        except ValueError as error:
-            raise StoreError(f"not a Redis address: {error}") from error
         self._record = self._redis.register_script(_RECORD)
         self._change_items = self._redis.register_script(_CHANGE_ITEMS)
         self._item_changes = self._redis.register_script(_ITEM_CHANGES)

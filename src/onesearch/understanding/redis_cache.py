@@ -9,14 +9,12 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final, cast
+from typing import Final, cast
 
+from onesearch.data.redis_client import redis_client
 from onesearch.understanding.cache import LEASE_SECONDS, MOST_QUEUED, PERSONAL_SECONDS, CacheError, QueueState
 from onesearch.understanding.cache_rows import decoded, decoded_keywords, encoded, encoded_keywords, key_of
 from onesearch.understanding.thought import Thought
-
-if TYPE_CHECKING:
-    from redis import Redis
 
 _TIMEOUT_SECONDS: Final = 2.0
 _PER_CALL: Final = 1000
@@ -43,18 +41,8 @@ class RedisThoughts:
         Raises:
             CacheError: the Redis client is not installed, or ``url`` is not a Redis address.
         """
-        try:
-            import redis
-        except ImportError as error:
-            raise CacheError("a Redis cache needs the Redis client: pip install onesearch[redis]") from error
-        self._errors: tuple[type[Exception], ...] = (redis.RedisError, OSError)
+        self._redis, self._errors = redis_client(url, CacheError, _TIMEOUT_SECONDS)
         self._prefix, self._clock = prefix, clock
-        try:
-            self._redis: Redis = redis.Redis.from_url(
-                url, decode_responses=True, socket_timeout=_TIMEOUT_SECONDS, socket_connect_timeout=_TIMEOUT_SECONDS
-            )
-        except ValueError as error:
-            raise CacheError(f"not a Redis address: {error}") from error
         self._enqueue = self._redis.register_script(_ENQUEUE)
         self._take = self._redis.register_script(_TAKE)
         self._queue, self._rejects = prefix + "thought_queue", prefix + "thought_rejects"
