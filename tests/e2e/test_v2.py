@@ -186,6 +186,18 @@ def keywords_step_by_step(generator, bench, builder, query, limit):
     return tuple(dict.fromkeys(word for word in words if word))
 
 
+def test_v2_writes_into_rows_of_words_that_v1_has_and_leaves_alone(tiny_config, tiny_run, tmp_path):
+    sets = ["model.word_rows=true", "sft3.loop.learning_rates={generator.word_: 5}"]
+    run_config(tiny_config, tmp_path / "rows", sets, reuse=[tiny_run], until="distill")
+    bench = Workbench(tmp_path / "rows")
+    v1, v2 = bench.generator("sft3"), bench.generator("distill")
+    assert (v1.word_rows.weight == 0).all() and v1.word_bias == 0
+    assert (v2.word_rows.weight != 0).any(1).sum() > 50 and v2.word_bias != 0
+    assert sum(p.numel() for p in v1.parameters()) == sum(p.numel() for p in v2.parameters())
+    log = (tmp_path / "rows" / "distill" / "log.jsonl").read_text()
+    assert '"search/row"' in log
+
+
 def test_a_fused_query_row_is_the_unit_sum_of_query_and_mean_keyword(bench):
     page_views = bench.split.train[:3]
     prompt = bench.generator("sft2").config.prompt
