@@ -38,6 +38,23 @@ def outcomes(results):
     return {result.name: result.outcome for result in results}
 
 
+def test_a_stage_may_have_a_seed_of_its_own(tmp_path):
+    seen = []
+
+    def stages(seed):
+        build = lambda context: seen.append((context.name, context.seed)) or {}  # noqa: E731
+        return [Stage("data", (), {}, build), Stage("model", ("data",), {}, build, seed=seed)]
+
+    execute(stages(2), tmp_path / "two", 7)
+    assert seen == [("data", 7), ("model", 2)]
+    assert json.loads((tmp_path / "two" / "model" / MANIFEST).read_text())["seed"] == 2
+    # Another seed of the training shares the data.
+    assert outcomes(execute(stages(3), tmp_path / "three", 7, reuse=[tmp_path / "two"])) == {
+        "data": "reused", "model": "built",
+    }  # fmt: skip
+    assert fingerprints(stages(None), 7) == fingerprints(stages(7), 7)
+
+
 def test_second_run_does_nothing_and_a_changed_setting_rebuilds_what_depends_on_it(tmp_path):
     calls = []
     assert set(outcomes(execute(chain(calls), tmp_path)).values()) == {"built"}
