@@ -81,6 +81,10 @@ class Stage:
     distributed: bool = False
     seed: int | None = None
 
+    def seed_in(self, run: int) -> int:
+        """The stage's seed in a run that has the seed ``run``."""
+        return run if self.seed is None else self.seed
+
 
 @dataclass(frozen=True)
 class StageResult:
@@ -110,8 +114,8 @@ def fingerprints(stages: Sequence[Stage], seed: int = 0) -> dict[str, str]:
         except TypeError as error:
             raise ValueError(f"the settings of stage '{stage.name}' are not JSON: {error}") from error
         inputs = {name: found[name] for name in stage.inputs}
-        own = seed if stage.seed is None else stage.seed
-        found[stage.name] = fingerprint([SCHEMA, stage.name, stage.version, own, stage.config, inputs])
+        own = [SCHEMA, stage.name, stage.version, stage.seed_in(seed), stage.config, inputs]
+        found[stage.name] = fingerprint(own)
     return found
 
 
@@ -182,7 +186,7 @@ def execute(
 
 def _context(stage: Stage, run: Path, seed: int, resumed: bool) -> StageContext:
     inputs = {name: run / name for name in stage.inputs}
-    return StageContext(stage.name, run / stage.name, inputs, seed if stage.seed is None else stage.seed, resumed)
+    return StageContext(stage.name, run / stage.name, inputs, stage.seed_in(seed), resumed)
 
 
 def _bring_up(
@@ -214,8 +218,8 @@ def _bring_up(
         raise
     seconds = time.perf_counter() - start
     write_manifest(folder, {
-        "stage": stage.name, "fingerprint": mark, "config": stage.config,
-        "seed": seed if stage.seed is None else stage.seed, "version": stage.version,
+        "stage": stage.name, "fingerprint": mark, "config": stage.config, "seed": stage.seed_in(seed),
+        "version": stage.version,
         "inputs": {name: marks[name] for name in stage.inputs}, "versions": versions(), "metrics": metrics,
         "seconds": round(seconds, 3), "resumed": resumed,
         "files": {str(p.relative_to(folder)): p.stat().st_size for p in sorted(folder.rglob("*"))
