@@ -90,6 +90,7 @@ MARKET = (
     Cell("placebo", "full V2, keywords shuffled between queries", ("distill.shuffle=true",)),
     Cell("no-kl", "full V2 with teacher CE, without KL", ("distill.kl=0", "distill.row=0")),
     Cell("v1-time", "V1 trained as long as full V2", stage="sft3", same_time_as="full"),
+    Cell("sd-2", "self-distillation, two epochs", (*PLAIN_CE, "sft3.epochs=2")),
     Cell("no-teacher-ce", "full V2 without teacher CE", ("distill.teacher_ce=0",)),
     Cell("published", "the published setting", (
         "distill.teacher_ce=0", "distill.kl=0.1", "distill.row=0", "distill.teach=all", "distill.inject=true",
@@ -305,7 +306,7 @@ def pairs(data: DataSet) -> list[tuple[str, str]]:
         found += [(name, "sd/student") for name in names if name not in ("v1/student", "sd/student", "full/student")]
         found += [("rag/keywords", "v1/student"), ("rag/own", "rag/keywords"), ("full/student", "rag/keywords"),
                   ("full/keywords", "full/student"), ("sd/keywords", "sd/student"), ("sd/student", "rag/keywords"),
-                  ("rag/own", "v1/student"), ("rag/keywords", "cot/student")]  # fmt: skip
+                  ("rag/own", "v1/student"), ("rag/keywords", "cot/student"), ("sd-2/student", "v1-time/student")]  # fmt: skip
     return found
 
 
