@@ -306,7 +306,8 @@ def pairs(data: DataSet) -> list[tuple[str, str]]:
         found += [(name, "sd/student") for name in names if name not in ("v1/student", "sd/student", "full/student")]
         found += [("rag/keywords", "v1/student"), ("rag/own", "rag/keywords"), ("full/student", "rag/keywords"),
                   ("full/keywords", "full/student"), ("sd/keywords", "sd/student"), ("sd/student", "rag/keywords"),
-                  ("rag/own", "v1/student"), ("rag/keywords", "cot/student"), ("sd-2/student", "v1-time/student")]  # fmt: skip
+                  ("rag/own", "v1/student"), ("rag/keywords", "cot/student"),
+                  ("sd-2/student", "v1-time/student")]  # fmt: skip
     return found
 
 
