@@ -65,6 +65,12 @@ ALL = {
         "three should be 1; the command fails if V2's input holds keywords.",
         {"latency_v2_over_v1": "<= 1.05", "size_v2_over_v1": "<= 1", "tokens_v2_over_v1": "<= 1"},
     ),
+    "understanding": Benchmark(
+        "python benchmarks/understand_faults.py",
+        "`onesearch understand` of 10,000 queries over HTTP with 1 % of the calls failing, 1 % of the answers "
+        "malformed, and the server killed and started again in the middle.",
+        {"lost": "<= 0", "asked_twice": "<= 0", "unfinished": "<= 0"},
+    ),
     "index": Benchmark(
         "python benchmarks/index_build.py", "The SID index over a million items: build, size, updates, look-ups.",
         {"build_items_per_second": ">= 500000", "bytes_per_item_besides_vectors": "<= 64"},

@@ -1,5 +1,6 @@
 import json
 import logging
+import os
 import subprocess
 import sys
 
@@ -53,6 +54,19 @@ def test_help_waits_for_no_heavy_library():
         "assert not heavy, heavy"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_reader_who_has_had_enough_is_no_error():
+    code = (
+        "import typer\n"
+        "from onesearch.cli import app\n"
+        "def many(): [typer.echo('line ' * 1000) for _ in range(1000)]\n"
+        "app.command('many')(many)\n"
+        "app(['many'])"
+    )
+    shell = f"{sys.executable} -c \"$CODE\" | head -1 > /dev/null"
+    done = subprocess.run(["sh", "-c", shell], env={**os.environ, "CODE": code}, stderr=subprocess.PIPE, check=False)
+    assert b"error" not in done.stderr, done.stderr
 
 
 def test_version_and_unknown_commands(invoke):

@@ -1,3 +1,4 @@
+import json
 import logging
 
 import pytest
@@ -42,6 +43,9 @@ def test_the_most_searched_queries_of_a_log_are_thought_about(invoke, shop, tmp_
     assert '"boots"' in (tmp_path / "thoughts.sqlite3.rejects.jsonl").read_text()
     again = invoke(shop, "--cache", path, "--base-url", fake_llm.url, "--max-calls", 0)
     assert "1 cached before" in again.output and "budget of 0 calls" in again.output
+    summary = json.loads(invoke(shop, "--cache", path, "--base-url", fake_llm.url, "--limit", 2, "--json").stdout)
+    assert (summary["asked"], summary["cached"], summary["set_aside"], summary["calls"]) == (2, 1, 1, 2)
+    assert invoke(shop, "--cache", path, "--json", "--watch").exit_code == 2
 
 
 def test_queries_of_a_file_need_a_catalogue(invoke, shop, tmp_path):

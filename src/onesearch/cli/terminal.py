@@ -66,6 +66,8 @@ class FriendlyGroup(TyperGroup):
         """Run the command."""
         try:
             return super().invoke(ctx)
+        except BrokenPipeError:
+            raise  # whoever read our output has had enough; click ends quietly
         except _EXPECTED as error:
             own = type(error).__module__.partition(".")[0]
             if os.environ.get("ONESEARCH_DEBUG") or own in ("click", "typer"):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from onesearch.cli.terminal import show_table
+from onesearch.cli.terminal import show_json, show_table
 from onesearch.cli.thinkers import ProducerName, open_thoughts, opened_dataset, opened_producer, producer_key
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ def understand(
         typer.Option(help="With --coverage: the service's store; by default SOURCE/serving.sqlite3.",
                      show_default=False),
     ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The summary as one JSON object.")] = False,
 ) -> None:  # fmt: skip
     """Find out what queries mean: intent, category, attributes, topics, and at most eight keywords of the catalogue.
 
@@ -86,6 +87,8 @@ def understand(
 
       onesearch understand runs/demo --producer log-expert --cache thoughts.sqlite3 --coverage day
     """
+    if as_json and (watch or coverage is not None):
+        raise typer.BadParameter("goes with neither --watch nor --coverage", param_hint="--json")
     if coverage is not None:
         _show_coverage(store or str(source / "serving.sqlite3"), open_thoughts(cache), producer, coverage)
         return
@@ -109,7 +112,11 @@ def understand(
             from onesearch.understanding.driver import run_understand
 
             aside = rejects if rejects is not None or "://" in cache else Path(f"{cache}.rejects.jsonl")
-            typer.echo(run_understand(queries, thinker, thoughts, aside, concurrency).text())
+            summary = run_understand(queries, thinker, thoughts, aside, concurrency)
+            if as_json:
+                show_json(vars(summary))
+            else:
+                typer.echo(summary.text())
     finally:
         thoughts.close()
 
