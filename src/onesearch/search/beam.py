@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from onesearch.index.sid_index import SidIndex
-from onesearch.model.backbones import DecodeState
-from onesearch.search.ragged_scores import Children, best, pad_rows, ragged_logsumexp, ragged_products
+from onesearch.search.expansion import Expansion, Scorer
+from onesearch.search.ragged_scores import Children, best, pad_rows, ragged_logsumexp
 
 
 class Mask(Protocol):
@@ -25,39 +25,6 @@ class Mask(Protocol):
 
     def allowed(self, level: int, nodes: Tensor) -> Tensor:
         """Whether an allowed item lies below each node."""
-        ...
-
-
-class Scorer(Protocol):
-    """What the search asks of a model (``onesearch.model.generator.Generator``)."""
-
-    @property
-    def anchored(self) -> bool:
-        """Whether children are scored on their rows in the index, else on codebook rows."""
-        ...
-
-    def start(self, memory: Any, width: int) -> DecodeState:
-        """Begin decoding."""
-        ...
-
-    def step(self, state: DecodeState, embeds: Tensor, parents: Tensor | None) -> Tensor:
-        """One decoder step."""
-        ...
-
-    def token_embedding(self, level: int, codes: Tensor | None, vectors: Tensor | None = None) -> Tensor:
-        """Decoder input after a token of a level."""
-        ...
-
-    def item_state(self, level: int, hidden: Tensor, memory: Any) -> Tensor:
-        """What rows of children are multiplied with."""
-        ...
-
-    def node_bias(self, level: int, counts: Tensor) -> Tensor:
-        """The size term of children."""
-        ...
-
-    def codebook_logits(self, level: int, hidden: Tensor) -> Tensor:
-        """Logits over a level's codebook."""
         ...
 
 
@@ -120,17 +87,16 @@ class _Search:
         decode_forced: bool,
     ) -> None:
         self.decode_forced = decode_forced
-        self.model, self.memory, self.index, self.width = model, memory, index, width
-        self.state = model.start(memory, width)
-        self.batch = len(self.state.memory)
+        self.index, self.width = index, width
+        self.expansion = Expansion(model, memory, index, width)
+        self.batch = self.expansion.batch
         self.masks = _by_mask(mask, self.batch)
 
     def run(self) -> Beams:
         last = self.index.levels - 1
         if not len(self.index):
-            hidden = self.state.memory.keys[0]
-            nodes = torch.full((self.batch, self.width), -1, device=hidden.device)
-            return Beams(nodes, torch.full(nodes.shape, float("-inf"), device=hidden.device))
+            nodes = torch.full((self.batch, self.width), -1, device=self.expansion.device)
+            return Beams(nodes, torch.full(nodes.shape, float("-inf"), device=nodes.device))
         beams = self._root()
         for level in range(1, last + 1):
             if beams.nodes.shape[1]:  # a filter may leave nothing
@@ -140,16 +106,9 @@ class _Search:
         return Beams(nodes, torch.nn.functional.pad(beams.scores, (0, missing), value=float("-inf")))
 
     def _root(self) -> _Level:
-        """Level 0: one state per request, all nodes of the level are its children."""
-        begin = torch.zeros(self.batch, 1, dtype=torch.long, device=self.index.device)
-        hidden = self.model.step(self.state, self.model.token_embedding(-1, begin), None)
-        nodes = torch.arange(self.index.size(0), device=begin.device)
-        if self.model.anchored:
-            state = _wide(self.model.item_state(0, hidden, self.memory)[:, 0])
-            rows = self.index.vector_block(0, 0, len(nodes), state.dtype)
-            logits = state @ rows.T + self._bias(0, nodes, state.dtype)
-        else:
-            logits = _wide(self.model.codebook_logits(0, hidden)[:, 0]).index_select(1, self.index.codes(0, nodes))
+        """Level 0: all nodes of the level are a request's children."""
+        logits = self.expansion.root()
+        nodes = torch.arange(logits.shape[1], device=logits.device)
         every = nodes.expand(self.batch, -1)
         column, scores = best(logits.log_softmax(1), every, self.width, self._allowed(0))
         return _level(column, scores, torch.zeros_like(column))
@@ -184,25 +143,10 @@ class _Search:
 
     def _score(self, level: int, beams: _Level, children: Children) -> Tensor:
         """Path log-probabilities [T] of the children of beams [B, A]: one decoder step."""
-        nodes = beams.nodes.clamp(min=0)
-        vectors = self.index.vectors(level - 1, nodes) if self.model.anchored else None
-        embeds = self.model.token_embedding(level - 1, self.index.codes(level - 1, nodes), vectors)
-        hidden = self.model.step(self.state, embeds, beams.row if level > 1 else None)
-        if self.model.anchored:
-            state = self.model.item_state(level, hidden, self.memory).flatten(0, 1)
-            rows = self.index.vector_rows(level, children.nodes)
-            logits = ragged_products(state, self.index.table, rows, children)
-            logits += self._bias(level, children.nodes, logits.dtype)
-        else:
-            of_code = self.model.codebook_logits(level, hidden).flatten(0, 1)
-            at = children.beam * of_code.shape[1] + self.index.codes(level, children.nodes)
-            logits = _wide(of_code.flatten().index_select(0, at))
+        logits = self.expansion.children(level, beams.nodes, beams.row, children)
         # One gather adds the beam's score and takes off its normaliser.
         shift = beams.scores.flatten() - ragged_logsumexp(logits, children)
         return logits.add_(shift.index_select(0, children.beam))
-
-    def _bias(self, level: int, nodes: Tensor, dtype: torch.dtype) -> Tensor:
-        return self.model.node_bias(level, self.index.counts(level, nodes)).to(dtype)
 
     def _allowed(self, level: int) -> Callable[[Tensor, Tensor], Tensor] | None:
         """What the filters say about nodes [T] of a level for requests [T]; None without filters."""
@@ -219,11 +163,6 @@ class _Search:
             return keep
 
         return allowed
-
-
-def _wide(x: Tensor) -> Tensor:
-    """Scores are at least float32."""
-    return x if x.dtype == torch.float64 else x.float()
 
 
 def _level(nodes: Tensor, scores: Tensor, row: Tensor) -> _Level:

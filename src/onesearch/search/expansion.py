@@ -1,0 +1,91 @@
+"""One step of constrained decoding, which beam search and sampling share: logits of the legal children of nodes."""
+
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from onesearch.index.sid_index import SidIndex
+from onesearch.model.backbones import DecodeState
+from onesearch.search.ragged_scores import Children, ragged_products
+
+
+class Scorer(Protocol):
+    """What decoding asks of a model (``onesearch.model.generator.Generator``)."""
+
+    @property
+    def anchored(self) -> bool:
+        """Whether children are scored on their rows in the index, else on codebook rows."""
+        ...
+
+    def start(self, memory: Any, width: int) -> DecodeState:
+        """Begin decoding."""
+        ...
+
+    def step(self, state: DecodeState, embeds: Tensor, parents: Tensor | None) -> Tensor:
+        """One decoder step."""
+        ...
+
+    def token_embedding(self, level: int, codes: Tensor | None, vectors: Tensor | None = None) -> Tensor:
+        """Decoder input after a token of a level."""
+        ...
+
+    def item_state(self, level: int, hidden: Tensor, memory: Any) -> Tensor:
+        """What rows of children are multiplied with."""
+        ...
+
+    def node_bias(self, level: int, counts: Tensor) -> Tensor:
+        """The size term of children."""
+        ...
+
+    def codebook_logits(self, level: int, hidden: Tensor) -> Tensor:
+        """Logits over a level's codebook."""
+        ...
+
+
+class Expansion:
+    """A decoding of B requests under way, at most ``width`` paths each; without gradients the model is in eval mode."""
+
+    def __init__(self, model: Scorer, memory: Any, index: SidIndex, width: int) -> None:
+        self.model, self.memory, self.index = model, memory, index
+        self.state = model.start(memory, width)
+        self.batch = len(self.state.memory)
+        self.device = self.state.memory.keys[0].device
+
+    def root(self) -> Tensor:
+        """Logits of all nodes of level 0: one state per request, [B, N_0]."""
+        begin = torch.zeros(self.batch, 1, dtype=torch.long, device=self.index.device)
+        hidden = self.model.step(self.state, self.model.token_embedding(-1, begin), None)
+        nodes = torch.arange(self.index.size(0), device=begin.device)
+        if not self.model.anchored:
+            return _wide(self.model.codebook_logits(0, hidden)[:, 0]).index_select(1, self.index.codes(0, nodes))
+        state = _wide(self.model.item_state(0, hidden, self.memory)[:, 0])
+        rows = self.index.vector_block(0, 0, len(nodes), state.dtype)
+        return state @ rows.T + self._bias(0, nodes, state.dtype)
+
+    def children(self, level: int, nodes: Tensor, parents: Tensor | None, children: Children) -> Tensor:
+        """Logits [T] of the children, at ``level`` >= 1, of nodes int64 [B, A] of the level above: one decoder step.
+
+        ``parents`` int64 [B, A] tells which paths of the step before these descend from, None that every path goes on;
+        nodes below 0 are filling.
+        """
+        nodes = nodes.clamp(min=0)
+        vectors = self.index.vectors(level - 1, nodes) if self.model.anchored else None
+        embeds = self.model.token_embedding(level - 1, self.index.codes(level - 1, nodes), vectors)
+        hidden = self.model.step(self.state, embeds, parents if level > 1 else None)
+        if not self.model.anchored:
+            of_code = self.model.codebook_logits(level, hidden).flatten(0, 1)
+            at = children.beam * of_code.shape[1] + self.index.codes(level, children.nodes)
+            return _wide(of_code.flatten().index_select(0, at))
+        state = self.model.item_state(level, hidden, self.memory).flatten(0, 1)
+        rows = self.index.vector_rows(level, children.nodes)
+        logits = ragged_products(state, self.index.table, rows, children)
+        return logits.add_(self._bias(level, children.nodes, logits.dtype))
+
+    def _bias(self, level: int, nodes: Tensor, dtype: torch.dtype) -> Tensor:
+        return self.model.node_bias(level, self.index.counts(level, nodes)).to(dtype)
+
+
+def _wide(x: Tensor) -> Tensor:
+    """Scores are at least float32."""
+    return x if x.dtype == torch.float64 else x.float()

@@ -1,0 +1,46 @@
+"""A catalogue, a generator with random weights and prompts, small enough for plain twins."""
+
+import numpy as np
+import torch
+
+from onesearch.index.sid_index import SidIndex
+from onesearch.model.backbones import BackboneConfig
+from onesearch.model.config import ModelConfig
+from onesearch.model.generator import Generator, GeneratorMemory, Sizes
+
+CODEBOOKS = (5, 4, 3, 6, 6)
+D, R, B = 16, 8, 4
+LENGTHS = (6, 2, 5, 3)
+
+
+def catalogue(n: int = 120, seed: int = 0, precision: str = "float32") -> SidIndex:
+    rng = np.random.default_rng(seed)
+    # Skewed codes: some prefixes hold many items, many hold one, some SIDs are shared.
+    sids = np.stack([(size * rng.random(n) ** 2).astype(np.int64) for size in CODEBOOKS], 1)
+    return SidIndex.build(sids, rng.normal(size=(n, R)).astype(np.float32), CODEBOOKS, precision=precision)
+
+
+def generator(kind: str = "bart", anchored: bool = True, dtype: torch.dtype = torch.float64) -> Generator:
+    torch.manual_seed(3)
+    backbone = BackboneConfig(
+        kind=kind, d_model=D, heads=2, encoder_layers=1, decoder_layers=2, ffn=24, max_positions=16
+    )
+    centroids = [torch.randn(size, 12) for size in CODEBOOKS[:3]]
+    model = Generator(ModelConfig(backbone=backbone, anchored=anchored), Sizes(20, CODEBOOKS, 12, R, 1.5), centroids)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.4) if parameter.dim() > 1 else parameter.data.add_(
+            0.1 * torch.randn_like(parameter)
+        )
+    return model.to(dtype).eval()
+
+
+def remember(model: Generator, rows: list[int] | None = None) -> GeneratorMemory:
+    """Memory of random prompts; ``rows`` selects some of them, encoded without the others."""
+    torch.manual_seed(4)
+    dtype = model.begin.dtype
+    embeds, query_rows = torch.randn(B, max(LENGTHS), D, dtype=torch.float64), torch.randn(B, R, dtype=torch.float64)
+    rows = list(range(B)) if rows is None else rows
+    length = max(LENGTHS[i] for i in rows)
+    mask = torch.arange(length) < torch.tensor([LENGTHS[i] for i in rows])[:, None]
+    with torch.no_grad():
+        return GeneratorMemory(model.backbone.encode(embeds[rows, :length].to(dtype), mask), query_rows[rows].to(dtype))
