@@ -7,6 +7,7 @@ from onesearch.index.sid_index import SidIndex
 from onesearch.model.backbones import BackboneConfig
 from onesearch.model.config import ModelConfig
 from onesearch.model.generator import Generator, GeneratorMemory, Sizes
+from onesearch.model.prompt import PromptBatch
 
 CODEBOOKS = (5, 4, 3, 6, 6)
 D, R, B = 16, 8, 4
@@ -44,3 +45,11 @@ def remember(model: Generator, rows: list[int] | None = None) -> GeneratorMemory
     mask = torch.arange(length) < torch.tensor([LENGTHS[i] for i in rows])[:, None]
     with torch.no_grad():
         return GeneratorMemory(model.backbone.encode(embeds[rows, :length].to(dtype), mask), query_rows[rows].to(dtype))
+
+
+def prompts(n: int, seed: int = 0, length: int = 6) -> PromptBatch:
+    """Random prompts for a float32 generator."""
+    rng = torch.Generator().manual_seed(seed)
+    mask = torch.arange(length) < torch.randint(2, length + 1, (n, 1), generator=rng)
+    tokens = torch.randint(4, 20, (n, length), generator=rng) * mask
+    return PromptBatch(tokens, mask, torch.randn(n, 12, generator=rng), torch.randn(n, R, generator=rng), None)

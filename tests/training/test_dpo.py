@@ -1,9 +1,32 @@
 import math
 
+import numpy as np
+import pytest
 import torch
 from torch.testing import assert_close
 
-from onesearch.training.dpo import LEVEL_WEIGHTS, gap_weights, listwise_dpo_loss
+from onesearch.data.ragged import Ragged
+from onesearch.search.scoring import score_paths
+from onesearch.training.dpo import (
+    LEVEL_WEIGHTS,
+    Behaviour,
+    DpoConfig,
+    DpoTrainee,
+    PreferenceBatch,
+    gap_weights,
+    listwise_dpo_loss,
+    orders_elsewhere,
+    preferences,
+)
+from onesearch.training.tasks import TaskBatch
+from small_models import catalogue, generator, prompts
+
+# Items 0-9 are of category 0, 10-19 of 1, 20-29 of 2.
+CATEGORY = np.repeat([0, 1, 2], 10)
+BEHAVIOUR = Behaviour(
+    shown=Ragged.of([[0, 1, 2, 3, 10], [], [20, 21]]), clicked=Ragged.of([[1, 2], [11], [20]]),
+    ordered=Ragged.of([[2], [], []]), elsewhere=Ragged.of([[5], [], []]), category=CATEGORY,
+)  # fmt: skip
 
 
 def test_gap_weights_by_hand():
@@ -42,3 +65,66 @@ def test_without_losers_only_the_likelihood_is_left():
     assert found["loss"].item() == 2.0 and found["preference"].item() == 0.0
     found["loss"].backward()
     assert winner.grad.item() == -1.0
+
+
+def test_winners_and_losers_of_page_views():
+    settings = DpoConfig(winners=3, shown=2, same_category=3, other=3)
+    found = preferences(BEHAVIOUR, np.array([0, 1, 2]), settings)
+    # Ordered before ordered elsewhere before clicked.
+    assert found.rows.tolist() == [2, 5, 1, 11, 20] and found.owner.tolist() == [0, 0, 0, 1, 2]
+    assert_close(found.reward, torch.tensor([2.0, 1.5, 1.0, 1.0, 1.0]))
+    assert_close(found.loser_reward, torch.tensor([0.5, 0.5, 0.2, 0.2, 0.2, 0.0, 0.0, 0.0]))
+    first, second, third = found.losers.tolist()
+    assert set(first[:2]) <= {0, 3, 10} and len(set(first[:2])) == 2
+    assert second[:2] == [-1, -1]  # nothing was shown
+    assert third[0] == 21 and third[1] == -1
+    for view, row in enumerate((first, second, third)):
+        category = CATEGORY[BEHAVIOUR.clicked[view][0]]
+        known = {*BEHAVIOUR.shown[view], *BEHAVIOUR.clicked[view], *BEHAVIOUR.elsewhere[view]}
+        assert all(item == -1 or (CATEGORY[item] == category and item not in known) for item in row[2:5])
+        assert all(item == -1 or (CATEGORY[item] != category and item not in known) for item in row[5:])
+    again = preferences(BEHAVIOUR, np.array([0, 1, 2]), settings)
+    assert torch.equal(found.losers, again.losers)
+    assert preferences(BEHAVIOUR, np.array([0]), settings.updated(winners=1)).rows.tolist() == [2]
+
+
+def test_orders_elsewhere_are_the_shoppers_own_in_the_category():
+    user = np.array([7, 7, 7, 8, -1])
+    clicked, ordered = Ragged.of([[1], [12], [4], [3], [2]]), Ragged.of([[1], [12, 13], [4, 15], [3], [2]])
+    found = orders_elsewhere(user, clicked, ordered, CATEGORY)
+    assert [found[n].tolist() for n in range(5)] == [[4], [15], [1], [], []]
+
+
+@pytest.fixture
+def trainee():
+    return DpoTrainee(generator(dtype=torch.float32), catalogue(30), DpoConfig(beta=0.5, sft=0.0)).train()
+
+
+def test_winners_rise_above_losers(trainee):
+    given = preferences(BEHAVIOUR, np.array([0, 1, 2]), trainee.settings)
+    batch = PreferenceBatch("dpo", prompts(3), preferences=given)
+    optimizer = torch.optim.Adam(trainee.generator.parameters(), 3e-3)
+    first = trainee(batch)
+    # At the start policy and reference agree: every margin is 0 and a winner with N losers costs log(1 + N).
+    paths = trainee.index.path(torch.cat([given.rows, given.losers.clamp(min=0).flatten()]))[:, -1]
+    winner, losers = paths[:5], paths[5:].view(given.losers.shape)[given.owner]
+    counted = ((given.losers >= 0)[given.owner] & (losers != winner[:, None])).sum(1)
+    assert counted.min() > 0
+    assert_close(first["preference"], torch.log1p(counted.float()).mean())
+    for _ in range(40):
+        terms = trainee(batch)
+        optimizer.zero_grad()
+        terms["loss"].backward()
+        optimizer.step()
+    assert terms["accuracy"] > 0.95 and terms["preference"] < 0.5 * first["preference"]
+    assert not any(parameter.grad is not None for parameter in trainee.reference.parameters())
+    policy, reference = (
+        score_paths(model, model.encode(batch.prompt), trainee.index.path(given.rows), given.owner, trainee.index)[0]
+        for model in (trainee.generator, trainee.reference)
+    )
+    assert not torch.allclose(policy, reference)
+
+
+def test_a_batch_without_preferences_is_refused(trainee):
+    with pytest.raises(ValueError, match="preferences"):
+        trainee(PreferenceBatch("dpo", TaskBatch("x", prompts(1)).prompt))

@@ -42,6 +42,7 @@ class TaskBatch:
     With ``subwords`` int64 [W], ascending, text is chosen among these only.
 
     ``teacher`` is the input with keywords of some of the prompts, ``taught`` int64 [b] says which, ascending.
+    ``rows`` int64 [B] are the task's rows that the prompts were made of, where a loss looks something up for them.
     """
 
     task: str
@@ -53,6 +54,7 @@ class TaskBatch:
     subwords: torch.Tensor | None = None
     teacher: PromptBatch | None = None
     taught: torch.Tensor | None = None
+    rows: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,8 @@ def search_task(
         lengths = picked.lengths
         offset = np.repeat(starts[rows], lengths) + _within(lengths)
         owned = item_targets(picked.values, picked.owners, weights[offset], n_items, negatives, rows)
-        made = TaskBatch(name, builder.search_prompt(columns, rows, keywords=keywords), items=owned)
+        prompt = builder.search_prompt(columns, rows, keywords=keywords)
+        made = TaskBatch(name, prompt, items=owned, rows=torch.from_numpy(rows.astype(np.int64)))
         with_teacher = np.flatnonzero(taught[rows]) if taught is not None else rows[:0]
         if len(with_teacher):
             made.teacher = builder.search_prompt(columns, rows[with_teacher], keywords=True)

@@ -1,0 +1,163 @@
+"""What a shown item is worth: ``R_item = R_C&O + R_CTR + R_Rel`` (specification section 7), as columns over pairs.
+
+Weights and boosts come from a small YAML file that is read again before every round of alignment, so that what the shop
+wants can change between rounds and while one is running.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+import polars as pl
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import Tensor
+
+from onesearch.data.settings import Section
+from onesearch.index.sid_index import SidIndex
+from onesearch.search.scoring import ragged_ranges
+from onesearch.training.click_rates import ClickRates
+from onesearch.training.relevance import PairFeatures, Relevance
+
+Floats = NDArray[np.float32]
+TERMS: Final = ("behaviour", "click_rate", "relevance")
+"""``R_C&O``, ``R_CTR`` and ``R_Rel``."""
+
+
+class Boost(Section):
+    """A group of items whose reward counts more, such as those of emerging sellers."""
+
+    name: str = Field(description="for logs")
+    column: Literal["seller", "brand", "category", "item_id"] = Field(description="of the item table")
+    values: tuple[str, ...] = Field(description="values of the column; of a category any level of its path")
+    term: Literal["behaviour", "click_rate", "relevance", "all"] = "relevance"
+    times: float = Field(gt=0, description="what the term of these items is multiplied with")
+
+
+class RewardConfig(Section):
+    """Weights of the terms and boosts."""
+
+    behaviour: float = Field(1.0, ge=0, description="weight of R_C&O")
+    click_rate: float = Field(1.0, ge=0, description="weight of R_CTR")
+    relevance: float = Field(1.0, ge=0, description="weight of R_Rel")
+    order: float = Field(4.0, ge=0, description="R_C&O of an ordered item")
+    click: float = Field(3.0, ge=0, description="R_C&O of a clicked item; more for a click than an order is a mistake")
+    low: float = Field(0.01, ge=0, lt=1, description="least R_CTR, so that bait cannot dominate")
+    high: float = Field(0.99, gt=0, le=1, description="highest R_CTR")
+    boosts: tuple[Boost, ...] = ()
+
+
+def behaviour_reward(
+    clicked: NDArray[np.bool_], ordered: NDArray[np.bool_], click: float = 3.0, order: float = 4.0
+) -> Floats:
+    """``R_C&O``: ``order`` where ordered, else ``click`` where clicked, else 0."""
+    return np.where(ordered, order, np.where(clicked, click, 0.0)).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Boosts:
+    """The factor of every item for every term, float32 [N] by name of the term."""
+
+    factor: Mapping[str, Floats]
+    members: Mapping[str, int]
+
+    @classmethod
+    def of(cls, boosts: Sequence[Boost], items: pl.DataFrame) -> "Boosts":
+        """Look the groups up in the item table.
+
+        Raises:
+            ValueError: a group has no item.
+        """
+        factor = {term: np.ones(len(items), np.float32) for term in TERMS}
+        members = {}
+        for boost in boosts:
+            column, wanted = items[boost.column], list(boost.values)
+            if boost.column == "category":
+                inside = column.list.eval(pl.element().is_in(wanted)).list.any().fill_null(False).to_numpy()
+            else:
+                inside = column.is_in(wanted).fill_null(False).to_numpy()
+            if not inside.any():
+                raise ValueError(f"boost '{boost.name}': no item has one of these values of '{boost.column}'")
+            members[boost.name] = int(inside.sum())
+            for term in TERMS if boost.term == "all" else (boost.term,):
+                factor[term][inside] *= boost.times
+        return cls(factor, members)
+
+
+class Rewards:
+    """Rewards of (query, item) pairs.
+
+    Args:
+        config: weights and boosts.
+        items: the item table, N rows.
+        rates: for ``R_CTR``; None leaves it out.
+        pairs: features for ``R_Rel``; None leaves it out.
+        relevance: the trees that read them.
+        judged: level by (number of the query in ``pairs``, item row), which goes before what the trees say.
+    """
+
+    def __init__(
+        self,
+        config: RewardConfig,
+        items: pl.DataFrame,
+        rates: ClickRates | None = None,
+        pairs: PairFeatures | None = None,
+        relevance: Relevance | None = None,
+        judged: Mapping[tuple[int, int], int] | None = None,
+    ) -> None:
+        self.config, self.rates, self.pairs, self.relevance = config, rates, pairs, relevance
+        self.n_items = len(items)
+        self.boosts = Boosts.of(config.boosts, items)
+        keys = [query * self.n_items + item for query, item in judged or {}]
+        order = np.argsort(np.asarray(keys, np.int64))
+        self._judged = np.asarray(keys, np.int64)[order]
+        self._levels = np.asarray(list((judged or {}).values()), np.float32)[order]
+
+    def of(
+        self,
+        queries: NDArray[np.integer],
+        items: NDArray[np.integer],
+        clicked: NDArray[np.bool_],
+        ordered: NDArray[np.bool_],
+    ) -> dict[str, Floats]:
+        """Each term of n pairs, weighted and boosted, and their sum ``total``; float32 [n] each."""
+        config, n = self.config, len(items)
+        parts = {"behaviour": behaviour_reward(clicked, ordered, config.click, config.order)}
+        has_rate = self.rates is not None and config.click_rate > 0
+        parts["click_rate"] = (
+            self.rates.rate(items, config.low, config.high).astype(np.float32)
+            if has_rate and self.rates is not None
+            else np.zeros(n, np.float32)
+        )
+        parts["relevance"] = self.levels(queries, items) if config.relevance > 0 else np.zeros(n, np.float32)
+        out = {
+            term: (getattr(config, term) * value * self.boosts.factor[term][items]).astype(np.float32)
+            for term, value in parts.items()
+        }
+        return {**out, "total": np.sum(list(out.values()), 0, dtype=np.float32)}
+
+    def levels(self, queries: NDArray[np.integer], items: NDArray[np.integer]) -> Floats:
+        """``R_Rel`` of n pairs: the judged level, else the most probable one; float32 [n], 0 where nothing can say."""
+        out = np.zeros(len(items), np.float32)
+        if self.pairs is not None and self.relevance is not None and len(items):
+            out = self.relevance.levels(self.pairs.of(queries, items)).astype(np.float32)
+        if len(self._judged):
+            keys = queries.astype(np.int64) * self.n_items + items
+            at = np.minimum(np.searchsorted(self._judged, keys), len(self._judged) - 1)
+            out = np.where(self._judged[at] == keys, self._levels[at], out)
+        return out
+
+
+def items_of_sids(index: SidIndex, nodes: Tensor) -> tuple[Tensor, Tensor]:
+    """All items of SIDs, given as nodes int64 [n] of the last level: item rows int64 [m] and the SID of each, [m]."""
+    first, last = index.positions(index.levels - 1, nodes)
+    positions, owner = ragged_ranges(first, last - first)
+    return index.item_rows(positions), owner
+
+
+def best_of_sids(values: Tensor, owner: Tensor, n: int) -> Tensor:
+    """The best value [m] among the items of each of n SIDs: "a SID shared by several items takes the best"; [n]."""
+    out = torch.full((n,), float("-inf"), dtype=values.dtype, device=values.device)
+    return out.scatter_reduce(0, owner, values, "amax")
