@@ -134,6 +134,32 @@ def test_best_weights_are_chosen_by_the_named_figure(tmp_path):
         fit(nn.Linear(3, 1), source, loss, config.updated(best="hr"), tmp_path / "b", lambda model: {"score": 1.0})
 
 
+@pytest.mark.parametrize(("scores", "patience", "chosen", "ended"), [
+    ([5.0, 3.0, 4.0, 9.0, 9.0], 2, 0, 8),  # falls from the start on: the first weights stay, and it ends early
+    ([1.0, 3.0, 2.0, 4.0, 0.0], 2, 12, 16),
+    ([1.0, 3.0, 2.0, 1.0, 0.0], 3, 4, 16),
+    ([5.0, 3.0, 4.0, 2.0, 1.0], 0, 0, 16),  # without patience to the end, and the first weights still compete
+])  # fmt: skip
+def test_a_falling_figure_ends_training_and_the_best_weights_come_back(tmp_path, scores, patience, chosen, ended):
+    source, config = regression(validate_steps=4, best="score")
+    model, weights = nn.Linear(3, 1), []
+
+    def validate(model):
+        weights.append(model.weight.detach().clone())
+        return {"score": scores[len(weights) - 1]}
+
+    def loss(model, batch):
+        return {"loss": (model(batch) - 1).square().mean()}
+
+    report = fit(model, source, loss, config, tmp_path, validate, patience=patience)
+    assert (report.chosen_step, report.steps) == (chosen, ended)
+    assert torch.equal(model.weight, weights[chosen // 4]) and report.loss > 0
+    assert report.metrics == {"score": max(scores[: ended // 4 + 1])}
+    assert fit(nn.Linear(3, 1), source, loss, config, tmp_path, validate, patience=patience) == report  # finished
+    with pytest.raises(ValueError, match="patience needs a validation"):
+        fit(nn.Linear(3, 1), source, loss, config.updated(best=""), tmp_path / "b", validate, patience=1)
+
+
 def test_accumulated_batches_equal_one_large_batch(tmp_path):
     x = torch.randn(64, 3, generator=torch.Generator().manual_seed(0))
     models = []

@@ -60,6 +60,7 @@ def fit(
     *,
     seed: int = 0,
     label: str = "training",
+    patience: int | None = None,
 ) -> FitReport:
     """Train ``model`` in place and leave ``model.safetensors``, ``log.jsonl`` and ``curves.png`` in ``folder``.
 
@@ -74,32 +75,39 @@ def fit(
         validate: model in evaluation mode → figures for the log. Called every ``validate_steps`` and at the end.
         seed: of dropout and anything else that draws from global generators while training.
         label: name in the progress lines.
+        patience: with ``config.best``: the weights before the first step compete with all later ones, and training ends
+            after so many validations in a row without a better figure, or never for 0. None: the first weights do
+            not compete.
 
     Raises:
         NotFiniteError: with step and term; the last checkpoint was written before it.
         ValueError: ``folder`` belongs to another run, or the settings do not fit the model.
     """
-    return _Fit(model, batches, loss, config, folder, validate, seed, label).run()
+    return _Fit(model, batches, loss, config, folder, validate, seed, label, patience).run()
 
 
 class _Fit:
     def __init__(
         self, model: nn.Module, batches: Batches, loss: Loss, config: LoopConfig, folder: Path,
-        validate: Validate | None, seed: int, label: str,
+        validate: Validate | None, seed: int, label: str, patience: int | None,
     ) -> None:  # fmt: skip
         self.config, self.batches, self.loss, self.validate = config, batches, loss, validate
         self.folder, self.seed, self.label = folder, seed, label
         self.steps = batches.steps // config.accumulate
         if self.steps < 1:
             raise ValueError(f"{batches.steps} batches make no step of {config.accumulate}: lower 'accumulate'")
-        self.model = model
+        if patience is not None and not (config.best and validate):
+            raise ValueError("patience needs a validation and the figure of it that counts ('best')")
+        self.model, self.patience = model, patience
         self.precision = resolve(config.precision)
         shapes = {name: [str(p.dtype), *p.shape] for name, p in model.named_parameters()}
-        self.fingerprint = fingerprint([config.decisive(), batches.fingerprint(), seed, shapes])
+        decisive = [config.decisive(), batches.fingerprint(), seed, shapes]
+        self.fingerprint = fingerprint(decisive if patience is None else [*decisive, patience])
         self.checkpoints = files.Checkpoints(folder / CHECKPOINTS, config.keep)
         self.log = CurveLog(folder / LOG)
         self.averages = Averages()
         self.best: dict[str, Any] = {}
+        self.waited = 0  # validations since the best one
         self.samples, self.spent = 0, 0.0
 
     def run(self) -> FitReport:
@@ -140,6 +148,8 @@ class _Fit:
         self.pending: list[tuple[int, str, dict[str, Tensor]]] = []
         self.started, self.saved = time.perf_counter() - self.spent, time.perf_counter()
         step = first
+        if self.patience is not None and first == 0:
+            self._validate(0)
         for made in self._steps(first):
             factor = rate(step, self.steps, warmup, config.schedule, config.floor)
             for group in plain.param_groups:
@@ -147,7 +157,12 @@ class _Fit:
             self._step(step, made)
             step += 1
             self._look(step, config.learning_rate * factor)
-        return self._end()
+            if self.patience and self.waited >= self.patience:
+                log.info("%s: nothing better in %s validations, ending at step %s", self.label, self.waited, step)
+                if step % config.log_steps and step < self.steps:
+                    self._write(step, config.learning_rate * factor)
+                break
+        return self._end(step)
 
     def _steps(self, first: int) -> Iterator[list[Batch]]:
         """The batches of each step, made ahead in a thread while the model computes."""
@@ -220,16 +235,19 @@ class _Fit:
         write = end or step % config.log_steps == 0
         if write or validate or save or len(self.pending) >= 2 * _STEPS_UNCHECKED:
             self._collect()
-        if write and self.accelerator.is_main_process:
-            seconds = time.perf_counter() - self.started
-            self.log.add(step, self.averages.take(seconds), epoch=self.batches.epoch(step * config.accumulate),
-                         learning_rate=learning_rate)  # fmt: skip
-        elif write:
-            self.averages.take(0.0)
+        if write:
+            self._write(step, learning_rate)
         if validate:
             self._validate(step)
         if save:
             self._save(step)
+
+    def _write(self, step: int, learning_rate: float) -> None:
+        """A line of the log: averages since the last one."""
+        figures = self.averages.take(time.perf_counter() - self.started)
+        if self.accelerator.is_main_process:
+            epoch = self.batches.epoch(step * self.config.accumulate)
+            self.log.add(step, figures, epoch=epoch, learning_rate=learning_rate)
 
     def _agreed(self, mine: bool) -> bool:
         """The main process's answer: clocks differ between processes."""
@@ -269,9 +287,11 @@ class _Fit:
             if wanted and wanted not in figures:
                 raise ValueError(f"best: '{wanted}' is no validation figure; there are {sorted(figures)}")
             if not self.best or not wanted or figures[wanted] > self.best["figures"][wanted]:
-                self.best = {"step": step, "figures": figures}
+                self.best, self.waited = {"step": step, "figures": figures}, 0
                 if wanted and self.accelerator.is_main_process:
                     files.save_weights(self.model, self.folder / BEST)
+            else:
+                self.waited += 1
         self.model.train()
         shown = ", ".join(f"{name} {value:.4f}" for name, value in figures.items())
         log.info("%s: step %s of %s, %s", self.label, step, self.steps, shown)
@@ -299,6 +319,7 @@ class _Fit:
             write_json(temporary / "state.json", {
                 "step": step, "samples": self.samples, "seconds": time.perf_counter() - self.started,
                 "fingerprint": self.fingerprint, "averages": self.averages.state(), "best": self.best,
+                "waited": self.waited,
             })  # fmt: skip
         accelerator.wait_for_everyone()
         RandomState.now().save(self.checkpoints.writing(step), accelerator.process_index)
@@ -322,13 +343,14 @@ class _Fit:
         RandomState.load(found, self.accelerator.process_index).restore()
         self.averages = Averages.of(state["averages"])
         self.best, self.samples, self.spent = state["best"], state["samples"], state["seconds"]
+        self.waited = state.get("waited", 0)
         if self.accelerator.is_main_process:
             self.log.keep_until(state["step"])
         log.info("%s: continuing after step %s of %s", self.label, state["step"], self.steps)
         return int(state["step"])
 
-    def _end(self) -> FitReport:
-        """Choose the weights, write them, and only then drop the checkpoints."""
+    def _end(self, steps: int) -> FitReport:
+        """Choose the weights after so many steps, write them, and only then drop the checkpoints."""
         seconds = time.perf_counter() - self.started
         if self.config.best and self.best:
             files.load_weights(self.model, self.folder / BEST)
@@ -336,8 +358,8 @@ class _Fit:
             self.average.swap()
         self.model.eval()
         report = FitReport(
-            self.steps, self.samples, round(seconds, 3), round(self.samples / max(seconds, 1e-9), 2),
-            self.log.last("loss"), self.precision, self.best.get("figures", {}), self.best.get("step", self.steps),
+            steps, self.samples, round(seconds, 3), round(self.samples / max(seconds, 1e-9), 2),
+            self.log.last("loss"), self.precision, self.best.get("figures", {}), self.best.get("step", steps),
         )  # fmt: skip
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
