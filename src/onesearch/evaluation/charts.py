@@ -19,14 +19,14 @@ def draw(report: Report, folder: Path) -> list[Path]:
         metrics, methods, [[report.methods[method].get(name) for name in metrics] for method in methods],
         f"{report.requests:,} requests, 95 % intervals",
     )  # fmt: skip
-    _save(figure, files[0])
+    save_figure(figure, files[0])
     for dimension, groups in report.slices.items():
         if not metrics:
             continue
         labels = [f"{label}\n(n={group.requests:,})" for label, group in groups.items()]
         rows = [[group.methods[method].get(metrics[0]) for group in groups.values()] for method in methods]
         files.append(folder / f"slice_{dimension.replace(' ', '_')}.png")
-        _save(_bars(labels, methods, rows, f"{metrics[0]} by {dimension}"), files[-1])
+        save_figure(_bars(labels, methods, rows, f"{metrics[0]} by {dimension}"), files[-1])
     return files
 
 
@@ -52,5 +52,6 @@ def _bars(groups: list[str], series: list[str], rows: list[list[Estimate | None]
     return figure
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG."""
     FigureCanvasAgg(figure).print_png(path)

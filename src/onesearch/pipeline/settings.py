@@ -17,6 +17,9 @@ from onesearch.pipeline.understand import UnderstandingSection
 from onesearch.search.config import SearchConfig
 from onesearch.training.config import AlignmentConfig, CoTConfig, PersonalisationConfig
 from onesearch.training.distill import DistillationConfig
+from onesearch.training.dpo import DpoConfig
+from onesearch.training.grpo import GrpoConfig
+from onesearch.training.rewards import RewardConfig
 
 
 class DataSection(Section):
@@ -85,8 +88,20 @@ class RunConfig(Section):
     understanding: UnderstandingSection = UnderstandingSection()
     cot: CoTConfig = CoTConfig()
     distill: DistillationConfig = DistillationConfig()
+    rewards: RewardConfig = RewardConfig()
+    rewards_file: Path | None = Field(None, description="YAML with the rewards' settings, read before every round")
+    dpo: DpoConfig = DpoConfig()
+    grpo: GrpoConfig = GrpoConfig()
     search: SearchConfig = SearchConfig()
     evaluation: EvaluationSection = EvaluationSection()
+
+    @model_validator(mode="after")
+    def _alignment_needs_v2(self) -> "RunConfig":
+        if (self.dpo.steps or self.grpo.steps) and (not self.has_v2 or self.distill.keywords == "input"):
+            raise ValueError(
+                "dpo and grpo align V2: set understanding.producer, and distill.keywords to 'teacher' or 'none'"
+            )
+        return self
 
     @property
     def has_v2(self) -> bool:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from onesearch.config import load_settings
+from onesearch.pipeline.alignment import build_rewards, reward_settings, run_dpo, run_grpo
 from onesearch.pipeline.prepare import build_data, build_encoder, build_index, build_khqe, build_lexical
 from onesearch.pipeline.report import build_baselines, build_report, write_report
 from onesearch.pipeline.settings import RunConfig
@@ -36,6 +37,22 @@ def stages_of(config: RunConfig) -> list[Stage]:
     engine = {**dump("search"), "fit_requests": config.evaluation.fit_requests}
     cot = {"teach": config.distill.teach, "shuffle": config.distill.shuffle, "held_out": config.sft3.held_out_vectors}
     seed = config.training_seed
+    # Preference alignment goes on from V2's stage 3; both parts of it can be left out.
+    searches = {"order_weight": config.sft3.order_weight, "max_targets": config.sft3.max_targets,
+                "frequency_power": config.sft3.frequency_power, "held_out": config.sft3.held_out_vectors}  # fmt: skip
+    alignment, last = [], "distill"
+    if config.dpo.steps:
+        alignment.append(Stage("dpo", (*prepared, last), {**dump("dpo"), **searches},
+                               with_bench(run_dpo, last), resumable=True, seed=seed))  # fmt: skip
+        last = "dpo"
+    if config.grpo.steps:
+        worth = reward_settings(config).model_dump(mode="json")
+        alignment.append(Stage("rewards", ("data", "encoder", "khqe", "understanding"), {},
+                               lambda context: build_rewards(Workbench(context.folder.parent), context)))  # fmt: skip
+        alignment.append(Stage("grpo", (*prepared, "rewards", "understanding", last),
+                               {**dump("grpo"), **searches, "rewards": worth},
+                               with_bench(run_grpo, last), resumable=True, seed=seed))  # fmt: skip
+        last = "grpo"
     # V2 shares everything up to stage 2 with V1; a run without thoughts is V1 alone.
     v2 = [
         Stage("understanding", ("data", "encoder", "khqe"),
@@ -46,8 +63,9 @@ def stages_of(config: RunConfig) -> list[Stage]:
               with_bench(run_cot, "sft2"), resumable=True, seed=seed),
         Stage("distill", (*prepared, "cot", "understanding"), dump("sft3", "distill", "cot"),
               with_bench(run_personalisation, "cot", True), version=2, resumable=True, seed=seed),
-        Stage("engine_v2", (*prepared, "lexical", "distill", "understanding"), engine,
-              with_bench(run_engine, "distill", True), seed=seed),
+        *alignment,
+        Stage("engine_v2", (*prepared, "lexical", last, "understanding"), engine,
+              with_bench(run_engine, last, True), seed=seed),
     ] if config.has_v2 else []  # fmt: skip
     return [
         Stage("data", (), data, lambda context: build_data(config, context)),

@@ -13,7 +13,6 @@ from torch import nn
 from onesearch.data.metrics import hit_rate, mrr
 from onesearch.data.ragged import Ragged
 from onesearch.data.requests import Requests
-from onesearch.data.text import normalise_query
 from onesearch.encoding.pseudo import pseudo_queries
 from onesearch.model.generator import Generator, Sizes
 from onesearch.model.initialise import initialise
@@ -78,11 +77,11 @@ def run_alignment(bench: Workbench, config: RunConfig, context: StageContext, be
         generator.save(context.folder / GENERATOR)
         return {"steps": 0}
     shares = {name: shares[name] for name in chosen}
-    mixture = _mixture(chosen, shares, settings.batch_size, settings.steps, context.seed)
+    mixture = mixture_of(chosen, shares, settings.batch_size, settings.steps, context.seed)
     trainee = Trainee(generator, bench.index, bench.item_rows, settings.score_weight, settings.codebook_weight)
     report = fit_trainee(trainee, mixture, settings.loop, context)
     generator.save(context.folder / GENERATOR)
-    return _metrics(report)
+    return fit_metrics(report)
 
 
 def alignment_task_set(
@@ -139,13 +138,13 @@ def run_cot(bench: Workbench, config: RunConfig, context: StageContext, before: 
     if not set(shares) <= set(COT):
         tasks |= alignment_task_set(bench, config, generator, settings)
     chosen = {name: tasks[name] for name, share in shares.items() if share > 0 and name in tasks}
-    mixture = _mixture(
+    mixture = mixture_of(
         chosen, {name: shares[name] for name in chosen}, settings.batch_size, settings.steps, context.seed
     )
     trainee = Trainee(generator, bench.index, bench.item_rows, settings.score_weight, settings.codebook_weight)
     report = fit_trainee(trainee, mixture, settings.loop, context)
     generator.save(context.folder / GENERATOR)
-    return _metrics(report)
+    return fit_metrics(report)
 
 
 def run_personalisation(
@@ -174,14 +173,14 @@ def run_personalisation(
     shares = {"search": 1 - pseudo - cot, **({"pseudo": pseudo} if pseudo else {})}
     shares |= {name: cot / len(writing) for name in writing}
     every = {**tasks, **writing}
-    mixture = _mixture({name: every[name] for name in shares}, shares, settings.batch_size, steps, context.seed)
+    mixture = mixture_of({name: every[name] for name in shares}, shares, settings.batch_size, steps, context.seed)
     parts = (generator, bench.index, bench.item_rows, settings.score_weight, settings.codebook_weight)
     has_teacher = distilled and config.distill.keywords == "teacher"
     trainee = DistillTrainee(*parts, config.distill) if has_teacher else Trainee(*parts)
     keywords = bench.keyword_reader(config.distill.reads if distilled else None)
     report = fit_trainee(trainee, mixture, settings.loop, context, validator(bench, generator, config, keywords))
     generator.save(context.folder / GENERATOR)
-    return _metrics(report)
+    return fit_metrics(report)
 
 
 def search_tasks(
@@ -193,23 +192,18 @@ def search_tasks(
     the keywords themselves.
     """
     settings, prompt, distill = config.sft3, generator.config.prompt, config.distill
-    page_views = bench.split.train
     builder = bench.builder(prompt)
-    outcome = bench.targets(page_views)
-    targets, weights = example_weights(outcome.clicked, outcome.ordered, settings.order_weight, settings.max_targets)
-    rows = np.flatnonzero(targets.lengths > 0)
+    page_views, targets, weights = searches(bench, config)
     use = thoughts if distill.keywords != "none" else None
     columns = bench.training_columns(
-        page_views[rows], prompt, settings.held_out_vectors, None if use is None else keyword_source(bench, config, use)
+        page_views, prompt, settings.held_out_vectors, None if use is None else keyword_source(bench, config, use)
     )
     taught = None if columns.keywords is None else np.asarray((columns.keywords >= 0).any(1))
-    kept = np.isin(targets.owners, rows)
-    targets, weights = targets.select(rows), weights[kept]
     n_items = len(bench.item_rows)
     as_input = use is not None and distill.keywords == "input"
     search = search_task(
         "search", builder, columns, targets, weights, n_items, settings.score_negatives,
-        _frequency_weights(columns.query, settings.frequency_power), None if as_input else taught, as_input,
+        frequency_weights(columns.query, settings.frequency_power), None if as_input else taught, as_input,
     )  # fmt: skip
     if not settings.pseudo_share:
         return {"search": search}
@@ -222,15 +216,25 @@ def search_tasks(
     return {"search": search, "pseudo": pseudo}
 
 
-def _frequency_weights(query: NDArray[np.int32], power: float) -> NDArray[np.float64]:
+def searches(bench: Workbench, config: RunConfig) -> tuple[pl.DataFrame, Ragged, NDArray[np.float32]]:
+    """Training page views with a click or an order, their targets, and the weight of each target."""
+    settings, page_views = config.sft3, bench.split.train
+    outcome = bench.targets(page_views)
+    targets, weights = example_weights(outcome.clicked, outcome.ordered, settings.order_weight, settings.max_targets)
+    rows = np.flatnonzero(targets.lengths > 0)
+    return page_views[rows], targets.select(rows), weights[np.isin(targets.owners, rows)]
+
+
+def frequency_weights(query: NDArray[np.int32], power: float) -> NDArray[np.float64]:
     """Weights under which a query seen n times is drawn n^power times as often as one seen once (finding 6)."""
     counts = np.bincount(query + 1)[query + 1].astype(np.float64)
     return np.asarray(counts ** (power - 1.0))
 
 
-def _mixture(
+def mixture_of(
     tasks: Mapping[str, Task], shares: Mapping[str, float], batch_size: int, steps: int, seed: int
 ) -> TaskMixture:
+    """Batches of tasks by their shares."""
     sources = {
         name: BatchSource(task.lengths, task.batch, batch_size, weights=task.weights, seed=seed, name=name)
         for name, task in tasks.items()
@@ -239,11 +243,19 @@ def _mixture(
 
 
 def fit_trainee(
-    trainee: Trainee, batches: TaskMixture, loop: LoopConfig, context: StageContext, validate: Any = None
+    trainee: nn.Module,
+    batches: TaskMixture,
+    loop: LoopConfig,
+    context: StageContext,
+    validate: Any = None,
+    patience: int | None = None,
 ) -> FitReport:
     """The loop over a trainee, with the run's seed and the stage's folder."""
     loss = distillation_loss if isinstance(trainee, DistillTrainee) else _losses
-    return fit(trainee, batches, loss, loop, context.folder, validate, seed=context.seed, label=context.name)
+    return fit(
+        trainee, batches, loss, loop, context.folder, validate, seed=context.seed, label=context.name,
+        patience=patience,
+    )  # fmt: skip
 
 
 def _losses(model: nn.Module, batch: Any) -> dict[str, torch.Tensor]:
@@ -304,11 +316,9 @@ def fit_relevance(bench: Workbench, engine: SearchEngine) -> RankingWeights:
     Raises:
         ValueError: no judgment of a training query is above level 0.
     """
-    later = {normalise_query(q or "") for part in (bench.split.valid, bench.split.test) for q in part["query"]}
-    later -= {normalise_query(q or "") for q in bench.split.train["query"]}
     row = bench.dataset.item_rows
-    judged = bench.dataset.judgments.group_by("query", maintain_order=True).agg("item_id", "level")
-    kept = [known for known in judged.iter_rows(named=True) if normalise_query(known["query"]) not in later]
+    judged = bench.training_judgments.group_by("query", maintain_order=True).agg("item_id", "level")
+    kept = list(judged.iter_rows(named=True))
     if not kept:
         raise ValueError("search.relevance needs judgments of training queries, and the data set has none; set it to 0")
     given = Ragged.of([[row.get(item, -1) for item in known["item_id"]] for known in kept])
@@ -346,7 +356,8 @@ def run_engine(
     return {"weights": dict(weights.values), "weights_without_lexical": dict(bare.values)}
 
 
-def _metrics(report: FitReport) -> dict[str, Any]:
+def fit_metrics(report: FitReport) -> dict[str, Any]:
+    """What a training stage's manifest says of it."""
     return {
         "steps": report.steps, "samples_per_second": report.samples_per_second, "loss": report.loss,
         "precision": report.precision, **report.metrics,

@@ -13,7 +13,7 @@ from onesearch.data.item_text import item_texts
 from onesearch.data.ragged import Ragged
 from onesearch.data.requests import Requests
 from onesearch.data.split import Split
-from onesearch.data.text import normalise_query
+from onesearch.data.text import normalise_queries, normalise_query
 from onesearch.model.config import PromptConfig
 from onesearch.model.features import TextTable
 from onesearch.model.prompt import PromptColumns, prepare
@@ -41,6 +41,15 @@ class Workbench(RunParts):
     def histories(self) -> Histories:
         """Events of the whole log; time decides what a page view may know."""
         return Histories.build(self.dataset.page_views, self.dataset.items, self.dataset.users)
+
+    @cached_property
+    def training_judgments(self) -> pl.DataFrame:
+        """Judgments without those of queries that the validation or the test part has and the training part has not."""
+        split = self.split
+        before, *after = (set(normalise_queries(part["query"])) for part in (split.train, split.valid, split.test))
+        later = set().union(*after) - before
+        judged = self.dataset.judgments
+        return judged.filter(~normalise_queries(judged["query"]).is_in(list(later)))
 
     def requests(self, page_views: pl.DataFrame) -> Requests:
         """Page views as requests, with what was known before each."""

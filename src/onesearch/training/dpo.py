@@ -19,7 +19,7 @@ from onesearch.index.sid_index import SidIndex
 from onesearch.model.generator import Generator
 from onesearch.model.prompt import PromptBatch, PromptBuilder, PromptColumns
 from onesearch.search.scoring import score_paths
-from onesearch.training.loop_config import LoopConfig
+from onesearch.training.loop_config import AlignmentLoopConfig
 from onesearch.training.tasks import Task, TaskBatch
 
 ORDERED, ORDERED_ELSEWHERE, CLICKED, SHOWN, SAME_CATEGORY, OTHER = range(6)
@@ -40,7 +40,9 @@ class DpoConfig(Section):
     other: int = Field(2, ge=0, description="losers of other categories")
     beta: float = Field(0.1, gt=0, description="β")
     sft: float = Field(1.0, ge=0, description="α, weight of the winner's likelihood; the release has 1")
-    loop: LoopConfig = LoopConfig(learning_rate=1e-4, warmup=0.1)
+    validate_requests: int = Field(1000, ge=1, description="validation page views that guard the weights, at most")
+    patience: int = Field(3, ge=0, description="validations without a better HR@10 that end the stage; 0: none do")
+    loop: AlignmentLoopConfig = AlignmentLoopConfig()
 
 
 def gap_weights(winner: Tensor, losers: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ from onesearch.search.beam import beam_search
 from onesearch.search.sampling import sample_paths
 from onesearch.search.scoring import LevelDistribution, chosen_log_probs, path_distributions
 from onesearch.training.distillation import kl_per_path
-from onesearch.training.loop_config import LoopConfig
+from onesearch.training.loop_config import AlignmentLoopConfig
 from onesearch.training.losses import item_nll
 from onesearch.training.rewards import Rewards, best_of_sids, items_of_sids
 from onesearch.training.tasks import TaskBatch
@@ -54,7 +54,9 @@ class GrpoConfig(Section):
     refresh: int = Field(1, ge=1, description="steps after which the policy that draws becomes the one that learns")
     sft: float = Field(0.1, ge=0, description="weight of the likelihood of what was clicked")
     kl: float = Field(0.0, ge=0, description="weight of KL(policy ‖ reference) along the rollouts")
-    loop: LoopConfig = LoopConfig(learning_rate=1e-4, warmup=0.1, clip_norm=1.0)
+    validate_requests: int = Field(1000, ge=1, description="validation page views that guard the weights, at most")
+    patience: int = Field(3, ge=0, description="validations without a better HR@10 that end the stage; 0: none do")
+    loop: AlignmentLoopConfig = AlignmentLoopConfig()
 
 
 class Outcomes:

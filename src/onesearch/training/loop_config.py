@@ -42,6 +42,15 @@ class LoopConfig(Section):
         return self.model_dump(exclude=ways, mode="json")
 
 
+class AlignmentLoopConfig(LoopConfig):
+    """The loop of preference alignment: small steps, and validation HR@10 decides which weights are kept."""
+
+    learning_rate: float = Field(1e-4, gt=0)
+    warmup: float = Field(0.1, ge=0, lt=1)
+    validate_steps: int = Field(25, ge=0)
+    best: str = "hr10"
+
+
 @dataclass(frozen=True)
 class FitReport:
     """How a training run went; ``metrics`` are the figures of the weights the model ended with."""
