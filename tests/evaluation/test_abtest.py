@@ -6,9 +6,11 @@ from scipy.stats import kstest
 from onesearch.evaluation.abtest import (
     METRICS,
     SUMS,
+    Dimension,
     Totals,
     arm_of,
     detectable,
+    of_items,
     paired_lifts,
     sliced,
     split_again,
@@ -46,7 +48,7 @@ def test_totals_by_hand():
                        "ordered pages": 0, "orders": 0, "buyers": 0, "GMV": 0}  # fmt: skip
     assert found.ratio("item CTR") == 3 / 5 and found.ratio("page CTR") == 2 / 3 and found.ratio("GMV") == 2.5
     assert found.ratio("item CTR", np.array([1.0, 3.0])) == 5 / 9
-    some = Totals.of(LOG, shoppers=["u2", "u3"], kept=pl.Series([True, False, False, True]))
+    some = Totals.of(LOG, shoppers=["u2", "u3"], kept=np.array([True, False, False, True]))
     assert some.shoppers == ["u2", "u3"] and some.column("pages").tolist() == [0, 0]
     assert some.column("shoppers").tolist() == [1, 1]
 
@@ -135,6 +137,13 @@ def test_the_detectable_lift_is_what_a_test_finds():
 
 
 def test_slices_are_lifts_of_parts_of_the_log():
-    labels = {"kind": pl.Series(["new", "old", "old", None])}
-    found = sliced(labels, lambda kept: {"pages": float(kept.sum())})
-    assert found == {"kind": {"new": {"pages": 1.0}, "old": {"pages": 2.0}}}
+    kinds = Dimension(["old", "new", "none"], np.array(["new", "old", "old", ""], object))
+    found = sliced({"kind": kinds}, lambda kept: {"pages": float(kept.sum())})
+    assert list(found["kind"].items()) == [("old", {"pages": 2.0}), ("new", {"pages": 1.0})]
+
+
+def test_a_group_of_items_alone():
+    found = of_items(LOG, ["b", "c"])
+    assert found["shown"].to_list() == [["b"], [], ["b", "c"], []]
+    assert found["clicked"].to_list() == [["b"], [], ["c"], []] and found["ordered"].to_list() == [["b"], [], [], []]
+    assert Totals.of(found).ratio("item CTR") == 2 / 3

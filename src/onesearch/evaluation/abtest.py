@@ -15,6 +15,8 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy.stats import kstest, norm
 
+from onesearch.evaluation.slices import Labels
+
 Floats = NDArray[np.float64]
 SUMS: Final = (
     "shoppers", "pages", "impressions", "clicks", "clicked pages", "ordered pages", "orders", "buyers", "GMV"
@@ -55,7 +57,7 @@ class Totals:
         page_views: pl.DataFrame,
         prices: Mapping[str, float] | None = None,
         shoppers: Sequence[str] | None = None,
-        kept: pl.Series | None = None,
+        kept: NDArray[np.bool_] | None = None,
     ) -> "Totals":
         """Sum an exposure log up; page views without a shopper cannot be dealt to an arm and are left out.
 
@@ -63,12 +65,12 @@ class Totals:
             page_views: columns user_id, shown, clicked, ordered.
             prices: of items, for GMV; unknown ones count 0.
             shoppers: whose totals are wanted, in this order, also of those without a page view; else all of the log.
-            kept: bool, one per page view: a slice of the log. A shopper outside of it has zeros, and is counted as a
-                shopper all the same, so that arms stay comparable.
+            kept: bool [n], one per page view: a slice of the log. A shopper outside of it has zeros, and is counted as
+                a shopper all the same, so that arms stay comparable.
         """
         known = pl.DataFrame({"item": list(prices or {}), "price": [float(p) for p in (prices or {}).values()]},
                              schema={"item": pl.String, "price": pl.Float64})  # fmt: skip
-        log = page_views if kept is None else page_views.filter(kept)
+        log = page_views if kept is None else page_views.filter(pl.Series(kept))
         log = log.filter(pl.col("user_id").is_not_null()).with_row_index("view")
         bought = log.select("view", item="ordered").explode("item").drop_nulls("item")
         worth = bought.join(known, on="item", how="left").group_by("view").agg(pl.col("price").sum().alias("GMV"))
@@ -262,18 +264,31 @@ def _lift(a: Floats, b: Floats) -> Lift:
     return Lift(float(a[0]), float(b[0]), float(lift[0]), float(low), float(high), float(p))
 
 
+@dataclass(frozen=True)
+class Dimension:
+    """Groups of page views: their names in the order to show them, and the group of each page view [n], "" for none."""
+
+    groups: Sequence[str]
+    labels: Labels
+
+
 def sliced(
-    labels: Mapping[str, pl.Series],
-    lifts: Callable[[pl.Series], Mapping[str, Lift]],
+    dimensions: Mapping[str, Dimension], lifts: Callable[[NDArray[np.bool_]], Mapping[str, Lift]]
 ) -> dict[str, dict[str, Mapping[str, Lift]]]:
-    """Lifts within the groups of each dimension.
+    """Lifts within the groups of each dimension; groups without a page view are left out.
 
     Args:
-        labels: by dimension one label per page view; null belongs to no group.
-        lifts: from a selection of page views, bool, to lifts.
+        dimensions: by name.
+        lifts: from a selection of page views, bool [n], to lifts.
     """
-    groups = {dimension: label.drop_nulls().unique().sort().to_list() for dimension, label in labels.items()}
     return {
-        dimension: {str(group): lifts((labels[dimension] == group).fill_null(False)) for group in found}
-        for dimension, found in groups.items()
+        name: {group: lifts(kept) for group in dimension.groups if (kept := dimension.labels == group).any()}
+        for name, dimension in dimensions.items()
     }
+
+
+def of_items(page_views: pl.DataFrame, item_ids: Sequence[str]) -> pl.DataFrame:
+    """The log as if only these items were on its pages: what happened to a group of items."""
+    wanted = pl.Series(list(item_ids), dtype=pl.String).implode()
+    kept = pl.element().filter(pl.element().is_in(wanted))
+    return page_views.with_columns(pl.col(name).list.eval(kept) for name in ("shown", "clicked", "ordered"))

@@ -36,7 +36,7 @@ def item_ids(rows: NDArray[np.integer]) -> pl.Series:
     return pl.select(pl.lit("i") + pl.Series(rows).cast(pl.String)).to_series()
 
 
-def _lists(ragged: Ragged) -> pl.Series:
+def id_lists(ragged: Ragged) -> pl.Series:
     """A ragged array of item rows as a List(String) column of item ids."""
     owners = pl.DataFrame({"owner": ragged.owners, "id": item_ids(ragged.values)})
     grouped = owners.group_by("owner", maintain_order=True).agg("id")
@@ -93,7 +93,7 @@ def page_views_table(traffic: Traffic, visits: Visits, queries: Queries, shown: 
         "session_id": pl.select(pl.lit("s") + pl.Series(traffic.session).cast(pl.String)).to_series(),
         "time": pl.Series(visits.time).cast(TIME),
         "query": texts.gather(visits.query.astype(np.int64)),
-        "shown": _lists(shown), "clicked": _lists(clicked), "ordered": _lists(ordered),
+        "shown": id_lists(shown), "clicked": id_lists(clicked), "ordered": id_lists(ordered),
         "query_type": kinds.gather(kind_of),
     })  # fmt: skip
 

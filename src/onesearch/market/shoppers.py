@@ -1,6 +1,6 @@
 """Shoppers: lasting tastes, age and gender, and interests that drift from week to week."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Final
 
 import numpy as np
@@ -55,6 +55,10 @@ class Shoppers:
 
     def __len__(self) -> int:
         return len(self.gender)
+
+    def joined(self, more: "Shoppers") -> "Shoppers":
+        """These shoppers, then the others."""
+        return Shoppers(*(np.concatenate([getattr(self, f.name), getattr(more, f.name)]) for f in fields(self)))
 
 
 def _audience_fit(gender: NDArray[np.int8], age: NDArray[np.int8], parent: NDArray[np.bool_]) -> NDArray[np.bool_]:

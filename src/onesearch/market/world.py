@@ -1,6 +1,6 @@
 """A whole market in memory, built from its config alone."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
@@ -44,6 +44,17 @@ class World:
         planner = TrafficPlanner(config, vocabulary, catalogue, needs, shoppers, weights)
         return cls(config, vocabulary, catalogue, needs, shoppers, planner,
                    build_type_sets(vocabulary, needs, catalogue, planner))  # fmt: skip
+
+    def with_newcomers(self, count: int) -> "World":
+        """The same world with so many more shoppers behind the known ones; a shop has never seen them."""
+        if not count:
+            return self
+        weights = self.planner.type_weight
+        leaf_weight = np.bincount(self.vocabulary.type_leaf, weights, len(self.vocabulary.leaf_names))
+        new = build_shoppers(self.config.updated(users=count), self.vocabulary, leaf_weight.astype(np.float64))
+        shoppers = self.shoppers.joined(new)
+        parts = (self.config, self.vocabulary, self.catalogue, self.needs)
+        return replace(self, shoppers=shoppers, planner=TrafficPlanner(*parts, shoppers, weights))
 
     def listings(self) -> tuple[pl.Series, pl.Series]:
         """Titles and structured attributes."""

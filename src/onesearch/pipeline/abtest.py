@@ -1,0 +1,252 @@
+"""``onesearch abtest``: two engines before the shoppers of one market, or two arms of a service's exposure log."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from onesearch.data.artefact import write_json
+from onesearch.evaluation.abtest import (
+    METRICS,
+    Dimension,
+    Lift,
+    Totals,
+    arm_of,
+    detectable,
+    of_items,
+    paired_lifts,
+    sliced,
+    split_again,
+    split_lifts,
+)
+from onesearch.evaluation.charts import save_figure
+from onesearch.evaluation.evaluate import rank_all
+from onesearch.evaluation.laboratory import Laboratory
+from onesearch.evaluation.slices import ACTIVITY, CLICKS, COUNTS, banded, item_ages, query_frequency, query_type
+from onesearch.pipeline.workbench import Workbench
+from onesearch.search.engine import SearchEngine
+from onesearch.search.storage import Model, load_engine, need
+
+Lifts = Mapping[str, Lift]
+PAGE = 10
+_AGES = ((-10_000, "under 7 days"), (7, "7-29 days"), (30, "30 days or more"))
+
+
+def open_arm(place: str) -> SearchEngine:
+    """The engine of ``RUN``, ``RUN:v1`` or ``RUN:v2``."""
+    path, _, model = place.rpartition(":")
+    chosen: Model | None = {"v1": "v1", "v2": "v2"}.get(model) if path else None  # type: ignore[assignment]
+    return load_engine(Path(path), chosen) if chosen else load_engine(Path(place))
+
+
+def compare_engines(
+    a: str,
+    b: str,
+    folder: Path,
+    page_views: int = 40_000,
+    newcomers: int = 0,
+    salt: str = "ab",
+    resamples: int = 1000,
+    splits: int = 200,
+    alone: bool = False,
+) -> dict[str, Any]:
+    """Serve the same requests by both engines, let the market's shoppers act, and compare.
+
+    Args:
+        a: run of arm A, with ``:v1`` or ``:v2`` for one of its models.
+        b: run of arm B, over the same data.
+        folder: gets ``abtest.json``, ``abtest.md`` and charts.
+        page_views: requests after the end of the log.
+        newcomers: shoppers beside those of the log.
+        salt: deals shoppers to arms.
+        resamples: of the bootstrap.
+        splits: A/A splits; 0 leaves them out.
+        alone: compare the generators alone.
+
+    Raises:
+        ValueError: the runs have different data.
+        FileNotFoundError: the data is no market's.
+    """
+    engines = [open_arm(place) for place in (a, b)]
+    runs = [Path(place.removesuffix(":v1").removesuffix(":v2")) for place in (a, b)]
+    benches = [Workbench(run) for run in runs]
+    if not benches[0].dataset.items["item_id"].equals(benches[1].dataset.items["item_id"]):
+        raise ValueError(f"{runs[0]} and {runs[1]} have different catalogues; compare engines of one market")
+    data = need(runs[0], "data")
+    laboratory = Laboratory(data, page_views, newcomers)
+    requests, logs, milliseconds = laboratory.requests(), [], []
+    for engine in engines:
+        searcher = engine.alone() if alone else engine.as_searcher()
+        pages, spent = rank_all(searcher, requests, PAGE)
+        logs.append(laboratory.exposures(pages))
+        milliseconds.append(spent)
+    bench = benches[0]
+    activity = banded((requests.clicked >= 0).sum(1), ACTIVITY)
+    frequency = query_frequency(requests.query, bench.split.train["query"].fill_null("").to_list())
+    found = analyse(bench, logs, dimensions_of(logs[0], activity, frequency), salt, resamples, splits)
+    about = {"a": a, "b": b, "page_views": page_views, "newcomers": newcomers, "page": PAGE, "salt": salt,
+             "generator_alone": alone, "milliseconds": milliseconds}  # fmt: skip
+    return write(folder, {**about, **found})
+
+
+def dimensions_of(
+    page_views: pl.DataFrame, activity: NDArray[Any], frequency: NDArray[Any]
+) -> dict[str, Dimension]:
+    """Groups of page views: by shopper, by query, by kind of query."""
+    kinds = query_type(page_views)
+    return {
+        "user activity": Dimension([name for _, name in ACTIVITY], activity),
+        "query frequency": Dimension([name for _, name in COUNTS], frequency),
+        "query type": Dimension(sorted(set(kinds.tolist()) - {""}), kinds),
+    }
+
+
+def item_groups(bench: Workbench, page_views: pl.DataFrame) -> dict[str, dict[str, list[str]]]:
+    """Ids of the items of each group: by age, by training clicks, by top category."""
+    items, ids = bench.dataset.items, np.array(bench.dataset.items["item_id"].to_list(), object)
+    labels = {
+        "item hotness": ([name for _, name in CLICKS], banded(bench.statistics.clicked, CLICKS)),
+        "category": _tops(items),
+    }
+    ages = item_ages(items, page_views["time"].min())
+    if ages is not None:
+        labels["item age"] = ([name for _, name in _AGES], banded(np.nan_to_num(ages, nan=1e9), _AGES))
+    return {
+        name: {group: ids[of_item == group].tolist() for group in groups if (of_item == group).any()}
+        for name, (groups, of_item) in labels.items()
+    }
+
+
+def _tops(items: pl.DataFrame) -> tuple[list[str], NDArray[Any]]:
+    top = np.array(items["category"].list.first().fill_null("").to_list(), object)
+    return sorted(set(top.tolist()) - {""}), top
+
+
+def analyse(
+    bench: Workbench,
+    logs: Sequence[pl.DataFrame],
+    dimensions: Mapping[str, Dimension],
+    salt: str,
+    resamples: int,
+    splits: int,
+) -> dict[str, Any]:
+    """All estimates from the exposure logs of two engines on the same page views and fates."""
+    items = bench.dataset.items
+    prices = dict(zip(items["item_id"].to_list(), items["price"].fill_null(0.0).to_list(), strict=True))
+    a, b = (Totals.of(log, prices) for log in logs)
+    before = Totals.of(bench.dataset.page_views, prices, a.shoppers)
+    arm = arm_of(a.shoppers, salt)
+    mixed = Totals(a.shoppers, np.where(arm[:, None] == 1, b.values, a.values))
+
+    def part(kept: NDArray[np.bool_]) -> Lifts:
+        one, two = (Totals.of(log, prices, kept=kept) for log in logs)
+        return paired_lifts(one, two, resamples)
+
+    groups: dict[str, dict[str, Lifts]] = {}
+    for name, found in item_groups(bench, logs[0]).items():
+        groups[name] = {}
+        for group, ids in found.items():
+            one, two = (Totals.of(of_items(log, ids), prices) for log in logs)
+            groups[name][group] = {"item CTR": paired_lifts(one, two, resamples)["item CTR"]}
+    out: dict[str, Any] = {
+        "shoppers": len(a),
+        "paired": _plain(paired_lifts(a, b, resamples)),
+        "split": _plain(split_lifts(mixed, arm, resamples=resamples)),
+        "split_cuped": _plain(split_lifts(mixed, arm, before, resamples)),
+        "detectable": {name: detectable(a, name) for name in METRICS},
+        "slices": {
+            dimension: {group: _plain(lifts) for group, lifts in found.items()}
+            for dimension, found in {**sliced(dimensions, part), **groups}.items()
+        },
+    }  # fmt: skip
+    if splits:
+        values, uniform = split_again(a, splits)
+        shares = {name: float((ps < 0.05).mean()) for name, ps in values.items()}
+        out["a_a"] = {"splits": splits, "uniform_p": uniform, "share_below_0.05": shares}
+    return out
+
+
+def _plain(lifts: Lifts) -> dict[str, dict[str, float]]:
+    return {name: asdict(lift) for name, lift in lifts.items()}
+
+
+def write(folder: Path, found: dict[str, Any]) -> dict[str, Any]:
+    """Write ``abtest.json``, ``abtest.md`` and a chart per dimension; returns what was written."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "abtest.json", found)
+    charts = []
+    for dimension, groups in found["slices"].items():
+        path = folder / f"lift_by_{dimension.replace(' ', '_')}.png"
+        save_figure(_lift_chart(dimension, groups), path)
+        charts.append(path.name)
+    save_figure(_rate_chart(found["slices"]["query frequency"], found["a"], found["b"]), folder / "ctr.png")
+    (folder / "abtest.md").write_text(markdown(found, ["ctr.png", *charts]), encoding="utf-8")
+    return found
+
+
+def _lift_chart(dimension: str, groups: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Figure:
+    figure = Figure(figsize=(max(5.0, 0.7 * len(groups) + 2), 3.8), layout="constrained")
+    axes: Any = figure.add_subplot()
+    rows = [one["item CTR"] for one in groups.values()]
+    middle = np.array([100 * row["lift"] for row in rows])
+    ends = np.array([[100 * (row["lift"] - row["low"]), 100 * (row["high"] - row["lift"])] for row in rows]).T
+    axes.bar(np.arange(len(rows)), middle, yerr=np.maximum(np.nan_to_num(ends), 0), color="C0", width=0.6, capsize=3)
+    axes.axhline(0, color="0.4", linewidth=1)
+    axes.set_xticks(np.arange(len(rows)), list(groups), rotation=30 if len(rows) > 5 else 0, fontsize=8)
+    axes.set_ylabel("lift of item CTR, %")
+    axes.set_title(f"B over A by {dimension}, 95 % intervals", fontsize=10)
+    return figure
+
+
+def _rate_chart(groups: Mapping[str, Mapping[str, Mapping[str, float]]], a: str, b: str) -> Figure:
+    figure = Figure(figsize=(5.4, 3.8), layout="constrained")
+    axes: Any = figure.add_subplot()
+    for key, name in (("a", f"A: {a}"), ("b", f"B: {b}")):
+        axes.plot(range(len(groups)), [100 * one["item CTR"][key] for one in groups.values()], "o-", label=name)
+    axes.set_xticks(range(len(groups)), list(groups))
+    axes.set_xlabel("training page views of the query")
+    axes.set_ylabel("item CTR, %")
+    axes.legend(fontsize=8, frameon=False)
+    return figure
+
+
+def markdown(found: Mapping[str, Any], charts: Sequence[str] = ()) -> str:
+    """The estimates as tables."""
+    lines = [
+        f"# A: {found['a']}, B: {found['b']}", "",
+        f"{found['page_views']:,} page views of {found['shoppers']:,} shoppers (at most {found['newcomers']:,} of them "
+        f"new to the shop), pages of {found['page']}. Lift of B over A, 95 % intervals from a bootstrap over shoppers.",
+        "", "*Paired*: every shopper meets both engines on the same fate, which only a simulation can offer. *Split*: "
+        "half of the shoppers meet A, half B, as in a real test; *CUPED* takes out what their past explains. "
+        "*Detectable*: the smallest lift that such a split finds with 80 % power.", "",
+        "| metric | A | B | paired | split | split, CUPED | detectable |", "|---|---|---|---|---|---|---|",
+    ]  # fmt: skip
+    for name in METRICS:
+        paired = found["paired"][name]
+        cells = [_cell(found[kind][name]) for kind in ("paired", "split", "split_cuped")]
+        lines.append(f"| {name} | {paired['a']:.4f} | {paired['b']:.4f} | {' | '.join(cells)} | "
+                     f"{found['detectable'][name]:.1%} |")  # fmt: skip
+    if "a_a" in found:
+        check = found["a_a"]
+        uniform, below = check["uniform_p"], check["share_below_0.05"]
+        lines += ["", f"A/A: arm A's log split {check['splits']} times by other salts. p-values should be uniform.", "",
+                  "| metric | p of uniformity | share below .05 |", "|---|---|---|"]  # fmt: skip
+        lines += [f"| {name} | {uniform[name]:.3f} | {below[name]:.1%} |" for name in METRICS]
+    for dimension, groups in found["slices"].items():
+        shown = [name for name in ("item CTR", "conversion", "orders") if all(name in one for one in groups.values())]
+        lines += ["", f"## By {dimension}", "", f"| {dimension} | {' | '.join(shown)} |"]
+        lines.append("|---" * (len(shown) + 1) + "|")
+        lines += [f"| {group} | {' | '.join(_cell(one[name]) for name in shown)} |" for group, one in groups.items()]
+    lines += ["", *(f"![{name}]({name})" for name in charts)]
+    return "\n".join(lines) + "\n"
+
+
+def _cell(lift: Mapping[str, float]) -> str:
+    if np.isnan(lift["lift"]):
+        return "–"
+    return f"{lift['lift']:+.2%} [{lift['low']:+.2%}, {lift['high']:+.2%}], p = {lift['p']:.4f}"

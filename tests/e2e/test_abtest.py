@@ -1,0 +1,74 @@
+"""A/B tests of the tiny run's engines before its market's shoppers."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from onesearch.cli import app
+from onesearch.data.artefact import read_json
+from onesearch.data.records import page_views_frame
+from onesearch.evaluation.abtest import METRICS
+from onesearch.evaluation.laboratory import Laboratory
+from onesearch.pipeline.abtest import compare_engines, markdown
+
+
+@pytest.fixture(scope="module")
+def laboratory(tiny_run: Path) -> Laboratory:
+    return Laboratory(tiny_run / "data", 400, newcomers=200)
+
+
+def test_known_shoppers_go_on_and_newcomers_have_no_past(laboratory, tiny_run):
+    requests = laboratory.requests()
+    past = (requests.clicked >= 0).any(1)
+    assert 0.1 < laboratory.known.mean() < 0.9
+    assert past[laboratory.known].mean() > 0.5 and not past[~laboratory.known].any()
+    log_end = Laboratory(tiny_run / "data", 100).page_views["time"].min()
+    assert log_end is not None and laboratory.page_views["time"].min() > log_end.replace(year=2024)
+    same = Laboratory(tiny_run / "data", 400, newcomers=200)
+    assert same.page_views.equals(laboratory.page_views)
+    other = Laboratory(tiny_run / "data", 400, newcomers=200, stream=2)
+    assert not other.page_views["query"].equals(laboratory.page_views["query"])
+
+
+def test_the_same_item_meets_the_same_fate(laboratory):
+    rng = np.random.default_rng(0)
+    pages = np.stack([rng.permutation(400)[:10] for _ in range(400)])
+    log = laboratory.exposures(pages)
+    assert log["shown"].list.len().to_list() == [10] * 400 and log["clicked"].list.len().sum() > 0
+    for row in log.iter_rows(named=True):
+        assert set(row["ordered"]) <= set(row["clicked"]) <= set(row["shown"])
+    assert laboratory.exposures(pages).equals(log)
+    # On top of a page instead of at its end an item is seen by more shoppers, and nobody who clicked it stops.
+    turned = laboratory.exposures(pages[:, ::-1])
+    first = [f"i{item}" for item in pages[:, -1]]
+    clicked = [[item in row for item, row in zip(first, one["clicked"], strict=True)] for one in (log, turned)]
+    assert sum(clicked[0]) < sum(clicked[1]) and all(b for a, b in zip(*clicked, strict=True) if a)
+    empty = laboratory.exposures(np.full((400, 3), -1))
+    assert empty["shown"].list.len().sum() == 0 and set(page_views_frame([]).columns) >= set(empty.columns)
+
+
+def test_an_engine_against_itself_lifts_nothing(tiny_run, tmp_path):
+    found = compare_engines(f"{tiny_run}:v1", f"{tiny_run}:v1", tmp_path, 300, resamples=50, splits=0)
+    assert all(found["paired"][name]["lift"] == 0.0 and found["paired"][name]["p"] == 1.0 for name in METRICS)
+    assert "a_a" not in found
+
+
+def test_the_command_writes_tables_and_charts(tiny_run, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
+    arguments = [f"{tiny_run}:v1", f"{tiny_run}:v2", "--page-views", "300", "--newcomers", "50", "--splits", "5"]
+    result = CliRunner().invoke(app, ["-q", "abtest", *arguments, "--out", str(tmp_path), "--generator-alone"])
+    assert result.exit_code == 0, result.output
+    found = read_json(tmp_path / "abtest.json")
+    assert markdown(found, ()).splitlines()[:20] == (tmp_path / "abtest.md").read_text().splitlines()[:20]
+    assert any(one["a"] != one["b"] for one in found["paired"].values()) and found["a_a"]["splits"] == 5
+    for name in ("user activity", "query frequency", "query type", "item hotness", "item age", "category"):
+        assert len(found["slices"][name]) > 1
+        assert (tmp_path / f"lift_by_{name.replace(' ', '_')}.png").stat().st_size > 2000
+    assert (tmp_path / "ctr.png").is_file()
+
+
+def test_arms_of_different_shops_are_refused(tiny_run, tmp_path):
+    with pytest.raises(FileNotFoundError, match="there is no run folder"):
+        compare_engines(str(tiny_run), str(tmp_path / "nothing"), tmp_path)
