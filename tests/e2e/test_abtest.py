@@ -11,7 +11,7 @@ from onesearch.data.artefact import read_json
 from onesearch.data.records import page_views_frame
 from onesearch.evaluation.abtest import METRICS
 from onesearch.evaluation.laboratory import Laboratory
-from onesearch.pipeline.abtest import compare_engines, markdown
+from onesearch.pipeline.abtest import compare_engines, markdown, open_arm
 
 
 @pytest.fixture(scope="module")
@@ -62,11 +62,15 @@ def test_the_command_writes_tables_and_charts(tiny_run, tmp_path, monkeypatch):
     assert result.exit_code == 0, result.output
     found = read_json(tmp_path / "abtest.json")
     assert markdown(found, ()).splitlines()[:20] == (tmp_path / "abtest.md").read_text().splitlines()[:20]
-    assert any(one["a"] != one["b"] for one in found["paired"].values()) and found["a_a"]["splits"] == 5
+    assert found["a_a"]["splits"] == 5 and set(found["paired"]) == set(METRICS)
     for name in ("user activity", "query frequency", "query type", "item hotness", "item age", "category"):
         assert len(found["slices"][name]) > 1
         assert (tmp_path / f"lift_by_{name.replace(' ', '_')}.png").stat().st_size > 2000
     assert (tmp_path / "ctr.png").is_file()
+
+
+def test_an_arm_is_a_run_or_one_of_its_models(tiny_run):
+    assert [open_arm(f"{tiny_run}{model}").name for model in ("", ":v1", ":v2")] == ["tiny/v2", "tiny/v1", "tiny/v2"]
 
 
 def test_arms_of_different_shops_are_refused(tiny_run, tmp_path):
