@@ -51,9 +51,11 @@ def test_shell_commands_run(command: str, tiny_run: Path, tiny_config: Path, tmp
     arguments = shlex.split(command)[1:]
     if arguments[0] == "run":
         arguments += ["--out", str(tiny_run)]
-    if arguments[0] == "evaluate":
+    if arguments[0] in ("evaluate", "abtest"):
         arguments += ["--out", str(tmp_path / "report")]
-        arguments[arguments.index("--page-views") + 1] = "20"
+        arguments[arguments.index("--page-views") + 1] = "100"
+    if arguments[0] == "abtest":
+        arguments += ["--splits", "2"]
     arguments = [part.replace("configs/demo.yaml", str(tiny_config)) for part in arguments]
     arguments = [part.replace("runs/demo", str(tiny_run)) for part in arguments]
     served: dict = {}
