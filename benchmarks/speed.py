@@ -49,8 +49,10 @@ ALL = {
         "onesearch bench training --json",
         "SFT stage 3 against `Seq2SeqTrainer` of transformers, as it comes and with its batches grouped by length; and "
         "a full V2 step over a plain SFT step on the same prompts, with teachers of a third of them, the default's "
-        "share, and of all of them.",
-        {"ratio_vs_trainer": ">= 1.5", "v2_step_over_sft_step": "<= 3.5", "v2_step_over_sft_step_all": "<= 3.5"},
+        "share, and of all of them; and a TPMA step, rollouts and rewards included, over an SFT step on as many "
+        "samples.",
+        {"ratio_vs_trainer": ">= 1.5", "v2_step_over_sft_step": "<= 3.5", "v2_step_over_sft_step_all": "<= 3.5",
+         "tpma_step_over_sft_step": "<= 2.5"},
     ),
     "search": Benchmark(
         f"onesearch bench search runs/demo --json --plot {PLOT.relative_to(ROOT)}",

@@ -1,5 +1,6 @@
 import numpy as np
 
+from onesearch.evaluation.bench_tpma_step import tpma_step_ratio
 from onesearch.evaluation.bench_training import QUICK, Workload, synthetic
 from onesearch.evaluation.bench_v2_step import KEYWORDS, TARGETS, corpus, v2_step_ratios
 from onesearch.model.config import PromptConfig
@@ -40,3 +41,8 @@ def test_v2_is_timed_on_the_prompts_of_sft_with_the_teachers_of_some_or_all():
     assert (taught - lengths).min() >= 1 + 3 and 1 <= made.targets.lengths.min() < made.targets.lengths.max() == TARGETS
     found = v2_step_ratios(QUICK, "no", 2, 2)
     assert found["v2_step_over_sft_step"] > 0 and found["v2_step_over_sft_step_all"] > 0
+
+
+def test_a_tpma_step_is_timed_with_all_terms_of_the_reward():
+    found = tpma_step_ratio(QUICK, "no", 2, 1)
+    assert found["tpma_step_over_sft_step"] > 0 and found["tpma_prompts"] * found["tpma_rollouts"] == QUICK.batch_size

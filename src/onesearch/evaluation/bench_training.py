@@ -3,7 +3,8 @@
 Both sides train a BART of the same size on the same token rows and the same five labels, with the same batch size and
 precision, from random weights. Ours is the path of stage 3 as a run takes it (prompt builder, task batches, softmax
 over legal children, :func:`onesearch.training.loop.fit`) with the generator in its plain form and without what the
-peer does not have: item score, soft tokens. The sides take turns. V2's step is timed against SFT's in the same way.
+peer does not have: item score, soft tokens. The sides take turns. V2's and TPMA's
+steps are timed against SFT's in the same way.
 """
 
 import contextlib
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from onesearch.data.ragged import Ragged
+from onesearch.evaluation.bench_tpma_step import tpma_step_ratio
 from onesearch.evaluation.bench_trainer import SequencePairs, alternating, bart, trainer_rate
 from onesearch.evaluation.bench_v2_step import v2_step_ratios
 from onesearch.evaluation.bench_workload import POSITIONS, QUICK, Workload, corpus
@@ -61,7 +63,8 @@ def bench_training(
 
     Keys: ``ratio_vs_trainer`` (ours over the trainer with its default, random batches), ``ratio_vs_grouped_trainer``
     (over the trainer with ``group_by_length``), samples per second of each, ``precision``, and the sizes; then those of
-    :func:`~onesearch.evaluation.bench_v2_step.v2_step_ratios`.
+    :func:`~onesearch.evaluation.bench_v2_step.v2_step_ratios` and of
+    :func:`~onesearch.evaluation.bench_tpma_step.tpma_step_ratio`.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
@@ -97,6 +100,7 @@ def _bench(precision: Literal["no", "bf16"], steps: int, size: Workload, repeats
         "layer_parameters": sum(p.numel() for n, p in sides.generator.named_parameters() if ".layers." in n),
         "trainer_layer_parameters": sum(p.numel() for n, p in sides.peer.named_parameters() if ".layers." in n),
         **v2_step_ratios(size, precision, steps, repeats),
+        **tpma_step_ratio(size, precision, steps, repeats),
     }  # fmt: skip
 
 

@@ -98,7 +98,7 @@ def _trainee(
 
 
 def step_seconds(
-    trainee: Trainee, loss: Loss, task: Task, batch_size: int, precision: Literal["no", "bf16"], steps: int
+    trainee: nn.Module, loss: Loss, task: Task, batch_size: int, precision: Literal["no", "bf16"], steps: int
 ) -> NDArray[np.float64]:
     """Seconds of each of ``steps`` whole steps, optimizer included, after the first few; [steps]."""
     times: list[float] = []
