@@ -153,10 +153,12 @@ class Grid:
     runs: Path
     more: tuple[str, ...] = ()
     reports: Path = field(default=FOLDER)
+    sets: Mapping[str, DataSet] = field(default_factory=lambda: SETS)
+    script: str = "v2_distillation.py"
 
     def cells(self, prefix: str = "") -> Iterator[tuple[str, int, Cell]]:
         """Data set, seed and cell in the order of work: what the main table needs comes first."""
-        for name, data in SETS.items():
+        for name, data in self.sets.items():
             for seed in data.seeds:
                 for cell in data.cells:
                     if seed in cell.seeds and f"{name}-{seed}/{cell.name}".startswith(prefix):
@@ -187,7 +189,7 @@ class Grid:
 
     def _sets(self, name: str, seed: int, cell: Cell | None = None) -> tuple[str, ...]:
         # Seeds are those of training: data, encoder and SIDs are made once.
-        sets = (*SETS[name].sets, *self.more, "seed=1", f"training_seed={seed}", *(cell.sets if cell else ()))
+        sets = (*self.sets[name].sets, *self.more, "seed=1", f"training_seed={seed}", *(cell.sets if cell else ()))
         if name != "market":
             return sets
         # Thoughts are made once for all seeds: a query's error belongs to its thought, not to a training.
@@ -195,7 +197,7 @@ class Grid:
         return (*sets, f"understanding.cache={self.runs.absolute() / f'thoughts-{error}.sqlite3'}")
 
     def _train(self, name: str, seed: int, cell: Cell) -> None:
-        config, base = ROOT / SETS[name].config, self.folder(name, seed, "base")
+        config, base = ROOT / self.sets[name].config, self.folder(name, seed, "base")
         shared = pipeline.status_of(config, base, self._sets(name, seed))
         if any(shared[stage] != "finished" for stage in SHARED):
             first = () if seed == 1 else (self.folder(name, 1, "base"),)
@@ -206,10 +208,7 @@ class Grid:
             spent = sum(read_json(other / stage / "manifest.json")["seconds"] for stage in ("cot", "distill"))
             epochs = settings_of(base).sft3.epochs * spent / read_json(v1 / "manifest.json")["seconds"]
             sets = (*sets, f"sft3.epochs={epochs:.2f}")
-        until = "engine_v2" if "engine" in cell.measured and cell.stage == "distill" else cell.stage
-        until = "engine" if "engine" in cell.measured and cell.stage == "sft3" else until
-        folder = self.folder(name, seed, cell.name)
-        pipeline.run_config(config, folder, sets, reuse=(base,), until=until)
+        pipeline.run_config(config, self.folder(name, seed, cell.name), sets, reuse=(base,), until=until_of(cell))
 
     def _measure(self, name: str, seed: int, cell: Cell) -> None:
         folder = self.folder(name, seed, cell.name)
@@ -236,12 +235,13 @@ class Grid:
         kept = {variant: {m: one for m, one in row.items() if m in TESTED} for variant, row in values.items()}
         save_values(self._values(name, seed, cell.name), kept, labels)
         report = summarise(values, labels, (), METRICS, milliseconds)
-        stages = ("cot", "distill") if cell.stage == "distill" else (cell.stage,)
-        seconds = {stage: read_json(folder / stage / "manifest.json")["seconds"] for stage in stages}
+        stages = ("sft3",) if cell.stage == "sft3" else ("cot", "distill", "dpo", "grpo")
+        made = [stage for stage in stages if (folder / stage / "manifest.json").is_file()]
+        seconds = {stage: read_json(folder / stage / "manifest.json")["seconds"] for stage in made}
         about = {
             "cell": cell.name, "what": cell.what, "data": name, "seed": seed, "requests": len(page_views),
-            "command": f"python benchmarks/v2_distillation.py run RUNS {name}-{seed}/{cell.name}",
-            "config": SETS[name].config, "sets": list(self._sets(name, seed, cell)), "commit": commit(),
+            "command": f"python benchmarks/{self.script} run RUNS {name}-{seed}/{cell.name}",
+            "config": self.sets[name].config, "sets": list(self._sets(name, seed, cell)), "commit": commit(),
             "date": today(), "machine": machine(), "training_seconds": seconds,
             "epochs": config.sft3.epochs, "valid_sid_share": share,
             "log": last_terms(folder / cell.stage / "log.jsonl"),
@@ -256,11 +256,15 @@ class Grid:
     def _values(self, name: str, seed: int, cell: str) -> Path:
         return self.reports / "values" / f"{name}-{seed}-{cell}.npz"
 
+    def pairs(self, data: DataSet) -> list[tuple[str, str]]:
+        """Which methods are tested against which."""
+        return pairs(data)
+
     def compare(self) -> None:
         """Paired tests between finished cells: per seed, and pooled over the seeds that all of a pair's cells have."""
         out: dict[str, Any] = {}
-        for name, data in SETS.items():
-            for pair in pairs(data):
+        for name, data in self.sets.items():
+            for pair in self.pairs(data):
                 reports = []
                 for seed in data.seeds:
                     cells = {method.split("/")[0] for method in pair}
@@ -285,6 +289,16 @@ class Grid:
                     "tests": joined.to_json()["comparisons"],
                 }  # fmt: skip
         write_json(self.reports / "comparisons.json", out)
+
+
+def engine_stage(cell: Cell) -> str:
+    """The stage of a cell's engine."""
+    return "engine" if cell.stage == "sft3" else "engine_v2"
+
+
+def until_of(cell: Cell) -> str:
+    """The last stage that a cell needs."""
+    return engine_stage(cell) if "engine" in cell.measured else cell.stage
 
 
 def plain_differences(report: Report, pair: tuple[str, str]) -> dict[str, float]:
@@ -317,7 +331,7 @@ def engines(bench: Workbench, cell: Cell) -> Iterator[tuple[str, SearchEngine]]:
     keywords: Callable[[Sequence[str]], Sequence[Sequence[str]]] | None = None
     for variant in cell.measured:
         if variant == "engine":
-            stage = "engine_v2" if cell.stage == "distill" else "engine"
+            stage = engine_stage(cell)
             yield variant, engine_of(bench, need(bench.run, stage))
             continue
         engine = bench.engine(cell.stage, config.search, GENERATOR_ALONE)
@@ -398,19 +412,17 @@ def headline(report: Report) -> str:
     return "; ".join(out)
 
 
-def main(arguments: list[str]) -> None:
-    """See the module docstring."""
+def main(arguments: list[str], grid: Grid, render: Callable[[], None], usage: str) -> None:
+    """The commands ``run``, ``list``, ``compare`` and ``render`` of a study."""
     if arguments[:1] == ["render"]:
-        from v2_distillation_page import render
-
-        render(FOLDER)
+        render()
         return
     if arguments[:1] == ["compare"]:
-        Grid(Path()).compare()
+        grid.compare()
         return
     if len(arguments) < 2 or arguments[0] not in ("run", "list"):
-        sys.exit((__doc__ or "").split("\n\n")[1])
-    grid = Grid(Path(arguments[1]))
+        sys.exit(usage.split("\n\n")[1])
+    grid.runs = Path(arguments[1])
     if arguments[0] == "run":
         start = time.time()
         grid.run(*arguments[2:3])
@@ -420,5 +432,11 @@ def main(arguments: list[str]) -> None:
             print("done" if grid.finished(name, seed, cell.name) else "open", f"{name}-{seed}/{cell.name}", cell.what)
 
 
+def _render() -> None:
+    from v2_distillation_page import render
+
+    render(FOLDER)
+
+
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(sys.argv[1:], Grid(Path()), _render, __doc__ or "")

@@ -1,11 +1,11 @@
 """Renders ``docs/results/v2_distillation.md`` from the saved reports of the grid; no figure is typed in."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from onesearch.data.artefact import read_json
-from v2_distillation import MARKET, REAL, SAMPLED, SETS, Cell
+from v2_distillation import MARKET, REAL, SAMPLED, SETS, Cell, DataSet
 
 Report = dict[str, Any]
 
@@ -181,7 +181,7 @@ def _reaches(test: Report | None) -> tuple[bool | None, str]:
     return (None if test is None else test["difference"] >= 0 or test["p"] >= 0.05), difference(test)
 
 
-def provenance(page: Page) -> None:
+def provenance(page: Page, sets: Mapping[str, DataSet] = SETS) -> None:
     """What made each cell."""
     page.lines += ["", "## What made the figures", ""]
     machines = sorted({report["machine"] for report in page.reports.values()})
@@ -193,7 +193,7 @@ def provenance(page: Page) -> None:
     ]  # fmt: skip
     page.table(["cell", "command", "config", "commit", "date", "test requests", "epochs", "seconds of training"], rows)
     missing = [
-        f"{data}-{seed}/{cell.name}" for data, found in SETS.items() for seed in found.seeds for cell in found.cells
+        f"{data}-{seed}/{cell.name}" for data, found in sets.items() for seed in found.seeds for cell in found.cells
         if seed in cell.seeds and (data, seed, cell.name) not in page.reports
     ]  # fmt: skip
     if missing:

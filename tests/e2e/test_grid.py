@@ -38,6 +38,22 @@ def test_cells_are_trained_measured_compared_and_not_repeated(tmp_path: Path, mo
     grid.run("market-1/full")
     assert capsys.readouterr().out == ""
 
+    # The study of alignment goes on from the cells of this one.
+    import v2
+
+    cells = (v2.V1, v2.MAIN[0], study.Cell("tpma", "TPMA", ("grpo.steps=2", "grpo.prompts=8"), (1,), "grpo", v2.BOTH))
+    small = study.DataSet("configs/market-v2.yaml", cells)
+    monkeypatch.setattr(v2, "FOLDER", tmp_path / "v2")
+    aligned = v2.AlignmentGrid(tmp_path / "runs", study.SMOKE, v2.FOLDER, {"market": small}, "v2.py")
+    aligned.run("market-1")
+    assert {"cot", "distill", "grpo"} == set(read_json(v2.FOLDER / "market-1-tpma.json")["training_seconds"])
+    aligned.compare()
+    tests = read_json(v2.FOLDER / "comparisons.json")
+    assert {"market: tpma/student - before/student", "market: tpma/engine - v1/engine"} <= set(tests)
+    v2.FOLDER.with_suffix(".head.md").write_text("# Head\n")
+    v2.render()
+    assert "## market: the steps" in v2.FOLDER.with_suffix(".md").read_text()
+
 
 def test_values_of_requests_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(sys, "path", [str(BENCHMARKS), *sys.path])

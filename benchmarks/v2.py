@@ -1,0 +1,107 @@
+"""What preference alignment brings after V2's supervised training: a grid of cells as in ``v2_distillation.py``.
+
+    python benchmarks/v2.py run RUNS [DATASET-SEED/CELL]     # the same RUNS folder: cells go on from its cell "full"
+    python benchmarks/v2.py list RUNS
+    python benchmarks/v2.py compare
+    python benchmarks/v2.py render                           # docs/results/v2.md
+
+Reports of cells go to ``docs/results/v2/``, values of single requests to ``values/`` there.
+
+Main metrics, declared before the first run: order and click HR@10 and MRR@10 of the generator alone over all requests.
+"""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from onesearch import pipeline
+from provenance import ROOT
+from v2_distillation import _LOG_EXPERT as LOG_EXPERT
+from v2_distillation import MARKET as DISTILLATION
+from v2_distillation import THREE, Cell, DataSet, Grid, main, until_of
+from v2_distillation import Grid as Distillation
+from v2_distillation_page import Page, effects, figures, provenance, slices
+
+FOLDER = ROOT / "docs" / "results" / "v2"
+STEPS = 200
+GRPO = (f"grpo.steps={STEPS}", "grpo.loop.learning_rate=5e-4")
+TPMA = (*GRPO, "grpo.item_weight=0")
+DPO = ("dpo.steps=100", "dpo.loop.learning_rate=3e-4")
+BEFORE = next(cell for cell in DISTILLATION if cell.name == "full")
+BOTH = ("student", "engine")
+V1 = Cell("v1", "V1", seeds=THREE, stage="sft3", measured=BOTH)
+MAIN = (
+    Cell("before", "before alignment (full V2)", (), THREE, measured=BOTH),
+    Cell("grpo", "+ GRPO", (*GRPO, "grpo.algorithm=grpo"), THREE, "grpo", BOTH),
+    Cell("tpma", "+ TPMA", TPMA, THREE, "grpo", BOTH),
+    Cell("all", "V2, all: DPO, then TPMA with the item's reward", (*DPO, *GRPO), THREE, "grpo", BOTH),
+)
+SWEEPS = (
+    Cell("dpo", "DPO alone", DPO, stage="dpo"),
+    Cell("position", "TPMA, gate position by position", (*TPMA, "grpo.gate=position"), stage="grpo"),
+    Cell("hard", "TPMA, hard gate", (*TPMA, "grpo.gate=hard"), stage="grpo"),
+    Cell("beam", "TPMA, rollouts from a beam search", (*TPMA, "grpo.draw=beam"), stage="grpo"),
+    *(Cell(f"item-{w}", f"TPMA, w_item {w}", (*GRPO, f"grpo.item_weight={w}"), stage="grpo") for w in (0.1, 0.3, 1)),
+)
+CLICKS_ONLY = ("rewards.click_rate=0", "rewards.relevance=0")  # bestbuy knows neither impressions nor judgments
+SETS: Mapping[str, DataSet] = {
+    "market": DataSet("configs/market-v2.yaml", (V1, *MAIN, *SWEEPS)),
+    "bestbuy": DataSet("configs/bestbuy.yaml", (V1, *MAIN[:3]), (*LOG_EXPERT, *CLICKS_ONLY)),
+}
+
+
+@dataclass
+class AlignmentGrid(Grid):
+    """Cells that go on from the full V2 of the distillation study, trained first where it is missing."""
+
+    def _train(self, name: str, seed: int, cell: Cell) -> None:
+        study = Distillation(self.runs, self.more, self.reports.with_name("v2_distillation"))
+        made_from = "v1" if cell.name == "v1" else BEFORE.name
+        base = study.folder(name, seed, made_from)
+        if not (base / ("sft3" if cell.name == "v1" else "distill") / "manifest.json").is_file():
+            study.run(f"{name}-{seed}/{made_from}")
+        config, sets = ROOT / self.sets[name].config, self._sets(name, seed, cell)
+        pipeline.run_config(config, self.folder(name, seed, cell.name), sets, reuse=(base,), until=until_of(cell))
+
+    def folder(self, name: str, seed: int, cell: str) -> Path:
+        """Cells of this study lie beside those of the other."""
+        return super().folder(name, seed, f"aligned/{cell}")
+
+    def pairs(self, data: DataSet) -> list[tuple[str, str]]:
+        """Every cell against V1 and against before; TPMA against GRPO; sweeps against TPMA."""
+        found = []
+        for variant in ("student", "engine"):
+            names = [cell.name for cell in data.cells if variant in cell.measured]
+            for name in names[1:]:
+                others = ("v1",) if name == "before" else ("v1", "before", "grpo", "tpma")
+                found += [(name, other, variant) for other in others if name != other]
+        return [(f"{a}/{variant}", f"{b}/{variant}") for a, b, variant in dict.fromkeys(found)]
+
+
+def render() -> None:
+    """Write docs/results/v2.md."""
+    page = Page(FOLDER)
+    page.lines = FOLDER.with_suffix(".head.md").read_text(encoding="utf-8").rstrip().splitlines()
+    for data, found in SETS.items():
+        if not page.seeds(data, "v1"):
+            continue
+        page.lines += ["", f"## {data}: the steps"]
+        for variant, what in (("student", "Generator alone"), ("engine", "Engine")):
+            steps = [(f"{cell.name}/{variant}", cell.what) for cell in (V1, *MAIN) if cell in found.cells]
+            page.lines += ["", f"{what}; the differences are from V1."]
+            effects(page, data, f"v1/{variant}", steps)
+            page.lines += ["", f"{what}; the differences are from before alignment."]
+            effects(page, data, f"before/{variant}", steps[1:])
+            figures(page, data, steps)
+        students = [(f"{cell.name}/student", cell.what) for cell in found.cells if cell not in (V1, MAIN[0], MAIN[1])]
+        page.lines += ["", "Gates, draws, w_item; the differences are from TPMA."]
+        effects(page, data, "tpma/student", students)
+        for dimension in ("query type", "query frequency"):
+            slices(page, data, [(f"{cell.name}/student", cell.what) for cell in (V1, *MAIN)], dimension, "click/HR@10")
+    provenance(page, SETS)
+    FOLDER.with_suffix(".md").write_text("\n".join(page.lines) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:], AlignmentGrid(Path(), reports=FOLDER, sets=SETS, script="v2.py"), render, __doc__ or "")
