@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 from typer.testing import CliRunner
 
@@ -11,7 +12,7 @@ from onesearch.data.artefact import read_json
 from onesearch.data.records import page_views_frame
 from onesearch.evaluation.abtest import METRICS
 from onesearch.evaluation.laboratory import Laboratory
-from onesearch.pipeline.abtest import compare_engines, markdown, open_arm
+from onesearch.pipeline.abtest import compare_arms, compare_engines, markdown, open_arm
 
 
 @pytest.fixture(scope="module")
@@ -76,3 +77,31 @@ def test_an_arm_is_a_run_or_one_of_its_models(tiny_run):
 def test_arms_of_different_shops_are_refused(tiny_run, tmp_path):
     with pytest.raises(FileNotFoundError, match="there is no run folder"):
         compare_engines(str(tiny_run), str(tmp_path / "nothing"), tmp_path)
+
+
+def test_an_exposure_log_of_a_service(tmp_path):
+    rng = np.random.default_rng(0)
+    n = 6000
+    user = rng.integers(0, 1500, n)
+    arm = np.where(user % 2 == 1, "new", "a")
+    clicks = rng.random(n) < np.where(arm == "new", 0.5, 0.3)
+    log = pl.DataFrame({
+        "user_id": [f"u{u}" for u in user], "arm": arm, "shown": [["x", "y"]] * n,
+        "clicked": [["x"] if hit else [] for hit in clicks], "ordered": [[]] * n,
+        "query_type": np.where(rng.random(n) < 0.5, "plain", "question"),
+    }, schema_overrides={"ordered": pl.List(pl.String)})  # fmt: skip
+    strays = log.head(4).with_columns(arm=pl.Series(["a", "new", "a", "new"]), user_id=pl.lit("both"))
+    pl.concat([log, strays]).write_parquet(tmp_path / "log.parquet")
+    found = compare_arms(tmp_path / "log.parquet", tmp_path / "out", resamples=200, splits=3)
+    assert found["in_both_arms"] == 1 and found["shoppers"] == len(set(user.tolist()))
+    lift = found["split"]["item CTR"]
+    assert lift["p"] < 1e-6 and lift["low"] < 2 / 3 < lift["high"]
+    assert set(found["slices"]["query type"]) == {"plain", "question"}
+    page = (tmp_path / "out" / "abtest.md").read_text()
+    assert "1 who met both arms" in page and "| item CTR |" in page and "paired" not in page
+    with pytest.raises(ValueError, match="no column arm"):
+        log.drop("arm").write_parquet(tmp_path / "bad.parquet")
+        compare_arms(tmp_path / "bad.parquet", tmp_path / "out")
+    with pytest.raises(ValueError, match="1 arms"):
+        log.filter(pl.col("arm") == "a").write_parquet(tmp_path / "bad.parquet")
+        compare_arms(tmp_path / "bad.parquet", tmp_path / "out")

@@ -34,6 +34,7 @@ from onesearch.search.storage import Model, load_engine, need
 
 Lifts = Mapping[str, Lift]
 PAGE = 10
+_ESTIMATES = {"paired": "paired", "split": "split", "split_cuped": "split, CUPED"}
 _AGES = ((-10_000, "under 7 days"), (7, "7-29 days"), (30, "30 days or more"))
 
 
@@ -92,6 +93,58 @@ def compare_engines(
     about = {"a": a, "b": b, "page_views": page_views, "newcomers": newcomers, "page": PAGE, "salt": salt,
              "generator_alone": alone, "milliseconds": milliseconds}  # fmt: skip
     return write(folder, {**about, **found})
+
+
+def compare_arms(path: Path, folder: Path, resamples: int = 1000, splits: int = 200) -> dict[str, Any]:
+    """Compare the two arms of an exposure log of a real service.
+
+    Args:
+        path: Parquet file with a row per page view: ``user_id``, ``arm``, ``shown``, ``clicked``, ``ordered`` (lists of
+            item ids), and perhaps ``query_type``. The arm that sorts first is A.
+        folder: gets ``abtest.json``, ``abtest.md`` and charts. Shoppers who met both arms are left out and counted.
+        resamples: of the bootstrap.
+        splits: A/A splits of arm A; 0 leaves them out.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a column is missing, or the log has not two arms.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no exposure log {path}")
+    log = pl.read_parquet(path)
+    missing = [name for name in ("user_id", "arm", "shown", "clicked", "ordered") if name not in log.columns]
+    if missing:
+        raise ValueError(f"{path} has no column {', '.join(missing)}; an exposure log has a row per page view")
+    log = log.filter(pl.col("user_id").is_not_null() & pl.col("arm").is_not_null()).cast({"arm": pl.String})
+    arms = sorted(log["arm"].unique().to_list())
+    if len(arms) != 2:
+        raise ValueError(f"{path} has {len(arms)} arms ({', '.join(arms[:5])}); two are compared")
+    met = log.group_by("user_id", maintain_order=True).agg(pl.col("arm").unique())
+    clean = met.filter(pl.col("arm").list.len() == 1)
+    log = log.join(clean.select("user_id"), on="user_id", how="semi", maintain_order="left")
+    total = Totals.of(log)
+    of_shopper = dict(zip(clean["user_id"].cast(pl.String).to_list(), clean["arm"].list.first().to_list(), strict=True))
+    arm = np.fromiter((arms.index(of_shopper[name]) for name in total.shoppers), np.int64, len(total))
+    kinds = {"query type": Dimension(sorted(set(query_type(log)) - {""}), query_type(log))} if (
+        "query_type" in log.columns) else {}  # fmt: skip
+
+    def part(kept: NDArray[np.bool_]) -> Lifts:
+        return split_lifts(Totals.of(log, shoppers=total.shoppers, kept=kept), arm, None, resamples)
+
+    first = Totals([total.shoppers[row] for row in np.flatnonzero(arm == 0)], total.values[arm == 0])
+    found: dict[str, Any] = {
+        "a": f"{path}, arm {arms[0]}", "b": f"{path}, arm {arms[1]}", "page_views": len(log), "shoppers": len(total),
+        "in_both_arms": len(met) - len(clean),
+        "split": _plain(split_lifts(total, arm, resamples=resamples)),
+        "detectable": {name: detectable(total, name) for name in METRICS},
+        "slices": {
+            dimension: {group: _plain(lifts) for group, lifts in groups.items()}
+            for dimension, groups in sliced(kinds, part).items()
+        },
+    }  # fmt: skip
+    if splits:
+        found["a_a"] = _checked(first, splits)
+    return write(folder, found)
 
 
 def dimensions_of(
@@ -165,10 +218,14 @@ def analyse(
         },
     }  # fmt: skip
     if splits:
-        values, uniform = split_again(a, splits)
-        shares = {name: float((ps < 0.05).mean()) for name, ps in values.items()}
-        out["a_a"] = {"splits": splits, "uniform_p": uniform, "share_below_0.05": shares}
+        out["a_a"] = _checked(a, splits)
     return out
+
+
+def _checked(log: Totals, splits: int) -> dict[str, Any]:
+    values, uniform = split_again(log, splits)
+    shares = {name: float((ps < 0.05).mean()) for name, ps in values.items()}
+    return {"splits": splits, "uniform_p": uniform, "share_below_0.05": shares}
 
 
 def _plain(lifts: Lifts) -> dict[str, dict[str, float]]:
@@ -184,8 +241,10 @@ def write(folder: Path, found: dict[str, Any]) -> dict[str, Any]:
         path = folder / f"lift_by_{dimension.replace(' ', '_')}.png"
         save_figure(_lift_chart(dimension, groups), path)
         charts.append(path.name)
-    save_figure(_rate_chart(found["slices"]["query frequency"], found["a"], found["b"]), folder / "ctr.png")
-    (folder / "abtest.md").write_text(markdown(found, ["ctr.png", *charts]), encoding="utf-8")
+    if "query frequency" in found["slices"]:
+        save_figure(_rate_chart(found["slices"]["query frequency"], found["a"], found["b"]), folder / "ctr.png")
+        charts.insert(0, "ctr.png")
+    (folder / "abtest.md").write_text(markdown(found, charts), encoding="utf-8")
     return found
 
 
@@ -217,19 +276,27 @@ def _rate_chart(groups: Mapping[str, Mapping[str, Mapping[str, float]]], a: str,
 
 def markdown(found: Mapping[str, Any], charts: Sequence[str] = ()) -> str:
     """The estimates as tables."""
-    lines = [
-        f"# A: {found['a']}, B: {found['b']}", "",
-        f"{found['page_views']:,} page views of {found['shoppers']:,} shoppers (at most {found['newcomers']:,} of them "
-        f"new to the shop), pages of {found['page']}. Lift of B over A, 95 % intervals from a bootstrap over shoppers.",
-        "", "*Paired*: every shopper meets both engines on the same fate, which only a simulation can offer. *Split*: "
-        "half of the shoppers meet A, half B, as in a real test; *CUPED* takes out what their past explains. "
-        "*Detectable*: the smallest lift that such a split finds with 80 % power.", "",
-        "| metric | A | B | paired | split | split, CUPED | detectable |", "|---|---|---|---|---|---|---|",
+    kinds = [(kind, name) for kind, name in _ESTIMATES.items() if kind in found]
+    lines = [f"# A: {found['a']}, B: {found['b']}", ""]
+    if "paired" in found:
+        lines += [
+            f"{found['page_views']:,} page views of {found['shoppers']:,} shoppers (at most {found['newcomers']:,} of "
+            f"them new to the shop), pages of {found['page']}. *Paired*: every shopper meets both engines on the same "
+            "fate, which only a simulation can offer. *Split*: half of the shoppers meet A, half B, as in a real test; "
+            "*CUPED* takes out what their past explains.",
+        ]  # fmt: skip
+    else:
+        lines.append(f"{found['page_views']:,} page views of {found['shoppers']:,} shoppers; {found['in_both_arms']:,} "
+                     "who met both arms are left out.")  # fmt: skip
+    lines += [
+        "", "Lift of B over A, 95 % intervals from a bootstrap over shoppers. *Detectable*: the smallest lift that a "
+        "split of so many shoppers finds with 80 % power.", "",
+        f"| metric | A | B | {' | '.join(name for _, name in kinds)} | detectable |", "|---" * (len(kinds) + 4) + "|",
     ]  # fmt: skip
     for name in METRICS:
-        paired = found["paired"][name]
-        cells = [_cell(found[kind][name]) for kind in ("paired", "split", "split_cuped")]
-        lines.append(f"| {name} | {paired['a']:.4f} | {paired['b']:.4f} | {' | '.join(cells)} | "
+        first = found[kinds[0][0]][name]
+        cells = [_cell(found[kind][name]) for kind, _ in kinds]
+        lines.append(f"| {name} | {first['a']:.4f} | {first['b']:.4f} | {' | '.join(cells)} | "
                      f"{found['detectable'][name]:.1%} |")  # fmt: skip
     if "a_a" in found:
         check = found["a_a"]
