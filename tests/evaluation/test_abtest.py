@@ -4,6 +4,7 @@ import pytest
 from scipy.stats import kstest
 
 from onesearch.evaluation.abtest import (
+    GROUP_METRICS,
     METRICS,
     SUMS,
     Dimension,
@@ -146,4 +147,6 @@ def test_a_group_of_items_alone():
     found = of_items(LOG, ["b", "c"])
     assert found["shown"].to_list() == [["b"], [], ["b", "c"], []]
     assert found["clicked"].to_list() == [["b"], [], ["c"], []] and found["ordered"].to_list() == [["b"], [], [], []]
-    assert Totals.of(found).ratio("item CTR") == 2 / 3
+    assert Totals.of(found).ratio("item CTR") == 2 / 3 and Totals.of(found).ratio("exposure") == 1.0
+    lifts = paired_lifts(Totals.of(LOG), Totals.of(found), 20, metrics=GROUP_METRICS)
+    assert set(lifts) == set(GROUP_METRICS) and lifts["exposure"].lift == pytest.approx(3 / 5 - 1)

@@ -6,7 +6,7 @@ page views of one of them are alike. A metric is a ratio of two sums over shoppe
 """
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -27,6 +27,11 @@ METRICS: Final[Mapping[str, tuple[str, str]]] = {
     "conversion": ("ordered pages", "pages"), "buyers": ("buyers", "shoppers"), "orders": ("orders", "shoppers"),
     "GMV": ("GMV", "shoppers"),
 }  # fmt: skip
+GROUP_METRICS: Final[Mapping[str, tuple[str, str]]] = {
+    "exposure": ("impressions", "pages"), "item CTR": ("clicks", "impressions"), "orders": ("orders", "shoppers"),
+}  # fmt: skip
+"""Metrics of a group of items alone (:func:`of_items`); exposure is how many of them a page shows."""
+_ALL: Final = {**METRICS, **GROUP_METRICS}
 _CELLS: Final = 4_000_000  # random numbers held at once
 
 
@@ -101,8 +106,8 @@ class Totals:
         return np.asarray(self.values[:, SUMS.index(name)])
 
     def ratio(self, metric: str, weights: Floats | None = None) -> float:
-        """A metric of :data:`METRICS`; ``weights`` [S] count shoppers more than once."""
-        above, below = (self.column(name) for name in METRICS[metric])
+        """A metric of :data:`METRICS` or :data:`GROUP_METRICS`; ``weights`` [S] count shoppers more than once."""
+        above, below = (self.column(name) for name in _ALL[metric])
         w = np.ones(len(self)) if weights is None else weights
         total = float(w @ below)
         return float(w @ above) / total if total else float("nan")
@@ -157,7 +162,9 @@ def split_lifts(
     return {name: _lift(*(_ratios(sums, name, adjust) for sums in drawn)) for name in METRICS}
 
 
-def paired_lifts(a: Totals, b: Totals, resamples: int = 1000, seed: int = 0) -> dict[str, Lift]:
+def paired_lifts(
+    a: Totals, b: Totals, resamples: int = 1000, seed: int = 0, metrics: Iterable[str] = METRICS
+) -> dict[str, Lift]:
     """Lifts of B over A where every shopper met both on the same fate (a counterfactual; only a market can tell).
 
     Raises:
@@ -167,7 +174,7 @@ def paired_lifts(a: Totals, b: Totals, resamples: int = 1000, seed: int = 0) -> 
         raise ValueError("a paired estimate needs the same shoppers in both arms, in the same order")
     both = _sums(np.concatenate([a.values, b.values], 1), None, None, resamples, [seed, 2])
     width = len(SUMS)
-    return {name: _lift(_ratios(both[:, :width], name, None), _ratios(both[:, width:], name, None)) for name in METRICS}
+    return {name: _lift(_ratios(both[:, :width], name, None), _ratios(both[:, width:], name, None)) for name in metrics}
 
 
 def split_again(
@@ -246,7 +253,7 @@ class _Adjustment:
 def _ratios(sums: Floats, name: str, adjust: _Adjustment | None) -> Floats:
     if adjust is not None:
         return adjust.ratios(sums, name)
-    above, below = (sums[:, SUMS.index(part)] for part in METRICS[name])
+    above, below = (sums[:, SUMS.index(part)] for part in _ALL[name])
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.asarray(above / below)
 

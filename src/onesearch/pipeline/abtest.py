@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from onesearch.data.artefact import write_json
 from onesearch.evaluation.abtest import (
+    GROUP_METRICS,
     METRICS,
     Dimension,
     Lift,
@@ -55,6 +56,7 @@ def compare_engines(
     resamples: int = 1000,
     splits: int = 200,
     alone: bool = False,
+    groups: Mapping[str, Mapping[str, Sequence[str]]] | None = None,
 ) -> dict[str, Any]:
     """Serve the same requests by both engines, let the market's shoppers act, and compare.
 
@@ -68,6 +70,7 @@ def compare_engines(
         resamples: of the bootstrap.
         splits: A/A splits; 0 leaves them out.
         alone: compare the generators alone.
+        groups: more groups of item ids by dimension, such as those of emerging sellers.
 
     Raises:
         ValueError: the runs have different data.
@@ -89,7 +92,8 @@ def compare_engines(
     bench = benches[0]
     activity = banded((requests.clicked >= 0).sum(1), ACTIVITY)
     frequency = query_frequency(requests.query, bench.split.train["query"].fill_null("").to_list())
-    found = analyse(bench, logs, dimensions_of(logs[0], activity, frequency), salt, resamples, splits)
+    by_items = {**item_groups(bench, logs[0]), **(groups or {})}
+    found = analyse(bench, logs, dimensions_of(logs[0], activity, frequency), by_items, salt, resamples, splits)
     about = {"a": a, "b": b, "page_views": page_views, "newcomers": newcomers, "page": PAGE, "salt": salt,
              "generator_alone": alone, "milliseconds": milliseconds}  # fmt: skip
     return write(folder, {**about, **found})
@@ -184,6 +188,7 @@ def analyse(
     bench: Workbench,
     logs: Sequence[pl.DataFrame],
     dimensions: Mapping[str, Dimension],
+    groups: Mapping[str, Mapping[str, Sequence[str]]],
     salt: str,
     resamples: int,
     splits: int,
@@ -200,12 +205,11 @@ def analyse(
         one, two = (Totals.of(log, prices, kept=kept) for log in logs)
         return paired_lifts(one, two, resamples)
 
-    groups: dict[str, dict[str, Lifts]] = {}
-    for name, found in item_groups(bench, logs[0]).items():
-        groups[name] = {}
-        for group, ids in found.items():
-            one, two = (Totals.of(of_items(log, ids), prices) for log in logs)
-            groups[name][group] = {"item CTR": paired_lifts(one, two, resamples)["item CTR"]}
+    def part_of_items(ids: Sequence[str]) -> Lifts:
+        one, two = (Totals.of(of_items(log, ids), prices) for log in logs)
+        return paired_lifts(one, two, resamples, metrics=GROUP_METRICS)
+
+    by_items = {name: {group: part_of_items(ids) for group, ids in found.items()} for name, found in groups.items()}
     out: dict[str, Any] = {
         "shoppers": len(a),
         "paired": _plain(paired_lifts(a, b, resamples)),
@@ -214,7 +218,7 @@ def analyse(
         "detectable": {name: detectable(a, name) for name in METRICS},
         "slices": {
             dimension: {group: _plain(lifts) for group, lifts in found.items()}
-            for dimension, found in {**sliced(dimensions, part), **groups}.items()
+            for dimension, found in {**sliced(dimensions, part), **by_items}.items()
         },
     }  # fmt: skip
     if splits:
@@ -305,7 +309,8 @@ def markdown(found: Mapping[str, Any], charts: Sequence[str] = ()) -> str:
                   "| metric | p of uniformity | share below .05 |", "|---|---|---|"]  # fmt: skip
         lines += [f"| {name} | {uniform[name]:.3f} | {below[name]:.1%} |" for name in METRICS]
     for dimension, groups in found["slices"].items():
-        shown = [name for name in ("item CTR", "conversion", "orders") if all(name in one for one in groups.values())]
+        columns = ("item CTR", "exposure", "conversion", "orders")
+        shown = [name for name in columns if all(name in one for one in groups.values())]
         lines += ["", f"## By {dimension}", "", f"| {dimension} | {' | '.join(shown)} |"]
         lines.append("|---" * (len(shown) + 1) + "|")
         lines += [f"| {group} | {' | '.join(_cell(one[name]) for name in shown)} |" for group, one in groups.items()]

@@ -1,0 +1,142 @@
+"""What the reward's weights do to a shop: relevance against orders, and a boost for emerging sellers.
+
+    python benchmarks/balance.py run RUNS [CELL]     # cells that are not finished; RUNS as in v2.py
+    python benchmarks/balance.py render              # docs/results/balance.md
+
+A cell is a short round of TPMA from the full V2 of ``market-1`` with other rewards, and an A/B test of the generators
+alone against that V2 before the round: paired, on known shoppers and newcomers. Reports go to
+``docs/results/balance/``.
+"""
+
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from onesearch import pipeline
+from onesearch.data.artefact import read_json, write_json
+from onesearch.data.lock import RunLock
+from onesearch.evaluation.abtest import GROUP_METRICS
+from onesearch.market.market import Market
+from onesearch.pipeline.abtest import compare_engines
+from onesearch.pipeline.workbench import Workbench
+from onesearch.search.storage import need
+from provenance import ROOT, commit, machine, today
+from v2_distillation import Grid
+
+FOLDER = ROOT / "docs" / "results" / "balance"
+ROUND = ("grpo.steps=100", "grpo.loop.learning_rate=5e-4", "grpo.item_weight=1", "grpo.patience=0")
+PAGE_VIEWS, NEWCOMERS = 15_000, 4_000
+EMERGING = "emerging sellers"
+
+
+@dataclass(frozen=True)
+class Round:
+    """One cell: its name, and what it sets."""
+
+    name: str
+    what: str
+    sets: tuple[str, ...] = ()
+    boost: float = 1.0
+
+
+ROUNDS = (
+    *(Round(f"relevance-{w}", f"relevance weight {w}", (f"rewards.relevance={w}",)) for w in (0, 0.5, 1, 2, 4, 8)),
+    *(Round(f"boost-{b}", f"relevance of emerging sellers times {b}", (), b) for b in (2.0, 4.0)),
+)
+
+
+def run(runs: Path, only: str = "", small: tuple[str, ...] = (), page_views: int = PAGE_VIEWS) -> None:
+    """Every unfinished cell; ``small`` settings make a smoke test."""
+    study = Grid(runs, small)
+    study.run("market-1/full")
+    before = study.folder("market", 1, "full")
+    config = ROOT / "configs" / "market-v2.yaml"
+    full = next(cell for name, _, cell in study.cells("market-1/full") if name == "market")
+    for cell in ROUNDS:
+        report = FOLDER / f"{cell.name}.json"
+        if report.is_file() or not cell.name.startswith(only):
+            continue
+        folder = study.folder("market", 1, f"balance/{cell.name}")
+        emerging = _emerging(before)
+        sets = [*study._sets("market", 1, full), *ROUND, *cell.sets, *small]
+        if cell.boost != 1.0:
+            sets.append(f"rewards_file={_boost(folder, emerging, cell.boost)}")
+        with RunLock(study.folder("market", 1, f"balance/{cell.name}.work")):
+            start = time.perf_counter()
+            pipeline.run_config(config, folder, sets, reuse=(before,), until="engine_v2")
+            minutes = (time.perf_counter() - start) / 60
+            found = compare_engines(
+                f"{before}:v2", f"{folder}:v2", folder / "abtest", page_views, NEWCOMERS, splits=0, alone=True,
+                groups={"sellers": {EMERGING: _items(before, emerging)}},
+            )  # fmt: skip
+        about = {"cell": cell.name, "what": cell.what, "minutes_to_a_new_version": minutes, "commit": commit(),
+                 "date": today(), "machine": machine(), "config": "configs/market-v2.yaml",
+                 "sets": [*ROUND, *cell.sets], "boost": cell.boost, "page_views": page_views, "newcomers": NEWCOMERS}  # fmt: skip
+        FOLDER.mkdir(parents=True, exist_ok=True)
+        write_json(report, {**about, **{key: found[key] for key in ("shoppers", "paired")},
+                            EMERGING: found["slices"]["sellers"][EMERGING]})  # fmt: skip
+        print(cell.name, {name: round(one["lift"], 4) for name, one in found["paired"].items()}, flush=True)
+
+
+def _emerging(run: Path) -> list[str]:
+    """Sellers that are new to the shop, as the market knows."""
+    market = Market.load(need(run, "data"))
+    sellers = Workbench(run).dataset.items["seller"].to_numpy()
+    return sorted(set(sellers[market.emerging_items].tolist()))
+
+
+def _items(run: Path, sellers: list[str]) -> list[str]:
+    items = Workbench(run).dataset.items
+    return items.filter(items["seller"].is_in(sellers))["item_id"].to_list()
+
+
+def _boost(folder: Path, sellers: list[str], times: float) -> Path:
+    """The rewards' file that a shop would change on the day."""
+    boost = {"name": EMERGING, "column": "seller", "values": sellers, "term": "relevance", "times": times}
+    path = folder.with_suffix(".rewards.yaml")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, {"boosts": [boost]})  # JSON is YAML
+    return path
+
+
+def render() -> None:
+    """Write docs/results/balance.md."""
+    head = FOLDER.with_suffix(".head.md").read_text(encoding="utf-8").rstrip().splitlines()
+    made = [read_json(path) for path in sorted(FOLDER.glob("*.json"))]
+    order = {cell.name: place for place, cell in enumerate(ROUNDS)}
+    made.sort(key=lambda one: order.get(one["cell"], len(order)))
+    metrics = ("item CTR", "conversion", "orders", "GMV")
+    lines = [*head, "", "## All items", "", f"| round | {' | '.join(metrics)} | minutes to the new version |"]
+    lines.append("|---" * (len(metrics) + 2) + "|")
+    for one in made:
+        cells = [_cell(one["paired"][name]) for name in metrics]
+        lines.append(f"| {one['what']} | {' | '.join(cells)} | {one['minutes_to_a_new_version']:.1f} |")
+    lines += ["", "## Items of emerging sellers", "", f"| round | {' | '.join(GROUP_METRICS)} |"]
+    lines.append("|---" * (len(GROUP_METRICS) + 1) + "|")
+    for one in made:
+        lines.append(f"| {one['what']} | {' | '.join(_cell(one[EMERGING][name]) for name in GROUP_METRICS)} |")
+    lines += ["", "## What made the figures", "", "| command | commit | date | shoppers | page views |"]
+    lines.append("|---" * 5 + "|")
+    for one in made:
+        command = f"`python benchmarks/balance.py run RUNS {one['cell']}`"
+        lines.append(f"| {command} | {one['commit']} | {one['date']} | {one['shoppers']:,} | {one['page_views']:,} |")
+    FOLDER.with_suffix(".md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _cell(lift: dict[str, Any]) -> str:
+    if np.isnan(lift["lift"]):
+        return "–"
+    return f"{lift['lift']:+.2%} [{lift['low']:+.2%}, {lift['high']:+.2%}], p = {lift['p']:.4f}"
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["render"]:
+        render()
+    elif sys.argv[1:2] == ["run"] and len(sys.argv) > 2:
+        run(Path(sys.argv[2]), *sys.argv[3:4])
+    else:
+        sys.exit((__doc__ or "").split("\n\n")[1])
