@@ -75,7 +75,8 @@ def run(runs: Path, only: str = "", small: tuple[str, ...] = (), page_views: int
             )  # fmt: skip
         about = {"cell": cell.name, "what": cell.what, "minutes_to_a_new_version": minutes, "commit": commit(),
                  "date": today(), "machine": machine(), "config": "configs/market-v2.yaml",
-                 "sets": [*ROUND, *cell.sets], "boost": cell.boost, "page_views": page_views, "newcomers": NEWCOMERS}  # fmt: skip
+                 "sets": [*ROUND, *cell.sets], "boost": cell.boost, "page_views": page_views,
+                 "newcomers": NEWCOMERS}  # fmt: skip
         FOLDER.mkdir(parents=True, exist_ok=True)
         write_json(report, {**about, **{key: found[key] for key in ("shoppers", "paired")},
                             EMERGING: found["slices"]["sellers"][EMERGING]})  # fmt: skip
