@@ -49,7 +49,13 @@ ROUNDS = (
 )
 
 
-def run(runs: Path, only: str = "", small: tuple[str, ...] = (), page_views: int = PAGE_VIEWS) -> None:
+def run(
+    runs: Path,
+    only: str = "",
+    small: tuple[str, ...] = (),
+    page_views: int = PAGE_VIEWS,
+    newcomers: int = NEWCOMERS,
+) -> None:
     """Every unfinished cell; ``small`` settings make a smoke test."""
     study = Grid(runs, small)
     study.run("market-1/full")
@@ -70,13 +76,13 @@ def run(runs: Path, only: str = "", small: tuple[str, ...] = (), page_views: int
             pipeline.run_config(config, folder, sets, reuse=(before,), until="engine_v2")
             minutes = (time.perf_counter() - start) / 60
             found = compare_engines(
-                f"{before}:v2", f"{folder}:v2", folder / "abtest", page_views, NEWCOMERS, splits=0, alone=True,
+                f"{before}:v2", f"{folder}:v2", folder / "abtest", page_views, newcomers, splits=0, alone=True,
                 groups={"sellers": {EMERGING: _items(before, emerging)}},
             )  # fmt: skip
         about = {"cell": cell.name, "what": cell.what, "minutes_to_a_new_version": minutes, "commit": commit(),
                  "date": today(), "machine": machine(), "config": "configs/market-v2.yaml",
                  "sets": [*ROUND, *cell.sets], "boost": cell.boost, "page_views": page_views,
-                 "newcomers": NEWCOMERS}  # fmt: skip
+                 "newcomers": newcomers}  # fmt: skip
         FOLDER.mkdir(parents=True, exist_ok=True)
         write_json(report, {**about, **{key: found[key] for key in ("shoppers", "paired")},
                             EMERGING: found["slices"]["sellers"][EMERGING]})  # fmt: skip

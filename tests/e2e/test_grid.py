@@ -54,6 +54,17 @@ def test_cells_are_trained_measured_compared_and_not_repeated(tmp_path: Path, mo
     v2.render()
     assert "## market: the steps" in v2.FOLDER.with_suffix(".md").read_text()
 
+    # So do the rounds with other rewards.
+    import balance
+
+    monkeypatch.setattr(balance, "FOLDER", tmp_path / "balance")
+    balance.run(tmp_path / "runs", "boost-2", (*study.SMOKE, "grpo.steps=2", "grpo.prompts=8"), 200, 20)
+    found = read_json(balance.FOLDER / "boost-2.0.json")
+    assert set(found[balance.EMERGING]) == {"exposure", "item CTR", "orders"} and found["minutes_to_a_new_version"] > 0
+    balance.FOLDER.with_suffix(".head.md").write_text("# Head\n")
+    balance.render()
+    assert "emerging sellers times 2" in balance.FOLDER.with_suffix(".md").read_text()
+
 
 def test_values_of_requests_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(sys, "path", [str(BENCHMARKS), *sys.path])
