@@ -13,7 +13,7 @@ from onesearch.cli import app
 from onesearch.cli.search import parse_filters
 from onesearch.cli.terminal import FriendlyGroup, short, show_json, show_table
 
-COMMANDS = ("data", "market", "understand", "run", "evaluate", "abtest", "search", "serve", "bench")
+COMMANDS = ("data", "market", "understand", "run", "update", "evaluate", "abtest", "search", "serve", "bench")
 
 
 @pytest.fixture(autouse=True)

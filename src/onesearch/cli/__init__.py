@@ -1,4 +1,4 @@
-"""The command line: ``onesearch data | market | understand | run | evaluate | abtest | search | serve | bench``.
+"""The command line: ``onesearch`` and its commands.
 
 Every command lives in a file of its own and imports what it needs inside its functions, or its file is imported when it
 is called, so that ``onesearch --help`` does not wait for torch. Errors that tell the user what to do are shown without
@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from onesearch.cli import abtest, bench, evaluate, run, search, serve, understand
+from onesearch.cli import abtest, bench, evaluate, run, search, serve, understand, update
 from onesearch.cli.terminal import FriendlyGroup, start_logging
 
 app = typer.Typer(
@@ -46,6 +46,7 @@ def main(
 
 app.command("understand")(understand.understand)
 app.command("run")(run.run)
+app.command("update")(update.update)
 app.command("evaluate")(evaluate.evaluate)
 app.command("abtest")(abtest.abtest)
 app.command("search")(search.search)

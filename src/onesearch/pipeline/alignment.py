@@ -30,7 +30,6 @@ from onesearch.training.relevance import PairFeatures, Relevance, held_out_queri
 from onesearch.training.rewards import RewardConfig, Rewards
 from onesearch.training.tasks import search_task
 from onesearch.understanding.catalogue_words import CatalogueWords
-from onesearch.understanding.thoughts import Thoughts
 
 Floats = NDArray[np.float32]
 RATES, RELEVANCE = "click_rates", "relevance"
@@ -78,7 +77,7 @@ def pair_features(bench: Workbench, queries: list[str]) -> tuple[PairFeatures, d
     number = {query: place for place, query in enumerate(dict.fromkeys(map(normalise_query, queries)))}
     texts = list(number)
     understanding = need(bench.run, "understanding")
-    thoughts, words = Thoughts.load(understanding), CatalogueWords.load(understanding / WORDS)
+    thoughts, words = bench.thoughts, CatalogueWords.load(understanding / WORDS)
     vectors, found = bench.featurizer.vectors(texts), thoughts.keywords(texts)
     phrases = sorted({phrase for row in found for phrase in row})
     of_phrase = dict(zip(phrases, bench.featurizer.vectors(phrases), strict=True)) if phrases else {}

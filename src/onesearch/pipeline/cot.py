@@ -12,12 +12,11 @@ from onesearch.search.storage import need
 from onesearch.training.cot import KeywordTargets, cot_tasks
 from onesearch.training.tasks import Task
 from onesearch.understanding.catalogue_words import CatalogueWords
-from onesearch.understanding.thoughts import Thoughts
 
 
 def cot_task_set(bench: Workbench, config: RunConfig, generator: Generator) -> dict[str, Task]:
     """The tasks over training queries that have keywords, and over a sample of their page views."""
-    thoughts = Thoughts.load(need(bench.run, "understanding"))
+    thoughts = bench.thoughts
     if config.distill.shuffle:  # a placebo is one in every task
         thoughts = shuffled(thoughts, config.distill.teach, config.seed)
     words = CatalogueWords.load(need(bench.run, "understanding") / WORDS)

@@ -26,7 +26,7 @@ from onesearch.run import StageContext
 from onesearch.search.candidates import Candidates
 from onesearch.search.config import SearchConfig
 from onesearch.search.engine import NO_EVIDENCE, Keywords, SearchEngine
-from onesearch.search.storage import GENERATOR, need, save_engine
+from onesearch.search.storage import GENERATOR, save_engine
 from onesearch.search.weights import GENERATOR_ALONE, RankingWeights, fit_weights
 from onesearch.training.batching import BatchSource, TaskMixture
 from onesearch.training.config import AlignmentConfig, PersonalisationConfig
@@ -157,7 +157,7 @@ def run_personalisation(
     """
     settings: PersonalisationConfig = config.sft3
     generator = bench.generator(before)
-    thoughts = Thoughts.load(need(bench.run, "understanding")) if distilled else None
+    thoughts = bench.thoughts if distilled else None
     if distilled and config.distill.think:
         prompt = generator.config.prompt.updated(think=config.distill.think)
         generator.config = generator.config.updated(prompt=prompt.model_dump())

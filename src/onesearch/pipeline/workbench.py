@@ -26,6 +26,9 @@ PARTS = ("train", "valid", "test")
 class Workbench(RunParts):
     """The artefacts of a run folder with its split; everything is read when first asked for."""
 
+    counted = True
+    """Whether the statistics count the clicks of the training part, which its rows must then not see."""
+
     def __init__(self, run: Path) -> None:
         super().__init__(run)
 
@@ -94,6 +97,7 @@ class Workbench(RunParts):
         """
         requests = self.requests(page_views)
         clicked = self.targets(page_views).clicked
-        evidence = self.statistics.most_clicked(requests.query, config.evidence, leave_out=clicked)
+        own = clicked if self.counted else None
+        evidence = self.statistics.most_clicked(requests.query, config.evidence, leave_out=own)
         thoughts = None if keywords is None else keywords(requests, clicked)
         return prepare(requests, lambda texts: self.training_table(texts, held_out), config, evidence, thoughts)

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 import torch
@@ -31,6 +31,7 @@ from onesearch.search.history import FixedHistories
 from onesearch.search.lexical import LexicalSearcher
 from onesearch.search.shoppers import ShopperHistory
 from onesearch.search.snapshot import Snapshot
+from onesearch.search.versions import published
 from onesearch.search.weights import RankingWeights
 from onesearch.understanding.lexicon import Lexicon
 from onesearch.understanding.thoughts import Taught, Thoughts
@@ -138,6 +139,11 @@ class RunParts:
         return Evidence(self.statistics, self.dataset.items)
 
     @cached_property
+    def thoughts(self) -> Thoughts:
+        """What the queries of the log are about."""
+        return Thoughts.load(need(self.run, "understanding"))
+
+    @cached_property
     def fields(self) -> tuple[str, ...]:
         """Item columns that make an item's text."""
         return tuple(read_json(need(self.run, "encoder") / "fields.json"))
@@ -173,8 +179,7 @@ class RunParts:
         """What a model reads beside the query in serving: nothing, or thoughts of the run's queries (RAG)."""
         if which is None:
             return None
-        thoughts = Thoughts.load(need(self.run, "understanding"))
-        return lambda queries: thoughts.taught_keywords(queries, which)
+        return lambda queries: self.thoughts.taught_keywords(queries, which)
 
     def engine(
         self, stage: str, config: SearchConfig, weights: RankingWeights, keywords: Keywords | None = None
@@ -199,6 +204,11 @@ def save_engine(
         "model": stage, "search": config.model_dump(mode="json"), "weights": dict(weights.values),
         "weights_without_lexical": dict(without_lexical.values), "reads_keywords": reads,
     })  # fmt: skip
+
+
+def load_about(run: Path, place: str) -> dict[str, Any]:
+    """The ``engine.json`` of a finished engine stage or version: its model, its search settings, its weights."""
+    return dict(read_json(need(run, place) / ENGINE))
 
 
 def choose_model(run: Path, model: Model | None = None) -> Model:
@@ -244,14 +254,16 @@ def load_engines(run: Path, models: Sequence[Model]) -> list[SearchEngine]:
     if not run.is_dir():
         raise FileNotFoundError(f"there is no run folder {run}; make one with `onesearch run configs/demo.yaml`")
     parts, engines = RunParts(run), []
-    abouts = [read_json(need(run, STAGE_OF[model]) / ENGINE) for model in models]
+    version = published(run)
+    places = [version if version and model == "v2" else STAGE_OF[model] for model in models]
+    abouts = [load_about(run, place) for place in places]
     past = log_histories(parts.dataset)
     active = sorted(past, key=lambda user: -len(past[user].clicked))
-    for model, about in zip(models, abouts, strict=True):
+    for model, place, about in zip(models, places, abouts, strict=True):
         search = SearchConfig.model_validate(about["search"])
         keywords = parts.keyword_reader(about.get("reads_keywords"))
         engine = parts.engine(about["model"], search, RankingWeights(about["weights"]), keywords)
-        engine.name = f"{run.name}/{model}"
+        engine.name = f"{run.name}/{model}" + (f"@{Path(place).name}" if place != STAGE_OF[model] else "")
         engine.histories = FixedHistories(past)
         engine.known_shoppers = tuple(active[:1000])
         engine.known_queries = tuple(_varied_queries(parts.dataset))

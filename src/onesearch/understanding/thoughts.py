@@ -46,6 +46,10 @@ class Thoughts:
     def __len__(self) -> int:
         return len(self.table)
 
+    def plus(self, more: "Thoughts") -> "Thoughts":
+        """These thoughts, and the others' of queries that nobody has thought about here."""
+        return Thoughts(pl.concat([self.table, more.table]).unique("query", keep="first").sort("query"))
+
     def rows(self, queries: Sequence[str]) -> NDArray[np.int64]:
         """Row of each query, int64 [n]; -1 where nobody has thought about it."""
         return np.fromiter((self._number.get(normalise_query(query), -1) for query in queries), np.int64, len(queries))

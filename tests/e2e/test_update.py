@@ -1,0 +1,146 @@
+"""Online updates of the tiny run: a round on new page views, the judge, publishing, going back."""
+
+import itertools
+import json
+from pathlib import Path
+
+import polars as pl
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from onesearch.cli import app
+from onesearch.data.artefact import read_json
+from onesearch.evaluation.evaluate import rank_all
+from onesearch.evaluation.laboratory import Laboratory
+from onesearch.model.generator import Generator
+from onesearch.pipeline import run_config
+from onesearch.pipeline.abtest import open_arm
+from onesearch.pipeline.update import update
+from onesearch.search.versions import publish, published, roll_back
+from onesearch.understanding.thought import Analysis, Thought
+from onesearch.understanding.thoughts import Thoughts
+
+SETS = ("grpo.steps=2", "grpo.prompts=8", "grpo.rollouts=4", "grpo.loop.validate_steps=1")
+
+
+@pytest.fixture(scope="module")
+def made(tiny_run: Path, tiny_config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("updated") / "run"
+    run_config(tiny_config, folder, SETS, reuse=(tiny_run,), until="engine_v2")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def events(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the market's shoppers did on pages that the run served after its log."""
+    laboratory = Laboratory(made / "data", 500, newcomers=50)
+    pages, _ = rank_all(open_arm(str(made)).as_searcher(), laboratory.requests(), 10)
+    path = tmp_path_factory.mktemp("events") / "new.parquet"
+    laboratory.exposures(pages).write_parquet(path)
+    return path
+
+
+@pytest.fixture
+def judged(monkeypatch: pytest.MonkeyPatch):
+    """Lets a test say what the judge says, look by look."""
+
+    def say(figures):
+        numbers = iter(figures)
+        monkeypatch.setattr(
+            "onesearch.pipeline.alignment.validator",
+            lambda *_, **__: lambda _: {"hr10": float(next(numbers)), "mrr10": 0.0},
+        )
+
+    return say
+
+
+def weights(run: Path, place: str) -> list[torch.Tensor]:
+    return list(Generator.load(run / place / "generator").parameters())
+
+
+def test_rounds_are_published_when_better_and_can_be_taken_back(made, events, judged):
+    assert published(made) is None and open_arm(str(made)).name == "run/v2"
+    judged(itertools.count())
+    first = update(made, events, "dpo", 4, ("dpo.loop.learning_rate=1e-3",))
+    assert first.published and first.version == "versions/0001" and first.before["hr10"] < first.after["hr10"]
+    assert first.page_views > 300 and first.judged >= 50 and first.set_aside == 0
+    assert open_arm(f"{made}:v2").name == "run/v2@0001" and open_arm(f"{made}:v1").name == "run/v1"
+    assert len(open_arm(str(made)).search("boots")) > 0
+    moved = zip(weights(made, "grpo"), weights(made, first.version), strict=True)
+    assert not all(torch.equal(a, b) for a, b in moved)
+
+    judged(itertools.count())
+    second = update(made, events, "tpma", 4)
+    about = read_json(made / second.version / "manifest.json")
+    assert second.version == "versions/0002" and about["started_from"] == "versions/0001"
+    assert published(made) == "versions/0002"
+    assert roll_back(made) == "versions/0001" and open_arm(str(made)).name == "run/v2@0001"
+    assert roll_back(made) is None and open_arm(str(made)).name == "run/v2"
+    with pytest.raises(ValueError, match="no version to go back from"):
+        roll_back(made)
+
+
+def test_a_worse_version_is_kept_and_not_served(made, events, judged):
+    before = published(made)
+    judged(range(100, 0, -1))
+    found = update(made, events, "grpo", 4)
+    assert not found.published and published(made) == before
+    start = read_json(made / found.version / "manifest.json")["started_from"]
+    same = zip(weights(made, start), weights(made, found.version), strict=True)
+    assert all(torch.equal(a, b) for a, b in same)  # the weights that it was given
+
+
+def test_versions_of_an_engine_that_was_rebuilt_are_left_alone(made, monkeypatch, caplog):
+    publish(made, "versions/0001")
+    assert published(made) == "versions/0001"
+    monkeypatch.setattr("onesearch.search.versions.origin", lambda _: "another")
+    with caplog.at_level("WARNING", "onesearch"):
+        assert published(made) is None and "rebuilt" in caplog.text
+    monkeypatch.undo()
+    roll_back(made)
+
+
+def test_thoughts_that_came_since_are_used(made, events, judged):
+    query = pl.read_parquet(events)["query"][0]
+    analysis = Analysis(intent="merchandise", query_type="plain")
+    more = Thoughts.of([
+        Thought(query=text, analysis=analysis, keywords=(), producer="x", version="1") for text in (query, "brand new")
+    ])  # fmt: skip
+    judged(itertools.count())
+    found = update(made, events, "tpma", 2, more_thoughts=more)
+    assert found.thoughts in (1, 2)  # what the run has thought about stays
+    if found.published:
+        roll_back(made)
+
+
+def test_bad_events_are_said_and_set_aside(made, events, tmp_path):
+    log = pl.read_parquet(events)
+    few = tmp_path / "few.parquet"
+    log.head(20).write_parquet(few)
+    with pytest.raises(ValueError, match="a round needs 100"):
+        update(made, few)
+    strange = tmp_path / "strange.parquet"
+    log.with_columns(extra=pl.lit(1)).write_parquet(strange)
+    with pytest.raises(ValueError, match="extra"):
+        update(made, strange)
+    with pytest.raises(FileNotFoundError, match="there is no file"):
+        update(made, tmp_path / "none.parquet")
+    with pytest.raises(FileNotFoundError, match="not a finished stage"):
+        update(made.parent / "nothing", events)
+
+
+def test_the_command(made, events, tmp_path):
+    foreign = pl.read_parquet(events).with_columns(
+        pl.col(name).list.eval(pl.lit("unknown")) for name in ("shown", "clicked", "ordered")
+    )
+    mixed = tmp_path / "mixed.parquet"
+    pl.concat([pl.read_parquet(events), foreign.head(7)]).write_parquet(mixed)
+    arguments = ["-q", "update", str(made), "--events", str(mixed), "--method", "dpo", "--steps", "2"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert found["set_aside"] == 7 and (made / found["version"] / "engine.json").is_file()
+    result = CliRunner().invoke(app, ["update", str(made), "--rollback"])
+    assert result.exit_code == (0 if found["published"] else 1)
+    assert CliRunner().invoke(app, ["update", str(made)]).exit_code == 2
