@@ -17,8 +17,8 @@ from pathlib import Path
 
 from onesearch import pipeline
 from provenance import ROOT
-from v2_distillation import _LOG_EXPERT as LOG_EXPERT
 from v2_distillation import MARKET as DISTILLATION
+from v2_distillation import SETS as STUDIED
 from v2_distillation import THREE, Cell, DataSet, Grid, main, until_of
 from v2_distillation import Grid as Distillation
 from v2_distillation_page import Page, effects, figures, provenance, slices
@@ -47,7 +47,7 @@ SWEEPS = (
 CLICKS_ONLY = ("rewards.click_rate=0", "rewards.relevance=0")  # bestbuy knows neither impressions nor judgments
 SETS: Mapping[str, DataSet] = {
     "market": DataSet("configs/market-v2.yaml", (V1, *MAIN, *SWEEPS)),
-    "bestbuy": DataSet("configs/bestbuy.yaml", (V1, *MAIN[:3]), (*LOG_EXPERT, *CLICKS_ONLY)),
+    "bestbuy": DataSet("configs/bestbuy.yaml", (V1, *MAIN[:3]), (*STUDIED["bestbuy"].sets, *CLICKS_ONLY)),
 }
 
 
