@@ -322,7 +322,8 @@ def pairs(data: DataSet) -> list[tuple[str, str]]:
         found += [("rag/keywords", "v1/student"), ("rag/own", "rag/keywords"), ("full/student", "rag/keywords"),
                   ("full/keywords", "full/student"), ("sd/keywords", "sd/student"), ("sd/student", "rag/keywords"),
                   ("rag/own", "v1/student"), ("rag/keywords", "cot/student"),
-                  ("sd-2/student", "v1-time/student")]  # fmt: skip
+                  ("sd-2/student", "v1-time/student"), ("sd/student", "cot/student"), ("sd/keywords", "cot/student"),
+                  ("full/keywords", "cot/student"), ("rag/own", "cot/student")]  # fmt: skip
     return found
 
 
