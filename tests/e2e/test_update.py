@@ -120,6 +120,10 @@ def test_bad_events_are_said_and_set_aside(made, events, tmp_path):
     log.head(20).write_parquet(few)
     with pytest.raises(ValueError, match="a round needs 100"):
         update(made, few)
+    nameless = tmp_path / "nameless.parquet"
+    log.with_columns(page_view_id=pl.lit(None, pl.String)).write_parquet(nameless)
+    with pytest.raises(ValueError, match="page_view_id"):
+        update(made, nameless)
     strange = tmp_path / "strange.parquet"
     log.with_columns(extra=pl.lit(1)).write_parquet(strange)
     with pytest.raises(ValueError, match="extra"):

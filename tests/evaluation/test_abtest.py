@@ -48,7 +48,6 @@ def test_totals_by_hand():
     assert rows[1] == {"shoppers": 1, "pages": 1, "impressions": 2, "clicks": 1, "clicked pages": 1,
                        "ordered pages": 0, "orders": 0, "buyers": 0, "GMV": 0}  # fmt: skip
     assert found.ratio("item CTR") == 3 / 5 and found.ratio("page CTR") == 2 / 3 and found.ratio("GMV") == 2.5
-    assert found.ratio("item CTR", np.array([1.0, 3.0])) == 5 / 9
     some = Totals.of(LOG, shoppers=["u2", "u3"], kept=np.array([True, False, False, True]))
     assert some.shoppers == ["u2", "u3"] and some.column("pages").tolist() == [0, 0]
     assert some.column("shoppers").tolist() == [1, 1]

@@ -54,6 +54,12 @@ def test_boosts_raise_one_term_of_one_group():
         Boost(name="x", column="seller", values=("new",), times=0)
 
 
+def test_mistaken_weights_are_refused():
+    for wrong, said in (({"click": 5.0}, "above order"), ({"low": 0.6, "high": 0.5}, "not below high")):
+        with pytest.raises(ValidationError, match=said):
+            RewardConfig(**wrong)
+
+
 def test_without_sources_only_behaviour_counts():
     found = Rewards(RewardConfig(), ITEMS).of(QUERY, ITEM, CLICKED, ORDERED)
     np.testing.assert_array_equal(found["total"], found["behaviour"])

@@ -53,14 +53,14 @@ def update(
         return
     if events is None:
         raise typer.BadParameter("name the new page views, or --rollback", param_hint="--events")
-    import polars as pl
-
+    from onesearch.data.dataset import read_parquet
     from onesearch.pipeline import update as rounds
     from onesearch.understanding.thoughts import Thoughts
 
     thoughts = None
     if cache is not None:
-        queries = pl.read_parquet(events, columns=["query"])["query"].drop_nulls().unique().to_list()
+        log = read_parquet(events)
+        queries = log["query"].drop_nulls().unique().to_list() if "query" in log.columns else []
         kept = open_thoughts(cache)
         try:
             thoughts = Thoughts.of(kept.get_many(queries, *producer_key(producer)).values())

@@ -137,6 +137,21 @@ def rows_of(values: pl.Series, known: pl.Series) -> pl.Series:
     return keys.join(table, on="key", how="left", maintain_order="left")["row"].fill_null(-1).alias(values.name)
 
 
+def read_parquet(path: Path) -> pl.DataFrame:
+    """A Parquet file that a user names.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no Parquet file.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    try:
+        return pl.read_parquet(path)
+    except pl.exceptions.PolarsError as error:
+        raise ValueError(f"{path} cannot be read as Parquet: {error}") from error
+
+
 def ragged_rows(lists: pl.Series, known: pl.Series) -> Ragged:
     """For each list of values their rows in ``known``; unknown values are left out, order is kept."""
     values, lengths = _flat(lists)

@@ -105,12 +105,11 @@ class Totals:
         """One of :data:`SUMS`, [S]."""
         return np.asarray(self.values[:, SUMS.index(name)])
 
-    def ratio(self, metric: str, weights: Floats | None = None) -> float:
-        """A metric of :data:`METRICS` or :data:`GROUP_METRICS`; ``weights`` [S] count shoppers more than once."""
+    def ratio(self, metric: str) -> float:
+        """A metric of :data:`METRICS` or :data:`GROUP_METRICS`; nan where nothing is counted below the line."""
         above, below = (self.column(name) for name in _ALL[metric])
-        w = np.ones(len(self)) if weights is None else weights
-        total = float(w @ below)
-        return float(w @ above) / total if total else float("nan")
+        total = float(below.sum())
+        return float(above.sum()) / total if total else float("nan")
 
 
 @dataclass(frozen=True)

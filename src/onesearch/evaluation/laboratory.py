@@ -38,9 +38,12 @@ class Laboratory:
 
     Raises:
         FileNotFoundError: the dataset is no market's.
+        ValueError: there are one to nine newcomers.
     """
 
     def __init__(self, dataset: Path, page_views: int, newcomers: int = 0, stream: int = 1) -> None:
+        if 0 < newcomers < 10:
+            raise ValueError(f"{newcomers} newcomers are too few to draw; take none, or at least 10")
         config = load_config(dataset / FOLDER)
         world = World.build(config)
         known = len(world.shoppers)

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from onesearch.data.artefact import write_json
+from onesearch.data.dataset import read_parquet
 from onesearch.evaluation.abtest import (
     GROUP_METRICS,
     METRICS,
@@ -79,7 +80,8 @@ def compare_engines(
     engines = [open_arm(place) for place in (a, b)]
     runs = [Path(place.removesuffix(":v1").removesuffix(":v2")) for place in (a, b)]
     benches = [Workbench(run) for run in runs]
-    if not benches[0].dataset.items["item_id"].equals(benches[1].dataset.items["item_id"]):
+    # Markets number their items alike, so ids alone do not tell them apart.
+    if not benches[0].dataset.items.equals(benches[1].dataset.items):
         raise ValueError(f"{runs[0]} and {runs[1]} have different catalogues; compare engines of one market")
     data = need(runs[0], "data")
     laboratory = Laboratory(data, page_views, newcomers)
@@ -113,9 +115,7 @@ def compare_arms(path: Path, folder: Path, resamples: int = 1000, splits: int = 
         FileNotFoundError: there is no such file.
         ValueError: a column is missing, or the log has not two arms.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no exposure log {path}")
-    log = pl.read_parquet(path)
+    log = read_parquet(path)
     missing = [name for name in ("user_id", "arm", "shown", "clicked", "ordered") if name not in log.columns]
     if missing:
         raise ValueError(f"{path} has no column {', '.join(missing)}; an exposure log has a row per page view")

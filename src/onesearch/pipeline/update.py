@@ -17,7 +17,7 @@ import polars as pl
 
 from onesearch.config import apply_overrides
 from onesearch.data.artefact import write_json, write_manifest
-from onesearch.data.dataset import ragged_rows
+from onesearch.data.dataset import ragged_rows, read_parquet
 from onesearch.data.histories import Histories
 from onesearch.data.lock import RunLock
 from onesearch.data.records import conform
@@ -172,9 +172,9 @@ def _config(run: Path, method: Method, steps: int, overrides: Iterable[str]) -> 
 
 def _read(path: Path, items: pl.Series) -> tuple[pl.DataFrame, int]:
     """The page views that show, or had clicked, an item of the catalogue, and how many did not."""
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}")
-    given = conform("page_views", pl.read_parquet(path)).sort("time", maintain_order=True)
+    given = conform("page_views", read_parquet(path)).sort("time", maintain_order=True)
+    if without := given["page_view_id"].null_count():
+        raise ValueError(f"{path}: {without} of {len(given)} page views have no page_view_id; give each one of its own")
     seen = np.zeros(len(given), bool)
     for name in ("shown", "clicked", "ordered"):
         seen |= ragged_rows(given[name], items).lengths > 0

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from onesearch.data.settings import Section
@@ -43,10 +43,18 @@ class RewardConfig(Section):
     click_rate: float = Field(1.0, ge=0, description="weight of R_CTR")
     relevance: float = Field(1.0, ge=0, description="weight of R_Rel")
     order: float = Field(4.0, ge=0, description="R_C&O of an ordered item")
-    click: float = Field(3.0, ge=0, description="R_C&O of a clicked item; more for a click than an order is a mistake")
+    click: float = Field(3.0, ge=0, description="R_C&O of a clicked item; at most that of an ordered one")
     low: float = Field(0.01, ge=0, lt=1, description="least R_CTR, so that bait cannot dominate")
     high: float = Field(0.99, gt=0, le=1, description="highest R_CTR")
     boosts: tuple[Boost, ...] = ()
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "RewardConfig":
+        if self.click > self.order:
+            raise ValueError(f"click {self.click} is above order {self.order}; an order is worth at least a click")
+        if self.low >= self.high:
+            raise ValueError(f"low {self.low} is not below high {self.high}")
+        return self
 
 
 def behaviour_reward(
