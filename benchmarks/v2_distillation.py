@@ -133,8 +133,8 @@ _LOG_EXPERT = (
 )  # fmt: skip
 SETS: Mapping[str, DataSet] = {
     "market": DataSet("configs/market-v2.yaml", MARKET),
-    # One epoch of three, for V1 as well: a cell has at most twenty minutes.
-    "bestbuy": DataSet("configs/bestbuy.yaml", REAL, (*_LOG_EXPERT, "sft3.epochs=1")),
+    # One epoch of three, for V1 as well, and a part of the test: a cell has at most twenty minutes.
+    "bestbuy": DataSet("configs/bestbuy.yaml", REAL, (*_LOG_EXPERT, "sft3.epochs=1", "evaluation.test_requests=8000")),
     "homedepot": DataSet("configs/homedepot.yaml", REAL, _LOG_EXPERT, (1,)),
 }
 SMOKE = (

@@ -1,13 +1,14 @@
 """The ``understanding`` stage: every query of the log is thought about once, for the teacher of stage 3."""
 
+import contextlib
 import logging
+import multiprocessing
 import socket
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import polars as pl
 from pydantic import Field
@@ -25,6 +26,9 @@ from onesearch.understanding.llm_config import LLMConfig
 from onesearch.understanding.log_expert import LogExpert
 from onesearch.understanding.thought import Producer
 from onesearch.understanding.thoughts import Thoughts
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
 
 log = logging.getLogger("onesearch")
 CACHE, SET_ASIDE, WORDS = "cache.sqlite", "set_aside.jsonl", "words"
@@ -104,7 +108,33 @@ def _producer(
 
 @contextmanager
 def stand_in(dataset: Path, error: float, seed: int) -> Iterator[str]:
-    """The market's stand-in language model on a free local port while the context lasts; gives its base address."""
+    """The market's stand-in language model on a free local port while the context lasts; gives its base address.
+
+    It is a process of its own, as a real server is: answers are made while the client reads others. It ends with the
+    context, and with this process however that ends.
+
+    Raises:
+        RuntimeError: it did not start.
+    """
+    context = multiprocessing.get_context("spawn")  # threads of this process must not be forked
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_serve, args=(dataset, error, seed, theirs), daemon=True)
+    process.start()
+    theirs.close()
+    try:
+        try:
+            port = ours.recv()
+        except EOFError:
+            raise RuntimeError("the stand-in language model did not start; its message is above") from None
+        yield f"http://127.0.0.1:{port}/v1"
+    finally:
+        ours.close()
+        process.join(10)
+        process.kill()
+
+
+def _serve(dataset: Path, error: float, seed: int, parent: "Connection") -> None:
+    """Serve until ``parent`` closes its end, which its death does too."""
     import uvicorn
 
     from onesearch.market.llm_server import make_app
@@ -113,16 +143,14 @@ def stand_in(dataset: Path, error: float, seed: int) -> Iterator[str]:
     app = make_app(Thinker.load(dataset, error, seed))
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
-        port = listening.getsockname()[1]
+        listening.listen()
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
-        thread.start()
-        while not server.started and thread.is_alive():
-            time.sleep(0.02)
-        if not server.started:
-            raise RuntimeError(f"the stand-in language model did not start on port {port}")
-        try:
-            yield f"http://127.0.0.1:{port}/v1"
-        finally:
+
+        def watch() -> None:
+            parent.send(listening.getsockname()[1])
+            with contextlib.suppress(EOFError, OSError):
+                parent.recv()
             server.should_exit = True
-            thread.join(10)
+
+        threading.Thread(target=watch, daemon=True).start()
+        server.run(sockets=[listening])

@@ -63,6 +63,7 @@ class LLMProducer:
         self.usage = Usage()
         self._words = words
         self._paths = words.paths if isinstance(words, CatalogueWords) else []
+        self._systems: dict[prompts.Language, str] = {}
         self._client: AsyncOpenAI | None = None
         self._turns: asyncio.Semaphore | None = None
         self._answered = False
@@ -77,7 +78,10 @@ class LLMProducer:
             LLMError: a refusal that no further attempt can change.
             BudgetSpent: no calls or tokens left.
         """
-        asked = prompts.messages(query, prompts.language_of(query), self._paths)
+        language = prompts.language_of(query)
+        if language not in self._systems:
+            self._systems[language] = prompts.understand_system(language, self._paths)
+        asked = prompts.messages(query, self._systems[language])
         repairing = False
         while True:
             try:
@@ -153,10 +157,12 @@ class LLMProducer:
 
         config = self.config
         try:
-            answer: Any = await self._connected().chat.completions.create(
-                model=config.model, messages=asked, temperature=config.temperature, max_tokens=config.answer_tokens,
-                response_format=prompts.response_format(dict(schema)), extra_body=config.extra_body or None,
-            )  # type: ignore[call-overload]  # fmt: skip
+            # The client's typed call walks the whole schema every time: half of what a call costs here.
+            answer: Any = await self._connected().post("/chat/completions", cast_to=object, body={
+                "model": config.model, "messages": asked, "temperature": config.temperature,
+                "max_tokens": config.answer_tokens, "response_format": prompts.response_format(dict(schema)),
+                **config.extra_body,
+            })  # fmt: skip
         except openai.APIStatusError as error:
             return self._refused(error)
         except openai.APIConnectionError as error:
@@ -165,10 +171,10 @@ class LLMProducer:
             return _Passing(f"its answer could not be read ({type(error).__name__})")
         try:
             self._count(answer)
-            choice = answer.choices[0]
-            content = choice.message.content
-            finished = choice.finish_reason
-        except (AttributeError, IndexError, TypeError):
+            choice = answer["choices"][0]
+            content = choice["message"]["content"]
+            finished = choice.get("finish_reason")
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError):
             return _Passing("its answer is no chat completion")
         self._answered = True
         if finished == "length":
@@ -213,10 +219,10 @@ class LLMProducer:
             raise BudgetSpent(f"the budget of {config.max_tokens:,} tokens is spent")
 
     def _count(self, answer: Any) -> None:
-        used = answer.usage
+        used = answer.get("usage")
         if used is None:
             return
-        tokens_in, tokens_out = int(used.prompt_tokens or 0), int(used.completion_tokens or 0)
+        tokens_in, tokens_out = (int(used.get(name) or 0) for name in ("prompt_tokens", "completion_tokens"))
         self.usage.tokens_in += tokens_in
         self.usage.tokens_out += tokens_out
         self.usage.cost += (tokens_in * self.config.price_in + tokens_out * self.config.price_out) / 1e6

@@ -119,9 +119,22 @@ def clean(text: str, longest: int = LONGEST_QUERY) -> str:
     return " ".join(_CONTROL.sub(" ", text).split())[:longest]
 
 
-def messages(query: str, language: Language, paths: Sequence[Sequence[str]] = ()) -> Messages:
-    """Ask for steps 1 and 2. ``paths``: nodes of the category tree; those of the first two levels are listed."""
-    return _messages(_understand_system(language, paths), {"task": "understand", "query": clean(query)})
+def understand_system(language: Language, paths: Sequence[Sequence[str]] = ()) -> str:
+    """What steps 1 and 2 are, the same for all queries, so that a server can reuse what it read once.
+
+    ``paths``: nodes of the category tree; those of the first two levels are listed.
+    """
+    # Whole upper level first: a limit must not hide half of the departments.
+    upper = sorted({tuple(path[:2]) for path in paths if path}, key=lambda path: (len(path), path))[:MOST_PATHS]
+    if not upper:
+        return _UNDERSTAND[language]
+    listed = [[clean(name, 80) for name in path] for path in sorted(upper)]
+    return _UNDERSTAND[language] + _TREE[language] + json.dumps(listed, ensure_ascii=False)
+
+
+def messages(query: str, system: str) -> Messages:
+    """Ask for steps 1 and 2. ``system``: of :func:`understand_system`."""
+    return _messages(system, {"task": "understand", "query": clean(query)})
 
 
 def calibrate_messages(query: str, keywords: Sequence[str], history: History, language: Language) -> Messages:
@@ -150,12 +163,3 @@ def response_format(schema: dict[str, Any]) -> dict[str, Any]:
 def _messages(system: str, task: dict[str, Any]) -> Messages:
     content = json.dumps(task, ensure_ascii=False)
     return [{"role": "system", "content": system}, {"role": "user", "content": content}]
-
-
-def _understand_system(language: Language, paths: Sequence[Sequence[str]]) -> str:
-    # Whole upper level first: a limit must not hide half of the departments.
-    upper = sorted({tuple(path[:2]) for path in paths if path}, key=lambda path: (len(path), path))[:MOST_PATHS]
-    if not upper:
-        return _UNDERSTAND[language]
-    listed = [[clean(name, 80) for name in path] for path in sorted(upper)]
-    return _UNDERSTAND[language] + _TREE[language] + json.dumps(listed, ensure_ascii=False)
