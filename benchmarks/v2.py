@@ -10,25 +10,28 @@ Reports of cells go to ``docs/results/v2/``, values of single requests to ``valu
 Main metrics, declared before the first run: order and click HR@10 and MRR@10 of the generator alone over all requests.
 """
 
+import shutil
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from onesearch import pipeline
+from onesearch.data.artefact import read_json, write_json
 from provenance import ROOT
-from v2_distillation import MARKET as DISTILLATION
+from v2_distillation import DONE, THREE, Cell, DataSet, Grid, main, until_of
 from v2_distillation import SETS as STUDIED
-from v2_distillation import THREE, Cell, DataSet, Grid, main, until_of
 from v2_distillation import Grid as Distillation
 from v2_distillation_page import Page, effects, figures, provenance, slices
 
 FOLDER = ROOT / "docs" / "results" / "v2"
 STEPS = 200
-GRPO = (f"grpo.steps={STEPS}", "grpo.loop.learning_rate=5e-4")
+GRPO = (f"grpo.steps={STEPS}", "grpo.loop.learning_rate=1e-3")
 TPMA = (*GRPO, "grpo.item_weight=0")
 DPO = ("dpo.steps=100", "dpo.loop.learning_rate=3e-4")
-BEFORE = next(cell for cell in DISTILLATION if cell.name == "full")
+BEFORE = "full"
+REUSED = {"v1": "v1", "before": BEFORE}
+"""Cells that the distillation study has trained and measured, under its names."""
 BOTH = ("student", "engine")
 V1 = Cell("v1", "V1", seeds=THREE, stage="sft3", measured=BOTH)
 MAIN = (
@@ -38,6 +41,7 @@ MAIN = (
     Cell("all", "V2, all: DPO, then TPMA with the item's reward", (*DPO, *GRPO), THREE, "grpo", BOTH),
 )
 SWEEPS = (
+    Cell("clicks", "as many steps on the likelihood of clicks alone", (*TPMA, "grpo.policy=0"), stage="grpo"),
     Cell("dpo", "DPO alone", DPO, stage="dpo"),
     Cell("position", "TPMA, gate position by position", (*TPMA, "grpo.gate=position"), stage="grpo"),
     Cell("hard", "TPMA, hard gate", (*TPMA, "grpo.gate=hard"), stage="grpo"),
@@ -53,16 +57,32 @@ SETS: Mapping[str, DataSet] = {
 
 @dataclass
 class AlignmentGrid(Grid):
-    """Cells that go on from the full V2 of the distillation study, trained first where it is missing."""
+    """Cells that go on from the full V2 of the distillation study, made first where it is missing."""
 
     def _train(self, name: str, seed: int, cell: Cell) -> None:
-        study = Distillation(self.runs, self.more, self.reports.with_name("v2_distillation"))
-        made_from = "v1" if cell.name == "v1" else BEFORE.name
-        base = study.folder(name, seed, made_from)
-        if not (base / ("sft3" if cell.name == "v1" else "distill") / "manifest.json").is_file():
+        study, made_from = self._study(), REUSED.get(cell.name, BEFORE)
+        if not study.finished(name, seed, made_from):
             study.run(f"{name}-{seed}/{made_from}")
-        config, sets = ROOT / self.sets[name].config, self._sets(name, seed, cell)
-        pipeline.run_config(config, self.folder(name, seed, cell.name), sets, reuse=(base,), until=until_of(cell))
+        if cell.name not in REUSED:
+            config, sets, base = ROOT / self.sets[name].config, self._sets(name, seed, cell), (name, seed, made_from)
+            pipeline.run_config(
+                config, self.folder(name, seed, cell.name), sets, reuse=(study.folder(*base),), until=until_of(cell)
+            )
+
+    def _measure(self, name: str, seed: int, cell: Cell) -> None:
+        if cell.name not in REUSED:
+            super()._measure(name, seed, cell)
+            return
+        study, measured = self._study(), (name, seed, REUSED[cell.name])
+        report = {**read_json(study.report(*measured)), "cell": cell.name, "what": cell.what}
+        values = self._values(name, seed, cell.name)
+        values.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(study._values(*measured), values)
+        write_json(self.report(name, seed, cell.name), report)
+        write_json(self.folder(name, seed, cell.name) / DONE, report)
+
+    def _study(self) -> Distillation:
+        return Distillation(self.runs, self.more, self.reports.with_name("v2_distillation"))
 
     def folder(self, name: str, seed: int, cell: str) -> Path:
         """Cells of this study lie beside those of the other."""

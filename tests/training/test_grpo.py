@@ -77,6 +77,10 @@ def test_the_policy_loss_of_a_batch(draw):
         loss -= float((gates(matched) * advantage).mean()) / P
     assert float(terms["policy"]) == pytest.approx(loss, abs=1e-5)
     assert float(terms["loss"]) == float(terms["policy"])  # nothing else is switched on
+    trainee.steps.zero_()
+    trainee.settings = trainee.settings.model_copy(update={"policy": 0.5, "sft": 2.0})
+    terms = trainee(batch)
+    assert float(terms["loss"]) == pytest.approx(0.5 * float(terms["policy"]) + 2.0 * float(terms["sft"]))
 
 
 @pytest.mark.parametrize("settings", [

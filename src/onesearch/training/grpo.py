@@ -52,6 +52,7 @@ class GrpoConfig(Section):
     item_weight: float = Field(0.3, ge=0, description="w_item; 0, the release's value, switches the reward off in TPMA")
     clip: float = Field(0.2, gt=0, description="of plain GRPO")
     refresh: int = Field(1, ge=1, description="steps after which the policy that draws becomes the one that learns")
+    policy: float = Field(1.0, ge=0, description="weight of the policy's loss; 0 for a control that fits clicks only")
     sft: float = Field(0.1, ge=0, description="weight of the likelihood of what was clicked")
     kl: float = Field(0.0, ge=0, description="weight of KL(policy ‖ reference) along the rollouts")
     validate_requests: int = Field(1000, ge=1, description="validation page views that guard the weights, at most")
@@ -153,7 +154,7 @@ class GrpoTrainee(nn.Module):
             advantages = normalised(item_rewards).unsqueeze(-1).expand_as(gate)
             policy = grpo_loss(log_probs, old, item_rewards, settings.clip)
         nll, _ = item_nll(every_log_prob[p * g :], batch.items.weights)
-        terms = {"loss": policy + settings.sft * nll, "policy": policy.detach(), "sft": nll.detach()}
+        terms = {"loss": settings.policy * policy + settings.sft * nll, "policy": policy.detach(), "sft": nll.detach()}
         if self.reference is not None:
             kl = self._kl(batch, every, owners, distributions, p * g)
             terms["loss"] = terms["loss"] + settings.kl * kl
