@@ -19,10 +19,10 @@ from pathlib import Path
 from onesearch import pipeline
 from onesearch.data.artefact import read_json, write_json
 from provenance import ROOT
-from v2_distillation import DONE, THREE, Cell, DataSet, Grid, main, until_of
+from v2_distillation import DONE, SAMPLED, THREE, Cell, DataSet, Grid, main, until_of
 from v2_distillation import SETS as STUDIED
 from v2_distillation import Grid as Distillation
-from v2_distillation_page import Page, effects, figures, provenance, slices
+from v2_distillation_page import Page, above, effects, figures, provenance, slices, verdict
 
 FOLDER = ROOT / "docs" / "results" / "v2"
 STEPS = 200
@@ -48,6 +48,12 @@ SWEEPS = (
     Cell("beam", "TPMA, rollouts from a beam search", (*TPMA, "grpo.draw=beam"), stage="grpo"),
     *(Cell(f"item-{w}", f"TPMA, w_item {w}", (*GRPO, f"grpo.item_weight={w}"), stage="grpo") for w in (0.1, 0.3, 1)),
 )
+ADDED = {
+    ("market", "cot"): "+ CoT tasks", ("market", "sd"): "+ self-distillation", ("market", "r-drop"): "+ R-Drop",
+    ("market", "fgm"): "+ FGM", ("market", "focal"): "+ focal loss",
+}  # fmt: skip
+"""Steps of supervised training that the distillation study has measured."""
+EVERY = tuple((metric, None) for metric in SAMPLED)
 CLICKS_ONLY = ("rewards.click_rate=0", "rewards.relevance=0")  # bestbuy knows neither impressions nor judgments
 SETS: Mapping[str, DataSet] = {
     "market": DataSet("configs/market-v2.yaml", (V1, *MAIN, *SWEEPS)),
@@ -103,24 +109,54 @@ def render() -> None:
     """Write docs/results/v2.md."""
     page = Page(FOLDER)
     page.lines = FOLDER.with_suffix(".head.md").read_text(encoding="utf-8").rstrip().splitlines()
+    targets(page)
+    cumulative(page)
     for data, found in SETS.items():
         if not page.seeds(data, "v1"):
             continue
+        columns = EVERY if data == "market" else EVERY[:2]
         page.lines += ["", f"## {data}: the steps"]
         for variant, what in (("student", "Generator alone"), ("engine", "Engine")):
             steps = [(f"{cell.name}/{variant}", cell.what) for cell in (V1, *MAIN) if cell in found.cells]
             page.lines += ["", f"{what}; the differences are from V1."]
-            effects(page, data, f"v1/{variant}", steps)
+            effects(page, data, f"v1/{variant}", steps, columns)
             page.lines += ["", f"{what}; the differences are from before alignment."]
-            effects(page, data, f"before/{variant}", steps[1:])
+            effects(page, data, f"before/{variant}", steps[1:], columns)
             figures(page, data, steps)
-        students = [(f"{cell.name}/student", cell.what) for cell in found.cells if cell not in (V1, MAIN[0], MAIN[1])]
-        page.lines += ["", "Gates, draws, w_item; the differences are from TPMA."]
-        effects(page, data, "tpma/student", students)
+        if any(page.seeds(data, cell.name) for cell in SWEEPS):
+            page.lines += ["", f"## {data}: gates, draws, w_item, and as many steps without a policy", ""]
+            page.lines += ["Generator alone; the differences are from TPMA of the same seed."]
+            swept = [(f"{cell.name}/student", cell.what) for cell in (MAIN[2], *SWEEPS)]
+            effects(page, data, "tpma/student", swept, columns)
         for dimension in ("query type", "query frequency"):
             slices(page, data, [(f"{cell.name}/student", cell.what) for cell in (V1, *MAIN)], dimension, "click/HR@10")
     provenance(page, SETS)
     FOLDER.with_suffix(".md").write_text("\n".join(page.lines) + "\n", encoding="utf-8")
+
+
+def cumulative(page: Page) -> None:
+    """The article's table: step on step, those of supervised training from the distillation study."""
+    study = Page(FOLDER.with_name("v2_distillation"))
+    page.reports |= {key: report for key, report in study.reports.items() if (key[0], key[2]) in ADDED}
+    page.tests = {**study.tests, **page.tests}
+    steps = [("v1/student", "V1"), *((f"{name}/student", what) for (_, name), what in ADDED.items())]
+    steps += [(f"{cell.name}/student", cell.what) for cell in MAIN]
+    page.lines += ["", "## Market: step on step", ""]
+    page.lines += ["Generator alone; the differences are from V1. R-Drop, FGM and focal loss are each on top of "
+                   "self-distillation, and all together in the row before alignment."]  # fmt: skip
+    effects(page, "market", "v1/student", steps, EVERY[:2])
+
+
+def targets(page: Page) -> None:
+    """The targets that were set before the runs, and whether each holds."""
+    wanted = [("V2, all, above V1", ("all/student", "v1/student"), metric) for metric in SAMPLED]
+    wanted.append(("TPMA above plain GRPO", ("tpma/student", "grpo/student"), "click/MRR@10"))
+    rows = [
+        verdict(f"{what}, {metric.replace('/', ' ')}", *above(page.test("market", pair, metric)))
+        for what, pair, metric in wanted
+    ]
+    page.lines += ["", "## Targets set before the runs", "", "Market, generator alone."]
+    page.table(["target", "holds", "measured"], rows)
 
 
 if __name__ == "__main__":

@@ -82,20 +82,27 @@ def difference(test: Report | None) -> str:
     return f"{test['difference']:+.4f} [{test['low']:+.4f}, {test['high']:+.4f}], {p}"
 
 
-def effects(page: Page, data: str, against: str, methods: Sequence[tuple[str, str]]) -> None:
-    """Methods with their figures on complex and all requests, and the difference from one of them."""
-    market = data == "market"
-    head = ["", "seeds"]
-    head += [f"complex: {NAMES['ehr@10']}", "difference", "complex: click HR@10", "difference"] if market else []
-    head += ["all: click HR@10", "difference", "all: click MRR@10", "difference"]
+Column = tuple[str, tuple[str, str] | None]
+"""A metric on a slice, None for all requests."""
+ON_COMPLEX: tuple[Column, ...] = (("ehr@10", COMPLEX), ("click/HR@10", COMPLEX))
+ON_ALL: tuple[Column, ...] = (("click/HR@10", None), ("click/MRR@10", None))
+
+
+def effects(
+    page: Page, data: str, against: str, methods: Sequence[tuple[str, str]], columns: Sequence[Column] | None = None
+) -> None:
+    """Methods with their figures, and the difference from one of them; on complex and all requests by default."""
+    if columns is None:
+        columns = (*ON_COMPLEX, *ON_ALL) if data == "market" else ON_ALL
+    names = [f"{part[1] if part else 'all'}: {NAMES.get(metric, metric.replace('/', ' '))}" for metric, part in columns]
+    head = ["", "seeds", *(cell for name in names for cell in (name, "difference"))]
     rows = []
     for method, what in methods:
         cell = method.split("/")[0]
         if not page.seeds(data, cell):
             continue
         row = [what, ", ".join(map(str, page.seeds(data, cell)))]
-        parts = [("ehr@10", COMPLEX), ("click/HR@10", COMPLEX)] if market else []
-        for metric, part in [*parts, ("click/HR@10", None), ("click/MRR@10", None)]:
+        for metric, part in columns:
             row.append(number(page.mean(data, method, metric, part)))
             row.append("" if method == against else difference(page.test(data, (method, against), metric, part)))
         rows.append(row)
@@ -136,14 +143,13 @@ def slices(page: Page, data: str, methods: Sequence[tuple[str, str]], dimension:
 
 def verdicts(page: Page) -> None:
     """The targets that were set before the runs, and whether each holds."""
-    rows = []
+    rows: list[Sequence[str]] = []
 
     def check(target: str, holds: bool | None, figure: str) -> None:
-        rows.append([target, {True: "yes", False: "**no**", None: "not measured"}[holds], figure])
+        rows.append(verdict(target, holds, figure))
 
     def positive(pair: tuple[str, str], metric: str, part: tuple[str, str] | None) -> tuple[bool | None, str]:
-        test = page.test("market", pair, metric, part)
-        return (None if test is None else test["difference"] > 0 and test["p"] < 0.05), difference(test)
+        return above(page.test("market", pair, metric, part))
 
     room = page.test("market", ("rag/keywords", "v1/student"), "ehr@10", COMPLEX)
     check("RAG over V1 on complex queries, expected HR@10: at least +.03 of room",
@@ -175,6 +181,16 @@ def verdicts(page: Page) -> None:
           *_reaches(page.test("market", ("full/student", "rag/keywords"), "ehr@10", COMPLEX)))  # fmt: skip
     page.lines += ["", "## Targets set before the runs"]
     page.table(["target", "holds", "measured"], rows)
+
+
+def verdict(target: str, holds: bool | None, figure: str) -> list[str]:
+    """A row of a table of targets."""
+    return [target, {True: "yes", False: "**no**", None: "not measured"}[holds], figure]
+
+
+def above(test: Report | None) -> tuple[bool | None, str]:
+    """Whether a difference is positive and significant, and how large it is."""
+    return (None if test is None else test["difference"] > 0 and test["p"] < 0.05), difference(test)
 
 
 def _reaches(test: Report | None) -> tuple[bool | None, str]:

@@ -16,18 +16,18 @@ def test_cells_are_trained_measured_compared_and_not_repeated(tmp_path: Path, mo
     monkeypatch.setattr(sys, "path", [str(BENCHMARKS), *sys.path])
     import v2_distillation as study
 
-    grid = study.Grid(tmp_path / "runs", study.SMOKE, tmp_path / "reports")
+    grid = study.Grid(tmp_path / "runs", study.SMOKE, tmp_path / "v2_distillation")
     for cell in ("v1", "full", "v1-time"):
         grid.run(f"market-1/{cell}")
-    report = read_json(tmp_path / "reports" / "market-1-full.json")
+    report = read_json(tmp_path / "v2_distillation" / "market-1-full.json")
     assert set(report["methods"]) == {"student", "keywords", "engine"}
     assert {"complexity", "query type", "query frequency"} <= set(report["slices"])
     assert 0 <= report["valid_sid_share"] <= 1 and report["log"]["search/kl"] > 0
-    longer = read_json(tmp_path / "reports" / "market-1-v1-time.json")
+    longer = read_json(tmp_path / "v2_distillation" / "market-1-v1-time.json")
     assert longer["epochs"] != report["epochs"]
 
-    study.Grid(tmp_path / "gone", reports=tmp_path / "reports").compare()  # the runs are not needed
-    tests = read_json(tmp_path / "reports" / "comparisons.json")
+    study.Grid(tmp_path / "gone", reports=tmp_path / "v2_distillation").compare()  # the runs are not needed
+    tests = read_json(tmp_path / "v2_distillation" / "comparisons.json")
     found = tests["market: full/student - v1/student"]
     assert found["seeds"] == [1] and any(one["slice"] == ["complexity", "complex"] for one in found["tests"])
 
@@ -64,6 +64,17 @@ def test_cells_are_trained_measured_compared_and_not_repeated(tmp_path: Path, mo
     balance.FOLDER.with_suffix(".head.md").write_text("# Head\n")
     balance.render()
     assert "emerging sellers times 2" in balance.FOLDER.with_suffix(".md").read_text()
+
+    # And the A/B test.
+    import abtest
+
+    monkeypatch.setattr(abtest, "FOLDER", tmp_path / "abtest")
+    monkeypatch.setattr(abtest, "TESTS", {"v2": abtest.Test("base:v1", "aligned/tpma:v2", ("one", "two"))})
+    abtest.run(tmp_path / "runs", "v2", 200, 20)
+    abtest.FOLDER.with_suffix(".head.md").write_text("# Head\n")
+    abtest.render()
+    text = abtest.FOLDER.with_suffix(".md").read_text()
+    assert "## two against one, engines" in text and "A/A" in text and str(tmp_path) not in text
 
 
 def test_values_of_requests_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import time
 from pathlib import Path
 
 import polars as pl
@@ -17,6 +18,7 @@ from onesearch.model.generator import Generator
 from onesearch.pipeline import run_config
 from onesearch.pipeline.abtest import open_arm
 from onesearch.pipeline.update import update
+from onesearch.search.renewal import VersionFollower
 from onesearch.search.versions import publish, published, roll_back
 from onesearch.understanding.thought import Analysis, Thought
 from onesearch.understanding.thoughts import Thoughts
@@ -79,6 +81,37 @@ def test_rounds_are_published_when_better_and_can_be_taken_back(made, events, ju
     assert roll_back(made) is None and open_arm(str(made)).name == "run/v2"
     with pytest.raises(ValueError, match="no version to go back from"):
         roll_back(made)
+
+
+def test_a_running_engine_follows(made, events, judged, caplog):
+    engine = open_arm(f"{made}:v2")
+    follower = VersionFollower(made, engine, seconds=0.01)
+    assert not follower.look() and engine.name == "run/v2"
+    judged(itertools.count())
+    done = update(made, events, "dpo", 2, ("dpo.loop.learning_rate=1e-3",))
+    assert follower.look() and engine.name == f"run/v2@{Path(done.version).name}" and not follower.look()
+    now = zip(engine.generator.parameters(), weights(made, done.version), strict=True)
+    assert all(torch.equal(a, b) for a, b in now) and not engine.generator.training
+    assert [hit.item_id for hit in engine.search("boots")] == [
+        hit.item_id for hit in open_arm(f"{made}:v2").search("boots")
+    ]
+
+    publish(made, "versions/none")  # cannot be read: logged, and the engine goes on
+    with caplog.at_level("ERROR", "onesearch"):
+        follower.start()
+        wait_until(lambda: "cannot be served" in caplog.text)
+    assert engine.name == f"run/v2@{Path(done.version).name}" and len(engine.search("boots")) > 0
+    roll_back(made)
+    roll_back(made)
+    wait_until(lambda: engine.name == "run/v2")
+    follower.stop()
+
+
+def wait_until(holds) -> None:
+    end = time.monotonic() + 30
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 def test_a_worse_version_is_kept_and_not_served(made, events, judged):

@@ -36,5 +36,5 @@ def abtest(
         found = compare_arms(Path(a), out, splits=splits)
     else:
         found = compare_engines(a, b, out, page_views, newcomers, salt, splits=splits, alone=alone)
-    typer.echo(markdown(found))
-    typer.echo(f"written to {out}", err=True)
+    typer.echo(markdown(found, by_group=False))
+    typer.echo(f"The same by groups of shoppers, queries and items, with charts: {out / 'abtest.md'}", err=True)

@@ -38,7 +38,7 @@ def update(
     """A short round of alignment on new page views, from the version that is served.
 
     The newest fifth of the page views judges: the new version is served from then on if it finds more there, else it is
-    kept beside the old one. A service shows the change when it is started again; going back takes no training.
+    kept beside the old one. A running service takes the change over within seconds; going back takes no training.
 
     For example:
 

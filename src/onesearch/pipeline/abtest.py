@@ -278,8 +278,8 @@ def _rate_chart(groups: Mapping[str, Mapping[str, Mapping[str, float]]], a: str,
     return figure
 
 
-def markdown(found: Mapping[str, Any], charts: Sequence[str] = ()) -> str:
-    """The estimates as tables."""
+def markdown(found: Mapping[str, Any], charts: Sequence[str] = (), by_group: bool = True) -> str:
+    """The estimates as tables; ``by_group`` off leaves those of groups out."""
     kinds = [(kind, name) for kind, name in _ESTIMATES.items() if kind in found]
     lines = [f"# A: {found['a']}, B: {found['b']}", ""]
     if "paired" in found:
@@ -308,7 +308,7 @@ def markdown(found: Mapping[str, Any], charts: Sequence[str] = ()) -> str:
         lines += ["", f"A/A: arm A's log split {check['splits']} times by other salts. p-values should be uniform.", "",
                   "| metric | p of uniformity | share below .05 |", "|---|---|---|"]  # fmt: skip
         lines += [f"| {name} | {uniform[name]:.3f} | {below[name]:.1%} |" for name in METRICS]
-    for dimension, groups in found["slices"].items():
+    for dimension, groups in found["slices"].items() if by_group else ():
         columns = ("item CTR", "exposure", "conversion", "orders")
         shown = [name for name in columns if all(name in one for one in groups.values())]
         lines += ["", f"## By {dimension}", "", f"| {dimension} | {' | '.join(shown)} |"]

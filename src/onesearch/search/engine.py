@@ -326,6 +326,18 @@ class SearchEngine:
             self._snapshot = self._snapshot.deleted(item_ids)
         return known
 
+    def adopt(self, generator: Generator, name: str) -> None:
+        """Search with another generator of the same run from the next model call on, under another name.
+
+        Raises:
+            ValueError: it reads other prompts or has other item rows than the present one.
+        """
+        now, new = self.generator.config, generator.config
+        if now.prompt != new.prompt or now.item_score != new.item_score:
+            raise ValueError(f"the model of {name} reads another prompt than that of {self.name}")
+        # One assignment: a model call that has begun keeps the model that it read.
+        self.generator, self.name = generator.to(self.generator.begin.device).eval(), name
+
     def alone(self) -> "EngineView":
         """The generator alone: the same beams, no evidence, ordered by their log-probability."""
         return EngineView(self, self.config.updated(**NO_EVIDENCE), GENERATOR_ALONE)

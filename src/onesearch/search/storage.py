@@ -263,12 +263,17 @@ def load_engines(run: Path, models: Sequence[Model]) -> list[SearchEngine]:
         search = SearchConfig.model_validate(about["search"])
         keywords = parts.keyword_reader(about.get("reads_keywords"))
         engine = parts.engine(about["model"], search, RankingWeights(about["weights"]), keywords)
-        engine.name = f"{run.name}/{model}" + (f"@{Path(place).name}" if place != STAGE_OF[model] else "")
+        engine.name = engine_name(run, model, place)
         engine.histories = FixedHistories(past)
         engine.known_shoppers = tuple(active[:1000])
         engine.known_queries = tuple(_varied_queries(parts.dataset))
         engines.append(engine)
     return engines
+
+
+def engine_name(run: Path, model: Model, place: str) -> str:
+    """What an engine is called: run and model, and the version where it is not the run's own."""
+    return f"{run.name}/{model}" + (f"@{Path(place).name}" if place != STAGE_OF[model] else "")
 
 
 def log_histories(dataset: Dataset, clicks: int = 50, orders: int = 20, queries: int = 5) -> dict[str, ShopperHistory]:
