@@ -144,7 +144,7 @@ def cumulative(page: Page) -> None:
     page.lines += ["", "## Market: step on step", ""]
     page.lines += ["Generator alone; the differences are from V1. R-Drop, FGM and focal loss are each on top of "
                    "self-distillation, and all together in the row before alignment."]  # fmt: skip
-    effects(page, "market", "v1/student", steps, EVERY[:2])
+    effects(page, "market", "v1/student", steps, [("order/HR@10", None), ("order/MRR@10", None), ("click/HR@10", None)])
 
 
 def targets(page: Page) -> None:
