@@ -3,6 +3,8 @@ import math
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from onesearch.data.ragged import Ragged
@@ -93,6 +95,24 @@ def test_orders_elsewhere_are_the_shoppers_own_in_the_category():
     clicked, ordered = Ragged.of([[1], [12], [4], [3], [2]]), Ragged.of([[1], [12, 13], [4, 15], [3], [2]])
     found = orders_elsewhere(user, clicked, ordered, CATEGORY)
     assert [found[n].tolist() for n in range(5)] == [[4], [15], [1], [], []]
+
+
+@given(st.lists(st.tuples(
+    st.integers(-1, 2), st.lists(st.integers(0, 29), max_size=3, unique=True),
+    st.lists(st.integers(0, 29), max_size=3, unique=True),
+), max_size=12))  # fmt: skip
+def test_orders_elsewhere_are_what_a_plain_loop_finds(views):
+    user = np.array([view[0] for view in views], np.int64)
+    clicked, ordered = (Ragged.of([view[at] for view in views]) for at in (1, 2))
+    category = np.where(np.arange(30) % 7 == 0, -1, CATEGORY)
+    found = orders_elsewhere(user, clicked, ordered, category, 2)
+    for view, (who, here, _) in enumerate(views):
+        plain: list[int] = []
+        for other, (buyer, _, bought) in enumerate(views):
+            for item in bought if here and who >= 0 and buyer == who and other != view else ():
+                if category[item] == category[here[0]] >= 0 and item not in here and item not in plain:
+                    plain.append(item)
+        assert found[view].tolist() == plain[:2]
 
 
 @pytest.fixture

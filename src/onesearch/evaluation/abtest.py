@@ -265,7 +265,8 @@ def _lift(a: Floats, b: Floats) -> Lift:
     spread = float(drawn.std(ddof=1)) if len(drawn) > 1 else float("nan")
     if not np.isfinite(logs[0]) or not np.isfinite(spread):
         return Lift(float(a[0]), float(b[0]), float(lift[0]), float("nan"), float("nan"), float("nan"))
-    low, high = np.nanquantile(lift[1:], [0.025, 0.975])
+    with np.errstate(invalid="ignore"):  # a group so small that some resamples of it have nothing in A
+        low, high = np.nanquantile(lift[1:], [0.025, 0.975])
     p = 2 * norm.sf(abs(logs[0]) / spread) if spread > 0 else float(logs[0] == 0)
     return Lift(float(a[0]), float(b[0]), float(lift[0]), float(low), float(high), float(p))
 

@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Final, Self
 
 import numpy as np
+import polars as pl
 import torch
 from numpy.typing import NDArray
 from pydantic import Field
@@ -151,18 +152,24 @@ def orders_elsewhere(
 
     ``user`` int [n], -1 for anonymous ones, who have nothing elsewhere.
     """
-    mine: dict[tuple[int, int], list[tuple[int, int]]] = {}
-    for view, item in zip(ordered.owners.tolist(), ordered.values.tolist(), strict=True):
-        if user[view] >= 0 and category[item] >= 0:
-            mine.setdefault((int(user[view]), int(category[item])), []).append((view, item))
-    rows: list[list[int]] = []
-    for view in range(len(clicked)):
-        here = clicked[view]
-        key = (int(user[view]), int(category[here[0]])) if len(here) else (-1, -1)
-        known = set(here.tolist())
-        found = (item for other, item in mine.get(key, ()) if other != view and item not in known)
-        rows.append(list(dict.fromkeys(found))[:most])
-    return Ragged.of(rows)
+    orders = pl.DataFrame({"other": ordered.owners, "item": ordered.values}).with_columns(
+        user=np.asarray(user, np.int64)[ordered.owners], category=np.asarray(category, np.int64)[ordered.values]
+    )
+    views = np.flatnonzero(clicked.lengths)
+    first = clicked.values[clicked.offsets[:-1][views]]
+    wanted = pl.DataFrame({"view": views}).with_columns(
+        user=np.asarray(user, np.int64)[views], category=np.asarray(category, np.int64)[first]
+    )
+    known = (pl.col("user") >= 0) & (pl.col("category") >= 0)
+    found = wanted.filter(known).join(orders.filter(known), on=["user", "category"], maintain_order="left_right")
+    here = pl.DataFrame({"view": clicked.owners, "item": clicked.values})
+    found = found.filter(pl.col("other") != pl.col("view")).join(
+        here, on=["view", "item"], how="anti", maintain_order="left"
+    )
+    kept = found.unique(["view", "item"], keep="first", maintain_order=True).group_by("view", maintain_order=True)
+    rows = kept.head(most)
+    lengths = np.bincount(rows["view"].to_numpy(), minlength=len(clicked)) if len(rows) else np.zeros(len(clicked))
+    return Ragged.from_lengths(rows["item"].to_numpy(), lengths.astype(np.int64))
 
 
 def preferences(behaviour: Behaviour, rows: NDArray[np.integer], settings: DpoConfig) -> Preferences:
