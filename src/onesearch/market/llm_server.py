@@ -6,15 +6,22 @@ The last user message is a JSON object that names the task: ``{"task": "understa
 """
 
 import asyncio
+import contextlib
 import json
+import socket
+import threading
 import time
-from typing import Any, Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
 from onesearch.market import keyed
 from onesearch.market.thinker import Thinker
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
 
 OFF_CATALOGUE: Final = "flux capacitor"  # no market sells it
 _FAIL, _MALFORMED, _HOW = 0, 1, 2  # what a draw is for
@@ -220,3 +227,26 @@ def _answer(thinker: Thinker, task: dict[str, Any]) -> dict[str, Any]:
 
 def _error(status: int, message: str, kind: str) -> JSONResponse:
     return JSONResponse({"error": {"message": message, "type": kind, "param": None, "code": None}}, status)
+
+
+def serve_until_closed(dataset: Path, error: float, seed: int, parent: "Connection") -> None:
+    """Answer on a free local port, whose number ``parent`` gets; ends when its other end is closed, also by a death.
+
+    The target of a process of its own; ``dataset`` is the folder of a market's dataset.
+    """
+    import uvicorn
+
+    app = make_app(Thinker.load(dataset, error, seed))
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False))
+
+        def watch() -> None:
+            parent.send(listening.getsockname()[1])
+            with contextlib.suppress(EOFError, OSError):
+                parent.recv()
+            server.should_exit = True
+
+        threading.Thread(target=watch, daemon=True).start()
+        server.run(sockets=[listening])

@@ -1,14 +1,11 @@
 """The ``understanding`` stage: every query of the log is thought about once, for the teacher of stage 3."""
 
-import contextlib
 import logging
 import multiprocessing
-import socket
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import polars as pl
 from pydantic import Field
@@ -26,9 +23,6 @@ from onesearch.understanding.llm_config import LLMConfig
 from onesearch.understanding.log_expert import LogExpert
 from onesearch.understanding.thought import Producer
 from onesearch.understanding.thoughts import Thoughts
-
-if TYPE_CHECKING:
-    from multiprocessing.connection import Connection
 
 log = logging.getLogger("onesearch")
 CACHE, SET_ASIDE, WORDS = "cache.sqlite", "set_aside.jsonl", "words"
@@ -116,9 +110,11 @@ def stand_in(dataset: Path, error: float, seed: int) -> Iterator[str]:
     Raises:
         RuntimeError: it did not start.
     """
+    from onesearch.market.llm_server import serve_until_closed
+
     context = multiprocessing.get_context("spawn")  # threads of this process must not be forked
     ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(dataset, error, seed, theirs), daemon=True)
+    process = context.Process(target=serve_until_closed, args=(dataset, error, seed, theirs), daemon=True)
     process.start()
     theirs.close()
     try:
@@ -131,26 +127,3 @@ def stand_in(dataset: Path, error: float, seed: int) -> Iterator[str]:
         ours.close()
         process.join(10)
         process.kill()
-
-
-def _serve(dataset: Path, error: float, seed: int, parent: "Connection") -> None:
-    """Serve until ``parent`` closes its end, which its death does too."""
-    import uvicorn
-
-    from onesearch.market.llm_server import make_app
-    from onesearch.market.thinker import Thinker
-
-    app = make_app(Thinker.load(dataset, error, seed))
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        listening.listen()
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False))
-
-        def watch() -> None:
-            parent.send(listening.getsockname()[1])
-            with contextlib.suppress(EOFError, OSError):
-                parent.recv()
-            server.should_exit = True
-
-        threading.Thread(target=watch, daemon=True).start()
-        server.run(sockets=[listening])
