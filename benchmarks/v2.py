@@ -26,9 +26,10 @@ from v2_distillation_page import Page, above, effects, figures, provenance, slic
 
 FOLDER = ROOT / "docs" / "results" / "v2"
 STEPS = 200
-GRPO = (f"grpo.steps={STEPS}", "grpo.loop.learning_rate=1e-3")
+_GUARD = ("validate_requests=3000", "loop.learning_rate=1e-3", "loop.validate_steps=50")
+GRPO = (f"grpo.steps={STEPS}", *(f"grpo.{one}" for one in _GUARD))
 TPMA = (*GRPO, "grpo.item_weight=0")
-DPO = ("dpo.steps=100", "dpo.loop.learning_rate=3e-4")
+DPO = ("dpo.steps=100", *(f"dpo.{one}" for one in _GUARD))
 BEFORE = "full"
 REUSED = {"v1": "v1", "before": BEFORE}
 """Cells that the distillation study has trained and measured, under its names."""
@@ -130,8 +131,22 @@ def render() -> None:
             effects(page, data, "tpma/student", swept, columns)
         for dimension in ("query type", "query frequency"):
             slices(page, data, [(f"{cell.name}/student", cell.what) for cell in (V1, *MAIN)], dimension, "click/HR@10")
+    chosen(page)
     provenance(page, SETS)
     FOLDER.with_suffix(".md").write_text("\n".join(page.lines) + "\n", encoding="utf-8")
+
+
+def chosen(page: Page) -> None:
+    """The step whose weights each stage left."""
+    rows = [
+        [f"{data}-{seed}/{cell}", *(str(report["chosen_step"].get(stage, "–")) for stage in ("dpo", "grpo"))]
+        for (data, seed, cell), report in sorted(page.reports.items()) if report.get("chosen_step")
+    ]  # fmt: skip
+    page.lines += ["", "## Weights that the guard chose", "", (
+        "Step of each stage whose weights had the best validation HR@10; 0 means those that it was given, so that the "
+        "stage left nothing."
+    )]  # fmt: skip
+    page.table(["cell", "DPO", "policy"], rows)
 
 
 def cumulative(page: Page) -> None:

@@ -11,6 +11,7 @@ from onesearch.training.grpo import GrpoConfig, GrpoTrainee, Outcomes
 from onesearch.training.rewards import RewardConfig, Rewards
 from onesearch.training.tasks import TaskBatch, item_targets
 from onesearch.training.tpma import gates, marginal_rewards, matches, normalised, position_weights
+from onesearch.training.trainee import Trainee
 from small_models import catalogue, generator, prompts
 
 N, P = 60, 4
@@ -19,11 +20,13 @@ CLICKED = Ragged.of([[3], [10, 11], [20], [30]])
 ORDERED = Ragged.of([[], [11], [], []])
 
 
-def parts(judged=None, seed: int = 0, **settings):
+def parts(judged=None, seed: int = 0, heads=(0.0, 0.0), **settings):
     """A trainee and one batch of its four page views."""
     model, index = generator(dtype=torch.float32), catalogue(N)
     rewards = Rewards(RewardConfig(), ITEMS, judged=judged)
-    trainee = GrpoTrainee(model, index, rewards, Outcomes(np.zeros(P), CLICKED, ORDERED), GrpoConfig(**settings), seed)
+    item_rows = torch.randn(N, index.dimension, generator=torch.Generator().manual_seed(0))
+    outcomes = Outcomes(np.zeros(P), CLICKED, ORDERED)
+    trainee = GrpoTrainee(model, index, item_rows, rewards, outcomes, GrpoConfig(**settings), *heads, seed)
     rows = np.arange(P)
     targets = item_targets(CLICKED.values, CLICKED.owners, np.ones(5), N, N, rows)
     return trainee.train(), TaskBatch("search", prompts(P), items=targets, rows=torch.from_numpy(rows))
@@ -81,6 +84,14 @@ def test_the_policy_loss_of_a_batch(draw):
     trainee.settings = trainee.settings.model_copy(update={"policy": 0.5, "sft": 2.0})
     terms = trainee(batch)
     assert float(terms["loss"]) == pytest.approx(0.5 * float(terms["policy"]) + 2.0 * float(terms["sft"]))
+
+
+def test_the_anchor_is_the_loss_of_stage_3():
+    trainee, batch = parts(heads=(1.0, 0.03), sft=0.1, rollouts=4)
+    terms = trainee(batch)
+    plain = Trainee(trainee.generator, trainee.index, trainee.item_rows, 1.0, 0.03).eval()(batch)
+    assert float(terms["score"]) == pytest.approx(float(plain["score"]), rel=1e-5)
+    assert float(terms["loss"] - terms["policy"]) == pytest.approx(0.1 * float(plain["loss"]), rel=1e-4)
 
 
 @pytest.mark.parametrize("settings", [

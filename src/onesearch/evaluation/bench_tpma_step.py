@@ -36,9 +36,10 @@ def tpma_step_ratio(size: Workload, precision: Literal["no", "bf16"], steps: int
     found = corpus(size, PromptConfig())
     prompts = max(1, size.batch_size // ROLLOUTS)
     generator, index, stage = found.generator(), found.index(), PersonalisationConfig()
-    sft = Trainee(generator, index, torch.from_numpy(found.rows), stage.score_weight, stage.codebook_weight)
+    rows, heads = torch.from_numpy(found.rows), (stage.score_weight, stage.codebook_weight)
+    sft = Trainee(generator, index, rows, *heads)
     outcomes = Outcomes(np.arange(size.requests), found.targets, Ragged.of([[]] * size.requests))
-    tpma = GrpoTrainee(generator, index, _rewards(found), outcomes, GrpoConfig(rollouts=ROLLOUTS))
+    tpma = GrpoTrainee(generator, index, rows, _rewards(found), outcomes, GrpoConfig(rollouts=ROLLOUTS), *heads)
     taken: dict[str, list[NDArray[np.float64]]] = {"sft": [], "tpma": []}
     for _ in range(repeats):
         taken["sft"].append(step_seconds(sft, lambda m, b: m(b), _task(found), prompts * ROLLOUTS, precision, steps))

@@ -78,7 +78,8 @@ def pair_features(bench: Workbench, queries: list[str]) -> tuple[PairFeatures, d
     texts = list(number)
     understanding = need(bench.run, "understanding")
     thoughts, words = bench.thoughts, CatalogueWords.load(understanding / WORDS)
-    vectors, found = bench.featurizer.vectors(texts), thoughts.keywords(texts)
+    # Held-out vectors: the encoder was aligned with clicks and judgments of these queries, and must not tell them on.
+    vectors, found = bench.training_vectors(texts), thoughts.keywords(texts)
     phrases = sorted({phrase for row in found for phrase in row})
     of_phrase = dict(zip(phrases, bench.featurizer.vectors(phrases), strict=True)) if phrases else {}
     keywords = np.zeros_like(vectors)
@@ -123,7 +124,8 @@ def run_grpo(bench: Workbench, config: RunConfig, context: StageContext, before:
     page_views, targets, weights = searches(bench, config)
     columns = bench.training_columns(page_views, generator.config.prompt, config.sft3.held_out_vectors)
     task = search_task(
-        "policy", bench.builder(generator.config.prompt), columns, targets, weights, len(bench.item_rows), 1,
+        "policy", bench.builder(generator.config.prompt), columns, targets, weights, len(bench.item_rows),
+        config.sft3.score_negatives,
         frequency_weights(columns.query, config.sft3.frequency_power),
     )  # fmt: skip
     texts = page_views["query"].fill_null("").to_list()
@@ -131,8 +133,9 @@ def run_grpo(bench: Workbench, config: RunConfig, context: StageContext, before:
     query = np.fromiter((number[normalise_query(text)] for text in texts), np.int64, len(texts))
     outcome = bench.targets(page_views)
     trainee = GrpoTrainee(
-        generator, bench.index, rewards, Outcomes(query, outcome.clicked, outcome.ordered), settings, context.seed
-    )
+        generator, bench.index, bench.item_rows, rewards, Outcomes(query, outcome.clicked, outcome.ordered), settings,
+        config.sft3.score_weight, config.sft3.codebook_weight, context.seed,
+    )  # fmt: skip
     mixture = mixture_of({task.name: task}, {task.name: 1.0}, settings.prompts, settings.steps, context.seed)
     return _guarded(bench, config, settings, trainee, mixture, context)
 
@@ -160,11 +163,14 @@ def _guarded(
     mixture: TaskMixture,
     context: StageContext,
 ) -> Mapping[str, Any]:
-    """Train under the watch of validation HR@10: the first weights compete, and a fall ends the stage early."""
+    """Train under the watch of validation HR@10: the first weights compete, and a fall ends the stage early.
+
+    ``loop.best: ""`` takes the guard away, for studies of what a reward does.
+    """
     generator = trainee.generator
     validate = validator(bench, generator, config, most=settings.validate_requests)
     loop = settings.loop if validate else settings.loop.updated(best="")
-    report = fit_trainee(trainee, mixture, loop, context, validate, settings.patience if validate else None)
+    report = fit_trainee(trainee, mixture, loop, context, validate, settings.patience if loop.best else None)
     generator.save(context.folder / GENERATOR)
     return {**fit_metrics(report), "chosen_step": report.chosen_step}
 

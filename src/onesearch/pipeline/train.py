@@ -276,8 +276,9 @@ def validator(
     requests = bench.requests(page_views)
     search = BARE.updated(width=min(32, config.search.width))
 
+    snapshot = bench.snapshot(generator.config.prompt, lexical=False)
+
     def validate(_: nn.Module) -> dict[str, float]:
-        snapshot = bench.snapshot(generator.config.prompt, lexical=False)
         engine = SearchEngine(generator, bench.featurizer, snapshot, bench.evidence, search, keywords=keywords)
         items = engine.rank(requests, 10).items
         generator.train(False)

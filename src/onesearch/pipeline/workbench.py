@@ -79,13 +79,17 @@ class Workbench(RunParts):
         """Fused vectors of training queries from encoders that never saw them, float32 [Q, d_e]."""
         return load_array(need(self.run, "khqe") / "held_out_vectors.npy")
 
-    def training_table(self, texts: Sequence[str], held_out: bool = True) -> TextTable:
-        """Text features for training: held-out vectors for training queries, the encoder's for all other texts."""
+    def training_vectors(self, texts: Sequence[str], held_out: bool = True) -> Floats:
+        """Vectors for training: held-out ones for training queries, the encoder's for all other texts; [n, d_e]."""
         vectors = self.featurizer.vectors(texts)
         if held_out and self.held_out:
             rows = np.fromiter((self.held_out.get(normalise_query(text), -1) for text in texts), np.int64, len(texts))
             vectors[rows >= 0] = self.held_out_vectors[rows[rows >= 0]]
-        return self.featurizer.table(texts, vectors)
+        return vectors
+
+    def training_table(self, texts: Sequence[str], held_out: bool = True) -> TextTable:
+        """Text features for training, from :meth:`training_vectors`."""
+        return self.featurizer.table(texts, self.training_vectors(texts, held_out))
 
     def training_columns(
         self, page_views: pl.DataFrame, config: PromptConfig, held_out: bool,

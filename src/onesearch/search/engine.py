@@ -79,7 +79,7 @@ class SearchEngine:
         self.batch_size, self.name = batch_size, name
         self.known_shoppers, self.known_queries = tuple(known_shoppers), tuple(known_queries)
         self.keywords = keywords
-        self._snapshot = snapshot
+        self._snapshot = snapshot.on(generator.begin.device)
         self._writing = threading.Lock()
 
     @classmethod

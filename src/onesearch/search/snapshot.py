@@ -48,6 +48,14 @@ class Snapshot:
     facts: ItemFacts
     version: int = 0
 
+    def on(self, device: torch.device) -> "Snapshot":
+        """The same catalogue with its tensors on a device."""
+        if self.index.device == device:
+            return self
+        index = self.index.to(device)
+        filters = self.filters.updated(self.items, index, unchanged=len(self.items))
+        return replace(self, index=index, item_rows=self.item_rows.to(device), filters=filters)
+
     def item(self, row: int) -> Item:
         """The item of a row."""
         return item_from_row(self.items.row(row, named=True))

@@ -11,7 +11,7 @@ import polars as pl
 import torch
 from numpy.typing import NDArray
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from onesearch.data.ragged import Ragged
@@ -22,6 +22,7 @@ from onesearch.model.prompt import PromptBatch, PromptBuilder, PromptColumns
 from onesearch.search.scoring import score_paths
 from onesearch.training.loop_config import AlignmentLoopConfig
 from onesearch.training.tasks import Task, TaskBatch
+from onesearch.training.trainee import IndexedModule
 
 ORDERED, ORDERED_ELSEWHERE, CLICKED, SHOWN, SAME_CATEGORY, OTHER = range(6)
 """The six levels of behaviour: ordered in the search, ordered in the same category elsewhere, clicked; shown and not
@@ -232,7 +233,7 @@ def preference_task(
     return Task("dpo", builder.search_lengths(columns), None, batch)
 
 
-class DpoTrainee(nn.Module):
+class DpoTrainee(IndexedModule):
     """Policy and frozen reference; neither has dropout.
 
     Args:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from onesearch.data.ragged import Ragged
 from onesearch.data.settings import Section
@@ -37,6 +37,7 @@ from onesearch.training.tpma import (
     tpma_advantages,
     tpma_loss,
 )
+from onesearch.training.trainee import Trainee
 
 
 class GrpoConfig(Section):
@@ -84,15 +85,21 @@ class Outcomes:
         return out[0], out[1]
 
 
-class GrpoTrainee(nn.Module):
+class GrpoTrainee(Trainee):
     """The policy, its frozen reference, and one step's loss.
+
+    The likelihood that anchors the policy comes with the losses of the other heads, as in stage 3: they read the same
+    states, which the policy moves, and the engine ranks by them.
 
     Args:
         generator: trained in place, without dropout.
         index: one frozen snapshot for the whole round.
+        item_rows: float32 [N, R], in item-row order.
         rewards: of pairs.
         outcomes: of the training page views.
         settings: of the stage.
+        score_weight: of the item score's loss beside the likelihood.
+        codebook_weight: of the codebook head's.
         seed: of the draws.
     """
 
@@ -100,14 +107,16 @@ class GrpoTrainee(nn.Module):
         self,
         generator: Generator,
         index: SidIndex,
+        item_rows: Tensor,
         rewards: Rewards,
         outcomes: Outcomes,
         settings: GrpoConfig,
+        score_weight: float = 0.0,
+        codebook_weight: float = 0.0,
         seed: int = 0,
     ) -> None:
-        super().__init__()
-        self.generator, self.index, self.settings = generator, index, settings
-        self.rewards, self.outcomes = rewards, outcomes
+        super().__init__(generator, index, item_rows, score_weight, codebook_weight)
+        self.settings, self.rewards, self.outcomes = settings, rewards, outcomes
         frozen: Callable[[], Generator] = lambda: copy.deepcopy(generator).requires_grad_(False).eval()  # noqa: E731
         # Submodules, so that checkpoints hold them; without gradients, so that the optimizer does not.
         self.reference = frozen() if settings.kl > 0 else None
@@ -138,7 +147,7 @@ class GrpoTrainee(nn.Module):
         flat = nodes.flatten(0, 1)
         targets = self.index.path(batch.items.rows)
         every, owners = torch.cat([flat, targets]), torch.cat([owner, batch.items.owner])
-        distributions, _ = path_distributions(model, memory, every, owners, self.index)
+        distributions, hidden = path_distributions(model, memory, every, owners, self.index)
         every_log_prob = chosen_log_probs(distributions, len(every))
         log_probs = every_log_prob[: p * g].view(p, g, levels)
         old = log_probs.detach() if old is None else old
@@ -154,7 +163,11 @@ class GrpoTrainee(nn.Module):
             advantages = normalised(item_rewards).unsqueeze(-1).expand_as(gate)
             policy = grpo_loss(log_probs, old, item_rewards, settings.clip)
         nll, _ = item_nll(every_log_prob[p * g :], batch.items.weights)
-        terms = {"loss": settings.policy * policy + settings.sft * nll, "policy": policy.detach(), "sft": nll.detach()}
+        anchor = {"loss": nll}
+        if settings.sft > 0:
+            self._heads(anchor, memory, hidden[p * g :], targets, batch.items)
+        loss = settings.policy * policy + settings.sft * anchor.pop("loss")
+        terms = {"loss": loss, "policy": policy.detach(), "sft": nll.detach(), **anchor}
         if self.reference is not None:
             kl = self._kl(batch, every, owners, distributions, p * g)
             terms["loss"] = terms["loss"] + settings.kl * kl

@@ -1,5 +1,8 @@
 """The module that the loop trains: generator + frozen index; one forward turns a task batch into losses."""
 
+from collections.abc import Callable
+from typing import Self
+
 import torch
 from torch import Tensor, nn
 
@@ -11,7 +14,20 @@ from onesearch.training.losses import codebook_nll, item_nll, score_nll, text_nl
 from onesearch.training.tasks import ItemTargets, TaskBatch
 
 
-class Trainee(nn.Module):
+class IndexedModule(nn.Module):
+    """A module that learns on a frozen index, which follows it from device to device."""
+
+    generator: Generator
+    index: SidIndex
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        # What .to() and .cuda() come down to; an index is no tensor that a module would know of.
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self.index = self.index.to(self.generator.begin.device)
+        return self
+
+
+class Trainee(IndexedModule):
     """Losses of one batch; the keys of the result are logged, ``loss`` is minimised.
 
     Args:
