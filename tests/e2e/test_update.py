@@ -19,7 +19,7 @@ from onesearch.pipeline import run_config
 from onesearch.pipeline.abtest import open_arm
 from onesearch.pipeline.update import update
 from onesearch.search.renewal import VersionFollower
-from onesearch.search.versions import publish, published, roll_back
+from onesearch.search.versions import Served, publish, published, roll_back
 from onesearch.understanding.thought import Analysis, Thought
 from onesearch.understanding.thoughts import Thoughts
 
@@ -36,7 +36,7 @@ def made(tiny_run: Path, tiny_config: Path, tmp_path_factory: pytest.TempPathFac
 @pytest.fixture(scope="module")
 def events(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the market's shoppers did on pages that the run served after its log."""
-    laboratory = Laboratory(made / "data", 500, newcomers=50)
+    laboratory = Laboratory(made / "data", 900, newcomers=50)
     pages, _ = rank_all(open_arm(str(made)).as_searcher(), laboratory.requests(), 10)
     path = tmp_path_factory.mktemp("events") / "new.parquet"
     laboratory.exposures(pages).write_parquet(path)
@@ -45,14 +45,16 @@ def events(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def judged(monkeypatch: pytest.MonkeyPatch):
-    """Lets a test say what the judge says, look by look."""
+    """Lets a test say what validation says, look by look, and whether the judge finds the new version better."""
 
-    def say(figures):
+    def say(figures, better: bool = True):
         numbers = iter(figures)
         monkeypatch.setattr(
             "onesearch.pipeline.alignment.validator",
             lambda *_, **__: lambda _: {"hr10": float(next(numbers)), "mrr10": 0.0},
         )
+        after = {"hr10": 0.6 if better else 0.5, "mrr10": 0.3}
+        monkeypatch.setattr("onesearch.pipeline.update._judged", lambda *_: ({"hr10": 0.5, "mrr10": 0.3}, after, 0.1))
 
     return say
 
@@ -96,7 +98,7 @@ def test_a_running_engine_follows(made, events, judged, caplog):
         hit.item_id for hit in open_arm(f"{made}:v2").search("boots")
     ]
 
-    publish(made, "versions/none")  # cannot be read: logged, and the engine goes on
+    publish(made, "versions/none", Served.now(made))  # cannot be read: logged, and the engine goes on
     with caplog.at_level("ERROR", "onesearch"):
         follower.start()
         wait_until(lambda: "cannot be served" in caplog.text)
@@ -116,8 +118,17 @@ def wait_until(holds) -> None:
 
 def test_a_worse_version_is_kept_and_not_served(made, events, judged):
     before = published(made)
-    judged(range(100, 0, -1))
-    found = update(made, events, "grpo", 4)
+    judged(itertools.count(), better=False)
+    assert not update(made, events, "dpo", 2).published and published(made) == before
+
+
+def test_weights_that_only_fall_are_the_ones_that_were_given(made, events, monkeypatch):
+    numbers = iter(range(100, 0, -1))
+    falling = lambda _: {"hr10": float(next(numbers)), "mrr10": 0.0}  # noqa: E731
+    monkeypatch.setattr("onesearch.pipeline.alignment.validator", lambda *_, **__: falling)
+    before = published(made)
+    found = update(made, events, "grpo", 4)  # the judge is the real one
+    assert found.before == found.after and 0 < found.before["hr10"] <= 1 and found.p == 1.0
     assert not found.published and published(made) == before
     start = read_json(made / found.version / "manifest.json")["started_from"]
     same = zip(weights(made, start), weights(made, found.version), strict=True)
@@ -125,13 +136,34 @@ def test_a_worse_version_is_kept_and_not_served(made, events, judged):
 
 
 def test_versions_of_an_engine_that_was_rebuilt_are_left_alone(made, monkeypatch, caplog):
-    publish(made, "versions/0001")
-    assert published(made) == "versions/0001"
+    assert publish(made, "versions/0001", Served.now(made)) and published(made) == "versions/0001"
     monkeypatch.setattr("onesearch.search.versions.origin", lambda _: "another")
     with caplog.at_level("WARNING", "onesearch"):
         assert published(made) is None and "rebuilt" in caplog.text
     monkeypatch.undo()
     roll_back(made)
+
+
+def test_a_version_made_from_what_is_no_longer_served_is_not_published(made, events, monkeypatch, caplog):
+    publish(made, "versions/0001", Served.now(made))
+
+    def going_back(*_):
+        roll_back(made)  # an operator, while the round runs
+        return {"hr10": 0.1, "mrr10": 0.0}, {"hr10": 0.9, "mrr10": 0.0}, 0.01
+
+    monkeypatch.setattr("onesearch.pipeline.update._judged", going_back)
+    with caplog.at_level("WARNING", "onesearch"):
+        assert not update(made, events, "dpo", 2).published
+    assert published(made) is None and "changed during the round" in caplog.text
+
+
+def test_page_views_of_the_log_are_no_news(made, events, tmp_path, judged):
+    old = pl.read_parquet(made / "data" / "page_views.parquet").head(30)
+    new = pl.read_parquet(events)
+    both = tmp_path / "both.parquet"
+    pl.concat([old, new.select(old.columns)], how="vertical_relaxed").write_parquet(both)
+    judged(itertools.count(), better=False)
+    assert update(made, both, "dpo", 2).set_aside == 30
 
 
 def test_thoughts_that_came_since_are_used(made, events, judged):
@@ -151,7 +183,7 @@ def test_bad_events_are_said_and_set_aside(made, events, tmp_path):
     log = pl.read_parquet(events)
     few = tmp_path / "few.parquet"
     log.head(20).write_parquet(few)
-    with pytest.raises(ValueError, match="a round needs 100"):
+    with pytest.raises(ValueError, match="a round needs 150"):
         update(made, few)
     nameless = tmp_path / "nameless.parquet"
     log.with_columns(page_view_id=pl.lit(None, pl.String)).write_parquet(nameless)

@@ -1,40 +1,46 @@
 """``onesearch update``: a short round of alignment on new page views, and a new version of V2 if it is better.
 
 Encoder, semantic IDs, index and evidence stay; what is learnt again is the generator, from the version that is served.
-The newest part of the new page views is the judge: a version is published only if it finds more there than the one
-before.
+The newest page views judge: a version is published only if the engine finds more there with it than before. They are
+others than those that chose the weights, since the best of several looks is better by chance alone.
 """
 
-import json
+import logging
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
 
 from onesearch.config import apply_overrides
 from onesearch.data.artefact import write_json, write_manifest
-from onesearch.data.dataset import ragged_rows, read_parquet
+from onesearch.data.dataset import Dataset, ragged_rows, read_parquet
 from onesearch.data.histories import Histories
 from onesearch.data.lock import RunLock
+from onesearch.data.metrics import hit_rate, mrr
 from onesearch.data.records import conform
 from onesearch.data.split import Split
+from onesearch.evaluation.significance import permutation_test
+from onesearch.model.generator import Generator
 from onesearch.pipeline.alignment import run_dpo, run_grpo
 from onesearch.pipeline.settings import RunConfig
 from onesearch.pipeline.stages import settings_of
 from onesearch.pipeline.workbench import Workbench
 from onesearch.run import StageContext
-from onesearch.search.storage import ENGINE, load_about, need
-from onesearch.search.versions import ENGINE_STAGE, FOLDER, next_name, origin, publish, published
+from onesearch.search.config import SearchConfig
+from onesearch.search.storage import ENGINE, GENERATOR, choose_model, load_about, need
+from onesearch.search.versions import ENGINE_STAGE, FOLDER, Served, next_name, publish
+from onesearch.search.weights import RankingWeights
 from onesearch.understanding.thoughts import Thoughts
 
+log = logging.getLogger("onesearch")
 Method = Literal["tpma", "grpo", "dpo"]
 EVENTS = "page_views.parquet"
-SHARE_OF_JUDGE = 0.2
-LEAST = 50  # page views with a click, to learn from and to judge by
+SHARE_OF_CHOICE, SHARE_OF_JUDGE = 0.1, 0.2
+LEAST = 50  # page views with a click, to learn from, to choose weights by and to judge by
 
 
 @dataclass(frozen=True)
@@ -45,11 +51,12 @@ class Update:
         version: its folder below the run.
         published: whether it is served now.
         page_views: that it learned from.
-        judged: newer ones that decided.
-        set_aside: page views without an item of the catalogue.
+        judged: the newest ones, which decided.
+        set_aside: page views without an item of the catalogue, or which the run has already.
         thoughts: those beside the run's own.
-        before: validation figures of the version it started from.
-        after: of the new one.
+        before: what the served engine finds in the page views that judge, with the version it started from.
+        after: with the new one.
+        p: of the difference in HR@10, paired; 1 where the round changed nothing.
     """
 
     version: str
@@ -60,6 +67,7 @@ class Update:
     thoughts: int
     before: Mapping[str, float]
     after: Mapping[str, float]
+    p: float
 
 
 class UpdateBench(Workbench):
@@ -121,41 +129,65 @@ def update(
 
     Raises:
         FileNotFoundError: the run has no V2 or no rewards, or there is no such file.
-        ValueError: too few page views with a click, or a setting is wrong.
+        ValueError: too few page views with a click, a setting is wrong, or the run is half rebuilt.
     """
     need(run, ENGINE_STAGE)
+    if choose_model(run) != "v2":
+        raise ValueError(f"{run} is half rebuilt; run `onesearch run` until it is through, then update it")
     if method != "dpo" and not (run / "rewards" / "manifest.json").is_file():
         raise FileNotFoundError(
             f"{run} has no stage 'rewards', which method {method} needs: run it with grpo.steps above 0, or take dpo"
         )
     config = _config(run, method, steps, overrides)
     with RunLock(run / FOLDER):
-        place = published(run)
-        start = load_about(run, place or ENGINE_STAGE)["model"]
-        items = Workbench(run).dataset.items["item_id"]
-        page_views, aside = _read(events, items)
-        split = _split(page_views, items)
+        served = Served.now(run)
+        about = load_about(run, served.version or ENGINE_STAGE)
+        start = about["model"]
+        dataset = Workbench(run).dataset
+        page_views, aside = _read(events, dataset)
+        split = _split(page_views, dataset.items["item_id"])
         own = Workbench(run).thoughts
         thoughts = own if more_thoughts is None else own.plus(more_thoughts)
         earlier = [pl.read_parquet(path) for path in sorted((run / FOLDER).glob(f"*/{EVENTS}"))]
-        bench = UpdateBench(run, pl.concat([*earlier, page_views]).unique("page_view_id"), split, thoughts, start)
+        every = pl.concat([*earlier, page_views]).unique("page_view_id", keep="last", maintain_order=True)
+        bench = UpdateBench(run, every, split, thoughts, start)
         name = next_name(run)
         folder = run / name
         folder.mkdir(parents=True)
         page_views.write_parquet(folder / EVENTS)
         context = StageContext(f"update {Path(name).name}", folder, {}, config.seed + int(Path(name).name))
         figures = (run_dpo if method == "dpo" else run_grpo)(bench, config, context, start)
-        before, after = _figures(folder)
-        better = figures["chosen_step"] > 0
-        write_json(folder / ENGINE, {**load_about(run, place or ENGINE_STAGE), "model": name})
-        done = Update(
-            name, better, len(split.train), len(split.valid), aside, len(thoughts) - len(own), before, after
+        before, after, p = _judged(bench, about, folder)
+        write_json(folder / ENGINE, {**about, "model": name})
+        better = after["hr10"] > before["hr10"]
+        made = Update(
+            name, better, len(split.train), len(split.test), aside, len(thoughts) - len(own), before, after, p
         )
-        write_manifest(folder, {"metrics": dict(figures), "update": vars(done), "method": method,
-                                "started_from": start, "engine": origin(run)})  # fmt: skip
-        if better:
-            publish(run, name)
-    return done
+        write_manifest(folder, {"metrics": dict(figures), "update": vars(made), "method": method,
+                                "started_from": start, "engine": served.origin})  # fmt: skip
+        if better and not publish(run, name, instead_of=served):
+            log.warning("%s changed during the round, so that %s is kept and not served", run, name)
+            return replace(made, published=False)
+    return made
+
+
+def _judged(
+    bench: UpdateBench, about: Mapping[str, Any], folder: Path
+) -> tuple[dict[str, float], dict[str, float], float]:
+    """Figures of the served engine on the page views that judge, before and after, and p of their HR@10."""
+    page_views = bench.split.test
+    requests, clicked = bench.requests(page_views), bench.targets(page_views).clicked
+    search, weights = SearchConfig.model_validate(about["search"]), RankingWeights(about["weights"])
+    engine = bench.engine(about["model"], search, weights, bench.keyword_reader(about.get("reads_keywords")))
+    found = []
+    for generator in (None, Generator.load(folder / GENERATOR)):
+        if generator is not None:
+            engine.adopt(generator, folder.name)
+        items = engine.rank(requests, 10).items
+        found.append(np.stack([hit_rate(items, clicked), mrr(items, clicked)], 1))
+    test = permutation_test(found[1], found[0])
+    before, after = (dict(zip(("hr10", "mrr10"), np.nanmean(one, 0).tolist(), strict=True)) for one in found)
+    return before, after, float(test.p[0])
 
 
 def _config(run: Path, method: Method, steps: int, overrides: Iterable[str]) -> RunConfig:
@@ -170,33 +202,28 @@ def _config(run: Path, method: Method, steps: int, overrides: Iterable[str]) -> 
     return RunConfig.model_validate(apply_overrides(values, [f"{stage}.loop.validate_steps={every}"], RunConfig))
 
 
-def _read(path: Path, items: pl.Series) -> tuple[pl.DataFrame, int]:
-    """The page views that show, or had clicked, an item of the catalogue, and how many did not."""
+def _read(path: Path, dataset: Dataset) -> tuple[pl.DataFrame, int]:
+    """The page views that show, or had clicked, an item of the catalogue and are new, and how many were not."""
     given = conform("page_views", read_parquet(path)).sort("time", maintain_order=True)
     if without := given["page_view_id"].null_count():
         raise ValueError(f"{path}: {without} of {len(given)} page views have no page_view_id; give each one of its own")
     seen = np.zeros(len(given), bool)
     for name in ("shown", "clicked", "ordered"):
-        seen |= ragged_rows(given[name], items).lengths > 0
-    return given.filter(pl.Series(seen)), int((~seen).sum())
+        seen |= ragged_rows(given[name], dataset.items["item_id"]).lengths > 0
+    found = given.filter(pl.Series(seen)).unique("page_view_id", keep="last", maintain_order=True)
+    # Those of the log are in its counts and in everybody's history already.
+    found = found.join(dataset.page_views, on="page_view_id", how="anti", maintain_order="left")
+    return found, len(given) - len(found)
 
 
 def _split(page_views: pl.DataFrame, items: pl.Series) -> Split:
-    """The older page views to learn from, the newest to judge by."""
+    """The oldest page views to learn from, newer ones to choose the weights by, the newest to judge by."""
     clicked = ragged_rows(page_views["clicked"], items).lengths > 0
     have = np.flatnonzero(clicked)
-    judged = max(LEAST, round(SHARE_OF_JUDGE * len(have)))
-    if len(have) < 2 * LEAST:
+    judged, chosen = (max(LEAST, round(share * len(have))) for share in (SHARE_OF_JUDGE, SHARE_OF_CHOICE))
+    if len(have) < 3 * LEAST:
         raise ValueError(
-            f"{len(have)} of {len(page_views)} new page views have a click on a known item; a round needs {2 * LEAST}"
+            f"{len(have)} of {len(page_views)} new page views have a click on a known item; a round needs {3 * LEAST}"
         )
-    cut = int(have[-judged])
-    return Split(page_views[:cut], page_views[cut:], page_views[:0], "time")
-
-
-def _figures(folder: Path) -> tuple[dict[str, float], dict[str, float]]:
-    """Validation figures before the first step, and of the weights that were chosen."""
-    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
-    found = [{k.removeprefix("valid/"): v for k, v in line.items() if k.startswith("valid/")} for line in lines]
-    found = [one for one in found if one]
-    return found[0], max(found, key=lambda one: one["hr10"])
+    first, second = int(have[-judged - chosen]), int(have[-judged])
+    return Split(page_views[:first], page_views[first:second], page_views[second:], "time")

@@ -330,11 +330,10 @@ class SearchEngine:
         """Search with another generator of the same run from the next model call on, under another name.
 
         Raises:
-            ValueError: it reads other prompts or has other item rows than the present one.
+            ValueError: it reads other prompts, or its tables do not fit the catalogue.
         """
-        now, new = self.generator.config, generator.config
-        if now.prompt != new.prompt or now.item_score != new.item_score:
-            raise ValueError(f"the model of {name} reads another prompt than that of {self.name}")
+        if (self.generator.config, self.generator.sizes) != (generator.config, generator.sizes):
+            raise ValueError(f"the model of {name} was made for another catalogue or prompt than that of {self.name}")
         # One assignment: a model call that has begun keeps the model that it read.
         self.generator, self.name = generator.to(self.generator.begin.device).eval(), name
 

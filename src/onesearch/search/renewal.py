@@ -7,7 +7,7 @@ from pathlib import Path
 from onesearch.model.generator import Generator
 from onesearch.search.engine import SearchEngine
 from onesearch.search.storage import GENERATOR, STAGE_OF, engine_name, load_about
-from onesearch.search.versions import FOLDER, PUBLISHED, published
+from onesearch.search.versions import FOLDER, PUBLISHED, origin, published
 
 log = logging.getLogger("onesearch")
 
@@ -26,6 +26,7 @@ class VersionFollower:
 
     def __init__(self, run: Path, engine: SearchEngine, seconds: float = 2.0) -> None:
         self.run, self.engine, self.seconds = run, engine, seconds
+        self._origin = origin(run)
         self._seen: tuple[int, int] | None = None
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="versions", daemon=True)
@@ -46,6 +47,10 @@ class VersionFollower:
         if stamp == self._seen:
             return False
         self._seen = stamp
+        if origin(self.run) != self._origin:
+            # Another index and other semantic IDs, which the engine in memory does not have.
+            log.warning("%s was rebuilt; restart the service to serve it", self.run)
+            return False
         place = published(self.run) or STAGE_OF["v2"]
         name = engine_name(self.run, "v2", place)
         if name == self.engine.name:

@@ -6,10 +6,12 @@ that they started from: once the run is rebuilt they are left alone.
 """
 
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from onesearch.data.artefact import read_json, read_manifest, write_json
+from onesearch.data.lock import RunLock
 
 log = logging.getLogger("onesearch")
 FOLDER: Final = "versions"
@@ -28,10 +30,31 @@ def published(run: Path) -> str | None:
     return str(state["served"][-1])
 
 
-def publish(run: Path, name: str) -> None:
-    """Serve a version from now on; what was served before stays in reach of :func:`roll_back`."""
-    served = [] if (state := _state(run)) is None or state["from"] != origin(run) else list(state["served"])
-    write_json(run / FOLDER / PUBLISHED, {"from": origin(run), "served": [*served, name]})
+@dataclass(frozen=True)
+class Served:
+    """What a run serves at a moment: the fingerprint of its own engine, and the version on top of it, if any."""
+
+    origin: str | None
+    version: str | None
+
+    @classmethod
+    def now(cls, run: Path) -> "Served":
+        """What is served now."""
+        return cls(origin(run), published(run))
+
+
+def publish(run: Path, name: str, instead_of: Served) -> bool:
+    """Serve a version from now on; what was served before stays in reach of :func:`roll_back`.
+
+    Returns False, and changes nothing, if something else is served than ``instead_of``, which the version was made
+    from: the run was rebuilt, or somebody went back.
+    """
+    with _changing(run):
+        if Served.now(run) != instead_of:
+            return False
+        served = [] if (state := _state(run)) is None or state["from"] != origin(run) else list(state["served"])
+        write_json(run / FOLDER / PUBLISHED, {"from": origin(run), "served": [*served, name]})
+    return True
 
 
 def roll_back(run: Path) -> str | None:
@@ -40,11 +63,12 @@ def roll_back(run: Path) -> str | None:
     Raises:
         ValueError: no version is published.
     """
-    if published(run) is None:
-        raise ValueError(f"{run} serves the engine of its own stages; there is no version to go back from")
-    state = _state(run) or {}
-    write_json(run / FOLDER / PUBLISHED, {**state, "served": state["served"][:-1]})
-    return published(run)
+    with _changing(run):
+        if published(run) is None:
+            raise ValueError(f"{run} serves the engine of its own stages; there is no version to go back from")
+        state = _state(run) or {}
+        write_json(run / FOLDER / PUBLISHED, {**state, "served": state["served"][:-1]})
+        return published(run)
 
 
 def next_name(run: Path) -> str:
@@ -56,6 +80,11 @@ def next_name(run: Path) -> str:
 def origin(run: Path) -> str | None:
     """The fingerprint of the run's own V2 engine."""
     return (read_manifest(run / ENGINE_STAGE) or {}).get("fingerprint")
+
+
+def _changing(run: Path) -> RunLock:
+    """Held for the moment of a change, not for the minutes of a round."""
+    return RunLock(run / FOLDER / "publishing")
 
 
 def _state(run: Path) -> dict[str, Any] | None:
