@@ -38,7 +38,8 @@ def update(
     """A short round of alignment on new page views, from the version that is served.
 
     The newest fifth of the page views judges: the new version is served from then on if the engine finds more there
-    with it, else it is kept beside the old one. A running service takes the change over within seconds; going back takes no training.
+    with it, else it is kept beside the old one. A running service takes the change over within seconds; going back
+    takes no training.
 
     For example:
 
