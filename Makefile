@@ -9,15 +9,15 @@ install: $(STAMP)
 
 $(STAMP): pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check "torch>=2.6,<2.14"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[test]"
+	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check "torch>=2.6,<2.14"
+	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -e ".[test]"
 	@touch $@
 
 # Data, training, evaluation, an A/B test of V1 and V2, then the web page on http://127.0.0.1:8000 (not with SERVE=0).
 SERVE ?= 1
 demo: install
 	$(BIN)/onesearch run configs/demo.yaml
-	$(BIN)/onesearch abtest runs/demo:v1 runs/demo:v2 --page-views 4000 --out runs/demo/abtest
+	$(BIN)/onesearch abtest runs/demo:v1 runs/demo:v2 --page-views 2500 --out runs/demo/abtest
 	@if [ "$(SERVE)" = "1" ]; then $(BIN)/onesearch serve runs/demo; fi
 
 test: install
