@@ -33,6 +33,7 @@ class OPQ:
             matrix = faiss.OPQMatrix(padded, parts)
             quantizer = faiss.ProductQuantizer(padded, parts, int(np.ceil(np.log2(max(size, 2)))))
             quantizer.cp.seed = seed
+            quantizer.cp.min_points_per_centroid = 1  # below that faiss prints a warning at every rotation
             matrix.pq = quantizer
             matrix.niter = min(20, iterations)
             matrix.train(filled)
