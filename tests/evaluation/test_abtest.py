@@ -98,6 +98,19 @@ def test_the_same_fate_needs_far_fewer_shoppers():
     assert paired.low < 0.05 < paired.high and paired.high - paired.low < 0.6 * (split.high - split.low)
 
 
+def test_groups_of_shoppers_spread_as_shoppers_do(monkeypatch):
+    n = 20_000
+    before = simulated(n, 7)
+    arm = arm_of(before.shoppers, "s")
+    log = simulated(n, 8, lift=0.1, arm=arm)
+    grouped = split_lifts(log, arm, before, resamples=2000)
+    monkeypatch.setattr("onesearch.evaluation.abtest._GROUPS", n)
+    single = split_lifts(log, arm, before, resamples=2000)
+    for name, one in single.items():
+        assert grouped[name].lift == pytest.approx(one.lift, abs=1e-12)
+        assert grouped[name].high - grouped[name].low == pytest.approx(one.high - one.low, rel=0.15), name
+
+
 def test_cuped_narrows_the_interval_and_keeps_the_lift():
     n = 6000
     before = simulated(n, 10)

@@ -33,6 +33,7 @@ GROUP_METRICS: Final[Mapping[str, tuple[str, str]]] = {
 """Metrics of a group of items alone (:func:`of_items`); exposure is how many of them a page shows."""
 _ALL: Final = {**METRICS, **GROUP_METRICS}
 _CELLS: Final = 4_000_000  # random numbers held at once
+_GROUPS: Final = 4096  # drawn in place of shoppers where there are more of them
 
 
 def arm_of(shoppers: Sequence[str], salt: str, arms: int = 2) -> NDArray[np.int64]:
@@ -212,9 +213,14 @@ def _sums(
     """
     if before is not None and rows is not None:
         values = np.concatenate([values, before.values[rows]], 1)
-    n = len(values)
     rng = np.random.default_rng(seed)
     out = [values.sum(0, keepdims=True)]
+    if len(values) > _GROUPS:
+        # Random groups of shoppers are as independent as shoppers, and a ratio's spread over them is the same: what a
+        # resample costs does not grow with the shop.
+        dealt = values[rng.permutation(len(values))]
+        values = np.add.reduceat(dealt, np.linspace(0, len(values), _GROUPS, endpoint=False).astype(np.int64), axis=0)
+    n = len(values)
     size = max(1, _CELLS // max(n, 1))
     for first in range(0, resamples, size):
         count = min(size, resamples - first)
