@@ -1,7 +1,6 @@
 """`onesearch serve`: what it loads, the admin token, errors."""
 
 import sys
-from types import ModuleType
 
 import pytest
 import typer
@@ -16,16 +15,13 @@ from onesearch.serving.store import StoreError
 def started(monkeypatch):
     """Runs the command without a port or a trained run; gives what would have been served."""
     served = {}
-    module = ModuleType("onesearch.search.engine")
 
-    class SearchEngine:
-        @classmethod
-        def load(cls, run, width=None, model=None):
-            served.update(run=run, width=width, model=model)
-            return FakeEngine(catalogue())
+    def load(run, width=None, model=None):
+        served.update(run=run, width=width, model=model)
+        return FakeEngine(catalogue())
 
-    module.SearchEngine = SearchEngine
-    monkeypatch.setitem(sys.modules, "onesearch.search.engine", module)
+    monkeypatch.setattr("onesearch.search.engine.SearchEngine.load", load)
+    monkeypatch.setattr("onesearch.search.renewal.VersionFollower.start", lambda self: served.update(follows=self.run))
     monkeypatch.setattr("uvicorn.run", lambda app, **options: served.update(app=app, **options))
     return served
 
@@ -46,10 +42,13 @@ def test_serves_a_run(started, tmp_path):
     assert (tmp_path / "serving.sqlite3").is_file()
 
 
-def test_the_model_can_be_chosen(started, tmp_path):
+def test_the_model_can_be_chosen(started, tmp_path, monkeypatch):
     assert call(tmp_path).exit_code == 0 and started["model"] is None, "the run decides"
     assert call(tmp_path, "--model", "v1").exit_code == 0 and started["model"] == "v1"
     assert call(tmp_path, "--model", "v3").exit_code == 2
+    assert "follows" not in started, "V1 has no versions"
+    monkeypatch.setattr("onesearch.search.storage.choose_model", lambda run, model: "v2")
+    assert call(tmp_path).exit_code == 0 and started["follows"] == tmp_path
 
 
 def test_thoughts_are_looked_up_under_the_producers_key(started, tmp_path):

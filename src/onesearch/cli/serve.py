@@ -56,6 +56,7 @@ def serve(
 
     from onesearch.search.engine import SearchEngine
     from onesearch.search.renewal import VersionFollower
+    from onesearch.search.storage import choose_model
     from onesearch.serving.app import create_app
     from onesearch.serving.config import ServingConfig
 
@@ -69,9 +70,8 @@ def serve(
     place = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else shown}:{port}/"
     page = place + ("docs" if api_only else "")
     typer.secho(f"{len(engine):,} items, {engine.version}. Open {page}", fg="green", err=True)
-    follower = VersionFollower(run, engine)
-    if (model.value if model else None) != "v1" and engine.name.partition("@")[0].endswith("/v2"):
-        follower.start()
+    if choose_model(run, model.value if model else None) == "v2":
+        VersionFollower(run, engine).start()
     uvicorn.run(app, host=host, port=port, log_level="warning", access_log=False, server_header=False)
 
 
