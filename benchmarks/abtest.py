@@ -6,7 +6,6 @@
 Reports and charts go to ``docs/results/abtest/TEST/``.
 """
 
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 from onesearch.data.artefact import read_json, write_json
 from onesearch.pipeline.abtest import compare_engines, markdown, write
 from provenance import ROOT, commit, machine, today
+from run_or_render import main
 from v2_distillation import Grid
 
 FOLDER = ROOT / "docs" / "results" / "abtest"
@@ -72,9 +72,4 @@ def render() -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["render"]:
-        render()
-    elif sys.argv[1:2] == ["run"] and len(sys.argv) > 2:
-        run(Path(sys.argv[2]), *sys.argv[3:4])
-    else:
-        sys.exit((__doc__ or "").split("\n\n")[1])
+    main(run, render, __doc__ or "")

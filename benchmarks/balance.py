@@ -8,7 +8,6 @@ alone against that V2 before the round: paired, on known shoppers and newcomers.
 ``docs/results/balance/``.
 """
 
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from onesearch.pipeline.abtest import compare_engines
 from onesearch.pipeline.workbench import Workbench
 from onesearch.search.storage import need
 from provenance import ROOT, commit, machine, today
+from run_or_render import main
 from v2_distillation import Grid
 
 FOLDER = ROOT / "docs" / "results" / "balance"
@@ -142,9 +142,4 @@ def _cell(lift: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["render"]:
-        render()
-    elif sys.argv[1:2] == ["run"] and len(sys.argv) > 2:
-        run(Path(sys.argv[2]), *sys.argv[3:4])
-    else:
-        sys.exit((__doc__ or "").split("\n\n")[1])
+    main(run, render, __doc__ or "")
