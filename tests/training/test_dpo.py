@@ -120,6 +120,10 @@ def trainee():
     return DpoTrainee(generator(dtype=torch.float32), catalogue(30), DpoConfig(beta=0.5, sft=0.0)).train()
 
 
+def test_the_index_follows_the_module_to_another_device(trainee):
+    assert trainee.to("meta").index.device == trainee.generator.begin.device == torch.device("meta")
+
+
 def test_winners_rise_above_losers(trainee):
     given = preferences(BEHAVIOUR, np.array([0, 1, 2]), trainee.settings)
     batch = PreferenceBatch("dpo", prompts(3), preferences=given)
