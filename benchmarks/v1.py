@@ -36,10 +36,13 @@ def save(run: Path, change: str = "") -> Path:
     config = settings_of(run)
     manifests = {folder.name: read_json(folder / "manifest.json") for folder in run.iterdir()
                  if (folder / "manifest.json").is_file()}  # fmt: skip
+    settings = config.model_dump(mode="json", exclude_defaults=True)
+    if config.data.mapping is not None:
+        settings["data"]["root"] = "${ONESEARCH_DATA}"  # where it lay on this machine is nobody's business
     changes = [f"seed={config.seed}", *([change] if change not in ("", AGAIN) else [])]
     report["provenance"] = {
         "command": " --set ".join([f"onesearch run configs/{config.name}.yaml", *changes]),
-        "settings": config.model_dump(mode="json", exclude_defaults=True),
+        "settings": settings,
         "seed": config.seed, "commit": commit(), "date": today(), "machine": machine(),
         "data": {k: v for k, v in manifests["data"]["metrics"].items() if isinstance(v, int | str)},
         "seconds": {name: manifest["seconds"] for name, manifest in manifests.items()},

@@ -245,11 +245,12 @@ class Grid:
         manifests = {stage: read_json(folder / stage / "manifest.json") for stage in made}
         seconds = {stage: found["seconds"] for stage, found in manifests.items()}
         chosen = {stage: found["metrics"].get("chosen_step") for stage, found in manifests.items()}
+        sets = [one.replace(str(self.runs.absolute()), "RUNS") for one in self._sets(name, seed, cell)]
         about = {
             "cell": cell.name, "what": cell.what, "data": name, "seed": seed, "requests": len(page_views),
             "command": f"python benchmarks/{self.script} run RUNS {name}-{seed}/{cell.name}",
-            "config": self.sets[name].config, "sets": list(self._sets(name, seed, cell)), "commit": commit(),
-            "date": today(), "machine": machine(), "training_seconds": seconds,
+            "config": self.sets[name].config, "sets": sets, "commit": commit(), "date": today(),
+            "machine": machine(), "training_seconds": seconds,
             "epochs": config.sft3.epochs, "valid_sid_share": share,
             "chosen_step": {stage: step for stage, step in chosen.items() if step is not None},
             "log": last_terms(folder / cell.stage / "log.jsonl"),
