@@ -163,7 +163,9 @@ def update(
         made = Update(
             name, better, len(split.train), len(split.test), aside, len(thoughts) - len(own), before, after, p
         )
-        write_manifest(folder, {"metrics": dict(figures), "update": vars(made), "method": method,
+        # What is served stands in one place only, published.json.
+        found = {key: value for key, value in vars(made).items() if key != "published"}
+        write_manifest(folder, {"metrics": dict(figures), "update": found, "method": method,
                                 "started_from": start, "engine": served.origin})  # fmt: skip
         if better and not publish(run, name, instead_of=served):
             log.warning("%s changed during the round, so that %s is kept and not served", run, name)
