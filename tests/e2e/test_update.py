@@ -103,9 +103,10 @@ def test_a_running_engine_follows(made, events, judged, caplog):
         follower.start()
         wait_until(lambda: "cannot be served" in caplog.text)
     assert engine.name == f"run/v2@{Path(done.version).name}" and len(engine.search("boots")) > 0
+    assert "cannot be served (FileNotFoundError)" in str(follower.problem())
     roll_back(made)
     roll_back(made)
-    wait_until(lambda: engine.name == "run/v2")
+    wait_until(lambda: engine.name == "run/v2" and follower.problem() is None)
     follower.stop()
 
 

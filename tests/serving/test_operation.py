@@ -41,6 +41,16 @@ def test_failing_store_degrades_visibly(client, store, engine):
     assert client.get("/healthz").json()["status"] == "ready"
 
 
+def test_whatever_else_is_checked_degrades_the_service(engine, store):
+    said = [None]
+    with TestClient(create_app(engine, store, checks=[lambda: said[0]])) as client:
+        assert client.get("/healthz").json()["status"] == "ready"
+        said[0] = "versions: unreadable"
+        health = client.get("/healthz")
+        assert health.status_code == 200 and health.json()["reasons"] == ["versions: unreadable"]
+        assert health.json()["status"] == "degraded"
+
+
 def test_store_that_is_down_at_start_is_followed_later(engine, store):
     store.broken = frozenset({"item_changes"})
     with TestClient(create_app(engine, store, ServingConfig(follow_seconds=0.05))) as client:

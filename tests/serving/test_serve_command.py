@@ -16,8 +16,8 @@ def started(monkeypatch):
     """Runs the command without a port or a trained run; gives what would have been served."""
     served = {}
 
-    def load(run, width=None, model=None):
-        served.update(run=run, width=width, model=model)
+    def load(run, width=None, model=None, device=None):
+        served.update(run=run, width=width, model=model, device=device)
         return FakeEngine(catalogue())
 
     monkeypatch.setattr("onesearch.search.engine.SearchEngine.load", load)
@@ -49,6 +49,11 @@ def test_the_model_can_be_chosen(started, tmp_path, monkeypatch):
     assert "follows" not in started, "V1 has no versions"
     monkeypatch.setattr("onesearch.search.storage.choose_model", lambda run, model: "v2")
     assert call(tmp_path).exit_code == 0 and started["follows"] == tmp_path
+
+
+def test_the_device_can_be_chosen(started, tmp_path):
+    assert call(tmp_path).exit_code == 0 and started["device"] is None
+    assert call(tmp_path, "--device", "cuda:1").exit_code == 0 and started["device"] == "cuda:1"
 
 
 def test_thoughts_are_looked_up_under_the_producers_key(started, tmp_path):

@@ -42,6 +42,9 @@ def serve(
     threads: Annotated[int, typer.Option(min=1, help="Model calls at once.")] = 1,
     cores: Annotated[int, typer.Option(min=1, help="Cores of one model call: a search is many small operations, and"
                      " more cores pay for large models only.")] = 1,
+    device: Annotated[
+        str | None, typer.Option(help="Where the model runs, such as cpu or cuda:1; default: a GPU where there is one.")
+    ] = None,
     api_only: Annotated[bool, typer.Option("--api-only", help="No web page, no lists of shoppers.")] = False,
 ) -> None:  # fmt: skip
     """Serve a finished run: web page, API and its description at /docs.
@@ -63,15 +66,17 @@ def serve(
     memory = open_store(store or str(run / "serving.sqlite3"), run)
     torch.set_num_threads(cores)
     typer.echo(f"Loading {run} …", err=True)
-    engine = SearchEngine.load(run, width=width, model=model.value if model else None)
+    engine = SearchEngine.load(run, width=width, model=model.value if model else None, device=device)
     config = ServingConfig(max_batch=batch, max_queue=queue, threads=threads, page=not api_only)
-    app = create_app(engine, memory, config, admin_token(), thought_source(thoughts, producer))
+    follower = VersionFollower(run, engine) if choose_model(run, model.value if model else None) == "v2" else None
+    checks = [] if follower is None else [follower.problem]
+    app = create_app(engine, memory, config, admin_token(), thought_source(thoughts, producer), checks)
     shown = f"[{host}]" if ":" in host else host
     place = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else shown}:{port}/"
     page = place + ("docs" if api_only else "")
     typer.secho(f"{len(engine):,} items, {engine.version}. Open {page}", fg="green", err=True)
-    if choose_model(run, model.value if model else None) == "v2":
-        VersionFollower(run, engine).start()
+    if follower is not None:
+        follower.start()
     uvicorn.run(app, host=host, port=port, log_level="warning", access_log=False, server_header=False)
 
 

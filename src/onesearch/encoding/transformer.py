@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from onesearch.data.artefact import write_json
+from onesearch.encoding.device import best_device
 from onesearch.encoding.text import DESCRIPTION
 
 
@@ -27,7 +28,7 @@ class TransformerEncoder:
         """Open a model by hub name or local path; weights must be safetensors."""
         from sentence_transformers import SentenceTransformer
 
-        model = SentenceTransformer(name_or_path, device=_device(), model_kwargs={"use_safetensors": True})
+        model = SentenceTransformer(name_or_path, device=str(best_device()), model_kwargs={"use_safetensors": True})
         return cls(model, learning_rate, batch_size)
 
     @property
@@ -68,7 +69,7 @@ class TransformerEncoder:
         from onesearch.data.artefact import read_json
 
         values = read_json(folder / DESCRIPTION)
-        model = SentenceTransformer(str(folder / "model"), device=_device(), local_files_only=True)
+        model = SentenceTransformer(str(folder / "model"), device=str(best_device()), local_files_only=True)
         return cls(model, float(values["learning_rate"]), int(values["batch_size"]))
 
 
@@ -100,6 +101,3 @@ class TransformerTrainee:
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
 
-
-def _device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -83,15 +83,20 @@ class SearchEngine:
         self._writing = threading.Lock()
 
     @classmethod
-    def load(cls, run: str | Path, width: int | None = None, model: "Model | None" = None) -> "SearchEngine":
+    def load(
+        cls, run: str | Path, width: int | None = None, model: "Model | None" = None, device: str | None = None
+    ) -> "SearchEngine":
         """The engine of a finished run folder: of its V2 model where it has one, unless ``model`` says ``"v1"``.
+
+        It runs on ``device``, such as ``"cuda:1"``; without one on a GPU where there is one, else on the CPU.
 
         Raises:
             FileNotFoundError: the run or one of its stages is missing or unfinished; the message says which.
+            ValueError: this machine has no such device.
         """
         from onesearch.search.storage import load_engine
 
-        engine = load_engine(Path(run), model)
+        engine = load_engine(Path(run), model, device)
         if width is not None:
             engine.config = engine.config.updated(width=width)
         return engine
@@ -306,9 +311,10 @@ class SearchEngine:
             hits = snapshot.lexical.search(Requests.anonymous([query]), k)
             return _results(snapshot, hits.items[0], hits.scores[0])
         hits = snapshot.lexical.search(Requests.anonymous([query]), len(snapshot.items))
-        position = snapshot.index.position_of(torch.from_numpy(hits.items[0].astype(np.int64)).clamp(min=0))
+        found = torch.from_numpy(hits.items[0].astype(np.int64)).to(snapshot.index.device)
+        position = snapshot.index.position_of(found.clamp(min=0))
         allowed = snapshot.filters.mask(filters).items_allowed(position.clamp(min=0)) & (position >= 0)
-        keep = np.flatnonzero(allowed.numpy() & (hits.items[0] >= 0))[:k]
+        keep = np.flatnonzero(allowed.cpu().numpy() & (hits.items[0] >= 0))[:k]
         return _results(snapshot, hits.items[0][keep], hits.scores[0][keep])
 
     # -- changes -----------------------------------------------------------------------------------------------------

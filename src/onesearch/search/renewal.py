@@ -27,6 +27,7 @@ class VersionFollower:
     def __init__(self, run: Path, engine: SearchEngine, seconds: float = 2.0) -> None:
         self.run, self.engine, self.seconds = run, engine, seconds
         self._origin = origin(run)
+        self._problem: str | None = None
         self._seen: tuple[int, int] | None = None
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="versions", daemon=True)
@@ -41,15 +42,20 @@ class VersionFollower:
         if self._thread.is_alive():
             self._thread.join()
 
+    def problem(self) -> str | None:
+        """Why the engine does not serve what is published; None while it does."""
+        return self._problem
+
     def look(self) -> bool:
         """Look once; whether the engine has another version now."""
         stamp = self._stamp()
         if stamp == self._seen:
             return False
-        self._seen = stamp
+        self._seen, self._problem = stamp, None
         if origin(self.run) != self._origin:
             # Another index and other semantic IDs, which the engine in memory does not have.
-            log.warning("%s was rebuilt; restart the service to serve it", self.run)
+            self._problem = "versions: the run was rebuilt; restart the service to serve it"
+            log.warning("%s: %s", self.run, self._problem)
             return False
         place = published(self.run) or STAGE_OF["v2"]
         name = engine_name(self.run, "v2", place)
@@ -64,7 +70,8 @@ class VersionFollower:
         while not self._stopping.wait(self.seconds):
             try:
                 self.look()
-            except Exception:
+            except Exception as error:
+                self._problem = f"versions: the published one cannot be served ({type(error).__name__}), see the log"
                 log.exception("the version that %s publishes cannot be served; %s goes on", self.run, self.engine.name)
 
     def _stamp(self) -> tuple[int, int] | None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from onesearch.data.artefact import read_json, read_manifest, write_json
 from onesearch.data.dataset import Dataset
 from onesearch.data.statistics import ClickStatistics
+from onesearch.encoding.device import device_of
 from onesearch.encoding.khqe import KHQE
 from onesearch.encoding.text import TextEncoder, load_encoder
 from onesearch.index.filters import ItemFilters
@@ -62,10 +63,10 @@ def load_array(path: Path) -> Floats:
 
 
 class RunParts:
-    """The artefacts of a run's folder, each read when first asked for."""
+    """The artefacts of a run's folder, each read when first asked for; ``device`` is where its engines run."""
 
-    def __init__(self, run: Path) -> None:
-        self.run = run
+    def __init__(self, run: Path, device: str | None = None) -> None:
+        self.run, self.device = run, device_of(device)
 
     @cached_property
     def dataset(self) -> Dataset:
@@ -185,7 +186,7 @@ class RunParts:
         self, stage: str, config: SearchConfig, weights: RankingWeights, keywords: Keywords | None = None
     ) -> SearchEngine:
         """An engine on the model of a stage; ``keywords`` for a model that reads them in serving, too (RAG)."""
-        generator = self.generator(stage)
+        generator = self.generator(stage).to(self.device)
         return SearchEngine(
             generator, self.featurizer, self.snapshot(generator.config.prompt), self.evidence, config, weights,
             name=self.run.name, keywords=keywords,
@@ -238,22 +239,23 @@ def _mark(folder: Path) -> str | None:
     return (read_manifest(folder) or {}).get("fingerprint")
 
 
-def load_engine(run: Path, model: Model | None = None) -> SearchEngine:
+def load_engine(run: Path, model: Model | None = None, device: str | None = None) -> SearchEngine:
     """The engine of a finished run, with the shoppers of its log: V2 where the run has one, unless ``model`` is given.
 
     V2 has its keywords in its weights and reads none; only a model trained with ``distill.keywords: input`` does.
 
     Raises:
         FileNotFoundError: there is no such run, or a stage of it is missing or unfinished.
+        ValueError: this machine has no such device.
     """
-    return load_engines(run, [choose_model(run, model)])[0]
+    return load_engines(run, [choose_model(run, model)], device)[0]
 
 
-def load_engines(run: Path, models: Sequence[Model]) -> list[SearchEngine]:
+def load_engines(run: Path, models: Sequence[Model], device: str | None = None) -> list[SearchEngine]:
     """As :func:`load_engine`, for each of several models; they share all parts of the run but the model."""
     if not run.is_dir():
         raise FileNotFoundError(f"there is no run folder {run}; make one with `onesearch run configs/demo.yaml`")
-    parts, engines = RunParts(run), []
+    parts, engines = RunParts(run, device), []
     version = published(run)
     places = [version if version and model == "v2" else STAGE_OF[model] for model in models]
     abouts = [load_about(run, place) for place in places]

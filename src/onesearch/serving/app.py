@@ -1,7 +1,7 @@
 """The HTTP interface: routes, who may call them, and how errors look. What they do is in `service`."""
 
 import hmac
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -53,7 +53,7 @@ _ADMIN: dict[int | str, dict[str, Any]] = {
 
 def create_app(
     engine: Engine, store: Store, config: ServingConfig | None = None, admin_token: str | None = None,
-    thoughts: ThoughtSource | None = None,
+    thoughts: ThoughtSource | None = None, checks: Sequence[Callable[[], str | None]] = (),
 ) -> FastAPI:  # fmt: skip
     """The service as an ASGI application.
 
@@ -63,8 +63,9 @@ def create_app(
         config: how much to take on at once.
         admin_token: what `POST /items` asks for; None switches it off.
         thoughts: where searched queries are looked up and queued; None leaves that out.
+        checks: asked for `/healthz`; each gives what degrades the service, or None.
     """
-    service = Service(engine, store, config, thoughts)
+    service = Service(engine, store, config, thoughts, checks)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

@@ -46,11 +46,13 @@ class Service:
     """One engine, one store and the threads between them; `start` before use, `stop` after."""
 
     def __init__(
-        self, engine: Engine, store: Store, config: ServingConfig | None = None, thoughts: ThoughtSource | None = None
-    ) -> None:
+        self, engine: Engine, store: Store, config: ServingConfig | None = None, thoughts: ThoughtSource | None = None,
+        checks: Sequence[Callable[[], str | None]] = (),
+    ) -> None:  # fmt: skip
         self.engine = engine
         self.store = store
         self.config = config or ServingConfig()
+        self.checks = tuple(checks)
         self.metrics = Metrics()
         self.catalogue = Catalogue(engine, store, self.metrics)
         self.coverage = (
@@ -172,6 +174,7 @@ class Service:
             reasons.append(f"history, events and item changes: {error}")
         if self.coverage is not None and (problem := self.coverage.problem()) is not None:
             reasons.append(problem)
+        reasons += [problem for check in self.checks if (problem := check()) is not None]
         dead = [f"search: a {name} worker has died; restart the service" for name, workers in self._workers.items()
                 if not workers.alive]  # fmt: skip
         status = "down" if dead or not self._workers else "degraded" if reasons else "ready"

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from onesearch.data.artefact import fingerprint, read_json, write_json
 from onesearch.data.progress import track
+from onesearch.encoding.device import best_device
 from onesearch.training import checkpoint as files
 from onesearch.training.batching import Batch, Batches
 from onesearch.training.curves import Averages, CurveLog
@@ -116,7 +117,7 @@ class _Fit:
             return done
         # accelerate keeps its precision in a process-wide object; each fit has its own.
         AcceleratorState._reset_state()
-        self.accelerator = Accelerator(mixed_precision=self.precision, cpu=not torch.cuda.is_available())
+        self.accelerator = Accelerator(mixed_precision=self.precision, cpu=best_device().type == "cpu")
         try:
             with repeatable(self.config.repeatable):
                 return self._train()
