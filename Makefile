@@ -20,8 +20,10 @@ demo: install
 	$(BIN)/onesearch abtest runs/demo:v1 runs/demo:v2 --page-views 2500 --out runs/demo/abtest
 	@if [ "$(SERVE)" = "1" ]; then $(BIN)/onesearch serve runs/demo; fi
 
+# On two processes; a test that waits or computes alone leaves a core to the other.
+WORKERS ?= 2
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
 lint: install
 	$(BIN)/ruff check src tests benchmarks

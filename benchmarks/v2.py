@@ -13,7 +13,7 @@ Main metrics, declared before the first run: order and click HR@10 and MRR@10 of
 import shutil
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from onesearch import pipeline
@@ -56,9 +56,10 @@ ADDED = {
 """Steps of supervised training that the distillation study has measured."""
 EVERY = tuple((metric, None) for metric in SAMPLED)
 CLICKS_ONLY = ("rewards.click_rate=0", "rewards.relevance=0")  # bestbuy knows neither impressions nor judgments
+ONE_SEED = tuple(replace(cell, seeds=(1,)) for cell in (V1, *MAIN[:3]))
 SETS: Mapping[str, DataSet] = {
     "market": DataSet("configs/market-v2.yaml", (V1, *MAIN, *SWEEPS)),
-    "bestbuy": DataSet("configs/bestbuy.yaml", (V1, *MAIN[:3]), (*STUDIED["bestbuy"].sets, *CLICKS_ONLY)),
+    "bestbuy": DataSet("configs/bestbuy.yaml", ONE_SEED, (*STUDIED["bestbuy"].sets, *CLICKS_ONLY)),
 }
 
 

@@ -14,6 +14,8 @@ _MUST_RUN_IN_CI = ("browser", "redis")
 def pytest_configure(config):
     # Threads of several libraries on a few cores slow small tests down.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if "PYTEST_XDIST_WORKER" in os.environ:  # several processes share the cores already
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.hookimpl(hookwrapper=True)
