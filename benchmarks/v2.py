@@ -42,7 +42,9 @@ MAIN = (
     Cell("all", "V2, all: DPO, then TPMA with the item's reward", (*DPO, *GRPO), THREE, "grpo", BOTH),
 )
 SWEEPS = (
-    Cell("clicks", "as many steps on the likelihood of clicks alone", (*TPMA, "grpo.policy=0"), stage="grpo"),
+    Cell("clicks", "200 steps on the likelihood of clicks alone", (*TPMA, "grpo.policy=0"), stage="grpo"),
+    Cell("clicks-300", "300 steps on the likelihood of clicks alone", (*TPMA, "grpo.policy=0", "grpo.steps=300"),
+         stage="grpo"),
     Cell("dpo", "DPO alone", DPO, stage="dpo"),
     Cell("position", "TPMA, gate position by position", (*TPMA, "grpo.gate=position"), stage="grpo"),
     Cell("hard", "TPMA, hard gate", (*TPMA, "grpo.gate=hard"), stage="grpo"),
@@ -51,9 +53,9 @@ SWEEPS = (
 )
 ADDED = {
     ("market", "cot"): "+ CoT tasks", ("market", "sd"): "+ self-distillation", ("market", "r-drop"): "+ R-Drop",
-    ("market", "fgm"): "+ FGM", ("market", "focal"): "+ focal loss",
+    ("market", "fgm"): "+ FGM", ("market", "focal"): "+ focal loss", ("market", "v1-time"): "V1 as long as full V2",
 }  # fmt: skip
-"""Steps of supervised training that the distillation study has measured."""
+"""Supervised training that the distillation study has measured."""
 EVERY = tuple((metric, None) for metric in SAMPLED)
 CLICKS_ONLY = ("rewards.click_rate=0", "rewards.relevance=0")  # bestbuy knows neither impressions nor judgments
 ONE_SEED = tuple(replace(cell, seeds=(1,)) for cell in (V1, *MAIN[:3]))
