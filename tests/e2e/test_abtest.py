@@ -62,6 +62,17 @@ def test_an_engine_against_itself_lifts_nothing(tiny_run, tmp_path):
     assert "a_a" not in found
 
 
+def test_pages_that_were_served_are_not_served_again(tiny_run, tmp_path, monkeypatch):
+    tests = [compare_engines(f"{tiny_run}:v1", f"{tiny_run}:v2", tmp_path, 60, resamples=20, splits=0)]
+    assert len(list(tmp_path.glob("pages_*.npz"))) == 2
+    with monkeypatch.context() as without:
+        without.setattr("onesearch.pipeline.abtest.rank_all", None)
+        tests.append(compare_engines(f"{tiny_run}:v1", f"{tiny_run}:v2", tmp_path, 60, resamples=20, splits=0))
+    assert tests[0] == tests[1]
+    compare_engines(f"{tiny_run}:v1", f"{tiny_run}:v2", tmp_path, 60, resamples=20, splits=0, alone=True)
+    assert len(list(tmp_path.glob("pages_*.npz"))) == 4, "other pages are served by the generators alone"
+
+
 def test_the_command_writes_tables_and_charts(tiny_run, tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "160")
     arguments = [f"{tiny_run}:v1", f"{tiny_run}:v2", "--page-views", "300", "--newcomers", "50", "--splits", "5"]

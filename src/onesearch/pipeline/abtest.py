@@ -10,8 +10,9 @@ import polars as pl
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from onesearch.data.artefact import write_json
+from onesearch.data.artefact import fingerprint, read_manifest, write_json
 from onesearch.data.dataset import read_parquet
+from onesearch.data.requests import Requests
 from onesearch.evaluation.abtest import (
     GROUP_METRICS,
     METRICS,
@@ -32,7 +33,7 @@ from onesearch.evaluation.laboratory import Laboratory
 from onesearch.evaluation.slices import ACTIVITY, CLICKS, COUNTS, banded, item_ages, query_frequency, query_type
 from onesearch.pipeline.workbench import Workbench
 from onesearch.search.engine import SearchEngine
-from onesearch.search.storage import Model, load_engine, need
+from onesearch.search.storage import STAGE_OF, Model, load_engine, need
 
 Lifts = Mapping[str, Lift]
 PAGE = 10
@@ -64,7 +65,7 @@ def compare_engines(
     Args:
         a: run of arm A, with ``:v1`` or ``:v2`` for one of its models.
         b: run of arm B, over the same data.
-        folder: gets ``abtest.json``, ``abtest.md`` and charts.
+        folder: gets ``abtest.json``, ``abtest.md``, charts, and the pages served: the same test goes on from them.
         page_views: requests after the end of the log.
         newcomers: shoppers beside those of the log.
         salt: deals shoppers to arms.
@@ -86,9 +87,8 @@ def compare_engines(
     data = need(runs[0], "data")
     laboratory = Laboratory(data, page_views, newcomers)
     requests, logs, milliseconds = laboratory.requests(), [], []
-    for engine in engines:
-        searcher = engine.alone() if alone else engine.as_searcher()
-        pages, spent = rank_all(searcher, requests, PAGE)
+    for place, engine in zip((a, b), engines, strict=True):
+        pages, spent = _pages(folder, place, engine, requests, alone, [page_views, newcomers])
         logs.append(laboratory.exposures(pages))
         milliseconds.append(spent)
     bench = benches[0]
@@ -99,6 +99,25 @@ def compare_engines(
     about = {"a": a, "b": b, "page_views": page_views, "newcomers": newcomers, "page": PAGE, "salt": salt,
              "generator_alone": alone, "milliseconds": milliseconds}  # fmt: skip
     return write(folder, {**about, **found})
+
+
+def _pages(
+    folder: Path, place: str, engine: SearchEngine, requests: Requests, alone: bool, traffic: Sequence[int]
+) -> tuple[NDArray[np.int32], float]:
+    """The pages of one arm and the milliseconds per request; kept, so that a test that was killed goes on with them."""
+    run = Path(place.removesuffix(":v1").removesuffix(":v2"))
+    stages = [(read_manifest(run / name) or {}).get("fingerprint") for name in (*STAGE_OF.values(), "data")]
+    key = fingerprint([str(run.resolve()), engine.name, stages, engine.config.model_dump(), alone, *traffic])
+    kept = folder / f"pages_{key}.npz"
+    if kept.is_file():
+        with np.load(kept, allow_pickle=False) as found:
+            return found["pages"], float(found["milliseconds"])
+    pages, spent = rank_all(engine.alone() if alone else engine.as_searcher(), requests, PAGE)
+    folder.mkdir(parents=True, exist_ok=True)
+    unfinished = kept.with_suffix(".part.npz")
+    np.savez_compressed(unfinished, pages=pages, milliseconds=spent)
+    unfinished.replace(kept)
+    return pages, spent
 
 
 def compare_arms(path: Path, folder: Path, resamples: int = 1000, splits: int = 200) -> dict[str, Any]:
