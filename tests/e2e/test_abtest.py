@@ -63,13 +63,17 @@ def test_an_engine_against_itself_lifts_nothing(tiny_run, tmp_path):
 
 
 def test_pages_that_were_served_are_not_served_again(tiny_run, tmp_path, monkeypatch):
-    tests = [compare_engines(f"{tiny_run}:v1", f"{tiny_run}:v2", tmp_path, 60, resamples=20, splits=0)]
+    test = lambda **how: compare_engines(  # noqa: E731
+        f"{tiny_run}:v1", f"{tiny_run}:v2", tmp_path, 60, resamples=20, splits=0, **how
+    )
+    test()
+    first = (tmp_path / "abtest.json").read_text()
     assert len(list(tmp_path.glob("pages_*.npz"))) == 2
     with monkeypatch.context() as without:
         without.setattr("onesearch.pipeline.abtest.rank_all", None)
-        tests.append(compare_engines(f"{tiny_run}:v1", f"{tiny_run}:v2", tmp_path, 60, resamples=20, splits=0))
-    assert tests[0] == tests[1]
-    compare_engines(f"{tiny_run}:v1", f"{tiny_run}:v2", tmp_path, 60, resamples=20, splits=0, alone=True)
+        test()
+    assert (tmp_path / "abtest.json").read_text() == first
+    test(alone=True)
     assert len(list(tmp_path.glob("pages_*.npz"))) == 4, "other pages are served by the generators alone"
 
 
