@@ -45,6 +45,7 @@ class Round:
 
 
 ROUNDS = (
+    Round("clicks", "no reward: the likelihood of clicks alone", ("grpo.policy=0",)),
     *(Round(f"relevance-{w}", f"relevance weight {w}", (f"rewards.relevance={w}",)) for w in (0, 0.5, 1, 2, 4, 8)),
     *(Round(f"boost-{b}", f"relevance of emerging sellers times {b}", (), b) for b in (2.0, 4.0)),
 )
