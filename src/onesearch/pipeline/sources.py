@@ -1,5 +1,6 @@
 """Outside data as a run's dataset."""
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,10 @@ def import_source(data: DataSection, folder: Path) -> Dataset:
 
 
 def source_fingerprint(data: DataSection) -> Any:
-    """What tells whether the files outside the run changed: names, sizes and times of modification."""
+    """What tells whether the files outside the run changed: their names and digests.
+
+    Not their times: a copy or a fresh mount of the same files must not train everything anew.
+    """
     if data.folder is not None:
         return read_json(data.folder / DESCRIPTION)["fingerprint"] if (data.folder / DESCRIPTION).is_file() else None
     if data.mapping is not None:
@@ -38,4 +42,9 @@ def source_fingerprint(data: DataSection) -> Any:
 
 def _listing(folder: Path) -> list[list[Any]]:
     files = sorted(path for path in folder.glob("*") if path.is_file())
-    return [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files]
+    return [[path.name, _digest(path)] for path in files]
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "blake2b").hexdigest()[:32]
