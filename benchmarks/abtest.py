@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from onesearch.data.artefact import read_json, write_json
-from onesearch.pipeline.abtest import compare_engines, markdown, write
+from onesearch.pipeline.abtest import compare_engines, lift_text, markdown, write
 from provenance import ROOT, commit, machine, today
 from run_or_render import main
 from v2_distillation import Grid
 
 FOLDER = ROOT / "docs" / "results" / "abtest"
+ARTICLE = {"item CTR": 0.0398, "page CTR": 0.0117, "conversion": 0.0290, "buyers": 0.0207, "orders": 0.0211}
+"""Lifts of V2 over V1 on Kuaishou's shoppers (arXiv 2603.24422)."""
 PAGE_VIEWS, NEWCOMERS, SPLITS = 60_000, 22_000, 200
 
 
@@ -65,7 +67,12 @@ def render() -> None:
         charts = [f"{FOLDER.name}/{name}/{path.name}" for path in sorted((FOLDER / name).glob("*.png"))]
         table = markdown(found, charts).replace("\n## ", "\n### ").splitlines()
         what = "generators alone" if test.alone else "engines"
-        lines += ["", f"## {test.names[1]} against {test.names[0]}, {what}", *table[1:], "",
+        lines += ["", f"## {test.names[1]} against {test.names[0]}, {what}"]
+        if name == "v2":
+            lines += ["", "| metric | the article | here, paired |", "|---|---|---|"]
+            for metric, lift in ARTICLE.items():
+                lines.append(f"| {metric} | {lift:+.2%} | {lift_text(found['paired'][metric])} |")
+        lines += [*table[1:], "",
                   f"Made by `{made['command']}` in {made['minutes']:.0f} minutes, commit {made['commit']}, "
                   f"{made['date']}, {made['machine']}."]  # fmt: skip
     FOLDER.with_suffix(".md").write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -11,16 +11,13 @@ alone against that V2 before the round: paired, on known shoppers and newcomers.
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from onesearch import pipeline
 from onesearch.data.artefact import read_json, write_json
 from onesearch.data.lock import RunLock
 from onesearch.evaluation.abtest import GROUP_METRICS
 from onesearch.market.market import Market
-from onesearch.pipeline.abtest import compare_engines
+from onesearch.pipeline.abtest import compare_engines, lift_text
 from onesearch.pipeline.workbench import Workbench
 from onesearch.search.storage import need
 from provenance import ROOT, commit, machine, today
@@ -122,24 +119,18 @@ def render() -> None:
     lines = [*head, "", "## All items", "", f"| round | {' | '.join(metrics)} | minutes to the new version |"]
     lines.append("|---" * (len(metrics) + 2) + "|")
     for one in made:
-        cells = [_cell(one["paired"][name]) for name in metrics]
+        cells = [lift_text(one["paired"][name]) for name in metrics]
         lines.append(f"| {one['what']} | {' | '.join(cells)} | {one['minutes_to_a_new_version']:.1f} |")
     lines += ["", "## Items of emerging sellers", "", f"| round | {' | '.join(GROUP_METRICS)} |"]
     lines.append("|---" * (len(GROUP_METRICS) + 1) + "|")
     for one in made:
-        lines.append(f"| {one['what']} | {' | '.join(_cell(one[EMERGING][name]) for name in GROUP_METRICS)} |")
+        lines.append(f"| {one['what']} | {' | '.join(lift_text(one[EMERGING][name]) for name in GROUP_METRICS)} |")
     lines += ["", "## What made the figures", "", "| command | commit | date | shoppers | page views |"]
     lines.append("|---" * 5 + "|")
     for one in made:
         command = f"`python benchmarks/balance.py run RUNS {one['cell']}`"
         lines.append(f"| {command} | {one['commit']} | {one['date']} | {one['shoppers']:,} | {one['page_views']:,} |")
     FOLDER.with_suffix(".md").write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
-def _cell(lift: dict[str, Any]) -> str:
-    if np.isnan(lift["lift"]):
-        return "–"
-    return f"{lift['lift']:+.2%} [{lift['low']:+.2%}, {lift['high']:+.2%}], p = {lift['p']:.4f}"
 
 
 if __name__ == "__main__":

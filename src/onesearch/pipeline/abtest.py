@@ -258,6 +258,8 @@ def _plain(lifts: Lifts) -> dict[str, dict[str, float]]:
 def write(folder: Path, found: dict[str, Any]) -> dict[str, Any]:
     """Write ``abtest.json``, ``abtest.md`` and a chart per dimension; returns what was written."""
     folder.mkdir(parents=True, exist_ok=True)
+    # JSON objects have no order, and bands of frequency or age have one.
+    found = {"order": [[dimension, list(groups)] for dimension, groups in found["slices"].items()], **found}
     write_json(folder / "abtest.json", found)
     charts = []
     for dimension, groups in found["slices"].items():
@@ -318,7 +320,7 @@ def markdown(found: Mapping[str, Any], charts: Sequence[str] = (), by_group: boo
     ]  # fmt: skip
     for name in METRICS:
         first = found[kinds[0][0]][name]
-        cells = [_cell(found[kind][name]) for kind, _ in kinds]
+        cells = [lift_text(found[kind][name]) for kind, _ in kinds]
         lines.append(f"| {name} | {first['a']:.4f} | {first['b']:.4f} | {' | '.join(cells)} | "
                      f"{found['detectable'][name]:.1%} |")  # fmt: skip
     if "a_a" in found:
@@ -327,17 +329,21 @@ def markdown(found: Mapping[str, Any], charts: Sequence[str] = (), by_group: boo
         lines += ["", f"A/A: arm A's log split {check['splits']} times by other salts. p-values should be uniform.", "",
                   "| metric | p of uniformity | share below .05 |", "|---|---|---|"]  # fmt: skip
         lines += [f"| {name} | {uniform[name]:.3f} | {below[name]:.1%} |" for name in METRICS]
-    for dimension, groups in found["slices"].items() if by_group else ():
+    for dimension, names in found["order"] if by_group else ():
+        groups = {name: found["slices"][dimension][name] for name in names}
         columns = ("item CTR", "exposure", "conversion", "orders")
         shown = [name for name in columns if all(name in one for one in groups.values())]
         lines += ["", f"## By {dimension}", "", f"| {dimension} | {' | '.join(shown)} |"]
         lines.append("|---" * (len(shown) + 1) + "|")
-        lines += [f"| {group} | {' | '.join(_cell(one[name]) for name in shown)} |" for group, one in groups.items()]
+        for group, one in groups.items():
+            lines.append(f"| {group} | {' | '.join(lift_text(one[name]) for name in shown)} |")
     lines += ["", *(f"![{name}]({name})" for name in charts)]
     return "\n".join(lines) + "\n"
 
 
-def _cell(lift: Mapping[str, float]) -> str:
+def lift_text(lift: Mapping[str, float]) -> str:
+    """A lift with its interval and p-value, as in all tables; a dash where there is none."""
     if np.isnan(lift["lift"]):
         return "–"
-    return f"{lift['lift']:+.2%} [{lift['low']:+.2%}, {lift['high']:+.2%}], p = {lift['p']:.4f}"
+    p = "p < 0.0001" if lift["p"] < 1e-4 else f"p = {lift['p']:.4f}"
+    return f"{lift['lift']:+.2%} [{lift['low']:+.2%}, {lift['high']:+.2%}], {p}"
