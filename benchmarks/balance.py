@@ -3,14 +3,15 @@
     python benchmarks/balance.py run RUNS [CELL]     # cells that are not finished; RUNS as in v2.py
     python benchmarks/balance.py render              # docs/results/balance.md
 
-A cell is a short round of TPMA from the full V2 of ``market-1`` with other rewards, and an A/B test of the generators
-alone against that V2 before the round: paired, on known shoppers and newcomers. Reports go to
-``docs/results/balance/``.
+A cell is a short round of TPMA from the full V2 of ``market-1`` with other rewards, and two A/B tests of the generators
+alone: against that V2 before the round, and against a round without rewards. Paired, on known shoppers and newcomers.
+Reports go to ``docs/results/balance/``.
 """
 
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from onesearch import pipeline
 from onesearch.data.artefact import read_json, write_json
@@ -29,6 +30,7 @@ FOLDER = ROOT / "docs" / "results" / "balance"
 ROUND = ("grpo.steps=100", "grpo.loop.learning_rate=1e-3", "grpo.item_weight=1", "grpo.loop.best=''")
 PAGE_VIEWS, NEWCOMERS = 15_000, 4_000
 EMERGING = "emerging sellers"
+METRICS = ("item CTR", "conversion", "orders", "GMV")
 
 
 @dataclass(frozen=True)
@@ -41,8 +43,9 @@ class Round:
     boost: float = 1.0
 
 
+CONTROL = "clicks"
 ROUNDS = (
-    Round("clicks", "no reward: the likelihood of clicks alone", ("grpo.policy=0",)),
+    Round(CONTROL, "no reward: the likelihood of clicks alone", ("grpo.policy=0",)),
     *(Round(f"relevance-{w}", f"relevance weight {w}", (f"rewards.relevance={w}",)) for w in (0, 0.5, 1, 2, 4, 8)),
     *(Round(f"boost-{b}", f"relevance of emerging sellers times {b}", (), b) for b in (2.0, 4.0)),
 )
@@ -74,18 +77,31 @@ def run(
             start = time.perf_counter()
             pipeline.run_config(config, folder, sets, reuse=(before,), until="engine_v2")
             minutes = (time.perf_counter() - start) / 60
-            found = compare_engines(
-                f"{before}:v2", f"{folder}:v2", folder / "abtest", page_views, newcomers, splits=0, alone=True,
-                groups={"sellers": {EMERGING: _items(before, emerging)}},
-            )  # fmt: skip
+            found = _compared(before, folder, emerging, page_views, newcomers)
         about = {"cell": cell.name, "what": cell.what, "minutes_to_a_new_version": minutes, "commit": commit(),
                  "date": today(), "machine": machine(), "config": "configs/market-v2.yaml",
                  "sets": [*ROUND, *cell.sets], "boost": cell.boost, "page_views": page_views,
                  "newcomers": newcomers}  # fmt: skip
         FOLDER.mkdir(parents=True, exist_ok=True)
-        write_json(report, {**about, **{key: found[key] for key in ("shoppers", "paired")},
-                            EMERGING: found["slices"]["sellers"][EMERGING]})  # fmt: skip
+        write_json(report, {**about, **found})
         print(cell.name, {name: round(one["lift"], 4) for name, one in found["paired"].items()}, flush=True)
+    if (FOLDER / f"{CONTROL}.json").is_file():
+        for report in sorted(FOLDER.glob("*.json")):
+            made = read_json(report)
+            if made["cell"] == CONTROL or "over the control" in made:
+                continue
+            arms = [study.folder("market", 1, f"balance/{cell}") for cell in (CONTROL, made["cell"])]
+            found = _compared(*arms, _emerging(before), made["page_views"], made["newcomers"])
+            write_json(report, {**made, "over the control": found})
+
+
+def _compared(a: Path, b: Path, emerging: list[str], page_views: int, newcomers: int) -> dict[str, Any]:
+    """Lifts of the V2 of run ``b`` over that of ``a``; pages of an arm are kept beside the runs and served once."""
+    found = compare_engines(
+        f"{a}:v2", f"{b}:v2", b.with_name("pages"), page_views, newcomers, splits=0, alone=True,
+        groups={"sellers": {EMERGING: _items(b, emerging)}},
+    )  # fmt: skip
+    return {"shoppers": found["shoppers"], "paired": found["paired"], EMERGING: found["slices"]["sellers"][EMERGING]}
 
 
 def _emerging(run: Path) -> list[str]:
@@ -115,22 +131,32 @@ def render() -> None:
     made = [read_json(path) for path in sorted(FOLDER.glob("*.json"))]
     order = {cell.name: place for place, cell in enumerate(ROUNDS)}
     made.sort(key=lambda one: order.get(one["cell"], len(order)))
-    metrics = ("item CTR", "conversion", "orders", "GMV")
-    lines = [*head, "", "## All items", "", f"| round | {' | '.join(metrics)} | minutes to the new version |"]
-    lines.append("|---" * (len(metrics) + 2) + "|")
-    for one in made:
-        cells = [lift_text(one["paired"][name]) for name in metrics]
-        lines.append(f"| {one['what']} | {' | '.join(cells)} | {one['minutes_to_a_new_version']:.1f} |")
-    lines += ["", "## Items of emerging sellers", "", f"| round | {' | '.join(GROUP_METRICS)} |"]
-    lines.append("|---" * (len(GROUP_METRICS) + 1) + "|")
-    for one in made:
-        lines.append(f"| {one['what']} | {' | '.join(lift_text(one[EMERGING][name]) for name in GROUP_METRICS)} |")
+    lines = [*head, "", "## Before and after the round"]
+    lines += _tables([(one["what"], one, f"{one['minutes_to_a_new_version']:.1f}") for one in made])
+    beside = [(one["what"], one["over the control"], "") for one in made if "over the control" in one]
+    if beside:
+        lines += ["", "## Against as many steps on clicks alone", *_tables(beside)]
     lines += ["", "## What made the figures", "", "| command | commit | date | shoppers | page views |"]
     lines.append("|---" * 5 + "|")
     for one in made:
         command = f"`python benchmarks/balance.py run RUNS {one['cell']}`"
         lines.append(f"| {command} | {one['commit']} | {one['date']} | {one['shoppers']:,} | {one['page_views']:,} |")
     FOLDER.with_suffix(".md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _tables(rows: list[tuple[str, dict[str, Any], str]]) -> list[str]:
+    """Lifts over all items and over those of emerging sellers; a row's last part is the minutes, if any."""
+    minutes = any(row[2] for row in rows)
+    lines = ["", f"| round | {' | '.join(METRICS)} |" + (" minutes to the new version |" if minutes else "")]
+    lines.append("|---" * (len(METRICS) + 1 + minutes) + "|")
+    for what, found, took in rows:
+        cells = [lift_text(found["paired"][name]) for name in METRICS]
+        lines.append(f"| {what} | {' | '.join(cells)} |" + (f" {took} |" if minutes else ""))
+    lines += ["", "Items of emerging sellers:", "", f"| round | {' | '.join(GROUP_METRICS)} |"]
+    lines.append("|---" * (len(GROUP_METRICS) + 1) + "|")
+    for what, found, _ in rows:
+        lines.append(f"| {what} | {' | '.join(lift_text(found[EMERGING][name]) for name in GROUP_METRICS)} |")
+    return lines
 
 
 if __name__ == "__main__":
