@@ -3,7 +3,7 @@
     python benchmarks/balance.py run RUNS [CELL]     # cells that are not finished; RUNS as in v2.py
     python benchmarks/balance.py render              # docs/results/balance.md
 
-A cell is a short round of TPMA from the full V2 of ``market-1`` with other rewards, and two A/B tests of the generators
+A cell is a short round of alignment from the full V2 of ``market-1`` with other rewards, and two A/B tests of the generators
 alone: against that V2 before the round, and against a round without rewards. Paired, on known shoppers and newcomers.
 Reports go to ``docs/results/balance/``.
 """
@@ -44,10 +44,14 @@ class Round:
 
 
 CONTROL = "clicks"
+GRPO = ("grpo.algorithm=grpo",)
 ROUNDS = (
     Round(CONTROL, "no reward: the likelihood of clicks alone", ("grpo.policy=0",)),
     *(Round(f"relevance-{w}", f"relevance weight {w}", (f"rewards.relevance={w}",)) for w in (0, 0.5, 1, 2, 4, 8)),
     *(Round(f"boost-{b}", f"relevance of emerging sellers times {b}", (), b) for b in (2.0, 4.0)),
+    # TPMA's gate shuts behind a token that no clicked item has, whatever the item is worth; plain GRPO has no gate.
+    Round("grpo", "plain GRPO", GRPO),
+    *(Round(f"grpo-boost-{b}", f"plain GRPO, relevance of emerging sellers times {b}", GRPO, b) for b in (4.0, 16.0)),
 )
 
 
