@@ -3,9 +3,9 @@
     python benchmarks/balance.py run RUNS [CELL]     # cells that are not finished; RUNS as in v2.py
     python benchmarks/balance.py render              # docs/results/balance.md
 
-A cell is a short round of alignment from the full V2 of ``market-1`` with other rewards, and two A/B tests of the generators
-alone: against that V2 before the round, and against a round without rewards. Paired, on known shoppers and newcomers.
-Reports go to ``docs/results/balance/``.
+A cell is a short round of alignment from the full V2 of ``market-1`` with other rewards, and two A/B tests of the
+generators alone: against that V2 before the round, and against a round without rewards. Paired, on known shoppers and
+newcomers. Reports go to ``docs/results/balance/``.
 """
 
 import time
