@@ -41,6 +41,8 @@ class Round:
     what: str
     sets: tuple[str, ...] = ()
     boost: float = 1.0
+    served: bool = False
+    """Whether the engines are compared, too, and not the generators alone."""
 
 
 CONTROL = "clicks"
@@ -50,8 +52,9 @@ ROUNDS = (
     *(Round(f"relevance-{w}", f"relevance weight {w}", (f"rewards.relevance={w}",)) for w in (0, 0.5, 1, 2, 4, 8)),
     *(Round(f"boost-{b}", f"relevance of emerging sellers times {b}", (), b) for b in (2.0, 4.0)),
     # TPMA's gate shuts behind a token that no clicked item has, whatever the item is worth; plain GRPO has no gate.
-    Round("grpo", "plain GRPO", GRPO),
-    *(Round(f"grpo-boost-{b}", f"plain GRPO, relevance of emerging sellers times {b}", GRPO, b) for b in (4.0, 16.0)),
+    Round("grpo", "plain GRPO", GRPO, served=True),
+    *(Round(f"grpo-boost-{b}", f"plain GRPO, relevance of emerging sellers times {b}", GRPO, b, served=True)
+      for b in (4.0, 16.0)),
 )
 
 
@@ -89,20 +92,32 @@ def run(
         FOLDER.mkdir(parents=True, exist_ok=True)
         write_json(report, {**about, **found})
         print(cell.name, {name: round(one["lift"], 4) for name, one in found["paired"].items()}, flush=True)
-    if (FOLDER / f"{CONTROL}.json").is_file():
-        for report in sorted(FOLDER.glob("*.json")):
-            made = read_json(report)
-            if made["cell"] == CONTROL or "over the control" in made:
-                continue
-            arms = [study.folder("market", 1, f"balance/{cell}") for cell in (CONTROL, made["cell"])]
-            found = _compared(*arms, _emerging(before), made["page_views"], made["newcomers"])
-            write_json(report, {**made, "over the control": found})
+    _compare_further(study, before)
 
 
-def _compared(a: Path, b: Path, emerging: list[str], page_views: int, newcomers: int) -> dict[str, Any]:
+def _compare_further(study: Grid, before: Path) -> None:
+    """Finished cells against the control, once that is finished, and as engines."""
+    control, emerging = study.folder("market", 1, f"balance/{CONTROL}"), _emerging(before)
+    for cell in ROUNDS:
+        report = FOLDER / f"{cell.name}.json"
+        if not report.is_file():
+            continue
+        made, folder = read_json(report), study.folder("market", 1, f"balance/{cell.name}")
+        traffic = made["page_views"], made["newcomers"]
+        if cell.name != CONTROL and (FOLDER / f"{CONTROL}.json").is_file() and "over the control" not in made:
+            made["over the control"] = _compared(control, folder, emerging, *traffic)
+            write_json(report, made)
+        if cell.served and "engines" not in made:
+            made["engines"] = _compared(before, folder, emerging, *traffic, alone=False)
+            write_json(report, made)
+
+
+def _compared(
+    a: Path, b: Path, emerging: list[str], page_views: int, newcomers: int, alone: bool = True
+) -> dict[str, Any]:
     """Lifts of the V2 of run ``b`` over that of ``a``; pages of an arm are kept beside the runs and served once."""
     found = compare_engines(
-        f"{a}:v2", f"{b}:v2", b.with_name("pages"), page_views, newcomers, splits=0, alone=True,
+        f"{a}:v2", f"{b}:v2", b.with_name("pages"), page_views, newcomers, splits=0, alone=alone,
         groups={"sellers": {EMERGING: _items(b, emerging)}},
     )  # fmt: skip
     return {"shoppers": found["shoppers"], "paired": found["paired"], EMERGING: found["slices"]["sellers"][EMERGING]}
@@ -135,11 +150,12 @@ def render() -> None:
     made = [read_json(path) for path in sorted(FOLDER.glob("*.json"))]
     order = {cell.name: place for place, cell in enumerate(ROUNDS)}
     made.sort(key=lambda one: order.get(one["cell"], len(order)))
-    lines = [*head, "", "## Before and after the round"]
+    lines = [*head, "", "## Before and after the round, generators alone"]
     lines += _tables([(one["what"], one, f"{one['minutes_to_a_new_version']:.1f}") for one in made])
-    beside = [(one["what"], one["over the control"], "") for one in made if "over the control" in one]
-    if beside:
-        lines += ["", "## Against as many steps on clicks alone", *_tables(beside)]
+    for key, title in (("over the control", "Against as many steps on clicks alone, generators alone"),
+                       ("engines", "Before and after the round, engines")):  # fmt: skip
+        if rows := [(one["what"], one[key], "") for one in made if key in one]:
+            lines += ["", f"## {title}", *_tables(rows)]
     lines += ["", "## What made the figures", "", "| command | commit | date | shoppers | page views |"]
     lines.append("|---" * 5 + "|")
     for one in made:

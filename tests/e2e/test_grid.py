@@ -58,14 +58,14 @@ def test_cells_are_trained_measured_compared_and_not_repeated(tmp_path: Path, mo
     import balance
 
     monkeypatch.setattr(balance, "FOLDER", tmp_path / "balance")
-    for cell in ("boost-2", balance.CONTROL):
+    for cell in ("grpo-boost-4", balance.CONTROL):
         balance.run(tmp_path / "runs", cell, (*study.SMOKE, "grpo.steps=2", "grpo.prompts=8"), 200, 20)
-    found = read_json(balance.FOLDER / "boost-2.0.json")
-    assert set(found["over the control"]["paired"]) == set(found["paired"])
+    found = read_json(balance.FOLDER / "grpo-boost-4.0.json")
+    assert set(found["over the control"]["paired"]) == set(found["engines"]["paired"]) == set(found["paired"])
     assert set(found[balance.EMERGING]) == {"exposure", "item CTR", "orders"} and found["minutes_to_a_new_version"] > 0
     balance.FOLDER.with_suffix(".head.md").write_text("# Head\n")
     balance.render()
-    assert "emerging sellers times 2" in balance.FOLDER.with_suffix(".md").read_text()
+    assert "emerging sellers times 4" in balance.FOLDER.with_suffix(".md").read_text()
 
     # And the A/B test.
     import abtest
