@@ -45,7 +45,7 @@ class Round:
     """Whether the engines are compared, too, and not the generators alone."""
 
 
-CONTROL = "clicks"
+CONTROL, WEIGHTLESS = "clicks", "over relevance weight 0"
 GRPO = ("grpo.algorithm=grpo",)
 ROUNDS = (
     Round(CONTROL, "no reward: the likelihood of clicks alone", ("grpo.policy=0",)),
@@ -55,6 +55,8 @@ ROUNDS = (
     Round("grpo", "plain GRPO", GRPO, served=True),
     *(Round(f"grpo-boost-{b}", f"plain GRPO, relevance of emerging sellers times {b}", GRPO, b, served=True)
       for b in (4.0, 16.0)),
+    *(Round(f"grpo-relevance-{w}", f"plain GRPO, relevance weight {w}", (*GRPO, f"rewards.relevance={w}"))
+      for w in (0, 4)),
 )
 
 
@@ -71,9 +73,9 @@ def run(
     before = study.folder("market", 1, "full")
     config = ROOT / "configs" / "market-v2.yaml"
     full = next(cell for name, _, cell in study.cells("market-1/full") if name == "market")
-    for cell in ROUNDS:
+    for cell in [one for one in ROUNDS if one.name == only] or [one for one in ROUNDS if one.name.startswith(only)]:
         report = FOLDER / f"{cell.name}.json"
-        if report.is_file() or not cell.name.startswith(only):
+        if report.is_file():
             continue
         folder = study.folder("market", 1, f"balance/{cell.name}")
         emerging = _emerging(before)
@@ -96,17 +98,21 @@ def run(
 
 
 def _compare_further(study: Grid, before: Path) -> None:
-    """Finished cells against the control, once that is finished, and as engines."""
-    control, emerging = study.folder("market", 1, f"balance/{CONTROL}"), _emerging(before)
+    """Finished cells against the control and against relevance weight 0, once those are finished, and as engines."""
+    emerging = _emerging(before)
     for cell in ROUNDS:
         report = FOLDER / f"{cell.name}.json"
         if not report.is_file():
             continue
         made, folder = read_json(report), study.folder("market", 1, f"balance/{cell.name}")
         traffic = made["page_views"], made["newcomers"]
-        if cell.name != CONTROL and (FOLDER / f"{CONTROL}.json").is_file() and "over the control" not in made:
-            made["over the control"] = _compared(control, folder, emerging, *traffic)
-            write_json(report, made)
+        kind = cell.name.rpartition("relevance-")
+        others = {"over the control": CONTROL, **({WEIGHTLESS: f"{kind[0]}relevance-0"} if kind[1] else {})}
+        for key, other in others.items():
+            if other != cell.name and (FOLDER / f"{other}.json").is_file() and key not in made:
+                arm = study.folder("market", 1, f"balance/{other}")
+                made[key] = _compared(arm, folder, emerging, *traffic)
+                write_json(report, made)
         if cell.served and "engines" not in made:
             made["engines"] = _compared(before, folder, emerging, *traffic, alone=False)
             write_json(report, made)
@@ -153,6 +159,7 @@ def render() -> None:
     lines = [*head, "", "## Before and after the round, generators alone"]
     lines += _tables([(one["what"], one, f"{one['minutes_to_a_new_version']:.1f}") for one in made])
     for key, title in (("over the control", "Against as many steps on clicks alone, generators alone"),
+                       (WEIGHTLESS, "Against relevance weight 0 under the same algorithm, generators alone"),
                        ("engines", "Before and after the round, engines")):  # fmt: skip
         if rows := [(one["what"], one[key], "") for one in made if key in one]:
             lines += ["", f"## {title}", *_tables(rows)]
