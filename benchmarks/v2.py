@@ -121,7 +121,7 @@ def render() -> None:
         columns = EVERY if data == "market" else EVERY[:2]
         page.lines += ["", f"## {data}: the steps"]
         for variant, what in (("student", "Generator alone"), ("engine", "Engine")):
-            steps = [(f"{cell.name}/{variant}", cell.what) for cell in (V1, *MAIN) if cell in found.cells]
+            steps = [(f"{cell.name}/{variant}", cell.what) for cell in found.cells if cell.measured == BOTH]
             page.lines += ["", f"{what}; the differences are from V1."]
             effects(page, data, f"v1/{variant}", steps, columns)
             page.lines += ["", f"{what}; the differences are from before alignment."]
