@@ -13,10 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from matplotlib.figure import Figure
+
 from onesearch import pipeline
 from onesearch.data.artefact import read_json, write_json
 from onesearch.data.lock import RunLock
 from onesearch.evaluation.abtest import GROUP_METRICS
+from onesearch.evaluation.charts import save_figure
 from onesearch.market.market import Market
 from onesearch.pipeline.abtest import compare_engines, lift_text
 from onesearch.pipeline.workbench import Workbench
@@ -29,7 +32,7 @@ FOLDER = ROOT / "docs" / "results" / "balance"
 # Without the guard of validation clicks: what a reward does is to be seen, also where it costs clicks.
 ROUND = ("grpo.steps=100", "grpo.loop.learning_rate=1e-3", "grpo.item_weight=1", "grpo.loop.best=''")
 PAGE_VIEWS, NEWCOMERS = 15_000, 4_000
-EMERGING = "emerging sellers"
+EMERGING, CURVE = "emerging sellers", "orders_over_relevance.png"
 METRICS = ("item CTR", "conversion", "orders", "GMV")
 
 
@@ -156,7 +159,9 @@ def render() -> None:
     made = [read_json(path) for path in sorted(FOLDER.glob("*.json"))]
     order = {cell.name: place for place, cell in enumerate(ROUNDS)}
     made.sort(key=lambda one: order.get(one["cell"], len(order)))
-    lines = [*head, "", "## Before and after the round, generators alone"]
+    _draw(made)
+    lines = [*head, "", f"![Orders over the weight of relevance]({FOLDER.name}/{CURVE})"]
+    lines += ["", "## Before and after the round, generators alone"]
     lines += _tables([(one["what"], one, f"{one['minutes_to_a_new_version']:.1f}") for one in made])
     for key, title in (("over the control", "Against as many steps on clicks alone, generators alone"),
                        (WEIGHTLESS, "Against relevance weight 0 under the same algorithm, generators alone"),
@@ -169,6 +174,25 @@ def render() -> None:
         command = f"`python benchmarks/balance.py run RUNS {one['cell']}`"
         lines.append(f"| {command} | {one['commit']} | {one['date']} | {one['shoppers']:,} | {one['page_views']:,} |")
     FOLDER.with_suffix(".md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _draw(made: list[dict[str, Any]]) -> None:
+    """Orders over the weight of relevance, before and after the round."""
+    weights = {f"relevance-{w:g}": w for w in (0, 0.5, 1, 4, 8)}
+    curves = {"TPMA": weights, "plain GRPO": {f"grpo-{name}": w for name, w in weights.items()} | {"grpo": 1}}
+    found = {one["cell"]: one for one in made}
+    figure = Figure(figsize=(5.4, 3.8), layout="constrained")
+    axes: Any = figure.add_subplot()
+    for shift, (label, cells) in enumerate(curves.items()):
+        points = sorted((w, found[name]["paired"]["orders"]) for name, w in cells.items() if name in found)
+        lifts = [100 * one["lift"] for _, one in points]
+        ends = [[100 * (one["lift"] - one["low"]), 100 * (one["high"] - one["lift"])] for _, one in points]
+        x = [w + 0.08 * shift for w, _ in points]
+        axes.errorbar(x, lifts, list(zip(*ends, strict=True)) or None, fmt="o-", capsize=3, label=label)
+    axes.axhline(0, color="0.4", linewidth=1)
+    axes.set(xlabel="weight of relevance in the reward", ylabel="lift of orders, %")
+    axes.legend(fontsize=8, frameon=False)
+    save_figure(figure, FOLDER / CURVE)
 
 
 def _tables(rows: list[tuple[str, dict[str, Any], str]]) -> list[str]:
