@@ -29,13 +29,9 @@ class Test:
     a: str
     b: str
     names: tuple[str, str]
-    alone: bool = False
 
 
-TESTS = {
-    "v2": Test("base:v1", "aligned/all:v2", ("V1", "V2")),
-    "alignment": Test("full:v2", "aligned/all:v2", ("V2 before alignment", "V2"), alone=True),
-}
+TESTS = {"v2": Test("base:v1", "aligned/all:v2", ("V1", "V2"))}
 
 
 def run(runs: Path, only: str = "", page_views: int = PAGE_VIEWS, newcomers: int = NEWCOMERS) -> None:
@@ -48,7 +44,7 @@ def run(runs: Path, only: str = "", page_views: int = PAGE_VIEWS, newcomers: int
         start = time.perf_counter()
         places = [str(grid.folder("market", 1, place)) for place in (test.a, test.b)]
         work = grid.folder("market", 1, f"abtest/{name}")
-        found = compare_engines(*places, work, page_views, newcomers, splits=SPLITS, alone=test.alone)
+        found = compare_engines(*places, work, page_views, newcomers, splits=SPLITS)
         write(folder, {**found, "a": test.names[0], "b": test.names[1]})
         write_json(folder / "made.json", {
             "command": f"python benchmarks/abtest.py run RUNS {name}", "commit": commit(), "date": today(),
@@ -66,8 +62,7 @@ def render() -> None:
         found, made = read_json(FOLDER / name / "abtest.json"), read_json(FOLDER / name / "made.json")
         charts = [f"{FOLDER.name}/{name}/{path.name}" for path in sorted((FOLDER / name).glob("*.png"))]
         table = markdown(found, charts).replace("\n## ", "\n### ").splitlines()
-        what = "generators alone" if test.alone else "engines"
-        lines += ["", f"## {test.names[1]} against {test.names[0]}, {what}"]
+        lines += ["", f"## {test.names[1]} against {test.names[0]}, engines"]
         if name == "v2":
             lines += ["", "| metric | the article | here, paired |", "|---|---|---|"]
             for metric, lift in ARTICLE.items():
