@@ -63,10 +63,9 @@ def render() -> None:
         charts = [f"{FOLDER.name}/{name}/{path.name}" for path in sorted((FOLDER / name).glob("*.png"))]
         table = markdown(found, charts).replace("\n## ", "\n### ").splitlines()
         lines += ["", f"## {test.names[1]} against {test.names[0]}, engines"]
-        if name == "v2":
-            lines += ["", "| metric | the article | here, paired |", "|---|---|---|"]
-            for metric, lift in ARTICLE.items():
-                lines.append(f"| {metric} | {lift:+.2%} | {lift_text(found['paired'][metric])} |")
+        lines += ["", "| metric | the article | here, paired |", "|---|---|---|"]
+        for metric, lift in ARTICLE.items():
+            lines.append(f"| {metric} | {lift:+.2%} | {lift_text(found['paired'][metric])} |")
         lines += [*table[1:], "",
                   f"Made by `{made['command']}` in {made['minutes']:.0f} minutes, commit {made['commit']}, "
                   f"{made['date']}, {made['machine']}."]  # fmt: skip

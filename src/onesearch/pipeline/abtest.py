@@ -87,8 +87,8 @@ def compare_engines(
     data = need(runs[0], "data")
     laboratory = Laboratory(data, page_views, newcomers)
     requests, logs, milliseconds = laboratory.requests(), [], []
-    for place, engine in zip((a, b), engines, strict=True):
-        pages, spent = _pages(folder, place, engine, requests, alone, [page_views, newcomers])
+    for run, engine in zip(runs, engines, strict=True):
+        pages, spent = _pages(folder, run, engine, requests, alone, [page_views, newcomers])
         logs.append(laboratory.exposures(pages))
         milliseconds.append(spent)
     bench = benches[0]
@@ -102,10 +102,9 @@ def compare_engines(
 
 
 def _pages(
-    folder: Path, place: str, engine: SearchEngine, requests: Requests, alone: bool, traffic: Sequence[int]
+    folder: Path, run: Path, engine: SearchEngine, requests: Requests, alone: bool, traffic: Sequence[int]
 ) -> tuple[NDArray[np.int32], float]:
     """The pages of one arm and the milliseconds per request; kept, so that a test that was killed goes on with them."""
-    run = Path(place.removesuffix(":v1").removesuffix(":v2"))
     stages = [(read_manifest(run / name) or {}).get("fingerprint") for name in (*STAGE_OF.values(), "data")]
     key = fingerprint([str(run.resolve()), engine.name, stages, engine.config.model_dump(), alone, *traffic])
     kept = folder / f"pages_{key}.npz"
