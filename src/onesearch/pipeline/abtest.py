@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +107,8 @@ def _pages(
 ) -> tuple[NDArray[np.int32], float]:
     """The pages of one arm and the milliseconds per request; kept, so that a test that was killed goes on with them."""
     stages = [(read_manifest(run / name) or {}).get("fingerprint") for name in (*STAGE_OF.values(), "data")]
-    key = fingerprint([str(run.resolve()), engine.name, stages, engine.config.model_dump(), alone, *traffic])
+    made_by = [version("onesearch"), PAGE, str(run.resolve()), engine.name, stages]
+    key = fingerprint([*made_by, engine.config.model_dump(), alone, *traffic])
     kept = folder / f"pages_{key}.npz"
     if kept.is_file():
         with np.load(kept, allow_pickle=False) as found:
