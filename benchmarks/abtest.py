@@ -1,4 +1,4 @@
-"""V2 against V1 before the shoppers of the market, as an A/B test and on the same fate.
+"""V2 against V1 before the shoppers of the market: on the same fate, and as an A/B test of many more shoppers.
 
     python benchmarks/abtest.py run RUNS [TEST]     # tests that are not finished; RUNS as in v2.py, with its cells
     python benchmarks/abtest.py render              # docs/results/abtest.md
@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from onesearch.data.artefact import read_json, write_json
-from onesearch.pipeline.abtest import compare_engines, lift_text, markdown, write
+from onesearch.evaluation.abtest import power
+from onesearch.evaluation.abtest_report import lift_text, markdown, write
+from onesearch.pipeline.abtest import compare_engines
 from provenance import ROOT, commit, machine, today
 from run_or_render import main
 from v2_distillation import Grid
@@ -19,22 +21,26 @@ from v2_distillation import Grid
 FOLDER = ROOT / "docs" / "results" / "abtest"
 ARTICLE = {"item CTR": 0.0398, "page CTR": 0.0117, "conversion": 0.0290, "buyers": 0.0207, "orders": 0.0211}
 """Lifts of V2 over V1 on Kuaishou's shoppers (arXiv 2603.24422)."""
-PAGE_VIEWS, NEWCOMERS, SPLITS = 60_000, 22_000, 200
+SPLITS = 200
 
 
 @dataclass(frozen=True)
 class Test:
-    """Two engines of ``market-1``: cells of the grids, and what they are called."""
+    """Two engines of ``market-1``: cells of the grids, what they are called, their traffic, and who meets whom."""
 
     a: str
     b: str
     names: tuple[str, str]
+    page_views: int
+    newcomers: int
+    paired: bool
 
 
-TESTS = {"v2": Test("base:v1", "aligned/all:v2", ("V1", "V2"))}
+_V2 = ("base:v1", "aligned/all:v2", ("V1", "V2"))
+TESTS = {"v2": Test(*_V2, 60_000, 22_000, paired=True), "split": Test(*_V2, 600_000, 220_000, paired=False)}
 
 
-def run(runs: Path, only: str = "", page_views: int = PAGE_VIEWS, newcomers: int = NEWCOMERS) -> None:
+def run(runs: Path, only: str = "") -> None:
     """Every test that is not finished."""
     grid = Grid(runs)
     for name, test in TESTS.items():
@@ -44,7 +50,7 @@ def run(runs: Path, only: str = "", page_views: int = PAGE_VIEWS, newcomers: int
         start = time.perf_counter()
         places = [str(grid.folder("market", 1, place)) for place in (test.a, test.b)]
         work = grid.folder("market", 1, f"abtest/{name}")
-        found = compare_engines(*places, work, page_views, newcomers, splits=SPLITS)
+        found = compare_engines(*places, work, test.page_views, test.newcomers, splits=SPLITS, paired=test.paired)
         write(folder, {**found, "a": test.names[0], "b": test.names[1]})
         write_json(folder / "made.json", {
             "command": f"python benchmarks/abtest.py run RUNS {name}", "commit": commit(), "date": today(),
@@ -62,13 +68,19 @@ def render() -> None:
         found, made = read_json(FOLDER / name / "abtest.json"), read_json(FOLDER / name / "made.json")
         charts = [f"{FOLDER.name}/{name}/{path.name}" for path in sorted((FOLDER / name).glob("*.png"))]
         table = markdown(found, charts).replace("\n## ", "\n### ").splitlines()
-        lines += ["", f"## {test.names[1]} against {test.names[0]}, engines"]
-        lines += ["", "| metric | the article | here, paired |", "|---|---|---|"]
+        kind = "paired" if test.paired else "split"
+        lines += ["", f"## {test.names[1]} against {test.names[0]}, engines, {kind}", "",
+                  f"| metric | the article | here, {kind} | power of the split for the article's lift |",
+                  "|---|---|---|---|"]  # fmt: skip
         for metric, lift in ARTICLE.items():
-            lines.append(f"| {metric} | {lift:+.2%} | {lift_text(found['paired'][metric])} |")
+            chance = power(found["detectable"][metric], lift)
+            lines.append(f"| {metric} | {lift:+.2%} | {lift_text(found[kind][metric])} | {chance:.0%} |")
+        # Of a split, each engine serves half. Arms may be served by two processes at a time, so that this, not the
+        # clock's time, is what the test costs.
+        serving = sum(found["milliseconds"]) * found["page_views"] / (1 if test.paired else 2) / 60_000
         lines += [*table[1:], "",
-                  f"Made by `{made['command']}` in {made['minutes']:.0f} minutes, commit {made['commit']}, "
-                  f"{made['date']}, {made['machine']}."]  # fmt: skip
+                  f"Made by `{made['command']}`, commit {made['commit']}, {made['date']}, {made['machine']}; "
+                  f"serving took {serving:.0f} minutes of one core."]  # fmt: skip
     FOLDER.with_suffix(".md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 

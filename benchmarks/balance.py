@@ -19,9 +19,10 @@ from onesearch import pipeline
 from onesearch.data.artefact import read_json, write_json
 from onesearch.data.lock import RunLock
 from onesearch.evaluation.abtest import GROUP_METRICS
+from onesearch.evaluation.abtest_report import lift_text
 from onesearch.evaluation.charts import save_figure
 from onesearch.market.market import Market
-from onesearch.pipeline.abtest import compare_engines, lift_text
+from onesearch.pipeline.abtest import compare_engines
 from onesearch.pipeline.workbench import Workbench
 from onesearch.search.storage import need
 from provenance import ROOT, commit, machine, today

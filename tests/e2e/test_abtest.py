@@ -14,8 +14,10 @@ from onesearch.data.artefact import read_json
 from onesearch.data.dataset import Dataset
 from onesearch.data.records import page_views_frame
 from onesearch.evaluation.abtest import METRICS
+from onesearch.evaluation.abtest_report import markdown
+from onesearch.evaluation.evaluate import rank_all
 from onesearch.evaluation.laboratory import Laboratory
-from onesearch.pipeline.abtest import compare_arms, compare_engines, markdown, open_arm
+from onesearch.pipeline.abtest import compare_arms, compare_engines, open_arm
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +70,7 @@ def test_pages_that_were_served_are_not_served_again(tiny_run, tmp_path, monkeyp
     )
     test()
     first = (tmp_path / "abtest.json").read_text()
+    assert not list(tmp_path.glob("*.part.npz"))
     assert len(list(tmp_path.glob("pages_*.npz"))) == 2
     with monkeypatch.context() as without:
         without.setattr("onesearch.pipeline.abtest.rank_all", None)
@@ -75,6 +78,47 @@ def test_pages_that_were_served_are_not_served_again(tiny_run, tmp_path, monkeyp
     assert (tmp_path / "abtest.json").read_text() == first
     test(alone=True)
     assert len(list(tmp_path.glob("pages_*.npz"))) == 4, "other pages are served by the generators alone"
+
+
+def test_a_killed_test_goes_on_with_the_pages_it_kept(tiny_run, tmp_path, monkeypatch):
+    test = lambda folder: compare_engines(  # noqa: E731
+        f"{tiny_run}:v1", f"{tiny_run}:v2", folder, 100, resamples=20, splits=0
+    )
+    whole = test(tmp_path / "whole")
+    monkeypatch.setattr("onesearch.pipeline.abtest._KEPT", 30)
+    served = []
+
+    def killed(searcher, requests, k):
+        if len(served) == 5:
+            raise KeyboardInterrupt
+        served.append(len(requests))
+        return rank_all(searcher, requests, k)
+
+    with monkeypatch.context() as once, pytest.raises(KeyboardInterrupt):
+        once.setattr("onesearch.pipeline.abtest.rank_all", killed)
+        test(tmp_path / "parts")
+    assert served == [30, 30, 30, 10, 30]
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "parts").glob("pages_*.npz")}
+    found = test(tmp_path / "parts")
+    assert len(kept) == 5 and all(path.stat().st_mtime_ns == moment for path, moment in kept.items())
+    assert len(list((tmp_path / "parts").glob("pages_*.npz"))) == 8
+    for name in ("paired", "split", "slices"):
+        np.testing.assert_equal(found[name], whole[name])
+
+
+def test_engines_that_serve_their_own_shoppers_alone_find_the_split_of_the_paired_test(tiny_run, tmp_path):
+    test = lambda **how: compare_engines(  # noqa: E731
+        f"{tiny_run}:v1", f"{tiny_run}:v2", tmp_path, 300, 200, resamples=50, splits=5, **how
+    )
+    both, alone = test(), test(paired=False)
+    served = sorted(len(np.load(path)["pages"]) for path in tmp_path.glob("pages_*.npz"))
+    assert served[2:] == [300, 300] and served[0] > 50 and sum(served[:2]) == 300
+    assert "paired" not in alone and both["shoppers"] == alone["shoppers"]
+    for kind in ("split", "split_cuped"):
+        np.testing.assert_equal(alone[kind], both[kind])
+    assert set(alone["slices"]) == set(both["slices"]) and alone["a_a"]["splits"] == 5
+    assert list(alone["slices"]["category"].popitem()[1]) == ["exposure", "item CTR", "orders"]
+    assert "Half of the shoppers meet A" in (tmp_path / "abtest.md").read_text()
 
 
 def test_the_command_writes_tables_and_charts(tiny_run, tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """The grid of docs/results/v2_distillation.md at a size whose figures mean nothing."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -71,12 +72,18 @@ def test_cells_are_trained_measured_compared_and_not_repeated(tmp_path: Path, mo
     import abtest
 
     monkeypatch.setattr(abtest, "FOLDER", tmp_path / "abtest")
-    monkeypatch.setattr(abtest, "TESTS", {"v2": abtest.Test("base:v1", "aligned/tpma:v2", ("one", "two"))})
-    abtest.run(tmp_path / "runs", "v2", 200, 20)
+    tests = {
+        name: replace(test, b="aligned/tpma:v2", names=("one", "two"), page_views=200, newcomers=20)
+        for name, test in abtest.TESTS.items()
+    }
+    assert set(tests) == {"v2", "split"}
+    monkeypatch.setattr(abtest, "TESTS", tests)
+    abtest.run(tmp_path / "runs")
     abtest.FOLDER.with_suffix(".head.md").write_text("# Head\n")
     abtest.render()
     text = abtest.FOLDER.with_suffix(".md").read_text()
-    assert "## two against one, engines" in text and "A/A" in text and str(tmp_path) not in text
+    assert "## two against one, engines, paired" in text and "## two against one, engines, split" in text
+    assert "A/A" in text and str(tmp_path) not in text
 
 
 def test_values_of_requests_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -13,6 +13,7 @@ from onesearch.evaluation.abtest import (
     detectable,
     of_items,
     paired_lifts,
+    power,
     sliced,
     split_again,
     split_lifts,
@@ -122,6 +123,19 @@ def test_cuped_narrows_the_interval_and_keeps_the_lift():
     assert adjusted["item CTR"].low < 0.1 < adjusted["item CTR"].high
     with pytest.raises(ValueError, match="same shoppers"):
         split_lifts(log, arm, simulated(10, 0))
+
+
+def test_power_is_the_share_of_splits_that_find_the_lift():
+    n, lift = 1500, 0.15
+    log = simulated(n, 1)
+    smallest = detectable(log, "item CTR")
+    assert power(smallest, smallest) == pytest.approx(0.8, abs=1e-3) and power(smallest, 0.0) == pytest.approx(0.05)
+    assert power(smallest, -lift) == power(smallest, lift)
+    found = []
+    for number in range(120):
+        arm = arm_of(log.shoppers, f"power {number}")
+        found.append(split_lifts(simulated(n, number, lift, arm), arm, resamples=200)["item CTR"].p < 0.05)
+    assert np.mean(found) == pytest.approx(power(smallest, lift), abs=0.12)
 
 
 def test_nothing_is_found_where_nothing_differs():

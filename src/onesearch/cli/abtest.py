@@ -18,6 +18,8 @@ def abtest(
     out: Annotated[Path, typer.Option(help="Folder of abtest.json, abtest.md and charts.")] = Path("runs/abtest"),
     salt: Annotated[str, typer.Option(help="Deals shoppers to arms; another one deals them anew.")] = "ab",
     splits: Annotated[int, typer.Option(min=0, help="A/A splits of arm A's log.")] = 200,
+    split: Annotated[bool, typer.Option("--split", help="Each engine serves its own shoppers alone, as in a real test: "
+                                        "half the work for as many shoppers, but no paired estimate.")] = False,
     alone: Annotated[bool, typer.Option("--generator-alone", help="Without the engine's evidence.")] = False,
 ) -> None:  # fmt: skip
     """Let the shoppers of a simulated market search on the pages of two engines, and compare what they do.
@@ -30,11 +32,12 @@ def abtest(
 
       onesearch abtest exposures.parquet
     """
-    from onesearch.pipeline.abtest import compare_arms, compare_engines, markdown
+    from onesearch.evaluation.abtest_report import markdown
+    from onesearch.pipeline.abtest import compare_arms, compare_engines
 
     if b is None:
         found = compare_arms(Path(a), out, splits=splits)
     else:
-        found = compare_engines(a, b, out, page_views, newcomers, salt, splits=splits, alone=alone)
+        found = compare_engines(a, b, out, page_views, newcomers, salt, splits=splits, alone=alone, paired=not split)
     typer.echo(markdown(found, by_group=False))
     typer.echo(f"The same by groups of shoppers, queries and items, with charts: {out / 'abtest.md'}", err=True)

@@ -135,7 +135,12 @@ class Lift:
 
 
 def split_lifts(
-    log: Totals, arm: NDArray[np.integer], before: Totals | None = None, resamples: int = 1000, seed: int = 0
+    log: Totals,
+    arm: NDArray[np.integer],
+    before: Totals | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+    metrics: Iterable[str] = METRICS,
 ) -> dict[str, Lift]:
     """Lifts of arm 1 over arm 0 of a split by shopper.
 
@@ -145,6 +150,7 @@ def split_lifts(
         before: totals of the same shoppers, in the same order, before the test: CUPED takes out what they explain.
         resamples: of the bootstrap.
         seed: of its draws.
+        metrics: which ones; CUPED knows those of :data:`METRICS`.
 
     Raises:
         ValueError: an arm has no shopper, or ``before`` has other shoppers.
@@ -159,7 +165,7 @@ def split_lifts(
         parts.append(rows)
     drawn = [_sums(log.values[rows], before, rows, resamples, [seed, number]) for number, rows in enumerate(parts)]
     adjust = _Adjustment(log, before) if before is not None else None
-    return {name: _lift(*(_ratios(sums, name, adjust) for sums in drawn)) for name in METRICS}
+    return {name: _lift(*(_ratios(sums, name, adjust) for sums in drawn)) for name in metrics}
 
 
 def paired_lifts(
@@ -202,6 +208,13 @@ def detectable(log: Totals, metric: str, power: float = 0.8, level: float = 0.05
     spread = np.std((above - ratio * below) / below.mean()) / max(ratio, 1e-12)
     error = 2 * spread / np.sqrt(len(log))  # of the difference of two halves
     return float((norm.ppf(1 - level / 2) + norm.ppf(power)) * error)
+
+
+def power(detectable_lift: float, lift: float, level: float = 0.05) -> float:
+    """The chance that a split finds a true ``lift``, told from what it finds with 80 % power (:func:`detectable`)."""
+    critical = norm.ppf(1 - level / 2)
+    error = detectable_lift / (critical + norm.ppf(0.8))
+    return float(norm.sf(critical - lift / error) + norm.cdf(-critical - lift / error))
 
 
 def _sums(
