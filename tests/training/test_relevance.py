@@ -1,8 +1,9 @@
 import numpy as np
+import polars as pl
 import pytest
 
 from onesearch.data.records import Item, items_frame
-from onesearch.training.relevance import FEATURES, PairFeatures, Relevance, held_out_queries
+from onesearch.training.relevance import FEATURES, PairFeatures, Relevance, Says, held_out_queries
 from onesearch.understanding.catalogue_words import CatalogueWords
 from onesearch.understanding.thought import Analysis, Attribute, Thought
 from onesearch.understanding.thoughts import Thoughts
@@ -54,6 +55,19 @@ def test_pairs_in_parts_are_the_same(features, monkeypatch):
     monkeypatch.setattr("onesearch.training.relevance._CHUNK", 2)
     np.testing.assert_array_equal(features.of(queries, items), whole)
     assert features.of(queries[:0], items[:0]).shape == (0, len(FEATURES))
+
+
+def test_what_an_item_says_is_found_once_and_only_when_asked_for(monkeypatch):
+    words = CatalogueWords.of(ITEMS)
+    items = pl.concat([ITEMS] * 20).with_columns(title=pl.Series([f"hiking {n % 7} boots" for n in range(60)]))
+    find, asked = words.incidence, []
+    whole = find(items).toarray()
+    monkeypatch.setattr(words, "incidence", lambda rows: asked.append(len(rows)) or find(rows))
+    says, rng = Says(items, words), np.random.default_rng(0)
+    for _ in range(30):
+        rows = rng.integers(0, 50, rng.integers(0, 8))
+        np.testing.assert_array_equal(says.rows(rows).toarray(), whole[rows])
+    assert len(asked) > 3 and 40 < sum(asked) <= 50 and all(asked)
 
 
 def test_levels_are_learnt_and_kept(tmp_path):

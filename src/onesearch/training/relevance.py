@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from scipy.sparse import csr_matrix
+from scipy.sparse import csr_matrix, vstack
 
 from onesearch.data.text import normalise_query
 from onesearch.understanding.catalogue_words import CatalogueWords
@@ -57,7 +57,7 @@ class PairFeatures:
     ) -> None:
         self.item_vectors, self.query_vectors = item_vectors, query_vectors
         self.keyword_vectors = np.zeros_like(query_vectors) if keyword_vectors is None else keyword_vectors
-        self._says = words.incidence(items)
+        self._says = Says(items, words)
         self._asks = words.matches(queries)
         found = [-1] * len(queries) if thoughts is None else thoughts.rows(queries).tolist()
         rows = [thoughts.table.row(row, named=True) if thoughts is not None and row >= 0 else {} for row in found]
@@ -87,7 +87,7 @@ class PairFeatures:
         return np.concatenate(parts) if parts else np.zeros((0, len(FEATURES)), np.float32)
 
     def _part(self, q: NDArray[np.integer], i: NDArray[np.integer]) -> Floats:
-        vectors, says = self.item_vectors[i], self._says[i]
+        vectors, says = self.item_vectors[i], self._says.rows(i)
         levels = (self._query_nodes[q] == self._item_nodes[i]) & (self._query_nodes[q] >= 0)
         depth = (self._query_nodes[q] >= 0).sum(1)
         keywords = np.diff(self._keywords.indptr)[q].astype(np.float32)
@@ -103,6 +103,25 @@ class PairFeatures:
                 _shared(self._banned[q], says),
             ]  # fmt: skip
         return np.stack([np.asarray(column, np.float32) for column in columns], 1)
+
+
+class Says:
+    """Which items say which phrase, found when an item is first asked for: a round of alignment meets a small part of a
+    large catalogue.
+    """
+
+    def __init__(self, items: pl.DataFrame, words: CatalogueWords) -> None:
+        self._items, self._words = items, words
+        self._place = np.full(len(items), -1, np.int64)  # of an item among the known rows
+        self._known = csr_matrix((0, len(words)), dtype=np.float32)
+
+    def rows(self, items: NDArray[np.integer]) -> csr_matrix:
+        """float32 0/1 [n, phrases]."""
+        new = np.unique(items[self._place[items] < 0])
+        if len(new):
+            self._place[new] = self._known.shape[0] + np.arange(len(new))
+            self._known = vstack([self._known, self._words.incidence(self._items[new])], "csr")
+        return self._known[self._place[items]]
 
 
 @dataclass(frozen=True)
