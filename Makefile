@@ -4,6 +4,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
+# Modules are compiled when they are first imported, which is faster than to have pip compile all of them. Where the
+# environment forbids to keep what was compiled, every process would spend 20 seconds on it anew.
+export PYTHONDONTWRITEBYTECODE =
+
 .PHONY: demo test lint install clean
 install: $(STAMP)
 
