@@ -38,7 +38,9 @@ def _lift_chart(dimension: str, groups: Mapping[str, Mapping[str, Mapping[str, f
     rows = [one["item CTR"] for one in groups.values()]
     middle = np.array([100 * row["lift"] for row in rows])
     ends = np.array([[100 * (row["lift"] - row["low"]), 100 * (row["high"] - row["lift"])] for row in rows]).T
-    axes.bar(np.arange(len(rows)), middle, yerr=np.maximum(np.nan_to_num(ends), 0), color="C0", width=0.6, capsize=3)
+    there = np.flatnonzero(np.isfinite(middle))  # nobody clicked in A: no lift to draw
+    errors = np.maximum(np.nan_to_num(ends[:, there]), 0)
+    axes.bar(there, middle[there], yerr=errors, color="C0", width=0.6, capsize=3)
     axes.axhline(0, color="0.4", linewidth=1)
     axes.set_xticks(np.arange(len(rows)), list(groups), rotation=30 if len(rows) > 5 else 0, fontsize=8)
     axes.set_ylabel("lift of item CTR, %")
