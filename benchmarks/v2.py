@@ -18,8 +18,9 @@ from pathlib import Path
 
 from onesearch import pipeline
 from onesearch.data.artefact import read_json, write_json
+from onesearch.pipeline import settings_of
 from provenance import ROOT
-from v2_distillation import DONE, SAMPLED, THREE, Cell, DataSet, Grid, main, until_of
+from v2_distillation import DONE, PLAIN_CE, SAMPLED, THREE, Cell, DataSet, Grid, main, until_of
 from v2_distillation import SETS as STUDIED
 from v2_distillation import Grid as Distillation
 from v2_distillation_page import Page, above, effects, figures, provenance, slices, verdict
@@ -30,8 +31,8 @@ _GUARD = ("validate_requests=3000", "loop.learning_rate=1e-3", "loop.validate_st
 GRPO = (f"grpo.steps={STEPS}", *(f"grpo.{one}" for one in _GUARD))
 TPMA = (*GRPO, "grpo.item_weight=0")
 DPO = ("dpo.steps=100", *(f"dpo.{one}" for one in _GUARD))
-BEFORE = "full"
-REUSED = {"v1": "v1", "before": BEFORE}
+BEFORE, LONG = "full", "sd-long"
+REUSED = {"v1": "v1", "before": BEFORE, "long": LONG}
 """Cells that the distillation study has trained and measured, under its names."""
 BOTH = ("student", "engine")
 V1 = Cell("v1", "V1", seeds=THREE, stage="sft3", measured=BOTH)
@@ -51,6 +52,15 @@ SWEEPS = (
     Cell("beam", "TPMA, rollouts from a beam search", (*TPMA, "grpo.draw=beam"), stage="grpo"),
     *(Cell(f"item-{w}", f"TPMA, w_item {w}", (*GRPO, f"grpo.item_weight={w}"), stage="grpo") for w in (0.1, 0.3, 1)),
 )
+LONGER = (
+    Cell("long", "self-distillation of several epochs", PLAIN_CE),
+    Cell("long-clicks", "the same + 200 steps on the likelihood of clicks alone", (*PLAIN_CE, *TPMA, "grpo.policy=0"),
+         stage="grpo"),
+    Cell("long-grpo", "the same + GRPO", (*PLAIN_CE, *GRPO, "grpo.algorithm=grpo"), stage="grpo"),
+    Cell("long-tpma", "the same + TPMA", (*PLAIN_CE, *TPMA), stage="grpo"),
+)
+"""Rounds after so long a training that more steps on clicks should bring little."""
+_LONGER = [cell.name for cell in LONGER]
 ADDED = {
     ("market", "cot"): "+ CoT tasks", ("market", "sd"): "+ self-distillation", ("market", "r-drop"): "+ R-Drop",
     ("market", "fgm"): "+ FGM", ("market", "focal"): "+ focal loss", ("market", "v1-time"): "V1 as long as full V2",
@@ -60,7 +70,7 @@ EVERY = tuple((metric, None) for metric in SAMPLED)
 CLICKS_ONLY = ("rewards.click_rate=0", "rewards.relevance=0")  # bestbuy knows neither impressions nor judgments
 ONE_SEED = tuple(replace(cell, seeds=(1,)) for cell in (V1, *MAIN[:3]))
 SETS: Mapping[str, DataSet] = {
-    "market": DataSet("configs/market-v2.yaml", (V1, *MAIN, *SWEEPS)),
+    "market": DataSet("configs/market-v2.yaml", (V1, *MAIN, *SWEEPS, *LONGER)),
     "bestbuy": DataSet("configs/bestbuy.yaml", ONE_SEED, (*STUDIED["bestbuy"].sets, *CLICKS_ONLY)),
 }
 
@@ -70,13 +80,14 @@ class AlignmentGrid(Grid):
     """Cells that go on from the full V2 of the distillation study, made first where it is missing."""
 
     def _train(self, name: str, seed: int, cell: Cell) -> None:
-        study, made_from = self._study(), REUSED.get(cell.name, BEFORE)
+        study, made_from = self._study(), REUSED.get(cell.name, LONG if cell.name in _LONGER else BEFORE)
         if not study.finished(name, seed, made_from):
             study.run(f"{name}-{seed}/{made_from}")
         if cell.name not in REUSED:
-            config, sets, base = ROOT / self.sets[name].config, self._sets(name, seed, cell), (name, seed, made_from)
+            config, base = ROOT / self.sets[name].config, study.folder(name, seed, made_from)
+            sets = (*self._sets(name, seed, cell), f"sft3.epochs={settings_of(base).sft3.epochs}")
             pipeline.run_config(
-                config, self.folder(name, seed, cell.name), sets, reuse=(study.folder(*base),), until=until_of(cell)
+                config, self.folder(name, seed, cell.name), sets, reuse=(base,), until=until_of(cell)
             )
 
     def _measure(self, name: str, seed: int, cell: Cell) -> None:
@@ -99,12 +110,13 @@ class AlignmentGrid(Grid):
         return super().folder(name, seed, f"aligned/{cell}")
 
     def pairs(self, data: DataSet) -> list[tuple[str, str]]:
-        """Every cell against V1 and against before; TPMA against GRPO; sweeps against TPMA."""
+        """Every cell against V1 and against before; TPMA against GRPO; sweeps against TPMA; longer ones."""
         found = []
         for variant in ("student", "engine"):
             names = [cell.name for cell in data.cells if variant in cell.measured]
             for name in names[1:]:
                 others = ("v1",) if name == "before" else ("v1", "before", "grpo", "tpma")
+                others = ("v1", *_LONGER) if name in _LONGER else others
                 found += [(name, other, variant) for other in others if name != other]
         return [(f"{a}/{variant}", f"{b}/{variant}") for a, b, variant in dict.fromkeys(found)]
 
@@ -132,6 +144,12 @@ def render() -> None:
             page.lines += ["Generator alone; the differences are from TPMA of the same seed."]
             swept = [(f"{cell.name}/student", cell.what) for cell in (MAIN[2], *SWEEPS)]
             effects(page, data, "tpma/student", swept, columns)
+        if any(page.seeds(data, cell.name) for cell in LONGER[1:]):
+            page.lines += ["", f"## {data}: after a long training", ""]
+            page.lines += ["Generator alone; the differences are from as many steps on clicks alone."]
+            longer = [("v1-time/student", ADDED["market", "v1-time"])] if data == "market" else []
+            longer += [(f"{cell.name}/student", cell.what) for cell in LONGER]
+            effects(page, data, "long-clicks/student", longer, columns)
         for dimension in ("query type", "query frequency"):
             slices(page, data, [(f"{cell.name}/student", cell.what) for cell in (V1, *MAIN)], dimension, "click/HR@10")
     chosen(page)

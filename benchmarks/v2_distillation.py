@@ -69,6 +69,7 @@ class Cell:
         stage: whose generator is measured.
         measured: variants: "student"; "keywords" at the input; "own" keywords, written by the model first; "engine".
         same_time_as: epochs are raised until training takes as long as the stages of that cell.
+        epochs_of: epochs are those of that cell, whose V1 is taken over.
     """
 
     name: str
@@ -78,6 +79,7 @@ class Cell:
     stage: str = "distill"
     measured: tuple[str, ...] = ("student",)
     same_time_as: str = ""
+    epochs_of: str = ""
 
 
 THREE = (1, 2, 3)
@@ -90,7 +92,7 @@ MARKET = (
     Cell("placebo", "full V2, keywords shuffled between queries", ("distill.shuffle=true",)),
     Cell("no-kl", "full V2 with teacher CE, without KL", ("distill.kl=0", "distill.row=0")),
     Cell("v1-time", "V1 trained as long as full V2", stage="sft3", same_time_as="full"),
-    Cell("sd-2", "self-distillation, two epochs", (*PLAIN_CE, "sft3.epochs=2")),
+    Cell("sd-long", "self-distillation for as many epochs", PLAIN_CE, epochs_of="v1-time"),
     Cell("no-teacher-ce", "full V2 without teacher CE", ("distill.teacher_ce=0",)),
     Cell("published", "the published setting", (
         "distill.teacher_ce=0", "distill.kl=0.1", "distill.row=0", "distill.teach=all", "distill.inject=true",
@@ -182,8 +184,9 @@ class Grid:
         for name, seed, cell in self.cells(prefix):
             if self.finished(name, seed, cell.name):
                 continue
-            if cell.same_time_as and not self.finished(name, seed, cell.same_time_as):
-                print(f"{name}-{seed}/{cell.name} waits for {cell.same_time_as}", flush=True)
+            first = cell.same_time_as or cell.epochs_of
+            if first and not self.finished(name, seed, first):
+                print(f"{name}-{seed}/{cell.name} waits for {first}", flush=True)
                 continue
             try:
                 with RunLock(self.folder(name, seed, f"{cell.name}.work")):
@@ -207,13 +210,16 @@ class Grid:
         if any(shared[stage] != "finished" for stage in SHARED):
             first = () if seed == 1 else (self.folder(name, 1, "base"),)
             pipeline.run_config(config, base, self._sets(name, seed), reuse=first, until="cot")
-        sets = self._sets(name, seed, cell)
+        sets, reuse = self._sets(name, seed, cell), [base]
+        if cell.epochs_of:
+            reuse.append(self.folder(name, seed, cell.epochs_of))
+            sets = (*sets, f"sft3.epochs={settings_of(reuse[-1]).sft3.epochs}")
         if cell.same_time_as:
             other, v1 = self.folder(name, seed, cell.same_time_as), base / "sft3"
             spent = sum(read_json(other / stage / "manifest.json")["seconds"] for stage in ("cot", "distill"))
             epochs = settings_of(base).sft3.epochs * spent / read_json(v1 / "manifest.json")["seconds"]
             sets = (*sets, f"sft3.epochs={epochs:.2f}")
-        pipeline.run_config(config, self.folder(name, seed, cell.name), sets, reuse=(base,), until=until_of(cell))
+        pipeline.run_config(config, self.folder(name, seed, cell.name), sets, reuse=reuse, until=until_of(cell))
 
     def _measure(self, name: str, seed: int, cell: Cell) -> None:
         folder = self.folder(name, seed, cell.name)
@@ -330,7 +336,7 @@ def pairs(data: DataSet) -> list[tuple[str, str]]:
         found += [("rag/keywords", "v1/student"), ("rag/own", "rag/keywords"), ("full/student", "rag/keywords"),
                   ("full/keywords", "full/student"), ("sd/keywords", "sd/student"), ("sd/student", "rag/keywords"),
                   ("rag/own", "v1/student"), ("rag/keywords", "cot/student"),
-                  ("sd-2/student", "v1-time/student"), ("sd/student", "cot/student"), ("sd/keywords", "cot/student"),
+                  ("sd-long/student", "v1-time/student"), ("sd/student", "cot/student"), ("sd/keywords", "cot/student"),
                   ("full/keywords", "cot/student"), ("rag/own", "cot/student")]  # fmt: skip
     return found
 
