@@ -35,6 +35,11 @@ class Test:
     newcomers: int
     paired: bool
 
+    @property
+    def kind(self) -> str:
+        """The estimate to look at."""
+        return "paired" if self.paired else "split"
+
 
 _V2 = ("base:v1", "aligned/all:v2", ("V1", "V2"))
 TESTS = {"v2": Test(*_V2, 60_000, 22_000, paired=True), "split": Test(*_V2, 600_000, 220_000, paired=False)}
@@ -56,7 +61,7 @@ def run(runs: Path, only: str = "") -> None:
             "command": f"python benchmarks/abtest.py run RUNS {name}", "commit": commit(), "date": today(),
             "machine": machine(), "minutes": (time.perf_counter() - start) / 60,
         })  # fmt: skip
-        print(name, {metric: round(one["lift"], 4) for metric, one in found["paired"].items()}, flush=True)
+        print(name, {metric: round(one["lift"], 4) for metric, one in found[test.kind].items()}, flush=True)
 
 
 def render() -> None:
@@ -68,7 +73,7 @@ def render() -> None:
         found, made = read_json(FOLDER / name / "abtest.json"), read_json(FOLDER / name / "made.json")
         charts = [f"{FOLDER.name}/{name}/{path.name}" for path in sorted((FOLDER / name).glob("*.png"))]
         table = markdown(found, charts).replace("\n## ", "\n### ").splitlines()
-        kind = "paired" if test.paired else "split"
+        kind = test.kind
         lines += ["", f"## {test.names[1]} against {test.names[0]}, engines, {kind}", "",
                   f"| metric | the article | here, {kind} | power of the split for the article's lift |",
                   "|---|---|---|---|"]  # fmt: skip

@@ -42,18 +42,25 @@ def test_cells_are_trained_measured_compared_and_not_repeated(tmp_path: Path, mo
     # The study of alignment goes on from the cells of this one.
     import v2
 
-    cells = (v2.V1, v2.MAIN[0], study.Cell("tpma", "TPMA", ("grpo.steps=2", "grpo.prompts=8"), (1,), "grpo", v2.BOTH))
+    short = ("grpo.steps=2", "grpo.prompts=8")
+    cells = (
+        v2.V1, v2.MAIN[0], study.Cell("tpma", "TPMA", short, stage="grpo", measured=v2.BOTH),
+        study.Cell("long-clicks", "after a longer training", (*study.PLAIN_CE, *short), stage="grpo"),
+    )  # fmt: skip
     small = study.DataSet("configs/market-v2.yaml", cells)
     monkeypatch.setattr(v2, "FOLDER", tmp_path / "v2")
     aligned = v2.AlignmentGrid(tmp_path / "runs", study.SMOKE, v2.FOLDER, {"market": small}, "v2.py")
     aligned.run("market-1")
     assert {"cot", "distill", "grpo"} == set(read_json(v2.FOLDER / "market-1-tpma.json")["training_seconds"])
+    assert read_json(v2.FOLDER / "market-1-long-clicks.json")["epochs"] == longer["epochs"]
+    assert (tmp_path / "v2_distillation" / "market-1-sd-long.json").is_file()
     aligned.compare()
     tests = read_json(v2.FOLDER / "comparisons.json")
     assert {"market: tpma/student - before/student", "market: tpma/engine - v1/engine"} <= set(tests)
     v2.FOLDER.with_suffix(".head.md").write_text("# Head\n")
     v2.render()
-    assert "## market: the steps" in v2.FOLDER.with_suffix(".md").read_text()
+    page = v2.FOLDER.with_suffix(".md").read_text()
+    assert "## market: the steps" in page and "## market: after a long training" in page
 
     # So do the rounds with other rewards.
     import balance
