@@ -241,7 +241,7 @@ def render(folder: Path) -> None:
     page.lines += ["Differences are from V1; full V2 against each control is among the targets."]
     controls = named(MARKET, "full", "placebo", "v1-time", "no-kl", "no-teacher-ce", "published")
     effects(page, "market", "v1/student", [*controls, ("rag/keywords", "keywords at the input (RAG)")])
-    page.lines += ["", "Longer training: plain self-distillation of as many epochs (not as many minutes) against that V1."]
+    page.lines += ["", "Longer training: plain self-distillation of as many epochs, not minutes, against that V1."]
     effects(page, "market", "v1-time/student", named(MARKET, "v1-time", "sd-long"))
     page.lines += ["", "## Market: regularisers and alternatives, one by one", ""]
     page.lines += ["Differences are from plain self-distillation."]
