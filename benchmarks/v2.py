@@ -52,12 +52,19 @@ SWEEPS = (
     Cell("beam", "TPMA, rollouts from a beam search", (*TPMA, "grpo.draw=beam"), stage="grpo"),
     *(Cell(f"item-{w}", f"TPMA, w_item {w}", (*GRPO, f"grpo.item_weight={w}"), stage="grpo") for w in (0.1, 0.3, 1)),
 )
+_SLOW = "grpo.loop.learning_rate=3e-4"
 LONGER = (
     Cell("long", "self-distillation of several epochs", PLAIN_CE),
-    Cell("long-clicks", "the same + 200 steps on the likelihood of clicks alone", (*PLAIN_CE, *TPMA, "grpo.policy=0"),
-         stage="grpo"),
-    Cell("long-grpo", "the same + GRPO", (*PLAIN_CE, *GRPO, "grpo.algorithm=grpo"), stage="grpo"),
-    Cell("long-tpma", "the same + TPMA", (*PLAIN_CE, *TPMA), stage="grpo"),
+    *(
+        Cell(f"long-{name}{slow}", f"the same + {what}{', learning rate 3e-4' if slow else ''}",
+             (*PLAIN_CE, *sets, *([_SLOW] if slow else ())), stage="grpo")
+        for slow in ("", "-slow")
+        for name, what, sets in (
+            ("clicks", "200 steps on the likelihood of clicks alone", (*TPMA, "grpo.policy=0")),
+            ("grpo", "GRPO", (*GRPO, "grpo.algorithm=grpo")),
+            ("tpma", "TPMA", TPMA),
+        )
+    ),
 )
 """Rounds after so long a training that more steps on clicks should bring little."""
 _LONGER = [cell.name for cell in LONGER]
