@@ -6,7 +6,6 @@
 Reports and charts go to ``docs/results/abtest/TEST/``.
 """
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,14 +51,13 @@ def run(runs: Path, only: str = "") -> None:
         folder = FOLDER / name
         if (folder / "made.json").is_file() or not name.startswith(only):
             continue
-        start = time.perf_counter()
         places = [str(grid.folder("market", 1, place)) for place in (test.a, test.b)]
         work = grid.folder("market", 1, f"abtest/{name}")
         found = compare_engines(*places, work, test.page_views, test.newcomers, splits=SPLITS, paired=test.paired)
         write(folder, {**found, "a": test.names[0], "b": test.names[1]})
         write_json(folder / "made.json", {
             "command": f"python benchmarks/abtest.py run RUNS {name}", "commit": commit(), "date": today(),
-            "machine": machine(), "minutes": (time.perf_counter() - start) / 60,
+            "machine": machine(),
         })  # fmt: skip
         print(name, {metric: round(one["lift"], 4) for metric, one in found[test.kind].items()}, flush=True)
 
