@@ -55,10 +55,15 @@ def run(runs: Path, only: str = "") -> None:
         work = grid.folder("market", 1, f"abtest/{name}")
         found = compare_engines(*places, work, test.page_views, test.newcomers, splits=SPLITS, paired=test.paired)
         write(folder, {**found, "a": test.names[0], "b": test.names[1]})
-        write_json(folder / "made.json", {
-            "command": f"python benchmarks/abtest.py run RUNS {name}", "commit": commit(), "date": today(),
-            "machine": machine(),
-        })  # fmt: skip
+        write_json(
+            folder / "made.json",
+            {
+                "command": f"python benchmarks/abtest.py run RUNS {name}",
+                "commit": commit(),
+                "date": today(),
+                "machine": machine(),
+            },
+        )
         print(name, {metric: round(one["lift"], 4) for metric, one in found[test.kind].items()}, flush=True)
 
 
@@ -72,18 +77,25 @@ def render() -> None:
         charts = [f"{FOLDER.name}/{name}/{path.name}" for path in sorted((FOLDER / name).glob("*.png"))]
         table = markdown(found, charts).replace("\n## ", "\n### ").splitlines()
         kind = test.kind
-        lines += ["", f"## {test.names[1]} against {test.names[0]}, engines, {kind}", "",
-                  f"| metric | the article | here, {kind} | power of the split for the article's lift |",
-                  "|---|---|---|---|"]  # fmt: skip
+        lines += [
+            "",
+            f"## {test.names[1]} against {test.names[0]}, engines, {kind}",
+            "",
+            f"| metric | the article | here, {kind} | power of the split for the article's lift |",
+            "|---|---|---|---|",
+        ]
         for metric, lift in ARTICLE.items():
             chance = power(found["detectable"][metric], lift)
             lines.append(f"| {metric} | {lift:+.2%} | {lift_text(found[kind][metric])} | {chance:.0%} |")
         # Of a split, each engine serves half. Arms may be served by two processes at a time, so that this, not the
         # clock's time, is what the test costs.
         serving = sum(found["milliseconds"]) * found["page_views"] / (1 if test.paired else 2) / 60_000
-        lines += [*table[1:], "",
-                  f"Made by `{made['command']}`, commit {made['commit']}, {made['date']}, {made['machine']}; "
-                  f"serving took {serving:.0f} minutes of one core."]  # fmt: skip
+        lines += [
+            *table[1:],
+            "",
+            f"Made by `{made['command']}`, commit {made['commit']}, {made['date']}, {made['machine']}; "
+            f"serving took {serving:.0f} minutes of one core.",
+        ]
     FOLDER.with_suffix(".md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 

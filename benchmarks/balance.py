@@ -57,10 +57,14 @@ ROUNDS = (
     Round("boost-4.0", "relevance of emerging sellers times 4.0", (), 4.0),
     # TPMA's gate shuts behind a token that no clicked item has, whatever the item is worth; plain GRPO has no gate.
     Round("grpo", "plain GRPO", GRPO, served=True),
-    *(Round(f"grpo-boost-{b}", f"plain GRPO, relevance of emerging sellers times {b}", GRPO, b, served=True)
-      for b in (4.0, 16.0)),
-    *(Round(f"grpo-relevance-{w}", f"plain GRPO, relevance weight {w}", (*GRPO, f"rewards.relevance={w}"))
-      for w in (0, 4)),
+    *(
+        Round(f"grpo-boost-{b}", f"plain GRPO, relevance of emerging sellers times {b}", GRPO, b, served=True)
+        for b in (4.0, 16.0)
+    ),
+    *(
+        Round(f"grpo-relevance-{w}", f"plain GRPO, relevance weight {w}", (*GRPO, f"rewards.relevance={w}"))
+        for w in (0, 4)
+    ),
 )
 
 
@@ -91,10 +95,19 @@ def run(
             pipeline.run_config(config, folder, sets, reuse=(before,), until="engine_v2")
             minutes = (time.perf_counter() - start) / 60
             found = _compared(before, folder, emerging, page_views, newcomers)
-        about = {"cell": cell.name, "what": cell.what, "minutes_to_a_new_version": minutes, "commit": commit(),
-                 "date": today(), "machine": machine(), "config": "configs/market-v2.yaml",
-                 "sets": [*ROUND, *cell.sets], "boost": cell.boost, "page_views": page_views,
-                 "newcomers": newcomers}  # fmt: skip
+        about = {
+            "cell": cell.name,
+            "what": cell.what,
+            "minutes_to_a_new_version": minutes,
+            "commit": commit(),
+            "date": today(),
+            "machine": machine(),
+            "config": "configs/market-v2.yaml",
+            "sets": [*ROUND, *cell.sets],
+            "boost": cell.boost,
+            "page_views": page_views,
+            "newcomers": newcomers,
+        }
         FOLDER.mkdir(parents=True, exist_ok=True)
         write_json(report, {**about, **found})
         print(cell.name, {name: round(one["lift"], 4) for name, one in found["paired"].items()}, flush=True)
@@ -127,9 +140,15 @@ def _compared(
 ) -> dict[str, Any]:
     """Lifts of the V2 of run ``b`` over that of ``a``; pages of an arm are kept beside the runs and served once."""
     found = compare_engines(
-        f"{a}:v2", f"{b}:v2", b.with_name("pages"), page_views, newcomers, splits=0, alone=alone,
+        f"{a}:v2",
+        f"{b}:v2",
+        b.with_name("pages"),
+        page_views,
+        newcomers,
+        splits=0,
+        alone=alone,
         groups={"sellers": {EMERGING: _items(b, emerging)}},
-    )  # fmt: skip
+    )
     return {"shoppers": found["shoppers"], "paired": found["paired"], EMERGING: found["slices"]["sellers"][EMERGING]}
 
 
@@ -164,9 +183,11 @@ def render() -> None:
     lines = [*head, "", f"![Orders over the weight of relevance]({FOLDER.name}/{CURVE})"]
     lines += ["", "## Before and after the round, generators alone"]
     lines += _tables([(one["what"], one, f"{one['minutes_to_a_new_version']:.1f}") for one in made])
-    for key, title in (("over the control", "Against as many steps on clicks alone, generators alone"),
-                       (WEIGHTLESS, "Against relevance weight 0 under the same algorithm, generators alone"),
-                       ("engines", "Before and after the round, engines")):  # fmt: skip
+    for key, title in (
+        ("over the control", "Against as many steps on clicks alone, generators alone"),
+        (WEIGHTLESS, "Against relevance weight 0 under the same algorithm, generators alone"),
+        ("engines", "Before and after the round, engines"),
+    ):
         if rows := [(one["what"], one[key], "") for one in made if key in one]:
             lines += ["", f"## {title}", *_tables(rows)]
     lines += ["", "## What made the figures", "", "| command | commit | date | shoppers | page views |"]

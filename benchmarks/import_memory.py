@@ -51,25 +51,33 @@ def generate(folder: Path, rows: int, kind: str) -> None:
 
 def run(folder: str, kind: str, group: bool, results: "multiprocessing.Queue[dict[str, object]]") -> None:
     """Import, in a process of its own."""
-    mapping = Mapping.model_validate({
-        "source": "benchmark", "folder": folder,
-        "items": {"file": "items.csv", "columns": {"item_id": "sku", "title": "name"}},
-        "page_views": {
-            "file": f"clicks.{kind}", "rows": "clicks", "group_by": ["user", "query"] if group else [],
-            "columns": {"user_id": "user", "query": "query", "item_id": "sku", "time": "ms"}, "time": {"unit": "ms"},
-        },
-    })  # fmt: skip
+    mapping = Mapping.model_validate(
+        {
+            "source": "benchmark",
+            "folder": folder,
+            "items": {"file": "items.csv", "columns": {"item_id": "sku", "title": "name"}},
+            "page_views": {
+                "file": f"clicks.{kind}",
+                "rows": "clicks",
+                "group_by": ["user", "query"] if group else [],
+                "columns": {"user_id": "user", "query": "query", "item_id": "sku", "time": "ms"},
+                "time": {"unit": "ms"},
+            },
+        }
+    )
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start = time.perf_counter()
     summary = import_mapping(mapping, Path(folder) / "out")
-    results.put({
-        "seconds": round(time.perf_counter() - start, 1),
-        "cpu_seconds": round(sum(resource.getrusage(resource.RUSAGE_SELF)[:2]), 1),
-        "peak_rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
-        "rss_before_mib": before // 1024,
-        "imported": summary.rows,
-        "rejected": summary.rejected,
-    })  # fmt: skip
+    results.put(
+        {
+            "seconds": round(time.perf_counter() - start, 1),
+            "cpu_seconds": round(sum(resource.getrusage(resource.RUSAGE_SELF)[:2]), 1),
+            "peak_rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+            "rss_before_mib": before // 1024,
+            "imported": summary.rows,
+            "rejected": summary.rejected,
+        }
+    )
 
 
 def main() -> None:
@@ -91,10 +99,18 @@ def main() -> None:
         found = results.get()
         process.join()
     seconds = float(str(found["seconds"]))
-    print(json.dumps({
-        "rows": arguments.rows, "format": arguments.format, "grouped": arguments.group, "file_mib": size >> 20,
-        "rows_per_second": round(arguments.rows / seconds), **found,
-    }))  # fmt: skip
+    print(
+        json.dumps(
+            {
+                "rows": arguments.rows,
+                "format": arguments.format,
+                "grouped": arguments.group,
+                "file_mib": size >> 20,
+                "rows_per_second": round(arguments.rows / seconds),
+                **found,
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

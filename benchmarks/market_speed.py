@@ -26,11 +26,18 @@ def main() -> None:
         dataset = make_market(config, Path(folder))
         seconds = time.perf_counter() - start
         size = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
-    print(json.dumps({
-        "page_views": dataset.counts["page_views"], "items": items, "seconds": round(seconds, 1),
-        "page_views_per_second": round(page_views / seconds), "bytes_on_disk": size,
-        "times_budget": round(seconds / (page_views * _BUDGET_SECONDS_PER_VIEW), 3),
-    }))  # fmt: skip
+    print(
+        json.dumps(
+            {
+                "page_views": dataset.counts["page_views"],
+                "items": items,
+                "seconds": round(seconds, 1),
+                "page_views_per_second": round(page_views / seconds),
+                "bytes_on_disk": size,
+                "times_budget": round(seconds / (page_views * _BUDGET_SECONDS_PER_VIEW), 3),
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -54,9 +54,7 @@ def main() -> None:
     faiss.omp_set_num_threads(given.threads)
     torch.set_num_threads(given.threads)
     vectors = made_up_vectors(given.vectors, given.dimension, given.seed)
-    config = KHQEConfig(
-        layers=tuple(given.layers), sample=given.sample, iterations=given.iterations, seed=given.seed
-    )
+    config = KHQEConfig(layers=tuple(given.layers), sample=given.sample, iterations=given.iterations, seed=given.seed)
     start = time.perf_counter()
     khqe = KHQE.fit(vectors, config)
     fitted = time.perf_counter()

@@ -101,20 +101,29 @@ def prepare(run: Path, seed: int) -> Inputs:
         return {False: plain, True: fuse(plain, lexicon.match(of), words)}
 
     return Inputs(
-        encoder, lexicon, both(texts, encoder.encode(texts)), both(seen, seen_vectors),
-        both(queries, encoder.encode(queries)), queries, targets,
-    )  # fmt: skip
+        encoder,
+        lexicon,
+        both(texts, encoder.encode(texts)),
+        both(seen, seen_vectors),
+        both(queries, encoder.encode(queries)),
+        queries,
+        targets,
+    )
 
 
 def describe(run: Path, inputs: Inputs, seed: int) -> dict[str, Any]:
     """What the page says of a data set: sizes, provenance, and what the leading dimensions are worth."""
     widths = [width for width in (64, 96, 128, inputs.encoder.dimension) if width <= inputs.encoder.dimension]
     return {
-        **provenance(run, seed), "items": len(inputs.items[False]), "train_queries": len(inputs.train_queries[False]),
-        "valid_queries": len(inputs.texts), "keywords": len(inputs.lexicon),
-        "leading_dimensions": {str(w): leading(inputs.queries[False], inputs.items[False], inputs.targets, w)
-                               for w in widths},
-    }  # fmt: skip
+        **provenance(run, seed),
+        "items": len(inputs.items[False]),
+        "train_queries": len(inputs.train_queries[False]),
+        "valid_queries": len(inputs.texts),
+        "keywords": len(inputs.lexicon),
+        "leading_dimensions": {
+            str(w): leading(inputs.queries[False], inputs.items[False], inputs.targets, w) for w in widths
+        },
+    }
 
 
 def leading(queries: Floats, items: Floats, targets: Ragged, width: int) -> dict[str, float]:
@@ -137,9 +146,14 @@ def measure(inputs: Inputs, cell: str, seed: int, iterations: int) -> dict[str, 
     lexicon = inputs.lexicon if keywords else None
     timing = measure_query_encoding(inputs.encoder, khqe, inputs.texts[:300], lexicon)
     return {
-        "cell": cell, "config": config.model_dump(mode="json"), "keywords": keywords, "fit_seconds": fitted - start,
-        "items_per_second": len(inputs.items[keywords]) / (encoded - fitted), "timing": timing, "report": report,
-    }  # fmt: skip
+        "cell": cell,
+        "config": config.model_dump(mode="json"),
+        "keywords": keywords,
+        "fit_seconds": fitted - start,
+        "items_per_second": len(inputs.items[keywords]) / (encoded - fitted),
+        "timing": timing,
+        "report": report,
+    }
 
 
 def provenance(run: Path, seed: int) -> dict[str, Any]:
@@ -148,12 +162,17 @@ def provenance(run: Path, seed: int) -> dict[str, Any]:
     dataset, settings = Dataset.load(run / "data"), read_json(run / "config.json")
     return {
         "command": f"python benchmarks/quantizers.py --run runs/{run.name} --seed {seed}",
-        "config": f"configs/{settings['name']}.yaml", "encoder": settings["encoder"], "source": dataset.source,
-        "fingerprint": dataset.fingerprint, "counts": dataset.counts, "seed": seed,
-        "commit": commit.stdout.strip() or "unknown", "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "config": f"configs/{settings['name']}.yaml",
+        "encoder": settings["encoder"],
+        "source": dataset.source,
+        "fingerprint": dataset.fingerprint,
+        "counts": dataset.counts,
+        "seed": seed,
+        "commit": commit.stdout.strip() or "unknown",
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "machine": f"{processor()}, {torch.get_num_threads()} thread(s), Python {platform.python_version()}, "
         f"torch {torch.__version__}, faiss {faiss.__version__}",
-    }  # fmt: skip
+    }
 
 
 def processor() -> str:
@@ -165,9 +184,21 @@ def processor() -> str:
 
 
 HEADINGS = (
-    "variant", "codebooks", "ICR %", "CUR % per level", "prefix CUR % per level", "dead codes", "error", "HR@10",
-    "Recall@10", "MRR@10", "prefix agreement % (1, 2, 3)", "code 1 in top 64 %", "fit s", "query p50 ms",
-)  # fmt: skip
+    "variant",
+    "codebooks",
+    "ICR %",
+    "CUR % per level",
+    "prefix CUR % per level",
+    "dead codes",
+    "error",
+    "HR@10",
+    "Recall@10",
+    "MRR@10",
+    "prefix agreement % (1, 2, 3)",
+    "code 1 in top 64 %",
+    "fit s",
+    "query p50 ms",
+)
 
 
 def percent(values: list[float], digits: int = 0) -> str:
@@ -185,20 +216,29 @@ def table_row(cell: dict[str, Any]) -> str:
     report, timing = cell["report"], cell["timing"]
     use, quantized = report["usage"], report["quantized"]
     columns = (
-        cell["cell"], "-".join(map(str, report["codebook_sizes"])), percent([report["icr"]], 2), percent(use["cur"]),
-        percent(use["cur_prefix"]), f"{sum(use['dead']):.0f}", f"{report['reconstruction']['relative_error'][-1]:.3f}",
+        cell["cell"],
+        "-".join(map(str, report["codebook_sizes"])),
+        percent([report["icr"]], 2),
+        percent(use["cur"]),
+        percent(use["cur_prefix"]),
+        f"{sum(use['dead']):.0f}",
+        f"{report['reconstruction']['relative_error'][-1]:.3f}",
         ranking_columns(quantized),
-        percent(report["prefix_agreement"][:3], 1), percent([report["first_code"]["top_64"]], 1),
-        f"{cell['fit_seconds']:.0f}", f"{timing['query_p50_ms']:.2f}",
-    )  # fmt: skip
+        percent(report["prefix_agreement"][:3], 1),
+        percent([report["first_code"]["top_64"]], 1),
+        f"{cell['fit_seconds']:.0f}",
+        f"{timing['query_p50_ms']:.2f}",
+    )
     return "| " + " | ".join(columns) + " |"
 
 
 def render(cells_folder: Path) -> str:
     """The page, from the cells on disk."""
     lines = [
-        "# Quantizers: which codes keep most of the encoder's ranking?", "",
-        "Written by `python benchmarks/quantizers.py --render docs/results/quantizers.md`; do not edit by hand.", "",
+        "# Quantizers: which codes keep most of the encoder's ranking?",
+        "",
+        "Written by `python benchmarks/quantizers.py --render docs/results/quantizers.md`; do not edit by hand.",
+        "",
         "Items and training queries are quantized together; figures are of *validation* queries and all items. "
         "HR@10, Recall@10 and MRR@10 rank the quantized items by the exact query vector; the raw line does the same "
         "with exact item vectors. Error: squared distance to the reconstruction over squared length. Prefix agreement: "
@@ -207,8 +247,9 @@ def render(cells_folder: Path) -> str:
         "fitting, OPQ 2 x 256, keywords fused. "
         "`Codebook per parent` (the release's 'balanced') has 512 x 256 third-level centroids, more than "
         "these catalogues have items: it stores the items rather than sharing codes between them, so compare it with "
-        "care. Times are of a machine that did other work too.", "",
-    ]  # fmt: skip
+        "care. Times are of a machine that did other work too.",
+        "",
+    ]
     for folder in sorted(path for path in cells_folder.iterdir() if (path / "about.json").is_file()):
         about = read_json(folder / "about.json")
         cells = [read_json(path) for path in folder.glob("cell-*.json")]
@@ -216,12 +257,15 @@ def render(cells_folder: Path) -> str:
         lines += [f"## {folder.name}", ""]
         lines += [
             f"{about['items']:,} items, {about['train_queries']:,} training queries (held-out vectors) and "
-            f"{about['valid_queries']:,} validation queries, {about['keywords']:,} keywords.", "",
+            f"{about['valid_queries']:,} validation queries, {about['keywords']:,} keywords.",
+            "",
             f"Command: `{about['command']}` after `onesearch run {about['config']}`. Data: {about['source']}, "
             f"fingerprint `{about['fingerprint']}`. Seed {about['seed']}. Machine: {about['machine']}. "
-            f"Commit `{about['commit']}`, {about['date']}.", "",
-            "| leading dimensions | HR@10 | Recall@10 | MRR@10 |", "|---|---|---|---|",
-        ]  # fmt: skip
+            f"Commit `{about['commit']}`, {about['date']}.",
+            "",
+            "| leading dimensions | HR@10 | Recall@10 | MRR@10 |",
+            "|---|---|---|---|",
+        ]
         for width, figures in sorted(about["leading_dimensions"].items(), key=lambda pair: int(pair[0])):
             lines.append(f"| {width} | {ranking_columns(figures)} |")
         lines += ["", "| " + " | ".join(HEADINGS) + " |", "|" + "---|" * len(HEADINGS)]

@@ -40,14 +40,19 @@ def table(results: Path = RESULTS) -> str:
         methods = {name: report["methods"][name] for name in METHODS if name in report["methods"]}
         best = {m: max((row[m]["mean"] for row in methods.values() if m in row), default=None) for m in METRICS}
         for name, row in methods.items():
-            cells = [f"**{cell(row.get(m))}**" if row.get(m, {}).get("mean") == best[m] else cell(row.get(m))
-                     for m in METRICS]  # fmt: skip
+            cells = [
+                f"**{cell(row.get(m))}**" if row.get(m, {}).get("mean") == best[m] else cell(row.get(m))
+                for m in METRICS
+            ]
             lines.append(f"| {dataset} | {seed} | {name} | " + " | ".join(cells) + " |")
     if len(lines) == 2:
         return "No report has been taken in yet."
     share = ", ".join(f"{level:.0%}" for level in sorted(levels))
-    lines += ["", f"In brackets: {share} bootstrap intervals. Test part of each data set; settings and weights were "
-              "chosen on its validation part."]  # fmt: skip
+    lines += [
+        "",
+        f"In brackets: {share} bootstrap intervals. Test part of each data set; settings and weights were "
+        "chosen on its validation part.",
+    ]
     return "\n".join(lines)
 
 

@@ -38,11 +38,16 @@ ALL = {
         "model), against the bare matrix products of the same network (shipped, anchored form), and over catalogue "
         "size. As shipped a beam with one item left is not decoded; `every beam decoded` holds the network's work "
         "constant.",
-        {"ratio_vs_generate_128": ">= 16", "ratio_vs_generate_512": ">= 25", "times_gemm_512": "<= 2.5",
-         "growth_100k_to_5m": "<= 1.3"},
+        {
+            "ratio_vs_generate_128": ">= 16",
+            "ratio_vs_generate_512": ">= 25",
+            "times_gemm_512": "<= 2.5",
+            "growth_100k_to_5m": "<= 1.3",
+        },
     ),
     "query": Benchmark(
-        "onesearch bench query --json", "An uncached query text to its SID with the static encoder.",
+        "onesearch bench query --json",
+        "An uncached query text to its SID with the static encoder.",
         {"query_p50_ms": "<= 3"},
     ),
     "training": Benchmark(
@@ -51,14 +56,19 @@ ALL = {
         "a full V2 step over a plain SFT step on the same prompts, with teachers of a third of them, the default's "
         "share, and of all of them; and a TPMA step, rollouts and rewards included, over an SFT step on as many "
         "samples.",
-        {"ratio_vs_trainer": ">= 1.5", "v2_step_over_sft_step": "<= 3.5", "v2_step_over_sft_step_all": "<= 3.5",
-         "tpma_step_over_sft_step": "<= 2.5"},
+        {
+            "ratio_vs_trainer": ">= 1.5",
+            "v2_step_over_sft_step": "<= 3.5",
+            "v2_step_over_sft_step_all": "<= 3.5",
+            "tpma_step_over_sft_step": "<= 2.5",
+        },
     ),
     "search": Benchmark(
         f"onesearch bench search runs/demo --json --plot {PLOT.relative_to(ROOT)}",
         "A whole search, query text to finished results, at beam widths 32, 128 and 512, and the cascade. The curve "
         "decides the default width: HR@10 of the generator alone is flat from 16 beams on; 64 leave room for larger "
-        "catalogues and for filters.", {},
+        "catalogues and for filters.",
+        {},
     ),
     "zero-cost": Benchmark(
         "onesearch bench zero-cost runs/demo --json",
@@ -74,7 +84,8 @@ ALL = {
         {"lost": "<= 0", "asked_twice": "<= 0", "unfinished": "<= 0"},
     ),
     "index": Benchmark(
-        "python benchmarks/index_build.py", "The SID index over a million items: build, size, updates, look-ups.",
+        "python benchmarks/index_build.py",
+        "The SID index over a million items: build, size, updates, look-ups.",
         {"build_items_per_second": ">= 500000", "bytes_per_item_besides_vectors": "<= 64"},
     ),
     "market": Benchmark(
@@ -84,10 +95,11 @@ ALL = {
         "python benchmarks/import_memory.py --rows 20000000", "Import of a click log of 20 million rows.", {}
     ),
     "quantizer": Benchmark(
-        "python benchmarks/quantizer_scale.py", "One million vectors of dimension 384: fit on a sample, encode all.",
+        "python benchmarks/quantizer_scale.py",
+        "One million vectors of dimension 384: fit on a sample, encode all.",
         {"seconds": "<= 600", "peak_gib": "<= 8"},
     ),
-}  # fmt: skip
+}
 
 
 def run(name: str) -> None:
@@ -100,8 +112,12 @@ def run(name: str) -> None:
 
 def render() -> None:
     """Write the page from the saved figures."""
-    lines = ["# Speed and memory", "", "Written by `python benchmarks/speed.py render` from `docs/results/speed/`; "
-             "do not edit by hand.", ""]  # fmt: skip
+    lines = [
+        "# Speed and memory",
+        "",
+        "Written by `python benchmarks/speed.py render` from `docs/results/speed/`; do not edit by hand.",
+        "",
+    ]
     for name, benchmark in ALL.items():
         path = FOLDER / f"{name}.json"
         if path.is_file():

@@ -67,13 +67,30 @@ def _day(folder: Path, queries: list[str]) -> dict[str, Any]:
     known, rejects = _known(folder, queries), folder / "thoughts.sqlite3.rejects.jsonl"
     aside = {json.loads(line)["query"] for line in rejects.read_text().splitlines()} if rejects.is_file() else set()
     return {
-        "queries": len(queries), "fail": FAIL, "malformed": MALFORMED, "restarts": len(restarted),
-        "lost": len(set(queries) - known - aside), "asked_twice": before["answered"] - middle["cached"],
-        "unfinished": middle["unfinished"], "calls_of_a_third_run": again["calls"],
-        **{f"second_run_{name}": middle[name] for name in
-           ("cached", "answered", "repaired", "set_aside", "calls", "retries", "tokens_in", "tokens_out", "seconds")},
+        "queries": len(queries),
+        "fail": FAIL,
+        "malformed": MALFORMED,
+        "restarts": len(restarted),
+        "lost": len(set(queries) - known - aside),
+        "asked_twice": before["answered"] - middle["cached"],
+        "unfinished": middle["unfinished"],
+        "calls_of_a_third_run": again["calls"],
+        **{
+            f"second_run_{name}": middle[name]
+            for name in (
+                "cached",
+                "answered",
+                "repaired",
+                "set_aside",
+                "calls",
+                "retries",
+                "tokens_in",
+                "tokens_out",
+                "seconds",
+            )
+        },
         "set_aside_then_answered": again["answered"],
-    }  # fmt: skip
+    }
 
 
 def _known(folder: Path, queries: list[str]) -> set[str]:
@@ -86,9 +103,13 @@ def _known(folder: Path, queries: list[str]) -> set[str]:
 
 
 def _restart(
-    folder: Path, port: int, queries: list[str], server: subprocess.Popen[bytes],
-    restarted: list[subprocess.Popen[bytes]], stop: threading.Event,
-) -> None:  # fmt: skip
+    folder: Path,
+    port: int,
+    queries: list[str],
+    server: subprocess.Popen[bytes],
+    restarted: list[subprocess.Popen[bytes]],
+    stop: threading.Event,
+) -> None:
     """Once half of the queries are answered, kill the server and start another one."""
     while not stop.wait(1.0):
         if len(_known(folder, queries)) >= len(queries) // 2:
@@ -100,8 +121,18 @@ def _restart(
 
 
 def _serve(folder: Path, port: int) -> subprocess.Popen[bytes]:
-    command = [ONESEARCH, "market", "llm", str(folder / "market"), "--port", str(port), "--fail", str(FAIL),
-               "--malformed", str(MALFORMED)]  # fmt: skip
+    command = [
+        ONESEARCH,
+        "market",
+        "llm",
+        str(folder / "market"),
+        "--port",
+        str(port),
+        "--fail",
+        str(FAIL),
+        "--malformed",
+        str(MALFORMED),
+    ]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     for _ in range(600):
         try:
@@ -116,9 +147,20 @@ def _serve(folder: Path, port: int) -> subprocess.Popen[bytes]:
 
 
 def _understand(folder: Path, port: int, limit: int) -> dict[str, Any]:
-    command = [ONESEARCH, "understand", str(folder / "queries.txt"), "--dataset", str(folder / "market"),
-               "--cache", str(folder / "thoughts.sqlite3"), "--base-url", f"http://127.0.0.1:{port}/v1",
-               "--limit", str(limit), "--json"]  # fmt: skip
+    command = [
+        ONESEARCH,
+        "understand",
+        str(folder / "queries.txt"),
+        "--dataset",
+        str(folder / "market"),
+        "--cache",
+        str(folder / "thoughts.sqlite3"),
+        "--base-url",
+        f"http://127.0.0.1:{port}/v1",
+        "--limit",
+        str(limit),
+        "--json",
+    ]
     environment = {**os.environ, "ONESEARCH_LLM_API_KEY": "none"}
     done = subprocess.run(command, stdout=subprocess.PIPE, check=True, env=environment)
     summary: dict[str, Any] = json.loads(done.stdout)

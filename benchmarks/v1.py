@@ -34,8 +34,11 @@ def save(run: Path, change: str = "") -> Path:
     """
     report: dict[str, Any] = read_json(run / "report" / "report.json")
     config = settings_of(run)
-    manifests = {folder.name: read_json(folder / "manifest.json") for folder in run.iterdir()
-                 if (folder / "manifest.json").is_file()}  # fmt: skip
+    manifests = {
+        folder.name: read_json(folder / "manifest.json")
+        for folder in run.iterdir()
+        if (folder / "manifest.json").is_file()
+    }
     settings = config.model_dump(mode="json", exclude_defaults=True)
     if config.data.mapping is not None:
         settings["data"]["root"] = "${ONESEARCH_DATA}"  # where it lay on this machine is nobody's business
@@ -43,11 +46,14 @@ def save(run: Path, change: str = "") -> Path:
     report["provenance"] = {
         "command": " --set ".join([f"onesearch run configs/{config.name}.yaml", *changes]),
         "settings": settings,
-        "seed": config.seed, "commit": commit(), "date": today(), "machine": machine(),
+        "seed": config.seed,
+        "commit": commit(),
+        "date": today(),
+        "machine": machine(),
         "data": {k: v for k, v in manifests["data"]["metrics"].items() if isinstance(v, int | str)},
         "seconds": {name: manifest["seconds"] for name, manifest in manifests.items()},
         "versions": manifests["report"]["versions"],
-    }  # fmt: skip
+    }
     report["comparisons"] = [c for c in report["comparisons"] if not c["slice"] or c["slice"][0] == "query frequency"]
     path = FOLDER / f"{config.name}-{config.seed}{'+' + change if change else ''}.json"
     write_json(path, _at_ten(report))
@@ -115,8 +121,11 @@ def _over_seeds(name: str, reports: list[dict[str, Any]]) -> list[str]:
         means = [sum(r["methods"][method][m]["mean"] for r in reports) / len(reports) for m in metrics]
         lines.append(f"| {method} | " + " | ".join(f"{mean:.4f}" for mean in means) + " |")
     same = len({report["methods"]["BM25"]["click/HR@10"]["mean"] for report in reports}) == 1
-    how = ("all seeds have the same test requests: mean difference over seeds, the largest p of any seed"
-           if same else "mean over seeds with 95 % interval, p of the pooled two-sided z-test")  # fmt: skip
+    how = (
+        "all seeds have the same test requests: mean difference over seeds, the largest p of any seed"
+        if same
+        else "mean over seeds with 95 % interval, p of the pooled two-sided z-test"
+    )
     lines += ["", f"Engine minus baseline; {how}:", ""]
     lines += ["| against | slice | " + " | ".join(metrics) + " |", "|---" * (len(metrics) + 2) + "|"]
     slices: tuple[list[str] | None, ...] = (None, ["query frequency", "unseen"])
@@ -129,8 +138,15 @@ def _over_seeds(name: str, reports: list[dict[str, Any]]) -> list[str]:
 
 
 def _pooled(reports: list[dict[str, Any]], other: str, metric: str, part: list[str] | None, same: bool) -> str:
-    found = [c for r in reports for c in r["comparisons"] if c["method"] == "engine" and c["against"] == other
-             and c["metric"] == metric and (list(c["slice"]) if c["slice"] else None) == part]  # fmt: skip
+    found = [
+        c
+        for r in reports
+        for c in r["comparisons"]
+        if c["method"] == "engine"
+        and c["against"] == other
+        and c["metric"] == metric
+        and (list(c["slice"]) if c["slice"] else None) == part
+    ]
     if len(found) != len(reports):
         return "–"
     mean = sum(c["difference"] for c in found) / len(found)
@@ -156,11 +172,14 @@ def _section(name: str, report: dict[str, Any]) -> list[str]:
     metrics = _metrics(report)
     data = ", ".join(f"{key} {value}" for key, value in made["data"].items())
     lines = [
-        f"## {name}", "",
+        f"## {name}",
+        "",
         f"`{made['command']}` · commit {made['commit']} · {made['date']} · {made['machine']}",
-        f"Data: {data}. {report['requests']} test requests; mean and 95 % bootstrap interval over them.", "",
-        "| method | " + " | ".join(metrics) + " | ms per request |", "|---" * (len(metrics) + 2) + "|",
-    ]  # fmt: skip
+        f"Data: {data}. {report['requests']} test requests; mean and 95 % bootstrap interval over them.",
+        "",
+        "| method | " + " | ".join(metrics) + " | ms per request |",
+        "|---" * (len(metrics) + 2) + "|",
+    ]
     for method, row in report["methods"].items():
         cells = [f"{row[m]['mean']:.4f} [{row[m]['low']:.4f}, {row[m]['high']:.4f}]" for m in metrics]
         lines.append(f"| {method} | " + " | ".join(cells) + f" | {report['milliseconds'][method]:.2f} |")
@@ -183,8 +202,11 @@ def _section(name: str, report: dict[str, Any]) -> list[str]:
                 lines.append(f"| {method} | " + " | ".join("–" if m is None else f"{m:.4f}" for m in means) + " |")
     share = report["notes"]["valid_sid_share_without_constraint"]
     minutes = sum(made["seconds"].values()) / 60
-    lines += ["", f"Valid SIDs when decoding without the constraint: {share:.1%}.",
-              f"All stages together took {minutes:.0f} minutes."]  # fmt: skip
+    lines += [
+        "",
+        f"Valid SIDs when decoding without the constraint: {share:.1%}.",
+        f"All stages together took {minutes:.0f} minutes.",
+    ]
     return lines
 
 

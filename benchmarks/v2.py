@@ -44,8 +44,12 @@ MAIN = (
 )
 SWEEPS = (
     Cell("clicks", "200 steps on the likelihood of clicks alone", (*TPMA, "grpo.policy=0"), stage="grpo"),
-    Cell("clicks-300", "300 steps on the likelihood of clicks alone", (*TPMA, "grpo.policy=0", "grpo.steps=300"),
-         stage="grpo"),
+    Cell(
+        "clicks-300",
+        "300 steps on the likelihood of clicks alone",
+        (*TPMA, "grpo.policy=0", "grpo.steps=300"),
+        stage="grpo",
+    ),
     Cell("dpo", "DPO alone", DPO, stage="dpo"),
     Cell("position", "TPMA, gate position by position", (*TPMA, "grpo.gate=position"), stage="grpo"),
     Cell("hard", "TPMA, hard gate", (*TPMA, "grpo.gate=hard"), stage="grpo"),
@@ -56,8 +60,12 @@ _SLOW = "grpo.loop.learning_rate=3e-4"
 LONGER = (
     Cell("long", "self-distillation of several epochs", PLAIN_CE),
     *(
-        Cell(f"long-{name}{slow}", f"the same + {what}{', learning rate 3e-4' if slow else ''}",
-             (*PLAIN_CE, *sets, *([_SLOW] if slow else ())), stage="grpo")
+        Cell(
+            f"long-{name}{slow}",
+            f"the same + {what}{', learning rate 3e-4' if slow else ''}",
+            (*PLAIN_CE, *sets, *([_SLOW] if slow else ())),
+            stage="grpo",
+        )
         for slow in ("", "-slow")
         for name, what, sets in (
             ("clicks", "200 steps on the likelihood of clicks alone", (*TPMA, "grpo.policy=0")),
@@ -69,9 +77,13 @@ LONGER = (
 """Rounds after so long a training that more steps on clicks should bring little."""
 _LONGER = [cell.name for cell in LONGER]
 ADDED = {
-    ("market", "cot"): "+ CoT tasks", ("market", "sd"): "+ self-distillation", ("market", "r-drop"): "+ R-Drop",
-    ("market", "fgm"): "+ FGM", ("market", "focal"): "+ focal loss", ("market", "v1-time"): "V1 as long as full V2",
-}  # fmt: skip
+    ("market", "cot"): "+ CoT tasks",
+    ("market", "sd"): "+ self-distillation",
+    ("market", "r-drop"): "+ R-Drop",
+    ("market", "fgm"): "+ FGM",
+    ("market", "focal"): "+ focal loss",
+    ("market", "v1-time"): "V1 as long as full V2",
+}
 """Supervised training that the distillation study has measured."""
 EVERY = tuple((metric, None) for metric in SAMPLED)
 CLICKS_ONLY = ("rewards.click_rate=0", "rewards.relevance=0")  # bestbuy knows neither impressions nor judgments
@@ -93,9 +105,7 @@ class AlignmentGrid(Grid):
         if cell.name not in REUSED:
             config, base = ROOT / self.sets[name].config, study.folder(name, seed, made_from)
             sets = (*self._sets(name, seed, cell), f"sft3.epochs={settings_of(base).sft3.epochs}")
-            pipeline.run_config(
-                config, self.folder(name, seed, cell.name), sets, reuse=(base,), until=until_of(cell)
-            )
+            pipeline.run_config(config, self.folder(name, seed, cell.name), sets, reuse=(base,), until=until_of(cell))
 
     def _measure(self, name: str, seed: int, cell: Cell) -> None:
         if cell.name not in REUSED:
@@ -168,12 +178,18 @@ def chosen(page: Page) -> None:
     """The step whose weights each stage left."""
     rows = [
         [f"{data}-{seed}/{cell}", *(str(report["chosen_step"].get(stage, "–")) for stage in ("dpo", "grpo"))]
-        for (data, seed, cell), report in sorted(page.reports.items()) if report.get("chosen_step")
-    ]  # fmt: skip
-    page.lines += ["", "## Weights that the guard chose", "", (
-        "Step of each stage whose weights had the best validation HR@10; 0 means those that it was given, so that the "
-        "stage left nothing."
-    )]  # fmt: skip
+        for (data, seed, cell), report in sorted(page.reports.items())
+        if report.get("chosen_step")
+    ]
+    page.lines += [
+        "",
+        "## Weights that the guard chose",
+        "",
+        (
+            "Step of each stage whose weights had the best validation HR@10; 0 means those that it was given, so that the "
+            "stage left nothing."
+        ),
+    ]
     page.table(["cell", "DPO", "policy"], rows)
 
 
@@ -185,8 +201,10 @@ def cumulative(page: Page) -> None:
     steps = [("v1/student", "V1"), *((f"{name}/student", what) for (_, name), what in ADDED.items())]
     steps += [(f"{cell.name}/student", cell.what) for cell in MAIN]
     page.lines += ["", "## Market: step on step", ""]
-    page.lines += ["Generator alone; the differences are from V1. R-Drop, FGM and focal loss are each on top of "
-                   "self-distillation, and all together in the row before alignment."]  # fmt: skip
+    page.lines += [
+        "Generator alone; the differences are from V1. R-Drop, FGM and focal loss are each on top of "
+        "self-distillation, and all together in the row before alignment."
+    ]
     effects(page, "market", "v1/student", steps, [("order/HR@10", None), ("order/MRR@10", None), ("click/HR@10", None)])
 
 

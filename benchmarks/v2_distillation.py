@@ -94,10 +94,18 @@ MARKET = (
     Cell("v1-time", "V1 trained as long as full V2", stage="sft3", same_time_as="full"),
     Cell("sd-long", "self-distillation for as many epochs", PLAIN_CE, epochs_of="v1-time"),
     Cell("no-teacher-ce", "full V2 without teacher CE", ("distill.teacher_ce=0",)),
-    Cell("published", "the published setting", (
-        "distill.teacher_ce=0", "distill.kl=0.1", "distill.row=0", "distill.teach=all", "distill.inject=true",
-        "distill.personal=true",
-    )),
+    Cell(
+        "published",
+        "the published setting",
+        (
+            "distill.teacher_ce=0",
+            "distill.kl=0.1",
+            "distill.row=0",
+            "distill.teach=all",
+            "distill.inject=true",
+            "distill.personal=true",
+        ),
+    ),
     Cell("kl-only", "self-distillation by the KL alone, no rows of words", (*PLAIN_CE, "distill.row=0")),
     Cell("row-only", "self-distillation by rows of words alone, no KL", (*PLAIN_CE, "distill.kl=0")),
     Cell("r-drop", "self-distillation + R-Drop", ("distill.fgm=0", "distill.focal=false")),
@@ -112,7 +120,7 @@ MARKET = (
     Cell("log-expert", "self-distillation, log expert", (*PLAIN_CE, "understanding.producer=log-expert")),
     Cell("inject", "self-distillation, clicked item injected", (*PLAIN_CE, "distill.inject=true")),
     Cell("personal", "self-distillation, personalised keywords", (*PLAIN_CE, "distill.personal=true")),
-)  # fmt: skip
+)
 REAL = (
     Cell("v1", "V1", seeds=THREE, stage="sft3", measured=("student", "engine")),
     Cell("full", "full V2, log expert", (), THREE, measured=("student", "engine")),
@@ -130,9 +138,15 @@ class DataSet:
 
 
 _LOG_EXPERT = (
-    "understanding.producer=log-expert", "distill.teach=all", "evaluation.baselines=false", "cot.steps=60",
-    "cot.batch_size=128", "distill.cot=0.1", "model.word_rows=true", "sft3.loop.learning_rates={generator.word_: 5}",
-)  # fmt: skip
+    "understanding.producer=log-expert",
+    "distill.teach=all",
+    "evaluation.baselines=false",
+    "cot.steps=60",
+    "cot.batch_size=128",
+    "distill.cot=0.1",
+    "model.word_rows=true",
+    "sft3.loop.learning_rates={generator.word_: 5}",
+)
 SETS: Mapping[str, DataSet] = {
     "market": DataSet("configs/market-v2.yaml", MARKET),
     # One epoch of three, for V1 as well: a cell has at most twenty minutes.
@@ -140,12 +154,26 @@ SETS: Mapping[str, DataSet] = {
     "homedepot": DataSet("configs/homedepot.yaml", REAL, _LOG_EXPERT, (1,)),
 }
 SMOKE = (
-    "data.market.items=300", "data.market.users=60", "data.market.page_views=900", "data.test=0.2",
-    "encoder.align.epochs=1", "khqe.layers=[16,8,8]", "khqe.opq_size=16", "model.backbone.d_model=16",
+    "data.market.items=300",
+    "data.market.users=60",
+    "data.market.page_views=900",
+    "data.test=0.2",
+    "encoder.align.epochs=1",
+    "khqe.layers=[16,8,8]",
+    "khqe.opq_size=16",
+    "model.backbone.d_model=16",
     "model.backbone.ffn=32",
-    "sft1.steps=2", "sft2.steps=2", "sft1.batch_size=8", "sft2.batch_size=8", "sft3.epochs=0.05", "cot.steps=2",
-    "sft3.batch_size=16", "cot.batch_size=8", "search.width=4", "model.text_vocabulary=400",
-)  # fmt: skip
+    "sft1.steps=2",
+    "sft2.steps=2",
+    "sft1.batch_size=8",
+    "sft2.batch_size=8",
+    "sft3.epochs=0.05",
+    "cot.steps=2",
+    "sft3.batch_size=16",
+    "cot.batch_size=8",
+    "search.width=4",
+    "model.text_vocabulary=400",
+)
 """Settings of a smoke test, whose figures mean nothing."""
 
 
@@ -253,18 +281,29 @@ class Grid:
         chosen = {stage: found["metrics"].get("chosen_step") for stage, found in manifests.items()}
         sets = [one.replace(str(self.runs.absolute()), "RUNS") for one in self._sets(name, seed, cell)]
         about = {
-            "cell": cell.name, "what": cell.what, "data": name, "seed": seed, "requests": len(page_views),
+            "cell": cell.name,
+            "what": cell.what,
+            "data": name,
+            "seed": seed,
+            "requests": len(page_views),
             "command": f"python benchmarks/{self.script} run RUNS {name}-{seed}/{cell.name}",
-            "config": self.sets[name].config, "sets": sets, "commit": commit(), "date": today(),
-            "machine": machine(), "training_seconds": seconds,
-            "epochs": config.sft3.epochs, "valid_sid_share": share,
+            "config": self.sets[name].config,
+            "sets": sets,
+            "commit": commit(),
+            "date": today(),
+            "machine": machine(),
+            "training_seconds": seconds,
+            "epochs": config.sft3.epochs,
+            "valid_sid_share": share,
             "chosen_step": {stage: step for stage, step in chosen.items() if step is not None},
             "log": last_terms(folder / cell.stage / "log.jsonl"),
-        }  # fmt: skip
+        }
         self.reports.mkdir(parents=True, exist_ok=True)
         slim = report.to_json()
-        write_json(self.report(name, seed, cell.name), {**about, "methods": slim["methods"],
-                   "milliseconds": slim["milliseconds"], "slices": slim["slices"]})  # fmt: skip
+        write_json(
+            self.report(name, seed, cell.name),
+            {**about, "methods": slim["methods"], "milliseconds": slim["milliseconds"], "slices": slim["slices"]},
+        )
         write_json(folder / DONE, about)
         print(f"{name}-{seed}/{cell.name}: {headline(report)}", flush=True)
 
@@ -295,14 +334,13 @@ class Grid:
                 if not reports:
                     continue
                 joined = pooled([report for _, report in reports], (pair,), same_requests=True, config=METRICS)
-                each = {
-                    str(seed): plain_differences(report, pair) for seed, report in reports
-                }  # fmt: skip
+                each = {str(seed): plain_differences(report, pair) for seed, report in reports}
                 key = f"{name}: {pair[0]} - {pair[1]}"
                 out[key] = {
-                    "seeds": [seed for seed, _ in reports], "each": each,
+                    "seeds": [seed for seed, _ in reports],
+                    "each": each,
                     "tests": joined.to_json()["comparisons"],
-                }  # fmt: skip
+                }
         write_json(self.reports / "comparisons.json", out)
 
 
@@ -321,8 +359,10 @@ def plain_differences(report: Report, pair: tuple[str, str]) -> dict[str, float]
     parts = {"all": report.methods, **{k: v.methods for k, v in report.slices.get("complexity", {}).items()}}
     return {
         f"{part} {metric}": rows[pair[0]][metric].mean - rows[pair[1]][metric].mean
-        for part, rows in parts.items() for metric in ("click/HR@10", "ehr@10") if metric in rows[pair[0]]
-    }  # fmt: skip
+        for part, rows in parts.items()
+        for metric in ("click/HR@10", "ehr@10")
+        if metric in rows[pair[0]]
+    }
 
 
 def pairs(data: DataSet) -> list[tuple[str, str]]:
@@ -333,11 +373,21 @@ def pairs(data: DataSet) -> list[tuple[str, str]]:
     if data.cells is MARKET:
         found += [("full/student", name) for name in names if name not in ("v1/student", "full/student")]
         found += [(name, "sd/student") for name in names if name not in ("v1/student", "sd/student", "full/student")]
-        found += [("rag/keywords", "v1/student"), ("rag/own", "rag/keywords"), ("full/student", "rag/keywords"),
-                  ("full/keywords", "full/student"), ("sd/keywords", "sd/student"), ("sd/student", "rag/keywords"),
-                  ("rag/own", "v1/student"), ("rag/keywords", "cot/student"),
-                  ("sd-long/student", "v1-time/student"), ("sd/student", "cot/student"), ("sd/keywords", "cot/student"),
-                  ("full/keywords", "cot/student"), ("rag/own", "cot/student")]  # fmt: skip
+        found += [
+            ("rag/keywords", "v1/student"),
+            ("rag/own", "rag/keywords"),
+            ("full/student", "rag/keywords"),
+            ("full/keywords", "full/student"),
+            ("sd/keywords", "sd/student"),
+            ("sd/student", "rag/keywords"),
+            ("rag/own", "v1/student"),
+            ("rag/keywords", "cot/student"),
+            ("sd-long/student", "v1-time/student"),
+            ("sd/student", "cot/student"),
+            ("sd/keywords", "cot/student"),
+            ("full/keywords", "cot/student"),
+            ("rag/own", "cot/student"),
+        ]
     return found
 
 

@@ -120,10 +120,14 @@ def figures(page: Page, data: str, methods: Sequence[tuple[str, str]]) -> None:
             continue
         shares = [page.reports[data, seed, cell]["valid_sid_share"] for seed in seeds]
         minutes = [sum(page.reports[data, seed, cell]["training_seconds"].values()) / 60 for seed in seeds]
-        rows.append([
-            what, *(number(page.mean(data, method, metric)) for metric in metrics),
-            f"{sum(shares) / len(shares):.1%}" if shares[0] is not None else "–", f"{sum(minutes) / len(minutes):.1f}",
-        ])  # fmt: skip
+        rows.append(
+            [
+                what,
+                *(number(page.mean(data, method, metric)) for metric in metrics),
+                f"{sum(shares) / len(shares):.1%}" if shares[0] is not None else "–",
+                f"{sum(minutes) / len(minutes):.1f}",
+            ]
+        )
     names = [NAMES.get(metric, metric) for metric in metrics]
     page.table(["", *names, "valid SIDs without constraint", "minutes of training"], rows)
 
@@ -152,22 +156,32 @@ def verdicts(page: Page) -> None:
         return above(page.test("market", pair, metric, part))
 
     room = page.test("market", ("rag/keywords", "v1/student"), "ehr@10", COMPLEX)
-    check("RAG over V1 on complex queries, expected HR@10: at least +.03 of room",
-          None if room is None else room["difference"] >= 0.03, difference(room))  # fmt: skip
+    check(
+        "RAG over V1 on complex queries, expected HR@10: at least +.03 of room",
+        None if room is None else room["difference"] >= 0.03,
+        difference(room),
+    )
     for metric in ("ehr@10", "click/HR@10"):
         name = NAMES.get(metric, metric)
         found = positive(("full/student", "v1/student"), metric, COMPLEX)
         check(f"full V2 above V1 on complex queries, {name}", *found)
-    for cell, what in (("placebo", "the placebo"), ("v1-time", "V1 of the same wall time"),
-                       ("no-kl", "teacher CE without KL")):  # fmt: skip
+    for cell, what in (
+        ("placebo", "the placebo"),
+        ("v1-time", "V1 of the same wall time"),
+        ("no-kl", "teacher CE without KL"),
+    ):
         for metric in ("ehr@10", "click/HR@10"):
-            check(f"full V2 above {what} on complex queries, {NAMES.get(metric, metric)}",
-                  *positive(("full/student", f"{cell}/student"), metric, COMPLEX))  # fmt: skip
+            check(
+                f"full V2 above {what} on complex queries, {NAMES.get(metric, metric)}",
+                *positive(("full/student", f"{cell}/student"), metric, COMPLEX),
+            )
     for metric in ("click/HR@10", "click/MRR@10"):
         check(f"full V2 above V1 over all queries, {metric}", *positive(("full/student", "v1/student"), metric, None))
     seeds = page.seeds("market", "rag")
-    values = [page.mean("market", method, "ehr@10", COMPLEX, seeds) for method in
-              ("v1/student", "full/student", "rag/keywords")]  # fmt: skip
+    values = [
+        page.mean("market", method, "ehr@10", COMPLEX, seeds)
+        for method in ("v1/student", "full/student", "rag/keywords")
+    ]
     if all(value is not None for value in values) and seeds:
         v1, full, rag = (float(value or 0) for value in values)
         kept = (full - v1) / (rag - v1) if rag != v1 else float("nan")
@@ -175,10 +189,15 @@ def verdicts(page: Page) -> None:
     gains = [page.test("market", ("full/student", "v1/student"), "ehr@10", part) for part in (COMPLEX, RARE, HEAD)]
     if all(gains):
         a, b, c = (float(one["difference"]) for one in gains if one)
-        check("the gain on complex and on rare complex queries is larger than on head queries", min(a, b) > c,
-              f"complex {a:+.4f}, unseen complex {b:+.4f}, queries seen 16 times or more {c:+.4f}")  # fmt: skip
-    check("the distilled student reaches the base teacher (RAG) on complex queries",
-          *_reaches(page.test("market", ("full/student", "rag/keywords"), "ehr@10", COMPLEX)))  # fmt: skip
+        check(
+            "the gain on complex and on rare complex queries is larger than on head queries",
+            min(a, b) > c,
+            f"complex {a:+.4f}, unseen complex {b:+.4f}, queries seen 16 times or more {c:+.4f}",
+        )
+    check(
+        "the distilled student reaches the base teacher (RAG) on complex queries",
+        *_reaches(page.test("market", ("full/student", "rag/keywords"), "ehr@10", COMPLEX)),
+    )
     page.lines += ["", "## Targets set before the runs"]
     page.table(["target", "holds", "measured"], rows)
 
@@ -203,15 +222,26 @@ def provenance(page: Page, sets: Mapping[str, DataSet] = SETS) -> None:
     machines = sorted({report["machine"] for report in page.reports.values()})
     page.lines.append(f"Machines: {'; '.join(machines)}. Settings beside the configuration file are in each report.")
     rows = [
-        [f"{data}-{seed}/{cell}", f"`{report['command']}`", f"`{report['config']}`", report["commit"], report["date"],
-         f"{report['requests']:,}", f"{report['epochs']:g}", f"{sum(report['training_seconds'].values()):.0f}"]
+        [
+            f"{data}-{seed}/{cell}",
+            f"`{report['command']}`",
+            f"`{report['config']}`",
+            report["commit"],
+            report["date"],
+            f"{report['requests']:,}",
+            f"{report['epochs']:g}",
+            f"{sum(report['training_seconds'].values()):.0f}",
+        ]
         for (data, seed, cell), report in sorted(page.reports.items())
-    ]  # fmt: skip
+    ]
     page.table(["cell", "command", "config", "commit", "date", "test requests", "epochs", "seconds of training"], rows)
     missing = [
-        f"{data}-{seed}/{cell.name}" for data, found in sets.items() for seed in found.seeds for cell in found.cells
+        f"{data}-{seed}/{cell.name}"
+        for data, found in sets.items()
+        for seed in found.seeds
+        for cell in found.cells
         if seed in cell.seeds and (data, seed, cell.name) not in page.reports
-    ]  # fmt: skip
+    ]
     if missing:
         page.lines += ["", f"Not run yet: {', '.join(missing)}."]
 
@@ -246,25 +276,55 @@ def render(folder: Path) -> None:
     page.lines += ["", "## Market: regularisers and alternatives, one by one", ""]
     page.lines += ["Differences are from plain self-distillation."]
     parts = named(
-        MARKET, "sd", "kl-only", "row-only", "r-drop", "fgm", "focal", "think", "codi", "ema", "joint", "inject",
+        MARKET,
+        "sd",
+        "kl-only",
+        "row-only",
+        "r-drop",
+        "fgm",
+        "focal",
+        "think",
+        "codi",
+        "ema",
+        "joint",
+        "inject",
         "personal",
-    )  # fmt: skip
+    )
     effects(page, "market", "sd/student", parts)
-    page.lines += ["", "## Market: teacher and student", "", (
-        "*Base S* is trained and tested without keywords (the row + CoT), *base T* with them (RAG); *distilled S* and "
-        "*T* are one distilled model tested without and with them; *direct CoT* writes its own keywords before the SID."
-    )]  # fmt: skip
-    effects(page, "market", "cot/student", [
-        ("cot/student", "base S"), ("rag/keywords", "base T"), ("sd/student", "distilled S (self-distillation)"),
-        ("sd/keywords", "distilled T (self-distillation)"), ("full/student", "distilled S (full V2)"),
-        ("full/keywords", "distilled T (full V2)"), ("rag/own", "direct CoT"),
-    ])  # fmt: skip
+    page.lines += [
+        "",
+        "## Market: teacher and student",
+        "",
+        (
+            "*Base S* is trained and tested without keywords (the row + CoT), *base T* with them (RAG); *distilled S* and "
+            "*T* are one distilled model tested without and with them; *direct CoT* writes its own keywords before the SID."
+        ),
+    ]
+    effects(
+        page,
+        "market",
+        "cot/student",
+        [
+            ("cot/student", "base S"),
+            ("rag/keywords", "base T"),
+            ("sd/student", "distilled S (self-distillation)"),
+            ("sd/keywords", "distilled T (self-distillation)"),
+            ("full/student", "distilled S (full V2)"),
+            ("full/keywords", "distilled T (full V2)"),
+            ("rag/own", "direct CoT"),
+        ],
+    )
     page.lines += ["", "## Market: who thinks", "", "Self-distillation with other producers; differences are from V1."]
     effects(page, "market", "v1/student", named(MARKET, "v1", "error-0", "sd", "error-30", "log-expert"))
     page.lines += ["", "## Market: by kind of query"]
     shown = [*steps, ("rag/keywords", "keywords at the input (RAG)")]
-    for dimension in ("complexity", "query type", "query frequency", "complex, by query frequency",
-                      "rarest need word, uses in training"):  # fmt: skip
+    for dimension in (
+        "complexity",
+        "query type",
+        "query frequency",
+        "complex, by query frequency",
+        "rarest need word, uses in training",
+    ):
         slices(page, "market", shown, dimension, "ehr@10")
     slices(page, "market", shown, "query type", "click/HR@10")
     for data in ("bestbuy", "homedepot"):

@@ -42,7 +42,7 @@ def redis_url(tmp_path_factory):
     process = subprocess.Popen(
         [server, "--port", "0", "--unixsocket", str(socket), "--save", "", "--dir", str(socket.parent)],
         stdout=subprocess.DEVNULL,
-    )  # fmt: skip
+    )
     end = time.monotonic() + 10
     while not socket.exists() and time.monotonic() < end:
         time.sleep(0.02)

@@ -63,11 +63,20 @@ def test_loading_runs_no_code(path):
 @pytest.mark.parametrize(
     "code",
     [
-        "import pickle", "from joblib import load", "import torch\ntorch.load('x')", "torch.save(a, 'x')",
-        "np.load(path)", "np.load(path, allow_pickle=True)", "frame.to_pickle('x')", "yaml.unsafe_load(x)",
-        "accelerator.save_state('x')", "eval('1')", "import multiprocessing.pickle", "f(trust_remote_code=True)",
+        "import pickle",
+        "from joblib import load",
+        "import torch\ntorch.load('x')",
+        "torch.save(a, 'x')",
+        "np.load(path)",
+        "np.load(path, allow_pickle=True)",
+        "frame.to_pickle('x')",
+        "yaml.unsafe_load(x)",
+        "accelerator.save_state('x')",
+        "eval('1')",
+        "import multiprocessing.pickle",
+        "f(trust_remote_code=True)",
     ],
-)  # fmt: skip
+)
 def test_the_check_finds_code_formats(code):
     assert list(violations(ast.parse(code)))
 

@@ -64,7 +64,7 @@ def test_a_reader_who_has_had_enough_is_no_error():
         "app.command('many')(many)\n"
         "app(['many'])"
     )
-    shell = f"{sys.executable} -c \"$CODE\" | head -1 > /dev/null"
+    shell = f'{sys.executable} -c "$CODE" | head -1 > /dev/null'
     done = subprocess.run(["sh", "-c", shell], env={**os.environ, "CODE": code}, stderr=subprocess.PIPE, check=False)
     assert b"error" not in done.stderr, done.stderr
 
@@ -112,8 +112,12 @@ def test_exit_codes_of_commands_pass_through():
 def test_filters():
     given = ["brand=Acme", "price=[10, null]", "in_stock=true", "category=[Shoes, Boots]", "seller=123"]
     assert parse_filters(given) == {
-        "brand": "Acme", "price": [10, None], "in_stock": True, "category": ["Shoes", "Boots"], "seller": "123",
-    }  # fmt: skip
+        "brand": "Acme",
+        "price": [10, None],
+        "in_stock": True,
+        "category": ["Shoes", "Boots"],
+        "seller": "123",
+    }
     with pytest.raises(ValueError, match="not of the form key=value"):
         parse_filters(["brand"])
     with pytest.raises(ValueError, match="given twice"):

@@ -55,8 +55,10 @@ def test_overrides_are_typed_and_leave_the_original_alone():
     sets = ["training.learning_rate=2e-4", "widths=[1, 2]", "name=abc", "training.shares.a=1", "empty.deep.er=true"]
     assert apply_overrides(values, sets) == {
         "training": {"learning_rate": 2e-4, "shares": {"a": 1}},
-        "widths": [1, 2], "name": "abc", "empty": {"deep": {"er": True}},
-    }  # fmt: skip
+        "widths": [1, 2],
+        "name": "abc",
+        "empty": {"deep": {"er": True}},
+    }
     assert values == {"training": {"learning_rate": 1.0}, "empty": None}
 
 

@@ -50,8 +50,9 @@ def test_a_stage_may_have_a_seed_of_its_own(tmp_path):
     assert json.loads((tmp_path / "two" / "model" / MANIFEST).read_text())["seed"] == 2
     # Another seed of the training shares the data.
     assert outcomes(execute(stages(3), tmp_path / "three", 7, reuse=[tmp_path / "two"])) == {
-        "data": "reused", "model": "built",
-    }  # fmt: skip
+        "data": "reused",
+        "model": "built",
+    }
     assert fingerprints(stages(None), 7) == fingerprints(stages(7), 7)
 
 

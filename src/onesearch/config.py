@@ -123,8 +123,10 @@ def _check_key(parts: list[str], model: type[Section], override: str) -> None:
             return  # below a plain mapping every key is allowed
         if part not in section.model_fields:
             valid = [*parts[:depth], *_nearest(part, section)]
-            raise ValueError(f"override '{override}': unknown key '{'.'.join(parts[: depth + 1])}'; "
-                             f"the nearest valid key is '{'.'.join(valid)}'")  # fmt: skip
+            raise ValueError(
+                f"override '{override}': unknown key '{'.'.join(parts[: depth + 1])}'; "
+                f"the nearest valid key is '{'.'.join(valid)}'"
+            )
         annotation = section.model_fields[part].annotation
         inner = _section_in(annotation)
         if inner is None and depth + 1 < len(parts) and not _is_mapping(annotation):

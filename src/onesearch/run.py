@@ -217,14 +217,26 @@ def _bring_up(
         error.add_note(f"in stage '{stage.name}' of run {run}; the stages before it are kept")
         raise
     seconds = time.perf_counter() - start
-    write_manifest(folder, {
-        "stage": stage.name, "fingerprint": mark, "config": stage.config, "seed": stage.seed_in(seed),
-        "version": stage.version,
-        "inputs": {name: marks[name] for name in stage.inputs}, "versions": versions(), "metrics": metrics,
-        "seconds": round(seconds, 3), "resumed": resumed,
-        "files": {str(p.relative_to(folder)): p.stat().st_size for p in sorted(folder.rglob("*"))
-                  if p.is_file() and p.name not in (STARTED, MANIFEST)},
-    })  # fmt: skip
+    write_manifest(
+        folder,
+        {
+            "stage": stage.name,
+            "fingerprint": mark,
+            "config": stage.config,
+            "seed": stage.seed_in(seed),
+            "version": stage.version,
+            "inputs": {name: marks[name] for name in stage.inputs},
+            "versions": versions(),
+            "metrics": metrics,
+            "seconds": round(seconds, 3),
+            "resumed": resumed,
+            "files": {
+                str(p.relative_to(folder)): p.stat().st_size
+                for p in sorted(folder.rglob("*"))
+                if p.is_file() and p.name not in (STARTED, MANIFEST)
+            },
+        },
+    )
     (folder / STARTED).unlink()
     log.info("%s: done in %.1f s", place, seconds)
     return StageResult(stage.name, "resumed" if resumed else "built", seconds, metrics)

@@ -39,14 +39,16 @@ def test_a_good_data_set(tmp_path):
         ({"items": pl.concat([ITEMS, ITEMS[:1]])}, "items: item_id is unique"),
         ({"users": USERS[:1]}, "page_views.user_id in users"),
         ({"log": [PageView("1", "q", shown=("gone",))]}, "page_views.shown in items"),
-        ({"log": [PageView("1", "q", shown=("i0",)), PageView("1", "r", shown=("i0",))]},
-         "page_views: page_view_id is unique"),
+        (
+            {"log": [PageView("1", "q", shown=("i0",)), PageView("1", "r", shown=("i0",))]},
+            "page_views: page_view_id is unique",
+        ),
         ({"log": [PageView("1", "q", time=minute(0).replace(year=1970), shown=("i0",))]}, "times are plausible"),
         ({"judgments": [Judgment("q", "i0", 1), Judgment("q", "i0", 2)]}, "judgments: query and item_id are unique"),
         ({"judgments": [Judgment("q", "gone", 1)]}, "judgments.item_id in items"),
         ({"items": ITEMS.with_columns(title=pl.lit(" "))}, "items have a title"),
     ],
-)  # fmt: skip
+)
 def test_each_fault_is_found(tmp_path, broken, what):
     write(tmp_path, **broken)
     assert list(errors(tmp_path)) == [what]

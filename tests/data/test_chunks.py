@@ -26,8 +26,11 @@ def test_good_csv(tmp_path):
     path = tmp_path / "a.csv"
     path.write_bytes('\ufeffid,name,x\r\n1,"Shoe, red",\r\n\r\n2,"12"" nail",9\r\n3,last,'.encode())
     rows, bad = read(path, ["name", "id"])
-    assert rows == [(2, {"name": "Shoe, red", "id": "1"}), (4, {"name": '12" nail', "id": "2"}),
-                    (5, {"name": "last", "id": "3"})]  # fmt: skip
+    assert rows == [
+        (2, {"name": "Shoe, red", "id": "1"}),
+        (4, {"name": '12" nail', "id": "2"}),
+        (5, {"name": "last", "id": "3"}),
+    ]
     assert bad == []
 
 
@@ -37,8 +40,11 @@ def test_broken_csv_lines_cost_only_themselves(tmp_path):
     rows, bad = read(path, ["id", "name"])
     assert rows == [(2, {"id": "1", "name": "one"}), (7, {"id": "6", "name": "six"})]
     assert [(line, reason.split(":")[0]) for line, reason, _ in sorted(bad)] == [
-        (3, "broken CSV"), (4, "wrong number of columns"), (5, "wrong number of columns"), (6, "not valid utf-8"),
-    ]  # fmt: skip
+        (3, "broken CSV"),
+        (4, "wrong number of columns"),
+        (5, "wrong number of columns"),
+        (6, "not valid utf-8"),
+    ]
     assert sorted(bad)[3] == (6, "not valid utf-8: byte 0xe9 at position 6", "5,caf\\xe9")
 
 

@@ -17,18 +17,32 @@ from onesearch.data.records import (
 )
 
 ITEMS = [
-    Item("a", "Red shoe", ("Clothing", "Shoes"), "Acme", 9.5, {"Color": ("red", "dark red"), "Brand": ("Acme",)},
-         "shop", ("x.jpg",), datetime(2024, 5, 1, tzinfo=UTC), False),
+    Item(
+        "a",
+        "Red shoe",
+        ("Clothing", "Shoes"),
+        "Acme",
+        9.5,
+        {"Color": ("red", "dark red"), "Brand": ("Acme",)},
+        "shop",
+        ("x.jpg",),
+        datetime(2024, 5, 1, tzinfo=UTC),
+        False,
+    ),
     Item("b", "Boot"),
-]  # fmt: skip
+]
 PAGE_VIEW = PageView("1", "shoe", "u", "s", datetime(2024, 5, 2, tzinfo=UTC), ("a", "b"), ("b", "gone"), ("b",), "head")
 
 
 def written(folder):
     return Dataset.write(
-        folder, items_frame(ITEMS), users_frame([User("u", "F", "24-30")]), page_views_frame([PAGE_VIEW]),
-        judgments_frame([Judgment("shoe", "a", 3)]), source="test",
-    )  # fmt: skip
+        folder,
+        items_frame(ITEMS),
+        users_frame([User("u", "F", "24-30")]),
+        page_views_frame([PAGE_VIEW]),
+        judgments_frame([Judgment("shoe", "a", 3)]),
+        source="test",
+    )
 
 
 def test_what_is_written_is_read(tmp_path):

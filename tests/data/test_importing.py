@@ -24,22 +24,35 @@ ITEMS_CSV = b"""id,name,path,brand,price,color,pictures,listed,stock
 ITEMS = {
     "file": "items.csv",
     "columns": {
-        "item_id": "id", "title": "name", "category": "path", "brand": "brand", "price": "price", "images": "pictures",
-        "listed_at": "listed", "in_stock": "stock",
+        "item_id": "id",
+        "title": "name",
+        "category": "path",
+        "brand": "brand",
+        "price": "price",
+        "images": "pictures",
+        "listed_at": "listed",
+        "in_stock": "stock",
     },
     "attributes": {"Color": {"column": "color", "separator": "/"}, "Brand": "brand"},
     "separators": {"category": ">", "images": "|"},
     "constants": {"seller": "our shop"},
     "ignore": ["n/a"],
-}  # fmt: skip
+}
 VIEWS = {
     "file": "views.jsonl",
     "columns": {
-        "query": "q", "user_id": "u", "session_id": "s", "time": "t", "shown": "shown", "clicked": "clicked",
-        "ordered": "ordered", "page_view_id": "id", "query_type": "kind",
+        "query": "q",
+        "user_id": "u",
+        "session_id": "s",
+        "time": "t",
+        "shown": "shown",
+        "clicked": "clicked",
+        "ordered": "ordered",
+        "page_view_id": "id",
+        "query_type": "kind",
     },
     "time": {"unit": "ms"},
-}  # fmt: skip
+}
 T0 = 1_717_000_000_000
 SOME = {"u": "ann", "s": 7, "clicked": [], "ordered": [], "kind": "a"}
 ROWS = [
@@ -49,10 +62,20 @@ ROWS = [
     {**SOME, "id": 1, "q": "sock", "t": T0 + 2, "shown": [5]},
     {**SOME, "id": 4, "q": " ", "t": T0 + 3, "shown": [5]},
     {**SOME, "id": 5, "q": "sock", "t": None, "shown": [5]},
-    {**SOME, "id": 6, "q": "sock", "t": T0 + 4, "shown": [5, 2], "clicked": [5, 2], "ordered": [5], "u": "eve", "s": 9,
-     "kind": None},
+    {
+        **SOME,
+        "id": 6,
+        "q": "sock",
+        "t": T0 + 4,
+        "shown": [5, 2],
+        "clicked": [5, 2],
+        "ordered": [5],
+        "u": "eve",
+        "s": 9,
+        "kind": None,
+    },
     {**SOME, "id": 7, "q": "none", "t": T0 + 5, "shown": [], "u": "eve"},
-]  # fmt: skip
+]
 
 
 @pytest.fixture
@@ -68,11 +91,17 @@ def folder(tmp_path):
 
 def run(folder, **more):
     mapping = {
-        "source": "test", "folder": str(folder), "items": ITEMS, "page_views": VIEWS,
+        "source": "test",
+        "folder": str(folder),
+        "items": ITEMS,
+        "page_views": VIEWS,
         "users": {"file": "users.csv", "columns": {"user_id": "user", "gender": "sex", "age_band": "age"}},
-        "judgments": {"file": "judged.csv", "columns": {"query": "q", "item_id": "id", "score": "score"},
-                      "levels": [1.5, 2, 2.5]},
-    }  # fmt: skip
+        "judgments": {
+            "file": "judged.csv",
+            "columns": {"query": "q", "item_id": "id", "score": "score"},
+            "levels": [1.5, 2, 2.5],
+        },
+    }
     summary = import_mapping(Mapping.model_validate({**mapping, **more}), folder / "out")
     return summary, Dataset.load(folder / "out")
 
@@ -92,8 +121,11 @@ def test_items(folder):
     assert (boot.brand, boot.price, boot.attributes, boot.in_stock) == (None, None, {}, False)
     assert (sock.price, sock.listed_at) == (None, None)
     assert aside(folder, "items") == {
-        (4, "duplicate item_id, the first one is kept"), (5, "no title"), (6, "no item id"), (7, "not valid utf-8"),
-    }  # fmt: skip
+        (4, "duplicate item_id, the first one is kept"),
+        (5, "no title"),
+        (6, "no item id"),
+        (7, "not valid utf-8"),
+    }
     assert summary.emptied["items"] == {
         "price: not a number, or negative": 2,
         "listed_at: wrong time unit, looks like seconds but the mapping says unit text": 1,
@@ -112,9 +144,14 @@ def test_page_views(folder):
     assert views["session_id"].to_list() == ["7", "9"]
     assert views["query_type"].to_list() == ["a", None]
     assert aside(folder, "page_views") == {
-        (2, "wrong time unit, looks like seconds but the mapping says unit ms"), (3, "no known item left"),
-        (4, "broken JSON"), (5, "duplicate page_view_id"), (6, "no query"), (7, "no time"), (9, "no item at all"),
-    }  # fmt: skip
+        (2, "wrong time unit, looks like seconds but the mapping says unit ms"),
+        (3, "no known item left"),
+        (4, "broken JSON"),
+        (5, "duplicate page_view_id"),
+        (6, "no query"),
+        (7, "no time"),
+        (9, "no item at all"),
+    }
     assert summary.dropped == {"page_views.shown": 2, "page_views.clicked": 1, "page_views.ordered": 1}
     assert dataset.users["user_id"].to_list() == ["ann", "eve"]
     assert summary.created == {"users": 1}
@@ -125,9 +162,10 @@ def test_judgments(folder):
     summary, dataset = run(folder)
     assert dataset.judgments.rows() == [("shoe", "1", 3), ("sock", "5", 0)]
     assert summary.rejected["judgments"] == {
-        "duplicate query and item_id, the first one is kept": 1, "item_id is not in the items": 1,
+        "duplicate query and item_id, the first one is kept": 1,
+        "item_id is not in the items": 1,
         "score is not a number": 1,
-    }  # fmt: skip
+    }
 
 
 def test_every_row_is_accounted_for(folder):
@@ -196,15 +234,17 @@ def test_one_row_per_shown_item(folder):
     columns = {"page_view_id": "v", "query": "q", "item_id": "sku", "clicked": "click", "ordered": "buy"}
     _, dataset = run(folder, page_views={"file": "shown.csv", "rows": "items", "group_by": ["v"], "columns": columns})
     assert dataset.page_views.select("page_view_id", "shown", "clicked", "ordered").rows() == [
-        ("x", ["1", "2"], ["2"], ["2"]), ("y", ["5"], [], []),
-    ]  # fmt: skip
+        ("x", ["1", "2"], ["2"], ["2"]),
+        ("y", ["5"], [], []),
+    ]
 
 
 def test_page_views_from_judgments(folder):
     _, dataset = run(folder, page_views={"from": "judgments", "clicked_at": 2.5})
     assert dataset.page_views.select("query", "shown", "clicked").rows() == [
-        ("shoe", ["1"], ["1"]), ("sock", ["5"], []),
-    ]  # fmt: skip
+        ("shoe", ["1"], ["1"]),
+        ("sock", ["5"], []),
+    ]
     assert dataset.page_views["time"].null_count() == 2
 
 

@@ -12,17 +12,30 @@ from onesearch.data.sources.kuaisearch import import_kuaisearch
 
 def item(number, title, seller="shop", leaf="UNKNOWN", brand="无品牌"):
     return {
-        "item_id": number, "item_title": title, "brand_id": 1, "brand_name": brand, "seller_id": 1,
-        "seller_name": seller, "category_level1_name": "女装", "category_level2_name": "皮草",
+        "item_id": number,
+        "item_title": title,
+        "brand_id": 1,
+        "brand_name": brand,
+        "seller_id": 1,
+        "seller_name": seller,
+        "category_level1_name": "女装",
+        "category_level2_name": "皮草",
         "category_level3_name": leaf,
-    }  # fmt: skip
+    }
 
 
 def view(user, session, query, shown, clicked, bought, time, **more):
     return {
-        "user_id": user, "session_id": session, "impressed_item_ids": shown, "clicked_item_ids": clicked,
-        "purchased_item_ids": bought, "time_index": time, "query": query, "split": "train", **more,
-    }  # fmt: skip
+        "user_id": user,
+        "session_id": session,
+        "impressed_item_ids": shown,
+        "clicked_item_ids": clicked,
+        "purchased_item_ids": bought,
+        "time_index": time,
+        "query": query,
+        "split": "train",
+        **more,
+    }
 
 
 TABLES = {

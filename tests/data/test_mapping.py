@@ -51,10 +51,12 @@ def test_a_variable_that_is_not_set_is_named(tmp_path, monkeypatch):
         ({"page_views": {"file": "f", "columns": {"query": "q"}}}, "at least one of shown, clicked, ordered"),
         ({"page_views": {"file": "f", "rows": "clicks", "columns": {"query": "q"}}}, "needs columns.item_id"),
         ({"page_views": {"file": "f", "group_by": ["q"], "columns": {"query": "q", "clicked": "c"}}}, "rows: clicks"),
-        ({"judgments": {"file": "f", "columns": {"query": "q", "item_id": "i", "score": "s"}, "levels": [3, 2, 1]}},
-         "levels must rise"),
+        (
+            {"judgments": {"file": "f", "columns": {"query": "q", "item_id": "i", "score": "s"}, "levels": [3, 2, 1]}},
+            "levels must rise",
+        ),
     ],
-)  # fmt: skip
+)
 def test_mistakes_are_explained(values, message):
     with pytest.raises(ValidationError) as error:
         Mapping.model_validate({"source": "x", "items": ITEMS, **values})

@@ -156,11 +156,17 @@ def test_an_exposure_log_of_a_service(tmp_path):
     user = rng.integers(0, 1500, n)
     arm = np.where(user % 2 == 1, "new", "a")
     clicks = rng.random(n) < np.where(arm == "new", 0.5, 0.3)
-    log = pl.DataFrame({
-        "user_id": [f"u{u}" for u in user], "arm": arm, "shown": [["x", "y"]] * n,
-        "clicked": [["x"] if hit else [] for hit in clicks], "ordered": [[]] * n,
-        "query_type": np.where(rng.random(n) < 0.5, "plain", "question"),
-    }, schema_overrides={"ordered": pl.List(pl.String)})  # fmt: skip
+    log = pl.DataFrame(
+        {
+            "user_id": [f"u{u}" for u in user],
+            "arm": arm,
+            "shown": [["x", "y"]] * n,
+            "clicked": [["x"] if hit else [] for hit in clicks],
+            "ordered": [[]] * n,
+            "query_type": np.where(rng.random(n) < 0.5, "plain", "question"),
+        },
+        schema_overrides={"ordered": pl.List(pl.String)},
+    )
     strays = log.head(4).with_columns(arm=pl.Series(["a", "new", "a", "new"]), user_id=pl.lit("both"))
     pl.concat([log, strays]).write_parquet(tmp_path / "log.parquet")
     found = compare_arms(tmp_path / "log.parquet", tmp_path / "out", resamples=200, splits=3)

@@ -16,9 +16,14 @@ from onesearch.search.engine import SearchEngine
 
 LOOP = ("validate_steps=3", "checkpoint_steps=2", "log_steps=2")
 SETS = (
-    "dpo.steps=5", "dpo.batch_size=32", "grpo.steps=6", "grpo.prompts=16", "grpo.rollouts=4", "grpo.kl=0.1",
+    "dpo.steps=5",
+    "dpo.batch_size=32",
+    "grpo.steps=6",
+    "grpo.prompts=16",
+    "grpo.rollouts=4",
+    "grpo.kl=0.1",
     *(f"{stage}.loop.{one}" for stage in ("dpo", "grpo") for one in LOOP),
-)  # fmt: skip
+)
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +38,24 @@ def aligned(tiny_run: Path, tiny_config: Path, tmp_path_factory: pytest.TempPath
 def test_alignment_goes_on_from_stage_3_and_serves(aligned):
     assert read_json(aligned / "engine_v2" / "engine.json")["model"] == "grpo"
     assert len(SearchEngine.load(aligned).search("boots")) > 0
-    for stage, terms in (("dpo", ("preference", "nll", "accuracy")),
-                         ("grpo", ("policy", "sft", "kl", "hit", "reward_behaviour", "reward_click_rate",
-                                   "reward_relevance", "gate_2", "advantage_1", "entropy_1"))):  # fmt: skip
+    for stage, terms in (
+        ("dpo", ("preference", "nll", "accuracy")),
+        (
+            "grpo",
+            (
+                "policy",
+                "sft",
+                "kl",
+                "hit",
+                "reward_behaviour",
+                "reward_click_rate",
+                "reward_relevance",
+                "gate_2",
+                "advantage_1",
+                "entropy_1",
+            ),
+        ),
+    ):
         log = [json.loads(line) for line in (aligned / stage / "log.jsonl").read_text().splitlines()]
         logged = {key.split("/")[-1] for line in log for key in line}
         assert set(terms) <= logged and {"hr10", "mrr10"} <= logged

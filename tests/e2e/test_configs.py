@@ -20,15 +20,29 @@ CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 MAPPINGS = sorted((ROOT / "configs" / "mappings").glob("*.yaml"))
 MARKET = ["data.market={items: 300, users: 80, days: 15, page_views: 700}"]
 SMALL = [
-    "encoder.static.dimension=32", "encoder.align.epochs=0.5", "encoder.align.batch_size=64", "encoder.align.nested=[]",
-    "khqe.layers=[16, 8, 4]", "khqe.opq_size=16", "khqe.iterations=3",
-    "model.text_vocabulary=500", "model.row_dim=32",
+    "encoder.static.dimension=32",
+    "encoder.align.epochs=0.5",
+    "encoder.align.batch_size=64",
+    "encoder.align.nested=[]",
+    "khqe.layers=[16, 8, 4]",
+    "khqe.opq_size=16",
+    "khqe.iterations=3",
+    "model.text_vocabulary=500",
+    "model.row_dim=32",
     "model.backbone={kind: bart, d_model: 32, heads: 2, encoder_layers: 1, decoder_layers: 1, ffn: 64}",
-    "sft1.steps=2", "sft1.batch_size=16", "sft2.steps=2", "sft2.batch_size=16",
-    "sft3.epochs=0.2", "sft3.batch_size=32", "sft3.score_negatives=64", "search.width=8",
-    "evaluation.measures={resamples: 10, flips: 20}", "evaluation.fit_requests=30", "evaluation.test_requests=30",
+    "sft1.steps=2",
+    "sft1.batch_size=16",
+    "sft2.steps=2",
+    "sft2.batch_size=16",
+    "sft3.epochs=0.2",
+    "sft3.batch_size=32",
+    "sft3.score_negatives=64",
+    "search.width=8",
+    "evaluation.measures={resamples: 10, flips: 20}",
+    "evaluation.fit_requests=30",
+    "evaluation.test_requests=30",
     "evaluation.cascade={trees: 3, page_views: 100, validation_page_views: 30}",
-]  # fmt: skip
+]
 
 
 @pytest.fixture(autouse=True)
@@ -100,8 +114,22 @@ def test_bestbuy_runs_on_a_cut(shared_data: Path, tmp_path: Path):
 
 @pytest.mark.slow
 def test_kuaisearch_runs_on_a_market_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    make = ["market", "make", "--format", "kuaisearch", "--out", str(tmp_path / "kuaisearch"), "--items", "300",
-            "--users", "80", "--days", "15", "--page-views", "700"]  # fmt: skip
+    make = [
+        "market",
+        "make",
+        "--format",
+        "kuaisearch",
+        "--out",
+        str(tmp_path / "kuaisearch"),
+        "--items",
+        "300",
+        "--users",
+        "80",
+        "--days",
+        "15",
+        "--page-views",
+        "700",
+    ]
     result = CliRunner().invoke(app, make)
     assert result.exit_code == 0, result.output
     monkeypatch.setenv("ONESEARCH_DATA", str(tmp_path))
@@ -124,10 +152,20 @@ def small_pretrained(folder: Path) -> Path:
     )
     fast.save_pretrained(folder)
     config = BartConfig(
-        vocab_size=len(fast), d_model=32, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2,
-        decoder_attention_heads=2, encoder_ffn_dim=64, decoder_ffn_dim=64, max_position_embeddings=256,
-        pad_token_id=1, bos_token_id=0, eos_token_id=2, decoder_start_token_id=2,
-    )  # fmt: skip
+        vocab_size=len(fast),
+        d_model=32,
+        encoder_layers=1,
+        decoder_layers=1,
+        encoder_attention_heads=2,
+        decoder_attention_heads=2,
+        encoder_ffn_dim=64,
+        decoder_ffn_dim=64,
+        max_position_embeddings=256,
+        pad_token_id=1,
+        bos_token_id=0,
+        eos_token_id=2,
+        decoder_start_token_id=2,
+    )
     BartModel(config).save_pretrained(folder)
     return folder
 
@@ -137,6 +175,11 @@ def test_the_paper_config_runs_in_structure(tmp_path: Path):
     """Pretrained backbone and tokenizer, outside dataset, 8-bit rows: as in paper.yaml, all of it tiny."""
     make_market(MarketConfig(items=300, users=80, days=15, page_views=700), tmp_path / "shop")
     pretrained = small_pretrained(tmp_path / "bart")
-    own = [f"data.folder={tmp_path / 'shop'}", "data.valid=0.1", "data.test=0.1", "encoder.transformer=null",
-           f"model.backbone={{kind: bart, pretrained: {pretrained}}}"]  # fmt: skip
+    own = [
+        f"data.folder={tmp_path / 'shop'}",
+        "data.valid=0.1",
+        "data.test=0.1",
+        "encoder.transformer=null",
+        f"model.backbone={{kind: bart, pretrained: {pretrained}}}",
+    ]
     smoke("paper", tmp_path / "run", *own)

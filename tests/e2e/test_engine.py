@@ -68,8 +68,11 @@ def test_relevance_is_fitted_on_judgments_of_queries_that_training_may_know(tiny
     padded = given.padded(int(given.lengths.max()), newest=False).astype(np.int64)
     found = engine.candidates(Requests.anonymous(best), given=padded)
     scores = weights.score(found.features, found.contexts)
-    above = [score[: len(level)][np.array(level) == 3].mean() - score[: len(level)][np.array(level) == 0].mean()
-             for score, level in zip(scores, levels, strict=True) if 0 in level]  # fmt: skip
+    above = [
+        score[: len(level)][np.array(level) == 3].mean() - score[: len(level)][np.array(level) == 0].mean()
+        for score, level in zip(scores, levels, strict=True)
+        if 0 in level
+    ]
     assert len(above) > 10 and np.mean(np.array(above) > 0) > 0.7
 
     known = set(bench.split.train["query"])

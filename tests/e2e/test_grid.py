@@ -44,9 +44,11 @@ def test_cells_are_trained_measured_compared_and_not_repeated(tmp_path: Path, mo
 
     short = ("grpo.steps=2", "grpo.prompts=8")
     cells = (
-        v2.V1, v2.MAIN[0], study.Cell("tpma", "TPMA", short, stage="grpo", measured=v2.BOTH),
+        v2.V1,
+        v2.MAIN[0],
+        study.Cell("tpma", "TPMA", short, stage="grpo", measured=v2.BOTH),
         study.Cell("long-clicks", "after a longer training", (*study.PLAIN_CE, *short), stage="grpo"),
-    )  # fmt: skip
+    )
     small = study.DataSet("configs/market-v2.yaml", cells)
     monkeypatch.setattr(v2, "FOLDER", tmp_path / "v2")
     aligned = v2.AlignmentGrid(tmp_path / "runs", study.SMOKE, v2.FOLDER, {"market": small}, "v2.py")

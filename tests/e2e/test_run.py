@@ -18,9 +18,22 @@ from onesearch.understanding.summary import Summary
 from onesearch.understanding.thoughts import Thoughts
 
 STAGES = [
-    "data", "encoder", "khqe", "index", "lexical", "baselines", "sft1", "sft2", "sft3", "engine", "understanding",
-    "cot", "distill", "engine_v2", "report",
-]  # fmt: skip
+    "data",
+    "encoder",
+    "khqe",
+    "index",
+    "lexical",
+    "baselines",
+    "sft1",
+    "sft2",
+    "sft3",
+    "engine",
+    "understanding",
+    "cot",
+    "distill",
+    "engine_v2",
+    "report",
+]
 
 
 def test_every_stage_is_finished_and_the_report_compares_all_methods(tiny_run: Path):
@@ -107,8 +120,15 @@ def test_v2_is_measured_beside_v1_and_its_thoughts_hold_nothing_of_a_page_view(t
     assert {"engine", "generator alone", "V2 engine", "V2 generator alone"} <= set(methods)
     thoughts = Thoughts.load(tiny_run / "understanding")
     assert set(thoughts.table.columns) == {
-        "query", "intent", "query_type", "category", "attributes", "keywords", "producer", "version"
-    }  # fmt: skip
+        "query",
+        "intent",
+        "query_type",
+        "category",
+        "attributes",
+        "keywords",
+        "producer",
+        "version",
+    }
     words = CatalogueWords.load(tiny_run / "understanding" / "words")
     assert thoughts.is_complex(thoughts.table["query"].to_list()).any()
     for keywords in thoughts.keywords(thoughts.table["query"].to_list()):

@@ -113,9 +113,7 @@ def test_no_input_of_evaluation_or_serving_has_keywords_or_the_future(tiny_confi
     later = data.page_views.with_columns(
         pl.when(pl.col("time") >= moment).then(pl.concat_list(other)).otherwise(pl.col(name)).alias(name)
         for name in ("shown", "clicked", "ordered")
-    ).with_columns(
-        query=pl.when(pl.col("time") > moment).then(pl.lit("something else")).otherwise(pl.col("query"))
-    )  # fmt: skip
+    ).with_columns(query=pl.when(pl.col("time") > moment).then(pl.lit("something else")).otherwise(pl.col("query")))
     assert not later.equals(data.page_views)
     changed = Histories.build(later, data.items, data.users)
     for before, after in zip(prompts, prompts_of(engine, changed.requests(asked)), strict=True):
@@ -147,8 +145,11 @@ def test_cot_tasks_write_the_thought_as_text_and_as_sids(bench, thoughts):
         wanted = featurizer.table(keywords).sids
         assert sids.sids[sids.owner == number].tolist() == wanted.tolist()
     allowed = set(text.subwords.tolist())
-    assert all(set(task.batch(np.arange(3)).text.flatten().tolist()) <= allowed for name, task in tasks.items()
-               if name == "query_to_keywords")  # fmt: skip
+    assert all(
+        set(task.batch(np.arange(3)).text.flatten().tolist()) <= allowed
+        for name, task in tasks.items()
+        if name == "query_to_keywords"
+    )
     prompt = tasks["user_query_sid_to_keyword_sids"].batch(np.arange(4)).prompt
     assert not (prompt.tokens == vocabulary.mark("q")).any()
     assert (prompt.tokens == vocabulary.mark("sid_q")).any(1).all()

@@ -149,9 +149,16 @@ def test_sid_text_round_trip(sids):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "<a_1><b_2>", "<a_12><b_7><c_3><d_301><d_88>", "<a_1024><b_0><c_0><d_0><d_256>",
-             "<a_1> <b_2><c_3><d_4><d_300>", "<b_1><a_2><c_3><d_4><d_300>"],
-)  # fmt: skip
+    "text",
+    [
+        "",
+        "<a_1><b_2>",
+        "<a_12><b_7><c_3><d_301><d_88>",
+        "<a_1024><b_0><c_0><d_0><d_256>",
+        "<a_1> <b_2><c_3><d_4><d_300>",
+        "<b_1><a_2><c_3><d_4><d_300>",
+    ],
+)
 def test_wrong_sid_texts_are_errors(text):
     with pytest.raises(ValueError, match="SID"):
         parse_sid(text, SIZES)

@@ -45,11 +45,13 @@ def test_pairs_from_a_log():
     items = pl.DataFrame({"item_id": ["a", "b", "c"], "title": ["A", "B", "C"]})
     views = pl.DataFrame(
         {
-            "user_id": ["u", "u", None], "query": ["Lamp", "light", "sofa"],
-            "shown": [["a", "b"], ["a"], ["c", "b"]], "clicked": [["a"], ["a", "b"], ["c"]],
+            "user_id": ["u", "u", None],
+            "query": ["Lamp", "light", "sofa"],
+            "shown": [["a", "b"], ["a"], ["c", "b"]],
+            "clicked": [["a"], ["a", "b"], ["c"]],
             "ordered": [[], ["b"], ["c"]],
         }
-    )  # fmt: skip
+    )
     judged = pl.DataFrame({"query": ["LAMP", "test query"], "item_id": ["b", "a"], "level": [1, 3]})
     pairs = mine_pairs(views, items, ["A", "B", "C"], judged)
     lamp, light, sofa = (pairs.queries.index(q) for q in ("lamp", "light", "sofa"))
@@ -66,10 +68,13 @@ def test_pairs_from_a_log():
 def test_dropping_queries_drops_all_their_pairs():
     views = pl.DataFrame(
         {
-            "user_id": ["u", "v"], "query": ["lamp", "light"], "shown": [["a", "b"], ["a"]],
-            "clicked": [["a"], ["a"]], "ordered": [["a"], []],
+            "user_id": ["u", "v"],
+            "query": ["lamp", "light"],
+            "shown": [["a", "b"], ["a"]],
+            "clicked": [["a"], ["a"]],
+            "ordered": [["a"], []],
         }
-    )  # fmt: skip
+    )
     pairs = mine_pairs(views, pl.DataFrame({"item_id": ["a", "b"], "title": ["A", "B"]}), ["A", "B"])
     kept = np.array([query != "lamp" for query in pairs.queries])
     left = pairs.with_queries(kept)

@@ -79,8 +79,14 @@ def test_report_on_queries_that_are_items(fitted):
     assert report["reconstruction"]["relative_error"][-1] < report["reconstruction"]["relative_error"][2] < 1
     assert report["sizes"]["bytes_per_sid"] == pytest.approx((4 + 3 + 2 + 4 + 4) / 8)
     assert set(quality_report(khqe, items)) == {
-        "icr", "codebook_sizes", "items", "usage", "uniqueness", "reconstruction", "sizes",
-    }  # fmt: skip
+        "icr",
+        "codebook_sizes",
+        "items",
+        "usage",
+        "uniqueness",
+        "reconstruction",
+        "sizes",
+    }
 
 
 def test_first_code_reach_grows_with_the_number_of_codes(fitted):

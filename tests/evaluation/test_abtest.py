@@ -19,10 +19,14 @@ from onesearch.evaluation.abtest import (
     split_lifts,
 )
 
-LOG = pl.DataFrame({
-    "user_id": ["u1", "u1", "u2", None], "shown": [["a", "b"], ["a"], ["b", "c"], ["a"]],
-    "clicked": [["a", "b"], [], ["c"], ["a"]], "ordered": [["b"], [], [], ["a"]],
-})  # fmt: skip
+LOG = pl.DataFrame(
+    {
+        "user_id": ["u1", "u1", "u2", None],
+        "shown": [["a", "b"], ["a"], ["b", "c"], ["a"]],
+        "clicked": [["a", "b"], [], ["c"], ["a"]],
+        "ordered": [["b"], [], [], ["a"]],
+    }
+)
 
 
 def simulated(n: int, seed: int, lift: float = 0.0, arm: np.ndarray | None = None, tastes: int = 0) -> Totals:
@@ -34,9 +38,17 @@ def simulated(n: int, seed: int, lift: float = 0.0, arm: np.ndarray | None = Non
     times = 1 + lift * (np.ones(n) if arm is None else arm)
     clicks = rng.binomial(10 * pages, np.minimum(rate * times, 1))
     orders = rng.binomial(clicks, 0.1)
-    columns = {"shoppers": np.ones(n), "pages": pages, "impressions": 10 * pages, "clicks": clicks,
-               "clicked pages": np.minimum(clicks, pages), "ordered pages": np.minimum(orders, pages), "orders": orders,
-               "buyers": orders > 0, "GMV": orders * rng.gamma(2.0, 10.0, n)}  # fmt: skip
+    columns = {
+        "shoppers": np.ones(n),
+        "pages": pages,
+        "impressions": 10 * pages,
+        "clicks": clicks,
+        "clicked pages": np.minimum(clicks, pages),
+        "ordered pages": np.minimum(orders, pages),
+        "orders": orders,
+        "buyers": orders > 0,
+        "GMV": orders * rng.gamma(2.0, 10.0, n),
+    }
     return Totals([f"u{i}" for i in range(n)], np.stack([columns[name] for name in SUMS], 1).astype(float))
 
 
@@ -44,10 +56,28 @@ def test_totals_by_hand():
     found = Totals.of(LOG, {"b": 5.0, "a": 100.0})
     assert found.shoppers == ["u1", "u2"]  # nobody knows whose the last page view is
     rows = [dict(zip(SUMS, row, strict=True)) for row in found.values.tolist()]
-    assert rows[0] == {"shoppers": 1, "pages": 2, "impressions": 3, "clicks": 2, "clicked pages": 1,
-                       "ordered pages": 1, "orders": 1, "buyers": 1, "GMV": 5}  # fmt: skip
-    assert rows[1] == {"shoppers": 1, "pages": 1, "impressions": 2, "clicks": 1, "clicked pages": 1,
-                       "ordered pages": 0, "orders": 0, "buyers": 0, "GMV": 0}  # fmt: skip
+    assert rows[0] == {
+        "shoppers": 1,
+        "pages": 2,
+        "impressions": 3,
+        "clicks": 2,
+        "clicked pages": 1,
+        "ordered pages": 1,
+        "orders": 1,
+        "buyers": 1,
+        "GMV": 5,
+    }
+    assert rows[1] == {
+        "shoppers": 1,
+        "pages": 1,
+        "impressions": 2,
+        "clicks": 1,
+        "clicked pages": 1,
+        "ordered pages": 0,
+        "orders": 0,
+        "buyers": 0,
+        "GMV": 0,
+    }
     assert found.ratio("item CTR") == 3 / 5 and found.ratio("page CTR") == 2 / 3 and found.ratio("GMV") == 2.5
     some = Totals.of(LOG, shoppers=["u2", "u3"], kept=np.array([True, False, False, True]))
     assert some.shoppers == ["u2", "u3"] and some.column("pages").tolist() == [0, 0]
@@ -70,8 +100,13 @@ def test_lifts_by_hand():
     b = Totals(["x"], np.array([[1.0, 2, 20, 5, 2, 1, 2, 1, 5]]))
     found = paired_lifts(a, b, resamples=50)
     assert {name: round(lift.lift, 9) for name, lift in found.items()} == {
-        "item CTR": 0.25, "page CTR": 1.0, "conversion": 0.0, "buyers": 0.0, "orders": 1.0, "GMV": -0.5,
-    }  # fmt: skip
+        "item CTR": 0.25,
+        "page CTR": 1.0,
+        "conversion": 0.0,
+        "buyers": 0.0,
+        "orders": 1.0,
+        "GMV": -0.5,
+    }
     assert (found["item CTR"].a, found["item CTR"].b) == (0.2, 0.25)
     with pytest.raises(ValueError, match="same shoppers"):
         paired_lifts(a, Totals(["y"], b.values))

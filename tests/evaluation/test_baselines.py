@@ -18,10 +18,12 @@ def test_every_baseline_answers_every_request(shop):
 
 
 def test_tuning_reads_only_what_it_is_given_and_its_settings_build_the_baselines(shop):
-    settings = tune(shop.items, shop.statistics, shop.vectors, shop.encode, shop.requests["valid"],
-                    shop.targets["valid"].clicked)  # fmt: skip
-    again = tune(shop.items, shop.statistics, shop.vectors, shop.encode, shop.requests["valid"],
-                 shop.targets["valid"].clicked)  # fmt: skip
+    settings = tune(
+        shop.items, shop.statistics, shop.vectors, shop.encode, shop.requests["valid"], shop.targets["valid"].clicked
+    )
+    again = tune(
+        shop.items, shop.statistics, shop.vectors, shop.encode, shop.requests["valid"], shop.targets["valid"].clicked
+    )
     assert settings == again and settings == type(settings).model_validate(settings.model_dump())
     tuned = Baselines(shop.items, shop.statistics, shop.vectors, shop.encode, settings)
     plain = Baselines(shop.items, shop.statistics, shop.vectors, shop.encode)
@@ -35,6 +37,7 @@ def test_tuning_reads_only_what_it_is_given_and_its_settings_build_the_baselines
 
 def test_the_dense_weight_follows_the_better_searcher(shop):
     noise = np.random.default_rng(0).normal(size=shop.vectors.shape).astype(np.float32)
-    settings = tune(shop.items, shop.statistics, noise, shop.encode, shop.requests["valid"],
-                    shop.targets["valid"].clicked)  # fmt: skip
+    settings = tune(
+        shop.items, shop.statistics, noise, shop.encode, shop.requests["valid"], shop.targets["valid"].clicked
+    )
     assert settings.dense_weight < 0.5

@@ -17,10 +17,14 @@ CONFIG = CascadeConfig(trees=40, min_leaf=5, leaves=7, threads=1, negatives=20)
 def features_of(shop, page_views=None, requests=None, targets=None):
     page_views = shop.parts.train if page_views is None else page_views
     return CascadeFeatures(
-        shop.items, ClickStatistics.of(page_views, shop.items), LexicalSearcher.build(shop.items),
-        DenseSearcher(shop.vectors, shop.encode), requests or shop.requests["train"], targets or shop.targets["train"],
+        shop.items,
+        ClickStatistics.of(page_views, shop.items),
+        LexicalSearcher.build(shop.items),
+        DenseSearcher(shop.vectors, shop.encode),
+        requests or shop.requests["train"],
+        targets or shop.targets["train"],
         now=page_views["time"].max(),
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +34,16 @@ def features(shop):
 
 @pytest.fixture(scope="module")
 def cascade(shop, features):
-    return Cascade.train(features, shop.requests["train"], shop.targets["train"], shop.requests["valid"],
-                         shop.targets["valid"], CONFIG, lags_of(shop.parts.train), grid=({},))  # fmt: skip
+    return Cascade.train(
+        features,
+        shop.requests["train"],
+        shop.targets["train"],
+        shop.requests["valid"],
+        shop.targets["valid"],
+        CONFIG,
+        lags_of(shop.parts.train),
+        grid=({},),
+    )
 
 
 def test_the_cascade_learns_the_taste_that_single_searchers_cannot_see(shop, cascade):
@@ -57,14 +69,21 @@ def test_leave_one_out_equals_counting_without_the_page_view(shop, features):
     for number in (3, 200):
         rows = np.array([number])
         others = np.delete(np.arange(len(shop.parts.train)), number)
-        without = features_of(shop, shop.parts.train[others.tolist()], shop.requests["train"].select(others),
-                              outcomes_of(shop.targets["train"], others))  # fmt: skip
+        without = features_of(
+            shop,
+            shop.parts.train[others.tolist()],
+            shop.requests["train"].select(others),
+            outcomes_of(shop.targets["train"], others),
+        )
         asked = shop.requests["train"].select(rows)
         items = np.arange(60, dtype=np.int32)[None]
         left_out = features.of(asked, items, outcomes_of(shop.targets["train"], rows))
         expected = without.of(asked, items)
-        differs = [name for i, name in enumerate(FEATURES) if not np.allclose(
-            left_out[..., i], expected[..., i], rtol=0.02, atol=0.02, equal_nan=True)]  # rates at large move a little
+        differs = [
+            name
+            for i, name in enumerate(FEATURES)
+            if not np.allclose(left_out[..., i], expected[..., i], rtol=0.02, atol=0.02, equal_nan=True)
+        ]  # rates at large move a little
         assert differs == []
         counted = features.of(asked, items)[..., FEATURES.index("query clicks")]
         assert (counted != left_out[..., FEATURES.index("query clicks")]).sum() == 1
@@ -92,8 +111,15 @@ def test_held_out_vectors_replace_the_encoder_for_training_rows(shop, features):
 
 def test_items_not_listed_yet_are_no_negatives(shop, features):
     lags = np.full(10, 50.0)  # items are up to 60 days older than the first page view
-    table = training_rows(Recall(features, CONFIG), shop.requests["train"].select(np.arange(10)),
-                          outcomes_of(shop.targets["train"], np.arange(10)), None, True, 0, lags)  # fmt: skip
+    table = training_rows(
+        Recall(features, CONFIG),
+        shop.requests["train"].select(np.arange(10)),
+        outcomes_of(shop.targets["train"], np.arange(10)),
+        None,
+        True,
+        0,
+        lags,
+    )
     ages = table.features[:, FEATURES.index("age")]
     assert ages.min() >= 0 and len(table.labels) < 10 * 40
     times = shop.parts.train["time"]

@@ -41,7 +41,7 @@ def run(**changes):
         "extra": lambda ranked: {"true/first": ranked[:, 0].astype(np.float32)},
         "compare": [("good", "bad")],
         "config": CONFIG,
-    } | changes  # fmt: skip
+    } | changes
     return evaluate({"good": GOOD, "bad": BAD}, REQUESTS, TARGETS, **arguments)
 
 
@@ -79,6 +79,7 @@ def test_sizes_that_do_not_match_are_refused_with_the_fix():
     with pytest.raises(ValueError, match=r"'best'.*good, bad"):
         run(compare=[("best", "bad")])
     with pytest.raises(ValueError, match="pad missing hits"):
+
         class Short:
             def search(self, requests, k):
                 return Hits(np.zeros((len(requests), 1), np.int32), np.zeros((len(requests), 1), np.float32))

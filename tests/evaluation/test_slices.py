@@ -27,21 +27,35 @@ def test_items_decide_by_the_hardest_target_and_no_target_means_no_group():
 
 def test_item_ages_are_days_before_now():
     now = datetime(2024, 5, 2, tzinfo=UTC)
-    items = pl.DataFrame({"listed_at": [now - timedelta(days=3), None, now + timedelta(hours=12)]},
-                         {"listed_at": pl.Datetime("us", "UTC")})  # fmt: skip
+    items = pl.DataFrame(
+        {"listed_at": [now - timedelta(days=3), None, now + timedelta(hours=12)]},
+        {"listed_at": pl.Datetime("us", "UTC")},
+    )
     ages = slices.item_ages(items, now)
     np.testing.assert_allclose(ages, [3, np.nan, -0.5])
     assert slices.item_ages(items.with_columns(pl.lit(None, pl.Datetime("us", "UTC")).alias("listed_at")), now) is None
 
 
 def test_activity_and_types():
-    requests = Requests(["a", "b"], np.zeros(2, np.int64), ["", ""], [(), ()],
-                        np.array([[-1, -1], [-1, 3]], np.int32), np.full((2, 2), -1, np.int32),
-                        np.full((2, 0), -1, np.int32))  # fmt: skip
+    requests = Requests(
+        ["a", "b"],
+        np.zeros(2, np.int64),
+        ["", ""],
+        [(), ()],
+        np.array([[-1, -1], [-1, 3]], np.int32),
+        np.full((2, 2), -1, np.int32),
+        np.full((2, 0), -1, np.int32),
+    )
     assert slices.user_activity(requests).tolist() == ["no history", "1-4 clicks"]
     assert slices.query_type(pl.DataFrame({"query_type": ["gift", None]})).tolist() == ["gift", ""]
 
 
 def test_bands_at_their_bounds():
     assert slices.banded(np.array([0, 1, 3, 4, 16, np.nan]), slices.COUNTS).tolist() == [
-        "unseen", "1-3", "1-3", "4-15", "16+", ""]  # fmt: skip
+        "unseen",
+        "1-3",
+        "1-3",
+        "4-15",
+        "16+",
+        "",
+    ]

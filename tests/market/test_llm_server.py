@@ -21,8 +21,11 @@ def thinker(folder: Path) -> Thinker:
 
 
 def _body(task: Any, properties: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
-    body = {"model": "any", "messages": [{"role": "system", "content": "Answer."},
-                                         {"role": "user", "content": json.dumps(task)}], **more}  # fmt: skip
+    body = {
+        "model": "any",
+        "messages": [{"role": "system", "content": "Answer."}, {"role": "user", "content": json.dumps(task)}],
+        **more,
+    }
     if properties is not None:
         schema = {"type": "object", "properties": properties, "$defs": {"Flag": {"type": "boolean"}}}
         body["response_format"] = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
@@ -43,31 +46,50 @@ def test_answers_like_an_openai_server_and_counts(thinker):
     assert answer["object"] == "chat.completion" and answer["model"] == "Qwen3-32B"
     assert answer["choices"][0]["finish_reason"] == "stop"
     said = sum(len(message["content"]) for message in body["messages"])
-    assert answer["usage"] == {"prompt_tokens": said // 4, "completion_tokens": len(content) // 4,
-                               "total_tokens": said // 4 + len(content) // 4}  # fmt: skip
+    assert answer["usage"] == {
+        "prompt_tokens": said // 4,
+        "completion_tokens": len(content) // 4,
+        "total_tokens": said // 4 + len(content) // 4,
+    }
     assert app.state.calls == 1
     assert [entry["id"] for entry in client.get("/v1/models").json()["data"]] == ["Qwen3-32B"]
 
 
 def test_fills_exactly_the_properties_of_the_schema(thinker):
     properties = {
-        "keywords": {**STRINGS, "maxItems": 1}, "query_type": {"type": "string"}, "notes": STRINGS,
-        "score": {"type": "number"}, "flag": {"$ref": "#/$defs/Flag"}, "kind": {"enum": ["a", "b"]},
-        "maybe": {"anyOf": [{"type": "string"}, {"type": "null"}]}, "count": {"type": ["integer", "null"]},
+        "keywords": {**STRINGS, "maxItems": 1},
+        "query_type": {"type": "string"},
+        "notes": STRINGS,
+        "score": {"type": "number"},
+        "flag": {"$ref": "#/$defs/Flag"},
+        "kind": {"enum": ["a", "b"]},
+        "maybe": {"anyOf": [{"type": "string"}, {"type": "null"}]},
+        "count": {"type": ["integer", "null"]},
         "analysis": {"type": "object", "properties": {"intent": {"type": "string"}, "other": {"type": "boolean"}}},
         "attributes": {"type": "array", "items": {"type": "object", "properties": {"type": {}, "value": {}}}},
-    }  # fmt: skip
+    }
     answer = TestClient(make_app(thinker)).post(URL, json=_body(_understand(), properties)).json()
     assert json.loads(answer["choices"][0]["message"]["content"]) == {
-        "keywords": ["tent"], "query_type": "plain", "notes": [], "score": 0, "flag": False, "kind": "a", "maybe": "",
-        "count": 0, "analysis": {"intent": "merchandise", "other": False},
+        "keywords": ["tent"],
+        "query_type": "plain",
+        "notes": [],
+        "score": 0,
+        "flag": False,
+        "kind": "a",
+        "maybe": "",
+        "count": 0,
+        "analysis": {"intent": "merchandise", "other": False},
         "attributes": [{"type": "Function", "value": "waterproof"}],
-    }  # fmt: skip
+    }
 
 
 def test_calibrates(thinker):
-    task = {"task": "calibrate", "query": QUERY, "keywords": ["mug", "tent"],
-            "history": {"queries": ["big tent"], "items": [], "profile": ""}}  # fmt: skip
+    task = {
+        "task": "calibrate",
+        "query": QUERY,
+        "keywords": ["mug", "tent"],
+        "history": {"queries": ["big tent"], "items": [], "profile": ""},
+    }
     answer = TestClient(make_app(thinker)).post(URL, json=_body(task, {"keywords": STRINGS})).json()
     assert json.loads(answer["choices"][0]["message"]["content"]) == {"keywords": ["tent", "mug"]}
 
@@ -75,14 +97,22 @@ def test_calibrates(thinker):
 @pytest.mark.parametrize(
     "body",
     [
-        [], {}, {"model": "m"}, {"model": "m", "messages": "hello"}, {"model": "m", "messages": []},
-        {"model": "m", "messages": [{"role": "user", "content": "hello"}]}, _body([]), _body({"task": "understand"}),
-        _body({"task": "sing", "query": "la"}), _body({"task": "calibrate", "query": "x", "keywords": "tent"}),
+        [],
+        {},
+        {"model": "m"},
+        {"model": "m", "messages": "hello"},
+        {"model": "m", "messages": []},
+        {"model": "m", "messages": [{"role": "user", "content": "hello"}]},
+        _body([]),
+        _body({"task": "understand"}),
+        _body({"task": "sing", "query": "la"}),
+        _body({"task": "calibrate", "query": "x", "keywords": "tent"}),
         _body({"task": "calibrate", "query": "x", "keywords": [], "history": {"queries": [1]}}),
-        _body(_understand(), response_format={"type": "json_schema"}), _body(_understand(), response_format="json"),
+        _body(_understand(), response_format={"type": "json_schema"}),
+        _body(_understand(), response_format="json"),
         _body(_understand(), stream=True),
     ],
-)  # fmt: skip
+)
 def test_malformed_requests_get_400(thinker, body):
     app = make_app(thinker)
     response = TestClient(app).post(URL, json=body)

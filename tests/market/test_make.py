@@ -120,8 +120,10 @@ def test_most_complex_test_queries_are_new_with_need_words_seen_8_to_64_times(la
 
 def test_the_kuaisearch_export_joins_completely(folder: Path, dataset: Dataset, tmp_path: Path):
     export_kuaisearch(folder, tmp_path)
-    tables = {name: pl.read_ndjson(tmp_path / f"{name}.jsonl", infer_schema_length=None) for name in
-              ("items", "users", "recall", "rank", "relevance")}  # fmt: skip
+    tables = {
+        name: pl.read_ndjson(tmp_path / f"{name}.jsonl", infer_schema_length=None)
+        for name in ("items", "users", "recall", "rank", "relevance")
+    }
     items, recall, rank = tables["items"], tables["recall"], tables["rank"]
     assert items["item_id"].dtype.is_integer()
     for column in ("impressed_item_ids", "clicked_item_ids", "purchased_item_ids"):

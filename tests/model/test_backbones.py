@@ -184,11 +184,26 @@ def test_rebuilt_from_its_own_config(kind):
 def test_pretrained_folder(kind, tmp_path):
     from transformers import AutoConfig, AutoModel
 
-    sizes = {"bart": {"encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2,
-                      "decoder_attention_heads": 2, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16, "d_model": 16},
-             "gpt2": {"n_embd": 16, "n_layer": 1, "n_head": 2},
-             "qwen3": {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1,
-                       "head_dim": 8, "intermediate_size": 16}}[kind]  # fmt: skip
+    sizes = {
+        "bart": {
+            "encoder_layers": 1,
+            "decoder_layers": 1,
+            "encoder_attention_heads": 2,
+            "decoder_attention_heads": 2,
+            "encoder_ffn_dim": 16,
+            "decoder_ffn_dim": 16,
+            "d_model": 16,
+        },
+        "gpt2": {"n_embd": 16, "n_layer": 1, "n_head": 2},
+        "qwen3": {
+            "hidden_size": 16,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 1,
+            "head_dim": 8,
+            "intermediate_size": 16,
+        },
+    }[kind]
     model = AutoModel.from_config(AutoConfig.for_model(kind, vocab_size=11, **sizes))
     model.save_pretrained(tmp_path)
     backbone = build_backbone(BackboneConfig(kind=kind, pretrained=str(tmp_path)))

@@ -60,9 +60,15 @@ def test_only_texts_that_the_requests_use_are_looked_up():
     clicked = np.array([[-1, 3], [1, 2]], np.int32)
     clicked_queries = np.array([[-1, 2], [-1, 0]], np.int32)
     requests = Requests(
-        ["boots", "lamp"], np.full(2, -1), ["", ""], [(), ("boots",)], clicked, clicked_queries,
-        np.full((2, 0), -1, np.int32), ["red", "never clicked for", "lamp"],
-    )  # fmt: skip
+        ["boots", "lamp"],
+        np.full(2, -1),
+        ["", ""],
+        [(), ("boots",)],
+        clicked,
+        clicked_queries,
+        np.full((2, 0), -1, np.int32),
+        ["red", "never clicked for", "lamp"],
+    )
     columns = prepare(requests, table, PromptConfig())
     assert seen == ["boots", "lamp", "red"]
     assert columns.clicked_query.tolist() == [[-1, 1], [-1, 2]]

@@ -41,11 +41,13 @@ def test_only_subwords_of_the_query_count_and_each_time():
         model.word_bias.fill_(0.5)
     rows = model.word_rows.weight
     code = TEXT + len(MARKS) + 3
-    given = batch([
-        [mark("task:search"), mark("q"), 5, 7, 5, mark("sid_q"), code, mark("seq_q"), 9, mark("profile"), 4],
-        [mark("task:search"), mark("sid_q"), code, mark("seq_q"), 9, 6],
-        [mark("q"), 8],
-    ])  # fmt: skip
+    given = batch(
+        [
+            [mark("task:search"), mark("q"), 5, 7, 5, mark("sid_q"), code, mark("seq_q"), 9, mark("profile"), 4],
+            [mark("task:search"), mark("sid_q"), code, mark("seq_q"), 9, 6],
+            [mark("q"), 8],
+        ]
+    )
     sums, gate = model.words(given)
     wanted = torch.stack([2 * rows[5] + rows[7], torch.zeros(ROW + 1), rows[8]])
     torch.testing.assert_close(sums, wanted[:, :ROW])

@@ -9,20 +9,27 @@ from onesearch.data.statistics import ClickStatistics
 from onesearch.search.evidence import Evidence, lexical_features
 from onesearch.search.lexical import LexicalConfig, LexicalSearcher
 
-ITEMS = items_frame([
-    Item("a", "red tent", ("Outdoor", "Tents")), Item("b", "blue tent", ("Outdoor", "Tents")),
-    Item("c", "red lamp", ("Home",)), Item("d", "lamp oil"),
-])  # fmt: skip
+ITEMS = items_frame(
+    [
+        Item("a", "red tent", ("Outdoor", "Tents")),
+        Item("b", "blue tent", ("Outdoor", "Tents")),
+        Item("c", "red lamp", ("Home",)),
+        Item("d", "lamp oil"),
+    ]
+)
 
 
 @pytest.fixture
 def evidence() -> Evidence:
-    log = pl.DataFrame({
-        "query": ["tent", "tent", "red tent", "lamps"],
-        "shown": [["a", "b"], ["a", "b"], ["a", "c"], ["c", "d"]],
-        "clicked": [["a"], ["a", "b"], ["a"], ["c"]],
-        "ordered": [[], [], [], []],
-    }, schema_overrides={"ordered": pl.List(pl.String)})  # fmt: skip
+    log = pl.DataFrame(
+        {
+            "query": ["tent", "tent", "red tent", "lamps"],
+            "shown": [["a", "b"], ["a", "b"], ["a", "c"], ["c", "d"]],
+            "clicked": [["a"], ["a", "b"], ["a"], ["c"]],
+            "ordered": [[], [], [], []],
+        },
+        schema_overrides={"ordered": pl.List(pl.String)},
+    )
     return Evidence(ClickStatistics.of(log, ITEMS), ITEMS)
 
 

@@ -66,8 +66,10 @@ def test_first_occurrence_chained_and_union_equal_plain_python(rows):
 
 
 @settings(deadline=None)
-@given(hnp.arrays(np.float32, st.tuples(st.integers(1, 4), st.integers(1, 9)), elements=st.sampled_from([0, 1, 2, 3])),
-       st.integers(1, 12))
+@given(
+    hnp.arrays(np.float32, st.tuples(st.integers(1, 4), st.integers(1, 9)), elements=st.sampled_from([0, 1, 2, 3])),
+    st.integers(1, 12),
+)
 def test_top_k_values_are_those_of_a_sort(scores, k):
     columns, best = top_k(scores, k)
     np.testing.assert_array_equal(best, -np.sort(-scores, axis=1)[:, :k])

@@ -33,8 +33,10 @@ def test_hits_are_padded_to_k_even_beyond_the_catalogue():
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.lists(st.lists(st.sampled_from("abcdefgh"), max_size=6), min_size=2, max_size=12).filter(any),
-       st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=4))
+@given(
+    st.lists(st.lists(st.sampled_from("abcdefgh"), max_size=6), min_size=2, max_size=12).filter(any),
+    st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=4),
+)
 def test_scores_equal_those_of_bm25s(documents, query):
     searcher = LexicalSearcher.of_texts([" ".join(words) for words in documents], LexicalConfig(stemmer=None))
     peer = bm25s.BM25(method="lucene", k1=1.2, b=0.75)
@@ -89,12 +91,19 @@ def test_save_and_load_give_the_same_results_without_pickle(tmp_path):
 
 
 def test_fields_of_the_item_table():
-    items = pl.DataFrame({
-        "title": ["hammer", "hose"], "brand": ["Acme", None], "seller": ["s", None],
-        "category": [["tools", "hand"], []],
-        "attributes": [[{"type": "Color", "value": "red"}], []],
-    }, schema_overrides={"category": pl.List(pl.String),
-                         "attributes": pl.List(pl.Struct({"type": pl.String, "value": pl.String}))})  # fmt: skip
+    items = pl.DataFrame(
+        {
+            "title": ["hammer", "hose"],
+            "brand": ["Acme", None],
+            "seller": ["s", None],
+            "category": [["tools", "hand"], []],
+            "attributes": [[{"type": "Color", "value": "red"}], []],
+        },
+        schema_overrides={
+            "category": pl.List(pl.String),
+            "attributes": pl.List(pl.Struct({"type": pl.String, "value": pl.String})),
+        },
+    )
     texts = item_texts(items, ("title", "brand", "category", "attributes"))
     assert texts[0] == "hammer Acme tools hand red" and texts[1].split() == ["hose"]
     assert found(LexicalSearcher.build(items), "acme") == [0]

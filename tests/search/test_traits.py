@@ -17,11 +17,14 @@ CLICKS = sparse.csr_matrix(([4.0, 2.0, 1.0], ([0, 0, 1], [0, 3, 5])), shape=(2, 
 
 
 def test_traits_of_items():
-    items = items_frame([
-        Item("a", "Red tents, the red one", ("Outdoor", "Tents"), brand="Acme",
-             attributes={"Color": ("Red", "red")}),
-        Item("b", ""),
-    ])  # fmt: skip
+    items = items_frame(
+        [
+            Item(
+                "a", "Red tents, the red one", ("Outdoor", "Tents"), brand="Acme", attributes={"Color": ("Red", "red")}
+            ),
+            Item("b", ""),
+        ]
+    )
     assert attributes(items).to_list() == [["color=red", "brand=acme", "category=tents"], []]
     assert title_words(items, Analyzer("english")).to_list() == [["red", "tent", "the", "one"], []]
 
@@ -43,8 +46,9 @@ def test_mean_lift_and_sum_of_positive_lifts(clicks: TraitClicks):
     mean, positive = clicks.lifts(words, clicks.numbers(TRAITS), items)
     for row, lift in enumerate((by_hand(0), (by_hand(0) + by_hand(1)) / 2, np.zeros(3))):
         np.testing.assert_allclose(mean[row], [lift[:2].mean(), lift[2], 0, 0], rtol=1e-5, atol=1e-6)
-        np.testing.assert_allclose(positive[row], [np.maximum(lift[:2], 0).sum(), max(lift[2], 0), 0, 0], rtol=1e-5,
-                                   atol=1e-6)  # fmt: skip
+        np.testing.assert_allclose(
+            positive[row], [np.maximum(lift[:2], 0).sum(), max(lift[2], 0), 0, 0], rtol=1e-5, atol=1e-6
+        )
 
 
 def test_rare_and_common_and_unknown_traits_say_nothing():

@@ -56,8 +56,9 @@ def test_a_weight_may_grow_with_a_context():
 def test_scores_by_hand():
     weights = RankingWeights({"a": 2.0, "a * c": 0.5, "b": -1.0, "absent": 9.0})
     features = {
-        "a": np.array([[1.0, 2.0], [3.0, 0.0]], np.float32), "b": np.array([[0.0, 1.0], [1.0, 1.0]], np.float32),
-    }  # fmt: skip
+        "a": np.array([[1.0, 2.0], [3.0, 0.0]], np.float32),
+        "b": np.array([[0.0, 1.0], [1.0, 1.0]], np.float32),
+    }
     score = weights.score(features, {"c": np.array([0.0, 2.0], np.float32)})
     np.testing.assert_allclose(score, [[2, 3], [8, -1]])
 

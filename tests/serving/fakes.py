@@ -22,10 +22,15 @@ def catalogue(n: int = 60) -> list[Item]:
         color, brand = COLORS[i % 4], BRANDS[i % 3]
         items.append(
             Item(
-                item_id=f"i{i}", title=f"{color} {kind} {brand} no. {i}", category=(group, kind), brand=brand,
-                price=5.0 + i, attributes={"Color": (color,)}, in_stock=i % 7 != 0,
+                item_id=f"i{i}",
+                title=f"{color} {kind} {brand} no. {i}",
+                category=(group, kind),
+                brand=brand,
+                price=5.0 + i,
+                attributes={"Color": (color,)},
+                in_stock=i % 7 != 0,
             )
-        )  # fmt: skip
+        )
     return items
 
 
@@ -64,9 +69,7 @@ class FakeEngine:
                 raise RuntimeError("secret internals")
         return [self._search(r.query, r.k, r.filters, r.history or ShopperHistory()) for r in requests]
 
-    def search_lexical(
-        self, query: str, k: int = 10, filters: Mapping[str, Any] | None = None
-    ) -> list[SearchResult]:
+    def search_lexical(self, query: str, k: int = 10, filters: Mapping[str, Any] | None = None) -> list[SearchResult]:
         return self._search(query, k, filters, ShopperHistory()) if query.strip() else []
 
     def _search(
@@ -141,6 +144,7 @@ class FlakyStore(SqliteStore):
 
     def __getattribute__(self, name: str) -> Any:
         if name in object.__getattribute__(self, "broken"):
+
             def fail(*_: Any, **__: Any) -> Any:
                 raise StoreError(f"store: could not {name}: disk on fire")
 

@@ -10,8 +10,15 @@ from onesearch.serving.app import create_app
 from onesearch.serving.config import ServingConfig
 from onesearch.serving.sqlite_store import SqliteStore
 
-NEW = {"item_id": "n1", "title": "violet teapot", "category": ["Home", "teapot"], "brand": "Acme", "price": 12.5,
-       "attributes": {"Color": ["violet"]}, "listed_at": "2024-05-01T10:00:00+02:00"}  # fmt: skip
+NEW = {
+    "item_id": "n1",
+    "title": "violet teapot",
+    "category": ["Home", "teapot"],
+    "brand": "Acme",
+    "price": 12.5,
+    "attributes": {"Color": ["violet"]},
+    "listed_at": "2024-05-01T10:00:00+02:00",
+}
 
 
 def found(client, query):
@@ -63,7 +70,7 @@ def test_without_a_token_admin_calls_are_off(engine, store):
         ({"upsert": [NEW | {"listed_at": "2024-05-01T10:00:00"}]}, "upsert.0.listed_at"),
         ({"upsert": [NEW | {"titel": "x"}]}, "the nearest valid key is 'title'"),
     ],
-)  # fmt: skip
+)
 def test_changes_are_checked(client, admin, engine, body, words):
     answer = client.post("/items", json=body, headers=admin)
     assert answer.status_code == 422 and words in answer.json()["error"], answer.text

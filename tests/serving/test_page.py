@@ -20,9 +20,15 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on PATH"),
 ]
 FLAGS = [
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-]  # fmt: skip
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 HOSTILE = "<img src=x onerror=document.title='owned'> cap"
 
 
@@ -47,9 +53,12 @@ def service(tmp_path_factory):
 def browser(tmp_path_factory):
     with playwright.sync_playwright() as tools:
         context = tools.chromium.launch_persistent_context(
-            str(tmp_path_factory.mktemp("chromium")), executable_path=CHROMIUM, args=FLAGS, headless=True,
+            str(tmp_path_factory.mktemp("chromium")),
+            executable_path=CHROMIUM,
+            args=FLAGS,
+            headless=True,
             viewport={"width": 1440, "height": 900},
-        )  # fmt: skip
+        )
         context.set_default_timeout(15_000)
         yield context
         context.close()

@@ -62,7 +62,7 @@ def test_width_user_and_empty_query_pass_through(client, engine):
         ({"query": "x", "filters": {"brand": []}}, None, ""),
         ({"query": "x", "filters": {"brand": ["a"] * 51}}, None, ""),
     ],
-)  # fmt: skip
+)
 def test_limits_answer_422_and_name_the_field(client, engine, body, field, words):
     import json
 
@@ -113,8 +113,9 @@ def test_history_joins_log_and_live_events_newest_first(client):
     click(client, "ann", "i13", kind="order", query="drill")
     past = client.get("/shoppers/ann/history").json()
     assert [(e["item_id"], e["query"], e["live"]) for e in past["clicked"]] == [
-        ("i8", "drill", True), ("i1", "lamp", False)
-    ]  # fmt: skip
+        ("i8", "drill", True),
+        ("i1", "lamp", False),
+    ]
     assert [(e["item_id"], e["live"]) for e in past["ordered"]] == [("i13", True), ("i3", False)]
     assert past["recent_queries"] == ["drill", "lamp"], "a repeated query counts once"
     assert past["profile"] == "F 24-30" and past["clicked"][0]["title"].endswith("no. 8")
@@ -157,7 +158,7 @@ def test_events_are_ordered_by_their_time(client):
 
 def test_anonymous_events_belong_to_nobody(client):
     assert click(client, None, "i1").json()["recorded"] is True
-    assert "onesearch_events_total{kind=\"click\"} 1.0" in client.get("/metrics").text
+    assert 'onesearch_events_total{kind="click"} 1.0' in client.get("/metrics").text
 
 
 def test_bm25_knows_nothing_of_the_shopper(client, engine):

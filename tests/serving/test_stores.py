@@ -119,13 +119,21 @@ text = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_s
 @settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(
     st.builds(
-        Item, item_id=text, title=text, category=st.lists(text, max_size=3).map(tuple), brand=st.none() | text,
-        price=st.none() | st.floats(0, 1e9), attributes=st.dictionaries(
-            st.sampled_from(["Color", "Material"]), st.lists(text, min_size=1, max_size=2).map(tuple)),
-        seller=st.none() | text, images=st.lists(text, max_size=2).map(tuple),
-        listed_at=st.none() | st.datetimes(timezones=st.just(UTC)), in_stock=st.booleans(),
+        Item,
+        item_id=text,
+        title=text,
+        category=st.lists(text, max_size=3).map(tuple),
+        brand=st.none() | text,
+        price=st.none() | st.floats(0, 1e9),
+        attributes=st.dictionaries(
+            st.sampled_from(["Color", "Material"]), st.lists(text, min_size=1, max_size=2).map(tuple)
+        ),
+        seller=st.none() | text,
+        images=st.lists(text, max_size=2).map(tuple),
+        listed_at=st.none() | st.datetimes(timezones=st.just(UTC)),
+        in_stock=st.booleans(),
     )
-)  # fmt: skip
+)
 def test_items_survive_json_unchanged(item):
     assert ItemBody.model_validate_json(ItemBody.of(item).model_dump_json()).item() == item
 

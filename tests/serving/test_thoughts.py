@@ -215,8 +215,19 @@ def test_a_redis_that_is_stopped(tmp_path, expected):
         pytest.skip("no redis-server on this machine")
     from onesearch.understanding.redis_cache import RedisThoughts
 
-    command = [server, "--port", "0", "--unixsocket", str(tmp_path / "redis.sock"), "--dir", str(tmp_path),
-               "--appendonly", "yes", "--appendfsync", "always"]  # fmt: skip
+    command = [
+        server,
+        "--port",
+        "0",
+        "--unixsocket",
+        str(tmp_path / "redis.sock"),
+        "--dir",
+        str(tmp_path),
+        "--appendonly",
+        "yes",
+        "--appendfsync",
+        "always",
+    ]
     address = f"unix://{tmp_path / 'redis.sock'}"
 
     def started():
@@ -249,8 +260,9 @@ def test_a_redis_that_is_stopped(tmp_path, expected):
 @pytest.fixture
 def shop(tmp_path):
     items = catalogue()
-    views = [PageView(str(n), item.title, shown=(item.item_id,), clicked=(item.item_id,))
-             for n, item in enumerate(items)]  # fmt: skip
+    views = [
+        PageView(str(n), item.title, shown=(item.item_id,), clicked=(item.item_id,)) for n, item in enumerate(items)
+    ]
     Dataset.write(tmp_path / "shop", items_frame(items), page_views=page_views_frame(views))
     return tmp_path / "shop"
 
@@ -319,12 +331,18 @@ def at(day, hour):
 def test_coverage_of_recorded_traffic(path):
     cache = SqliteThoughts(path)
     cache.put([thought("lamp", "lamp"), thought("mug")])
-    traffic = [Traffic(at(1, 0), "LAMP", 2), Traffic(at(1, 0), "lamp", 1), Traffic(at(1, 0), "shoe", 1),
-               Traffic(at(2, 0), "mug", 4), Traffic(at(3, 0), " ", 9)]  # fmt: skip
+    traffic = [
+        Traffic(at(1, 0), "LAMP", 2),
+        Traffic(at(1, 0), "lamp", 1),
+        Traffic(at(1, 0), "shoe", 1),
+        Traffic(at(2, 0), "mug", 4),
+        Traffic(at(3, 0), " ", 9),
+    ]
     rows = coverage_of(traffic, cache, *PRODUCER)
     assert [(row.start, row.keywords, row.no_keywords, row.none) for row in rows] == [
-        (at(1, 0), 3, 0, 1), (at(2, 0), 0, 4, 0)
-    ]  # fmt: skip
+        (at(1, 0), 3, 0, 1),
+        (at(2, 0), 0, 4, 0),
+    ]
     assert [row.share for row in rows] == [0.75, 0.0]
 
 

@@ -11,8 +11,12 @@ def source(lengths, batch_size=8, **more):
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.integers(0, 50), min_size=1, max_size=300), st.integers(1, 40), st.integers(0, 5),
-       st.sampled_from([None, 1, 30, 500]))  # fmt: skip
+@given(
+    st.lists(st.integers(0, 50), min_size=1, max_size=300),
+    st.integers(1, 40),
+    st.integers(0, 5),
+    st.sampled_from([None, 1, 30, 500]),
+)
 def test_an_epoch_visits_every_row_once(lengths, batch_size, seed, tokens):
     made = source(lengths, batch_size, seed=seed, tokens=tokens, epochs=2)
     for epoch in range(2):

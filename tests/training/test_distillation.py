@@ -89,10 +89,7 @@ def test_selected_paths_keep_their_own_numbers():
 def test_focal_by_hand_and_as_plain_cross_entropy():
     log_probs = torch.tensor([[0.5, 1.0], [0.25, 0.8]]).log()
     weights = torch.tensor([1.0, 3.0])
-    hand = (
-        1 * 2 * 0.5**3 * math.log(2)
-        + 3 * 2 * (0.75**3 * math.log(4) + 0.2**3 * math.log(1.25))
-    ) / 4  # fmt: skip
+    hand = (1 * 2 * 0.5**3 * math.log(2) + 3 * 2 * (0.75**3 * math.log(4) + 0.2**3 * math.log(1.25))) / 4
     assert focal_nll(log_probs, weights).item() == pytest.approx(hand, rel=1e-5)
     plain, _ = item_nll(log_probs, weights)
     assert focal_nll(log_probs, weights, alpha=1.0, gamma=0.0).item() == pytest.approx(plain.item(), rel=1e-6)

@@ -26,9 +26,12 @@ from small_models import catalogue, generator, prompts
 # Items 0-9 are of category 0, 10-19 of 1, 20-29 of 2.
 CATEGORY = np.repeat([0, 1, 2], 10)
 BEHAVIOUR = Behaviour(
-    shown=Ragged.of([[0, 1, 2, 3, 10], [], [20, 21]]), clicked=Ragged.of([[1, 2], [11], [20]]),
-    ordered=Ragged.of([[2], [], []]), elsewhere=Ragged.of([[5], [], []]), category=CATEGORY,
-)  # fmt: skip
+    shown=Ragged.of([[0, 1, 2, 3, 10], [], [20, 21]]),
+    clicked=Ragged.of([[1, 2], [11], [20]]),
+    ordered=Ragged.of([[2], [], []]),
+    elsewhere=Ragged.of([[5], [], []]),
+    category=CATEGORY,
+)
 
 
 def test_gap_weights_by_hand():
@@ -97,10 +100,16 @@ def test_orders_elsewhere_are_the_shoppers_own_in_the_category():
     assert [found[n].tolist() for n in range(5)] == [[4], [15], [1], [], []]
 
 
-@given(st.lists(st.tuples(
-    st.integers(-1, 2), st.lists(st.integers(0, 29), max_size=3, unique=True),
-    st.lists(st.integers(0, 29), max_size=3, unique=True),
-), max_size=12))  # fmt: skip
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(-1, 2),
+            st.lists(st.integers(0, 29), max_size=3, unique=True),
+            st.lists(st.integers(0, 29), max_size=3, unique=True),
+        ),
+        max_size=12,
+    )
+)
 def test_orders_elsewhere_are_what_a_plain_loop_finds(views):
     user = np.array([view[0] for view in views], np.int64)
     clicked, ordered = (Ragged.of([view[at] for view in views]) for at in (1, 2))

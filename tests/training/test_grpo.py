@@ -94,10 +94,18 @@ def test_the_anchor_is_the_loss_of_stage_3():
     assert float(terms["loss"] - terms["policy"]) == pytest.approx(0.1 * float(plain["loss"]), rel=1e-4)
 
 
-@pytest.mark.parametrize("settings", [
-    {}, {"algorithm": "grpo"}, {"gate": "position"}, {"gate": "hard"}, {"refresh": 3}, {"kl": 0.01},
-    {"algorithm": "grpo", "refresh": 4},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"algorithm": "grpo"},
+        {"gate": "position"},
+        {"gate": "hard"},
+        {"refresh": 3},
+        {"kl": 0.01},
+        {"algorithm": "grpo", "refresh": 4},
+    ],
+)
 def test_what_was_clicked_becomes_likelier(settings):
     trainee, batch = parts(rollouts=16, **{"sft": 0.0, **settings})
     before = of_targets(trainee, batch).exp().sum()

@@ -134,12 +134,15 @@ def test_best_weights_are_chosen_by_the_named_figure(tmp_path):
         fit(nn.Linear(3, 1), source, loss, config.updated(best="hr"), tmp_path / "b", lambda model: {"score": 1.0})
 
 
-@pytest.mark.parametrize(("scores", "patience", "chosen", "ended"), [
-    ([5.0, 3.0, 4.0, 9.0, 9.0], 2, 0, 8),  # falls from the start on: the first weights stay, and it ends early
-    ([1.0, 3.0, 2.0, 4.0, 0.0], 2, 12, 16),
-    ([1.0, 3.0, 2.0, 1.0, 0.0], 3, 4, 16),
-    ([5.0, 3.0, 4.0, 2.0, 1.0], 0, 0, 16),  # without patience to the end, and the first weights still compete
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("scores", "patience", "chosen", "ended"),
+    [
+        ([5.0, 3.0, 4.0, 9.0, 9.0], 2, 0, 8),  # falls from the start on: the first weights stay, and it ends early
+        ([1.0, 3.0, 2.0, 4.0, 0.0], 2, 12, 16),
+        ([1.0, 3.0, 2.0, 1.0, 0.0], 3, 4, 16),
+        ([5.0, 3.0, 4.0, 2.0, 1.0], 0, 0, 16),  # without patience to the end, and the first weights still compete
+    ],
+)
 def test_a_falling_figure_ends_training_and_the_best_weights_come_back(tmp_path, scores, patience, chosen, ended):
     source, config = regression(validate_steps=4, best="score")
     model, weights = nn.Linear(3, 1), []
@@ -222,9 +225,12 @@ def test_groups_follow_name_prefixes_and_spare_vectors_and_embeddings():
     groups = parameter_groups(model, 1.0, 0.1, {"head": 2.0, "head.bias": 3.0, "embedding": 0.0})
     found = {name: (group["peak"], group["weight_decay"]) for group in groups for name in group["names"]}
     assert found == {
-        "embedding.weight": (0.0, 0.0), "norm.weight": (1.0, 0.0), "norm.bias": (1.0, 0.0),
-        "head.weight": (2.0, 0.1), "head.bias": (3.0, 0.0),
-    }  # fmt: skip
+        "embedding.weight": (0.0, 0.0),
+        "norm.weight": (1.0, 0.0),
+        "norm.bias": (1.0, 0.0),
+        "head.weight": (2.0, 0.1),
+        "head.bias": (3.0, 0.0),
+    }
     with pytest.raises(ValueError, match=r"begins with 'decoder'.*'embedding'"):
         parameter_groups(model, 1.0, 0.1, {"decoder": 1.0})
     model.requires_grad_(False)

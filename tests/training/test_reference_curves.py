@@ -42,13 +42,32 @@ STEPS = 12
 CODEBOOKS, D, R, E, ITEMS, TEXT, PAGE_VIEWS = (5, 4, 3, 6, 6), 16, 8, 12, 60, 20, 48
 SCORE, CODEBOOK = 0.5, 0.3
 SETTINGS = DistillationConfig(
-    kl=2.0, row=1.5, temperature=2.0, teacher_ce=0.8, detach=True, hidden=10.0, r_drop=1.5, fgm=0.6, focal=True,
-    focal_alpha=2.0, focal_gamma=3.0,
-)  # fmt: skip
+    kl=2.0,
+    row=1.5,
+    temperature=2.0,
+    teacher_ce=0.8,
+    detach=True,
+    hidden=10.0,
+    r_drop=1.5,
+    fgm=0.6,
+    focal=True,
+    focal_alpha=2.0,
+    focal_gamma=3.0,
+)
 TERMS = {
-    "loss", "ce", "kl", "row", "teacher_ce", "r_drop", "hidden", "later_loss", "score", "codebook", "gradient_norm",
+    "loss",
+    "ce",
+    "kl",
+    "row",
+    "teacher_ce",
+    "r_drop",
+    "hidden",
+    "later_loss",
+    "score",
+    "codebook",
+    "gradient_norm",
     *(f"level_{level}" for level in range(1, 6)),
-}  # fmt: skip
+}
 
 
 def parts():
@@ -79,9 +98,13 @@ def batch(rows):
         query = vectors[of].astype(np.float32)
         soft = None if keywords is None else torch.from_numpy(keywords.astype(np.float32))
         return PromptBatch(
-            torch.from_numpy(tokens * mask).long(), torch.from_numpy(mask), torch.from_numpy(query),
-            torch.nn.functional.normalize(torch.from_numpy(query[:, :R])), None, soft,
-        )  # fmt: skip
+            torch.from_numpy(tokens * mask).long(),
+            torch.from_numpy(mask),
+            torch.from_numpy(query),
+            torch.nn.functional.normalize(torch.from_numpy(query[:, :R])),
+            None,
+            soft,
+        )
 
     taught = np.flatnonzero(rows % 3 == 0)
     keywords = np.array(tokens[taught])
@@ -90,11 +113,12 @@ def batch(rows):
     second = np.concatenate([[False], owner[1:] == owner[:-1]])
     items = np.where(second, (clicked[owner] + 11) % ITEMS, clicked[owner])
     return TaskBatch(
-        "search", prompt(np.arange(len(rows)), tokens, lengths),
+        "search",
+        prompt(np.arange(len(rows)), tokens, lengths),
         items=item_targets(items, owner, 1.0 + second, ITEMS, 100, owner),
         teacher=prompt(taught, keywords, lengths[taught] + 3, rng.normal(size=(len(taught), E))),
         taught=torch.from_numpy(taught),
-    )  # fmt: skip
+    )
 
 
 def curves(settings=SETTINGS, score=SCORE, codebook=CODEBOOK, noise=0.0):
@@ -143,9 +167,18 @@ def test_rounding_passes():
 
 
 SWITCHES = (
-    "kl", "row", "temperature", "teacher_ce", "hidden", "r_drop", "fgm", "focal_alpha", "focal_gamma", "score",
+    "kl",
+    "row",
+    "temperature",
+    "teacher_ce",
+    "hidden",
+    "r_drop",
+    "fgm",
+    "focal_alpha",
+    "focal_gamma",
+    "score",
     "codebook",
-)  # fmt: skip
+)
 
 
 @pytest.mark.parametrize("setting", SWITCHES)

@@ -8,11 +8,13 @@ from onesearch.understanding.catalogue_words import CatalogueWords
 from onesearch.understanding.thought import Analysis, Attribute, Thought
 from onesearch.understanding.thoughts import Thoughts
 
-ITEMS = items_frame([
-    Item("a", "leather hiking boots", ("Shoes", "Boots"), attributes={"Material": ("leather",)}),
-    Item("b", "hiking tent", ("Outdoor", "Tents"), attributes={"Material": ("nylon",)}),
-    Item("c", "canvas boots", ("Shoes", "Boots"), attributes={"Material": ("canvas",)}),
-])  # fmt: skip
+ITEMS = items_frame(
+    [
+        Item("a", "leather hiking boots", ("Shoes", "Boots"), attributes={"Material": ("leather",)}),
+        Item("b", "hiking tent", ("Outdoor", "Tents"), attributes={"Material": ("nylon",)}),
+        Item("c", "canvas boots", ("Shoes", "Boots"), attributes={"Material": ("canvas",)}),
+    ]
+)
 QUERIES = ["boots without leather", "hiking", "unheard"]
 EYE = np.eye(3, dtype=np.float32)
 
@@ -20,10 +22,14 @@ EYE = np.eye(3, dtype=np.float32)
 @pytest.fixture
 def features() -> PairFeatures:
     analysis = Analysis(
-        intent="merchandise", query_type="negation", category=("Shoes", "Boots"),
-        attributes=(Attribute(type="Material", value="canvas"),
-                    Attribute(type="Material", value="leather", negated=True)),
-    )  # fmt: skip
+        intent="merchandise",
+        query_type="negation",
+        category=("Shoes", "Boots"),
+        attributes=(
+            Attribute(type="Material", value="canvas"),
+            Attribute(type="Material", value="leather", negated=True),
+        ),
+    )
     thought = Thought(query=QUERIES[0], analysis=analysis, keywords=("boots", "hiking"), producer="x", version="1")
     keywords = np.zeros((3, 3), np.float32)
     keywords[0] = EYE[2]

@@ -16,10 +16,13 @@ from onesearch.training.rewards import (
     items_of_sids,
 )
 
-ITEMS = items_frame([
-    Item("a", "boots", ("Shoes", "Boots"), seller="new"), Item("b", "tent", ("Outdoor",), seller="old"),
-    Item("c", "sandals", ("Shoes", "Sandals")),
-])  # fmt: skip
+ITEMS = items_frame(
+    [
+        Item("a", "boots", ("Shoes", "Boots"), seller="new"),
+        Item("b", "tent", ("Outdoor",), seller="old"),
+        Item("c", "sandals", ("Shoes", "Sandals")),
+    ]
+)
 RATES = ClickRates(np.ones(1), np.array([0.5, 0.0, 1.0]), np.zeros(0), np.zeros(0))
 QUERY, ITEM = np.array([0, 0, 1, 1]), np.array([0, 1, 2, 0])
 CLICKED, ORDERED = np.array([True, False, True, False]), np.array([True, False, False, False])

@@ -8,8 +8,10 @@ from onesearch.training.sft import example_weights
 def test_ordered_items_count_once_with_the_higher_weight():
     clicked, ordered = Ragged.of([[4, 7], [1], []]), Ragged.of([[7], [], [2]])
     targets, weights = example_weights(clicked, ordered, order_weight=2.0, limit=8)
-    assert [dict(zip(targets[i].tolist(), weights[targets.offsets[i] : targets.offsets[i + 1]].tolist(), strict=True))
-            for i in range(3)] == [{7: 2.0, 4: 1.0}, {1: 1.0}, {2: 2.0}]  # fmt: skip
+    assert [
+        dict(zip(targets[i].tolist(), weights[targets.offsets[i] : targets.offsets[i + 1]].tolist(), strict=True))
+        for i in range(3)
+    ] == [{7: 2.0, 4: 1.0}, {1: 1.0}, {2: 2.0}]
 
 
 def test_the_limit_keeps_orders_first():

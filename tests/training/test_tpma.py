@@ -39,15 +39,31 @@ def test_marginal_rewards_by_hand():
 
 
 def test_gates_by_hand():
-    assert_close(gates(matches(ROLLOUTS, TARGETS))[0], torch.tensor([
-        [1, 1, 1, 1, 1], [1, 1, 1, 2 / 3, 2 / 4], [1, 0, 0, 0, 0],
-    ]))  # fmt: skip
-    assert_close(gates(matches(ROLLOUTS, TARGETS, "position"), "position")[0], torch.tensor([
-        [1, 1, 1, 1, 1], [1, 1, 1, 2 / 3, 3 / 4], [1, 0, 1 / 2, 2 / 3, 3 / 4],
-    ]))  # fmt: skip
+    assert_close(
+        gates(matches(ROLLOUTS, TARGETS))[0],
+        torch.tensor(
+            [
+                [1, 1, 1, 1, 1],
+                [1, 1, 1, 2 / 3, 2 / 4],
+                [1, 0, 0, 0, 0],
+            ]
+        ),
+    )
+    assert_close(
+        gates(matches(ROLLOUTS, TARGETS, "position"), "position")[0],
+        torch.tensor(
+            [
+                [1, 1, 1, 1, 1],
+                [1, 1, 1, 2 / 3, 3 / 4],
+                [1, 0, 1 / 2, 2 / 3, 3 / 4],
+            ]
+        ),
+    )
     assert gates(matches(ROLLOUTS, TARGETS, "hard"), "hard")[0].tolist() == [
-        [1, 1, 1, 1, 1], [1, 1, 1, 0, 0], [1, 0, 0, 0, 0],
-    ]  # fmt: skip
+        [1, 1, 1, 1, 1],
+        [1, 1, 1, 0, 0],
+        [1, 0, 0, 0, 0],
+    ]
 
 
 def test_the_best_of_several_targets_counts():

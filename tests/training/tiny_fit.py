@@ -16,9 +16,15 @@ from onesearch.training.loop import LoopConfig, fit
 
 STEPS = 60
 CONFIG = LoopConfig(
-    learning_rate=2e-2, precision="no", checkpoint_steps=7, validate_steps=20, log_steps=10, average=0.9, warmup=0.1,
+    learning_rate=2e-2,
+    precision="no",
+    checkpoint_steps=7,
+    validate_steps=20,
+    log_steps=10,
+    average=0.9,
+    warmup=0.1,
     curves=False,
-)  # fmt: skip
+)
 
 
 class Model(nn.Module):

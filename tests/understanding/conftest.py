@@ -12,9 +12,13 @@ from onesearch.data.records import Item, items_frame
 from onesearch.understanding.catalogue_words import CatalogueWords
 
 GOOD = {
-    "intent": "merchandise", "query_type": "plain", "category": ["Shoes"], "attributes": [],
-    "topics": ["hiking boots"], "keywords": ["hiking boots", "leather"],
-}  # fmt: skip
+    "intent": "merchandise",
+    "query_type": "plain",
+    "category": ["Shoes"],
+    "attributes": [],
+    "topics": ["hiking boots"],
+    "keywords": ["hiking boots", "leather"],
+}
 
 
 class FakeLLM:
@@ -74,8 +78,17 @@ class _Handler(BaseHTTPRequestHandler):
             message = {"role": "assistant", "content": text}
             usage = {"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120}
             choice = {"index": 0, "message": message, "finish_reason": "stop"}
-            status, out = 200, {"id": "c", "object": "chat.completion", "created": 0, "model": "m",
-                                "choices": [choice], "usage": usage}  # fmt: skip
+            status, out = (
+                200,
+                {
+                    "id": "c",
+                    "object": "chat.completion",
+                    "created": 0,
+                    "model": "m",
+                    "choices": [choice],
+                    "usage": usage,
+                },
+            )
         data = json.dumps(out).encode()
         self.send_response(status)
         for name, value in {"Content-Type": "application/json", "Content-Length": str(len(data)), **more}.items():

@@ -183,11 +183,18 @@ def test_threads_take_each_query_once(cache):
 @pytest.mark.parametrize(
     "body",
     [
-        "", "{", "null", "[" * 5000, '{"query": "boots"}', thought("tent").model_dump_json(),
-        thought(version="2").model_dump_json(), thought().model_dump_json()[:-1] + ',"personal":true}',
-        thought().model_dump_json().replace("merchandise", "other"), b"\xff\x00",
+        "",
+        "{",
+        "null",
+        "[" * 5000,
+        '{"query": "boots"}',
+        thought("tent").model_dump_json(),
+        thought(version="2").model_dump_json(),
+        thought().model_dump_json()[:-1] + ',"personal":true}',
+        thought().model_dump_json().replace("merchandise", "other"),
+        b"\xff\x00",
     ],
-)  # fmt: skip
+)
 def test_rows_that_cannot_be_read_are_misses(tmp_path, body):
     path = tmp_path / "thoughts.sqlite3"
     cache = SqliteThoughts(path)

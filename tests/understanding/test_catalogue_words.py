@@ -85,8 +85,10 @@ def test_canonical_phrases_split_into_their_words(words):
     assert split_words(canonical(words)) == words
 
 
-@given(st.lists(st.lists(st.sampled_from("abcd"), min_size=1, max_size=5), max_size=5),
-       st.lists(st.lists(st.sampled_from("abcde"), max_size=8), max_size=4))  # fmt: skip
+@given(
+    st.lists(st.lists(st.sampled_from("abcd"), min_size=1, max_size=5), max_size=5),
+    st.lists(st.lists(st.sampled_from("abcde"), max_size=8), max_size=4),
+)
 def test_matches_are_those_of_a_plain_search(patterns, texts):
     phrases = sorted({" ".join(p) for p in patterns})
     found = CatalogueWords(phrases, {}, np.zeros(len(phrases)), []).matches([" ".join(t) for t in texts]).toarray()

@@ -16,9 +16,13 @@ from onesearch.understanding.llm import LLMConfig, LLMError, LLMProducer
 from onesearch.understanding.thought import Analysis, Thought, ThoughtError
 
 GOOD = {
-    "intent": "merchandise", "query_type": "plain", "category": ["Shoes"], "attributes": [],
-    "topics": ["hiking boots"], "keywords": ["hiking boots", "leather"],
-}  # fmt: skip
+    "intent": "merchandise",
+    "query_type": "plain",
+    "category": ["Shoes"],
+    "attributes": [],
+    "topics": ["hiking boots"],
+    "keywords": ["hiking boots", "leather"],
+}
 
 
 class Scripted:
@@ -124,9 +128,13 @@ class Bulk(Scripted):
     def think_all(self, queries):
         self.asked.append(len(queries))
         return [
-            made(query) if query == "unknown" else made(query, intent="shop") if query == "acme store"
-            else made(query, "leather") for query in queries
-        ]  # fmt: skip
+            made(query)
+            if query == "unknown"
+            else made(query, intent="shop")
+            if query == "acme store"
+            else made(query, "leather")
+            for query in queries
+        ]
 
 
 def test_a_producer_of_many_gets_batches(cache, tmp_path):

@@ -7,13 +7,27 @@ from onesearch.understanding.keywords import extract, holds_phrase, stated_in, v
 from onesearch.understanding.thought import Analysis, Attribute, ThoughtError
 
 POOL = {
-    "boots": 90.0, "leather": 80.0, "leather boots": 40.0, "winter boots": 30.0, "boot winter": 5.0, "red": 70.0,
-    "sc 141": 1.0, "shoes": 60.0, "sandals": 50.0, "hat": 20.0, "scarf": 10.0, "gloves": 9.0, "socks": 8.0,
-    "coat": 7.0, "belt": 6.0, "大衣": 4.0, "貂皮大衣": 3.0,
-}  # fmt: skip
+    "boots": 90.0,
+    "leather": 80.0,
+    "leather boots": 40.0,
+    "winter boots": 30.0,
+    "boot winter": 5.0,
+    "red": 70.0,
+    "sc 141": 1.0,
+    "shoes": 60.0,
+    "sandals": 50.0,
+    "hat": 20.0,
+    "scarf": 10.0,
+    "gloves": 9.0,
+    "socks": 8.0,
+    "coat": 7.0,
+    "belt": 6.0,
+    "大衣": 4.0,
+    "貂皮大衣": 3.0,
+}
 WORDS = CatalogueWords(
     sorted(POOL), {"red": "Color"}, [POOL[p] for p in sorted(POOL)], [("Clothing",), ("Clothing", "Boots")]
-)  # fmt: skip
+)
 
 
 def analysis(*attributes, **more):
@@ -77,11 +91,14 @@ def check(given_answer, query="red leather hat"):
 def test_a_good_answer_becomes_a_thought():
     thought, dropped = check(
         answer(
-            query_type="negation", category=["boots"], topics=["winter boots"], keywords=["hats", "red"],
+            query_type="negation",
+            category=["boots"],
+            topics=["winter boots"],
+            keywords=["hats", "red"],
             attributes=[{"type": "Color", "value": "red"}, {"type": "Material", "value": "leather", "negated": True}],
         ),
         "  RED hat not leather ",
-    )  # fmt: skip
+    )
     assert thought.query == "red hat not leather" and thought.keywords == ("red", "hat")
     assert thought.analysis.category == ("Clothing", "Boots") and thought.analysis.topics == ("winter boots",)
     assert [a.negated for a in thought.analysis.attributes] == [False, True]
@@ -91,10 +108,12 @@ def test_a_good_answer_becomes_a_thought():
 def test_what_is_invented_unknown_or_too_long_is_dropped_with_a_reason():
     thought, dropped = check(
         answer(
-            category=["Garden"], topics=["x" * 81, " "], keywords=["hat", "y" * 81, "unicorn"],
+            category=["Garden"],
+            topics=["x" * 81, " "],
+            keywords=["hat", "y" * 81, "unicorn"],
             attributes=[{"type": "Color", "value": "blue"}, {"type": "Color", "value": "z" * 81}],
         )
-    )  # fmt: skip
+    )
     assert thought.keywords == ("hat",) and thought.analysis.category == () and thought.analysis.attributes == ()
     reasons = dict(dropped)
     assert reasons["Garden"] == "no such category, or several" and reasons["blue"] == "not stated in the query"

@@ -48,14 +48,18 @@ def test_one_spelling_one_keyword_under_its_commonest_type():
     assert [(k.text, k.type) for k in pool.keywords] == [("apple", "Brand")]
 
 
-@given(st.lists(st.lists(st.sampled_from("abcd"), min_size=1, max_size=3), max_size=6),
-       st.lists(st.sampled_from("abcde"), max_size=12))  # fmt: skip
+@given(
+    st.lists(st.lists(st.sampled_from("abcd"), min_size=1, max_size=3), max_size=6),
+    st.lists(st.sampled_from("abcde"), max_size=12),
+)
 def test_matches_are_those_of_a_plain_search(patterns, words):
     pool = lexicon(*[" ".join(p) for p in patterns])
     spans = [
         (start, start + len(k.split()), k)
-        for k in pool.texts for start in range(len(words)) if words[start : start + len(k.split())] == k.split()
-    ]  # fmt: skip
+        for k in pool.texts
+        for start in range(len(words))
+        if words[start : start + len(k.split())] == k.split()
+    ]
     kept = []
     for start, end, text in sorted(spans, key=lambda s: (-(s[1] - s[0]), s[1])):
         if all(end <= a or start >= b for a, b, _ in kept):
@@ -73,12 +77,14 @@ def mined():
             ("1", "Acme red steel lamp 60 watt", ["Home", "Lamp"], "Acme", attributes(Color="Red", Material="Steel")),
             ("2", "blue oak table X200 wobbly", ["Home", "Table"], "Bolt", attributes(Color="blue", Style="Retro")),
         ],
-        schema={k: SCHEMAS["items"][k] for k in ("item_id", "title", "category", "brand", "attributes")}, orient="row",
-    )  # fmt: skip
+        schema={k: SCHEMAS["items"][k] for k in ("item_id", "title", "category", "brand", "attributes")},
+        orient="row",
+    )
     views = pl.DataFrame(
         [("red lamp", ["1"]), ("RED  lamp", ["1"]), ("red table", ["2"]), ("wobbly table", ["2"]), ("wobbly", ["2"])],
-        schema={"query": pl.String, "clicked": pl.List(pl.String)}, orient="row",
-    ).with_columns(ordered=pl.lit([], pl.List(pl.String)))  # fmt: skip
+        schema={"query": pl.String, "clicked": pl.List(pl.String)},
+        orient="row",
+    ).with_columns(ordered=pl.lit([], pl.List(pl.String)))
     return Lexicon.mine(items, views), items, views
 
 

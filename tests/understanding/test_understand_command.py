@@ -10,9 +10,13 @@ from onesearch.data.records import PageView, page_views_frame
 from onesearch.understanding.cache import SqliteThoughts
 
 GOOD = {
-    "intent": "merchandise", "query_type": "plain", "category": ["Shoes"], "attributes": [],
-    "topics": ["hiking boots"], "keywords": ["hiking boots", "leather"],
-}  # fmt: skip
+    "intent": "merchandise",
+    "query_type": "plain",
+    "category": ["Shoes"],
+    "attributes": [],
+    "topics": ["hiking boots"],
+    "keywords": ["hiking boots", "leather"],
+}
 
 
 @pytest.fixture

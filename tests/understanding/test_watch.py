@@ -19,9 +19,13 @@ from onesearch.understanding.thought import Analysis, Thought, ThoughtError
 from onesearch.understanding.watch import Pauses, watch
 
 GOOD = {
-    "intent": "merchandise", "query_type": "plain", "category": ["Shoes"], "attributes": [],
-    "topics": ["hiking boots"], "keywords": ["hiking boots", "leather"],
-}  # fmt: skip
+    "intent": "merchandise",
+    "query_type": "plain",
+    "category": ["Shoes"],
+    "attributes": [],
+    "topics": ["hiking boots"],
+    "keywords": ["hiking boots", "leather"],
+}
 QUICK = Pauses(idle=0.02, first=0.02, longest=0.1)
 NAME = "llm:Qwen3-32B"
 
@@ -50,8 +54,9 @@ class Bulk:
 
     def made(self, query):
         keywords = () if query == "unknown" else ("leather",)
-        return Thought(query=query, analysis=Analysis(intent="merchandise"), keywords=keywords, producer="bulk",
-                       version="1")  # fmt: skip
+        return Thought(
+            query=query, analysis=Analysis(intent="merchandise"), keywords=keywords, producer="bulk", version="1"
+        )
 
 
 def queued(cache, *queries):

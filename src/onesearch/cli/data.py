@@ -115,12 +115,16 @@ def show_summary(console: Console, summary: ImportSummary, out: Path) -> None:
         aside = sum(summary.rejected.get(name, {}).values())
         table.add_row(name, f"{summary.rows.get(name, 0):,}", f"{aside:,}" if aside else "-")
     console.print(table)
-    _counts(console, f"Set aside (all in {REJECTED})", {
-        f"{name}: {reason}": count for name, reasons in summary.rejected.items() for reason, count in reasons.items()
-    })  # fmt: skip
-    _counts(console, "Values left empty", {
-        f"{name}.{reason}": count for name, counts in summary.emptied.items() for reason, count in counts.items()
-    })  # fmt: skip
+    _counts(
+        console,
+        f"Set aside (all in {REJECTED})",
+        {f"{name}: {reason}": count for name, reasons in summary.rejected.items() for reason, count in reasons.items()},
+    )
+    _counts(
+        console,
+        "Values left empty",
+        {f"{name}.{reason}": count for name, counts in summary.emptied.items() for reason, count in counts.items()},
+    )
     _counts(console, "Unknown item ids dropped", dict(summary.dropped))
     _counts(console, "Records made for ids without one", dict(summary.created))
     if any(join.total for join in summary.joins.values()):

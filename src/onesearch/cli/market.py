@@ -91,8 +91,14 @@ def llm(
         f"This is a SIMULATION, no language model: rules over the words of {folder}, misunderstanding {error:.0%} of"
         f" the need words. It says nothing about the quality of {model}. http://{host}:{port}/v1"
     )
-    uvicorn.run(make_app(thinker, model, fail, malformed, seed, latency), host=host, port=port, log_level="warning",
-                access_log=False, server_header=False)  # fmt: skip
+    uvicorn.run(
+        make_app(thinker, model, fail, malformed, seed, latency),
+        host=host,
+        port=port,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+    )
 
 
 if __name__ == "__main__":

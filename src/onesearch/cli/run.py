@@ -43,8 +43,6 @@ def run(
         found = pipeline.status_of(config, folder, sets or ())
         show_table(str(folder), ("stage", "status"), found.items())
         return
-    results = pipeline.run_config(
-        config, folder, overrides=sets or (), reuse=reuse or (), redo=redo or (), until=until
-    )
+    results = pipeline.run_config(config, folder, overrides=sets or (), reuse=reuse or (), redo=redo or (), until=until)
     rows = [(r.name, r.outcome, f"{r.seconds:.1f}", short(r.metrics)) for r in results]
     show_table(str(folder), ("stage", "outcome", "seconds", "figures"), rows, right=("seconds",))

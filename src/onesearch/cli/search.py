@@ -16,14 +16,15 @@ def search(
     filters: Annotated[
         list[str] | None,
         typer.Option(
-            "--filter", metavar="KEY=VALUE",
+            "--filter",
+            metavar="KEY=VALUE",
             help="category, brand, seller, price, in_stock: --filter brand=Acme --filter 'price=[10, 50]'. Repeatable.",
         ),
     ] = None,
     model: Model = None,
     width: Annotated[int | None, typer.Option(min=1, max=512, help="Beams; more find more and take longer.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-) -> None:  # fmt: skip
+) -> None:
     """Search a run's catalogue and show the ranked items with the semantic ID that led to each.
 
     For example:
@@ -35,11 +36,20 @@ def search(
     wanted = parse_filters(filters or [])
     results = SearchEngine.load(run, width, model.value if model else None).search(query, user, k, wanted or None)
     if as_json:
-        show_json([
-            {"rank": rank, "item_id": r.item_id, "score": r.score, "sid": list(r.sid), "title": r.item.title,
-             "brand": r.item.brand, "price": r.item.price}
-            for rank, r in enumerate(results, 1)
-        ])  # fmt: skip
+        show_json(
+            [
+                {
+                    "rank": rank,
+                    "item_id": r.item_id,
+                    "score": r.score,
+                    "sid": list(r.sid),
+                    "title": r.item.title,
+                    "brand": r.item.brand,
+                    "price": r.item.price,
+                }
+                for rank, r in enumerate(results, 1)
+            ]
+        )
         return
     rows = [
         (rank, f"{r.score:.3f}", r.item.title, r.item.brand, r.item.price, " ".join(map(str, r.sid)))

@@ -26,13 +26,17 @@ def serve(
     model: Model = None,
     store: Annotated[
         str | None,
-        typer.Option(help="Where events and item changes are kept: a file (default: RUN/serving.sqlite3), or"
-                     " redis://HOST:PORT/DB when several servers share them."),
+        typer.Option(
+            help="Where events and item changes are kept: a file (default: RUN/serving.sqlite3), or"
+            " redis://HOST:PORT/DB when several servers share them."
+        ),
     ] = None,
     thoughts: Annotated[
         str | None,
-        typer.Option(help="Cache of thoughts, a SQLite file or redis://HOST:PORT/DB: queries that nobody has thought"
-                     " about are queued there for `onesearch understand --watch`. Searches never wait for it."),
+        typer.Option(
+            help="Cache of thoughts, a SQLite file or redis://HOST:PORT/DB: queries that nobody has thought"
+            " about are queued there for `onesearch understand --watch`. Searches never wait for it."
+        ),
     ] = None,
     producer: Annotated[
         ProducerName, typer.Option(help="With --thoughts: whose thoughts count, as with `onesearch understand`.")
@@ -40,13 +44,19 @@ def serve(
     batch: Annotated[int, typer.Option(min=1, help="Searches answered by one model call at most.")] = 16,
     queue: Annotated[int, typer.Option(min=1, help="Searches waiting at most; more get 503.")] = 64,
     threads: Annotated[int, typer.Option(min=1, help="Model calls at once.")] = 1,
-    cores: Annotated[int, typer.Option(min=1, help="Cores of one model call: a search is many small operations, and"
-                     " more cores pay for large models only.")] = 1,
+    cores: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Cores of one model call: a search is many small operations, and"
+            " more cores pay for large models only.",
+        ),
+    ] = 1,
     device: Annotated[
         str | None, typer.Option(help="Where the model runs, such as cpu or cuda:1; default: a GPU where there is one.")
     ] = None,
     api_only: Annotated[bool, typer.Option("--api-only", help="No web page, no lists of shoppers.")] = False,
-) -> None:  # fmt: skip
+) -> None:
     """Serve a finished run: web page, API and its description at /docs.
 
     Changing the catalogue (POST /items) needs a token: the variable ONESEARCH_ADMIN_TOKEN, or one made at start and

@@ -33,8 +33,10 @@ def understand(
     ] = None,
     producer: Annotated[
         ProducerName,
-        typer.Option(help="llm: a language model; log-expert: what shoppers clicked; market: a simulated market's"
-                     " stand-in for a language model."),
+        typer.Option(
+            help="llm: a language model; log-expert: what shoppers clicked; market: a simulated market's"
+            " stand-in for a language model."
+        ),
     ] = ProducerName.llm,
     base_url: Annotated[
         str | None, typer.Option(help="Address of the model's server, ending in /v1.", envvar="ONESEARCH_LLM_BASE_URL")
@@ -51,8 +53,11 @@ def understand(
     ] = None,
     watch: Annotated[
         bool,
-        typer.Option("--watch", help="Think about the queries that a service put into the cache's queue, not those of"
-                     " SOURCE, as they come in, until stopped."),
+        typer.Option(
+            "--watch",
+            help="Think about the queries that a service put into the cache's queue, not those of"
+            " SOURCE, as they come in, until stopped.",
+        ),
     ] = False,
     lease: Annotated[
         float, typer.Option(min=1, help="With --watch: seconds after which another worker may take a query over.")
@@ -62,11 +67,12 @@ def understand(
     ] = None,
     store: Annotated[
         str | None,
-        typer.Option(help="With --coverage: the service's store; by default SOURCE/serving.sqlite3.",
-                     show_default=False),
+        typer.Option(
+            help="With --coverage: the service's store; by default SOURCE/serving.sqlite3.", show_default=False
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The summary as one JSON object.")] = False,
-) -> None:  # fmt: skip
+) -> None:
     """Find out what queries mean: intent, category, attributes, topics, and at most eight keywords of the catalogue.
 
     Every answer is kept at once. After an interruption, a spent budget or a failed server the same command goes on
@@ -97,9 +103,13 @@ def understand(
         raise typer.BadParameter(f"{source} is a file, so name the catalogue's dataset", param_hint="--dataset")
     queries = [] if watch else _queries(source)[:limit]
     limits = {
-        "concurrency": concurrency, "max_calls": max_calls, "max_tokens": max_tokens, "price_in": price_in,
-        "price_out": price_out, **({"base_url": base_url} if base_url else {}),
-    }  # fmt: skip
+        "concurrency": concurrency,
+        "max_calls": max_calls,
+        "max_tokens": max_tokens,
+        "price_in": price_in,
+        "price_out": price_out,
+        **({"base_url": base_url} if base_url else {}),
+    }
     thoughts = open_thoughts(cache)
     try:
         with opened_producer(producer, catalogue, limits) as thinker:
@@ -132,10 +142,16 @@ def _show_coverage(place: str, cache: "ThoughtCache", producer: ProducerName, sp
     try:
         seconds, form = (3600, "%Y-%m-%d %H:00") if span is Span.hour else (86400, "%Y-%m-%d")
         rows = [
-            (row.start.strftime(form), f"{row.searches:,}", f"{row.share:.1%}", f"{row.keywords:,}",
-             f"{row.no_keywords:,}", f"{row.none:,}")
+            (
+                row.start.strftime(form),
+                f"{row.searches:,}",
+                f"{row.share:.1%}",
+                f"{row.keywords:,}",
+                f"{row.no_keywords:,}",
+                f"{row.none:,}",
+            )
             for row in coverage_of(store.traffic(seconds), cache, name, version)
-        ]  # fmt: skip
+        ]
         state = cache.queue_state()
     finally:
         store.close()

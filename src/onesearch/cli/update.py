@@ -23,8 +23,9 @@ def update(
     events: Annotated[
         Path | None, typer.Option(help="Parquet file of new page views, in the schema of a dataset's.")
     ] = None,
-    method: Annotated[MethodName, typer.Option(help="Policy gradient on draws, or listwise preferences.")]
-    = MethodName.tpma,
+    method: Annotated[
+        MethodName, typer.Option(help="Policy gradient on draws, or listwise preferences.")
+    ] = MethodName.tpma,
     steps: Annotated[int, typer.Option(min=1, help="Steps of the round.")] = 50,
     sets: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting of the run for this round.")
@@ -34,7 +35,7 @@ def update(
     ] = None,
     producer: Annotated[ProducerName, typer.Option(help="With --cache: whose thoughts.")] = ProducerName.llm,
     rollback: Annotated[bool, typer.Option("--rollback", help="Serve what was served before, and stop.")] = False,
-) -> None:  # fmt: skip
+) -> None:
     """A short round of alignment on new page views, from the version that is served.
 
     The newest fifth of the page views judges: the new version is served from then on if the engine finds more there

@@ -3,6 +3,22 @@
 from typing import Final
 
 ATTRIBUTE_TYPES: Final[tuple[str, ...]] = (
-    "Entity", "Modifier", "Brand", "Material", "Style", "Function", "Location", "Audience", "Color",
-    "Scene", "Specifications", "Price", "Model", "Anchor", "Series", "Marketing", "Season", "Pattern",
-)  # fmt: skip
+    "Entity",
+    "Modifier",
+    "Brand",
+    "Material",
+    "Style",
+    "Function",
+    "Location",
+    "Audience",
+    "Color",
+    "Scene",
+    "Specifications",
+    "Price",
+    "Model",
+    "Anchor",
+    "Series",
+    "Marketing",
+    "Season",
+    "Pattern",
+)

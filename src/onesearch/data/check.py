@@ -50,8 +50,11 @@ def _schema(dataset: Dataset) -> Iterator[Finding]:
         except (pl.exceptions.PolarsError, OSError) as error:
             yield Finding("error", f"{name}: schema", f"{path.name} cannot be read ({error}); import the data again")
             continue
-        wrong = [f"{column} is {found.get(column)} instead of {kind}" for column, kind in schema.items()
-                 if found.get(column) != kind]  # fmt: skip
+        wrong = [
+            f"{column} is {found.get(column)} instead of {kind}"
+            for column, kind in schema.items()
+            if found.get(column) != kind
+        ]
         said = dataset.counts.get(name)
         if wrong:
             yield Finding("error", f"{name}: schema", "; ".join(wrong))

@@ -109,8 +109,13 @@ def read_text(path: Path, style: TextFormat, table: str, columns: Sequence[str],
                 frame, bad = _jsonl(block, columns)
             if bad:
                 index = np.fromiter(bad, np.int64, len(bad))
-                rejects.add(table, path.name, block.lines[index].tolist(), list(bad.values()),
-                            [block.text(i) for i in index.tolist()])  # fmt: skip
+                rejects.add(
+                    table,
+                    path.name,
+                    block.lines[index].tolist(),
+                    list(bad.values()),
+                    [block.text(i) for i in index.tolist()],
+                )
                 keep = np.ones(len(block), bool)
                 keep[index] = False
                 block = block.select(keep)
@@ -195,8 +200,7 @@ def _decoded(block: _Records, path: Path, style: TextFormat, table: str, rejects
             except UnicodeDecodeError as error:
                 byte = error.object[error.start]
                 bad[i] = f"not valid {style.encoding}: byte 0x{byte:02x} at position {error.start + 1}"
-        rejects.add(table, path.name, block.lines[list(bad)].tolist(), list(bad.values()),
-                    [block.text(i) for i in bad])  # fmt: skip
+        rejects.add(table, path.name, block.lines[list(bad)].tolist(), list(bad.values()), [block.text(i) for i in bad])
         keep = np.ones(len(block), bool)
         keep[list(bad)] = False
         block = block.select(keep)
@@ -249,10 +253,13 @@ def _csv(
                 delimiter=style.separator, newlines_in_values=style.newlines_in_values, invalid_row_handler=skip
             ),
             convert_options=pyarrow.csv.ConvertOptions(
-                column_types=dict.fromkeys(places, pa.string()), include_columns=places, strings_can_be_null=True,
-                quoted_strings_can_be_null=True, null_values=[""],
+                column_types=dict.fromkeys(places, pa.string()),
+                include_columns=places,
+                strings_can_be_null=True,
+                quoted_strings_can_be_null=True,
+                null_values=[""],
             ),
-        )  # fmt: skip
+        )
         if not bad_rows and len(read) == len(block):
             return pl.DataFrame(read).rename(dict(zip(places, columns, strict=True))), {}
     except pa.ArrowInvalid:

@@ -244,8 +244,10 @@ def _judged_rows(judgments: pl.DataFrame, clicked_at: float) -> pl.DataFrame:
     item = pl.concat_list("item_id")
     keys = combined(judgments.select("query"))
     rows = judgments.select(
-        page_view_id="query", query="query", shown=item,
+        page_view_id="query",
+        query="query",
+        shown=item,
         clicked=pl.when(pl.col("score") >= clicked_at).then(item).otherwise(pl.lit([], pl.List(TEXT))),
-    )  # fmt: skip
+    )
     rows = conform("page_views", rows)
     return rows.with_columns(group=pl.Series(keys, dtype=pl.UInt64)).select(*PAGE_VIEWS.names(), "group")

@@ -266,9 +266,13 @@ class Mapping(Section):
     unknown_items: Literal["drop", "create"] = "drop"
     items: Items
     users: Users | None = None
-    page_views: Annotated[
-        Annotated[PageViews, Tag("file")] | Annotated[PageViewsFromJudgments, Tag("judgments")], Discriminator(_kind)
-    ] | None = None  # fmt: skip
+    page_views: (
+        Annotated[
+            Annotated[PageViews, Tag("file")] | Annotated[PageViewsFromJudgments, Tag("judgments")],
+            Discriminator(_kind),
+        ]
+        | None
+    ) = None
     judgments: Judgments | None = None
 
     @model_validator(mode="after")

@@ -20,8 +20,13 @@ def track(steps: Iterable[_T], label: str, total: int | None = None, unit: str =
     if total is None:
         total = len(steps) if isinstance(steps, Sized) else None
     if sys.stderr.isatty():
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-                   TextColumn("{task.fields[rate]}"), TimeRemainingColumn())  # fmt: skip
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(),
+        )
         with Progress(*columns, transient=True) as bar:
             task = bar.add_task(label, total=total, rate="")
             start = time.perf_counter()

@@ -15,14 +15,29 @@ TEXTS: Final = pl.List(pl.String)
 ATTRIBUTES: Final = pl.List(pl.Struct({"type": pl.String, "value": pl.String}))
 
 _ITEMS: Final[dict[str, pl.DataType]] = {
-    "item_id": TEXT, "title": TEXT, "category": TEXTS, "brand": TEXT, "price": pl.Float64(),
-    "attributes": ATTRIBUTES, "seller": TEXT, "images": TEXTS, "listed_at": TIME, "in_stock": pl.Boolean(),
-}  # fmt: skip
+    "item_id": TEXT,
+    "title": TEXT,
+    "category": TEXTS,
+    "brand": TEXT,
+    "price": pl.Float64(),
+    "attributes": ATTRIBUTES,
+    "seller": TEXT,
+    "images": TEXTS,
+    "listed_at": TIME,
+    "in_stock": pl.Boolean(),
+}
 _USERS: Final[dict[str, pl.DataType]] = {"user_id": TEXT, "gender": TEXT, "age_band": TEXT}
 _PAGE_VIEWS: Final[dict[str, pl.DataType]] = {
-    "page_view_id": TEXT, "user_id": TEXT, "session_id": TEXT, "time": TIME, "query": TEXT,
-    "shown": TEXTS, "clicked": TEXTS, "ordered": TEXTS, "query_type": TEXT,
-}  # fmt: skip
+    "page_view_id": TEXT,
+    "user_id": TEXT,
+    "session_id": TEXT,
+    "time": TIME,
+    "query": TEXT,
+    "shown": TEXTS,
+    "clicked": TEXTS,
+    "ordered": TEXTS,
+    "query_type": TEXT,
+}
 _JUDGMENTS: Final[dict[str, pl.DataType]] = {"query": TEXT, "item_id": TEXT, "level": pl.Int8()}
 
 ITEMS: Final = pl.Schema(_ITEMS)
@@ -30,8 +45,11 @@ USERS: Final = pl.Schema(_USERS)
 PAGE_VIEWS: Final = pl.Schema(_PAGE_VIEWS)
 JUDGMENTS: Final = pl.Schema(_JUDGMENTS)
 SCHEMAS: Final[Mapping[str, pl.Schema]] = {
-    "items": ITEMS, "users": USERS, "page_views": PAGE_VIEWS, "judgments": JUDGMENTS,
-}  # fmt: skip
+    "items": ITEMS,
+    "users": USERS,
+    "page_views": PAGE_VIEWS,
+    "judgments": JUDGMENTS,
+}
 LEVELS: Final = (0, 1, 2, 3)
 
 
@@ -111,10 +129,17 @@ def item_from_row(row: Mapping[str, Any]) -> Item:
     for pair in row["attributes"] or ():
         attributes.setdefault(pair["type"], []).append(pair["value"])
     return Item(
-        row["item_id"], row["title"], tuple(row["category"] or ()), row["brand"], row["price"],
-        {name: tuple(values) for name, values in attributes.items()}, row["seller"], tuple(row["images"] or ()),
-        row["listed_at"], row["in_stock"] is not False,
-    )  # fmt: skip
+        row["item_id"],
+        row["title"],
+        tuple(row["category"] or ()),
+        row["brand"],
+        row["price"],
+        {name: tuple(values) for name, values in attributes.items()},
+        row["seller"],
+        tuple(row["images"] or ()),
+        row["listed_at"],
+        row["in_stock"] is not False,
+    )
 
 
 def items_frame(items: Iterable[Item]) -> pl.DataFrame:

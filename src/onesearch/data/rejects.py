@@ -46,12 +46,15 @@ class Rejects:
         self._writer.write(
             pl.DataFrame(
                 {
-                    "table": [table] * len(rows), "file": [file] * len(rows), "row": rows, "reason": reasons,
+                    "table": [table] * len(rows),
+                    "file": [file] * len(rows),
+                    "row": rows,
+                    "reason": reasons,
                     "text": [_readable(text) for text in texts],
                 },
                 schema=SCHEMA,
             )
-        )  # fmt: skip
+        )
 
     def total(self, table: str) -> int:
         """Rows set aside of one table."""

@@ -56,7 +56,12 @@ class Requests:
         """The given requests, in the given order."""
         index = rows.tolist()
         return Requests(
-            [self.query[i] for i in index], self.user[rows], [self.profile[i] for i in index],
-            [self.recent_queries[i] for i in index], self.clicked[rows], self.clicked_queries[rows],
-            self.ordered[rows], self.query_texts,
-        )  # fmt: skip
+            [self.query[i] for i in index],
+            self.user[rows],
+            [self.profile[i] for i in index],
+            [self.recent_queries[i] for i in index],
+            self.clicked[rows],
+            self.clicked_queries[rows],
+            self.ordered[rows],
+            self.query_texts,
+        )

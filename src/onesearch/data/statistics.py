@@ -60,9 +60,14 @@ class ClickStatistics:
         lengths = np.bincount(query, minlength=len(distinct))
         searched = np.bincount(number[number >= 0], minlength=len(distinct)).astype(np.float32)
         return cls(
-            totals["shown"], totals["clicked"], totals["ordered"], distinct.to_list(),
-            Ragged.from_lengths(item[order], lengths), counts[order].astype(np.float32), searched,
-        )  # fmt: skip
+            totals["shown"],
+            totals["clicked"],
+            totals["ordered"],
+            distinct.to_list(),
+            Ragged.from_lengths(item[order], lengths),
+            counts[order].astype(np.float32),
+            searched,
+        )
 
     def rows(self, queries: Sequence[str]) -> NDArray[np.int64]:
         """For each query text its number in ``queries``, -1 when it was never clicked for, int64 [n]."""

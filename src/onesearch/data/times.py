@@ -60,9 +60,11 @@ def parse_times(raw: pl.Series, wanted: TimeFormat) -> tuple[pl.Series, pl.Serie
         number = pl.lit(None, pl.Float64)
     else:
         number = pl.col("raw").cast(pl.Float64, strict=False)
-        time = _of_text(pl.col("raw").cast(pl.String), wanted) if wanted.unit == "text" else _of_number(
-            number, wanted.unit, wanted.origin
-        )  # fmt: skip
+        time = (
+            _of_text(pl.col("raw").cast(pl.String), wanted)
+            if wanted.unit == "text"
+            else _of_number(number, wanted.unit, wanted.origin)
+        )
     frame = frame.select("raw", time=time, number=number)
     inside = pl.col("time").dt.year().is_between(wanted.earliest, wanted.latest, closed="left")
     present = pl.col("raw").is_not_null()
@@ -103,8 +105,10 @@ def _of_text(text: pl.Expr, wanted: TimeFormat) -> pl.Expr:
             return text.str.to_datetime(wanted.format, time_unit="us", strict=False).cast(TIME)
         return _zoned(text.str.to_datetime(wanted.format, time_unit="us", strict=False), wanted.zone, False)
     zoned = text.str.replace(r"[Zz]$", "+00:00")
-    with_zone = [zoned.str.to_datetime(p, time_unit="us", strict=False).cast(TIME)
-                 for p in ("%Y-%m-%dT%H:%M:%S%.f%z", "%Y-%m-%d %H:%M:%S%.f%z")]  # fmt: skip
+    with_zone = [
+        zoned.str.to_datetime(p, time_unit="us", strict=False).cast(TIME)
+        for p in ("%Y-%m-%dT%H:%M:%S%.f%z", "%Y-%m-%d %H:%M:%S%.f%z")
+    ]
     naive = pl.coalesce(text.str.to_datetime(pattern, time_unit="us", strict=False) for pattern in _NAIVE)
     return pl.coalesce(_zoned(naive, wanted.zone, False), *with_zone)
 

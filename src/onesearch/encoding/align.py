@@ -176,9 +176,13 @@ class _Term:
 
 class _Contrastive(_Term):
     def __init__(
-        self, left: NDArray[np.int64], right: NDArray[np.int64], weight: float, config: AlignConfig,
+        self,
+        left: NDArray[np.int64],
+        right: NDArray[np.int64],
+        weight: float,
+        config: AlignConfig,
         nested: tuple[int, ...] = (),
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.same = torch.from_numpy((left[:, None] == left[None]) | (right[:, None] == right[None]))
         self.weight, self.temperature, self.nested = weight, config.temperature, nested
 
@@ -212,13 +216,22 @@ class _Relevance(_Term):
 def _without_distant(encoder: TrainableEncoder, pairs: Pairs, least: float) -> Pairs:
     queries, items = encoder.encode(pairs.queries), encoder.encode(pairs.items)
     kept = Pairs(
-        pairs.queries, pairs.items, drop_distant(pairs.q2i, queries, items, least),
-        drop_distant(pairs.q2q, queries, queries, least), drop_distant(pairs.i2i, items, items, least),
-        pairs.rank, pairs.relevance,
-    )  # fmt: skip
+        pairs.queries,
+        pairs.items,
+        drop_distant(pairs.q2i, queries, items, least),
+        drop_distant(pairs.q2q, queries, queries, least),
+        drop_distant(pairs.i2i, items, items, least),
+        pairs.rank,
+        pairs.relevance,
+    )
     log.info(
-        "pairs under cosine %.2f dropped: q2i %d of %d, q2q %d of %d, i2i %d of %d", least,
-        len(pairs.q2i) - len(kept.q2i), len(pairs.q2i), len(pairs.q2q) - len(kept.q2q), len(pairs.q2q),
-        len(pairs.i2i) - len(kept.i2i), len(pairs.i2i),
-    )  # fmt: skip
+        "pairs under cosine %.2f dropped: q2i %d of %d, q2q %d of %d, i2i %d of %d",
+        least,
+        len(pairs.q2i) - len(kept.q2i),
+        len(pairs.q2i),
+        len(pairs.q2q) - len(kept.q2q),
+        len(pairs.q2q),
+        len(pairs.i2i) - len(kept.i2i),
+        len(pairs.i2i),
+    )
     return kept

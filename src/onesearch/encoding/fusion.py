@@ -6,9 +6,7 @@ from numpy.typing import NDArray
 from onesearch.data.ragged import Ragged
 
 
-def fuse(
-    vectors: NDArray[np.float32], keywords: Ragged, keyword_vectors: NDArray[np.float32]
-) -> NDArray[np.float32]:
+def fuse(vectors: NDArray[np.float32], keywords: Ragged, keyword_vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     """Fused unit vectors float32 [n, d]; a row without keywords keeps its own vector.
 
     Args:

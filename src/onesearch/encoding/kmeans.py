@@ -46,9 +46,13 @@ def fit_kmeans(
     if size == len(vectors):
         return vectors.copy()
     kmeans = faiss.Kmeans(
-        vectors.shape[1], size, niter=iterations, seed=seed, min_points_per_centroid=1,
+        vectors.shape[1],
+        size,
+        niter=iterations,
+        seed=seed,
+        min_points_per_centroid=1,
         max_points_per_centroid=len(vectors) // size + 1,
-    )  # fmt: skip
+    )
     kmeans.train(vectors, weights=weights)
     centroids = np.asarray(kmeans.centroids, np.float32).reshape(size, -1).copy()
     return _balance(vectors, centroids, max(2, iterations // 3), seed) if balanced else centroids

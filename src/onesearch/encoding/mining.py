@@ -48,12 +48,14 @@ def mine_pairs(
     names = pl.Series(queries, dtype=pl.String)
     ranked, levels = _levels(page_views, items, names)
     return Pairs(
-        queries=queries, items=item_texts, q2i=q2i,
+        queries=queries,
+        items=item_texts,
+        q2i=q2i,
         q2q=Edges(q2q.left, q2q.right, sqrt_frequency(q2q.weight)),
         i2i=Edges(i2i.left, i2i.right, sqrt_frequency(i2i.weight)),
         rank=ranked_triples(ranked, levels, min(_MOST_TRIPLES, 10 * len(page_views)), seed),
         relevance=_relevance(judgments, items, names),
-    )  # fmt: skip
+    )
 
 
 def _baskets(page_views: pl.DataFrame, items: pl.DataFrame) -> Ragged:

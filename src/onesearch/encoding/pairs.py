@@ -149,9 +149,10 @@ def cooccurring_queries(q2i: Edges, n_queries: int, n_items: int, per_query: int
     together = (matrix @ matrix.T).tocoo()
     upper = together.row < together.col
     edges = Edges(
-        together.row[upper].astype(np.int64), together.col[upper].astype(np.int64),
+        together.row[upper].astype(np.int64),
+        together.col[upper].astype(np.int64),
         together.data[upper].astype(np.float32),
-    )  # fmt: skip
+    )
     return _strongest(edges, per_query)
 
 

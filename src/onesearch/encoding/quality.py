@@ -55,9 +55,11 @@ def uniqueness(codes: Codes, sizes: Sequence[int]) -> dict[str, float]:
     counts = np.bincount(prefix_numbers(codes, sizes)[:, -1])
     alone = int((counts == 1).sum())
     return {
-        "icr": alone / len(codes), "colliding_items": float(len(codes) - alone),
-        "distinct_sids": float(len(counts)), "largest_collision": float(counts.max()),
-    }  # fmt: skip
+        "icr": alone / len(codes),
+        "colliding_items": float(len(codes) - alone),
+        "distinct_sids": float(len(counts)),
+        "largest_collision": float(counts.max()),
+    }
 
 
 def reconstruction(khqe: KHQE, vectors: Floats, codes: Codes) -> dict[str, list[float]]:
@@ -131,14 +133,17 @@ def quality_report(
     unique = uniqueness(codes, sizes)
     report: dict[str, Any] = {
         "icr": unique["icr"],
-        "codebook_sizes": list(sizes), "items": len(items), "usage": usage(codes, sizes),
-        "uniqueness": unique, "reconstruction": reconstruction(khqe, items, codes),
+        "codebook_sizes": list(sizes),
+        "items": len(items),
+        "usage": usage(codes, sizes),
+        "uniqueness": unique,
+        "reconstruction": reconstruction(khqe, items, codes),
         "sizes": {
             "bytes_per_sid": sum(np.log2(size) for size in sizes) / 8,
             "codebook_bytes": sum(layer.nbytes for layer in khqe.layers)
             + (0 if khqe.opq is None else khqe.opq.rotation.nbytes + khqe.opq.codebooks.nbytes),
         },
-    }  # fmt: skip
+    }
     if queries is None or targets is None or not len(queries):
         return report
     guess, query_codes = khqe.decode(codes), khqe.encode(queries)

@@ -54,7 +54,11 @@ def measure_query_encoding(
     p50, p95, p99 = np.percentile(steps.sum(1), [50, 95, 99])
     encode, keywords, quantize = steps.mean(0)
     return {
-        "query_p50_ms": float(p50), "query_p95_ms": float(p95), "query_p99_ms": float(p99),
-        "encode_ms": float(encode), "keywords_ms": float(keywords), "quantize_ms": float(quantize),
+        "query_p50_ms": float(p50),
+        "query_p95_ms": float(p95),
+        "query_p99_ms": float(p99),
+        "encode_ms": float(encode),
+        "keywords_ms": float(keywords),
+        "quantize_ms": float(quantize),
         "queries": float(len(steps)),
-    }  # fmt: skip
+    }

@@ -43,9 +43,12 @@ class TransformerEncoder:
             return np.zeros((0, self.dimension), np.float32)
         self.model.eval()
         vectors = self.model.encode(
-            list(texts), batch_size=self.batch_size, normalize_embeddings=True, convert_to_numpy=True,
+            list(texts),
+            batch_size=self.batch_size,
+            normalize_embeddings=True,
+            convert_to_numpy=True,
             show_progress_bar=False,
-        )  # fmt: skip
+        )
         return np.asarray(vectors, np.float32)
 
     def trainee(self, texts: Sequence[str], learning_rate: float | None = None) -> "TransformerTrainee":
@@ -100,4 +103,3 @@ class TransformerTrainee:
             group["lr"] = self._rate * rate
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
-

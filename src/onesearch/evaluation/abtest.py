@@ -19,17 +19,30 @@ from onesearch.evaluation.slices import Labels
 
 Floats = NDArray[np.float64]
 SUMS: Final = (
-    "shoppers", "pages", "impressions", "clicks", "clicked pages", "ordered pages", "orders", "buyers", "GMV"
-)  # fmt: skip
+    "shoppers",
+    "pages",
+    "impressions",
+    "clicks",
+    "clicked pages",
+    "ordered pages",
+    "orders",
+    "buyers",
+    "GMV",
+)
 """What is summed per shopper; ``buyers`` is 1 with an order, ``shoppers`` is 1."""
 METRICS: Final[Mapping[str, tuple[str, str]]] = {
-    "item CTR": ("clicks", "impressions"), "page CTR": ("clicked pages", "pages"),
-    "conversion": ("ordered pages", "pages"), "buyers": ("buyers", "shoppers"), "orders": ("orders", "shoppers"),
+    "item CTR": ("clicks", "impressions"),
+    "page CTR": ("clicked pages", "pages"),
+    "conversion": ("ordered pages", "pages"),
+    "buyers": ("buyers", "shoppers"),
+    "orders": ("orders", "shoppers"),
     "GMV": ("GMV", "shoppers"),
-}  # fmt: skip
+}
 GROUP_METRICS: Final[Mapping[str, tuple[str, str]]] = {
-    "exposure": ("impressions", "pages"), "item CTR": ("clicks", "impressions"), "orders": ("orders", "shoppers"),
-}  # fmt: skip
+    "exposure": ("impressions", "pages"),
+    "item CTR": ("clicks", "impressions"),
+    "orders": ("orders", "shoppers"),
+}
 """Metrics of a group of items alone (:func:`of_items`); exposure is how many of them a page shows."""
 _ALL: Final = {**METRICS, **GROUP_METRICS}
 _CELLS: Final = 4_000_000  # random numbers held at once
@@ -74,19 +87,26 @@ class Totals:
             kept: bool [n], one per page view: a slice of the log. A shopper outside of it has zeros, and is counted as
                 a shopper all the same, so that arms stay comparable.
         """
-        known = pl.DataFrame({"item": list(prices or {}), "price": [float(p) for p in (prices or {}).values()]},
-                             schema={"item": pl.String, "price": pl.Float64})  # fmt: skip
+        known = pl.DataFrame(
+            {"item": list(prices or {}), "price": [float(p) for p in (prices or {}).values()]},
+            schema={"item": pl.String, "price": pl.Float64},
+        )
         log = page_views if kept is None else page_views.filter(pl.Series(kept))
         log = log.filter(pl.col("user_id").is_not_null()).with_row_index("view")
         bought = log.select("view", item="ordered").explode("item").drop_nulls("item")
         worth = bought.join(known, on="item", how="left").group_by("view").agg(pl.col("price").sum().alias("GMV"))
         counted = log.join(worth, on="view", how="left").select(
-            "user_id", pages=pl.lit(1.0), impressions=pl.col("shown").list.len().cast(pl.Float64),
+            "user_id",
+            pages=pl.lit(1.0),
+            impressions=pl.col("shown").list.len().cast(pl.Float64),
             clicks=pl.col("clicked").list.len().cast(pl.Float64),
-            **{"clicked pages": (pl.col("clicked").list.len() > 0).cast(pl.Float64),
-               "ordered pages": (pl.col("ordered").list.len() > 0).cast(pl.Float64)},
-            orders=pl.col("ordered").list.len().cast(pl.Float64), GMV=pl.col("GMV").fill_null(0.0),
-        )  # fmt: skip
+            **{
+                "clicked pages": (pl.col("clicked").list.len() > 0).cast(pl.Float64),
+                "ordered pages": (pl.col("ordered").list.len() > 0).cast(pl.Float64),
+            },
+            orders=pl.col("ordered").list.len().cast(pl.Float64),
+            GMV=pl.col("GMV").fill_null(0.0),
+        )
         sums = counted.group_by("user_id", maintain_order=True).sum()
         if shoppers is None:
             ids = page_views["user_id"].drop_nulls().unique(maintain_order=True).cast(pl.String).to_list()

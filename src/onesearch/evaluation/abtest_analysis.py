@@ -74,9 +74,11 @@ class Analysis:
         }
 
     def split(
-        self, log: pl.DataFrame, arm_by_shopper: Callable[[Sequence[str]], NDArray[np.integer]],
+        self,
+        log: pl.DataFrame,
+        arm_by_shopper: Callable[[Sequence[str]], NDArray[np.integer]],
         past: pl.DataFrame | None = None,
-    ) -> dict[str, Any]:  # fmt: skip
+    ) -> dict[str, Any]:
         """From one log whose shoppers met one engine each.
 
         Args:

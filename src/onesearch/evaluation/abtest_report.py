@@ -70,29 +70,42 @@ def markdown(found: Mapping[str, Any], charts: Sequence[str] = (), by_group: boo
             f"them new to the shop), pages of {found['page']}. *Paired*: every shopper meets both engines on the same "
             "fate, which only a simulation can offer. *Split*: half of the shoppers meet A, half B, as in a real test; "
             "*CUPED* takes out what their past explains.",
-        ]  # fmt: skip
+        ]
     elif "newcomers" in found:
-        lines.append(f"{found['page_views']:,} page views of {found['shoppers']:,} shoppers (at most "
-                     f"{found['newcomers']:,} of them new to the shop), pages of {found['page']}. Half of the shoppers "
-                     "meet A, half B, as in a real test; *CUPED* takes out what their past explains.")  # fmt: skip
+        lines.append(
+            f"{found['page_views']:,} page views of {found['shoppers']:,} shoppers (at most "
+            f"{found['newcomers']:,} of them new to the shop), pages of {found['page']}. Half of the shoppers "
+            "meet A, half B, as in a real test; *CUPED* takes out what their past explains."
+        )
     else:
-        lines.append(f"{found['page_views']:,} page views of {found['shoppers']:,} shoppers; {found['in_both_arms']:,} "
-                     "who met both arms are left out.")  # fmt: skip
+        lines.append(
+            f"{found['page_views']:,} page views of {found['shoppers']:,} shoppers; {found['in_both_arms']:,} "
+            "who met both arms are left out."
+        )
     lines += [
-        "", "Lift of B over A, 95 % intervals from a bootstrap over shoppers. *Detectable*: the smallest lift that a "
-        "split of so many shoppers finds with 80 % power.", "",
-        f"| metric | A | B | {' | '.join(name for _, name in kinds)} | detectable |", "|---" * (len(kinds) + 4) + "|",
-    ]  # fmt: skip
+        "",
+        "Lift of B over A, 95 % intervals from a bootstrap over shoppers. *Detectable*: the smallest lift that a "
+        "split of so many shoppers finds with 80 % power.",
+        "",
+        f"| metric | A | B | {' | '.join(name for _, name in kinds)} | detectable |",
+        "|---" * (len(kinds) + 4) + "|",
+    ]
     for name in METRICS:
         first = found[kinds[0][0]][name]
         cells = [lift_text(found[kind][name]) for kind, _ in kinds]
-        lines.append(f"| {name} | {first['a']:.4f} | {first['b']:.4f} | {' | '.join(cells)} | "
-                     f"{found['detectable'][name]:.1%} |")  # fmt: skip
+        lines.append(
+            f"| {name} | {first['a']:.4f} | {first['b']:.4f} | {' | '.join(cells)} | {found['detectable'][name]:.1%} |"
+        )
     if "a_a" in found:
         check = found["a_a"]
         uniform, below = check["uniform_p"], check["share_below_0.05"]
-        lines += ["", f"A/A: arm A's log split {check['splits']} times by other salts. p-values should be uniform.", "",
-                  "| metric | p of uniformity | share below .05 |", "|---|---|---|"]  # fmt: skip
+        lines += [
+            "",
+            f"A/A: arm A's log split {check['splits']} times by other salts. p-values should be uniform.",
+            "",
+            "| metric | p of uniformity | share below .05 |",
+            "|---|---|---|",
+        ]
         lines += [f"| {name} | {uniform[name]:.3f} | {below[name]:.1%} |" for name in METRICS]
     for dimension, names in found["order"] if by_group else ():
         groups = {name: found["slices"][dimension][name] for name in names}

@@ -22,8 +22,13 @@ from onesearch.search.popularity import MostClickedSearcher, PopularitySearcher
 _T = TypeVar("_T")
 
 BM25, DENSE, FUSED, POPULAR, MOST_CLICKED, CASCADE = (
-    "BM25", "dense", "BM25 + dense", "BM25 x popularity", "most clicked", "cascade",
-)  # fmt: skip
+    "BM25",
+    "dense",
+    "BM25 + dense",
+    "BM25 x popularity",
+    "most clicked",
+    "cascade",
+)
 """Names of the baselines in reports; the cascade is in ``cascade.py``."""
 
 
@@ -73,16 +78,21 @@ class Baselines:
         self.most_clicked = MostClickedSearcher(statistics, self.popular)
         weight = self.settings.dense_weight
         self.fused = FusedSearcher(
-            {BM25: self.lexical, DENSE: self.dense}, {BM25: 1 - weight, DENSE: weight},
-            self.settings.normalisation, self.settings.depth,
-        )  # fmt: skip
+            {BM25: self.lexical, DENSE: self.dense},
+            {BM25: 1 - weight, DENSE: weight},
+            self.settings.normalisation,
+            self.settings.depth,
+        )
 
     def methods(self) -> dict[str, Searcher]:
         """Name -> searcher, for :func:`~onesearch.evaluation.evaluate.evaluate`."""
         return {
-            BM25: self.lexical, DENSE: self.dense, FUSED: self.fused, POPULAR: self.popular,
+            BM25: self.lexical,
+            DENSE: self.dense,
+            FUSED: self.fused,
+            POPULAR: self.popular,
             MOST_CLICKED: self.most_clicked,
-        }  # fmt: skip
+        }
 
 
 def objective(items: NDArray[np.int32], clicked: Ragged) -> float:
@@ -125,16 +135,20 @@ def tune(
     requests, wanted = validation.select(rows), clicked.select(rows)
     lexical = tune_lexical(items, settings.lexical, requests, wanted)
     smoothing = _best(
-        {value: objective(PopularitySearcher(lexical, statistics.clicked, value).search(requests, 10).items, wanted)
-         for value in (0.3, 1.0, 3.0, 10.0, 30.0)}
-    )  # fmt: skip
+        {
+            value: objective(PopularitySearcher(lexical, statistics.clicked, value).search(requests, 10).items, wanted)
+            for value in (0.3, 1.0, 3.0, 10.0, 30.0)
+        }
+    )
     dense = DenseSearcher(vectors, encode, config=settings.dense)
     candidates, scores = candidate_scores([lexical, dense], requests, settings.depth)
     hows: tuple[Literal["minmax", "z"], ...] = ("minmax", "z")
     how, weight = _best(
-        {(how, weight): objective(fuse(candidates, scores, [1 - weight, weight], how, 10).items, wanted)
-         for how, weight in product(hows, np.round(np.linspace(0, 1, 21), 2).tolist())}
-    )  # fmt: skip
+        {
+            (how, weight): objective(fuse(candidates, scores, [1 - weight, weight], how, 10).items, wanted)
+            for how, weight in product(hows, np.round(np.linspace(0, 1, 21), 2).tolist())
+        }
+    )
     return settings.updated(
         lexical=lexical.config.model_dump(), smoothing=smoothing, normalisation=how, dense_weight=weight
     )
@@ -145,8 +159,11 @@ def tune_lexical(items: pl.DataFrame, base: LexicalConfig, requests: Requests, w
     best = LexicalSearcher.build(items, base)
     figure = objective(best.search(requests, 10).items, wanted)
     fields: Sequence[tuple[str, ...]] = (
-        ("title",), ("title", "brand"), ("title", "brand", "category"), ("title", "brand", "category", "attributes"),
-    )  # fmt: skip
+        ("title",),
+        ("title", "brand"),
+        ("title", "brand", "category"),
+        ("title", "brand", "category", "attributes"),
+    )
     changes: list[dict[str, object]] = [{"fields": one} for one in fields if _adds(items, one)]
     changes += [{"k1": k1, "b": b} for k1, b in ((0.6, 0.75), (1.2, 0.4), (0.6, 0.4), (2.0, 0.75))]
     for change in changes:

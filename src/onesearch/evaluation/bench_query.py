@@ -36,9 +36,12 @@ def bench_query(run: Path, queries: int = 500) -> dict[str, Any]:
     )
     rounded = {name: round(value, 4) for name, value in found.items()}
     return {
-        **rounded, "queries": int(found["queries"]), "run": run.name, "threads": torch.get_num_threads(),
+        **rounded,
+        "queries": int(found["queries"]),
+        "run": run.name,
+        "threads": torch.get_num_threads(),
         "cpus": os.cpu_count(),
-    }  # fmt: skip
+    }
 
 
 def distinct_queries(run: Path, most: int) -> list[str]:

@@ -49,8 +49,9 @@ def tpma_step_ratio(size: Workload, precision: Literal["no", "bf16"], steps: int
         "tpma_step_over_sft_step": round(float(np.median(seconds["tpma"]) / np.median(seconds["sft"])), 3),
         "tpma_step_ms": round(float(1e3 * np.median(seconds["tpma"])), 1),
         "sft_step_of_as_many_samples_ms": round(float(1e3 * np.median(seconds["sft"])), 1),
-        "tpma_prompts": prompts, "tpma_rollouts": ROLLOUTS,
-    }  # fmt: skip
+        "tpma_prompts": prompts,
+        "tpma_rollouts": ROLLOUTS,
+    }
 
 
 def _task(found: Corpus) -> Task:

@@ -56,10 +56,16 @@ def bart(vocabulary: int, d_model: int, layers: int, heads: int, positions: int 
     from transformers import BartConfig, BartForConditionalGeneration
 
     config = BartConfig(
-        vocab_size=vocabulary, d_model=d_model, encoder_layers=layers, decoder_layers=layers,
-        encoder_attention_heads=heads, decoder_attention_heads=heads, encoder_ffn_dim=4 * d_model,
-        decoder_ffn_dim=4 * d_model, max_position_embeddings=positions,
-    )  # fmt: skip
+        vocab_size=vocabulary,
+        d_model=d_model,
+        encoder_layers=layers,
+        decoder_layers=layers,
+        encoder_attention_heads=heads,
+        decoder_attention_heads=heads,
+        encoder_ffn_dim=4 * d_model,
+        decoder_ffn_dim=4 * d_model,
+        max_position_embeddings=positions,
+    )
     model: nn.Module = BartForConditionalGeneration(config)
     return model
 
@@ -105,15 +111,27 @@ def trainer_rate(
     level, noisy.level = noisy.level, logging.ERROR
     with tempfile.TemporaryDirectory() as folder:
         arguments = Seq2SeqTrainingArguments(
-            output_dir=folder, per_device_train_batch_size=batch_size, max_steps=steps + warmup,
-            learning_rate=learning_rate, bf16=precision == "bf16", use_cpu=not torch.cuda.is_available(),
-            save_strategy="no", report_to=[], disable_tqdm=True, logging_strategy="no", remove_unused_columns=False,
-            train_sampling_strategy="group_by_length" if grouped else "random", length_column_name="length",
-        )  # fmt: skip
+            output_dir=folder,
+            per_device_train_batch_size=batch_size,
+            max_steps=steps + warmup,
+            learning_rate=learning_rate,
+            bf16=precision == "bf16",
+            use_cpu=not torch.cuda.is_available(),
+            save_strategy="no",
+            report_to=[],
+            disable_tqdm=True,
+            logging_strategy="no",
+            remove_unused_columns=False,
+            train_sampling_strategy="group_by_length" if grouped else "random",
+            length_column_name="length",
+        )
         trainer = Seq2SeqTrainer(
-            model=copy.deepcopy(model), args=arguments, train_dataset=_Rows(pairs), data_collator=collate,
+            model=copy.deepcopy(model),
+            args=arguments,
+            train_dataset=_Rows(pairs),
+            data_collator=collate,
             callbacks=[Clock()],
-        )  # fmt: skip
+        )
         trainer.train()
     noisy.level = level
     return batch_size * steps / (times[-1] - times[warmup - 1])

@@ -94,14 +94,18 @@ def _bench(precision: Literal["no", "bf16"], steps: int, size: Workload, repeats
         "ratio_vs_trainer": round(rates["onesearch"] / rates["trainer"], 3),
         "ratio_vs_grouped_trainer": round(rates["onesearch"] / rates["grouped_trainer"], 3),
         **{f"{name}_samples_per_second": round(rate, 1) for name, rate in rates.items()},
-        "precision": precision, "threads": threads, "steps": steps, "repeats": repeats,
-        "batch_size": size.batch_size, "items": size.items,
+        "precision": precision,
+        "threads": threads,
+        "steps": steps,
+        "repeats": repeats,
+        "batch_size": size.batch_size,
+        "items": size.items,
         "mean_prompt_tokens": round(float(sides.pairs.inputs.lengths.mean()), 1),
         "layer_parameters": sum(p.numel() for n, p in sides.generator.named_parameters() if ".layers." in n),
         "trainer_layer_parameters": sum(p.numel() for n, p in sides.peer.named_parameters() if ".layers." in n),
         **v2_step_ratios(size, precision, steps, repeats),
         **tpma_step_ratio(size, precision, steps, repeats),
-    }  # fmt: skip
+    }
 
 
 def stage_rate(sides: Sides, batch_size: int, precision: Precision, steps: int) -> float:

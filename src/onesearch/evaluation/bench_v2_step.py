@@ -37,9 +37,7 @@ Terms = dict[str, Tensor]
 Loss = Callable[[nn.Module, Any], Terms | Iterator[Terms]]
 
 
-def v2_step_ratios(
-    size: Workload, precision: Literal["no", "bf16"], steps: int, repeats: int
-) -> dict[str, Any]:
+def v2_step_ratios(size: Workload, precision: Literal["no", "bf16"], steps: int, repeats: int) -> dict[str, Any]:
     """Time both kinds of step, the sides taking turns.
 
     Args:
@@ -84,12 +82,10 @@ def _task(found: Corpus, taught: NDArray[np.bool_] | None) -> Task:
     negatives = PersonalisationConfig().score_negatives
     return search_task(
         "search", found.builder, found.columns, found.targets, weights, found.size.items, negatives, taught=taught
-    )  # fmt: skip
+    )
 
 
-def _trainee(
-    parts: tuple[Generator, SidIndex, Tensor], settings: DistillationConfig | None
-) -> tuple[Trainee, Loss]:
+def _trainee(parts: tuple[Generator, SidIndex, Tensor], settings: DistillationConfig | None) -> tuple[Trainee, Loss]:
     """V2's trainee and loss under ``settings``, or plain SFT's; the weights of the other heads are stage 3's."""
     stage = PersonalisationConfig()
     if settings is None:

@@ -60,9 +60,12 @@ class Corpus:
         """A model of the workload's size from random weights; ``form`` are settings of :class:`ModelConfig`."""
         size = self.size
         backbone = BackboneConfig(
-            d_model=size.d_model, heads=size.heads, encoder_layers=size.layers, decoder_layers=size.layers,
+            d_model=size.d_model,
+            heads=size.heads,
+            encoder_layers=size.layers,
+            decoder_layers=size.layers,
             max_positions=POSITIONS,
-        )  # fmt: skip
+        )
         config = ModelConfig(backbone=backbone, prompt=self.builder.config, row_dim=size.row, **form)
         centroids = [torch.randn(k, size.row) for k in size.codebooks[:3]]
         return Generator(config, Sizes(self.vocabulary.text_size, size.codebooks, size.row, size.row), centroids)
@@ -90,9 +93,7 @@ def corpus(
 
     clicked, ordered, evidence = (_history(rng, n, size.items, most) for most in (12, 6, 5))
     recent = [tuple(texts[i] for i in rng.integers(0, n, rng.integers(0, 3))) for _ in range(n)]
-    requests = Requests(
-        texts, np.full(n, -1), ["F 24-30"] * n, recent, clicked, np.full_like(clicked, -1), ordered
-    )  # fmt: skip
+    requests = Requests(texts, np.full(n, -1), ["F 24-30"] * n, recent, clicked, np.full_like(clicked, -1), ordered)
     keywords = [_keywords(rng, most_keywords) for _ in range(n)] if most_keywords else None
     columns = prepare(requests, table, prompt, evidence[:, ::-1], keywords)
     lengths = rng.integers(1, most_targets + 1, n)

@@ -28,9 +28,7 @@ REPEATS: Final = 6
 REQUESTS: Final = 200
 
 
-def bench_zero_cost(
-    run: Path, threads: int = 1, requests: int = REQUESTS, repeats: int = REPEATS
-) -> dict[str, Any]:
+def bench_zero_cost(run: Path, threads: int = 1, requests: int = REQUESTS, repeats: int = REPEATS) -> dict[str, Any]:
     """Measure V2's engine against V1's.
 
     Args:
@@ -56,16 +54,18 @@ def bench_zero_cost(
         page_views = sampled(run, "test", requests)
         asked = list(zip(page_views["query"].fill_null("").to_list(), page_views["user_id"].to_list(), strict=True))
         return {
-            "run": run.name, **compared(engines, asked, repeats), **_sizes(run), "threads": threads,
-            "items": len(engines["v1"]), "width": engines["v1"].config.width,
-        }  # fmt: skip
+            "run": run.name,
+            **compared(engines, asked, repeats),
+            **_sizes(run),
+            "threads": threads,
+            "items": len(engines["v1"]),
+            "width": engines["v1"].config.width,
+        }
     finally:
         torch.set_num_threads(before)
 
 
-def compared(
-    engines: dict[str, SearchEngine], asked: Sequence[tuple[str, str | None]], repeats: int
-) -> dict[str, Any]:
+def compared(engines: dict[str, SearchEngine], asked: Sequence[tuple[str, str | None]], repeats: int) -> dict[str, Any]:
     """Latency and input of the engines ``v1`` and ``v2`` over requests of query and user.
 
     Raises:
@@ -89,13 +89,12 @@ def compared(
         "tokens_v2_over_v1": round(float(tokens["v2"] / tokens["v1"]), 4),
         **{f"p50_ms_{name}": round(float(1e3 * np.median(one)), 3) for name, one in medians.items()},
         **{f"tokens_{name}": round(float(mean), 2) for name, mean in tokens.items()},
-        "requests": len(asked), "repeats": repeats,
-    }  # fmt: skip
+        "requests": len(asked),
+        "repeats": repeats,
+    }
 
 
-def latencies_in_turns(
-    systems: Sequence[Callable[[int], Any]], requests: int, repeats: int
-) -> NDArray[np.float64]:
+def latencies_in_turns(systems: Sequence[Callable[[int], Any]], requests: int, repeats: int) -> NDArray[np.float64]:
     """Seconds of each request under each system, [repeats, systems, requests]; every other request is in reverse."""
     times = np.zeros((repeats, len(systems), requests))
     for repeat in range(repeats):
@@ -108,9 +107,7 @@ def latencies_in_turns(
     return times
 
 
-def prompt_tokens(
-    name: str, engine: SearchEngine, asked: Sequence[tuple[str, str | None]]
-) -> NDArray[np.int64]:
+def prompt_tokens(name: str, engine: SearchEngine, asked: Sequence[tuple[str, str | None]]) -> NDArray[np.int64]:
     """Positions that the engine's encoder reads for each request, soft tokens and further passes included, int64 [n].
 
     Raises:

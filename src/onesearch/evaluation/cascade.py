@@ -197,9 +197,15 @@ class Cascade:
         outcomes = outcomes_of(validation_outcomes, held)
         asked = validation.select(held)
         table = training_rows(
-            recall, training.select(rows), outcomes_of(training_outcomes, rows), config.negatives, True, config.seed,
-            None if lags is None else lags[rows], None if vectors is None else vectors[rows],
-        )  # fmt: skip
+            recall,
+            training.select(rows),
+            outcomes_of(training_outcomes, rows),
+            config.negatives,
+            True,
+            config.seed,
+            None if lags is None else lags[rows],
+            None if vectors is None else vectors[rows],
+        )
         check = training_rows(recall, asked, outcomes, None, False, config.seed)
         if not len(table.groups) or not len(check.groups):
             raise ValueError("the cascade needs training and validation page views with a click on a candidate item")
@@ -208,8 +214,12 @@ class Cascade:
             tried = config.updated(**changes)
             cascade = cls(features, tried, fit(table, check, tried))
             items = cascade.search(asked, 10).items
-            figures = [metric(items, wanted, 10) for metric in (hit_rate, mrr)
-                       for wanted in (outcomes.clicked, outcomes.ordered) if wanted.lengths.any()]  # fmt: skip
+            figures = [
+                metric(items, wanted, 10)
+                for metric in (hit_rate, mrr)
+                for wanted in (outcomes.clicked, outcomes.ordered)
+                if wanted.lengths.any()
+            ]
             figure = float(np.mean([np.nanmean(one) for one in figures]))
             if figure > best_figure:
                 best, best_figure = cascade, figure
@@ -279,18 +289,33 @@ def fit(table: TrainingRows, check: TrainingRows, config: CascadeConfig) -> ligh
     """LambdaMART on ``table``, stopped on NDCG@10 of ``check``; the booster keeps the best round."""
     gains = [0.0, 1.0, config.order_gain]
     parameters = {
-        "objective": "lambdarank", "metric": "ndcg", "eval_at": [10], "label_gain": gains,
-        "learning_rate": config.learning_rate, "num_leaves": config.leaves, "min_data_in_leaf": config.min_leaf,
-        "feature_fraction": 0.7, "bagging_fraction": 0.8, "bagging_freq": 1, "lambda_l2": 1.0,
-        "lambdarank_truncation_level": 20, "seed": config.seed, "deterministic": True, "force_row_wise": True,
-        "num_threads": config.threads, "verbosity": -1,
-    }  # fmt: skip
+        "objective": "lambdarank",
+        "metric": "ndcg",
+        "eval_at": [10],
+        "label_gain": gains,
+        "learning_rate": config.learning_rate,
+        "num_leaves": config.leaves,
+        "min_data_in_leaf": config.min_leaf,
+        "feature_fraction": 0.7,
+        "bagging_fraction": 0.8,
+        "bagging_freq": 1,
+        "lambda_l2": 1.0,
+        "lambdarank_truncation_level": 20,
+        "seed": config.seed,
+        "deterministic": True,
+        "force_row_wise": True,
+        "num_threads": config.threads,
+        "verbosity": -1,
+    }
     data = lightgbm.Dataset(table.features, table.labels, group=table.groups, feature_name=_plain_names())
     held = lightgbm.Dataset(check.features, check.labels, group=check.groups, reference=data)
     booster = lightgbm.train(
-        parameters, data, config.trees, valid_sets=[held],
+        parameters,
+        data,
+        config.trees,
+        valid_sets=[held],
         callbacks=[lightgbm.early_stopping(config.patience, verbose=False)],
-    )  # fmt: skip
+    )
     return lightgbm.Booster(model_str=booster.model_to_string(num_iteration=booster.best_iteration))
 
 

@@ -23,13 +23,42 @@ from onesearch.search.dense import DenseSearcher
 from onesearch.search.lexical import Analyzer, LexicalSearcher
 
 FEATURES: Final = (
-    "bm25", "bm25 place", "dense", "dense place", "bm25 x popularity", "query clicks", "query click share",
-    "item clicks", "item CTR", "item orders per click", "brand CTR", "seller CTR", "price", "price in page",
-    "price to taste", "age", "same brand", "same category", "same price band", "same seller", "last click similarity",
-    "mean click similarity", "largest click similarity", "clicked before", "ordered before", "profile brand",
-    "profile category", "profile item", "word category", "word brand", "word item", "category share", "history",
-    "query frequency", "query words",
-)  # fmt: skip
+    "bm25",
+    "bm25 place",
+    "dense",
+    "dense place",
+    "bm25 x popularity",
+    "query clicks",
+    "query click share",
+    "item clicks",
+    "item CTR",
+    "item orders per click",
+    "brand CTR",
+    "seller CTR",
+    "price",
+    "price in page",
+    "price to taste",
+    "age",
+    "same brand",
+    "same category",
+    "same price band",
+    "same seller",
+    "last click similarity",
+    "mean click similarity",
+    "largest click similarity",
+    "clicked before",
+    "ordered before",
+    "profile brand",
+    "profile category",
+    "profile item",
+    "word category",
+    "word brand",
+    "word item",
+    "category share",
+    "history",
+    "query frequency",
+    "query words",
+)
 _WORDS = 8
 _BANDS = 5
 _RECENT = 10
@@ -115,10 +144,13 @@ class CascadeFeatures:
         self._tables = tables
 
     def of(
-        self, requests: Requests, items: NDArray[np.int32], outcomes: Targets | None = None,
+        self,
+        requests: Requests,
+        items: NDArray[np.int32],
+        outcomes: Targets | None = None,
         ages: Floats | None = None,
         vectors: Floats | None = None,
-    ) -> Floats:  # fmt: skip
+    ) -> Floats:
         """Features of candidates.
 
         Args:
@@ -150,9 +182,12 @@ class CascadeFeatures:
             dense = self.dense.vector_scores(vectors, items)
         words = np.array([len(self._analyze(query)) for query in requests.query], np.float32)
         return {
-            "bm25": bm25, "bm25 place": _places(bm25, items), "dense": dense, "dense place": _places(dense, items),
+            "bm25": bm25,
+            "bm25 place": _places(bm25, items),
+            "dense": dense,
+            "dense place": _places(dense, items),
             "query words": words[:, None],
-        }  # fmt: skip
+        }
 
     def _evidence(self, requests: Requests, items: NDArray[np.int32], outcomes: Targets | None) -> dict[str, Floats]:
         statistics, columns = self.statistics, self.columns
@@ -173,14 +208,17 @@ class CascadeFeatures:
             if outcomes is not None:
                 own_shown = counted(_grouped(outcomes.shown, group), group[items])
                 own_clicked = counted(_grouped(outcomes.clicked, group), group[items])
-            out[name] = _rate(group_clicked[group[items]] - own_clicked, group_shown[group[items]] - own_shown,
-                              self._click_rate, 20)  # fmt: skip
+            out[name] = _rate(
+                group_clicked[group[items]] - own_clicked, group_shown[group[items]] - own_shown, self._click_rate, 20
+            )
         return out | {
-            "query clicks": np.log1p(pair), "query click share": pair / np.maximum(asked, 1)[:, None],
-            "item clicks": np.log1p(np.maximum(clicked, 0)), "item CTR": _rate(clicked, shown, self._click_rate, 20),
+            "query clicks": np.log1p(pair),
+            "query click share": pair / np.maximum(asked, 1)[:, None],
+            "item clicks": np.log1p(np.maximum(clicked, 0)),
+            "item CTR": _rate(clicked, shown, self._click_rate, 20),
             "item orders per click": _rate(ordered, clicked, self._order_rate, 10),
             "query frequency": np.log1p(np.maximum(searched, 0))[:, None],
-        }  # fmt: skip
+        }
 
     def _taste(self, requests: Requests, items: NDArray[np.int32]) -> dict[str, Floats]:
         columns, past = self.columns, requests.clicked
@@ -188,9 +226,11 @@ class CascadeFeatures:
         count = np.maximum(known.sum(1), 1).astype(np.float32)[:, None]
         out: dict[str, Floats] = {"history": np.log1p(known.sum(1)).astype(np.float32)[:, None]}
         for name, group in (
-            ("same brand", columns.brand), ("same category", columns.category),
-            ("same price band", columns.band), ("same seller", columns.seller),
-        ):  # fmt: skip
+            ("same brand", columns.brand),
+            ("same category", columns.category),
+            ("same price band", columns.band),
+            ("same seller", columns.seller),
+        ):
             seen = Ragged.from_lengths(group[past[known]].astype(np.int32), known.sum(1))
             out[name] = counted(seen, group[items]) / count
         price = columns.price[items]

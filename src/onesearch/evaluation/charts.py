@@ -16,9 +16,11 @@ def draw(report: Report, folder: Path) -> list[Path]:
     metrics = report.main_metrics()
     methods = list(report.methods)
     figure = _bars(
-        metrics, methods, [[report.methods[method].get(name) for name in metrics] for method in methods],
+        metrics,
+        methods,
+        [[report.methods[method].get(name) for name in metrics] for method in methods],
         f"{report.requests:,} requests, 95 % intervals",
-    )  # fmt: skip
+    )
     save_figure(figure, files[0])
     for dimension, groups in report.slices.items():
         if not metrics:
@@ -41,10 +43,14 @@ def _bars(groups: list[str], series: list[str], rows: list[list[Estimate | None]
         low = np.array([one.low if one else np.nan for one in row], float)
         high = np.array([one.high if one else np.nan for one in row], float)
         axes.bar(
-            places + (number - (len(series) - 1) / 2) * width, mean, width, label=name,
-            yerr=np.maximum(np.stack([mean - low, high - mean]), 0), error_kw={"elinewidth": 0.8},
+            places + (number - (len(series) - 1) / 2) * width,
+            mean,
+            width,
+            label=name,
+            yerr=np.maximum(np.stack([mean - low, high - mean]), 0),
+            error_kw={"elinewidth": 0.8},
             color=f"C{number % 10}",
-        )  # fmt: skip
+        )
     axes.set_xticks(places, groups, fontsize=8)
     axes.set_title(title, fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)

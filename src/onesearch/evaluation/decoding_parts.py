@@ -107,10 +107,16 @@ def peer(shape: Shape, index: SidIndex, ours: Ours, dtype: torch.dtype) -> Calla
     """
     starts = TEXT + np.concatenate([[0], np.cumsum(shape.codebooks)[:-1]])
     config = BartConfig(
-        vocab_size=TEXT + sum(shape.codebooks), d_model=shape.d, encoder_layers=shape.layers,
-        decoder_layers=shape.layers, encoder_attention_heads=4, decoder_attention_heads=4,
-        encoder_ffn_dim=4 * shape.d, decoder_ffn_dim=4 * shape.d, forced_eos_token_id=None,
-    )  # fmt: skip
+        vocab_size=TEXT + sum(shape.codebooks),
+        d_model=shape.d,
+        encoder_layers=shape.layers,
+        decoder_layers=shape.layers,
+        encoder_attention_heads=4,
+        decoder_attention_heads=4,
+        encoder_ffn_dim=4 * shape.d,
+        decoder_ffn_dim=4 * shape.d,
+        forced_eos_token_id=None,
+    )
     model = BartForConditionalGeneration(config)
     weights = {name.removeprefix("model."): tensor for name, tensor in ours.model.backbone.state_dict().items()}
     model.model.load_state_dict(weights, strict=False)
@@ -124,9 +130,14 @@ def peer(shape: Shape, index: SidIndex, ours: Ours, dtype: torch.dtype) -> Calla
     def run(width: int) -> Any:
         with torch.inference_mode():
             return model.generate(
-                tokens, num_beams=width, num_return_sequences=width, max_new_tokens=index.levels, use_cache=True,
-                do_sample=False, prefix_allowed_tokens_fn=allowed,
-            )  # fmt: skip
+                tokens,
+                num_beams=width,
+                num_return_sequences=width,
+                max_new_tokens=index.levels,
+                use_cache=True,
+                do_sample=False,
+                prefix_allowed_tokens_fn=allowed,
+            )
 
     return run
 

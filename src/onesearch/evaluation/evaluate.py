@@ -239,13 +239,22 @@ def _compared(
     test = permutation_test(a, b, config.flips, config.resamples, config.level, config.seed)
     return [
         Comparison(
-            method, against, metric, float(test.difference[i]), float(test.low[i]), float(test.high[i]),
-            float(test.p[i]), int(test.wins[i]), int(test.ties[i]), int(test.losses[i]),
-            int(test.wins[i] + test.ties[i] + test.losses[i]), of,
+            method,
+            against,
+            metric,
+            float(test.difference[i]),
+            float(test.low[i]),
+            float(test.high[i]),
+            float(test.p[i]),
+            int(test.wins[i]),
+            int(test.ties[i]),
+            int(test.losses[i]),
+            int(test.wins[i] + test.ties[i] + test.losses[i]),
+            of,
         )
         for i, metric in enumerate(shared)
         if np.isfinite(test.difference[i])
-    ]  # fmt: skip
+    ]
 
 
 def _ordered(labels: NDArray[Any]) -> list[str]:

@@ -54,16 +54,18 @@ class Laboratory:
         self.truth = world.truth(queries)
         self.known = visits.user < known
         texts, kinds = pl.Series(queries.texts), pl.Series(QUERY_TYPES)
-        self.page_views = pl.DataFrame({
-            "page_view_id": pl.select(
-                pl.lit(f"t{stream}-") + pl.Series(np.arange(page_views)).cast(pl.String)
-            ).to_series(),
-            "user_id": pl.select(pl.lit("u") + pl.Series(visits.user).cast(pl.String)).to_series(),
-            "session_id": pl.select(pl.lit(f"t{stream}-") + pl.Series(traffic.session).cast(pl.String)).to_series(),
-            "time": pl.Series(time).cast(TIME),
-            "query": texts.gather(visits.query.astype(np.int64)),
-            "query_type": kinds.gather(queries.kind[visits.query].astype(np.int64)),
-        })  # fmt: skip
+        self.page_views = pl.DataFrame(
+            {
+                "page_view_id": pl.select(
+                    pl.lit(f"t{stream}-") + pl.Series(np.arange(page_views)).cast(pl.String)
+                ).to_series(),
+                "user_id": pl.select(pl.lit("u") + pl.Series(visits.user).cast(pl.String)).to_series(),
+                "session_id": pl.select(pl.lit(f"t{stream}-") + pl.Series(traffic.session).cast(pl.String)).to_series(),
+                "time": pl.Series(time).cast(TIME),
+                "query": texts.gather(visits.query.astype(np.int64)),
+                "query_type": kinds.gather(queries.kind[visits.query].astype(np.int64)),
+            }
+        )
         self._dataset = dataset
 
     def requests(self) -> Requests:

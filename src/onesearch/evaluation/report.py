@@ -95,11 +95,15 @@ class Report:
     def to_json(self) -> dict[str, Any]:
         """A JSON-able value of the documented schema; undefined figures are null."""
         value = {
-            "schema": 1, "requests": self.requests, **self.settings,
-            "methods": _plain(self.methods), "milliseconds": dict(self.milliseconds),
-            "slices": _plain(self.slices), "comparisons": [asdict(one) for one in self.comparisons],
+            "schema": 1,
+            "requests": self.requests,
+            **self.settings,
+            "methods": _plain(self.methods),
+            "milliseconds": dict(self.milliseconds),
+            "slices": _plain(self.slices),
+            "comparisons": [asdict(one) for one in self.comparisons],
             "notes": dict(self.notes),
-        }  # fmt: skip
+        }
         cleaned: dict[str, Any] = _without_nan(value)
         return cleaned
 
@@ -107,10 +111,13 @@ class Report:
         """Tables for reading: all methods, the comparisons and the slices of the main metrics."""
         metrics = [name for name in metrics or self.main_metrics() if any(name in row for row in self.methods.values())]
         lines = [f"{self.requests:,} requests; mean with 95 % bootstrap interval.", ""]
-        lines += _table(["method", *metrics, "ms per request"], [
-            [method, *(_cell(row.get(name)) for name in metrics), _number(self.milliseconds.get(method), 2)]
-            for method, row in self.methods.items()
-        ])  # fmt: skip
+        lines += _table(
+            ["method", *metrics, "ms per request"],
+            [
+                [method, *(_cell(row.get(name)) for name in metrics), _number(self.milliseconds.get(method), 2)]
+                for method, row in self.methods.items()
+            ],
+        )
         overall = [one for one in self.comparisons if one.slice is None and one.metric in metrics]
         if overall:
             lines += ["", "Paired comparisons (two-sided sign-flip test):", ""]
@@ -121,10 +128,13 @@ class Report:
             lines += _comparison_table(sliced)
         for dimension, groups in self.slices.items():
             lines += ["", f"By {dimension} ({metrics[0]}):", ""]
-            lines += _table(["method", *(f"{label} (n={group.requests:,})" for label, group in groups.items())], [
-                [method, *(_cell(group.methods[method].get(metrics[0])) for group in groups.values())]
-                for method in self.methods
-            ])  # fmt: skip
+            lines += _table(
+                ["method", *(f"{label} (n={group.requests:,})" for label, group in groups.items())],
+                [
+                    [method, *(_cell(group.methods[method].get(metrics[0])) for group in groups.values())]
+                    for method in self.methods
+                ],
+            )
         return "\n".join(lines) + "\n"
 
     def main_metrics(self) -> list[str]:
@@ -175,12 +185,20 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _comparison_table(rows: Sequence[Comparison]) -> list[str]:
-    return _table(["comparison", "on", "metric", "difference", "p", "win / tie / loss"], [
-        [f"{one.method} − {one.against}", " ".join(one.slice) if one.slice else "all", one.metric,
-         f"{one.difference:+.4f} [{one.low:+.4f}, {one.high:+.4f}]", f"{one.p:.4f}",
-         f"{one.wins} / {one.ties} / {one.losses}"]
-        for one in rows
-    ])  # fmt: skip
+    return _table(
+        ["comparison", "on", "metric", "difference", "p", "win / tie / loss"],
+        [
+            [
+                f"{one.method} − {one.against}",
+                " ".join(one.slice) if one.slice else "all",
+                one.metric,
+                f"{one.difference:+.4f} [{one.low:+.4f}, {one.high:+.4f}]",
+                f"{one.p:.4f}",
+                f"{one.wins} / {one.ties} / {one.losses}",
+            ]
+            for one in rows
+        ],
+    )
 
 
 def _number(value: float | None, digits: int) -> str:

@@ -117,9 +117,14 @@ def permutation_test(
         sums = 2.0 * (heads @ values) - total
         extreme += (np.abs(sums) >= observed - slack).sum(0)
     return PairedTest(
-        difference=interval.mean, low=interval.low, high=interval.high, p=(1 + extreme) / (1 + flips),
-        wins=(filled > 0).sum(0), ties=(defined & (filled == 0)).sum(0), losses=(filled < 0).sum(0),
-    )  # fmt: skip
+        difference=interval.mean,
+        low=interval.low,
+        high=interval.high,
+        p=(1 + extreme) / (1 + flips),
+        wins=(filled > 0).sum(0),
+        ties=(defined & (filled == 0)).sum(0),
+        losses=(filled < 0).sum(0),
+    )
 
 
 def _quantiles(samples: NDArray[np.float64], level: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -90,9 +90,13 @@ def item_ages(items: pl.DataFrame, now: Any) -> NDArray[np.float64] | None:
     listed = items["listed_at"]
     if now is None or listed.null_count() == len(listed):
         return None
-    return (pl.lit(now) - pl.col("listed_at")).pipe(
-        lambda age: items.select(age.dt.total_seconds() / 86_400)
-    ).to_series().to_numpy().astype(np.float64)  # fmt: skip
+    return (
+        (pl.lit(now) - pl.col("listed_at"))
+        .pipe(lambda age: items.select(age.dt.total_seconds() / 86_400))
+        .to_series()
+        .to_numpy()
+        .astype(np.float64)
+    )
 
 
 def standard_slices(

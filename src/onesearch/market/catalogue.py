@@ -144,9 +144,21 @@ def build_catalogue(config: MarketConfig, vocabulary: Vocabulary, start: int, re
     group = (brand * len(weights) + types) * _FIRST_MODEL + rng.integers(0, _FIRST_MODEL, n)
     models = np.unique(group, return_inverse=True)[1].astype(np.int32)
     return Catalogue(
-        types, leaves, values, models, seller.astype(np.int32), emerging, price, level, quality, taste,
-        popularity.astype(np.float32), listed, value_names, value_type,
-    )  # fmt: skip
+        types,
+        leaves,
+        values,
+        models,
+        seller.astype(np.int32),
+        emerging,
+        price,
+        level,
+        quality,
+        taste,
+        popularity.astype(np.float32),
+        listed,
+        value_names,
+        value_type,
+    )
 
 
 def model_names(catalogue: Catalogue, seed: int) -> NDArray[np.object_]:

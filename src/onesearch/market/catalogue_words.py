@@ -9,9 +9,17 @@ departments that use it.
 from typing import Final
 
 DEPARTMENTS: Final[dict[str, str]] = {
-    "A": "Apparel", "S": "Shoes & Bags", "B": "Beauty", "E": "Electronics", "K": "Kitchen", "H": "Home",
-    "O": "Sports & Outdoors", "T": "Toys & Baby", "D": "Hardware", "P": "Pets & Garden",
-}  # fmt: skip
+    "A": "Apparel",
+    "S": "Shoes & Bags",
+    "B": "Beauty",
+    "E": "Electronics",
+    "K": "Kitchen",
+    "H": "Home",
+    "O": "Sports & Outdoors",
+    "T": "Toys & Baby",
+    "D": "Hardware",
+    "P": "Pets & Garden",
+}
 
 # Departments whose titles are more ambiguous: sellers state less, stuff more, and contradict themselves more often.
 AMBIGUOUS: Final[str] = "ASBD"

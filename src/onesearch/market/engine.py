@@ -48,8 +48,9 @@ class LoggingEngine:
         self._bm25 = bm25s.BM25()
         self._bm25.index(self._tokens(titles), show_progress=False)
         scores = self._bm25.scores  # term by document, as three arrays
-        self._weights = csr_matrix((scores["data"], scores["indices"], scores["indptr"]),
-                                   shape=(len(scores["indptr"]) - 1, len(titles)))  # fmt: skip
+        self._weights = csr_matrix(
+            (scores["data"], scores["indices"], scores["indptr"]), shape=(len(scores["indptr"]) - 1, len(titles))
+        )
         catalogue = truth.catalogue
         self._popularity = np.clip(catalogue.log_popularity, -4.0, 4.0) * np.float32(config.popularity_weight)
         self._by_type = np.argsort(catalogue.types, kind="stable")

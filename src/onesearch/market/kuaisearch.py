@@ -44,36 +44,58 @@ def export_kuaisearch(dataset_folder: Path, out: Path) -> None:
     ]
     items = dataset.items.with_columns(levels)
     items.select(
-        item_id=_number("item_id"), item_title=pl.col("title"), brand_id=_identity("brand"), brand_name=pl.col("brand"),
-        seller_id=_identity("seller"), seller_name=pl.col("seller"),
-        category_level1_id=_identity("level1"), category_level1_name=pl.col("level1"),
-        category_level2_id=_identity("level2"), category_level2_name=pl.col("level2"),
-        category_level3_id=_identity("level3"), category_level3_name=pl.col("level3"),
-    ).write_ndjson(out / "items.jsonl")  # fmt: skip
+        item_id=_number("item_id"),
+        item_title=pl.col("title"),
+        brand_id=_identity("brand"),
+        brand_name=pl.col("brand"),
+        seller_id=_identity("seller"),
+        seller_name=pl.col("seller"),
+        category_level1_id=_identity("level1"),
+        category_level1_name=pl.col("level1"),
+        category_level2_id=_identity("level2"),
+        category_level2_name=pl.col("level2"),
+        category_level3_id=_identity("level3"),
+        category_level3_name=pl.col("level3"),
+    ).write_ndjson(out / "items.jsonl")
     dataset.users.select(
-        user_id=_number("user_id"), gender=pl.col("gender").fill_null("UNKNOWN"),
-        age_bucket=pl.col("age_band").fill_null("UNKNOWN"), fre_country=pl.lit("UNKNOWN"),
-        fre_province=pl.lit("UNKNOWN"), fre_city=pl.lit("UNKNOWN"),
-    ).write_ndjson(out / "users.jsonl")  # fmt: skip
+        user_id=_number("user_id"),
+        gender=pl.col("gender").fill_null("UNKNOWN"),
+        age_bucket=pl.col("age_band").fill_null("UNKNOWN"),
+        fre_country=pl.lit("UNKNOWN"),
+        fre_province=pl.lit("UNKNOWN"),
+        fre_city=pl.lit("UNKNOWN"),
+    ).write_ndjson(out / "users.jsonl")
 
     day = dataset.page_views["time"].min()
     views = dataset.page_views.with_row_index("row").with_columns(
         time_index=(pl.col("time") - pl.lit(day).dt.truncate("1d")).dt.total_seconds(),
-        split=pl.when(pl.col("row") < _SPLITS[0][0] * pl.len()).then(pl.lit(_SPLITS[0][1]))
-        .when(pl.col("row") < _SPLITS[1][0] * pl.len()).then(pl.lit(_SPLITS[1][1])).otherwise(pl.lit(_SPLITS[2][1])),
-        user=_number("user_id"), session=_number("session_id"),
-    )  # fmt: skip
+        split=pl.when(pl.col("row") < _SPLITS[0][0] * pl.len())
+        .then(pl.lit(_SPLITS[0][1]))
+        .when(pl.col("row") < _SPLITS[1][0] * pl.len())
+        .then(pl.lit(_SPLITS[1][1]))
+        .otherwise(pl.lit(_SPLITS[2][1])),
+        user=_number("user_id"),
+        session=_number("session_id"),
+    )
     views.select(
-        user_id="user", session_id="session", impressed_item_ids=_id_lists("shown"),
+        user_id="user",
+        session_id="session",
+        impressed_item_ids=_id_lists("shown"),
         clicked_item_ids=_id_lists("clicked"),
-        purchased_item_ids=_id_lists("ordered"), time_index="time_index", query="query", split="split",
-    ).write_ndjson(out / "recall.jsonl")  # fmt: skip
+        purchased_item_ids=_id_lists("ordered"),
+        time_index="time_index",
+        query="query",
+        split="split",
+    ).write_ndjson(out / "recall.jsonl")
     _rank(dataset, views, items["price"].to_numpy()).write_ndjson(out / "rank.jsonl")
 
     texts = items.select(
-        "item_id", "title", "brand", "seller", attr_value=pl.col("attributes").list.eval(
-            pl.element().struct.field("value")).list.join(",")
-    )  # fmt: skip
+        "item_id",
+        "title",
+        "brand",
+        "seller",
+        attr_value=pl.col("attributes").list.eval(pl.element().struct.field("value")).list.join(","),
+    )
     dataset.judgments.join(texts, on="item_id", how="left", maintain_order="left").select(
         query="query", item_title="title", brand="brand", seller_name="seller", attr_value="attr_value", score="level"
     ).write_ndjson(out / "relevance.jsonl")
@@ -140,32 +162,57 @@ def _rank(dataset: Dataset, views: pl.DataFrame, price: NDArray[np.float64]) -> 
         )
     spent = _Counts(users[ordered.owners], times[ordered.owners], price[ordered.values])
     features["user_spent"] = spent.before(users[owner], times[owner])
-    history = pl.DataFrame({
-        "view": wanted, "recently_clicked_item_ids": _recent(users, times, clicked, wanted),
-        "recently_purchased_item_ids": _recent(users, times, ordered, wanted),
-    })  # fmt: skip
-    rows = pl.DataFrame({
-        "view": owner, "target_item_id": item, "target_item_price": price[item], "is_clicked": happened(clicked),
-        "is_purchased": happened(ordered), **features,
-    })  # fmt: skip
+    history = pl.DataFrame(
+        {
+            "view": wanted,
+            "recently_clicked_item_ids": _recent(users, times, clicked, wanted),
+            "recently_purchased_item_ids": _recent(users, times, ordered, wanted),
+        }
+    )
+    rows = pl.DataFrame(
+        {
+            "view": owner,
+            "target_item_id": item,
+            "target_item_price": price[item],
+            "is_clicked": happened(clicked),
+            "is_purchased": happened(ordered),
+            **features,
+        }
+    )
     rows = rows.join(history, on="view", how="left", maintain_order="left")
-    context = views.select(view=pl.col("row").cast(pl.Int64), user_id="user", session_id="session",
-    time_index="time_index",
-                           query="query", split="split")  # fmt: skip
+    context = views.select(
+        view=pl.col("row").cast(pl.Int64),
+        user_id="user",
+        session_id="session",
+        time_index="time_index",
+        query="query",
+        split="split",
+    )
     rows = rows.join(context, on="view", how="left", maintain_order="left")
     return rows.select(
-        "user_id", "session_id", pl.lit(0).alias("user_fan_number"), pl.lit(0).alias("user_follow_number"),
+        "user_id",
+        "session_id",
+        pl.lit(0).alias("user_fan_number"),
+        pl.lit(0).alias("user_follow_number"),
         "time_index",
-        pl.lit("mall").alias("search_entrance"), "recently_clicked_item_ids", "recently_purchased_item_ids", "query",
-        "target_item_id", "target_item_price", "is_clicked", "is_purchased",
+        pl.lit("mall").alias("search_entrance"),
+        "recently_clicked_item_ids",
+        "recently_purchased_item_ids",
+        "query",
+        "target_item_id",
+        "target_item_price",
+        "is_clicked",
+        "is_purchased",
         pl.struct(
-            pl.col("user_show").alias("user_show_cnt_30d_hist"), pl.col("user_click").alias("user_click_cnt_30d_hist"),
+            pl.col("user_show").alias("user_show_cnt_30d_hist"),
+            pl.col("user_click").alias("user_click_cnt_30d_hist"),
             pl.col("user_order").alias("user_order_cnt_30d_hist"),
             pl.col("user_spent").round(2).alias("user_gmv_30d_hist"),
         ).alias("user_statistical_features"),
         pl.struct(
-            pl.col("item_show").alias("item_show_cnt_30d_hist"), pl.col("item_click").alias("item_click_cnt_30d_hist"),
+            pl.col("item_show").alias("item_show_cnt_30d_hist"),
+            pl.col("item_click").alias("item_click_cnt_30d_hist"),
             pl.col("item_order").alias("item_order_cnt_30d_hist"),
         ).alias("target_item_statistical_features"),
         "split",
-    )  # fmt: skip
+    )

@@ -26,9 +26,19 @@ _LAYOUTS: Final[tuple[str, ...]] = (
     "Function2 Modifier2 Stuffed Scene Price Location",
 )
 # How often a slot is stated, relative to the department's rate.
-_EMPHASIS: Final[dict[str, float]] = {"Brand": 1.25, "Price": 0.12, "Audience": 0.9, "Location": 0.8, "Scene": 0.6,
-                                      "Season": 0.55, "Style": 0.7, "Modifier": 0.7, "Function": 0.85,
-                                      "Specifications": 0.8, "Series": 0.8}  # fmt: skip
+_EMPHASIS: Final[dict[str, float]] = {
+    "Brand": 1.25,
+    "Price": 0.12,
+    "Audience": 0.9,
+    "Location": 0.8,
+    "Scene": 0.6,
+    "Season": 0.55,
+    "Style": 0.7,
+    "Modifier": 0.7,
+    "Function": 0.85,
+    "Specifications": 0.8,
+    "Series": 0.8,
+}
 _MODEL_STATED: Final[dict[str, float]] = {"E": 0.6, "K": 0.4, "D": 0.5, "O": 0.3}
 
 

@@ -26,8 +26,14 @@ if TYPE_CHECKING:
 OFF_CATALOGUE: Final = "flux capacitor"  # no market sells it
 _FAIL, _MALFORMED, _HOW = 0, 1, 2  # what a draw is for
 _BLANKS: Final[dict[str, Any]] = {
-    "array": [], "string": "", "integer": 0, "number": 0, "boolean": False, "object": {}, "null": None,
-}  # fmt: skip
+    "array": [],
+    "string": "",
+    "integer": 0,
+    "number": 0,
+    "boolean": False,
+    "object": {},
+    "null": None,
+}
 
 
 class BadRequestError(ValueError):
@@ -91,12 +97,22 @@ def make_app(
         # Cut short, as when a limit of tokens is hit: never valid JSON.
         content = content[: 1 + len(content) // 2] if spoil and len(content) > 2 else "{" if spoil else content
         prompt_tokens, completion_tokens = _characters(body["messages"]) // 4, len(content) // 4
-        return JSONResponse({
-            "id": f"chatcmpl-{call}", "object": "chat.completion", "created": int(time.time()), "model": model,
-            "choices": [{"index": 0, "message": {"role": "assistant", "content": content}, "finish_reason": "stop"}],
-            "usage": {"prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens,
-                      "total_tokens": prompt_tokens + completion_tokens},
-        })  # fmt: skip
+        return JSONResponse(
+            {
+                "id": f"chatcmpl-{call}",
+                "object": "chat.completion",
+                "created": int(time.time()),
+                "model": model,
+                "choices": [
+                    {"index": 0, "message": {"role": "assistant", "content": content}, "finish_reason": "stop"}
+                ],
+                "usage": {
+                    "prompt_tokens": prompt_tokens,
+                    "completion_tokens": completion_tokens,
+                    "total_tokens": prompt_tokens + completion_tokens,
+                },
+            }
+        )
 
     return app
 

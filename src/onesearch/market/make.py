@@ -56,18 +56,21 @@ def items_table(world: World) -> pl.DataFrame:
     catalogue, vocabulary = world.catalogue, world.vocabulary
     paths = pl.Series([list(name) for name in vocabulary.leaf_names], dtype=pl.List(pl.String))
     names = np.array(catalogue.value_names, object)
-    return pl.DataFrame({
-        "item_id": item_ids(np.arange(len(catalogue))),
-        "title": titles,
-        "category": paths.gather(catalogue.leaves.astype(np.int64)),
-        "brand": pl.Series(names[catalogue.values[:, SLOTS.index("Brand")]].tolist(),
-        dtype=pl.String).str.to_titlecase(),
-        "price": catalogue.price,
-        "attributes": attributes,
-        "seller": pl.select(pl.lit("seller ") + pl.Series(catalogue.sellers).cast(pl.String)).to_series(),
-        "listed_at": pl.Series(catalogue.listed).cast(TIME),
-        "in_stock": pl.Series(np.ones(len(catalogue), np.bool_)),
-    })  # fmt: skip
+    return pl.DataFrame(
+        {
+            "item_id": item_ids(np.arange(len(catalogue))),
+            "title": titles,
+            "category": paths.gather(catalogue.leaves.astype(np.int64)),
+            "brand": pl.Series(
+                names[catalogue.values[:, SLOTS.index("Brand")]].tolist(), dtype=pl.String
+            ).str.to_titlecase(),
+            "price": catalogue.price,
+            "attributes": attributes,
+            "seller": pl.select(pl.lit("seller ") + pl.Series(catalogue.sellers).cast(pl.String)).to_series(),
+            "listed_at": pl.Series(catalogue.listed).cast(TIME),
+            "in_stock": pl.Series(np.ones(len(catalogue), np.bool_)),
+        }
+    )
 
 
 def users_table(world: World) -> pl.DataFrame:
@@ -75,27 +78,35 @@ def users_table(world: World) -> pl.DataFrame:
     shoppers = world.shoppers
     gender = np.array([*GENDERS, None], object)[np.where(shoppers.gender_known, shoppers.gender, -1)]
     age = np.array([*AGE_BANDS, None], object)[np.where(shoppers.age_known, shoppers.age, -1)]
-    return pl.DataFrame({
-        "user_id": pl.select(pl.lit("u") + pl.Series(np.arange(len(shoppers))).cast(pl.String)).to_series(),
-        "gender": pl.Series(gender.tolist(), dtype=pl.String), "age_band": pl.Series(age.tolist(), dtype=pl.String),
-    })  # fmt: skip
+    return pl.DataFrame(
+        {
+            "user_id": pl.select(pl.lit("u") + pl.Series(np.arange(len(shoppers))).cast(pl.String)).to_series(),
+            "gender": pl.Series(gender.tolist(), dtype=pl.String),
+            "age_band": pl.Series(age.tolist(), dtype=pl.String),
+        }
+    )
 
 
-def page_views_table(traffic: Traffic, visits: Visits, queries: Queries, shown: Ragged, clicked: Ragged,
-                     ordered: Ragged) -> pl.DataFrame:  # fmt: skip
+def page_views_table(
+    traffic: Traffic, visits: Visits, queries: Queries, shown: Ragged, clicked: Ragged, ordered: Ragged
+) -> pl.DataFrame:
     """The log."""
     texts = pl.Series(queries.texts)
     kinds = pl.Series(QUERY_TYPES)
     kind_of = pl.Series(queries.kind[visits.query].astype(np.int64))
-    return pl.DataFrame({
-        "page_view_id": pl.select(pl.lit("p") + pl.Series(np.arange(len(visits))).cast(pl.String)).to_series(),
-        "user_id": pl.select(pl.lit("u") + pl.Series(visits.user).cast(pl.String)).to_series(),
-        "session_id": pl.select(pl.lit("s") + pl.Series(traffic.session).cast(pl.String)).to_series(),
-        "time": pl.Series(visits.time).cast(TIME),
-        "query": texts.gather(visits.query.astype(np.int64)),
-        "shown": id_lists(shown), "clicked": id_lists(clicked), "ordered": id_lists(ordered),
-        "query_type": kinds.gather(kind_of),
-    })  # fmt: skip
+    return pl.DataFrame(
+        {
+            "page_view_id": pl.select(pl.lit("p") + pl.Series(np.arange(len(visits))).cast(pl.String)).to_series(),
+            "user_id": pl.select(pl.lit("u") + pl.Series(visits.user).cast(pl.String)).to_series(),
+            "session_id": pl.select(pl.lit("s") + pl.Series(traffic.session).cast(pl.String)).to_series(),
+            "time": pl.Series(visits.time).cast(TIME),
+            "query": texts.gather(visits.query.astype(np.int64)),
+            "shown": id_lists(shown),
+            "clicked": id_lists(clicked),
+            "ordered": id_lists(ordered),
+            "query_type": kinds.gather(kind_of),
+        }
+    )
 
 
 def _judgments(truth: Truth, visits: Visits, shown: NDArray[np.int32], seed: int) -> pl.DataFrame:
@@ -107,10 +118,13 @@ def _judgments(truth: Truth, visits: Visits, shown: NDArray[np.int32], seed: int
     query = np.repeat(visits.query[np.sort(picked)], items.shape[1])
     items = items.reshape(-1)
     query, items = query[items >= 0], items[items >= 0]
-    return pl.DataFrame({
-        "query": pl.Series(truth.queries.texts).gather(query.astype(np.int64)), "item_id": item_ids(items),
-        "level": truth.levels(query, items),
-    })  # fmt: skip
+    return pl.DataFrame(
+        {
+            "query": pl.Series(truth.queries.texts).gather(query.astype(np.int64)),
+            "item_id": item_ids(items),
+            "level": truth.levels(query, items),
+        }
+    )
 
 
 def simulate(
@@ -140,15 +154,18 @@ def figures(visits: Visits, queries: Queries, shown: NDArray[np.int32], state: N
     words = np.array([text.count(" ") + 1 for text in queries.texts])[visits.query]
     per_item = np.sort(np.bincount(shown[state >= 2], minlength=1))[::-1]
     return {
-        "page_views": len(visits), "distinct_queries": len(queries),
+        "page_views": len(visits),
+        "distinct_queries": len(queries),
         "complex_share": float(1.0 - plain.mean()),
-        "words_per_plain_query": float(words[plain].mean()), "words_per_complex_query": float(words[~plain].mean()),
-        "clicks_per_page_view": float(clicks.mean()), "page_views_with_click": float((clicks > 0).mean()),
+        "words_per_plain_query": float(words[plain].mean()),
+        "words_per_complex_query": float(words[~plain].mean()),
+        "clicks_per_page_view": float(clicks.mean()),
+        "page_views_with_click": float((clicks > 0).mean()),
         "page_views_with_click_complex": float((clicks > 0)[~plain].mean()),
         "orders_per_click": float(orders.sum() / max(clicks.sum(), 1)),
         "ctr_by_rank": [float(value) for value in (state >= 2).sum(0) / np.maximum((shown >= 0).sum(0), 1)],
         "clicks_on_top_tenth_of_items": float(per_item[: max(1, len(per_item) // 10)].sum() / max(per_item.sum(), 1)),
-    }  # fmt: skip
+    }
 
 
 def make_market(config: MarketConfig, folder: Path) -> Dataset:
@@ -164,8 +181,9 @@ def make_market(config: MarketConfig, folder: Path) -> Dataset:
     truth = world.truth(queries)
     log.info("market: world and %s queries after %.1f s", f"{len(queries):,}", time.perf_counter() - clock)
     shown, state = simulate(world, truth, items["title"].to_list(), visits)
-    page_views = page_views_table(traffic, visits, queries, _ragged(shown, shown >= 0), _ragged(shown, state >= 2),
-                                  _ragged(shown, state >= 3))  # fmt: skip
+    page_views = page_views_table(
+        traffic, visits, queries, _ragged(shown, shown >= 0), _ragged(shown, state >= 2), _ragged(shown, state >= 3)
+    )
     log.info("market: log after %.1f s", time.perf_counter() - clock)
     judgments = _judgments(truth, visits, shown, config.seed)
     dataset = Dataset.write(folder, items, users_table(world), page_views, judgments, source="market")
@@ -182,9 +200,7 @@ def save_truth(folder: Path, world: World, truth: Truth, visits: Visits) -> None
     save_table(folder, "shoppers", world.shoppers)
     save_table(folder, "needs", world.needs)
     save_table(folder, "queries", truth.queries)
-    write_json(
-        folder / "types.json", {"nouns": world.vocabulary.type_nouns, "leaves": world.vocabulary.leaf_names}
-    )
+    write_json(folder / "types.json", {"nouns": world.vocabulary.type_nouns, "leaves": world.vocabulary.leaf_names})
     np.save(folder / "type_leaf.npy", world.vocabulary.type_leaf, allow_pickle=False)
     np.save(folder / "type_sets.npy", truth.type_sets, allow_pickle=False)
     for name in ("user", "query", "focus", "time"):

@@ -36,10 +36,16 @@ class Market:
         visits = Visits(*(load_array(folder, f"visits.{name}") for name in ("user", "query", "focus", "time")))
         needs = load_table(folder, "needs", Needs)
         truth = Truth(
-            config.seed, config.choice, catalogue, load_table(folder, "shoppers", Shoppers),
-            load_table(folder, "queries", Queries), load_array(folder, "type_sets"), load_array(folder, "type_leaf"),
-            needs.trait_values, catalogue.value_names.index("women"),
-        )  # fmt: skip
+            config.seed,
+            config.choice,
+            catalogue,
+            load_table(folder, "shoppers", Shoppers),
+            load_table(folder, "queries", Queries),
+            load_array(folder, "type_sets"),
+            load_array(folder, "type_leaf"),
+            needs.trait_values,
+            catalogue.value_names.index("women"),
+        )
         return cls(folder, truth, needs, visits)
 
     @cached_property

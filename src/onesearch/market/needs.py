@@ -66,8 +66,14 @@ def _usage(
     return np.asarray(low * (high / low) ** rng.random(count), np.float64)
 
 
-def _extend(own: list[str], count: int, stems: tuple[str, str], suffix: tuple[str, ...], taken: set[str],
-            rng: np.random.Generator) -> list[str]:  # fmt: skip
+def _extend(
+    own: list[str],
+    count: int,
+    stems: tuple[str, str],
+    suffix: tuple[str, ...],
+    taken: set[str],
+    rng: np.random.Generator,
+) -> list[str]:
     """``count`` words: hand-written ones first, then compounds of the stems, then invented ones."""
     compounds = ["".join(pair) for pair in product(stems[0].split(), stems[1].split())]
     order = rng.permutation(len(compounds))
@@ -126,11 +132,24 @@ def build_needs(config: MarketConfig, vocabulary: Vocabulary, catalogue: Catalog
     sample = np.random.default_rng([config.seed, 7]).permutation(len(catalogue))[:_SAMPLE]
     values = catalogue.values[sample][:, list(TRAIT_SLOTS)]
     there = values >= 0
-    item_values = csr_matrix((np.ones(int(there.sum()), np.float32), (np.nonzero(there)[0], values[there])),
-                             shape=(len(sample), len(catalogue.value_names)))  # fmt: skip
+    item_values = csr_matrix(
+        (np.ones(int(there.sum()), np.float32), (np.nonzero(there)[0], values[there])),
+        shape=(len(sample), len(catalogue.value_names)),
+    )
     has = csr_matrix(item_values @ trait_values.T.astype(np.float32) > 0, dtype=np.float32)
-    of_type = csr_matrix((np.ones(len(sample), np.float32), (catalogue.types[sample], np.arange(len(sample)))),
-                         shape=(len(vocabulary.type_nouns), len(sample)))  # fmt: skip
+    of_type = csr_matrix(
+        (np.ones(len(sample), np.float32), (catalogue.types[sample], np.arange(len(sample)))),
+        shape=(len(vocabulary.type_nouns), len(sample)),
+    )
     type_items = np.asarray(of_type.sum(1), np.float32).reshape(-1)
-    return Needs(topics, topic_types, topic_weight, traits, trait_values, trait_weight, trait_theme, type_items,
-                 np.asarray((of_type @ has).todense(), np.float32))  # fmt: skip
+    return Needs(
+        topics,
+        topic_types,
+        topic_weight,
+        traits,
+        trait_values,
+        trait_weight,
+        trait_theme,
+        type_items,
+        np.asarray((of_type @ has).todense(), np.float32),
+    )

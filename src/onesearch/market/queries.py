@@ -90,14 +90,22 @@ def _texts(
 ) -> tuple[list[str], list[str]]:
     """Texts of distinct plans, and their core (without need and template words)."""
     nouns = [f"{name}" for name in vocabulary.nouns]
-    frame = pl.DataFrame({
-        "kind": plans.kind, "form": plans.form, "variant": plans.variant,
-        "noun": _names(nouns, plans.noun), "attribute": _names(catalogue.value_names, plans.attribute),
-        "second": _names(catalogue.value_names, plans.second), "brand": _names(catalogue.value_names, plans.brand),
-        "model": _names([str(name).lower() for name in model_names(catalogue, seed)], plans.model),
-        "v": _names(catalogue.value_names, plans.ban), "t": _names(needs.topics, plans.topic),
-        "u": _names(needs.traits, plans.trait), "r": _names(needs.traits, plans.other_trait),
-    })  # fmt: skip
+    frame = pl.DataFrame(
+        {
+            "kind": plans.kind,
+            "form": plans.form,
+            "variant": plans.variant,
+            "noun": _names(nouns, plans.noun),
+            "attribute": _names(catalogue.value_names, plans.attribute),
+            "second": _names(catalogue.value_names, plans.second),
+            "brand": _names(catalogue.value_names, plans.brand),
+            "model": _names([str(name).lower() for name in model_names(catalogue, seed)], plans.model),
+            "v": _names(catalogue.value_names, plans.ban),
+            "t": _names(needs.topics, plans.topic),
+            "u": _names(needs.traits, plans.trait),
+            "r": _names(needs.traits, plans.other_trait),
+        }
+    )
 
     def joined(*names: str) -> pl.Expr:
         return pl.concat_str([pl.col(name) for name in names], separator=" ", ignore_nulls=True)
@@ -149,22 +157,34 @@ def build_queries(
     brand_set = n_nouns + n_topics + len(vocabulary.type_nouns) + chosen.brand - first_brand
     type_set = np.select(
         [chosen.kind == alternatives, chosen.topic >= 0, chosen.noun >= 0],
-        [n_nouns + n_topics + noun_type[chosen.noun], n_nouns + chosen.topic, chosen.noun], brand_set,
-    )  # fmt: skip
+        [n_nouns + n_topics + noun_type[chosen.noun], n_nouns + chosen.topic, chosen.noun],
+        brand_set,
+    )
     n_values = len(catalogue.value_names)
     trait = np.where(chosen.trait >= 0, n_values + chosen.trait, -1)
     other = np.where(chosen.other_trait >= 0, n_values + chosen.other_trait, -1)
     is_complex = chosen.kind > 0
-    predicates = np.stack([
-        np.where(is_complex, trait, chosen.attribute), np.where(is_complex, other, chosen.second),
-        np.where(is_complex, -1, chosen.brand),
-    ], 1)  # fmt: skip
+    predicates = np.stack(
+        [
+            np.where(is_complex, trait, chosen.attribute),
+            np.where(is_complex, other, chosen.second),
+            np.where(is_complex, -1, chosen.brand),
+        ],
+        1,
+    )
     says = np.array([kind == "Audience" for kind in catalogue.value_type] + [False])
     names_audience = says[chosen.attribute] | says[chosen.second] | (chosen.kind == GIFT)
     final = [texts[row] for row in kept.tolist()]
     queries = Queries(
-        final, [cores[row] for row in kept.tolist()], chosen.kind.astype(np.int8), type_set.astype(np.int32),
-        predicates.astype(np.int32), chosen.ban.astype(np.int32), chosen.model.astype(np.int32), names_audience,
-        chosen.topic.astype(np.int32), keyed.text_key(final),
-    )  # fmt: skip
+        final,
+        [cores[row] for row in kept.tolist()],
+        chosen.kind.astype(np.int8),
+        type_set.astype(np.int32),
+        predicates.astype(np.int32),
+        chosen.ban.astype(np.int32),
+        chosen.model.astype(np.int32),
+        names_audience,
+        chosen.topic.astype(np.int32),
+        keyed.text_key(final),
+    )
     return queries, query_of_distinct[inverse].astype(np.int32)

@@ -66,11 +66,16 @@ def _audience_fit(gender: NDArray[np.int8], age: NDArray[np.int8], parent: NDArr
     fit = np.zeros((len(gender), len(words.AUDIENCE)), np.bool_)
     female, teen = gender == 0, age == 0
     columns = {
-        "women": female & ~teen, "men": ~female & ~teen, "girls": (teen & female) | parent, "boys": (teen & ~female) |
-        parent,
-        "kids": parent, "toddlers": parent, "teens": (age <= 1) | parent, "seniors": age == 5, "unisex":
-        np.ones_like(female),
-    }  # fmt: skip
+        "women": female & ~teen,
+        "men": ~female & ~teen,
+        "girls": (teen & female) | parent,
+        "boys": (teen & ~female) | parent,
+        "kids": parent,
+        "toddlers": parent,
+        "teens": (age <= 1) | parent,
+        "seniors": age == 5,
+        "unisex": np.ones_like(female),
+    }
     for column, name in enumerate(words.AUDIENCE):
         fit[:, column] = columns[name]
     return fit
@@ -95,8 +100,13 @@ def build_shoppers(config: MarketConfig, vocabulary: Vocabulary, leaf_weight: ND
     pull[leaf_audience == "m"] *= [0.3, 1.6]
     children = np.where(leaf_audience == "k", 0.3, 1.0)
     # Four kinds of shopper share a demand vector: gender x parent.
-    demand = np.stack([leaf_weight * pull[:, g] * (np.where(leaf_audience == "k", 3.0, 1.0) if p else children)
-                       for g in (0, 1) for p in (0, 1)])  # fmt: skip
+    demand = np.stack(
+        [
+            leaf_weight * pull[:, g] * (np.where(leaf_audience == "k", 3.0, 1.0) if p else children)
+            for g in (0, 1)
+            for p in (0, 1)
+        ]
+    )
     cumulative = np.cumsum(demand / demand.sum(1, keepdims=True), 1)
     kind = gender.astype(np.int64) * 2 + parent
     weeks = -(-config.days // 7)
@@ -110,8 +120,13 @@ def build_shoppers(config: MarketConfig, vocabulary: Vocabulary, leaf_weight: ND
         keep = rng.random((n, settings.interests)) < settings.interest_kept_weekly
         interests[:, week] = np.where(keep & (week > 0), interests[:, week - 1], drawn)
     return Shoppers(
-        gender, age, rng.random(n) < settings.gender_known, rng.random(n) < settings.age_known,
+        gender,
+        age,
+        rng.random(n) < settings.gender_known,
+        rng.random(n) < settings.age_known,
         taste.astype(np.float32),
-        price.astype(np.float32), np.exp(settings.activity_sigma * rng.standard_normal(n)),
-        _audience_fit(gender, age, parent), interests,
-    )  # fmt: skip
+        price.astype(np.float32),
+        np.exp(settings.activity_sigma * rng.standard_normal(n)),
+        _audience_fit(gender, age, parent),
+        interests,
+    )

@@ -86,9 +86,12 @@ class Knowledge:
         """Every phrase that names something, and what it may name."""
         out: dict[str, tuple[Entry, ...]] = {}
         kinds: tuple[tuple[Kind, list[str]], ...] = (
-            ("noun", self.vocabulary.nouns), ("topic", self.topics), ("trait", self.traits),
-            ("value", self.values), ("brand", self.brands),
-        )  # fmt: skip
+            ("noun", self.vocabulary.nouns),
+            ("topic", self.topics),
+            ("trait", self.traits),
+            ("value", self.values),
+            ("brand", self.brands),
+        )
         for kind, names in kinds:
             for number, name in enumerate(names):
                 out[name] = (*out.get(name, ()), (kind, number))
@@ -148,10 +151,13 @@ class Thinker:
         else:
             keywords = _alternate(topic_nouns[:MOST_NOUNS], (*stated, *values))
         return {
-            "intent": "merchandise", "query_type": reading.form, "category": list(category),
-            "attributes": self._attributes(reading), "topics": list(topic_nouns[:MOST_TOPICS]),
+            "intent": "merchandise",
+            "query_type": reading.form,
+            "category": list(category),
+            "attributes": self._attributes(reading),
+            "topics": list(topic_nouns[:MOST_TOPICS]),
             "keywords": list(dict.fromkeys(keywords))[:MOST_KEYWORDS],
-        }  # fmt: skip
+        }
 
     def calibrate(
         self,

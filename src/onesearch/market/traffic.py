@@ -17,9 +17,19 @@ COMPLEX_TYPES: Final[tuple[str, ...]] = tuple(TEMPLATES)
 QUERY_TYPES: Final[tuple[str, ...]] = ("plain", *COMPLEX_TYPES)
 NOUN, ATTRIBUTE, TWO_ATTRIBUTES, BRAND_NOUN, BRAND, MODEL = range(6)
 _REFINED: Final = np.array([0.24, 0.42, 0.11, 0.14, 0.05, 0.04])  # plain forms after the first query of a session
-_QUERY_SLOTS: Final[dict[str, float]] = {"Material": 1.0, "Style": 0.7, "Function": 1.2, "Modifier": 0.5, "Color": 1.0,
-                                         "Pattern": 0.4, "Season": 0.3, "Audience": 0.9, "Specifications": 0.5,
-                                         "Price": 0.35, "Scene": 0.3}  # fmt: skip
+_QUERY_SLOTS: Final[dict[str, float]] = {
+    "Material": 1.0,
+    "Style": 0.7,
+    "Function": 1.2,
+    "Modifier": 0.5,
+    "Color": 1.0,
+    "Pattern": 0.4,
+    "Season": 0.3,
+    "Audience": 0.9,
+    "Specifications": 0.5,
+    "Price": 0.35,
+    "Scene": 0.3,
+}
 _BAN_SLOTS: Final = ("Material", "Style", "Color", "Function", "Pattern", "Modifier")
 _HOURS: Final = np.array(
     [2, 1, 0.6, 0.4, 0.4, 0.6, 1.2, 2, 3, 3.6, 4, 4.2, 4.6, 4.4, 4, 4, 4.2, 4.6, 5.2, 6, 7, 7.4, 6, 3.6]
@@ -138,8 +148,9 @@ class TrafficPlanner:
         hour = weighted(_HOURS, sessions, rng)
         time = day * US_PER_DAY + ((hour + rng.random(sessions)) * 3600e6).astype(np.int64)
         mine = self.shoppers.interests[user, day // 7, rng.integers(0, self.shoppers.interests.shape[2], sessions)]
-        focus = np.where(rng.random(sessions) < config.shoppers.session_in_interest, mine,
-                         weighted(self.leaf_weight, sessions, rng))  # fmt: skip
+        focus = np.where(
+            rng.random(sessions) < config.shoppers.session_in_interest, mine, weighted(self.leaf_weight, sessions, rng)
+        )
         low, high = self._type_ends[self._leaf_first[focus]], self._type_ends[self._leaf_first[focus + 1]]
         types = np.searchsorted(self._type_ends, low + rng.random(sessions) * (high - low), side="right") - 1
         types = np.clip(types, self._leaf_first[focus], self._leaf_first[focus + 1] - 1)
@@ -165,9 +176,12 @@ class TrafficPlanner:
         start = int(np.datetime64(config.start, "us").astype(np.int64))
         order = np.lexsort((step, session, time_of_view))
         return Traffic(
-            user[session][order].astype(np.int32), session[order], start + time_of_view[order],
-            focus[session][order].astype(np.int16), plans.select(order),
-        )  # fmt: skip
+            user[session][order].astype(np.int32),
+            session[order],
+            start + time_of_view[order],
+            focus[session][order].astype(np.int16),
+            plans.select(order),
+        )
 
     def _topics(self, focus: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
         """A topic word per session: by its weight, preferring those that touch the department of the focus."""
@@ -184,8 +198,9 @@ class TrafficPlanner:
         place = np.clip(np.searchsorted(self._popularity, u, side="right") - 1, first, last - 1)
         return np.asarray(self._items[place], np.int64)
 
-    def _plain(self, plans: Plans, rows: NDArray[np.int64], types: NDArray[np.int64], refined: bool,
-               rng: np.random.Generator) -> None:  # fmt: skip
+    def _plain(
+        self, plans: Plans, rows: NDArray[np.int64], types: NDArray[np.int64], refined: bool, rng: np.random.Generator
+    ) -> None:
         n = len(rows)
         form = weighted(_REFINED if refined else np.array(self.config.queries.forms), n, rng)
         item = self._item_in_mind(types[rows], rng)
@@ -219,22 +234,34 @@ class TrafficPlanner:
         drawn = weighted(self.needs.trait_weight, (len(sets), 10), rng)
         return np.asarray(drawn[np.arange(len(sets)), allowed[sets[:, None], drawn].argmax(1)], np.int64)
 
-    def _complex(self, plans: Plans, rows: NDArray[np.int64], kinds: NDArray[np.int64], types: NDArray[np.int64],
-                 topics: NDArray[np.int64], rng: np.random.Generator) -> None:  # fmt: skip
+    def _complex(
+        self,
+        plans: Plans,
+        rows: NDArray[np.int64],
+        kinds: NDArray[np.int64],
+        types: NDArray[np.int64],
+        topics: NDArray[np.int64],
+        rng: np.random.Generator,
+    ) -> None:
         n, kind = len(rows), kinds[rows]
         sizes = np.array([1, *(len(TEMPLATES[name]) for name in COMPLEX_TYPES)])
         form = rng.integers(0, 1 << 30, n) % sizes[kind]
         names = [[], *(TEMPLATES[name] for name in COMPLEX_TYPES)]
-        holds = {part: np.array([[part in text for text in texts] + [False] * (8 - len(texts)) for texts in names])
-                 for part in ("{t}", "{u}", "{r}", "{v}", "{n}")}  # fmt: skip
+        holds = {
+            part: np.array([[part in text for text in texts] + [False] * (8 - len(texts)) for texts in names])
+            for part in ("{t}", "{u}", "{r}", "{v}", "{n}")
+        }
         has = {part: table[kind, form] for part, table in holds.items()}
         # Second traits are rare: most templates with {r} fall back to the first of their type.
         drop = has["{r}"] & (rng.random(n) >= self.config.queries.second_trait * 4)
         form = np.where(drop, 0, form)
         has = {part: table[kind, form] for part, table in holds.items()}
         topic = np.where(has["{t}"], topics[rows], -1)
-        trait = np.where(has["{t}"], self._traits(self._topic_feasible, topics[rows], rng),
-                         self._traits(self._alternative_feasible, types[rows], rng))  # fmt: skip
+        trait = np.where(
+            has["{t}"],
+            self._traits(self._topic_feasible, topics[rows], rng),
+            self._traits(self._alternative_feasible, types[rows], rng),
+        )
         kept = (plans.trait[rows] >= 0) & (rng.random(n) < 0.6)
         trait = np.where(kept, plans.trait[rows], trait)
         other = self._traits(self._topic_feasible, topics[rows], rng)
@@ -253,8 +280,14 @@ class TrafficPlanner:
         # A template with {r} whose second trait equals the first becomes the first template.
         plans.form[rows] = np.where(has["{r}"] & (other == trait), 0, form)
 
-    def _reformulate(self, plans: Plans, kinds: NDArray[np.int64], types: NDArray[np.int64], rows: NDArray[np.int64],
-                     rng: np.random.Generator) -> None:  # fmt: skip
+    def _reformulate(
+        self,
+        plans: Plans,
+        kinds: NDArray[np.int64],
+        types: NDArray[np.int64],
+        rows: NDArray[np.int64],
+        rng: np.random.Generator,
+    ) -> None:
         """Carry the intent of the page view before (the row above) over to ``rows``; some complex ones turn plain."""
         n = len(rows)
         before = kinds[rows - 1]

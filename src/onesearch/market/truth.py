@@ -119,12 +119,17 @@ class Truth:
         n_values = len(catalogue.value_names)
         for column in range(PREDICATES):
             predicate = q.predicates[rows, column]
-            for part, is_trait in ((np.flatnonzero((predicate >= 0) & (predicate < n_values)), False),
-                                   (np.flatnonzero(predicate >= n_values), True)):  # fmt: skip
+            for part, is_trait in (
+                (np.flatnonzero((predicate >= 0) & (predicate < n_values)), False),
+                (np.flatnonzero(predicate >= n_values), True),
+            ):
                 if len(part):
                     wanted[part] += 1
-                    hit = (self._has_trait(predicate[part] - n_values, here[part]) if is_trait
-                           else self._has_value(predicate[part], here[part]))  # fmt: skip
+                    hit = (
+                        self._has_trait(predicate[part] - n_values, here[part])
+                        if is_trait
+                        else self._has_value(predicate[part], here[part])
+                    )
                     met[part] += hit
         model = q.model[rows]
         wanted += model >= 0
@@ -164,19 +169,24 @@ class Truth:
         focus = (catalogue.leaves[items] == visits.focus[owner]).astype(np.float32)
         sharp = np.where(kind == RANKING, np.float32(c.ranking_quality), np.float32(0.0))
         click = _sigmoid(
-            np.float32(c.click_bias) + np.array(c.click_relevance, np.float32)[level] + np.float32(c.click_taste) *
-            taste
-            + np.float32(c.click_price) * price + (np.float32(c.click_quality) + sharp) * quality
-            + np.float32(c.click_audience) * wrong + np.float32(c.click_focus) * focus
-        )  # fmt: skip
+            np.float32(c.click_bias)
+            + np.array(c.click_relevance, np.float32)[level]
+            + np.float32(c.click_taste) * taste
+            + np.float32(c.click_price) * price
+            + (np.float32(c.click_quality) + sharp) * quality
+            + np.float32(c.click_audience) * wrong
+            + np.float32(c.click_focus) * focus
+        )
         if not orders:
             return click, click
         order = _sigmoid(
-            np.float32(c.order_bias) + np.array(c.order_relevance, np.float32)[level] + np.float32(c.order_taste) *
-            taste
-            + np.float32(c.order_price) * price + np.float32(c.order_quality) * quality
+            np.float32(c.order_bias)
+            + np.array(c.order_relevance, np.float32)[level]
+            + np.float32(c.order_taste) * taste
+            + np.float32(c.order_price) * price
+            + np.float32(c.order_quality) * quality
             + np.float32(c.order_audience) * wrong
-        )  # fmt: skip
+        )
         return click, order
 
     def probabilities(

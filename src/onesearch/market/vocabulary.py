@@ -12,12 +12,36 @@ from onesearch.market import catalogue_words as words
 # Latent attribute slots of an item. Entity is the product type, Model a column of its own; Marketing and Anchor are
 # words of titles without a latent meaning.
 SLOTS: Final[tuple[str, ...]] = (
-    "Material", "Style", "Function", "Function", "Modifier", "Modifier", "Color", "Pattern", "Season", "Scene",
-    "Location", "Specifications", "Audience", "Price", "Brand", "Series",
-)  # fmt: skip
+    "Material",
+    "Style",
+    "Function",
+    "Function",
+    "Modifier",
+    "Modifier",
+    "Color",
+    "Pattern",
+    "Season",
+    "Scene",
+    "Location",
+    "Specifications",
+    "Audience",
+    "Price",
+    "Brand",
+    "Series",
+)
 _HAS: Final[dict[str, str]] = {"Color": "ASEKHOTP", "Pattern": "ASHT", "Season": "ASHOP"}
-_PER_TYPE: Final[dict[str, int]] = {"Material": 5, "Style": 6, "Function": 9, "Modifier": 8, "Color": 10, "Pattern": 6,
-                                    "Season": 5, "Scene": 3, "Location": 3, "Specifications": 6}  # fmt: skip
+_PER_TYPE: Final[dict[str, int]] = {
+    "Material": 5,
+    "Style": 6,
+    "Function": 9,
+    "Modifier": 8,
+    "Color": 10,
+    "Pattern": 6,
+    "Season": 5,
+    "Scene": 3,
+    "Location": 3,
+    "Specifications": 6,
+}
 _AUDIENCES: Final[dict[str, dict[str, float]]] = {
     "w": {"women": 0.85, "girls": 0.08, "teens": 0.07},
     "m": {"men": 0.9, "boys": 0.05, "teens": 0.05},
@@ -154,9 +178,18 @@ def build_vocabulary(seed: int) -> Vocabulary:
         for row, noun in enumerate(all_nouns):
             noun_types[row, number] = any(name == noun or name.endswith(" " + noun) for name in names)
     return Vocabulary(
-        leaf_names, np.array(leaf_department, np.int16), leaf_audience, type_nouns, np.array(type_leaf, np.int16),
-        all_nouns, noun_types, type_noun, values, value_type, allowed,
-    )  # fmt: skip
+        leaf_names,
+        np.array(leaf_department, np.int16),
+        leaf_audience,
+        type_nouns,
+        np.array(type_leaf, np.int16),
+        all_nouns,
+        noun_types,
+        type_noun,
+        values,
+        value_type,
+        allowed,
+    )
 
 
 def draw_column(

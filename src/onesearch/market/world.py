@@ -42,8 +42,15 @@ class World:
         leaf_weight = np.bincount(vocabulary.type_leaf, weights, len(vocabulary.leaf_names)).astype(np.float64)
         shoppers = build_shoppers(config, vocabulary, leaf_weight)
         planner = TrafficPlanner(config, vocabulary, catalogue, needs, shoppers, weights)
-        return cls(config, vocabulary, catalogue, needs, shoppers, planner,
-                   build_type_sets(vocabulary, needs, catalogue, planner))  # fmt: skip
+        return cls(
+            config,
+            vocabulary,
+            catalogue,
+            needs,
+            shoppers,
+            planner,
+            build_type_sets(vocabulary, needs, catalogue, planner),
+        )
 
     def with_newcomers(self, count: int) -> "World":
         """The same world with so many more shoppers behind the known ones; a shop has never seen them."""
@@ -69,9 +76,16 @@ class World:
     def truth(self, queries: Queries) -> Truth:
         """The truth about a set of queries."""
         return Truth(
-            self.config.seed, self.config.choice, self.catalogue, self.shoppers, queries, self.type_sets,
-            self.vocabulary.type_leaf, self.needs.trait_values, self.catalogue.value_names.index("women"),
-        )  # fmt: skip
+            self.config.seed,
+            self.config.choice,
+            self.catalogue,
+            self.shoppers,
+            queries,
+            self.type_sets,
+            self.vocabulary.type_leaf,
+            self.needs.trait_values,
+            self.catalogue.value_names.index("women"),
+        )
 
 
 def _words(texts: list[str]) -> set[str]:

@@ -17,12 +17,22 @@ from onesearch.model.fused import Fused
 def _scratch(config: BackboneConfig) -> BartConfig:
     ffn = config.ffn or 4 * config.d_model
     return BartConfig(
-        vocab_size=1, pad_token_id=0, bos_token_id=0, eos_token_id=0, decoder_start_token_id=0,
-        forced_eos_token_id=None, d_model=config.d_model, dropout=config.dropout,
-        max_position_embeddings=config.max_positions, encoder_layers=config.encoder_layers,
-        decoder_layers=config.decoder_layers, encoder_attention_heads=config.heads,
-        decoder_attention_heads=config.heads, encoder_ffn_dim=ffn, decoder_ffn_dim=ffn,
-    )  # fmt: skip
+        vocab_size=1,
+        pad_token_id=0,
+        bos_token_id=0,
+        eos_token_id=0,
+        decoder_start_token_id=0,
+        forced_eos_token_id=None,
+        d_model=config.d_model,
+        dropout=config.dropout,
+        max_position_embeddings=config.max_positions,
+        encoder_layers=config.encoder_layers,
+        decoder_layers=config.decoder_layers,
+        encoder_attention_heads=config.heads,
+        decoder_attention_heads=config.heads,
+        encoder_ffn_dim=ffn,
+        decoder_ffn_dim=ffn,
+    )
 
 
 Affine = tuple[Tensor, Tensor]
@@ -116,8 +126,9 @@ class BartBackbone(Backbone):
             x = self._add(layer, x, linear(read, layer.self_attn.out_proj), layer.self_attn_layer_norm)
             cross = layer.encoder_attn
             q = grid.spread(self._split(linear(x, cross.q_proj), self.heads)).flatten(1, 2)
-            read = shared_attention(q, grid.memory(memory.keys[i]), grid.memory(memory.values[i]), bias,
-                                    self._p(cross.dropout))  # fmt: skip
+            read = shared_attention(
+                q, grid.memory(memory.keys[i]), grid.memory(memory.values[i]), bias, self._p(cross.dropout)
+            )
             read = grid.collect(read.unflatten(1, (-1, t)))
             x = self._add(layer, x, linear(read, cross.out_proj), layer.encoder_attn_layer_norm)
             x = self._feed_forward(layer, x)

@@ -56,8 +56,15 @@ class DecoderOnlyBackbone(Backbone):
             keys.append(k.transpose(1, 2))
             values.append(v.transpose(1, 2))
             if i + 1 < len(self.layers):
-                read = attend(q.transpose(1, 2), self._repeat(keys[-1]), self._repeat(values[-1]), None, self._p,
-                              causal=True, scale=1.0)  # fmt: skip
+                read = attend(
+                    q.transpose(1, 2),
+                    self._repeat(keys[-1]),
+                    self._repeat(values[-1]),
+                    None,
+                    self._p,
+                    causal=True,
+                    scale=1.0,
+                )
                 x = self._merge(layer, x, read.transpose(1, 2).flatten(2))
         return Memory(tuple(keys), tuple(values), mask)
 
@@ -245,10 +252,18 @@ def _model(config: BackboneConfig, model: Any, architecture: Any, scratch: Any) 
 
 def _gpt2(config: BackboneConfig) -> GPT2Config:
     return GPT2Config(
-        vocab_size=1, bos_token_id=0, eos_token_id=0, n_positions=config.max_positions, n_embd=config.d_model,
-        n_layer=config.decoder_layers, n_head=config.heads, n_inner=config.ffn, resid_pdrop=config.dropout,
-        embd_pdrop=config.dropout, attn_pdrop=0.0,
-    )  # fmt: skip
+        vocab_size=1,
+        bos_token_id=0,
+        eos_token_id=0,
+        n_positions=config.max_positions,
+        n_embd=config.d_model,
+        n_layer=config.decoder_layers,
+        n_head=config.heads,
+        n_inner=config.ffn,
+        resid_pdrop=config.dropout,
+        embd_pdrop=config.dropout,
+        attn_pdrop=0.0,
+    )
 
 
 def _qwen3(config: BackboneConfig) -> Qwen3Config:
@@ -256,8 +271,13 @@ def _qwen3(config: BackboneConfig) -> Qwen3Config:
     if config.heads % kv_heads:
         raise ValueError(f"heads {config.heads} is not divisible by kv_heads {kv_heads}; set kv_heads")
     return Qwen3Config(
-        vocab_size=1, pad_token_id=None, hidden_size=config.d_model, head_dim=config.d_model // config.heads,
-        intermediate_size=config.ffn or 4 * config.d_model, num_hidden_layers=config.decoder_layers,
-        num_attention_heads=config.heads, num_key_value_heads=kv_heads,
+        vocab_size=1,
+        pad_token_id=None,
+        hidden_size=config.d_model,
+        head_dim=config.d_model // config.heads,
+        intermediate_size=config.ffn or 4 * config.d_model,
+        num_hidden_layers=config.decoder_layers,
+        num_attention_heads=config.heads,
+        num_key_value_heads=kv_heads,
         max_position_embeddings=config.max_positions,
-    )  # fmt: skip
+    )

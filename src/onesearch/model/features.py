@@ -71,6 +71,9 @@ class Featurizer:
         """All features of the given texts; ``vectors`` replaces the encoder's (held-out ones of training queries)."""
         known = self.vectors(texts) if vectors is None else vectors
         return TextTable(
-            list(texts), self.vocabulary.tokens(texts, self.token_limit), known,
-            self.khqe.encode(known).astype(np.int32), self.row_space.of_queries(known),
-        )  # fmt: skip
+            list(texts),
+            self.vocabulary.tokens(texts, self.token_limit),
+            known,
+            self.khqe.encode(known).astype(np.int32),
+            self.row_space.of_queries(known),
+        )

@@ -211,8 +211,13 @@ class Generator(nn.Module):
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
         save_file(tensors, str(folder / "model.safetensors"))
-        sizes = {"text": self.sizes.text, "codebooks": self.sizes.codebooks, "vector": self.sizes.vector,
-                 "row": self.sizes.row, "scale": self.sizes.scale}  # fmt: skip
+        sizes = {
+            "text": self.sizes.text,
+            "codebooks": self.sizes.codebooks,
+            "vector": self.sizes.vector,
+            "row": self.sizes.row,
+            "scale": self.sizes.scale,
+        }
         config = self.config.updated(backbone=self.backbone.config.model_dump())
         write_json(folder / "model.json", {"config": config.model_dump(mode="json"), "sizes": sizes})
 

@@ -42,9 +42,7 @@ class ItemFeatures:
         bare = cls((0.0,) * len(NAMES), (1.0,) * len(NAMES), known)
         raw = bare._raw(items, statistics.clicked, statistics.ordered, statistics.shown)
         spread = raw.std(0)
-        fitted = cls(
-            tuple(raw.mean(0).tolist()), tuple(np.where(spread > 1e-6, spread, 1.0).tolist()), known
-        )  # fmt: skip
+        fitted = cls(tuple(raw.mean(0).tolist()), tuple(np.where(spread > 1e-6, spread, 1.0).tolist()), known)
         return fitted, fitted._scaled(raw)
 
     def of_new(self, items: pl.DataFrame) -> Floats:

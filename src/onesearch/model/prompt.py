@@ -67,10 +67,13 @@ class PromptBatch:
     def to(self, device: torch.device | str) -> "PromptBatch":
         """The batch on another device."""
         return PromptBatch(
-            self.tokens.to(device), self.mask.to(device), self.query_vectors.to(device), self.query_rows.to(device),
+            self.tokens.to(device),
+            self.mask.to(device),
+            self.query_vectors.to(device),
+            self.query_rows.to(device),
             None if self.long_codes is None else self.long_codes.to(device),
             None if self.keyword_vectors is None else self.keyword_vectors.to(device),
-        )  # fmt: skip
+        )
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -93,10 +96,13 @@ def stacked(batches: Sequence[PromptBatch]) -> PromptBatch:
         given = [batch.keyword_vectors for batch in batches]
         keywords = torch.cat([none if known is None else known for known, none in zip(given, blank, strict=True)])
     return PromptBatch(
-        torch.cat([wide(batch.tokens) for batch in batches]), torch.cat([wide(batch.mask) for batch in batches]),
-        torch.cat([batch.query_vectors for batch in batches]), torch.cat([batch.query_rows for batch in batches]),
-        torch.cat(long) if long else None, keywords,
-    )  # fmt: skip
+        torch.cat([wide(batch.tokens) for batch in batches]),
+        torch.cat([wide(batch.mask) for batch in batches]),
+        torch.cat([batch.query_vectors for batch in batches]),
+        torch.cat([batch.query_rows for batch in batches]),
+        torch.cat(long) if long else None,
+        keywords,
+    )
 
 
 def prepare(
@@ -139,13 +145,16 @@ def prepare(
     of_clicks = np.append(numbers(of_used), -1).astype(np.int32)  # the last entry answers for 'none'
     place = np.where(clicked_query >= 0, np.searchsorted(used, clicked_query), len(used))
     return PromptColumns(
-        table(distinct), numbers(requests.query), numbers(profiles), recent_numbers,
+        table(distinct),
+        numbers(requests.query),
+        numbers(profiles),
+        recent_numbers,
         requests.clicked[:, -long:] if long else none,
         of_clicks[place],
         requests.ordered[:, -long:] if long else none,
         none if evidence is None or config.fill == "none" else evidence[:, : config.evidence][:, ::-1],
         None if keywords is None else numbers_of_keywords(),
-    )  # fmt: skip
+    )
 
 
 def fill_missing(history: Ints, filler: Ints, width: int) -> Ints:
@@ -230,7 +239,11 @@ class PromptBuilder:
         return np.concatenate([none if c is None else self.vocabulary.sid_tokens(c) for c in codes], 1)
 
     def search_prompt(
-        self, columns: PromptColumns, rows: NDArray[np.integer], task: str = "task:search", keywords: bool = False,
+        self,
+        columns: PromptColumns,
+        rows: NDArray[np.integer],
+        task: str = "task:search",
+        keywords: bool = False,
         query_text: bool = True,
     ) -> PromptBatch:
         """The full input of section 3 for the given rows of the columns; with ``keywords`` the teacher's form.
@@ -357,6 +370,9 @@ class PromptBuilder:
         if not self.config.query_vector:
             vectors = np.zeros_like(vectors)
         return PromptBatch(
-            torch.from_numpy(tokens), torch.from_numpy(mask),
-            torch.from_numpy(vectors.astype(np.float32)), torch.from_numpy(rows.astype(np.float32)), long_codes,
-        )  # fmt: skip
+            torch.from_numpy(tokens),
+            torch.from_numpy(mask),
+            torch.from_numpy(vectors.astype(np.float32)),
+            torch.from_numpy(rows.astype(np.float32)),
+            long_codes,
+        )

@@ -19,13 +19,33 @@ PAD, BEGIN, END, UNKNOWN = 0, 1, 2, 3
 _SPECIALS = ["<pad>", "<s>", "</s>", "<unk>"]
 
 MARKS: tuple[str, ...] = (
-    "uid", "q", "sid_q", "seq_q", "short", "long", "profile", "clicked_for_q", "kw",
-    "task:query_to_sid", "task:sid_to_query", "task:title_to_sid", "task:sid_to_title", "task:query_to_category",
-    "task:item_to_category", "task:sid_to_category", "task:query_to_item", "task:item_to_query",
-    "task:query_sid_to_item_sid", "task:item_sid_to_query_sid", "task:search",
-    "task:query_to_keywords", "task:query_sid_to_keyword_sids", "task:user_query_to_keywords",
-    "task:user_query_sid_to_keyword_sids", "think",
-)  # fmt: skip
+    "uid",
+    "q",
+    "sid_q",
+    "seq_q",
+    "short",
+    "long",
+    "profile",
+    "clicked_for_q",
+    "kw",
+    "task:query_to_sid",
+    "task:sid_to_query",
+    "task:title_to_sid",
+    "task:sid_to_title",
+    "task:query_to_category",
+    "task:item_to_category",
+    "task:sid_to_category",
+    "task:query_to_item",
+    "task:item_to_query",
+    "task:query_sid_to_item_sid",
+    "task:item_sid_to_query_sid",
+    "task:search",
+    "task:query_to_keywords",
+    "task:query_sid_to_keyword_sids",
+    "task:user_query_to_keywords",
+    "task:user_query_sid_to_keyword_sids",
+    "think",
+)
 
 
 @dataclass(frozen=True)
@@ -50,9 +70,11 @@ class Vocabulary:
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
         tokenizer.decoder = decoders.ByteLevel()
         trainer = trainers.BpeTrainer(
-            vocab_size=size, special_tokens=_SPECIALS, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            vocab_size=size,
+            special_tokens=_SPECIALS,
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
             show_progress=False,
-        )  # fmt: skip
+        )
         tokenizer.train_from_iterator(texts, trainer)
         return cls(tokenizer, tuple(codebook_sizes))
 

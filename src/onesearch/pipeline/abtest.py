@@ -98,8 +98,16 @@ def compare_engines(
         found = analysis.paired(logs[0], logs[1], past, salt)
     else:
         found = analysis.split(logs[0], lambda shoppers: arm_of(shoppers, salt), past)
-    about = {"a": a, "b": b, "page_views": page_views, "newcomers": newcomers, "page": PAGE, "salt": salt,
-             "generator_alone": alone, "milliseconds": milliseconds}  # fmt: skip
+    about = {
+        "a": a,
+        "b": b,
+        "page_views": page_views,
+        "newcomers": newcomers,
+        "page": PAGE,
+        "salt": salt,
+        "generator_alone": alone,
+        "milliseconds": milliseconds,
+    }
     return write(folder, {**about, **found})
 
 
@@ -155,18 +163,23 @@ def compare_arms(path: Path, folder: Path, resamples: int = 1000, splits: int = 
     clean = met.filter(pl.col("arm").list.len() == 1)
     log = log.join(clean.select("user_id"), on="user_id", how="semi", maintain_order="left")
     of_shopper = dict(zip(clean["user_id"].cast(pl.String).to_list(), clean["arm"].list.first().to_list(), strict=True))
-    kinds = {"query type": Dimension(sorted(set(query_type(log)) - {""}), query_type(log))} if (
-        "query_type" in log.columns) else {}  # fmt: skip
+    kinds = (
+        {"query type": Dimension(sorted(set(query_type(log)) - {""}), query_type(log))}
+        if ("query_type" in log.columns)
+        else {}
+    )
     analysis = Analysis(kinds, {}, None, resamples, splits)
     found = analysis.split(log, lambda shoppers: np.array([arms.index(of_shopper[name]) for name in shoppers]))
-    about = {"a": f"{path}, arm {arms[0]}", "b": f"{path}, arm {arms[1]}", "page_views": len(log),
-             "in_both_arms": len(met) - len(clean)}  # fmt: skip
+    about = {
+        "a": f"{path}, arm {arms[0]}",
+        "b": f"{path}, arm {arms[1]}",
+        "page_views": len(log),
+        "in_both_arms": len(met) - len(clean),
+    }
     return write(folder, {**about, **found})
 
 
-def dimensions_of(
-    page_views: pl.DataFrame, activity: NDArray[Any], frequency: NDArray[Any]
-) -> dict[str, Dimension]:
+def dimensions_of(page_views: pl.DataFrame, activity: NDArray[Any], frequency: NDArray[Any]) -> dict[str, Dimension]:
     """Groups of page views: by shopper, by query, by kind of query."""
     kinds = query_type(page_views)
     return {

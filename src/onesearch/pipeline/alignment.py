@@ -124,18 +124,30 @@ def run_grpo(bench: Workbench, config: RunConfig, context: StageContext, before:
     page_views, targets, weights = searches(bench, config)
     columns = bench.training_columns(page_views, generator.config.prompt, config.sft3.held_out_vectors)
     task = search_task(
-        "policy", bench.builder(generator.config.prompt), columns, targets, weights, len(bench.item_rows),
+        "policy",
+        bench.builder(generator.config.prompt),
+        columns,
+        targets,
+        weights,
+        len(bench.item_rows),
         config.sft3.score_negatives,
         frequency_weights(columns.query, config.sft3.frequency_power),
-    )  # fmt: skip
+    )
     texts = page_views["query"].fill_null("").to_list()
     rewards, number = rewards_of(bench, config, texts)
     query = np.fromiter((number[normalise_query(text)] for text in texts), np.int64, len(texts))
     outcome = bench.targets(page_views)
     trainee = GrpoTrainee(
-        generator, bench.index, bench.item_rows, rewards, Outcomes(query, outcome.clicked, outcome.ordered), settings,
-        config.sft3.score_weight, config.sft3.codebook_weight, context.seed,
-    )  # fmt: skip
+        generator,
+        bench.index,
+        bench.item_rows,
+        rewards,
+        Outcomes(query, outcome.clicked, outcome.ordered),
+        settings,
+        config.sft3.score_weight,
+        config.sft3.codebook_weight,
+        context.seed,
+    )
     mixture = mixture_of({task.name: task}, {task.name: 1.0}, settings.prompts, settings.steps, context.seed)
     return _guarded(bench, config, settings, trainee, mixture, context)
 

@@ -39,9 +39,11 @@ def cot_task_set(bench: Workbench, config: RunConfig, generator: Generator) -> d
     number = {word: place for place, word in enumerate(distinct)}
     held_out = config.sft3.held_out_vectors
     return cot_tasks(
-        bench.builder(prompt), bench.featurizer.table(distinct),
+        bench.builder(prompt),
+        bench.featurizer.table(distinct),
         bench.training_table([texts[place] for place in kept], held_out),
         KeywordTargets.of(written, number, vocabulary, settings.keyword_tokens),
         bench.training_columns(page_views[rows], prompt, held_out),
-        KeywordTargets.of(of_shopper, number, vocabulary, settings.keyword_tokens), settings.keyword_tokens,
-    )  # fmt: skip
+        KeywordTargets.of(of_shopper, number, vocabulary, settings.keyword_tokens),
+        settings.keyword_tokens,
+    )

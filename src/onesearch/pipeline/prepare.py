@@ -57,7 +57,7 @@ def _dataset(config: RunConfig, context: StageContext) -> Dataset:
         given = Dataset.load(data.folder)
         return Dataset.write(
             context.folder, given.items, given.users, given.page_views, given.judgments, source=given.source
-        )  # fmt: skip
+        )
     return import_source(data, context.folder)
 
 
@@ -83,8 +83,14 @@ def build_encoder(bench: Workbench, config: RunConfig, context: StageContext) ->
         held = held_out_vectors(encoder, lambda fold: fresh(fold + 1), pairs, align_config, settings.folds)
         np.save(folder / "held_out_vectors.npy", held, allow_pickle=False)
         pl.DataFrame({"query": list(pairs.queries)}).write_parquet(folder / "held_out_queries.parquet")
-    return {"dimension": encoder.dimension, "items": len(texts), "queries": len(pairs.queries), "q2i": len(pairs.q2i),
-            "q2q": len(pairs.q2q), "i2i": len(pairs.i2i)}  # fmt: skip
+    return {
+        "dimension": encoder.dimension,
+        "items": len(texts),
+        "queries": len(pairs.queries),
+        "q2i": len(pairs.q2i),
+        "q2q": len(pairs.q2q),
+        "i2i": len(pairs.i2i),
+    }
 
 
 def build_khqe(bench: Workbench, config: RunConfig, context: StageContext) -> Mapping[str, Any]:
@@ -110,9 +116,10 @@ def build_khqe(bench: Workbench, config: RunConfig, context: StageContext) -> Ma
     np.save(folder / "item_vectors.npy", plain.astype(np.float32), allow_pickle=False)
     weights = np.concatenate([np.ones(len(plain)), np.full(len(queries), min(1.0, len(plain) / max(len(queries), 1)))])
     khqe = KHQE.fit(
-        np.concatenate([plain, query_vectors]).astype(np.float32), config.khqe.updated(seed=context.seed),
+        np.concatenate([plain, query_vectors]).astype(np.float32),
+        config.khqe.updated(seed=context.seed),
         weights.astype(np.float32),
-    )  # fmt: skip
+    )
     khqe.save(folder)
     sids = khqe.encode(plain)
     np.save(folder / "item_sids.npy", sids, allow_pickle=False)
@@ -142,13 +149,15 @@ def build_index(bench: Workbench, config: RunConfig, context: StageContext) -> M
     space.save(folder / "row_space.safetensors")
     rows = space.of_items(bench.item_vectors, extra)
     np.save(folder / "item_rows.npy", rows, allow_pickle=False)
-    index = SidIndex.build(
-        bench.sids, rows, sizes, bench.statistics.clicked, precision=config.model.row_precision
-    )  # fmt: skip
+    index = SidIndex.build(bench.sids, rows, sizes, bench.statistics.clicked, precision=config.model.row_precision)
     index.save(folder)
     bytes_ = index.nbytes
-    return {"items": len(index), "nodes": [index.size(level) for level in range(index.levels)],
-            "bytes_per_item": bytes_.structure / max(len(index), 1), "vector_bytes": bytes_.vectors}  # fmt: skip
+    return {
+        "items": len(index),
+        "nodes": [index.size(level) for level in range(index.levels)],
+        "bytes_per_item": bytes_.structure / max(len(index), 1),
+        "vector_bytes": bytes_.vectors,
+    }
 
 
 def build_lexical(bench: Workbench, config: RunConfig, context: StageContext) -> Mapping[str, Any]:

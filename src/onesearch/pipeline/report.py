@@ -46,9 +46,15 @@ def build_baselines(bench: Workbench, config: RunConfig, context: StageContext) 
     write_json(context.folder / "settings.json", settings.model_dump(mode="json"))
     features = _cascade_features(bench, _baselines(bench, settings), settings)
     cascade = Cascade.train(
-        features, bench.requests(parts.train), bench.targets(parts.train), valid, outcomes,
-        config.evaluation.cascade, lags_of(parts.train), vectors=_held_out_for_cascade(bench),
-    )  # fmt: skip
+        features,
+        bench.requests(parts.train),
+        bench.targets(parts.train),
+        valid,
+        outcomes,
+        config.evaluation.cascade,
+        lags_of(parts.train),
+        vectors=_held_out_for_cascade(bench),
+    )
     cascade.save(context.folder / "cascade")
     return {"settings": settings.model_dump(mode="json"), "cascade_importances": cascade.importances()}
 
@@ -80,9 +86,15 @@ def _cascade_features(bench: Workbench, base: Baselines, settings: BaselineSetti
     train = bench.split.train
     now = train["time"].max() if train["time"].null_count() < len(train) else None
     return CascadeFeatures(
-        bench.dataset.items, bench.statistics, base.lexical, base.dense, bench.requests(train), bench.targets(train),
-        now, settings.smoothing,
-    )  # fmt: skip
+        bench.dataset.items,
+        bench.statistics,
+        base.lexical,
+        base.dense,
+        bench.requests(train),
+        bench.targets(train),
+        now,
+        settings.smoothing,
+    )
 
 
 def baseline_methods(bench: Workbench) -> dict[str, Searcher]:
@@ -131,8 +143,9 @@ def write_report(bench: Workbench, config: RunConfig, folder: Path, part: str, l
     requests, targets = bench.requests(page_views), bench.targets(page_views)
     engine = engine_of(bench, need(bench.run, "engine"))
     methods: dict[str, Searcher] = {
-        **baseline_methods(bench), **engine_methods(engine, need(bench.run, "engine")),
-    }  # fmt: skip
+        **baseline_methods(bench),
+        **engine_methods(engine, need(bench.run, "engine")),
+    }
     second: dict[str, Searcher] = {}
     if config.has_v2:
         folder_v2 = need(bench.run, "engine_v2")
@@ -144,13 +157,20 @@ def write_report(bench: Workbench, config: RunConfig, folder: Path, part: str, l
     compare += [(V2 + ENGINE_NAME, CASCADE)] if second and CASCADE in methods else []
     methods.update(second)
     slices = standard_slices(
-        requests, page_views, targets.clicked, bench.split.train, bench.statistics.shown, bench.statistics.clicked,
+        requests,
+        page_views,
+        targets.clicked,
+        bench.split.train,
+        bench.statistics.shown,
+        bench.statistics.clicked,
         bench.dataset.items,
-    )  # fmt: skip
+    )
     notes = {
-        "part": part, "width": engine.config.width, "weights": dict(engine.weights.values),
+        "part": part,
+        "width": engine.config.width,
+        "weights": dict(engine.weights.values),
         "valid_sid_share_without_constraint": valid_sid_share(engine, requests, 1000),
-    }  # fmt: skip
+    }
     report = evaluate(
         methods, requests, targets, slices, truth_of(bench, page_views), compare, config.evaluation.measures, notes
     )

@@ -21,9 +21,7 @@ SETTINGS = "config.json"
 def stages_of(config: RunConfig) -> list[Stage]:
     """Every stage with exactly the settings it depends on; what it does not name cannot make it stale."""
 
-    def with_bench(
-        build: Callable[..., Mapping[str, Any]], *more: Any
-    ) -> Callable[[StageContext], Mapping[str, Any]]:
+    def with_bench(build: Callable[..., Mapping[str, Any]], *more: Any) -> Callable[[StageContext], Mapping[str, Any]]:
         return lambda context: build(Workbench(context.folder.parent), config, context, *more)
 
     def dump(*names: str) -> dict[str, Any]:
@@ -38,35 +36,86 @@ def stages_of(config: RunConfig) -> list[Stage]:
     cot = {"teach": config.distill.teach, "shuffle": config.distill.shuffle, "held_out": config.sft3.held_out_vectors}
     seed = config.training_seed
     # Preference alignment goes on from V2's stage 3; both parts of it can be left out.
-    searches = {"order_weight": config.sft3.order_weight, "max_targets": config.sft3.max_targets,
-                "frequency_power": config.sft3.frequency_power, "held_out": config.sft3.held_out_vectors}  # fmt: skip
+    searches = {
+        "order_weight": config.sft3.order_weight,
+        "max_targets": config.sft3.max_targets,
+        "frequency_power": config.sft3.frequency_power,
+        "held_out": config.sft3.held_out_vectors,
+    }
     alignment, last = [], "distill"
     if config.dpo.steps:
-        alignment.append(Stage("dpo", (*prepared, last), {**dump("dpo"), **searches},
-                               with_bench(run_dpo, last), resumable=True, seed=seed))  # fmt: skip
+        alignment.append(
+            Stage(
+                "dpo",
+                (*prepared, last),
+                {**dump("dpo"), **searches},
+                with_bench(run_dpo, last),
+                resumable=True,
+                seed=seed,
+            )
+        )
         last = "dpo"
     if config.grpo.steps:
         worth = reward_settings(config).model_dump(mode="json")
-        alignment.append(Stage("rewards", ("data", "encoder", "khqe", "understanding"), {},
-                               lambda context: build_rewards(Workbench(context.folder.parent), context)))  # fmt: skip
-        alignment.append(Stage("grpo", (*prepared, "rewards", "understanding", last),
-                               {**dump("grpo"), **searches, "rewards": worth},
-                               with_bench(run_grpo, last), resumable=True, seed=seed))  # fmt: skip
+        alignment.append(
+            Stage(
+                "rewards",
+                ("data", "encoder", "khqe", "understanding"),
+                {},
+                lambda context: build_rewards(Workbench(context.folder.parent), context),
+            )
+        )
+        alignment.append(
+            Stage(
+                "grpo",
+                (*prepared, "rewards", "understanding", last),
+                {**dump("grpo"), **searches, "rewards": worth},
+                with_bench(run_grpo, last),
+                resumable=True,
+                seed=seed,
+            )
+        )
         last = "grpo"
     # V2 shares everything up to stage 2 with V1; a run without thoughts is V1 alone.
-    v2 = [
-        Stage("understanding", ("data", "encoder", "khqe"),
-              config.understanding.model_dump(mode="json", exclude={"concurrency", "base_url", "cache"}),
-              lambda context: build_understanding(Workbench(context.folder.parent), config.understanding, context),
-              version=2, resumable=True),
-        Stage("cot", (*prepared, "sft2", "understanding"), {**dump("cot"), **cot},
-              with_bench(run_cot, "sft2"), resumable=True, seed=seed),
-        Stage("distill", (*prepared, "cot", "understanding"), dump("sft3", "distill", "cot"),
-              with_bench(run_personalisation, "cot", True), version=2, resumable=True, seed=seed),
-        *alignment,
-        Stage("engine_v2", (*prepared, "lexical", last, "understanding"), engine,
-              with_bench(run_engine, last, True), seed=seed),
-    ] if config.has_v2 else []  # fmt: skip
+    v2 = (
+        [
+            Stage(
+                "understanding",
+                ("data", "encoder", "khqe"),
+                config.understanding.model_dump(mode="json", exclude={"concurrency", "base_url", "cache"}),
+                lambda context: build_understanding(Workbench(context.folder.parent), config.understanding, context),
+                version=2,
+                resumable=True,
+            ),
+            Stage(
+                "cot",
+                (*prepared, "sft2", "understanding"),
+                {**dump("cot"), **cot},
+                with_bench(run_cot, "sft2"),
+                resumable=True,
+                seed=seed,
+            ),
+            Stage(
+                "distill",
+                (*prepared, "cot", "understanding"),
+                dump("sft3", "distill", "cot"),
+                with_bench(run_personalisation, "cot", True),
+                version=2,
+                resumable=True,
+                seed=seed,
+            ),
+            *alignment,
+            Stage(
+                "engine_v2",
+                (*prepared, "lexical", last, "understanding"),
+                engine,
+                with_bench(run_engine, last, True),
+                seed=seed,
+            ),
+        ]
+        if config.has_v2
+        else []
+    )
     return [
         Stage("data", (), data, lambda context: build_data(config, context)),
         Stage("encoder", ("data",), dump("encoder"), with_bench(build_encoder)),
@@ -74,29 +123,45 @@ def stages_of(config: RunConfig) -> list[Stage]:
         Stage("index", ("data", "encoder", "khqe"), _index_settings(config), with_bench(build_index)),
         Stage("lexical", ("data", "encoder"), {}, with_bench(build_lexical)),
         Stage("baselines", prepared, measures, with_bench(build_baselines), version=2),
-        Stage("sft1", prepared, {**base, **dump("sft1")},
-              with_bench(run_alignment, None), version=3, resumable=True, seed=seed),
-        Stage("sft2", (*prepared, "sft1"), dump("sft2"),
-              with_bench(run_alignment, "sft1"), resumable=True, seed=seed),
-        Stage("sft3", (*prepared, "sft2"), dump("sft3"),
-              with_bench(run_personalisation, "sft2"), resumable=True, seed=seed),
-        Stage("engine", (*prepared, "lexical", "sft3"), engine,
-              with_bench(run_engine, "sft3"), version=3, seed=seed),
+        Stage(
+            "sft1",
+            prepared,
+            {**base, **dump("sft1")},
+            with_bench(run_alignment, None),
+            version=3,
+            resumable=True,
+            seed=seed,
+        ),
+        Stage("sft2", (*prepared, "sft1"), dump("sft2"), with_bench(run_alignment, "sft1"), resumable=True, seed=seed),
+        Stage(
+            "sft3",
+            (*prepared, "sft2"),
+            dump("sft3"),
+            with_bench(run_personalisation, "sft2"),
+            resumable=True,
+            seed=seed,
+        ),
+        Stage("engine", (*prepared, "lexical", "sft3"), engine, with_bench(run_engine, "sft3"), version=3, seed=seed),
         *v2,
         Stage(
-            "report", (*prepared, "lexical", "baselines", "sft3", "engine", *(stage.name for stage in v2)), measures,
+            "report",
+            (*prepared, "lexical", "baselines", "sft3", "engine", *(stage.name for stage in v2)),
+            measures,
             with_bench(build_report),
             version=2,
         ),
-    ]  # fmt: skip
+    ]
 
 
 def _index_settings(config: RunConfig) -> dict[str, Any]:
     model = config.model
     return {
-        "row_dim": model.row_dim, "row_precision": model.row_precision, "text_vocabulary": model.text_vocabulary,
-        "pretrained": model.backbone.pretrained, "leading": bool(config.encoder.align.nested),
-    }  # fmt: skip
+        "row_dim": model.row_dim,
+        "row_precision": model.row_precision,
+        "text_vocabulary": model.text_vocabulary,
+        "pretrained": model.backbone.pretrained,
+        "leading": bool(config.encoder.align.nested),
+    }
 
 
 def run_config(
@@ -139,5 +204,3 @@ def evaluate_run(run: Path, folder: Path, part: str, page_views: int | None = No
     config = settings_of(run)
     limit = page_views if page_views is not None else config.evaluation.test_requests
     return write_report(Workbench(run), config, folder, part, limit).markdown()
-
-

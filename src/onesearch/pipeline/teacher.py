@@ -24,9 +24,7 @@ _ITEMS_OF_HISTORY = 10
 _INJECTED = 4  # keywords of the clicked item, so that half of the thought's own stay
 
 
-def keyword_source(
-    bench: Workbench, config: RunConfig, thoughts: Thoughts
-) -> Callable[[Requests, Ragged], Keywords]:  # fmt: skip
+def keyword_source(bench: Workbench, config: RunConfig, thoughts: Thoughts) -> Callable[[Requests, Ragged], Keywords]:
     """:func:`teacher_keywords` of a run, as a function of requests and what was clicked in them."""
     words = CatalogueWords.load(need(bench.run, "understanding") / WORDS)
     titles = bench.dataset.items["title"].fill_null("").to_list()
@@ -87,9 +85,10 @@ def personalised(
             continue
         items = requests.clicked[number, -_ITEMS_OF_HISTORY:]
         history = History(
-            requests.recent_queries[number], tuple(titles[item] for item in items.tolist() if item >= 0),
+            requests.recent_queries[number],
+            tuple(titles[item] for item in items.tolist() if item >= 0),
             requests.profile[number],
-        )  # fmt: skip
+        )
         out.append(calibrate(thoughts.thought(row), history, words))
     return out
 

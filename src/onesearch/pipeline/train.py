@@ -55,9 +55,12 @@ BARE = SearchConfig(**NO_EVIDENCE)
 def new_generator(bench: Workbench, config: RunConfig, seed: int) -> Generator:
     """A generator that starts in the geometry of the encoder and the quantizer."""
     sizes = Sizes(
-        bench.vocabulary.text_size, bench.vocabulary.codebook_sizes, bench.item_vectors.shape[1],
-        int(bench.item_rows.shape[1]), 1.0 / config.encoder.align.temperature,
-    )  # fmt: skip
+        bench.vocabulary.text_size,
+        bench.vocabulary.codebook_sizes,
+        bench.item_vectors.shape[1],
+        int(bench.item_rows.shape[1]),
+        1.0 / config.encoder.align.temperature,
+    )
     torch.manual_seed(seed)
     centroids = [torch.from_numpy(table) for table in bench.khqe.centroids[:3]]
     generator = Generator(config.model, sizes, centroids)
@@ -101,22 +104,35 @@ def alignment_task_set(
     of_query = _main_category(pairs, counts, paths, len(texts))
     query_categories = category_tokens(vocabulary, of_query, settings.text_tokens)
     return alignment_tasks(
-        bench.builder(generator.config.prompt), Catalogue(bench.sids, titles, categories), queries, pairs, weights,
-        query_categories, settings.text_tokens, settings.score_negatives,
-    )  # fmt: skip
+        bench.builder(generator.config.prompt),
+        Catalogue(bench.sids, titles, categories),
+        queries,
+        pairs,
+        weights,
+        query_categories,
+        settings.text_tokens,
+        settings.score_negatives,
+    )
 
 
 def _main_category(
     pairs: NDArray[np.int64], counts: NDArray[np.float64], paths: list[list[str]], queries: int
 ) -> list[list[str]]:
     """For each query the category path that most of its clicks fell in."""
-    frame = pl.DataFrame({
-        "query": pairs[:, 0], "path": [" > ".join(paths[item]) for item in pairs[:, 1].tolist()], "count": counts,
-    })  # fmt: skip
+    frame = pl.DataFrame(
+        {
+            "query": pairs[:, 0],
+            "path": [" > ".join(paths[item]) for item in pairs[:, 1].tolist()],
+            "count": counts,
+        }
+    )
     best = (
-        frame.filter(pl.col("path") != "").group_by("query", "path").agg(pl.col("count").sum())
-        .sort("query", "count", "path", descending=[False, True, False]).unique("query", keep="first")
-    )  # fmt: skip
+        frame.filter(pl.col("path") != "")
+        .group_by("query", "path")
+        .agg(pl.col("count").sum())
+        .sort("query", "count", "path", descending=[False, True, False])
+        .unique("query", keep="first")
+    )
     out: list[list[str]] = [[] for _ in range(queries)]
     for query, path, _ in best.iter_rows():
         out[query] = [path]
@@ -202,17 +218,23 @@ def search_tasks(
     n_items = len(bench.item_rows)
     as_input = use is not None and distill.keywords == "input"
     search = search_task(
-        "search", builder, columns, targets, weights, n_items, settings.score_negatives,
-        frequency_weights(columns.query, settings.frequency_power), None if as_input else taught, as_input,
-    )  # fmt: skip
+        "search",
+        builder,
+        columns,
+        targets,
+        weights,
+        n_items,
+        settings.score_negatives,
+        frequency_weights(columns.query, settings.frequency_power),
+        None if as_input else taught,
+        as_input,
+    )
     if not settings.pseudo_share:
         return {"search": search}
     texts = pseudo_queries(bench.item_texts, config.seed + 101)
     made = prepare(Requests.anonymous(texts), bench.featurizer.table, prompt)
     own = Ragged.from_lengths(np.arange(n_items, dtype=np.int32), np.ones(n_items, np.int64))
-    pseudo = search_task(
-        "pseudo", builder, made, own, np.ones(n_items, np.float32), n_items, settings.score_negatives
-    )  # fmt: skip
+    pseudo = search_task("pseudo", builder, made, own, np.ones(n_items, np.float32), n_items, settings.score_negatives)
     return {"search": search, "pseudo": pseudo}
 
 
@@ -253,9 +275,16 @@ def fit_trainee(
     """The loop over a trainee, with the run's seed and the stage's folder."""
     loss = distillation_loss if isinstance(trainee, DistillTrainee) else _losses
     return fit(
-        trainee, batches, loss, loop, context.folder, validate, seed=context.seed, label=context.name,
+        trainee,
+        batches,
+        loss,
+        loop,
+        context.folder,
+        validate,
+        seed=context.seed,
+        label=context.name,
         patience=patience,
-    )  # fmt: skip
+    )
 
 
 def _losses(model: nn.Module, batch: Any) -> dict[str, torch.Tensor]:
@@ -360,6 +389,9 @@ def run_engine(
 def fit_metrics(report: FitReport) -> dict[str, Any]:
     """What a training stage's manifest says of it."""
     return {
-        "steps": report.steps, "samples_per_second": report.samples_per_second, "loss": report.loss,
-        "precision": report.precision, **report.metrics,
-    }  # fmt: skip
+        "steps": report.steps,
+        "samples_per_second": report.samples_per_second,
+        "loss": report.loss,
+        "precision": report.precision,
+        **report.metrics,
+    }

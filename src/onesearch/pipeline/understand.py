@@ -77,16 +77,16 @@ def build_understanding(bench: Workbench, settings: UnderstandingSection, contex
         left.unlink()
     known = thoughts.table
     return {
-        "producer": settings.producer, "queries": len(queries), "thoughts": len(known),
+        "producer": settings.producer,
+        "queries": len(queries),
+        "thoughts": len(known),
         "with_keywords": int((known["keywords"].list.len() > 0).sum()),
         "complex": int((known["query_type"] != "plain").sum()),
-    }  # fmt: skip
+    }
 
 
 @contextmanager
-def _producer(
-    bench: Workbench, settings: UnderstandingSection, words: CatalogueWords, seed: int
-) -> Iterator[Producer]:
+def _producer(bench: Workbench, settings: UnderstandingSection, words: CatalogueWords, seed: int) -> Iterator[Producer]:
     if settings.producer == "log-expert":
         # Without a query's own clicks: they are what the model shall predict in training.
         yield LogExpert.of(bench.dataset.items, bench.statistics, words, bench.lexicon, leave_out_own=True)

@@ -165,8 +165,16 @@ def update(
         )
         # What is served stands in one place only, published.json.
         found = {key: value for key, value in vars(made).items() if key != "published"}
-        write_manifest(folder, {"metrics": dict(figures), "update": found, "method": method,
-                                "started_from": start, "engine": served.origin})  # fmt: skip
+        write_manifest(
+            folder,
+            {
+                "metrics": dict(figures),
+                "update": found,
+                "method": method,
+                "started_from": start,
+                "engine": served.origin,
+            },
+        )
         if better and not publish(run, name, instead_of=served):
             log.warning("%s changed during the round, so that %s is kept and not served", run, name)
             return replace(made, published=False)

@@ -92,9 +92,12 @@ class Workbench(RunParts):
         return self.featurizer.table(texts, self.training_vectors(texts, held_out))
 
     def training_columns(
-        self, page_views: pl.DataFrame, config: PromptConfig, held_out: bool,
+        self,
+        page_views: pl.DataFrame,
+        config: PromptConfig,
+        held_out: bool,
         keywords: Callable[[Requests, Ragged], Sequence[Sequence[str]]] | None = None,
-    ) -> PromptColumns:  # fmt: skip
+    ) -> PromptColumns:
         """Training page views as model input; click evidence leaves each page view's own clicks out.
 
         ``keywords`` gives those of each page view, for a teacher's input, from requests and what was clicked in them.

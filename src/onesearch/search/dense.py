@@ -106,9 +106,11 @@ class DenseSearcher:
         """A searcher with these items added; a row that is already indexed gets the new vector."""
         kept = ~np.isin(self.rows, rows)
         return DenseSearcher(
-            np.concatenate([self.vectors[kept], vectors]), self.encode,
-            np.concatenate([self.rows[kept], np.asarray(rows, np.int64)]), self.config,
-        )  # fmt: skip
+            np.concatenate([self.vectors[kept], vectors]),
+            self.encode,
+            np.concatenate([self.rows[kept], np.asarray(rows, np.int64)]),
+            self.config,
+        )
 
     def remove(self, rows: NDArray[np.integer]) -> "DenseSearcher":
         """A searcher without these item rows."""

@@ -36,8 +36,13 @@ Floats = NDArray[np.float32]
 Keywords = Callable[[Sequence[str]], Sequence[Sequence[str]]]
 _RECENT = 10  # past clicks that taste is taken from
 NO_EVIDENCE: Mapping[str, Any] = {
-    "lexical": False, "clicked_candidates": 0, "nearest": 0, "clicks": False, "popularity": False, "taste": False,
-}  # fmt: skip
+    "lexical": False,
+    "clicked_candidates": 0,
+    "nearest": 0,
+    "clicks": False,
+    "popularity": False,
+    "taste": False,
+}
 
 
 class SearchEngine:
@@ -173,7 +178,13 @@ class SearchEngine:
         columns = prepare(requests, self.featurizer.table, self.generator.config.prompt, evidence, thoughts)
         parts = [
             self._candidates(
-                columns, rows, requests, evidence[rows], snapshot, mask, width or self.config.width,
+                columns,
+                rows,
+                requests,
+                evidence[rows],
+                snapshot,
+                mask,
+                width or self.config.width,
                 None if given is None else given[rows],
             )
             for rows in np.split(np.arange(len(requests)), range(self.batch_size, len(requests), self.batch_size))
@@ -357,9 +368,16 @@ class EngineView:
 
     def __init__(self, engine: SearchEngine, config: SearchConfig, weights: RankingWeights) -> None:
         self._engine = SearchEngine(
-            engine.generator, engine.featurizer, engine.snapshot, engine.evidence, config, weights, engine.histories,
-            engine.batch_size, keywords=engine.keywords,
-        )  # fmt: skip
+            engine.generator,
+            engine.featurizer,
+            engine.snapshot,
+            engine.evidence,
+            config,
+            weights,
+            engine.histories,
+            engine.batch_size,
+            keywords=engine.keywords,
+        )
 
     def candidates(self, requests: Requests) -> Candidates:
         """Candidates with features under these settings."""
@@ -407,5 +425,3 @@ def _joined(parts: Sequence[Candidates]) -> Candidates:
         np.concatenate([widen(part.generated, False) for part in parts]),
         {name: np.concatenate([part.contexts[name] for part in parts]) for name in parts[0].contexts},
     )
-
-

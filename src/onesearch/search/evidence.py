@@ -42,9 +42,10 @@ class ItemFacts:
     def extended(self, more: "ItemFacts") -> "ItemFacts":
         """With further item rows."""
         return ItemFacts(
-            np.concatenate([self.categories, more.categories]), self.attributes.joined(more.attributes),
+            np.concatenate([self.categories, more.categories]),
+            self.attributes.joined(more.attributes),
             self.title.joined(more.title),
-        )  # fmt: skip
+        )
 
 
 @dataclass(frozen=True)
@@ -81,11 +82,13 @@ class WordClicks:
         item, times = np.repeat(pairs.values.astype(np.int64), lengths), np.repeat(statistics.counts, lengths)
         clicks = sparse.csr_matrix((times.astype(np.float32), (word, item)), shape=(len(words), len(items)))
         return cls(
-            words, names,
+            words,
+            names,
             Lift.of_pairs(word, item, len(words) + 1, len(categories), 5.0, times),
             Lift.of_pairs(word, category[item], len(words) + 1, max(len(names), 1), 5.0, times),
-            TraitClicks.of(attributes(items), clicks), TraitClicks.of(title_words(items, analyze), clicks),
-        )  # fmt: skip
+            TraitClicks.of(attributes(items), clicks),
+            TraitClicks.of(title_words(items, analyze), clicks),
+        )
 
     def facts(self, items: pl.DataFrame) -> ItemFacts:
         """What the features need to know of items; categories and traits that the log does not know are left out."""
@@ -144,23 +147,23 @@ class Evidence:
         of_query = np.where(row >= 0, self._clicks_of_query[row], 0)
         share = pair / np.maximum(of_query, 1)[:, None]
         return {
-            "clicks": np.log1p(pair), "click_share": share.astype(np.float32),
+            "clicks": np.log1p(pair),
+            "click_share": share.astype(np.float32),
             "click_share_root": np.sqrt(share).astype(np.float32),
             **self.words.features(queries, items, facts),
-        }  # fmt: skip
+        }
 
 
-def lexical_features(
-    searcher: LexicalSearcher, queries: Sequence[str], items: NDArray[np.int64]
-) -> dict[str, Floats]:
+def lexical_features(searcher: LexicalSearcher, queries: Sequence[str], items: NDArray[np.int64]) -> dict[str, Floats]:
     """BM25 of candidates, and relative to the best item of the whole catalogue; float32 [n, C]."""
     best = searcher.search(Requests.anonymous(queries), 1).scores[:, 0]
     scores = searcher.scores(list(queries), np.maximum(items, 0).astype(np.int32)).astype(np.float32)
     share = scores / np.where(best > 0, best, 1)[:, None]
     return {
-        "lexical": scores, "lexical_share": share.astype(np.float32),
+        "lexical": scores,
+        "lexical_share": share.astype(np.float32),
         "lexical_share_square": (share**2).astype(np.float32),
-    }  # fmt: skip
+    }
 
 
 def with_popularity(features: Mapping[str, Floats], popularity: Floats) -> dict[str, Floats]:

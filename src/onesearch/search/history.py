@@ -33,10 +33,15 @@ def to_requests(queries: Sequence[str], histories: Sequence[ShopperHistory], num
     ]
     orders = [[number[i] for i in past.ordered if i in number] for past in histories]
     return Requests(
-        list(queries), np.full(len(queries), NOBODY, np.int64), [past.profile for past in histories],
-        [past.recent_queries for past in histories], _right_aligned([[i for i, _ in row] for row in clicks]),
-        _right_aligned([[q for _, q in row] for row in clicks]), _right_aligned(orders), texts,
-    )  # fmt: skip
+        list(queries),
+        np.full(len(queries), NOBODY, np.int64),
+        [past.profile for past in histories],
+        [past.recent_queries for past in histories],
+        _right_aligned([[i for i, _ in row] for row in clicks]),
+        _right_aligned([[q for _, q in row] for row in clicks]),
+        _right_aligned(orders),
+        texts,
+    )
 
 
 def _right_aligned(rows: Sequence[Sequence[int]]) -> NDArray[np.int32]:

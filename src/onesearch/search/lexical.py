@@ -219,18 +219,30 @@ class LexicalSearcher:
     def remove(self, rows: NDArray[np.integer]) -> "LexicalSearcher":
         """A searcher that no longer finds these item rows."""
         return LexicalSearcher(
-            self.config, self._vocabulary, self._idf, self._average_length,
-            self._main, np.where(np.isin(self._rows, rows), NONE, self._rows),
-            self._extra, np.where(np.isin(self._extra_rows, rows), NONE, self._extra_rows),
-        )  # fmt: skip
+            self.config,
+            self._vocabulary,
+            self._idf,
+            self._average_length,
+            self._main,
+            np.where(np.isin(self._rows, rows), NONE, self._rows),
+            self._extra,
+            np.where(np.isin(self._extra_rows, rows), NONE, self._extra_rows),
+        )
 
     def save(self, folder: Path) -> None:
         """Write ``.npy`` arrays (no pickle) and JSON."""
         folder.mkdir(parents=True, exist_ok=True)
         arrays = (
-            self._main.data, self._main.indices, self._main.indptr, self._rows,
-            self._extra.data, self._extra.indices, self._extra.indptr, self._extra_rows, self._idf,
-        )  # fmt: skip
+            self._main.data,
+            self._main.indices,
+            self._main.indptr,
+            self._rows,
+            self._extra.data,
+            self._extra.indices,
+            self._extra.indptr,
+            self._extra_rows,
+            self._idf,
+        )
         for name, array in zip(_ARRAYS, arrays, strict=True):
             np.save(folder / f"{name}.npy", array, allow_pickle=False)
         description = {"config": self.config.model_dump(), "average_length": self._average_length}
@@ -242,9 +254,7 @@ class LexicalSearcher:
         if not (folder / "lexical.json").is_file():
             raise FileNotFoundError(f"{folder} holds no BM25 index (lexical.json is missing); build and save one first")
         description = read_json(folder / "lexical.json")
-        array: dict[str, NDArray[Any]] = {
-            name: np.load(folder / f"{name}.npy", allow_pickle=False) for name in _ARRAYS
-        }
+        array: dict[str, NDArray[Any]] = {name: np.load(folder / f"{name}.npy", allow_pickle=False) for name in _ARRAYS}
         vocabulary = {term: i for i, term in enumerate(description["terms"])}
         rows, extra_rows = array["rows"], array["extra_rows"]
         main = sparse.csr_matrix(

@@ -51,9 +51,12 @@ def ragged_products(states: Tensor, table: VectorTable, rows: Tensor, children: 
         return states.new_empty(0)
     if table.data.dtype == wide and states.device.type == "cpu":
         sample = torch.sparse_csr_tensor(
-            children.offsets.to(rows.dtype), rows, states.new_zeros(len(rows)),
-            (len(states), len(table.data)), check_invariants=False,
-        )  # fmt: skip
+            children.offsets.to(rows.dtype),
+            rows,
+            states.new_zeros(len(rows)),
+            (len(states), len(table.data)),
+            check_invariants=False,
+        )
         product: Tensor = torch.sparse.sampled_addmm(sample, states, table.data.T, beta=0.0)
         return product.values()
     parts = []

@@ -114,9 +114,7 @@ def _dense(logits: Tensor, chosen: Tensor) -> LevelDistribution:
     return LevelDistribution(rows, torch.full_like(rows, k), log_probs, rows * k + chosen)
 
 
-def _root_logits(
-    model: Generator, memory: GeneratorMemory, hidden: Tensor, owner: Tensor, index: SidIndex
-) -> Tensor:
+def _root_logits(model: Generator, memory: GeneratorMemory, hidden: Tensor, owner: Tensor, index: SidIndex) -> Tensor:
     """Level 0: every path chooses among the same nodes, so one dense product serves all; [M, K]."""
     every = torch.arange(index.size(0), device=hidden.device)
     if not model.anchored:

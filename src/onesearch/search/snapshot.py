@@ -69,9 +69,10 @@ class Snapshot:
         prices = alive["price"].drop_nulls()
         low, high = prices.min(), prices.max()
         return FilterChoices(
-            tuple(categories.iter_rows()), tuple(brands.iter_rows()),
+            tuple(categories.iter_rows()),
+            tuple(brands.iter_rows()),
             (float(low), float(high)) if isinstance(low, float) and isinstance(high, float) else None,
-        )  # fmt: skip
+        )
 
     def upserted(self, items: Sequence[Item], featurizer: Featurizer) -> "Snapshot":
         """A snapshot with the items added or replaced; the frozen quantizer gives their SIDs, nothing is learned."""
@@ -85,12 +86,14 @@ class Snapshot:
         index = index.add(sids, new_rows, rows, popularity)
         table = pl.concat([self.items, frame])
         return self._with(
-            table, index, np.concatenate([self.sids, sids]),
+            table,
+            index,
+            np.concatenate([self.sids, sids]),
             torch.cat([self.item_rows, torch.from_numpy(new_rows).to(self.item_rows)]),
             np.concatenate([self.popularity, popularity]),
             {**self.number, **dict(zip(newest, rows.tolist(), strict=True))},
             self._lexical_with(old, rows, frame),
-        )  # fmt: skip
+        )
 
     def deleted(self, item_ids: Sequence[str]) -> "Snapshot":
         """A snapshot without the items; ids it does not know are ignored."""
@@ -124,7 +127,16 @@ class Snapshot:
         added = items[len(self.items) :]
         facts = self.facts.extended(self.evidence.words.facts(added)) if len(added) else self.facts
         return replace(
-            self, items=items, index=index, builder=builder, sids=sids, item_rows=item_rows, popularity=popularity,
-            filters=self.filters.updated(items, index, unchanged=len(self.items)), number=number, lexical=lexical,
-            facts=facts, version=self.version + 1,
-        )  # fmt: skip
+            self,
+            items=items,
+            index=index,
+            builder=builder,
+            sids=sids,
+            item_rows=item_rows,
+            popularity=popularity,
+            filters=self.filters.updated(items, index, unchanged=len(self.items)),
+            number=number,
+            lexical=lexical,
+            facts=facts,
+            version=self.version + 1,
+        )

@@ -154,10 +154,15 @@ class RunParts:
         """All that turns a text into what the model reads."""
         keywords = self.run / "khqe" / "keyword_vectors.npy"
         return Featurizer(
-            self.encoder, self.lexicon, self.khqe, self.row_space, self.vocabulary,
+            self.encoder,
+            self.lexicon,
+            self.khqe,
+            self.row_space,
+            self.vocabulary,
             keyword_vectors=load_array(keywords) if keywords.is_file() else None,
-            fields=self.fields, item_features=self.item_features,
-        )  # fmt: skip
+            fields=self.fields,
+            item_features=self.item_features,
+        )
 
     def builder(self, config: PromptConfig) -> PromptBuilder:
         """Prompts over the run's items."""
@@ -171,10 +176,18 @@ class RunParts:
         """The catalogue ready to be searched; ``lexical`` off leaves BM25 out."""
         items = self.dataset.items
         return Snapshot(
-            items, self.index, ItemFilters.build(items, self.index), self.builder(config), self.sids, self.item_rows,
-            self.statistics.clicked, dict(self.dataset.item_rows), self.lexical if lexical else None, self.evidence,
+            items,
+            self.index,
+            ItemFilters.build(items, self.index),
+            self.builder(config),
+            self.sids,
+            self.item_rows,
+            self.statistics.clicked,
+            dict(self.dataset.item_rows),
+            self.lexical if lexical else None,
+            self.evidence,
             self.evidence.words.facts(items),
-        )  # fmt: skip
+        )
 
     def keyword_reader(self, which: Taught | None) -> Keywords | None:
         """What a model reads beside the query in serving: nothing, or thoughts of the run's queries (RAG)."""
@@ -188,23 +201,39 @@ class RunParts:
         """An engine on the model of a stage; ``keywords`` for a model that reads them in serving, too (RAG)."""
         generator = self.generator(stage).to(self.device)
         return SearchEngine(
-            generator, self.featurizer, self.snapshot(generator.config.prompt), self.evidence, config, weights,
-            name=self.run.name, keywords=keywords,
-        )  # fmt: skip
+            generator,
+            self.featurizer,
+            self.snapshot(generator.config.prompt),
+            self.evidence,
+            config,
+            weights,
+            name=self.run.name,
+            keywords=keywords,
+        )
 
 
 def save_engine(
-    folder: Path, stage: str, config: SearchConfig, weights: RankingWeights, without_lexical: RankingWeights,
+    folder: Path,
+    stage: str,
+    config: SearchConfig,
+    weights: RankingWeights,
+    without_lexical: RankingWeights,
     reads: Taught | None = None,
 ) -> None:
     """Write which model an engine uses and how it orders candidates, with and without BM25 evidence.
 
     ``reads`` says whose keywords the model was trained to read in serving as well; None for every model but RAG's.
     """
-    write_json(folder / ENGINE, {
-        "model": stage, "search": config.model_dump(mode="json"), "weights": dict(weights.values),
-        "weights_without_lexical": dict(without_lexical.values), "reads_keywords": reads,
-    })  # fmt: skip
+    write_json(
+        folder / ENGINE,
+        {
+            "model": stage,
+            "search": config.model_dump(mode="json"),
+            "weights": dict(weights.values),
+            "weights_without_lexical": dict(without_lexical.values),
+            "reads_keywords": reads,
+        },
+    )
 
 
 def load_about(run: Path, place: str) -> dict[str, Any]:
@@ -296,11 +325,14 @@ def log_histories(dataset: Dataset, clicks: int = 50, orders: int = 20, queries:
         table = table.join(part, on="user_id", how="left", maintain_order="left")
     return {
         row["user_id"]: ShopperHistory(
-            tuple(row["clicked"] or ()), tuple(q or "" for q in row["query"] or ()), tuple(row["ordered"] or ()),
-            tuple(row["recent"] or ()), row["profile"] or "",
+            tuple(row["clicked"] or ()),
+            tuple(q or "" for q in row["query"] or ()),
+            tuple(row["ordered"] or ()),
+            tuple(row["recent"] or ()),
+            row["profile"] or "",
         )
         for row in table.iter_rows(named=True)
-    }  # fmt: skip
+    }
 
 
 def _varied_queries(dataset: Dataset, per_type: int = 4) -> list[str]:

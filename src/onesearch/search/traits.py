@@ -28,7 +28,7 @@ def attributes(items: pl.DataFrame) -> pl.Series:
         pl.col("attributes").list.eval(typed).fill_null([]),
         pl.concat_str(pl.lit("brand="), pl.col("brand")),
         pl.concat_str(pl.lit("category="), pl.col("category").list.last()),
-    )  # fmt: skip
+    )
     lower = of_item.list.eval(pl.element().str.to_lowercase()).list.drop_nulls()
     return items.select(lower.list.unique(maintain_order=True).alias("traits")).to_series()
 
@@ -38,8 +38,10 @@ def title_words(items: pl.DataFrame, analyze: Callable[[str], list[str]]) -> pl.
     pieces = items.select(pl.col("title").fill_null("").str.split(" ").alias("piece")).with_row_index("row")
     exploded = pieces.explode("piece")
     distinct = exploded.select(pl.col("piece").unique()).to_series()
-    terms = pl.DataFrame({"piece": distinct, "traits": [analyze(piece) for piece in distinct.to_list()]},
-                         schema={"piece": pl.String, "traits": pl.List(pl.String)})  # fmt: skip
+    terms = pl.DataFrame(
+        {"piece": distinct, "traits": [analyze(piece) for piece in distinct.to_list()]},
+        schema={"piece": pl.String, "traits": pl.List(pl.String)},
+    )
     joined = exploded.join(terms, on="piece", how="left", maintain_order="left")
     lists = joined.group_by("row", maintain_order=True).agg(pl.col("traits").explode(empty_as_null=False))
     return lists["traits"].list.drop_nulls().list.unique(maintain_order=True)
@@ -65,14 +67,17 @@ class TraitClicks:
 
         The lift is ``log(P(trait | word) / P(trait))``, smoothed towards 0.
         """
-        counts = traits.explode(empty_as_null=False).value_counts().filter(
-            pl.col("count").is_between(_FEWEST_ITEMS, max(_FEWEST_ITEMS, _LARGEST_SHARE * len(traits)))
-        )  # fmt: skip
+        counts = (
+            traits.explode(empty_as_null=False)
+            .value_counts()
+            .filter(pl.col("count").is_between(_FEWEST_ITEMS, max(_FEWEST_ITEMS, _LARGEST_SHARE * len(traits))))
+        )
         names = {name: i for i, name in enumerate(sorted(counts[counts.columns[0]].to_list()))}
         numbered = _numbered(traits, names)
         ones = np.ones(len(numbered.values), np.float32)
-        pairs = words_of_items @ sparse.csr_matrix((ones, numbered.values, numbered.offsets),
-                                                   shape=(len(traits), len(names)))  # fmt: skip
+        pairs = words_of_items @ sparse.csr_matrix(
+            (ones, numbered.values, numbered.offsets), shape=(len(traits), len(names))
+        )
         of_word, of_trait = (np.asarray(pairs.sum(axis), np.float32).ravel() for axis in (1, 0))
         share = (of_trait + 1) / (of_trait.sum() + len(of_trait)) if len(of_trait) else of_trait
         seen = sparse.csr_matrix(pairs, dtype=np.float32, copy=True)
@@ -114,8 +119,9 @@ def _rows(traits: Ragged, items: NDArray[np.int64]) -> NDArray[np.int32]:
 
 def _numbered(traits: pl.Series, names: Mapping[str, int]) -> Ragged:
     """Lists of texts as rows of numbers; unknown ones, and those beyond the first few, left out."""
-    known = pl.DataFrame({"trait": list(names), "number": list(names.values())},
-                         schema={"trait": pl.String, "number": pl.Int32})  # fmt: skip
+    known = pl.DataFrame(
+        {"trait": list(names), "number": list(names.values())}, schema={"trait": pl.String, "number": pl.Int32}
+    )
     given = pl.DataFrame({"trait": traits}).with_row_index("row").explode("trait")
     found = given.join(known, on="trait", how="inner", maintain_order="left")
     row = found["row"].to_numpy().astype(np.int64)

@@ -39,7 +39,6 @@ class RankingWeights:
                 total += weight[:, None] * feature
         return total
 
-
     def plus(self, other: "RankingWeights", share: float) -> "RankingWeights":
         """These weights with ``share`` times the others added: the sum of two linear scores is one."""
         names = dict.fromkeys((*self.values, *other.values))

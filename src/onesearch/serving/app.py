@@ -52,9 +52,13 @@ _ADMIN: dict[int | str, dict[str, Any]] = {
 
 
 def create_app(
-    engine: Engine, store: Store, config: ServingConfig | None = None, admin_token: str | None = None,
-    thoughts: ThoughtSource | None = None, checks: Sequence[Callable[[], str | None]] = (),
-) -> FastAPI:  # fmt: skip
+    engine: Engine,
+    store: Store,
+    config: ServingConfig | None = None,
+    admin_token: str | None = None,
+    thoughts: ThoughtSource | None = None,
+    checks: Sequence[Callable[[], str | None]] = (),
+) -> FastAPI:
     """The service as an ASGI application.
 
     Args:
@@ -74,14 +78,20 @@ def create_app(
         await service.stop()
 
     app = FastAPI(
-        title="OneSearch", version=version("onesearch"), lifespan=lifespan, docs_url=None, redoc_url=None,
+        title="OneSearch",
+        version=version("onesearch"),
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
         description="Generative product search: a model writes the semantic ID of the item a shopper wants.",
-    )  # fmt: skip
+    )
     app.state.service = service
     app.add_middleware(
-        Guard, metrics=service.metrics, max_body=service.config.max_body,
+        Guard,
+        metrics=service.metrics,
+        max_body=service.config.max_body,
         max_body_of={"/items": service.config.max_items_body},
-    )  # fmt: skip
+    )
     _say_errors(app, service)
     _add_search(app, service)
     _add_items(app, service, admin_token)
@@ -109,8 +119,11 @@ def _add_items(app: FastAPI, service: Service, admin_token: str | None) -> None:
         """Add, replace and delete items; needs the admin token. All or nothing, searchable when the answer arrives."""
         problems = service.catalogue.change([item.item() for item in body.upsert], body.delete)
         if problems:
-            raise HTTPException(500, "stored, but could not be indexed: " + "; ".join(
-                f"{item_id!r}: {problem}" for item_id, problem in problems.items()))  # fmt: skip
+            raise HTTPException(
+                500,
+                "stored, but could not be indexed: "
+                + "; ".join(f"{item_id!r}: {problem}" for item_id, problem in problems.items()),
+            )
         engine = service.engine
         return ItemsAnswer(
             upserted=len(body.upsert), deleted=len(body.delete), items=len(engine), version=engine.version
@@ -211,8 +224,9 @@ def _say_errors(app: FastAPI, service: Service) -> None:
     app.add_exception_handler(StarletteHTTPException, of_http)
     app.add_exception_handler(RequestValidationError, of_rules)
     app.add_exception_handler(StoreError, of_store)
-    app.add_exception_handler(SaturatedError, lambda _, error: _problem(
-        503, f"too busy, try again: {error}", headers={"Retry-After": "1"}))  # fmt: skip
+    app.add_exception_handler(
+        SaturatedError, lambda _, error: _problem(503, f"too busy, try again: {error}", headers={"Retry-After": "1"})
+    )
     app.add_exception_handler(UnknownItemError, answering(404))
     app.add_exception_handler(EventConflictError, answering(409))
     app.add_exception_handler(RefusedError, answering(422))

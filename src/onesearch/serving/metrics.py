@@ -35,8 +35,9 @@ class Metrics:
         self.thought_searches = Counter(
             "onesearch_thought_searches_total",
             "Searches whose query has keywords, no_keywords, none yet, or is unknown: the cache was down too long",
-            ["state"], registry=r,
-        )  # fmt: skip
+            ["state"],
+            registry=r,
+        )
         self.thoughts_queued = Counter(
             "onesearch_thoughts_queued_total", "Queries put into the queue of thoughts", registry=r
         )

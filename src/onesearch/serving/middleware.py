@@ -110,7 +110,10 @@ def _replay(body: bytes, receive: Receive) -> Receive:
 
 async def _refuse(send: Send, limit: int) -> None:
     answer = json.dumps({"error": f"the request body is too large: at most {limit} bytes", "fields": {}}).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(answer)).encode()),
-               (b"connection", b"close")]  # fmt: skip
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(answer)).encode()),
+        (b"connection", b"close"),
+    ]
     await send({"type": "http.response.start", "status": 413, "headers": headers})
     await send({"type": "http.response.body", "body": answer})

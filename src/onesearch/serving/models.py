@@ -128,12 +128,17 @@ class ItemBody(Body):
         json_schema_extra={
             "examples": [
                 {
-                    "item_id": "B0042", "title": "Swift trail running shoe, red", "category": ["Sports", "Shoes"],
-                    "brand": "Swift", "price": 69.9, "attributes": {"Color": ["red"]}, "in_stock": True,
+                    "item_id": "B0042",
+                    "title": "Swift trail running shoe, red",
+                    "category": ["Sports", "Shoes"],
+                    "brand": "Swift",
+                    "price": 69.9,
+                    "attributes": {"Color": ["red"]},
+                    "in_stock": True,
                 }
             ]
         }
-    )  # fmt: skip
+    )
 
     item_id: Identifier
     title: str = Field(min_length=1, max_length=1000)
@@ -166,19 +171,32 @@ class ItemBody(Body):
         if listed is not None and listed.tzinfo is None:
             listed = listed.replace(tzinfo=UTC)
         return cls.model_construct(
-            item_id=item.item_id, title=item.title, category=list(item.category), brand=item.brand, price=item.price,
-            attributes={name: list(values) for name, values in item.attributes.items()}, seller=item.seller,
-            images=list(item.images), listed_at=listed, in_stock=item.in_stock,
-        )  # fmt: skip
+            item_id=item.item_id,
+            title=item.title,
+            category=list(item.category),
+            brand=item.brand,
+            price=item.price,
+            attributes={name: list(values) for name, values in item.attributes.items()},
+            seller=item.seller,
+            images=list(item.images),
+            listed_at=listed,
+            in_stock=item.in_stock,
+        )
 
     def item(self) -> Item:
         """The record."""
         return Item(
-            item_id=self.item_id, title=self.title, category=tuple(self.category), brand=self.brand, price=self.price,
-            attributes={name: tuple(values) for name, values in self.attributes.items()}, seller=self.seller,
-            images=tuple(self.images), listed_at=self.listed_at.astimezone(UTC) if self.listed_at else None,
+            item_id=self.item_id,
+            title=self.title,
+            category=tuple(self.category),
+            brand=self.brand,
+            price=self.price,
+            attributes={name: tuple(values) for name, values in self.attributes.items()},
+            seller=self.seller,
+            images=tuple(self.images),
+            listed_at=self.listed_at.astimezone(UTC) if self.listed_at else None,
             in_stock=self.in_stock,
-        )  # fmt: skip
+        )
 
 
 class ItemsBody(Body):
@@ -211,9 +229,12 @@ class ResultBody(BaseModel):
     def of(cls, result: SearchResult) -> "ResultBody":
         """The JSON form of a result."""
         return cls.model_construct(
-            item_id=result.item_id, score=result.score, sid=list(result.sid), sid_tokens=sid_tokens(result.sid),
+            item_id=result.item_id,
+            score=result.score,
+            sid=list(result.sid),
+            sid_tokens=sid_tokens(result.sid),
             item=ItemBody.of(result.item),
-        )  # fmt: skip
+        )
 
 
 class SearchAnswer(BaseModel):
@@ -302,8 +323,9 @@ class FiltersAnswer(BaseModel):
         return cls(
             categories=[Choice(value=value, items=items) for value, items in choices.categories],
             brands=[Choice(value=value, items=items) for value, items in choices.brands],
-            price=choices.price, examples=examples,
-        )  # fmt: skip
+            price=choices.price,
+            examples=examples,
+        )
 
 
 class HealthAnswer(BaseModel):

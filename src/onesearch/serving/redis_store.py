@@ -114,7 +114,7 @@ class RedisStore:
             while page := cast(
                 list[tuple[str, dict[str, str]]],
                 self._redis.xrange(self._prefix + "searches", min=after, count=_PER_PAGE),
-            ):  # fmt: skip
+            ):
                 for _, fields in page:
                     search = json.loads(fields["search"])
                     moment = datetime.fromisoformat(search["time"]).timestamp()
@@ -134,9 +134,11 @@ class RedisStore:
             clicks, orders, queries = pipe.execute()
         clicked = [json.loads(member) for member in clicks]
         return ShopperHistory(
-            tuple(item_id for _, item_id, _ in clicked), tuple(query for _, _, query in clicked),
-            tuple(json.loads(member)[1] for member in orders), tuple(queries),
-        )  # fmt: skip
+            tuple(item_id for _, item_id, _ in clicked),
+            tuple(query for _, _, query in clicked),
+            tuple(json.loads(member)[1] for member in orders),
+            tuple(queries),
+        )
 
     def change_items(self, items: Sequence[Item], deleted: Sequence[str]) -> int:
         """See `Store.change_items`."""

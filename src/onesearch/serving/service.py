@@ -46,9 +46,13 @@ class Service:
     """One engine, one store and the threads between them; `start` before use, `stop` after."""
 
     def __init__(
-        self, engine: Engine, store: Store, config: ServingConfig | None = None, thoughts: ThoughtSource | None = None,
+        self,
+        engine: Engine,
+        store: Store,
+        config: ServingConfig | None = None,
+        thoughts: ThoughtSource | None = None,
         checks: Sequence[Callable[[], str | None]] = (),
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.engine = engine
         self.store = store
         self.config = config or ServingConfig()
@@ -115,11 +119,17 @@ class Service:
         if not answer.value:
             self.metrics.empty.labels(body.method).inc()
         return SearchAnswer(
-            search_id=found.search_id, query=body.query, method=body.method,
-            results=[ResultBody.of(hit) for hit in answer.value], personalised=user is not None and bool(history),
-            degraded=degraded, took_ms=round((time.perf_counter() - arrived) * 1e3, 2),
-            engine_ms=round(answer.seconds * 1e3, 2), batch=answer.batch, version=self.engine.version,
-        )  # fmt: skip
+            search_id=found.search_id,
+            query=body.query,
+            method=body.method,
+            results=[ResultBody.of(hit) for hit in answer.value],
+            personalised=user is not None and bool(history),
+            degraded=degraded,
+            took_ms=round((time.perf_counter() - arrived) * 1e3, 2),
+            engine_ms=round(answer.seconds * 1e3, 2),
+            batch=answer.batch,
+            version=self.engine.version,
+        )
 
     def record(self, body: EventBody) -> EventAnswer:
         """Remember a click or an order.
@@ -132,9 +142,14 @@ class Service:
         if self.engine.item(body.item_id) is None:
             raise UnknownItemError(f"no item {body.item_id!r} in the catalogue")
         event = Event(
-            body.event_id or uuid.uuid4().hex, body.user, body.item_id, body.kind, body.query, body.time or now(),
+            body.event_id or uuid.uuid4().hex,
+            body.user,
+            body.item_id,
+            body.kind,
+            body.query,
+            body.time or now(),
             body.search_id,
-        )  # fmt: skip
+        )
         recorded = self._stored("record", lambda: self.store.record(event))
         if recorded:
             self.metrics.events.labels(body.kind).inc()
@@ -151,11 +166,13 @@ class Service:
             logged, degraded = ShopperHistory(), ["history"]
         both = logged.followed_by(live)
         return HistoryAnswer(
-            user=user, profile=both.profile, degraded=degraded,
+            user=user,
+            profile=both.profile,
+            degraded=degraded,
             recent_queries=list(dict.fromkeys(both.recent_queries[::-1])),
             clicked=self._entries(both.clicked, both.clicked_queries, len(live.clicked)),
             ordered=self._entries(both.ordered, ("",) * len(both.ordered), len(live.ordered)),
-        )  # fmt: skip
+        )
 
     def shoppers(self, limit: int) -> list[str]:
         """Shoppers to pick from: those seen here first, then those of the log."""
@@ -175,8 +192,11 @@ class Service:
         if self.coverage is not None and (problem := self.coverage.problem()) is not None:
             reasons.append(problem)
         reasons += [problem for check in self.checks if (problem := check()) is not None]
-        dead = [f"search: a {name} worker has died; restart the service" for name, workers in self._workers.items()
-                if not workers.alive]  # fmt: skip
+        dead = [
+            f"search: a {name} worker has died; restart the service"
+            for name, workers in self._workers.items()
+            if not workers.alive
+        ]
         status = "down" if dead or not self._workers else "degraded" if reasons else "ready"
         return HealthAnswer.model_validate(
             {"status": status, "reasons": dead + reasons, "items": len(self.engine), "version": self.engine.version}

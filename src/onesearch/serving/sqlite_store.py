@@ -71,13 +71,21 @@ class SqliteStore:
 
     def record(self, event: Event) -> bool:
         """See `Store.record`."""
-        values = (event.event_id, event.user, event.item_id, event.kind, event.query, _micros(event.time),
-                  event.search_id)  # fmt: skip
+        values = (
+            event.event_id,
+            event.user,
+            event.item_id,
+            event.kind,
+            event.query,
+            _micros(event.time),
+            event.search_id,
+        )
         with self._write("record an event") as db:
             added = db.execute(
                 "INSERT INTO events (event_id, user, item_id, kind, query, time, search_id) VALUES (?,?,?,?,?,?,?)"
-                " ON CONFLICT (event_id) DO NOTHING", values,
-            ).rowcount  # fmt: skip
+                " ON CONFLICT (event_id) DO NOTHING",
+                values,
+            ).rowcount
             if added:
                 return True
             known = db.execute(
@@ -109,20 +117,21 @@ class SqliteStore:
 
     def history(self, user: str) -> ShopperHistory:
         """See `Store.history`."""
-        newest = ("SELECT item_id, query FROM events WHERE user = ? AND kind = ? ORDER BY time DESC, seq DESC"
-                  " LIMIT ?")  # fmt: skip
+        newest = "SELECT item_id, query FROM events WHERE user = ? AND kind = ? ORDER BY time DESC, seq DESC LIMIT ?"
         with self._read("read a history") as db:
             clicks = db.execute(newest, (user, "click", MAX_CLICKS)).fetchall()[::-1]
             orders = db.execute(newest, (user, "order", MAX_ORDERS)).fetchall()[::-1]
             # A page searches again after each click: more rows than queries are read, and repetitions count once.
             queries = db.execute(
                 "SELECT query FROM searches WHERE user = ? AND query <> '' ORDER BY seq DESC LIMIT 100", (user,)
-            ).fetchall()  # fmt: skip
+            ).fetchall()
         recent = list(dict.fromkeys(query for (query,) in queries))[:MAX_QUERIES][::-1]
         return ShopperHistory(
-            tuple(item for item, _ in clicks), tuple(query for _, query in clicks),
-            tuple(item for item, _ in orders), tuple(recent),
-        )  # fmt: skip
+            tuple(item for item, _ in clicks),
+            tuple(query for _, query in clicks),
+            tuple(item for item, _ in orders),
+            tuple(recent),
+        )
 
     def change_items(self, items: Sequence[Item], deleted: Sequence[str]) -> int:
         """See `Store.change_items`."""
@@ -153,8 +162,9 @@ class SqliteStore:
         with self._read("list shoppers") as db:
             rows = db.execute(
                 "SELECT user FROM (SELECT user, seq FROM events WHERE user IS NOT NULL ORDER BY seq DESC LIMIT 1000)"
-                " GROUP BY user ORDER BY max(seq) DESC LIMIT ?", (limit,),
-            ).fetchall()  # fmt: skip
+                " GROUP BY user ORDER BY max(seq) DESC LIMIT ?",
+                (limit,),
+            ).fetchall()
         return [user for (user,) in rows]
 
     def check(self) -> None:
@@ -171,9 +181,7 @@ class SqliteStore:
             self._readers.clear()
 
     def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(
-            self.path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
-        )  # fmt: skip
+        connection = sqlite3.connect(self.path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
         return connection

@@ -21,8 +21,11 @@ from onesearch.training.tasks import Task, TaskBatch, text_targets
 
 Ints = NDArray[np.integer]
 COT: tuple[str, ...] = (
-    "query_to_keywords", "query_sid_to_keyword_sids", "user_query_to_keywords", "user_query_sid_to_keyword_sids",
-)  # fmt: skip
+    "query_to_keywords",
+    "query_sid_to_keyword_sids",
+    "user_query_to_keywords",
+    "user_query_sid_to_keyword_sids",
+)
 SEPARATOR = ", "
 
 
@@ -100,7 +103,9 @@ def cot_tasks(
     constant = np.full(len(queries), builder.vocabulary.levels, np.int64)
     of_user = builder.search_lengths(columns)
     plain: list[tuple[Callable[[Ints], TaskBatch], NDArray[np.int64]]] = [
-        (query_to_keywords, lengths), (query_sid_to_keyword_sids, constant),
-        (user_query_to_keywords, of_user), (user_query_sid_to_keyword_sids, of_user),
-    ]  # fmt: skip
+        (query_to_keywords, lengths),
+        (query_sid_to_keyword_sids, constant),
+        (user_query_to_keywords, of_user),
+        (user_query_sid_to_keyword_sids, of_user),
+    ]
     return {f.__name__: Task(f.__name__, length, None, f) for f, length in plain if len(length)}

@@ -153,9 +153,9 @@ class DistillTrainee(Trainee):
                 assert batch.teacher is not None
                 teacher = self._averaged(batch.teacher, paths[taught], of_teacher)
             target = detached(teacher) if settings.detach else teacher
-            kl = torch.stack([
-                distillation_kl(target, select_paths(one, taught, m), weights, settings.temperature) for one in passes
-            ]).mean()  # fmt: skip
+            kl = torch.stack(
+                [distillation_kl(target, select_paths(one, taught, m), weights, settings.temperature) for one in passes]
+            ).mean()
             terms["loss"] = terms["loss"] + settings.kl * share * kl
             terms["kl"] = kl.detach()
             if settings.hidden > 0:

@@ -76,10 +76,14 @@ def select_paths(levels: Sequence[LevelDistribution], rows: Tensor, paths: int) 
         kept = number[level.choosing] >= 0
         entries = kept[level.segment]
         place = torch.cumsum(entries, 0) - 1
-        out.append(LevelDistribution(
-            number[level.choosing[kept]], level.count[kept], level.log_probs[entries],
-            place[level.target[kept]],
-        ))  # fmt: skip
+        out.append(
+            LevelDistribution(
+                number[level.choosing[kept]],
+                level.count[kept],
+                level.log_probs[entries],
+                place[level.target[kept]],
+            )
+        )
     return out
 
 

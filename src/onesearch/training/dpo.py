@@ -182,8 +182,11 @@ def preferences(behaviour: Behaviour, rows: NDArray[np.integer], settings: DpoCo
     won: list[tuple[int, int, float]] = []
     for place, view in enumerate(rows.tolist()):
         level: dict[int, int] = {}
-        for kind, lists in ((CLICKED, behaviour.clicked), (ORDERED_ELSEWHERE, behaviour.elsewhere),
-                            (ORDERED, behaviour.ordered)):  # fmt: skip
+        for kind, lists in (
+            (CLICKED, behaviour.clicked),
+            (ORDERED_ELSEWHERE, behaviour.elsewhere),
+            (ORDERED, behaviour.ordered),
+        ):
             level.update(dict.fromkeys(lists[view].tolist(), kind))
         best = sorted(level, key=lambda item: level[item])[: settings.winners]
         won += [(item, place, LEVEL_WEIGHTS[level[item]]) for item in best]
@@ -200,10 +203,12 @@ def preferences(behaviour: Behaviour, rows: NDArray[np.integer], settings: DpoCo
         losers[place, settings.shown :] = sampled
     items, owner, reward = (np.asarray(column) for column in zip(*won, strict=True))
     return Preferences(
-        torch.from_numpy(items.astype(np.int64)), torch.from_numpy(owner.astype(np.int64)),
-        torch.from_numpy(reward.astype(np.float32)), torch.from_numpy(losers),
+        torch.from_numpy(items.astype(np.int64)),
+        torch.from_numpy(owner.astype(np.int64)),
+        torch.from_numpy(reward.astype(np.float32)),
+        torch.from_numpy(losers),
         torch.tensor([LEVEL_WEIGHTS[kind] for kind in kinds]),
-    )  # fmt: skip
+    )
 
 
 class _Categories:
@@ -221,9 +226,7 @@ class _Categories:
         return [int(item) for item in self.order[rng.integers(first, last, count)]]
 
 
-def preference_task(
-    builder: PromptBuilder, columns: PromptColumns, behaviour: Behaviour, settings: DpoConfig
-) -> Task:
+def preference_task(builder: PromptBuilder, columns: PromptColumns, behaviour: Behaviour, settings: DpoConfig) -> Task:
     """Page views as preferences; every one of them has a click or an order."""
 
     def batch(rows: NDArray[np.integer]) -> PreferenceBatch:
@@ -280,9 +283,15 @@ class DpoTrainee(IndexedModule):
         valid = (given.losers >= 0)[given.owner] & ~same
         gaps = gap_weights(given.reward, given.loser_reward.expand(w, -1))
         return listwise_dpo_loss(
-            mine[:w], frozen[:w], spread(mine[w:]), spread(frozen[w:]), gaps, valid, self.settings.beta,
+            mine[:w],
+            frozen[:w],
+            spread(mine[w:]),
+            spread(frozen[w:]),
+            gaps,
+            valid,
+            self.settings.beta,
             self.settings.sft,
-        )  # fmt: skip
+        )
 
     def _log_probs(self, model: Generator, prompt: PromptBatch, paths: Tensor, owner: Tensor) -> Tensor:
         return score_paths(model, model.encode(prompt), paths, owner, self.index)[0].sum(1)

@@ -89,9 +89,17 @@ def fit(
 
 class _Fit:
     def __init__(
-        self, model: nn.Module, batches: Batches, loss: Loss, config: LoopConfig, folder: Path,
-        validate: Validate | None, seed: int, label: str, patience: int | None,
-    ) -> None:  # fmt: skip
+        self,
+        model: nn.Module,
+        batches: Batches,
+        loss: Loss,
+        config: LoopConfig,
+        folder: Path,
+        validate: Validate | None,
+        seed: int,
+        label: str,
+        patience: int | None,
+    ) -> None:
         self.config, self.batches, self.loss, self.validate = config, batches, loss, validate
         self.folder, self.seed, self.label = folder, seed, label
         self.steps = batches.steps // config.accumulate
@@ -317,11 +325,18 @@ class _Fit:
             files.save_optimizer(self.optimizer, temporary / "optimizer.safetensors")
             if self.average is not None:
                 files.save_tensors(self.average.values, temporary / "average.safetensors")
-            write_json(temporary / "state.json", {
-                "step": step, "samples": self.samples, "seconds": time.perf_counter() - self.started,
-                "fingerprint": self.fingerprint, "averages": self.averages.state(), "best": self.best,
-                "waited": self.waited,
-            })  # fmt: skip
+            write_json(
+                temporary / "state.json",
+                {
+                    "step": step,
+                    "samples": self.samples,
+                    "seconds": time.perf_counter() - self.started,
+                    "fingerprint": self.fingerprint,
+                    "averages": self.averages.state(),
+                    "best": self.best,
+                    "waited": self.waited,
+                },
+            )
         accelerator.wait_for_everyone()
         RandomState.now().save(self.checkpoints.writing(step), accelerator.process_index)
         accelerator.wait_for_everyone()
@@ -359,9 +374,15 @@ class _Fit:
             self.average.swap()
         self.model.eval()
         report = FitReport(
-            steps, self.samples, round(seconds, 3), round(self.samples / max(seconds, 1e-9), 2),
-            self.log.last("loss"), self.precision, self.best.get("figures", {}), self.best.get("step", steps),
-        )  # fmt: skip
+            steps,
+            self.samples,
+            round(seconds, 3),
+            round(self.samples / max(seconds, 1e-9), 2),
+            self.log.last("loss"),
+            self.precision,
+            self.best.get("figures", {}),
+            self.best.get("step", steps),
+        )
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
             files.save_weights(self.model, self.folder / WEIGHTS)

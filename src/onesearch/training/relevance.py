@@ -20,16 +20,30 @@ from onesearch.understanding.thoughts import Thoughts
 
 Floats = NDArray[np.float32]
 FEATURES: Final = (
-    "cosine of query and item", "cosine of keywords and item", "query phrases that the item says, share", "keywords",
-    "keywords that the item says, share", "keywords that the item says", "depth of the thought's category",
-    "levels of it that the item is in", "stated attributes that the item has, share", "excluded attributes it has",
-)  # fmt: skip
+    "cosine of query and item",
+    "cosine of keywords and item",
+    "query phrases that the item says, share",
+    "keywords",
+    "keywords that the item says, share",
+    "keywords that the item says",
+    "depth of the thought's category",
+    "levels of it that the item is in",
+    "stated attributes that the item has, share",
+    "excluded attributes it has",
+)
 MODEL: Final = "relevance.txt"
 _CHUNK: Final = 1 << 18  # pairs at a time
 _PARAMETERS: Final[dict[str, Any]] = {
-    "objective": "multiclass", "num_class": 4, "learning_rate": 0.05, "num_leaves": 15, "min_data_in_leaf": 30,
-    "verbosity": -1, "seed": 0, "deterministic": True, "force_row_wise": True,
-}  # fmt: skip
+    "objective": "multiclass",
+    "num_class": 4,
+    "learning_rate": 0.05,
+    "num_leaves": 15,
+    "min_data_in_leaf": 30,
+    "verbosity": -1,
+    "seed": 0,
+    "deterministic": True,
+    "force_row_wise": True,
+}
 
 
 class PairFeatures:
@@ -65,13 +79,19 @@ class PairFeatures:
         self._keywords = _sparse([[number.get(word) for word in row.get("keywords", ())] for row in rows], len(number))
         # Attributes that the query states, and those that it rules out.
         self._stated, self._banned = (
-            _sparse([
-                [number.get(words.keyword(one["value"]) or "") for one in row.get("attributes", ())
-                 if one["negated"] == negated]
-                for row in rows
-            ], len(number))
+            _sparse(
+                [
+                    [
+                        number.get(words.keyword(one["value"]) or "")
+                        for one in row.get("attributes", ())
+                        if one["negated"] == negated
+                    ]
+                    for row in rows
+                ],
+                len(number),
+            )
             for negated in (False, True)
-        )  # fmt: skip
+        )
         nodes = {path: place for place, path in enumerate(words.paths)}
         self._item_nodes = _nodes(items["category"].to_list(), nodes)
         self._query_nodes = _nodes([row.get("category", ()) for row in rows], nodes)
@@ -97,11 +117,14 @@ class PairFeatures:
                 (self.query_vectors[q] * vectors).sum(1),
                 np.where(keywords > 0, (self.keyword_vectors[q] * vectors).sum(1), np.nan),
                 _shared(self._asks[q], says) / np.diff(self._asks.indptr)[q],
-                keywords, said / keywords, said,
-                depth, np.where(depth > 0, levels.sum(1), np.nan),
+                keywords,
+                said / keywords,
+                said,
+                depth,
+                np.where(depth > 0, levels.sum(1), np.nan),
                 _shared(self._stated[q], says) / np.diff(self._stated.indptr)[q],
                 _shared(self._banned[q], says),
-            ]  # fmt: skip
+            ]
         return np.stack([np.asarray(column, np.float32) for column in columns], 1)
 
 
@@ -183,10 +206,12 @@ class Relevance:
         said = shares.argmax(1)
         several = good.any() and not good.all()
         return Agreement(
-            len(levels), float((said == levels).mean()), float(np.bincount(levels).max() / len(levels)),
+            len(levels),
+            float((said == levels).mean()),
+            float(np.bincount(levels).max() / len(levels)),
             float(cohen_kappa_score(levels, said, weights="quadratic")),
             float(roc_auc_score(good, shares @ np.arange(4))) if several else float("nan"),
-        )  # fmt: skip
+        )
 
     def save(self, folder: Path) -> None:
         """Write ``relevance.txt``."""

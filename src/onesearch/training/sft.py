@@ -1,6 +1,5 @@
 """Supervised stages: a generator, a mixture of tasks, and the loop."""
 
-
 import numpy as np
 from numpy.typing import NDArray
 

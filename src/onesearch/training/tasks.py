@@ -99,10 +99,12 @@ def item_targets(
         rng = np.random.default_rng(np.asarray(seed, np.int64).astype(np.uint32)[:16])
         candidates = np.unique(np.concatenate([rows, rng.integers(0, n_items, negatives)]))
     return ItemTargets(
-        torch.from_numpy(rows.astype(np.int64)), torch.from_numpy(owner.astype(np.int64)),
-        torch.from_numpy(weights.astype(np.float32)), torch.from_numpy(candidates.astype(np.int64)),
+        torch.from_numpy(rows.astype(np.int64)),
+        torch.from_numpy(owner.astype(np.int64)),
+        torch.from_numpy(weights.astype(np.float32)),
+        torch.from_numpy(candidates.astype(np.int64)),
         torch.from_numpy(np.searchsorted(candidates, rows).astype(np.int64)),
-    )  # fmt: skip
+    )
 
 
 def search_task(
@@ -254,9 +256,14 @@ def alignment_tasks(
 
 
 STAGE_1: tuple[str, ...] = (
-    "query_to_sid", "sid_to_query", "title_to_sid", "sid_to_title",
-    "query_to_category", "item_to_category", "sid_to_category",
-)  # fmt: skip
+    "query_to_sid",
+    "sid_to_query",
+    "title_to_sid",
+    "sid_to_title",
+    "query_to_category",
+    "item_to_category",
+    "sid_to_category",
+)
 STAGE_2: tuple[str, ...] = ("query_to_item", "item_to_query", "query_sid_to_item_sid", "item_sid_to_query_sid")
 
 

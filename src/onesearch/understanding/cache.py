@@ -173,7 +173,7 @@ class SqliteThoughts:
                 "INSERT INTO queue (query, available) SELECT ?1, ?2 WHERE (SELECT count(*) FROM queue) < ?3"
                 " AND NOT EXISTS (SELECT 1 FROM rejects WHERE query = ?1) ON CONFLICT (query) DO NOTHING",
                 (key, self._clock(), MOST_QUEUED),
-            ).rowcount  # fmt: skip
+            ).rowcount
         return added > 0
 
     def take(self, n: int, lease: float = LEASE_SECONDS) -> list[str]:
@@ -217,8 +217,9 @@ class SqliteThoughts:
         with self._read("count the queue") as db:
             row = db.execute(
                 "SELECT count(*) FILTER (WHERE available <= ?1), count(*) FILTER (WHERE available > ?1),"
-                " (SELECT count(*) FROM rejects) FROM queue", (self._clock(),),
-            ).fetchone()  # fmt: skip
+                " (SELECT count(*) FROM rejects) FROM queue",
+                (self._clock(),),
+            ).fetchone()
         return QueueState(*row)
 
     def get_personal(self, query: str, history: str, producer: str, version: str) -> tuple[str, ...] | None:
@@ -227,8 +228,9 @@ class SqliteThoughts:
         with self._read("read personalised keywords") as db:
             row = db.execute(
                 "SELECT keywords FROM personal WHERE query = ? AND history = ? AND producer = ? AND version = ?"
-                " AND time > ?", key,
-            ).fetchone()  # fmt: skip
+                " AND time > ?",
+                key,
+            ).fetchone()
         return decoded_keywords(row[0]) if row else None
 
     def put_personal(self, query: str, history: str, producer: str, version: str, keywords: Sequence[str]) -> None:
@@ -237,8 +239,9 @@ class SqliteThoughts:
         with self._write("keep personalised keywords") as db:
             db.execute(
                 "INSERT OR REPLACE INTO personal (query, history, producer, version, keywords, time)"
-                " VALUES (?,?,?,?,?,?)", (key_of(query), history, producer, version, body, now),
-            )  # fmt: skip
+                " VALUES (?,?,?,?,?,?)",
+                (key_of(query), history, producer, version, body, now),
+            )
             db.execute("DELETE FROM personal WHERE time <= ?", (now - PERSONAL_SECONDS,))
 
     def close(self) -> None:

@@ -96,11 +96,12 @@ def _preferences(thought: Thought, history: History, words: Grounding) -> list[s
     ruled_out = [attribute.value for attribute in thought.analysis.attributes if attribute.negated]
     items = Counter(phrase for title in history.items for phrase in _phrases(title, words))
     fitting = [
-        phrase for phrase, count in items.items()
+        phrase
+        for phrase, count in items.items()
         if count >= _ITEMS_FOR_A_PREFERENCE
         and kinds.get(phrase) in PREFERENCE_TYPES - stated
         and not any(holds_phrase(phrase, value) for value in ruled_out)
-    ]  # fmt: skip
+    ]
     return sorted(fitting, key=lambda phrase: (-items[phrase], -words.popularity(phrase), phrase))
 
 

@@ -96,9 +96,14 @@ def run_understand(
 
 class _Drive:
     def __init__(
-        self, producer: Producer, cache: ThoughtCache, rejects: Path | None, batch: int, patience: float,
+        self,
+        producer: Producer,
+        cache: ThoughtCache,
+        rejects: Path | None,
+        batch: int,
+        patience: float,
         stop: asyncio.Event,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.producer, self.cache, self.rejects, self.batch, self.patience = producer, cache, rejects, batch, patience
         self.stop = stop
         self.grace: float | None = stopping.GRACE
@@ -212,8 +217,13 @@ class _Drive:
 
     def _note(self, query: str, reason: str, for_good: bool) -> None:
         if self.rejects is not None:
-            line = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "producer": self.producer.name,
-                    "version": self.producer.version, "query": query, "reason": reason}  # fmt: skip
+            line = {
+                "time": datetime.now(UTC).isoformat(timespec="seconds"),
+                "producer": self.producer.name,
+                "version": self.producer.version,
+                "query": query,
+                "reason": reason,
+            }
             self.rejects.parent.mkdir(parents=True, exist_ok=True)
             # One write in append mode: lines of several workers or processes do not mix.
             with self.rejects.open("ab", buffering=0) as file:
@@ -243,9 +253,13 @@ class _Drive:
         rate = (s.answered + s.set_aside) / max(now - self.start, 1e-9)
         log.info(
             "understanding: %s of %s, %.1f/s, %s calls, cost %.4g, %s s left",
-            f"{s.answered + s.set_aside:,}", f"{s.asked - s.cached:,}", rate, f"{usage.calls - self.before.calls:,}",
-            usage.cost - self.before.cost, f"{self._open() / rate:,.0f}" if rate else "?",
-        )  # fmt: skip
+            f"{s.answered + s.set_aside:,}",
+            f"{s.asked - s.cached:,}",
+            rate,
+            f"{usage.calls - self.before.calls:,}",
+            usage.cost - self.before.cost,
+            f"{self._open() / rate:,.0f}" if rate else "?",
+        )
 
     def _finish(self) -> None:
         s, now, before = self.summary, self._usage(), self.before

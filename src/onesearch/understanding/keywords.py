@@ -22,11 +22,39 @@ Dropped = tuple[tuple[str, str], ...]
 _LONGEST: Final = 80  # characters
 _MOST_LISTED: Final = 16
 _MARKETING: Final = (
-    "best seller", "best sellers", "bestseller", "best selling", "hot sale", "hot selling", "free shipping",
-    "new arrival", "new arrivals", "limited offer", "special offer", "on sale", "sale", "discount", "discounted",
-    "clearance", "promotion", "promo", "deal", "deals", "cheap",
-    "热卖", "热销", "爆款", "包邮", "特价", "促销", "新款", "正品", "清仓", "秒杀", "折扣",
-)  # fmt: skip
+    "best seller",
+    "best sellers",
+    "bestseller",
+    "best selling",
+    "hot sale",
+    "hot selling",
+    "free shipping",
+    "new arrival",
+    "new arrivals",
+    "limited offer",
+    "special offer",
+    "on sale",
+    "sale",
+    "discount",
+    "discounted",
+    "clearance",
+    "promotion",
+    "promo",
+    "deal",
+    "deals",
+    "cheap",
+    "热卖",
+    "热销",
+    "爆款",
+    "包邮",
+    "特价",
+    "促销",
+    "新款",
+    "正品",
+    "清仓",
+    "秒杀",
+    "折扣",
+)
 _MARKETING_WORDS: Final = sorted((tuple(split_words(text)) for text in _MARKETING), key=lambda words: -len(words))
 _NUMBER: Final = re.compile(r"\d")
 
@@ -163,9 +191,12 @@ def _thought(given: _Answer, query: str, producer: str, version: str, words: Gro
     topics = list(dict.fromkeys(_short(given.topics, dropped)))
     dropped += [(topic, "more than sixteen topics") for topic in topics[_MOST_LISTED:]]
     analysis = Analysis(
-        intent=given.intent, query_type=given.query_type, category=category or (),
-        attributes=tuple(attributes[:_MOST_LISTED]), topics=tuple(topics[:_MOST_LISTED]),
-    )  # fmt: skip
+        intent=given.intent,
+        query_type=given.query_type,
+        category=category or (),
+        attributes=tuple(attributes[:_MOST_LISTED]),
+        topics=tuple(topics[:_MOST_LISTED]),
+    )
     keywords, more = extract(_short(given.keywords, dropped), analysis, words)
     thought = Thought(query=query, analysis=analysis, keywords=keywords, producer=producer, version=version)
     return thought, (*dropped, *more)
@@ -230,10 +261,12 @@ def _merged(ranked: Sequence[str], dropped: list[tuple[str, str]]) -> list[str]:
     out = []
     for keyword in same.values():
         longer = [
-            other for other in same.values()
-            if len(bare[other]) > len(bare[keyword]) and bare[other][-1] == bare[keyword][-1]
+            other
+            for other in same.values()
+            if len(bare[other]) > len(bare[keyword])
+            and bare[other][-1] == bare[keyword][-1]
             and _holds(bare[other], bare[keyword])
-        ]  # fmt: skip
+        ]
         if longer:
             dropped.append((keyword, f"less specific than {longer[0]!r}"))
         else:

@@ -158,11 +158,18 @@ class LLMProducer:
         config = self.config
         try:
             # The client's typed call walks the whole schema every time: half of what a call costs here.
-            answer: Any = await self._connected().post("/chat/completions", cast_to=object, body={
-                "model": config.model, "messages": asked, "temperature": config.temperature,
-                "max_tokens": config.answer_tokens, "response_format": prompts.response_format(dict(schema)),
-                **config.extra_body,
-            })  # fmt: skip
+            answer: Any = await self._connected().post(
+                "/chat/completions",
+                cast_to=object,
+                body={
+                    "model": config.model,
+                    "messages": asked,
+                    "temperature": config.temperature,
+                    "max_tokens": config.answer_tokens,
+                    "response_format": prompts.response_format(dict(schema)),
+                    **config.extra_body,
+                },
+            )
         except openai.APIStatusError as error:
             return self._refused(error)
         except openai.APIConnectionError as error:
@@ -206,9 +213,11 @@ class LLMProducer:
 
             # Local servers need no key, but the client insists on one; retries are ours, since they count as calls.
             self._client = AsyncOpenAI(
-                base_url=self.config.base_url, api_key=os.environ.get(API_KEY) or "none", max_retries=0,
+                base_url=self.config.base_url,
+                api_key=os.environ.get(API_KEY) or "none",
+                max_retries=0,
                 timeout=self.config.timeout,
-            )  # fmt: skip
+            )
         return self._client
 
     def _check_budget(self) -> None:

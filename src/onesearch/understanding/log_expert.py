@@ -56,9 +56,15 @@ class LogExpert:
     version = "1"
 
     def __init__(
-        self, words: CatalogueWords, kinds: Mapping[str, str], phrases: Sequence[str], share: Floats,
-        statistics: ClickStatistics, evidence: csr_matrix, leave_out_own: bool,
-    ) -> None:  # fmt: skip
+        self,
+        words: CatalogueWords,
+        kinds: Mapping[str, str],
+        phrases: Sequence[str],
+        share: Floats,
+        statistics: ClickStatistics,
+        evidence: csr_matrix,
+        leave_out_own: bool,
+    ) -> None:
         """See :meth:`of`.
 
         Args:
@@ -88,9 +94,13 @@ class LogExpert:
 
     @classmethod
     def of(
-        cls, items: pl.DataFrame, statistics: ClickStatistics, words: CatalogueWords, lexicon: Lexicon | None,
+        cls,
+        items: pl.DataFrame,
+        statistics: ClickStatistics,
+        words: CatalogueWords,
+        lexicon: Lexicon | None,
         leave_out_own: bool = False,
-    ) -> "LogExpert":  # fmt: skip
+    ) -> "LogExpert":
         """Count the evidence.
 
         Args:
@@ -250,12 +260,15 @@ def _whole(texts: list[str], clicks: list[float]) -> list[str]:
     """The phrases without those that hardly occur outside a longer one of them ("call" in "call of duty")."""
     marked = [f" {text} " for text in texts]
     return [
-        text for i, text in enumerate(texts)
+        text
+        for i, text in enumerate(texts)
         if not any(
-            clicks[j] >= _PART * clicks[i] and len(other) > len(text) and (text if is_unspaced(text) else marked[i]) in
-            marked[j] for j, other in enumerate(texts)
+            clicks[j] >= _PART * clicks[i]
+            and len(other) > len(text)
+            and (text if is_unspaced(text) else marked[i]) in marked[j]
+            for j, other in enumerate(texts)
         )
-    ]  # fmt: skip
+    ]
 
 
 def _evidence_words(query: str) -> list[str]:

@@ -17,25 +17,108 @@ _SHARE_IN_TITLES: Final = 0.5
 _COHESION: Final = 0.25
 _UNITS: Final = frozenset(
     [
-        "in", "inch", "inches", "ft", "feet", "foot", "cm", "mm", "m", "yd", "gal", "gallon", "gallons", "oz", "lb",
-        "lbs", "kg", "g", "ml", "l", "v", "volt", "volts", "w", "watt", "watts", "amp", "amps", "hp", "btu",
-        "gauge", "ga", "pack", "pc", "pcs", "piece", "pieces", "gb", "tb", "mah", "hz", "sq", "psi", "cfm", "ton",
-        "qt", "pt"
+        "in",
+        "inch",
+        "inches",
+        "ft",
+        "feet",
+        "foot",
+        "cm",
+        "mm",
+        "m",
+        "yd",
+        "gal",
+        "gallon",
+        "gallons",
+        "oz",
+        "lb",
+        "lbs",
+        "kg",
+        "g",
+        "ml",
+        "l",
+        "v",
+        "volt",
+        "volts",
+        "w",
+        "watt",
+        "watts",
+        "amp",
+        "amps",
+        "hp",
+        "btu",
+        "gauge",
+        "ga",
+        "pack",
+        "pc",
+        "pcs",
+        "piece",
+        "pieces",
+        "gb",
+        "tb",
+        "mah",
+        "hz",
+        "sq",
+        "psi",
+        "cfm",
+        "ton",
+        "qt",
+        "pt",
     ]
-)  # fmt: skip
+)
 _FILLERS: Final = frozenset(
     [
-        "a", "an", "and", "any", "as", "at", "be", "best", "by", "can", "do", "for", "from", "good", "has", "have",
-        "how", "i", "in", "is", "it", "me", "my", "need", "not", "of", "on", "or", "that", "the", "this", "to",
-        "under", "up", "want", "what", "which", "who", "with", "without", "you", "your", "top", "cheap", "cheapest"
+        "a",
+        "an",
+        "and",
+        "any",
+        "as",
+        "at",
+        "be",
+        "best",
+        "by",
+        "can",
+        "do",
+        "for",
+        "from",
+        "good",
+        "has",
+        "have",
+        "how",
+        "i",
+        "in",
+        "is",
+        "it",
+        "me",
+        "my",
+        "need",
+        "not",
+        "of",
+        "on",
+        "or",
+        "that",
+        "the",
+        "this",
+        "to",
+        "under",
+        "up",
+        "want",
+        "what",
+        "which",
+        "who",
+        "with",
+        "without",
+        "you",
+        "your",
+        "top",
+        "cheap",
+        "cheapest",
     ]
-)  # fmt: skip
+)
 _DIGIT: Final = re.compile(r"\d")
 
 
-def mine_keywords(
-    items: pl.DataFrame, page_views: pl.DataFrame, per_type: int, min_page_views: float
-) -> list[Keyword]:
+def mine_keywords(items: pl.DataFrame, page_views: pl.DataFrame, per_type: int, min_page_views: float) -> list[Keyword]:
     """At most ``per_type`` keywords of each type, ordered by page views.
 
     A keyword's page views are those whose query says it and whose clicked item has it: as an attribute value, as its
@@ -58,11 +141,13 @@ def _attribute_values(items: pl.DataFrame) -> pl.DataFrame:
     """Distinct (keyword, type, row) of all items: attributes, brand as Brand, category names as Entity."""
     rows = items.with_row_index("row").with_columns(pl.col("row").cast(pl.Int64))
     parts = [
-        rows.select("row", pl.col("attributes")).explode("attributes").unnest("attributes")
+        rows.select("row", pl.col("attributes"))
+        .explode("attributes")
+        .unnest("attributes")
         .select("row", keyword="value", type="type"),
         rows.select("row", keyword="brand", type=pl.lit("Brand")),
         rows.select("row", keyword=pl.col("category").list.last(), type=pl.lit("Entity")),
-    ]  # fmt: skip
+    ]
     table = pl.concat([part.select("row", "keyword", pl.col("type").cast(pl.String)) for part in parts]).drop_nulls()
     spelling = table.select(pl.col("keyword").unique())
     words = [split_words(text) for text in spelling["keyword"].to_list()]
@@ -77,9 +162,11 @@ def _attribute_values(items: pl.DataFrame) -> pl.DataFrame:
     types = table.group_by("normal", "type").agg(items=pl.col("row").n_unique())
     commonest = types.sort(["items", "type"], descending=[True, False]).unique("normal", keep="first")
     return (
-        table.select("row", "normal").unique().join(commonest.select("normal", "type"), on="normal")
+        table.select("row", "normal")
+        .unique()
+        .join(commonest.select("normal", "type"), on="normal")
         .select("row", keyword="normal", type="type")
-    )  # fmt: skip
+    )
 
 
 def _clicks(items: pl.DataFrame, page_views: pl.DataFrame) -> pl.DataFrame:
@@ -102,9 +189,11 @@ def _mentioned(values: pl.DataFrame, clicks: pl.DataFrame) -> pl.DataFrame:
     texts = pl.Series("keyword", pool.texts, dtype=pl.String)
     said = pl.DataFrame({"query": queries.gather(found.owners), "keyword": texts.gather(found.values.astype("int64"))})
     counted = (
-        said.join(clicks, on="query").join(values.select("row", "keyword"), on=["row", "keyword"])
-        .group_by("keyword").agg(pl.col("page_views").sum())
-    )  # fmt: skip
+        said.join(clicks, on="query")
+        .join(values.select("row", "keyword"), on=["row", "keyword"])
+        .group_by("keyword")
+        .agg(pl.col("page_views").sum())
+    )
     return known.join(counted, on="keyword", how="left").select(
         "keyword", "type", pl.col("page_views").fill_null(0.0).cast(pl.Float64)
     )
@@ -130,9 +219,7 @@ def _phrases(items: pl.DataFrame, clicks: pl.DataFrame, known: set[str], least: 
         for phrase, (views, inside, ending) in totals.items()
         if inside >= least and inside >= _SHARE_IN_TITLES * views and _holds_together(phrase, views, totals)
     ]
-    return pl.DataFrame(
-        rows, schema={"keyword": pl.String, "type": pl.String, "page_views": pl.Float64}, orient="row"
-    )
+    return pl.DataFrame(rows, schema={"keyword": pl.String, "type": pl.String, "page_views": pl.Float64}, orient="row")
 
 
 def _holds_together(phrase: str, views: float, totals: dict[str, list[float]]) -> bool:

@@ -46,7 +46,7 @@ class Summary:
             f"answered ({self.repaired:,} repaired), {self.set_aside:,} set aside, {self.unfinished:,} unfinished",
             f"{self.calls:,} calls ({self.retries:,} repeated), {self.tokens_in:,} tokens in, {self.tokens_out:,} out, "
             f"cost {self.cost:.4g}, {self.seconds:.1f} s",
-        ]  # fmt: skip
+        ]
         if self.reasons:
             lines.append("set aside: " + ", ".join(f"{kind} {count:,}" for kind, count in self.reasons.most_common()))
         if self.stopped:

@@ -14,10 +14,15 @@ from onesearch.understanding.thought import Analysis, Attribute, Thought
 FILE: Final = "thoughts.parquet"
 Taught = Literal["complex", "all"]
 SCHEMA: Final[dict[str, Any]] = {
-    "query": pl.String, "intent": pl.String, "query_type": pl.String, "category": pl.List(pl.String),
+    "query": pl.String,
+    "intent": pl.String,
+    "query_type": pl.String,
+    "category": pl.List(pl.String),
     "attributes": pl.List(pl.Struct({"type": pl.String, "value": pl.String, "negated": pl.Boolean})),
-    "keywords": pl.List(pl.String), "producer": pl.String, "version": pl.String,
-}  # fmt: skip
+    "keywords": pl.List(pl.String),
+    "producer": pl.String,
+    "version": pl.String,
+}
 
 
 class Thoughts:
@@ -34,13 +39,17 @@ class Thoughts:
         """A table of thoughts, by normalised query."""
         rows = [
             {
-                "query": one.query, "intent": one.analysis.intent, "query_type": one.analysis.query_type,
+                "query": one.query,
+                "intent": one.analysis.intent,
+                "query_type": one.analysis.query_type,
                 "category": list(one.analysis.category),
                 "attributes": [attribute.model_dump() for attribute in one.analysis.attributes],
-                "keywords": list(one.keywords), "producer": one.producer, "version": one.version,
+                "keywords": list(one.keywords),
+                "producer": one.producer,
+                "version": one.version,
             }
             for one in thoughts
-        ]  # fmt: skip
+        ]
         return cls(pl.DataFrame(rows, schema=SCHEMA).unique("query", keep="first").sort("query"))
 
     def __len__(self) -> int:
@@ -77,13 +86,18 @@ class Thoughts:
         """One row as it was thought, without the topics, which the table leaves out."""
         found = self.table.row(row, named=True)
         analysis = Analysis(
-            intent=found["intent"], query_type=found["query_type"], category=tuple(found["category"]),
+            intent=found["intent"],
+            query_type=found["query_type"],
+            category=tuple(found["category"]),
             attributes=tuple(Attribute(**one) for one in found["attributes"]),
-        )  # fmt: skip
+        )
         return Thought(
-            query=found["query"], analysis=analysis, keywords=tuple(found["keywords"]), producer=found["producer"],
+            query=found["query"],
+            analysis=analysis,
+            keywords=tuple(found["keywords"]),
+            producer=found["producer"],
             version=found["version"],
-        )  # fmt: skip
+        )
 
     def save(self, folder: Path) -> None:
         """Write ``thoughts.parquet``."""

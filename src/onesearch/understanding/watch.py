@@ -121,9 +121,14 @@ class _Backoff:
 
 class _Watch:
     def __init__(
-        self, producer: Producer, cache: ThoughtCache, stop: asyncio.Event, concurrency: int, lease: float,
+        self,
+        producer: Producer,
+        cache: ThoughtCache,
+        stop: asyncio.Event,
+        concurrency: int,
+        lease: float,
         pauses: Pauses,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.producer, self.cache, self.stop, self.lease, self.pauses = producer, cache, stop, lease, pauses
         self.bulk = producer if isinstance(producer, BulkProducer) else None
         self.slots, self.size = (1, BATCH) if self.bulk else (concurrency, 1)

@@ -54,24 +54,33 @@ UNKNOWN: Final = ("UNKNOWN", "其他/other", "无品牌")
 ITEMS: Final = Items(
     file="items.jsonl",
     columns=ItemColumns(
-        item_id="item_id", title="item_title", brand="brand_name", seller="seller_name",
+        item_id="item_id",
+        title="item_title",
+        brand="brand_name",
+        seller="seller_name",
         category=("category_level1_name", "category_level2_name", "category_level3_name"),
     ),
     attributes={"Brand": (AttributeColumn(column="brand_name"),)},
     ignore=UNKNOWN,
-)  # fmt: skip
+)
 USERS: Final = Users(
     file="users.jsonl", columns=UserColumns(user_id="user_id", gender="gender", age_band="age_bucket"), ignore=UNKNOWN
 )
 RECALL: Final = PageViews(
     file="recall.jsonl",
     columns=PageViewColumns(
-        query="query", user_id="user_id", session_id="session_id", time="time_index", shown="impressed_item_ids",
-        clicked="clicked_item_ids", ordered="purchased_item_ids", query_type="query_type",
+        query="query",
+        user_id="user_id",
+        session_id="session_id",
+        time="time_index",
+        shown="impressed_item_ids",
+        clicked="clicked_item_ids",
+        ordered="purchased_item_ids",
+        query_type="query_type",
     ),
     time=TimeFormat(unit="s", origin=ORIGIN),
     empty_query="keep",
-)  # fmt: skip
+)
 RANK: Final = File(file="rank.jsonl")
 RELEVANCE: Final = File(file="relevance.jsonl")
 _PENDING = 2_000_000
@@ -138,10 +147,13 @@ class _Titles:
         joined = joined.join(title, on="title", how="left", maintain_order="left")
         return joined.with_columns(
             item_id=pl.coalesce("item_id", "by_both", "by_title"),
-            how=pl.when(pl.col("item_id").is_not_null()).then(pl.lit("id"))
-            .when(pl.col("by_both").is_not_null()).then(pl.lit("title and seller"))
-            .when(pl.col("by_title").is_not_null()).then(pl.lit("title")),
-        )  # fmt: skip
+            how=pl.when(pl.col("item_id").is_not_null())
+            .then(pl.lit("id"))
+            .when(pl.col("by_both").is_not_null())
+            .then(pl.lit("title and seller"))
+            .when(pl.col("by_title").is_not_null())
+            .then(pl.lit("title")),
+        )
 
 
 def import_kuaisearch(folder: Path, out: Path) -> ImportSummary:

@@ -129,8 +129,10 @@ def texts(frame: pl.DataFrame, name: str | None, separator: str | None) -> pl.Ex
 
 def reasons(**wrong: pl.Expr) -> pl.Expr:
     """For each row the first reason whose condition holds, null when none does; ``_`` in names stands for a blank."""
-    return pl.coalesce(*(pl.when(condition).then(pl.lit(name.replace("_", " "))) for name, condition in wrong.items()),
-                       pl.lit(None, pl.String))  # fmt: skip
+    return pl.coalesce(
+        *(pl.when(condition).then(pl.lit(name.replace("_", " "))) for name, condition in wrong.items()),
+        pl.lit(None, pl.String),
+    )
 
 
 def items(folder: Path, given: Items, rejects: Rejects) -> Iterator[Part]:
@@ -138,8 +140,18 @@ def items(folder: Path, given: Items, rejects: Rejects) -> Iterator[Part]:
     columns = given.columns
     path = (columns.category,) if isinstance(columns.category, str) else columns.category or ()
     attributes = [(kind, a.column, a.separator) for kind, listed in given.attributes.items() for a in listed]
-    names = [columns.item_id, columns.title, *path, columns.brand, columns.price, columns.seller, columns.images,
-             columns.listed_at, columns.in_stock, *(name for _, name, _ in attributes)]  # fmt: skip
+    names = [
+        columns.item_id,
+        columns.title,
+        *path,
+        columns.brand,
+        columns.price,
+        columns.seller,
+        columns.images,
+        columns.listed_at,
+        columns.in_stock,
+        *(name for _, name, _ in attributes),
+    ]
     constants = given.constants
     for chunk in read(folder, given, "items", [name for name in names if name is not None], rejects):
         raw = chunk.frame
