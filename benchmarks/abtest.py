@@ -1,7 +1,7 @@
 """V2 against V1 before the shoppers of the market: on the same fate, and as an A/B test of many more shoppers.
 
-    python benchmarks/abtest.py run RUNS [TEST]     # tests that are not finished; RUNS as in v2.py, with its cells
-    python benchmarks/abtest.py render              # docs/results/abtest.md
+    python -m benchmarks.abtest run RUNS [TEST]     # tests that are not finished; RUNS as in v2.py, with its cells
+    python -m benchmarks.abtest render              # docs/results/abtest.md
 
 Reports and charts go to ``docs/results/abtest/TEST/``.
 """
@@ -9,13 +9,13 @@ Reports and charts go to ``docs/results/abtest/TEST/``.
 from dataclasses import dataclass
 from pathlib import Path
 
-from onesearch.data.artefact import read_json, write_json
-from onesearch.evaluation.abtest import power
+from benchmarks.grid import Grid
+from benchmarks.provenance import ROOT, commit, machine, today
+from benchmarks.run_or_render import main
+from onesearch.common.artefact import read_json, write_json
+from onesearch.evaluation.abtest_estimates import power
 from onesearch.evaluation.abtest_report import lift_text, markdown, write
-from onesearch.pipeline.abtest import compare_engines
-from provenance import ROOT, commit, machine, today
-from run_or_render import main
-from v2_distillation import Grid
+from onesearch.pipeline.abtest_runs import compare_engines
 
 FOLDER = ROOT / "docs" / "results" / "abtest"
 ARTICLE = {"item CTR": 0.0398, "page CTR": 0.0117, "conversion": 0.0290, "buyers": 0.0207, "orders": 0.0211}
@@ -58,7 +58,7 @@ def run(runs: Path, only: str = "") -> None:
         write_json(
             folder / "made.json",
             {
-                "command": f"python benchmarks/abtest.py run RUNS {name}",
+                "command": f"python -m benchmarks.abtest run RUNS {name}",
                 "commit": commit(),
                 "date": today(),
                 "machine": machine(),

@@ -1,7 +1,7 @@
 """What the reward's weights do to a shop: relevance against orders, and a boost for emerging sellers.
 
-    python benchmarks/balance.py run RUNS [CELL]     # cells that are not finished; RUNS as in v2.py
-    python benchmarks/balance.py render              # docs/results/balance.md
+    python -m benchmarks.balance run RUNS [CELL]     # cells that are not finished; RUNS as in v2.py
+    python -m benchmarks.balance render              # docs/results/balance.md
 
 A cell is a short round of alignment from the full V2 of ``market-1`` with other rewards, and two A/B tests of the
 generators alone: against that V2 before the round, and against a round without rewards. Paired, on known shoppers and
@@ -15,19 +15,19 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from benchmarks.grid import Grid
+from benchmarks.provenance import ROOT, commit, machine, today
+from benchmarks.run_or_render import main
 from onesearch import pipeline
-from onesearch.data.artefact import read_json, write_json
-from onesearch.data.lock import RunLock
-from onesearch.evaluation.abtest import GROUP_METRICS
+from onesearch.common.artefact import read_json, write_json
+from onesearch.common.run_lock import RunLock
+from onesearch.evaluation.abtest_estimates import GROUP_METRICS
 from onesearch.evaluation.abtest_report import lift_text
-from onesearch.evaluation.charts import save_figure
+from onesearch.evaluation.report import save_figure
 from onesearch.market.market import Market
-from onesearch.pipeline.abtest import compare_engines
-from onesearch.pipeline.workbench import Workbench
-from onesearch.search.storage import need
-from provenance import ROOT, commit, machine, today
-from run_or_render import main
-from v2_distillation import Grid
+from onesearch.pipeline.abtest_runs import compare_engines
+from onesearch.pipeline.run_data import Workbench
+from onesearch.search.run_parts import need
 
 FOLDER = ROOT / "docs" / "results" / "balance"
 # Without the guard of validation clicks: what a reward does is to be seen, also where it costs clicks.
@@ -193,7 +193,7 @@ def render() -> None:
     lines += ["", "## What made the figures", "", "| command | commit | date | shoppers | page views |"]
     lines.append("|---" * 5 + "|")
     for one in made:
-        command = f"`python benchmarks/balance.py run RUNS {one['cell']}`"
+        command = f"`python -m benchmarks.balance run RUNS {one['cell']}`"
         lines.append(f"| {command} | {one['commit']} | {one['date']} | {one['shoppers']:,} | {one['page_views']:,} |")
     FOLDER.with_suffix(".md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 

@@ -1,6 +1,6 @@
 """Memory and speed of an import of one large click log: prints one JSON object.
 
-    python benchmarks/import_memory.py --rows 20000000 [--format jsonl] [--group]
+    python -m benchmarks.import_memory --rows 20000000 [--format jsonl] [--group]
 
 A log of that many rows is generated into a temporary folder, imported in a process of its own, whose peak resident
 memory is read from the operating system, and deleted again. One row in a thousand is broken on purpose.
@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from onesearch.data.importing import import_mapping
-from onesearch.data.mapping import Mapping
+from onesearch.data.ingest.column_mapping import Mapping
+from onesearch.data.ingest.importer import import_mapping
 
 ITEMS, USERS, QUERIES = 500_000, 1_000_000, 200_000
 STEP = 500_000

@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 import torch
 
-from onesearch.index.filters import ItemFilters
+from onesearch.index.item_filters import ItemFilters
 from onesearch.index.sid_index import SidIndex
 
 CODEBOOKS = (4096, 1024, 512, 256, 256)

@@ -1,6 +1,6 @@
 """Speed of the market: page views simulated and written per second; one million must take at most three minutes.
 
-Usage: python benchmarks/market_speed.py [page_views] [items]
+Usage: python -m benchmarks.market_speed [page_views] [items]
 Prints one JSON object; ``times_budget`` is the time over that of the budget (180 s per million), so below 1 is good.
 """
 
@@ -10,8 +10,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from onesearch.market.config import MarketConfig
-from onesearch.market.make import make_market
+from onesearch.market.make_market import make_market
+from onesearch.market.market_settings import MarketConfig
 
 _BUDGET_SECONDS_PER_VIEW = 180.0 / 1_000_000
 

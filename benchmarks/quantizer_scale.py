@@ -1,7 +1,7 @@
 """KHQE at scale: fit on a sample and encode one million vectors; prints one JSON object.
 
 The vectors are made up but not uniform: clustered on a few thousand directions with a decaying spectrum, as text
-embeddings are. Run: ``python benchmarks/quantizer_scale.py --threads 2``.
+embeddings are. Run: ``python -m benchmarks.quantizer_scale --threads 2``.
 """
 
 import argparse
@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from onesearch.encoding.khqe import KHQE, KHQEConfig
-from onesearch.encoding.quality import uniqueness, usage
+from onesearch.encoding.sid_quality import uniqueness, usage
 
 BLOCK = 50_000
 

@@ -1,8 +1,8 @@
 """Which quantizer? A grid of KHQE variants on the vectors of runs, measured on validation queries only.
 
     onesearch run configs/homedepot.yaml                # at least through the stage khqe
-    python benchmarks/quantizers.py --run runs/homedepot --run runs/market --cells runs/quantizers
-    python benchmarks/quantizers.py --render docs/results/quantizers.md --cells runs/quantizers
+    python -m benchmarks.quantizers --run runs/homedepot --run runs/market --cells runs/quantizers
+    python -m benchmarks.quantizers --render docs/results/quantizers.md --cells runs/quantizers
 
 Every cell is one JSON file. A cell that exists is not measured again, so the command can be interrupted and repeated;
 several copies may share the work. ``--render`` writes the page from the cells on disk. Test queries stay untouched.
@@ -25,17 +25,16 @@ import polars as pl
 import torch
 from numpy.typing import NDArray
 
-from onesearch.data.artefact import read_json, write_json
+from onesearch.common.artefact import read_json, write_json
+from onesearch.common.ragged import Ragged
+from onesearch.data.click_statistics import ClickStatistics
 from onesearch.data.dataset import Dataset
-from onesearch.data.item_text import item_texts
-from onesearch.data.ragged import Ragged
-from onesearch.data.statistics import ClickStatistics
-from onesearch.encoding.fusion import fuse
-from onesearch.encoding.khqe import KHQE, KHQEConfig
-from onesearch.encoding.quality import quality_report, ranking
-from onesearch.encoding.text import TextEncoder, load_encoder
-from onesearch.encoding.timing import measure_query_encoding
-from onesearch.understanding.lexicon import Lexicon
+from onesearch.data.text import item_texts
+from onesearch.encoding.encoder_loading import load_encoder
+from onesearch.encoding.khqe import KHQE, KHQEConfig, fuse
+from onesearch.encoding.sid_quality import measure_query_encoding, quality_report, ranking
+from onesearch.encoding.text_encoder import TextEncoder
+from onesearch.understanding.keyword_lexicon import Lexicon
 
 Floats = NDArray[np.float32]
 
@@ -161,7 +160,7 @@ def provenance(run: Path, seed: int) -> dict[str, Any]:
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     dataset, settings = Dataset.load(run / "data"), read_json(run / "config.json")
     return {
-        "command": f"python benchmarks/quantizers.py --run runs/{run.name} --seed {seed}",
+        "command": f"python -m benchmarks.quantizers --run runs/{run.name} --seed {seed}",
         "config": f"configs/{settings['name']}.yaml",
         "encoder": settings["encoder"],
         "source": dataset.source,
@@ -237,7 +236,7 @@ def render(cells_folder: Path) -> str:
     lines = [
         "# Quantizers: which codes keep most of the encoder's ranking?",
         "",
-        "Written by `python benchmarks/quantizers.py --render docs/results/quantizers.md`; do not edit by hand.",
+        "Written by `python -m benchmarks.quantizers --render docs/results/quantizers.md`; do not edit by hand.",
         "",
         "Items and training queries are quantized together; figures are of *validation* queries and all items. "
         "HR@10, Recall@10 and MRR@10 rank the quantized items by the exact query vector; the raw line does the same "

@@ -1,9 +1,9 @@
 """Fill the results table of README.md from the reports in docs/results/v1/, so that no figure is typed by hand.
 
-    python benchmarks/readme_table.py                                     # rewrite the table
-    python benchmarks/readme_table.py --check                             # fail if the table is out of date
+    python -m benchmarks.readme_table                                     # rewrite the table
+    python -m benchmarks.readme_table --check                             # fail if the table is out of date
 
-``benchmarks/v1.py save RUN`` puts the reports there. The table shows the first seed of each data set.
+``python -m benchmarks.v1 save RUN`` puts the reports there. The table shows the first seed of each data set.
 """
 
 import argparse

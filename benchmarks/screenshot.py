@@ -1,6 +1,6 @@
 """The picture of the page in the README: a run is served, and a headless Chromium searches in it.
 
-Usage: ``python benchmarks/screenshot.py runs/demo docs/page.png``
+Usage: ``python -m benchmarks.screenshot runs/demo docs/page.png``
 """
 
 import shutil

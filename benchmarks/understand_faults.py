@@ -1,6 +1,6 @@
 """``onesearch understand`` over HTTP through a bad day: failing calls, malformed answers, the server gone for a while.
 
-Usage: python benchmarks/understand_faults.py [queries]
+Usage: python -m benchmarks.understand_faults [queries]
 Prints one JSON object. A tenth of the queries is thought about before; in the middle of the rest the server is killed
 and another one started three seconds later. ``lost``: queries that are neither in the cache nor set aside with a
 reason. ``asked_twice``: queries of the first tenth that the second run asked again. ``calls_of_a_third_run`` over the
@@ -21,11 +21,11 @@ from typing import Any
 from urllib.error import URLError
 from urllib.request import urlopen
 
-from onesearch.cli.thinkers import ProducerName, open_thoughts, producer_key
+from onesearch.cli.producer_options import ProducerName, open_thoughts, producer_key
 from onesearch.data.dataset import Dataset
 from onesearch.data.text import normalise_queries
-from onesearch.market.config import MarketConfig
-from onesearch.market.make import make_market
+from onesearch.market.make_market import make_market
+from onesearch.market.market_settings import MarketConfig
 
 FAIL, MALFORMED, AWAY = 0.01, 0.01, 3.0
 ONESEARCH = str(Path(sys.executable).with_name("onesearch"))

@@ -1,9 +1,9 @@
 """Quality of OneSearch-V1: keep finished runs' reports in the repository, and render ``docs/results/v1.md`` from them.
 
-    python benchmarks/v1.py save runs/market          # docs/results/v1/market-0.json
-    python benchmarks/v1.py save runs/x model.anchored=false    # an ablation: market-0+model.anchored=false.json
-    python benchmarks/v1.py save runs/y again     # what ablations are compared with, where training code changed since
-    python benchmarks/v1.py render                    # docs/results/v1.md
+    python -m benchmarks.v1 save runs/market          # docs/results/v1/market-0.json
+    python -m benchmarks.v1 save runs/x model.anchored=false    # an ablation: market-0+model.anchored=false.json
+    python -m benchmarks.v1 save runs/y again     # what ablations are compared with, where training code changed since
+    python -m benchmarks.v1 render                    # docs/results/v1.md
 
 A cell of the table is a run (``onesearch run configs/NAME.yaml --set seed=N --out RUNS/NAME-N``); runs are independent
 and resume, finished stages are skipped. Every figure of the page comes from the saved reports.
@@ -14,9 +14,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from onesearch.data.artefact import read_json, write_json
+from benchmarks.provenance import ROOT, commit, machine, today
+from onesearch.common.artefact import read_json, write_json
 from onesearch.pipeline import settings_of
-from provenance import ROOT, commit, machine, today
 
 FOLDER = ROOT / "docs" / "results" / "v1"
 PAGE = ROOT / "docs" / "results" / "v1.md"

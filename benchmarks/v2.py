@@ -1,9 +1,9 @@
 """What preference alignment brings after V2's supervised training: a grid of cells as in ``v2_distillation.py``.
 
-    python benchmarks/v2.py run RUNS [DATASET-SEED/CELL]     # the same RUNS folder: cells go on from its cell "full"
-    python benchmarks/v2.py list RUNS
-    python benchmarks/v2.py compare
-    python benchmarks/v2.py render                           # docs/results/v2.md
+    python -m benchmarks.v2 run RUNS [DATASET-SEED/CELL]     # the same RUNS folder: cells go on from its cell "full"
+    python -m benchmarks.v2 list RUNS
+    python -m benchmarks.v2 compare
+    python -m benchmarks.v2 render                           # docs/results/v2.md
 
 Reports of cells go to ``docs/results/v2/``, values of single requests to ``values/`` there.
 
@@ -16,14 +16,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from benchmarks.grid import DONE, PLAIN_CE, SAMPLED, THREE, Cell, DataSet, Grid, main, until_of
+from benchmarks.grid import SETS as STUDIED
+from benchmarks.grid import Grid as Distillation
+from benchmarks.provenance import ROOT
+from benchmarks.v2_distillation_page import Page, above, effects, figures, provenance, slices, verdict
 from onesearch import pipeline
-from onesearch.data.artefact import read_json, write_json
+from onesearch.common.artefact import read_json, write_json
 from onesearch.pipeline import settings_of
-from provenance import ROOT
-from v2_distillation import DONE, PLAIN_CE, SAMPLED, THREE, Cell, DataSet, Grid, main, until_of
-from v2_distillation import SETS as STUDIED
-from v2_distillation import Grid as Distillation
-from v2_distillation_page import Page, above, effects, figures, provenance, slices, verdict
 
 FOLDER = ROOT / "docs" / "results" / "v2"
 STEPS = 200
@@ -186,8 +186,8 @@ def chosen(page: Page) -> None:
         "## Weights that the guard chose",
         "",
         (
-            "Step of each stage whose weights had the best validation HR@10; 0 means those that it was given, so that the "
-            "stage left nothing."
+            "Step of each stage whose weights had the best validation HR@10; 0 means those that it was given, so that "
+            "the stage left nothing."
         ),
     ]
     page.table(["cell", "DPO", "policy"], rows)
@@ -222,4 +222,4 @@ def targets(page: Page) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:], AlignmentGrid(Path(), reports=FOLDER, sets=SETS, script="v2.py"), render, __doc__ or "")
+    main(sys.argv[1:], AlignmentGrid(Path(), reports=FOLDER, sets=SETS, script="v2"), render, __doc__ or "")

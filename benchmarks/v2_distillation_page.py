@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from onesearch.data.artefact import read_json
-from v2_distillation import MARKET, REAL, SAMPLED, SETS, Cell, DataSet
+from benchmarks.grid import MARKET, REAL, SAMPLED, SETS, Cell, DataSet
+from onesearch.common.artefact import read_json
 
 Report = dict[str, Any]
 
@@ -296,8 +296,9 @@ def render(folder: Path) -> None:
         "## Market: teacher and student",
         "",
         (
-            "*Base S* is trained and tested without keywords (the row + CoT), *base T* with them (RAG); *distilled S* and "
-            "*T* are one distilled model tested without and with them; *direct CoT* writes its own keywords before the SID."
+            "*Base S* is trained and tested without keywords (the row + CoT), *base T* with them (RAG); "
+            "*distilled S* and *T* are one distilled model tested without and with them; *direct CoT* writes its own "
+            "keywords before the SID."
         ),
     ]
     effects(

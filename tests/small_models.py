@@ -5,8 +5,8 @@ import torch
 
 from onesearch.index.sid_index import SidIndex
 from onesearch.model.backbones import BackboneConfig
-from onesearch.model.config import ModelConfig
 from onesearch.model.generator import Generator, GeneratorMemory, Sizes
+from onesearch.model.model_settings import ModelConfig
 from onesearch.model.prompt import PromptBatch
 
 CODEBOOKS = (5, 4, 3, 6, 6)

@@ -10,10 +10,10 @@ from typer.testing import CliRunner
 
 import onesearch.cli
 from onesearch.cli import app
-from onesearch.cli.search import parse_filters
+from onesearch.cli.search_command import parse_filters
 from onesearch.cli.terminal import FriendlyGroup, short, show_json, show_table
 
-COMMANDS = ("data", "market", "understand", "run", "update", "evaluate", "abtest", "search", "serve", "bench")
+COMMANDS = ("data", "market", "understand", "run", "update", "evaluate", "abtest", "search", "serve")
 
 
 @pytest.fixture(autouse=True)

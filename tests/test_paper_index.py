@@ -40,11 +40,12 @@ def rows() -> list[list[str]]:
 
 
 def missing(folder: Path, cell: str) -> list[str]:
-    return [
-        f"{path}::{name}"
-        for path, name in REFERENCE.findall(cell)
-        if not (folder / path).is_file() or name not in names(folder / path)
-    ]
+    found = []
+    for path, name in REFERENCE.findall(cell):
+        file = (ROOT if path.startswith("benchmarks/") else folder) / path
+        if not file.is_file() or name not in names(file):
+            found.append(f"{path}::{name}")
+    return found
 
 
 def test_the_page_covers_the_specification():
@@ -71,9 +72,9 @@ def test_a_wrong_reference_is_found():
 
 
 def test_the_defaults_the_page_states_are_those_of_the_code():
-    from onesearch.encoding.align import AlignConfig
-    from onesearch.model.config import ModelConfig, PromptConfig
-    from onesearch.training.config import PersonalisationConfig
+    from onesearch.encoding.encoder_alignment import AlignConfig
+    from onesearch.model.model_settings import ModelConfig, PromptConfig
+    from onesearch.training.sft_settings import PersonalisationConfig
 
     text = PAGE.read_text(encoding="utf-8")
     align, prompt, model, last = AlignConfig(), PromptConfig(), ModelConfig(), PersonalisationConfig()

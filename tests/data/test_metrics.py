@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.data.logs import quick
 
+from onesearch.common.ragged import Ragged
 from onesearch.data.metrics import hit_rate, mrr, ndcg, recall
-from onesearch.data.ragged import Ragged
 
 RANKED = np.array([[4, 2, 7], [1, 0, -1], [5, 6, 8], [3, 3, 2]], np.int32)
 TARGETS = Ragged.of([[7, 9], [0], [], [2, 2]])

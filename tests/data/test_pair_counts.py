@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from onesearch.common.ragged import Ragged
 from onesearch.data.pair_counts import Lift, PairCounts, contained, counted
-from onesearch.data.ragged import Ragged
 
 lists = st.lists(st.lists(st.integers(0, 5), max_size=5), min_size=1, max_size=5)
 

@@ -10,14 +10,14 @@ import pytest
 from typer.testing import CliRunner
 
 from onesearch.cli import app
-from onesearch.data.artefact import read_json
+from onesearch.common.artefact import read_json
 from onesearch.data.dataset import Dataset
 from onesearch.data.records import page_views_frame
-from onesearch.evaluation.abtest import METRICS
+from onesearch.evaluation.abtest_estimates import METRICS
 from onesearch.evaluation.abtest_report import markdown
 from onesearch.evaluation.evaluate import rank_all
-from onesearch.evaluation.laboratory import Laboratory
-from onesearch.pipeline.abtest import compare_arms, compare_engines, open_arm
+from onesearch.evaluation.market_laboratory import Laboratory
+from onesearch.pipeline.abtest_runs import compare_arms, compare_engines, open_arm
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def test_pages_that_were_served_are_not_served_again(tiny_run, tmp_path, monkeyp
     assert not list(tmp_path.glob("*.part.npz"))
     assert len(list(tmp_path.glob("pages_*.npz"))) == 2
     with monkeypatch.context() as without:
-        without.setattr("onesearch.pipeline.abtest.rank_all", None)
+        without.setattr("onesearch.pipeline.abtest_runs.rank_all", None)
         test()
     assert (tmp_path / "abtest.json").read_text() == first
     test(alone=True)
@@ -85,7 +85,7 @@ def test_a_killed_test_goes_on_with_the_pages_it_kept(tiny_run, tmp_path, monkey
         f"{tiny_run}:v1", f"{tiny_run}:v2", folder, 100, resamples=20, splits=0
     )
     whole = test(tmp_path / "whole")
-    monkeypatch.setattr("onesearch.pipeline.abtest._KEPT", 30)
+    monkeypatch.setattr("onesearch.pipeline.abtest_runs._KEPT", 30)
     served = []
 
     def killed(searcher, requests, k):
@@ -95,7 +95,7 @@ def test_a_killed_test_goes_on_with_the_pages_it_kept(tiny_run, tmp_path, monkey
         return rank_all(searcher, requests, k)
 
     with monkeypatch.context() as once, pytest.raises(KeyboardInterrupt):
-        once.setattr("onesearch.pipeline.abtest.rank_all", killed)
+        once.setattr("onesearch.pipeline.abtest_runs.rank_all", killed)
         test(tmp_path / "parts")
     assert served == [30, 30, 30, 10, 30]
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "parts").glob("pages_*.npz")}

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from onesearch.data.artefact import read_json
+from onesearch.common.artefact import read_json
 from onesearch.model.generator import Generator
 from onesearch.pipeline import run_config
-from onesearch.pipeline.alignment import rewards_of
+from onesearch.pipeline.preference_stages import rewards_of
+from onesearch.pipeline.run_data import Workbench
 from onesearch.pipeline.stages import settings_of
-from onesearch.pipeline.workbench import Workbench
 from onesearch.search.engine import SearchEngine
 
 LOOP = ("validate_steps=3", "checkpoint_steps=2", "log_steps=2")
@@ -94,7 +94,7 @@ def test_weights_of_the_rewards_can_change_between_rounds(aligned, tiny_config, 
 def test_a_fall_is_never_kept(aligned, tiny_config, tmp_path, monkeypatch):
     falls = iter(range(100, 0, -1))
     figures = lambda _: {"hr10": float(next(falls)), "mrr10": 0.0}  # noqa: E731
-    monkeypatch.setattr("onesearch.pipeline.alignment.validator", lambda *_, **__: figures)
+    monkeypatch.setattr("onesearch.pipeline.preference_stages.validator", lambda *_, **__: figures)
     folder = tmp_path / "run"
     sets = (*SETS, "grpo.steps=30", "grpo.loop.learning_rate=0.1", "grpo.patience=2")
     run_config(tiny_config, folder, sets, reuse=(aligned,), until="grpo")

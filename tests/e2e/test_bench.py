@@ -5,15 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from benchmarks.speed.__main__ import app
+from benchmarks.speed.bench_zero_cost import compared
 from typer.testing import CliRunner
 
-from onesearch.cli import app
-from onesearch.evaluation.bench_zero_cost import compared
-from onesearch.search.storage import STAGE_OF, load_engines
+from onesearch.search.engine import load_engines
+from onesearch.search.run_parts import STAGE_OF
 
 
 def bench(*arguments: str) -> dict[str, Any]:
-    result = CliRunner().invoke(app, ["bench", *arguments, "--json", "--quick"])
+    result = CliRunner().invoke(app, [*arguments, "--json", "--quick"])
     assert result.exit_code == 0, result.output
     found: dict[str, Any] = json.loads(result.stdout)
     return found

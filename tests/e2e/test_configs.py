@@ -7,13 +7,13 @@ import pytest
 from typer.testing import CliRunner
 
 from onesearch.cli import app
-from onesearch.config import load_settings
-from onesearch.data.artefact import read_json
-from onesearch.data.mapping import load_mapping
-from onesearch.market.config import MarketConfig
-from onesearch.market.make import make_market
+from onesearch.common.artefact import read_json
+from onesearch.data.ingest.column_mapping import load_mapping
+from onesearch.market.make_market import make_market
+from onesearch.market.market_settings import MarketConfig
 from onesearch.pipeline import run_config
-from onesearch.pipeline.settings import RunConfig
+from onesearch.pipeline.config_files import load_settings
+from onesearch.pipeline.run_settings import RunConfig
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))

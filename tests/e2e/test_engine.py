@@ -7,16 +7,16 @@ import numpy as np
 import polars as pl
 import pytest
 
-from onesearch.data.artefact import read_json
-from onesearch.data.ragged import Ragged
+from onesearch.common.artefact import read_json
+from onesearch.common.ragged import Ragged
 from onesearch.data.records import Item
 from onesearch.data.requests import Requests
 from onesearch.model.prompt import PromptBuilder
-from onesearch.pipeline.train import fit_relevance
-from onesearch.pipeline.workbench import Workbench
+from onesearch.pipeline.run_data import Workbench
+from onesearch.pipeline.training_stages import fit_relevance
 from onesearch.search.engine import SearchEngine
 from onesearch.search.results import SearchRequest
-from onesearch.search.shoppers import ShopperHistory
+from onesearch.search.shopper_history import ShopperHistory
 
 
 def query_of(engine: SearchEngine) -> str:

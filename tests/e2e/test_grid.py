@@ -1,21 +1,17 @@
 """The grid of docs/results/v2_distillation.md at a size whose figures mean nothing."""
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from onesearch.data.artefact import read_json
-
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+from onesearch.common.artefact import read_json
 
 
 @pytest.mark.slow
 def test_cells_are_trained_measured_compared_and_not_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
-    monkeypatch.setattr(sys, "path", [str(BENCHMARKS), *sys.path])
-    import v2_distillation as study
+    from benchmarks import v2_distillation as study
 
     grid = study.Grid(tmp_path / "runs", study.SMOKE, tmp_path / "v2_distillation")
     for cell in ("v1", "full", "v1-time"):
@@ -40,7 +36,7 @@ def test_cells_are_trained_measured_compared_and_not_repeated(tmp_path: Path, mo
     assert capsys.readouterr().out == ""
 
     # The study of alignment goes on from the cells of this one.
-    import v2
+    from benchmarks import v2
 
     short = ("grpo.steps=2", "grpo.prompts=8")
     cells = (
@@ -51,7 +47,7 @@ def test_cells_are_trained_measured_compared_and_not_repeated(tmp_path: Path, mo
     )
     small = study.DataSet("configs/market-v2.yaml", cells)
     monkeypatch.setattr(v2, "FOLDER", tmp_path / "v2")
-    aligned = v2.AlignmentGrid(tmp_path / "runs", study.SMOKE, v2.FOLDER, {"market": small}, "v2.py")
+    aligned = v2.AlignmentGrid(tmp_path / "runs", study.SMOKE, v2.FOLDER, {"market": small}, "v2")
     aligned.run("market-1")
     assert {"cot", "distill", "grpo"} == set(read_json(v2.FOLDER / "market-1-tpma.json")["training_seconds"])
     assert read_json(v2.FOLDER / "market-1-long-clicks.json")["epochs"] == longer["epochs"]
@@ -65,7 +61,7 @@ def test_cells_are_trained_measured_compared_and_not_repeated(tmp_path: Path, mo
     assert "## market: the steps" in page and "## market: after a long training" in page
 
     # So do the rounds with other rewards.
-    import balance
+    from benchmarks import balance
 
     monkeypatch.setattr(balance, "FOLDER", tmp_path / "balance")
     for cell in ("grpo-boost-4", balance.CONTROL):
@@ -78,7 +74,7 @@ def test_cells_are_trained_measured_compared_and_not_repeated(tmp_path: Path, mo
     assert "emerging sellers times 4" in balance.FOLDER.with_suffix(".md").read_text()
 
     # And the A/B test.
-    import abtest
+    from benchmarks import abtest
 
     monkeypatch.setattr(abtest, "FOLDER", tmp_path / "abtest")
     tests = {
@@ -96,8 +92,7 @@ def test_cells_are_trained_measured_compared_and_not_repeated(tmp_path: Path, mo
 
 
 def test_values_of_requests_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(sys, "path", [str(BENCHMARKS), *sys.path])
-    from request_values import load_values, save_values
+    from benchmarks.request_values import load_values, save_values
 
     hits, true = np.array([0, 1, np.nan]), np.array([0.123456, 0.5, 1.0])
     groups = np.array(["", "16+", ""], object)

@@ -8,14 +8,15 @@ import polars as pl
 import pytest
 from safetensors.numpy import load_file
 
-from onesearch.data.artefact import read_json
-from onesearch.pipeline import evaluate_run, run_config, status_of, understand
-from onesearch.pipeline.workbench import Workbench
-from onesearch.run import StageContext
+from onesearch.common.artefact import read_json
+from onesearch.pipeline import evaluate_run, run_config, status_of
+from onesearch.pipeline import understanding_stage as understand
+from onesearch.pipeline.run_data import Workbench
+from onesearch.pipeline.stage_runner import StageContext
 from onesearch.search.engine import SearchEngine
-from onesearch.understanding.catalogue_words import CatalogueWords
+from onesearch.understanding.catalogue_vocabulary import CatalogueWords
 from onesearch.understanding.summary import Summary
-from onesearch.understanding.thoughts import Thoughts
+from onesearch.understanding.thought_table import Thoughts
 
 STAGES = [
     "data",

@@ -8,11 +8,11 @@ from pathlib import Path
 from fastapi.testclient import TestClient
 
 from onesearch.search.engine import SearchEngine
-from onesearch.serving.app import create_app
-from onesearch.serving.config import ServingConfig
-from onesearch.serving.coverage import ThoughtSource
+from onesearch.serving.http_app import create_app
+from onesearch.serving.keyword_coverage import ThoughtSource
+from onesearch.serving.serving_settings import ServingConfig
 from onesearch.serving.sqlite_store import SqliteStore
-from onesearch.understanding.cache import SqliteThoughts
+from onesearch.understanding.thought_cache import SqliteThoughts
 
 
 def results(engine: SearchEngine, queries: list[str], tmp_path: Path, source: ThoughtSource | None = None) -> list:

@@ -11,17 +11,17 @@ import torch
 from typer.testing import CliRunner
 
 from onesearch.cli import app
-from onesearch.data.artefact import read_json
+from onesearch.common.artefact import read_json
 from onesearch.evaluation.evaluate import rank_all
-from onesearch.evaluation.laboratory import Laboratory
+from onesearch.evaluation.market_laboratory import Laboratory
 from onesearch.model.generator import Generator
 from onesearch.pipeline import run_config
-from onesearch.pipeline.abtest import open_arm
-from onesearch.pipeline.update import update
-from onesearch.search.renewal import VersionFollower
-from onesearch.search.versions import Served, publish, published, roll_back
+from onesearch.pipeline.abtest_runs import open_arm
+from onesearch.pipeline.update_round import update
+from onesearch.search.served_versions import Served, publish, published, roll_back
+from onesearch.search.version_follower import VersionFollower
 from onesearch.understanding.thought import Analysis, Thought
-from onesearch.understanding.thoughts import Thoughts
+from onesearch.understanding.thought_table import Thoughts
 
 SETS = ("grpo.steps=2", "grpo.prompts=8", "grpo.rollouts=4", "grpo.loop.validate_steps=1")
 
@@ -50,11 +50,13 @@ def judged(monkeypatch: pytest.MonkeyPatch):
     def say(figures, better: bool = True):
         numbers = iter(figures)
         monkeypatch.setattr(
-            "onesearch.pipeline.alignment.validator",
+            "onesearch.pipeline.preference_stages.validator",
             lambda *_, **__: lambda _: {"hr10": float(next(numbers)), "mrr10": 0.0},
         )
         after = {"hr10": 0.6 if better else 0.5, "mrr10": 0.3}
-        monkeypatch.setattr("onesearch.pipeline.update._judged", lambda *_: ({"hr10": 0.5, "mrr10": 0.3}, after, 0.1))
+        monkeypatch.setattr(
+            "onesearch.pipeline.update_round._judged", lambda *_: ({"hr10": 0.5, "mrr10": 0.3}, after, 0.1)
+        )
 
     return say
 
@@ -126,7 +128,7 @@ def test_a_worse_version_is_kept_and_not_served(made, events, judged):
 def test_weights_that_only_fall_are_the_ones_that_were_given(made, events, monkeypatch):
     numbers = iter(range(100, 0, -1))
     falling = lambda _: {"hr10": float(next(numbers)), "mrr10": 0.0}  # noqa: E731
-    monkeypatch.setattr("onesearch.pipeline.alignment.validator", lambda *_, **__: falling)
+    monkeypatch.setattr("onesearch.pipeline.preference_stages.validator", lambda *_, **__: falling)
     before = published(made)
     found = update(made, events, "grpo", 4)  # the judge is the real one
     assert found.before == found.after and 0 < found.before["hr10"] <= 1 and found.p == 1.0
@@ -138,7 +140,7 @@ def test_weights_that_only_fall_are_the_ones_that_were_given(made, events, monke
 
 def test_versions_of_an_engine_that_was_rebuilt_are_left_alone(made, monkeypatch, caplog):
     assert publish(made, "versions/0001", Served.now(made)) and published(made) == "versions/0001"
-    monkeypatch.setattr("onesearch.search.versions.origin", lambda _: "another")
+    monkeypatch.setattr("onesearch.search.served_versions.origin", lambda _: "another")
     with caplog.at_level("WARNING", "onesearch"):
         assert published(made) is None and "rebuilt" in caplog.text
     monkeypatch.undo()
@@ -152,7 +154,7 @@ def test_a_version_made_from_what_is_no_longer_served_is_not_published(made, eve
         roll_back(made)  # an operator, while the round runs
         return {"hr10": 0.1, "mrr10": 0.0}, {"hr10": 0.9, "mrr10": 0.0}, 0.01
 
-    monkeypatch.setattr("onesearch.pipeline.update._judged", going_back)
+    monkeypatch.setattr("onesearch.pipeline.update_round._judged", going_back)
     with caplog.at_level("WARNING", "onesearch"):
         assert not update(made, events, "dpo", 2).published
     assert published(made) is None and "changed during the round" in caplog.text

@@ -6,21 +6,21 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from benchmarks.direct_cot import write_keywords
 
 from onesearch.data.histories import Histories
 from onesearch.model.prompt import prepare
-from onesearch.model.vocabulary import BEGIN, END
-from onesearch.pipeline import run_config, settings_of, understand
-from onesearch.pipeline.cot import cot_task_set
-from onesearch.pipeline.report import engine_of
-from onesearch.pipeline.teacher import keyword_source, personalised, shuffled
-from onesearch.pipeline.workbench import Workbench
-from onesearch.run import StageContext
-from onesearch.search.writing import write_keywords
-from onesearch.training.cot import COT
-from onesearch.understanding.catalogue_words import CatalogueWords
-from onesearch.understanding.keywords import holds_phrase
-from onesearch.understanding.thoughts import Thoughts
+from onesearch.model.token_vocabulary import BEGIN, END
+from onesearch.pipeline import run_config, settings_of
+from onesearch.pipeline import understanding_stage as understand
+from onesearch.pipeline.report_stage import engine_of
+from onesearch.pipeline.run_data import Workbench
+from onesearch.pipeline.stage_runner import StageContext
+from onesearch.pipeline.teacher import cot_task_set, keyword_source, personalised, shuffled
+from onesearch.training.cot_tasks import COT
+from onesearch.understanding.catalogue_vocabulary import CatalogueWords
+from onesearch.understanding.keyword_extraction import holds_phrase
+from onesearch.understanding.thought_table import Thoughts
 
 
 @pytest.fixture(scope="module")

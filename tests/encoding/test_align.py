@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from onesearch.encoding.align import AlignConfig, align
-from onesearch.encoding.heldout import fold_numbers, held_out_vectors, procrustes
-from onesearch.encoding.pairs import Edges, Pairs, Triples, drop_distant
-from onesearch.encoding.static import StaticConfig, StaticEncoder
+from onesearch.encoding.click_pairs import Edges, Pairs, Triples, drop_distant
+from onesearch.encoding.encoder_alignment import AlignConfig, align
+from onesearch.encoding.held_out_vectors import fold_numbers, held_out_vectors, procrustes
+from onesearch.encoding.static_encoder import StaticConfig, StaticEncoder
 
 COLOURS, THINGS = ("red", "blue", "green", "black", "white"), ("lamp", "table", "chair", "sofa", "desk", "bed")
 ITEMS = [f"{colour} {thing} item" for colour in COLOURS for thing in THINGS]

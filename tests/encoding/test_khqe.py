@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from onesearch.encoding.khqe import KHQE, KHQEConfig
 from onesearch.encoding.kmeans import fit_kmeans, fit_per_parent, nearest, nearest_of_parent
 from onesearch.encoding.opq import OPQ
-from onesearch.encoding.sid import parse_sid, sid_text, sid_texts, token_names
+from onesearch.encoding.sid_text import parse_sid, sid_text, sid_texts, token_names
 
 
 def points(n=1500, d=17, seed=0):

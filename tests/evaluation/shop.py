@@ -6,10 +6,10 @@ from types import SimpleNamespace
 import numpy as np
 import polars as pl
 
+from onesearch.data.click_statistics import ClickStatistics
 from onesearch.data.histories import Histories
 from onesearch.data.records import ITEMS, PAGE_VIEWS, USERS
 from onesearch.data.split import split
-from onesearch.data.statistics import ClickStatistics
 
 KINDS, BRANDS = ["hammer", "drill", "hose", "lamp"], ["acme", "bolt", "crux"]
 START = datetime(2024, 1, 1, tzinfo=UTC)

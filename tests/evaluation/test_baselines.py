@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from onesearch.data.ragged import Ragged
+from onesearch.common.ragged import Ragged
 from onesearch.data.requests import Requests
 from onesearch.evaluation.baselines import BM25, DENSE, FUSED, MOST_CLICKED, POPULAR, Baselines, objective, tune
 

@@ -3,13 +3,13 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
+from onesearch.data.click_statistics import ClickStatistics
 from onesearch.data.requests import Requests
-from onesearch.data.statistics import ClickStatistics
 from onesearch.evaluation.baselines import Baselines, objective
 from onesearch.evaluation.cascade import Cascade, CascadeConfig, Recall, lags_of, outcomes_of, training_rows
 from onesearch.evaluation.cascade_features import FEATURES, CascadeFeatures
-from onesearch.search.dense import DenseSearcher
-from onesearch.search.lexical import LexicalSearcher
+from onesearch.search.dense_search import DenseSearcher
+from onesearch.search.lexical_search import LexicalSearcher
 
 CONFIG = CascadeConfig(trees=40, min_leaf=5, leaves=7, threads=1, negatives=20)
 

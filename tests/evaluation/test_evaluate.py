@@ -5,7 +5,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from onesearch.data.ragged import Ragged
+from onesearch.common.ragged import Ragged
 from onesearch.data.requests import Requests
 from onesearch.evaluation.evaluate import EvaluationConfig, evaluate, pooled, summarise
 from onesearch.search.hits import Hits

@@ -3,7 +3,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import polars as pl
 
-from onesearch.data.ragged import Ragged
+from onesearch.common.ragged import Ragged
 from onesearch.data.requests import Requests
 from onesearch.evaluation import slices
 

@@ -3,9 +3,9 @@ from pathlib import Path
 import pytest
 
 from onesearch.data.dataset import Dataset
-from onesearch.market.config import MarketConfig
-from onesearch.market.make import make_market
+from onesearch.market.make_market import make_market
 from onesearch.market.market import Market
+from onesearch.market.market_settings import MarketConfig
 
 CONFIG = MarketConfig(items=2_000, users=600, page_views=8_000, seed=3)
 

@@ -2,7 +2,7 @@ import ast
 import re
 from pathlib import Path
 
-from onesearch.market.config import MarketConfig
+from onesearch.market.market_settings import MarketConfig
 
 DOCS = Path(__file__).parents[2] / "docs" / "concepts.md"
 

@@ -6,9 +6,9 @@ import pytest
 from fastapi.testclient import TestClient
 from typer.testing import CliRunner
 
-from onesearch.cli import market as cli
+from onesearch.cli import market_command as cli
 from onesearch.market.llm_server import OFF_CATALOGUE, make_app
-from onesearch.market.thinker import Thinker
+from onesearch.market.stand_in_thinker import Thinker
 
 QUERY = "waterproof tent"
 URL = "/v1/chat/completions"

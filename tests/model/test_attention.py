@@ -2,8 +2,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from onesearch.model.attention import attend
-from onesearch.model.dropout import dropout
+from onesearch.model.attention import attend, dropout
 
 
 @pytest.mark.parametrize("causal", [False, True])

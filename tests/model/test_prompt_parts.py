@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onesearch.model.prompt import fill_missing, pack_tokens
-from onesearch.model.rows import RowSpace
+from onesearch.model.row_space import RowSpace
 
 
 def test_history_is_filled_from_the_left_and_the_newest_wins():
@@ -44,10 +44,10 @@ def test_row_space_survives_storage(tmp_path):
 
 
 def test_only_texts_that_the_requests_use_are_looked_up():
-    from onesearch.data.ragged import Ragged
+    from onesearch.common.ragged import Ragged
     from onesearch.data.requests import Requests
-    from onesearch.model.config import PromptConfig
-    from onesearch.model.features import TextTable
+    from onesearch.model.featurizer import TextTable
+    from onesearch.model.model_settings import PromptConfig
     from onesearch.model.prompt import prepare
 
     seen = []

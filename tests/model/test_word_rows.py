@@ -3,10 +3,10 @@
 import torch
 
 from onesearch.model.backbones import BackboneConfig
-from onesearch.model.config import ModelConfig
 from onesearch.model.generator import Generator, Sizes
+from onesearch.model.model_settings import ModelConfig
 from onesearch.model.prompt import PromptBatch
-from onesearch.model.vocabulary import MARKS
+from onesearch.model.token_vocabulary import MARKS
 
 TEXT, ROW = 20, 6
 CODEBOOKS = (4, 4, 4, 4, 4)

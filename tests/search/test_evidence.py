@@ -4,10 +4,10 @@ import numpy as np
 import polars as pl
 import pytest
 
+from onesearch.data.click_statistics import ClickStatistics
 from onesearch.data.records import Item, items_frame
-from onesearch.data.statistics import ClickStatistics
-from onesearch.search.evidence import Evidence, lexical_features
-from onesearch.search.lexical import LexicalConfig, LexicalSearcher
+from onesearch.search.click_features import Evidence, lexical_features
+from onesearch.search.lexical_search import LexicalConfig, LexicalSearcher
 
 ITEMS = items_frame(
     [

@@ -28,7 +28,7 @@ def store(tmp_path: Path):
 
 @pytest.fixture
 def client(engine, store) -> Iterator[TestClient]:
-    from onesearch.serving.app import create_app
+    from onesearch.serving.http_app import create_app
 
     with TestClient(create_app(engine, store, admin_token=TOKEN), raise_server_exceptions=False) as client:
         yield client

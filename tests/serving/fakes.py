@@ -6,7 +6,7 @@ from typing import Any
 
 from onesearch.data.records import Item
 from onesearch.search.results import FilterChoices, SearchRequest, SearchResult
-from onesearch.search.shoppers import ShopperHistory
+from onesearch.search.shopper_history import ShopperHistory
 from onesearch.serving.sqlite_store import SqliteStore
 from onesearch.serving.store import StoreError
 

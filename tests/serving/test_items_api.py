@@ -6,8 +6,8 @@ import pytest
 from fastapi.testclient import TestClient
 from serving_fakes import FakeEngine, catalogue
 
-from onesearch.serving.app import create_app
-from onesearch.serving.config import ServingConfig
+from onesearch.serving.http_app import create_app
+from onesearch.serving.serving_settings import ServingConfig
 from onesearch.serving.sqlite_store import SqliteStore
 
 NEW = {

@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from fastapi.testclient import TestClient
 
-from onesearch.serving.app import create_app
-from onesearch.serving.config import ServingConfig
+from onesearch.serving.http_app import create_app
+from onesearch.serving.serving_settings import ServingConfig
 
 
 def test_ready_when_all_is_well(client):

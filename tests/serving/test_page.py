@@ -11,7 +11,7 @@ import uvicorn
 from serving_fakes import FakeEngine, FlakyStore, catalogue
 
 from onesearch.data.records import Item
-from onesearch.serving.app import create_app
+from onesearch.serving.http_app import create_app
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -7,7 +7,7 @@ import typer
 from serving_fakes import FakeEngine, catalogue
 from typer.testing import CliRunner
 
-from onesearch.cli import serve as command
+from onesearch.cli import serve_command as command
 from onesearch.serving.store import StoreError
 
 
@@ -21,7 +21,9 @@ def started(monkeypatch):
         return FakeEngine(catalogue())
 
     monkeypatch.setattr("onesearch.search.engine.SearchEngine.load", load)
-    monkeypatch.setattr("onesearch.search.renewal.VersionFollower.start", lambda self: served.update(follows=self.run))
+    monkeypatch.setattr(
+        "onesearch.search.version_follower.VersionFollower.start", lambda self: served.update(follows=self.run)
+    )
     monkeypatch.setattr("uvicorn.run", lambda app, **options: served.update(app=app, **options))
     return served
 
@@ -47,7 +49,7 @@ def test_the_model_can_be_chosen(started, tmp_path, monkeypatch):
     assert call(tmp_path, "--model", "v1").exit_code == 0 and started["model"] == "v1"
     assert call(tmp_path, "--model", "v3").exit_code == 2
     assert "follows" not in started, "V1 has no versions"
-    monkeypatch.setattr("onesearch.search.storage.choose_model", lambda run, model: "v2")
+    monkeypatch.setattr("onesearch.search.run_parts.choose_model", lambda run, model: "v2")
     assert call(tmp_path).exit_code == 0 and started["follows"] == tmp_path
 
 

@@ -21,14 +21,14 @@ from typer.testing import CliRunner
 from onesearch.cli import app as command_line
 from onesearch.data.dataset import Dataset
 from onesearch.data.records import PageView, items_frame, page_views_frame
-from onesearch.serving import coverage as coverage_module
-from onesearch.serving.app import create_app
-from onesearch.serving.config import ServingConfig
-from onesearch.serving.coverage import ThoughtSource, coverage_of
+from onesearch.serving import keyword_coverage as coverage_module
+from onesearch.serving.http_app import create_app
+from onesearch.serving.keyword_coverage import ThoughtSource, coverage_of
+from onesearch.serving.serving_settings import ServingConfig
 from onesearch.serving.sqlite_store import SqliteStore
 from onesearch.serving.store import Search, Traffic
-from onesearch.understanding.cache import CacheError, SqliteThoughts
 from onesearch.understanding.thought import Analysis, Thought
+from onesearch.understanding.thought_cache import CacheError, SqliteThoughts
 
 PRODUCER = ("log-expert", "1")
 QUERIES = ("red lamp", "blue shoe", "mug", "green jacket")
@@ -213,7 +213,7 @@ def test_a_redis_that_is_stopped(tmp_path, expected):
     server = shutil.which("redis-server")
     if server is None:
         pytest.skip("no redis-server on this machine")
-    from onesearch.understanding.redis_cache import RedisThoughts
+    from onesearch.understanding.redis_thought_cache import RedisThoughts
 
     command = [
         server,

@@ -7,14 +7,15 @@ from torch import nn
 
 from onesearch.training.checkpoint import (
     Checkpoints,
+    RandomState,
     check_same_run,
+    kept,
     load_optimizer,
     load_weights,
     save_optimizer,
     save_weights,
 )
 from onesearch.training.optimizer import adamw, parameter_groups
-from onesearch.training.randomness import RandomState, kept
 
 
 def trained(fused, steps):

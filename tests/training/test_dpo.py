@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from onesearch.data.ragged import Ragged
-from onesearch.search.scoring import score_paths
+from onesearch.common.ragged import Ragged
+from onesearch.search.path_scoring import score_paths
 from onesearch.training.dpo import (
     LEVEL_WEIGHTS,
     Behaviour,

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from onesearch.data.ragged import Ragged
+from onesearch.common.ragged import Ragged
 from onesearch.data.records import Item, items_frame
-from onesearch.search.scoring import score_paths
+from onesearch.search.path_scoring import score_paths
 from onesearch.training.grpo import GrpoConfig, GrpoTrainee, Outcomes
 from onesearch.training.rewards import RewardConfig, Rewards
+from onesearch.training.supervised import Trainee
 from onesearch.training.tasks import TaskBatch, item_targets
 from onesearch.training.tpma import gates, marginal_rewards, matches, normalised, position_weights
-from onesearch.training.trainee import Trainee
 from small_models import catalogue, generator, prompts
 
 N, P = 60, 4

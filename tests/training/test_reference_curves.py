@@ -26,14 +26,14 @@ import torch
 
 from onesearch.index.sid_index import SidIndex
 from onesearch.model.backbones import BackboneConfig
-from onesearch.model.config import ModelConfig, PromptConfig
 from onesearch.model.generator import Generator, Sizes
+from onesearch.model.model_settings import ModelConfig, PromptConfig
 from onesearch.model.prompt import PromptBatch
-from onesearch.model.vocabulary import MARKS
-from onesearch.training import distill
+from onesearch.model.token_vocabulary import MARKS
+from onesearch.training import self_distillation as distill
 from onesearch.training.batching import BatchSource
-from onesearch.training.distill import DistillationConfig, DistillTrainee, distillation_loss
 from onesearch.training.loop import LoopConfig, fit
+from onesearch.training.self_distillation import DistillationConfig, DistillTrainee, distillation_loss
 from onesearch.training.tasks import TaskBatch, item_targets
 
 STORED = Path(__file__).with_name("reference_curves.json")

@@ -4,9 +4,9 @@ import pytest
 
 from onesearch.data.records import Item, items_frame
 from onesearch.training.relevance import FEATURES, PairFeatures, Relevance, Says, held_out_queries
-from onesearch.understanding.catalogue_words import CatalogueWords
+from onesearch.understanding.catalogue_vocabulary import CatalogueWords
 from onesearch.understanding.thought import Analysis, Attribute, Thought
-from onesearch.understanding.thoughts import Thoughts
+from onesearch.understanding.thought_table import Thoughts
 
 ITEMS = items_frame(
     [

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from onesearch.data.records import Item, items_frame
-from onesearch.understanding.catalogue_words import CatalogueWords
+from onesearch.understanding.catalogue_vocabulary import CatalogueWords
 
 GOOD = {
     "intent": "merchandise",

@@ -10,10 +10,10 @@ import time
 
 import pytest
 
-from onesearch.understanding.cache import CacheError, SqliteThoughts
 from onesearch.understanding.driver import run_understand, understand
-from onesearch.understanding.llm import LLMConfig, LLMError, LLMProducer
+from onesearch.understanding.llm_producer import LLMConfig, LLMError, LLMProducer
 from onesearch.understanding.thought import Analysis, Thought, ThoughtError
+from onesearch.understanding.thought_cache import CacheError, SqliteThoughts
 
 GOOD = {
     "intent": "merchandise",
@@ -255,10 +255,10 @@ _KILLED = """
 import sys
 from pathlib import Path
 from onesearch.data.records import Item, items_frame
-from onesearch.understanding.cache import SqliteThoughts
-from onesearch.understanding.catalogue_words import CatalogueWords
+from onesearch.understanding.thought_cache import SqliteThoughts
+from onesearch.understanding.catalogue_vocabulary import CatalogueWords
 from onesearch.understanding.driver import run_understand
-from onesearch.understanding.llm import LLMConfig, LLMProducer
+from onesearch.understanding.llm_producer import LLMConfig, LLMProducer
 items = items_frame(Item(f"i{n}", "leather hiking boots", ("Shoes",)) for n in range(2))
 producer = LLMProducer(CatalogueWords.of(items), LLMConfig(base_url=sys.argv[1]))
 print(run_understand([f"boots {n}" for n in range(100000)], producer, SqliteThoughts(Path(sys.argv[2]))).text())

@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from onesearch.data.click_statistics import ClickStatistics
 from onesearch.data.records import Item, PageView, items_frame, page_views_frame
-from onesearch.data.statistics import ClickStatistics
-from onesearch.understanding.catalogue_words import CatalogueWords
-from onesearch.understanding.keywords import holds_phrase
-from onesearch.understanding.lexicon import Keyword, Lexicon
+from onesearch.understanding.catalogue_vocabulary import CatalogueWords
+from onesearch.understanding.keyword_extraction import holds_phrase
+from onesearch.understanding.keyword_lexicon import Keyword, Lexicon
 from onesearch.understanding.log_expert import LogExpert
 from onesearch.understanding.thought import ThoughtError
 

@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 from onesearch.cli import app
 from onesearch.data.dataset import Dataset
 from onesearch.data.records import PageView, page_views_frame
-from onesearch.understanding.cache import SqliteThoughts
+from onesearch.understanding.thought_cache import SqliteThoughts
 
 GOOD = {
     "intent": "merchandise",

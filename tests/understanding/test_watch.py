@@ -13,9 +13,9 @@ import pytest
 
 from onesearch.data.dataset import Dataset
 from onesearch.data.records import PageView, page_views_frame
-from onesearch.understanding.cache import CacheError, SqliteThoughts
-from onesearch.understanding.llm import LLMConfig, LLMError, LLMProducer, LLMUnavailableError
+from onesearch.understanding.llm_producer import LLMConfig, LLMError, LLMProducer, LLMUnavailableError
 from onesearch.understanding.thought import Analysis, Thought, ThoughtError
+from onesearch.understanding.thought_cache import CacheError, SqliteThoughts
 from onesearch.understanding.watch import Pauses, watch
 
 GOOD = {

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onesearch.understanding.words import fold, is_unspaced, split_words
+from onesearch.data.text import fold, is_unspaced, split_words
 
 
 def test_numbers_are_split_from_units_and_apostrophes_join():

@@ -10,8 +10,14 @@ from typing import Annotated
 
 import typer
 
-from onesearch.cli import abtest, bench, evaluate, run, search, serve, understand, update
+from onesearch.cli.abtest_command import abtest
+from onesearch.cli.evaluate_command import evaluate
+from onesearch.cli.run_command import run
+from onesearch.cli.search_command import search
+from onesearch.cli.serve_command import serve
 from onesearch.cli.terminal import FriendlyGroup, start_logging
+from onesearch.cli.understand_command import understand
+from onesearch.cli.update_command import update
 
 app = typer.Typer(
     cls=FriendlyGroup,
@@ -44,11 +50,10 @@ def main(
     start_logging(quiet)
 
 
-app.command("understand")(understand.understand)
-app.command("run")(run.run)
-app.command("update")(update.update)
-app.command("evaluate")(evaluate.evaluate)
-app.command("abtest")(abtest.abtest)
-app.command("search")(search.search)
-app.command("serve")(serve.serve)
-app.add_typer(bench.app, name="bench")
+app.command("understand")(understand)
+app.command("run")(run)
+app.command("update")(update)
+app.command("evaluate")(evaluate)
+app.command("abtest")(abtest)
+app.command("search")(search)
+app.command("serve")(serve)

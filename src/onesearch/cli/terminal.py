@@ -29,8 +29,8 @@ Model = Annotated[
 
 # Groups imported only when they are called: name → (module with an ``app``, line in the help).
 _LAZY = {
-    "data": ("onesearch.cli.data", "Bring your catalogue and search log in, and check them."),
-    "market": ("onesearch.cli.market", "Make a simulated marketplace: demo data whose truth is known."),
+    "data": ("onesearch.cli.data_command", "Bring your catalogue and search log in, and check them."),
+    "market": ("onesearch.cli.market_command", "Make a simulated marketplace: demo data whose truth is known."),
 }
 
 

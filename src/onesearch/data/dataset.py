@@ -11,8 +11,8 @@ import polars as pl
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from onesearch.data.artefact import read_json, write_json
-from onesearch.data.ragged import Ragged
+from onesearch.common.artefact import read_json, write_json
+from onesearch.common.ragged import Ragged
 from onesearch.data.records import SCHEMAS, Item, conform, item_from_row
 
 DESCRIPTION: Final = "dataset.json"

@@ -11,8 +11,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from onesearch.common.ragged import Ragged
 from onesearch.data.dataset import ragged_rows, rows_of
-from onesearch.data.ragged import Ragged
 from onesearch.data.requests import Requests
 
 Ints = NDArray[np.int32]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onesearch.data.ragged import Ragged
+from onesearch.common.ragged import Ragged
 
 Floats = NDArray[np.float32]
 

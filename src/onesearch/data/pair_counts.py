@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from onesearch.data.ragged import Ragged
+from onesearch.common.ragged import Ragged
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.integer]

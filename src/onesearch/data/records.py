@@ -7,7 +7,27 @@ from typing import Any, Final
 
 import polars as pl
 
-from onesearch.data.attributes import ATTRIBUTE_TYPES
+ATTRIBUTE_TYPES: Final[tuple[str, ...]] = (
+    "Entity",
+    "Modifier",
+    "Brand",
+    "Material",
+    "Style",
+    "Function",
+    "Location",
+    "Audience",
+    "Color",
+    "Scene",
+    "Specifications",
+    "Price",
+    "Model",
+    "Anchor",
+    "Series",
+    "Marketing",
+    "Season",
+    "Pattern",
+)
+
 
 TIME: Final = pl.Datetime("us", "UTC")
 TEXT: Final = pl.String()
@@ -62,7 +82,7 @@ class Item:
         title: as listed.
         category: path from the root, such as ``("Clothing", "Shoes")``.
         price: in the shop's currency; None when unknown.
-        attributes: values by type; the types are those of :data:`~onesearch.data.attributes.ATTRIBUTE_TYPES`.
+        attributes: values by type; the types are those of :data:`~onesearch.data.records.ATTRIBUTE_TYPES`.
         images: paths or URLs.
         listed_at: when the item came into the catalogue, with time zone.
     """

@@ -1,6 +1,9 @@
 """One spelling per query: what counts as 'the same query' everywhere."""
 
+import re
 import unicodedata
+from collections.abc import Sequence
+from typing import Final
 
 import polars as pl
 
@@ -27,3 +30,70 @@ def normalise_queries(queries: pl.Series) -> pl.Series:
     table = pl.DataFrame({"text": distinct, "normal": normal})
     joined = pl.DataFrame({"text": texts}).join(table, on="text", how="left", maintain_order="left")
     return joined["normal"].alias(queries.name)
+
+
+# Chinese, Japanese, Thai, Lao, Khmer, Burmese: written without spaces, so every character is a word of its own.
+UNSPACED: Final = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+    "\U00020000-\U0003ffff"
+)
+# Combining marks belong to the word around them (Devanagari vowels, accents that NFKC cannot compose).
+_MARKS: Final = (
+    "\u0300-\u036f\u0483-\u0487\u0591-\u05bd\u0610-\u061a\u064b-\u065f\u0900-\u0903\u093a-\u094f"
+    "\u0980-\u0983\u09bc-\u09d7\u0a01-\u0a03\u0a3c-\u0a51\u0abc-\u0acd\u0b3c-\u0b57\u0bbe-\u0bd7"
+    "\u0c3e-\u0c56\u0cbc-\u0cd6\u0d3e-\u0d57"
+)
+_WORD: Final = re.compile(rf"[{UNSPACED}]|\d+(?:[./]\d+)*|(?:[^\W\d_{UNSPACED}]|[{_MARKS}])+")
+_APOSTROPHES: Final = str.maketrans("", "", "'’ʼ`´")
+_UNSPACED_CHARACTER: Final = re.compile(rf"[{UNSPACED}]")
+
+
+def fold(text: str) -> str:
+    """Casefolded NFKC text; apostrophes dropped so that "men's" and "mens" agree."""
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", text)
+    return text.casefold().translate(_APOSTROPHES)
+
+
+def split_words(text: str) -> list[str]:
+    """Words of a text, in order: "12-Gauge 5.5in" gives 12, gauge, 5.5, in; each Chinese character is a word."""
+    return _WORD.findall(fold(text))
+
+
+def is_unspaced(text: str) -> bool:
+    """Whether the text holds a character of a script that is written without spaces."""
+    return not text.isascii() and _UNSPACED_CHARACTER.search(text) is not None
+
+
+FIELDS: Final = ("title", "brand", "category", "attributes", "seller")
+
+
+def item_texts(items: pl.DataFrame, fields: Sequence[str] = ("title", "brand")) -> list[str]:
+    """One text per item out of the given columns; a value that the text holds already is not repeated.
+
+    ``category`` is the path, ``attributes`` all attribute values.
+
+    Raises:
+        ValueError: a field is not a text column of the item table.
+    """
+    unknown = [field for field in fields if field not in FIELDS]
+    if unknown:
+        raise ValueError(f"unknown item text field {unknown[0]!r}; choose from {', '.join(FIELDS)}")
+    values = {
+        "title": pl.concat_list(pl.col("title").fill_null("")),
+        "brand": pl.concat_list(pl.col("brand").fill_null("")),
+        "seller": pl.concat_list(pl.col("seller").fill_null("")),
+        "category": pl.col("category"),
+        "attributes": pl.col("attributes").list.eval(pl.element().struct.field("value")),
+    }
+    columns = [items.select(values[field]).to_series().to_list() for field in fields]
+    return [_joined([value for part in parts for value in part or ()]) for parts in zip(*columns, strict=True)]
+
+
+def _joined(values: Sequence[str | None]) -> str:
+    text = folded = ""
+    for value in values:
+        if value and f" {value.casefold()} " not in f" {folded} ":
+            text = f"{text} {value}" if text else value
+            folded = text.casefold()
+    return text

@@ -9,11 +9,30 @@ from numpy.typing import NDArray
 from pydantic import Field
 from safetensors.numpy import load_file, save_file
 
-from onesearch.data.artefact import read_json, write_json
-from onesearch.data.settings import Section
+from onesearch.common.artefact import read_json, write_json
+from onesearch.common.ragged import Ragged
+from onesearch.common.settings import Section
 from onesearch.encoding.kmeans import Vectors, fit_kmeans, fit_per_parent, nearest, nearest_of_parent
 from onesearch.encoding.opq import OPQ
-from onesearch.encoding.sid import OPQ_SIZE
+from onesearch.encoding.sid_text import OPQ_SIZE
+
+
+def fuse(vectors: NDArray[np.float32], keywords: Ragged, keyword_vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Fused unit vectors float32 [n, d]; a row without keywords keeps its own vector.
+
+    Args:
+        vectors: unit vectors of queries or items, [n, d].
+        keywords: keyword numbers matched in each of them, n rows.
+        keyword_vectors: unit vectors of all keywords of the lexicon, [W, d].
+    """
+    out = np.array(vectors, np.float32)
+    some = np.flatnonzero(keywords.lengths)
+    if len(some):
+        sums = np.add.reduceat(keyword_vectors[keywords.values], keywords.offsets[:-1][some], axis=0)
+        out[some] = 0.5 * (out[some] + sums / keywords.lengths[some, None])
+    lengths = np.linalg.norm(out, axis=1, keepdims=True)
+    return np.asarray(out / np.maximum(lengths, 1e-12), np.float32)
+
 
 _ENCODE_AT_ONCE = 65_536
 

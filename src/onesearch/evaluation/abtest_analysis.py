@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from onesearch.evaluation.abtest import (
+from onesearch.evaluation.abtest_estimates import (
     GROUP_METRICS,
     METRICS,
     Dimension,

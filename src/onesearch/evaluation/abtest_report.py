@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from onesearch.data.artefact import write_json
-from onesearch.evaluation.abtest import METRICS
-from onesearch.evaluation.charts import save_figure
+from onesearch.common.artefact import write_json
+from onesearch.evaluation.abtest_estimates import METRICS
+from onesearch.evaluation.report import save_figure
 
 _ESTIMATES = {"paired": "paired", "split": "split", "split_cuped": "split, CUPED"}
 

@@ -8,16 +8,16 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from onesearch.common.ragged import Ragged
+from onesearch.common.settings import Section
+from onesearch.data.click_statistics import ClickStatistics
 from onesearch.data.metrics import hit_rate, mrr
-from onesearch.data.ragged import Ragged
 from onesearch.data.requests import Requests
-from onesearch.data.settings import Section
-from onesearch.data.statistics import ClickStatistics
-from onesearch.search.dense import DenseConfig, DenseSearcher, Encode
-from onesearch.search.fusion import FusedSearcher, candidate_scores, fuse
+from onesearch.search.dense_search import DenseConfig, DenseSearcher, Encode
 from onesearch.search.hits import Searcher
-from onesearch.search.lexical import LexicalConfig, LexicalSearcher
-from onesearch.search.popularity import MostClickedSearcher, PopularitySearcher
+from onesearch.search.lexical_search import LexicalConfig, LexicalSearcher
+from onesearch.search.popularity_search import MostClickedSearcher, PopularitySearcher
+from onesearch.search.score_fusion import FusedSearcher, candidate_scores, fuse
 
 _T = TypeVar("_T")
 

@@ -14,18 +14,18 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from onesearch.data.artefact import read_json, write_json
+from onesearch.common.artefact import read_json, write_json
+from onesearch.common.progress import track
+from onesearch.common.ragged import Ragged
+from onesearch.common.settings import Section
 from onesearch.data.histories import Targets
 from onesearch.data.metrics import hit_rate, mrr
 from onesearch.data.pair_counts import Floats, contained
-from onesearch.data.progress import track
-from onesearch.data.ragged import Ragged
 from onesearch.data.requests import Requests
-from onesearch.data.settings import Section
 from onesearch.evaluation.cascade_features import FEATURES, CascadeFeatures
 from onesearch.search.hits import Hits
-from onesearch.search.popularity import PopularitySearcher
-from onesearch.search.ranking import NONE, chained, padded_hits, top_k
+from onesearch.search.popularity_search import PopularitySearcher
+from onesearch.search.ranked_lists import NONE, chained, padded_hits, top_k
 
 _CHUNK: Final = 256
 

@@ -14,13 +14,13 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from onesearch.common.ragged import Ragged
+from onesearch.data.click_statistics import ClickStatistics
 from onesearch.data.histories import Targets
 from onesearch.data.pair_counts import Floats, Ints, Lift, contained, counted
-from onesearch.data.ragged import Ragged
 from onesearch.data.requests import Requests
-from onesearch.data.statistics import ClickStatistics
-from onesearch.search.dense import DenseSearcher
-from onesearch.search.lexical import Analyzer, LexicalSearcher
+from onesearch.search.dense_search import DenseSearcher
+from onesearch.search.lexical_search import Analyzer, LexicalSearcher
 
 FEATURES: Final = (
     "bm25",

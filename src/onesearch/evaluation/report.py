@@ -22,9 +22,11 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from onesearch.data.artefact import write_json
+from onesearch.common.artefact import write_json
 
 Values = Mapping[str, Mapping[str, NDArray[np.float32]]]
 """method -> metric -> per-request values [n]."""
@@ -153,8 +155,6 @@ class Report:
         pl.DataFrame(columns).write_parquet(folder / "values.parquet")
         (folder / "report.md").write_text(self.markdown(), encoding="utf-8")
         if charts:
-            from onesearch.evaluation.charts import draw
-
             draw(self, folder)
         write_json(folder / "report.json", self.to_json())
 
@@ -209,3 +209,56 @@ def _cell(estimate: Estimate | None) -> str:
     if estimate is None or not math.isfinite(estimate.mean):
         return "–"
     return f"{estimate.mean:.4f} [{estimate.low:.4f}, {estimate.high:.4f}]"
+
+
+def draw(report: Report, folder: Path) -> list[Path]:
+    """Write ``methods.png`` and ``slice_<dimension>.png``; returns the files."""
+    files = [folder / "methods.png"]
+    metrics = report.main_metrics()
+    methods = list(report.methods)
+    figure = _bars(
+        metrics,
+        methods,
+        [[report.methods[method].get(name) for name in metrics] for method in methods],
+        f"{report.requests:,} requests, 95 % intervals",
+    )
+    save_figure(figure, files[0])
+    for dimension, groups in report.slices.items():
+        if not metrics:
+            continue
+        labels = [f"{label}\n(n={group.requests:,})" for label, group in groups.items()]
+        rows = [[group.methods[method].get(metrics[0]) for group in groups.values()] for method in methods]
+        files.append(folder / f"slice_{dimension.replace(' ', '_')}.png")
+        save_figure(_bars(labels, methods, rows, f"{metrics[0]} by {dimension}"), files[-1])
+    return files
+
+
+def _bars(groups: list[str], series: list[str], rows: list[list[Estimate | None]], title: str) -> Figure:
+    """Grouped bars with error bars: one group per label, one colour per method."""
+    figure = Figure(figsize=(max(6.0, 0.28 * len(groups) * (len(series) + 2)), 4.2), layout="constrained")
+    axes: Any = figure.add_subplot()
+    width = 0.84 / max(len(series), 1)
+    places = np.arange(len(groups))
+    for number, (name, row) in enumerate(zip(series, rows, strict=True)):
+        mean = np.array([one.mean if one else np.nan for one in row], float)
+        low = np.array([one.low if one else np.nan for one in row], float)
+        high = np.array([one.high if one else np.nan for one in row], float)
+        axes.bar(
+            places + (number - (len(series) - 1) / 2) * width,
+            mean,
+            width,
+            label=name,
+            yerr=np.maximum(np.stack([mean - low, high - mean]), 0),
+            error_kw={"elinewidth": 0.8},
+            color=f"C{number % 10}",
+        )
+    axes.set_xticks(places, groups, fontsize=8)
+    axes.set_title(title, fontsize=10)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(fontsize=8, ncols=min(len(series), 4), frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.14))
+    return figure
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG."""
+    FigureCanvasAgg(figure).print_png(path)

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from onesearch.data.ragged import Ragged
+from onesearch.common.ragged import Ragged
 from onesearch.data.requests import Requests
 from onesearch.data.text import normalise_query
 

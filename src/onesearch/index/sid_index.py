@@ -15,13 +15,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from onesearch.data.artefact import read_json, write_json
+from onesearch.common.artefact import read_json, write_json
 from onesearch.index.bits import take
-from onesearch.index.inputs import as_numpy, checked_items
-from onesearch.index.keys import KeyLayout, fitting_codebooks
-from onesearch.index.storage import read_tensors, write_tensors
+from onesearch.index.checked_items import as_numpy, checked_items
+from onesearch.index.sid_keys import KeyLayout, fitting_codebooks
+from onesearch.index.sorted_update import Body, SortedItems, build, splice
+from onesearch.index.tensor_files import read_tensors, write_tensors
 from onesearch.index.trie import TrieArrays, keys_of
-from onesearch.index.update import Body, SortedItems, build, splice
 from onesearch.index.vector_table import Precision, VectorRows, VectorTable
 
 _FORMAT = 1

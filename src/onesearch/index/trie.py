@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from onesearch.index.keys import KeyLayout
+from onesearch.index.sid_keys import KeyLayout
 
 Ints = NDArray[np.int32]
 

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Final
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
-from onesearch.market import keyed
-from onesearch.market.thinker import Thinker
+from onesearch.market import keyed_random as keyed
+from onesearch.market.stand_in_thinker import Thinker
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection

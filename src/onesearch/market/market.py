@@ -8,14 +8,14 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from onesearch.data.artefact import read_json
+from onesearch.common.artefact import read_json
 from onesearch.data.text import normalise_query
-from onesearch.market.catalogue import Catalogue
+from onesearch.market.click_truth import Reactions, Truth, Visits
+from onesearch.market.market_catalogue import Catalogue
+from onesearch.market.market_queries import Queries
+from onesearch.market.market_shoppers import Shoppers
 from onesearch.market.needs import Needs
-from onesearch.market.queries import Queries
-from onesearch.market.shoppers import Shoppers
-from onesearch.market.store import FOLDER, load_array, load_config, load_table
-from onesearch.market.truth import Reactions, Truth, Visits
+from onesearch.market.world_files import FOLDER, load_array, load_config, load_table
 
 PageViews = pl.DataFrame | pl.Series | Sequence[str]
 

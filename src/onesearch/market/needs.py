@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from onesearch.market import need_words as words
-from onesearch.market.catalogue import Catalogue, type_weights
-from onesearch.market.config import MarketConfig
-from onesearch.market.vocabulary import SLOTS, Vocabulary, invent_names, split_words
+from onesearch.market.market_catalogue import Catalogue, type_weights
+from onesearch.market.market_settings import MarketConfig
+from onesearch.market.market_vocabulary import SLOTS, Vocabulary, invent_names, split_words
 
 TRAIN_SHARE = 0.8  # the part of the log that the strata of need words are stated for
 TOPICS_PER_QUERY, TRAITS_PER_QUERY = 0.9, 1.1

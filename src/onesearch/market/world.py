@@ -7,15 +7,15 @@ import polars as pl
 from numpy.typing import NDArray
 
 from onesearch.market import catalogue_words as words
-from onesearch.market.catalogue import Catalogue, build_catalogue, type_weights
-from onesearch.market.config import MarketConfig
-from onesearch.market.listings import build_listings
+from onesearch.market.click_truth import Truth, Visits
+from onesearch.market.market_catalogue import Catalogue, build_catalogue, type_weights
+from onesearch.market.market_listings import build_listings
+from onesearch.market.market_queries import Queries, build_queries, build_type_sets
+from onesearch.market.market_settings import MarketConfig
+from onesearch.market.market_shoppers import Shoppers, build_shoppers
+from onesearch.market.market_traffic import Traffic, TrafficPlanner
+from onesearch.market.market_vocabulary import Vocabulary, build_vocabulary
 from onesearch.market.needs import Needs, build_needs
-from onesearch.market.queries import Queries, build_queries, build_type_sets
-from onesearch.market.shoppers import Shoppers, build_shoppers
-from onesearch.market.traffic import Traffic, TrafficPlanner
-from onesearch.market.truth import Truth, Visits
-from onesearch.market.vocabulary import Vocabulary, build_vocabulary
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,30 @@
 """Attention to a prompt that many targets share, and to the few tokens a beam has decoded."""
 
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
-from onesearch.model.dropout import dropout
+_BITS = 16
+
+
+def dropout(x: Tensor, rate: float, training: bool = True) -> Tensor:
+    """``x`` with a share ``rate`` of its entries set to zero and the others scaled by ``1 / (1 - rate)``.
+
+    torch draws one number per entry on a CPU, one after the other; here each 64-bit number decides over four entries,
+    which takes a third of the time. The rate is rounded to 2^-16, and the scale to match.
+    """
+    if not training or rate == 0.0:
+        return x
+    if x.device.type != "cpu":
+        return functional.dropout(x, rate, True)
+    dropped = round(rate * 2**_BITS)
+    words = torch.empty(-(-x.numel() * _BITS // 64), dtype=torch.int64).random_(-(2**63), None)
+    bits = words.view(torch.int16)[: x.numel()].view(x.shape)
+    keep = (bits >= dropped - 2 ** (_BITS - 1)).to(x.dtype)
+    return x.mul(keep.mul_(2**_BITS / (2**_BITS - dropped)))
 
 
 class Grid:
@@ -123,3 +143,29 @@ def own_scores(q: Tensor, k: Tensor) -> Tensor:
 def own_mix(p: Tensor, v: Tensor) -> Tensor:
     """Weights [t, N, H_kv, G] times values [t, N, H_kv, h]: [N, H * h]."""
     return (p.unsqueeze(-1) * v.unsqueeze(3)).sum(0).flatten(1)
+
+
+T = TypeVar("T")
+
+
+class Fused(Generic[T]):
+    """A cache of tensors derived from a module's parameters; an optimizer step, a load or a move makes them anew."""
+
+    def __init__(self, make: Callable[[], T]) -> None:
+        self._make = make
+        self._key: tuple[tuple[int, int, torch.dtype], ...] | None = None
+        self._value: T | None = None
+
+    def of(self, module: nn.Module) -> T:
+        """The derived tensors of the module's present weights."""
+        key = tuple(_identity(parameter) for parameter in module.parameters())
+        if self._value is None or key != self._key:
+            with torch.inference_mode(False), torch.no_grad():
+                self._value, self._key = self._make(), key
+        return self._value
+
+
+def _identity(parameter: Tensor) -> tuple[int, int, torch.dtype]:
+    # Tensors made under inference mode have no version; they are not trained either.
+    version = -1 if parameter.is_inference() else parameter._version
+    return parameter.data_ptr(), version, parameter.dtype

@@ -8,10 +8,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import BartConfig, BartModel
 
-from onesearch.model.attention import Grid, attend, beam_attention, own_mix, own_scores, shared_attention
+from onesearch.model.attention import (
+    Fused,
+    Grid,
+    attend,
+    beam_attention,
+    dropout,
+    own_mix,
+    own_scores,
+    shared_attention,
+)
 from onesearch.model.backbone_base import Backbone, BackboneConfig, DecodeState, Memory, mask_bias
-from onesearch.model.dropout import dropout
-from onesearch.model.fused import Fused
 
 
 def _scratch(config: BackboneConfig) -> BartConfig:

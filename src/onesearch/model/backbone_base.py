@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from onesearch.data.settings import Section
+from onesearch.common.settings import Section
 
 
 class BackboneConfig(Section):

@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import GPT2Config, GPT2Model, Qwen3Config, Qwen3Model
 
-from onesearch.model.attention import Grid, attend, group_heads, own_mix, own_scores, ungroup_heads
+from onesearch.model.attention import Grid, attend, dropout, group_heads, own_mix, own_scores, ungroup_heads
 from onesearch.model.backbone_base import Backbone, BackboneConfig, DecodeState, Memory
-from onesearch.model.dropout import dropout
 
 Heads = tuple[Tensor, Tensor, Tensor]
 

@@ -9,9 +9,9 @@ import torch
 from numpy.typing import NDArray
 
 from onesearch.encoding.khqe import KHQE
-from onesearch.encoding.text import TextEncoder
+from onesearch.encoding.text_encoder import TextEncoder
 from onesearch.model.generator import Generator
-from onesearch.model.vocabulary import MARKS, Vocabulary
+from onesearch.model.token_vocabulary import MARKS, Vocabulary
 
 Floats = NDArray[np.float32]
 

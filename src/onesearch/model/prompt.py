@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from onesearch.data.ragged import Ragged
+from onesearch.common.ragged import Ragged
 from onesearch.data.requests import Requests
-from onesearch.model.behaviour import uid_codes
-from onesearch.model.config import PromptConfig
-from onesearch.model.features import TextTable
-from onesearch.model.vocabulary import PAD, Vocabulary
+from onesearch.model.behaviour_sequences import uid_codes
+from onesearch.model.featurizer import TextTable
+from onesearch.model.model_settings import PromptConfig
+from onesearch.model.token_vocabulary import PAD, Vocabulary
 
 Ints = NDArray[np.int32]
 _KEYWORDS = 8  # of a thought, at most (specification section 4)

@@ -4,16 +4,22 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from onesearch.config import load_settings
-from onesearch.pipeline.alignment import build_rewards, reward_settings, run_dpo, run_grpo
-from onesearch.pipeline.prepare import build_data, build_encoder, build_index, build_khqe, build_lexical
-from onesearch.pipeline.report import build_baselines, build_report, write_report
-from onesearch.pipeline.settings import RunConfig
-from onesearch.pipeline.sources import source_fingerprint
-from onesearch.pipeline.train import run_alignment, run_cot, run_engine, run_personalisation
-from onesearch.pipeline.understand import build_understanding
-from onesearch.pipeline.workbench import Workbench
-from onesearch.run import Stage, StageContext, StageResult, Status, execute, status
+from onesearch.pipeline.config_files import load_settings
+from onesearch.pipeline.preference_stages import build_rewards, reward_settings, run_dpo, run_grpo
+from onesearch.pipeline.preparation_stages import (
+    build_data,
+    build_encoder,
+    build_index,
+    build_khqe,
+    build_lexical,
+    source_fingerprint,
+)
+from onesearch.pipeline.report_stage import build_baselines, build_report, write_report
+from onesearch.pipeline.run_data import Workbench
+from onesearch.pipeline.run_settings import RunConfig
+from onesearch.pipeline.stage_runner import Stage, StageContext, StageResult, Status, execute, status
+from onesearch.pipeline.training_stages import run_alignment, run_cot, run_engine, run_personalisation
+from onesearch.pipeline.understanding_stage import build_understanding
 
 SETTINGS = "config.json"
 
@@ -177,7 +183,7 @@ def run_config(
     Raises:
         ValueError: a setting is wrong; one line per wrong value.
     """
-    from onesearch.data.artefact import write_json
+    from onesearch.common.artefact import write_json
 
     config = load_settings(RunConfig, path, overrides)
     folder.mkdir(parents=True, exist_ok=True)

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from onesearch.index.filters import ItemMask
+from onesearch.index.item_filters import ItemMask
 from onesearch.model.generator import Generator, GeneratorMemory
-from onesearch.search.beam import Beams
-from onesearch.search.scoring import score_paths
-from onesearch.search.snapshot import Snapshot
+from onesearch.search.beam_search import Beams
+from onesearch.search.catalogue_snapshot import Snapshot
+from onesearch.search.path_scoring import score_paths
 
 Floats = NDArray[np.float32]
 NOTHING = np.float32(-1e9)  # a score below every real one that still survives arithmetic

@@ -1,9 +1,9 @@
 """SearchEngine: query + shopper in, ranked items out."""
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,28 +12,35 @@ from torch import Tensor
 
 from onesearch.data.records import Item
 from onesearch.data.requests import Requests
-from onesearch.index.filters import ItemMask
-from onesearch.model.features import Featurizer
+from onesearch.index.item_filters import ItemMask
+from onesearch.model.featurizer import Featurizer
 from onesearch.model.generator import Generator, GeneratorMemory
-from onesearch.model.item_features import NAMES
+from onesearch.model.item_numbers import NAMES
 from onesearch.model.prompt import PromptColumns, prepare
-from onesearch.search.beam import beam_search
+from onesearch.search.beam_search import beam_search
 from onesearch.search.candidates import NOTHING, Candidates, add_extra, from_beams, score_extra
-from onesearch.search.config import SearchConfig
-from onesearch.search.evidence import Evidence, lexical_features, with_popularity
-from onesearch.search.history import NO_HISTORY, FixedHistories, to_requests
+from onesearch.search.catalogue_snapshot import Snapshot
+from onesearch.search.click_features import Evidence, lexical_features, with_popularity
 from onesearch.search.hits import Hits
-from onesearch.search.nearest import nearest_items
+from onesearch.search.nearest_items import nearest_items
+from onesearch.search.ranking_weights import GENERATOR_ALONE, RankingWeights
 from onesearch.search.results import FilterChoices, SearchRequest, SearchResult
-from onesearch.search.shoppers import HistoryStore, ShopperHistory
-from onesearch.search.snapshot import Snapshot
-from onesearch.search.weights import GENERATOR_ALONE, RankingWeights
-
-if TYPE_CHECKING:
-    from onesearch.search.storage import Model
+from onesearch.search.run_parts import (
+    STAGE_OF,
+    Keywords,
+    Model,
+    RunParts,
+    choose_model,
+    engine_name,
+    load_about,
+    log_histories,
+    varied_queries,
+)
+from onesearch.search.search_settings import SearchConfig
+from onesearch.search.served_versions import published
+from onesearch.search.shopper_history import NO_HISTORY, FixedHistories, HistoryStore, ShopperHistory, to_requests
 
 Floats = NDArray[np.float32]
-Keywords = Callable[[Sequence[str]], Sequence[Sequence[str]]]
 _RECENT = 10  # past clicks that taste is taken from
 NO_EVIDENCE: Mapping[str, Any] = {
     "lexical": False,
@@ -89,7 +96,7 @@ class SearchEngine:
 
     @classmethod
     def load(
-        cls, run: str | Path, width: int | None = None, model: "Model | None" = None, device: str | None = None
+        cls, run: str | Path, width: int | None = None, model: Model | None = None, device: str | None = None
     ) -> "SearchEngine":
         """The engine of a finished run folder: of its V2 model where it has one, unless ``model`` says ``"v1"``.
 
@@ -99,12 +106,33 @@ class SearchEngine:
             FileNotFoundError: the run or one of its stages is missing or unfinished; the message says which.
             ValueError: this machine has no such device.
         """
-        from onesearch.search.storage import load_engine
-
         engine = load_engine(Path(run), model, device)
         if width is not None:
             engine.config = engine.config.updated(width=width)
         return engine
+
+    @classmethod
+    def from_parts(
+        cls,
+        parts: RunParts,
+        stage: str,
+        config: SearchConfig,
+        weights: RankingWeights,
+        keywords: Keywords | None = None,
+    ) -> "SearchEngine":
+        """An engine on the model of a stage; ``keywords`` for a model that reads them in serving, too (RAG)."""
+        generator = parts.generator(stage).to(parts.device)
+        snapshot = parts.snapshot(generator.config.prompt)
+        return cls(
+            generator,
+            parts.featurizer,
+            snapshot,
+            parts.evidence,
+            config,
+            weights,
+            name=parts.run.name,
+            keywords=keywords,
+        )
 
     @property
     def snapshot(self) -> Snapshot:
@@ -425,3 +453,37 @@ def _joined(parts: Sequence[Candidates]) -> Candidates:
         np.concatenate([widen(part.generated, False) for part in parts]),
         {name: np.concatenate([part.contexts[name] for part in parts]) for name in parts[0].contexts},
     )
+
+
+def load_engine(run: Path, model: Model | None = None, device: str | None = None) -> SearchEngine:
+    """The engine of a finished run, with the shoppers of its log: V2 where the run has one, unless ``model`` is given.
+
+    V2 has its keywords in its weights and reads none; only a model trained with ``distill.keywords: input`` does.
+
+    Raises:
+        FileNotFoundError: there is no such run, or a stage of it is missing or unfinished.
+        ValueError: this machine has no such device.
+    """
+    return load_engines(run, [choose_model(run, model)], device)[0]
+
+
+def load_engines(run: Path, models: Sequence[Model], device: str | None = None) -> list[SearchEngine]:
+    """As :func:`load_engine`, for each of several models; they share all parts of the run but the model."""
+    if not run.is_dir():
+        raise FileNotFoundError(f"there is no run folder {run}; make one with `onesearch run configs/demo.yaml`")
+    parts, engines = RunParts(run, device), []
+    version = published(run)
+    places = [version if version and model == "v2" else STAGE_OF[model] for model in models]
+    abouts = [load_about(run, place) for place in places]
+    past = log_histories(parts.dataset)
+    active = sorted(past, key=lambda user: -len(past[user].clicked))
+    for model, place, about in zip(models, places, abouts, strict=True):
+        search = SearchConfig.model_validate(about["search"])
+        keywords = parts.keyword_reader(about.get("reads_keywords"))
+        engine = SearchEngine.from_parts(parts, about["model"], search, RankingWeights(about["weights"]), keywords)
+        engine.name = engine_name(run, model, place)
+        engine.histories = FixedHistories(past)
+        engine.known_shoppers = tuple(active[:1000])
+        engine.known_queries = tuple(varied_queries(parts.dataset))
+        engines.append(engine)
+    return engines

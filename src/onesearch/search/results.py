@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from onesearch.data.records import Item
-from onesearch.search.shoppers import ShopperHistory
+from onesearch.search.shopper_history import ShopperHistory
 
 
 class SearchResult(NamedTuple):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from onesearch.serving.metrics import Metrics
+from onesearch.serving.service_metrics import Metrics
 
 # Scripts, styles and calls of this origin only: a listing's text can neither run nor load anything.
 _CONTENT_POLICY = (

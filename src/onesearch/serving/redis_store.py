@@ -13,10 +13,10 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, cast
 
+from onesearch.common.redis_client import redis_client
 from onesearch.data.records import Item
-from onesearch.data.redis_client import redis_client
-from onesearch.search.shoppers import MAX_CLICKS, MAX_ORDERS, MAX_QUERIES, ShopperHistory
-from onesearch.serving.models import ItemBody
+from onesearch.search.shopper_history import MAX_CLICKS, MAX_ORDERS, MAX_QUERIES, ShopperHistory
+from onesearch.serving.http_models import ItemBody
 from onesearch.serving.store import Event, EventConflictError, ItemChange, Search, StoreError, Traffic
 
 _TIMEOUT_SECONDS = 1.0

@@ -10,13 +10,9 @@ from typing import TypeVar
 from fastapi.concurrency import run_in_threadpool
 
 from onesearch.search.results import SearchRequest, SearchResult
-from onesearch.search.shoppers import ShopperHistory
-from onesearch.serving.catalogue import Catalogue
-from onesearch.serving.config import ServingConfig
-from onesearch.serving.coverage import KeywordCoverage, ThoughtSource
-from onesearch.serving.engine import Engine
-from onesearch.serving.metrics import Metrics
-from onesearch.serving.models import (
+from onesearch.search.shopper_history import ShopperHistory
+from onesearch.serving.engine_protocol import Engine
+from onesearch.serving.http_models import (
     EventAnswer,
     EventBody,
     HealthAnswer,
@@ -27,8 +23,12 @@ from onesearch.serving.models import (
     SearchBody,
     now,
 )
+from onesearch.serving.keyword_coverage import KeywordCoverage, ThoughtSource
+from onesearch.serving.live_catalogue import Catalogue
+from onesearch.serving.service_metrics import Metrics
+from onesearch.serving.serving_settings import ServingConfig
 from onesearch.serving.store import Event, Search, Store, StoreError
-from onesearch.serving.workers import Answer, SaturatedError, Workers
+from onesearch.serving.worker_threads import Answer, SaturatedError, Workers
 
 log = logging.getLogger("onesearch.serving")
 _T = TypeVar("_T")

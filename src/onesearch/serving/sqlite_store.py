@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from onesearch.data.records import Item
-from onesearch.search.shoppers import MAX_CLICKS, MAX_ORDERS, MAX_QUERIES, ShopperHistory
-from onesearch.serving.models import ItemBody
+from onesearch.search.shopper_history import MAX_CLICKS, MAX_ORDERS, MAX_QUERIES, ShopperHistory
+from onesearch.serving.http_models import ItemBody
 from onesearch.serving.store import Event, EventConflictError, ItemChange, Search, StoreError, Traffic
 
 _BUSY_SECONDS = 2.0

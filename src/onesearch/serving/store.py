@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Literal, NamedTuple, Protocol
 
 from onesearch.data.records import Item
-from onesearch.search.shoppers import ShopperHistory
+from onesearch.search.shopper_history import ShopperHistory
 
 EventKind = Literal["click", "order"]
 

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from onesearch.data.artefact import read_json, write_json
+from onesearch.common.artefact import read_json, write_json
 from onesearch.data.dataset import ragged_rows
 
 Floats = NDArray[np.float64]

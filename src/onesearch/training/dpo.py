@@ -14,15 +14,15 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from onesearch.data.ragged import Ragged
-from onesearch.data.settings import Section
+from onesearch.common.ragged import Ragged
+from onesearch.common.settings import Section
 from onesearch.index.sid_index import SidIndex
 from onesearch.model.generator import Generator
 from onesearch.model.prompt import PromptBatch, PromptBuilder, PromptColumns
-from onesearch.search.scoring import score_paths
+from onesearch.search.path_scoring import score_paths
 from onesearch.training.loop_config import AlignmentLoopConfig
+from onesearch.training.supervised import IndexedModule
 from onesearch.training.tasks import Task, TaskBatch
-from onesearch.training.trainee import IndexedModule
 
 ORDERED, ORDERED_ELSEWHERE, CLICKED, SHOWN, SAME_CATEGORY, OTHER = range(6)
 """The six levels of behaviour: ordered in the search, ordered in the same category elsewhere, clicked; shown and not

@@ -15,17 +15,18 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
-from onesearch.data.ragged import Ragged
-from onesearch.data.settings import Section
+from onesearch.common.ragged import Ragged
+from onesearch.common.settings import Section
 from onesearch.index.sid_index import SidIndex
 from onesearch.model.generator import Generator
-from onesearch.search.beam import beam_search
-from onesearch.search.sampling import sample_paths
-from onesearch.search.scoring import LevelDistribution, chosen_log_probs, path_distributions
-from onesearch.training.distillation import kl_per_path
+from onesearch.search.beam_search import beam_search
+from onesearch.search.path_sampling import sample_paths
+from onesearch.search.path_scoring import LevelDistribution, chosen_log_probs, path_distributions
+from onesearch.training.distillation_losses import kl_per_path
 from onesearch.training.loop_config import AlignmentLoopConfig
-from onesearch.training.losses import item_nll
 from onesearch.training.rewards import Rewards, best_of_sids, items_of_sids
+from onesearch.training.supervised import Trainee
+from onesearch.training.supervised_losses import item_nll
 from onesearch.training.tasks import TaskBatch
 from onesearch.training.tpma import (
     Gate,
@@ -37,7 +38,6 @@ from onesearch.training.tpma import (
     tpma_advantages,
     tpma_loss,
 )
-from onesearch.training.trainee import Trainee
 
 
 class GrpoConfig(Section):

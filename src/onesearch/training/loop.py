@@ -21,18 +21,16 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
-from onesearch.data.artefact import fingerprint, read_json, write_json
-from onesearch.data.progress import track
-from onesearch.encoding.device import best_device
+from onesearch.common.artefact import fingerprint, read_json, write_json
+from onesearch.common.device import best_device
+from onesearch.common.progress import track
 from onesearch.training import checkpoint as files
-from onesearch.training.batching import Batch, Batches
-from onesearch.training.curves import Averages, CurveLog
+from onesearch.training.batching import Batch, Batches, moved
+from onesearch.training.checkpoint import RandomState, kept
 from onesearch.training.loop_config import FitReport, LoopConfig
-from onesearch.training.moving import moved
 from onesearch.training.optimizer import AveragedWeights, adamw, parameter_groups, rate
-from onesearch.training.plots import plot_curves
 from onesearch.training.precision import repeatable, resolve
-from onesearch.training.randomness import RandomState, kept
+from onesearch.training.training_curves import Averages, CurveLog, plot_curves
 
 __all__ = ["Batches", "FitReport", "LoopConfig", "NotFiniteError", "fit"]
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import Field
 
-from onesearch.data.settings import Section
+from onesearch.common.settings import Section
 from onesearch.training.optimizer import Schedule
 from onesearch.training.precision import Precision
 

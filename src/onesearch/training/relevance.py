@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, vstack
 
 from onesearch.data.text import normalise_query
-from onesearch.understanding.catalogue_words import CatalogueWords
-from onesearch.understanding.thoughts import Thoughts
+from onesearch.understanding.catalogue_vocabulary import CatalogueWords
+from onesearch.understanding.thought_table import Thoughts
 
 Floats = NDArray[np.float32]
 FEATURES: Final = (

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from onesearch.data.settings import Section
+from onesearch.common.settings import Section
 from onesearch.index.sid_index import SidIndex
-from onesearch.search.scoring import ragged_ranges
+from onesearch.search.path_scoring import ragged_ranges
 from onesearch.training.click_rates import ClickRates
 from onesearch.training.relevance import PairFeatures, Relevance
 

@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any, Final, Protocol, runtime_checkable
 
 from onesearch.understanding import stopping
-from onesearch.understanding.cache import ThoughtCache
-from onesearch.understanding.cache_rows import key_of
-from onesearch.understanding.llm_config import BudgetSpent, LLMUnavailableError, Usage
+from onesearch.understanding.llm_producer import BudgetSpent, LLMUnavailableError, Usage
 from onesearch.understanding.stopping import stopped_by
 from onesearch.understanding.summary import Summary
 from onesearch.understanding.thought import Producer, Thought, ThoughtError
+from onesearch.understanding.thought_cache import ThoughtCache, key_of
 
 __all__ = ["BulkProducer", "Summary", "run_understand", "understand"]
 log = logging.getLogger("onesearch")

@@ -10,14 +10,13 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy.sparse import coo_matrix, csr_matrix, diags, hstack
 
-from onesearch.data.statistics import ClickStatistics
-from onesearch.data.text import normalise_query
-from onesearch.understanding.catalogue_words import STOP_WORDS, CatalogueWords, canonical, singular
-from onesearch.understanding.keywords import extract
-from onesearch.understanding.lexicon import Keyword, Lexicon
+from onesearch.data.click_statistics import ClickStatistics
+from onesearch.data.text import is_unspaced, normalise_query, split_words
+from onesearch.understanding.catalogue_vocabulary import STOP_WORDS, CatalogueWords, canonical, singular
+from onesearch.understanding.keyword_extraction import extract
+from onesearch.understanding.keyword_lexicon import Keyword, Lexicon
 from onesearch.understanding.query_types import merchandise, query_type, split_negated
 from onesearch.understanding.thought import Analysis, Attribute, Thought, ThoughtError
-from onesearch.understanding.words import is_unspaced, split_words
 
 Floats = NDArray[np.float64]
 

@@ -3,10 +3,9 @@
 import re
 from typing import Final
 
-from onesearch.data.text import normalise_query
-from onesearch.understanding.catalogue_words import canonical
+from onesearch.data.text import is_unspaced, normalise_query, split_words
+from onesearch.understanding.catalogue_vocabulary import canonical
 from onesearch.understanding.thought import Intent, QueryType
-from onesearch.understanding.words import is_unspaced, split_words
 
 # "no 5" is a number, a leading "no" names a product ("no dig edging"), "how to replace" is a task: none of them counts.
 _NOT: Final = (

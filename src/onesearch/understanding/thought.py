@@ -5,11 +5,12 @@ a query and a shopper's history and are never stored with the query's thought. W
 :class:`Producer`.
 """
 
+from collections.abc import Sequence
 from typing import Final, Literal, Protocol, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from onesearch.data.attributes import ATTRIBUTE_TYPES
+from onesearch.data.records import ATTRIBUTE_TYPES
 
 MOST_KEYWORDS: Final = 8
 Intent = Literal["merchandise", "shop", "live", "other"]
@@ -89,3 +90,18 @@ class Producer(Protocol):
         Raises:
             ThoughtError: no usable thought; the message says why.
         """
+
+
+class Grounding(Protocol):
+    """The catalogue as a thought may use it; see
+    :class:`~onesearch.understanding.catalogue_vocabulary.CatalogueWords`.
+    """
+
+    def category(self, path: Sequence[str]) -> tuple[str, ...] | None:
+        """The catalogue's own path for a path or the unambiguous end of one; None if there is none."""
+
+    def keyword(self, text: str) -> str | None:
+        """The canonical form of a keyword whose words the catalogue's items use together; None if there is none."""
+
+    def popularity(self, keyword: str) -> float:
+        """Clicks of the items that a canonical keyword names."""

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from onesearch.understanding import stopping
-from onesearch.understanding.cache import CacheError, ThoughtCache
 from onesearch.understanding.driver import BATCH, ROUNDS, BulkProducer
-from onesearch.understanding.llm_config import BudgetSpent, LLMError, LLMUnavailableError
+from onesearch.understanding.llm_producer import BudgetSpent, LLMError, LLMUnavailableError
 from onesearch.understanding.stopping import stopped_by
 from onesearch.understanding.thought import Producer, Thought, ThoughtError
+from onesearch.understanding.thought_cache import CacheError, ThoughtCache
 
 log = logging.getLogger("onesearch")
 _T = TypeVar("_T")

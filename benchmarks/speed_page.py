@@ -1,0 +1,166 @@
+"""Speed and memory: run the benchmarks, keep their figures, render ``docs/results/speed.md``.
+
+    python -m benchmarks.speed run [NAME ...]    # docs/results/speed/NAME.json; all of them without a name
+    python -m benchmarks.speed render            # docs/results/speed.md
+
+``search`` and ``zero-cost`` measure the run in ``runs/demo`` (``make demo SERVE=0``). Run them on a machine that does
+nothing else.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.provenance import ROOT, commit, machine, today
+from onesearch.common.artefact import read_json, write_json
+
+FOLDER = ROOT / "docs" / "results" / "speed"
+PAGE = ROOT / "docs" / "results" / "speed.md"
+PLOT = FOLDER / "width.png"
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A command that prints one JSON object, what it is about, and goals such as ``>= 16`` for some of its keys."""
+
+    command: str
+    about: str
+    goals: dict[str, str]
+
+
+ALL = {
+    "decoding": Benchmark(
+        "python -m benchmarks.speed decoding --json",
+        "Constrained beam search against `generate` of transformers with `prefix_allowed_tokens_fn` (plain form of the "
+        "model), against the bare matrix products of the same network (shipped, anchored form), and over catalogue "
+        "size. As shipped a beam with one item left is not decoded; `every beam decoded` holds the network's work "
+        "constant.",
+        {
+            "ratio_vs_generate_128": ">= 16",
+            "ratio_vs_generate_512": ">= 25",
+            "times_gemm_512": "<= 2.5",
+            "growth_100k_to_5m": "<= 1.3",
+        },
+    ),
+    "query": Benchmark(
+        "python -m benchmarks.speed query --json",
+        "An uncached query text to its SID with the static encoder.",
+        {"query_p50_ms": "<= 3"},
+    ),
+    "training": Benchmark(
+        "python -m benchmarks.speed training --json",
+        "SFT stage 3 against `Seq2SeqTrainer` of transformers, as it comes and with its batches grouped by length; and "
+        "a full V2 step over a plain SFT step on the same prompts, with teachers of a third of them, the default's "
+        "share, and of all of them; and a TPMA step, rollouts and rewards included, over an SFT step on as many "
+        "samples.",
+        {
+            "ratio_vs_trainer": ">= 1.5",
+            "v2_step_over_sft_step": "<= 3.5",
+            "v2_step_over_sft_step_all": "<= 3.5",
+            "tpma_step_over_sft_step": "<= 2.5",
+        },
+    ),
+    "search": Benchmark(
+        f"python -m benchmarks.speed search runs/demo --json --plot {PLOT.relative_to(ROOT)}",
+        "A whole search, query text to finished results, at beam widths 32, 128 and 512, and the cascade. The curve "
+        "decides the default width: HR@10 of the generator alone is flat from 16 beams on; 64 leave room for larger "
+        "catalogues and for filters.",
+        {},
+    ),
+    "zero-cost": Benchmark(
+        "python -m benchmarks.speed zero-cost runs/demo --json",
+        "What V2 costs in serving beside V1 of the same run: latency (low and high are the lowest and the highest of "
+        "the repeats), model files, and positions that the encoder reads. Thoughts teach V2 in training only, so all "
+        "three should be 1; the command fails if V2's input holds keywords.",
+        {"latency_v2_over_v1": "<= 1.05", "size_v2_over_v1": "<= 1", "tokens_v2_over_v1": "<= 1"},
+    ),
+    "understanding": Benchmark(
+        "python -m benchmarks.understand_faults",
+        "`onesearch understand` of 10,000 queries over HTTP with 1 % of the calls failing, 1 % of the answers "
+        "malformed, and the server killed and started again in the middle.",
+        {"lost": "<= 0", "asked_twice": "<= 0", "unfinished": "<= 0"},
+    ),
+    "index": Benchmark(
+        "python -m benchmarks.index_build",
+        "The SID index over a million items: build, size, updates, look-ups.",
+        {"build_items_per_second": ">= 500000", "bytes_per_item_besides_vectors": "<= 64"},
+    ),
+    "market": Benchmark(
+        "python -m benchmarks.market_speed", "A million page views of the simulated marketplace.", {"seconds": "<= 180"}
+    ),
+    "import": Benchmark(
+        "python -m benchmarks.import_memory --rows 20000000", "Import of a click log of 20 million rows.", {}
+    ),
+    "quantizer": Benchmark(
+        "python -m benchmarks.quantizer_scale",
+        "One million vectors of dimension 384: fit on a sample, encode all.",
+        {"seconds": "<= 600", "peak_gib": "<= 8"},
+    ),
+}
+
+
+def run(name: str) -> None:
+    """Run one benchmark and keep its figures."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    about = {"commit": commit(), "date": today(), "machine": machine()}
+    done = subprocess.run(ALL[name].command.split(), cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    write_json(FOLDER / f"{name}.json", {"provenance": about, "figures": json.loads(done.stdout)})
+
+
+def render() -> None:
+    """Write the page from the saved figures."""
+    lines = [
+        "# Speed and memory",
+        "",
+        "Written by `python -m benchmarks.speed render` from `docs/results/speed/`; do not edit by hand.",
+        "",
+    ]
+    for name, benchmark in ALL.items():
+        path = FOLDER / f"{name}.json"
+        if path.is_file():
+            lines += _section(name, benchmark, read_json(path))
+    PAGE.write_text("\n".join(lines), encoding="utf-8")
+
+
+def _section(name: str, benchmark: Benchmark, saved: dict[str, Any]) -> list[str]:
+    made = saved["provenance"]
+    figures = dict(_flat(saved["figures"]))
+    lines = [f"## {name}", "", benchmark.about, ""]
+    lines += [f"`{benchmark.command}`, {made['machine']}, commit {made['commit']}, {made['date']}", ""]
+    lines += ["| figure | value | goal |", "|---|---|---|"]
+    lines += [f"| {key} | {value} | {_goal(value, benchmark.goals.get(key))} |" for key, value in figures.items()]
+    missing = sorted(set(benchmark.goals) - set(figures))  # a goal may be newer than the saved figures
+    lines += [f"| {key} | not measured yet | {benchmark.goals[key]} |" for key in missing]
+    if name == "search":
+        lines += ["", f"![HR@10 over beam width]({PLOT.relative_to(PAGE.parent)})"]
+    return [*lines, ""]
+
+
+def _goal(value: Any, goal: str | None) -> str:
+    if goal is None:
+        return ""
+    sign, limit = goal.split()
+    held = value >= float(limit) if sign == ">=" else value <= float(limit)
+    return f"{goal}{'' if held else ', **missed**'}"
+
+
+def _flat(values: dict[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{before}{key}: ")
+        else:
+            yield before + key, ", ".join(map(str, value)) if isinstance(value, list) else value
+
+
+if __name__ == "__main__":
+    match sys.argv[1:]:
+        case ["run", *names]:
+            for each in names or ALL:
+                run(each)
+        case ["render"]:
+            render()
+        case _:
+            sys.exit(__doc__)

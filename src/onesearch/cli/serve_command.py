@@ -1,0 +1,133 @@
+"""``onesearch serve``: a finished run as an HTTP service with a web page."""
+
+import os
+import secrets
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from onesearch.cli.producer_options import ProducerName, open_thoughts, producer_key
+from onesearch.cli.terminal import Model
+
+if TYPE_CHECKING:
+    from onesearch.serving.keyword_coverage import ThoughtSource
+    from onesearch.serving.store import Store
+
+TOKEN_VARIABLE = "ONESEARCH_ADMIN_TOKEN"
+
+
+def serve(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run, such as runs/demo.")],
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 opens it to the network.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on.")] = 8000,
+    width: Annotated[int | None, typer.Option(min=1, max=512, help="Beams per search; default: the run's.")] = None,
+    model: Model = None,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            help="Where events and item changes are kept: a file (default: RUN/serving.sqlite3), or"
+            " redis://HOST:PORT/DB when several servers share them."
+        ),
+    ] = None,
+    thoughts: Annotated[
+        str | None,
+        typer.Option(
+            help="Cache of thoughts, a SQLite file or redis://HOST:PORT/DB: queries that nobody has thought"
+            " about are queued there for `onesearch understand --watch`. Searches never wait for it."
+        ),
+    ] = None,
+    producer: Annotated[
+        ProducerName, typer.Option(help="With --thoughts: whose thoughts count, as with `onesearch understand`.")
+    ] = ProducerName.llm,
+    batch: Annotated[int, typer.Option(min=1, help="Searches answered by one model call at most.")] = 16,
+    queue: Annotated[int, typer.Option(min=1, help="Searches waiting at most; more get 503.")] = 64,
+    threads: Annotated[int, typer.Option(min=1, help="Model calls at once.")] = 1,
+    cores: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Cores of one model call: a search is many small operations, and"
+            " more cores pay for large models only.",
+        ),
+    ] = 1,
+    device: Annotated[
+        str | None, typer.Option(help="Where the model runs, such as cpu or cuda:1; default: a GPU where there is one.")
+    ] = None,
+    api_only: Annotated[bool, typer.Option("--api-only", help="No web page, no lists of shoppers.")] = False,
+) -> None:
+    """Serve a finished run: web page, API and its description at /docs.
+
+    Changing the catalogue (POST /items) needs a token: the variable ONESEARCH_ADMIN_TOKEN, or one made at start and
+    shown once on the terminal.
+
+    Example:  onesearch serve runs/demo --port 8080 --thoughts thoughts.sqlite3 --producer log-expert
+    """
+    import torch
+    import uvicorn
+
+    from onesearch.search.engine import SearchEngine
+    from onesearch.search.run_parts import choose_model
+    from onesearch.search.version_follower import VersionFollower
+    from onesearch.serving.http_app import create_app
+    from onesearch.serving.serving_settings import ServingConfig
+
+    memory = open_store(store or str(run / "serving.sqlite3"), run)
+    torch.set_num_threads(cores)
+    typer.echo(f"Loading {run} …", err=True)
+    engine = SearchEngine.load(run, width=width, model=model.value if model else None, device=device)
+    config = ServingConfig(max_batch=batch, max_queue=queue, threads=threads, page=not api_only)
+    follower = VersionFollower(run, engine) if choose_model(run, model.value if model else None) == "v2" else None
+    checks = [] if follower is None else [follower.problem]
+    app = create_app(engine, memory, config, admin_token(), thought_source(thoughts, producer), checks)
+    shown = f"[{host}]" if ":" in host else host
+    place = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else shown}:{port}/"
+    page = place + ("docs" if api_only else "")
+    typer.secho(f"{len(engine):,} items, {engine.version}. Open {page}", fg="green", err=True)
+    if follower is not None:
+        follower.start()
+    uvicorn.run(app, host=host, port=port, log_level="warning", access_log=False, server_header=False)
+
+
+def thought_source(place: str | None, producer: ProducerName) -> "ThoughtSource | None":
+    """The cache of thoughts of a service, opened when it is first asked; None where there shall be none."""
+    if place is None:
+        return None
+    from onesearch.serving.keyword_coverage import ThoughtSource
+
+    name, version = producer_key(producer)
+    typer.echo(f"Thoughts by {name}, version {version}, in {place.rpartition('@')[2]}.", err=True)
+    return ThoughtSource(lambda: open_thoughts(place), name, version)
+
+
+def open_store(place: str, run: Path | None = None) -> "Store":
+    """The store at a file or a ``redis://`` address.
+
+    Raises:
+        FileNotFoundError: the run's folder does not exist; it is not made here.
+        StoreError: the store cannot be opened, or Redis is asked for but its client is not installed.
+    """
+    if run is not None and not run.is_dir():
+        raise FileNotFoundError(f"no folder {run}; make it with 'onesearch run configs/demo.yaml'")
+    if place.startswith(("redis://", "rediss://", "unix://")):
+        from onesearch.serving.redis_store import RedisStore
+
+        return RedisStore(place)
+    from onesearch.serving.sqlite_store import SqliteStore
+
+    return SqliteStore(Path(place))
+
+
+def admin_token() -> str | None:
+    """The token of the environment, or a new one shown on the terminal; None when there is nobody to show it to."""
+    given = os.environ.get(TOKEN_VARIABLE, "").strip()
+    if given:
+        return given
+    # A redirected stream ends up in a log file, where a token does not belong.
+    if not sys.stderr.isatty():
+        typer.echo(f"POST /items is off: set {TOKEN_VARIABLE} to switch it on.", err=True)
+        return None
+    token = secrets.token_urlsafe(24)
+    typer.echo(f"Admin token for POST /items, shown only here: {token}", err=True)
+    return token

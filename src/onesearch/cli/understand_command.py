@@ -1,0 +1,176 @@
+"""``onesearch understand``: think about queries and keep the thoughts, once or as the queries come in."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from onesearch.cli.producer_options import ProducerName, open_thoughts, opened_dataset, opened_producer, producer_key
+from onesearch.cli.terminal import show_json, show_table
+
+if TYPE_CHECKING:
+    from onesearch.understanding.thought_cache import ThoughtCache
+
+
+class Span(StrEnum):
+    """What a line of the coverage table stands for."""
+
+    hour = "hour"
+    day = "day"
+
+
+def understand(
+    source: Annotated[
+        Path, typer.Argument(help="Text file with one query a line, or a dataset or run folder with a log.")
+    ],
+    cache: Annotated[
+        str, typer.Option(help="SQLite file of one catalogue's thoughts, made if missing; or a redis:// address.")
+    ],
+    dataset: Annotated[
+        Path | None,
+        typer.Option(help="Dataset or run whose catalogue the keywords come from; by default SOURCE if it is one."),
+    ] = None,
+    producer: Annotated[
+        ProducerName,
+        typer.Option(
+            help="llm: a language model; log-expert: what shoppers clicked; market: a simulated market's"
+            " stand-in for a language model."
+        ),
+    ] = ProducerName.llm,
+    base_url: Annotated[
+        str | None, typer.Option(help="Address of the model's server, ending in /v1.", envvar="ONESEARCH_LLM_BASE_URL")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="So many queries only, the most searched ones.")] = None,
+    concurrency: Annotated[int, typer.Option(min=1, help="Calls in flight.")] = 16,
+    max_calls: Annotated[int | None, typer.Option(min=0, help="Budget of calls, repeated ones included.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=0, help="Budget of tokens, read and written.")] = None,
+    price_in: Annotated[float, typer.Option(min=0, help="Price of a million tokens read, for the cost.")] = 0.0,
+    price_out: Annotated[float, typer.Option(min=0, help="Price of a million tokens written.")] = 0.0,
+    rejects: Annotated[
+        Path | None,
+        typer.Option(help="JSON-lines file for queries without a usable answer; by default CACHE.rejects.jsonl."),
+    ] = None,
+    watch: Annotated[
+        bool,
+        typer.Option(
+            "--watch",
+            help="Think about the queries that a service put into the cache's queue, not those of"
+            " SOURCE, as they come in, until stopped.",
+        ),
+    ] = False,
+    lease: Annotated[
+        float, typer.Option(min=1, help="With --watch: seconds after which another worker may take a query over.")
+    ] = 900.0,
+    coverage: Annotated[
+        Span | None, typer.Option(help="Only show which share of a service's searches has keywords, by hour or day.")
+    ] = None,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            help="With --coverage: the service's store; by default SOURCE/serving.sqlite3.", show_default=False
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The summary as one JSON object.")] = False,
+) -> None:
+    """Find out what queries mean: intent, category, attributes, topics, and at most eight keywords of the catalogue.
+
+    Every answer is kept at once. After an interruption, a spent budget or a failed server the same command goes on
+    where it stopped; what is in the cache is never asked again.
+
+    The language model's name comes from ONESEARCH_LLM_MODEL, its key from ONESEARCH_LLM_API_KEY and nowhere else.
+
+    For example:
+
+      onesearch understand runs/demo --producer log-expert --cache thoughts.sqlite3
+
+      onesearch understand queries.txt --dataset data/shop --cache thoughts.sqlite3 --base-url http://127.0.0.1:8001/v1
+
+    Beside a service that was started with --thoughts, a worker for the queries that nobody has thought about yet, and
+    what it has come to:
+
+      onesearch understand runs/demo --producer log-expert --cache thoughts.sqlite3 --watch
+
+      onesearch understand runs/demo --producer log-expert --cache thoughts.sqlite3 --coverage day
+    """
+    if as_json and (watch or coverage is not None):
+        raise typer.BadParameter("goes with neither --watch nor --coverage", param_hint="--json")
+    if coverage is not None:
+        _show_coverage(store or str(source / "serving.sqlite3"), open_thoughts(cache), producer, coverage)
+        return
+    catalogue = dataset if dataset is not None else source
+    if catalogue.is_file():
+        raise typer.BadParameter(f"{source} is a file, so name the catalogue's dataset", param_hint="--dataset")
+    queries = [] if watch else _queries(source)[:limit]
+    limits = {
+        "concurrency": concurrency,
+        "max_calls": max_calls,
+        "max_tokens": max_tokens,
+        "price_in": price_in,
+        "price_out": price_out,
+        **({"base_url": base_url} if base_url else {}),
+    }
+    thoughts = open_thoughts(cache)
+    try:
+        with opened_producer(producer, catalogue, limits) as thinker:
+            if watch:
+                from onesearch.understanding.watch import run_watch
+
+                typer.echo(f"Thinking about what comes into {cache}, as {thinker.name}. Ctrl-C stops.", err=True)
+                typer.echo(run_watch(thinker, thoughts, concurrency, lease).text())
+                return
+            from onesearch.understanding.driver import run_understand
+
+            aside = rejects if rejects is not None or "://" in cache else Path(f"{cache}.rejects.jsonl")
+            summary = run_understand(queries, thinker, thoughts, aside, concurrency)
+            if as_json:
+                show_json(vars(summary))
+            else:
+                typer.echo(summary.text())
+    finally:
+        thoughts.close()
+
+
+def _show_coverage(place: str, cache: "ThoughtCache", producer: ProducerName, span: Span) -> None:
+    from onesearch.cli.serve_command import open_store
+    from onesearch.serving.keyword_coverage import coverage_of
+
+    if "://" not in place and not Path(place).is_file():
+        raise FileNotFoundError(f"no store {place}: name the one of `onesearch serve` with --store")
+    name, version = producer_key(producer)
+    store = open_store(place)
+    try:
+        seconds, form = (3600, "%Y-%m-%d %H:00") if span is Span.hour else (86400, "%Y-%m-%d")
+        rows = [
+            (
+                row.start.strftime(form),
+                f"{row.searches:,}",
+                f"{row.share:.1%}",
+                f"{row.keywords:,}",
+                f"{row.no_keywords:,}",
+                f"{row.none:,}",
+            )
+            for row in coverage_of(store.traffic(seconds), cache, name, version)
+        ]
+        state = cache.queue_state()
+    finally:
+        store.close()
+        cache.close()
+    columns = (f"{span.value} (UTC)", "searches", "covered", "keywords", "no keywords", "none yet")
+    show_table(f"Searches whose query has keywords by {name}, version {version}, now", columns, rows, columns[1:])
+    typer.echo(f"queue: {state.waiting:,} waiting, {state.in_work:,} in work; {state.set_aside:,} set aside")
+
+
+def _queries(source: Path) -> list[str]:
+    """Distinct normalised queries: of a file in its order, of a log the most searched first."""
+    import polars as pl
+
+    from onesearch.data.text import normalise_queries, normalise_query
+
+    if source.is_file():
+        lines = source.read_text(encoding="utf-8-sig").splitlines()
+        return [query for query in dict.fromkeys(map(normalise_query, lines)) if query]
+    data, _ = opened_dataset(source)
+    queries = normalise_queries(data.page_views["query"])
+    counted = pl.DataFrame({"query": queries.filter(queries != "")}).group_by("query").len()
+    return counted.sort(["len", "query"], descending=[True, False])["query"].to_list()

@@ -1,0 +1,194 @@
+"""What the training part of a click log says of items and queries.
+
+Give it the training page views only. For the training rows themselves leave the page view out (``leave_out``), or a
+statistic would tell the model the answer.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from onesearch.common.ragged import Ragged
+from onesearch.data.dataset import ragged_rows, rows_of
+from onesearch.data.text import normalise_queries, normalise_query
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int32]
+_CELLS = 4_000_000
+"""Size of the temporary arrays of one step."""
+
+
+@dataclass(frozen=True)
+class ClickStatistics:
+    """Counts of a log; an item counts once per page view.
+
+    Attributes:
+        shown, clicked, ordered: page views in which each item was shown, clicked, ordered, float32 [N].
+        queries: distinct normalised queries with a click, sorted.
+        items: clicked item rows of each of them, most clicked first (ties: more clicks in all, then the lower row).
+        counts: the click counts that belong to ``items.values``, float32.
+        searched: page views of each query, float32 [queries].
+    """
+
+    shown: Floats
+    clicked: Floats
+    ordered: Floats
+    queries: list[str]
+    items: Ragged
+    counts: Floats
+    searched: Floats
+
+    @classmethod
+    def of(cls, page_views: pl.DataFrame, items: pl.DataFrame) -> "ClickStatistics":
+        """Count a log, which must be the *training* part."""
+        n = len(items)
+        ids = items["item_id"]
+        lists = {name: _once(ragged_rows(page_views[name], ids)) for name in ("shown", "clicked", "ordered")}
+        totals = {name: np.bincount(rows.values, minlength=n).astype(np.float32) for name, rows in lists.items()}
+        normal = normalise_queries(page_views["query"])
+        clicked = lists["clicked"]
+        distinct = normal.filter(pl.Series(clicked.lengths > 0)).unique().sort()
+        number = rows_of(normal, distinct).to_numpy()
+        pairs, counts = np.unique(number[clicked.owners].astype(np.int64) * n + clicked.values, return_counts=True)
+        query, item = pairs // max(n, 1), (pairs % max(n, 1)).astype(np.int32)
+        order = np.lexsort((item, -totals["clicked"][item], -counts, query))
+        lengths = np.bincount(query, minlength=len(distinct))
+        searched = np.bincount(number[number >= 0], minlength=len(distinct)).astype(np.float32)
+        return cls(
+            totals["shown"],
+            totals["clicked"],
+            totals["ordered"],
+            distinct.to_list(),
+            Ragged.from_lengths(item[order], lengths),
+            counts[order].astype(np.float32),
+            searched,
+        )
+
+    def rows(self, queries: Sequence[str]) -> NDArray[np.int64]:
+        """For each query text its number in ``queries``, -1 when it was never clicked for, int64 [n]."""
+        get = self._number.get
+        return np.fromiter((get(normalise_query(text), -1) for text in queries), np.int64, len(queries))
+
+    def most_clicked(self, queries: Sequence[str], k: int, leave_out: Ragged | None = None) -> Ints:
+        """The items most clicked for each query, best first, -1 padded: int32 [n, k].
+
+        Args:
+            queries: n texts as typed.
+            k: items per query.
+            leave_out: for training rows: the items clicked in each of the n page views, whose own clicks are not
+                counted; the result is the one of a log without that page view.
+        """
+        rows = self.rows(queries)
+        known = np.flatnonzero(rows >= 0)
+        out = np.full((len(queries), k), -1, np.int32)
+        if not len(known):
+            return out
+        if leave_out is None:
+            out[known] = self.items.select(rows[known]).padded(k, newest=False)
+            return out
+        left = _once(leave_out.select(known))
+        for m in np.unique(left.lengths).tolist():
+            same = np.flatnonzero(left.lengths == m)
+            own = left.select(same).values.reshape(len(same), m)
+            step = max(1, _CELLS // ((k + m) * max(m, 1)))
+            for begin in range(0, len(same), step):
+                part = slice(begin, begin + step)
+                out[known[same[part]]] = self._most_clicked_without(rows[known[same[part]]], k, own[part])
+        return out
+
+    def _most_clicked_without(self, rows: NDArray[np.int64], k: int, own: Ints) -> Ints:
+        """Rows of ``queries`` [n] and the items whose click is not counted [n, m] -> int32 [n, k]."""
+        # Taking one click from m items moves no other item down, so the new first k are among the old first k + m.
+        item = self.items.select(rows).padded(k + own.shape[1], newest=False)
+        within = np.arange(item.shape[1])
+        there = item >= 0
+        at = np.where(there, self.items.offsets[rows][:, None] + within, 0)
+        mine = (item[:, :, None] == own[:, None, :]).any(-1)
+        count = np.where(there, self.counts[at] - mine, 0)
+        total = self.clicked[item] - mine
+        order = np.lexsort((item, -total, -count), axis=1)[:, :k]
+        kept = np.take_along_axis(item, order, 1)
+        return np.where(np.take_along_axis(count, order, 1) > 0, kept, np.int32(-1))
+
+    def pair_counts(
+        self, queries: Sequence[str], items: NDArray[np.integer], leave_out: Ragged | None = None
+    ) -> Floats:
+        """Clicks of given items for each query: float32 [n, m] for ``items`` [n, m]; 0 for -1 and unknown queries.
+
+        Args:
+            queries: n texts as typed.
+            items: item rows, -1 for none.
+            leave_out: as in :meth:`most_clicked`.
+        """
+        n = max(len(self.clicked), 1)
+        rows = self.rows(queries)[:, None]
+        out = np.zeros(items.shape, np.float32)
+        valid = (rows >= 0) & (items >= 0)
+        keys, counts = self._pairs
+        if not valid.any():
+            return out
+        wanted = (rows * n + items)[valid]
+        at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+        out[valid] = np.where(keys[at] == wanted, counts[at], 0)
+        if leave_out is not None:
+            owners = np.broadcast_to(np.arange(len(items))[:, None], items.shape)
+            own = np.isin(owners * n + items, leave_out.owners * n + leave_out.values) & valid
+            out = np.maximum(out - own, 0)
+        return out
+
+    def save(self, folder: Path) -> None:
+        """Write two Parquet files into a folder."""
+        folder.mkdir(parents=True, exist_ok=True)
+        pl.DataFrame({"shown": self.shown, "clicked": self.clicked, "ordered": self.ordered}).write_parquet(
+            folder / "item_counts.parquet"
+        )
+        query = pl.Series(self.queries, dtype=pl.String)
+        flat = pl.DataFrame({"row": self.items.owners, "item": self.items.values, "count": self.counts})
+        lists = flat.group_by("row", maintain_order=True).agg("item", "count").select("item", "count")
+        pl.DataFrame({"query": query, "searched": self.searched}).hstack(lists).write_parquet(
+            folder / "query_clicks.parquet"
+        )
+
+    @classmethod
+    def load(cls, folder: Path) -> "ClickStatistics":
+        """Read what :meth:`save` wrote."""
+        totals = pl.read_parquet(folder / "item_counts.parquet")
+        queries = pl.read_parquet(folder / "query_clicks.parquet")
+        lengths = queries["item"].list.len().cast(pl.Int64).to_numpy()
+        shown, clicked, ordered = (totals[name].to_numpy().astype(np.float32) for name in totals.columns)
+        return cls(
+            shown,
+            clicked,
+            ordered,
+            queries["query"].to_list(),
+            Ragged.from_lengths(queries["item"].explode().to_numpy().astype(np.int32), lengths),
+            queries["count"].explode().to_numpy().astype(np.float32),
+            queries["searched"].to_numpy().astype(np.float32),
+        )
+
+    @cached_property
+    def _number(self) -> dict[str, int]:
+        return {text: i for i, text in enumerate(self.queries)}
+
+    @cached_property
+    def _pairs(self) -> tuple[NDArray[np.int64], Floats]:
+        keys = self.items.owners * max(len(self.clicked), 1) + self.items.values
+        order = np.argsort(keys)
+        return keys[order], self.counts[order]
+
+
+def _once(lists: Ragged) -> Ragged:
+    """The lists without repetitions; the first of equal values stays."""
+    if not len(lists.values):
+        return lists
+    owners = lists.owners
+    _, first = np.unique(owners * (int(lists.values.max()) + 1) + lists.values, return_index=True)
+    if len(first) == len(lists.values):
+        return lists
+    keep = np.sort(first)
+    return Ragged.from_lengths(lists.values[keep], np.bincount(owners[keep], minlength=len(lists)))

@@ -1,0 +1,253 @@
+"""Importing: rows from a source, checked against each other, streamed into a data set folder.
+
+Memory holds one chunk of rows, one row group per table and eight bytes per known id
+(:mod:`onesearch.data.ingest.id_set`), whatever the size of the files.
+"""
+
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Literal, Self
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from onesearch.common.progress import track
+from onesearch.data.dataset import begin, finish, table_path
+from onesearch.data.ingest import table_source as tables
+from onesearch.data.ingest.column_mapping import Mapping, PageViews, PageViewsFromJudgments
+from onesearch.data.ingest.id_set import IdSet, combined, hashes
+from onesearch.data.ingest.import_summary import ImportSummary
+from onesearch.data.ingest.page_view_grouping import Grouping
+from onesearch.data.ingest.parquet_writer import ParquetWriter
+from onesearch.data.ingest.rejected_rows import Rejects
+from onesearch.data.ingest.table_source import Part
+from onesearch.data.records import PAGE_VIEWS, SCHEMAS, TEXT, conform
+
+LISTS: Final = ("shown", "clicked", "ordered")
+
+
+class Importer:
+    """Takes parts of tables (items first, then users, page views, judgments) and writes a data set.
+
+    Use it as a context manager; :meth:`finish` completes the folder.
+    """
+
+    def __init__(self, out: Path, source: str, unknown_items: Literal["drop", "create"] = "drop") -> None:
+        self.out = begin(out)
+        self.summary = ImportSummary(source)
+        self.rejects = Rejects(self.out)
+        self._create = unknown_items == "create"
+        self._writers = {name: ParquetWriter(table_path(self.out, name), schema) for name, schema in SCHEMAS.items()}
+        self.item_ids, self.user_ids = IdSet(), IdSet()
+        self._page_view_ids, self._judged = IdSet(), IdSet()
+        self._start = time.perf_counter()
+
+    def items(self, part: Part) -> pl.DataFrame:
+        """Add items; gives those taken."""
+        reason = self._duplicates(part, self.item_ids, "item_id", "duplicate item_id, the first one is kept")
+        return self._take("items", part, reason)
+
+    def users(self, part: Part) -> pl.DataFrame:
+        """Add users; gives those taken."""
+        reason = self._duplicates(part, self.user_ids, "user_id", "duplicate user_id, the first one is kept")
+        return self._take("users", part, reason)
+
+    def page_views(self, part: Part, generated_ids: bool, grouping: Grouping | None = None) -> pl.DataFrame:
+        """Add page views (or, with a ``grouping``, rows to be grouped); gives those taken."""
+        frame, good = part.frame, part.reason.is_null()
+        for name in LISTS:
+            frame = frame.with_columns(self._known_items(frame[name], f"page_views.{name}", good))
+        reason = part.reason
+        left = frame.select(pl.sum_horizontal(pl.col(name).list.len() for name in LISTS) > 0).to_series()
+        had = part.frame.select(pl.sum_horizontal(pl.col(name).list.len() for name in LISTS) > 0).to_series()
+        lost = pl.DataFrame({"reason": reason, "left": left, "had": had}).select(
+            pl.coalesce(
+                "reason",
+                pl.when(~pl.col("left") & pl.col("had")).then(pl.lit("no known item left")),
+                pl.when(~pl.col("left")).then(pl.lit("no item at all")),
+            ).alias("reason")
+        )["reason"]
+        part = Part(part.chunk, frame, lost, part.emptied)
+        if not generated_ids and grouping is None:
+            name = "page_view_id"
+            part = Part(part.chunk, frame, self._duplicates(part, self._page_view_ids, name, f"duplicate {name}"), {})
+        if grouping is None:
+            taken = self._take("page_views", part, part.reason)
+            self._new_users(taken["user_id"])
+            return taken
+        taken = self._set_aside("page_views", part, part.reason)
+        grouping.add(taken)
+        return taken
+
+    def grouped_page_views(self, grouping: Grouping) -> None:
+        """Add the page views of a finished grouping."""
+        for frame in grouping.page_views():
+            self._new_users(frame["user_id"])
+            self._writers["page_views"].write(frame)
+
+    def judgments(self, part: Part) -> pl.DataFrame:
+        """Add judgments; gives those taken, with ``score``."""
+        good = part.reason.is_null()
+        ids = part.frame["item_id"]
+        known = pl.Series(self.item_ids.contains(hashes(ids)))
+        self.summary.join("judgments.item_id -> items", int(good.sum()), int((known & good).sum()))
+        if self._create:
+            self._new_items(ids.filter(good & ~known))
+            known = pl.Series(np.ones(len(ids), bool))
+        pairs = combined(part.frame.select("query", "item_id"))
+        usable = (good & known).to_numpy()
+        fresh = np.ones(len(ids), bool)
+        fresh[usable] = self._judged.add(pairs[usable])
+        reason = pl.DataFrame({"reason": part.reason, "known": known, "fresh": fresh}).select(
+            pl.coalesce(
+                "reason",
+                pl.when(~pl.col("known")).then(pl.lit("item_id is not in the items")),
+                pl.when(~pl.col("fresh")).then(pl.lit("duplicate query and item_id, the first one is kept")),
+            ).alias("reason")
+        )["reason"]
+        return self._take("judgments", part, reason)
+
+    def finish(self) -> ImportSummary:
+        """Complete the folder."""
+        for writer in self._writers.values():
+            writer.close()
+        self.rejects.__exit__(None, None, None)
+        summary = self.summary
+        summary.rows = {name: writer.rows for name, writer in self._writers.items()}
+        for (table, reason), count in sorted(self.rejects.counts.items(), key=lambda pair: -pair[1]):
+            summary.rejected.setdefault(table, {})[reason] = count
+        if not summary.rows["items"]:
+            worst = next(iter(summary.rejected.get("items", {})), "the item file has no rows")
+            raise ValueError(f"no item could be imported ({worst}); the rows are in {self.out / 'rejected.parquet'}")
+        finish(self.out, summary.source, **{"import": summary.as_dict()})
+        summary.seconds = time.perf_counter() - self._start
+        return summary
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            for writer in self._writers.values():
+                writer.close()
+            self.rejects.__exit__(kind, error, trace)
+
+    # -- parts of the above ----------------------------------------------------------------------------------------
+
+    def _duplicates(self, part: Part, known: IdSet, name: str, reason: str) -> pl.Series:
+        good = part.reason.is_null().to_numpy()
+        fresh = np.ones(len(good), bool)
+        fresh[good] = known.add(hashes(part.frame[name].filter(pl.Series(good))))
+        if fresh.all():
+            return part.reason
+        table = pl.DataFrame({"reason": part.reason, "fresh": fresh})
+        return table.select(pl.coalesce("reason", pl.when(~pl.col("fresh")).then(pl.lit(reason))))["reason"]
+
+    def _take(self, table: str, part: Part, reason: pl.Series) -> pl.DataFrame:
+        taken = self._set_aside(table, part, reason)
+        self._writers[table].write(
+            conform(table, taken.select(n for n in SCHEMAS[table].names() if n in taken.columns))
+        )
+        return taken
+
+    def _set_aside(self, table: str, part: Part, reason: pl.Series) -> pl.DataFrame:
+        self.summary.empty(table, part.emptied)
+        index = np.flatnonzero(reason.is_not_null().to_numpy())
+        if not len(index):
+            return part.frame
+        rows, texts = part.chunk.rows[index].tolist(), part.chunk.texts(index)
+        self.rejects.add(table, part.chunk.file, rows, reason.gather(index).to_list(), texts)
+        return part.frame.filter(reason.is_null())
+
+    def _known_items(self, lists: pl.Series, name: str, good: pl.Series) -> pl.Series:
+        """The lists without unknown ids, or with items made for them; counted for ``good`` rows."""
+        lengths = lists.list.len().to_numpy().astype(np.int64)
+        flat = lists.filter(lists.list.len() > 0).explode()
+        if not len(flat):
+            return lists
+        known = self.item_ids.contains(hashes(flat))
+        counted = np.repeat(good.to_numpy(), lengths)
+        self.summary.join(f"{name} -> items", int(counted.sum()), int((known & counted).sum()))
+        if known.all():
+            return lists
+        if self._create:
+            self._new_items(flat.filter(pl.Series(~known & counted)))
+            return lists
+        self.summary.dropped[name] += int((~known & counted).sum())
+        return _without(lists, flat, lengths, known)
+
+    def _new_items(self, ids: pl.Series) -> None:
+        new = ids.unique(maintain_order=True)
+        new = new.filter(pl.Series(self.item_ids.add(hashes(new))))
+        self.summary.created["items"] += len(new)
+        self._writers["items"].write(conform("items", pl.DataFrame({"item_id": new, "title": new})))
+
+    def _new_users(self, ids: pl.Series) -> None:
+        ids = ids.drop_nulls()
+        known = self.user_ids.contains(hashes(ids))
+        self.summary.join("page_views.user_id -> users", len(ids), int(known.sum()))
+        new = ids.filter(pl.Series(~known)).unique(maintain_order=True)
+        new = new.filter(pl.Series(self.user_ids.add(hashes(new))))
+        self.summary.created["users"] += len(new)
+        self._writers["users"].write(conform("users", pl.DataFrame({"user_id": new}, schema={"user_id": TEXT})))
+
+
+def _without(lists: pl.Series, flat: pl.Series, lengths: NDArray[np.int64], keep: NDArray[np.bool_]) -> pl.Series:
+    """Lists with only the kept ones of their values ``flat``."""
+    owner = np.repeat(np.arange(len(lists)), lengths)[keep]
+    kept = pl.DataFrame({"row": owner, "value": flat.filter(pl.Series(keep))}, schema={"row": pl.Int64, "value": TEXT})
+    grouped = kept.group_by("row", maintain_order=True).agg("value")
+    rows = pl.DataFrame({"row": np.arange(len(lists))}, schema={"row": pl.Int64})
+    joined = rows.join(grouped, on="row", how="left", maintain_order="left")
+    return joined.select(pl.col("value").fill_null([]))["value"].alias(lists.name)
+
+
+def import_mapping(mapping: Mapping, out: Path) -> ImportSummary:
+    """Import the files of a mapping into the data set folder ``out``.
+
+    Raises:
+        FileNotFoundError, ValueError: a file or column is not there, or no item could be read.
+    """
+    folder = Path(mapping.folder)
+    given = mapping.page_views
+    with Importer(out, mapping.source, mapping.unknown_items) as importer:
+        rejects = importer.rejects
+        for part in track(tables.items(folder, mapping.items, rejects), "items", unit="chunks"):
+            importer.items(part)
+        if mapping.users is not None:
+            for part in track(tables.users(folder, mapping.users, rejects), "users", unit="chunks"):
+                importer.users(part)
+        if isinstance(given, PageViews):
+            grouping = Grouping(importer.out) if given.group_by else None
+            generated = given.columns.page_view_id is None
+            for part in track(tables.page_views(folder, given, rejects), "page views", unit="chunks"):
+                importer.page_views(part, generated, grouping)
+            if grouping is not None:
+                importer.grouped_page_views(grouping)
+        if mapping.judgments is not None:
+            clicked_at = given.clicked_at if isinstance(given, PageViewsFromJudgments) else None
+            grouping = Grouping(importer.out)
+            for part in track(tables.judgments(folder, mapping.judgments, rejects), "judgments", unit="chunks"):
+                taken = importer.judgments(part)
+                if clicked_at is not None:
+                    grouping.add(_judged_rows(taken, clicked_at))
+            importer.grouped_page_views(grouping)
+        return importer.finish()
+
+
+def _judged_rows(judgments: pl.DataFrame, clicked_at: float) -> pl.DataFrame:
+    """Judgments as rows of page views, one per query: the item as shown and, from the threshold on, as clicked."""
+    item = pl.concat_list("item_id")
+    keys = combined(judgments.select("query"))
+    rows = judgments.select(
+        page_view_id="query",
+        query="query",
+        shown=item,
+        clicked=pl.when(pl.col("score") >= clicked_at).then(item).otherwise(pl.lit([], pl.List(TEXT))),
+    )
+    rows = conform("page_views", rows)
+    return rows.with_columns(group=pl.Series(keys, dtype=pl.UInt64)).select(*PAGE_VIEWS.names(), "group")

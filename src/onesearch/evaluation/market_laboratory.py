@@ -1,0 +1,87 @@
+"""A market's shoppers on pages that an engine serves: traffic after the end of the log, for A/B tests.
+
+Known shoppers go on with the history that the log left; newcomers have none. Nothing they do here becomes anybody's
+history, so that both arms of a test meet the same requests.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from onesearch.common.ragged import Ragged
+from onesearch.data.dataset import Dataset
+from onesearch.data.histories import Histories
+from onesearch.data.records import TIME
+from onesearch.data.requests import Requests
+from onesearch.market.click_truth import Visits
+from onesearch.market.make_market import id_lists
+from onesearch.market.market_catalogue import US_PER_DAY
+from onesearch.market.market_traffic import QUERY_TYPES
+from onesearch.market.world import World
+from onesearch.market.world_files import FOLDER, load_config
+
+
+class Laboratory:
+    """Shoppers who search a market after its log.
+
+    Args:
+        dataset: folder of the market's dataset.
+        page_views: how many, n.
+        newcomers: shoppers beside the known ones whom the log has never seen.
+        stream: another one gives other page views of the same shoppers.
+
+    Attributes:
+        page_views: the table of n page views, without what was shown.
+        known: whether the log knows the shopper of each, bool [n].
+
+    Raises:
+        FileNotFoundError: the dataset is no market's.
+        ValueError: there are one to nine newcomers.
+    """
+
+    def __init__(self, dataset: Path, page_views: int, newcomers: int = 0, stream: int = 1) -> None:
+        if 0 < newcomers < 10:
+            raise ValueError(f"{newcomers} newcomers are too few to draw; take none, or at least 10")
+        config = load_config(dataset / FOLDER)
+        world = World.build(config)
+        known = len(world.shoppers)
+        world = world.with_newcomers(newcomers)
+        traffic, queries, visits = world.traffic(page_views, stream)
+        time = visits.time + config.days * US_PER_DAY  # everything that will be listed is
+        self.visits = Visits(visits.user, visits.query, visits.focus, time)
+        self.truth = world.truth(queries)
+        self.known = visits.user < known
+        texts, kinds = pl.Series(queries.texts), pl.Series(QUERY_TYPES)
+        self.page_views = pl.DataFrame(
+            {
+                "page_view_id": pl.select(
+                    pl.lit(f"t{stream}-") + pl.Series(np.arange(page_views)).cast(pl.String)
+                ).to_series(),
+                "user_id": pl.select(pl.lit("u") + pl.Series(visits.user).cast(pl.String)).to_series(),
+                "session_id": pl.select(pl.lit(f"t{stream}-") + pl.Series(traffic.session).cast(pl.String)).to_series(),
+                "time": pl.Series(time).cast(TIME),
+                "query": texts.gather(visits.query.astype(np.int64)),
+                "query_type": kinds.gather(queries.kind[visits.query].astype(np.int64)),
+            }
+        )
+        self._dataset = dataset
+
+    def requests(self) -> Requests:
+        """The page views as requests, with what the log knew of their shoppers."""
+        data = Dataset.load(self._dataset)
+        return Histories.build(data.page_views, data.items, data.users).requests(self.page_views)
+
+    def exposures(self, pages: NDArray[np.integer]) -> pl.DataFrame:
+        """What the shoppers did on pages of item rows [n, k], -1 for none: the page views with shown, clicked, ordered.
+
+        A shopper's fate with an item depends on shopper, query and item alone, so that two engines that show the same
+        item get the same answer.
+        """
+        reactions, _ = self.truth.react(self.visits, pages.astype(np.int32))
+        lists = {
+            name: id_lists(Ragged.from_lengths(pages[mask].astype(np.int32), mask.sum(1)))
+            for name, mask in (("shown", pages >= 0), ("clicked", reactions.clicked), ("ordered", reactions.ordered))
+        }
+        return self.page_views.with_columns(**lists)

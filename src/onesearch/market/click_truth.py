@@ -1,0 +1,317 @@
+"""What is true of any page view and item: relevance, click and order probability, and the worth of a ranking."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onesearch.market import keyed_random as keyed
+from onesearch.market.market_catalogue import Catalogue
+from onesearch.market.market_queries import GIFT, PREDICATES, RANKING, Queries
+from onesearch.market.market_settings import ChoiceConfig
+from onesearch.market.market_shoppers import Shoppers
+from onesearch.market.market_vocabulary import SLOTS
+from onesearch.market.needs import TRAIT_SLOTS
+
+_SLOTS_OF: Final[dict[str, tuple[int, ...]]] = {
+    kind: tuple(slot for slot, other in enumerate(SLOTS) if other == kind) for kind in dict.fromkeys(SLOTS)
+}
+_AUDIENCE: Final = SLOTS.index("Audience")
+_CHUNK: Final = 256
+_DISCOUNT: Final = (1.0 / np.log2(np.arange(2, 12))).astype(np.float32)
+_CLICK, _ORDER, _DEPTH = 1, 2, 3
+
+
+@dataclass(frozen=True)
+class Visits:
+    """n page views: rows of shopper and query tables, focus leaf, microsecond."""
+
+    user: NDArray[np.int32]
+    query: NDArray[np.int32]
+    focus: NDArray[np.int16]
+    time: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+    def select(self, rows: NDArray[np.integer] | slice) -> "Visits":
+        """The given page views."""
+        return Visits(self.user[rows], self.query[rows], self.focus[rows], self.time[rows])
+
+
+@dataclass(frozen=True)
+class Reactions:
+    """What shoppers did on pages of k items: bool [n, k] each."""
+
+    examined: NDArray[np.bool_]
+    clicked: NDArray[np.bool_]
+    ordered: NDArray[np.bool_]
+
+
+def _sigmoid(x: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.asarray(1.0 / (1.0 + np.exp(-x)), np.float32)
+
+
+@dataclass(frozen=True)
+class Truth:
+    """The model of relevance and choice over the tables of one market.
+
+    ``type_sets`` is bool [S, T] (see :func:`~onesearch.market.market_queries.build_type_sets`), ``trait_values``
+    bool [Q, V].
+    ``audience_first`` is the number of the first audience value.
+    """
+
+    seed: int
+    choice: ChoiceConfig
+    catalogue: Catalogue
+    shoppers: Shoppers
+    queries: Queries
+    type_sets: NDArray[np.bool_]
+    type_leaf: NDArray[np.int16]
+    trait_values: NDArray[np.bool_]
+    audience_first: int
+    _derived: dict[str, NDArray[np.generic]] = field(default_factory=dict, repr=False)
+
+    # ---- relevance -------------------------------------------------------------------------------------------------
+
+    def _set_leaves(self) -> NDArray[np.bool_]:
+        """Whether a type set touches a leaf, bool [S, L]."""
+        if "set_leaves" not in self._derived:
+            leaves = np.zeros((len(self.type_sets), int(self.type_leaf.max()) + 1), np.bool_)
+            np.logical_or.at(leaves.T, self.type_leaf, self.type_sets.T)
+            self._derived["set_leaves"] = leaves
+        return self._derived["set_leaves"]  # type: ignore[return-value]
+
+    def _value_slots(self) -> NDArray[np.int8]:
+        """The (at most two) slots a value can stand in, int8 [V, 2]."""
+        if "value_slots" not in self._derived:
+            pairs = [(_SLOTS_OF[kind] * 2)[:2] for kind in self.catalogue.value_type]
+            self._derived["value_slots"] = np.array(pairs, np.int8)
+        return self._derived["value_slots"]  # type: ignore[return-value]
+
+    def _has_value(self, value: NDArray[np.int32], items: NDArray[np.integer]) -> NDArray[np.bool_]:
+        """Whether items have single values, elementwise over flat arrays."""
+        slots = self._value_slots()[value]
+        values = self.catalogue.values
+        return np.asarray((values[items, slots[:, 0]] == value) | (values[items, slots[:, 1]] == value))
+
+    def _has_trait(self, trait: NDArray[np.integer], items: NDArray[np.integer]) -> NDArray[np.bool_]:
+        """Whether items have a value of traits, elementwise over flat arrays."""
+        out = np.zeros(len(items), np.bool_)
+        for slot in TRAIT_SLOTS:
+            value = self.catalogue.values[items, slot]
+            out |= self.trait_values[trait, value] & (value >= 0)
+        return out
+
+    def levels(self, query: NDArray[np.integer], items: NDArray[np.integer]) -> NDArray[np.int8]:
+        """Relevance level of query rows and item rows, elementwise over flat arrays: int8 [m] in 0..3."""
+        q, catalogue = self.queries, self.catalogue
+        sets = q.type_set[query]
+        near = self._set_leaves()[sets, catalogue.leaves[items]]
+        exact = self.type_sets[sets, catalogue.types[items]]
+        level = np.zeros(len(items), np.int8)
+        # Everything else asks only about the items of the right leaves.
+        at = np.flatnonzero(near)
+        rows, here, exact = query[at], items[at], exact[at]
+        wanted = np.zeros(len(at), np.int8)
+        met = np.zeros(len(at), np.int8)
+        n_values = len(catalogue.value_names)
+        for column in range(PREDICATES):
+            predicate = q.predicates[rows, column]
+            for part, is_trait in (
+                (np.flatnonzero((predicate >= 0) & (predicate < n_values)), False),
+                (np.flatnonzero(predicate >= n_values), True),
+            ):
+                if len(part):
+                    wanted[part] += 1
+                    hit = (
+                        self._has_trait(predicate[part] - n_values, here[part])
+                        if is_trait
+                        else self._has_value(predicate[part], here[part])
+                    )
+                    met[part] += hit
+        model = q.model[rows]
+        wanted += model >= 0
+        met += (model >= 0) & (model == catalogue.models[here])
+        complete = met == wanted
+        found = np.where(exact, np.where(complete, 3, np.where(2 * met >= wanted, 2, 1)), complete).astype(np.int8)
+        ban = q.ban[rows]
+        part = np.flatnonzero(ban >= 0)
+        if len(part):
+            broken = self._has_value(ban[part], here[part])
+            found[part] = np.where(broken, np.minimum(found[part], 1), found[part])
+        level[at] = found
+        return level
+
+    # ---- choice ----------------------------------------------------------------------------------------------------
+
+    def _utilities(
+        self,
+        visits: Visits,
+        owner: NDArray[np.integer],
+        items: NDArray[np.integer],
+        level: NDArray[np.int8],
+        orders: bool,
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """P(click | examined) and P(order | clicked) of page view row ``owner[m]`` and item row ``items[m]``."""
+        c, catalogue, shoppers = self.choice, self.catalogue, self.shoppers
+        user, query = visits.user[owner], visits.query[owner]
+        kind = self.queries.kind[query]
+        own = np.where(kind == GIFT, np.float32(c.gift_taste), np.float32(1.0))
+        taste = np.einsum("ij,ij->i", shoppers.taste[user], catalogue.taste[items]) * own
+        gap = catalogue.price_level[items] - shoppers.price_level[user]
+        price = np.clip(1.0 - 0.5 * gap * gap, -2.0, 1.0) * own
+        quality = catalogue.quality[items]
+        audience = catalogue.values[items, _AUDIENCE]
+        fits = shoppers.audience_fit[user, np.maximum(audience - self.audience_first, 0)]
+        wrong = ((audience >= 0) & ~fits & ~self.queries.names_audience[query]).astype(np.float32)
+        focus = (catalogue.leaves[items] == visits.focus[owner]).astype(np.float32)
+        sharp = np.where(kind == RANKING, np.float32(c.ranking_quality), np.float32(0.0))
+        click = _sigmoid(
+            np.float32(c.click_bias)
+            + np.array(c.click_relevance, np.float32)[level]
+            + np.float32(c.click_taste) * taste
+            + np.float32(c.click_price) * price
+            + (np.float32(c.click_quality) + sharp) * quality
+            + np.float32(c.click_audience) * wrong
+            + np.float32(c.click_focus) * focus
+        )
+        if not orders:
+            return click, click
+        order = _sigmoid(
+            np.float32(c.order_bias)
+            + np.array(c.order_relevance, np.float32)[level]
+            + np.float32(c.order_taste) * taste
+            + np.float32(c.order_price) * price
+            + np.float32(c.order_quality) * quality
+            + np.float32(c.order_audience) * wrong
+        )
+        return click, order
+
+    def probabilities(
+        self, visits: Visits, items: NDArray[np.integer]
+    ) -> tuple[NDArray[np.int8], NDArray[np.float32], NDArray[np.float32]]:
+        """Level, P(click | examined) and P(order | clicked) of pages: items [n, k] (-1 gives 0), each [n, k]."""
+        n, k = items.shape
+        flat = np.maximum(items.reshape(-1), 0)
+        owner = np.repeat(np.arange(n), k)
+        level = self.levels(visits.query[owner], flat)
+        click, order = self._utilities(visits, owner, flat, level, orders=True)
+        there = (items >= 0).reshape(-1)
+        there &= self.catalogue.listed[flat] <= visits.time[owner]
+        level, click, order = level * there, click * there, order * there
+        return level.reshape(n, k), click.reshape(n, k), order.reshape(n, k)
+
+    def examination(self, k: int) -> NDArray[np.float32]:
+        """P(rank is examined), float32 [k]."""
+        return np.asarray(np.arange(1, k + 1) ** -self.choice.examination_exponent, np.float32)
+
+    def react(self, visits: Visits, items: NDArray[np.integer]) -> tuple[Reactions, NDArray[np.int8]]:
+        """What the shoppers do on pages ``items`` [n, k], and the levels [n, k].
+
+        A shopper reads down to a depth; a click or order happens where the probability exceeds the shopper's luck with
+        that item. Depth is keyed by (seed, shopper, query), luck by (seed, shopper, query, item): two engines that
+        show the same
+        item meet the same fate.
+        """
+        level, click, order = self.probabilities(visits, items)
+        who = keyed.key(self.seed, visits.user, self.queries.keys[visits.query])
+        depth = keyed.uniform(keyed.mix(who + np.uint64(_DEPTH)))
+        examined = depth[:, None] < self.examination(items.shape[1])[None, :]
+        item_key = keyed.mix(who[:, None] ^ keyed.mix(items.astype(np.int64).view(np.uint64)))
+        clicked = examined & (keyed.uniform(keyed.mix(item_key + np.uint64(_CLICK))) < click)
+        ordered = clicked & (keyed.uniform(keyed.mix(item_key + np.uint64(_ORDER))) < order)
+        return Reactions(examined, clicked, ordered), level
+
+    # ---- worth of rankings -----------------------------------------------------------------------------------------
+
+    def _by_leaf(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Items sorted by leaf, and the first position of each leaf, int64 [L + 1]."""
+        if "by_leaf" not in self._derived:
+            order = np.argsort(self.catalogue.leaves, kind="stable")
+            n_leaves = int(self.type_leaf.max()) + 1
+            self._derived["by_leaf"] = order
+            self._derived["leaf_first"] = np.searchsorted(self.catalogue.leaves[order], np.arange(n_leaves + 1))
+        return self._derived["by_leaf"], self._derived["leaf_first"]  # type: ignore[return-value]
+
+    def candidates(self, visits: Visits) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """All listed items of the leaves that a query means: (owner [m], item rows [m]). Others have level 0."""
+        order, first = self._by_leaf()
+        sets = self._set_leaves()[self.queries.type_set[visits.query]]
+        owner, leaf = np.nonzero(sets)
+        length = first[leaf + 1] - first[leaf]
+        owners = np.repeat(owner, length)
+        within = np.arange(int(length.sum())) - np.repeat(np.cumsum(length) - length, length)
+        items = order[np.repeat(first[leaf], length) + within]
+        keep = self.catalogue.listed[items] <= visits.time[owners]
+        return owners[keep], items[keep]
+
+    def best(self, visits: Visits, k: int, by: str = "click") -> NDArray[np.int32]:
+        """The oracle's ranking int32 [n, k] by true P(click), by P(click)·P(order) or by relevance level; -1 beyond."""
+        out = np.full((len(visits), k), -1, np.int32)
+        for start in range(0, len(visits), _CHUNK):
+            part = visits.select(slice(start, start + _CHUNK))
+            owner, items, level, click, order = self._scored(part)
+            score = {"click": click, "order": click * order, "relevance": level + 1e-3 * click}[by]
+            ranking = np.lexsort((items, -score, owner))
+            owner, items = owner[ranking], items[ranking]
+            place = np.arange(len(owner)) - np.searchsorted(owner, owner)
+            top = place < k
+            out[start + owner[top], place[top]] = items[top]
+        return out
+
+    def _scored(
+        self, visits: Visits
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int8], NDArray[np.float32], NDArray[np.float32]]:
+        """Owner, item, level, P(click | examined), P(order | clicked) of every listed item of level >= 1."""
+        owner, items = self.candidates(visits)
+        level = self.levels(visits.query[owner], items)
+        keep = level > 0
+        owner, items, level = owner[keep], items[keep], level[keep]
+        click, order = self._utilities(visits, owner, items, level, orders=True)
+        return owner, items, level, click, order
+
+    def totals(self, visits: Visits) -> Mapping[str, NDArray[np.float32]]:
+        """Per page view, over the listed catalogue: click mass, order mass and the ideal DCG@10, float32 [n]."""
+        n = len(visits)
+        click_mass, order_mass, ideal = (np.zeros(n, np.float32) for _ in range(3))
+        for start in range(0, n, _CHUNK):
+            part = visits.select(slice(start, start + _CHUNK))
+            owner, _, level, click, order = self._scored(part)
+            rows = slice(start, start + len(part))
+            click_mass[rows] = np.bincount(owner, click, len(part))
+            order_mass[rows] = np.bincount(owner, click * order, len(part))
+            counts = np.stack([np.bincount(owner[level == one], minlength=len(part)) for one in (3, 2, 1)], 1)
+            bounds = np.minimum(np.concatenate([np.zeros((len(part), 1), np.int64), np.cumsum(counts, 1)], 1), 10)
+            reach = np.concatenate([[0.0], np.cumsum(_DISCOUNT)])[bounds]
+            ideal[rows] = (np.diff(reach, axis=1) * np.array([7.0, 3.0, 1.0])).sum(1)
+        return {"click_mass": click_mass, "order_mass": order_mass, "ideal": ideal}
+
+    def worth(
+        self, visits: Visits, ranked: NDArray[np.integer], totals: Mapping[str, NDArray[np.float32]] | None = None
+    ) -> dict[str, NDArray[np.float32]]:
+        """The worth of rankings int [n, k] (-1 = none); float32 [n] each, nan where nothing relevant is listed.
+
+        ``ndcg@10`` with gains 2^level - 1; ``ehr@10`` and ``order_ehr@10``, the shares of the true click and order
+        mass of
+        the listed catalogue (level >= 1) in the top ten; ``clicks@10`` and ``orders@10``, expected under the
+        examination
+        model (items of level 0 included: they are clicked, too, now and then).
+        """
+        totals = self.totals(visits) if totals is None else totals
+        top = ranked[:, :10]
+        level, click, order = self.probabilities(visits, top)
+        gain = (2.0 ** level.astype(np.float32) - 1.0) * _DISCOUNT[: top.shape[1]]
+        relevant = level > 0
+        seen = self.examination(top.shape[1])
+        with np.errstate(invalid="ignore", divide="ignore"):
+            out = {
+                "ndcg@10": gain.sum(1) / totals["ideal"],
+                "ehr@10": (click * relevant).sum(1) / totals["click_mass"],
+                "order_ehr@10": (click * order * relevant).sum(1) / totals["order_mass"],
+                "clicks@10": (click * seen).sum(1),
+                "orders@10": (click * order * seen).sum(1),
+            }
+        return {name: value.astype(np.float32) for name, value in out.items()}

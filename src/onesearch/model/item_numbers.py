@@ -1,0 +1,88 @@
+"""A few numbers per item beside its text: what the row of an item says of popularity, price and age.
+
+All statistics come from the training part of the log; an item added later has no clicks and gets the same treatment.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from onesearch.common.artefact import read_json, write_json
+from onesearch.data.click_statistics import ClickStatistics
+
+Floats = NDArray[np.float32]
+
+NAMES: Final = ("clicks", "orders", "click_rate", "price", "price_in_category", "never_shown")
+_SCALE = 0.25  # rows are unit text vectors beside these; large features would drown them at the start of training
+
+
+@dataclass(frozen=True)
+class ItemFeatures:
+    """Standardised features; fitted once, applied to any item table.
+
+    Attributes:
+        mean, spread: of each raw feature over the training catalogue, [F].
+        category_price: mean log price by category path text.
+    """
+
+    mean: tuple[float, ...]
+    spread: tuple[float, ...]
+    category_price: dict[str, float]
+
+    @classmethod
+    def fit(cls, items: pl.DataFrame, statistics: ClickStatistics) -> tuple["ItemFeatures", Floats]:
+        """Fit on the catalogue and return its features too, float32 [N, F]."""
+        prices = items.select(_path().alias("path"), _log_price().alias("price")).drop_nulls("price")
+        by_category = prices.group_by("path").agg(pl.col("price").mean()).sort("path")
+        known = dict(zip(by_category["path"].to_list(), by_category["price"].to_list(), strict=True))
+        bare = cls((0.0,) * len(NAMES), (1.0,) * len(NAMES), known)
+        raw = bare._raw(items, statistics.clicked, statistics.ordered, statistics.shown)
+        spread = raw.std(0)
+        fitted = cls(tuple(raw.mean(0).tolist()), tuple(np.where(spread > 1e-6, spread, 1.0).tolist()), known)
+        return fitted, fitted._scaled(raw)
+
+    def of_new(self, items: pl.DataFrame) -> Floats:
+        """Features of items without any log, float32 [n, F]."""
+        none = np.zeros(len(items), np.float32)
+        return self._scaled(self._raw(items, none, none, none))
+
+    def _raw(self, items: pl.DataFrame, clicked: Floats, ordered: Floats, shown: Floats) -> Floats:
+        price = items.select(_log_price()).to_series().to_numpy().astype(np.float64)
+        paths = items.select(_path()).to_series().to_list()
+        usual = np.asarray([self.category_price.get(path, np.nan) for path in paths])
+        mean_price = np.nanmean(list(self.category_price.values())) if self.category_price else 0.0
+        columns = [
+            np.log1p(clicked),
+            np.log1p(ordered),
+            np.log((clicked + 1.0) / (np.maximum(shown, clicked) + 10.0)),
+            np.where(np.isfinite(price), price, mean_price),
+            np.nan_to_num(price - usual),
+            (shown + clicked) == 0,
+        ]
+        return np.asarray(np.stack(columns, 1), np.float32)
+
+    def _scaled(self, raw: Floats) -> Floats:
+        standard = (raw - np.asarray(self.mean)) / np.asarray(self.spread)
+        return np.asarray(_SCALE * np.clip(standard, -4, 4), np.float32)
+
+    def save(self, path: Path) -> None:
+        """Write JSON."""
+        write_json(path, {"mean": self.mean, "spread": self.spread, "category_price": self.category_price})
+
+    @classmethod
+    def load(cls, path: Path) -> "ItemFeatures":
+        """Read what :meth:`save` wrote."""
+        values = read_json(path)
+        return cls(tuple(values["mean"]), tuple(values["spread"]), dict(values["category_price"]))
+
+
+def _path() -> pl.Expr:
+    return pl.col("category").list.join(" > ").fill_null("")
+
+
+def _log_price() -> pl.Expr:
+    return pl.when(pl.col("price") > 0).then(pl.col("price")).log()

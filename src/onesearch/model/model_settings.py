@@ -1,0 +1,49 @@
+"""Settings of the generative model."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from onesearch.common.settings import Section
+from onesearch.model.backbones import BackboneConfig
+
+
+class PromptConfig(Section):
+    """Which parts the model reads (specification section 3) and how much of each."""
+
+    query_tokens: int = Field(24, ge=1, description="subword tokens kept of a query")
+    recent_queries: int = Field(3, ge=0, description="recent queries in Seq_q")
+    recent_query_tokens: int = Field(6, ge=1, description="subword tokens kept of each recent query")
+    short: int = Field(5, ge=0, description="recent items in Seq_short, five tokens each (the paper's window)")
+    long: int = Field(50, ge=0, description="items per stream of Seq_long")
+    evidence: int = Field(5, ge=0, description="items most clicked for the query, used to fill missing history")
+    keyword_tokens: int = Field(4, ge=1, description="subword tokens kept of each keyword (teacher's input only)")
+    think: int = Field(0, ge=0, description="reasoning tokens after the input of a prompt without keywords")
+    uid: bool = True
+    query_sid: bool = True
+    profile: bool = True
+    query_vector: bool = Field(True, description="the dense query vector as one soft token")
+    fill: Literal["none", "missing", "always"] = Field(
+        "always",
+        description="items most clicked for the query: nowhere; where history is missing (the paper); "
+        "or there and, for every shopper, as a prompt part of their own",
+    )
+
+
+class ModelConfig(Section):
+    """Size and form of the generator."""
+
+    backbone: BackboneConfig = BackboneConfig()
+    prompt: PromptConfig = PromptConfig()
+    text_vocabulary: int = Field(8000, ge=300, description="subwords, when no pretrained tokenizer is used")
+    long_vectors: int = Field(3, ge=1, description="N_M, vectors the Q-Former compresses Seq_long to")
+    anchored: bool = Field(True, description="item head on node-mean rows; off: codebook rows masked to legal children")
+    legal_softmax: bool = Field(
+        True, description="train on the softmax over legal children; off: over the whole codebook"
+    )
+    word_rows: bool = Field(
+        False, description="a learned row of each subword stands in for keywords where the item head starts (V2)"
+    )
+    item_score: bool = Field(True, description="the item score s and its contrastive loss")
+    row_dim: int = Field(128, ge=4, le=128, description="dimension of an item's row in the index")
+    row_precision: Literal["float32", "bfloat16", "int8"] = "float32"

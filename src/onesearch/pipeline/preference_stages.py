@@ -1,0 +1,201 @@
+"""Preference alignment after stage 3 (specification section 7): what rewards are made of, listwise DPO, GRPO.
+
+Everything is learnt from the training part; the validation part calibrates click rates and guards the policy: a stage
+whose validation HR@10 only falls leaves the weights that it was given.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import polars as pl
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from onesearch.common.artefact import write_json
+from onesearch.data.text import normalise_query
+from onesearch.evaluation.report import save_figure
+from onesearch.pipeline.config_files import load_settings
+from onesearch.pipeline.run_data import Workbench
+from onesearch.pipeline.run_settings import RunConfig
+from onesearch.pipeline.stage_runner import StageContext
+from onesearch.pipeline.training_stages import (
+    fit_metrics,
+    fit_trainee,
+    frequency_weights,
+    mixture_of,
+    searches,
+    validator,
+)
+from onesearch.pipeline.understanding_stage import WORDS
+from onesearch.search.run_parts import GENERATOR, need
+from onesearch.training.batching import TaskMixture
+from onesearch.training.click_rates import ClickRates, Impressions, Reliability
+from onesearch.training.dpo import Behaviour, DpoConfig, DpoTrainee, orders_elsewhere, preference_task
+from onesearch.training.grpo import GrpoConfig, GrpoTrainee, Outcomes
+from onesearch.training.relevance import PairFeatures, Relevance, held_out_queries
+from onesearch.training.rewards import RewardConfig, Rewards
+from onesearch.training.tasks import search_task
+from onesearch.understanding.catalogue_vocabulary import CatalogueWords
+
+Floats = NDArray[np.float32]
+RATES, RELEVANCE = "click_rates", "relevance"
+
+
+def build_rewards(bench: Workbench, context: StageContext) -> Mapping[str, Any]:
+    """Click rates and a relevance model, each measured on what it has not seen; a part without data is left out."""
+    figures: dict[str, Any] = {}
+    items = bench.dataset.items["item_id"]
+    shown, held_out = (Impressions.of(part, items) for part in (bench.split.train, bench.split.valid))
+    if len(shown):
+        rates = ClickRates.of(shown, len(items)).calibrated(held_out)
+        rates.save(context.folder / RATES)
+        found = rates.reliability(Impressions.of(bench.split.test, items))
+        figures |= {"impressions": len(shown), "calibration_error": found.error}
+        _draw(found, context)
+    judged = bench.training_judgments
+    if len(judged):
+        pairs, queries = pair_features(bench, sorted(set(judged["query"].to_list())))
+        x = pairs.of(*_numbers(judged, queries, bench))
+        levels = judged["level"].to_numpy()
+        out = held_out_queries(judged["query"].to_list())
+        if out.any() and not out.all():
+            agreement = Relevance.fit(x[~out], levels[~out]).agreement(x[out], levels[out])
+            figures |= {f"relevance_{name}": value for name, value in vars(agreement).items()}
+        Relevance.fit(x, levels).save(context.folder / RELEVANCE)
+    write_json(context.folder / "rewards.json", figures)
+    return figures
+
+
+def _draw(found: Reliability, context: StageContext) -> None:
+    figure = Figure(figsize=(4.4, 4.2), layout="constrained")
+    axes: Any = figure.add_subplot()
+    top = float(max(found.predicted.max(initial=0), found.observed.max(initial=0))) * 1.05 or 1.0
+    error = 1.96 * np.sqrt(found.observed * (1 - found.observed) / np.maximum(found.n, 1))
+    axes.plot([0, top], [0, top], color="0.7", linewidth=1)
+    axes.errorbar(found.predicted, found.observed, error, fmt="o-", markersize=4)
+    axes.set(xlabel="predicted click rate", ylabel="clicks per impression", xlim=(0, top), ylim=(0, top))
+    axes.set_title(f"test part, {found.n.sum():,} impressions", fontsize=10)
+    save_figure(figure, context.folder / "reliability.png")
+
+
+def pair_features(bench: Workbench, queries: list[str]) -> tuple[PairFeatures, dict[str, int]]:
+    """Features of pairs of these queries with all items, and the number of each normalised query."""
+    number = {query: place for place, query in enumerate(dict.fromkeys(map(normalise_query, queries)))}
+    texts = list(number)
+    understanding = need(bench.run, "understanding")
+    thoughts, words = bench.thoughts, CatalogueWords.load(understanding / WORDS)
+    # Held-out vectors: the encoder was aligned with clicks and judgments of these queries, and must not tell them on.
+    vectors, found = bench.training_vectors(texts), thoughts.keywords(texts)
+    phrases = sorted({phrase for row in found for phrase in row})
+    of_phrase = dict(zip(phrases, bench.featurizer.vectors(phrases), strict=True)) if phrases else {}
+    keywords = np.zeros_like(vectors)
+    for place, row in enumerate(found):
+        if row:
+            mean = np.mean([of_phrase[phrase] for phrase in row], 0)
+            keywords[place] = mean / max(float(np.linalg.norm(mean)), 1e-9)
+    features = PairFeatures(bench.dataset.items, bench.item_vectors, texts, vectors, words, thoughts, keywords)
+    return features, number
+
+
+def _numbers(
+    judged: pl.DataFrame, number: Mapping[str, int], bench: Workbench
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Numbers of the query and the item of each judgment."""
+    row = bench.dataset.item_rows
+    queries = np.fromiter((number[normalise_query(text)] for text in judged["query"]), np.int64, len(judged))
+    return queries, np.fromiter((row[item] for item in judged["item_id"]), np.int64, len(judged))
+
+
+def reward_settings(config: RunConfig) -> RewardConfig:
+    """Weights and boosts: of the file that ``rewards_file`` names, read anew, else of the run's settings."""
+    return load_settings(RewardConfig, config.rewards_file) if config.rewards_file else config.rewards
+
+
+def rewards_of(bench: Workbench, config: RunConfig, queries: list[str]) -> tuple[Rewards, dict[str, int]]:
+    """The rewards of pairs of these queries with all items, and the number of each normalised query."""
+    folder = need(bench.run, "rewards")
+    rates = ClickRates.load(folder / RATES) if (folder / RATES).is_dir() else None
+    pairs, number = pair_features(bench, queries)
+    relevance = Relevance.load(folder / RELEVANCE) if (folder / RELEVANCE).is_dir() else None
+    judged = bench.training_judgments
+    judged = judged.filter(pl.Series([normalise_query(text) in number for text in judged["query"]], dtype=pl.Boolean))
+    of_query, of_item = _numbers(judged, number, bench)
+    levels = dict(zip(zip(of_query.tolist(), of_item.tolist(), strict=True), judged["level"].to_list(), strict=True))
+    return Rewards(reward_settings(config), bench.dataset.items, rates, pairs, relevance, levels), number
+
+
+def run_grpo(bench: Workbench, config: RunConfig, context: StageContext, before: str) -> Mapping[str, Any]:
+    """GRPO or TPMA-GRPO on the training page views, from the weights of stage ``before``."""
+    settings, generator = config.grpo, bench.generator(before)
+    page_views, targets, weights = searches(bench, config)
+    columns = bench.training_columns(page_views, generator.config.prompt, config.sft3.held_out_vectors)
+    task = search_task(
+        "policy",
+        bench.builder(generator.config.prompt),
+        columns,
+        targets,
+        weights,
+        len(bench.item_rows),
+        config.sft3.score_negatives,
+        frequency_weights(columns.query, config.sft3.frequency_power),
+    )
+    texts = page_views["query"].fill_null("").to_list()
+    rewards, number = rewards_of(bench, config, texts)
+    query = np.fromiter((number[normalise_query(text)] for text in texts), np.int64, len(texts))
+    outcome = bench.targets(page_views)
+    trainee = GrpoTrainee(
+        generator,
+        bench.index,
+        bench.item_rows,
+        rewards,
+        Outcomes(query, outcome.clicked, outcome.ordered),
+        settings,
+        config.sft3.score_weight,
+        config.sft3.codebook_weight,
+        context.seed,
+    )
+    mixture = mixture_of({task.name: task}, {task.name: 1.0}, settings.prompts, settings.steps, context.seed)
+    return _guarded(bench, config, settings, trainee, mixture, context)
+
+
+def run_dpo(bench: Workbench, config: RunConfig, context: StageContext, before: str) -> Mapping[str, Any]:
+    """Listwise DPO on the training page views, from the weights of stage ``before``."""
+    settings, generator = config.dpo, bench.generator(before)
+    page_views, _, _ = searches(bench, config)
+    columns = bench.training_columns(page_views, generator.config.prompt, config.sft3.held_out_vectors)
+    outcome, category = bench.targets(page_views), _categories(bench.dataset.items)
+    user = page_views["user_id"].rank("dense").cast(pl.Int64).fill_null(0).to_numpy() - 1
+    elsewhere = orders_elsewhere(user, outcome.clicked, outcome.ordered, category)
+    behaviour = Behaviour(outcome.shown, outcome.clicked, outcome.ordered, elsewhere, category)
+    task = preference_task(bench.builder(generator.config.prompt), columns, behaviour, settings)
+    trainee = DpoTrainee(generator, bench.index, settings)
+    mixture = mixture_of({task.name: task}, {task.name: 1.0}, settings.batch_size, settings.steps, context.seed)
+    return _guarded(bench, config, settings, trainee, mixture, context)
+
+
+def _guarded(
+    bench: Workbench,
+    config: RunConfig,
+    settings: DpoConfig | GrpoConfig,
+    trainee: DpoTrainee | GrpoTrainee,
+    mixture: TaskMixture,
+    context: StageContext,
+) -> Mapping[str, Any]:
+    """Train under the watch of validation HR@10: the first weights compete, and a fall ends the stage early.
+
+    ``loop.best: ""`` takes the guard away, for studies of what a reward does.
+    """
+    generator = trainee.generator
+    validate = validator(bench, generator, config, most=settings.validate_requests)
+    loop = settings.loop if validate else settings.loop.updated(best="")
+    report = fit_trainee(trainee, mixture, loop, context, validate, settings.patience if loop.best else None)
+    generator.save(context.folder / GENERATOR)
+    return {**fit_metrics(report), "chosen_step": report.chosen_step}
+
+
+def _categories(items: pl.DataFrame) -> NDArray[np.int64]:
+    """The number of each item's category path, int64 [N]; -1 without one."""
+    path = items["category"].list.join("\x1f")
+    number = path.rank("dense").cast(pl.Int64).to_numpy() - 1
+    return np.where((path != "").fill_null(False).to_numpy(), number, -1)

@@ -1,0 +1,217 @@
+"""The stages before training: data, encoder, quantizer, index."""
+
+import hashlib
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from onesearch.common.artefact import read_json, write_json
+from onesearch.data.click_statistics import ClickStatistics
+from onesearch.data.dataset import DESCRIPTION, Dataset
+from onesearch.data.ingest.column_mapping import load_mapping
+from onesearch.data.ingest.importer import import_mapping
+from onesearch.data.ingest.kuaisearch_source import import_kuaisearch
+from onesearch.data.split import split
+from onesearch.data.text import item_texts
+from onesearch.encoding.click_pairs import mine_pairs
+from onesearch.encoding.encoder_alignment import align
+from onesearch.encoding.held_out_vectors import held_out_vectors
+from onesearch.encoding.khqe import KHQE, fuse
+from onesearch.encoding.sid_quality import quality_report
+from onesearch.encoding.static_encoder import StaticEncoder
+from onesearch.encoding.text_encoder import TrainableEncoder
+from onesearch.evaluation.baselines import tune_lexical
+from onesearch.index.sid_index import SidIndex
+from onesearch.market.make_market import make_market
+from onesearch.model.item_numbers import NAMES, ItemFeatures
+from onesearch.model.row_space import RowSpace
+from onesearch.model.token_vocabulary import Vocabulary
+from onesearch.pipeline.run_data import PARTS, Workbench
+from onesearch.pipeline.run_settings import DataSection, RunConfig
+from onesearch.pipeline.stage_runner import StageContext
+from onesearch.search.lexical_search import LexicalConfig, LexicalSearcher
+from onesearch.understanding.keyword_lexicon import Lexicon
+
+
+def import_source(data: DataSection, folder: Path) -> Dataset:
+    """Import the files of the mapping, or those in the KuaiSearch schema, into ``folder``.
+
+    Raises:
+        FileNotFoundError, ValueError: a file or column is missing; the message says what and where.
+    """
+    if data.mapping is not None:
+        import_mapping(load_mapping(data.mapping, data.root), folder)
+    elif data.kuaisearch is not None:
+        import_kuaisearch(data.kuaisearch, folder)
+    else:
+        raise ValueError("the data section names no files to import")
+    return Dataset.load(folder)
+
+
+def source_fingerprint(data: DataSection) -> Any:
+    """What tells whether the files outside the run changed: their names and digests.
+
+    Not their times: a copy or a fresh mount of the same files must not train everything anew.
+    """
+    if data.folder is not None:
+        return read_json(data.folder / DESCRIPTION)["fingerprint"] if (data.folder / DESCRIPTION).is_file() else None
+    if data.mapping is not None:
+        folder = Path(load_mapping(data.mapping, data.root).folder)
+        return [data.mapping.read_text(encoding="utf-8"), _listing(folder)]
+    return _listing(data.kuaisearch) if data.kuaisearch is not None else None
+
+
+def _listing(folder: Path) -> list[list[Any]]:
+    files = sorted(path for path in folder.glob("*") if path.is_file())
+    return [[path.name, _digest(path)] for path in files]
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "blake2b").hexdigest()[:32]
+
+
+log = logging.getLogger("onesearch")
+_LEXICAL_REQUESTS = 2000  # validation page views that BM25 is tuned on, at most
+Floats = NDArray[np.float32]
+
+
+def build_data(config: RunConfig, context: StageContext) -> Mapping[str, Any]:
+    """A dataset in the run's folder, its split, and the click statistics of the training part."""
+    dataset = _dataset(config, context)
+    parts = split(dataset.page_views, config.data.valid, config.data.test, config.data.split, config.seed)
+    for name, frame in zip(PARTS, (parts.train, parts.valid, parts.test), strict=True):
+        frame.write_parquet(context.folder / f"{name}.parquet")
+    ClickStatistics.of(parts.train, dataset.items).save(context.folder / "statistics")
+    return {**dataset.counts, "split_by": parts.by, **{f"{n}_page_views": len(getattr(parts, n)) for n in PARTS}}
+
+
+def _dataset(config: RunConfig, context: StageContext) -> Dataset:
+    data = config.data
+    if data.market is not None:
+        return make_market(data.market, context.folder)
+    if data.folder is not None:
+        given = Dataset.load(data.folder)
+        return Dataset.write(
+            context.folder, given.items, given.users, given.page_views, given.judgments, source=given.source
+        )
+    return import_source(data, context.folder)
+
+
+def build_encoder(bench: Workbench, config: RunConfig, context: StageContext) -> Mapping[str, Any]:
+    """Align a text encoder on the training log; cross-fit it for held-out query vectors."""
+    settings, folder = config.encoder, context.folder
+    write_json(folder / "fields.json", list(settings.fields))
+    texts = item_texts(bench.dataset.items, settings.fields)
+    pairs = mine_pairs(bench.split.train, bench.dataset.items, texts, bench.dataset.judgments, context.seed)
+    align_config = settings.align.updated(seed=context.seed)
+
+    def fresh(number: int) -> TrainableEncoder:
+        if settings.transformer is not None:
+            from onesearch.encoding.transformer_encoder import TransformerEncoder
+
+            return TransformerEncoder.open(settings.transformer)
+        return StaticEncoder.build([*texts, *pairs.queries], settings.static, context.seed + 1000 * number)
+
+    encoder = align(fresh(0), pairs, align_config)
+    encoder.save(folder / "encoder")
+    np.save(folder / "item_vectors.npy", encoder.encode(texts), allow_pickle=False)
+    if settings.folds >= 2 and len(pairs.queries):
+        held = held_out_vectors(encoder, lambda fold: fresh(fold + 1), pairs, align_config, settings.folds)
+        np.save(folder / "held_out_vectors.npy", held, allow_pickle=False)
+        pl.DataFrame({"query": list(pairs.queries)}).write_parquet(folder / "held_out_queries.parquet")
+    return {
+        "dimension": encoder.dimension,
+        "items": len(texts),
+        "queries": len(pairs.queries),
+        "q2i": len(pairs.q2i),
+        "q2q": len(pairs.q2q),
+        "i2i": len(pairs.i2i),
+    }
+
+
+def build_khqe(bench: Workbench, config: RunConfig, context: StageContext) -> Mapping[str, Any]:
+    """Mine the lexicon, fuse keyword vectors, quantize items and training queries jointly."""
+    folder, encoder_folder = context.folder, context.inputs["encoder"]
+    texts = item_texts(bench.dataset.items, tuple(read_json(encoder_folder / "fields.json")))
+    plain = np.load(encoder_folder / "item_vectors.npy", allow_pickle=False)
+    held_path = encoder_folder / "held_out_vectors.npy"
+    queries = list(bench.statistics.queries)
+    query_vectors = np.load(held_path, allow_pickle=False) if held_path.is_file() else bench.encoder.encode(queries)
+    keywords = 0
+    if config.lexicon.fuse:
+        lexicon = Lexicon.mine(bench.dataset.items, bench.split.train, config.lexicon.per_type)
+        lexicon.save(folder / "lexicon")
+        vectors = bench.encoder.encode(lexicon.texts)
+        np.save(folder / "keyword_vectors.npy", vectors, allow_pickle=False)
+        keywords = len(lexicon.texts)
+        plain = fuse(plain, lexicon.match(texts), vectors)
+        query_vectors = fuse(query_vectors, lexicon.match(queries), vectors)
+    if held_path.is_file():
+        np.save(folder / "held_out_vectors.npy", query_vectors.astype(np.float32), allow_pickle=False)
+        pl.DataFrame({"query": queries}).write_parquet(folder / "held_out_queries.parquet")
+    np.save(folder / "item_vectors.npy", plain.astype(np.float32), allow_pickle=False)
+    weights = np.concatenate([np.ones(len(plain)), np.full(len(queries), min(1.0, len(plain) / max(len(queries), 1)))])
+    khqe = KHQE.fit(
+        np.concatenate([plain, query_vectors]).astype(np.float32),
+        config.khqe.updated(seed=context.seed),
+        weights.astype(np.float32),
+    )
+    khqe.save(folder)
+    sids = khqe.encode(plain)
+    np.save(folder / "item_sids.npy", sids, allow_pickle=False)
+    some = np.sort(np.random.default_rng(context.seed).permutation(len(queries))[:5000])
+    report = quality_report(khqe, plain, query_vectors[some], bench.statistics.items.select(some))
+    write_json(folder / "quality.json", report)
+    return {"keywords": keywords, **{key: report[key] for key in ("icr", "prefix_agreement") if key in report}}
+
+
+def build_index(bench: Workbench, config: RunConfig, context: StageContext) -> Mapping[str, Any]:
+    """Vocabulary, item rows and the SID index."""
+    folder, items = context.folder, bench.dataset.items
+    texts = item_texts(items, bench.fields)
+    sizes = bench.khqe.codebook_sizes
+    pretrained = config.model.backbone.pretrained
+    if pretrained is not None:
+        vocabulary = Vocabulary.of_pretrained(pretrained, sizes)
+    else:
+        paths = [" > ".join(path or ()) for path in items["category"].to_list()]
+        vocabulary = Vocabulary.train(
+            [*texts, *bench.statistics.queries, *sorted(set(paths))], config.model.text_vocabulary, sizes
+        )
+    vocabulary.save(folder / "vocabulary")
+    features, extra = ItemFeatures.fit(items, bench.statistics)
+    features.save(folder / "item_features.json")
+    space = RowSpace.fit(bench.item_vectors, config.model.row_dim, len(NAMES), bool(config.encoder.align.nested))
+    space.save(folder / "row_space.safetensors")
+    rows = space.of_items(bench.item_vectors, extra)
+    np.save(folder / "item_rows.npy", rows, allow_pickle=False)
+    index = SidIndex.build(bench.sids, rows, sizes, bench.statistics.clicked, precision=config.model.row_precision)
+    index.save(folder)
+    bytes_ = index.nbytes
+    return {
+        "items": len(index),
+        "nodes": [index.size(level) for level in range(index.levels)],
+        "bytes_per_item": bytes_.structure / max(len(index), 1),
+        "vector_bytes": bytes_.vectors,
+    }
+
+
+def build_lexical(bench: Workbench, config: RunConfig, context: StageContext) -> Mapping[str, Any]:
+    """BM25 over the catalogue; its fields and weighting are chosen on validation clicks."""
+    start = LexicalConfig(fields=bench.fields)
+    valid = bench.split.valid
+    clicked = bench.targets(valid).clicked
+    rows = np.flatnonzero(clicked.lengths > 0)
+    rows = np.sort(np.random.default_rng(config.seed).permutation(rows)[:_LEXICAL_REQUESTS])
+    if len(rows):
+        searcher = tune_lexical(bench.dataset.items, start, bench.requests(valid[rows]), clicked.select(rows))
+    else:
+        searcher = LexicalSearcher.build(bench.dataset.items, start)
+    searcher.save(context.folder)
+    return searcher.config.model_dump(mode="json")

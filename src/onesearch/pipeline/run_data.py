@@ -1,0 +1,109 @@
+"""A run's artefacts as training and evaluation need them: the parts of the split, and requests with their features."""
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from onesearch.common.ragged import Ragged
+from onesearch.data.histories import Histories, Targets
+from onesearch.data.requests import Requests
+from onesearch.data.split import Split
+from onesearch.data.text import item_texts, normalise_queries, normalise_query
+from onesearch.model.featurizer import TextTable
+from onesearch.model.model_settings import PromptConfig
+from onesearch.model.prompt import PromptColumns, prepare
+from onesearch.search.run_parts import RunParts, load_array, need
+
+Floats = NDArray[np.float32]
+PARTS = ("train", "valid", "test")
+
+
+class Workbench(RunParts):
+    """The artefacts of a run folder with its split; everything is read when first asked for."""
+
+    counted = True
+    """Whether the statistics count the clicks of the training part, which its rows must then not see."""
+
+    def __init__(self, run: Path) -> None:
+        super().__init__(run)
+
+    @cached_property
+    def split(self) -> Split:
+        """Training, validation and test page views."""
+        folder = need(self.run, "data")
+        train, valid, test = (pl.read_parquet(folder / f"{part}.parquet") for part in PARTS)
+        by = "time" if train["time"].null_count() == 0 and len(train) else "query"
+        return Split(train, valid, test, by)
+
+    @cached_property
+    def histories(self) -> Histories:
+        """Events of the whole log; time decides what a page view may know."""
+        return Histories.build(self.dataset.page_views, self.dataset.items, self.dataset.users)
+
+    @cached_property
+    def training_judgments(self) -> pl.DataFrame:
+        """Judgments without those of queries that the validation or the test part has and the training part has not."""
+        split = self.split
+        before, *after = (set(normalise_queries(part["query"])) for part in (split.train, split.valid, split.test))
+        later = set().union(*after) - before
+        judged = self.dataset.judgments
+        return judged.filter(~normalise_queries(judged["query"]).is_in(list(later)))
+
+    def requests(self, page_views: pl.DataFrame) -> Requests:
+        """Page views as requests, with what was known before each."""
+        return self.histories.requests(page_views)
+
+    def targets(self, page_views: pl.DataFrame) -> Targets:
+        """Item rows shown, clicked and ordered in page views."""
+        return self.histories.targets(page_views)
+
+    @cached_property
+    def item_texts(self) -> list[str]:
+        """The text of every item."""
+        return item_texts(self.dataset.items, self.fields)
+
+    @cached_property
+    def held_out(self) -> dict[str, int]:
+        """Normalised training query → row of :attr:`held_out_vectors`; empty where cross-fitting is off."""
+        path = need(self.run, "khqe") / "held_out_queries.parquet"
+        texts = pl.read_parquet(path)["query"].to_list() if path.is_file() else []
+        return {text: row for row, text in enumerate(texts)}
+
+    @cached_property
+    def held_out_vectors(self) -> Floats:
+        """Fused vectors of training queries from encoders that never saw them, float32 [Q, d_e]."""
+        return load_array(need(self.run, "khqe") / "held_out_vectors.npy")
+
+    def training_vectors(self, texts: Sequence[str], held_out: bool = True) -> Floats:
+        """Vectors for training: held-out ones for training queries, the encoder's for all other texts; [n, d_e]."""
+        vectors = self.featurizer.vectors(texts)
+        if held_out and self.held_out:
+            rows = np.fromiter((self.held_out.get(normalise_query(text), -1) for text in texts), np.int64, len(texts))
+            vectors[rows >= 0] = self.held_out_vectors[rows[rows >= 0]]
+        return vectors
+
+    def training_table(self, texts: Sequence[str], held_out: bool = True) -> TextTable:
+        """Text features for training, from :meth:`training_vectors`."""
+        return self.featurizer.table(texts, self.training_vectors(texts, held_out))
+
+    def training_columns(
+        self,
+        page_views: pl.DataFrame,
+        config: PromptConfig,
+        held_out: bool,
+        keywords: Callable[[Requests, Ragged], Sequence[Sequence[str]]] | None = None,
+    ) -> PromptColumns:
+        """Training page views as model input; click evidence leaves each page view's own clicks out.
+
+        ``keywords`` gives those of each page view, for a teacher's input, from requests and what was clicked in them.
+        """
+        requests = self.requests(page_views)
+        clicked = self.targets(page_views).clicked
+        own = clicked if self.counted else None
+        evidence = self.statistics.most_clicked(requests.query, config.evidence, leave_out=own)
+        thoughts = None if keywords is None else keywords(requests, clicked)
+        return prepare(requests, lambda texts: self.training_table(texts, held_out), config, evidence, thoughts)

@@ -1,0 +1,109 @@
+"""The settings of a run: one frozen section per package, read from a file in ``configs/``."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from onesearch.common.settings import Section
+from onesearch.encoding.encoder_alignment import AlignConfig
+from onesearch.encoding.khqe import KHQEConfig
+from onesearch.encoding.static_encoder import StaticConfig
+from onesearch.evaluation.cascade import CascadeConfig
+from onesearch.evaluation.evaluate import EvaluationConfig
+from onesearch.market.market_settings import MarketConfig
+from onesearch.model.model_settings import ModelConfig
+from onesearch.pipeline.understanding_stage import UnderstandingSection
+from onesearch.search.search_settings import SearchConfig
+from onesearch.training.dpo import DpoConfig
+from onesearch.training.grpo import GrpoConfig
+from onesearch.training.rewards import RewardConfig
+from onesearch.training.self_distillation import DistillationConfig
+from onesearch.training.sft_settings import AlignmentConfig, CoTConfig, PersonalisationConfig
+
+
+class DataSection(Section):
+    """Where the data comes from (exactly one of ``market``, ``mapping`` and ``folder``) and how it is split."""
+
+    market: MarketConfig | None = Field(None, description="a simulated marketplace, made by the run itself")
+    mapping: Path | None = Field(None, description="YAML mapping of your own files; see docs/your-own-data.md")
+    kuaisearch: Path | None = Field(None, description="folder with files in the KuaiSearch schema")
+    folder: Path | None = Field(None, description="a dataset made by `onesearch data import`")
+    root: Path | None = Field(None, description="folder that relative paths of the mapping start from")
+    split: Literal["auto", "time", "query"] = "auto"
+    valid: float = Field(0.1, ge=0, lt=1, description="share of the page views (or queries) for validation")
+    test: float = Field(0.1, ge=0, lt=1, description="share for the final figures")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "DataSection":
+        given = [n for n in ("market", "mapping", "kuaisearch", "folder") if getattr(self, n) is not None]
+        if len(given) != 1:
+            raise ValueError(f"name exactly one of market, mapping, kuaisearch and folder, got {given or 'none'}")
+        return self
+
+
+class LexiconSection(Section):
+    """Keyword mining and fusion (specification section 2)."""
+
+    fuse: bool = Field(True, description="fuse keyword vectors into text vectors")
+    per_type: int = Field(2000, ge=0, description="keywords kept of each of the 18 types")
+
+
+class EncoderSection(Section):
+    """The text encoder and its alignment."""
+
+    fields: tuple[str, ...] = ("title", "brand")
+    transformer: str | None = Field(None, description="name or path of a sentence-transformers model; else static")
+    static: StaticConfig = StaticConfig()
+    align: AlignConfig = AlignConfig()
+    folds: int = Field(2, ge=0, description="encoders for held-out query vectors; 0 switches them off")
+
+
+class EvaluationSection(Section):
+    """What the report compares and on how many requests."""
+
+    measures: EvaluationConfig = EvaluationConfig()
+    cascade: CascadeConfig = CascadeConfig()
+    baselines: bool = Field(True, description="BM25, dense, fused, most clicked and the cascade beside the engine")
+    fit_requests: int = Field(3000, ge=1, description="validation page views that weights are fitted on, at most")
+    test_requests: int = Field(20_000, ge=1, description="test page views, at most")
+
+
+class RunConfig(Section):
+    """Everything a run depends on."""
+
+    name: str = "run"
+    seed: int = 0
+    training_seed: int | None = Field(
+        None, description="seed of the generator's training alone, so that several share data, encoder and SIDs"
+    )
+    data: DataSection
+    lexicon: LexiconSection = LexiconSection()
+    encoder: EncoderSection = EncoderSection()
+    khqe: KHQEConfig = KHQEConfig()
+    model: ModelConfig = ModelConfig()
+    sft1: AlignmentConfig = AlignmentConfig()
+    sft2: AlignmentConfig = AlignmentConfig()
+    sft3: PersonalisationConfig = PersonalisationConfig()
+    understanding: UnderstandingSection = UnderstandingSection()
+    cot: CoTConfig = CoTConfig()
+    distill: DistillationConfig = DistillationConfig()
+    rewards: RewardConfig = RewardConfig()
+    rewards_file: Path | None = Field(None, description="YAML with the rewards' settings, read before every round")
+    dpo: DpoConfig = DpoConfig()
+    grpo: GrpoConfig = GrpoConfig()
+    search: SearchConfig = SearchConfig()
+    evaluation: EvaluationSection = EvaluationSection()
+
+    @model_validator(mode="after")
+    def _alignment_needs_v2(self) -> "RunConfig":
+        if (self.dpo.steps or self.grpo.steps) and (not self.has_v2 or self.distill.keywords == "input"):
+            raise ValueError(
+                "dpo and grpo align V2: set understanding.producer, and distill.keywords to 'teacher' or 'none'"
+            )
+        return self
+
+    @property
+    def has_v2(self) -> bool:
+        """Whether V2 is trained beside V1."""
+        return self.understanding.producer != "none"

@@ -1,0 +1,316 @@
+"""A run is a folder with one subfolder per stage; a stage is rebuilt when, and only when, what it depends on changed.
+
+A stage's fingerprint covers its own settings, the seed, the version of its code's output and the fingerprints of its
+inputs. A stage folder holds ``started.json`` (fingerprint of the work begun) and, written last, ``manifest.json``
+(settings, input fingerprints, library versions, metrics, seed, seconds), whose presence means complete:
+
+- complete with the same fingerprint → skipped;
+- begun with the same fingerprint and resumable → built on the folder as it stands, to continue from its checkpoints;
+- anything else → emptied and built afresh, or taken over from another run that has it (``reuse``).
+"""
+
+import importlib.metadata
+import json
+import logging
+import os
+import platform
+import shutil
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from onesearch.common.artefact import MANIFEST, fingerprint, read_json, read_manifest, write_json, write_manifest
+from onesearch.common.run_lock import RunLock
+
+log = logging.getLogger("onesearch")
+
+SCHEMA = 1  # raise when the layout of runs changes: every stage is then built afresh
+STARTED = "started.json"
+_LIBRARIES = ("onesearch", "torch", "numpy", "polars", "faiss-cpu", "transformers", "accelerate", "lightgbm")
+Status = Literal["finished", "begun", "outdated", "missing"]
+
+
+@dataclass(frozen=True)
+class StageContext:
+    """What a stage's build gets.
+
+    Attributes:
+        name: of the stage.
+        folder: where to write; exists. Holds earlier work of the same fingerprint when ``resumed``.
+        inputs: folders of the finished input stages, by name.
+        seed: of the run.
+        resumed: whether an interrupted build of the same fingerprint left files in ``folder``.
+    """
+
+    name: str
+    folder: Path
+    inputs: Mapping[str, Path]
+    seed: int = 0
+    resumed: bool = False
+
+    def metrics(self, stage: str) -> dict[str, Any]:
+        """Metrics that an input stage reported."""
+        manifest = read_manifest(self.inputs[stage])
+        return dict(manifest["metrics"]) if manifest else {}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of a run.
+
+    Attributes:
+        name: of the stage and its folder.
+        inputs: stages whose folders it reads.
+        config: the JSON-able part of the settings it depends on (with the fingerprint of the data it reads).
+        build: writes the folder and returns JSON-able metrics.
+        version: raise it when the stage's code changes what it writes.
+        resumable: ``build`` continues from what an interrupted build left; otherwise that is removed first.
+        distributed: every process of an ``accelerate launch`` calls ``build``, not the first alone.
+        seed: in place of the run's.
+    """
+
+    name: str
+    inputs: tuple[str, ...]
+    config: Any
+    build: Callable[[StageContext], Mapping[str, Any]]
+    version: int = 1
+    resumable: bool = False
+    distributed: bool = False
+    seed: int | None = None
+
+    def seed_in(self, run: int) -> int:
+        """The stage's seed in a run that has the seed ``run``."""
+        return run if self.seed is None else self.seed
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """How a stage fared in :func:`execute`."""
+
+    name: str
+    outcome: Literal["skipped", "reused", "resumed", "built"]
+    seconds: float
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+
+
+def fingerprints(stages: Sequence[Stage], seed: int = 0) -> dict[str, str]:
+    """Fingerprint of each stage, in order.
+
+    Raises:
+        ValueError: two stages of one name, an input that does not come before, or settings that are not JSON.
+    """
+    found: dict[str, str] = {}
+    for stage in stages:
+        if stage.name in found:
+            raise ValueError(f"two stages are named '{stage.name}'")
+        missing = [name for name in stage.inputs if name not in found]
+        if missing:
+            raise ValueError(f"stage '{stage.name}' reads {missing}, which no earlier stage makes")
+        try:
+            json.dumps(stage.config)
+        except TypeError as error:
+            raise ValueError(f"the settings of stage '{stage.name}' are not JSON: {error}") from error
+        inputs = {name: found[name] for name in stage.inputs}
+        own = [SCHEMA, stage.name, stage.version, stage.seed_in(seed), stage.config, inputs]
+        found[stage.name] = fingerprint(own)
+    return found
+
+
+def status(stages: Sequence[Stage], run: Path, seed: int = 0) -> dict[str, Status]:
+    """What :func:`execute` would find, by stage."""
+    return {name: _status(run / name, mark) for name, mark in fingerprints(stages, seed).items()}
+
+
+def _status(folder: Path, mark: str) -> Status:
+    manifest = read_manifest(folder)
+    if manifest is not None:
+        return "finished" if manifest.get("fingerprint") == mark else "outdated"
+    started = folder / STARTED
+    if started.is_file():
+        return "begun" if read_json(started).get("fingerprint") == mark else "outdated"
+    return "outdated" if folder.is_dir() and any(folder.iterdir()) else "missing"
+
+
+def execute(
+    stages: Sequence[Stage],
+    run: Path,
+    seed: int = 0,
+    *,
+    reuse: Iterable[Path] = (),
+    redo: Iterable[str] = (),
+    until: str | None = None,
+) -> list[StageResult]:
+    """Bring every stage of a run up to date.
+
+    Args:
+        stages: in an order in which inputs come first.
+        run: the run's folder.
+        seed: of the run.
+        reuse: other runs; a stage finished there with the same fingerprint is taken over instead of built. Its files
+            are hard-linked where the file system can, so that grids of runs share their early stages.
+        redo: stages to build afresh although nothing changed; what depends on them is built afresh too.
+        until: the last stage to bring up to date.
+
+    Raises:
+        ValueError: unknown stage names in ``redo`` or ``until``; a folder in the way that no stage made.
+        RunLockedError: another process works on this run.
+    """
+    marks = fingerprints(stages, seed)
+    redo, reuse = set(redo), list(reuse)
+    for name in [*redo, *([until] if until else [])]:
+        if name not in marks:
+            raise ValueError(f"there is no stage '{name}'; the stages are {list(marks)}")
+    wanted = list(stages)
+    if until is not None:
+        wanted = wanted[: [stage.name for stage in stages].index(until) + 1]
+    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    if world > 1 and redo:
+        raise ValueError("redo does not work with several processes: delete the stage's folder instead")
+    results: list[StageResult] = []
+    guard: AbstractContextManager[Any] = RunLock(run) if rank == 0 else nullcontext()
+    with guard:
+        for number, stage in enumerate(wanted, 1):
+            place = f"[{number}/{len(wanted)}] {stage.name}"
+            if redo & set(stage.inputs):
+                redo.add(stage.name)
+            if rank == 0:
+                result = _bring_up(stage, run, marks, seed, reuse, stage.name in redo, place)
+            else:
+                result = _follow(stage, run, marks, seed)
+            results.append(result)
+    return results
+
+
+def _context(stage: Stage, run: Path, seed: int, resumed: bool) -> StageContext:
+    inputs = {name: run / name for name in stage.inputs}
+    return StageContext(stage.name, run / stage.name, inputs, stage.seed_in(seed), resumed)
+
+
+def _bring_up(
+    stage: Stage, run: Path, marks: Mapping[str, str], seed: int, reuse: Sequence[Path], redo: bool, place: str
+) -> StageResult:
+    folder, mark = run / stage.name, marks[stage.name]
+    state: Status = "outdated" if redo else _status(folder, mark)
+    if state == "finished":
+        manifest = read_manifest(folder) or {}
+        log.info("%s: unchanged, skipped", place)
+        return StageResult(stage.name, "skipped", 0.0, manifest.get("metrics", {}))
+    start = time.perf_counter()
+    resumed = state == "begun" and stage.resumable
+    if not resumed:
+        _empty(folder)
+        for other in [] if redo else reuse:
+            if _status(other / stage.name, mark) == "finished" and other.resolve() != run.resolve():
+                _take_over(other / stage.name, folder)
+                log.info("%s: taken over from %s", place, other)
+                manifest = read_manifest(folder) or {}
+                return StageResult(stage.name, "reused", time.perf_counter() - start, manifest.get("metrics", {}))
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / STARTED, {"fingerprint": mark})
+    log.info("%s: %s", place, "continuing" if resumed else "building")
+    try:
+        metrics = _plain(dict(stage.build(_context(stage, run, seed, resumed))))
+    except Exception as error:
+        error.add_note(f"in stage '{stage.name}' of run {run}; the stages before it are kept")
+        raise
+    seconds = time.perf_counter() - start
+    write_manifest(
+        folder,
+        {
+            "stage": stage.name,
+            "fingerprint": mark,
+            "config": stage.config,
+            "seed": stage.seed_in(seed),
+            "version": stage.version,
+            "inputs": {name: marks[name] for name in stage.inputs},
+            "versions": versions(),
+            "metrics": metrics,
+            "seconds": round(seconds, 3),
+            "resumed": resumed,
+            "files": {
+                str(p.relative_to(folder)): p.stat().st_size
+                for p in sorted(folder.rglob("*"))
+                if p.is_file() and p.name not in (STARTED, MANIFEST)
+            },
+        },
+    )
+    (folder / STARTED).unlink()
+    log.info("%s: done in %.1f s", place, seconds)
+    return StageResult(stage.name, "resumed" if resumed else "built", seconds, metrics)
+
+
+def _follow(stage: Stage, run: Path, marks: Mapping[str, str], seed: int) -> StageResult:
+    """Another process than the first: wait for it, or build along when the stage is distributed."""
+    folder, mark = run / stage.name, marks[stage.name]
+    start = time.perf_counter()
+    while (state := _status(folder, mark)) != "finished":
+        if state == "begun" and stage.distributed:
+            metrics = stage.build(_context(stage, run, seed, True))
+            return StageResult(stage.name, "built", time.perf_counter() - start, metrics)
+        time.sleep(0.2)
+    return StageResult(stage.name, "skipped", time.perf_counter() - start)
+
+
+def _empty(folder: Path) -> None:
+    """Remove an outdated stage; a folder that no stage made is left alone."""
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        raise ValueError(f"{folder} is in the way of a stage folder: move it away")
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return
+    if not ((folder / MANIFEST).is_file() or (folder / STARTED).is_file()):
+        raise ValueError(f"{folder} holds files but no {MANIFEST} or {STARTED}, so no stage made it: move it away")
+    # The marks go in an order that leaves a killed removal recognisable: first complete → begun, then the rest.
+    write_json(folder / STARTED, {"fingerprint": "outdated"})
+    (folder / MANIFEST).unlink(missing_ok=True)
+    for child in folder.iterdir():
+        if child.name == STARTED:
+            continue
+        if child.is_dir() and not child.is_symlink():
+            shutil.rmtree(child)
+        else:
+            child.unlink()
+    (folder / STARTED).unlink()
+
+
+def _take_over(source: Path, folder: Path) -> None:
+    """Hard links (or copies) of a finished stage, its manifest last."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / STARTED, {"fingerprint": "taking over"})
+    for file in sorted(source.rglob("*")):
+        target = folder / file.relative_to(source)
+        if file.is_dir():
+            target.mkdir(exist_ok=True)
+        elif file.name != STARTED and file != source / MANIFEST:
+            _link(file, target)
+    write_manifest(folder, {**(read_manifest(source) or {}), "taken_over_from": str(source)})
+    (folder / STARTED).unlink()
+
+
+def _link(file: Path, target: Path) -> None:
+    try:
+        target.hardlink_to(file)
+    except OSError:  # another file system, or one without hard links
+        shutil.copy2(file, target)
+
+
+def _plain(value: Any) -> Any:
+    """Metrics as JSON: numbers of numpy and torch become Python's."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(part) for part in value]
+    return value.item() if hasattr(value, "item") else value
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the libraries that shape results."""
+    found = {"python": platform.python_version()}
+    for name in _LIBRARIES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "absent"
+    return found

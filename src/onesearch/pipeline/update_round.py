@@ -1,0 +1,242 @@
+"""``onesearch update``: a short round of alignment on new page views, and a new version of V2 if it is better.
+
+Encoder, semantic IDs, index and evidence stay; what is learnt again is the generator, from the version that is served.
+The newest page views judge: a version is published only if the engine finds more there with it than before. They are
+others than those that chose the weights, since the best of several looks is better by chance alone.
+"""
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+
+from onesearch.common.artefact import write_json, write_manifest
+from onesearch.common.run_lock import RunLock
+from onesearch.data.dataset import Dataset, ragged_rows, read_parquet
+from onesearch.data.histories import Histories
+from onesearch.data.metrics import hit_rate, mrr
+from onesearch.data.records import conform
+from onesearch.data.split import Split
+from onesearch.evaluation.significance import permutation_test
+from onesearch.model.generator import Generator
+from onesearch.pipeline.config_files import apply_overrides
+from onesearch.pipeline.preference_stages import run_dpo, run_grpo
+from onesearch.pipeline.run_data import Workbench
+from onesearch.pipeline.run_settings import RunConfig
+from onesearch.pipeline.stage_runner import StageContext
+from onesearch.pipeline.stages import settings_of
+from onesearch.search.engine import SearchEngine
+from onesearch.search.ranking_weights import RankingWeights
+from onesearch.search.run_parts import ENGINE, GENERATOR, choose_model, load_about, need
+from onesearch.search.search_settings import SearchConfig
+from onesearch.search.served_versions import ENGINE_STAGE, FOLDER, Served, next_name, publish
+from onesearch.understanding.thought_table import Thoughts
+
+log = logging.getLogger("onesearch")
+Method = Literal["tpma", "grpo", "dpo"]
+EVENTS = "page_views.parquet"
+SHARE_OF_CHOICE, SHARE_OF_JUDGE = 0.1, 0.2
+LEAST = 50  # page views with a click, to learn from, to choose weights by and to judge by
+
+
+@dataclass(frozen=True)
+class Update:
+    """What a round came to.
+
+    Attributes:
+        version: its folder below the run.
+        published: whether it is served now.
+        page_views: that it learned from.
+        judged: the newest ones, which decided.
+        set_aside: page views without an item of the catalogue, or which the run has already.
+        thoughts: those beside the run's own.
+        before: what the served engine finds in the page views that judge, with the version it started from.
+        after: with the new one.
+        p: of the difference in HR@10, paired; 1 where the round changed nothing.
+    """
+
+    version: str
+    published: bool
+    page_views: int
+    judged: int
+    set_aside: int
+    thoughts: int
+    before: Mapping[str, float]
+    after: Mapping[str, float]
+    p: float
+
+
+class UpdateBench(Workbench):
+    """A run's artefacts with new page views as its training and validation part.
+
+    Args:
+        run: a finished run with V2.
+        page_views: all new page views, of earlier rounds as well; they are part of everybody's history.
+        split: what this round learns from and is judged by.
+        thoughts: of the run's queries and of the new ones.
+        start: folder below the run whose generator the round starts from.
+    """
+
+    counted = False
+
+    def __init__(self, run: Path, page_views: pl.DataFrame, split: Split, thoughts: Thoughts, start: str) -> None:
+        super().__init__(run)
+        self._page_views, self._split, self._thoughts, self.start = page_views, split, thoughts, start
+
+    @cached_property
+    def split(self) -> Split:
+        """The new page views."""
+        return self._split
+
+    @cached_property
+    def thoughts(self) -> Thoughts:
+        """What the queries of the run and of the new page views are about."""
+        return self._thoughts
+
+    @cached_property
+    def training_judgments(self) -> pl.DataFrame:
+        """Those of the run's own training part."""
+        return Workbench(self.run).training_judgments
+
+    @cached_property
+    def histories(self) -> Histories:
+        """Events of the log and of the new page views; time decides what a page view may know."""
+        every = pl.concat([self.dataset.page_views, self._page_views])
+        return Histories.build(every, self.dataset.items, self.dataset.users)
+
+
+def update(
+    run: Path,
+    events: Path,
+    method: Method = "tpma",
+    steps: int = 50,
+    overrides: Iterable[str] = (),
+    more_thoughts: Thoughts | None = None,
+) -> Update:
+    """One round.
+
+    Args:
+        run: a finished run with V2; for ``tpma`` and ``grpo`` with the stage ``rewards``.
+        events: Parquet file of new page views in the schema of a dataset's.
+        method: listwise DPO, or one of the two policy gradients.
+        steps: of training.
+        overrides: settings that differ from the run's, such as ``grpo.loop.learning_rate=1e-4``.
+        more_thoughts: of queries that nobody had thought about when the run was made.
+
+    Raises:
+        FileNotFoundError: the run has no V2 or no rewards, or there is no such file.
+        ValueError: too few page views with a click, a setting is wrong, or the run is half rebuilt.
+    """
+    need(run, ENGINE_STAGE)
+    if choose_model(run) != "v2":
+        raise ValueError(f"{run} is half rebuilt; run `onesearch run` until it is through, then update it")
+    if method != "dpo" and not (run / "rewards" / "manifest.json").is_file():
+        raise FileNotFoundError(
+            f"{run} has no stage 'rewards', which method {method} needs: run it with grpo.steps above 0, or take dpo"
+        )
+    config = _config(run, method, steps, overrides)
+    with RunLock(run / FOLDER):
+        served = Served.now(run)
+        about = load_about(run, served.version or ENGINE_STAGE)
+        start = about["model"]
+        dataset = Workbench(run).dataset
+        page_views, aside = _read(events, dataset)
+        split = _split(page_views, dataset.items["item_id"])
+        own = Workbench(run).thoughts
+        thoughts = own if more_thoughts is None else own.plus(more_thoughts)
+        earlier = [pl.read_parquet(path) for path in sorted((run / FOLDER).glob(f"*/{EVENTS}"))]
+        every = pl.concat([*earlier, page_views]).unique("page_view_id", keep="last", maintain_order=True)
+        bench = UpdateBench(run, every, split, thoughts, start)
+        name = next_name(run)
+        folder = run / name
+        folder.mkdir(parents=True)
+        page_views.write_parquet(folder / EVENTS)
+        context = StageContext(f"update {Path(name).name}", folder, {}, config.seed + int(Path(name).name))
+        figures = (run_dpo if method == "dpo" else run_grpo)(bench, config, context, start)
+        before, after, p = _judged(bench, about, folder)
+        write_json(folder / ENGINE, {**about, "model": name})
+        better = after["hr10"] > before["hr10"]
+        made = Update(
+            name, better, len(split.train), len(split.test), aside, len(thoughts) - len(own), before, after, p
+        )
+        # What is served stands in one place only, published.json.
+        found = {key: value for key, value in vars(made).items() if key != "published"}
+        write_manifest(
+            folder,
+            {
+                "metrics": dict(figures),
+                "update": found,
+                "method": method,
+                "started_from": start,
+                "engine": served.origin,
+            },
+        )
+        if better and not publish(run, name, instead_of=served):
+            log.warning("%s changed during the round, so that %s is kept and not served", run, name)
+            return replace(made, published=False)
+    return made
+
+
+def _judged(
+    bench: UpdateBench, about: Mapping[str, Any], folder: Path
+) -> tuple[dict[str, float], dict[str, float], float]:
+    """Figures of the served engine on the page views that judge, before and after, and p of their HR@10."""
+    page_views = bench.split.test
+    requests, clicked = bench.requests(page_views), bench.targets(page_views).clicked
+    search, weights = SearchConfig.model_validate(about["search"]), RankingWeights(about["weights"])
+    engine = SearchEngine.from_parts(
+        bench, about["model"], search, weights, bench.keyword_reader(about.get("reads_keywords"))
+    )
+    found = []
+    for generator in (None, Generator.load(folder / GENERATOR)):
+        if generator is not None:
+            engine.adopt(generator, folder.name)
+        items = engine.rank(requests, 10).items
+        found.append(np.stack([hit_rate(items, clicked), mrr(items, clicked)], 1))
+    test = permutation_test(found[1], found[0])
+    before, after = (dict(zip(("hr10", "mrr10"), np.nanmean(one, 0).tolist(), strict=True)) for one in found)
+    return before, after, float(test.p[0])
+
+
+def _config(run: Path, method: Method, steps: int, overrides: Iterable[str]) -> RunConfig:
+    own = settings_of(run)
+    stage = "dpo" if method == "dpo" else "grpo"
+    sets = [f"{stage}.steps={steps}", *([] if method == "dpo" else [f"grpo.algorithm={method}"])]
+    values = apply_overrides(own.model_dump(mode="json"), [*sets, *overrides], RunConfig)
+    config = RunConfig.model_validate(values)
+    settings = config.dpo if method == "dpo" else config.grpo
+    # A short round is looked at often enough to be stopped.
+    every = min(settings.loop.validate_steps or steps, max(1, settings.steps // 4))
+    return RunConfig.model_validate(apply_overrides(values, [f"{stage}.loop.validate_steps={every}"], RunConfig))
+
+
+def _read(path: Path, dataset: Dataset) -> tuple[pl.DataFrame, int]:
+    """The page views that show, or had clicked, an item of the catalogue and are new, and how many were not."""
+    given = conform("page_views", read_parquet(path)).sort("time", maintain_order=True)
+    if without := given["page_view_id"].null_count():
+        raise ValueError(f"{path}: {without} of {len(given)} page views have no page_view_id; give each one of its own")
+    seen = np.zeros(len(given), bool)
+    for name in ("shown", "clicked", "ordered"):
+        seen |= ragged_rows(given[name], dataset.items["item_id"]).lengths > 0
+    found = given.filter(pl.Series(seen)).unique("page_view_id", keep="last", maintain_order=True)
+    # Those of the log are in its counts and in everybody's history already.
+    found = found.join(dataset.page_views, on="page_view_id", how="anti", maintain_order="left")
+    return found, len(given) - len(found)
+
+
+def _split(page_views: pl.DataFrame, items: pl.Series) -> Split:
+    """The oldest page views to learn from, newer ones to choose the weights by, the newest to judge by."""
+    clicked = ragged_rows(page_views["clicked"], items).lengths > 0
+    have = np.flatnonzero(clicked)
+    judged, chosen = (max(LEAST, round(share * len(have))) for share in (SHARE_OF_JUDGE, SHARE_OF_CHOICE))
+    if len(have) < 3 * LEAST:
+        raise ValueError(
+            f"{len(have)} of {len(page_views)} new page views have a click on a known item; a round needs {3 * LEAST}"
+        )
+    first, second = int(have[-judged - chosen]), int(have[-judged])
+    return Split(page_views[:first], page_views[first:second], page_views[second:], "time")

@@ -1,0 +1,200 @@
+"""Constrained beam search: only legal children are scored, exactly, for a batch of requests at once.
+
+A beam is a node of the trie with the log-probability of its path. Per level: one decoder step for the beams that still
+have a choice, the scores of all their legal children as one flat list, the best ``width`` of them. A beam with
+one item left below it has only one way to go on, of probability one: it keeps its place without any computation.
+Log-probabilities run over all legal children; a filter removes children only afterwards, so a filtered exhaustive
+search gives the unfiltered ranking without the disallowed items. The readable twin is
+:mod:`search.reference_beam`.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from onesearch.index.sid_index import SidIndex
+from onesearch.search.ragged_scores import Children, best, pad_rows, ragged_logsumexp
+from onesearch.search.trie_expansion import Expansion, Scorer
+
+
+class Mask(Protocol):
+    """What a filter tells about nodes (``onesearch.index.item_filters.ItemMask``)."""
+
+    def allowed(self, level: int, nodes: Tensor) -> Tensor:
+        """Whether an allowed item lies below each node."""
+        ...
+
+
+@dataclass(frozen=True)
+class Beams:
+    """The best paths of B requests, best first.
+
+    Shapes: ``nodes`` int64 [B, W] at the last level, -1 where a request has fewer legal paths; ``log_probs`` [B, W],
+    -inf there; float32 (float64 of a float64 model).
+    """
+
+    nodes: Tensor
+    log_probs: Tensor
+
+
+def beam_search(
+    model: Scorer,
+    memory: Any,
+    index: SidIndex,
+    width: int,
+    mask: Sequence[Mask | None] | Mask | None = None,
+    decode_forced: bool = False,
+) -> Beams:
+    """The ``width`` best paths of every request in ``memory``.
+
+    Args:
+        model: in eval mode; the search takes no gradients.
+        memory: what ``model.encode`` gave for B requests, prompts of any lengths.
+        index: legal children.
+        width: number of beams.
+        mask: a filter for all requests, or one per request.
+        decode_forced: decode beams with one item left too. The result is the same; benchmarks use it to hold the
+            number of decoded beams constant.
+    """
+    if width < 1:
+        raise ValueError(f"width must be >= 1, got {width}")
+    with torch.inference_mode():
+        beams = _Search(model, memory, index, width, mask, decode_forced).run()
+    # Clones made outside of inference mode may take part in training.
+    return Beams(beams.nodes.clone(), beams.log_probs.clone())
+
+
+@dataclass
+class _Level:
+    """The beams of one level, best first: nodes int64 [B, A], scores [B, A], row of the last step that led to each."""
+
+    nodes: Tensor
+    scores: Tensor
+    row: Tensor
+
+
+class _Search:
+    def __init__(
+        self,
+        model: Scorer,
+        memory: Any,
+        index: SidIndex,
+        width: int,
+        mask: Sequence[Mask | None] | Mask | None,
+        decode_forced: bool,
+    ) -> None:
+        self.decode_forced = decode_forced
+        self.index, self.width = index, width
+        self.expansion = Expansion(model, memory, index, width)
+        self.batch = self.expansion.batch
+        self.masks = _by_mask(mask, self.batch)
+
+    def run(self) -> Beams:
+        last = self.index.levels - 1
+        if not len(self.index):
+            nodes = torch.full((self.batch, self.width), -1, device=self.expansion.device)
+            return Beams(nodes, torch.full(nodes.shape, float("-inf"), device=nodes.device))
+        beams = self._root()
+        for level in range(1, last + 1):
+            if beams.nodes.shape[1]:  # a filter may leave nothing
+                beams = self._descend(level, beams)
+        missing = self.width - beams.nodes.shape[1]
+        nodes = torch.nn.functional.pad(beams.nodes, (0, missing), value=-1)
+        return Beams(nodes, torch.nn.functional.pad(beams.scores, (0, missing), value=float("-inf")))
+
+    def _root(self) -> _Level:
+        """Level 0: all nodes of the level are a request's children."""
+        logits = self.expansion.root()
+        nodes = torch.arange(logits.shape[1], device=logits.device)
+        every = nodes.expand(self.batch, -1)
+        column, scores = best(logits.log_softmax(1), every, self.width, self._allowed(0))
+        return _level(column, scores, torch.zeros_like(column))
+
+    def _descend(self, level: int, beams: _Level) -> _Level:
+        """Replace every beam by its children, keep the best."""
+        first, count = self.index.children(level, beams.nodes)
+        alive = beams.nodes >= 0
+        closed = alive & self._closed(level - 1, beams.nodes.clamp(min=0))
+        chosen, inside = _compact(alive & ~closed)
+        parts = []  # of candidates: request, row of this level's step, node, score
+        if closed.any():
+            request = closed.nonzero(as_tuple=True)[0]
+            parts.append((request, torch.zeros_like(request), first[closed], beams.scores[closed]))
+        if chosen.shape[1]:
+            picked = _Level(*(x.gather(1, chosen) for x in (beams.nodes, beams.scores, beams.row)))
+            count = count.gather(1, chosen).masked_fill_(~inside, 0)
+            children = Children.of(first.gather(1, chosen).flatten(), count.flatten())
+            request = children.beam // chosen.shape[1] if self.batch > 1 else torch.zeros_like(children.beam)
+            row = children.beam - request * chosen.shape[1]
+            parts.append((request, row, children.nodes, self._score(level, picked, children)))
+        request, row, nodes, scores = _join(parts, self.batch)
+        nodes, row, scores = pad_rows(request, self.batch, [(nodes, -1), (row, 0), (scores, float("-inf"))])
+        column, scores = best(scores, nodes, self.width, self._allowed(level))
+        return _level(nodes.gather(1, column), scores, row.gather(1, column))
+
+    def _closed(self, level: int, nodes: Tensor) -> Tensor:
+        """Whether nothing is left to choose below nodes."""
+        if self.decode_forced:
+            return torch.zeros_like(nodes, dtype=torch.bool)
+        return self.index.counts(level, nodes) == 1
+
+    def _score(self, level: int, beams: _Level, children: Children) -> Tensor:
+        """Path log-probabilities [T] of the children of beams [B, A]: one decoder step."""
+        logits = self.expansion.children(level, beams.nodes, beams.row, children)
+        # One gather adds the beam's score and takes off its normaliser.
+        shift = beams.scores.flatten() - ragged_logsumexp(logits, children)
+        return logits.add_(shift.index_select(0, children.beam))
+
+    def _allowed(self, level: int) -> Callable[[Tensor, Tensor], Tensor] | None:
+        """What the filters say about nodes [T] of a level for requests [T]; None without filters."""
+        if not self.masks:
+            return None
+
+        def allowed(nodes: Tensor, request: Tensor) -> Tensor:
+            keep = torch.ones_like(nodes, dtype=torch.bool)
+            for mask, requests in self.masks:
+                if requests is None:
+                    return mask.allowed(level, nodes)
+                (mine,) = requests.to(request.device)[request].nonzero(as_tuple=True)
+                keep[mine] = mask.allowed(level, nodes[mine])
+            return keep
+
+        return allowed
+
+
+def _level(nodes: Tensor, scores: Tensor, row: Tensor) -> _Level:
+    return _Level(nodes.masked_fill(scores == float("-inf"), -1), scores, row)
+
+
+def _compact(chosen: Tensor) -> tuple[Tensor, Tensor]:
+    """Columns of the true entries of each row, bool [B, A]: int64 [B, C], and which of them are more than filling."""
+    counts = chosen.sum(1, keepdim=True)
+    most = int(counts.max())
+    columns = (~chosen).to(torch.uint8).argsort(dim=1, stable=True)[:, :most]
+    return columns, torch.arange(most, device=chosen.device) < counts
+
+
+def _join(parts: list[tuple[Tensor, Tensor, Tensor, Tensor]], batch: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Candidates of several origins as one list sorted by request."""
+    if len(parts) == 1:
+        return parts[0]
+    request, row, nodes, scores = (torch.cat(column) for column in zip(*parts, strict=True))
+    if batch == 1:
+        return request, row, nodes, scores
+    order = request.argsort(stable=True)
+    return request[order], row[order], nodes[order], scores[order]
+
+
+def _by_mask(mask: Sequence[Mask | None] | Mask | None, batch: int) -> list[tuple[Mask, Tensor | None]]:
+    """Each distinct filter and the requests it applies to, bool [B]; None for all."""
+    if mask is None:
+        return []
+    if not isinstance(mask, Sequence):
+        return [(mask, None)]
+    if len(mask) != batch:
+        raise ValueError(f"{len(mask)} filters were given for {batch} requests; give one filter, or one per request")
+    distinct = {id(each): each for each in mask if each is not None}
+    return [(each, torch.tensor([other is each for other in mask])) for each in distinct.values()]

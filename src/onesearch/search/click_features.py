@@ -1,0 +1,286 @@
+"""What the log and the words say of a query's candidates, beside what the model says.
+
+Features are per candidate, contexts per request (:mod:`onesearch.search.ranking_weights`). None depends on which other
+candidates there are, so a filter removes items from a ranking and changes nothing else. All counts are those of the
+training part.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from scipy import sparse
+
+from onesearch.common.ragged import Ragged
+from onesearch.data.click_statistics import ClickStatistics
+from onesearch.data.pair_counts import Lift
+from onesearch.data.requests import Requests
+from onesearch.search.lexical_search import Analyzer, LexicalSearcher
+
+Floats = NDArray[np.float32]
+_MOST = 24  # traits of an item that count
+_FEWEST_ITEMS, _LARGEST_SHARE = 3, 0.2  # rarer traits cannot be learned, commoner ones say nothing
+_SMOOTHING = np.float32(5.0)
+
+
+def attributes(items: pl.DataFrame) -> pl.Series:
+    """Attribute values with their types, brand and leaf category of every item, as lists of texts."""
+    typed = pl.concat_str(pl.element().struct.field("type"), pl.element().struct.field("value"), separator="=")
+    of_item = pl.concat_list(
+        pl.col("attributes").list.eval(typed).fill_null([]),
+        pl.concat_str(pl.lit("brand="), pl.col("brand")),
+        pl.concat_str(pl.lit("category="), pl.col("category").list.last()),
+    )
+    lower = of_item.list.eval(pl.element().str.to_lowercase()).list.drop_nulls()
+    return items.select(lower.list.unique(maintain_order=True).alias("traits")).to_series()
+
+
+def title_words(items: pl.DataFrame, analyze: Callable[[str], list[str]]) -> pl.Series:
+    """The distinct terms of every title, as lists of texts."""
+    pieces = items.select(pl.col("title").fill_null("").str.split(" ").alias("piece")).with_row_index("row")
+    exploded = pieces.explode("piece")
+    distinct = exploded.select(pl.col("piece").unique()).to_series()
+    terms = pl.DataFrame(
+        {"piece": distinct, "traits": [analyze(piece) for piece in distinct.to_list()]},
+        schema={"piece": pl.String, "traits": pl.List(pl.String)},
+    )
+    joined = exploded.join(terms, on="piece", how="left", maintain_order="left")
+    lists = joined.group_by("row", maintain_order=True).agg(pl.col("traits").explode(empty_as_null=False))
+    return lists["traits"].list.drop_nulls().list.unique(maintain_order=True)
+
+
+@dataclass(frozen=True)
+class TraitClicks:
+    """How much likelier an item with a trait is clicked when a word is searched for.
+
+    Attributes:
+        names: trait to number.
+        unseen: float32 [W], log lift of any trait never clicked for the word; ``seen`` float32 [W, T], what is to be
+            added where it was.
+    """
+
+    names: Mapping[str, int]
+    unseen: Floats
+    seen: sparse.csr_matrix
+
+    @classmethod
+    def of(cls, traits: pl.Series, words_of_items: sparse.csr_matrix) -> "TraitClicks":
+        """From lists of traits [N] and clicks of words on items, [W, N].
+
+        The lift is ``log(P(trait | word) / P(trait))``, smoothed towards 0.
+        """
+        counts = (
+            traits.explode(empty_as_null=False)
+            .value_counts()
+            .filter(pl.col("count").is_between(_FEWEST_ITEMS, max(_FEWEST_ITEMS, _LARGEST_SHARE * len(traits))))
+        )
+        names = {name: i for i, name in enumerate(sorted(counts[counts.columns[0]].to_list()))}
+        numbered = _numbered(traits, names)
+        ones = np.ones(len(numbered.values), np.float32)
+        pairs = words_of_items @ sparse.csr_matrix(
+            (ones, numbered.values, numbered.offsets), shape=(len(traits), len(names))
+        )
+        of_word, of_trait = (np.asarray(pairs.sum(axis), np.float32).ravel() for axis in (1, 0))
+        share = (of_trait + 1) / (of_trait.sum() + len(of_trait)) if len(of_trait) else of_trait
+        seen = sparse.csr_matrix(pairs, dtype=np.float32, copy=True)
+        seen.data = np.log1p(seen.data / (_SMOOTHING * share[seen.indices])).astype(np.float32)
+        return cls(names, np.log(_SMOOTHING / (of_word + _SMOOTHING)), seen)
+
+    def numbers(self, traits: pl.Series) -> Ragged:
+        """The known ones of each item's traits, by number."""
+        return _numbered(traits, self.names)
+
+    def lifts(self, words: NDArray[np.int32], traits: Ragged, items: NDArray[np.int64]) -> tuple[Floats, Floats]:
+        """Of candidates, float32 [n, C] each: the mean lift over their traits, and the sum of the positive ones.
+
+        A trait's lift is its mean over the query's ``words`` int32 [n, Q], -1 for none. ``traits`` of all item rows,
+        ``items`` int64 [n, C] rows, -1 for none.
+        """
+        n = len(words)
+        present = words >= 0
+        share = 1.0 / np.maximum(present.sum(1), 1, dtype=np.float32)
+        row, _ = present.nonzero()
+        mean = sparse.csr_matrix((share[row], (row, words[present])), shape=(n, len(self.unseen)))
+        of_trait = np.zeros((n, len(self.names) + 1), np.float32)  # the last column answers for 'none'
+        of_trait[:, :-1] = (mean @ self.seen).toarray() + (mean @ self.unseen)[:, None]
+        of_item = _rows(traits, items)
+        values = of_trait[np.arange(n)[:, None, None], of_item]
+        known = np.maximum((of_item >= 0).sum(2), 1)
+        return (values.sum(2) / known).astype(np.float32), np.maximum(values, 0).sum(2)
+
+
+def _rows(traits: Ragged, items: NDArray[np.int64]) -> NDArray[np.int32]:
+    """Traits of the candidates [n, C] alone: int32 [n, C, 24], -1 for none."""
+    safe = np.maximum(items, 0)
+    place = traits.offsets[safe][..., None] + np.arange(_MOST)
+    inside = (place < traits.offsets[safe + 1][..., None]) & (items >= 0)[..., None]
+    if not len(traits.values):
+        return np.full(inside.shape, -1, np.int32)
+    return np.where(inside, traits.values[np.minimum(place, len(traits.values) - 1)], np.int32(-1))
+
+
+def _numbered(traits: pl.Series, names: Mapping[str, int]) -> Ragged:
+    """Lists of texts as rows of numbers; unknown ones, and those beyond the first few, left out."""
+    known = pl.DataFrame(
+        {"trait": list(names), "number": list(names.values())}, schema={"trait": pl.String, "number": pl.Int32}
+    )
+    given = pl.DataFrame({"trait": traits}).with_row_index("row").explode("trait")
+    found = given.join(known, on="trait", how="inner", maintain_order="left")
+    row = found["row"].to_numpy().astype(np.int64)
+    lengths = np.bincount(row, minlength=len(traits))
+    place = np.arange(len(row)) - (np.cumsum(lengths) - lengths)[row]
+    kept = place < _MOST
+    return Ragged.from_lengths(found["number"].to_numpy()[kept], np.minimum(lengths, _MOST))
+
+
+_WORDS = 8
+_STEMMER = "english"
+_LOG_SCALE = np.float32(3.0)  # contexts are of order one
+
+
+def category_keys(items: pl.DataFrame) -> list[str]:
+    """The category path of every item as one text; "" where unknown."""
+    return items.select(pl.col("category").list.join("\x1f", ignore_nulls=True).fill_null("")).to_series().to_list()
+
+
+@dataclass(frozen=True)
+class ItemFacts:
+    """What evidence knows of every item row: category numbers int64 [N] (-1 for unknown), numbers of its traits."""
+
+    categories: NDArray[np.int64]
+    attributes: Ragged
+    title: Ragged
+
+    def extended(self, more: "ItemFacts") -> "ItemFacts":
+        """With further item rows."""
+        return ItemFacts(
+            np.concatenate([self.categories, more.categories]),
+            self.attributes.joined(more.attributes),
+            self.title.joined(more.title),
+        )
+
+
+@dataclass(frozen=True)
+class WordClicks:
+    """How much likelier an item, or one of a category or with a trait, is clicked when a word is searched for.
+
+    The back-off of click counts to queries nobody typed before: a new query's words are known.
+
+    Attributes:
+        words: term to number; categories: category text to number.
+        of_item, of_category, of_attribute, of_title: log lifts.
+    """
+
+    words: Mapping[str, int]
+    categories: Mapping[str, int]
+    of_item: Lift
+    of_category: Lift
+    of_attribute: TraitClicks
+    of_title: TraitClicks
+
+    @classmethod
+    def of(cls, statistics: ClickStatistics, items: pl.DataFrame) -> "WordClicks":
+        """Count the words of clicked queries."""
+        categories = category_keys(items)
+        analyze = Analyzer(_STEMMER)
+        terms = [list(dict.fromkeys(analyze(query)))[:_WORDS] for query in statistics.queries]
+        words = {term: i for i, term in enumerate(sorted({term for row in terms for term in row}))}
+        names = {name: i for i, name in enumerate(sorted(set(categories) - {""}))}
+        category = np.fromiter((names.get(name, -1) for name in categories), np.int64, len(categories))
+        of_query = Ragged.of([[words[term] for term in row] for row in terms])
+        pairs = statistics.items
+        lengths = of_query.lengths[pairs.owners]
+        word = of_query.select(pairs.owners).values.astype(np.int64)
+        item, times = np.repeat(pairs.values.astype(np.int64), lengths), np.repeat(statistics.counts, lengths)
+        clicks = sparse.csr_matrix((times.astype(np.float32), (word, item)), shape=(len(words), len(items)))
+        return cls(
+            words,
+            names,
+            Lift.of_pairs(word, item, len(words) + 1, len(categories), 5.0, times),
+            Lift.of_pairs(word, category[item], len(words) + 1, max(len(names), 1), 5.0, times),
+            TraitClicks.of(attributes(items), clicks),
+            TraitClicks.of(title_words(items, analyze), clicks),
+        )
+
+    def facts(self, items: pl.DataFrame) -> ItemFacts:
+        """What the features need to know of items; categories and traits that the log does not know are left out."""
+        number = self.categories.get
+        categories = np.fromiter((number(name, -1) for name in category_keys(items)), np.int64, len(items))
+        title = title_words(items, Analyzer(_STEMMER))
+        return ItemFacts(categories, self.of_attribute.numbers(attributes(items)), self.of_title.numbers(title))
+
+    def features(self, queries: Sequence[str], items: NDArray[np.int64], facts: ItemFacts) -> dict[str, Floats]:
+        """Mean log lifts over the query's words, float32 [n, C]; ``facts`` of every item row."""
+        numbers = self._numbers(queries)
+        count = np.maximum((numbers >= 0).sum(1), 1).astype(np.float32)[:, None]
+        known = np.where(items < len(self.of_item.things), items, -1)
+        of_candidate = np.where(items >= 0, facts.categories[np.maximum(items, 0)], -1)
+        total = {"word_item": np.zeros(items.shape, np.float32), "word_category": np.zeros(items.shape, np.float32)}
+        for column in range(int((numbers >= 0).sum(1).max(initial=0))):
+            word = numbers[:, column, None]
+            total["word_item"] += self.of_item.score(word, known)
+            total["word_category"] += self.of_category.score(word, of_candidate)
+        found = {name: value / count for name, value in total.items()}
+        found["word_attribute"], found["word_attribute_sum"] = self.of_attribute.lifts(numbers, facts.attributes, items)
+        found["word_title"], found["word_title_sum"] = self.of_title.lifts(numbers, facts.title, items)
+        return found
+
+    def _numbers(self, queries: Sequence[str]) -> NDArray[np.int32]:
+        analyze, get = Analyzer(_STEMMER), self.words.get
+        rows = [[get(term, -1) for term in dict.fromkeys(analyze(query))][:_WORDS] for query in queries]
+        return Ragged.of([[number for number in row if number >= 0] for row in rows]).padded(_WORDS, newest=False)
+
+
+class Evidence:
+    """Click, word and text evidence of one training log over one catalogue."""
+
+    def __init__(self, statistics: ClickStatistics, items: pl.DataFrame) -> None:
+        self.statistics = statistics
+        self.words = WordClicks.of(statistics, items)
+        owners = statistics.items.owners
+        self._clicks_of_query = np.bincount(owners, statistics.counts, len(statistics.items) + 1).astype(np.float32)
+
+    def contexts(self, queries: Sequence[str]) -> dict[str, Floats]:
+        """What the weights may depend on, float32 [n]: is the query known, how well, and how long is it."""
+        row = self.statistics.rows(queries)
+        clicks = np.where(row >= 0, self._clicks_of_query[row], 0)
+        analyze = Analyzer(_STEMMER)
+        words = np.fromiter((len(analyze(query)) for query in queries), np.float32, len(queries))
+        return {
+            "known": (row >= 0).astype(np.float32),
+            "frequency": (np.log1p(clicks) / _LOG_SCALE).astype(np.float32),
+            "words": np.minimum(words / _LOG_SCALE, _LOG_SCALE).astype(np.float32),
+        }
+
+    def clicks(self, queries: Sequence[str], items: NDArray[np.int64], facts: ItemFacts) -> dict[str, Floats]:
+        """Clicks of the pair, their share of the query's clicks, and the lifts of the query's words."""
+        pair = self.statistics.pair_counts(queries, items)
+        row = self.statistics.rows(queries)
+        of_query = np.where(row >= 0, self._clicks_of_query[row], 0)
+        share = pair / np.maximum(of_query, 1)[:, None]
+        return {
+            "clicks": np.log1p(pair),
+            "click_share": share.astype(np.float32),
+            "click_share_root": np.sqrt(share).astype(np.float32),
+            **self.words.features(queries, items, facts),
+        }
+
+
+def lexical_features(searcher: LexicalSearcher, queries: Sequence[str], items: NDArray[np.int64]) -> dict[str, Floats]:
+    """BM25 of candidates, and relative to the best item of the whole catalogue; float32 [n, C]."""
+    best = searcher.search(Requests.anonymous(queries), 1).scores[:, 0]
+    scores = searcher.scores(list(queries), np.maximum(items, 0).astype(np.int32)).astype(np.float32)
+    share = scores / np.where(best > 0, best, 1)[:, None]
+    return {
+        "lexical": scores,
+        "lexical_share": share.astype(np.float32),
+        "lexical_share_square": (share**2).astype(np.float32),
+    }
+
+
+def with_popularity(features: Mapping[str, Floats], popularity: Floats) -> dict[str, Floats]:
+    """Log popularity [n, C] and its products with what tells a match: a popular item that does not match is no find."""
+    matches = [name for name in ("text", "word_item", "lexical_share") if name in features]
+    return {"popularity": popularity, **{f"{name}_popularity": features[name] * popularity for name in matches}}

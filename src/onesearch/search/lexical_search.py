@@ -1,0 +1,292 @@
+"""BM25 over item texts: stemmed words for spaced scripts, characters and their bigrams for unspaced ones.
+
+``bm25s`` computes the matrix of word-in-item scores; a batch of queries is then one sparse matrix product. Items added
+later live in a small second matrix that uses the first one's word statistics, so that an upsert costs milliseconds.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import bm25s
+import numpy as np
+import polars as pl
+import Stemmer
+from numpy.typing import NDArray
+from scipy import sparse
+
+from onesearch.common.artefact import read_json, write_json
+from onesearch.common.settings import Section
+from onesearch.data.requests import Requests
+from onesearch.data.text import is_unspaced, split_words
+from onesearch.search.hits import Hits
+from onesearch.search.ranked_lists import NONE, padded_hits, top_k
+
+_CELLS = 8_000_000  # scores held at once while searching: 32 MB
+_ARRAYS = ("data", "indices", "indptr", "rows", "extra_data", "extra_indices", "extra_indptr", "extra_rows", "idf")
+
+
+class LexicalConfig(Section):
+    """How item texts are made and weighted."""
+
+    fields: tuple[str, ...] = ("title", "brand", "category")
+    """Item columns joined to one text; "attributes" adds all attribute values."""
+    stemmer: str | None = "english"
+    """Snowball language for spaced scripts; None keeps words as they are."""
+    k1: float = 1.2
+    """Saturation of repeated words."""
+    b: float = 0.75
+    """Strength of the length normalisation, 0..1."""
+
+
+def item_texts(items: pl.DataFrame, fields: Sequence[str]) -> list[str]:
+    """One text per item out of the given columns of the item table.
+
+    Raises:
+        ValueError: a field is not a text column of the table.
+    """
+    known = ("title", "brand", "category", "attributes", "seller")
+    unknown = [field for field in fields if field not in known]
+    if unknown:
+        raise ValueError(f"unknown item text field {unknown[0]!r}; choose from {', '.join(known)}")
+    parts = {
+        "title": pl.col("title"),
+        "brand": pl.col("brand"),
+        "seller": pl.col("seller"),
+        "category": pl.col("category").list.join(" ", ignore_nulls=True),
+        "attributes": pl.col("attributes")
+        .list.eval(pl.element().struct.field("value"))
+        .list.join(" ", ignore_nulls=True),
+    }
+    joined = items.select(pl.concat_str([parts[field] for field in fields], separator=" ", ignore_nulls=True))
+    return joined.to_series().fill_null("").to_list()
+
+
+class Analyzer:
+    """Texts to index terms."""
+
+    def __init__(self, stemmer: str | None) -> None:
+        if stemmer is not None and stemmer not in Stemmer.algorithms():
+            raise ValueError(f"unknown stemmer {stemmer!r}; choose from {', '.join(Stemmer.algorithms())} or null")
+        self._stem: Callable[[str], str] = Stemmer.Stemmer(stemmer).stemWord if stemmer else str
+        self._stems: dict[str, str] = {}
+
+    def __call__(self, text: str) -> list[str]:
+        """Terms of a text, in order, repetitions kept."""
+        stems, terms = self._stems, []
+        for word in split_words(text):
+            term = stems.get(word)
+            if term is None:
+                if len(stems) > 500_000:  # a server sees endless misspellings; start over rather than grow
+                    stems.clear()
+                term = stems[word] = self._stem(word)
+            terms.append(term)
+        if is_unspaced(text):
+            terms += [first + second for first, second in pairwise(terms) if is_unspaced(first) and is_unspaced(second)]
+        return terms
+
+
+class LexicalSearcher:
+    """BM25 search. Immutable: :meth:`add` and :meth:`remove` return a new searcher that shares the big arrays."""
+
+    def __init__(
+        self,
+        config: LexicalConfig,
+        vocabulary: dict[str, int],
+        idf: NDArray[np.float32],
+        average_length: float,
+        main: sparse.csr_matrix,
+        rows: NDArray[np.int64],
+        extra: sparse.csr_matrix,
+        extra_rows: NDArray[np.int64],
+    ) -> None:
+        """Use :meth:`build` or :meth:`load`.
+
+        Shapes: ``main`` [V, N] and ``extra`` [V', M] hold term scores; ``rows`` [N] and ``extra_rows`` [M] are item
+        rows, -1 where the text has been removed or replaced.
+        """
+        self.config, self._vocabulary, self._idf, self._average_length = config, vocabulary, idf, average_length
+        self._main, self._rows, self._extra, self._extra_rows = main, rows, extra, extra_rows
+        self._analyze = Analyzer(config.stemmer)
+        self._all_rows = np.concatenate([rows, extra_rows])
+        self._dead = np.flatnonzero(self._all_rows == NONE)
+        live = np.flatnonzero(self._all_rows != NONE)
+        self._column = np.full(int(self._all_rows.max(initial=-1)) + 2, NONE, np.int64)  # last entry stays -1
+        self._column[self._all_rows[live]] = live
+
+    @classmethod
+    def build(cls, items: pl.DataFrame, config: LexicalConfig | None = None) -> "LexicalSearcher":
+        """Index an item table; item rows are its row numbers."""
+        config = config or LexicalConfig()
+        return cls.of_texts(item_texts(items, config.fields), config)
+
+    @classmethod
+    def of_texts(cls, texts: Sequence[str], config: LexicalConfig | None = None) -> "LexicalSearcher":
+        """Index ready-made texts; the i-th text is item row i.
+
+        Raises:
+            ValueError: there is no text with a word in it.
+        """
+        config = config or LexicalConfig()
+        analyze = Analyzer(config.stemmer)
+        vocabulary: dict[str, int] = {}
+        documents = [[vocabulary.setdefault(term, len(vocabulary)) for term in analyze(text)] for text in texts]
+        if not vocabulary:
+            raise ValueError(f"none of the {len(texts)} item texts holds a word; check LexicalConfig.fields")
+        engine = bm25s.BM25(method="lucene", k1=config.k1, b=config.b)
+        built = engine.build_index_from_ids(list(range(len(vocabulary))), documents, show_progress=False)
+        main = sparse.csr_matrix(
+            (built["data"].astype(np.float32), built["indices"], built["indptr"]), (len(vocabulary), len(texts))
+        )
+        frequency = np.diff(main.indptr)
+        idf = np.log1p((len(texts) - frequency + 0.5) / (frequency + 0.5)).astype(np.float32)
+        average = float(np.mean([len(document) for document in documents]))
+        rows = np.arange(len(texts), dtype=np.int64)
+        nothing = sparse.csr_matrix((len(vocabulary), 0), dtype=np.float32)
+        return cls(config, vocabulary, idf, average, main, rows, nothing, np.zeros(0, np.int64))
+
+    def __len__(self) -> int:
+        return len(self._all_rows) - len(self._dead)
+
+    def search(self, requests: Requests, k: int) -> Hits:
+        """The ``k`` items with the highest BM25 score; only items that share a term with the query."""
+        return self.ranked(requests.query, k)
+
+    def ranked(self, queries: Sequence[str], k: int, weights: NDArray[np.float32] | None = None) -> Hits:
+        """Best items by BM25, or by BM25 x ``weights``, which are positive and given per item row [rows]."""
+        distinct, inverse = np.unique(np.asarray(queries, dtype=object), return_inverse=True)
+        factor = None if weights is None else np.where(self._all_rows == NONE, 0, weights[self._all_rows])
+        found: list[tuple[NDArray[np.int64], NDArray[np.float32]]] = []
+        for _, scores in self._score_chunks(distinct.tolist()):
+            columns, best = top_k(scores if factor is None else scores * factor.astype(np.float32), k)
+            found.append((np.where(best > 0, self._all_rows[columns], NONE), best))
+        if not found:
+            return padded_hits(np.zeros((0, k), np.int64), np.zeros((0, k), np.float32), k)
+        items, best = (np.concatenate(parts)[inverse] for parts in zip(*found, strict=True))
+        return padded_hits(items, best, k)
+
+    def scores(self, queries: Sequence[str], items: NDArray[np.int32]) -> NDArray[np.float32]:
+        """BM25 of given candidates, float32 [n, m]; 0 for -1 and for items that are not indexed.
+
+        Args:
+            queries: query texts, [n].
+            items: item rows, [n, m].
+        """
+        distinct, inverse = np.unique(np.asarray(queries, dtype=object), return_inverse=True)
+        columns = self._column[np.where(items >= len(self._column) - 1, NONE, items)]
+        out = np.zeros(items.shape, np.float32)
+        by_query = np.argsort(inverse, kind="stable")
+        bounds = np.searchsorted(inverse[by_query], np.arange(len(distinct) + 1))
+        for first, scores in self._score_chunks(distinct.tolist()):
+            of_chunk = by_query[bounds[first] : bounds[first + len(scores)]]
+            wanted = columns[of_chunk]
+            out[of_chunk] = np.where(wanted == NONE, 0, scores[(inverse[of_chunk] - first)[:, None], wanted])
+        return out
+
+    def add(self, rows: NDArray[np.integer], texts: Sequence[str]) -> "LexicalSearcher":
+        """A searcher that also finds these items; a row that is already indexed gets the new text.
+
+        New texts are weighted with the word statistics of the last build; a word not seen there counts as rare as
+        a word can be. Rebuild when many items have been added.
+        """
+        if len(rows) != len(texts):
+            raise ValueError(f"{len(rows)} item rows but {len(texts)} texts; give one text per row")
+        kept = self.remove(rows)
+        vocabulary = dict(self._vocabulary)
+        documents = [[vocabulary.setdefault(term, len(vocabulary)) for term in self._analyze(text)] for text in texts]
+        lengths = np.fromiter(map(len, documents), np.int64, len(documents))
+        terms = np.fromiter((term for document in documents for term in document), np.int64, int(lengths.sum()))
+        owners = np.repeat(np.arange(len(texts)), lengths)
+        rarest = np.log1p((len(self._rows) - 0.5) / 1.5)
+        idf = np.concatenate([self._idf, np.full(len(vocabulary) - len(self._idf), rarest, np.float32)])
+        counts = sparse.csr_matrix((np.ones(len(terms)), (terms, owners)), (len(vocabulary), len(texts)))
+        counts.sum_duplicates()
+        tf, owner = counts.data, counts.indices
+        k1, b = self.config.k1, self.config.b
+        norm = k1 * (1 - b + b * lengths[owner] / self._average_length)
+        counts.data = np.repeat(idf, np.diff(counts.indptr)) * tf / (tf + norm)
+        old = sparse.csr_matrix(
+            (self._extra.data, self._extra.indices, _stretched(self._extra.indptr, len(vocabulary))),
+            (len(vocabulary), self._extra.shape[1]),
+        )
+        extra = sparse.hstack([old, counts.astype(np.float32)], format="csr")
+        extra_rows = np.concatenate([kept._extra_rows, np.asarray(rows, np.int64)])
+        return LexicalSearcher(
+            self.config, vocabulary, idf, self._average_length, self._main, kept._rows, extra, extra_rows
+        )
+
+    def remove(self, rows: NDArray[np.integer]) -> "LexicalSearcher":
+        """A searcher that no longer finds these item rows."""
+        return LexicalSearcher(
+            self.config,
+            self._vocabulary,
+            self._idf,
+            self._average_length,
+            self._main,
+            np.where(np.isin(self._rows, rows), NONE, self._rows),
+            self._extra,
+            np.where(np.isin(self._extra_rows, rows), NONE, self._extra_rows),
+        )
+
+    def save(self, folder: Path) -> None:
+        """Write ``.npy`` arrays (no pickle) and JSON."""
+        folder.mkdir(parents=True, exist_ok=True)
+        arrays = (
+            self._main.data,
+            self._main.indices,
+            self._main.indptr,
+            self._rows,
+            self._extra.data,
+            self._extra.indices,
+            self._extra.indptr,
+            self._extra_rows,
+            self._idf,
+        )
+        for name, array in zip(_ARRAYS, arrays, strict=True):
+            np.save(folder / f"{name}.npy", array, allow_pickle=False)
+        description = {"config": self.config.model_dump(), "average_length": self._average_length}
+        write_json(folder / "lexical.json", {**description, "terms": list(self._vocabulary)})
+
+    @classmethod
+    def load(cls, folder: Path) -> "LexicalSearcher":
+        """Read what :meth:`save` wrote."""
+        if not (folder / "lexical.json").is_file():
+            raise FileNotFoundError(f"{folder} holds no BM25 index (lexical.json is missing); build and save one first")
+        description = read_json(folder / "lexical.json")
+        array: dict[str, NDArray[Any]] = {name: np.load(folder / f"{name}.npy", allow_pickle=False) for name in _ARRAYS}
+        vocabulary = {term: i for i, term in enumerate(description["terms"])}
+        rows, extra_rows = array["rows"], array["extra_rows"]
+        main = sparse.csr_matrix(
+            (array["data"], array["indices"], array["indptr"]), (len(array["indptr"]) - 1, len(rows))
+        )
+        extra = sparse.csr_matrix(
+            (array["extra_data"], array["extra_indices"], array["extra_indptr"]),
+            (len(array["extra_indptr"]) - 1, len(extra_rows)),
+        )
+        config = LexicalConfig.model_validate(description["config"])
+        return cls(config, vocabulary, array["idf"], description["average_length"], main, rows, extra, extra_rows)
+
+    def _score_chunks(self, queries: list[str]) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """(number of the first query, BM25 of every text [chunk, N + M]) for successive chunks of queries."""
+        known = self._vocabulary
+        terms = [[known[term] for term in self._analyze(query) if term in known] for query in queries]
+        lengths = np.fromiter(map(len, terms), np.int64, len(terms))
+        flat = np.fromiter((term for query in terms for term in query), np.int64, int(lengths.sum()))
+        bounds = np.concatenate([[0], np.cumsum(lengths)])
+        matrix = sparse.csr_matrix((np.ones(len(flat), np.float32), flat, bounds), (len(queries), len(self._idf)))
+        size = max(1, _CELLS // max(len(self._all_rows), 1))
+        main_terms = self._main.shape[0]
+        for first in range(0, len(queries), size):
+            part = matrix[first : first + size]
+            scores = (part[:, :main_terms] @ self._main).toarray()
+            if self._extra.shape[1]:
+                scores = np.hstack([scores, (part @ self._extra).toarray()])
+            if len(self._dead):
+                scores[:, self._dead] = 0
+            yield first, np.ascontiguousarray(scores, np.float32)
+
+
+def _stretched(indptr: NDArray[np.integer], terms: int) -> NDArray[np.integer]:
+    """Row pointers of a matrix that gets empty rows at its end."""
+    return np.concatenate([indptr, np.full(terms + 1 - len(indptr), indptr[-1], indptr.dtype)])

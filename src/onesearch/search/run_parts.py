@@ -1,0 +1,291 @@
+"""Where the parts of a finished run lie, and how they are put together again. Nothing here runs code from the run."""
+
+import logging
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+import polars as pl
+import torch
+from numpy.typing import NDArray
+
+from onesearch.common.artefact import read_json, read_manifest, write_json
+from onesearch.common.device import device_of
+from onesearch.data.click_statistics import ClickStatistics
+from onesearch.data.dataset import Dataset
+from onesearch.encoding.encoder_loading import load_encoder
+from onesearch.encoding.khqe import KHQE
+from onesearch.encoding.text_encoder import TextEncoder
+from onesearch.index.item_filters import ItemFilters
+from onesearch.index.sid_index import SidIndex
+from onesearch.model.featurizer import Featurizer
+from onesearch.model.generator import Generator
+from onesearch.model.item_numbers import ItemFeatures
+from onesearch.model.model_settings import PromptConfig
+from onesearch.model.prompt import PromptBuilder
+from onesearch.model.row_space import RowSpace
+from onesearch.model.token_vocabulary import Vocabulary
+from onesearch.search.catalogue_snapshot import Snapshot
+from onesearch.search.click_features import Evidence
+from onesearch.search.lexical_search import LexicalSearcher
+from onesearch.search.ranking_weights import RankingWeights
+from onesearch.search.search_settings import SearchConfig
+from onesearch.search.shopper_history import ShopperHistory
+from onesearch.understanding.keyword_lexicon import Lexicon
+from onesearch.understanding.thought_table import Taught, Thoughts
+
+log = logging.getLogger("onesearch")
+Floats = NDArray[np.float32]
+Model = Literal["v1", "v2"]
+Keywords = Callable[[Sequence[str]], Sequence[Sequence[str]]]
+GENERATOR: Final = "generator"
+ENGINE: Final = "engine.json"
+STAGE_OF: Final[dict[Model, str]] = {"v1": "engine", "v2": "engine_v2"}
+
+
+def need(run: Path, stage: str) -> Path:
+    """The folder of a finished stage.
+
+    Raises:
+        FileNotFoundError: the stage is missing or unfinished.
+    """
+    folder = run / stage
+    if read_manifest(folder) is None:
+        raise FileNotFoundError(f"{folder} is not a finished stage; run `onesearch run CONFIG` until it is through")
+    return folder
+
+
+def load_array(path: Path) -> Floats:
+    """A float32 array; never runs code."""
+    return np.asarray(np.load(path, allow_pickle=False), np.float32)
+
+
+class RunParts:
+    """The artefacts of a run's folder, each read when first asked for; ``device`` is where its engines run."""
+
+    def __init__(self, run: Path, device: str | None = None) -> None:
+        self.run, self.device = run, device_of(device)
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """The catalogue and its log."""
+        return Dataset.load(need(self.run, "data"))
+
+    @cached_property
+    def statistics(self) -> ClickStatistics:
+        """Click counts of the training part."""
+        return ClickStatistics.load(need(self.run, "data") / "statistics")
+
+    @cached_property
+    def lexicon(self) -> Lexicon | None:
+        """The keyword lexicon; None where fusion is off."""
+        folder = need(self.run, "khqe") / "lexicon"
+        return Lexicon.load(folder) if folder.is_dir() else None
+
+    @cached_property
+    def encoder(self) -> TextEncoder:
+        """The aligned text encoder."""
+        return load_encoder(need(self.run, "encoder") / "encoder")
+
+    @cached_property
+    def khqe(self) -> KHQE:
+        """The quantizer."""
+        return KHQE.load(need(self.run, "khqe"))
+
+    @cached_property
+    def item_vectors(self) -> Floats:
+        """Fused item vectors, float32 [N, d_e]."""
+        return load_array(need(self.run, "khqe") / "item_vectors.npy")
+
+    @cached_property
+    def sids(self) -> NDArray[np.int32]:
+        """Item SIDs, int32 [N, L]."""
+        return np.asarray(np.load(need(self.run, "khqe") / "item_sids.npy", allow_pickle=False), np.int32)
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """Subwords and SID tokens."""
+        return Vocabulary.load(need(self.run, "index") / "vocabulary")
+
+    @cached_property
+    def row_space(self) -> RowSpace:
+        """From vectors to rows of the item head."""
+        return RowSpace.load(need(self.run, "index") / "row_space.safetensors")
+
+    @cached_property
+    def item_features(self) -> ItemFeatures:
+        """Numbers beside the text in item rows."""
+        return ItemFeatures.load(need(self.run, "index") / "item_features.json")
+
+    @cached_property
+    def item_rows(self) -> torch.Tensor:
+        """Rows of the item head, float32 [N, R], in item-row order."""
+        return torch.from_numpy(load_array(need(self.run, "index") / "item_rows.npy"))
+
+    @cached_property
+    def index(self) -> SidIndex:
+        """The SID index."""
+        return SidIndex.load(need(self.run, "index"))
+
+    @cached_property
+    def lexical(self) -> LexicalSearcher:
+        """BM25 over the catalogue."""
+        return LexicalSearcher.load(need(self.run, "lexical"))
+
+    @cached_property
+    def evidence(self) -> Evidence:
+        """What the training log says of queries, words and items."""
+        return Evidence(self.statistics, self.dataset.items)
+
+    @cached_property
+    def thoughts(self) -> Thoughts:
+        """What the queries of the log are about."""
+        return Thoughts.load(need(self.run, "understanding"))
+
+    @cached_property
+    def fields(self) -> tuple[str, ...]:
+        """Item columns that make an item's text."""
+        return tuple(read_json(need(self.run, "encoder") / "fields.json"))
+
+    @cached_property
+    def featurizer(self) -> Featurizer:
+        """All that turns a text into what the model reads."""
+        keywords = self.run / "khqe" / "keyword_vectors.npy"
+        return Featurizer(
+            self.encoder,
+            self.lexicon,
+            self.khqe,
+            self.row_space,
+            self.vocabulary,
+            keyword_vectors=load_array(keywords) if keywords.is_file() else None,
+            fields=self.fields,
+            item_features=self.item_features,
+        )
+
+    def builder(self, config: PromptConfig) -> PromptBuilder:
+        """Prompts over the run's items."""
+        return PromptBuilder(self.vocabulary, config, self.sids)
+
+    def generator(self, stage: str) -> Generator:
+        """The model that a training stage left."""
+        return Generator.load(need(self.run, stage) / GENERATOR)
+
+    def snapshot(self, config: PromptConfig, lexical: bool = True) -> Snapshot:
+        """The catalogue ready to be searched; ``lexical`` off leaves BM25 out."""
+        items = self.dataset.items
+        return Snapshot(
+            items,
+            self.index,
+            ItemFilters.build(items, self.index),
+            self.builder(config),
+            self.sids,
+            self.item_rows,
+            self.statistics.clicked,
+            dict(self.dataset.item_rows),
+            self.lexical if lexical else None,
+            self.evidence,
+            self.evidence.words.facts(items),
+        )
+
+    def keyword_reader(self, which: Taught | None) -> Keywords | None:
+        """What a model reads beside the query in serving: nothing, or thoughts of the run's queries (RAG)."""
+        if which is None:
+            return None
+        return lambda queries: self.thoughts.taught_keywords(queries, which)
+
+
+def save_engine(
+    folder: Path,
+    stage: str,
+    config: SearchConfig,
+    weights: RankingWeights,
+    without_lexical: RankingWeights,
+    reads: Taught | None = None,
+) -> None:
+    """Write which model an engine uses and how it orders candidates, with and without BM25 evidence.
+
+    ``reads`` says whose keywords the model was trained to read in serving as well; None for every model but RAG's.
+    """
+    write_json(
+        folder / ENGINE,
+        {
+            "model": stage,
+            "search": config.model_dump(mode="json"),
+            "weights": dict(weights.values),
+            "weights_without_lexical": dict(without_lexical.values),
+            "reads_keywords": reads,
+        },
+    )
+
+
+def load_about(run: Path, place: str) -> dict[str, Any]:
+    """The ``engine.json`` of a finished engine stage or version: its model, its search settings, its weights."""
+    return dict(read_json(need(run, place) / ENGINE))
+
+
+def choose_model(run: Path, model: Model | None = None) -> Model:
+    """The model asked for, or the newest one that the run has.
+
+    Raises:
+        FileNotFoundError: V2 is asked for and the run has none.
+    """
+    folder = run / STAGE_OF["v2"]
+    made = read_manifest(folder)
+    if model == "v2" and made is None:
+        raise FileNotFoundError(
+            f"{run} has no V2 engine ({folder} is no finished stage): set understanding.producer in the run's"
+            " configuration and run `onesearch run CONFIG` until it is through, or take model v1"
+        )
+    if model is not None or made is None:
+        return model or "v1"
+    # A run that is being brought up to date still holds the V2 engine of its earlier parts.
+    changed = [name for name, mark in made["inputs"].items() if _mark(run / name) != mark]
+    if changed:
+        log.warning("%s was made from another %s, so V1 is used; `onesearch run` renews it", folder, ", ".join(changed))
+        return "v1"
+    return "v2"
+
+
+def _mark(folder: Path) -> str | None:
+    return (read_manifest(folder) or {}).get("fingerprint")
+
+
+def engine_name(run: Path, model: Model, place: str) -> str:
+    """What an engine is called: run and model, and the version where it is not the run's own."""
+    return f"{run.name}/{model}" + (f"@{Path(place).name}" if place != STAGE_OF[model] else "")
+
+
+def log_histories(dataset: Dataset, clicks: int = 50, orders: int = 20, queries: int = 5) -> dict[str, ShopperHistory]:
+    """What every user of the log did up to its end."""
+    log = dataset.page_views.filter(pl.col("user_id").is_not_null()).sort("time", maintain_order=True)
+    clicked = log.select("user_id", "query", "clicked").explode("clicked").drop_nulls("clicked")
+    of_clicks = clicked.group_by("user_id").agg(pl.col("clicked").tail(clicks), pl.col("query").tail(clicks))
+    ordered = log.select("user_id", "ordered").explode("ordered").drop_nulls("ordered")
+    of_orders = ordered.group_by("user_id").agg(pl.col("ordered").tail(orders))
+    searched = log.filter(pl.col("query").str.strip_chars() != "")
+    of_queries = searched.group_by("user_id").agg(pl.col("query").tail(queries).alias("recent"))
+    profile = pl.concat_str([pl.col("gender").fill_null(""), pl.col("age_band").fill_null("")], separator=" ")
+    users = dataset.users.select("user_id", profile.str.strip_chars().alias("profile"))
+    table = log.select("user_id").unique(maintain_order=True)
+    for part in (of_clicks, of_orders, of_queries, users):
+        table = table.join(part, on="user_id", how="left", maintain_order="left")
+    return {
+        row["user_id"]: ShopperHistory(
+            tuple(row["clicked"] or ()),
+            tuple(q or "" for q in row["query"] or ()),
+            tuple(row["ordered"] or ()),
+            tuple(row["recent"] or ()),
+            row["profile"] or "",
+        )
+        for row in table.iter_rows(named=True)
+    }
+
+
+def varied_queries(dataset: Dataset, per_type: int = 4) -> list[str]:
+    """A few frequent queries of every query type, for the page to offer."""
+    counts = dataset.page_views.filter(pl.col("query") != "").group_by("query_type", "query").len()
+    ordered = counts.sort("len", "query", descending=[True, False])
+    best = ordered.group_by("query_type", maintain_order=True).head(per_type)
+    return list(best["query"].to_list())

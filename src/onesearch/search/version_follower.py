@@ -1,0 +1,83 @@
+"""A running engine follows the versions that ``onesearch update`` publishes or takes back."""
+
+import logging
+import threading
+from pathlib import Path
+
+from onesearch.model.generator import Generator
+from onesearch.search.engine import SearchEngine
+from onesearch.search.run_parts import GENERATOR, STAGE_OF, engine_name, load_about
+from onesearch.search.served_versions import FOLDER, PUBLISHED, origin, published
+
+log = logging.getLogger("onesearch")
+
+
+class VersionFollower:
+    """Looks every few seconds whether another version is published, and lets the engine search with it.
+
+    Versions of a run differ in their generator alone, so that catalogue, index, events and open searches stay. One
+    that cannot be read is logged and left; the engine goes on with what it has.
+
+    Args:
+        run: whose V2 the engine serves.
+        engine: loaded from that run.
+        seconds: between looks.
+    """
+
+    def __init__(self, run: Path, engine: SearchEngine, seconds: float = 2.0) -> None:
+        self.run, self.engine, self.seconds = run, engine, seconds
+        self._origin = origin(run)
+        self._problem: str | None = None
+        self._seen: tuple[int, int] | None = None
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="versions", daemon=True)
+
+    def start(self) -> None:
+        """Look from now on, in a thread of its own."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Look no more."""
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def problem(self) -> str | None:
+        """Why the engine does not serve what is published; None while it does."""
+        return self._problem
+
+    def look(self) -> bool:
+        """Look once; whether the engine has another version now."""
+        stamp = self._stamp()
+        if stamp == self._seen:
+            return False
+        self._seen, self._problem = stamp, None
+        if origin(self.run) != self._origin:
+            # Another index and other semantic IDs, which the engine in memory does not have.
+            self._problem = "versions: the run was rebuilt; restart the service to serve it"
+            log.warning("%s: %s", self.run, self._problem)
+            return False
+        place = published(self.run) or STAGE_OF["v2"]
+        name = engine_name(self.run, "v2", place)
+        if name == self.engine.name:
+            return False
+        model = load_about(self.run, place)["model"]
+        self.engine.adopt(Generator.load(self.run / model / GENERATOR), name)
+        log.info("%s is served now", name)
+        return True
+
+    def _watch(self) -> None:
+        while not self._stopping.wait(self.seconds):
+            try:
+                self.look()
+            except Exception as error:
+                self._problem = f"versions: the published one cannot be served ({type(error).__name__}), see the log"
+                log.exception("the version that %s publishes cannot be served; %s goes on", self.run, self.engine.name)
+
+    def _stamp(self) -> tuple[int, int] | None:
+        """Changes with the file that says what is published."""
+        try:
+            state = (self.run / FOLDER / PUBLISHED).stat()
+        except FileNotFoundError:
+            return None
+        return state.st_mtime_ns, state.st_ino

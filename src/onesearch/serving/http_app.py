@@ -1,0 +1,240 @@
+"""The HTTP interface: routes, who may call them, and how errors look. What they do is in `service`."""
+
+import hmac
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import Depends, FastAPI, HTTPException, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, JSONResponse
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.staticfiles import StaticFiles
+from starlette.exceptions import HTTPException as StarletteHTTPException
+
+from onesearch.encoding.sid_text import sid_tokens
+from onesearch.serving.engine_protocol import Engine
+from onesearch.serving.http_models import (
+    EventAnswer,
+    EventBody,
+    FiltersAnswer,
+    HealthAnswer,
+    HistoryAnswer,
+    ItemAnswer,
+    ItemBody,
+    ItemsAnswer,
+    ItemsBody,
+    Problem,
+    SearchAnswer,
+    SearchBody,
+    ShoppersAnswer,
+)
+from onesearch.serving.keyword_coverage import ThoughtSource
+from onesearch.serving.middleware import Guard
+from onesearch.serving.service import RefusedError, Service, UnknownItemError
+from onesearch.serving.serving_settings import ServingConfig
+from onesearch.serving.store import EventConflictError, Store, StoreError
+from onesearch.serving.worker_threads import SaturatedError
+
+_PAGE = Path(__file__).parent / "page"
+_LONGEST_MESSAGE = 500
+_PROBLEMS: dict[int | str, dict[str, Any]] = {
+    422: {"model": Problem, "description": "breaks a rule, which the answer names"}
+}
+_BUSY: dict[int | str, dict[str, Any]] = {503: {"model": Problem, "description": "try again after Retry-After seconds"}}
+_UNKNOWN: dict[int | str, dict[str, Any]] = {404: {"model": Problem, "description": "no such item"}}
+_ADMIN: dict[int | str, dict[str, Any]] = {
+    401: {"model": Problem, "description": "no admin token"},
+    403: {"model": Problem, "description": "wrong admin token"},
+}
+
+
+def create_app(
+    engine: Engine,
+    store: Store,
+    config: ServingConfig | None = None,
+    admin_token: str | None = None,
+    thoughts: ThoughtSource | None = None,
+    checks: Sequence[Callable[[], str | None]] = (),
+) -> FastAPI:
+    """The service as an ASGI application.
+
+    Args:
+        engine: what searches.
+        store: what remembers; closed when the application stops.
+        config: how much to take on at once.
+        admin_token: what `POST /items` asks for; None switches it off.
+        thoughts: where searched queries are looked up and queued; None leaves that out.
+        checks: asked for `/healthz`; each gives what degrades the service, or None.
+    """
+    service = Service(engine, store, config, thoughts, checks)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await service.start()
+        yield
+        await service.stop()
+
+    app = FastAPI(
+        title="OneSearch",
+        version=version("onesearch"),
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        description="Generative product search: a model writes the semantic ID of the item a shopper wants.",
+    )
+    app.state.service = service
+    app.add_middleware(
+        Guard,
+        metrics=service.metrics,
+        max_body=service.config.max_body,
+        max_body_of={"/items": service.config.max_items_body},
+    )
+    _say_errors(app, service)
+    _add_search(app, service)
+    _add_items(app, service, admin_token)
+    _add_health(app, service)
+    if service.config.page:
+        _add_page(app, service)
+    return app
+
+
+def _add_search(app: FastAPI, service: Service) -> None:
+    @app.post("/search", tags=["search"], responses=_PROBLEMS | _BUSY)
+    async def search(body: SearchBody) -> SearchAnswer:
+        """The best items for a query and a shopper."""
+        return await service.search(body)
+
+    @app.post("/events", tags=["search"], responses=_PROBLEMS | _UNKNOWN | _BUSY | {409: {"model": Problem}})
+    def events(body: EventBody) -> EventAnswer:
+        """Remember a click or an order; the shopper's next search sees it."""
+        return service.record(body)
+
+
+def _add_items(app: FastAPI, service: Service, admin_token: str | None) -> None:
+    @app.post("/items", tags=["catalogue"], responses=_PROBLEMS | _BUSY | _ADMIN, dependencies=[_admin(admin_token)])
+    def change_items(body: ItemsBody) -> ItemsAnswer:
+        """Add, replace and delete items; needs the admin token. All or nothing, searchable when the answer arrives."""
+        problems = service.catalogue.change([item.item() for item in body.upsert], body.delete)
+        if problems:
+            raise HTTPException(
+                500,
+                "stored, but could not be indexed: "
+                + "; ".join(f"{item_id!r}: {problem}" for item_id, problem in problems.items()),
+            )
+        engine = service.engine
+        return ItemsAnswer(
+            upserted=len(body.upsert), deleted=len(body.delete), items=len(engine), version=engine.version
+        )
+
+    @app.get("/items/{item_id:path}", tags=["catalogue"], responses=_UNKNOWN)
+    def item(item_id: str) -> ItemAnswer:
+        """An item and its semantic ID."""
+        record = service.engine.item(item_id)
+        if record is None:
+            raise UnknownItemError(f"no item {item_id[:200]!r} in the catalogue")
+        sid = service.engine.sid(item_id)
+        return ItemAnswer(item=ItemBody.of(record), sid=list(sid), sid_tokens=sid_tokens(sid))
+
+
+def _add_health(app: FastAPI, service: Service) -> None:
+    @app.get("/healthz", tags=["operation"], responses={503: {"model": HealthAnswer, "description": "down"}})
+    def healthz(response: Response) -> HealthAnswer:
+        """Ready or degraded (200), or down (503), with reasons."""
+        health = service.health()
+        response.status_code = 503 if health.status == "down" else 200
+        return health
+
+    @app.get("/metrics", tags=["operation"], response_class=Response)
+    def metrics() -> Response:
+        """Measurements in Prometheus' text format."""
+        return Response(service.measurements(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def _add_page(app: FastAPI, service: Service) -> None:
+    @app.get("/shoppers", tags=["page"])
+    def shoppers(limit: Annotated[int, Query(ge=1, le=500)] = 50) -> ShoppersAnswer:
+        """Some shoppers with a history."""
+        return ShoppersAnswer(shoppers=service.shoppers(limit))
+
+    @app.get("/shoppers/{user:path}/history", tags=["page"])
+    def history(user: str) -> HistoryAnswer:
+        """What the next search of a shopper knows of them."""
+        return service.history(user)
+
+    @app.get("/filters", tags=["page"])
+    def filters() -> FiltersAnswer:
+        """What can be filtered by, and some queries to try."""
+        return FiltersAnswer.of(service.engine.filters_available(), service.engine.example_queries(8))
+
+    @app.get("/", include_in_schema=False)
+    def page() -> FileResponse:
+        return FileResponse(_PAGE / "index.html", headers={"cache-control": "no-cache"})
+
+    @app.get("/docs", include_in_schema=False)
+    def docs() -> FileResponse:
+        return FileResponse(_PAGE / "docs.html", headers={"cache-control": "no-cache"})
+
+    app.mount("/page", StaticFiles(directory=_PAGE))
+
+
+def _admin(token: str | None) -> Any:
+    """A dependency that lets only the holder of ``token`` pass."""
+    bearer = HTTPBearer(auto_error=False, description="the admin token")
+
+    def check(given: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]) -> None:
+        if token is None:
+            raise HTTPException(403, "admin calls are off: start the service with ONESEARCH_ADMIN_TOKEN set")
+        if given is None:
+            raise HTTPException(
+                401, "needs the header 'Authorization: Bearer <admin token>'", headers={"WWW-Authenticate": "Bearer"}
+            )
+        if not hmac.compare_digest(given.credentials.encode(), token.encode()):
+            raise HTTPException(403, "wrong admin token")
+
+    return Depends(check)
+
+
+def _say_errors(app: FastAPI, service: Service) -> None:
+    """Every error is a `Problem`, whatever raised it."""
+
+    def answering(status: int, headers: dict[str, str] | None = None) -> Callable[[Request, Exception], Response]:
+        return lambda _, error: _problem(status, str(error), headers=headers)
+
+    def of_http(_: Request, error: Exception) -> Response:
+        assert isinstance(error, StarletteHTTPException)
+        return _problem(error.status_code, str(error.detail), headers=dict(error.headers or {}))
+
+    def of_rules(_: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        fields: dict[str, str] = {}
+        for problem in error.errors():
+            if problem["type"] == "json_invalid":
+                return _problem(400, f"the body is not valid JSON: {problem['ctx']['error']}")
+            place = ".".join(str(part) for part in problem["loc"][1:]) or str(problem["loc"][0])
+            fields.setdefault(place[:200], str(problem["msg"]).removeprefix("Value error, ")[:_LONGEST_MESSAGE])
+        return _problem(422, "; ".join(f"{name}: {message}" for name, message in fields.items()), fields)
+
+    def of_store(_: Request, error: Exception) -> Response:
+        assert isinstance(error, StoreError)
+        return _problem(503, f"not done, sending it again is safe: {error}", headers={"Retry-After": "2"})
+
+    app.add_exception_handler(StarletteHTTPException, of_http)
+    app.add_exception_handler(RequestValidationError, of_rules)
+    app.add_exception_handler(StoreError, of_store)
+    app.add_exception_handler(
+        SaturatedError, lambda _, error: _problem(503, f"too busy, try again: {error}", headers={"Retry-After": "1"})
+    )
+    app.add_exception_handler(UnknownItemError, answering(404))
+    app.add_exception_handler(EventConflictError, answering(409))
+    app.add_exception_handler(RefusedError, answering(422))
+    app.add_exception_handler(Exception, lambda _, error: _problem(500, "internal error; see the server's log"))
+
+
+def _problem(
+    status: int, message: str, fields: dict[str, str] | None = None, headers: dict[str, str] | None = None
+) -> Response:
+    body = Problem(error=message[:_LONGEST_MESSAGE], fields=fields or {})
+    return JSONResponse(body.model_dump(), status, headers=headers)

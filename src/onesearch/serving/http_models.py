@@ -1,0 +1,348 @@
+"""What the HTTP service reads and writes as JSON, with its limits and examples."""
+
+import difflib
+import unicodedata
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+
+from onesearch.data.records import ATTRIBUTE_TYPES, Item
+from onesearch.encoding.sid_text import sid_tokens
+from onesearch.search.results import FilterChoices, SearchResult
+
+MAX_QUERY = 200
+MAX_K = 100
+MAX_WIDTH = 512
+MAX_ITEMS_PER_CALL = 1000
+MAX_FILTER_VALUES = 50
+
+
+def _no_control(text: str) -> str:
+    """Ids and queries are one line of text: control characters would break logs and prompts."""
+    if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in text):
+        raise ValueError("must not contain control characters or lone surrogates")
+    return text
+
+
+def nearest(word: str, valid: Iterable[str]) -> str:
+    """The valid word most like a misspelt one; only its beginning is compared, since anyone may send it."""
+    return difflib.get_close_matches(word[:50], list(valid), n=1, cutoff=0.0)[0]
+
+
+Identifier = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+Label = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+Labels = Label | Annotated[list[Label], Field(min_length=1, max_length=MAX_FILTER_VALUES)]
+Bound = Annotated[float, Field(ge=0, allow_inf_nan=False)] | None
+
+
+class Body(BaseModel):
+    """Anything sent to the service; an unknown key is an error that names the nearest valid key."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_nearest_key(cls, values: Any) -> Any:
+        if isinstance(values, dict):
+            for key in values:
+                if key not in cls.model_fields:
+                    near = nearest(key, cls.model_fields)
+                    raise ValueError(f"unknown key {key[:50]!r}; the nearest valid key is {near!r}")
+        return values
+
+
+class Filters(Body):
+    """Only items that pass every given filter are found; a list means "one of these"."""
+
+    category: Labels | None = Field(None, description="a name anywhere in the category path, or a path such as 'A > B'")
+    brand: Labels | None = None
+    seller: Labels | None = None
+    price: tuple[Bound, Bound] | None = Field(None, description="[lowest, highest]; null leaves a side open")
+    in_stock: bool | None = None
+
+    @model_validator(mode="after")
+    def _ordered_price(self) -> Self:
+        if self.price and None not in self.price and self.price[0] > self.price[1]:  # type: ignore[operator]
+            raise ValueError(f"price: the lowest ({self.price[0]}) is above the highest ({self.price[1]})")
+        return self
+
+    def given(self) -> dict[str, Any] | None:
+        """The filters as the engine takes them; None when there are none."""
+        return self.model_dump(mode="json", exclude_none=True) or None
+
+
+class SearchBody(Body):
+    """A search."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"query": "red shoes", "user": "u17", "k": 10, "filters": {"price": [None, 80], "in_stock": True}},
+                {"query": "gift for a gardener", "method": "bm25"},
+            ]
+        }
+    )
+
+    query: str = Field("", max_length=MAX_QUERY, description='"" asks for a recommendation')
+    user: Identifier | None = Field(None, description="a shopper; null or an unknown id searches anonymously")
+    k: int = Field(10, ge=1, le=MAX_K, description="results at most")
+    width: int | None = Field(None, ge=1, le=MAX_WIDTH, description="beams; null takes the engine's default")
+    filters: Filters | None = None
+    method: Literal["onesearch", "bm25"] = Field("onesearch", description="bm25 is the plain ranking to compare with")
+    record: bool = Field(True, description="false keeps this search out of the shopper's history and the log")
+
+    _plain = field_validator("query", "user")(lambda text: text if text is None else _no_control(text))
+
+
+class EventBody(Body):
+    """A shopper clicked or ordered an item; the shopper's next search sees it."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"event_id": "5b0d3f9e", "user": "u17", "item_id": "B0042", "kind": "click", "query": "red shoes"}
+            ]
+        }
+    )
+
+    event_id: Identifier | None = Field(None, description="send the same id when you retry: it counts once")
+    user: Identifier | None = Field(None, description="null: counted, but in nobody's history")
+    item_id: Identifier
+    kind: Literal["click", "order"]
+    query: str = Field("", max_length=MAX_QUERY, description="the query the item was found with")
+    search_id: Identifier | None = Field(None, description="of the answer the item was in")
+    time: AwareDatetime | None = Field(None, description="with time zone; null is now")
+
+    _plain = field_validator("query", "user", "item_id", "event_id", "search_id")(
+        lambda text: text if text is None else _no_control(text)
+    )
+
+
+class ItemBody(Body):
+    """An item of the catalogue."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "item_id": "B0042",
+                    "title": "Swift trail running shoe, red",
+                    "category": ["Sports", "Shoes"],
+                    "brand": "Swift",
+                    "price": 69.9,
+                    "attributes": {"Color": ["red"]},
+                    "in_stock": True,
+                }
+            ]
+        }
+    )
+
+    item_id: Identifier
+    title: str = Field(min_length=1, max_length=1000)
+    category: list[Label] = Field(default_factory=list, max_length=20, description="path, widest first")
+    brand: Label | None = None
+    price: float | None = Field(None, ge=0, allow_inf_nan=False)
+    attributes: dict[str, list[Label]] = Field(default_factory=dict, description="by one of the 18 attribute types")
+    seller: Label | None = None
+    images: list[Annotated[str, StringConstraints(max_length=2000)]] = Field(default_factory=list, max_length=20)
+    listed_at: AwareDatetime | None = None
+    in_stock: bool = True
+
+    _plain = field_validator("item_id")(_no_control)
+
+    @field_validator("attributes")
+    @classmethod
+    def _known_types(cls, attributes: dict[str, list[str]]) -> dict[str, list[str]]:
+        for name, values in attributes.items():
+            if name not in ATTRIBUTE_TYPES:
+                near = nearest(name, ATTRIBUTE_TYPES)
+                raise ValueError(f"unknown attribute type {name[:50]!r}; the nearest valid one is {near!r}")
+            if len(values) > MAX_FILTER_VALUES:
+                raise ValueError(f"{name} has {len(values)} values; at most {MAX_FILTER_VALUES} are allowed")
+        return attributes
+
+    @classmethod
+    def of(cls, item: Item) -> "ItemBody":
+        """The JSON form of a record, which is trusted and so not checked again."""
+        listed = item.listed_at
+        if listed is not None and listed.tzinfo is None:
+            listed = listed.replace(tzinfo=UTC)
+        return cls.model_construct(
+            item_id=item.item_id,
+            title=item.title,
+            category=list(item.category),
+            brand=item.brand,
+            price=item.price,
+            attributes={name: list(values) for name, values in item.attributes.items()},
+            seller=item.seller,
+            images=list(item.images),
+            listed_at=listed,
+            in_stock=item.in_stock,
+        )
+
+    def item(self) -> Item:
+        """The record."""
+        return Item(
+            item_id=self.item_id,
+            title=self.title,
+            category=tuple(self.category),
+            brand=self.brand,
+            price=self.price,
+            attributes={name: tuple(values) for name, values in self.attributes.items()},
+            seller=self.seller,
+            images=tuple(self.images),
+            listed_at=self.listed_at.astimezone(UTC) if self.listed_at else None,
+            in_stock=self.in_stock,
+        )
+
+
+class ItemsBody(Body):
+    """Changes of the catalogue: all of them are searchable, or gone, when the answer arrives."""
+
+    upsert: list[ItemBody] = Field(default_factory=list, max_length=MAX_ITEMS_PER_CALL)
+    delete: list[Identifier] = Field(default_factory=list, max_length=MAX_ITEMS_PER_CALL)
+
+    @model_validator(mode="after")
+    def _each_item_once(self) -> Self:
+        ids = [item.item_id for item in self.upsert] + self.delete
+        if not ids:
+            raise ValueError("give at least one item in 'upsert' or one id in 'delete'")
+        if len(set(ids)) < len(ids):
+            twice = next(name for at, name in enumerate(ids) if name in ids[:at])
+            raise ValueError(f"item {twice!r} appears more than once in this call; send one change per item")
+        return self
+
+
+class ResultBody(BaseModel):
+    """One ranked item."""
+
+    item_id: str
+    score: float
+    sid: list[int] = Field(description="level-local codes")
+    sid_tokens: list[str] = Field(description="the same as the model speaks them", examples=[["a_12", "b_7", "c_3"]])
+    item: ItemBody
+
+    @classmethod
+    def of(cls, result: SearchResult) -> "ResultBody":
+        """The JSON form of a result."""
+        return cls.model_construct(
+            item_id=result.item_id,
+            score=result.score,
+            sid=list(result.sid),
+            sid_tokens=sid_tokens(result.sid),
+            item=ItemBody.of(result.item),
+        )
+
+
+class SearchAnswer(BaseModel):
+    """A page of results."""
+
+    search_id: str
+    query: str
+    method: str
+    results: list[ResultBody]
+    personalised: bool = Field(description="whether a history of the shopper was used")
+    degraded: list[str] = Field(description='what failed: "history" (answered as anonymous), "log" (not recorded)')
+    took_ms: float = Field(description="from the request's arrival to the answer")
+    engine_ms: float = Field(description="inside the engine, for the whole batch")
+    batch: int = Field(description="searches answered together with this one, itself included")
+    version: str
+
+
+class EventAnswer(BaseModel):
+    """An event was remembered."""
+
+    event_id: str
+    recorded: bool = Field(description="false: this event id was known already")
+
+
+class ItemsAnswer(BaseModel):
+    """What became of the changes."""
+
+    upserted: int
+    deleted: int
+    items: int = Field(description="searchable items now")
+    version: str
+
+
+class ItemAnswer(BaseModel):
+    """An item and its semantic ID."""
+
+    item: ItemBody
+    sid: list[int]
+    sid_tokens: list[str]
+
+
+class HistoryEntry(BaseModel):
+    """Something a shopper clicked or ordered."""
+
+    item_id: str
+    title: str | None = Field(description="null: the item is no longer in the catalogue")
+    query: str
+    live: bool = Field(description="happened in this service, not in the data set's log")
+
+
+class HistoryAnswer(BaseModel):
+    """A shopper's history as the next search sees it; newest first."""
+
+    user: str
+    profile: str
+    clicked: list[HistoryEntry]
+    ordered: list[HistoryEntry]
+    recent_queries: list[str]
+    degraded: list[str]
+
+
+class ShoppersAnswer(BaseModel):
+    """Shoppers to pick from: those seen by this service first."""
+
+    shoppers: list[str]
+
+
+class Choice(BaseModel):
+    """A filter value and how many items have it."""
+
+    value: str
+    items: int
+
+
+class FiltersAnswer(BaseModel):
+    """What can be filtered by, and some queries to try."""
+
+    categories: list[Choice]
+    brands: list[Choice]
+    price: tuple[float, float] | None
+    examples: list[str]
+
+    @classmethod
+    def of(cls, choices: FilterChoices, examples: list[str]) -> "FiltersAnswer":
+        """The JSON form of the engine's choices."""
+        return cls(
+            categories=[Choice(value=value, items=items) for value, items in choices.categories],
+            brands=[Choice(value=value, items=items) for value, items in choices.brands],
+            price=choices.price,
+            examples=examples,
+        )
+
+
+class HealthAnswer(BaseModel):
+    """Whether the service works."""
+
+    status: Literal["ready", "degraded", "down"]
+    reasons: list[str]
+    items: int
+    version: str
+
+
+class Problem(BaseModel):
+    """Every answer that is not a success: what was wrong and what to do."""
+
+    error: str
+    fields: dict[str, str] = Field(default_factory=dict, description="by field, for a request that breaks a rule")
+
+
+def now() -> datetime:
+    """The time of a new event."""
+    return datetime.now(UTC)

@@ -1,0 +1,195 @@
+"""Which share of the traffic is about queries whose keywords are known.
+
+`KeywordCoverage` counts it while searches are answered and queues the queries that nobody has thought about;
+`coverage_of` looks back over the searches that a store recorded.
+"""
+
+import logging
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import groupby
+from typing import Final, Literal
+
+from onesearch.serving.service_metrics import Metrics
+from onesearch.serving.store import Traffic
+from onesearch.understanding.thought import Thought
+from onesearch.understanding.thought_cache import MOST_QUEUED, CacheError, ThoughtCache, key_of
+
+log = logging.getLogger("onesearch.serving")
+State = Literal["keywords", "no_keywords", "none", "unknown"]
+MOST_NOTED: Final = 10_000
+"""Distinct queries that are remembered while the cache cannot be asked; what comes beyond is counted as unknown."""
+_LONGEST_PAUSE: Final = 30.0
+_CLOSING_SECONDS: Final = 5.0
+
+
+@dataclass(frozen=True)
+class ThoughtSource:
+    """Where thoughts are kept, and whose thoughts count. ``open`` is called off the request's thread."""
+
+    open: Callable[[], ThoughtCache]
+    producer: str
+    version: str
+
+
+class KeywordCoverage:
+    """Notes the searched queries; once in a while a thread of its own looks them up and queues the unseen ones.
+
+    A search only writes its query down: it never waits for the cache and never fails because of it. While the cache
+    is down the notes are kept, up to a limit, and looked up later.
+
+    Args:
+        source: the cache and the producer's key.
+        metrics: where the searches are counted, by state.
+        interval: seconds between looks into the cache.
+    """
+
+    def __init__(self, source: ThoughtSource, metrics: Metrics, interval: float) -> None:
+        self._source, self._metrics, self._interval = source, metrics, interval
+        self._cache: ThoughtCache | None = None
+        self._noted: Counter[str] = Counter()
+        self._lock = threading.Lock()
+        self._closing = threading.Event()
+        self._failures = 0
+        self._problem = ""
+        self._thread = threading.Thread(target=self._run, name="thoughts", daemon=True)
+
+    def start(self) -> None:
+        """Begin to look queries up."""
+        self._thread.start()
+
+    def note(self, query: str) -> None:
+        """A query was searched."""
+        if key := key_of(query):
+            self._add(Counter({key: 1}))
+
+    def problem(self) -> str | None:
+        """Why thoughts are not looked up now; None if they are."""
+        if not self._thread.is_alive():
+            return "thoughts: their thread has died; restart the service"
+        return f"thoughts: {self._problem}" if self._problem else None
+
+    def close(self) -> None:
+        """Look up what was noted, unless the cache is down, and end the thread."""
+        self._closing.set()
+        if self._thread.is_alive():
+            self._thread.join(_CLOSING_SECONDS)
+
+    def _run(self) -> None:
+        while not self._closing.wait(self._pause()):
+            self._turn()
+        if not self._failures:
+            self._turn()
+        self._forget_cache()
+
+    def _pause(self) -> float:
+        """Seconds to the next look: longer from failure to failure."""
+        return min(self._interval * 2.0 ** min(self._failures, 20), max(self._interval, _LONGEST_PAUSE))
+
+    def _turn(self) -> None:
+        with self._lock:
+            noted, self._noted = self._noted, Counter()
+        try:
+            states = self._looked_up(list(noted))
+        except Exception as error:  # noqa: BLE001 - whatever it is must not end this thread
+            self._failed(error)
+            self._add(noted)
+            return
+        if self._failures:
+            log.warning("thoughts: the cache answers again")
+        self._failures, self._problem = 0, ""
+        for query, searches in noted.items():
+            self._metrics.thought_searches.labels(states[query]).inc(searches)
+
+    def _looked_up(self, queries: list[str]) -> dict[str, State]:
+        """The state of each query; those without a thought are in the queue afterwards, if there is room."""
+        cache = self._cache = self._cache or self._source.open()
+        found = cache.get_many(queries, self._source.producer, self._source.version)
+        states = {query: state_of(found.get(query)) for query in queries}
+        queue = cache.queue_state()
+        if queue.waiting + queue.in_work < MOST_QUEUED:
+            for query, state in states.items():
+                if state == "none" and cache.enqueue(query):
+                    self._metrics.thoughts_queued.inc()
+            queue = cache.queue_state()
+        for name, count in queue._asdict().items():
+            self._metrics.thought_queue.labels(name).set(count)
+        return states
+
+    def _failed(self, error: Exception) -> None:
+        self._problem = str(error) if isinstance(error, CacheError) else type(error).__name__
+        if not self._failures:
+            log.warning("thoughts: %s", self._problem, exc_info=None if isinstance(error, CacheError) else error)
+        self._failures += 1
+        self._metrics.thought_failures.inc()
+        self._forget_cache()  # a file that was replaced is another one
+
+    def _forget_cache(self) -> None:
+        cache, self._cache = self._cache, None
+        if cache is not None:
+            try:
+                cache.close()
+            except Exception as error:  # noqa: BLE001 - it is given up anyway
+                log.debug("thoughts: %s", error)
+
+    def _add(self, noted: Counter[str]) -> None:
+        unknown = 0
+        with self._lock:
+            for query, searches in noted.items():
+                if query in self._noted or len(self._noted) < MOST_NOTED:
+                    self._noted[query] += searches
+                else:
+                    unknown += searches
+        if unknown:
+            self._metrics.thought_searches.labels("unknown").inc(unknown)
+
+
+@dataclass(frozen=True)
+class CoverageRow:
+    """The searches of a span of time by what is known of their queries."""
+
+    start: datetime
+    keywords: int
+    no_keywords: int
+    none: int
+
+    @property
+    def searches(self) -> int:
+        """All of them."""
+        return self.keywords + self.no_keywords + self.none
+
+    @property
+    def share(self) -> float:
+        """The share whose query has keywords."""
+        return self.keywords / max(self.searches, 1)
+
+
+def coverage_of(traffic: Iterable[Traffic], cache: ThoughtCache, producer: str, version: str) -> list[CoverageRow]:
+    """Recorded searches by span against what the cache holds now; searches without a query are left out.
+
+    Raises:
+        CacheError: the cache cannot be read.
+    """
+    rows = []
+    for start, part in groupby(traffic, lambda one: one.start):
+        searches: Counter[str] = Counter()
+        for one in part:
+            searches[key_of(one.query)] += one.searches
+        del searches[""]
+        found = cache.get_many(list(searches), producer, version)
+        counts: Counter[State] = Counter()
+        for query, number in searches.items():
+            counts[state_of(found.get(query))] += number
+        if searches:
+            rows.append(CoverageRow(start, counts["keywords"], counts["no_keywords"], counts["none"]))
+    return rows
+
+
+def state_of(thought: Thought | None) -> State:
+    """What a cache's answer means for coverage."""
+    if thought is None:
+        return "none"
+    return "keywords" if thought.keywords else "no_keywords"

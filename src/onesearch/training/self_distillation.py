@@ -1,0 +1,249 @@
+"""Stage 3 with self-distillation (V2): one forward pass of student copies and teacher, FGM as a second one.
+
+Teacher and student share all weights and one pass of the decoder. The teacher's input has the keywords, the student's
+has not; serving uses the student's. What each term is stands in :mod:`onesearch.training.distillation_losses`.
+"""
+
+import copy
+from collections.abc import Iterator
+from typing import Any, Literal, Self
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from onesearch.common.settings import Section
+from onesearch.index.sid_index import SidIndex
+from onesearch.model.backbones import Memory
+from onesearch.model.generator import Generator, GeneratorMemory
+from onesearch.model.prompt import PromptBatch, stacked
+from onesearch.search.path_scoring import LevelDistribution, chosen_log_probs, path_distributions
+from onesearch.training.distillation_losses import (
+    Gradients,
+    detached,
+    distillation_kl,
+    fgm_step,
+    focal_nll,
+    hidden_l1,
+    mirrored,
+    perturbed,
+    r_drop,
+    row_loss,
+    select_paths,
+    update_average,
+)
+from onesearch.training.supervised import Trainee
+from onesearch.training.supervised_losses import item_nll
+from onesearch.training.tasks import ItemTargets, TaskBatch
+
+
+class DistillationConfig(Section):
+    """The terms of ``L_SDFT`` (specification section 6), which queries have a teacher, and what it reads.
+
+    The alternatives that the article compares with are settings of it: ``think`` (special reasoning token), ``kl: 0``
+    with ``hidden`` (CODI), ``average`` (EMA teacher), ``detach: false`` (joint training), ``keywords: input`` (RAG).
+    """
+
+    keywords: Literal["teacher", "input", "none"] = Field(
+        "teacher", description="who reads keywords: the teacher; every input, in serving as well (RAG); nobody"
+    )
+    personal: bool = Field(False, description="step 3: keywords calibrated by the shopper's history")
+    inject: bool = Field(False, description="add keywords of the clicked item, as the paper does: leaks the label")
+    shuffle: bool = Field(False, description="placebo: every query gets the keywords of another one")
+    cot: float = Field(0.0, ge=0, lt=1, description="share of the batches that write keywords (the four CoT tasks)")
+    think: int = Field(0, ge=0, description="special reasoning tokens at the end of the student's input")
+    kl: float = Field(1.0, ge=0, description="α_KL; the paper's 0.1 is too little for a small model from scratch")
+    row: float = Field(1.0, ge=0, description="weight of learning the teacher's query row (with model.word_rows)")
+    temperature: float = Field(1.0, gt=0, description="τ of the teacher's and the student's softmax in the KL")
+    teacher_ce: float = Field(1.0, ge=0, description="weight of the teacher's own cross-entropy; the paper has 0")
+    detach: bool = Field(True, description="the KL sends no gradient to the teacher; off: joint training")
+    average: float = Field(0.0, ge=0, lt=1, description="decay of an EMA teacher; 0: the teacher has the live weights")
+    hidden: float = Field(0.0, ge=0, description="weight of CODI's L1 between hidden states")
+    teach: Literal["complex", "all"] = Field("complex", description="queries with a teacher, where keywords are known")
+    r_drop: float = Field(0.5, ge=0, description="α_R; 0 leaves the second student pass out")
+    fgm: float = Field(0.6, ge=0, description="ε of the adversarial step on the embeddings; 0 leaves it out")
+    focal: bool = Field(True, description="focal loss in place of the cross-entropy of the student")
+    focal_alpha: float = Field(2.0, gt=0)
+    focal_gamma: float = Field(3.0, ge=0)
+
+    @property
+    def reads(self) -> Literal["complex", "all"] | None:
+        """Queries whose keywords the model reads in serving, too: none, unless it was trained to need them (RAG)."""
+        return self.teach if self.keywords == "input" else None
+
+
+class DistillTrainee(Trainee):
+    """A :class:`Trainee` whose item targets are learnt under ``L_SDFT``; arguments as there, and the settings."""
+
+    def __init__(
+        self,
+        generator: Generator,
+        index: SidIndex,
+        item_rows: Tensor,
+        score_weight: float,
+        codebook_weight: float,
+        settings: DistillationConfig,
+    ) -> None:
+        super().__init__(generator, index, item_rows, score_weight, codebook_weight)
+        self.settings = settings
+        self._teacher: tuple[list[LevelDistribution], Tensor] | None = None
+        # A submodule, so that checkpoints hold it; without gradients, so that the optimizer does not.
+        self.average = copy.deepcopy(generator).requires_grad_(False).eval() if settings.average else None
+
+    @property
+    def tables(self) -> list[Tensor]:
+        """The input embedding matrix, which FGM perturbs: subwords, and marks and SID tokens."""
+        return [self.generator.text_embedding.weight, self.generator.extra_embedding.weight]
+
+    def forward(self, batch: TaskBatch, adversarial: bool = False) -> dict[str, Tensor]:
+        """All terms of the batch; with ``adversarial`` ``L_adv`` against the teacher of the call before."""
+        if batch.items is None:
+            return super().forward(batch)
+        return self._adversarial(batch, batch.items) if adversarial else self._distill(batch, batch.items)
+
+    def _ce(self, log_probs: Tensor, weights: Tensor) -> Tensor:
+        settings = self.settings
+        if settings.focal:
+            return focal_nll(log_probs, weights, settings.focal_alpha, settings.focal_gamma)
+        return item_nll(log_probs, weights)[0]
+
+    def _taught_targets(self, batch: TaskBatch, items: ItemTargets) -> tuple[Tensor, Tensor]:
+        """Targets whose prompt has a teacher, int64 [m] ascending, and the teacher prompt of each, int64 [m]."""
+        number = torch.full((len(batch.prompt),), -1, dtype=torch.int64, device=items.owner.device)
+        if batch.taught is not None:
+            number[batch.taught] = torch.arange(len(batch.taught), device=number.device)
+        of_target = number[items.owner]
+        targets = (of_target >= 0).nonzero()[:, 0]
+        return targets, of_target[targets]
+
+    def _distill(self, batch: TaskBatch, items: ItemTargets) -> dict[str, Tensor]:
+        settings, model = self.settings, self.generator
+        copies = 2 if settings.r_drop > 0 and self.training else 1
+        prompts, m = len(batch.prompt), len(items.rows)
+        taught, of_teacher = self._taught_targets(batch, items)
+        memory = encoded(model, stacked([batch.prompt] * copies), batch.teacher)
+        paths = self.index.path(items.rows)
+        students = repeated(items, copies, prompts)
+        owner = torch.cat([students.owner, of_teacher + copies * prompts])
+        every = torch.cat([paths.repeat(copies, 1), paths[taught]])
+        levels, hidden = path_distributions(model, memory, every, owner, self.index, model.config.legal_softmax)
+        log_probs = chosen_log_probs(levels, len(every))
+        numbers = torch.arange(len(every), device=every.device)
+        passes = [select_paths(levels, numbers[i * m : (i + 1) * m], len(every)) for i in range(copies)]
+
+        plain, per_level = item_nll(log_probs[: copies * m], students.weights)
+        ce = self._ce(log_probs[: copies * m], students.weights)
+        terms = {"loss": ce, "ce": plain.detach()}
+        terms.update({f"level_{i + 1}": value for i, value in enumerate(per_level.detach())})
+        self._heads(terms, memory, hidden[: copies * m], paths.repeat(copies, 1), students)
+        if model.config.word_rows and settings.row > 0:
+            row = self._row(batch)
+            terms["loss"] = terms["loss"] + settings.row * row
+            terms["row"] = row.detach()
+        self._teacher = None
+        if len(taught):
+            teacher = select_paths(levels, numbers[copies * m :], len(every))
+            weights = items.weights[taught]
+            share = weights.sum() / items.weights.sum().clamp(min=1e-9)
+            if settings.teacher_ce > 0:
+                teacher_ce, _ = item_nll(log_probs[copies * m :], weights)
+                terms["loss"] = terms["loss"] + settings.teacher_ce * share * teacher_ce
+                terms["teacher_ce"] = teacher_ce.detach()
+            if self.average is not None:
+                assert batch.teacher is not None
+                teacher = self._averaged(batch.teacher, paths[taught], of_teacher)
+            target = detached(teacher) if settings.detach else teacher
+            kl = torch.stack(
+                [distillation_kl(target, select_paths(one, taught, m), weights, settings.temperature) for one in passes]
+            ).mean()
+            terms["loss"] = terms["loss"] + settings.kl * share * kl
+            terms["kl"] = kl.detach()
+            if settings.hidden > 0:
+                state = hidden[copies * m :].detach() if settings.detach else hidden[copies * m :]
+                distance = hidden_l1(state, hidden[:m][taught], weights)
+                terms["loss"] = terms["loss"] + settings.hidden * share * distance
+                terms["hidden"] = distance.detach()
+            self._teacher = (detached(teacher), share.detach())
+        if copies == 2:
+            drop = r_drop(passes[0], passes[1], items.weights)
+            terms["loss"] = terms["loss"] + settings.r_drop * drop
+            terms["r_drop"] = drop.detach()
+        return terms
+
+    def _row(self, batch: TaskBatch) -> Tensor:
+        """The loss of the words' rows against what the teacher's query rows are fused with."""
+        rows, gate = self.generator.words(batch.prompt)
+        taught, wanted = torch.arange(0, device=gate.device), rows[:0]
+        if batch.teacher is not None and batch.taught is not None:
+            taught = batch.taught
+            wanted = mirrored(batch.prompt.query_rows[taught], batch.teacher.query_rows)
+        return row_loss(rows, gate, wanted, taught)
+
+    @torch.no_grad()
+    def _averaged(self, prompt: PromptBatch, paths: Tensor, owner: Tensor) -> list[LevelDistribution]:
+        """The distributions of the EMA teacher, whose weights first move towards the live ones."""
+        average = self.average
+        assert average is not None
+        if self.training:
+            update_average(
+                dict(average.named_parameters()), dict(self.generator.named_parameters()), self.settings.average
+            )
+        memory = average.encode(prompt)
+        return path_distributions(average, memory, paths, owner, self.index, average.config.legal_softmax)[0]
+
+    def train(self, mode: bool = True) -> Self:
+        """As usual, but an EMA teacher has no dropout."""
+        super().train(mode)
+        if self.average is not None:
+            self.average.eval()
+        return self
+
+    def _adversarial(self, batch: TaskBatch, items: ItemTargets) -> dict[str, Tensor]:
+        """``L_adv``: cross-entropy and KL of one student copy on the perturbed input, the teacher's logits reused."""
+        settings, model = self.settings, self.generator
+        memory = model.encode(batch.prompt)
+        paths = self.index.path(items.rows)
+        levels, _ = path_distributions(model, memory, paths, items.owner, self.index, model.config.legal_softmax)
+        loss = self._ce(chosen_log_probs(levels, len(paths)), items.weights)
+        if self._teacher is not None:
+            taught, _ = self._taught_targets(batch, items)
+            teacher, share = self._teacher
+            kl = distillation_kl(
+                teacher, select_paths(levels, taught, len(paths)), items.weights[taught], settings.temperature
+            )
+            loss = loss + settings.kl * share * kl
+        return {"loss": loss}
+
+
+def encoded(model: Generator, students: PromptBatch, teacher: PromptBatch | None) -> GeneratorMemory:
+    """Both inputs in one memory; read one after the other, as teachers' prompts are longer and padding is not free."""
+    memory = model.encode(students)
+    if teacher is None:
+        return memory
+    other = model.encode(teacher)
+    return GeneratorMemory(
+        Memory.joined([memory.backbone, other.backbone]), torch.cat([memory.query_rows, other.query_rows])
+    )
+
+
+def repeated(items: ItemTargets, copies: int, prompts: int) -> ItemTargets:
+    """The targets of ``copies`` copies of a batch of ``prompts`` prompts, one after the other."""
+    if copies == 1:
+        return items
+    owner = torch.cat([items.owner + copy * prompts for copy in range(copies)])
+    return ItemTargets(
+        items.rows.repeat(copies), owner, items.weights.repeat(copies), items.candidates, items.column.repeat(copies)
+    )
+
+
+def distillation_loss(model: nn.Module, batch: Any) -> Iterator[dict[str, Tensor]]:
+    """For :func:`~onesearch.training.loop.fit`: ``L_base`` and, with FGM, ``L_adv`` where its gradient points to."""
+    trainee: Any = getattr(model, "module", model)
+    epsilon = trainee.settings.fgm
+    if not epsilon or batch.items is None:
+        yield model(batch)
+        return
+    before = Gradients.of(trainee.tables)
+    yield model(batch)
+    with perturbed(trainee.tables, fgm_step(before.since(trainee.tables), epsilon)):
+        yield model(batch, adversarial=True)

@@ -1,0 +1,43 @@
+"""Settings of the training stages."""
+
+from pydantic import Field
+
+from onesearch.common.settings import Section
+from onesearch.training.loop import LoopConfig
+
+
+class AlignmentConfig(Section):
+    """SFT stages 1 and 2: shares of the tasks of specification section 5 (V1), and the loop."""
+
+    loop: LoopConfig = LoopConfig()
+    batch_size: int = Field(256, ge=1)
+    steps: int = Field(200, ge=0)
+    tasks: dict[str, float] = Field(default_factory=dict, description="task name → share of the batches")
+    text_tokens: int = Field(16, ge=1, description="subwords kept of a text target")
+    score_weight: float = Field(1.0, ge=0, description="weight of the item score's contrastive loss")
+    score_negatives: int = Field(8192, ge=1)
+    codebook_weight: float = Field(0.03, ge=0, description="weight of the codebook head on item targets")
+
+
+class CoTConfig(AlignmentConfig):
+    """The stage of the CoT tasks (specification section 4); ``tasks`` may name tasks of stages 1 and 2 as well."""
+
+    steps: int = Field(0, ge=0)
+    keyword_tokens: int = Field(32, ge=1, description="subwords kept of the text of a query's keywords")
+    page_views: int = Field(20_000, ge=1, description="page views sampled for the personalised tasks, at most")
+
+
+class PersonalisationConfig(Section):
+    """SFT stage 3: the full input to the clicked and ordered items."""
+
+    loop: LoopConfig = LoopConfig()
+    batch_size: int = Field(256, ge=1)
+    epochs: float = Field(2.0, ge=0)
+    order_weight: float = Field(2.0, ge=0, description="weight of an ordered target; a clicked one has 1")
+    frequency_power: float = Field(0.5, ge=0, le=1, description="a query seen n times is sampled n^power times")
+    score_weight: float = Field(1.0, ge=0, description="weight of the item score's contrastive loss")
+    score_negatives: int = Field(8192, ge=1, description="uniformly drawn items beside the batch's own targets")
+    codebook_weight: float = Field(0.03, ge=0, description="weight of the codebook head on item targets")
+    pseudo_share: float = Field(0.25, ge=0, lt=1, description="share of batches that train on pseudo-queries of titles")
+    held_out_vectors: bool = Field(True, description="training queries use vectors of an encoder that never saw them")
+    max_targets: int = Field(8, ge=1, description="targets kept of one page view")

@@ -1,0 +1,119 @@
+"""The module that the loop trains: generator + frozen index; one forward turns a task batch into losses."""
+
+from collections.abc import Callable
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from onesearch.index.sid_index import SidIndex
+from onesearch.model.generator import Generator, GeneratorMemory
+from onesearch.model.token_vocabulary import PAD
+from onesearch.search.path_scoring import score_paths
+from onesearch.training.supervised_losses import codebook_nll, item_nll, score_nll, text_nll
+from onesearch.training.tasks import ItemTargets, TaskBatch
+
+
+class IndexedModule(nn.Module):
+    """A module that learns on a frozen index, which follows it from device to device."""
+
+    generator: Generator
+    index: SidIndex
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        # What .to() and .cuda() come down to; an index is no tensor that a module would know of.
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self.index = self.index.to(self.generator.begin.device)
+        return self
+
+
+class Trainee(IndexedModule):
+    """Losses of one batch; the keys of the result are logged, ``loss`` is minimised.
+
+    Args:
+        generator: the model, trained in place.
+        index: the index snapshot that gives legal children and item rows; constant.
+        item_rows: float32 [N, R], rows of the items in item-row order (the index holds them in SID order).
+        score_weight: weight of the item score's contrastive loss.
+        codebook_weight: weight of the codebook head on item targets (anchored form only): what lets the model write
+            SIDs without the constraint.
+    """
+
+    def __init__(
+        self,
+        generator: Generator,
+        index: SidIndex,
+        item_rows: Tensor,
+        score_weight: float,
+        codebook_weight: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.generator = generator
+        self.index = index
+        self.score_weight, self.codebook_weight = score_weight, codebook_weight
+        self.item_rows: Tensor
+        self.register_buffer("item_rows", item_rows, persistent=False)
+
+    def forward(self, batch: TaskBatch) -> dict[str, Tensor]:
+        """Losses of a batch that lies on the module's device."""
+        model = self.generator
+        memory = model.encode(batch.prompt)
+        if batch.items is not None:
+            return self._items(memory, batch.items)
+        owner = batch.owner
+        if owner is None:
+            owner = torch.arange(len(batch.prompt), device=batch.prompt.tokens.device)
+        if batch.sids is not None:
+            hidden = model.backbone.decode(memory.backbone, self._sid_inputs(batch.sids), owner)
+            logits = [model.codebook_logits(level, hidden[:, level]) for level in range(model.levels)]
+            total, per_level = codebook_nll(logits, batch.sids)
+            return {"loss": total, **{f"code_{i + 1}": value for i, value in enumerate(per_level.detach())}}
+        if batch.text is None:
+            raise ValueError(f"the batch of task '{batch.task}' has no target")
+        hidden = model.backbone.decode(memory.backbone, model.embed(batch.text[:, :-1]), owner)
+        wanted, pad = batch.text[:, 1:], PAD
+        if batch.subwords is not None:
+            wanted = torch.searchsorted(batch.subwords, wanted.contiguous())
+            pad = int(torch.searchsorted(batch.subwords, PAD))
+        return {"loss": text_nll(model.text_logits(hidden, batch.subwords), wanted, pad)}
+
+    def _sid_inputs(self, sids: Tensor) -> Tensor:
+        """Teacher-forced inputs for codebook targets: begin, then the first L - 1 codes; [M, L, d]."""
+        model = self.generator
+        begin = model.token_embedding(-1, sids[:, 0])
+        codes = [model.token_embedding(level, sids[:, level]) for level in range(model.levels - 1)]
+        return torch.stack([begin, *codes], 1)
+
+    def _items(self, memory: GeneratorMemory, items: ItemTargets) -> dict[str, Tensor]:
+        model = self.generator
+        paths = self.index.path(items.rows)
+        log_probs, hidden = score_paths(model, memory, paths, items.owner, self.index, model.config.legal_softmax)
+        total, per_level = item_nll(log_probs, items.weights)
+        terms = {"loss": total, **{f"level_{i + 1}": value for i, value in enumerate(per_level.detach())}}
+        self._heads(terms, memory, hidden, paths, items)
+        return terms
+
+    def _heads(
+        self, terms: dict[str, Tensor], memory: GeneratorMemory, hidden: Tensor, paths: Tensor, items: ItemTargets
+    ) -> None:
+        """Add the losses of codebook head and item score to the terms; ``hidden`` [M, L, d], ``paths`` int64 [M, L]."""
+        model = self.generator
+        if self.codebook_weight > 0 and model.anchored:
+            sids = self.index.sids(model.levels - 1, paths[:, -1])
+            logits = [model.codebook_logits(level, hidden[:, level]) for level in range(model.levels)]
+            codebook, _ = codebook_nll(logits, sids)
+            terms["loss"] = terms["loss"] + self.codebook_weight * codebook
+            terms["codebook"] = codebook.detach()
+        if model.config.item_score and self.score_weight > 0:
+            state = model.score_state(hidden[:, 0], memory, items.owner)
+            rows = self.item_rows[items.candidates]
+            same = items.owner.unsqueeze(1) == items.owner.unsqueeze(0)
+            same.fill_diagonal_(False)
+            # Other targets of the same request are no negatives.
+            others = torch.zeros(len(items.rows), len(rows), dtype=torch.bool, device=rows.device)
+            pair = same.nonzero()
+            others[pair[:, 0], items.column[pair[:, 1]]] = True
+            others[torch.arange(len(items.rows), device=rows.device), items.column] = False
+            score = score_nll(state @ rows.T, items.column, items.weights, others)
+            terms["loss"] = terms["loss"] + self.score_weight * score
+            terms["score"] = score.detach()

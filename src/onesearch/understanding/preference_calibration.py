@@ -1,0 +1,115 @@
+"""Step 3, preference calibration: a query's keywords seen with a shopper's recent searches and clicks.
+
+The result belongs to the query *and* the history; it is never stored with the query's thought.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Literal, Protocol
+
+from onesearch.data.text import is_unspaced, split_words
+from onesearch.understanding.catalogue_vocabulary import canonical, singular
+from onesearch.understanding.keyword_extraction import holds_phrase
+from onesearch.understanding.thought import MOST_KEYWORDS, Grounding, Thought
+
+PREFERENCE_TYPES: Final = frozenset({"Brand", "Style", "Audience", "Color"})
+_ITEMS_FOR_A_PREFERENCE: Final = 2
+_LONGEST_PHRASE: Final = 6  # words
+
+
+class TypedGrounding(Grounding, Protocol):
+    """A catalogue that also knows the attribute types of its phrases."""
+
+    @property
+    def kinds(self) -> Mapping[str, str]:
+        """Attribute type of each canonical phrase that has one."""
+
+
+@dataclass(frozen=True)
+class History:
+    """What is known of a shopper: recent queries, titles of recently clicked items, and a profile in words."""
+
+    queries: tuple[str, ...] = ()
+    items: tuple[str, ...] = ()
+    profile: str = ""
+
+
+@dataclass(frozen=True)
+class Injected:
+    """Keywords that hold those of the item that was interacted with: for training artefacts only.
+
+    A type of its own, and no sequence, so that neither a thought nor a cache of thoughts takes it for keywords.
+    """
+
+    keywords: tuple[str, ...]
+    injected: Literal[True] = field(default=True, init=False)
+
+
+def calibrate(thought: Thought, history: History, words: Grounding) -> tuple[str, ...]:
+    """Personalised keywords of a thought, at most eight.
+
+    The thought's keywords come first, those whose words the history says more often before the others (else in the old
+    order). Then, as far as there is room, brands, styles, audiences and colours that at least two items of the history
+    name, those of more items first; none that the query rules out, and none of a type that the query settles itself.
+    Types are those of a catalogue with ``kinds`` (:class:`TypedGrounding`); any other catalogue adds nothing.
+
+    A thought without keywords stays without: a preference alone is no answer to a query.
+    """
+    if not thought.keywords:
+        return ()
+    texts = [text for text in (*history.queries, *history.items, history.profile) if text]
+    said = Counter(word for text in texts for word in {singular(word) for word in split_words(text)})
+    support = {keyword: _support(keyword, texts, said) for keyword in thought.keywords}
+    ordered = sorted(thought.keywords, key=lambda keyword: -support[keyword])
+    preferred = _preferences(thought, history, words)
+    return tuple(dict.fromkeys([*ordered, *preferred]))[:MOST_KEYWORDS]
+
+
+def inject(keywords: Sequence[str], item_keywords: Sequence[str]) -> Injected:
+    """Calibrated keywords with those of the clicked item, which all survive up to eight; the others fill the room.
+
+    Keywords that stay keep their order and come first.
+    """
+    wanted = list(dict.fromkeys(item_keywords))[:MOST_KEYWORDS]
+    own = list(dict.fromkeys(keywords))
+    room = MOST_KEYWORDS - len(wanted)
+    others = [keyword for keyword in own if keyword not in wanted][:room]
+    stay = [keyword for keyword in own if keyword in wanted or keyword in others]
+    return Injected((*stay, *(keyword for keyword in wanted if keyword not in stay)))
+
+
+def _support(keyword: str, texts: Sequence[str], said: Mapping[str, int]) -> float:
+    """How often a history says a keyword: mean over its words; characters of an unspaced script count as a run."""
+    if is_unspaced(keyword):
+        return float(sum(holds_phrase(text, keyword) for text in texts))
+    parts = [singular(word) for word in split_words(keyword)]
+    return sum(said.get(word, 0) for word in parts) / max(len(parts), 1)
+
+
+def _preferences(thought: Thought, history: History, words: Grounding) -> list[str]:
+    kinds: Mapping[str, str] = getattr(words, "kinds", {})
+    if not kinds:
+        return []
+    stated = {attribute.type for attribute in thought.analysis.attributes if not attribute.negated}
+    ruled_out = [attribute.value for attribute in thought.analysis.attributes if attribute.negated]
+    items = Counter(phrase for title in history.items for phrase in _phrases(title, words))
+    fitting = [
+        phrase
+        for phrase, count in items.items()
+        if count >= _ITEMS_FOR_A_PREFERENCE
+        and kinds.get(phrase) in PREFERENCE_TYPES - stated
+        and not any(holds_phrase(phrase, value) for value in ruled_out)
+    ]
+    return sorted(fitting, key=lambda phrase: (-items[phrase], -words.popularity(phrase), phrase))
+
+
+def _phrases(title: str, words: Grounding) -> set[str]:
+    """The pool's phrases in a title."""
+    split = split_words(title)
+    runs = (
+        canonical(split[start : start + size])
+        for size in range(1, _LONGEST_PHRASE + 1)
+        for start in range(len(split) - size + 1)
+    )
+    return {phrase for phrase in map(words.keyword, runs) if phrase is not None}

@@ -1,0 +1,387 @@
+"""Where thoughts are kept between the offline producers and the engine, and the queue of queries to think about.
+
+The `ThoughtCache` protocol, with SQLite here for one machine and Redis (`redis_cache`) for several servers. Thoughts
+(steps 1 and 2) are keyed by query, producer and version; personalised keywords (step 3) lie apart from them, keyed by
+the shopper's history as well.
+"""
+
+import hashlib
+import json
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final, NamedTuple, Protocol
+
+from onesearch.data.text import normalise_query
+from onesearch.understanding.preference_calibration import History
+from onesearch.understanding.thought import MOST_KEYWORDS, Thought
+
+
+def key_of(query: str) -> str:
+    """The normalised query, with what UTF-8 cannot say (half a character from broken JSON) replaced by "?"."""
+    return normalise_query(query if query.isascii() else query.encode(errors="replace").decode())
+
+
+def fingerprint_of(history: History) -> str:
+    """A hash of a shopper's history: its part of the key of personalised keywords."""
+    text = json.dumps([history.queries, history.items, history.profile])
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def encoded(thought: Thought) -> tuple[str, str, str, str]:
+    """(normalised query, producer, version, JSON) of a thought; raises as `ThoughtCache.put` does."""
+    # Exactly this type: step 3 and training have no form that could be mistaken for what every shopper shares.
+    if type(thought) is not Thought:
+        raise TypeError(f"the cache of queries holds thoughts of steps 1 and 2 only, not {type(thought).__name__}")
+    body = thought.model_dump_json()
+    Thought.model_validate_json(body)  # objects made without validation end here
+    return key_of(thought.query), thought.producer, thought.version, body
+
+
+def decoded(keys: dict[str, str], bodies: dict[str, str], producer: str, version: str) -> dict[str, Thought]:
+    """Thoughts by query as given; ``keys``: its normalised form, ``bodies``: JSON by normalised form."""
+    thoughts: dict[str, Thought] = {}
+    for key, body in bodies.items():
+        try:
+            thought = Thought.model_validate_json(body)
+        except ValueError:
+            continue
+        if (key_of(thought.query), thought.producer, thought.version) == (key, producer, version):
+            thoughts[key] = thought
+    return {query: thoughts[key] for query, key in keys.items() if key in thoughts}
+
+
+def encoded_keywords(keywords: Sequence[str]) -> str:
+    """Personalised keywords as JSON; raises as `ThoughtCache.put_personal` does."""
+    if not isinstance(keywords, (tuple, list)):
+        raise TypeError(f"personalised keywords are a tuple of texts, not {type(keywords).__name__}")
+    if len(keywords) > MOST_KEYWORDS:
+        raise ValueError(f"{len(keywords)} personalised keywords; at most {MOST_KEYWORDS}")
+    return json.dumps(list(keywords), ensure_ascii=False)
+
+
+def decoded_keywords(body: str) -> tuple[str, ...] | None:
+    """Personalised keywords from JSON; None for anything else."""
+    try:
+        found = json.loads(body)
+    except (TypeError, ValueError, RecursionError):
+        return None
+    if not isinstance(found, list) or len(found) > MOST_KEYWORDS or not all(isinstance(word, str) for word in found):
+        return None
+    return tuple(found)
+
+
+LEASE_SECONDS: Final = 300.0
+PERSONAL_SECONDS: Final = 30 * 24 * 3600
+MOST_QUEUED: Final = 100_000
+"""Anybody can search for anything: a full queue takes no more."""
+
+_BUSY_SECONDS: Final = 10.0
+_PER_STATEMENT: Final = 500  # below the number of variables that every SQLite allows
+
+# One script per version of the file; a file's `user_version` says how many it has seen. Only ever append.
+_MIGRATIONS: Final = (
+    """
+    CREATE TABLE thoughts (
+        query TEXT NOT NULL, producer TEXT NOT NULL, version TEXT NOT NULL,
+        body TEXT NOT NULL,                 -- JSON of a Thought
+        PRIMARY KEY (query, producer, version)
+    ) WITHOUT ROWID;
+    CREATE TABLE personal (
+        query TEXT NOT NULL, history TEXT NOT NULL, producer TEXT NOT NULL, version TEXT NOT NULL,
+        keywords TEXT NOT NULL,             -- JSON
+        time REAL NOT NULL,
+        PRIMARY KEY (query, history, producer, version)
+    ) WITHOUT ROWID;
+    CREATE INDEX personal_by_time ON personal (time);
+    CREATE TABLE queue (
+        query TEXT NOT NULL PRIMARY KEY,
+        available REAL NOT NULL             -- seconds since 1970, in the future while somebody works on it
+    );
+    CREATE INDEX queue_by_time ON queue (available);
+    CREATE TABLE rejects (query TEXT NOT NULL PRIMARY KEY, reason TEXT NOT NULL) WITHOUT ROWID;
+    """,
+)
+
+
+class CacheError(RuntimeError):
+    """The cache did not answer; the message says which one, doing what, and why."""
+
+
+class QueueState(NamedTuple):
+    """Queries that wait, that a worker holds under a lease, and that failed for good."""
+
+    waiting: int
+    in_work: int
+    set_aside: int
+
+
+class ThoughtCache(Protocol):
+    """Thoughts, personalised keywords and a queue. Queries are compared as normalised by
+    :func:`~onesearch.data.text.normalise_query`. Methods may be called from any thread and raise `CacheError`.
+    """
+
+    def get_many(self, queries: Sequence[str], producer: str, version: str) -> dict[str, Thought]:
+        """The thoughts there are, by query as given; what cannot be read counts as missing."""
+        ...
+
+    def put(self, thoughts: Sequence[Thought]) -> None:
+        """Keep thoughts, in place of earlier ones with the same key, and forget that their queries had failed.
+
+        Raises:
+            TypeError: something else than a `Thought`, such as one that carries more fields.
+            ValueError: a thought that breaks the rules of `Thought`.
+        """
+        ...
+
+    def enqueue(self, query: str) -> bool:
+        """Ask for a query to be thought about; False if it waits already, has failed, is empty, or all is full."""
+        ...
+
+    def take(self, n: int, lease: float = LEASE_SECONDS) -> list[str]:
+        """Up to ``n`` waiting queries, longest waiting first. After ``lease`` seconds they wait again, unless done."""
+        ...
+
+    def done(self, queries: Sequence[str]) -> None:
+        """Take queries off the queue."""
+        ...
+
+    def release(self, queries: Sequence[str]) -> None:
+        """End the leases of queries that were taken and not done: they may be taken again at once."""
+        ...
+
+    def failed(self, query: str, reason: str) -> None:
+        """Take a query off the queue for good and remember why."""
+        ...
+
+    def queue_state(self) -> QueueState:
+        """How many queries are where."""
+        ...
+
+    def rejects(self) -> list[tuple[str, str]]:
+        """Failed queries with the reasons, by query."""
+        ...
+
+    def get_personal(self, query: str, history: str, producer: str, version: str) -> tuple[str, ...] | None:
+        """Keywords for a query and the fingerprint of a history; None if there are none."""
+        ...
+
+    def put_personal(self, query: str, history: str, producer: str, version: str, keywords: Sequence[str]) -> None:
+        """Keep keywords of step 3 for 30 days; ``history`` as `cache_rows.fingerprint_of` gives it.
+
+        Raises:
+            TypeError: no tuple or list, such as keywords with injected ones, which only training may see.
+            ValueError: more than eight keywords.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release connections."""
+        ...
+
+
+class SqliteThoughts:
+    """A `ThoughtCache` in one SQLite file in write-ahead mode; several processes may share it."""
+
+    def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
+        """Open or create the file and bring it to the current version.
+
+        Raises:
+            CacheError: not a database of ours, written by a newer version, or not writable.
+        """
+        self.path = path
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._connection: sqlite3.Connection | None = None
+        self._file: tuple[int, int] | None = None
+        self._closed = False
+        with self._lock, self._speaking("open"):
+            self._connected()
+
+    def get_many(self, queries: Sequence[str], producer: str, version: str) -> dict[str, Thought]:
+        """See `ThoughtCache.get_many`."""
+        keys = {query: key_of(query) for query in queries}
+        wanted = list(dict.fromkeys(keys.values()))
+        found: dict[str, str] = {}
+        with self._read("read thoughts") as db:
+            for begin in range(0, len(wanted), _PER_STATEMENT):
+                part = wanted[begin : begin + _PER_STATEMENT]
+                marks = ",".join("?" * len(part))
+                sql = f"SELECT query, body FROM thoughts WHERE producer = ? AND version = ? AND query IN ({marks})"
+                found.update(db.execute(sql, (producer, version, *part)).fetchall())
+        return decoded(keys, found, producer, version)
+
+    def put(self, thoughts: Sequence[Thought]) -> None:
+        """See `ThoughtCache.put`."""
+        rows = [encoded(thought) for thought in thoughts]
+        with self._write("keep thoughts") as db:
+            db.executemany("INSERT OR REPLACE INTO thoughts (query, producer, version, body) VALUES (?,?,?,?)", rows)
+            db.executemany("DELETE FROM rejects WHERE query = ?", [row[:1] for row in rows])
+
+    def enqueue(self, query: str) -> bool:
+        """See `ThoughtCache.enqueue`."""
+        key = key_of(query)
+        if not key:
+            return False
+        with self._write("queue a query") as db:
+            added = db.execute(
+                "INSERT INTO queue (query, available) SELECT ?1, ?2 WHERE (SELECT count(*) FROM queue) < ?3"
+                " AND NOT EXISTS (SELECT 1 FROM rejects WHERE query = ?1) ON CONFLICT (query) DO NOTHING",
+                (key, self._clock(), MOST_QUEUED),
+            ).rowcount
+        return added > 0
+
+    def take(self, n: int, lease: float = LEASE_SECONDS) -> list[str]:
+        """See `ThoughtCache.take`."""
+        now = self._clock()
+        with self._write("take from the queue") as db:
+            rows = db.execute(
+                "SELECT query FROM queue WHERE available <= ? ORDER BY available, rowid LIMIT ?", (now, n)
+            ).fetchall()
+            db.executemany("UPDATE queue SET available = ? WHERE query = ?", [(now + lease, *row) for row in rows])
+        return [query for (query,) in rows]
+
+    def done(self, queries: Sequence[str]) -> None:
+        """See `ThoughtCache.done`."""
+        with self._write("take off the queue") as db:
+            db.executemany("DELETE FROM queue WHERE query = ?", [(key_of(query),) for query in queries])
+
+    def release(self, queries: Sequence[str]) -> None:
+        """See `ThoughtCache.release`."""
+        now = self._clock()
+        with self._write("put back into the queue") as db:
+            db.executemany(
+                "UPDATE queue SET available = ?1 WHERE query = ?2 AND available > ?1",
+                [(now, key_of(query)) for query in queries],
+            )
+
+    def failed(self, query: str, reason: str) -> None:
+        """See `ThoughtCache.failed`."""
+        key = key_of(query)
+        with self._write("set a query aside") as db:
+            db.execute("DELETE FROM queue WHERE query = ?", (key,))
+            db.execute("INSERT OR REPLACE INTO rejects (query, reason) VALUES (?,?)", (key, reason))
+
+    def rejects(self) -> list[tuple[str, str]]:
+        """See `ThoughtCache.rejects`."""
+        with self._read("list failed queries") as db:
+            return db.execute("SELECT query, reason FROM rejects ORDER BY query").fetchall()
+
+    def queue_state(self) -> QueueState:
+        """See `ThoughtCache.queue_state`."""
+        with self._read("count the queue") as db:
+            row = db.execute(
+                "SELECT count(*) FILTER (WHERE available <= ?1), count(*) FILTER (WHERE available > ?1),"
+                " (SELECT count(*) FROM rejects) FROM queue",
+                (self._clock(),),
+            ).fetchone()
+        return QueueState(*row)
+
+    def get_personal(self, query: str, history: str, producer: str, version: str) -> tuple[str, ...] | None:
+        """See `ThoughtCache.get_personal`."""
+        key = (key_of(query), history, producer, version, self._clock() - PERSONAL_SECONDS)
+        with self._read("read personalised keywords") as db:
+            row = db.execute(
+                "SELECT keywords FROM personal WHERE query = ? AND history = ? AND producer = ? AND version = ?"
+                " AND time > ?",
+                key,
+            ).fetchone()
+        return decoded_keywords(row[0]) if row else None
+
+    def put_personal(self, query: str, history: str, producer: str, version: str, keywords: Sequence[str]) -> None:
+        """See `ThoughtCache.put_personal`."""
+        body, now = encoded_keywords(keywords), self._clock()
+        with self._write("keep personalised keywords") as db:
+            db.execute(
+                "INSERT OR REPLACE INTO personal (query, history, producer, version, keywords, time)"
+                " VALUES (?,?,?,?,?,?)",
+                (key_of(query), history, producer, version, body, now),
+            )
+            db.execute("DELETE FROM personal WHERE time <= ?", (now - PERSONAL_SECONDS,))
+
+    def close(self) -> None:
+        """See `ThoughtCache.close`."""
+        with self._lock:
+            self._closed = True
+            self._disconnect()
+
+    def _connected(self) -> sqlite3.Connection:
+        """The connection; a new one where the file is another than before: what goes into a deleted one is lost."""
+        if self._closed:
+            raise sqlite3.ProgrammingError("the cache is closed")
+        if self._connection is None or _identity(self.path) != self._file:
+            self._disconnect()
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            db = sqlite3.connect(self.path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+            try:
+                db.execute("PRAGMA journal_mode = WAL")
+                db.execute("PRAGMA synchronous = NORMAL")
+                self._migrate(db)
+            except BaseException:
+                db.close()
+                raise
+            self._connection, self._file = db, _identity(self.path)
+        return self._connection
+
+    def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    def _migrate(self, db: sqlite3.Connection) -> None:
+        with _transaction(db):  # two processes may open a new file at once
+            version = int(db.execute("PRAGMA user_version").fetchone()[0])
+            if version > len(_MIGRATIONS):
+                raise CacheError(
+                    f"cache {self.path}: written by a newer onesearch (file version {version}, known up to"
+                    f" {len(_MIGRATIONS)}); upgrade onesearch or choose another file"
+                )
+            for script in _MIGRATIONS[version:]:
+                for statement in _statements(script):
+                    db.execute(statement)
+            db.execute(f"PRAGMA user_version = {len(_MIGRATIONS)}")
+
+    @contextmanager
+    def _speaking(self, doing: str) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            raise CacheError(f"cache {self.path}: could not {doing}: {error}") from error
+
+    @contextmanager
+    def _read(self, doing: str) -> Iterator[sqlite3.Connection]:
+        with self._lock, self._speaking(doing):
+            yield self._connected()
+
+    @contextmanager
+    def _write(self, doing: str) -> Iterator[sqlite3.Connection]:
+        with self._lock, self._speaking(doing), _transaction(self._connected()) as db:
+            yield db
+
+
+@contextmanager
+def _transaction(db: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        yield db
+        db.execute("COMMIT")
+    finally:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Which file a path leads to now; None if there is none."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _statements(script: str) -> Iterable[str]:
+    """Single statements: ``executescript`` would commit the transaction it stands in."""
+    return [statement for statement in script.split(";") if statement.strip()]

@@ -1,0 +1,71 @@
+from datetime import UTC, datetime
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+from tests.data.logs import quick
+
+from onesearch.data.ingest.time_formats import TimeFormat, parse_times
+
+MOMENT = datetime(2011, 8, 11, 3, 59, 4, 270000, tzinfo=UTC)
+
+
+def parsed(values, **wanted):
+    time, problem = parse_times(pl.Series(values), TimeFormat(**wanted))
+    return time.to_list(), problem.to_list()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2011-08-11 03:59:04.27",
+        "2011-08-11T03:59:04.270Z",
+        "2011-08-11T05:59:04.27+02:00",
+        "2011-08-11 03:59:04.2700",
+    ],
+)
+def test_written_out(text):
+    assert parsed([text]) == ([MOMENT], [None])
+
+
+def test_zone_and_format():
+    assert parsed(["11/08/2011 05:59:04"], format="%d/%m/%Y %H:%M:%S", zone="Europe/Berlin")[0] == [
+        MOMENT.replace(microsecond=0)
+    ]
+    assert parsed(["2011-08-11"])[0] == [datetime(2011, 8, 11, tzinfo=UTC)]
+
+
+@quick
+@given(st.datetimes(datetime(1995, 1, 2), datetime(2099, 12, 30), timezones=st.just(UTC)))
+def test_numbers_of_each_unit(moment):
+    for unit, per_second in (("s", 1), ("ms", 10**3), ("us", 10**6)):
+        number = int(moment.timestamp() * per_second)
+        (time,), (problem,) = parsed([str(number)], unit=unit)
+        assert problem is None
+        assert abs((time - moment).total_seconds()) <= 1.1 / per_second
+
+
+def test_the_wrong_unit_is_recognised():
+    seconds = int(MOMENT.timestamp())
+    times, problems = parsed([seconds, seconds * 1000, None, -5], unit="s")
+    assert times == [MOMENT.replace(microsecond=0), None, None, None]
+    assert problems[0] is None and problems[2] is None
+    assert problems[1].startswith("wrong time unit, looks like milliseconds but the mapping says unit s")
+    assert problems[3] == "time not within 1995 to 2100: -5"
+    assert parsed([seconds], unit="ms")[1][0].startswith("wrong time unit, looks like seconds")
+    assert parsed([str(seconds)])[1][0].startswith("wrong time unit, looks like seconds but the mapping says unit text")
+    assert parsed([str(seconds * 10**6)], unit="ns")[1][0].startswith("wrong time unit, looks like microseconds")
+
+
+def test_unreadable_and_implausible():
+    assert parsed(["yesterday"])[1] == ["time not readable: yesterday"]
+    assert parsed(["1066-10-14"])[1] == ["time not within 1995 to 2100: 1066-10-14"]
+    assert parsed(["1e300", "nan"], unit="s")[0] == [None, None]
+
+
+def test_origin():
+    assert parsed([60], unit="s", origin="2024-01-01")[0] == [datetime(2024, 1, 1, 0, 1, tzinfo=UTC)]
+    with pytest.raises(ValidationError, match="goes with unit: text"):
+        TimeFormat(unit="s", format="%Y")

@@ -1,0 +1,98 @@
+from collections import Counter
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.data.logs import ITEM_IDS, ITEMS, frame, page_view_lists, quick
+
+from onesearch.data.click_statistics import ClickStatistics
+from onesearch.data.dataset import ragged_rows
+from onesearch.data.records import PageView
+from onesearch.data.split import split
+from onesearch.data.text import normalise_query
+
+ROW = {name: row for row, name in enumerate(ITEM_IDS)}
+
+
+def plain(log: list[PageView], query: str, k: int) -> list[int]:
+    clicks: Counter[int] = Counter()
+    total: Counter[int] = Counter()
+    for page_view in log:
+        rows = {ROW[i] for i in page_view.clicked if i in ROW}
+        total.update(rows)
+        if normalise_query(page_view.query) == normalise_query(query):
+            clicks.update(rows)
+    order = sorted(clicks, key=lambda row: (-clicks[row], -total[row], row))[:k]
+    return order + [-1] * (k - len(order))
+
+
+@quick
+@given(page_view_lists, st.integers(1, 4))
+def test_most_clicked_is_the_plain_count(log, k):
+    statistics = ClickStatistics.of(frame(log), ITEMS)
+    queries = [p.query for p in log] + ["never asked"]
+    expected = [plain(log, query, k) for query in queries]
+    assert statistics.most_clicked(queries, k).tolist() == expected
+
+
+@quick
+@given(page_view_lists, st.integers(1, 4))
+def test_leaving_a_page_view_out_is_the_log_without_it(log, k):
+    statistics = ClickStatistics.of(frame(log), ITEMS)
+    own = ragged_rows(frame(log)["clicked"], ITEMS["item_id"])
+    queries = [p.query for p in log]
+    items = np.tile(np.arange(-1, len(ITEM_IDS)), (len(log), 1))
+    found = statistics.most_clicked(queries, k, own)
+    counts = statistics.pair_counts(queries, items, own)
+    for row, page_view in list(enumerate(log))[:3]:
+        rest = log[:row] + log[row + 1 :]
+        assert found[row].tolist() == plain(rest, page_view.query, k)
+        alone = ClickStatistics.of(frame(rest), ITEMS).pair_counts([page_view.query], items[:1])
+        assert counts[row].tolist() == alone[0].tolist()
+
+
+@quick
+@given(page_view_lists, st.lists(st.sampled_from(ITEM_IDS), max_size=3))
+def test_statistics_of_training_do_not_depend_on_later_parts(log, clicked):
+    """Changing every click of the validation and test part changes no training statistic."""
+    timed = [p for p in log if p.time is not None]
+    parts = split(frame(timed), valid=0.2, test=0.2, by="time")
+    first_later = min([*parts.valid["time"], *parts.test["time"]], default=None)
+    changed = [
+        p if first_later is None or p.time < first_later else PageView("", "other", time=p.time, clicked=tuple(clicked))
+        for p in timed
+    ]
+    again = split(frame(changed), valid=0.2, test=0.2, by="time")
+    one, two = ClickStatistics.of(parts.train, ITEMS), ClickStatistics.of(again.train, ITEMS)
+    assert one.queries == two.queries
+    assert np.array_equal(one.counts, two.counts)
+    assert np.array_equal(one.clicked, two.clicked)
+
+
+def test_counts_by_hand(tmp_path):
+    log = [
+        PageView("1", "Red shoe", shown=("i0", "i1"), clicked=("i0", "i0")),
+        PageView("2", "red  SHOE", shown=("i0",), clicked=("i0", "i2"), ordered=("i2",)),
+        PageView("3", "boots", clicked=()),
+    ]
+    statistics = ClickStatistics.of(frame(log), ITEMS)
+    assert statistics.shown.tolist() == [2, 1, 0, 0, 0, 0]
+    assert statistics.clicked.tolist() == [2, 0, 1, 0, 0, 0]
+    assert statistics.ordered.tolist() == [0, 0, 1, 0, 0, 0]
+    assert statistics.queries == ["red shoe"]
+    assert statistics.items[0].tolist() == [0, 2]
+    assert statistics.counts.tolist() == [2, 1]
+    assert statistics.searched.tolist() == [2]
+    assert statistics.pair_counts(["RED SHOE"], np.array([[2, 0, -1, 5]])).tolist() == [[1, 2, 0, 0]]
+    statistics.save(tmp_path)
+    loaded = ClickStatistics.load(tmp_path)
+    assert loaded.queries == statistics.queries
+    assert loaded.most_clicked(["red shoe", "boots"], 2).tolist() == [[0, 2], [-1, -1]]
+
+
+def test_empty_log(tmp_path):
+    statistics = ClickStatistics.of(frame([]), ITEMS)
+    assert statistics.most_clicked(["a"], 2).tolist() == [[-1, -1]]
+    assert statistics.pair_counts(["a"], np.array([[1]])).tolist() == [[0]]
+    statistics.save(tmp_path)
+    assert ClickStatistics.load(tmp_path).queries == []

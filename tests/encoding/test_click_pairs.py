@@ -1,0 +1,97 @@
+import numpy as np
+import polars as pl
+import pytest
+
+from onesearch.common.ragged import Ragged
+from onesearch.encoding.click_pairs import Edges, cooccurring_queries, mine_pairs, query_weights, ranked_triples, swing
+from onesearch.encoding.pseudo_queries import pseudo_queries
+
+
+def edges(left, right, weight):
+    return Edges(np.array(left, np.int64), np.array(right, np.int64), np.array(weight, np.float32))
+
+
+def test_a_query_is_drawn_by_the_square_root_of_its_frequency():
+    left, counts = np.array([0, 0, 1]), np.array([1.0, 3.0, 16.0], np.float32)
+    np.testing.assert_allclose(query_weights(left, counts), [0.5, 1.5, 4.0])  # sums: sqrt(4), sqrt(16)
+
+
+def test_swing_finds_items_of_common_baskets_only():
+    found = swing(Ragged.of([[0, 1], [0, 1], [2, 3], [0, 2]]), 4)
+    pairs = dict(zip(zip(found.left.tolist(), found.right.tolist(), strict=True), found.weight.tolist(), strict=True))
+    assert set(pairs) == {(0, 1), (2, 3), (0, 2)} and pairs[(0, 1)] > pairs[(0, 2)]
+
+
+def test_swing_keeps_the_strongest_neighbours():
+    baskets = [[0, i] for i in range(1, 9)] + [[0, 1]] * 3
+    found = swing(Ragged.of(baskets), 9, per_item=1)
+    assert (0, 1) in set(zip(found.left.tolist(), found.right.tolist(), strict=True))
+
+
+def test_queries_that_share_clicks_are_pairs():
+    found = cooccurring_queries(edges([0, 1, 2], [5, 5, 6], [4, 1, 1]), 3, 7)
+    assert (found.left.tolist(), found.right.tolist()) == ([0], [1]) and found.weight[0] == pytest.approx(1.0)
+
+
+def test_triples_are_ordered_above_clicked_above_shown():
+    table = edges([0, 0, 0, 1], [1, 2, 3, 4], [1, 1, 1, 1])
+    found = ranked_triples(table, np.array([0, 1, 2, 2]), 200, 0)
+    seen = set(zip(found.query.tolist(), found.better.tolist(), found.worse.tolist(), strict=True))
+    assert seen == {(0, 2, 1), (0, 3, 1), (0, 3, 2)}
+
+
+def test_pairs_from_a_log():
+    items = pl.DataFrame({"item_id": ["a", "b", "c"], "title": ["A", "B", "C"]})
+    views = pl.DataFrame(
+        {
+            "user_id": ["u", "u", None],
+            "query": ["Lamp", "light", "sofa"],
+            "shown": [["a", "b"], ["a"], ["c", "b"]],
+            "clicked": [["a"], ["a", "b"], ["c"]],
+            "ordered": [[], ["b"], ["c"]],
+        }
+    )
+    judged = pl.DataFrame({"query": ["LAMP", "test query"], "item_id": ["b", "a"], "level": [1, 3]})
+    pairs = mine_pairs(views, items, ["A", "B", "C"], judged)
+    lamp, light, sofa = (pairs.queries.index(q) for q in ("lamp", "light", "sofa"))
+    clicks = set(zip(pairs.q2i.left.tolist(), pairs.q2i.right.tolist(), strict=True))
+    assert clicks == {(lamp, 0), (light, 0), (light, 1), (sofa, 2)}
+    assert {*pairs.q2q.left.tolist(), *pairs.q2q.right.tolist()} == {lamp, light}
+    assert (pairs.i2i.left.tolist(), pairs.i2i.right.tolist()) == ([0], [1])
+    ranked = set(zip(*(part.tolist() for part in (pairs.rank.query, pairs.rank.better, pairs.rank.worse)), strict=True))
+    assert ranked == {(lamp, 0, 1), (light, 1, 0), (sofa, 2, 1)}
+    # A judgment of a query outside the training log is not used.
+    assert pairs.relevance.left.tolist() == [lamp] and pairs.relevance.weight.tolist() == [1.0]
+
+
+def test_dropping_queries_drops_all_their_pairs():
+    views = pl.DataFrame(
+        {
+            "user_id": ["u", "v"],
+            "query": ["lamp", "light"],
+            "shown": [["a", "b"], ["a"]],
+            "clicked": [["a"], ["a"]],
+            "ordered": [["a"], []],
+        }
+    )
+    pairs = mine_pairs(views, pl.DataFrame({"item_id": ["a", "b"], "title": ["A", "B"]}), ["A", "B"])
+    kept = np.array([query != "lamp" for query in pairs.queries])
+    left = pairs.with_queries(kept)
+    assert len(left.q2i) == 1 and len(left.q2q) == 0 and len(left.rank) == 0 and len(pairs.rank) > 0
+
+
+def test_pseudo_queries_are_parts_of_their_title():
+    titles = ["Red Steel Lamp 60 watt", "红色大衣", ""]
+    found = pseudo_queries(titles * 50, 0, typos=0.0)
+    assert found == pseudo_queries(titles * 50, 0, typos=0.0) != pseudo_queries(titles * 50, 1, typos=0.0)
+    for title, text in zip(titles * 50, found, strict=True):
+        words = [*title] if title.startswith("红") else title.lower().split()
+        rest = iter(words)
+        assert all(part in rest for part in ([*text] if title.startswith("红") else text.split()))
+    assert any(len(text.split()) == 1 for text in found) and any(len(text.split()) > 3 for text in found)
+
+
+def test_pseudo_queries_can_hold_typos():
+    words = set(["red", "steel", "lamp", "stand"])
+    wrong = [t for t in pseudo_queries(["red steel lamp stand"] * 300, 0, typos=1.0) if set(t.split()) - words]
+    assert len(wrong) > 100

@@ -1,0 +1,86 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from onesearch.encoding.encoder_loading import load_encoder
+from onesearch.encoding.ngram_features import Features, character_ngrams
+from onesearch.encoding.static_encoder import StaticConfig, StaticEncoder
+
+TEXTS = ["red steel lamp", "red oak table", "blue steel lamp 60 watt", "红色大衣", "红色手机壳", "steel lamp"]
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    return StaticEncoder.build(TEXTS, StaticConfig(dimension=64, min_word=1, min_pair=1, ngram_buckets=500))
+
+
+def test_features_are_words_pairs_and_ngrams():
+    features = Features.build(["red lamp", "red lamp"], sizes=(3,), buckets=100)
+    assert features.words == ["lamp", "red"]
+    bag = features.bags(["red lamp"])[0]
+    ngrams = [3 + b for w in ("lamp", "red") for b in character_ngrams(w, (3,), 100)]
+    assert sorted(bag.tolist()) == sorted([0, 1, 2, *ngrams])  # the pair (red, lamp) is feature 2
+
+
+def test_pairs_do_not_cross_texts_and_unknown_words_keep_ngrams():
+    features = Features.build(["red lamp"] * 2, sizes=(3,), buckets=100)
+    assert 2 not in features.bags(["red", "lamp"]).values
+    unknown = features.bags(["lampp"])[0]
+    assert sorted(unknown.tolist()) == sorted(3 + b for b in character_ngrams("lampp", (3,), 100))
+
+
+def test_vectors_are_unit_and_overlap_is_similar(encoder):
+    vectors = encoder.encode(TEXTS)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    cosine = vectors @ vectors.T
+    assert cosine[0, 5] > cosine[0, 1] and cosine[3, 4] > cosine[3, 0] + 0.1
+
+
+def test_a_typo_stays_closer_than_another_word(encoder):
+    lamp, typo, other = encoder.encode(["table", "tabel", "steel"])
+    assert lamp @ typo > lamp @ other + 0.1
+
+
+def test_text_without_features_gives_zeros(encoder):
+    assert not encoder.encode(["", "?!"]).any()
+    assert encoder.encode([]).shape == (0, 64)
+
+
+@given(st.lists(st.text(max_size=12), max_size=5))
+def test_a_vector_does_not_depend_on_its_batch(texts):
+    encoder = StaticEncoder.build(TEXTS, StaticConfig(dimension=8, min_word=1, min_pair=1, ngram_buckets=50))
+    together = encoder.encode(texts)
+    for text, vector in zip(texts, together, strict=True):
+        np.testing.assert_allclose(encoder.encode([text])[0], vector, atol=1e-6)
+
+
+def test_save_and_load(encoder, tmp_path):
+    encoder.save(tmp_path)
+    np.testing.assert_array_equal(load_encoder(tmp_path).encode(TEXTS), encoder.encode(TEXTS))
+
+
+def test_loading_from_an_empty_folder_says_what_to_do(tmp_path):
+    with pytest.raises(FileNotFoundError, match="run the encoder stage"):
+        load_encoder(tmp_path)
+
+
+def test_one_update_is_one_adam_step_on_the_touched_rows_only():
+    encoder = StaticEncoder.build(TEXTS, StaticConfig(dimension=4, min_word=1, min_pair=1, ngram_buckets=50))
+    before = encoder.table.clone()
+    trainee = encoder.trainee(TEXTS, learning_rate=0.1)
+    trainee.embed(np.array([1, 1])).sum().backward()
+    trainee.update(1.0)
+    touched = np.unique(encoder.features.bags([TEXTS[1]]).values)
+    change = (encoder.table - before).numpy()
+    untouched = np.setdiff1d(np.arange(len(before)), touched)
+    assert not change[untouched].any()
+    np.testing.assert_allclose(change[touched], -0.1, rtol=1e-4)  # equal gradients: a first Adam step is the rate
+
+
+def test_through_sentence_transformers(encoder, tmp_path):
+    from examples.sentence_export import as_sentence_transformer
+
+    model = as_sentence_transformer(encoder)
+    np.testing.assert_allclose(model.encode(TEXTS), encoder.encode(TEXTS), atol=1e-6)
+    assert model.similarity(model.encode(["red"]), model.encode(["red"])).item() == pytest.approx(1.0, abs=1e-5)

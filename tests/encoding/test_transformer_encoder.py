@@ -1,0 +1,53 @@
+"""A sentence-transformers model behind the encoder's protocol: a tiny random BERT, made here, no download."""
+
+import numpy as np
+import pytest
+
+from onesearch.encoding.click_pairs import Edges, Pairs
+from onesearch.encoding.encoder_alignment import AlignConfig, align
+from onesearch.encoding.encoder_loading import load_encoder
+from onesearch.encoding.transformer_encoder import TransformerEncoder
+
+WORDS = ["red", "blue", "lamp", "table", "zlamp", "ztable"]
+ITEMS, QUERIES = ["red lamp", "blue lamp", "red table", "blue table"], ["zlamp", "ztable red"]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    tokenizers = pytest.importorskip("tokenizers")
+    vocabulary = {word: i for i, word in enumerate(["[PAD]", "[UNK]", *WORDS])}
+    raw = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="[UNK]"))
+    raw.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=raw, pad_token="[PAD]", unk_token="[UNK]", model_max_length=16
+    )
+    config = transformers.BertConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=64,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        max_position_embeddings=32,
+    )
+    transformers.set_seed(0)
+    transformers.BertModel(config).save_pretrained(tmp_path / "bert")
+    tokenizer.save_pretrained(tmp_path / "bert")
+    return tmp_path / "bert"
+
+
+def test_encode_align_save_load(folder, tmp_path):
+    encoder = TransformerEncoder.open(str(folder), learning_rate=3e-3)
+    assert encoder.dimension == 32 and encoder.encode([]).shape == (0, 32)
+    np.testing.assert_allclose(np.linalg.norm(encoder.encode(ITEMS), axis=1), 1, atol=1e-5)
+    ones = np.ones(4, np.float32)
+    pairs = Pairs(QUERIES, ITEMS, Edges(np.array([0, 0, 1, 1]), np.array([0, 1, 2, 3]), ones))
+    align(encoder, pairs, AlignConfig(epochs=1000, max_steps=40, batch_size=8, nested=()))
+    scores = encoder.encode(QUERIES) @ encoder.encode(ITEMS).T
+    assert min(scores[0, :2]) > max(scores[0, 2:]) and min(scores[1, 2:]) > max(scores[1, :2])
+    encoder.save(tmp_path / "saved")
+    loaded = load_encoder(tmp_path / "saved")
+    np.testing.assert_allclose(loaded.encode(ITEMS), encoder.encode(ITEMS), atol=1e-6)
+    assert not [path for path in (tmp_path / "saved").rglob("*") if path.suffix in (".bin", ".pkl", ".pt")]

@@ -1,0 +1,202 @@
+import gc
+import math
+import weakref
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from onesearch.index.bits import RankedBits, pack, popcount
+from onesearch.index.filter_values import FilterError
+from onesearch.index.item_filters import ItemFilters
+from onesearch.index.sid_index import SidIndex
+
+SIZES = (3, 4, 2, 3)
+PATHS = [("Home", "Kitchen", "Pans"), ("Home", "Kitchen"), ("Home", "Garden"), ("Garden", "Tools"), (), ("Kitchen",)]
+BRANDS = ["Acme", "acme", "Bolt", None]
+SCHEMA = {
+    "category": pl.List(pl.String),
+    "brand": pl.String,
+    "seller": pl.String,
+    "price": pl.Float64,
+    "in_stock": pl.Boolean,
+}
+
+
+def catalogue(seed: int, n: int) -> pl.DataFrame:
+    rng = np.random.default_rng(seed)
+    return pl.DataFrame(
+        {
+            "category": [list(PATHS[i]) for i in rng.integers(0, len(PATHS), n)],
+            "brand": [BRANDS[i] for i in rng.integers(0, len(BRANDS), n)],
+            "seller": [f"shop {i}" if i else None for i in rng.integers(0, 4, n)],
+            "price": [float(p) if p else None for p in rng.integers(0, 10, n)],
+            "in_stock": [bool(i) for i in rng.integers(0, 2, n)],
+        },
+        schema=SCHEMA,
+    )
+
+
+def index_of(seed: int, rows: np.ndarray) -> SidIndex:
+    rng = np.random.default_rng(seed)
+    sids = np.stack([rng.integers(0, size, len(rows)) for size in SIZES], 1)
+    return SidIndex.build(sids, np.ones((len(rows), 2), np.float32), SIZES, rows=rows)
+
+
+def matches(item: dict, key: str, value) -> bool:
+    """One filter on one item, as a sentence."""
+    if key == "price":
+        if value and isinstance(value[0], list):
+            return any(matches(item, key, one) for one in value)
+        low, high = value
+        price = item["price"]
+        return price is not None and (low is None or price >= low) and (high is None or price <= high)
+    if isinstance(value, list):
+        return any(matches(item, key, one) for one in value)
+    if key == "category":
+        path = tuple(item["category"])
+        wanted = tuple(value.split(" > ")) if isinstance(value, str) else value
+        return value in path or path[: len(wanted)] == wanted
+    return item[key] == value
+
+
+def assert_mask(items: pl.DataFrame, index: SidIndex, filters: ItemFilters, asked: dict) -> None:
+    """Every level, position and row against brute force."""
+    mask = filters.mask(asked)
+    allowed = np.array(
+        [all(matches(item, key, value) for key, value in asked.items()) for item in items.iter_rows(named=True)], bool
+    )
+    positions = torch.arange(len(index))
+    rows = index.item_rows(positions)
+    below = allowed[rows.numpy()]
+    assert mask.count == below.sum()
+    assert mask.items_allowed(positions).tolist() == below.tolist()
+    assert mask.rows_allowed(rows).tolist() == below.tolist()
+    assert mask.items_allowed(torch.tensor([-1])).tolist() == [False]
+    for level in range(index.levels):
+        nodes = torch.arange(index.size(level))
+        ranges = zip(*index.positions(level, nodes), strict=True)
+        counts = [int(below[first:last].sum()) for first, last in ranges]
+        assert mask.allowed(level, nodes).tolist() == [count > 0 for count in counts]
+        assert mask.counts(level, nodes).tolist() == counts
+        if len(nodes):
+            assert mask.allowed(level, torch.tensor([[-1, 0]])).tolist() == [[False, counts[0] > 0]]
+
+
+one_category = st.sampled_from(
+    ["Home", "Kitchen", "Pans", "Garden", "Home > Kitchen", ("Home", "Kitchen"), ("Kitchen",), "Kitchen > Pans", "x"]
+)
+one_price = st.sampled_from([[2, 5], [None, 4.5], [6, None], [3, 3], [100, 200]])
+questions = st.fixed_dictionaries(
+    {},
+    optional={
+        "category": one_category | st.lists(one_category, min_size=1, max_size=3),
+        "brand": st.sampled_from(["Acme", "acme", "Bolt", "nobody", ["Acme", "Bolt"], ["Bolt", "nobody"]]),
+        "seller": st.sampled_from(["shop 1", "shop 9", ["shop 1", "shop 2"]]),
+        "price": one_price | st.lists(one_price, min_size=1, max_size=2),
+        "in_stock": st.sampled_from([True, False, [True, False]]),
+    },
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10**6), st.sampled_from([0, 1, 3, 63, 64, 65, 128, 200]), questions)
+def test_masks_equal_brute_force_at_every_level(seed, n, asked):
+    items = catalogue(seed, n + 5)
+    index = index_of(seed, np.random.default_rng(seed).permutation(n + 5)[:n])  # some items are not in the index
+    assert_mask(items, index, ItemFilters.build(items, index), asked)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10**6), st.integers(0, 80), st.integers(0, 30), questions)
+def test_updated_filters_equal_new_ones(seed, n, more, asked):
+    items = catalogue(seed, n)
+    index = index_of(seed, np.arange(n))
+    filters = ItemFilters.build(items, index)
+    filters.mask(asked)  # fill the cache: it must not survive the update
+    grown = pl.concat([items, catalogue(seed + 1, more).with_columns(brand=pl.lit("New"))])
+    rows = np.arange(n, n + more)
+    later = index.add(np.zeros((more, len(SIZES)), int), np.ones((more, 2), np.float32), rows)
+    if n > 1:
+        later = later.remove([0])
+    for updated in (filters.updated(grown, later), filters.updated(grown, later, unchanged=n)):
+        assert_mask(grown, later, updated, asked)
+        assert_mask(grown, later, updated, {"brand": "New"})
+    assert_mask(items, index, filters, asked)  # the old ones still answer for the old index
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.booleans(), max_size=300), st.data())
+def test_ranks_and_ranges_of_bits(members, data):
+    bits = RankedBits.of(pack(np.array(members, bool)))
+    n = len(members)
+    assert bits.rank(torch.arange(n + 1)).tolist() == [sum(members[:p]) for p in range(n + 1)]
+    if n:
+        first = data.draw(st.integers(0, n - 1))
+        last = data.draw(st.integers(first + 1, n))
+        asked = bits.any_between(torch.tensor([first]), torch.tensor([last]))
+        assert asked.tolist() == [any(members[first:last])]
+
+
+@given(st.integers(-(2**63), 2**63 - 1))
+def test_popcount(word):
+    assert popcount(torch.tensor([word])).item() == (word % 2**64).bit_count()
+
+
+def test_old_filters_leave_memory_with_their_last_reader():
+    filters = ItemFilters.build(catalogue(0, 5), index_of(0, np.arange(5)))
+    filters.mask({"brand": "Bolt"})
+    gone = weakref.ref(filters)
+    gc.disable()
+    try:
+        del filters
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
+def test_masks_are_cached_and_combine():
+    items = catalogue(0, 50)
+    filters = ItemFilters.build(items, index_of(0, np.arange(50)))
+    assert filters.mask({"brand": "Bolt", "in_stock": True}) is filters.mask({"in_stock": True, "brand": "Bolt"})
+    both = filters.mask({"brand": "Bolt"}) & filters.mask({"in_stock": True})
+    assert both.count == filters.mask({"brand": "Bolt", "in_stock": True}).count > 0
+    with pytest.raises(ValueError, match="different indexes"):
+        both & ItemFilters.build(items, index_of(1, np.arange(50))).mask({})
+    assert filters.mask({}).count == 50
+    assert filters.mask({"brand": "nobody"}).count == 0
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"colour": "red"}, "unknown filter 'colour'. Valid filters are category, brand, seller, price, in_stock"),
+        ({"prize": [1, 2]}, "did you mean 'price'"),
+        ({"brand": None}, "'brand' takes a text"),
+        ({"brand": []}, "empty list"),
+        ({"category": 3}, "path such as 'A > B'"),
+        ({"price": 5}, r"takes \[low, high\]"),
+        ({"price": [5, 1]}, "low bound 5 above its high bound 1"),
+        ({"price": [None, None]}, "no bound"),
+        ({"price": ["1", None]}, "numbers or null"),
+        ({"price": [math.nan, 1]}, "numbers or null"),
+        ({"in_stock": "yes"}, "true or false"),
+    ],
+)
+def test_errors_say_which_filter_is_wrong(asked, message):
+    filters = ItemFilters.build(catalogue(0, 5), index_of(0, np.arange(5)))
+    with pytest.raises(FilterError, match=message):
+        filters.mask(asked)
+
+
+def test_item_table_must_fit():
+    items = catalogue(0, 5)
+    with pytest.raises(ValueError, match="no column seller"):
+        ItemFilters.build(items.drop("seller"), index_of(0, np.arange(5)))
+    with pytest.raises(ValueError, match="item row 9, but the item table has 5 rows"):
+        ItemFilters.build(items, index_of(0, np.array([1, 9])))
+    with pytest.raises(ValueError, match="unchanged=6"):
+        ItemFilters.build(items, index_of(0, np.arange(5))).updated(items, index_of(0, np.arange(5)), unchanged=6)

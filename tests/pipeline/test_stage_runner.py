@@ -1,0 +1,218 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from onesearch.common.run_lock import RunLock, RunLockedError
+from onesearch.pipeline.stage_runner import MANIFEST, STARTED, Stage, execute, fingerprints, status
+
+
+def chain(calls, a=1, b=1, resumable=False, version=1):
+    """data → model → report, and data → other: each writes what it read and its setting."""
+
+    def build(setting):
+        def run(context):
+            calls.append(context.name)
+            read = [(folder / "out.txt").read_text() for folder in context.inputs.values()]
+            (context.folder / "out.txt").write_text(f"{context.name}={setting}({','.join(read)})")
+            return {"value": setting, "resumed": context.resumed}
+
+        return run
+
+    return [
+        Stage("data", (), {"a": a}, build(a), version),
+        Stage("model", ("data",), {"b": b}, build(b), resumable=resumable),
+        Stage("other", ("data",), {}, build(0)),
+        Stage("report", ("model",), {}, build(0)),
+    ]
+
+
+def outcomes(results):
+    return {result.name: result.outcome for result in results}
+
+
+def test_a_stage_may_have_a_seed_of_its_own(tmp_path):
+    seen = []
+
+    def stages(seed):
+        build = lambda context: seen.append((context.name, context.seed)) or {}  # noqa: E731
+        return [Stage("data", (), {}, build), Stage("model", ("data",), {}, build, seed=seed)]
+
+    execute(stages(2), tmp_path / "two", 7)
+    assert seen == [("data", 7), ("model", 2)]
+    assert json.loads((tmp_path / "two" / "model" / MANIFEST).read_text())["seed"] == 2
+    # Another seed of the training shares the data.
+    assert outcomes(execute(stages(3), tmp_path / "three", 7, reuse=[tmp_path / "two"])) == {
+        "data": "reused",
+        "model": "built",
+    }
+    assert fingerprints(stages(None), 7) == fingerprints(stages(7), 7)
+
+
+def test_second_run_does_nothing_and_a_changed_setting_rebuilds_what_depends_on_it(tmp_path):
+    calls = []
+    assert set(outcomes(execute(chain(calls), tmp_path)).values()) == {"built"}
+    assert calls == ["data", "model", "other", "report"]
+    assert (tmp_path / "report/out.txt").read_text() == "report=0(model=1(data=1()))"
+    assert set(outcomes(execute(chain(calls), tmp_path)).values()) == {"skipped"}
+    assert len(calls) == 4
+    changed = execute(chain(calls, b=2), tmp_path)
+    assert outcomes(changed) == {"data": "skipped", "model": "built", "other": "skipped", "report": "built"}
+    assert (tmp_path / "report/out.txt").read_text() == "report=0(model=2(data=1()))"
+    assert set(outcomes(execute(chain(calls, a=3, b=2), tmp_path)).values()) == {"built"}
+
+
+def test_manifest_names_settings_inputs_versions_metrics_seed_and_files(tmp_path):
+    stages = chain([])
+    execute(stages, tmp_path, seed=5)
+    manifest = json.loads((tmp_path / "model" / MANIFEST).read_text())
+    marks = fingerprints(stages, 5)
+    assert manifest["fingerprint"] == marks["model"] and manifest["inputs"] == {"data": marks["data"]}
+    assert manifest["config"] == {"b": 1} and manifest["seed"] == 5 and manifest["metrics"]["value"] == 1
+    assert "torch" in manifest["versions"] and manifest["seconds"] >= 0 and list(manifest["files"]) == ["out.txt"]
+    assert not (tmp_path / "model" / STARTED).exists()
+    assert fingerprints(stages, 6)["data"] != marks["data"]
+    assert fingerprints(chain([], version=2), 5)["report"] != marks["report"]
+
+
+def failing(until):
+    """A stage that leaves half a file behind for its first ``until`` calls."""
+    state = {"calls": 0}
+
+    def build(context):
+        state["calls"] += 1
+        half = context.folder / "half"
+        found = half.read_text() if half.exists() else ""
+        half.write_text("half")
+        if state["calls"] <= until:
+            raise RuntimeError("no more electricity")
+        return {"found": found}
+
+    return build
+
+
+@pytest.mark.parametrize("resumable", [True, False])
+def test_an_unfinished_stage_is_resumed_or_redone(tmp_path, resumable):
+    stages = [Stage("train", (), {}, failing(1), resumable=resumable)]
+    with pytest.raises(RuntimeError, match="electricity") as caught:
+        execute(stages, tmp_path)
+    assert any("stage 'train'" in note for note in caught.value.__notes__)
+    assert status(stages, tmp_path) == {"train": "begun"}
+    (result,) = execute(stages, tmp_path)
+    assert result.outcome == ("resumed" if resumable else "built")
+    assert result.metrics["found"] == ("half" if resumable else "")
+    assert status(stages, tmp_path) == {"train": "finished"}
+
+
+def test_unfinished_work_of_other_settings_is_not_resumed(tmp_path):
+    with pytest.raises(RuntimeError):
+        execute([Stage("train", (), {"lr": 1}, failing(1), resumable=True)], tmp_path)
+    (result,) = execute([Stage("train", (), {"lr": 2}, failing(0), resumable=True)], tmp_path)
+    assert result.outcome == "built" and result.metrics["found"] == ""
+
+
+def test_reuse_takes_over_finished_stages_with_the_same_fingerprint(tmp_path):
+    calls = []
+    execute(chain(calls), tmp_path / "first")
+    calls.clear()
+    results = execute(chain(calls, b=2), tmp_path / "second", reuse=[tmp_path / "absent", tmp_path / "first"])
+    assert outcomes(results) == {"data": "reused", "model": "built", "other": "reused", "report": "built"}
+    assert calls == ["model", "report"]
+    first, second = tmp_path / "first/data/out.txt", tmp_path / "second/data/out.txt"
+    assert first.stat().st_ino == second.stat().st_ino or first.read_bytes() == second.read_bytes()
+    (tmp_path / "first/data/out.txt").unlink()  # the second run stands on its own
+    assert set(outcomes(execute(chain(calls, b=2), tmp_path / "second")).values()) == {"skipped"}
+    assert second.read_text() == "data=1()"
+
+
+def test_redo_and_until(tmp_path):
+    calls = []
+    assert outcomes(execute(chain(calls), tmp_path, until="model")) == {"data": "built", "model": "built"}
+    execute(chain(calls), tmp_path)
+    calls.clear()
+    execute(chain(calls), tmp_path, redo=["model"])
+    assert calls == ["model", "report"]
+    with pytest.raises(ValueError, match=r"no stage 'modle'.*'model'"):
+        execute(chain(calls), tmp_path, until="modle")
+
+
+def test_foreign_folders_are_left_alone(tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "thesis.tex").write_text("precious")
+    with pytest.raises(ValueError, match="no stage made it"):
+        execute(chain([]), tmp_path)
+    assert (tmp_path / "data" / "thesis.tex").read_text() == "precious"
+
+
+def test_wrong_plans_are_refused(tmp_path):
+    stage = Stage("a", (), {}, lambda context: {})
+    with pytest.raises(ValueError, match="two stages are named 'a'"):
+        execute([stage, stage], tmp_path)
+    with pytest.raises(ValueError, match=r"'b' reads \['c'\]"):
+        execute([Stage("b", ("c",), {}, lambda context: {})], tmp_path)
+    with pytest.raises(ValueError, match="settings of stage 'a' are not JSON"):
+        execute([Stage("a", (), {"x": {1}}, lambda context: {})], tmp_path)
+
+
+def test_metrics_of_numpy_are_written_as_numbers(tmp_path):
+    execute([Stage("a", (), {}, lambda context: {"x": np.float32(0.5), "y": [np.int64(3)]})], tmp_path)
+    assert json.loads((tmp_path / "a" / MANIFEST).read_text())["metrics"] == {"x": 0.5, "y": [3]}
+
+
+def test_a_second_process_is_refused_and_a_killed_one_leaves_no_lock(tmp_path):
+    code = f"""
+        import pathlib, time
+        from onesearch.common.run_lock import RunLock
+        with RunLock(pathlib.Path({str(tmp_path)!r})):
+            print("held", flush=True)
+            time.sleep(60)
+    """
+    with subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(RunLockedError, match=f"in use by process {holder.pid}"):
+            execute(chain([]), tmp_path)
+        holder.send_signal(signal.SIGKILL)
+    with RunLock(tmp_path):
+        pass
+
+
+def test_other_processes_wait_for_the_first_and_share_distributed_stages(tmp_path):
+    code = """
+        import os, pathlib, sys, time
+        from onesearch.pipeline.stage_runner import Stage, execute
+        rank = os.environ["RANK"]
+        def build(context):
+            (context.folder / f"rank{rank}").write_text(str(context.inputs))
+            deadline = time.time() + 20
+            while len(list(context.folder.glob("rank*"))) < (2 if context.name == "train" else 1):
+                assert time.time() < deadline, "the other process did not come"
+                time.sleep(0.05)
+            return {}
+        execute([Stage("data", (), {}, build), Stage("train", ("data",), {}, build, distributed=True)],
+                pathlib.Path(sys.argv[1]))
+    """
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(code), str(tmp_path)],
+            env={**os.environ, "RANK": str(rank), "WORLD_SIZE": "2"},
+        )
+        for rank in (1, 0)
+    ]
+    assert [process.wait(60) for process in processes] == [0, 0]
+    assert [p.name for p in sorted(Path(tmp_path / "data").glob("rank*"))] == ["rank0"]
+    assert [p.name for p in sorted(Path(tmp_path / "train").glob("rank*"))] == ["rank0", "rank1"]
+
+
+def test_ten_finished_stages_are_checked_in_a_moment(tmp_path):
+    stages = [Stage(f"s{i}", (f"s{i - 1}",) if i else (), {"i": i}, lambda context: {}) for i in range(10)]
+    execute(stages, tmp_path)
+    start = time.perf_counter()
+    execute(stages, tmp_path)
+    assert time.perf_counter() - start < 1.0

@@ -1,0 +1,122 @@
+import time
+
+import bm25s
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from onesearch.data.requests import Requests
+from onesearch.search.lexical_search import Analyzer, LexicalConfig, LexicalSearcher, item_texts
+
+TITLES = ["red running shoes", "blue running shoe for men", "steel hammer", "claw hammer, steel handle", "garden hose"]
+
+
+def found(searcher, query, k=5):
+    hits = searcher.search(Requests.anonymous([query]), k)
+    return [item for item in hits.items[0].tolist() if item >= 0]
+
+
+def test_stemming_joins_word_forms_and_words_decide_the_order():
+    searcher = LexicalSearcher.of_texts(TITLES)
+    assert set(found(searcher, "shoes")) == {0, 1}
+    assert found(searcher, "steel claw")[0] == 3
+    assert found(searcher, "unknownword") == [] == found(searcher, "")
+
+
+def test_hits_are_padded_to_k_even_beyond_the_catalogue():
+    hits = LexicalSearcher.of_texts(TITLES).search(Requests.anonymous(["hammer", "zzz"]), 9)
+    assert hits.items.shape == (2, 9) and hits.items.dtype == np.int32
+    assert (hits.items[1] == -1).all() and np.isneginf(hits.scores[1]).all()
+    assert (hits.items[0, :2] >= 0).all() and (hits.items[0, 2:] == -1).all()
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.lists(st.sampled_from("abcdefgh"), max_size=6), min_size=2, max_size=12).filter(any),
+    st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=4),
+)
+def test_scores_equal_those_of_bm25s(documents, query):
+    searcher = LexicalSearcher.of_texts([" ".join(words) for words in documents], LexicalConfig(stemmer=None))
+    peer = bm25s.BM25(method="lucene", k1=1.2, b=0.75)
+    peer.index(documents, show_progress=False)
+    known = [word for word in query if word in peer.vocab_dict]
+    expected = peer.get_scores(known) if known else np.zeros(len(documents))
+    items = np.arange(len(documents), dtype=np.int32)[None]
+    np.testing.assert_allclose(searcher.scores([" ".join(query)], items)[0], expected, atol=1e-5)
+
+
+def test_scores_of_candidates_agree_with_the_search():
+    searcher = LexicalSearcher.of_texts(TITLES)
+    queries = ["steel hammer", "shoe", "steel hammer", "nothing"]
+    hits = searcher.search(Requests.anonymous(queries), 4)
+    scores = searcher.scores(queries, hits.items)
+    np.testing.assert_allclose(scores, np.where(hits.items < 0, 0, hits.scores), rtol=1e-6)
+    assert searcher.scores(["shoe"], np.array([[77, -1]], np.int32)).tolist() == [[0, 0]]
+
+
+def test_unspaced_scripts_use_characters_and_bigrams():
+    assert Analyzer("english")("红色跑鞋") == ["红", "色", "跑", "鞋", "红色", "色跑", "跑鞋"]
+    searcher = LexicalSearcher.of_texts(["红色跑鞋", "鞋架 跑步机", "蓝色外套"])
+    assert found(searcher, "跑鞋")[0] == 0
+
+
+def test_added_items_are_found_replaced_and_removed_without_touching_the_old_searcher():
+    old = LexicalSearcher.of_texts(TITLES)
+    new = old.add(np.array([5, 2]), ["purple zeppelin hammer", "wooden spoon"])
+    assert found(new, "zeppelin") == [5] and found(new, "spoon") == [2]
+    assert 2 not in found(new, "steel") and 2 in found(old, "steel") and found(old, "zeppelin") == []
+    assert len(new) == 6 and len(new.remove(np.array([5]))) == 5
+    assert found(new.remove(np.array([5])), "zeppelin") == []
+    twice = new.add(np.array([5]), ["zeppelin toy"]).add(np.array([6]), ["zeppelin balloon"])
+    assert set(found(twice, "zeppelin")) == {5, 6} and found(twice, "purple") == []
+
+
+def test_an_added_twin_scores_like_the_original():
+    searcher = LexicalSearcher.of_texts(TITLES).add(np.array([5]), [TITLES[3]])
+    scores = searcher.scores(["steel claw hammer"], np.array([[3, 5]], np.int32))[0]
+    assert scores[0] == pytest.approx(scores[1], rel=1e-5)
+
+
+def test_save_and_load_give_the_same_results_without_pickle(tmp_path):
+    searcher = LexicalSearcher.of_texts(TITLES).add(np.array([5]), ["zeppelin"]).remove(np.array([0]))
+    searcher.save(tmp_path)
+    again = LexicalSearcher.load(tmp_path)
+    for query in ("steel hammer", "shoes", "zeppelin"):
+        assert found(again, query) == found(searcher, query)
+    assert {path.suffix for path in tmp_path.iterdir()} == {".npy", ".json"}
+    with pytest.raises(FileNotFoundError, match="BM25"):
+        LexicalSearcher.load(tmp_path / "none")
+
+
+def test_fields_of_the_item_table():
+    items = pl.DataFrame(
+        {
+            "title": ["hammer", "hose"],
+            "brand": ["Acme", None],
+            "seller": ["s", None],
+            "category": [["tools", "hand"], []],
+            "attributes": [[{"type": "Color", "value": "red"}], []],
+        },
+        schema_overrides={
+            "category": pl.List(pl.String),
+            "attributes": pl.List(pl.Struct({"type": pl.String, "value": pl.String})),
+        },
+    )
+    texts = item_texts(items, ("title", "brand", "category", "attributes"))
+    assert texts[0] == "hammer Acme tools hand red" and texts[1].split() == ["hose"]
+    assert found(LexicalSearcher.build(items), "acme") == [0]
+    with pytest.raises(ValueError, match="titel"):
+        item_texts(items, ("titel",))
+
+
+def test_a_batch_of_queries_is_fast():
+    generator = np.random.default_rng(0)
+    words = np.array([f"w{i}x" for i in range(3000)])
+    titles = [" ".join(row) for row in words[(generator.pareto(1, (20_000, 8)) * 30).astype(int) % 3000]]
+    searcher = LexicalSearcher.of_texts(titles)
+    queries = [" ".join(row) for row in words[generator.integers(0, 3000, (500, 3))]]
+    start = time.process_time()
+    searcher.search(Requests.anonymous(queries), 100)
+    assert time.process_time() - start < 5

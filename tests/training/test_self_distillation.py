@@ -1,0 +1,252 @@
+"""The V2 step on a tiny generator: every switch, the batch layout, and what FGM leaves behind."""
+
+import numpy as np
+import pytest
+import torch
+
+from onesearch.index.sid_index import SidIndex
+from onesearch.model.backbones import BackboneConfig
+from onesearch.model.generator import Generator, Sizes
+from onesearch.model.model_settings import ModelConfig
+from onesearch.model.prompt import PromptBatch, stacked
+from onesearch.model.token_vocabulary import MARKS
+from onesearch.search.path_scoring import chosen_log_probs, path_distributions, score_paths
+from onesearch.training.distillation_losses import distillation_kl
+from onesearch.training.self_distillation import (
+    DistillationConfig,
+    DistillTrainee,
+    distillation_loss,
+    encoded,
+    repeated,
+)
+from onesearch.training.supervised import Trainee
+from onesearch.training.supervised_losses import item_nll
+from onesearch.training.tasks import TaskBatch, item_targets
+
+CODEBOOKS, D, R, E, N = (5, 4, 3, 6, 6), 16, 8, 12, 60
+OFF = DistillationConfig(kl=0, teacher_ce=0, r_drop=0, fgm=0, focal=False)
+
+
+@pytest.fixture
+def parts():
+    rng = np.random.default_rng(0)
+    sids = np.stack([(size * rng.random(N) ** 2).astype(np.int64) for size in CODEBOOKS], 1)
+    rows = rng.normal(size=(N, R)).astype(np.float32)
+    index = SidIndex.build(sids, rows, CODEBOOKS)
+    torch.manual_seed(3)
+    backbone = BackboneConfig(d_model=D, heads=2, encoder_layers=1, decoder_layers=1, ffn=24, max_positions=32)
+    centroids = [torch.randn(size, E) for size in CODEBOOKS[:3]]
+    generator = Generator(ModelConfig(backbone=backbone), Sizes(20, CODEBOOKS, E, R, 1.5), centroids)
+    for parameter in generator.parameters():
+        if parameter.dim() > 1:
+            torch.nn.init.normal_(parameter, std=0.3)
+    return generator, index, torch.from_numpy(rows)
+
+
+def prompt(lengths, seed, keywords=False):
+    rng = torch.Generator().manual_seed(seed)
+    n, width = len(lengths), max(lengths)
+    mask = torch.arange(width) < torch.tensor(lengths)[:, None]
+    tokens = torch.randint(4, 20, (n, width), generator=rng) * mask
+    if keywords:
+        tokens[:, -2] = 20 + MARKS.index("kw")
+    vectors, rows = torch.randn(n, E, generator=rng), torch.randn(n, R, generator=rng)
+    return PromptBatch(tokens, mask, vectors, rows, None, torch.randn(n, E, generator=rng) if keywords else None)
+
+
+def batch(teacher=True):
+    owner = np.array([0, 0, 1, 2, 3])
+    items = item_targets(np.array([4, 9, 30, 9, 58]), owner, np.array([1.0, 2, 1, 1, 2]), N, 100, owner)
+    made = TaskBatch("search", prompt([6, 3, 5, 2], 1), items=items)
+    if teacher:
+        made.teacher, made.taught = prompt([9, 7], 2, keywords=True), torch.tensor([0, 2])
+    return made
+
+
+def trainee(parts, settings=OFF, score=0.0, codebook=0.0):
+    made = DistillTrainee(*parts, score, codebook, settings)
+    return made.eval()
+
+
+def test_with_everything_off_it_is_the_plain_stage_3(parts):
+    plain = Trainee(*parts, 1.0, 0.1).eval()(batch())
+    ours = trainee(parts, OFF, 1.0, 0.1)(batch())
+    for name in ("loss", "score", "codebook", "level_1"):
+        torch.testing.assert_close(ours[name], plain[name])
+
+
+def test_teacher_and_student_in_one_batch_equal_each_alone(parts):
+    generator, index, _ = parts
+    made = batch()
+    terms = trainee(parts, OFF.updated(kl=1.0, teacher_ce=0.5))(made)
+    paths = index.path(made.items.rows)
+    student, _ = path_distributions(generator, generator.encode(made.prompt), paths, made.items.owner, index)
+    taught, of_teacher = torch.tensor([0, 1, 3]), torch.tensor([0, 0, 1])
+    teacher, _ = path_distributions(generator, generator.encode(made.teacher), paths[taught], of_teacher, index)
+    log_probs, _ = score_paths(generator, generator.encode(made.prompt), paths[taught], torch.tensor([0, 0, 2]), index)
+    torch.testing.assert_close(chosen_log_probs(student, 5)[taught], log_probs)
+    of_taught, _ = path_distributions(
+        generator, generator.encode(made.prompt), paths[taught], torch.tensor([0, 0, 2]), index
+    )
+    weights = made.items.weights[taught]
+    kl = distillation_kl(teacher, of_taught, weights)
+    ce, _ = item_nll(chosen_log_probs(student, 5), made.items.weights)
+    teacher_ce, _ = item_nll(chosen_log_probs(teacher, 3), weights)
+    share = 4 / 7  # of the weights, that is of the page views that have a teacher
+    torch.testing.assert_close(terms["kl"], kl.detach(), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(terms["teacher_ce"], teacher_ce.detach(), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(terms["loss"], ce + share * (kl + 0.5 * teacher_ce), atol=1e-5, rtol=1e-4)
+
+
+def test_two_copies_differ_by_dropout_only_while_training(parts):
+    made = trainee(parts, OFF.updated(r_drop=0.5))
+    assert "r_drop" not in made(batch())
+    torch.manual_seed(0)
+    terms = made.train()(batch())
+    assert terms["r_drop"] > 0
+
+
+def test_the_joint_memory_reads_as_each_alone(parts):
+    generator, index, _ = parts
+    made = batch()
+    both = encoded(generator.eval(), made.prompt, made.teacher)
+    paths = index.path(torch.tensor([4, 9, 30, 9, 58, 11]))
+    _, hidden = path_distributions(generator, both, paths, torch.arange(6), index)
+    for prompt_batch, rows in ((made.prompt, slice(0, 4)), (made.teacher, slice(4, 6))):
+        alone = generator.encode(prompt_batch)
+        owner = torch.arange(len(prompt_batch))
+        _, of_alone = path_distributions(generator, alone, paths[rows], owner, index)
+        torch.testing.assert_close(hidden[rows], of_alone, atol=1e-5, rtol=1e-4)
+    assert encoded(generator, made.prompt, None).backbone.mask.shape == (4, 6 + 1)
+
+
+def test_repeated_targets_belong_to_the_repeated_prompts():
+    items = batch().items
+    twice = repeated(items, 2, 4)
+    assert twice.owner.tolist() == [0, 0, 1, 2, 3, 4, 4, 5, 6, 7]
+    assert twice.rows.tolist() == items.rows.tolist() * 2
+
+
+def test_stacked_prompts_keep_their_tokens_and_have_no_keywords_of_others():
+    one, two = prompt([6, 3], 1), prompt([9], 2, keywords=True)
+    both = stacked([one, two])
+    assert both.tokens.shape == (3, 9) and both.mask.sum(1).tolist() == [6, 3, 9]
+    assert torch.equal(both.tokens[:2, :6], one.tokens)
+    assert (both.keyword_vectors[:2] == 0).all() and torch.equal(both.keyword_vectors[2:], two.keyword_vectors)
+
+
+def test_the_teachers_target_gets_no_gradient_unless_training_is_joint(parts):
+    made = batch()
+    for detach, wanted in ((True, False), (False, True)):
+        made.teacher.keyword_vectors = made.teacher.keyword_vectors.detach().requires_grad_()
+        terms = trainee(parts, OFF.updated(kl=1.0, detach=detach))(made)
+        terms["loss"].backward()
+        grad = made.teacher.keyword_vectors.grad
+        assert (grad is not None and bool(grad.abs().sum() > 0)) == wanted
+
+
+def test_fgm_adds_the_gradient_of_the_perturbed_input_and_restores_the_tables(parts):
+    settings = OFF.updated(kl=1.0, fgm=0.6)
+    made = trainee(parts, settings)
+    before = [table.detach().clone() for table in made.tables]
+    losses = []
+    for terms in distillation_loss(made, batch()):
+        terms["loss"].backward()
+        losses.append(float(terms["loss"].detach()))
+    assert len(losses) == 2 and losses[1] > losses[0]  # the step goes uphill
+    assert all(torch.equal(table.detach(), kept) for table, kept in zip(made.tables, before, strict=True))
+    both = made.tables[1].grad.clone()
+    made.zero_grad()
+    made(batch())["loss"].backward()
+    assert not torch.allclose(both, made.tables[1].grad)
+
+
+def test_batches_without_item_targets_have_one_plain_step(parts):
+    made = trainee(parts, OFF.updated(fgm=0.6))
+    text = TaskBatch("query_to_sid", prompt([3, 4], 5), sids=torch.zeros(2, 5, dtype=torch.int64))
+    assert len(list(distillation_loss(made, text))) == 1
+
+
+def test_an_ema_teacher_follows_the_live_weights_and_gives_the_target(parts):
+    generator, index, _ = parts
+    made = trainee(parts, OFF.updated(kl=1.0, average=0.75)).train()
+    first = {name: value.clone() for name, value in generator.named_parameters()}
+    with torch.no_grad():
+        for parameter in generator.parameters():
+            parameter.add_(0.1)
+    terms = made(batch())
+    for name, value in made.average.named_parameters():
+        torch.testing.assert_close(value, 0.75 * first[name] + 0.25 * (first[name] + 0.1))
+    assert not any(value.requires_grad for value in made.average.parameters()) and not made.average.training
+    terms["loss"].backward()
+    assert all(value.grad is None for value in made.average.parameters())
+
+    made.eval()
+    given = batch()
+    paths, taught = index.path(given.items.rows), torch.tensor([0, 1, 3])
+    average = made.average
+    teacher, _ = path_distributions(
+        average, average.encode(given.teacher), paths[taught], torch.tensor([0, 0, 1]), index
+    )
+    student, _ = path_distributions(
+        generator, generator.encode(given.prompt), paths[taught], torch.tensor([0, 0, 2]), index
+    )
+    wanted = distillation_kl(teacher, student, given.items.weights[taught])
+    torch.testing.assert_close(made(given)["kl"], wanted.detach(), atol=1e-5, rtol=1e-4)
+    assert any(name.startswith("average.") for name in made.state_dict())  # a resumed training has the same teacher
+
+
+def test_text_among_few_subwords_is_the_softmax_over_these(parts):
+    made = Trainee(*parts, 0.0).eval()
+    text = torch.tensor([[1, 5, 9, 2, 0], [1, 9, 2, 0, 0]])
+    few = torch.tensor([0, 1, 2, 5, 9])
+    given = TaskBatch("t", prompt([4, 6], 5), text=text, subwords=few)
+    memory = made.generator.encode(given.prompt)
+    hidden = made.generator.backbone.decode(memory.backbone, made.generator.embed(text[:, :-1]), torch.arange(2))
+    log_probs = made.generator.text_logits(hidden)[..., few].log_softmax(-1)
+    place = {subword: number for number, subword in enumerate(few.tolist())}
+    wanted = [-log_probs[row, at, place[int(text[row, at + 1])]] for row in (0, 1) for at in range(3 - row)]
+    torch.testing.assert_close(made(given)["loss"], torch.stack(wanted).mean())
+
+
+def test_several_sids_of_a_prompt_are_targets_beside_each_other(parts):
+    made = Trainee(*parts, 0.0).eval()
+    one, two, three = [1, 2, 0, 5, 3], [4, 0, 1, 2, 2], [0, 0, 2, 1, 4]
+    both = TaskBatch("t", prompt([4, 6], 5), sids=torch.tensor([one, two, three]), owner=torch.tensor([0, 0, 1]))
+    again = TaskBatch("t", prompt([4, 6], 5), sids=torch.tensor([two, three]))
+    alone = TaskBatch("t", prompt([4, 6], 5), sids=torch.tensor([one, three]))
+    twice = made(again)["loss"] + made(alone)["loss"]
+    last = made(TaskBatch("t", prompt([4, 6], 5), sids=torch.tensor([three]), owner=torch.tensor([1])))["loss"]
+    torch.testing.assert_close(3 * made(both)["loss"] + last, 2 * twice, atol=1e-4, rtol=1e-4)
+
+
+def test_rows_of_words_come_to_the_teachers_row_and_nothing_else_moves_them(parts):
+    _, index, rows = parts
+    torch.manual_seed(3)
+    backbone = BackboneConfig(d_model=D, heads=2, encoder_layers=1, decoder_layers=1, ffn=24, max_positions=32)
+    config = ModelConfig(backbone=backbone, word_rows=True)
+    generator = Generator(config, Sizes(20, CODEBOOKS, E, R, 1.5), [torch.randn(size, E) for size in CODEBOOKS[:3]])
+    given = batch()
+    for one in (given.prompt, given.teacher):
+        one.tokens[:, 0] = 20 + MARKS.index("q")
+    one = torch.nn.functional.normalize
+    given.prompt.query_rows, keywords = one(given.prompt.query_rows, dim=1), one(given.teacher.query_rows, dim=1)
+    given.teacher.query_rows = one(given.prompt.query_rows[given.taught] + keywords, dim=1)
+    settings = OFF.updated(kl=1.0, row=0.5, teacher_ce=1.0)
+    made = DistillTrainee(generator, index, rows, 0.0, 0.0, settings)
+    without = DistillTrainee(generator, index, rows, 0.0, 0.0, settings.updated(row=0))
+    without(given)["loss"].backward()
+    assert generator.word_rows.weight.grad is None
+    terms, bare = made(given), without(given)
+    assert terms["row"].item() == pytest.approx(np.log(2) + 1)  # nothing is known yet
+    assert (terms["loss"] - bare["loss"]).item() == pytest.approx(0.5 * terms["row"].item(), rel=1e-4)
+    torch.testing.assert_close(generator.query_rows(given.prompt), given.prompt.query_rows)
+    optimizer = torch.optim.Adam([generator.word_rows.weight, generator.word_bias], 0.02)
+    for _ in range(300):
+        optimizer.zero_grad()
+        made(given)["loss"].backward()
+        optimizer.step()
+    # What the teacher reads has become the student's; prompts without a teacher keep their row.
+    learnt = generator.query_rows(given.prompt)
+    torch.testing.assert_close(learnt[given.taught], given.teacher.query_rows, atol=0.05, rtol=0)
+    torch.testing.assert_close(learnt[[1, 3]], given.prompt.query_rows[[1, 3]])

@@ -1,0 +1,130 @@
+import time
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from onesearch.data.records import SCHEMAS
+from onesearch.understanding.keyword_lexicon import Keyword, Lexicon
+
+
+def lexicon(*texts):
+    return Lexicon([Keyword(text, "Entity", float(len(texts) - i)) for i, text in enumerate(texts)])
+
+
+def found(pool, text):
+    return [pool.texts[number] for number in pool.match([text])[0]]
+
+
+def test_word_boundaries_in_spaced_scripts():
+    pool = lexicon("lamp", "red")
+    assert found(pool, "Red lamps for a bored LAMP") == ["red", "lamp"]
+    assert found(pool, "lampshade redo") == []
+
+
+def test_no_boundaries_in_chinese():
+    assert found(lexicon("貂皮", "大衣"), "进口貂皮大衣女") == ["貂皮", "大衣"]
+
+
+def test_longest_match_wins_and_substrings_are_dropped():
+    pool = lexicon("steel", "stainless steel", "stainless", "steel sink")
+    assert found(pool, "stainless steel") == ["stainless steel"]
+    assert found(pool, "stainless steel sink") == ["stainless steel"]
+    assert found(lexicon("a b", "b c d"), "a b c d") == ["b c d"]
+
+
+def test_neighbours_are_both_found_and_repeats_once():
+    assert found(lexicon("red", "lamp"), "red lamp red") == ["red", "lamp"]
+
+
+def test_unknown_type_is_an_error():
+    with pytest.raises(ValueError, match="unknown type 'Colour'"):
+        Lexicon([Keyword("red", "Colour", 1.0)])
+
+
+def test_one_spelling_one_keyword_under_its_commonest_type():
+    pool = Lexicon([Keyword("Apple", "Entity", 1.0), Keyword("apple", "Brand", 9.0)])
+    assert [(k.text, k.type) for k in pool.keywords] == [("apple", "Brand")]
+
+
+@given(
+    st.lists(st.lists(st.sampled_from("abcd"), min_size=1, max_size=3), max_size=6),
+    st.lists(st.sampled_from("abcde"), max_size=12),
+)
+def test_matches_are_those_of_a_plain_search(patterns, words):
+    pool = lexicon(*[" ".join(p) for p in patterns])
+    spans = [
+        (start, start + len(k.split()), k)
+        for k in pool.texts
+        for start in range(len(words))
+        if words[start : start + len(k.split())] == k.split()
+    ]
+    kept = []
+    for start, end, text in sorted(spans, key=lambda s: (-(s[1] - s[0]), s[1])):
+        if all(end <= a or start >= b for a, b, _ in kept):
+            kept.append((start, end, text))
+    assert found(pool, " ".join(words)) == list(dict.fromkeys(text for _, _, text in sorted(kept)))
+
+
+@pytest.fixture
+def mined():
+    def attributes(**kinds):
+        return [{"type": kind, "value": value} for kind, value in kinds.items()]
+
+    items = pl.DataFrame(
+        [
+            ("1", "Acme red steel lamp 60 watt", ["Home", "Lamp"], "Acme", attributes(Color="Red", Material="Steel")),
+            ("2", "blue oak table X200 wobbly", ["Home", "Table"], "Bolt", attributes(Color="blue", Style="Retro")),
+        ],
+        schema={k: SCHEMAS["items"][k] for k in ("item_id", "title", "category", "brand", "attributes")},
+        orient="row",
+    )
+    views = pl.DataFrame(
+        [("red lamp", ["1"]), ("RED  lamp", ["1"]), ("red table", ["2"]), ("wobbly table", ["2"]), ("wobbly", ["2"])],
+        schema={"query": pl.String, "clicked": pl.List(pl.String)},
+        orient="row",
+    ).with_columns(ordered=pl.lit([], pl.List(pl.String)))
+    return Lexicon.mine(items, views), items, views
+
+
+def test_attribute_values_count_only_where_the_clicked_item_has_them(mined):
+    pool = {k.text: k for k in mined[0].keywords}
+    assert pool["red"].type == "Color" and pool["red"].page_views == 2  # "red table" led to a blue one
+    assert pool["lamp"].type == "Entity" and pool["lamp"].page_views == 2
+    assert "retro" not in pool and "steel" not in pool  # nobody asked for them
+
+
+def test_phrases_of_clicked_queries_are_mined(mined):
+    pool = {k.text: k for k in mined[0].keywords}
+    assert pool["wobbly"].page_views == 2
+    assert "wobbly table" not in pool  # holds a known keyword: longest match would hide it
+
+
+def test_ordered_by_page_views_and_capped_per_type(mined):
+    views = [keyword.page_views for keyword in mined[0].keywords]
+    assert views == sorted(views, reverse=True)
+    capped = Lexicon.mine(mined[1], mined[2], per_type=1)
+    assert len(capped.of_type("Entity")) == 1 and capped.of_type("Color") == ["red"]
+
+
+def test_without_page_views_all_attributes_are_kept(mined):
+    pool = Lexicon.mine(mined[1], mined[2].clear())
+    assert {"red", "blue", "retro", "acme"} <= set(pool.texts)
+
+
+def test_save_and_load(mined, tmp_path):
+    mined[0].save(tmp_path)
+    loaded = Lexicon.load(tmp_path)
+    assert loaded.keywords == mined[0].keywords
+    assert found(loaded, "a red lamp") == ["red", "lamp"]
+    with pytest.raises(FileNotFoundError, match="lexicon"):
+        Lexicon.load(tmp_path / "nowhere")
+
+
+def test_matching_takes_microseconds():
+    pool = lexicon(*[f"word{chr(97 + i % 26)}{chr(97 + i // 26 % 26)} thing" for i in range(600)], "lamp", "red")
+    pool.match(["warm up"])
+    start = time.perf_counter()
+    pool.match(["red lamp for the bedroom"] * 2000)
+    assert (time.perf_counter() - start) / 2000 < 500e-6
