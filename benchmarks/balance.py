@@ -26,7 +26,7 @@ from onesearch.evaluation.abtest_report import lift_text
 from onesearch.evaluation.report import save_figure
 from onesearch.market.market import Market
 from onesearch.pipeline.abtest_runs import compare_engines
-from onesearch.pipeline.run_data import Workbench
+from onesearch.pipeline.run_data import RunData
 from onesearch.search.run_parts import need
 
 FOLDER = ROOT / "docs" / "results" / "balance"
@@ -155,12 +155,12 @@ def _compared(
 def _emerging(run: Path) -> list[str]:
     """Sellers that are new to the shop, as the market knows."""
     market = Market.load(need(run, "data"))
-    sellers = Workbench(run).dataset.items["seller"].to_numpy()
+    sellers = RunData(run).dataset.items["seller"].to_numpy()
     return sorted(set(sellers[market.emerging_items].tolist()))
 
 
 def _items(run: Path, sellers: list[str]) -> list[str]:
-    items = Workbench(run).dataset.items
+    items = RunData(run).dataset.items
     return items.filter(items["seller"].is_in(sellers))["item_id"].to_list()
 
 

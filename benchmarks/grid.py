@@ -32,7 +32,7 @@ from onesearch.market.market import Market
 from onesearch.market.world_files import FOLDER as MARKET_FOLDER
 from onesearch.pipeline import settings_of
 from onesearch.pipeline.report_stage import engine_of, truth_of
-from onesearch.pipeline.run_data import Workbench
+from onesearch.pipeline.run_data import RunData
 from onesearch.search.engine import SearchEngine
 from onesearch.search.ranking_weights import GENERATOR_ALONE
 from onesearch.search.run_parts import need
@@ -242,17 +242,17 @@ class Grid:
 
     def _measure(self, name: str, seed: int, cell: Cell) -> None:
         folder = self.folder(name, seed, cell.name)
-        bench, config = Workbench(folder), settings_of(folder)
-        page_views = bench.split.test
+        run_data, config = RunData(folder), settings_of(folder)
+        page_views = run_data.split.test
         if len(page_views) > config.evaluation.test_requests:
             some = np.random.default_rng(0).choice(len(page_views), config.evaluation.test_requests, replace=False)
             page_views = page_views[np.sort(some)]
-        requests, targets = bench.requests(page_views), bench.targets(page_views)
-        truth = truth_of(bench, page_views)
+        requests, targets = run_data.requests(page_views), run_data.targets(page_views)
+        truth = truth_of(run_data, page_views)
         values: Values = {}
         milliseconds: dict[str, float] = {}
         share = float("nan")
-        for variant, engine in engines(bench, cell):
+        for variant, engine in engines(run_data, cell):
             searcher = engine.as_searcher() if variant == "engine" else engine.alone()
             ranked, milliseconds[variant] = rank_all(searcher, requests, 10)
             sampled = sampled_metrics(ranked, targets, METRICS.k)
@@ -261,7 +261,7 @@ class Grid:
             values[variant] = row
             if variant == "student":
                 share = valid_sid_share(engine, requests, 1000)
-        labels = labels_of(bench, page_views)
+        labels = labels_of(run_data, page_views)
         kept = {variant: {m: one for m, one in row.items() if m in TESTED} for variant, row in values.items()}
         save_values(self._values(name, seed, cell.name), kept, labels)
         report = summarise(values, labels, (), METRICS, milliseconds)
@@ -382,34 +382,34 @@ def pairs(data: DataSet) -> list[tuple[str, str]]:
     return found
 
 
-def engines(bench: Workbench, cell: Cell) -> Iterator[tuple[str, SearchEngine]]:
+def engines(run_data: RunData, cell: Cell) -> Iterator[tuple[str, SearchEngine]]:
     """The engines that a cell is measured with, by variant."""
-    config = settings_of(bench.run)
+    config = settings_of(run_data.run)
     keywords: Callable[[Sequence[str]], Sequence[Sequence[str]]] | None = None
     for variant in cell.measured:
         if variant == "engine":
             stage = engine_stage(cell)
-            yield variant, engine_of(bench, need(bench.run, stage))
+            yield variant, engine_of(run_data, need(run_data.run, stage))
             continue
-        engine = SearchEngine.from_parts(bench, cell.stage, config.search, GENERATOR_ALONE)
+        engine = SearchEngine.from_parts(run_data, cell.stage, config.search, GENERATOR_ALONE)
         if variant == "keywords":
-            thoughts = Thoughts.load(need(bench.run, "understanding"))
+            thoughts = Thoughts.load(need(run_data.run, "understanding"))
             keywords = lambda queries, known=thoughts: known.taught_keywords(queries, config.distill.teach)  # noqa: E731
         elif variant == "own":
-            keywords = own_keywords(bench, engine)
+            keywords = own_keywords(run_data, engine)
         else:
             keywords = None
         engine.keywords = keywords
         yield variant, engine
 
 
-def own_keywords(bench: Workbench, engine: SearchEngine) -> Callable[[Sequence[str]], Sequence[Sequence[str]]]:
+def own_keywords(run_data: RunData, engine: SearchEngine) -> Callable[[Sequence[str]], Sequence[Sequence[str]]]:
     """What the model itself writes before it searches, for queries that its training would have given keywords."""
-    thoughts = Thoughts.load(need(bench.run, "understanding"))
+    thoughts = Thoughts.load(need(run_data.run, "understanding"))
     builder, kept = engine.snapshot.builder, {}
 
     def of(queries: Sequence[str]) -> list[tuple[str, ...]]:
-        has = [len(row) > 0 for row in thoughts.taught_keywords(queries, settings_of(bench.run).distill.teach)]
+        has = [len(row) > 0 for row in thoughts.taught_keywords(queries, settings_of(run_data.run).distill.teach)]
         new = sorted({query for query, known in zip(queries, has, strict=True) if known and query not in kept})
         if new:
             kept.update(zip(new, write_keywords(engine.generator, engine.featurizer, builder, new), strict=True))
@@ -418,13 +418,13 @@ def own_keywords(bench: Workbench, engine: SearchEngine) -> Callable[[Sequence[s
     return of
 
 
-def labels_of(bench: Workbench, page_views: Any) -> dict[str, NDArray[Any]]:
+def labels_of(run_data: RunData, page_views: Any) -> dict[str, NDArray[Any]]:
     """Slices: complex or plain, query type, query frequency, and how often the rarest word of need was seen."""
     queries = page_views["query"].fill_null("").to_list()
     labels: dict[str, NDArray[Any]] = {
-        "query frequency": query_frequency(queries, bench.split.train["query"].fill_null("").to_list()),
+        "query frequency": query_frequency(queries, run_data.split.train["query"].fill_null("").to_list()),
     }
-    data = need(bench.run, "data")
+    data = need(run_data.run, "data")
     if not (data / MARKET_FOLDER).is_dir():
         return labels
     market = Market.load(data)
@@ -435,7 +435,7 @@ def labels_of(bench: Workbench, page_views: Any) -> dict[str, NDArray[Any]]:
     labels["complex, by query frequency"] = np.where(is_complex, labels["query frequency"], "").astype(object)
     known = market.truth.queries
     topics, traits = known.topic, known.predicates - len(market.truth.catalogue.value_names)
-    trained = market.query_rows([normalise_query(q) for q in bench.split.train["query"].fill_null("").to_list()])
+    trained = market.query_rows([normalise_query(q) for q in run_data.split.train["query"].fill_null("").to_list()])
     rows = market.query_rows([normalise_query(q) for q in queries])
     uses = np.full(len(queries), np.inf)
     for column in (topics[:, None], np.where(known.kind[:, None] > 0, traits, -1)):

@@ -31,7 +31,7 @@ from onesearch.data.click_statistics import ClickStatistics
 from onesearch.data.dataset import Dataset
 from onesearch.data.text import item_texts
 from onesearch.encoding.encoder_loading import load_encoder
-from onesearch.encoding.khqe import KHQE, KHQEConfig, fuse
+from onesearch.encoding.khqe import KHQE, KHQEConfig, fuse_keywords
 from onesearch.encoding.sid_quality import measure_query_encoding, quality_report, ranking
 from onesearch.encoding.text_encoder import TextEncoder
 from onesearch.understanding.keyword_lexicon import Lexicon
@@ -73,7 +73,7 @@ class Inputs:
 
 def validation_queries(page_views: pl.DataFrame, items: pl.DataFrame, seed: int) -> tuple[list[str], Ragged]:
     """Distinct validation queries with their clicked items, at most ``MOST_QUERIES``."""
-    statistics = ClickStatistics.of(page_views, items)
+    statistics = ClickStatistics.from_page_views(page_views, items)
     rows = np.sort(np.random.default_rng(seed).permutation(len(statistics.queries))[:MOST_QUERIES])
     return [statistics.queries[row] for row in rows.tolist()], statistics.items.select(rows)
 
@@ -93,11 +93,11 @@ def prepare(run: Path, seed: int) -> Inputs:
         seen = pl.read_parquet(run / "encoder" / "held_out_queries.parquet")["query"].to_list()
         seen_vectors = np.load(held_out, allow_pickle=False)
     else:
-        seen = list(ClickStatistics.of(train, dataset.items).queries)
+        seen = list(ClickStatistics.from_page_views(train, dataset.items).queries)
         seen_vectors = encoder.encode(seen)
 
     def both(of: list[str], plain: Floats) -> dict[bool, Floats]:
-        return {False: plain, True: fuse(plain, lexicon.match(of), words)}
+        return {False: plain, True: fuse_keywords(plain, lexicon.match(of), words)}
 
     return Inputs(
         encoder,

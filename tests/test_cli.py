@@ -40,8 +40,6 @@ def test_help_teaches(invoke):
         result = invoke(name, "--help")
         assert result.exit_code == 0 and len(result.output) > 200
     assert "import" in invoke("data", "--help").output and "make" in invoke("market", "--help").output
-    for name in ("decoding", "query", "search", "training"):
-        assert "--json" in invoke("bench", name, "--help").output
 
 
 def test_help_waits_for_no_heavy_library():

@@ -63,9 +63,9 @@ def search(
     from benchmarks.speed.bench_search import bench_search, plot_curve
     from onesearch.evaluation.baselines import CASCADE
     from onesearch.pipeline.report_stage import baseline_methods
-    from onesearch.pipeline.run_data import Workbench
+    from onesearch.pipeline.run_data import RunData
 
-    baselines = baseline_methods(Workbench(run))
+    baselines = baseline_methods(RunData(run))
     others = {CASCADE: baselines[CASCADE]} if CASCADE in baselines else {}
     if quick:
         figures = bench_search(run, others, threads, 4, widths=(4, 8), curve=(4, 8), curve_requests=10)

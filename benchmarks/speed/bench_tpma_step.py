@@ -17,11 +17,11 @@ from onesearch.common.ragged import Ragged
 from onesearch.data.records import Item, items_frame
 from onesearch.model.model_settings import PromptConfig
 from onesearch.training.click_rates import ClickRates
-from onesearch.training.grpo import GrpoConfig, GrpoTrainee, Outcomes
+from onesearch.training.grpo import GrpoConfig, GrpoObjective, RolloutOutcomes
 from onesearch.training.relevance import FEATURES, PairFeatures, Relevance
 from onesearch.training.rewards import RewardConfig, Rewards
 from onesearch.training.sft_settings import PersonalisationConfig
-from onesearch.training.supervised import Trainee
+from onesearch.training.supervised import SupervisedObjective
 from onesearch.training.tasks import Task, search_task
 from onesearch.understanding.catalogue_vocabulary import CatalogueWords
 
@@ -37,9 +37,9 @@ def tpma_step_ratio(size: Workload, precision: Literal["no", "bf16"], steps: int
     prompts = max(1, size.batch_size // ROLLOUTS)
     generator, index, stage = found.generator(), found.index(), PersonalisationConfig()
     rows, heads = torch.from_numpy(found.rows), (stage.score_weight, stage.codebook_weight)
-    sft = Trainee(generator, index, rows, *heads)
-    outcomes = Outcomes(np.arange(size.requests), found.targets, Ragged.of([[]] * size.requests))
-    tpma = GrpoTrainee(generator, index, rows, _rewards(found), outcomes, GrpoConfig(rollouts=ROLLOUTS), *heads)
+    sft = SupervisedObjective(generator, index, rows, *heads)
+    outcomes = RolloutOutcomes(np.arange(size.requests), found.targets, Ragged.from_lists([[]] * size.requests))
+    tpma = GrpoObjective(generator, index, rows, _rewards(found), outcomes, GrpoConfig(rollouts=ROLLOUTS), *heads)
     taken: dict[str, list[NDArray[np.float64]]] = {"sft": [], "tpma": []}
     for _ in range(repeats):
         taken["sft"].append(step_seconds(sft, lambda m, b: m(b), _task(found), prompts * ROLLOUTS, precision, steps))
@@ -68,7 +68,7 @@ def _rewards(found: Corpus, seed: int = 0) -> Rewards:
     rates = ClickRates(np.ones(1), rng.random(size.items), np.zeros(0), np.zeros(0))
     vectors = rng.normal(size=(size.items + size.requests, 128)).astype(np.float32)
     queries = [" ".join(words) for words in np.array(WORDS)[rng.integers(0, len(WORDS), (size.requests, 2))].tolist()]
-    words = CatalogueWords.of(items)
+    words = CatalogueWords.from_items(items)
     pairs = PairFeatures(items, vectors[: size.items], queries, vectors[size.items :], words)
     judged = rng.random((2000, len(FEATURES))).astype(np.float32)
     trees = Relevance.fit(judged, rng.integers(0, 4, 2000))

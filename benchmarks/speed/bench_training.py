@@ -31,7 +31,7 @@ from onesearch.model.token_vocabulary import PAD
 from onesearch.training.batching import BatchSource
 from onesearch.training.loop import LoopConfig, fit
 from onesearch.training.precision import Precision, resolve
-from onesearch.training.supervised import Trainee
+from onesearch.training.supervised import SupervisedObjective
 from onesearch.training.tasks import Task, TaskBatch, search_task
 
 WARM_UP = 3
@@ -119,11 +119,11 @@ def stage_rate(sides: Sides, batch_size: int, precision: Precision, steps: int) 
         out: dict[str, Tensor] = model(batch)
         return out
 
-    trainee = Trainee(sides.generator, sides.index, sides.rows, score_weight=0.0)
+    objective = SupervisedObjective(sides.generator, sides.index, sides.rows, score_weight=0.0)
     source = BatchSource(sides.task.lengths, sides.task.batch, batch_size, steps=steps + WARM_UP + 1)
     config = LoopConfig(precision=precision, checkpoint_seconds=0, curves=False)
     with tempfile.TemporaryDirectory() as folder:
-        fit(trainee, source, losses, config, Path(folder), label="benchmark")
+        fit(objective, source, losses, config, Path(folder), label="benchmark")
     return sum(counted[WARM_UP:-1]) / (times[-1] - times[WARM_UP])
 
 

@@ -23,9 +23,9 @@ from onesearch.model.generator import Generator
 from onesearch.model.model_settings import PromptConfig
 from onesearch.training.batching import BatchSource
 from onesearch.training.loop import LoopConfig, fit
-from onesearch.training.self_distillation import DistillationConfig, DistillTrainee, distillation_loss
+from onesearch.training.self_distillation import DistillationConfig, SelfDistillationObjective, distillation_loss
 from onesearch.training.sft_settings import PersonalisationConfig
-from onesearch.training.supervised import Trainee
+from onesearch.training.supervised import SupervisedObjective
 from onesearch.training.tasks import Task, TaskBatch, search_task
 
 WARM_UP: Final = 3
@@ -56,8 +56,8 @@ def v2_step_ratios(size: Workload, precision: Literal["no", "bf16"], steps: int,
 
     def side(taught: NDArray[np.bool_] | None) -> Callable[[], NDArray[np.float64]]:
         task = _task(found, taught)
-        trainee, loss = _trainee(parts, None if taught is None else DistillationConfig())
-        return lambda: step_seconds(trainee, loss, task, size.batch_size, precision, steps)
+        objective, loss = _objective(parts, None if taught is None else DistillationConfig())
+        return lambda: step_seconds(objective, loss, task, size.batch_size, precision, steps)
 
     sides = {"sft_step": side(None), "v2_step": side(some), "v2_step_all": side(np.ones_like(some))}
     taken: dict[str, list[NDArray[np.float64]]] = {name: [] for name in sides}
@@ -85,16 +85,18 @@ def _task(found: Corpus, taught: NDArray[np.bool_] | None) -> Task:
     )
 
 
-def _trainee(parts: tuple[Generator, SidIndex, Tensor], settings: DistillationConfig | None) -> tuple[Trainee, Loss]:
-    """V2's trainee and loss under ``settings``, or plain SFT's; the weights of the other heads are stage 3's."""
+def _objective(
+    parts: tuple[Generator, SidIndex, Tensor], settings: DistillationConfig | None
+) -> tuple[SupervisedObjective, Loss]:
+    """V2's objective and loss under ``settings``, or plain SFT's; the weights of the other heads are stage 3's."""
     stage = PersonalisationConfig()
     if settings is None:
-        return Trainee(*parts, stage.score_weight, stage.codebook_weight), lambda model, batch: model(batch)
-    return DistillTrainee(*parts, stage.score_weight, stage.codebook_weight, settings), distillation_loss
+        return SupervisedObjective(*parts, stage.score_weight, stage.codebook_weight), lambda model, batch: model(batch)
+    return SelfDistillationObjective(*parts, stage.score_weight, stage.codebook_weight, settings), distillation_loss
 
 
 def step_seconds(
-    trainee: nn.Module, loss: Loss, task: Task, batch_size: int, precision: Literal["no", "bf16"], steps: int
+    objective: nn.Module, loss: Loss, task: Task, batch_size: int, precision: Literal["no", "bf16"], steps: int
 ) -> NDArray[np.float64]:
     """Seconds of each of ``steps`` whole steps, optimizer included, after the first few; [steps]."""
     times: list[float] = []
@@ -106,5 +108,5 @@ def step_seconds(
     source = BatchSource(task.lengths, task.batch, batch_size, steps=steps + WARM_UP + 1)
     config = LoopConfig(precision=precision, checkpoint_seconds=0, curves=False)
     with tempfile.TemporaryDirectory() as folder:
-        fit(trainee, source, timed, config, Path(folder), label="benchmark")
+        fit(objective, source, timed, config, Path(folder), label="benchmark")
     return np.diff(times)[WARM_UP:]

@@ -15,8 +15,8 @@ from onesearch.model.backbones import BackboneConfig
 from onesearch.model.featurizer import TextTable
 from onesearch.model.generator import Generator, Sizes
 from onesearch.model.model_settings import ModelConfig, PromptConfig
-from onesearch.model.prompt import PromptBuilder, PromptColumns, prepare
-from onesearch.model.token_vocabulary import Vocabulary
+from onesearch.model.prompt import PromptBuilder, PromptInputs, prepare
+from onesearch.model.token_vocabulary import TokenVocabulary
 
 POSITIONS = 256
 WORDS = ("red", "blue", "shoe", "boot", "lamp", "table", "small", "big", "steel", "wood", "drill", "garden")
@@ -45,9 +45,9 @@ class Corpus:
     """Page views ready to be batched; ``targets`` has a row of item rows for each."""
 
     size: Workload
-    vocabulary: Vocabulary
+    vocabulary: TokenVocabulary
     builder: PromptBuilder
-    columns: PromptColumns
+    columns: PromptInputs
     targets: Ragged
     sids: NDArray[np.int32]
     rows: NDArray[np.float32]
@@ -84,7 +84,7 @@ def corpus(
     sids = np.stack([rng.integers(0, k, size.items) for k in books], 1).astype(np.int32)
     rows = _unit(rng, size.items, size.row)
     texts = [" ".join(rng.choice(WORDS, rng.integers(1, 9))) for _ in range(n)]
-    vocabulary = Vocabulary.train(texts, size.subwords, books)
+    vocabulary = TokenVocabulary.train(texts, size.subwords, books)
 
     def table(distinct: Sequence[str]) -> TextTable:
         codes = np.stack([rng.integers(0, k, len(distinct)) for k in books], 1).astype(np.int32)

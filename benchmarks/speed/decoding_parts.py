@@ -69,7 +69,7 @@ def synthetic_index(n: int, shape: Shape, seed: int = 0) -> SidIndex:
 def synthetic_mask(index: SidIndex, share: float = 0.1, seed: int = 0) -> ItemMask:
     """A filter that allows a random share of the items."""
     members = np.random.default_rng(seed).random(len(index)) < share
-    return ItemMask(RankedBits.of(pack(members)), index)
+    return ItemMask(RankedBits.from_words(pack(members)), index)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ def pairs(n=40):
 
 
 def test_batches_are_padded_to_their_longest_row():
-    data = SequencePairs(Ragged.of([[7, 8, 9], [5]]), np.array([[1, 2], [3, 4]]))
+    data = SequencePairs(Ragged.from_lists([[7, 8, 9], [5]]), np.array([[1, 2], [3, 4]]))
     batch = data.batch(np.array([1, 0]))
     assert batch["input_ids"].tolist() == [[5, 1, 1], [7, 8, 9]]
     assert batch["attention_mask"].tolist() == [[1, 0, 0], [1, 1, 1]] and batch["labels"].tolist() == [[3, 4], [1, 2]]

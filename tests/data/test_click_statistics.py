@@ -29,7 +29,7 @@ def plain(log: list[PageView], query: str, k: int) -> list[int]:
 @quick
 @given(page_view_lists, st.integers(1, 4))
 def test_most_clicked_is_the_plain_count(log, k):
-    statistics = ClickStatistics.of(frame(log), ITEMS)
+    statistics = ClickStatistics.from_page_views(frame(log), ITEMS)
     queries = [p.query for p in log] + ["never asked"]
     expected = [plain(log, query, k) for query in queries]
     assert statistics.most_clicked(queries, k).tolist() == expected
@@ -38,7 +38,7 @@ def test_most_clicked_is_the_plain_count(log, k):
 @quick
 @given(page_view_lists, st.integers(1, 4))
 def test_leaving_a_page_view_out_is_the_log_without_it(log, k):
-    statistics = ClickStatistics.of(frame(log), ITEMS)
+    statistics = ClickStatistics.from_page_views(frame(log), ITEMS)
     own = ragged_rows(frame(log)["clicked"], ITEMS["item_id"])
     queries = [p.query for p in log]
     items = np.tile(np.arange(-1, len(ITEM_IDS)), (len(log), 1))
@@ -47,7 +47,7 @@ def test_leaving_a_page_view_out_is_the_log_without_it(log, k):
     for row, page_view in list(enumerate(log))[:3]:
         rest = log[:row] + log[row + 1 :]
         assert found[row].tolist() == plain(rest, page_view.query, k)
-        alone = ClickStatistics.of(frame(rest), ITEMS).pair_counts([page_view.query], items[:1])
+        alone = ClickStatistics.from_page_views(frame(rest), ITEMS).pair_counts([page_view.query], items[:1])
         assert counts[row].tolist() == alone[0].tolist()
 
 
@@ -63,7 +63,7 @@ def test_statistics_of_training_do_not_depend_on_later_parts(log, clicked):
         for p in timed
     ]
     again = split(frame(changed), valid=0.2, test=0.2, by="time")
-    one, two = ClickStatistics.of(parts.train, ITEMS), ClickStatistics.of(again.train, ITEMS)
+    one, two = ClickStatistics.from_page_views(parts.train, ITEMS), ClickStatistics.from_page_views(again.train, ITEMS)
     assert one.queries == two.queries
     assert np.array_equal(one.counts, two.counts)
     assert np.array_equal(one.clicked, two.clicked)
@@ -75,7 +75,7 @@ def test_counts_by_hand(tmp_path):
         PageView("2", "red  SHOE", shown=("i0",), clicked=("i0", "i2"), ordered=("i2",)),
         PageView("3", "boots", clicked=()),
     ]
-    statistics = ClickStatistics.of(frame(log), ITEMS)
+    statistics = ClickStatistics.from_page_views(frame(log), ITEMS)
     assert statistics.shown.tolist() == [2, 1, 0, 0, 0, 0]
     assert statistics.clicked.tolist() == [2, 0, 1, 0, 0, 0]
     assert statistics.ordered.tolist() == [0, 0, 1, 0, 0, 0]
@@ -91,7 +91,7 @@ def test_counts_by_hand(tmp_path):
 
 
 def test_empty_log(tmp_path):
-    statistics = ClickStatistics.of(frame([]), ITEMS)
+    statistics = ClickStatistics.from_page_views(frame([]), ITEMS)
     assert statistics.most_clicked(["a"], 2).tolist() == [[-1, -1]]
     assert statistics.pair_counts(["a"], np.array([[1]])).tolist() == [[0]]
     statistics.save(tmp_path)

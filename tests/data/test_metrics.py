@@ -10,7 +10,7 @@ from onesearch.common.ragged import Ragged
 from onesearch.data.metrics import hit_rate, mrr, ndcg, recall
 
 RANKED = np.array([[4, 2, 7], [1, 0, -1], [5, 6, 8], [3, 3, 2]], np.int32)
-TARGETS = Ragged.of([[7, 9], [0], [], [2, 2]])
+TARGETS = Ragged.from_lists([[7, 9], [0], [], [2, 2]])
 
 
 def test_by_hand():
@@ -25,7 +25,7 @@ def test_by_hand():
 
 def test_graded_ndcg_by_hand():
     ranked = np.array([[0, 1, 2]], np.int32)
-    targets = Ragged.of([[2, 0, 5]])
+    targets = Ragged.from_lists([[2, 0, 5]])
     gains = np.array([7.0, 1.0, 3.0])
     ideal = 7 + 3 / math.log2(3) + 1 / 2
     assert ndcg(ranked, targets, 10, gains)[0] == pytest.approx((1 + 7 / 2) / ideal)
@@ -35,9 +35,9 @@ def test_graded_ndcg_by_hand():
 
 def test_wrong_shapes_are_named():
     with pytest.raises(ValueError, match="4 rankings but 1 lists"):
-        hit_rate(RANKED, Ragged.of([[1]]))
+        hit_rate(RANKED, Ragged.from_lists([[1]]))
     with pytest.raises(ValueError, match="gains has 1 values"):
-        ndcg(RANKED[:1], Ragged.of([[1, 2]]), gains=np.ones(1))
+        ndcg(RANKED[:1], Ragged.from_lists([[1, 2]]), gains=np.ones(1))
 
 
 def plain(ranked: list[int], right: set[int], k: int) -> tuple[float, float, float, float]:
@@ -59,7 +59,7 @@ def plain(ranked: list[int], right: set[int], k: int) -> tuple[float, float, flo
 )
 def test_against_the_plain_definition(rows, k):
     ranked = np.array([r for r, _ in rows], np.int32)
-    targets = Ragged.of([t for _, t in rows])
+    targets = Ragged.from_lists([t for _, t in rows])
     columns = [function(ranked, targets, k) for function in (hit_rate, mrr, recall, ndcg)]
     for row, (places, right) in enumerate(rows):
         got = [float(column[row]) for column in columns]

@@ -14,7 +14,7 @@ lists = st.lists(st.lists(st.integers(0, 5), max_size=5), min_size=1, max_size=5
 @given(lists, st.integers(0, 3))
 def test_counted_and_contained_equal_plain_python(rows, seed):
     values = np.random.default_rng(seed).integers(-1, 7, (len(rows), 4))
-    found, inside = counted(Ragged.of(rows), values), contained(Ragged.of(rows), values)
+    found, inside = counted(Ragged.from_lists(rows), values), contained(Ragged.from_lists(rows), values)
     for row, wanted, counts, hit in zip(rows, values.tolist(), found, inside, strict=True):
         assert counts.tolist() == [row.count(value) if value >= 0 else 0 for value in wanted]
         assert hit.tolist() == [value in row for value in wanted]
@@ -22,7 +22,7 @@ def test_counted_and_contained_equal_plain_python(rows, seed):
 
 @given(st.lists(st.tuples(st.integers(-1, 4), st.integers(-1, 4)), max_size=30))
 def test_pair_counts_equal_a_counter(pairs):
-    table = PairCounts.of_pairs(np.array([a for a, _ in pairs], np.int64), np.array([b for _, b in pairs], np.int64))
+    table = PairCounts.from_pairs(np.array([a for a, _ in pairs], np.int64), np.array([b for _, b in pairs], np.int64))
     expected = Counter(pair for pair in pairs if min(pair) >= 0)
     grid = table.lookup(np.arange(5)[:, None], np.arange(5)[None])
     assert all(grid[a, b] == expected[a, b] for a in range(5) for b in range(5))
@@ -30,7 +30,7 @@ def test_pair_counts_equal_a_counter(pairs):
 
 def test_lift_is_the_arithmetic_done_by_hand_and_leaves_own_clicks_out():
     contexts, things = np.array([0, 0, 0, 1]), np.array([0, 0, 1, 1])
-    lift = Lift.of_pairs(contexts, things, 3, 2, smoothing=2.0)
+    lift = Lift.from_pairs(contexts, things, 3, 2, smoothing=2.0)
     share = (2 + 1) / (4 + 2)
     expected = np.log((2 + 2 * share) / ((3 + 2) * share))
     assert lift.score(np.array([0]), np.array([0]))[0] == pytest.approx(expected)

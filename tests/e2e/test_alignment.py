@@ -10,7 +10,7 @@ from onesearch.common.artefact import read_json
 from onesearch.model.generator import Generator
 from onesearch.pipeline import run_config
 from onesearch.pipeline.preference_stages import rewards_of
-from onesearch.pipeline.run_data import Workbench
+from onesearch.pipeline.run_data import RunData
 from onesearch.pipeline.stages import settings_of
 from onesearch.search.engine import SearchEngine
 
@@ -67,18 +67,18 @@ def test_rewards_are_measured(aligned):
     assert figures["impressions"] > 1000 and 0 <= figures["calibration_error"] < 0.2
     assert figures["relevance_accuracy"] > figures["relevance_majority"]
     assert (aligned / "rewards" / "reliability.png").stat().st_size > 2000
-    bench = Workbench(aligned)
-    queries = bench.split.train["query"].unique().to_list()
-    rewards, number = rewards_of(bench, settings_of(aligned), queries)
-    judged = bench.training_judgments.row(0, named=True)
+    run_data = RunData(aligned)
+    queries = run_data.split.train["query"].unique().to_list()
+    rewards, number = rewards_of(run_data, settings_of(aligned), queries)
+    judged = run_data.training_judgments.row(0, named=True)
     if judged["query"] in number:
-        query, item = number[judged["query"]], bench.dataset.item_rows[judged["item_id"]]
+        query, item = number[judged["query"]], run_data.dataset.item_rows[judged["item_id"]]
         assert rewards.levels(torch.tensor([query]).numpy(), torch.tensor([item]).numpy()) == [judged["level"]]
 
 
 def test_weights_of_the_rewards_can_change_between_rounds(aligned, tiny_config, tmp_path):
     path, folder = tmp_path / "rewards.yaml", tmp_path / "run"
-    seller = Workbench(aligned).dataset.items["seller"].drop_nulls()[0]
+    seller = RunData(aligned).dataset.items["seller"].drop_nulls()[0]
     path.write_text(f"boosts: [{{name: emerging, column: seller, values: ['{seller}'], times: 2}}]\n")
     sets = (*SETS, f"rewards_file={path}")
     changed = run_config(tiny_config, folder, sets, reuse=(aligned,), until="grpo")

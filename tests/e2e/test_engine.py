@@ -12,7 +12,7 @@ from onesearch.common.ragged import Ragged
 from onesearch.data.records import Item
 from onesearch.data.requests import Requests
 from onesearch.model.prompt import PromptBuilder
-from onesearch.pipeline.run_data import Workbench
+from onesearch.pipeline.run_data import RunData
 from onesearch.pipeline.training_stages import fit_relevance
 from onesearch.search.engine import SearchEngine
 from onesearch.search.results import SearchRequest
@@ -58,13 +58,13 @@ def test_given_items_have_the_features_they_have_as_candidates(engine: SearchEng
 
 
 def test_relevance_is_fitted_on_judgments_of_queries_that_training_may_know(tiny_run: Path, engine: SearchEngine):
-    bench = Workbench(tiny_run)
-    weights = fit_relevance(bench, engine)
-    judged = bench.dataset.judgments
+    run_data = RunData(tiny_run)
+    weights = fit_relevance(run_data, engine)
+    judged = run_data.dataset.judgments
     best = judged.filter(pl.col("level") == 3)["query"].unique(maintain_order=True).head(200).to_list()
     items = [judged.filter(pl.col("query") == query)["item_id"].to_list() for query in best]
     levels = [judged.filter(pl.col("query") == query)["level"].to_list() for query in best]
-    given = Ragged.of([[bench.dataset.item_rows[item] for item in row] for row in items])
+    given = Ragged.from_lists([[run_data.dataset.item_rows[item] for item in row] for row in items])
     padded = given.padded(int(given.lengths.max()), newest=False).astype(np.int64)
     found = engine.candidates(Requests.anonymous(best), given=padded)
     scores = weights.score(found.features, found.contexts)
@@ -75,9 +75,9 @@ def test_relevance_is_fitted_on_judgments_of_queries_that_training_may_know(tiny
     ]
     assert len(above) > 10 and np.mean(np.array(above) > 0) > 0.7
 
-    known = set(bench.split.train["query"])
-    later = [q for part in (bench.split.valid, bench.split.test) for q in part["query"] if q not in known]
-    other = Workbench(tiny_run)
+    known = set(run_data.split.train["query"])
+    later = [q for part in (run_data.split.valid, run_data.split.test) for q in part["query"] if q not in known]
+    other = RunData(tiny_run)
     # The market judges queries of the training part only, so these judgments are given later queries.
     other.dataset.__dict__["judgments"] = judged.head(20).with_columns(query=pl.lit(later[0]))
     assert not len(other.training_judgments)
@@ -167,9 +167,9 @@ def test_the_history_given_with_a_request_counts(engine: SearchEngine):
 
 
 def test_the_generator_alone_uses_no_evidence(tiny_run: Path):
-    bench = Workbench(tiny_run)
+    run_data = RunData(tiny_run)
     engine = SearchEngine.load(tiny_run)
-    requests = bench.requests(bench.split.test.head(8))
+    requests = run_data.requests(run_data.split.test.head(8))
     found = engine.alone().candidates(requests)
     assert set(found.features) == {"log_prob", "item_score"} and found.generated[found.items >= 0].all()
     more = engine.candidates(requests)

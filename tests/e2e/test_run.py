@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 from onesearch.common.artefact import read_json
 from onesearch.pipeline import evaluate_run, run_config, status_of
 from onesearch.pipeline import understanding_stage as understand
-from onesearch.pipeline.run_data import Workbench
+from onesearch.pipeline.run_data import RunData
 from onesearch.pipeline.stage_runner import StageContext
 from onesearch.search.engine import SearchEngine
 from onesearch.understanding.catalogue_vocabulary import CatalogueWords
@@ -157,9 +157,9 @@ def test_an_unfinished_understanding_is_no_finished_stage_and_keeps_its_answers(
     settings = understand.UnderstandingSection(producer="log-expert")
     context = StageContext("understanding", tmp_path, {}, 0)
     with pytest.raises(RuntimeError, match=r"without an answer \(the server is down\); run the same command again"):
-        understand.build_understanding(Workbench(tiny_run), settings, context)
+        understand.build_understanding(RunData(tiny_run), settings, context)
     assert not (tmp_path / "thoughts.parquet").exists()
     monkeypatch.undo()
-    figures = understand.build_understanding(Workbench(tiny_run), settings, context)
+    figures = understand.build_understanding(RunData(tiny_run), settings, context)
     assert 0 < figures["with_keywords"] <= figures["thoughts"] <= figures["queries"]
     assert not list(tmp_path.glob("cache.sqlite*"))

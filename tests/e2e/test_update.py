@@ -172,7 +172,7 @@ def test_page_views_of_the_log_are_no_news(made, events, tmp_path, judged):
 def test_thoughts_that_came_since_are_used(made, events, judged):
     query = pl.read_parquet(events)["query"][0]
     analysis = Analysis(intent="merchandise", query_type="plain")
-    more = Thoughts.of(
+    more = Thoughts.from_thoughts(
         [
             Thought(query=text, analysis=analysis, keywords=(), producer="x", version="1")
             for text in (query, "brand new")

@@ -14,7 +14,7 @@ from onesearch.model.token_vocabulary import BEGIN, END
 from onesearch.pipeline import run_config, settings_of
 from onesearch.pipeline import understanding_stage as understand
 from onesearch.pipeline.report_stage import engine_of
-from onesearch.pipeline.run_data import Workbench
+from onesearch.pipeline.run_data import RunData
 from onesearch.pipeline.stage_runner import StageContext
 from onesearch.pipeline.teacher import cot_task_set, keyword_source, personalised, shuffled
 from onesearch.training.cot_tasks import COT
@@ -24,8 +24,8 @@ from onesearch.understanding.thought_table import Thoughts
 
 
 @pytest.fixture(scope="module")
-def bench(tiny_run: Path) -> Workbench:
-    return Workbench(tiny_run)
+def bench(tiny_run: Path) -> RunData:
+    return RunData(tiny_run)
 
 
 @pytest.fixture(scope="module")
@@ -33,24 +33,24 @@ def thoughts(tiny_run: Path) -> Thoughts:
     return Thoughts.load(tiny_run / "understanding")
 
 
-def with_distill(bench: Workbench, **settings):
-    config = settings_of(bench.run)
+def with_distill(run_data: RunData, **settings):
+    config = settings_of(run_data.run)
     return config.updated(distill=config.distill.updated(**settings).model_dump())
 
 
-def keywords_of(bench, thoughts, page_views, **settings):
-    source = keyword_source(bench, with_distill(bench, **settings), thoughts)
-    return source(bench.requests(page_views), bench.targets(page_views).clicked)
+def keywords_of(run_data, thoughts, page_views, **settings):
+    source = keyword_source(run_data, with_distill(run_data, **settings), thoughts)
+    return source(run_data.requests(page_views), run_data.targets(page_views).clicked)
 
 
-def test_a_teacher_reads_the_thought_of_complex_queries(bench, thoughts):
-    page_views = bench.split.train
-    found = keywords_of(bench, thoughts, page_views)
+def test_a_teacher_reads_the_thought_of_complex_queries(run_data, thoughts):
+    page_views = run_data.split.train
+    found = keywords_of(run_data, thoughts, page_views)
     assert found == thoughts.taught_keywords(page_views["query"].to_list(), "complex")
     taught = np.array([len(row) > 0 for row in found])
     kinds = page_views["query_type"].to_numpy()
     assert taught.any() and (kinds[taught] != "plain").mean() > 0.95
-    everyone = keywords_of(bench, thoughts, page_views, teach="all")
+    everyone = keywords_of(run_data, thoughts, page_views, teach="all")
     assert sum(map(bool, everyone)) > taught.sum()
 
 
@@ -64,32 +64,32 @@ def test_the_placebo_gives_every_query_the_keywords_of_another_one(thoughts):
     assert shuffled(thoughts, "complex", 3).table.equals(other.table)
 
 
-def test_calibration_keeps_to_the_thought_and_the_shoppers_past(bench, thoughts):
-    page_views = bench.split.train
-    requests = bench.requests(page_views)
+def test_calibration_keeps_to_the_thought_and_the_shoppers_past(run_data, thoughts):
+    page_views = run_data.split.train
+    requests = run_data.requests(page_views)
     plain = thoughts.taught_keywords(requests.query, "complex")
-    words = CatalogueWords.load(bench.run / "understanding" / "words")
-    titles = bench.dataset.items["title"].to_list()
+    words = CatalogueWords.load(run_data.run / "understanding" / "words")
+    titles = run_data.dataset.items["title"].to_list()
     found = personalised(thoughts, words, titles, requests, plain)
-    assert found == keywords_of(bench, thoughts, page_views, personal=True)
+    assert found == keywords_of(run_data, thoughts, page_views, personal=True)
     assert any(a != b for a, b in zip(found, plain, strict=True))
     for row, base in zip(found, plain, strict=True):
         assert len(row) <= 8 and bool(row) == bool(base) and set(base) <= set(row)
 
 
-def test_injection_adds_words_of_the_clicked_item_to_training_keywords_only(bench, thoughts):
-    page_views = bench.split.train
-    clicked = bench.targets(page_views).clicked
-    plain, found = (keywords_of(bench, thoughts, page_views, inject=inject) for inject in (False, True))
-    titles = bench.dataset.items["title"].to_list()
+def test_injection_adds_words_of_the_clicked_item_to_training_keywords_only(run_data, thoughts):
+    page_views = run_data.split.train
+    clicked = run_data.targets(page_views).clicked
+    plain, found = (keywords_of(run_data, thoughts, page_views, inject=inject) for inject in (False, True))
+    titles = run_data.dataset.items["title"].to_list()
     changed = [number for number, row in enumerate(found) if row != plain[number]]
     assert changed and all(len(clicked[number]) for number in changed)
     for number in changed:
         added = set(found[number]) - set(plain[number])
         assert all(holds_phrase(titles[clicked[number][0]], word) for word in added)
-    assert settings_of(bench.run).distill.inject is False  # off unless asked for
+    assert settings_of(run_data.run).distill.inject is False  # off unless asked for
     # What is thought of a query, and kept, is the same after a training with injection.
-    assert Thoughts.load(bench.run / "understanding").table.equals(thoughts.table)
+    assert Thoughts.load(run_data.run / "understanding").table.equals(thoughts.table)
 
 
 def test_no_input_of_evaluation_or_serving_has_keywords_or_the_future(tiny_config, tiny_run, tmp_path):
@@ -97,7 +97,7 @@ def test_no_input_of_evaluation_or_serving_has_keywords_or_the_future(tiny_confi
     run = tmp_path / "injected"
     sets = ["distill.inject=true", "distill.personal=true", "cot.steps=0", "distill.cot=0"]
     run_config(tiny_config, run, sets, reuse=[tiny_run], until="engine_v2")
-    trained = Workbench(run)
+    trained = RunData(run)
     engine = engine_of(trained, run / "engine_v2")
     assert engine.keywords is None
 
@@ -128,12 +128,12 @@ def prompts_of(engine, requests):
     return [engine.snapshot.builder.search_prompt(columns, rows[i : i + 64]) for i in range(0, len(rows), 64)]
 
 
-def test_cot_tasks_write_the_thought_as_text_and_as_sids(bench, thoughts):
-    config = settings_of(bench.run)
-    tasks = cot_task_set(bench, config, bench.generator("sft2"))
+def test_cot_tasks_write_the_thought_as_text_and_as_sids(run_data, thoughts):
+    config = settings_of(run_data.run)
+    tasks = cot_task_set(run_data, config, run_data.generator("sft2"))
     assert tuple(tasks) == COT
-    vocabulary, featurizer = bench.vocabulary, bench.featurizer
-    texts = [query for query in bench.statistics.queries if thoughts.taught_keywords([query], "complex")[0]]
+    vocabulary, featurizer = run_data.vocabulary, run_data.featurizer
+    texts = [query for query in run_data.statistics.queries if thoughts.taught_keywords([query], "complex")[0]]
     rows = np.arange(min(5, len(texts)))
     text = tasks["query_to_keywords"].batch(rows)
     sids = tasks["query_sid_to_keyword_sids"].batch(rows)
@@ -159,22 +159,22 @@ def test_cot_tasks_write_the_thought_as_text_and_as_sids(bench, thoughts):
 def test_rag_reads_in_serving_what_it_read_in_training(tiny_config, tiny_run, tmp_path, thoughts):
     sets = ["distill.keywords=input", "distill.think=1"]
     run_config(tiny_config, tmp_path / "rag", sets, reuse=[tiny_run], until="engine_v2")
-    bench = Workbench(tmp_path / "rag")
-    engine = engine_of(bench, tmp_path / "rag" / "engine_v2")
-    generator = bench.generator("distill")
+    run_data = RunData(tmp_path / "rag")
+    engine = engine_of(run_data, tmp_path / "rag" / "engine_v2")
+    generator = run_data.generator("distill")
     assert generator.config.prompt.think == 1
-    requests = bench.requests(bench.split.test[:40])
+    requests = run_data.requests(run_data.split.test[:40])
     assert engine.keywords(requests.query) == thoughts.taught_keywords(requests.query, "complex")
-    builder = bench.builder(generator.config.prompt)
-    own = write_keywords(generator, bench.featurizer, builder, requests.query[:5], limit=6, batch=2)
-    assert own == [keywords_step_by_step(generator, bench, builder, query, 6) for query in requests.query[:5]]
+    builder = run_data.builder(generator.config.prompt)
+    own = write_keywords(generator, run_data.featurizer, builder, requests.query[:5], limit=6, batch=2)
+    assert own == [keywords_step_by_step(generator, run_data, builder, query, 6) for query in requests.query[:5]]
     assert any(own)
 
 
 @torch.inference_mode()
-def keywords_step_by_step(generator, bench, builder, query, limit):
+def keywords_step_by_step(generator, run_data, builder, query, limit):
     """What :func:`write_keywords` does with a cache for many, from the start at each step for one."""
-    prompt = builder.text_prompt(bench.featurizer.table([query]), np.array([0]), "task:query_to_keywords")
+    prompt = builder.text_prompt(run_data.featurizer.table([query]), np.array([0]), "task:query_to_keywords")
     ids = [BEGIN]
     while len(ids) <= limit:
         memory = generator.encode(prompt).backbone
@@ -190,8 +190,8 @@ def keywords_step_by_step(generator, bench, builder, query, limit):
 def test_v2_writes_into_rows_of_words_that_v1_has_and_leaves_alone(tiny_config, tiny_run, tmp_path):
     sets = ["model.word_rows=true", "sft3.loop.learning_rates={generator.word_: 5}"]
     run_config(tiny_config, tmp_path / "rows", sets, reuse=[tiny_run], until="distill")
-    bench = Workbench(tmp_path / "rows")
-    v1, v2 = bench.generator("sft3"), bench.generator("distill")
+    run_data = RunData(tmp_path / "rows")
+    v1, v2 = run_data.generator("sft3"), run_data.generator("distill")
     assert (v1.word_rows.weight == 0).all() and v1.word_bias == 0
     assert (v2.word_rows.weight != 0).any(1).sum() > 50 and v2.word_bias != 0
     assert sum(p.numel() for p in v1.parameters()) == sum(p.numel() for p in v2.parameters())
@@ -199,16 +199,16 @@ def test_v2_writes_into_rows_of_words_that_v1_has_and_leaves_alone(tiny_config, 
     assert '"search/row"' in log
 
 
-def test_a_fused_query_row_is_the_unit_sum_of_query_and_mean_keyword(bench):
-    page_views = bench.split.train[:3]
-    prompt = bench.generator("sft2").config.prompt
-    columns = bench.training_columns(
+def test_a_fused_query_row_is_the_unit_sum_of_query_and_mean_keyword(run_data):
+    page_views = run_data.split.train[:3]
+    prompt = run_data.generator("sft2").config.prompt
+    columns = run_data.training_columns(
         page_views, prompt, False, lambda requests, _: [("lamp", "red"), (), ("desk",)][: len(requests)]
     )
-    builder = bench.builder(prompt)
+    builder = run_data.builder(prompt)
     plain = builder.search_prompt(columns, np.arange(3))
     teacher = builder.search_prompt(columns, np.arange(3), keywords=True)
-    rows = bench.featurizer.table(["lamp", "red"]).rows
+    rows = run_data.featurizer.table(["lamp", "red"]).rows
     mean = rows.mean(0) / np.linalg.norm(rows.mean(0))
     both = plain.query_rows[0].numpy() + mean
     np.testing.assert_allclose(teacher.query_rows[0].numpy(), both / np.linalg.norm(both), atol=1e-5)
@@ -217,7 +217,7 @@ def test_a_fused_query_row_is_the_unit_sum_of_query_and_mean_keyword(bench):
 
 
 def test_runs_that_share_a_cache_think_once(tiny_run, tmp_path, monkeypatch):
-    bench, cache = Workbench(tiny_run), tmp_path / "thoughts.sqlite3"
+    run_data, cache = RunData(tiny_run), tmp_path / "thoughts.sqlite3"
     settings = understand.UnderstandingSection(producer="market", error=0.1, cache=cache)
     asked = []
     plain = understand.run_understand
@@ -231,7 +231,7 @@ def test_runs_that_share_a_cache_think_once(tiny_run, tmp_path, monkeypatch):
     for name in ("one", "two"):
         folder = tmp_path / name
         folder.mkdir()
-        understand.build_understanding(bench, settings, StageContext("understanding", folder, {}, 0))
+        understand.build_understanding(run_data, settings, StageContext("understanding", folder, {}, 0))
     assert asked[0] > 100 and asked[1] == 0 and cache.is_file()
     first, second = (Thoughts.load(tmp_path / name).table for name in ("one", "two"))
     assert first.equals(second)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from onesearch.encoding.click_pairs import Edges, Pairs, Triples, drop_distant
-from onesearch.encoding.encoder_alignment import AlignConfig, align
+from onesearch.encoding.encoder_alignment import EncoderAlignmentConfig, align_encoder
 from onesearch.encoding.held_out_vectors import fold_numbers, held_out_vectors, procrustes
 from onesearch.encoding.static_encoder import StaticConfig, StaticEncoder
 
@@ -26,7 +26,7 @@ def pairs(kept=range(30)):
     return Pairs(QUERIES, ITEMS, edges(list(kept), list(kept)))
 
 
-CONFIG = AlignConfig(epochs=150, batch_size=32, nested=(16,))
+CONFIG = EncoderAlignmentConfig(epochs=150, batch_size=32, nested=(16,))
 
 
 def hits(encoder, width=32):
@@ -39,15 +39,15 @@ def test_training_finds_what_words_do_not_say_and_generalises():
     train = [i for i in range(30) if i % 5]  # every colour and thing is seen, these combinations are not
     encoder = fresh()
     before = hits(encoder).mean()
-    align(encoder, pairs(train), CONFIG)
+    align_encoder(encoder, pairs(train), CONFIG)
     after = hits(encoder)
     assert before < 0.5 and after[train].mean() > 0.9 and after[::5].mean() >= 0.5
     assert hits(encoder, 16).mean() > 0.7  # the leading dimensions alone (nested)
 
 
 def test_same_seed_same_weights():
-    config = AlignConfig(epochs=5, batch_size=16)
-    one, two = (align(fresh(), pairs(), config) for _ in range(2))
+    config = EncoderAlignmentConfig(epochs=5, batch_size=16)
+    one, two = (align_encoder(fresh(), pairs(), config) for _ in range(2))
     assert (one.encode(QUERIES) == two.encode(QUERIES)).all()
 
 
@@ -68,12 +68,14 @@ def test_each_term_acts_alone_and_can_be_switched_off(term):
     }[term]
     mined = Pairs(QUERIES, ITEMS, edges(range(30), range(30)), **extra)
     off = {"q2i": 0.0, "q2q": 0.0, "i2i": 0.0, "rank": 0.0, "relevance": 0.0}
-    config = AlignConfig(**{**off, term: 1.0}, max_steps=60, epochs=1000, batch_size=64)
-    encoder, untouched = align(fresh(), mined, config), fresh()
+    config = EncoderAlignmentConfig(**{**off, term: 1.0}, max_steps=60, epochs=1000, batch_size=64)
+    encoder, untouched = align_encoder(fresh(), mined, config), fresh()
     sides = {"q2q": (QUERIES, QUERIES), "i2i": (ITEMS, ITEMS)}.get(term, (QUERIES, ITEMS))
     wanted = [sides[0][i] for i in left], [sides[1][i] for i in right]
     assert cosines(encoder, *wanted).mean() > cosines(untouched, *wanted).mean() + 0.05
-    nothing = align(fresh(), mined, AlignConfig(**{**off, "q2i": 1.0}, max_steps=1, learning_rate=1e-12))
+    nothing = align_encoder(
+        fresh(), mined, EncoderAlignmentConfig(**{**off, "q2i": 1.0}, max_steps=1, learning_rate=1e-12)
+    )
     np.testing.assert_allclose(nothing.encode(ITEMS), untouched.encode(ITEMS), atol=1e-5)
 
 
@@ -86,7 +88,7 @@ def test_pairs_under_the_least_cosine_are_dropped():
 
 def test_nothing_to_train_on_is_an_error():
     with pytest.raises(ValueError, match="the training log has none"):
-        align(fresh(), Pairs([], [], edges([], [])), CONFIG)
+        align_encoder(fresh(), Pairs([], [], edges([], [])), CONFIG)
 
 
 def test_procrustes_recovers_a_rotation():
@@ -99,7 +101,7 @@ def test_procrustes_recovers_a_rotation():
 
 
 def test_held_out_vectors_live_in_the_main_space_but_have_not_seen_their_query():
-    main = align(fresh(), pairs(), CONFIG)
+    main = align_encoder(fresh(), pairs(), CONFIG)
     held = held_out_vectors(main, fresh, pairs(), CONFIG.updated(epochs=60), folds=2)
     np.testing.assert_allclose(np.linalg.norm(held, axis=1), 1, atol=1e-4)
     items = main.encode(ITEMS)

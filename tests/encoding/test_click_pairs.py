@@ -17,14 +17,14 @@ def test_a_query_is_drawn_by_the_square_root_of_its_frequency():
 
 
 def test_swing_finds_items_of_common_baskets_only():
-    found = swing(Ragged.of([[0, 1], [0, 1], [2, 3], [0, 2]]), 4)
+    found = swing(Ragged.from_lists([[0, 1], [0, 1], [2, 3], [0, 2]]), 4)
     pairs = dict(zip(zip(found.left.tolist(), found.right.tolist(), strict=True), found.weight.tolist(), strict=True))
     assert set(pairs) == {(0, 1), (2, 3), (0, 2)} and pairs[(0, 1)] > pairs[(0, 2)]
 
 
 def test_swing_keeps_the_strongest_neighbours():
     baskets = [[0, i] for i in range(1, 9)] + [[0, 1]] * 3
-    found = swing(Ragged.of(baskets), 9, per_item=1)
+    found = swing(Ragged.from_lists(baskets), 9, per_item=1)
     assert (0, 1) in set(zip(found.left.tolist(), found.right.tolist(), strict=True))
 
 

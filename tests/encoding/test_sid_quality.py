@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onesearch.common.ragged import Ragged
-from onesearch.encoding.khqe import KHQE, KHQEConfig, fuse
+from onesearch.encoding.khqe import KHQE, KHQEConfig, fuse_keywords
 from onesearch.encoding.sid_quality import (
     first_code_reach,
     measure_query_encoding,
@@ -45,7 +45,7 @@ def test_prefix_numbers_are_equal_exactly_where_prefixes_are(rows):
 
 def test_prefix_agreement_by_hand():
     queries = np.array([[0, 1], [2, 1]], np.int32)
-    targets = Ragged.of([[0, 1], [3]])  # first codes agree in all, both in (query 0, item 1) only
+    targets = Ragged.from_lists([[0, 1], [3]])  # first codes agree in all, both in (query 0, item 1) only
     assert prefix_agreement(queries, CODES, targets) == pytest.approx([1.0, 1 / 3])
 
 
@@ -57,7 +57,7 @@ def test_top_items_breaks_ties_by_row():
 def test_fusion_by_hand():
     vectors = np.array([[1, 0], [1, 0]], np.float32)
     keywords = np.array([[0, 1], [-0.6, 0.8]], np.float32)
-    fused = fuse(vectors, Ragged.of([[0, 1], []]), keywords)
+    fused = fuse_keywords(vectors, Ragged.from_lists([[0, 1], []]), keywords)
     # 1/2 ((1, 0) + ((0, 1) + (-.6, .8)) / 2) = (.35, .45)
     np.testing.assert_allclose(fused[0], np.array([0.35, 0.45]) / np.hypot(0.35, 0.45), rtol=1e-6)
     np.testing.assert_allclose(fused[1], [1, 0])
@@ -72,7 +72,7 @@ def fitted():
 
 def test_report_on_queries_that_are_items(fitted):
     khqe, items = fitted
-    report = quality_report(khqe, items, items[:50], Ragged.of([[i] for i in range(50)]))
+    report = quality_report(khqe, items, items[:50], Ragged.from_lists([[i] for i in range(50)]))
     assert report["raw"]["mrr@10"] == pytest.approx(1.0) and report["prefix_agreement"] == pytest.approx([1.0] * 5)
     assert report["quantized"]["hr@10"] >= report["quantized_rq_only"]["hr@10"]
     assert report["reconstruction"]["relative_error"][-1] < report["reconstruction"]["relative_error"][2] < 1
@@ -90,7 +90,7 @@ def test_report_on_queries_that_are_items(fitted):
 
 def test_first_code_reach_grows_with_the_number_of_codes(fitted):
     khqe, items = fitted
-    codes, targets = khqe.encode(items), Ragged.of([[i + 1] for i in range(100)])
+    codes, targets = khqe.encode(items), Ragged.from_lists([[i + 1] for i in range(100)])
     reach = [first_code_reach(khqe, items[:100], codes, targets, top) for top in (1, 4, 16)]
     assert reach[0] <= reach[1] <= reach[2] == 1.0
 

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onesearch.encoding.encoder_loading import load_encoder
-from onesearch.encoding.ngram_features import Features, character_ngrams
+from onesearch.encoding.ngram_features import NgramFeatures, character_ngrams
 from onesearch.encoding.static_encoder import StaticConfig, StaticEncoder
 
 TEXTS = ["red steel lamp", "red oak table", "blue steel lamp 60 watt", "红色大衣", "红色手机壳", "steel lamp"]
@@ -16,7 +16,7 @@ def encoder():
 
 
 def test_features_are_words_pairs_and_ngrams():
-    features = Features.build(["red lamp", "red lamp"], sizes=(3,), buckets=100)
+    features = NgramFeatures.build(["red lamp", "red lamp"], sizes=(3,), buckets=100)
     assert features.words == ["lamp", "red"]
     bag = features.bags(["red lamp"])[0]
     ngrams = [3 + b for w in ("lamp", "red") for b in character_ngrams(w, (3,), 100)]
@@ -24,7 +24,7 @@ def test_features_are_words_pairs_and_ngrams():
 
 
 def test_pairs_do_not_cross_texts_and_unknown_words_keep_ngrams():
-    features = Features.build(["red lamp"] * 2, sizes=(3,), buckets=100)
+    features = NgramFeatures.build(["red lamp"] * 2, sizes=(3,), buckets=100)
     assert 2 not in features.bags(["red", "lamp"]).values
     unknown = features.bags(["lampp"])[0]
     assert sorted(unknown.tolist()) == sorted(3 + b for b in character_ngrams("lampp", (3,), 100))
@@ -68,9 +68,9 @@ def test_loading_from_an_empty_folder_says_what_to_do(tmp_path):
 def test_one_update_is_one_adam_step_on_the_touched_rows_only():
     encoder = StaticEncoder.build(TEXTS, StaticConfig(dimension=4, min_word=1, min_pair=1, ngram_buckets=50))
     before = encoder.table.clone()
-    trainee = encoder.trainee(TEXTS, learning_rate=0.1)
-    trainee.embed(np.array([1, 1])).sum().backward()
-    trainee.update(1.0)
+    trainer = encoder.trainer(TEXTS, learning_rate=0.1)
+    trainer.embed(np.array([1, 1])).sum().backward()
+    trainer.update(1.0)
     touched = np.unique(encoder.features.bags([TEXTS[1]]).values)
     change = (encoder.table - before).numpy()
     untouched = np.setdiff1d(np.arange(len(before)), touched)

@@ -67,7 +67,7 @@ def make(page_views=900, seed=0):
         parts=parts,
         vectors=vectors,
         encode=encode,
-        statistics=ClickStatistics.of(parts.train, items),
+        statistics=ClickStatistics.from_page_views(parts.train, items),
         requests={name: histories.requests(getattr(parts, name)) for name in ("train", "valid", "test")},
         targets={name: histories.targets(getattr(parts, name)) for name in ("train", "valid", "test")},
     )

@@ -53,7 +53,7 @@ def simulated(n: int, seed: int, lift: float = 0.0, arm: np.ndarray | None = Non
 
 
 def test_totals_by_hand():
-    found = Totals.of(LOG, {"b": 5.0, "a": 100.0})
+    found = Totals.from_page_views(LOG, {"b": 5.0, "a": 100.0})
     assert found.shoppers == ["u1", "u2"]  # nobody knows whose the last page view is
     rows = [dict(zip(SUMS, row, strict=True)) for row in found.values.tolist()]
     assert rows[0] == {
@@ -79,7 +79,7 @@ def test_totals_by_hand():
         "GMV": 0,
     }
     assert found.ratio("item CTR") == 3 / 5 and found.ratio("page CTR") == 2 / 3 and found.ratio("GMV") == 2.5
-    some = Totals.of(LOG, shoppers=["u2", "u3"], kept=np.array([True, False, False, True]))
+    some = Totals.from_page_views(LOG, shoppers=["u2", "u3"], kept=np.array([True, False, False, True]))
     assert some.shoppers == ["u2", "u3"] and some.column("pages").tolist() == [0, 0]
     assert some.column("shoppers").tolist() == [1, 1]
 
@@ -208,6 +208,9 @@ def test_a_group_of_items_alone():
     found = of_items(LOG, ["b", "c"])
     assert found["shown"].to_list() == [["b"], [], ["b", "c"], []]
     assert found["clicked"].to_list() == [["b"], [], ["c"], []] and found["ordered"].to_list() == [["b"], [], [], []]
-    assert Totals.of(found).ratio("item CTR") == 2 / 3 and Totals.of(found).ratio("exposure") == 1.0
-    lifts = paired_lifts(Totals.of(LOG), Totals.of(found), 20, metrics=GROUP_METRICS)
+    assert (
+        Totals.from_page_views(found).ratio("item CTR") == 2 / 3
+        and Totals.from_page_views(found).ratio("exposure") == 1.0
+    )
+    lifts = paired_lifts(Totals.from_page_views(LOG), Totals.from_page_views(found), 20, metrics=GROUP_METRICS)
     assert set(lifts) == set(GROUP_METRICS) and lifts["exposure"].lift == pytest.approx(3 / 5 - 1)

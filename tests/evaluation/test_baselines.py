@@ -32,7 +32,14 @@ def test_tuning_reads_only_what_it_is_given_and_its_settings_build_the_baselines
         reached = [objective(one.methods()[name].search(requests, 10).items, clicked) for one in (tuned, plain)]
         assert reached[0] >= reached[1] - 1e-9, name
     with pytest.raises(ValueError, match="no validation page view has a click"):
-        tune(shop.items, shop.statistics, shop.vectors, shop.encode, Requests.anonymous(["hammer"]), Ragged.of([[]]))
+        tune(
+            shop.items,
+            shop.statistics,
+            shop.vectors,
+            shop.encode,
+            Requests.anonymous(["hammer"]),
+            Ragged.from_lists([[]]),
+        )
 
 
 def test_the_dense_weight_follows_the_better_searcher(shop):

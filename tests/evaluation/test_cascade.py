@@ -18,7 +18,7 @@ def features_of(shop, page_views=None, requests=None, targets=None):
     page_views = shop.parts.train if page_views is None else page_views
     return CascadeFeatures(
         shop.items,
-        ClickStatistics.of(page_views, shop.items),
+        ClickStatistics.from_page_views(page_views, shop.items),
         LexicalSearcher.build(shop.items),
         DenseSearcher(shop.vectors, shop.encode),
         requests or shop.requests["train"],

@@ -31,7 +31,7 @@ class Outcome:
 
 
 REQUESTS = Requests.anonymous(["0", "1", "2", "3"])
-TARGETS = Outcome(Ragged.of([[5], [6, 7], [], [8]]), Ragged.of([[5], [], [], []]))
+TARGETS = Outcome(Ragged.from_lists([[5], [6, 7], [], [8]]), Ragged.from_lists([[5], [], [], []]))
 GOOD, BAD = Fixed([[5, 1, 2], [1, 6, 7], [1], [1, 2, 8]]), Fixed([[1, 5, 2], [1, 2, 6], [1], [1, 2, 3]])
 
 
@@ -71,7 +71,7 @@ def test_comparisons_overall_and_within_slices():
 
 def test_sizes_that_do_not_match_are_refused_with_the_fix():
     with pytest.raises(ValueError, match=r"targets.clicked has 3 rows but there are 4 requests; build both"):
-        evaluate({"good": GOOD}, REQUESTS, Outcome(Ragged.of([[1]] * 3), TARGETS.ordered), config=CONFIG)
+        evaluate({"good": GOOD}, REQUESTS, Outcome(Ragged.from_lists([[1]] * 3), TARGETS.ordered), config=CONFIG)
     with pytest.raises(ValueError, match="slice 'kind'"):
         run(slices={"kind": np.array(["a"])})
     with pytest.raises(ValueError, match=r"true/x.*good"):

@@ -16,7 +16,7 @@ def test_query_frequency_counts_normalised_training_queries():
 
 
 def test_items_decide_by_the_hardest_target_and_no_target_means_no_group():
-    targets = Ragged.of([[0, 1], [1], [], [2]])
+    targets = Ragged.from_lists([[0, 1], [1], [], [2]])
     clicks = np.array([100, 5, 0], np.float32)
     assert slices.item_popularity(targets, clicks).tolist() == ["4-15 clicks", "4-15 clicks", "", "0 clicks"]
     shown = np.array([9, 9, 0], np.float32)

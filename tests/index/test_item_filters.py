@@ -131,7 +131,7 @@ def test_updated_filters_equal_new_ones(seed, n, more, asked):
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.booleans(), max_size=300), st.data())
 def test_ranks_and_ranges_of_bits(members, data):
-    bits = RankedBits.of(pack(np.array(members, bool)))
+    bits = RankedBits.from_words(pack(np.array(members, bool)))
     n = len(members)
     assert bits.rank(torch.arange(n + 1)).tolist() == [sum(members[:p]) for p in range(n + 1)]
     if n:

@@ -55,7 +55,9 @@ def test_only_texts_that_the_requests_use_are_looked_up():
     def table(texts):
         seen.extend(texts)
         zeros = np.zeros((len(texts), 2), np.float32)
-        return TextTable(list(texts), Ragged.of([[4]] * len(texts)), zeros, np.zeros((len(texts), 5), np.int32), zeros)
+        return TextTable(
+            list(texts), Ragged.from_lists([[4]] * len(texts)), zeros, np.zeros((len(texts), 5), np.int32), zeros
+        )
 
     clicked = np.array([[-1, 3], [1, 2]], np.int32)
     clicked_queries = np.array([[-1, 2], [-1, 0]], np.int32)

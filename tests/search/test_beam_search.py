@@ -164,7 +164,7 @@ def test_result_may_take_part_in_training():
 
 
 def test_children_products_and_softmax_by_hand():
-    children = Children.of(torch.tensor([4, 0, 9]), torch.tensor([2, 0, 3]))
+    children = Children.from_ranges(torch.tensor([4, 0, 9]), torch.tensor([2, 0, 3]))
     assert children.nodes.tolist() == [4, 5, 9, 10, 11] and children.beam.tolist() == [0, 0, 2, 2, 2]
     index = catalogue()
     rows = index.vector_rows(3, children.nodes)

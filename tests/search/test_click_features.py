@@ -31,7 +31,7 @@ def test_traits_of_items():
 
 @pytest.fixture
 def clicks() -> TraitClicks:
-    return TraitClicks.of(TRAITS, CLICKS)
+    return TraitClicks.from_clicks(TRAITS, CLICKS)
 
 
 def by_hand(word: int) -> np.ndarray:
@@ -53,7 +53,7 @@ def test_mean_lift_and_sum_of_positive_lifts(clicks: TraitClicks):
 
 def test_rare_and_common_and_unknown_traits_say_nothing():
     common = pl.Series([[*row, "everywhere"] for row in TRAITS.to_list()], dtype=pl.List(pl.String))
-    found = TraitClicks.of(pl.Series([*common[:19], ["once"]], dtype=pl.List(pl.String)), CLICKS)
+    found = TraitClicks.from_clicks(pl.Series([*common[:19], ["once"]], dtype=pl.List(pl.String)), CLICKS)
     assert set(found.names) == {"x", "y", "z"}
     new = found.numbers(pl.Series([["new", "y"], ["new"]], dtype=pl.List(pl.String)))
     assert [found_.tolist() for found_ in (new[0], new[1])] == [[found.names["y"]], []]
@@ -61,15 +61,15 @@ def test_rare_and_common_and_unknown_traits_say_nothing():
 
 def test_a_catalogue_without_traits_and_a_log_without_clicks():
     none = pl.Series([[]] * 3, dtype=pl.List(pl.String))
-    empty = TraitClicks.of(none, sparse.csr_matrix((1, 3), dtype=np.float32))
+    empty = TraitClicks.from_clicks(none, sparse.csr_matrix((1, 3), dtype=np.float32))
     mean, positive = empty.lifts(np.array([[0]], np.int32), empty.numbers(none), np.array([[0, 2]]))
     assert not mean.any() and not positive.any()
-    unclicked = TraitClicks.of(TRAITS, sparse.csr_matrix((2, 20), dtype=np.float32))
+    unclicked = TraitClicks.from_clicks(TRAITS, sparse.csr_matrix((2, 20), dtype=np.float32))
     mean, _ = unclicked.lifts(np.array([[1]], np.int32), unclicked.numbers(TRAITS), np.array([[0]]))
     assert mean[0, 0] == 0
 
 
 def test_facts_of_new_rows_follow_those_of_the_old():
-    old, new = Ragged.of([[1, 2], []]), Ragged.of([[3], [4, 5]])
+    old, new = Ragged.from_lists([[1, 2], []]), Ragged.from_lists([[3], [4, 5]])
     joined = old.joined(new)
     assert [joined[i].tolist() for i in range(4)] == [[1, 2], [], [3], [4, 5]]

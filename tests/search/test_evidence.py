@@ -30,7 +30,7 @@ def evidence() -> Evidence:
         },
         schema_overrides={"ordered": pl.List(pl.String)},
     )
-    return Evidence(ClickStatistics.of(log, ITEMS), ITEMS)
+    return Evidence(ClickStatistics.from_page_views(log, ITEMS), ITEMS)
 
 
 def test_clicks_and_their_share(evidence: Evidence):

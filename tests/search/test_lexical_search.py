@@ -19,14 +19,14 @@ def found(searcher, query, k=5):
 
 
 def test_stemming_joins_word_forms_and_words_decide_the_order():
-    searcher = LexicalSearcher.of_texts(TITLES)
+    searcher = LexicalSearcher.from_texts(TITLES)
     assert set(found(searcher, "shoes")) == {0, 1}
     assert found(searcher, "steel claw")[0] == 3
     assert found(searcher, "unknownword") == [] == found(searcher, "")
 
 
 def test_hits_are_padded_to_k_even_beyond_the_catalogue():
-    hits = LexicalSearcher.of_texts(TITLES).search(Requests.anonymous(["hammer", "zzz"]), 9)
+    hits = LexicalSearcher.from_texts(TITLES).search(Requests.anonymous(["hammer", "zzz"]), 9)
     assert hits.items.shape == (2, 9) and hits.items.dtype == np.int32
     assert (hits.items[1] == -1).all() and np.isneginf(hits.scores[1]).all()
     assert (hits.items[0, :2] >= 0).all() and (hits.items[0, 2:] == -1).all()
@@ -38,7 +38,7 @@ def test_hits_are_padded_to_k_even_beyond_the_catalogue():
     st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=4),
 )
 def test_scores_equal_those_of_bm25s(documents, query):
-    searcher = LexicalSearcher.of_texts([" ".join(words) for words in documents], LexicalConfig(stemmer=None))
+    searcher = LexicalSearcher.from_texts([" ".join(words) for words in documents], LexicalConfig(stemmer=None))
     peer = bm25s.BM25(method="lucene", k1=1.2, b=0.75)
     peer.index(documents, show_progress=False)
     known = [word for word in query if word in peer.vocab_dict]
@@ -48,7 +48,7 @@ def test_scores_equal_those_of_bm25s(documents, query):
 
 
 def test_scores_of_candidates_agree_with_the_search():
-    searcher = LexicalSearcher.of_texts(TITLES)
+    searcher = LexicalSearcher.from_texts(TITLES)
     queries = ["steel hammer", "shoe", "steel hammer", "nothing"]
     hits = searcher.search(Requests.anonymous(queries), 4)
     scores = searcher.scores(queries, hits.items)
@@ -58,12 +58,12 @@ def test_scores_of_candidates_agree_with_the_search():
 
 def test_unspaced_scripts_use_characters_and_bigrams():
     assert Analyzer("english")("红色跑鞋") == ["红", "色", "跑", "鞋", "红色", "色跑", "跑鞋"]
-    searcher = LexicalSearcher.of_texts(["红色跑鞋", "鞋架 跑步机", "蓝色外套"])
+    searcher = LexicalSearcher.from_texts(["红色跑鞋", "鞋架 跑步机", "蓝色外套"])
     assert found(searcher, "跑鞋")[0] == 0
 
 
 def test_added_items_are_found_replaced_and_removed_without_touching_the_old_searcher():
-    old = LexicalSearcher.of_texts(TITLES)
+    old = LexicalSearcher.from_texts(TITLES)
     new = old.add(np.array([5, 2]), ["purple zeppelin hammer", "wooden spoon"])
     assert found(new, "zeppelin") == [5] and found(new, "spoon") == [2]
     assert 2 not in found(new, "steel") and 2 in found(old, "steel") and found(old, "zeppelin") == []
@@ -74,13 +74,13 @@ def test_added_items_are_found_replaced_and_removed_without_touching_the_old_sea
 
 
 def test_an_added_twin_scores_like_the_original():
-    searcher = LexicalSearcher.of_texts(TITLES).add(np.array([5]), [TITLES[3]])
+    searcher = LexicalSearcher.from_texts(TITLES).add(np.array([5]), [TITLES[3]])
     scores = searcher.scores(["steel claw hammer"], np.array([[3, 5]], np.int32))[0]
     assert scores[0] == pytest.approx(scores[1], rel=1e-5)
 
 
 def test_save_and_load_give_the_same_results_without_pickle(tmp_path):
-    searcher = LexicalSearcher.of_texts(TITLES).add(np.array([5]), ["zeppelin"]).remove(np.array([0]))
+    searcher = LexicalSearcher.from_texts(TITLES).add(np.array([5]), ["zeppelin"]).remove(np.array([0]))
     searcher.save(tmp_path)
     again = LexicalSearcher.load(tmp_path)
     for query in ("steel hammer", "shoes", "zeppelin"):
@@ -115,7 +115,7 @@ def test_a_batch_of_queries_is_fast():
     generator = np.random.default_rng(0)
     words = np.array([f"w{i}x" for i in range(3000)])
     titles = [" ".join(row) for row in words[(generator.pareto(1, (20_000, 8)) * 30).astype(int) % 3000]]
-    searcher = LexicalSearcher.of_texts(titles)
+    searcher = LexicalSearcher.from_texts(titles)
     queries = [" ".join(row) for row in words[generator.integers(0, 3000, (500, 3))]]
     start = time.process_time()
     searcher.search(Requests.anonymous(queries), 100)

@@ -7,7 +7,7 @@ from hypothesis.extra import numpy as hnp
 from onesearch.data.requests import Requests
 from onesearch.search.hits import Hits
 from onesearch.search.ranked_lists import chained, first_occurrence, normalised, top_k, union
-from onesearch.search.score_fusion import FusedSearcher, fuse
+from onesearch.search.score_fusion import FusedSearcher, fuse_scores
 
 
 class Table:
@@ -27,7 +27,7 @@ class Table:
 def test_minmax_fusion_is_the_arithmetic_done_by_hand():
     items = np.array([[3, 5, 8]], np.int32)
     scores = np.array([[[10, 20, 15]], [[1.0, 0.0, 0.75]]], np.float32)
-    hits = fuse(items, scores, [1.0, 2.0], "minmax", 3)  # 3: 0 + 2; 5: 1 + 0; 8: .5 + 1.5
+    hits = fuse_scores(items, scores, [1.0, 2.0], "minmax", 3)  # 3: 0 + 2; 5: 1 + 0; 8: .5 + 1.5
     assert hits.items.tolist() == [[3, 8, 5]]
     np.testing.assert_allclose(hits.scores, [[2, 2, 1]])
 

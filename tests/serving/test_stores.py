@@ -135,7 +135,7 @@ text = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_s
     )
 )
 def test_items_survive_json_unchanged(item):
-    assert ItemBody.model_validate_json(ItemBody.of(item).model_dump_json()).item() == item
+    assert ItemBody.model_validate_json(ItemBody.from_item(item).model_dump_json()).item() == item
 
 
 def test_sqlite_survives_reopening(tmp_path):

@@ -21,14 +21,14 @@ SEEN = 1 / np.sqrt(np.arange(1, 9))
 
 def test_a_log_becomes_impressions():
     log = pl.DataFrame({"shown": [["b", "a"], [], ["c"]], "clicked": [["a"], ["b"], ["c"]]})
-    found = Impressions.of(log, pl.Series(["a", "b", "c"]))
+    found = Impressions.from_page_views(log, pl.Series(["a", "b", "c"]))
     assert found.item.tolist() == [1, 0, 2] and found.rank.tolist() == [0, 1, 0]
     assert found.clicked.tolist() == [False, True, True]
 
 
 def test_positions_are_taken_out():
     shown = simulated(400_000, 1, TRUE, SEEN)
-    rates = ClickRates.of(shown, 200, prior=1)
+    rates = ClickRates.from_impressions(shown, 200, prior=1)
     np.testing.assert_allclose(rates.examination, SEEN, atol=0.03)
     assert np.abs(rates.attraction - TRUE).mean() < 0.02
     plain = np.bincount(shown.item, shown.clicked, 200) / np.bincount(shown.item, minlength=200)
@@ -38,7 +38,7 @@ def test_positions_are_taken_out():
 def test_rare_items_are_near_the_average():
     clicked = np.array([True] * 200 + [False] * 800 + [True])
     shown = Impressions(np.array([0] * 1000 + [1]), np.zeros(1001, np.int64), clicked)
-    rates = ClickRates.of(shown, 3, prior=20)
+    rates = ClickRates.from_impressions(shown, 3, prior=20)
     mean = 201 / 1001
     assert rates.attraction[2] == pytest.approx(mean)  # never shown
     assert rates.attraction[1] == pytest.approx((1 + 20 * mean) / 21)
@@ -59,7 +59,9 @@ def test_calibration_repairs_bent_rates():
 
 
 def test_rates_come_back_from_disk(tmp_path):
-    rates = ClickRates.of(simulated(5_000, 1, TRUE, SEEN), 200).calibrated(simulated(5_000, 2, TRUE, SEEN))
+    rates = ClickRates.from_impressions(simulated(5_000, 1, TRUE, SEEN), 200).calibrated(
+        simulated(5_000, 2, TRUE, SEEN)
+    )
     rates.save(tmp_path)
     again = ClickRates.load(tmp_path)
     items = np.arange(200)
@@ -69,4 +71,4 @@ def test_rates_come_back_from_disk(tmp_path):
 
 def test_a_log_without_impressions_is_said():
     with pytest.raises(ValueError, match="R_CTR"):
-        ClickRates.of(Impressions(*(np.zeros(0, kind) for kind in (np.int64, np.int64, bool))), 3)
+        ClickRates.from_impressions(Impressions(*(np.zeros(0, kind) for kind in (np.int64, np.int64, bool))), 3)

@@ -147,7 +147,7 @@ def test_perturbed_tables_come_back_bit_by_bit_even_after_an_error():
 def test_gradients_since_leave_out_what_earlier_batches_added():
     table = torch.nn.Parameter(torch.ones(2))
     (table.sum() * 5).backward()
-    kept = Gradients.of([table])
+    kept = Gradients.from_tables([table])
     (table * torch.tensor([1.0, 2.0])).sum().backward()
     assert kept.since([table])[0].tolist() == [1.0, 2.0]
     assert table.grad.tolist() == [6.0, 7.0]

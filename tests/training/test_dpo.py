@@ -13,7 +13,7 @@ from onesearch.training.dpo import (
     LEVEL_WEIGHTS,
     Behaviour,
     DpoConfig,
-    DpoTrainee,
+    DpoObjective,
     PreferenceBatch,
     gap_weights,
     listwise_dpo_loss,
@@ -26,10 +26,10 @@ from small_models import catalogue, generator, prompts
 # Items 0-9 are of category 0, 10-19 of 1, 20-29 of 2.
 CATEGORY = np.repeat([0, 1, 2], 10)
 BEHAVIOUR = Behaviour(
-    shown=Ragged.of([[0, 1, 2, 3, 10], [], [20, 21]]),
-    clicked=Ragged.of([[1, 2], [11], [20]]),
-    ordered=Ragged.of([[2], [], []]),
-    elsewhere=Ragged.of([[5], [], []]),
+    shown=Ragged.from_lists([[0, 1, 2, 3, 10], [], [20, 21]]),
+    clicked=Ragged.from_lists([[1, 2], [11], [20]]),
+    ordered=Ragged.from_lists([[2], [], []]),
+    elsewhere=Ragged.from_lists([[5], [], []]),
     category=CATEGORY,
 )
 
@@ -95,7 +95,10 @@ def test_winners_and_losers_of_page_views():
 
 def test_orders_elsewhere_are_the_shoppers_own_in_the_category():
     user = np.array([7, 7, 7, 8, -1])
-    clicked, ordered = Ragged.of([[1], [12], [4], [3], [2]]), Ragged.of([[1], [12, 13], [4, 15], [3], [2]])
+    clicked, ordered = (
+        Ragged.from_lists([[1], [12], [4], [3], [2]]),
+        Ragged.from_lists([[1], [12, 13], [4, 15], [3], [2]]),
+    )
     found = orders_elsewhere(user, clicked, ordered, CATEGORY)
     assert [found[n].tolist() for n in range(5)] == [[4], [15], [1], [], []]
 
@@ -112,7 +115,7 @@ def test_orders_elsewhere_are_the_shoppers_own_in_the_category():
 )
 def test_orders_elsewhere_are_what_a_plain_loop_finds(views):
     user = np.array([view[0] for view in views], np.int64)
-    clicked, ordered = (Ragged.of([view[at] for view in views]) for at in (1, 2))
+    clicked, ordered = (Ragged.from_lists([view[at] for view in views]) for at in (1, 2))
     category = np.where(np.arange(30) % 7 == 0, -1, CATEGORY)
     found = orders_elsewhere(user, clicked, ordered, category, 2)
     for view, (who, here, _) in enumerate(views):
@@ -125,39 +128,41 @@ def test_orders_elsewhere_are_what_a_plain_loop_finds(views):
 
 
 @pytest.fixture
-def trainee():
-    return DpoTrainee(generator(dtype=torch.float32), catalogue(30), DpoConfig(beta=0.5, sft=0.0)).train()
+def objective():
+    return DpoObjective(generator(dtype=torch.float32), catalogue(30), DpoConfig(beta=0.5, sft=0.0)).train()
 
 
-def test_the_index_follows_the_module_to_another_device(trainee):
-    assert trainee.to("meta").index.device == trainee.generator.begin.device == torch.device("meta")
+def test_the_index_follows_the_module_to_another_device(objective):
+    assert objective.to("meta").index.device == objective.generator.begin.device == torch.device("meta")
 
 
-def test_winners_rise_above_losers(trainee):
-    given = preferences(BEHAVIOUR, np.array([0, 1, 2]), trainee.settings)
+def test_winners_rise_above_losers(objective):
+    given = preferences(BEHAVIOUR, np.array([0, 1, 2]), objective.settings)
     batch = PreferenceBatch("dpo", prompts(3), preferences=given)
-    optimizer = torch.optim.Adam(trainee.generator.parameters(), 3e-3)
-    first = trainee(batch)
+    optimizer = torch.optim.Adam(objective.generator.parameters(), 3e-3)
+    first = objective(batch)
     # At the start policy and reference agree: every margin is 0 and a winner with N losers costs log(1 + N).
-    paths = trainee.index.path(torch.cat([given.rows, given.losers.clamp(min=0).flatten()]))[:, -1]
+    paths = objective.index.path(torch.cat([given.rows, given.losers.clamp(min=0).flatten()]))[:, -1]
     winner, losers = paths[:5], paths[5:].view(given.losers.shape)[given.owner]
     counted = ((given.losers >= 0)[given.owner] & (losers != winner[:, None])).sum(1)
     assert counted.min() > 0
     assert_close(first["preference"], torch.log1p(counted.float()).mean())
     for _ in range(40):
-        terms = trainee(batch)
+        terms = objective(batch)
         optimizer.zero_grad()
         terms["loss"].backward()
         optimizer.step()
     assert terms["accuracy"] > 0.95 and terms["preference"] < 0.5 * first["preference"]
-    assert not any(parameter.grad is not None for parameter in trainee.reference.parameters())
+    assert not any(parameter.grad is not None for parameter in objective.reference.parameters())
     policy, reference = (
-        score_paths(model, model.encode(batch.prompt), trainee.index.path(given.rows), given.owner, trainee.index)[0]
-        for model in (trainee.generator, trainee.reference)
+        score_paths(model, model.encode(batch.prompt), objective.index.path(given.rows), given.owner, objective.index)[
+            0
+        ]
+        for model in (objective.generator, objective.reference)
     )
     assert not torch.allclose(policy, reference)
 
 
-def test_a_batch_without_preferences_is_refused(trainee):
+def test_a_batch_without_preferences_is_refused(objective):
     with pytest.raises(ValueError, match="preferences"):
-        trainee(PreferenceBatch("dpo", TaskBatch("x", prompts(1)).prompt))
+        objective(PreferenceBatch("dpo", TaskBatch("x", prompts(1)).prompt))

@@ -7,49 +7,49 @@ import torch
 from onesearch.common.ragged import Ragged
 from onesearch.data.records import Item, items_frame
 from onesearch.search.path_scoring import score_paths
-from onesearch.training.grpo import GrpoConfig, GrpoTrainee, Outcomes
+from onesearch.training.grpo import GrpoConfig, GrpoObjective, RolloutOutcomes
 from onesearch.training.rewards import RewardConfig, Rewards
-from onesearch.training.supervised import Trainee
+from onesearch.training.supervised import SupervisedObjective
 from onesearch.training.tasks import TaskBatch, item_targets
 from onesearch.training.tpma import gates, marginal_rewards, matches, normalised, position_weights
 from small_models import catalogue, generator, prompts
 
 N, P = 60, 4
 ITEMS = items_frame([Item(str(n), f"item {n}") for n in range(N)])
-CLICKED = Ragged.of([[3], [10, 11], [20], [30]])
-ORDERED = Ragged.of([[], [11], [], []])
+CLICKED = Ragged.from_lists([[3], [10, 11], [20], [30]])
+ORDERED = Ragged.from_lists([[], [11], [], []])
 
 
 def parts(judged=None, seed: int = 0, heads=(0.0, 0.0), **settings):
-    """A trainee and one batch of its four page views."""
+    """A objective and one batch of its four page views."""
     model, index = generator(dtype=torch.float32), catalogue(N)
     rewards = Rewards(RewardConfig(), ITEMS, judged=judged)
     item_rows = torch.randn(N, index.dimension, generator=torch.Generator().manual_seed(0))
-    outcomes = Outcomes(np.zeros(P), CLICKED, ORDERED)
-    trainee = GrpoTrainee(model, index, item_rows, rewards, outcomes, GrpoConfig(**settings), *heads, seed)
+    outcomes = RolloutOutcomes(np.zeros(P), CLICKED, ORDERED)
+    objective = GrpoObjective(model, index, item_rows, rewards, outcomes, GrpoConfig(**settings), *heads, seed)
     rows = np.arange(P)
     targets = item_targets(CLICKED.values, CLICKED.owners, np.ones(5), N, N, rows)
-    return trainee.train(), TaskBatch("search", prompts(P), items=targets, rows=torch.from_numpy(rows))
+    return objective.train(), TaskBatch("search", prompts(P), items=targets, rows=torch.from_numpy(rows))
 
 
-def of_items(trainee: GrpoTrainee, batch: TaskBatch, items: torch.Tensor, owner: torch.Tensor) -> torch.Tensor:
-    memory = trainee.generator.encode(batch.prompt)
-    return score_paths(trainee.generator, memory, trainee.index.path(items), owner, trainee.index)[0].sum(1)
+def of_items(objective: GrpoObjective, batch: TaskBatch, items: torch.Tensor, owner: torch.Tensor) -> torch.Tensor:
+    memory = objective.generator.encode(batch.prompt)
+    return score_paths(objective.generator, memory, objective.index.path(items), owner, objective.index)[0].sum(1)
 
 
-def of_targets(trainee: GrpoTrainee, batch: TaskBatch) -> torch.Tensor:
-    return of_items(trainee, batch, batch.items.rows, batch.items.owner)
+def of_targets(objective: GrpoObjective, batch: TaskBatch) -> torch.Tensor:
+    return of_items(objective, batch, batch.items.rows, batch.items.owner)
 
 
 def equal(one: torch.nn.Module, other: torch.nn.Module) -> bool:
     return all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
 
 
-def learn(trainee: GrpoTrainee, batch: TaskBatch, steps: int, rate: float = 3e-3) -> list[dict[str, float]]:
-    optimizer = torch.optim.Adam(trainee.generator.parameters(), rate)
+def learn(objective: GrpoObjective, batch: TaskBatch, steps: int, rate: float = 3e-3) -> list[dict[str, float]]:
+    optimizer = torch.optim.Adam(objective.generator.parameters(), rate)
     log = []
     for _ in range(steps):
-        terms = trainee(batch)
+        terms = objective(batch)
         optimizer.zero_grad()
         terms["loss"].backward()
         optimizer.step()
@@ -59,37 +59,37 @@ def learn(trainee: GrpoTrainee, batch: TaskBatch, steps: int, rate: float = 3e-3
 
 @pytest.mark.parametrize("draw", ["sample", "beam"])
 def test_the_policy_loss_of_a_batch(draw):
-    trainee, batch = parts(draw=draw, rollouts=6, item_weight=0.5, sft=0.0)
-    nodes, old = trainee._draw(batch, trainee.generator.encode(batch.prompt))
+    objective, batch = parts(draw=draw, rollouts=6, item_weight=0.5, sft=0.0)
+    nodes, old = objective._draw(batch, objective.generator.encode(batch.prompt))
     assert nodes.shape == (P, 6, 5) and old is None
-    trainee.steps.zero_()
-    terms = trainee(batch)
+    objective.steps.zero_()
+    terms = objective(batch)
     # The same from plain lists: codes of the drawn paths, targets, who was clicked, who was ordered.
-    codes = trainee.index.sids(4, nodes[..., -1])
+    codes = objective.index.sids(4, nodes[..., -1])
     loss = 0.0
     for p in range(P):
-        targets = trainee.index.sids(4, trainee.index.path(torch.from_numpy(CLICKED[p].astype(np.int64)))[:, -1])
+        targets = objective.index.sids(4, objective.index.path(torch.from_numpy(CLICKED[p].astype(np.int64)))[:, -1])
         matched = matches(codes[p : p + 1], targets.unsqueeze(0))
         worth = []
         for g in range(6):
-            first, last = trainee.index.positions(4, nodes[p, g, -1])
-            items = trainee.index.item_rows(torch.arange(int(first), int(last))).tolist()
+            first, last = objective.index.positions(4, nodes[p, g, -1])
+            items = objective.index.item_rows(torch.arange(int(first), int(last))).tolist()
             worth.append(max(4.0 if i in ORDERED[p] else 3.0 if i in CLICKED[p] else 0.0 for i in items))
         advantage = normalised(marginal_rewards(matched, position_weights(5)))
         advantage = advantage + 0.5 * normalised(torch.tensor([worth])).unsqueeze(-1)
         loss -= float((gates(matched) * advantage).mean()) / P
     assert float(terms["policy"]) == pytest.approx(loss, abs=1e-5)
     assert float(terms["loss"].detach()) == float(terms["policy"])  # nothing else is switched on
-    trainee.steps.zero_()
-    trainee.settings = trainee.settings.model_copy(update={"policy": 0.5, "sft": 2.0})
-    terms = trainee(batch)
+    objective.steps.zero_()
+    objective.settings = objective.settings.model_copy(update={"policy": 0.5, "sft": 2.0})
+    terms = objective(batch)
     assert float(terms["loss"]) == pytest.approx(0.5 * float(terms["policy"]) + 2.0 * float(terms["sft"]))
 
 
 def test_the_anchor_is_the_loss_of_stage_3():
-    trainee, batch = parts(heads=(1.0, 0.03), sft=0.1, rollouts=4)
-    terms = trainee(batch)
-    plain = Trainee(trainee.generator, trainee.index, trainee.item_rows, 1.0, 0.03).eval()(batch)
+    objective, batch = parts(heads=(1.0, 0.03), sft=0.1, rollouts=4)
+    terms = objective(batch)
+    plain = SupervisedObjective(objective.generator, objective.index, objective.item_rows, 1.0, 0.03).eval()(batch)
     assert float(terms["score"]) == pytest.approx(float(plain["score"]), rel=1e-5)
     assert float(terms["loss"] - terms["policy"]) == pytest.approx(0.1 * float(plain["loss"]), rel=1e-4)
 
@@ -107,10 +107,10 @@ def test_the_anchor_is_the_loss_of_stage_3():
     ],
 )
 def test_what_was_clicked_becomes_likelier(settings):
-    trainee, batch = parts(rollouts=16, **{"sft": 0.0, **settings})
-    before = of_targets(trainee, batch).exp().sum()
-    log = learn(trainee, batch, 60)
-    assert of_targets(trainee, batch).exp().sum() > 2 * before
+    objective, batch = parts(rollouts=16, **{"sft": 0.0, **settings})
+    before = of_targets(objective, batch).exp().sum()
+    log = learn(objective, batch, 60)
+    assert of_targets(objective, batch).exp().sum() > 2 * before
     for figure, times in (("reward_total", 1.5), ("hit", 1.0)):
         first, last = ([one[figure] for one in part] for part in (log[:10], log[-10:]))
         assert np.mean(last) > times * np.mean(first)
@@ -120,12 +120,12 @@ def test_the_item_reward_steers_where_nothing_was_clicked():
     # Item 40 is excellent for the query, says a judgment; no gate is in plain GRPO's way.
     judged = {(0, 40): 3}
     for weight in (0.0, 1.0):
-        trainee, batch = parts(judged, rollouts=32, algorithm="grpo", sft=0.0)
-        trainee.rewards.config = RewardConfig(behaviour=0.0, relevance=weight)
+        objective, batch = parts(judged, rollouts=32, algorithm="grpo", sft=0.0)
+        objective.rewards.config = RewardConfig(behaviour=0.0, relevance=weight)
         wanted = torch.full((P,), 40), torch.arange(P)
-        before = of_items(trainee, batch, *wanted).exp().mean().item()
-        learn(trainee, batch, 60)
-        after = of_items(trainee, batch, *wanted).exp().mean().item()
+        before = of_items(objective, batch, *wanted).exp().mean().item()
+        learn(objective, batch, 60)
+        after = of_items(objective, batch, *wanted).exp().mean().item()
         assert after > 2 * before if weight else after == before  # no reward, no gradient
 
 
@@ -142,31 +142,33 @@ def test_the_reference_holds_the_policy():
 
 
 def test_draws_repeat_and_differ_by_step_and_seed():
-    trainee, batch = parts(rollouts=8)
-    memory = trainee.generator.encode(batch.prompt)
-    first = trainee._draw(batch, memory)[0]
-    assert torch.equal(first, trainee._draw(batch, memory)[0])
-    trainee.steps += 1
-    assert not torch.equal(first, trainee._draw(batch, memory)[0])
+    objective, batch = parts(rollouts=8)
+    memory = objective.generator.encode(batch.prompt)
+    first = objective._draw(batch, memory)[0]
+    assert torch.equal(first, objective._draw(batch, memory)[0])
+    objective.steps += 1
+    assert not torch.equal(first, objective._draw(batch, memory)[0])
     other, _ = parts(rollouts=8, seed=1)
     assert not torch.equal(first, other._draw(batch, memory)[0])
 
 
 def test_the_drawing_policy_lags_behind():
-    trainee, batch = parts(rollouts=8, refresh=3)
-    learn(trainee, batch, 3)  # the third step still drew from the first policy
-    assert not equal(trainee.drawing, trainee.generator)
-    trainee(batch)
-    assert equal(trainee.drawing, trainee.generator)
+    objective, batch = parts(rollouts=8, refresh=3)
+    learn(objective, batch, 3)  # the third step still drew from the first policy
+    assert not equal(objective.drawing, objective.generator)
+    objective(batch)
+    assert equal(objective.drawing, objective.generator)
 
 
 def test_there_is_no_dropout_in_the_policy():
-    trainee, _ = parts(kl=0.1, refresh=2)
-    assert trainee.training and not any(m.training for m in (trainee.generator, trainee.reference, trainee.drawing))
-    assert not any(p.requires_grad for m in (trainee.reference, trainee.drawing) for p in m.parameters())
+    objective, _ = parts(kl=0.1, refresh=2)
+    assert objective.training and not any(
+        m.training for m in (objective.generator, objective.reference, objective.drawing)
+    )
+    assert not any(p.requires_grad for m in (objective.reference, objective.drawing) for p in m.parameters())
 
 
 def test_a_batch_without_page_views_is_refused():
-    trainee, batch = parts()
+    objective, batch = parts()
     with pytest.raises(ValueError, match="page views"):
-        trainee(TaskBatch("pseudo", batch.prompt, items=batch.items))
+        objective(TaskBatch("pseudo", batch.prompt, items=batch.items))

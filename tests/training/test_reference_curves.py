@@ -33,7 +33,7 @@ from onesearch.model.token_vocabulary import MARKS
 from onesearch.training import self_distillation as distill
 from onesearch.training.batching import BatchSource
 from onesearch.training.loop import LoopConfig, fit
-from onesearch.training.self_distillation import DistillationConfig, DistillTrainee, distillation_loss
+from onesearch.training.self_distillation import DistillationConfig, SelfDistillationObjective, distillation_loss
 from onesearch.training.tasks import TaskBatch, item_targets
 
 STORED = Path(__file__).with_name("reference_curves.json")
@@ -130,11 +130,11 @@ def curves(settings=SETTINGS, score=SCORE, codebook=CODEBOOK, noise=0.0):
         with torch.no_grad():
             for parameter in generator.parameters():
                 parameter.mul_(1 + noise * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(9)))
-        trainee = DistillTrainee(generator, index, torch.from_numpy(rows), score, codebook, settings)
+        objective = SelfDistillationObjective(generator, index, torch.from_numpy(rows), score, codebook, settings)
         source = BatchSource(np.full(PAGE_VIEWS, 5), batch, 12, steps=STEPS)
         config = LoopConfig(learning_rate=1e-2, precision="no", log_steps=1, checkpoint_seconds=0, curves=False)
         with tempfile.TemporaryDirectory() as folder:
-            fit(trainee, source, distillation_loss, config, Path(folder), seed=5)
+            fit(objective, source, distillation_loss, config, Path(folder), seed=5)
             lines = [json.loads(line) for line in (Path(folder) / "log.jsonl").read_text().splitlines()]
     finally:
         torch.set_num_threads(threads)

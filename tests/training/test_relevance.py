@@ -33,9 +33,9 @@ def features() -> PairFeatures:
     thought = Thought(query=QUERIES[0], analysis=analysis, keywords=("boots", "hiking"), producer="x", version="1")
     keywords = np.zeros((3, 3), np.float32)
     keywords[0] = EYE[2]
-    words = CatalogueWords.of(ITEMS)
+    words = CatalogueWords.from_items(ITEMS)
     assert "hiking" in words.phrases and "boots" in words.phrases
-    return PairFeatures(ITEMS, EYE, QUERIES, EYE, words, Thoughts.of([thought]), keywords)
+    return PairFeatures(ITEMS, EYE, QUERIES, EYE, words, Thoughts.from_thoughts([thought]), keywords)
 
 
 def test_features_by_hand(features):
@@ -64,7 +64,7 @@ def test_pairs_in_parts_are_the_same(features, monkeypatch):
 
 
 def test_what_an_item_says_is_found_once_and_only_when_asked_for(monkeypatch):
-    words = CatalogueWords.of(ITEMS)
+    words = CatalogueWords.from_items(ITEMS)
     items = pl.concat([ITEMS] * 20).with_columns(title=pl.Series([f"hiking {n % 7} boots" for n in range(60)]))
     find, asked = words.incidence, []
     whole = find(items).toarray()

@@ -45,14 +45,14 @@ def test_the_sum_by_hand():
 def test_boosts_raise_one_term_of_one_group():
     boost = Boost(name="emerging", column="seller", values=("new",), term="relevance", times=2.0)
     shoes = Boost(name="shoes", column="category", values=("Shoes",), term="all", times=3.0)
-    boosts = Boosts.of([boost, shoes], ITEMS)
+    boosts = Boosts.from_settings([boost, shoes], ITEMS)
     assert boosts.members == {"emerging": 1, "shoes": 2}
     assert boosts.factor["relevance"].tolist() == [6, 1, 3] and boosts.factor["behaviour"].tolist() == [3, 1, 3]
     config = RewardConfig(click_rate=0, boosts=(boost,))
     found = Rewards(config, ITEMS, RATES, judged={(0, 0): 3, (0, 1): 3}).of(QUERY, ITEM, CLICKED, ORDERED)
     assert found["relevance"].tolist() == [6, 3, 0, 0] and not found["click_rate"].any()
     with pytest.raises(ValueError, match="typo"):
-        Boosts.of([Boost(name="typo", column="seller", values=("newe",), times=2)], ITEMS)
+        Boosts.from_settings([Boost(name="typo", column="seller", values=("newe",), times=2)], ITEMS)
     with pytest.raises(ValidationError, match="times"):
         Boost(name="x", column="seller", values=("new",), times=0)
 

@@ -14,12 +14,12 @@ from onesearch.search.path_scoring import chosen_log_probs, path_distributions, 
 from onesearch.training.distillation_losses import distillation_kl
 from onesearch.training.self_distillation import (
     DistillationConfig,
-    DistillTrainee,
+    SelfDistillationObjective,
     distillation_loss,
     encoded,
     repeated,
 )
-from onesearch.training.supervised import Trainee
+from onesearch.training.supervised import SupervisedObjective
 from onesearch.training.supervised_losses import item_nll
 from onesearch.training.tasks import TaskBatch, item_targets
 
@@ -63,14 +63,14 @@ def batch(teacher=True):
     return made
 
 
-def trainee(parts, settings=OFF, score=0.0, codebook=0.0):
-    made = DistillTrainee(*parts, score, codebook, settings)
+def objective(parts, settings=OFF, score=0.0, codebook=0.0):
+    made = SelfDistillationObjective(*parts, score, codebook, settings)
     return made.eval()
 
 
 def test_with_everything_off_it_is_the_plain_stage_3(parts):
-    plain = Trainee(*parts, 1.0, 0.1).eval()(batch())
-    ours = trainee(parts, OFF, 1.0, 0.1)(batch())
+    plain = SupervisedObjective(*parts, 1.0, 0.1).eval()(batch())
+    ours = objective(parts, OFF, 1.0, 0.1)(batch())
     for name in ("loss", "score", "codebook", "level_1"):
         torch.testing.assert_close(ours[name], plain[name])
 
@@ -78,7 +78,7 @@ def test_with_everything_off_it_is_the_plain_stage_3(parts):
 def test_teacher_and_student_in_one_batch_equal_each_alone(parts):
     generator, index, _ = parts
     made = batch()
-    terms = trainee(parts, OFF.updated(kl=1.0, teacher_ce=0.5))(made)
+    terms = objective(parts, OFF.updated(kl=1.0, teacher_ce=0.5))(made)
     paths = index.path(made.items.rows)
     student, _ = path_distributions(generator, generator.encode(made.prompt), paths, made.items.owner, index)
     taught, of_teacher = torch.tensor([0, 1, 3]), torch.tensor([0, 0, 1])
@@ -99,7 +99,7 @@ def test_teacher_and_student_in_one_batch_equal_each_alone(parts):
 
 
 def test_two_copies_differ_by_dropout_only_while_training(parts):
-    made = trainee(parts, OFF.updated(r_drop=0.5))
+    made = objective(parts, OFF.updated(r_drop=0.5))
     assert "r_drop" not in made(batch())
     torch.manual_seed(0)
     terms = made.train()(batch())
@@ -139,7 +139,7 @@ def test_the_teachers_target_gets_no_gradient_unless_training_is_joint(parts):
     made = batch()
     for detach, wanted in ((True, False), (False, True)):
         made.teacher.keyword_vectors = made.teacher.keyword_vectors.detach().requires_grad_()
-        terms = trainee(parts, OFF.updated(kl=1.0, detach=detach))(made)
+        terms = objective(parts, OFF.updated(kl=1.0, detach=detach))(made)
         terms["loss"].backward()
         grad = made.teacher.keyword_vectors.grad
         assert (grad is not None and bool(grad.abs().sum() > 0)) == wanted
@@ -147,7 +147,7 @@ def test_the_teachers_target_gets_no_gradient_unless_training_is_joint(parts):
 
 def test_fgm_adds_the_gradient_of_the_perturbed_input_and_restores_the_tables(parts):
     settings = OFF.updated(kl=1.0, fgm=0.6)
-    made = trainee(parts, settings)
+    made = objective(parts, settings)
     before = [table.detach().clone() for table in made.tables]
     losses = []
     for terms in distillation_loss(made, batch()):
@@ -162,14 +162,14 @@ def test_fgm_adds_the_gradient_of_the_perturbed_input_and_restores_the_tables(pa
 
 
 def test_batches_without_item_targets_have_one_plain_step(parts):
-    made = trainee(parts, OFF.updated(fgm=0.6))
+    made = objective(parts, OFF.updated(fgm=0.6))
     text = TaskBatch("query_to_sid", prompt([3, 4], 5), sids=torch.zeros(2, 5, dtype=torch.int64))
     assert len(list(distillation_loss(made, text))) == 1
 
 
 def test_an_ema_teacher_follows_the_live_weights_and_gives_the_target(parts):
     generator, index, _ = parts
-    made = trainee(parts, OFF.updated(kl=1.0, average=0.75)).train()
+    made = objective(parts, OFF.updated(kl=1.0, average=0.75)).train()
     first = {name: value.clone() for name, value in generator.named_parameters()}
     with torch.no_grad():
         for parameter in generator.parameters():
@@ -197,7 +197,7 @@ def test_an_ema_teacher_follows_the_live_weights_and_gives_the_target(parts):
 
 
 def test_text_among_few_subwords_is_the_softmax_over_these(parts):
-    made = Trainee(*parts, 0.0).eval()
+    made = SupervisedObjective(*parts, 0.0).eval()
     text = torch.tensor([[1, 5, 9, 2, 0], [1, 9, 2, 0, 0]])
     few = torch.tensor([0, 1, 2, 5, 9])
     given = TaskBatch("t", prompt([4, 6], 5), text=text, subwords=few)
@@ -210,7 +210,7 @@ def test_text_among_few_subwords_is_the_softmax_over_these(parts):
 
 
 def test_several_sids_of_a_prompt_are_targets_beside_each_other(parts):
-    made = Trainee(*parts, 0.0).eval()
+    made = SupervisedObjective(*parts, 0.0).eval()
     one, two, three = [1, 2, 0, 5, 3], [4, 0, 1, 2, 2], [0, 0, 2, 1, 4]
     both = TaskBatch("t", prompt([4, 6], 5), sids=torch.tensor([one, two, three]), owner=torch.tensor([0, 0, 1]))
     again = TaskBatch("t", prompt([4, 6], 5), sids=torch.tensor([two, three]))
@@ -233,8 +233,8 @@ def test_rows_of_words_come_to_the_teachers_row_and_nothing_else_moves_them(part
     given.prompt.query_rows, keywords = one(given.prompt.query_rows, dim=1), one(given.teacher.query_rows, dim=1)
     given.teacher.query_rows = one(given.prompt.query_rows[given.taught] + keywords, dim=1)
     settings = OFF.updated(kl=1.0, row=0.5, teacher_ce=1.0)
-    made = DistillTrainee(generator, index, rows, 0.0, 0.0, settings)
-    without = DistillTrainee(generator, index, rows, 0.0, 0.0, settings.updated(row=0))
+    made = SelfDistillationObjective(generator, index, rows, 0.0, 0.0, settings)
+    without = SelfDistillationObjective(generator, index, rows, 0.0, 0.0, settings.updated(row=0))
     without(given)["loss"].backward()
     assert generator.word_rows.weight.grad is None
     terms, bare = made(given), without(given)

@@ -6,7 +6,7 @@ from onesearch.training.tasks import example_weights
 
 
 def test_ordered_items_count_once_with_the_higher_weight():
-    clicked, ordered = Ragged.of([[4, 7], [1], []]), Ragged.of([[7], [], [2]])
+    clicked, ordered = Ragged.from_lists([[4, 7], [1], []]), Ragged.from_lists([[7], [], [2]])
     targets, weights = example_weights(clicked, ordered, order_weight=2.0, limit=8)
     assert [
         dict(zip(targets[i].tolist(), weights[targets.offsets[i] : targets.offsets[i + 1]].tolist(), strict=True))
@@ -15,7 +15,7 @@ def test_ordered_items_count_once_with_the_higher_weight():
 
 
 def test_the_limit_keeps_orders_first():
-    clicked, ordered = Ragged.of([[1, 2, 3]]), Ragged.of([[3]])
+    clicked, ordered = Ragged.from_lists([[1, 2, 3]]), Ragged.from_lists([[3]])
     targets, weights = example_weights(clicked, ordered, order_weight=2.0, limit=2)
     assert targets[0].tolist()[0] == 3 and len(targets[0]) == 2
     np.testing.assert_array_equal(weights, [2.0, 1.0])

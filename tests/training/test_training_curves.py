@@ -6,7 +6,7 @@ def test_averages_are_means_since_the_last_line_and_survive_json():
     for value in (1.0, 2.0, 6.0):
         averages.add("loss", value)
     averages.samples = 30
-    again = Averages.of(averages.state())
+    again = Averages.from_state(averages.state())
     assert again.take(10.0) == {"loss": 3.0, "samples_per_second": 3.0, "seconds": 10.0}
     again.add("loss", 5.0)
     again.samples = 40

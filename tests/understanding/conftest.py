@@ -128,4 +128,4 @@ def shop_items() -> pl.DataFrame:
 
 @pytest.fixture(scope="session")
 def shop_words(shop_items) -> CatalogueWords:
-    return CatalogueWords.of(shop_items)
+    return CatalogueWords.from_items(shop_items)

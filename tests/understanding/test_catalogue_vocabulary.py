@@ -22,7 +22,7 @@ ITEMS = items_frame(
 
 @pytest.fixture(scope="module")
 def words():
-    return CatalogueWords.of(ITEMS, np.array([5.0, 1, 0, 0, 2, 0]))
+    return CatalogueWords.from_items(ITEMS, np.array([5.0, 1, 0, 0, 2, 0]))
 
 
 def test_category_is_the_whole_path_or_its_only_end(words):
@@ -67,7 +67,7 @@ def test_saving_and_loading_changes_nothing(words, tmp_path):
 
 
 def test_an_empty_catalogue_has_no_words():
-    words = CatalogueWords.of(items_frame([]))
+    words = CatalogueWords.from_items(items_frame([]))
     assert len(words) == 0 and words.keyword("x") is None and words.matches(["a b"]).shape == (1, 0)
 
 
@@ -101,4 +101,4 @@ def test_title_phrases_are_the_runs_of_two_titles(titles):
     items = pl.concat([items_frame([]), items_frame([Item(str(i), " ".join(t)) for i, t in enumerate(titles)])])
     runs = [{tuple(t[a : a + n]) for n in (1, 2, 3) for a in range(len(t) - n + 1)} for t in titles]
     want = {" ".join(run) for run in set().union(*runs) if sum(run in r for r in runs) >= 2}
-    assert set(CatalogueWords.of(items).phrases) == want
+    assert set(CatalogueWords.from_items(items).phrases) == want

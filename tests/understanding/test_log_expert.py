@@ -37,12 +37,12 @@ VIEWS = page_views_frame(
     for i, (query, clicked) in enumerate(LOG)
 )
 LEXICON = Lexicon([Keyword(text, "Entity", 1.0) for text in ("tent", "dress", "camping stove", "手机壳", "unicorn")])
-STATISTICS = ClickStatistics.of(VIEWS, ITEMS)
-WORDS = CatalogueWords.of(ITEMS, STATISTICS.clicked)
+STATISTICS = ClickStatistics.from_page_views(VIEWS, ITEMS)
+WORDS = CatalogueWords.from_items(ITEMS, STATISTICS.clicked)
 
 
 def expert(statistics=STATISTICS, lexicon=LEXICON, **switches):
-    return LogExpert.of(ITEMS, statistics, WORDS, lexicon, **switches)
+    return LogExpert.from_log(ITEMS, statistics, WORDS, lexicon, **switches)
 
 
 EXPERT = expert()
@@ -98,14 +98,14 @@ def test_without_a_lexicon_title_phrases_are_candidates():
 def test_left_out_clicks_do_not_count():
     left_out = expert(leave_out_own=True)
     assert think("lonely").keywords and think("lonely", left_out).keywords == ()
-    without = ClickStatistics.of(VIEWS.filter(VIEWS["query"] != "woodstock dress"), ITEMS)
+    without = ClickStatistics.from_page_views(VIEWS.filter(VIEWS["query"] != "woodstock dress"), ITEMS)
     seen, unseen = think("woodstock dress", left_out), think("woodstock dress", expert(without, leave_out_own=True))
     assert seen.analysis.category == unseen.analysis.category
     assert set(seen.analysis.topics) == set(unseen.analysis.topics)
 
 
 def test_an_empty_log_is_no_error():
-    nothing = ClickStatistics.of(VIEWS.head(0), ITEMS)
+    nothing = ClickStatistics.from_page_views(VIEWS.head(0), ITEMS)
     assert think("red tent", expert(nothing)).keywords == ("tent", "red")
     assert think("red tent", expert(nothing, leave_out_own=True)).keywords == ("tent", "red")
 

@@ -87,7 +87,7 @@ def open_thoughts(place: str) -> "ThoughtCache":
 def _words(data: "Dataset", statistics: "ClickStatistics | None") -> "CatalogueWords":
     from onesearch.understanding.catalogue_vocabulary import CatalogueWords
 
-    return CatalogueWords.of(data.items, None if statistics is None else statistics.clicked)
+    return CatalogueWords.from_items(data.items, None if statistics is None else statistics.clicked)
 
 
 def _log_expert(folder: Path, data: "Dataset", statistics: "ClickStatistics | None") -> "Producer":
@@ -98,7 +98,7 @@ def _log_expert(folder: Path, data: "Dataset", statistics: "ClickStatistics | No
 
     if statistics is None:
         typer.secho(f"{folder} has no training part: all of its log speaks; for tests name a run", err=True)
-        statistics = ClickStatistics.of(data.page_views, data.items)
+        statistics = ClickStatistics.from_page_views(data.page_views, data.items)
     lexicon = folder / "khqe" / "lexicon"
     found = Lexicon.load(lexicon) if lexicon.is_dir() else None
-    return LogExpert.of(data.items, statistics, _words(data, statistics), found)
+    return LogExpert.from_log(data.items, statistics, _words(data, statistics), found)

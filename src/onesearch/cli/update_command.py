@@ -65,7 +65,7 @@ def update(
         queries = log["query"].drop_nulls().unique().to_list() if "query" in log.columns else []
         kept = open_thoughts(cache)
         try:
-            thoughts = Thoughts.of(kept.get_many(queries, *producer_key(producer)).values())
+            thoughts = Thoughts.from_thoughts(kept.get_many(queries, *producer_key(producer)).values())
         finally:
             kept.close()
     show_json(vars(rounds.update(run, events, method.value, steps, sets or (), thoughts)))

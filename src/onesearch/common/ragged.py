@@ -18,7 +18,7 @@ class Ragged:
     offsets: NDArray[np.int64]
 
     @classmethod
-    def of(cls, rows: Sequence[Sequence[int]]) -> "Ragged":
+    def from_lists(cls, rows: Sequence[Sequence[int]]) -> "Ragged":
         """From Python lists (tests, small data)."""
         lengths = np.fromiter((len(row) for row in rows), np.int64, len(rows))
         values = np.fromiter((value for row in rows for value in row), np.int32, int(lengths.sum()))

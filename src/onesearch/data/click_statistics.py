@@ -44,7 +44,7 @@ class ClickStatistics:
     searched: Floats
 
     @classmethod
-    def of(cls, page_views: pl.DataFrame, items: pl.DataFrame) -> "ClickStatistics":
+    def from_page_views(cls, page_views: pl.DataFrame, items: pl.DataFrame) -> "ClickStatistics":
         """Count a log, which must be the *training* part."""
         n = len(items)
         ids = items["item_id"]

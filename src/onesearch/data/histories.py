@@ -37,7 +37,7 @@ class _Events:
     columns: tuple[Ints, ...]
 
     @classmethod
-    def of(cls, key: Longs, *columns: Ints) -> "_Events":
+    def from_columns(cls, key: Longs, *columns: Ints) -> "_Events":
         order = np.argsort(key, kind="stable")
         return cls(key[order], tuple(column[order] for column in columns))
 
@@ -85,8 +85,8 @@ class Histories:
         self.query_texts: list[str] = distinct.to_list()
         query = rows_of(texts, distinct).to_numpy()
         clicked, ordered = ragged_rows(log["clicked"], self._items), ragged_rows(log["ordered"], self._items)
-        self._clicks = _Events.of(key[clicked.owners], clicked.values, query[clicked.owners])
-        self._orders = _Events.of(key[ordered.owners], ordered.values)
+        self._clicks = _Events.from_columns(key[clicked.owners], clicked.values, query[clicked.owners])
+        self._orders = _Events.from_columns(key[ordered.owners], ordered.values)
         self._queries = self._searches(key, query, texts)
 
     @classmethod
@@ -139,7 +139,7 @@ class Histories:
 
     def _searches(self, key: Longs, query: Ints, texts: pl.Series) -> _Events:
         typed = (texts.str.strip_chars() != "").to_numpy()
-        events = _Events.of(key[typed], query[typed])
+        events = _Events.from_columns(key[typed], query[typed])
         shopper = events.key // (len(self._moments) + 1)
         (number,) = events.columns
         repeated = np.zeros(len(shopper), bool)

@@ -19,7 +19,7 @@ def contained(lists: Ragged, values: Ints) -> NDArray[np.bool_]:
 
 def counted(lists: Ragged, values: Ints) -> Floats:
     """How often each of ``values`` [n, m] is in its request's list; 0 for -1."""
-    return PairCounts.of(np.arange(len(lists)), lists).lookup(np.arange(len(lists))[:, None], values)
+    return PairCounts.from_lists(np.arange(len(lists)), lists).lookup(np.arange(len(lists))[:, None], values)
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,12 @@ class PairCounts:
     counts: Floats
 
     @classmethod
-    def of(cls, contexts: Ints, things: Ragged) -> "PairCounts":
+    def from_lists(cls, contexts: Ints, things: Ragged) -> "PairCounts":
         """Count the things of each list under its context [n]; negative contexts and things are not counted."""
-        return cls.of_pairs(np.asarray(contexts)[things.owners], things.values)
+        return cls.from_pairs(np.asarray(contexts)[things.owners], things.values)
 
     @classmethod
-    def of_pairs(cls, contexts: Ints, things: Ints, times: Floats | None = None) -> "PairCounts":
+    def from_pairs(cls, contexts: Ints, things: Ints, times: Floats | None = None) -> "PairCounts":
         """Count pairs given as two columns [p], each as often as ``times`` [p] says (once by default)."""
         keep = (contexts >= 0) & (things >= 0)
         keys, place = np.unique(contexts[keep].astype(np.int64) * _SPAN + things[keep], return_inverse=True)
@@ -65,7 +65,7 @@ class Lift:
     smoothing: float = 20.0
 
     @classmethod
-    def of_pairs(
+    def from_pairs(
         cls,
         contexts: Ints,
         things: Ints,
@@ -78,7 +78,7 @@ class Lift:
         keep = (contexts >= 0) & (things >= 0)
         contexts, things, times = contexts[keep], things[keep], None if times is None else times[keep]
         return cls(
-            PairCounts.of_pairs(contexts, things, times),
+            PairCounts.from_pairs(contexts, things, times),
             np.bincount(contexts, times, n_contexts).astype(np.float32),
             np.bincount(things, times, n_things).astype(np.float32),
             smoothing,

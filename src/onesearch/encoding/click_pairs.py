@@ -221,7 +221,7 @@ def mine_pairs(
         judgments: relevance labels; only those of training queries are used.
         seed: of the drawing of ranking triples.
     """
-    statistics = ClickStatistics.of(page_views, items)
+    statistics = ClickStatistics.from_page_views(page_views, items)
     queries, n_items = statistics.queries, len(items)
     left, right = statistics.items.owners, statistics.items.values.astype(np.int64)
     clicks = Edges(left, right, statistics.counts)

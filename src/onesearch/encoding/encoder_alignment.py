@@ -66,7 +66,7 @@ def relevance_regression(query: Tensor, item: Tensor, level: Tensor, scale: Tens
 log = logging.getLogger("onesearch")
 
 
-class AlignConfig(Section):
+class EncoderAlignmentConfig(Section):
     """Weights of the five terms (0 switches one off) and the training schedule."""
 
     q2i: float = Field(default=1.0, ge=0)
@@ -119,7 +119,7 @@ class _Texts:
     rounds: int
 
     @classmethod
-    def of(cls, pairs: Pairs, pseudo_draws: int, config: AlignConfig) -> "_Texts":
+    def from_pairs(cls, pairs: Pairs, pseudo_draws: int, config: EncoderAlignmentConfig) -> "_Texts":
         rounds = 0
         if pseudo_draws and len(pairs.items):
             rounds = int(np.clip(pseudo_draws // len(pairs.items) + 1, 1, 6))
@@ -135,13 +135,15 @@ class _Texts:
         return self.queries + self.items * (1 + rng.integers(0, self.rounds, len(item))) + item
 
 
-def align(encoder: TrainableEncoder, pairs: Pairs, config: AlignConfig | None = None) -> TrainableEncoder:
+def align_encoder(
+    encoder: TrainableEncoder, pairs: Pairs, config: EncoderAlignmentConfig | None = None
+) -> TrainableEncoder:
     """Train ``encoder`` in place on ``pairs`` with L_align and return it.
 
     Raises:
         ValueError: there is nothing to train on.
     """
-    config = config or AlignConfig()
+    config = config or EncoderAlignmentConfig()
     if not len(pairs.items) or not (len(pairs.q2i) or config.pseudo_share):
         raise ValueError("alignment needs items and query-item pairs (or pseudo_share > 0); the training log has none")
     if config.least_cosine > -1:
@@ -151,17 +153,17 @@ def align(encoder: TrainableEncoder, pairs: Pairs, config: AlignConfig | None = 
     real = config.batch_size - pseudo
     steps = max(1, round(config.epochs * (len(pairs.q2i) / real if real else len(pairs.items) / pseudo)))
     steps = min(steps, config.max_steps or steps)
-    texts = _Texts.of(pairs, pseudo * steps, config)
-    trainee = encoder.trainee(texts.texts, config.learning_rate)
+    texts = _Texts.from_pairs(pairs, pseudo * steps, config)
+    trainer = encoder.trainer(texts.texts, config.learning_rate)
     batches = _Batches(pairs, texts, real, pseudo, config, rng)
     line = torch.tensor([1.0, 0.0], requires_grad=True)  # slope and intercept of the relevance regression
     for step in track(range(steps), "align text encoder", steps, "step"):
         loss = torch.zeros(())
         for rows, term in batches.draw():
-            vectors = trainee.embed(rows)
+            vectors = trainer.embed(rows)
             loss = loss + term(vectors, line)
         loss.backward()
-        trainee.update(min(1.0, (step + 1) / (config.warmup * steps + 1)) * max(0.02, 1.0 - step / steps))
+        trainer.update(min(1.0, (step + 1) / (config.warmup * steps + 1)) * max(0.02, 1.0 - step / steps))
         if line.grad is not None:
             with torch.no_grad():
                 line -= 0.05 * line.grad
@@ -173,7 +175,13 @@ class _Batches:
     """Draws the rows and the loss of every active term of one step."""
 
     def __init__(
-        self, pairs: Pairs, texts: _Texts, real: int, pseudo: int, config: AlignConfig, rng: np.random.Generator
+        self,
+        pairs: Pairs,
+        texts: _Texts,
+        real: int,
+        pseudo: int,
+        config: EncoderAlignmentConfig,
+        rng: np.random.Generator,
     ) -> None:
         self.pairs, self.texts, self.real, self.pseudo, self.config, self.rng = pairs, texts, real, pseudo, config, rng
         # The weaker terms take a quarter batch each: they regularise, q2i is the task.
@@ -225,7 +233,7 @@ class _Contrastive(_Term):
         left: NDArray[np.int64],
         right: NDArray[np.int64],
         weight: float,
-        config: AlignConfig,
+        config: EncoderAlignmentConfig,
         nested: tuple[int, ...] = (),
     ) -> None:
         self.same = torch.from_numpy((left[:, None] == left[None]) | (right[:, None] == right[None]))

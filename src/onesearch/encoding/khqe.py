@@ -17,7 +17,9 @@ from onesearch.encoding.opq import OPQ
 from onesearch.encoding.sid_text import OPQ_SIZE
 
 
-def fuse(vectors: NDArray[np.float32], keywords: Ragged, keyword_vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+def fuse_keywords(
+    vectors: NDArray[np.float32], keywords: Ragged, keyword_vectors: NDArray[np.float32]
+) -> NDArray[np.float32]:
     """Fused unit vectors float32 [n, d]; a row without keywords keeps its own vector.
 
     Args:

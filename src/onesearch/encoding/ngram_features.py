@@ -30,7 +30,7 @@ def character_ngrams(word: str, sizes: Sequence[int], buckets: int) -> list[int]
     ]
 
 
-class Features:
+class NgramFeatures:
     """The feature numbers of a text, as a pure function of the text.
 
     Numbering: words first, then word pairs, then ``buckets`` character n-gram buckets. Words and pairs come from a
@@ -53,7 +53,7 @@ class Features:
         self.words, self.pairs, self.idf = list(words), pairs, idf
         self.sizes, self.buckets = tuple(sizes), buckets
         self._number = {word: i for i, word in enumerate(self.words)}
-        self._ngrams = Ragged.of([character_ngrams(word, self.sizes, buckets) for word in self.words])
+        self._ngrams = Ragged.from_lists([character_ngrams(word, self.sizes, buckets) for word in self.words])
 
     @classmethod
     def build(
@@ -64,7 +64,7 @@ class Features:
         max_pairs: int = 400_000,
         sizes: Sequence[int] = (3, 4),
         buckets: int = 20_000,
-    ) -> "Features":
+    ) -> "NgramFeatures":
         """Vocabulary of a corpus: words in at least ``min_word`` texts, pairs in at least ``min_pair`` texts."""
         documents = [split_words(text) for text in texts]
         counts = Counter(chain.from_iterable(map(set, documents)))
@@ -139,6 +139,6 @@ class Features:
         }
 
     @classmethod
-    def restore(cls, arrays: dict[str, NDArray[Any]], values: dict[str, Any]) -> "Features":
+    def restore(cls, arrays: dict[str, NDArray[Any]], values: dict[str, Any]) -> "NgramFeatures":
         """The inverse of :meth:`arrays`."""
         return cls(values["words"], arrays["pairs"], arrays["idf"], values["sizes"], int(values["buckets"]))

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from onesearch.common.ragged import Ragged
 from onesearch.data.metrics import hit_rate, mrr
 from onesearch.data.metrics import recall as recall_at
-from onesearch.encoding.khqe import KHQE, fuse
+from onesearch.encoding.khqe import KHQE, fuse_keywords
 from onesearch.encoding.text_encoder import TextEncoder
 from onesearch.understanding.keyword_lexicon import Lexicon
 
@@ -197,7 +197,7 @@ def measure_query_encoding(
         vector = encoder.encode([query])
         marks[row, 1] = time.perf_counter()
         if lexicon is not None and keyword_vectors is not None:
-            vector = fuse(vector, lexicon.match([query]), keyword_vectors)
+            vector = fuse_keywords(vector, lexicon.match([query]), keyword_vectors)
         marks[row, 2] = time.perf_counter()
         khqe.encode(vector)
         marks[row, 3] = time.perf_counter()

@@ -13,7 +13,7 @@ from torch.nn.functional import embedding_bag
 from onesearch.common.artefact import read_json, write_json
 from onesearch.common.ragged import Ragged
 from onesearch.common.settings import Section
-from onesearch.encoding.ngram_features import Features
+from onesearch.encoding.ngram_features import NgramFeatures
 from onesearch.encoding.text_encoder import DESCRIPTION
 
 _TEXTS_AT_ONCE = 65_536
@@ -41,7 +41,7 @@ class StaticEncoder:
         table: feature vectors, float32 [F, d].
     """
 
-    def __init__(self, features: Features, table: NDArray[np.float32], learning_rate: float = 0.02) -> None:
+    def __init__(self, features: NgramFeatures, table: NDArray[np.float32], learning_rate: float = 0.02) -> None:
         self.features, self.learning_rate = features, learning_rate
         self.table = torch.from_numpy(np.ascontiguousarray(table, np.float32))
 
@@ -53,7 +53,7 @@ class StaticEncoder:
         word overlap; training starts from there.
         """
         config = config or StaticConfig()
-        features = Features.build(
+        features = NgramFeatures.build(
             texts, config.min_word, config.min_pair, config.max_pairs, config.ngram_sizes, config.ngram_buckets
         )
         rng = np.random.default_rng(seed)
@@ -78,9 +78,9 @@ class StaticEncoder:
             out[start : start + len(bags)] = torch.nn.functional.normalize(vectors, dim=1).numpy()
         return out
 
-    def trainee(self, texts: Sequence[str], learning_rate: float | None = None) -> "StaticTrainee":
+    def trainer(self, texts: Sequence[str], learning_rate: float | None = None) -> "StaticEncoderTrainer":
         """Training view on a table of texts; updates change ``table`` in place."""
-        return StaticTrainee(self.table, self.features.bags(texts), learning_rate or self.learning_rate)
+        return StaticEncoderTrainer(self.table, self.features.bags(texts), learning_rate or self.learning_rate)
 
     def save(self, folder: Path) -> None:
         """Write ``encoder.safetensors`` and ``encoder.json``."""
@@ -93,7 +93,7 @@ class StaticEncoder:
     def load(cls, folder: Path) -> "StaticEncoder":
         """Load what :meth:`save` wrote."""
         arrays, values = load_file(folder / "encoder.safetensors"), read_json(folder / DESCRIPTION)
-        return cls(Features.restore(arrays, values), arrays["table"], float(values["learning_rate"]))
+        return cls(NgramFeatures.restore(arrays, values), arrays["table"], float(values["learning_rate"]))
 
 
 def _bag_sums(values: Tensor, offsets: NDArray[np.int64], table: Tensor) -> Tensor:
@@ -101,7 +101,7 @@ def _bag_sums(values: Tensor, offsets: NDArray[np.int64], table: Tensor) -> Tens
     return embedding_bag(values.long(), table, torch.from_numpy(offsets[:-1]), mode="sum")
 
 
-class StaticTrainee:
+class StaticEncoderTrainer:
     """Adam on just the feature rows that a batch touches: the cost does not depend on the vocabulary."""
 
     def __init__(

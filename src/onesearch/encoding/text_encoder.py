@@ -28,7 +28,7 @@ class TextEncoder(Protocol):
         ...
 
 
-class Trainee(Protocol):
+class EncoderTrainer(Protocol):
     """An encoder in training over a fixed table of texts, which are prepared (tokenised) once."""
 
     def embed(self, rows: NDArray[np.integer]) -> torch.Tensor:
@@ -43,6 +43,6 @@ class Trainee(Protocol):
 class TrainableEncoder(TextEncoder, Protocol):
     """A text encoder that alignment can train."""
 
-    def trainee(self, texts: Sequence[str], learning_rate: float | None = None) -> Trainee:
+    def trainer(self, texts: Sequence[str], learning_rate: float | None = None) -> EncoderTrainer:
         """Training view of this encoder on a table of texts; updates change this encoder in place."""
         ...

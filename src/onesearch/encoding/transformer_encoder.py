@@ -51,9 +51,9 @@ class TransformerEncoder:
         )
         return np.asarray(vectors, np.float32)
 
-    def trainee(self, texts: Sequence[str], learning_rate: float | None = None) -> "TransformerTrainee":
+    def trainer(self, texts: Sequence[str], learning_rate: float | None = None) -> "TransformerEncoderTrainer":
         """Training view on a table of texts; updates change ``model`` in place."""
-        return TransformerTrainee(self.model, texts, learning_rate or self.learning_rate)
+        return TransformerEncoderTrainer(self.model, texts, learning_rate or self.learning_rate)
 
     def save(self, folder: Path) -> None:
         """Write the model in sentence-transformers' own layout (safetensors) and ``encoder.json``."""
@@ -76,7 +76,7 @@ class TransformerEncoder:
         return cls(model, float(values["learning_rate"]), int(values["batch_size"]))
 
 
-class TransformerTrainee:
+class TransformerEncoderTrainer:
     """AdamW on all weights of a sentence-transformers model."""
 
     def __init__(self, model: Any, texts: Sequence[str], learning_rate: float) -> None:

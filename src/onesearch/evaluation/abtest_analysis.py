@@ -12,7 +12,7 @@ from onesearch.evaluation.abtest_estimates import (
     GROUP_METRICS,
     METRICS,
     Dimension,
-    Lift,
+    MetricLift,
     Totals,
     arm_of,
     detectable,
@@ -23,7 +23,7 @@ from onesearch.evaluation.abtest_estimates import (
     split_lifts,
 )
 
-Lifts = Mapping[str, Lift]
+Lifts = Mapping[str, MetricLift]
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class Analysis:
     def _totals(
         self, log: pl.DataFrame, shoppers: Sequence[str] | None = None, kept: NDArray[np.bool_] | None = None
     ) -> Totals:
-        return Totals.of(log, self.prices, shoppers, kept)
+        return Totals.from_page_views(log, self.prices, shoppers, kept)
 
     def _slices(
         self, part: Callable[[NDArray[np.bool_]], Lifts], part_of_items: Callable[[Sequence[str]], Lifts]

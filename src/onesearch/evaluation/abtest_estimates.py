@@ -71,7 +71,7 @@ class Totals:
     values: Floats
 
     @classmethod
-    def of(
+    def from_page_views(
         cls,
         page_views: pl.DataFrame,
         prices: Mapping[str, float] | None = None,
@@ -134,7 +134,7 @@ class Totals:
 
 
 @dataclass(frozen=True)
-class Lift:
+class MetricLift:
     """B over A in one metric.
 
     Attributes:
@@ -161,7 +161,7 @@ def split_lifts(
     resamples: int = 1000,
     seed: int = 0,
     metrics: Iterable[str] = METRICS,
-) -> dict[str, Lift]:
+) -> dict[str, MetricLift]:
     """Lifts of arm 1 over arm 0 of a split by shopper.
 
     Args:
@@ -190,7 +190,7 @@ def split_lifts(
 
 def paired_lifts(
     a: Totals, b: Totals, resamples: int = 1000, seed: int = 0, metrics: Iterable[str] = METRICS
-) -> dict[str, Lift]:
+) -> dict[str, MetricLift]:
     """Lifts of B over A where every shopper met both on the same fate (a counterfactual; only a market can tell).
 
     Raises:
@@ -296,18 +296,18 @@ def _ratios(sums: Floats, name: str, adjust: _Adjustment | None) -> Floats:
         return np.asarray(above / below)
 
 
-def _lift(a: Floats, b: Floats) -> Lift:
+def _lift(a: Floats, b: Floats) -> MetricLift:
     with np.errstate(invalid="ignore", divide="ignore"):
         lift = b / a - 1
         logs = np.log(b / a)
     drawn = logs[1:][np.isfinite(logs[1:])]
     spread = float(drawn.std(ddof=1)) if len(drawn) > 1 else float("nan")
     if not np.isfinite(logs[0]) or not np.isfinite(spread):
-        return Lift(float(a[0]), float(b[0]), float(lift[0]), float("nan"), float("nan"), float("nan"))
+        return MetricLift(float(a[0]), float(b[0]), float(lift[0]), float("nan"), float("nan"), float("nan"))
     with np.errstate(invalid="ignore"):  # a group so small that some resamples of it have nothing in A
         low, high = np.nanquantile(lift[1:], [0.025, 0.975])
     p = 2 * norm.sf(abs(logs[0]) / spread) if spread > 0 else float(logs[0] == 0)
-    return Lift(float(a[0]), float(b[0]), float(lift[0]), float(low), float(high), float(p))
+    return MetricLift(float(a[0]), float(b[0]), float(lift[0]), float(low), float(high), float(p))
 
 
 @dataclass(frozen=True)
@@ -319,8 +319,8 @@ class Dimension:
 
 
 def sliced(
-    dimensions: Mapping[str, Dimension], lifts: Callable[[NDArray[np.bool_]], Mapping[str, Lift]]
-) -> dict[str, dict[str, Mapping[str, Lift]]]:
+    dimensions: Mapping[str, Dimension], lifts: Callable[[NDArray[np.bool_]], Mapping[str, MetricLift]]
+) -> dict[str, dict[str, Mapping[str, MetricLift]]]:
     """Lifts within the groups of each dimension; groups without a page view are left out.
 
     Args:

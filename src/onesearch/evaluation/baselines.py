@@ -17,7 +17,7 @@ from onesearch.search.dense_search import DenseConfig, DenseSearcher, Encode
 from onesearch.search.hits import Searcher
 from onesearch.search.lexical_search import LexicalConfig, LexicalSearcher
 from onesearch.search.popularity_search import MostClickedSearcher, PopularitySearcher
-from onesearch.search.score_fusion import FusedSearcher, candidate_scores, fuse
+from onesearch.search.score_fusion import FusedSearcher, candidate_scores, fuse_scores
 
 _T = TypeVar("_T")
 
@@ -145,7 +145,7 @@ def tune(
     hows: tuple[Literal["minmax", "z"], ...] = ("minmax", "z")
     how, weight = _best(
         {
-            (how, weight): objective(fuse(candidates, scores, [1 - weight, weight], how, 10).items, wanted)
+            (how, weight): objective(fuse_scores(candidates, scores, [1 - weight, weight], how, 10).items, wanted)
             for how, weight in product(hows, np.round(np.linspace(0, 1, 21), 2).tolist())
         }
     )

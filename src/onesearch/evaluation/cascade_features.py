@@ -66,7 +66,7 @@ _TOGETHER = 32  # requests whose candidates' vectors are held at once
 
 
 @dataclass(frozen=True)
-class ItemColumns:
+class CascadeItems:
     """Numbers of the item table that features read, each [N]; groups are numbered from 0."""
 
     brand: NDArray[np.int64]
@@ -77,7 +77,7 @@ class ItemColumns:
     age: Floats
 
     @classmethod
-    def of(cls, items: pl.DataFrame, now: Any = None) -> "ItemColumns":
+    def from_items(cls, items: pl.DataFrame, now: Any = None) -> "CascadeItems":
         """``now`` (a datetime, the end of training) is the moment ages are counted to; unknown prices and ages: nan."""
 
         def group(name: str) -> NDArray[np.int64]:
@@ -121,7 +121,7 @@ class CascadeFeatures:
             now: end of training, for item ages.
             smoothing: of log popularity.
         """
-        self.columns, self.statistics, self.smoothing = ItemColumns.of(items, now), statistics, smoothing
+        self.columns, self.statistics, self.smoothing = CascadeItems.from_items(items, now), statistics, smoothing
         self.lexical, self.dense = lexical, dense
         self._analyze = Analyzer(lexical.config.stemmer)
         columns, n = self.columns, len(items)
@@ -135,12 +135,12 @@ class CascadeFeatures:
         tables = {"brand": columns.brand, "category": columns.category, "item": np.arange(n)}
         for name, numbers in tables.items():
             things = numbers[clicked.values]
-            self._lifts[f"profile {name}"] = Lift.of_pairs(context, things, len(profiles) + 1, int(numbers.max()) + 1)
+            self._lifts[f"profile {name}"] = Lift.from_pairs(context, things, len(profiles) + 1, int(numbers.max()) + 1)
         word = self._word_numbers(training.query)
         for name, numbers in tables.items():
             things = np.repeat(numbers[clicked.values], _WORDS)
             contexts = word[clicked.owners].reshape(-1)
-            self._lifts[f"word {name}"] = Lift.of_pairs(contexts, things, len(words) + 1, int(numbers.max()) + 1, 5.0)
+            self._lifts[f"word {name}"] = Lift.from_pairs(contexts, things, len(words) + 1, int(numbers.max()) + 1, 5.0)
         self._tables = tables
 
     def of(
@@ -289,7 +289,9 @@ class CascadeFeatures:
         """Numbers of the first distinct known words of each query, int32 [n, 8], -1 padded."""
         get = self._words.get
         rows = [list(dict.fromkeys(get(word, -1) for word in self._analyze(query))) for query in queries]
-        return Ragged.of([[number for number in row if number >= 0] for row in rows]).padded(_WORDS, newest=False)
+        return Ragged.from_lists([[number for number in row if number >= 0] for row in rows]).padded(
+            _WORDS, newest=False
+        )
 
     def _group_totals(self, name: str, group: NDArray[np.int64]) -> tuple[Floats, Floats]:
         if name not in self._totals:

@@ -47,7 +47,7 @@ class RankedBits:
     count: int
 
     @classmethod
-    def of(cls, words: Tensor) -> "RankedBits":
+    def from_words(cls, words: Tensor) -> "RankedBits":
         """Count the bits of packed words."""
         before = torch.zeros(len(words) + 1, dtype=torch.int32, device=words.device)
         torch.cumsum(popcount(words), 0, dtype=torch.int32, out=before[1:])

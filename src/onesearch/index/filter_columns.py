@@ -21,7 +21,7 @@ class Names:
     number: dict[str, int]
 
     @classmethod
-    def of(cls, texts: pl.Series) -> "Names":
+    def from_texts(cls, texts: pl.Series) -> "Names":
         """Number the distinct texts."""
         return cls(np.zeros(0, np.int32), {}).extended(texts)
 
@@ -55,7 +55,7 @@ class Names:
 
 
 @dataclass(frozen=True)
-class ItemColumns:
+class FilterColumns:
     """The filterable columns of the item table, in the order of its rows.
 
     Attributes:
@@ -70,7 +70,7 @@ class ItemColumns:
     in_stock: NDArray[np.bool_]
 
     @classmethod
-    def of(cls, items: pl.DataFrame) -> "ItemColumns":
+    def from_items(cls, items: pl.DataFrame) -> "FilterColumns":
         """Read the filterable columns; an item without a word on stock counts as in stock."""
         none = Names(np.zeros(0, np.int32), {})
         return cls(none, none, none, np.zeros(0), np.zeros(0, bool)).extended(items)
@@ -78,19 +78,19 @@ class ItemColumns:
     def __len__(self) -> int:
         return len(self.price)
 
-    def head(self, n: int) -> "ItemColumns":
+    def head(self, n: int) -> "FilterColumns":
         """The first ``n`` items."""
         if n == len(self):
             return self
         paths, brand, seller = self.paths.head(n), self.brand.head(n), self.seller.head(n)
-        return ItemColumns(paths, brand, seller, self.price[:n], self.in_stock[:n])
+        return FilterColumns(paths, brand, seller, self.price[:n], self.in_stock[:n])
 
-    def extended(self, items: pl.DataFrame) -> "ItemColumns":
+    def extended(self, items: pl.DataFrame) -> "FilterColumns":
         """With the items of another table after these."""
         if not len(items):
             return self
         new = _read(items)
-        return ItemColumns(
+        return FilterColumns(
             self.paths.extended(new[0]),
             self.brand.extended(new[1]),
             self.seller.extended(new[2]),

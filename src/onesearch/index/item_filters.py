@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from onesearch.index.bits import RankedBits, pack
-from onesearch.index.filter_columns import ItemColumns
+from onesearch.index.filter_columns import FilterColumns
 from onesearch.index.filter_values import Checked, Value, normalised
 from onesearch.index.sid_index import SidIndex
 
@@ -58,13 +58,13 @@ class ItemMask:
     def __and__(self, other: "ItemMask") -> "ItemMask":
         if other._index is not self._index:
             raise ValueError("the two masks belong to different indexes; make both with the same ItemFilters")
-        return ItemMask(RankedBits.of(self._bits.words & other._bits.words), self._index)
+        return ItemMask(RankedBits.from_words(self._bits.words & other._bits.words), self._index)
 
 
 class ItemFilters:
     """Makes the masks of one index from the item table."""
 
-    def __init__(self, columns: ItemColumns, index: SidIndex) -> None:
+    def __init__(self, columns: FilterColumns, index: SidIndex) -> None:
         rows = index.item_rows(torch.arange(len(index), device=index.device)).int().cpu().numpy()
         if len(rows) and int(rows.max()) >= len(columns):
             raise ValueError(f"the index has item row {int(rows.max())}, but the item table has {len(columns)} rows")
@@ -78,7 +78,7 @@ class ItemFilters:
     @classmethod
     def build(cls, items: pl.DataFrame, index: SidIndex) -> "ItemFilters":
         """Read columns category, brand, seller, price, in_stock of the item table whose rows the index refers to."""
-        return cls(ItemColumns.of(items), index)
+        return cls(FilterColumns.from_items(items), index)
 
     def updated(self, items: pl.DataFrame, index: SidIndex, unchanged: int = 0) -> "ItemFilters":
         """The filters of a changed item table and index; these stay as they are for their readers.
@@ -109,7 +109,7 @@ class ItemFilters:
         return self._mask(normalised(filters))
 
 
-def _words(columns: ItemColumns, rows: NDArray[np.int32], device: torch.device, key: str, value: Value) -> Tensor:
+def _words(columns: FilterColumns, rows: NDArray[np.int32], device: torch.device, key: str, value: Value) -> Tensor:
     """The packed set of the sorted positions whose items have a value."""
     return pack(columns.having(key, value)[rows]).to(device)
 
@@ -118,4 +118,4 @@ def _mask(words_of: WordsOf, index: SidIndex, filters: Checked) -> ItemMask:
     """The mask of several filters from the sets of their values."""
     sets = [reduce(or_, (words_of(key, value) for value in values)) for key, values in filters]
     words = reduce(and_, sets) if sets else pack(np.ones(len(index), bool)).to(index.device)
-    return ItemMask(RankedBits.of(words), index)
+    return ItemMask(RankedBits.from_words(words), index)

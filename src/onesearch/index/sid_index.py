@@ -335,7 +335,7 @@ class SidIndex:
         trie = TrieArrays(codes, children, vector_rows, tuple(about["bases"]), tensors["spans"].numpy())
         popularity = tensors["popularity"].numpy() if "popularity" in tensors else None
         items = SortedItems(keys_of(codes, children, layout), tensors["rows"].numpy(), popularity)
-        vectors = VectorRows.of(tensors["vectors"], tensors.get("vector_scale"))
+        vectors = VectorRows.from_stored(tensors["vectors"], tensors.get("vector_scale"))
         return cls(Body(items, trie, vectors), layout, device)
 
     # -- between tensors and arrays ------------------------------------------------------------------------------

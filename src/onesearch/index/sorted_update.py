@@ -50,7 +50,7 @@ def build(items: SortedItems, vectors: Tensor, layout: KeyLayout, precision: Pre
     """Sort the items and build trie and table; ``vectors`` float [N, R] are in the order of ``items``."""
     order = items.order()
     items = items.take(order)
-    trie = TrieArrays.of(items.keys, layout)
+    trie = TrieArrays.from_keys(items.keys, layout)
     filled = VectorRows.empty(trie.bases[-1], vectors.shape[1], precision)
     fill_items(filled, vectors, torch.from_numpy(order))
     fill_means(filled, trie, [np.ones(n, bool) for n in np.diff(trie.bases)])
@@ -77,7 +77,7 @@ def splice(old: Body, removed: NDArray[np.int64], added: SortedItems, vectors: T
         if left.popularity is None or new.popularity is None
         else _merged(left.popularity, new.popularity, stay, places),
     )
-    trie = TrieArrays.of(items.keys, layout)
+    trie = TrieArrays.from_keys(items.keys, layout)
     source = np.full(trie.bases[-1], -1, np.int64)  # the old vector row of each new one
     source[stay] = kept
     touched = np.unique(np.concatenate([old.items.keys[removed], new.keys]))

@@ -39,7 +39,7 @@ class TrieArrays:
     spans: NDArray[np.int32]
 
     @classmethod
-    def of(cls, keys: NDArray[np.int64], layout: KeyLayout) -> "TrieArrays":
+    def from_keys(cls, keys: NDArray[np.int64], layout: KeyLayout) -> "TrieArrays":
         """Build from sorted keys int64 [N]: a few passes over the keys, no loop over nodes."""
         n = len(keys)
         change = keys[1:] ^ keys[:-1]
@@ -72,7 +72,7 @@ class TrieArrays:
 
 
 def keys_of(codes: list[NDArray[np.int16]], children: list[Ints], layout: KeyLayout) -> NDArray[np.int64]:
-    """The sorted keys int64 [N] of a trie: what :meth:`TrieArrays.of` was built from."""
+    """The sorted keys int64 [N] of a trie: what :meth:`TrieArrays.from_keys` was built from."""
     keys = np.zeros(1, np.int64)
     counts: NDArray[np.integer] = np.array([len(codes[0])])
     for level, bits in enumerate(layout.bits):

@@ -77,7 +77,7 @@ class VectorRows:
         return cls(VectorTable.empty(rows, dimension, precision), rows)
 
     @classmethod
-    def of(cls, data: Tensor, scale: Tensor | None) -> "VectorRows":
+    def from_stored(cls, data: Tensor, scale: Tensor | None) -> "VectorRows":
         """Stored rows, in their order."""
         return cls(VectorTable(data, scale, len(data)), len(data))
 
@@ -103,7 +103,7 @@ class VectorRows:
         if self.table.data.device == torch.device(device):
             return self
         data, scale = self.stored()
-        return VectorRows.of(data.to(device), None if scale is None else scale.to(device))
+        return VectorRows.from_stored(data.to(device), None if scale is None else scale.to(device))
 
     def slots_of(self, rows: Tensor) -> Tensor:
         """The slots in the table of rows."""

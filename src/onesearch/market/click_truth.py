@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onesearch.market import keyed_random as keyed
-from onesearch.market.market_catalogue import Catalogue
+from onesearch.market.market_catalogue import MarketCatalogue
 from onesearch.market.market_queries import GIFT, PREDICATES, RANKING, Queries
 from onesearch.market.market_settings import ChoiceConfig
 from onesearch.market.market_shoppers import Shoppers
@@ -65,7 +65,7 @@ class Truth:
 
     seed: int
     choice: ChoiceConfig
-    catalogue: Catalogue
+    catalogue: MarketCatalogue
     shoppers: Shoppers
     queries: Queries
     type_sets: NDArray[np.bool_]

@@ -32,7 +32,7 @@ _UNDERSTOOD, _DRAWS = 11, 12
 
 
 @dataclass(frozen=True)
-class Candidates:
+class MarketCandidates:
     """Per distinct query: item rows int32 [Q, C] (-1 beyond) and scores without noise, float32 [Q, C]."""
 
     items: NDArray[np.int32]
@@ -112,7 +112,7 @@ class LoggingEngine:
         item = self._by_type[np.clip(place, low, np.maximum(high - 1, low))]
         return np.where(length > 0, item, -1).astype(np.int32)
 
-    def candidates(self) -> Candidates:
+    def candidates(self) -> MarketCandidates:
         """Candidates of all queries of the market."""
         queries, config = self.truth.queries, self.config
         width = config.candidates
@@ -132,7 +132,7 @@ class LoggingEngine:
         for start in range(0, len(complex_rows), _CHUNK):
             rows = complex_rows[start : start + _CHUNK]
             items[rows], scores[rows] = self._understood(rows, found[core[rows]], value[core[rows]])
-        return Candidates(items, scores)
+        return MarketCandidates(items, scores)
 
     def _understood(
         self, rows: NDArray[np.int64], found: NDArray[np.int32], value: NDArray[np.float32]
@@ -163,7 +163,7 @@ class LoggingEngine:
         word_scores = word_scores - np.float32((1.0 - _WORDS_IN_COMPLEX) * _BM25_SCALE)
         return np.concatenate([word_items, drawn], 1), np.concatenate([word_scores, score], 1).astype(np.float32)
 
-    def pages(self, candidates: Candidates, visits: Visits, rng: np.random.Generator) -> NDArray[np.int32]:
+    def pages(self, candidates: MarketCandidates, visits: Visits, rng: np.random.Generator) -> NDArray[np.int32]:
         """The page of each page view, item rows int32 [n, page_size]; -1 where nothing was found."""
         config, catalogue, k = self.config, self.truth.catalogue, self.config.page_size
         items, score = candidates.items[visits.query], candidates.scores[visits.query]

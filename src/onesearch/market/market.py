@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onesearch.common.artefact import read_json
 from onesearch.data.text import normalise_query
 from onesearch.market.click_truth import Reactions, Truth, Visits
-from onesearch.market.market_catalogue import Catalogue
+from onesearch.market.market_catalogue import MarketCatalogue
 from onesearch.market.market_queries import Queries
 from onesearch.market.market_shoppers import Shoppers
 from onesearch.market.needs import Needs
@@ -32,7 +32,7 @@ class Market:
         """Open the truth of a dataset made by ``onesearch market make``."""
         folder = Path(dataset_folder) / FOLDER
         config = load_config(folder)
-        catalogue = load_table(folder, "catalogue", Catalogue)
+        catalogue = load_table(folder, "catalogue", MarketCatalogue)
         visits = Visits(*(load_array(folder, f"visits.{name}") for name in ("user", "query", "focus", "time")))
         needs = load_table(folder, "needs", Needs)
         truth = Truth(

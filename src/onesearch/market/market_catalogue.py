@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onesearch.market.market_settings import MarketConfig
-from onesearch.market.market_vocabulary import SLOTS, Vocabulary, draw_column, invent_names, split_words
+from onesearch.market.market_vocabulary import SLOTS, MarketVocabulary, draw_column, invent_names, split_words
 
 TASTES = 8
 US_PER_DAY = 86_400_000_000
@@ -16,7 +16,7 @@ _FIRST_MODEL = 4
 
 
 @dataclass(frozen=True)
-class Catalogue:
+class MarketCatalogue:
     """What is true of every item, whether its listing says so or not (N items, V values, brands and series included).
 
     Attributes:
@@ -55,7 +55,7 @@ def _unit(vectors: NDArray[np.float64]) -> NDArray[np.float32]:
     return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.float32)
 
 
-def type_weights(vocabulary: Vocabulary, rng: np.random.Generator) -> NDArray[np.float64]:
+def type_weights(vocabulary: MarketVocabulary, rng: np.random.Generator) -> NDArray[np.float64]:
     """Share of items (and of demand) per product type: Zipf over leaves and over the types of a leaf, [T]."""
     n_leaves = len(vocabulary.leaf_names)
     leaf = (rng.permutation(n_leaves) + 4.0) ** -0.7
@@ -66,7 +66,7 @@ def type_weights(vocabulary: Vocabulary, rng: np.random.Generator) -> NDArray[np
 
 
 def _brands(
-    config: MarketConfig, vocabulary: Vocabulary, leaves: NDArray[np.int16], rng: np.random.Generator
+    config: MarketConfig, vocabulary: MarketVocabulary, leaves: NDArray[np.int16], rng: np.random.Generator
 ) -> tuple[NDArray[np.int64], int]:
     """Brand of each item, int64 [N], and the number of brands: brands keep to a department and prefer some leaves."""
     n_departments = int(vocabulary.leaf_department.max()) + 1
@@ -81,7 +81,9 @@ def _brands(
     return brand, per_department * n_departments
 
 
-def build_catalogue(config: MarketConfig, vocabulary: Vocabulary, start: int, reserved: set[str]) -> Catalogue:
+def build_catalogue(
+    config: MarketConfig, vocabulary: MarketVocabulary, start: int, reserved: set[str]
+) -> MarketCatalogue:
     """Draw a catalogue; ``start`` is the first microsecond of the period, ``reserved`` words no brand may be called."""
     rng = np.random.default_rng([config.seed, 2])
     n, settings = config.items, config.catalogue
@@ -143,7 +145,7 @@ def build_catalogue(config: MarketConfig, vocabulary: Vocabulary, start: int, re
 
     group = (brand * len(weights) + types) * _FIRST_MODEL + rng.integers(0, _FIRST_MODEL, n)
     models = np.unique(group, return_inverse=True)[1].astype(np.int32)
-    return Catalogue(
+    return MarketCatalogue(
         types,
         leaves,
         values,
@@ -161,7 +163,7 @@ def build_catalogue(config: MarketConfig, vocabulary: Vocabulary, start: int, re
     )
 
 
-def model_names(catalogue: Catalogue, seed: int) -> NDArray[np.object_]:
+def model_names(catalogue: MarketCatalogue, seed: int) -> NDArray[np.object_]:
     """A model number such as ``VK482`` per model, object [number of models]."""
     count = int(catalogue.models.max()) + 1
     rng = np.random.default_rng([seed, 4])

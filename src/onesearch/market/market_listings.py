@@ -7,9 +7,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from onesearch.market import catalogue_words as words
-from onesearch.market.market_catalogue import Catalogue, model_names
+from onesearch.market.market_catalogue import MarketCatalogue, model_names
 from onesearch.market.market_settings import MarketConfig
-from onesearch.market.market_vocabulary import SLOTS, Vocabulary, draw_column, split_words
+from onesearch.market.market_vocabulary import SLOTS, MarketVocabulary, draw_column, split_words
 
 # Orders in which sellers put the parts of a title.
 _LAYOUTS: Final[tuple[str, ...]] = (
@@ -54,8 +54,8 @@ def _gather(names: NDArray[np.object_], numbers: NDArray[np.integer]) -> pl.Seri
 
 
 def _stated(
-    catalogue: Catalogue,
-    vocabulary: Vocabulary,
+    catalogue: MarketCatalogue,
+    vocabulary: MarketVocabulary,
     slot: int,
     state: NDArray[np.float64],
     conflict: NDArray[np.float64],
@@ -72,7 +72,9 @@ def _stated(
     return said.astype(np.int32)
 
 
-def build_listings(config: MarketConfig, vocabulary: Vocabulary, catalogue: Catalogue) -> tuple[pl.Series, pl.Series]:
+def build_listings(
+    config: MarketConfig, vocabulary: MarketVocabulary, catalogue: MarketCatalogue
+) -> tuple[pl.Series, pl.Series]:
     """Titles (String) and structured attributes (List(Struct{type, value})) of all items."""
     rng = np.random.default_rng([config.seed, 5])
     settings, n = config.catalogue, len(catalogue)

@@ -8,9 +8,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from onesearch.market import keyed_random as keyed
-from onesearch.market.market_catalogue import Catalogue, model_names
+from onesearch.market.market_catalogue import MarketCatalogue, model_names
 from onesearch.market.market_traffic import COMPLEX_TYPES, QUERY_TYPES, Plans, TrafficPlanner
-from onesearch.market.market_vocabulary import SLOTS, Vocabulary
+from onesearch.market.market_vocabulary import SLOTS, MarketVocabulary
 from onesearch.market.need_words import TEMPLATES
 from onesearch.market.needs import Needs
 
@@ -52,7 +52,7 @@ class Queries:
 
 
 def build_type_sets(
-    vocabulary: Vocabulary, needs: Needs, catalogue: Catalogue, planner: TrafficPlanner
+    vocabulary: MarketVocabulary, needs: Needs, catalogue: MarketCatalogue, planner: TrafficPlanner
 ) -> NDArray[np.bool_]:
     """All sets of product types a query can mean, bool [S, T]: nouns, topics, alternatives of a type, types of a
     brand.
@@ -86,7 +86,7 @@ def _names(names: list[str], numbers: NDArray[np.int64]) -> pl.Series:
 
 
 def _texts(
-    plans: Plans, vocabulary: Vocabulary, needs: Needs, catalogue: Catalogue, seed: int
+    plans: Plans, vocabulary: MarketVocabulary, needs: Needs, catalogue: MarketCatalogue, seed: int
 ) -> tuple[list[str], list[str]]:
     """Texts of distinct plans, and their core (without need and template words)."""
     nouns = [f"{name}" for name in vocabulary.nouns]
@@ -133,7 +133,7 @@ def _texts(
 
 
 def build_queries(
-    plans: Plans, vocabulary: Vocabulary, needs: Needs, catalogue: Catalogue, seed: int
+    plans: Plans, vocabulary: MarketVocabulary, needs: Needs, catalogue: MarketCatalogue, seed: int
 ) -> tuple[Queries, NDArray[np.int32]]:
     """Distinct queries of the plans, and the query number of each plan, int32 [n]."""
     number = keyed.key(0, *plans.columns())

@@ -6,10 +6,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from onesearch.market.market_catalogue import US_PER_DAY, Catalogue
+from onesearch.market.market_catalogue import US_PER_DAY, MarketCatalogue
 from onesearch.market.market_settings import MarketConfig
 from onesearch.market.market_shoppers import Shoppers
-from onesearch.market.market_vocabulary import SLOTS, Vocabulary
+from onesearch.market.market_vocabulary import SLOTS, MarketVocabulary
 from onesearch.market.need_words import TEMPLATES
 from onesearch.market.needs import Needs
 
@@ -98,8 +98,8 @@ class TrafficPlanner:
     def __init__(
         self,
         config: MarketConfig,
-        vocabulary: Vocabulary,
-        catalogue: Catalogue,
+        vocabulary: MarketVocabulary,
+        catalogue: MarketCatalogue,
         needs: Needs,
         shoppers: Shoppers,
         type_weight: NDArray[np.float64],

@@ -51,7 +51,7 @@ _AUDIENCES: Final[dict[str, dict[str, float]]] = {
 
 
 @dataclass(frozen=True)
-class Vocabulary:
+class MarketVocabulary:
     """Words and their structure, before brands exist.
 
     Attributes:
@@ -101,7 +101,7 @@ def zipf_cumulative(widths: NDArray[np.int64], exponent: float) -> NDArray[np.fl
     return np.asarray(np.cumsum(weights, 1) / weights.sum(1, keepdims=True), np.float32)
 
 
-def build_vocabulary(seed: int) -> Vocabulary:
+def build_vocabulary(seed: int) -> MarketVocabulary:
     """Compile the hand-written tables; the seed decides which values are frequent for which product type."""
     rng = np.random.default_rng([seed, 1])
     leaf_names: list[tuple[str, ...]] = []
@@ -177,7 +177,7 @@ def build_vocabulary(seed: int) -> Vocabulary:
             type_noun[number, column] = all_nouns.index(name)
         for row, noun in enumerate(all_nouns):
             noun_types[row, number] = any(name == noun or name.endswith(" " + noun) for name in names)
-    return Vocabulary(
+    return MarketVocabulary(
         leaf_names,
         np.array(leaf_department, np.int16),
         leaf_audience,

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from onesearch.market import need_words as words
-from onesearch.market.market_catalogue import Catalogue, type_weights
+from onesearch.market.market_catalogue import MarketCatalogue, type_weights
 from onesearch.market.market_settings import MarketConfig
-from onesearch.market.market_vocabulary import SLOTS, Vocabulary, invent_names, split_words
+from onesearch.market.market_vocabulary import SLOTS, MarketVocabulary, invent_names, split_words
 
 TRAIN_SHARE = 0.8  # the part of the log that the strata of need words are stated for
 TOPICS_PER_QUERY, TRAITS_PER_QUERY = 0.9, 1.1
@@ -82,7 +82,9 @@ def _extend(
     return names + invent_names(count - len(names), taken, rng, suffix)
 
 
-def build_needs(config: MarketConfig, vocabulary: Vocabulary, catalogue: Catalogue, reserved: set[str]) -> Needs:
+def build_needs(
+    config: MarketConfig, vocabulary: MarketVocabulary, catalogue: MarketCatalogue, reserved: set[str]
+) -> Needs:
     """Draw the need words; ``reserved`` are words of titles, which no need word may be."""
     rng = np.random.default_rng([config.seed, 6])
     uses = config.n_page_views * TRAIN_SHARE * config.queries.complex_share

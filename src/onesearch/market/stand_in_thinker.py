@@ -16,7 +16,7 @@ import numpy as np
 from onesearch.common.artefact import read_json
 from onesearch.data.text import normalise_query
 from onesearch.market import keyed_random as keyed
-from onesearch.market.market_vocabulary import SLOTS, Vocabulary, build_vocabulary
+from onesearch.market.market_vocabulary import SLOTS, MarketVocabulary, build_vocabulary
 from onesearch.market.needs import TRAIT_SLOTS
 from onesearch.market.query_reading import Entry, Kind, Reader, Reading
 from onesearch.market.world_files import FOLDER, load_array, load_config
@@ -43,7 +43,7 @@ class Knowledge:
         brands: likewise, [B]. What a brand makes is not known.
     """
 
-    vocabulary: Vocabulary
+    vocabulary: MarketVocabulary
     topics: list[str]
     topic_types: list[Numbers]
     traits: list[str]

@@ -8,13 +8,13 @@ from numpy.typing import NDArray
 
 from onesearch.market import catalogue_words as words
 from onesearch.market.click_truth import Truth, Visits
-from onesearch.market.market_catalogue import Catalogue, build_catalogue, type_weights
+from onesearch.market.market_catalogue import MarketCatalogue, build_catalogue, type_weights
 from onesearch.market.market_listings import build_listings
 from onesearch.market.market_queries import Queries, build_queries, build_type_sets
 from onesearch.market.market_settings import MarketConfig
 from onesearch.market.market_shoppers import Shoppers, build_shoppers
 from onesearch.market.market_traffic import Traffic, TrafficPlanner
-from onesearch.market.market_vocabulary import Vocabulary, build_vocabulary
+from onesearch.market.market_vocabulary import MarketVocabulary, build_vocabulary
 from onesearch.market.needs import Needs, build_needs
 
 
@@ -23,8 +23,8 @@ class World:
     """Vocabulary, catalogue, needs and shoppers of a market, before anybody searches."""
 
     config: MarketConfig
-    vocabulary: Vocabulary
-    catalogue: Catalogue
+    vocabulary: MarketVocabulary
+    catalogue: MarketCatalogue
     needs: Needs
     shoppers: Shoppers
     planner: TrafficPlanner

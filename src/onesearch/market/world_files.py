@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from onesearch.common.artefact import read_json, read_manifest, write_json, write_manifest
-from onesearch.market.market_catalogue import Catalogue
+from onesearch.market.market_catalogue import MarketCatalogue
 from onesearch.market.market_queries import Queries
 from onesearch.market.market_settings import MarketConfig
 from onesearch.market.market_shoppers import Shoppers
@@ -17,10 +17,10 @@ from onesearch.market.needs import Needs
 
 FOLDER: Final = "market"
 FORMAT: Final = 1
-_T = TypeVar("_T", Catalogue, Needs, Shoppers, Queries)
+_T = TypeVar("_T", MarketCatalogue, Needs, Shoppers, Queries)
 
 
-def save_table(folder: Path, name: str, table: Catalogue | Needs | Shoppers | Queries) -> None:
+def save_table(folder: Path, name: str, table: MarketCatalogue | Needs | Shoppers | Queries) -> None:
     """Arrays as ``name.field.npy``; lists of texts together as ``name.json`` or, for queries, Parquet."""
     lists: dict[str, list[str]] = {}
     for field in fields(table):

@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 from onesearch.common.ragged import Ragged
 from onesearch.data.text import item_texts
-from onesearch.encoding.khqe import KHQE, fuse
+from onesearch.encoding.khqe import KHQE, fuse_keywords
 from onesearch.encoding.text_encoder import TextEncoder
-from onesearch.model.item_numbers import ItemFeatures
+from onesearch.model.item_numbers import ItemNumbers
 from onesearch.model.row_space import RowSpace
-from onesearch.model.token_vocabulary import Vocabulary
+from onesearch.model.token_vocabulary import TokenVocabulary
 from onesearch.understanding.keyword_lexicon import Lexicon
 
 Floats = NDArray[np.float32]
@@ -45,18 +45,18 @@ class Featurizer:
     lexicon: Lexicon | None
     khqe: KHQE
     row_space: RowSpace
-    vocabulary: Vocabulary
+    vocabulary: TokenVocabulary
     token_limit: int = 24
     keyword_vectors: Floats | None = None
     fields: tuple[str, ...] = ("title", "brand")
-    item_features: ItemFeatures | None = None
+    item_features: ItemNumbers | None = None
 
     def vectors(self, texts: Sequence[str]) -> Floats:
         """Fused, normalised text vectors, float32 [n, d_e]."""
         plain = self.encoder.encode(texts)
         if self.lexicon is None or self.keyword_vectors is None:
             return plain
-        return fuse(plain, self.lexicon.match(texts), self.keyword_vectors)
+        return fuse_keywords(plain, self.lexicon.match(texts), self.keyword_vectors)
 
     def items(self, items: pl.DataFrame) -> tuple[NDArray[np.int32], Floats]:
         """SIDs int32 [n, L] and rows float32 [n, R] of items that are new to the catalogue (no clicks yet)."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onesearch.encoding.khqe import KHQE
 from onesearch.encoding.text_encoder import TextEncoder
 from onesearch.model.generator import Generator
-from onesearch.model.token_vocabulary import MARKS, Vocabulary
+from onesearch.model.token_vocabulary import MARKS, TokenVocabulary
 
 Floats = NDArray[np.float32]
 
@@ -30,7 +30,7 @@ def projection(vectors: Floats, d_model: int, seed: int) -> Floats:
 
 @torch.no_grad()
 def initialise(
-    generator: Generator, vocabulary: Vocabulary, encoder: TextEncoder, khqe: KHQE, item_vectors: Floats, seed: int
+    generator: Generator, vocabulary: TokenVocabulary, encoder: TextEncoder, khqe: KHQE, item_vectors: Floats, seed: int
 ) -> None:
     """Set the embedding tables in place; pretrained text embeddings are kept where the backbone brings them."""
     d = generator.backbone.d_model

@@ -21,7 +21,7 @@ _SCALE = 0.25  # rows are unit text vectors beside these; large features would d
 
 
 @dataclass(frozen=True)
-class ItemFeatures:
+class ItemNumbers:
     """Standardised features; fitted once, applied to any item table.
 
     Attributes:
@@ -34,7 +34,7 @@ class ItemFeatures:
     category_price: dict[str, float]
 
     @classmethod
-    def fit(cls, items: pl.DataFrame, statistics: ClickStatistics) -> tuple["ItemFeatures", Floats]:
+    def fit(cls, items: pl.DataFrame, statistics: ClickStatistics) -> tuple["ItemNumbers", Floats]:
         """Fit on the catalogue and return its features too, float32 [N, F]."""
         prices = items.select(_path().alias("path"), _log_price().alias("price")).drop_nulls("price")
         by_category = prices.group_by("path").agg(pl.col("price").mean()).sort("path")
@@ -74,7 +74,7 @@ class ItemFeatures:
         write_json(path, {"mean": self.mean, "spread": self.spread, "category_price": self.category_price})
 
     @classmethod
-    def load(cls, path: Path) -> "ItemFeatures":
+    def load(cls, path: Path) -> "ItemNumbers":
         """Read what :meth:`save` wrote."""
         values = read_json(path)
         return cls(tuple(values["mean"]), tuple(values["spread"]), dict(values["category_price"]))

@@ -17,7 +17,7 @@ from onesearch.data.requests import Requests
 from onesearch.model.behaviour_sequences import uid_codes
 from onesearch.model.featurizer import TextTable
 from onesearch.model.model_settings import PromptConfig
-from onesearch.model.token_vocabulary import PAD, Vocabulary
+from onesearch.model.token_vocabulary import PAD, TokenVocabulary
 
 Ints = NDArray[np.int32]
 _KEYWORDS = 8  # of a thought, at most (specification section 4)
@@ -25,7 +25,7 @@ _CHUNK = 1 << 14  # rows whose prompts are laid out at a time
 
 
 @dataclass(frozen=True)
-class PromptColumns:
+class PromptInputs:
     """Requests whose texts are numbers of a :class:`TextTable`; -1 means missing everywhere.
 
     Shapes: ``query`` [n], ``profile`` [n], ``recent`` [n, Q], ``clicked`` and ``clicked_query`` [n, C], ``ordered``
@@ -111,7 +111,7 @@ def prepare(
     config: PromptConfig,
     evidence: Ints | None = None,
     keywords: Sequence[Sequence[str]] | None = None,
-) -> PromptColumns:
+) -> PromptInputs:
     """Number the texts of the requests and compute their features once per distinct text.
 
     ``evidence`` int32 [n, E] gives the items most clicked for each query, best first (training counts only; for
@@ -137,14 +137,14 @@ def prepare(
         return np.fromiter((number.get(text, -1) for text in texts), np.int32, len(texts))
 
     def numbers_of_keywords() -> Ints:
-        return Ragged.of([numbers(row).tolist() for row in thoughts]).padded(_KEYWORDS, newest=False)
+        return Ragged.from_lists([numbers(row).tolist() for row in thoughts]).padded(_KEYWORDS, newest=False)
 
     recent_numbers = Ragged.from_lengths(
         numbers([text for row in recent for text in row]), np.fromiter(map(len, recent), np.int64, n)
     ).padded(config.recent_queries)
     of_clicks = np.append(numbers(of_used), -1).astype(np.int32)  # the last entry answers for 'none'
     place = np.where(clicked_query >= 0, np.searchsorted(used, clicked_query), len(used))
-    return PromptColumns(
+    return PromptInputs(
         table(distinct),
         numbers(requests.query),
         numbers(profiles),
@@ -205,7 +205,7 @@ def pack_tokens(parts: Sequence[Ints]) -> tuple[NDArray[np.int64], NDArray[np.bo
 class PromptBuilder:
     """Builds batches from columns; holds the item SIDs that behaviour is written with."""
 
-    def __init__(self, vocabulary: Vocabulary, config: PromptConfig, item_sids: NDArray[np.integer]) -> None:
+    def __init__(self, vocabulary: TokenVocabulary, config: PromptConfig, item_sids: NDArray[np.integer]) -> None:
         self.vocabulary = vocabulary
         self.config = config
         none = np.full((1, vocabulary.levels), -1)
@@ -240,7 +240,7 @@ class PromptBuilder:
 
     def search_prompt(
         self,
-        columns: PromptColumns,
+        columns: PromptInputs,
         rows: NDArray[np.integer],
         task: str = "task:search",
         keywords: bool = False,
@@ -274,7 +274,7 @@ class PromptBuilder:
         batch.query_rows = torch.from_numpy(fused)
         return batch
 
-    def search_lengths(self, columns: PromptColumns) -> NDArray[np.int64]:
+    def search_lengths(self, columns: PromptInputs) -> NDArray[np.int64]:
         """Tokens of the search prompt of each row, int64 [n], at least 1."""
         out = np.zeros(len(columns), np.int64)
         for start in range(0, len(out), _CHUNK):
@@ -284,7 +284,7 @@ class PromptBuilder:
         return np.maximum(out + self.config.think, 1)
 
     def _search_parts(
-        self, columns: PromptColumns, rows: NDArray[np.integer], task: str, query_text: bool = True
+        self, columns: PromptInputs, rows: NDArray[np.integer], task: str, query_text: bool = True
     ) -> list[Ints]:
         """Token rows [n, w] in the order of the prompt, -1 where nothing is."""
         config, texts = self.config, columns.texts
@@ -334,7 +334,7 @@ class PromptBuilder:
             torch.from_numpy(tokens), torch.from_numpy(mask), torch.zeros(n, width), torch.zeros(n, row_dim), None
         )
 
-    def _long_codes(self, columns: PromptColumns, rows: NDArray[np.integer]) -> torch.Tensor:
+    def _long_codes(self, columns: PromptInputs, rows: NDArray[np.integer]) -> torch.Tensor:
         """Codes of the three streams of Seq_long: clicks, orders, past clicks relevant to the query."""
         clicked, ordered = columns.clicked[rows], columns.ordered[rows]
         width = max(clicked.shape[1], ordered.shape[1])
@@ -344,7 +344,7 @@ class PromptBuilder:
         streams = np.stack([clicked, ordered, relevant], 1)
         return torch.from_numpy(self._sids[:, :3][streams].astype(np.int64))
 
-    def _relevant(self, columns: PromptColumns, query: Ints, of_click: Ints) -> NDArray[np.bool_]:
+    def _relevant(self, columns: PromptInputs, query: Ints, of_click: Ints) -> NDArray[np.bool_]:
         """Past clicks whose query has cosine of at least 0.5 with this one."""
         vectors = columns.texts.vectors
         if not len(vectors) or not of_click.shape[1]:

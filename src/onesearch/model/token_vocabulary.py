@@ -49,7 +49,7 @@ MARKS: tuple[str, ...] = (
 
 
 @dataclass(frozen=True)
-class Vocabulary:
+class TokenVocabulary:
     """Text subwords, marks and SID tokens.
 
     Attributes:
@@ -63,7 +63,7 @@ class Vocabulary:
     pretrained: str | None = None
 
     @classmethod
-    def train(cls, texts: Iterable[str], size: int, codebook_sizes: Sequence[int]) -> "Vocabulary":
+    def train(cls, texts: Iterable[str], size: int, codebook_sizes: Sequence[int]) -> "TokenVocabulary":
         """Train a byte-level BPE of at most ``size`` subwords on the catalogue and the training queries."""
         tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
         tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
@@ -79,7 +79,7 @@ class Vocabulary:
         return cls(tokenizer, tuple(codebook_sizes))
 
     @classmethod
-    def of_pretrained(cls, name: str, codebook_sizes: Sequence[int]) -> "Vocabulary":
+    def from_pretrained(cls, name: str, codebook_sizes: Sequence[int]) -> "TokenVocabulary":
         """The tokenizer of a pretrained backbone, by name or path (fast tokenizers only)."""
         from transformers import AutoTokenizer
 
@@ -136,7 +136,7 @@ class Vocabulary:
         write_json(folder / "vocabulary.json", {"codebook_sizes": self.codebook_sizes, "pretrained": self.pretrained})
 
     @classmethod
-    def load(cls, folder: Path) -> "Vocabulary":
+    def load(cls, folder: Path) -> "TokenVocabulary":
         """Read what :meth:`save` wrote."""
         about: dict[str, Any] = read_json(folder / "vocabulary.json")
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))

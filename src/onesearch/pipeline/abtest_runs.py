@@ -18,7 +18,7 @@ from onesearch.evaluation.abtest_report import write
 from onesearch.evaluation.evaluate import rank_all
 from onesearch.evaluation.market_laboratory import Laboratory
 from onesearch.evaluation.slices import ACTIVITY, CLICKS, COUNTS, banded, item_ages, query_frequency, query_type
-from onesearch.pipeline.run_data import Workbench
+from onesearch.pipeline.run_data import RunData
 from onesearch.search.engine import SearchEngine, load_engine
 from onesearch.search.run_parts import STAGE_OF, Model, need
 
@@ -69,7 +69,7 @@ def compare_engines(
     """
     engines = [open_arm(place) for place in (a, b)]
     runs = [Path(place.removesuffix(":v1").removesuffix(":v2")) for place in (a, b)]
-    benches = [Workbench(run) for run in runs]
+    benches = [RunData(run) for run in runs]
     # Markets number their items alike, so ids alone do not tell them apart.
     if not benches[0].dataset.items.equals(benches[1].dataset.items):
         raise ValueError(f"{runs[0]} and {runs[1]} have different catalogues; compare engines of one market")
@@ -86,12 +86,12 @@ def compare_engines(
         pages[number if paired else 0, rows] = served
         milliseconds.append(spent)
     logs = [laboratory.exposures(one) for one in pages]
-    bench = benches[0]
+    run_data = benches[0]
     activity = banded((requests.clicked >= 0).sum(1), ACTIVITY)
-    frequency = query_frequency(requests.query, bench.split.train["query"].fill_null("").to_list())
+    frequency = query_frequency(requests.query, run_data.split.train["query"].fill_null("").to_list())
     dimensions = dimensions_of(logs[0], activity, frequency)
-    by_items = {**item_groups(bench, logs[0]), **(groups or {})}
-    items, past = bench.dataset.items, bench.dataset.page_views
+    by_items = {**item_groups(run_data, logs[0]), **(groups or {})}
+    items, past = run_data.dataset.items, run_data.dataset.page_views
     prices = dict(zip(items["item_id"].to_list(), items["price"].fill_null(0.0).to_list(), strict=True))
     analysis = Analysis(dimensions, by_items, prices, resamples, splits)
     if paired:
@@ -189,11 +189,11 @@ def dimensions_of(page_views: pl.DataFrame, activity: NDArray[Any], frequency: N
     }
 
 
-def item_groups(bench: Workbench, page_views: pl.DataFrame) -> dict[str, dict[str, list[str]]]:
+def item_groups(run_data: RunData, page_views: pl.DataFrame) -> dict[str, dict[str, list[str]]]:
     """Ids of the items of each group: by age, by training clicks, by top category."""
-    items, ids = bench.dataset.items, np.array(bench.dataset.items["item_id"].to_list(), object)
+    items, ids = run_data.dataset.items, np.array(run_data.dataset.items["item_id"].to_list(), object)
     labels = {
-        "item hotness": ([name for _, name in CLICKS], banded(bench.statistics.clicked, CLICKS)),
+        "item hotness": ([name for _, name in CLICKS], banded(run_data.statistics.clicked, CLICKS)),
         "category": _tops(items),
     }
     ages = item_ages(items, page_views["time"].min())

@@ -16,12 +16,12 @@ from onesearch.common.artefact import write_json
 from onesearch.data.text import normalise_query
 from onesearch.evaluation.report import save_figure
 from onesearch.pipeline.config_files import load_settings
-from onesearch.pipeline.run_data import Workbench
+from onesearch.pipeline.run_data import RunData
 from onesearch.pipeline.run_settings import RunConfig
 from onesearch.pipeline.stage_runner import StageContext
 from onesearch.pipeline.training_stages import (
     fit_metrics,
-    fit_trainee,
+    fit_objective,
     frequency_weights,
     mixture_of,
     searches,
@@ -31,8 +31,8 @@ from onesearch.pipeline.understanding_stage import WORDS
 from onesearch.search.run_parts import GENERATOR, need
 from onesearch.training.batching import TaskMixture
 from onesearch.training.click_rates import ClickRates, Impressions, Reliability
-from onesearch.training.dpo import Behaviour, DpoConfig, DpoTrainee, orders_elsewhere, preference_task
-from onesearch.training.grpo import GrpoConfig, GrpoTrainee, Outcomes
+from onesearch.training.dpo import Behaviour, DpoConfig, DpoObjective, orders_elsewhere, preference_task
+from onesearch.training.grpo import GrpoConfig, GrpoObjective, RolloutOutcomes
 from onesearch.training.relevance import PairFeatures, Relevance, held_out_queries
 from onesearch.training.rewards import RewardConfig, Rewards
 from onesearch.training.tasks import search_task
@@ -42,21 +42,23 @@ Floats = NDArray[np.float32]
 RATES, RELEVANCE = "click_rates", "relevance"
 
 
-def build_rewards(bench: Workbench, context: StageContext) -> Mapping[str, Any]:
+def build_rewards(run_data: RunData, context: StageContext) -> Mapping[str, Any]:
     """Click rates and a relevance model, each measured on what it has not seen; a part without data is left out."""
     figures: dict[str, Any] = {}
-    items = bench.dataset.items["item_id"]
-    shown, held_out = (Impressions.of(part, items) for part in (bench.split.train, bench.split.valid))
+    items = run_data.dataset.items["item_id"]
+    shown, held_out = (
+        Impressions.from_page_views(part, items) for part in (run_data.split.train, run_data.split.valid)
+    )
     if len(shown):
-        rates = ClickRates.of(shown, len(items)).calibrated(held_out)
+        rates = ClickRates.from_impressions(shown, len(items)).calibrated(held_out)
         rates.save(context.folder / RATES)
-        found = rates.reliability(Impressions.of(bench.split.test, items))
+        found = rates.reliability(Impressions.from_page_views(run_data.split.test, items))
         figures |= {"impressions": len(shown), "calibration_error": found.error}
         _draw(found, context)
-    judged = bench.training_judgments
+    judged = run_data.training_judgments
     if len(judged):
-        pairs, queries = pair_features(bench, sorted(set(judged["query"].to_list())))
-        x = pairs.of(*_numbers(judged, queries, bench))
+        pairs, queries = pair_features(run_data, sorted(set(judged["query"].to_list())))
+        x = pairs.of(*_numbers(judged, queries, run_data))
         levels = judged["level"].to_numpy()
         out = held_out_queries(judged["query"].to_list())
         if out.any() and not out.all():
@@ -79,30 +81,30 @@ def _draw(found: Reliability, context: StageContext) -> None:
     save_figure(figure, context.folder / "reliability.png")
 
 
-def pair_features(bench: Workbench, queries: list[str]) -> tuple[PairFeatures, dict[str, int]]:
+def pair_features(run_data: RunData, queries: list[str]) -> tuple[PairFeatures, dict[str, int]]:
     """Features of pairs of these queries with all items, and the number of each normalised query."""
     number = {query: place for place, query in enumerate(dict.fromkeys(map(normalise_query, queries)))}
     texts = list(number)
-    understanding = need(bench.run, "understanding")
-    thoughts, words = bench.thoughts, CatalogueWords.load(understanding / WORDS)
+    understanding = need(run_data.run, "understanding")
+    thoughts, words = run_data.thoughts, CatalogueWords.load(understanding / WORDS)
     # Held-out vectors: the encoder was aligned with clicks and judgments of these queries, and must not tell them on.
-    vectors, found = bench.training_vectors(texts), thoughts.keywords(texts)
+    vectors, found = run_data.training_vectors(texts), thoughts.keywords(texts)
     phrases = sorted({phrase for row in found for phrase in row})
-    of_phrase = dict(zip(phrases, bench.featurizer.vectors(phrases), strict=True)) if phrases else {}
+    of_phrase = dict(zip(phrases, run_data.featurizer.vectors(phrases), strict=True)) if phrases else {}
     keywords = np.zeros_like(vectors)
     for place, row in enumerate(found):
         if row:
             mean = np.mean([of_phrase[phrase] for phrase in row], 0)
             keywords[place] = mean / max(float(np.linalg.norm(mean)), 1e-9)
-    features = PairFeatures(bench.dataset.items, bench.item_vectors, texts, vectors, words, thoughts, keywords)
+    features = PairFeatures(run_data.dataset.items, run_data.item_vectors, texts, vectors, words, thoughts, keywords)
     return features, number
 
 
 def _numbers(
-    judged: pl.DataFrame, number: Mapping[str, int], bench: Workbench
+    judged: pl.DataFrame, number: Mapping[str, int], run_data: RunData
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Numbers of the query and the item of each judgment."""
-    row = bench.dataset.item_rows
+    row = run_data.dataset.item_rows
     queries = np.fromiter((number[normalise_query(text)] for text in judged["query"]), np.int64, len(judged))
     return queries, np.fromiter((row[item] for item in judged["item_id"]), np.int64, len(judged))
 
@@ -112,73 +114,73 @@ def reward_settings(config: RunConfig) -> RewardConfig:
     return load_settings(RewardConfig, config.rewards_file) if config.rewards_file else config.rewards
 
 
-def rewards_of(bench: Workbench, config: RunConfig, queries: list[str]) -> tuple[Rewards, dict[str, int]]:
+def rewards_of(run_data: RunData, config: RunConfig, queries: list[str]) -> tuple[Rewards, dict[str, int]]:
     """The rewards of pairs of these queries with all items, and the number of each normalised query."""
-    folder = need(bench.run, "rewards")
+    folder = need(run_data.run, "rewards")
     rates = ClickRates.load(folder / RATES) if (folder / RATES).is_dir() else None
-    pairs, number = pair_features(bench, queries)
+    pairs, number = pair_features(run_data, queries)
     relevance = Relevance.load(folder / RELEVANCE) if (folder / RELEVANCE).is_dir() else None
-    judged = bench.training_judgments
+    judged = run_data.training_judgments
     judged = judged.filter(pl.Series([normalise_query(text) in number for text in judged["query"]], dtype=pl.Boolean))
-    of_query, of_item = _numbers(judged, number, bench)
+    of_query, of_item = _numbers(judged, number, run_data)
     levels = dict(zip(zip(of_query.tolist(), of_item.tolist(), strict=True), judged["level"].to_list(), strict=True))
-    return Rewards(reward_settings(config), bench.dataset.items, rates, pairs, relevance, levels), number
+    return Rewards(reward_settings(config), run_data.dataset.items, rates, pairs, relevance, levels), number
 
 
-def run_grpo(bench: Workbench, config: RunConfig, context: StageContext, before: str) -> Mapping[str, Any]:
+def run_grpo(run_data: RunData, config: RunConfig, context: StageContext, before: str) -> Mapping[str, Any]:
     """GRPO or TPMA-GRPO on the training page views, from the weights of stage ``before``."""
-    settings, generator = config.grpo, bench.generator(before)
-    page_views, targets, weights = searches(bench, config)
-    columns = bench.training_columns(page_views, generator.config.prompt, config.sft3.held_out_vectors)
+    settings, generator = config.grpo, run_data.generator(before)
+    page_views, targets, weights = searches(run_data, config)
+    columns = run_data.training_columns(page_views, generator.config.prompt, config.sft3.held_out_vectors)
     task = search_task(
         "policy",
-        bench.builder(generator.config.prompt),
+        run_data.builder(generator.config.prompt),
         columns,
         targets,
         weights,
-        len(bench.item_rows),
+        len(run_data.item_rows),
         config.sft3.score_negatives,
         frequency_weights(columns.query, config.sft3.frequency_power),
     )
     texts = page_views["query"].fill_null("").to_list()
-    rewards, number = rewards_of(bench, config, texts)
+    rewards, number = rewards_of(run_data, config, texts)
     query = np.fromiter((number[normalise_query(text)] for text in texts), np.int64, len(texts))
-    outcome = bench.targets(page_views)
-    trainee = GrpoTrainee(
+    outcome = run_data.targets(page_views)
+    objective = GrpoObjective(
         generator,
-        bench.index,
-        bench.item_rows,
+        run_data.index,
+        run_data.item_rows,
         rewards,
-        Outcomes(query, outcome.clicked, outcome.ordered),
+        RolloutOutcomes(query, outcome.clicked, outcome.ordered),
         settings,
         config.sft3.score_weight,
         config.sft3.codebook_weight,
         context.seed,
     )
     mixture = mixture_of({task.name: task}, {task.name: 1.0}, settings.prompts, settings.steps, context.seed)
-    return _guarded(bench, config, settings, trainee, mixture, context)
+    return _guarded(run_data, config, settings, objective, mixture, context)
 
 
-def run_dpo(bench: Workbench, config: RunConfig, context: StageContext, before: str) -> Mapping[str, Any]:
+def run_dpo(run_data: RunData, config: RunConfig, context: StageContext, before: str) -> Mapping[str, Any]:
     """Listwise DPO on the training page views, from the weights of stage ``before``."""
-    settings, generator = config.dpo, bench.generator(before)
-    page_views, _, _ = searches(bench, config)
-    columns = bench.training_columns(page_views, generator.config.prompt, config.sft3.held_out_vectors)
-    outcome, category = bench.targets(page_views), _categories(bench.dataset.items)
+    settings, generator = config.dpo, run_data.generator(before)
+    page_views, _, _ = searches(run_data, config)
+    columns = run_data.training_columns(page_views, generator.config.prompt, config.sft3.held_out_vectors)
+    outcome, category = run_data.targets(page_views), _categories(run_data.dataset.items)
     user = page_views["user_id"].rank("dense").cast(pl.Int64).fill_null(0).to_numpy() - 1
     elsewhere = orders_elsewhere(user, outcome.clicked, outcome.ordered, category)
     behaviour = Behaviour(outcome.shown, outcome.clicked, outcome.ordered, elsewhere, category)
-    task = preference_task(bench.builder(generator.config.prompt), columns, behaviour, settings)
-    trainee = DpoTrainee(generator, bench.index, settings)
+    task = preference_task(run_data.builder(generator.config.prompt), columns, behaviour, settings)
+    objective = DpoObjective(generator, run_data.index, settings)
     mixture = mixture_of({task.name: task}, {task.name: 1.0}, settings.batch_size, settings.steps, context.seed)
-    return _guarded(bench, config, settings, trainee, mixture, context)
+    return _guarded(run_data, config, settings, objective, mixture, context)
 
 
 def _guarded(
-    bench: Workbench,
+    run_data: RunData,
     config: RunConfig,
     settings: DpoConfig | GrpoConfig,
-    trainee: DpoTrainee | GrpoTrainee,
+    objective: DpoObjective | GrpoObjective,
     mixture: TaskMixture,
     context: StageContext,
 ) -> Mapping[str, Any]:
@@ -186,10 +188,10 @@ def _guarded(
 
     ``loop.best: ""`` takes the guard away, for studies of what a reward does.
     """
-    generator = trainee.generator
-    validate = validator(bench, generator, config, most=settings.validate_requests)
+    generator = objective.generator
+    validate = validator(run_data, generator, config, most=settings.validate_requests)
     loop = settings.loop if validate else settings.loop.updated(best="")
-    report = fit_trainee(trainee, mixture, loop, context, validate, settings.patience if loop.best else None)
+    report = fit_objective(objective, mixture, loop, context, validate, settings.patience if loop.best else None)
     generator.save(context.folder / GENERATOR)
     return {**fit_metrics(report), "chosen_step": report.chosen_step}
 

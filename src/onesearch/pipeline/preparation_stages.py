@@ -19,19 +19,19 @@ from onesearch.data.ingest.kuaisearch_source import import_kuaisearch
 from onesearch.data.split import split
 from onesearch.data.text import item_texts
 from onesearch.encoding.click_pairs import mine_pairs
-from onesearch.encoding.encoder_alignment import align
+from onesearch.encoding.encoder_alignment import align_encoder
 from onesearch.encoding.held_out_vectors import held_out_vectors
-from onesearch.encoding.khqe import KHQE, fuse
+from onesearch.encoding.khqe import KHQE, fuse_keywords
 from onesearch.encoding.sid_quality import quality_report
 from onesearch.encoding.static_encoder import StaticEncoder
 from onesearch.encoding.text_encoder import TrainableEncoder
 from onesearch.evaluation.baselines import tune_lexical
 from onesearch.index.sid_index import SidIndex
 from onesearch.market.make_market import make_market
-from onesearch.model.item_numbers import NAMES, ItemFeatures
+from onesearch.model.item_numbers import NAMES, ItemNumbers
 from onesearch.model.row_space import RowSpace
-from onesearch.model.token_vocabulary import Vocabulary
-from onesearch.pipeline.run_data import PARTS, Workbench
+from onesearch.model.token_vocabulary import TokenVocabulary
+from onesearch.pipeline.run_data import PARTS, RunData
 from onesearch.pipeline.run_settings import DataSection, RunConfig
 from onesearch.pipeline.stage_runner import StageContext
 from onesearch.search.lexical_search import LexicalConfig, LexicalSearcher
@@ -87,7 +87,7 @@ def build_data(config: RunConfig, context: StageContext) -> Mapping[str, Any]:
     parts = split(dataset.page_views, config.data.valid, config.data.test, config.data.split, config.seed)
     for name, frame in zip(PARTS, (parts.train, parts.valid, parts.test), strict=True):
         frame.write_parquet(context.folder / f"{name}.parquet")
-    ClickStatistics.of(parts.train, dataset.items).save(context.folder / "statistics")
+    ClickStatistics.from_page_views(parts.train, dataset.items).save(context.folder / "statistics")
     return {**dataset.counts, "split_by": parts.by, **{f"{n}_page_views": len(getattr(parts, n)) for n in PARTS}}
 
 
@@ -103,12 +103,12 @@ def _dataset(config: RunConfig, context: StageContext) -> Dataset:
     return import_source(data, context.folder)
 
 
-def build_encoder(bench: Workbench, config: RunConfig, context: StageContext) -> Mapping[str, Any]:
+def build_encoder(run_data: RunData, config: RunConfig, context: StageContext) -> Mapping[str, Any]:
     """Align a text encoder on the training log; cross-fit it for held-out query vectors."""
     settings, folder = config.encoder, context.folder
     write_json(folder / "fields.json", list(settings.fields))
-    texts = item_texts(bench.dataset.items, settings.fields)
-    pairs = mine_pairs(bench.split.train, bench.dataset.items, texts, bench.dataset.judgments, context.seed)
+    texts = item_texts(run_data.dataset.items, settings.fields)
+    pairs = mine_pairs(run_data.split.train, run_data.dataset.items, texts, run_data.dataset.judgments, context.seed)
     align_config = settings.align.updated(seed=context.seed)
 
     def fresh(number: int) -> TrainableEncoder:
@@ -118,7 +118,7 @@ def build_encoder(bench: Workbench, config: RunConfig, context: StageContext) ->
             return TransformerEncoder.open(settings.transformer)
         return StaticEncoder.build([*texts, *pairs.queries], settings.static, context.seed + 1000 * number)
 
-    encoder = align(fresh(0), pairs, align_config)
+    encoder = align_encoder(fresh(0), pairs, align_config)
     encoder.save(folder / "encoder")
     np.save(folder / "item_vectors.npy", encoder.encode(texts), allow_pickle=False)
     if settings.folds >= 2 and len(pairs.queries):
@@ -135,23 +135,23 @@ def build_encoder(bench: Workbench, config: RunConfig, context: StageContext) ->
     }
 
 
-def build_khqe(bench: Workbench, config: RunConfig, context: StageContext) -> Mapping[str, Any]:
+def build_khqe(run_data: RunData, config: RunConfig, context: StageContext) -> Mapping[str, Any]:
     """Mine the lexicon, fuse keyword vectors, quantize items and training queries jointly."""
     folder, encoder_folder = context.folder, context.inputs["encoder"]
-    texts = item_texts(bench.dataset.items, tuple(read_json(encoder_folder / "fields.json")))
+    texts = item_texts(run_data.dataset.items, tuple(read_json(encoder_folder / "fields.json")))
     plain = np.load(encoder_folder / "item_vectors.npy", allow_pickle=False)
     held_path = encoder_folder / "held_out_vectors.npy"
-    queries = list(bench.statistics.queries)
-    query_vectors = np.load(held_path, allow_pickle=False) if held_path.is_file() else bench.encoder.encode(queries)
+    queries = list(run_data.statistics.queries)
+    query_vectors = np.load(held_path, allow_pickle=False) if held_path.is_file() else run_data.encoder.encode(queries)
     keywords = 0
     if config.lexicon.fuse:
-        lexicon = Lexicon.mine(bench.dataset.items, bench.split.train, config.lexicon.per_type)
+        lexicon = Lexicon.mine(run_data.dataset.items, run_data.split.train, config.lexicon.per_type)
         lexicon.save(folder / "lexicon")
-        vectors = bench.encoder.encode(lexicon.texts)
+        vectors = run_data.encoder.encode(lexicon.texts)
         np.save(folder / "keyword_vectors.npy", vectors, allow_pickle=False)
         keywords = len(lexicon.texts)
-        plain = fuse(plain, lexicon.match(texts), vectors)
-        query_vectors = fuse(query_vectors, lexicon.match(queries), vectors)
+        plain = fuse_keywords(plain, lexicon.match(texts), vectors)
+        query_vectors = fuse_keywords(query_vectors, lexicon.match(queries), vectors)
     if held_path.is_file():
         np.save(folder / "held_out_vectors.npy", query_vectors.astype(np.float32), allow_pickle=False)
         pl.DataFrame({"query": queries}).write_parquet(folder / "held_out_queries.parquet")
@@ -166,32 +166,34 @@ def build_khqe(bench: Workbench, config: RunConfig, context: StageContext) -> Ma
     sids = khqe.encode(plain)
     np.save(folder / "item_sids.npy", sids, allow_pickle=False)
     some = np.sort(np.random.default_rng(context.seed).permutation(len(queries))[:5000])
-    report = quality_report(khqe, plain, query_vectors[some], bench.statistics.items.select(some))
+    report = quality_report(khqe, plain, query_vectors[some], run_data.statistics.items.select(some))
     write_json(folder / "quality.json", report)
     return {"keywords": keywords, **{key: report[key] for key in ("icr", "prefix_agreement") if key in report}}
 
 
-def build_index(bench: Workbench, config: RunConfig, context: StageContext) -> Mapping[str, Any]:
+def build_index(run_data: RunData, config: RunConfig, context: StageContext) -> Mapping[str, Any]:
     """Vocabulary, item rows and the SID index."""
-    folder, items = context.folder, bench.dataset.items
-    texts = item_texts(items, bench.fields)
-    sizes = bench.khqe.codebook_sizes
+    folder, items = context.folder, run_data.dataset.items
+    texts = item_texts(items, run_data.fields)
+    sizes = run_data.khqe.codebook_sizes
     pretrained = config.model.backbone.pretrained
     if pretrained is not None:
-        vocabulary = Vocabulary.of_pretrained(pretrained, sizes)
+        vocabulary = TokenVocabulary.from_pretrained(pretrained, sizes)
     else:
         paths = [" > ".join(path or ()) for path in items["category"].to_list()]
-        vocabulary = Vocabulary.train(
-            [*texts, *bench.statistics.queries, *sorted(set(paths))], config.model.text_vocabulary, sizes
+        vocabulary = TokenVocabulary.train(
+            [*texts, *run_data.statistics.queries, *sorted(set(paths))], config.model.text_vocabulary, sizes
         )
     vocabulary.save(folder / "vocabulary")
-    features, extra = ItemFeatures.fit(items, bench.statistics)
+    features, extra = ItemNumbers.fit(items, run_data.statistics)
     features.save(folder / "item_features.json")
-    space = RowSpace.fit(bench.item_vectors, config.model.row_dim, len(NAMES), bool(config.encoder.align.nested))
+    space = RowSpace.fit(run_data.item_vectors, config.model.row_dim, len(NAMES), bool(config.encoder.align.nested))
     space.save(folder / "row_space.safetensors")
-    rows = space.of_items(bench.item_vectors, extra)
+    rows = space.of_items(run_data.item_vectors, extra)
     np.save(folder / "item_rows.npy", rows, allow_pickle=False)
-    index = SidIndex.build(bench.sids, rows, sizes, bench.statistics.clicked, precision=config.model.row_precision)
+    index = SidIndex.build(
+        run_data.sids, rows, sizes, run_data.statistics.clicked, precision=config.model.row_precision
+    )
     index.save(folder)
     bytes_ = index.nbytes
     return {
@@ -202,16 +204,16 @@ def build_index(bench: Workbench, config: RunConfig, context: StageContext) -> M
     }
 
 
-def build_lexical(bench: Workbench, config: RunConfig, context: StageContext) -> Mapping[str, Any]:
+def build_lexical(run_data: RunData, config: RunConfig, context: StageContext) -> Mapping[str, Any]:
     """BM25 over the catalogue; its fields and weighting are chosen on validation clicks."""
-    start = LexicalConfig(fields=bench.fields)
-    valid = bench.split.valid
-    clicked = bench.targets(valid).clicked
+    start = LexicalConfig(fields=run_data.fields)
+    valid = run_data.split.valid
+    clicked = run_data.targets(valid).clicked
     rows = np.flatnonzero(clicked.lengths > 0)
     rows = np.sort(np.random.default_rng(config.seed).permutation(rows)[:_LEXICAL_REQUESTS])
     if len(rows):
-        searcher = tune_lexical(bench.dataset.items, start, bench.requests(valid[rows]), clicked.select(rows))
+        searcher = tune_lexical(run_data.dataset.items, start, run_data.requests(valid[rows]), clicked.select(rows))
     else:
-        searcher = LexicalSearcher.build(bench.dataset.items, start)
+        searcher = LexicalSearcher.build(run_data.dataset.items, start)
     searcher.save(context.folder)
     return searcher.config.model_dump(mode="json")

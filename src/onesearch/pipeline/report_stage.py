@@ -18,7 +18,7 @@ from onesearch.evaluation.report import Report
 from onesearch.evaluation.slices import standard_slices
 from onesearch.market.market import Market
 from onesearch.market.world_files import FOLDER as MARKET_FOLDER
-from onesearch.pipeline.run_data import Workbench
+from onesearch.pipeline.run_data import RunData
 from onesearch.pipeline.run_settings import RunConfig
 from onesearch.pipeline.stage_runner import StageContext
 from onesearch.search.engine import EngineView, SearchEngine
@@ -31,88 +31,90 @@ GENERATOR_ALONE, WITHOUT_LEXICAL, ENGINE_NAME = "generator alone", "engine witho
 V2 = "V2 "  # before the names of V2's methods
 
 
-def build_baselines(bench: Workbench, config: RunConfig, context: StageContext) -> Mapping[str, Any]:
+def build_baselines(run_data: RunData, config: RunConfig, context: StageContext) -> Mapping[str, Any]:
     """Tune the plain searchers and train the cascade; validation data decides everything."""
     if not config.evaluation.baselines:
         return {}
-    dataset, parts = bench.dataset, bench.split
-    valid = bench.requests(parts.valid)
-    outcomes = bench.targets(parts.valid)
-    encode = bench.encoder.encode
-    vectors = np.load(need(bench.run, "encoder") / "item_vectors.npy", allow_pickle=False)
-    start = BaselineSettings().updated(lexical={"fields": bench.fields})
-    settings = tune(dataset.items, bench.statistics, vectors, encode, valid, outcomes.clicked, start, seed=context.seed)
+    dataset, parts = run_data.dataset, run_data.split
+    valid = run_data.requests(parts.valid)
+    outcomes = run_data.targets(parts.valid)
+    encode = run_data.encoder.encode
+    vectors = np.load(need(run_data.run, "encoder") / "item_vectors.npy", allow_pickle=False)
+    start = BaselineSettings().updated(lexical={"fields": run_data.fields})
+    settings = tune(
+        dataset.items, run_data.statistics, vectors, encode, valid, outcomes.clicked, start, seed=context.seed
+    )
     write_json(context.folder / "settings.json", settings.model_dump(mode="json"))
-    features = _cascade_features(bench, _baselines(bench, settings), settings)
+    features = _cascade_features(run_data, _baselines(run_data, settings), settings)
     cascade = Cascade.train(
         features,
-        bench.requests(parts.train),
-        bench.targets(parts.train),
+        run_data.requests(parts.train),
+        run_data.targets(parts.train),
         valid,
         outcomes,
         config.evaluation.cascade,
         lags_of(parts.train),
-        vectors=_held_out_for_cascade(bench),
+        vectors=_held_out_for_cascade(run_data),
     )
     cascade.save(context.folder / "cascade")
     return {"settings": settings.model_dump(mode="json"), "cascade_importances": cascade.importances()}
 
 
-def _held_out_for_cascade(bench: Workbench) -> NDArray[np.float32] | None:
+def _held_out_for_cascade(run_data: RunData) -> NDArray[np.float32] | None:
     """Training page views' query vectors from encoders that never saw the query, [n, d]; None without cross-fitting.
 
     A ranker trained on vectors that have seen its training clicks trusts the dense score too much: a weaker baseline.
     """
-    folder = need(bench.run, "encoder")
+    folder = need(run_data.run, "encoder")
     path = folder / "held_out_queries.parquet"
     if not path.is_file():
         return None
     held = np.load(folder / "held_out_vectors.npy", allow_pickle=False)
     number = {text: row for row, text in enumerate(pl.read_parquet(path)["query"].to_list())}
-    texts = bench.split.train["query"].fill_null("").to_list()
-    vectors = bench.encoder.encode(texts)
+    texts = run_data.split.train["query"].fill_null("").to_list()
+    vectors = run_data.encoder.encode(texts)
     rows = np.fromiter((number.get(normalise_query(text), -1) for text in texts), np.int64, len(texts))
     vectors[rows >= 0] = held[rows[rows >= 0]]
     return vectors
 
 
-def _baselines(bench: Workbench, settings: BaselineSettings) -> Baselines:
-    vectors = np.load(need(bench.run, "encoder") / "item_vectors.npy", allow_pickle=False)
-    return Baselines(bench.dataset.items, bench.statistics, vectors, bench.encoder.encode, settings)
+def _baselines(run_data: RunData, settings: BaselineSettings) -> Baselines:
+    vectors = np.load(need(run_data.run, "encoder") / "item_vectors.npy", allow_pickle=False)
+    return Baselines(run_data.dataset.items, run_data.statistics, vectors, run_data.encoder.encode, settings)
 
 
-def _cascade_features(bench: Workbench, base: Baselines, settings: BaselineSettings) -> CascadeFeatures:
-    train = bench.split.train
+def _cascade_features(run_data: RunData, base: Baselines, settings: BaselineSettings) -> CascadeFeatures:
+    train = run_data.split.train
     now = train["time"].max() if train["time"].null_count() < len(train) else None
     return CascadeFeatures(
-        bench.dataset.items,
-        bench.statistics,
+        run_data.dataset.items,
+        run_data.statistics,
         base.lexical,
         base.dense,
-        bench.requests(train),
-        bench.targets(train),
+        run_data.requests(train),
+        run_data.targets(train),
         now,
         settings.smoothing,
     )
 
 
-def baseline_methods(bench: Workbench) -> dict[str, Searcher]:
+def baseline_methods(run_data: RunData) -> dict[str, Searcher]:
     """The run's tuned baselines by name; none where the run has switched them off."""
-    folder = need(bench.run, "baselines")
+    folder = need(run_data.run, "baselines")
     if not (folder / "settings.json").is_file():
         return {}
     settings = BaselineSettings.model_validate(read_json(folder / "settings.json"))
-    base = _baselines(bench, settings)
-    features = _cascade_features(bench, base, settings)
+    base = _baselines(run_data, settings)
+    features = _cascade_features(run_data, base, settings)
     return {**base.methods(), CASCADE: Cascade.load(folder / "cascade", features)}
 
 
-def engine_of(bench: Workbench, folder: Path) -> SearchEngine:
+def engine_of(run_data: RunData, folder: Path) -> SearchEngine:
     """The engine that an ``engine`` stage chose."""
     about = read_json(folder / ENGINE)
     search = SearchConfig.model_validate(about["search"])
-    keywords = bench.keyword_reader(about.get("reads_keywords"))
-    return SearchEngine.from_parts(bench, about["model"], search, RankingWeights(about["weights"]), keywords)
+    keywords = run_data.keyword_reader(about.get("reads_keywords"))
+    return SearchEngine.from_parts(run_data, about["model"], search, RankingWeights(about["weights"]), keywords)
 
 
 def engine_methods(engine: SearchEngine, folder: Path) -> dict[str, Searcher]:
@@ -124,31 +126,33 @@ def engine_methods(engine: SearchEngine, folder: Path) -> dict[str, Searcher]:
     return {**methods, ENGINE_NAME: engine.as_searcher()}
 
 
-def build_report(bench: Workbench, config: RunConfig, context: StageContext) -> Mapping[str, Any]:
+def build_report(run_data: RunData, config: RunConfig, context: StageContext) -> Mapping[str, Any]:
     """All methods on the test part."""
-    report = write_report(bench, config, context.folder, "test", config.evaluation.test_requests)
+    report = write_report(run_data, config, context.folder, "test", config.evaluation.test_requests)
     figures = {}
     for method, row in report.methods.items():
         figures[method] = {name: row[name].mean for name in report.main_metrics() if name in row}
     return figures
 
 
-def write_report(bench: Workbench, config: RunConfig, folder: Path, part: str, limit: int) -> Report:
+def write_report(run_data: RunData, config: RunConfig, folder: Path, part: str, limit: int) -> Report:
     """Measure engine, generator alone and baselines on a part of the log; writes ``report.json``, tables and charts."""
-    page_views: pl.DataFrame = getattr(bench.split, part)
+    page_views: pl.DataFrame = getattr(run_data.split, part)
     if len(page_views) > limit:
         rows = np.sort(np.random.default_rng(config.seed).choice(len(page_views), limit, replace=False))
         page_views = page_views[rows]
-    requests, targets = bench.requests(page_views), bench.targets(page_views)
-    engine = engine_of(bench, need(bench.run, "engine"))
+    requests, targets = run_data.requests(page_views), run_data.targets(page_views)
+    engine = engine_of(run_data, need(run_data.run, "engine"))
     methods: dict[str, Searcher] = {
-        **baseline_methods(bench),
-        **engine_methods(engine, need(bench.run, "engine")),
+        **baseline_methods(run_data),
+        **engine_methods(engine, need(run_data.run, "engine")),
     }
     second: dict[str, Searcher] = {}
     if config.has_v2:
-        folder_v2 = need(bench.run, "engine_v2")
-        second = {V2 + name: method for name, method in engine_methods(engine_of(bench, folder_v2), folder_v2).items()}
+        folder_v2 = need(run_data.run, "engine_v2")
+        second = {
+            V2 + name: method for name, method in engine_methods(engine_of(run_data, folder_v2), folder_v2).items()
+        }
     against = [name for name in (FUSED, MOST_CLICKED, DENSE, CASCADE) if name in methods]
     ours = [name for name in (GENERATOR_ALONE, WITHOUT_LEXICAL) if name in methods]
     compare = [(ENGINE_NAME, name) for name in [*methods][:-1]] + [(one, name) for one in ours for name in against]
@@ -159,10 +163,10 @@ def write_report(bench: Workbench, config: RunConfig, folder: Path, part: str, l
         requests,
         page_views,
         targets.clicked,
-        bench.split.train,
-        bench.statistics.shown,
-        bench.statistics.clicked,
-        bench.dataset.items,
+        run_data.split.train,
+        run_data.statistics.shown,
+        run_data.statistics.clicked,
+        run_data.dataset.items,
     )
     notes = {
         "part": part,
@@ -171,15 +175,15 @@ def write_report(bench: Workbench, config: RunConfig, folder: Path, part: str, l
         "valid_sid_share_without_constraint": valid_sid_share(engine, requests, 1000),
     }
     report = evaluate(
-        methods, requests, targets, slices, truth_of(bench, page_views), compare, config.evaluation.measures, notes
+        methods, requests, targets, slices, truth_of(run_data, page_views), compare, config.evaluation.measures, notes
     )
     report.save(folder)
     return report
 
 
-def truth_of(bench: Workbench, page_views: pl.DataFrame) -> Truth | None:
+def truth_of(run_data: RunData, page_views: pl.DataFrame) -> Truth | None:
     """The market's true metrics for a market's page views; None for real data."""
-    folder = need(bench.run, "data")
+    folder = need(run_data.run, "data")
     if not (folder / MARKET_FOLDER).is_dir():
         return None
     market = Market.load(folder)

@@ -15,14 +15,14 @@ from onesearch.data.split import Split
 from onesearch.data.text import item_texts, normalise_queries, normalise_query
 from onesearch.model.featurizer import TextTable
 from onesearch.model.model_settings import PromptConfig
-from onesearch.model.prompt import PromptColumns, prepare
+from onesearch.model.prompt import PromptInputs, prepare
 from onesearch.search.run_parts import RunParts, load_array, need
 
 Floats = NDArray[np.float32]
 PARTS = ("train", "valid", "test")
 
 
-class Workbench(RunParts):
+class RunData(RunParts):
     """The artefacts of a run folder with its split; everything is read when first asked for."""
 
     counted = True
@@ -96,7 +96,7 @@ class Workbench(RunParts):
         config: PromptConfig,
         held_out: bool,
         keywords: Callable[[Requests, Ragged], Sequence[Sequence[str]]] | None = None,
-    ) -> PromptColumns:
+    ) -> PromptInputs:
         """Training page views as model input; click evidence leaves each page view's own clicks out.
 
         ``keywords`` gives those of each page view, for a teacher's input, from requests and what was clicked in them.

@@ -6,7 +6,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from onesearch.common.settings import Section
-from onesearch.encoding.encoder_alignment import AlignConfig
+from onesearch.encoding.encoder_alignment import EncoderAlignmentConfig
 from onesearch.encoding.khqe import KHQEConfig
 from onesearch.encoding.static_encoder import StaticConfig
 from onesearch.evaluation.cascade import CascadeConfig
@@ -19,7 +19,7 @@ from onesearch.training.dpo import DpoConfig
 from onesearch.training.grpo import GrpoConfig
 from onesearch.training.rewards import RewardConfig
 from onesearch.training.self_distillation import DistillationConfig
-from onesearch.training.sft_settings import AlignmentConfig, CoTConfig, PersonalisationConfig
+from onesearch.training.sft_settings import CoTConfig, PersonalisationConfig, SemanticTaskConfig
 
 
 class DataSection(Section):
@@ -55,7 +55,7 @@ class EncoderSection(Section):
     fields: tuple[str, ...] = ("title", "brand")
     transformer: str | None = Field(None, description="name or path of a sentence-transformers model; else static")
     static: StaticConfig = StaticConfig()
-    align: AlignConfig = AlignConfig()
+    align: EncoderAlignmentConfig = EncoderAlignmentConfig()
     folds: int = Field(2, ge=0, description="encoders for held-out query vectors; 0 switches them off")
 
 
@@ -82,8 +82,8 @@ class RunConfig(Section):
     encoder: EncoderSection = EncoderSection()
     khqe: KHQEConfig = KHQEConfig()
     model: ModelConfig = ModelConfig()
-    sft1: AlignmentConfig = AlignmentConfig()
-    sft2: AlignmentConfig = AlignmentConfig()
+    sft1: SemanticTaskConfig = SemanticTaskConfig()
+    sft2: SemanticTaskConfig = SemanticTaskConfig()
     sft3: PersonalisationConfig = PersonalisationConfig()
     understanding: UnderstandingSection = UnderstandingSection()
     cot: CoTConfig = CoTConfig()

@@ -15,10 +15,10 @@ from onesearch.pipeline.preparation_stages import (
     source_fingerprint,
 )
 from onesearch.pipeline.report_stage import build_baselines, build_report, write_report
-from onesearch.pipeline.run_data import Workbench
+from onesearch.pipeline.run_data import RunData
 from onesearch.pipeline.run_settings import RunConfig
 from onesearch.pipeline.stage_runner import Stage, StageContext, StageResult, Status, execute, status
-from onesearch.pipeline.training_stages import run_alignment, run_cot, run_engine, run_personalisation
+from onesearch.pipeline.training_stages import run_cot, run_engine, run_personalisation, run_semantic_tasks
 from onesearch.pipeline.understanding_stage import build_understanding
 
 SETTINGS = "config.json"
@@ -28,7 +28,7 @@ def stages_of(config: RunConfig) -> list[Stage]:
     """Every stage with exactly the settings it depends on; what it does not name cannot make it stale."""
 
     def with_bench(build: Callable[..., Mapping[str, Any]], *more: Any) -> Callable[[StageContext], Mapping[str, Any]]:
-        return lambda context: build(Workbench(context.folder.parent), config, context, *more)
+        return lambda context: build(RunData(context.folder.parent), config, context, *more)
 
     def dump(*names: str) -> dict[str, Any]:
         return {name: getattr(config, name).model_dump(mode="json") for name in names}
@@ -68,7 +68,7 @@ def stages_of(config: RunConfig) -> list[Stage]:
                 "rewards",
                 ("data", "encoder", "khqe", "understanding"),
                 {},
-                lambda context: build_rewards(Workbench(context.folder.parent), context),
+                lambda context: build_rewards(RunData(context.folder.parent), context),
             )
         )
         alignment.append(
@@ -89,7 +89,7 @@ def stages_of(config: RunConfig) -> list[Stage]:
                 "understanding",
                 ("data", "encoder", "khqe"),
                 config.understanding.model_dump(mode="json", exclude={"concurrency", "base_url", "cache"}),
-                lambda context: build_understanding(Workbench(context.folder.parent), config.understanding, context),
+                lambda context: build_understanding(RunData(context.folder.parent), config.understanding, context),
                 version=2,
                 resumable=True,
             ),
@@ -133,12 +133,14 @@ def stages_of(config: RunConfig) -> list[Stage]:
             "sft1",
             prepared,
             {**base, **dump("sft1")},
-            with_bench(run_alignment, None),
+            with_bench(run_semantic_tasks, None),
             version=3,
             resumable=True,
             seed=seed,
         ),
-        Stage("sft2", (*prepared, "sft1"), dump("sft2"), with_bench(run_alignment, "sft1"), resumable=True, seed=seed),
+        Stage(
+            "sft2", (*prepared, "sft1"), dump("sft2"), with_bench(run_semantic_tasks, "sft1"), resumable=True, seed=seed
+        ),
         Stage(
             "sft3",
             (*prepared, "sft2"),
@@ -209,4 +211,4 @@ def evaluate_run(run: Path, folder: Path, part: str, page_views: int | None = No
     """Measure a finished run on its validation or test part; writes a report folder and returns its Markdown."""
     config = settings_of(run)
     limit = page_views if page_views is not None else config.evaluation.test_requests
-    return write_report(Workbench(run), config, folder, part, limit).markdown()
+    return write_report(RunData(run), config, folder, part, limit).markdown()

@@ -12,7 +12,7 @@ from onesearch.common.ragged import Ragged
 from onesearch.data.requests import Requests
 from onesearch.data.text import normalise_query
 from onesearch.model.generator import Generator
-from onesearch.pipeline.run_data import Workbench
+from onesearch.pipeline.run_data import RunData
 from onesearch.pipeline.run_settings import RunConfig
 from onesearch.pipeline.understanding_stage import WORDS
 from onesearch.search.run_parts import need
@@ -24,37 +24,37 @@ from onesearch.understanding.preference_calibration import History, calibrate, i
 from onesearch.understanding.thought_table import Taught, Thoughts
 
 
-def cot_task_set(bench: Workbench, config: RunConfig, generator: Generator) -> dict[str, Task]:
+def cot_task_set(run_data: RunData, config: RunConfig, generator: Generator) -> dict[str, Task]:
     """The tasks over training queries that have keywords, and over a sample of their page views."""
-    thoughts = bench.thoughts
+    thoughts = run_data.thoughts
     if config.distill.shuffle:  # a placebo is one in every task
         thoughts = shuffled(thoughts, config.distill.teach, config.seed)
-    words = CatalogueWords.load(need(bench.run, "understanding") / WORDS)
-    titles = bench.dataset.items["title"].fill_null("").to_list()
-    settings, vocabulary, prompt = config.cot, bench.vocabulary, generator.config.prompt
-    texts = list(dict.fromkeys(normalise_query(text) for text in bench.statistics.queries))
+    words = CatalogueWords.load(need(run_data.run, "understanding") / WORDS)
+    titles = run_data.dataset.items["title"].fill_null("").to_list()
+    settings, vocabulary, prompt = config.cot, run_data.vocabulary, generator.config.prompt
+    texts = list(dict.fromkeys(normalise_query(text) for text in run_data.statistics.queries))
     of_query = thoughts.taught_keywords(texts, config.distill.teach)
     kept = [number for number, row in enumerate(of_query) if row]
     if not kept:
         return {}
-    page_views = bench.split.train
+    page_views = run_data.split.train
     of_view = thoughts.taught_keywords(page_views["query"].fill_null("").to_list(), config.distill.teach)
     rows = np.flatnonzero(np.fromiter((len(row) > 0 for row in of_view), np.bool_, len(of_view)))
     if len(rows) > settings.page_views:
         rows = np.sort(np.random.default_rng([config.seed, 72]).choice(rows, settings.page_views, replace=False))
-    requests = bench.requests(page_views[rows])
+    requests = run_data.requests(page_views[rows])
     of_shopper = personalised(thoughts, words, titles, requests, [of_view[row] for row in rows.tolist()])
     written = [of_query[number] for number in kept]
     distinct = sorted({word for row in [*written, *of_shopper] for word in row})
     number = {word: place for place, word in enumerate(distinct)}
     held_out = config.sft3.held_out_vectors
     return cot_tasks(
-        bench.builder(prompt),
-        bench.featurizer.table(distinct),
-        bench.training_table([texts[place] for place in kept], held_out),
-        KeywordTargets.of(written, number, vocabulary, settings.keyword_tokens),
-        bench.training_columns(page_views[rows], prompt, held_out),
-        KeywordTargets.of(of_shopper, number, vocabulary, settings.keyword_tokens),
+        run_data.builder(prompt),
+        run_data.featurizer.table(distinct),
+        run_data.training_table([texts[place] for place in kept], held_out),
+        KeywordTargets.from_keywords(written, number, vocabulary, settings.keyword_tokens),
+        run_data.training_columns(page_views[rows], prompt, held_out),
+        KeywordTargets.from_keywords(of_shopper, number, vocabulary, settings.keyword_tokens),
         settings.keyword_tokens,
     )
 
@@ -64,10 +64,10 @@ _ITEMS_OF_HISTORY = 10
 _INJECTED = 4  # keywords of the clicked item, so that half of the thought's own stay
 
 
-def keyword_source(bench: Workbench, config: RunConfig, thoughts: Thoughts) -> Callable[[Requests, Ragged], Keywords]:
+def keyword_source(run_data: RunData, config: RunConfig, thoughts: Thoughts) -> Callable[[Requests, Ragged], Keywords]:
     """:func:`teacher_keywords` of a run, as a function of requests and what was clicked in them."""
-    words = CatalogueWords.load(need(bench.run, "understanding") / WORDS)
-    titles = bench.dataset.items["title"].fill_null("").to_list()
+    words = CatalogueWords.load(need(run_data.run, "understanding") / WORDS)
+    titles = run_data.dataset.items["title"].fill_null("").to_list()
     return lambda requests, clicked: teacher_keywords(
         thoughts, words, titles, requests, clicked, config.distill, config.seed
     )

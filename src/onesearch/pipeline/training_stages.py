@@ -18,7 +18,7 @@ from onesearch.model.generator import Generator, Sizes
 from onesearch.model.initialise import initialise
 from onesearch.model.item_numbers import NAMES
 from onesearch.model.prompt import prepare
-from onesearch.pipeline.run_data import Workbench
+from onesearch.pipeline.run_data import RunData
 from onesearch.pipeline.run_settings import RunConfig
 from onesearch.pipeline.stage_runner import StageContext
 from onesearch.pipeline.teacher import cot_task_set, keyword_source
@@ -30,18 +30,18 @@ from onesearch.search.search_settings import SearchConfig
 from onesearch.training.batching import BatchSource, TaskMixture
 from onesearch.training.cot_tasks import COT
 from onesearch.training.loop import FitReport, LoopConfig, fit
-from onesearch.training.self_distillation import DistillTrainee, distillation_loss
-from onesearch.training.sft_settings import AlignmentConfig, PersonalisationConfig
-from onesearch.training.supervised import Trainee
+from onesearch.training.self_distillation import SelfDistillationObjective, distillation_loss
+from onesearch.training.sft_settings import PersonalisationConfig, SemanticTaskConfig
+from onesearch.training.supervised import SupervisedObjective
 from onesearch.training.tasks import (
     STAGE_1,
     STAGE_2,
-    Catalogue,
     Task,
-    alignment_tasks,
+    TaskItems,
     category_tokens,
     example_weights,
     search_task,
+    semantic_tasks,
 )
 from onesearch.understanding.thought_table import Thoughts
 
@@ -51,28 +51,30 @@ PLAIN = ("text", "taste", *(f"item_{name}" for name in NAMES))
 BARE = SearchConfig(**NO_EVIDENCE)
 
 
-def new_generator(bench: Workbench, config: RunConfig, seed: int) -> Generator:
+def new_generator(run_data: RunData, config: RunConfig, seed: int) -> Generator:
     """A generator that starts in the geometry of the encoder and the quantizer."""
     sizes = Sizes(
-        bench.vocabulary.text_size,
-        bench.vocabulary.codebook_sizes,
-        bench.item_vectors.shape[1],
-        int(bench.item_rows.shape[1]),
+        run_data.vocabulary.text_size,
+        run_data.vocabulary.codebook_sizes,
+        run_data.item_vectors.shape[1],
+        int(run_data.item_rows.shape[1]),
         1.0 / config.encoder.align.temperature,
     )
     torch.manual_seed(seed)
-    centroids = [torch.from_numpy(table) for table in bench.khqe.centroids[:3]]
+    centroids = [torch.from_numpy(table) for table in run_data.khqe.centroids[:3]]
     generator = Generator(config.model, sizes, centroids)
-    initialise(generator, bench.vocabulary, bench.encoder, bench.khqe, bench.item_vectors, seed)
+    initialise(generator, run_data.vocabulary, run_data.encoder, run_data.khqe, run_data.item_vectors, seed)
     return generator
 
 
-def run_alignment(bench: Workbench, config: RunConfig, context: StageContext, before: str | None) -> Mapping[str, Any]:
+def run_semantic_tasks(
+    run_data: RunData, config: RunConfig, context: StageContext, before: str | None
+) -> Mapping[str, Any]:
     """SFT stage 1 (``before`` None) or 2 (``before`` names stage 1)."""
-    settings: AlignmentConfig = config.sft1 if before is None else config.sft2
-    generator = new_generator(bench, config, context.seed) if before is None else bench.generator(before)
+    settings: SemanticTaskConfig = config.sft1 if before is None else config.sft2
+    generator = new_generator(run_data, config, context.seed) if before is None else run_data.generator(before)
     names = STAGE_1 if before is None else STAGE_2
-    tasks = alignment_task_set(bench, config, generator, settings)
+    tasks = semantic_task_set(run_data, config, generator, settings)
     shares = settings.tasks or dict.fromkeys(names, 1.0)
     chosen = {name: tasks[name] for name, share in shares.items() if share > 0 and name in tasks}
     if settings.steps == 0 or not chosen:
@@ -80,21 +82,23 @@ def run_alignment(bench: Workbench, config: RunConfig, context: StageContext, be
         return {"steps": 0}
     shares = {name: shares[name] for name in chosen}
     mixture = mixture_of(chosen, shares, settings.batch_size, settings.steps, context.seed)
-    trainee = Trainee(generator, bench.index, bench.item_rows, settings.score_weight, settings.codebook_weight)
-    report = fit_trainee(trainee, mixture, settings.loop, context)
+    objective = SupervisedObjective(
+        generator, run_data.index, run_data.item_rows, settings.score_weight, settings.codebook_weight
+    )
+    report = fit_objective(objective, mixture, settings.loop, context)
     generator.save(context.folder / GENERATOR)
     return fit_metrics(report)
 
 
-def alignment_task_set(
-    bench: Workbench, config: RunConfig, generator: Generator, settings: AlignmentConfig
+def semantic_task_set(
+    run_data: RunData, config: RunConfig, generator: Generator, settings: SemanticTaskConfig
 ) -> dict[str, Task]:
     """The tasks of stages 1 and 2 over the training part."""
-    statistics, vocabulary = bench.statistics, bench.vocabulary
+    statistics, vocabulary = run_data.statistics, run_data.vocabulary
     texts = list(statistics.queries)
-    queries = bench.training_table(texts, config.sft3.held_out_vectors)
-    titles = bench.featurizer.table(bench.item_texts, bench.item_vectors)
-    paths = [list(path or ()) for path in bench.dataset.items["category"].to_list()]
+    queries = run_data.training_table(texts, config.sft3.held_out_vectors)
+    titles = run_data.featurizer.table(run_data.item_texts, run_data.item_vectors)
+    paths = [list(path or ()) for path in run_data.dataset.items["category"].to_list()]
     categories = category_tokens(vocabulary, paths, settings.text_tokens)
     pairs = np.stack([statistics.items.owners, statistics.items.values.astype(np.int64)], 1)
     counts = statistics.counts.astype(np.float64)
@@ -102,9 +106,9 @@ def alignment_task_set(
     weights = counts / np.sqrt(np.maximum(totals[pairs[:, 0]], 1e-9))
     of_query = _main_category(pairs, counts, paths, len(texts))
     query_categories = category_tokens(vocabulary, of_query, settings.text_tokens)
-    return alignment_tasks(
-        bench.builder(generator.config.prompt),
-        Catalogue(bench.sids, titles, categories),
+    return semantic_tasks(
+        run_data.builder(generator.config.prompt),
+        TaskItems(run_data.sids, titles, categories),
         queries,
         pairs,
         weights,
@@ -138,32 +142,34 @@ def _main_category(
     return out
 
 
-def run_cot(bench: Workbench, config: RunConfig, context: StageContext, before: str) -> Mapping[str, Any]:
+def run_cot(run_data: RunData, config: RunConfig, context: StageContext, before: str) -> Mapping[str, Any]:
     """The four CoT tasks of stage 1, beside other tasks of it, on the weights that V1's stage 2 left.
 
     They come after stage 2 so that V2 shares V1's first two stages.
     """
     settings = config.cot
-    generator = bench.generator(before)
+    generator = run_data.generator(before)
     shares = settings.tasks or dict.fromkeys(COT, 1.0)
     if settings.steps == 0:
         generator.save(context.folder / GENERATOR)
         return {"steps": 0}
-    tasks = cot_task_set(bench, config, generator)
+    tasks = cot_task_set(run_data, config, generator)
     if not set(shares) <= set(COT):
-        tasks |= alignment_task_set(bench, config, generator, settings)
+        tasks |= semantic_task_set(run_data, config, generator, settings)
     chosen = {name: tasks[name] for name, share in shares.items() if share > 0 and name in tasks}
     mixture = mixture_of(
         chosen, {name: shares[name] for name in chosen}, settings.batch_size, settings.steps, context.seed
     )
-    trainee = Trainee(generator, bench.index, bench.item_rows, settings.score_weight, settings.codebook_weight)
-    report = fit_trainee(trainee, mixture, settings.loop, context)
+    objective = SupervisedObjective(
+        generator, run_data.index, run_data.item_rows, settings.score_weight, settings.codebook_weight
+    )
+    report = fit_objective(objective, mixture, settings.loop, context)
     generator.save(context.folder / GENERATOR)
     return fit_metrics(report)
 
 
 def run_personalisation(
-    bench: Workbench, config: RunConfig, context: StageContext, before: str, distilled: bool = False
+    run_data: RunData, config: RunConfig, context: StageContext, before: str, distilled: bool = False
 ) -> Mapping[str, Any]:
     """SFT stage 3: the full input to clicked and ordered items, and pseudo-queries for items nobody searched.
 
@@ -171,14 +177,14 @@ def run_personalisation(
     ``understanding`` stage, or one of the alternatives.
     """
     settings: PersonalisationConfig = config.sft3
-    generator = bench.generator(before)
-    thoughts = bench.thoughts if distilled else None
+    generator = run_data.generator(before)
+    thoughts = run_data.thoughts if distilled else None
     if distilled and config.distill.think:
         prompt = generator.config.prompt.updated(think=config.distill.think)
         generator.config = generator.config.updated(prompt=prompt.model_dump())
-    tasks = search_tasks(bench, config, generator, thoughts)
+    tasks = search_tasks(run_data, config, generator, thoughts)
     pseudo = settings.pseudo_share if "pseudo" in tasks else 0.0
-    writing = cot_task_set(bench, config, generator) if distilled and config.distill.cot else {}
+    writing = cot_task_set(run_data, config, generator) if distilled and config.distill.cot else {}
     cot = config.distill.cot if writing else 0.0
     per_epoch = max(1, round(len(tasks["search"].lengths) / settings.batch_size / (1 - pseudo - cot)))
     steps = round(settings.epochs * per_epoch)
@@ -189,17 +195,17 @@ def run_personalisation(
     shares |= {name: cot / len(writing) for name in writing}
     every = {**tasks, **writing}
     mixture = mixture_of({name: every[name] for name in shares}, shares, settings.batch_size, steps, context.seed)
-    parts = (generator, bench.index, bench.item_rows, settings.score_weight, settings.codebook_weight)
+    parts = (generator, run_data.index, run_data.item_rows, settings.score_weight, settings.codebook_weight)
     has_teacher = distilled and config.distill.keywords == "teacher"
-    trainee = DistillTrainee(*parts, config.distill) if has_teacher else Trainee(*parts)
-    keywords = bench.keyword_reader(config.distill.reads if distilled else None)
-    report = fit_trainee(trainee, mixture, settings.loop, context, validator(bench, generator, config, keywords))
+    objective = SelfDistillationObjective(*parts, config.distill) if has_teacher else SupervisedObjective(*parts)
+    keywords = run_data.keyword_reader(config.distill.reads if distilled else None)
+    report = fit_objective(objective, mixture, settings.loop, context, validator(run_data, generator, config, keywords))
     generator.save(context.folder / GENERATOR)
     return fit_metrics(report)
 
 
 def search_tasks(
-    bench: Workbench, config: RunConfig, generator: Generator, thoughts: Thoughts | None = None
+    run_data: RunData, config: RunConfig, generator: Generator, thoughts: Thoughts | None = None
 ) -> dict[str, Task]:
     """The two tasks of stage 3: real page views, and pseudo-queries cut from item texts.
 
@@ -207,14 +213,14 @@ def search_tasks(
     the keywords themselves.
     """
     settings, prompt, distill = config.sft3, generator.config.prompt, config.distill
-    builder = bench.builder(prompt)
-    page_views, targets, weights = searches(bench, config)
+    builder = run_data.builder(prompt)
+    page_views, targets, weights = searches(run_data, config)
     use = thoughts if distill.keywords != "none" else None
-    columns = bench.training_columns(
-        page_views, prompt, settings.held_out_vectors, None if use is None else keyword_source(bench, config, use)
+    columns = run_data.training_columns(
+        page_views, prompt, settings.held_out_vectors, None if use is None else keyword_source(run_data, config, use)
     )
     taught = None if columns.keywords is None else np.asarray((columns.keywords >= 0).any(1))
-    n_items = len(bench.item_rows)
+    n_items = len(run_data.item_rows)
     as_input = use is not None and distill.keywords == "input"
     search = search_task(
         "search",
@@ -230,17 +236,17 @@ def search_tasks(
     )
     if not settings.pseudo_share:
         return {"search": search}
-    texts = pseudo_queries(bench.item_texts, config.seed + 101)
-    made = prepare(Requests.anonymous(texts), bench.featurizer.table, prompt)
+    texts = pseudo_queries(run_data.item_texts, config.seed + 101)
+    made = prepare(Requests.anonymous(texts), run_data.featurizer.table, prompt)
     own = Ragged.from_lengths(np.arange(n_items, dtype=np.int32), np.ones(n_items, np.int64))
     pseudo = search_task("pseudo", builder, made, own, np.ones(n_items, np.float32), n_items, settings.score_negatives)
     return {"search": search, "pseudo": pseudo}
 
 
-def searches(bench: Workbench, config: RunConfig) -> tuple[pl.DataFrame, Ragged, NDArray[np.float32]]:
+def searches(run_data: RunData, config: RunConfig) -> tuple[pl.DataFrame, Ragged, NDArray[np.float32]]:
     """Training page views with a click or an order, their targets, and the weight of each target."""
-    settings, page_views = config.sft3, bench.split.train
-    outcome = bench.targets(page_views)
+    settings, page_views = config.sft3, run_data.split.train
+    outcome = run_data.targets(page_views)
     targets, weights = example_weights(outcome.clicked, outcome.ordered, settings.order_weight, settings.max_targets)
     rows = np.flatnonzero(targets.lengths > 0)
     return page_views[rows], targets.select(rows), weights[np.isin(targets.owners, rows)]
@@ -263,18 +269,18 @@ def mixture_of(
     return TaskMixture(sources, shares, steps, seed)
 
 
-def fit_trainee(
-    trainee: nn.Module,
+def fit_objective(
+    objective: nn.Module,
     batches: TaskMixture,
     loop: LoopConfig,
     context: StageContext,
     validate: Any = None,
     patience: int | None = None,
 ) -> FitReport:
-    """The loop over a trainee, with the run's seed and the stage's folder."""
-    loss = distillation_loss if isinstance(trainee, DistillTrainee) else _losses
+    """The loop over a objective, with the run's seed and the stage's folder."""
+    loss = distillation_loss if isinstance(objective, SelfDistillationObjective) else _losses
     return fit(
-        trainee,
+        objective,
         batches,
         loss,
         loop,
@@ -292,22 +298,22 @@ def _losses(model: nn.Module, batch: Any) -> dict[str, torch.Tensor]:
 
 
 def validator(
-    bench: Workbench, generator: Generator, config: RunConfig, keywords: Keywords | None = None, most: int = 400
+    run_data: RunData, generator: Generator, config: RunConfig, keywords: Keywords | None = None, most: int = 400
 ) -> Any:
     """Validation figures of the generator alone on a fixed sample of validation page views.
 
     ``keywords`` are those that serving would read as well (RAG).
     """
-    page_views, clicked = _with_clicks(bench, bench.split.valid, most, config.seed)
+    page_views, clicked = _with_clicks(run_data, run_data.split.valid, most, config.seed)
     if not len(page_views):
         return None
-    requests = bench.requests(page_views)
+    requests = run_data.requests(page_views)
     search = BARE.updated(width=min(32, config.search.width))
 
-    snapshot = bench.snapshot(generator.config.prompt, lexical=False)
+    snapshot = run_data.snapshot(generator.config.prompt, lexical=False)
 
     def validate(_: nn.Module) -> dict[str, float]:
-        engine = SearchEngine(generator, bench.featurizer, snapshot, bench.evidence, search, keywords=keywords)
+        engine = SearchEngine(generator, run_data.featurizer, snapshot, run_data.evidence, search, keywords=keywords)
         items = engine.rank(requests, 10).items
         generator.train(False)
         return {"hr10": float(np.nanmean(hit_rate(items, clicked))), "mrr10": float(np.nanmean(mrr(items, clicked)))}
@@ -315,9 +321,9 @@ def validator(
     return validate
 
 
-def _with_clicks(bench: Workbench, page_views: pl.DataFrame, most: int, seed: int) -> tuple[pl.DataFrame, Ragged]:
+def _with_clicks(run_data: RunData, page_views: pl.DataFrame, most: int, seed: int) -> tuple[pl.DataFrame, Ragged]:
     """At most ``most`` page views that have a click, drawn once, and what was clicked in them."""
-    clicked = bench.targets(page_views).clicked
+    clicked = run_data.targets(page_views).clicked
     rows = np.flatnonzero(clicked.lengths > 0)
     if len(rows) > most:
         rows = np.sort(np.random.default_rng(seed).choice(rows, most, replace=False))
@@ -325,19 +331,19 @@ def _with_clicks(bench: Workbench, page_views: pl.DataFrame, most: int, seed: in
 
 
 def fit_engine(
-    bench: Workbench, engine: SearchEngine, page_views: pl.DataFrame, most: int, seed: int
+    run_data: RunData, engine: SearchEngine, page_views: pl.DataFrame, most: int, seed: int
 ) -> RankingWeights:
     """Weights of the engine's features, fitted on validation clicks (an ordered item has twice the gain)."""
-    sample, clicked = _with_clicks(bench, page_views, most, seed)
+    sample, clicked = _with_clicks(run_data, page_views, most, seed)
     if not len(sample):
         log.warning("no validation page view has a click: the engine ranks by the generator alone")
         return GENERATOR_ALONE
-    found = engine.candidates(bench.requests(sample))
-    gain = positives(found, clicked) + positives(found, bench.targets(sample).ordered).astype(np.float32)
+    found = engine.candidates(run_data.requests(sample))
+    gain = positives(found, clicked) + positives(found, run_data.targets(sample).ordered).astype(np.float32)
     return fit_weights(found.features, found.items >= 0, gain, found.contexts, PLAIN)
 
 
-def fit_relevance(bench: Workbench, engine: SearchEngine) -> RankingWeights:
+def fit_relevance(run_data: RunData, engine: SearchEngine) -> RankingWeights:
     """Weights of the same features fitted on judgments, the gain of level r being ``2^r - 1``.
 
     Judgments of queries that occur in the validation or test part, but not in the training part, are left out.
@@ -345,13 +351,13 @@ def fit_relevance(bench: Workbench, engine: SearchEngine) -> RankingWeights:
     Raises:
         ValueError: no judgment of a training query is above level 0.
     """
-    row = bench.dataset.item_rows
-    judged = bench.training_judgments.group_by("query", maintain_order=True).agg("item_id", "level")
+    row = run_data.dataset.item_rows
+    judged = run_data.training_judgments.group_by("query", maintain_order=True).agg("item_id", "level")
     kept = list(judged.iter_rows(named=True))
     if not kept:
         raise ValueError("search.relevance needs judgments of training queries, and the data set has none; set it to 0")
-    given = Ragged.of([[row.get(item, -1) for item in known["item_id"]] for known in kept])
-    gains = Ragged.of([[2**level - 1 for level in known["level"]] for known in kept])
+    given = Ragged.from_lists([[row.get(item, -1) for item in known["item_id"]] for known in kept])
+    gains = Ragged.from_lists([[2**level - 1 for level in known["level"]] for known in kept])
     width = int(given.lengths.max())
     items = given.padded(width, newest=False).astype(np.int64)
     found = engine.candidates(Requests.anonymous([known["query"] for known in kept]), given=items)
@@ -369,15 +375,15 @@ def positives(found: Candidates, clicked: Ragged) -> NDArray[np.bool_]:
 
 
 def run_engine(
-    bench: Workbench, config: RunConfig, context: StageContext, model: str, distilled: bool = False
+    run_data: RunData, config: RunConfig, context: StageContext, model: str, distilled: bool = False
 ) -> Mapping[str, Any]:
     """Choose the weights of the engine's features on validation data."""
     reads = config.distill.reads if distilled else None
 
     def fitted(search: SearchConfig) -> RankingWeights:
-        engine = SearchEngine.from_parts(bench, model, search, GENERATOR_ALONE, bench.keyword_reader(reads))
-        found = fit_engine(bench, engine, bench.split.valid, config.evaluation.fit_requests, config.seed)
-        return found.plus(fit_relevance(bench, engine), search.relevance) if search.relevance else found
+        engine = SearchEngine.from_parts(run_data, model, search, GENERATOR_ALONE, run_data.keyword_reader(reads))
+        found = fit_engine(run_data, engine, run_data.split.valid, config.evaluation.fit_requests, config.seed)
+        return found.plus(fit_relevance(run_data, engine), search.relevance) if search.relevance else found
 
     weights = fitted(config.search)
     bare = fitted(config.search.updated(lexical=False)) if config.search.lexical else weights

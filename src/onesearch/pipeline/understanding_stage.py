@@ -12,7 +12,7 @@ from pydantic import Field
 
 from onesearch.common.settings import Section
 from onesearch.data.text import normalise_query
-from onesearch.pipeline.run_data import Workbench
+from onesearch.pipeline.run_data import RunData
 from onesearch.pipeline.stage_runner import StageContext
 from onesearch.search.run_parts import need
 from onesearch.understanding.catalogue_vocabulary import CatalogueWords
@@ -42,21 +42,21 @@ class UnderstandingSection(Section):
     )
 
 
-def build_understanding(bench: Workbench, settings: UnderstandingSection, context: StageContext) -> Mapping[str, Any]:
+def build_understanding(run_data: RunData, settings: UnderstandingSection, context: StageContext) -> Mapping[str, Any]:
     """Thoughts of all queries of the log as ``thoughts.parquet``; an interrupted stage goes on from its cache.
 
     Raises:
         RuntimeError: some queries were not asked (server down, budget spent, stopped); what was answered is kept.
         ValueError: no query has a thought.
     """
-    items, parts = bench.dataset.items, bench.split
-    words = CatalogueWords.of(items, bench.statistics.clicked)
+    items, parts = run_data.dataset.items, run_data.split
+    words = CatalogueWords.from_items(items, run_data.statistics.clicked)
     words.save(context.folder / WORDS)
     texts = pl.concat([frame["query"] for frame in (parts.train, parts.valid, parts.test)]).drop_nulls()
     queries = sorted({normalise_query(text) for text in texts.unique().to_list()} - {""})
     cache = SqliteThoughts(settings.cache or context.folder / CACHE)
     try:
-        with _producer(bench, settings, words, context.seed) as producer:
+        with _producer(run_data, settings, words, context.seed) as producer:
             summary = run_understand(queries, producer, cache, context.folder / SET_ASIDE, settings.concurrency)
             found = cache.get_many(queries, producer.name, producer.version)
     finally:
@@ -66,7 +66,7 @@ def build_understanding(bench: Workbench, settings: UnderstandingSection, contex
             f"{summary.unfinished} of {len(queries)} queries are still without an answer ({summary.stopped}); "
             "run the same command again: it asks for those only"
         )
-    thoughts = Thoughts.of(found.values())
+    thoughts = Thoughts.from_thoughts(found.values())
     thoughts.save(context.folder)
     if not len(thoughts):
         raise ValueError(f"no query could be thought about; the reasons are in {context.folder / SET_ASIDE}")
@@ -85,17 +85,21 @@ def build_understanding(bench: Workbench, settings: UnderstandingSection, contex
 
 
 @contextmanager
-def _producer(bench: Workbench, settings: UnderstandingSection, words: CatalogueWords, seed: int) -> Iterator[Producer]:
+def _producer(
+    run_data: RunData, settings: UnderstandingSection, words: CatalogueWords, seed: int
+) -> Iterator[Producer]:
     if settings.producer == "log-expert":
         # Without a query's own clicks: they are what the model shall predict in training.
-        yield LogExpert.of(bench.dataset.items, bench.statistics, words, bench.lexicon, leave_out_own=True)
+        yield LogExpert.from_log(
+            run_data.dataset.items, run_data.statistics, words, run_data.lexicon, leave_out_own=True
+        )
         return
     limits = {"model": settings.model, "concurrency": settings.concurrency}
     if settings.producer == "llm":
         given = {**limits, "base_url": settings.base_url} if settings.base_url else limits
         yield LLMProducer(words, LLMConfig(**given))
         return
-    with stand_in(need(bench.run, "data"), settings.error, seed) as address:
+    with stand_in(need(run_data.run, "data"), settings.error, seed) as address:
         yield LLMProducer(words, LLMConfig(**limits, base_url=address))
 
 

@@ -26,7 +26,7 @@ from onesearch.evaluation.significance import permutation_test
 from onesearch.model.generator import Generator
 from onesearch.pipeline.config_files import apply_overrides
 from onesearch.pipeline.preference_stages import run_dpo, run_grpo
-from onesearch.pipeline.run_data import Workbench
+from onesearch.pipeline.run_data import RunData
 from onesearch.pipeline.run_settings import RunConfig
 from onesearch.pipeline.stage_runner import StageContext
 from onesearch.pipeline.stages import settings_of
@@ -71,7 +71,7 @@ class Update:
     p: float
 
 
-class UpdateBench(Workbench):
+class UpdateData(RunData):
     """A run's artefacts with new page views as its training and validation part.
 
     Args:
@@ -101,7 +101,7 @@ class UpdateBench(Workbench):
     @cached_property
     def training_judgments(self) -> pl.DataFrame:
         """Those of the run's own training part."""
-        return Workbench(self.run).training_judgments
+        return RunData(self.run).training_judgments
 
     @cached_property
     def histories(self) -> Histories:
@@ -144,21 +144,21 @@ def update(
         served = Served.now(run)
         about = load_about(run, served.version or ENGINE_STAGE)
         start = about["model"]
-        dataset = Workbench(run).dataset
+        dataset = RunData(run).dataset
         page_views, aside = _read(events, dataset)
         split = _split(page_views, dataset.items["item_id"])
-        own = Workbench(run).thoughts
+        own = RunData(run).thoughts
         thoughts = own if more_thoughts is None else own.plus(more_thoughts)
         earlier = [pl.read_parquet(path) for path in sorted((run / FOLDER).glob(f"*/{EVENTS}"))]
         every = pl.concat([*earlier, page_views]).unique("page_view_id", keep="last", maintain_order=True)
-        bench = UpdateBench(run, every, split, thoughts, start)
+        run_data = UpdateData(run, every, split, thoughts, start)
         name = next_name(run)
         folder = run / name
         folder.mkdir(parents=True)
         page_views.write_parquet(folder / EVENTS)
         context = StageContext(f"update {Path(name).name}", folder, {}, config.seed + int(Path(name).name))
-        figures = (run_dpo if method == "dpo" else run_grpo)(bench, config, context, start)
-        before, after, p = _judged(bench, about, folder)
+        figures = (run_dpo if method == "dpo" else run_grpo)(run_data, config, context, start)
+        before, after, p = _judged(run_data, about, folder)
         write_json(folder / ENGINE, {**about, "model": name})
         better = after["hr10"] > before["hr10"]
         made = Update(
@@ -183,14 +183,14 @@ def update(
 
 
 def _judged(
-    bench: UpdateBench, about: Mapping[str, Any], folder: Path
+    run_data: UpdateData, about: Mapping[str, Any], folder: Path
 ) -> tuple[dict[str, float], dict[str, float], float]:
     """Figures of the served engine on the page views that judge, before and after, and p of their HR@10."""
-    page_views = bench.split.test
-    requests, clicked = bench.requests(page_views), bench.targets(page_views).clicked
+    page_views = run_data.split.test
+    requests, clicked = run_data.requests(page_views), run_data.targets(page_views).clicked
     search, weights = SearchConfig.model_validate(about["search"]), RankingWeights(about["weights"])
     engine = SearchEngine.from_parts(
-        bench, about["model"], search, weights, bench.keyword_reader(about.get("reads_keywords"))
+        run_data, about["model"], search, weights, run_data.keyword_reader(about.get("reads_keywords"))
     )
     found = []
     for generator in (None, Generator.load(folder / GENERATOR)):

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from onesearch.index.sid_index import SidIndex
 from onesearch.search.ragged_scores import Children, best, pad_rows, ragged_logsumexp
-from onesearch.search.trie_expansion import Expansion, Scorer
+from onesearch.search.trie_expansion import Expansion, TrieScorer
 
 
 class Mask(Protocol):
@@ -41,7 +41,7 @@ class Beams:
 
 
 def beam_search(
-    model: Scorer,
+    model: TrieScorer,
     memory: Any,
     index: SidIndex,
     width: int,
@@ -79,7 +79,7 @@ class _Level:
 class _Search:
     def __init__(
         self,
-        model: Scorer,
+        model: TrieScorer,
         memory: Any,
         index: SidIndex,
         width: int,
@@ -126,7 +126,7 @@ class _Search:
         if chosen.shape[1]:
             picked = _Level(*(x.gather(1, chosen) for x in (beams.nodes, beams.scores, beams.row)))
             count = count.gather(1, chosen).masked_fill_(~inside, 0)
-            children = Children.of(first.gather(1, chosen).flatten(), count.flatten())
+            children = Children.from_ranges(first.gather(1, chosen).flatten(), count.flatten())
             request = children.beam // chosen.shape[1] if self.batch > 1 else torch.zeros_like(children.beam)
             row = children.beam - request * chosen.shape[1]
             parts.append((request, row, children.nodes, self._score(level, picked, children)))

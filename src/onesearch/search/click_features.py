@@ -66,7 +66,7 @@ class TraitClicks:
     seen: sparse.csr_matrix
 
     @classmethod
-    def of(cls, traits: pl.Series, words_of_items: sparse.csr_matrix) -> "TraitClicks":
+    def from_clicks(cls, traits: pl.Series, words_of_items: sparse.csr_matrix) -> "TraitClicks":
         """From lists of traits [N] and clicks of words on items, [W, N].
 
         The lift is ``log(P(trait | word) / P(trait))``, smoothed towards 0.
@@ -181,7 +181,7 @@ class WordClicks:
     of_title: TraitClicks
 
     @classmethod
-    def of(cls, statistics: ClickStatistics, items: pl.DataFrame) -> "WordClicks":
+    def from_statistics(cls, statistics: ClickStatistics, items: pl.DataFrame) -> "WordClicks":
         """Count the words of clicked queries."""
         categories = category_keys(items)
         analyze = Analyzer(_STEMMER)
@@ -189,7 +189,7 @@ class WordClicks:
         words = {term: i for i, term in enumerate(sorted({term for row in terms for term in row}))}
         names = {name: i for i, name in enumerate(sorted(set(categories) - {""}))}
         category = np.fromiter((names.get(name, -1) for name in categories), np.int64, len(categories))
-        of_query = Ragged.of([[words[term] for term in row] for row in terms])
+        of_query = Ragged.from_lists([[words[term] for term in row] for row in terms])
         pairs = statistics.items
         lengths = of_query.lengths[pairs.owners]
         word = of_query.select(pairs.owners).values.astype(np.int64)
@@ -198,10 +198,10 @@ class WordClicks:
         return cls(
             words,
             names,
-            Lift.of_pairs(word, item, len(words) + 1, len(categories), 5.0, times),
-            Lift.of_pairs(word, category[item], len(words) + 1, max(len(names), 1), 5.0, times),
-            TraitClicks.of(attributes(items), clicks),
-            TraitClicks.of(title_words(items, analyze), clicks),
+            Lift.from_pairs(word, item, len(words) + 1, len(categories), 5.0, times),
+            Lift.from_pairs(word, category[item], len(words) + 1, max(len(names), 1), 5.0, times),
+            TraitClicks.from_clicks(attributes(items), clicks),
+            TraitClicks.from_clicks(title_words(items, analyze), clicks),
         )
 
     def facts(self, items: pl.DataFrame) -> ItemFacts:
@@ -230,7 +230,9 @@ class WordClicks:
     def _numbers(self, queries: Sequence[str]) -> NDArray[np.int32]:
         analyze, get = Analyzer(_STEMMER), self.words.get
         rows = [[get(term, -1) for term in dict.fromkeys(analyze(query))][:_WORDS] for query in queries]
-        return Ragged.of([[number for number in row if number >= 0] for row in rows]).padded(_WORDS, newest=False)
+        return Ragged.from_lists([[number for number in row if number >= 0] for row in rows]).padded(
+            _WORDS, newest=False
+        )
 
 
 class Evidence:
@@ -238,7 +240,7 @@ class Evidence:
 
     def __init__(self, statistics: ClickStatistics, items: pl.DataFrame) -> None:
         self.statistics = statistics
-        self.words = WordClicks.of(statistics, items)
+        self.words = WordClicks.from_statistics(statistics, items)
         owners = statistics.items.owners
         self._clicks_of_query = np.bincount(owners, statistics.counts, len(statistics.items) + 1).astype(np.float32)
 

@@ -16,7 +16,7 @@ from onesearch.index.item_filters import ItemMask
 from onesearch.model.featurizer import Featurizer
 from onesearch.model.generator import Generator, GeneratorMemory
 from onesearch.model.item_numbers import NAMES
-from onesearch.model.prompt import PromptColumns, prepare
+from onesearch.model.prompt import PromptInputs, prepare
 from onesearch.search.beam_search import beam_search
 from onesearch.search.candidates import NOTHING, Candidates, add_extra, from_beams, score_extra
 from onesearch.search.catalogue_snapshot import Snapshot
@@ -224,7 +224,7 @@ class SearchEngine:
 
     def _candidates(
         self,
-        columns: PromptColumns,
+        columns: PromptInputs,
         rows: NDArray[np.int64],
         requests: Requests,
         evidence: NDArray[np.int32],

@@ -119,10 +119,10 @@ class LexicalSearcher:
     def build(cls, items: pl.DataFrame, config: LexicalConfig | None = None) -> "LexicalSearcher":
         """Index an item table; item rows are its row numbers."""
         config = config or LexicalConfig()
-        return cls.of_texts(item_texts(items, config.fields), config)
+        return cls.from_texts(item_texts(items, config.fields), config)
 
     @classmethod
-    def of_texts(cls, texts: Sequence[str], config: LexicalConfig | None = None) -> "LexicalSearcher":
+    def from_texts(cls, texts: Sequence[str], config: LexicalConfig | None = None) -> "LexicalSearcher":
         """Index ready-made texts; the i-th text is item row i.
 
         Raises:

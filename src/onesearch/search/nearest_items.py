@@ -31,7 +31,7 @@ def nearest_items(states: Tensor, index: SidIndex, k: int, probes: int, mask: It
     near = states @ index.vector_block(0, 0, size).T
     nodes = near.topk(min(probes, size), dim=1, sorted=False).indices
     first, end = index.positions(0, nodes)
-    below = Children.of(first.flatten(), (end - first).flatten())
+    below = Children.from_ranges(first.flatten(), (end - first).flatten())
     request = below.beam // nodes.shape[1]
     of_request = Children(below.nodes, request, below.offsets[:: nodes.shape[1]].contiguous())
     scores = ragged_products(states, index.table, index.item_slots(below.nodes), of_request)

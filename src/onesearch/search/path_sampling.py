@@ -8,7 +8,7 @@ from torch import Tensor
 
 from onesearch.index.sid_index import SidIndex
 from onesearch.search.ragged_scores import Children, ragged_logsumexp
-from onesearch.search.trie_expansion import Expansion, Scorer
+from onesearch.search.trie_expansion import Expansion, TrieScorer
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Samples:
 
 
 def sample_paths(
-    model: Scorer,
+    model: TrieScorer,
     memory: Any,
     index: SidIndex,
     count: int,
@@ -61,7 +61,7 @@ def sample_paths(
             if bool((index.counts(level - 1, node) == 1).all()):  # nothing left to choose, here and below
                 node, chosen = first, torch.zeros_like(log_probs[0])
             else:
-                children = Children.of(first.flatten(), size.flatten())
+                children = Children.from_ranges(first.flatten(), size.flatten())
                 logits = expansion.children(level, node, None, children)
                 at = _drawn(logits / temperature, children, draw)
                 chosen = (logits[at] - ragged_logsumexp(logits, children)).view(b, count)

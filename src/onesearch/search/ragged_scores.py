@@ -29,7 +29,7 @@ class Children:
     offsets: Tensor
 
     @classmethod
-    def of(cls, first: Tensor, count: Tensor) -> "Children":
+    def from_ranges(cls, first: Tensor, count: Tensor) -> "Children":
         """From the range of children of each beam: first [M] and how many [M]."""
         offsets = torch.zeros(len(count) + 1, dtype=torch.long, device=count.device)
         torch.cumsum(count, 0, out=offsets[1:])

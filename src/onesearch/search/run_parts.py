@@ -22,11 +22,11 @@ from onesearch.index.item_filters import ItemFilters
 from onesearch.index.sid_index import SidIndex
 from onesearch.model.featurizer import Featurizer
 from onesearch.model.generator import Generator
-from onesearch.model.item_numbers import ItemFeatures
+from onesearch.model.item_numbers import ItemNumbers
 from onesearch.model.model_settings import PromptConfig
 from onesearch.model.prompt import PromptBuilder
 from onesearch.model.row_space import RowSpace
-from onesearch.model.token_vocabulary import Vocabulary
+from onesearch.model.token_vocabulary import TokenVocabulary
 from onesearch.search.catalogue_snapshot import Snapshot
 from onesearch.search.click_features import Evidence
 from onesearch.search.lexical_search import LexicalSearcher
@@ -105,9 +105,9 @@ class RunParts:
         return np.asarray(np.load(need(self.run, "khqe") / "item_sids.npy", allow_pickle=False), np.int32)
 
     @cached_property
-    def vocabulary(self) -> Vocabulary:
+    def vocabulary(self) -> TokenVocabulary:
         """Subwords and SID tokens."""
-        return Vocabulary.load(need(self.run, "index") / "vocabulary")
+        return TokenVocabulary.load(need(self.run, "index") / "vocabulary")
 
     @cached_property
     def row_space(self) -> RowSpace:
@@ -115,9 +115,9 @@ class RunParts:
         return RowSpace.load(need(self.run, "index") / "row_space.safetensors")
 
     @cached_property
-    def item_features(self) -> ItemFeatures:
+    def item_features(self) -> ItemNumbers:
         """Numbers beside the text in item rows."""
-        return ItemFeatures.load(need(self.run, "index") / "item_features.json")
+        return ItemNumbers.load(need(self.run, "index") / "item_features.json")
 
     @cached_property
     def item_rows(self) -> torch.Tensor:

@@ -14,7 +14,7 @@ Normalisation = Literal["minmax", "z"]
 _REQUESTS = 2048  # requests fused at once
 
 
-class Scorer(Protocol):
+class ItemScorer(Protocol):
     """A searcher that can also score given candidates by the query alone."""
 
     def search(self, requests: Requests, k: int) -> Hits:
@@ -27,14 +27,14 @@ class Scorer(Protocol):
 
 
 def candidate_scores(
-    searchers: Sequence[Scorer], requests: Requests, depth: int
+    searchers: Sequence[ItemScorer], requests: Requests, depth: int
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     """Union of the first ``depth`` items of all searchers [n, m], and every searcher's score of each [s, n, m]."""
     items = union([searcher.search(requests, depth).items for searcher in searchers])
     return items, np.stack([searcher.scores(requests.query, items) for searcher in searchers])
 
 
-def fuse(
+def fuse_scores(
     items: NDArray[np.int32], scores: NDArray[np.float32], weights: Sequence[float], how: Normalisation, k: int
 ) -> Hits:
     """Items ranked by the weighted sum of normalised scores.
@@ -61,7 +61,7 @@ class FusedSearcher:
 
     def __init__(
         self,
-        searchers: Mapping[str, Scorer],
+        searchers: Mapping[str, ItemScorer],
         weights: Mapping[str, float],
         how: Normalisation = "minmax",
         depth: int = 200,
@@ -79,7 +79,7 @@ class FusedSearcher:
         for first in range(0, len(requests), _REQUESTS):
             part = requests.select(np.arange(first, min(first + _REQUESTS, len(requests))))
             items, scores = candidate_scores(searchers, part, max(self.depth, k))
-            parts.append(fuse(items, scores, weights, self.how, k))
+            parts.append(fuse_scores(items, scores, weights, self.how, k))
         if not parts:
             return padded_hits(np.zeros((0, k), np.int32), np.zeros((0, k), np.float32), k)
         return Hits(np.concatenate([part.items for part in parts]), np.concatenate([part.scores for part in parts]))

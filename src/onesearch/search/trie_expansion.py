@@ -10,7 +10,7 @@ from onesearch.model.backbones import DecodeState
 from onesearch.search.ragged_scores import Children, ragged_products
 
 
-class Scorer(Protocol):
+class TrieScorer(Protocol):
     """What decoding asks of a model (``onesearch.model.generator.Generator``)."""
 
     @property
@@ -46,7 +46,7 @@ class Scorer(Protocol):
 class Expansion:
     """A decoding of B requests under way, at most ``width`` paths each; without gradients the model is in eval mode."""
 
-    def __init__(self, model: Scorer, memory: Any, index: SidIndex, width: int) -> None:
+    def __init__(self, model: TrieScorer, memory: Any, index: SidIndex, width: int) -> None:
         self.model, self.memory, self.index = model, memory, index
         self.state = model.start(memory, width)
         self.batch = len(self.state.memory)

@@ -33,7 +33,7 @@ from onesearch.serving.http_models import (
 )
 from onesearch.serving.keyword_coverage import ThoughtSource
 from onesearch.serving.middleware import Guard
-from onesearch.serving.service import RefusedError, Service, UnknownItemError
+from onesearch.serving.service import RequestRefusedError, Service, UnknownItemError
 from onesearch.serving.serving_settings import ServingConfig
 from onesearch.serving.store import EventConflictError, Store, StoreError
 from onesearch.serving.worker_threads import SaturatedError
@@ -136,7 +136,7 @@ def _add_items(app: FastAPI, service: Service, admin_token: str | None) -> None:
         if record is None:
             raise UnknownItemError(f"no item {item_id[:200]!r} in the catalogue")
         sid = service.engine.sid(item_id)
-        return ItemAnswer(item=ItemBody.of(record), sid=list(sid), sid_tokens=sid_tokens(sid))
+        return ItemAnswer(item=ItemBody.from_item(record), sid=list(sid), sid_tokens=sid_tokens(sid))
 
 
 def _add_health(app: FastAPI, service: Service) -> None:
@@ -167,7 +167,7 @@ def _add_page(app: FastAPI, service: Service) -> None:
     @app.get("/filters", tags=["page"])
     def filters() -> FiltersAnswer:
         """What can be filtered by, and some queries to try."""
-        return FiltersAnswer.of(service.engine.filters_available(), service.engine.example_queries(8))
+        return FiltersAnswer.from_choices(service.engine.filters_available(), service.engine.example_queries(8))
 
     @app.get("/", include_in_schema=False)
     def page() -> FileResponse:
@@ -229,7 +229,7 @@ def _say_errors(app: FastAPI, service: Service) -> None:
     )
     app.add_exception_handler(UnknownItemError, answering(404))
     app.add_exception_handler(EventConflictError, answering(409))
-    app.add_exception_handler(RefusedError, answering(422))
+    app.add_exception_handler(RequestRefusedError, answering(422))
     app.add_exception_handler(Exception, lambda _, error: _problem(500, "internal error; see the server's log"))
 
 

@@ -164,7 +164,7 @@ class ItemBody(Body):
         return attributes
 
     @classmethod
-    def of(cls, item: Item) -> "ItemBody":
+    def from_item(cls, item: Item) -> "ItemBody":
         """The JSON form of a record, which is trusted and so not checked again."""
         listed = item.listed_at
         if listed is not None and listed.tzinfo is None:
@@ -225,14 +225,14 @@ class ResultBody(BaseModel):
     item: ItemBody
 
     @classmethod
-    def of(cls, result: SearchResult) -> "ResultBody":
+    def from_result(cls, result: SearchResult) -> "ResultBody":
         """The JSON form of a result."""
         return cls.model_construct(
             item_id=result.item_id,
             score=result.score,
             sid=list(result.sid),
             sid_tokens=sid_tokens(result.sid),
-            item=ItemBody.of(result.item),
+            item=ItemBody.from_item(result.item),
         )
 
 
@@ -317,7 +317,7 @@ class FiltersAnswer(BaseModel):
     examples: list[str]
 
     @classmethod
-    def of(cls, choices: FilterChoices, examples: list[str]) -> "FiltersAnswer":
+    def from_choices(cls, choices: FilterChoices, examples: list[str]) -> "FiltersAnswer":
         """The JSON form of the engine's choices."""
         return cls(
             categories=[Choice(value=value, items=items) for value, items in choices.categories],

@@ -15,7 +15,7 @@ from onesearch.serving.store import ItemChange, Store, StoreError
 log = logging.getLogger("onesearch.serving")
 
 
-class Catalogue:
+class LiveCatalogue:
     """The engine following the store's item changes."""
 
     def __init__(self, engine: Engine, store: Store, metrics: Metrics) -> None:

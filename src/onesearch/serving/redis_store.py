@@ -144,7 +144,7 @@ class RedisStore:
         """See `Store.change_items`."""
         arguments: list[str] = []
         for item in items:
-            arguments += [item.item_id, ItemBody.of(item).model_dump_json()]
+            arguments += [item.item_id, ItemBody.from_item(item).model_dump_json()]
         for item_id in deleted:
             arguments += [item_id, ""]
         with self._speaking("change items"):

@@ -24,7 +24,7 @@ from onesearch.serving.http_models import (
     now,
 )
 from onesearch.serving.keyword_coverage import KeywordCoverage, ThoughtSource
-from onesearch.serving.live_catalogue import Catalogue
+from onesearch.serving.live_catalogue import LiveCatalogue
 from onesearch.serving.service_metrics import Metrics
 from onesearch.serving.serving_settings import ServingConfig
 from onesearch.serving.store import Event, Search, Store, StoreError
@@ -38,7 +38,7 @@ class UnknownItemError(LookupError):
     """An event or a call names an item that is not in the catalogue."""
 
 
-class RefusedError(ValueError):
+class RequestRefusedError(ValueError):
     """The engine does not accept a request, such as a filter it does not know; the message is for the caller."""
 
 
@@ -58,7 +58,7 @@ class Service:
         self.config = config or ServingConfig()
         self.checks = tuple(checks)
         self.metrics = Metrics()
-        self.catalogue = Catalogue(engine, store, self.metrics)
+        self.catalogue = LiveCatalogue(engine, store, self.metrics)
         self.coverage = (
             None if thoughts is None else KeywordCoverage(thoughts, self.metrics, self.config.thoughts_seconds)
         )
@@ -92,7 +92,7 @@ class Service:
 
         Raises:
             SaturatedError: too many searches wait, or this one waited too long.
-            RefusedError: the engine does not accept the request.
+            RequestRefusedError: the engine does not accept the request.
         """
         arrived = time.perf_counter()
         degraded: list[str] = []
@@ -122,7 +122,7 @@ class Service:
             search_id=found.search_id,
             query=body.query,
             method=body.method,
-            results=[ResultBody.of(hit) for hit in answer.value],
+            results=[ResultBody.from_result(hit) for hit in answer.value],
             personalised=user is not None and bool(history),
             degraded=degraded,
             took_ms=round((time.perf_counter() - arrived) * 1e3, 2),
@@ -243,7 +243,7 @@ class Service:
             self.metrics.refused.inc()
             raise
         except ValueError as error:
-            raise RefusedError(str(error)) from error
+            raise RequestRefusedError(str(error)) from error
         self.metrics.search_seconds.labels(method).observe(answer.seconds)
         self.metrics.batch.observe(answer.batch)
         return answer

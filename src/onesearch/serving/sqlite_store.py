@@ -135,7 +135,7 @@ class SqliteStore:
 
     def change_items(self, items: Sequence[Item], deleted: Sequence[str]) -> int:
         """See `Store.change_items`."""
-        bodies = [(item.item_id, ItemBody.of(item).model_dump_json()) for item in items]
+        bodies = [(item.item_id, ItemBody.from_item(item).model_dump_json()) for item in items]
         changes: list[tuple[str, str | None]] = [*bodies, *((item_id, None) for item_id in deleted)]
         with self._write("change items") as db:
             last = int(db.execute("SELECT coalesce(max(revision), 0) FROM items").fetchone()[0])

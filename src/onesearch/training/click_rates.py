@@ -27,7 +27,7 @@ class Impressions:
     clicked: NDArray[np.bool_]
 
     @classmethod
-    def of(cls, page_views: pl.DataFrame, item_ids: pl.Series) -> "Impressions":
+    def from_page_views(cls, page_views: pl.DataFrame, item_ids: pl.Series) -> "Impressions":
         """Of a log, over the catalogue whose ids in row order are given."""
         shown, clicked = (ragged_rows(page_views[name], item_ids) for name in ("shown", "clicked"))
         rank = np.arange(len(shown.values)) - np.repeat(shown.offsets[:-1], shown.lengths)
@@ -70,7 +70,7 @@ class ClickRates:
     values: Floats
 
     @classmethod
-    def of(cls, shown: Impressions, items: int, prior: float = 20.0, rounds: int = 500) -> "ClickRates":
+    def from_impressions(cls, shown: Impressions, items: int, prior: float = 20.0, rounds: int = 500) -> "ClickRates":
         """Fit by expectation maximisation over counts of (item, rank).
 
         Args:

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from onesearch.common.ragged import Ragged
 from onesearch.model.featurizer import TextTable
-from onesearch.model.prompt import PromptBatch, PromptBuilder, PromptColumns
-from onesearch.model.token_vocabulary import BEGIN, END, PAD, Vocabulary
+from onesearch.model.prompt import PromptBatch, PromptBuilder, PromptInputs
+from onesearch.model.token_vocabulary import BEGIN, END, PAD, TokenVocabulary
 from onesearch.training.tasks import Task, TaskBatch, text_targets
 
 Ints = NDArray[np.integer]
@@ -42,12 +42,12 @@ class KeywordTargets:
     subwords: NDArray[np.int64]
 
     @classmethod
-    def of(
-        cls, keywords: Sequence[Sequence[str]], number: dict[str, int], vocabulary: Vocabulary, limit: int
+    def from_keywords(
+        cls, keywords: Sequence[Sequence[str]], number: dict[str, int], vocabulary: TokenVocabulary, limit: int
     ) -> "KeywordTargets":
         """Targets of rows of keywords; ``number`` gives the row of each keyword in the table of keywords."""
         tokens = vocabulary.tokens([SEPARATOR.join(row) for row in keywords], limit)
-        numbers = Ragged.of([[number[word] for word in row] for row in keywords])
+        numbers = Ragged.from_lists([[number[word] for word in row] for row in keywords])
         subwords = np.union1d(tokens.values, [PAD, BEGIN, END]).astype(np.int64)
         return cls(numbers, tokens, subwords)
 
@@ -57,7 +57,7 @@ def cot_tasks(
     keywords: TextTable,
     queries: TextTable,
     of_query: KeywordTargets,
-    columns: PromptColumns,
+    columns: PromptInputs,
     of_shopper: KeywordTargets,
     limit: int,
 ) -> dict[str, Task]:

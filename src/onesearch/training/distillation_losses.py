@@ -142,7 +142,7 @@ class Gradients:
     before: list[Tensor | None]
 
     @classmethod
-    def of(cls, tables: Sequence[Tensor]) -> "Gradients":
+    def from_tables(cls, tables: Sequence[Tensor]) -> "Gradients":
         """Remember them."""
         return cls([None if table.grad is None else table.grad.clone() for table in tables])
 

@@ -18,9 +18,9 @@ from onesearch.common.ragged import Ragged
 from onesearch.common.settings import Section
 from onesearch.index.sid_index import SidIndex
 from onesearch.model.generator import Generator
-from onesearch.model.prompt import PromptBatch, PromptBuilder, PromptColumns
+from onesearch.model.prompt import PromptBatch, PromptBuilder, PromptInputs
 from onesearch.search.path_scoring import score_paths
-from onesearch.training.loop_config import AlignmentLoopConfig
+from onesearch.training.loop_config import PreferenceLoopConfig
 from onesearch.training.supervised import IndexedModule
 from onesearch.training.tasks import Task, TaskBatch
 
@@ -44,7 +44,7 @@ class DpoConfig(Section):
     sft: float = Field(1.0, ge=0, description="α, weight of the winner's likelihood; the release has 1")
     validate_requests: int = Field(1000, ge=1, description="validation page views that guard the weights, at most")
     patience: int = Field(3, ge=0, description="validations without a better HR@10 that end the stage; 0: none do")
-    loop: AlignmentLoopConfig = AlignmentLoopConfig()
+    loop: PreferenceLoopConfig = PreferenceLoopConfig()
 
 
 def gap_weights(winner: Tensor, losers: Tensor) -> Tensor:
@@ -226,7 +226,7 @@ class _Categories:
         return [int(item) for item in self.order[rng.integers(first, last, count)]]
 
 
-def preference_task(builder: PromptBuilder, columns: PromptColumns, behaviour: Behaviour, settings: DpoConfig) -> Task:
+def preference_task(builder: PromptBuilder, columns: PromptInputs, behaviour: Behaviour, settings: DpoConfig) -> Task:
     """Page views as preferences; every one of them has a click or an order."""
 
     def batch(rows: NDArray[np.integer]) -> PreferenceBatch:
@@ -236,7 +236,7 @@ def preference_task(builder: PromptBuilder, columns: PromptColumns, behaviour: B
     return Task("dpo", builder.search_lengths(columns), None, batch)
 
 
-class DpoTrainee(IndexedModule):
+class DpoObjective(IndexedModule):
     """Policy and frozen reference; neither has dropout.
 
     Args:

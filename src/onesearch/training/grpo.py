@@ -23,9 +23,9 @@ from onesearch.search.beam_search import beam_search
 from onesearch.search.path_sampling import sample_paths
 from onesearch.search.path_scoring import LevelDistribution, chosen_log_probs, path_distributions
 from onesearch.training.distillation_losses import kl_per_path
-from onesearch.training.loop_config import AlignmentLoopConfig
+from onesearch.training.loop_config import PreferenceLoopConfig
 from onesearch.training.rewards import Rewards, best_of_sids, items_of_sids
-from onesearch.training.supervised import Trainee
+from onesearch.training.supervised import SupervisedObjective
 from onesearch.training.supervised_losses import item_nll
 from onesearch.training.tasks import TaskBatch
 from onesearch.training.tpma import (
@@ -58,10 +58,10 @@ class GrpoConfig(Section):
     kl: float = Field(0.0, ge=0, description="weight of KL(policy ‖ reference) along the rollouts")
     validate_requests: int = Field(1000, ge=1, description="validation page views that guard the weights, at most")
     patience: int = Field(3, ge=0, description="validations without a better HR@10 that end the stage; 0: none do")
-    loop: AlignmentLoopConfig = AlignmentLoopConfig()
+    loop: PreferenceLoopConfig = PreferenceLoopConfig()
 
 
-class Outcomes:
+class RolloutOutcomes:
     """What became of n page views.
 
     Args:
@@ -85,7 +85,7 @@ class Outcomes:
         return out[0], out[1]
 
 
-class GrpoTrainee(Trainee):
+class GrpoObjective(SupervisedObjective):
     """The policy, its frozen reference, and one step's loss.
 
     The likelihood that anchors the policy comes with the losses of the other heads, as in stage 3: they read the same
@@ -109,7 +109,7 @@ class GrpoTrainee(Trainee):
         index: SidIndex,
         item_rows: Tensor,
         rewards: Rewards,
-        outcomes: Outcomes,
+        outcomes: RolloutOutcomes,
         settings: GrpoConfig,
         score_weight: float = 0.0,
         codebook_weight: float = 0.0,

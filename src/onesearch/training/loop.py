@@ -355,7 +355,7 @@ class _Fit:
         if self.average is not None:
             self.average.load(files.load_tensors(found / "average.safetensors"))
         RandomState.load(found, self.accelerator.process_index).restore()
-        self.averages = Averages.of(state["averages"])
+        self.averages = Averages.from_state(state["averages"])
         self.best, self.samples, self.spent = state["best"], state["samples"], state["seconds"]
         self.waited = state.get("waited", 0)
         if self.accelerator.is_main_process:

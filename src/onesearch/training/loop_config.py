@@ -42,7 +42,7 @@ class LoopConfig(Section):
         return self.model_dump(exclude=ways, mode="json")
 
 
-class AlignmentLoopConfig(LoopConfig):
+class PreferenceLoopConfig(LoopConfig):
     """The loop of preference alignment: small steps, and validation HR@10 decides which weights are kept."""
 
     learning_rate: float = Field(1e-4, gt=0)

@@ -72,7 +72,7 @@ class Boosts:
     members: Mapping[str, int]
 
     @classmethod
-    def of(cls, boosts: Sequence[Boost], items: pl.DataFrame) -> "Boosts":
+    def from_settings(cls, boosts: Sequence[Boost], items: pl.DataFrame) -> "Boosts":
         """Look the groups up in the item table.
 
         Raises:
@@ -117,7 +117,7 @@ class Rewards:
     ) -> None:
         self.config, self.rates, self.pairs, self.relevance = config, rates, pairs, relevance
         self.n_items = len(items)
-        self.boosts = Boosts.of(config.boosts, items)
+        self.boosts = Boosts.from_settings(config.boosts, items)
         keys = [query * self.n_items + item for query, item in judged or {}]
         order = np.argsort(np.asarray(keys, np.int64))
         self._judged = np.asarray(keys, np.int64)[order]

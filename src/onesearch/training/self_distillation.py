@@ -32,7 +32,7 @@ from onesearch.training.distillation_losses import (
     select_paths,
     update_average,
 )
-from onesearch.training.supervised import Trainee
+from onesearch.training.supervised import SupervisedObjective
 from onesearch.training.supervised_losses import item_nll
 from onesearch.training.tasks import ItemTargets, TaskBatch
 
@@ -72,8 +72,8 @@ class DistillationConfig(Section):
         return self.teach if self.keywords == "input" else None
 
 
-class DistillTrainee(Trainee):
-    """A :class:`Trainee` whose item targets are learnt under ``L_SDFT``; arguments as there, and the settings."""
+class SelfDistillationObjective(SupervisedObjective):
+    """Learns item targets under ``L_SDFT``; arguments as in :class:`SupervisedObjective`, and the settings."""
 
     def __init__(
         self,
@@ -238,12 +238,12 @@ def repeated(items: ItemTargets, copies: int, prompts: int) -> ItemTargets:
 
 def distillation_loss(model: nn.Module, batch: Any) -> Iterator[dict[str, Tensor]]:
     """For :func:`~onesearch.training.loop.fit`: ``L_base`` and, with FGM, ``L_adv`` where its gradient points to."""
-    trainee: Any = getattr(model, "module", model)
-    epsilon = trainee.settings.fgm
+    objective: Any = getattr(model, "module", model)
+    epsilon = objective.settings.fgm
     if not epsilon or batch.items is None:
         yield model(batch)
         return
-    before = Gradients.of(trainee.tables)
+    before = Gradients.from_tables(objective.tables)
     yield model(batch)
-    with perturbed(trainee.tables, fgm_step(before.since(trainee.tables), epsilon)):
+    with perturbed(objective.tables, fgm_step(before.since(objective.tables), epsilon)):
         yield model(batch, adversarial=True)

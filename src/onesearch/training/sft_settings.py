@@ -6,7 +6,7 @@ from onesearch.common.settings import Section
 from onesearch.training.loop import LoopConfig
 
 
-class AlignmentConfig(Section):
+class SemanticTaskConfig(Section):
     """SFT stages 1 and 2: shares of the tasks of specification section 5 (V1), and the loop."""
 
     loop: LoopConfig = LoopConfig()
@@ -19,7 +19,7 @@ class AlignmentConfig(Section):
     codebook_weight: float = Field(0.03, ge=0, description="weight of the codebook head on item targets")
 
 
-class CoTConfig(AlignmentConfig):
+class CoTConfig(SemanticTaskConfig):
     """The stage of the CoT tasks (specification section 4); ``tasks`` may name tasks of stages 1 and 2 as well."""
 
     steps: int = Field(0, ge=0)

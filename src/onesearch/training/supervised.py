@@ -27,7 +27,7 @@ class IndexedModule(nn.Module):
         return self
 
 
-class Trainee(IndexedModule):
+class SupervisedObjective(IndexedModule):
     """Losses of one batch; the keys of the result are logged, ``loss`` is minimised.
 
     Args:

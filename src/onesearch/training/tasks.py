@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from onesearch.common.ragged import Ragged
 from onesearch.model.featurizer import TextTable
-from onesearch.model.prompt import PromptBatch, PromptBuilder, PromptColumns
-from onesearch.model.token_vocabulary import BEGIN, END, PAD, Vocabulary
+from onesearch.model.prompt import PromptBatch, PromptBuilder, PromptInputs
+from onesearch.model.token_vocabulary import BEGIN, END, PAD, TokenVocabulary
 
 
 def example_weights(
@@ -100,7 +100,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Catalogue:
+class TaskItems:
     """Item-side columns the tasks write or read.
 
     Shapes: ``sids`` int32 [N, L]; ``titles`` a text table of N rows; ``categories`` N rows of subword ids (empty where
@@ -134,7 +134,7 @@ def item_targets(
 def search_task(
     name: str,
     builder: PromptBuilder,
-    columns: PromptColumns,
+    columns: PromptInputs,
     targets: Ragged,
     weights: NDArray[np.float32],
     n_items: int,
@@ -180,9 +180,9 @@ def text_targets(tokens: Ragged, rows: Ints, limit: int) -> torch.Tensor:
     return torch.from_numpy(out[:, :width].astype(np.int64))
 
 
-def alignment_tasks(
+def semantic_tasks(
     builder: PromptBuilder,
-    catalogue: Catalogue,
+    catalogue: TaskItems,
     queries: TextTable,
     pairs: NDArray[np.int64],
     pair_weights: NDArray[np.float64],
@@ -291,6 +291,6 @@ STAGE_1: tuple[str, ...] = (
 STAGE_2: tuple[str, ...] = ("query_to_item", "item_to_query", "query_sid_to_item_sid", "item_sid_to_query_sid")
 
 
-def category_tokens(vocabulary: Vocabulary, paths: Sequence[Sequence[str]], limit: int) -> Ragged:
+def category_tokens(vocabulary: TokenVocabulary, paths: Sequence[Sequence[str]], limit: int) -> Ragged:
     """Category paths as text, ``"Shoes > Boots"``, in subwords; empty where a path is empty."""
     return vocabulary.tokens([" > ".join(path) for path in paths], limit)

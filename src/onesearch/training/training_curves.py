@@ -34,7 +34,7 @@ class Averages:
         return {"sums": self._sums, "before": self._before, "samples": self.samples}
 
     @classmethod
-    def of(cls, state: dict[str, Any]) -> "Averages":
+    def from_state(cls, state: dict[str, Any]) -> "Averages":
         """Undo :meth:`state`."""
         made = cls()
         made._sums = {name: (float(total), int(count)) for name, (total, count) in state["sums"].items()}

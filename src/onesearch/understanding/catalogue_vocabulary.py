@@ -160,7 +160,7 @@ class CatalogueWords:
         self._whole = {_folded(path): path for path in self.paths}
 
     @classmethod
-    def of(cls, items: pl.DataFrame, clicked: NDArray[np.floating] | None = None) -> "CatalogueWords":
+    def from_items(cls, items: pl.DataFrame, clicked: NDArray[np.floating] | None = None) -> "CatalogueWords":
         """Collect the pool from an item table.
 
         The pool holds attribute values, brands and category names; the runs of one to three words of titles (two to

@@ -85,7 +85,9 @@ class Lexicon:
         if not self.keywords:
             return Ragged.from_lengths(np.zeros(0, np.int32), np.zeros(len(texts), np.int64))
         find = self._automaton.iter
-        return Ragged.of([_resolve([(end, *found) for end, found in find(_joined(split_words(t)))]) for t in texts])
+        return Ragged.from_lists(
+            [_resolve([(end, *found) for end, found in find(_joined(split_words(t)))]) for t in texts]
+        )
 
     def save(self, folder: Path) -> None:
         """Write ``lexicon.parquet``."""

@@ -96,14 +96,14 @@ class Usage:
         return self.tokens_in + self.tokens_out
 
 
-__all__ = ["BudgetSpent", "LLMConfig", "LLMError", "LLMProducer", "LLMUnavailableError", "RefusedError", "Usage"]
+__all__ = ["AnswerRefusedError", "BudgetSpent", "LLMConfig", "LLMError", "LLMProducer", "LLMUnavailableError", "Usage"]
 _LONGEST_ANSWER: Final = 20_000  # characters
 _REFUSALS: Final = 3  # before any answer; a single query may be refused for its words, all of them for the setup
 _PASSING: Final = frozenset([408, 409, 425, 429])  # and all from 500 on
 _THINKING: Final = re.compile(r"^\s*<think>.*?</think>", re.DOTALL)
 
 
-class RefusedError(ThoughtError):
+class AnswerRefusedError(ThoughtError):
     """The server does not take this question; asking again in other words would not help."""
 
 
@@ -153,7 +153,7 @@ class LLMProducer:
                 answer = await self._ask(asked, prompts.ANSWER_SCHEMA)
                 thought, dropped = validated(answer, query, self.name, self.version, self._words)
             except ThoughtError as error:
-                if repairing or isinstance(error, RefusedError):
+                if repairing or isinstance(error, AnswerRefusedError):
                     raise
                 repairing, asked = True, prompts.repair_messages(asked, str(error))
                 continue
@@ -172,7 +172,7 @@ class LLMProducer:
         asked = prompts.calibrate_messages(thought.query, thought.keywords, history, language)
         try:
             offered = _keywords(await self._ask(asked, prompts.KEYWORDS_SCHEMA))
-        except RefusedError:
+        except AnswerRefusedError:
             raise
         except ThoughtError as error:
             offered = _keywords(await self._ask(prompts.repair_messages(asked, str(error)), prompts.KEYWORDS_SCHEMA))
@@ -270,7 +270,7 @@ class LLMProducer:
         self._refusals += 1
         if not self._answered and self._refusals > _REFUSALS:
             raise LLMError(f"{where} to the first questions: does it know response_format json_schema?") from None
-        raise RefusedError(f"refused by the server: status {status}") from None
+        raise AnswerRefusedError(f"refused by the server: status {status}") from None
 
     def _connected(self) -> "AsyncOpenAI":
         if self._client is None:

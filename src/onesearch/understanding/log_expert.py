@@ -92,7 +92,7 @@ class LogExpert:
         self._of_words = (says.T @ evidence).tocsr()
 
     @classmethod
-    def of(
+    def from_log(
         cls,
         items: pl.DataFrame,
         statistics: ClickStatistics,

@@ -35,7 +35,7 @@ class Thoughts:
         self._complex = (table["query_type"] != "plain").to_numpy()
 
     @classmethod
-    def of(cls, thoughts: Iterable[Thought]) -> "Thoughts":
+    def from_thoughts(cls, thoughts: Iterable[Thought]) -> "Thoughts":
         """A table of thoughts, by normalised query."""
         rows = [
             {
