@@ -21,7 +21,7 @@ ORDERED = Ragged.from_lists([[], [11], [], []])
 
 
 def parts(judged=None, seed: int = 0, heads=(0.0, 0.0), **settings):
-    """A objective and one batch of its four page views."""
+    """An objective and one batch of its four page views."""
     model, index = generator(dtype=torch.float32), catalogue(N)
     rewards = Rewards(RewardConfig(), ITEMS, judged=judged)
     item_rows = torch.randn(N, index.dimension, generator=torch.Generator().manual_seed(0))

@@ -113,7 +113,7 @@ TREE: Final[dict[str, str]] = {
         Garden > Garden Tools [n]: pruner/secateurs, shovel/spade, rake, garden hose, watering can, wheelbarrow
         Garden > Planting [n]: planter/flower pot, seeds, potting soil, raised bed, plant stand, trellis
         Garden > Outdoor Living [n]: patio chair, parasol/patio umbrella, fire pit, grill/barbecue, bird feeder,
-            garden run_data
+            garden bench
         Aquarium > Fish Supplies [n]: fish tank/aquarium, water filter, aquarium heater, fish food""",
 }
 

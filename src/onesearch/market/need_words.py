@@ -213,7 +213,7 @@ TOPICS: Final[dict[str, str]] = {
     "backpacking": "backpack, tent, sleeping bag, camping stove, hiking boots",
     "crossfit": "dumbbell, kettlebell, jump rope, resistance band, leggings",
     "mindfulness": "yoga mat, scented candle, bath salts, cushion",
-    "retirement": "recliner, watch, robe, chess set, garden run_data",
+    "retirement": "recliner, watch, robe, chess set, garden bench",
     "interview": "blazer, dress shirt, oxfords, chinos, handbag",
     "funeral": "blazer, skirt, loafers, scarf",
     "safari": "camera, sun hat, cargo pants, boots, sunscreen",

@@ -27,7 +27,7 @@ SETTINGS = "config.json"
 def stages_of(config: RunConfig) -> list[Stage]:
     """Every stage with exactly the settings it depends on; what it does not name cannot make it stale."""
 
-    def with_bench(build: Callable[..., Mapping[str, Any]], *more: Any) -> Callable[[StageContext], Mapping[str, Any]]:
+    def with_run_data(build: Callable[..., Mapping[str, Any]], *more: Any) -> Callable[[StageContext], Mapping[str, Any]]:
         return lambda context: build(RunData(context.folder.parent), config, context, *more)
 
     def dump(*names: str) -> dict[str, Any]:
@@ -55,7 +55,7 @@ def stages_of(config: RunConfig) -> list[Stage]:
                 "dpo",
                 (*prepared, last),
                 {**dump("dpo"), **searches},
-                with_bench(run_dpo, last),
+                with_run_data(run_dpo, last),
                 resumable=True,
                 seed=seed,
             )
@@ -76,7 +76,7 @@ def stages_of(config: RunConfig) -> list[Stage]:
                 "grpo",
                 (*prepared, "rewards", "understanding", last),
                 {**dump("grpo"), **searches, "rewards": worth},
-                with_bench(run_grpo, last),
+                with_run_data(run_grpo, last),
                 resumable=True,
                 seed=seed,
             )
@@ -97,7 +97,7 @@ def stages_of(config: RunConfig) -> list[Stage]:
                 "cot",
                 (*prepared, "sft2", "understanding"),
                 {**dump("cot"), **cot},
-                with_bench(run_cot, "sft2"),
+                with_run_data(run_cot, "sft2"),
                 resumable=True,
                 seed=seed,
             ),
@@ -105,7 +105,7 @@ def stages_of(config: RunConfig) -> list[Stage]:
                 "distill",
                 (*prepared, "cot", "understanding"),
                 dump("sft3", "distill", "cot"),
-                with_bench(run_personalisation, "cot", True),
+                with_run_data(run_personalisation, "cot", True),
                 version=2,
                 resumable=True,
                 seed=seed,
@@ -115,7 +115,7 @@ def stages_of(config: RunConfig) -> list[Stage]:
                 "engine_v2",
                 (*prepared, "lexical", last, "understanding"),
                 engine,
-                with_bench(run_engine, last, True),
+                with_run_data(run_engine, last, True),
                 seed=seed,
             ),
         ]
@@ -124,38 +124,38 @@ def stages_of(config: RunConfig) -> list[Stage]:
     )
     return [
         Stage("data", (), data, lambda context: build_data(config, context)),
-        Stage("encoder", ("data",), dump("encoder"), with_bench(build_encoder)),
-        Stage("khqe", ("data", "encoder"), dump("khqe", "lexicon"), with_bench(build_khqe)),
-        Stage("index", ("data", "encoder", "khqe"), _index_settings(config), with_bench(build_index)),
-        Stage("lexical", ("data", "encoder"), {}, with_bench(build_lexical)),
-        Stage("baselines", prepared, measures, with_bench(build_baselines), version=2),
+        Stage("encoder", ("data",), dump("encoder"), with_run_data(build_encoder)),
+        Stage("khqe", ("data", "encoder"), dump("khqe", "lexicon"), with_run_data(build_khqe)),
+        Stage("index", ("data", "encoder", "khqe"), _index_settings(config), with_run_data(build_index)),
+        Stage("lexical", ("data", "encoder"), {}, with_run_data(build_lexical)),
+        Stage("baselines", prepared, measures, with_run_data(build_baselines), version=2),
         Stage(
             "sft1",
             prepared,
             {**base, **dump("sft1")},
-            with_bench(run_semantic_tasks, None),
+            with_run_data(run_semantic_tasks, None),
             version=3,
             resumable=True,
             seed=seed,
         ),
         Stage(
-            "sft2", (*prepared, "sft1"), dump("sft2"), with_bench(run_semantic_tasks, "sft1"), resumable=True, seed=seed
+            "sft2", (*prepared, "sft1"), dump("sft2"), with_run_data(run_semantic_tasks, "sft1"), resumable=True, seed=seed
         ),
         Stage(
             "sft3",
             (*prepared, "sft2"),
             dump("sft3"),
-            with_bench(run_personalisation, "sft2"),
+            with_run_data(run_personalisation, "sft2"),
             resumable=True,
             seed=seed,
         ),
-        Stage("engine", (*prepared, "lexical", "sft3"), engine, with_bench(run_engine, "sft3"), version=3, seed=seed),
+        Stage("engine", (*prepared, "lexical", "sft3"), engine, with_run_data(run_engine, "sft3"), version=3, seed=seed),
         *v2,
         Stage(
             "report",
             (*prepared, "lexical", "baselines", "sft3", "engine", *(stage.name for stage in v2)),
             measures,
-            with_bench(build_report),
+            with_run_data(build_report),
             version=2,
         ),
     ]

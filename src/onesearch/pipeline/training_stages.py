@@ -277,7 +277,7 @@ def fit_objective(
     validate: Any = None,
     patience: int | None = None,
 ) -> FitReport:
-    """The loop over a objective, with the run's seed and the stage's folder."""
+    """The loop over an objective, with the run's seed and the stage's folder."""
     loss = distillation_loss if isinstance(objective, SelfDistillationObjective) else _losses
     return fit(
         objective,
