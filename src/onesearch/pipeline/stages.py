@@ -27,7 +27,9 @@ SETTINGS = "config.json"
 def stages_of(config: RunConfig) -> list[Stage]:
     """Every stage with exactly the settings it depends on; what it does not name cannot make it stale."""
 
-    def with_run_data(build: Callable[..., Mapping[str, Any]], *more: Any) -> Callable[[StageContext], Mapping[str, Any]]:
+    def with_run_data(
+        build: Callable[..., Mapping[str, Any]], *more: Any
+    ) -> Callable[[StageContext], Mapping[str, Any]]:
         return lambda context: build(RunData(context.folder.parent), config, context, *more)
 
     def dump(*names: str) -> dict[str, Any]:
@@ -139,7 +141,12 @@ def stages_of(config: RunConfig) -> list[Stage]:
             seed=seed,
         ),
         Stage(
-            "sft2", (*prepared, "sft1"), dump("sft2"), with_run_data(run_semantic_tasks, "sft1"), resumable=True, seed=seed
+            "sft2",
+            (*prepared, "sft1"),
+            dump("sft2"),
+            with_run_data(run_semantic_tasks, "sft1"),
+            resumable=True,
+            seed=seed,
         ),
         Stage(
             "sft3",
@@ -149,7 +156,9 @@ def stages_of(config: RunConfig) -> list[Stage]:
             resumable=True,
             seed=seed,
         ),
-        Stage("engine", (*prepared, "lexical", "sft3"), engine, with_run_data(run_engine, "sft3"), version=3, seed=seed),
+        Stage(
+            "engine", (*prepared, "lexical", "sft3"), engine, with_run_data(run_engine, "sft3"), version=3, seed=seed
+        ),
         *v2,
         Stage(
             "report",
