@@ -56,7 +56,9 @@ def read_mutants(path: Path) -> list[Mutant]:
         where = f"{path.name}, mutant {number} ({mutant.why})"
         times = (ROOT / mutant.file).read_text(encoding="utf-8").count(mutant.find)
         if times != 1:
-            raise ValueError(f"{where}: {mutant.find!r} occurs {times} times in {mutant.file}; name a text that occurs once")
+            raise ValueError(
+                f"{where}: {mutant.find!r} occurs {times} times in {mutant.file}; name a text that occurs once"
+            )
         own = (f"tests/{mutant.room}/", f"tests/test_{mutant.room}")
         if not mutant.tests or not all(test.startswith(own) for test in mutant.tests):
             raise ValueError(f"{where}: its tests must lie in tests/{mutant.room}/, got {', '.join(mutant.tests)}")
