@@ -104,8 +104,8 @@ def _speed(
         )
         many[f"{width}"] = lambda some, width=width: engine.rank(some, 10, width=width)  # type: ignore[misc]
     for name, searcher in searchers.items():
-        single[name] = lambda row, of=searcher: of.search(requests.select(np.array([row])), 10)  # type: ignore[misc]
-        many[name] = lambda some, of=searcher: of.search(some, 10)  # type: ignore[misc]
+        single[name] = lambda row, of=searcher: of.rank(requests.select(np.array([row])), 10)  # type: ignore[misc]
+        many[name] = lambda some, of=searcher: of.rank(some, 10)  # type: ignore[misc]
     seconds, rates = latencies(single, len(requests)), throughputs(many, requests)
     found: dict[str, Any] = {"requests": len(requests)}
     for name, times in seconds.items():
@@ -160,7 +160,7 @@ def _curve(
 
 
 def _hr10(searcher: Searcher, requests: Requests, clicked: Ragged) -> float:
-    return round(float(np.nanmean(hit_rate(searcher.search(requests, 10).items, clicked))), 4)
+    return round(float(np.nanmean(hit_rate(searcher.rank(requests, 10).items, clicked))), 4)
 
 
 def plot_curve(figures: Mapping[str, Any], path: Path) -> None:

@@ -10,7 +10,7 @@ def test_every_baseline_answers_every_request(shop):
     methods = Baselines(shop.items, shop.statistics, shop.vectors, shop.encode).methods()
     assert set(methods) == {BM25, DENSE, FUSED, POPULAR, MOST_CLICKED}
     for name, searcher in methods.items():
-        hits = searcher.search(shop.requests["test"], 10)
+        hits = searcher.rank(shop.requests["test"], 10)
         assert hits.items.shape == (len(shop.requests["test"]), 10) and hits.items.dtype == np.int32, name
         real = hits.items >= 0
         assert (np.diff(hits.scores, axis=1)[real[:, 1:]] <= 1e-6).all(), name
@@ -29,7 +29,7 @@ def test_tuning_reads_only_what_it_is_given_and_its_settings_build_the_baselines
     plain = Baselines(shop.items, shop.statistics, shop.vectors, shop.encode)
     requests, clicked = shop.requests["valid"], shop.targets["valid"].clicked
     for name in (BM25, FUSED, POPULAR):
-        reached = [objective(one.methods()[name].search(requests, 10).items, clicked) for one in (tuned, plain)]
+        reached = [objective(one.methods()[name].rank(requests, 10).items, clicked) for one in (tuned, plain)]
         assert reached[0] >= reached[1] - 1e-9, name
     with pytest.raises(ValueError, match="no validation page view has a click"):
         tune(

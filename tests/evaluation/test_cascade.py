@@ -48,19 +48,19 @@ def cascade(shop, features):
 
 def test_the_cascade_learns_the_taste_that_single_searchers_cannot_see(shop, cascade):
     clicked = shop.targets["test"].clicked
-    reached = objective(cascade.search(shop.requests["test"], 10).items, clicked)
+    reached = objective(cascade.rank(shop.requests["test"], 10).items, clicked)
     single = Baselines(shop.items, shop.statistics, shop.vectors, shop.encode).methods()
-    best = max(objective(one.search(shop.requests["test"], 10).items, clicked) for one in single.values())
+    best = max(objective(one.rank(shop.requests["test"], 10).items, clicked) for one in single.values())
     assert reached > best + 0.1
     assert "same brand" in list(cascade.importances())[:3]
 
 
 def test_hits_do_not_depend_on_the_batch_and_strangers_are_served(shop, cascade):
     requests = shop.requests["test"].select(np.arange(9))
-    together = cascade.search(requests, 5).items
-    alone = np.concatenate([cascade.search(requests.select(np.array([i])), 5).items for i in range(9)])
+    together = cascade.rank(requests, 5).items
+    alone = np.concatenate([cascade.rank(requests.select(np.array([i])), 5).items for i in range(9)])
     np.testing.assert_array_equal(together, alone)
-    stranger = cascade.search(Requests.anonymous(["hammer", "no such word"]), 5).items
+    stranger = cascade.rank(Requests.anonymous(["hammer", "no such word"]), 5).items
     assert (stranger[0] % 4 == 0).all() and (stranger[1] >= 0).all()  # nothing matches: popular items
 
 
@@ -132,7 +132,7 @@ def test_save_is_text_and_load_ranks_the_same(shop, features, cascade, tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"ranker.txt", "cascade.json"}
     again = Cascade.load(tmp_path, features)
     requests = shop.requests["test"]
-    np.testing.assert_array_equal(again.search(requests, 10).items, cascade.search(requests, 10).items)
+    np.testing.assert_array_equal(again.rank(requests, 10).items, cascade.rank(requests, 10).items)
     text = (tmp_path / "cascade.json").read_text().replace("bm25 place", "other")
     (tmp_path / "cascade.json").write_text(text)
     with pytest.raises(ValueError, match="other features"):

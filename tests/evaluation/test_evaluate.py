@@ -19,7 +19,7 @@ class Fixed:
 
     rows: list
 
-    def search(self, requests, k):
+    def rank(self, requests, k):
         items = np.array([(self.rows[int(query)] + [-1] * k)[:k] for query in requests.query], np.int32)
         return Hits(items, np.where(items < 0, -np.inf, -np.arange(k)).astype(np.float32))
 
@@ -81,7 +81,7 @@ def test_sizes_that_do_not_match_are_refused_with_the_fix():
     with pytest.raises(ValueError, match="pad missing hits"):
 
         class Short:
-            def search(self, requests, k):
+            def rank(self, requests, k):
                 return Hits(np.zeros((len(requests), 1), np.int32), np.zeros((len(requests), 1), np.float32))
 
         evaluate({"short": Short()}, REQUESTS, TARGETS, config=CONFIG)

@@ -21,7 +21,7 @@ def test_flat_search_is_exact_and_scores_agree(world):
     vectors, encode, queries = world
     searcher = DenseSearcher(vectors, encode)
     texts = ["q3", "q0", "q3"]
-    hits = searcher.search(Requests.anonymous(texts), 7)
+    hits = searcher.rank(Requests.anonymous(texts), 7)
     exact = np.argsort(-(np.stack([queries[t] for t in texts]) @ vectors.T), axis=1)[:, :7]
     assert (hits.items == exact).all()
     np.testing.assert_allclose(searcher.scores(texts, hits.items), hits.scores, atol=1e-6)
@@ -30,7 +30,7 @@ def test_flat_search_is_exact_and_scores_agree(world):
 
 def test_a_text_without_features_finds_nothing_and_k_may_exceed_the_items(world):
     vectors, encode, _ = world
-    hits = DenseSearcher(vectors, encode).search(Requests.anonymous(["", "q1"]), 70)
+    hits = DenseSearcher(vectors, encode).rank(Requests.anonymous(["", "q1"]), 70)
     assert (hits.items[0] == -1).all() and np.isneginf(hits.scores[0]).all()
     assert sorted(hits.items[1, :60].tolist()) == list(range(60)) and (hits.items[1, 60:] == -1).all()
 
@@ -38,8 +38,8 @@ def test_a_text_without_features_finds_nothing_and_k_may_exceed_the_items(world)
 def test_hnsw_finds_nearly_the_same(world):
     vectors, encode, _ = world
     texts = [f"q{i}" for i in range(6)]
-    flat = DenseSearcher(vectors, encode).search(Requests.anonymous(texts), 5).items
-    graph = DenseSearcher(vectors, encode, config=DenseConfig(kind="hnsw")).search(Requests.anonymous(texts), 5).items
+    flat = DenseSearcher(vectors, encode).rank(Requests.anonymous(texts), 5).items
+    graph = DenseSearcher(vectors, encode, config=DenseConfig(kind="hnsw")).rank(Requests.anonymous(texts), 5).items
     assert np.mean([len(set(a) & set(b)) / 5 for a, b in zip(flat, graph, strict=True)]) > 0.9
 
 
@@ -48,10 +48,10 @@ def test_add_remove_save_load(world, tmp_path, kind):
     vectors, encode, queries = world
     old = DenseSearcher(vectors, encode, config=DenseConfig(kind=kind))
     new = old.add(np.array([60, 4]), np.stack([queries["q2"], -vectors[4]]))
-    assert new.search(Requests.anonymous(["q2"]), 1).items.tolist() == [[60]]
+    assert new.rank(Requests.anonymous(["q2"]), 1).items.tolist() == [[60]]
     assert len(new) == 61 and len(old) == 60 and len(new.remove(np.array([60]))) == 60
     new.save(tmp_path)
     again = DenseSearcher.load(tmp_path, encode)
-    assert (again.search(Requests.anonymous(["q2"]), 5).items == new.search(Requests.anonymous(["q2"]), 5).items).all()
+    assert (again.rank(Requests.anonymous(["q2"]), 5).items == new.rank(Requests.anonymous(["q2"]), 5).items).all()
     with pytest.raises(ValueError, match="one row per vector"):
         DenseSearcher(vectors, encode, rows=np.arange(3))

@@ -14,7 +14,7 @@ TITLES = ["red running shoes", "blue running shoe for men", "steel hammer", "cla
 
 
 def found(searcher, query, k=5):
-    hits = searcher.search(Requests.anonymous([query]), k)
+    hits = searcher.rank(Requests.anonymous([query]), k)
     return [item for item in hits.items[0].tolist() if item >= 0]
 
 
@@ -26,7 +26,7 @@ def test_stemming_joins_word_forms_and_words_decide_the_order():
 
 
 def test_hits_are_padded_to_k_even_beyond_the_catalogue():
-    hits = LexicalSearcher.from_texts(TITLES).search(Requests.anonymous(["hammer", "zzz"]), 9)
+    hits = LexicalSearcher.from_texts(TITLES).rank(Requests.anonymous(["hammer", "zzz"]), 9)
     assert hits.items.shape == (2, 9) and hits.items.dtype == np.int32
     assert (hits.items[1] == -1).all() and np.isneginf(hits.scores[1]).all()
     assert (hits.items[0, :2] >= 0).all() and (hits.items[0, 2:] == -1).all()
@@ -50,7 +50,7 @@ def test_scores_equal_those_of_bm25s(documents, query):
 def test_scores_of_candidates_agree_with_the_search():
     searcher = LexicalSearcher.from_texts(TITLES)
     queries = ["steel hammer", "shoe", "steel hammer", "nothing"]
-    hits = searcher.search(Requests.anonymous(queries), 4)
+    hits = searcher.rank(Requests.anonymous(queries), 4)
     scores = searcher.scores(queries, hits.items)
     np.testing.assert_allclose(scores, np.where(hits.items < 0, 0, hits.scores), rtol=1e-6)
     assert searcher.scores(["shoe"], np.array([[77, -1]], np.int32)).tolist() == [[0, 0]]
@@ -118,5 +118,5 @@ def test_a_batch_of_queries_is_fast():
     searcher = LexicalSearcher.from_texts(titles)
     queries = [" ".join(row) for row in words[generator.integers(0, 3000, (500, 3))]]
     start = time.process_time()
-    searcher.search(Requests.anonymous(queries), 100)
+    searcher.rank(Requests.anonymous(queries), 100)
     assert time.process_time() - start < 5

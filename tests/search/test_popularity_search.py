@@ -18,7 +18,7 @@ class Log:
 def test_popularity_multiplies_bm25():
     lexical = LexicalSearcher.from_texts(TITLES)
     searcher = PopularitySearcher(lexical, CLICKS, smoothing=1.0)
-    hits = searcher.search(Requests.anonymous(["steel hammer"]), 4)
+    hits = searcher.rank(Requests.anonymous(["steel hammer"]), 4)
     items = np.arange(4, dtype=np.int32)[None]
     expected = lexical.scores(["steel hammer"], items)[0] * np.log(2 + CLICKS)
     assert hits.items[0].tolist() == [*np.argsort(-expected)[:3].tolist(), 2]  # the hose shares no word: it fills up
@@ -28,13 +28,13 @@ def test_popularity_multiplies_bm25():
 
 
 def test_an_empty_query_and_missing_matches_give_the_most_clicked_items():
-    hits = PopularitySearcher(LexicalSearcher.from_texts(TITLES), CLICKS).search(Requests.anonymous(["", "hose"]), 2)
+    hits = PopularitySearcher(LexicalSearcher.from_texts(TITLES), CLICKS).rank(Requests.anonymous(["", "hose"]), 2)
     assert hits.items.tolist() == [[1, 2], [2, 1]]
 
 
 def test_most_clicked_comes_first_and_the_backoff_fills_without_repeating():
     backoff = PopularitySearcher(LexicalSearcher.from_texts(TITLES), CLICKS)
-    hits = MostClickedSearcher(Log(), backoff).search(Requests.anonymous(["steel hammer", "nail"]), 4)
+    hits = MostClickedSearcher(Log(), backoff).rank(Requests.anonymous(["steel hammer", "nail"]), 4)
     assert hits.items[0].tolist() == [2, 0, 1, 3]
     assert hits.items[1].tolist() == [3, 1, 2, -1]  # the nail, then what was ever clicked
     assert (np.diff(hits.scores[0]) < 0).all() and np.isneginf(hits.scores[1, 3])

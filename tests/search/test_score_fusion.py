@@ -16,7 +16,7 @@ class Table:
     def __init__(self, scores):
         self.table = np.asarray(scores, np.float32)
 
-    def search(self, requests, k):
+    def rank(self, requests, k):
         columns, best = top_k(np.tile(self.table, (len(requests), 1)), k)
         return Hits(columns.astype(np.int32), best)
 
@@ -44,9 +44,9 @@ def test_z_normalisation_has_mean_zero_and_deviation_one_and_ignores_padding():
 def test_a_fused_searcher_ranks_the_union_of_shallow_lists():
     first, second = Table([9, 8, 0, 0, 5]), Table([0, 0, 9, 8, 7])
     fused = FusedSearcher({"a": first, "b": second}, {"a": 1.0, "b": 1.0}, depth=3)
-    hits = fused.search(Requests.anonymous(["x", "y"]), 6)
+    hits = fused.rank(Requests.anonymous(["x", "y"]), 6)
     assert hits.items[0, 0] == 4 and hits.items.shape == (2, 6) and hits.items[1, 5] == -1
-    only = FusedSearcher({"a": first, "b": second}, {"a": 1.0, "b": 0.0}, depth=3).search(Requests.anonymous(["x"]), 2)
+    only = FusedSearcher({"a": first, "b": second}, {"a": 1.0, "b": 0.0}, depth=3).rank(Requests.anonymous(["x"]), 2)
     assert only.items.tolist() == [[0, 1]]
     with pytest.raises(ValueError, match="same names"):
         FusedSearcher({"a": first}, {"b": 1.0})

@@ -136,7 +136,7 @@ def tune(
     lexical = tune_lexical(items, settings.lexical, requests, wanted)
     smoothing = _best(
         {
-            value: objective(PopularitySearcher(lexical, statistics.clicked, value).search(requests, 10).items, wanted)
+            value: objective(PopularitySearcher(lexical, statistics.clicked, value).rank(requests, 10).items, wanted)
             for value in (0.3, 1.0, 3.0, 10.0, 30.0)
         }
     )
@@ -157,7 +157,7 @@ def tune(
 def tune_lexical(items: pl.DataFrame, base: LexicalConfig, requests: Requests, wanted: Ragged) -> LexicalSearcher:
     """BM25 tuned on validation requests: fields first, then saturation and length; the first of equals stays."""
     best = LexicalSearcher.build(items, base)
-    figure = objective(best.search(requests, 10).items, wanted)
+    figure = objective(best.rank(requests, 10).items, wanted)
     fields: Sequence[tuple[str, ...]] = (
         ("title",),
         ("title", "brand"),
@@ -171,7 +171,7 @@ def tune_lexical(items: pl.DataFrame, base: LexicalConfig, requests: Requests, w
         if config == best.config:
             continue
         tried = LexicalSearcher.build(items, config)
-        reached = objective(tried.search(requests, 10).items, wanted)
+        reached = objective(tried.rank(requests, 10).items, wanted)
         if reached > figure:
             best, figure = tried, reached
     return best

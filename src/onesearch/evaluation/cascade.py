@@ -81,14 +81,14 @@ class Recall:
         """
         config, features = self.config, self.features
         if vectors is None:
-            near = features.dense.search(requests, config.dense).items
+            near = features.dense.rank(requests, config.dense).items
         else:
             near = features.dense.search_vectors(vectors, config.dense).items
         lists = [
             features.statistics.most_clicked(requests.query, config.clicked, leave_out),
-            self._popular.search(requests, config.popular).items,
+            self._popular.rank(requests, config.popular).items,
             near,
-            features.lexical.search(requests, config.lexical).items,
+            features.lexical.rank(requests, config.lexical).items,
         ]
         return chained(lists, sum(part.shape[1] for part in lists))
 
@@ -213,7 +213,7 @@ class Cascade:
         for changes in grid:
             tried = config.updated(**changes)
             cascade = cls(features, tried, fit(table, check, tried))
-            items = cascade.search(asked, 10).items
+            items = cascade.rank(asked, 10).items
             figures = [
                 metric(items, wanted, 10)
                 for metric in (hit_rate, mrr)
@@ -227,7 +227,7 @@ class Cascade:
             raise ValueError("grid is empty; give at least one entry, {} for the config as it is")
         return best
 
-    def search(self, requests: Requests, k: int) -> Hits:
+    def rank(self, requests: Requests, k: int) -> Hits:
         """The ``k`` best candidates by the ranker's score."""
         parts: list[Hits] = []
         for first in range(0, len(requests), _CHUNK):

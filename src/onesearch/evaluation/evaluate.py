@@ -130,7 +130,7 @@ def rank_all(searcher: Searcher, requests: Requests, k: int, batch: int = 256) -
     start = time.perf_counter()
     for first in range(0, len(requests), batch):
         rows = np.arange(first, min(first + batch, len(requests)))
-        items = searcher.search(requests.select(rows), k).items
+        items = searcher.rank(requests.select(rows), k).items
         if items.shape != (len(rows), k):
             raise ValueError(
                 f"{type(searcher).__name__}.search gave hits of shape {items.shape}, expected {(len(rows), k)}; "

@@ -272,7 +272,7 @@ class Evidence:
 
 def lexical_features(searcher: LexicalSearcher, queries: Sequence[str], items: NDArray[np.int64]) -> dict[str, Floats]:
     """BM25 of candidates, and relative to the best item of the whole catalogue; float32 [n, C]."""
-    best = searcher.search(Requests.anonymous(queries), 1).scores[:, 0]
+    best = searcher.rank(Requests.anonymous(queries), 1).scores[:, 0]
     scores = searcher.scores(list(queries), np.maximum(items, 0).astype(np.int32)).astype(np.float32)
     share = scores / np.where(best > 0, best, 1)[:, None]
     return {

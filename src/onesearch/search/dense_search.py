@@ -63,7 +63,7 @@ class DenseSearcher:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def search(self, requests: Requests, k: int) -> Hits:
+    def rank(self, requests: Requests, k: int) -> Hits:
         """The ``k`` items nearest to the query text; none for a text without any known feature (zero vector)."""
         vectors, inverse = self.query_vectors(requests.query)
         hits = self.search_vectors(vectors, k)

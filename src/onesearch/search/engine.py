@@ -285,7 +285,7 @@ class SearchEngine:
         config = self.config
         found: list[NDArray[Any]] = [evidence[:, : config.clicked_candidates]]
         if config.lexical and snapshot.lexical is not None:
-            found.append(snapshot.lexical.search(Requests.anonymous(queries), config.lexical_candidates).items)
+            found.append(snapshot.lexical.rank(Requests.anonymous(queries), config.lexical_candidates).items)
         if state is not None and config.nearest:
             found.append(nearest_items(state, snapshot.index, config.nearest, config.probes, mask).cpu().numpy())
         return np.concatenate(found, 1).astype(np.int64)
@@ -347,9 +347,9 @@ class SearchEngine:
         if snapshot.lexical is None or not query.strip():
             return []
         if not filters:
-            hits = snapshot.lexical.search(Requests.anonymous([query]), k)
+            hits = snapshot.lexical.rank(Requests.anonymous([query]), k)
             return _results(snapshot, hits.items[0], hits.scores[0])
-        hits = snapshot.lexical.search(Requests.anonymous([query]), len(snapshot.items))
+        hits = snapshot.lexical.rank(Requests.anonymous([query]), len(snapshot.items))
         found = torch.from_numpy(hits.items[0].astype(np.int64)).to(snapshot.index.device)
         position = snapshot.index.position_of(found.clamp(min=0))
         allowed = snapshot.filters.mask(filters).items_allowed(position.clamp(min=0)) & (position >= 0)
@@ -411,7 +411,7 @@ class EngineView:
         """Candidates with features under these settings."""
         return self._engine.candidates(requests)
 
-    def search(self, requests: Requests, k: int) -> Hits:
+    def rank(self, requests: Requests, k: int) -> Hits:
         """The ``k`` best items of each request."""
         return self._engine.rank(requests, k)
 

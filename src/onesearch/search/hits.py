@@ -24,6 +24,6 @@ class Hits:
 class Searcher(Protocol):
     """Anything that ranks the catalogue for requests: BM25, dense, popularity, the cascade, the engine."""
 
-    def search(self, requests: Requests, k: int) -> Hits:
+    def rank(self, requests: Requests, k: int) -> Hits:
         """The ``k`` best items of each request."""
         ...

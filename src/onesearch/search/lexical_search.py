@@ -149,11 +149,11 @@ class LexicalSearcher:
     def __len__(self) -> int:
         return len(self._all_rows) - len(self._dead)
 
-    def search(self, requests: Requests, k: int) -> Hits:
+    def rank(self, requests: Requests, k: int) -> Hits:
         """The ``k`` items with the highest BM25 score; only items that share a term with the query."""
-        return self.ranked(requests.query, k)
+        return self.top_items(requests.query, k)
 
-    def ranked(self, queries: Sequence[str], k: int, weights: NDArray[np.float32] | None = None) -> Hits:
+    def top_items(self, queries: Sequence[str], k: int, weights: NDArray[np.float32] | None = None) -> Hits:
         """Best items by BM25, or by BM25 x ``weights``, which are positive and given per item row [rows]."""
         distinct, inverse = np.unique(np.asarray(queries, dtype=object), return_inverse=True)
         factor = None if weights is None else np.where(self._all_rows == NONE, 0, weights[self._all_rows])

@@ -36,9 +36,9 @@ class PopularitySearcher:
         self._weights = np.log(1.0 + smoothing + clicks).astype(np.float32)
         self._head = np.flatnonzero(clicks > 0)[np.argsort(-clicks[clicks > 0], kind="stable")]
 
-    def search(self, requests: Requests, k: int) -> Hits:
+    def rank(self, requests: Requests, k: int) -> Hits:
         """The ``k`` items with the largest product, filled up with the most clicked ones of the catalogue."""
-        hits = self.lexical.ranked(requests.query, k, self._weights)
+        hits = self.lexical.top_items(requests.query, k, self._weights)
         head = self._head[:k].astype(np.int32)
         items = chained([hits.items, np.broadcast_to(head, (len(requests), len(head)))], k)
         filled = -np.arange(1, items.shape[1] + 1, dtype=np.float32)
@@ -58,9 +58,9 @@ class MostClickedSearcher:
     def __init__(self, clicks: QueryClicks, backoff: PopularitySearcher | LexicalSearcher) -> None:
         self.clicks, self.backoff = clicks, backoff
 
-    def search(self, requests: Requests, k: int) -> Hits:
+    def rank(self, requests: Requests, k: int) -> Hits:
         """Clicked items first, then those of the back-off that are not among them; scores only state the order."""
         clicked = self.clicks.most_clicked(requests.query, k)
-        items = chained([clicked, self.backoff.search(requests, k).items], k)
+        items = chained([clicked, self.backoff.rank(requests, k).items], k)
         scores = np.broadcast_to(-np.arange(items.shape[1], dtype=np.float32), items.shape)
         return padded_hits(items, scores, k)

@@ -17,7 +17,7 @@ _REQUESTS = 2048  # requests fused at once
 class ItemScorer(Protocol):
     """A searcher that can also score given candidates by the query alone."""
 
-    def search(self, requests: Requests, k: int) -> Hits:
+    def rank(self, requests: Requests, k: int) -> Hits:
         """The ``k`` best items of each request."""
         ...
 
@@ -30,7 +30,7 @@ def candidate_scores(
     searchers: Sequence[ItemScorer], requests: Requests, depth: int
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     """Union of the first ``depth`` items of all searchers [n, m], and every searcher's score of each [s, n, m]."""
-    items = union([searcher.search(requests, depth).items for searcher in searchers])
+    items = union([searcher.rank(requests, depth).items for searcher in searchers])
     return items, np.stack([searcher.scores(requests.query, items) for searcher in searchers])
 
 
@@ -71,7 +71,7 @@ class FusedSearcher:
             raise ValueError(f"searchers {sorted(searchers)} and weights {sorted(weights)} must have the same names")
         self.searchers, self.weights, self.how, self.depth = dict(searchers), dict(weights), how, depth
 
-    def search(self, requests: Requests, k: int) -> Hits:
+    def rank(self, requests: Requests, k: int) -> Hits:
         """The ``k`` items with the largest fused score."""
         names = list(self.searchers)
         searchers, weights = [self.searchers[name] for name in names], [self.weights[name] for name in names]
