@@ -86,7 +86,7 @@ def prepare(run: Path, seed: int) -> Inputs:
     queries, targets = validation_queries(pl.read_parquet(run / "data" / "valid.parquet"), dataset.items, seed)
     kept = run / "khqe" / "lexicon"
     train = pl.read_parquet(run / "data" / "train.parquet")
-    lexicon = Lexicon.load(kept) if kept.is_dir() else Lexicon.mine(dataset.items, train)
+    lexicon = Lexicon.load(kept) if kept.is_dir() else Lexicon.from_log(dataset.items, train)
     words = encoder.encode(lexicon.texts)
     held_out = run / "encoder" / "held_out_vectors.npy"
     if held_out.is_file():

@@ -23,7 +23,7 @@ from onesearch.training.rewards import RewardConfig, Rewards
 from onesearch.training.sft_settings import PersonalisationConfig
 from onesearch.training.supervised import SupervisedObjective
 from onesearch.training.tasks import Task, search_task
-from onesearch.understanding.catalogue_vocabulary import CatalogueWords
+from onesearch.understanding.catalogue_vocabulary import CatalogueVocabulary
 
 ROLLOUTS: Final = 8
 
@@ -68,7 +68,7 @@ def _rewards(found: Corpus, seed: int = 0) -> Rewards:
     rates = ClickRates(np.ones(1), rng.random(size.items), np.zeros(0), np.zeros(0))
     vectors = rng.normal(size=(size.items + size.requests, 128)).astype(np.float32)
     queries = [" ".join(words) for words in np.array(WORDS)[rng.integers(0, len(WORDS), (size.requests, 2))].tolist()]
-    words = CatalogueWords.from_items(items)
+    words = CatalogueVocabulary.from_items(items)
     pairs = PairFeatures(items, vectors[: size.items], queries, vectors[size.items :], words)
     judged = rng.random((2000, len(FEATURES))).astype(np.float32)
     trees = Relevance.fit(judged, rng.integers(0, 4, 2000))

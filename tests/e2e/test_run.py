@@ -14,7 +14,7 @@ from onesearch.pipeline import understanding_stage as understand
 from onesearch.pipeline.run_data import RunData
 from onesearch.pipeline.stage_runner import StageContext
 from onesearch.search.engine import SearchEngine
-from onesearch.understanding.catalogue_vocabulary import CatalogueWords
+from onesearch.understanding.catalogue_vocabulary import CatalogueVocabulary
 from onesearch.understanding.summary import Summary
 from onesearch.understanding.thought_table import Thoughts
 
@@ -130,7 +130,7 @@ def test_v2_is_measured_beside_v1_and_its_thoughts_hold_nothing_of_a_page_view(t
         "producer",
         "version",
     }
-    words = CatalogueWords.load(tiny_run / "understanding" / "words")
+    words = CatalogueVocabulary.load(tiny_run / "understanding" / "words")
     assert thoughts.is_complex(thoughts.table["query"].to_list()).any()
     for keywords in thoughts.keywords(thoughts.table["query"].to_list()):
         assert len(keywords) <= 8 and all(words.keyword(word) == word for word in keywords)

@@ -18,7 +18,7 @@ from onesearch.pipeline.run_data import RunData
 from onesearch.pipeline.stage_runner import StageContext
 from onesearch.pipeline.teacher import cot_task_set, keyword_source, personalised, shuffled
 from onesearch.training.cot_tasks import COT
-from onesearch.understanding.catalogue_vocabulary import CatalogueWords
+from onesearch.understanding.catalogue_vocabulary import CatalogueVocabulary
 from onesearch.understanding.keyword_extraction import holds_phrase
 from onesearch.understanding.thought_table import Thoughts
 
@@ -68,7 +68,7 @@ def test_calibration_keeps_to_the_thought_and_the_shoppers_past(run_data, though
     page_views = run_data.split.train
     requests = run_data.requests(page_views)
     plain = thoughts.taught_keywords(requests.query, "complex")
-    words = CatalogueWords.load(run_data.run / "understanding" / "words")
+    words = CatalogueVocabulary.load(run_data.run / "understanding" / "words")
     titles = run_data.dataset.items["title"].to_list()
     found = personalised(thoughts, words, titles, requests, plain)
     assert found == keywords_of(run_data, thoughts, page_views, personal=True)

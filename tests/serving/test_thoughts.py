@@ -23,7 +23,7 @@ from onesearch.data.dataset import Dataset
 from onesearch.data.records import PageView, items_frame, page_views_frame
 from onesearch.serving import keyword_coverage as coverage_module
 from onesearch.serving.http_app import create_app
-from onesearch.serving.keyword_coverage import ThoughtSource, coverage_of
+from onesearch.serving.keyword_coverage import ThoughtSource, measure_coverage
 from onesearch.serving.serving_settings import ServingConfig
 from onesearch.serving.sqlite_store import SqliteStore
 from onesearch.serving.store import Search, Traffic
@@ -338,7 +338,7 @@ def test_coverage_of_recorded_traffic(path):
         Traffic(at(2, 0), "mug", 4),
         Traffic(at(3, 0), " ", 9),
     ]
-    rows = coverage_of(traffic, cache, *PRODUCER)
+    rows = measure_coverage(traffic, cache, *PRODUCER)
     assert [(row.start, row.keywords, row.no_keywords, row.none) for row in rows] == [
         (at(1, 0), 3, 0, 1),
         (at(2, 0), 0, 4, 0),

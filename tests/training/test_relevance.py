@@ -4,7 +4,7 @@ import pytest
 
 from onesearch.data.records import Item, items_frame
 from onesearch.training.relevance import FEATURES, PairFeatures, Relevance, Says, held_out_queries
-from onesearch.understanding.catalogue_vocabulary import CatalogueWords
+from onesearch.understanding.catalogue_vocabulary import CatalogueVocabulary
 from onesearch.understanding.thought import Analysis, Attribute, Thought
 from onesearch.understanding.thought_table import Thoughts
 
@@ -33,7 +33,7 @@ def features() -> PairFeatures:
     thought = Thought(query=QUERIES[0], analysis=analysis, keywords=("boots", "hiking"), producer="x", version="1")
     keywords = np.zeros((3, 3), np.float32)
     keywords[0] = EYE[2]
-    words = CatalogueWords.from_items(ITEMS)
+    words = CatalogueVocabulary.from_items(ITEMS)
     assert "hiking" in words.phrases and "boots" in words.phrases
     return PairFeatures(ITEMS, EYE, QUERIES, EYE, words, Thoughts.from_thoughts([thought]), keywords)
 
@@ -64,7 +64,7 @@ def test_pairs_in_parts_are_the_same(features, monkeypatch):
 
 
 def test_what_an_item_says_is_found_once_and_only_when_asked_for(monkeypatch):
-    words = CatalogueWords.from_items(ITEMS)
+    words = CatalogueVocabulary.from_items(ITEMS)
     items = pl.concat([ITEMS] * 20).with_columns(title=pl.Series([f"hiking {n % 7} boots" for n in range(60)]))
     find, asked = words.incidence, []
     whole = find(items).toarray()

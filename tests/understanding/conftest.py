@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from onesearch.data.records import Item, items_frame
-from onesearch.understanding.catalogue_vocabulary import CatalogueWords
+from onesearch.understanding.catalogue_vocabulary import CatalogueVocabulary
 
 GOOD = {
     "intent": "merchandise",
@@ -127,5 +127,5 @@ def shop_items() -> pl.DataFrame:
 
 
 @pytest.fixture(scope="session")
-def shop_words(shop_items) -> CatalogueWords:
-    return CatalogueWords.from_items(shop_items)
+def shop_words(shop_items) -> CatalogueVocabulary:
+    return CatalogueVocabulary.from_items(shop_items)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from onesearch.data.records import Item, items_frame
 from onesearch.data.text import split_words
-from onesearch.understanding.catalogue_vocabulary import CatalogueWords, canonical, model_numbers, singular
+from onesearch.understanding.catalogue_vocabulary import CatalogueVocabulary, canonical, model_numbers, singular
 
 ITEMS = items_frame(
     [
@@ -22,7 +22,7 @@ ITEMS = items_frame(
 
 @pytest.fixture(scope="module")
 def words():
-    return CatalogueWords.from_items(ITEMS, np.array([5.0, 1, 0, 0, 2, 0]))
+    return CatalogueVocabulary.from_items(ITEMS, np.array([5.0, 1, 0, 0, 2, 0]))
 
 
 def test_category_is_the_whole_path_or_its_only_end(words):
@@ -59,15 +59,15 @@ def test_popularity_sums_over_the_items_that_say_the_phrase_anywhere(words):
 
 def test_saving_and_loading_changes_nothing(words, tmp_path):
     words.save(tmp_path)
-    again = CatalogueWords.load(tmp_path)
+    again = CatalogueVocabulary.load(tmp_path)
     assert again.phrases == words.phrases and again.kinds == words.kinds and again.paths == words.paths
     assert [again.popularity(p) for p in again.phrases] == [words.popularity(p) for p in words.phrases]
     with pytest.raises(FileNotFoundError, match=r"phrases\.parquet"):
-        CatalogueWords.load(tmp_path / "none")
+        CatalogueVocabulary.load(tmp_path / "none")
 
 
 def test_an_empty_catalogue_has_no_words():
-    words = CatalogueWords.from_items(items_frame([]))
+    words = CatalogueVocabulary.from_items(items_frame([]))
     assert len(words) == 0 and words.keyword("x") is None and words.matches(["a b"]).shape == (1, 0)
 
 
@@ -91,7 +91,7 @@ def test_canonical_phrases_split_into_their_words(words):
 )
 def test_matches_are_those_of_a_plain_search(patterns, texts):
     phrases = sorted({" ".join(p) for p in patterns})
-    found = CatalogueWords(phrases, {}, np.zeros(len(phrases)), []).matches([" ".join(t) for t in texts]).toarray()
+    found = CatalogueVocabulary(phrases, {}, np.zeros(len(phrases)), []).matches([" ".join(t) for t in texts]).toarray()
     want = [[f" {p} " in f" {' '.join(t)} " for p in phrases] for t in texts]
     assert found.astype(bool).tolist() == want
 
@@ -101,4 +101,4 @@ def test_title_phrases_are_the_runs_of_two_titles(titles):
     items = pl.concat([items_frame([]), items_frame([Item(str(i), " ".join(t)) for i, t in enumerate(titles)])])
     runs = [{tuple(t[a : a + n]) for n in (1, 2, 3) for a in range(len(t) - n + 1)} for t in titles]
     want = {" ".join(run) for run in set().union(*runs) if sum(run in r for r in runs) >= 2}
-    assert set(CatalogueWords.from_items(items).phrases) == want
+    assert set(CatalogueVocabulary.from_items(items).phrases) == want

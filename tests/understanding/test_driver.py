@@ -256,11 +256,11 @@ import sys
 from pathlib import Path
 from onesearch.data.records import Item, items_frame
 from onesearch.understanding.thought_cache import SqliteThoughts
-from onesearch.understanding.catalogue_vocabulary import CatalogueWords
+from onesearch.understanding.catalogue_vocabulary import CatalogueVocabulary
 from onesearch.understanding.driver import run_understand
 from onesearch.understanding.llm_producer import LLMConfig, LLMProducer
 items = items_frame(Item(f"i{n}", "leather hiking boots", ("Shoes",)) for n in range(2))
-producer = LLMProducer(CatalogueWords.from_items(items), LLMConfig(base_url=sys.argv[1]))
+producer = LLMProducer(CatalogueVocabulary.from_items(items), LLMConfig(base_url=sys.argv[1]))
 print(run_understand([f"boots {n}" for n in range(100000)], producer, SqliteThoughts(Path(sys.argv[2]))).text())
 """
 

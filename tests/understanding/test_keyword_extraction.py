@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onesearch.understanding.catalogue_vocabulary import CatalogueWords
+from onesearch.understanding.catalogue_vocabulary import CatalogueVocabulary
 from onesearch.understanding.keyword_extraction import extract, holds_phrase, stated_in, validated
 from onesearch.understanding.thought import Analysis, Attribute, ThoughtError
 
@@ -25,7 +25,7 @@ POOL = {
     "大衣": 4.0,
     "貂皮大衣": 3.0,
 }
-WORDS = CatalogueWords(
+WORDS = CatalogueVocabulary(
     sorted(POOL), {"red": "Color"}, [POOL[p] for p in sorted(POOL)], [("Clothing",), ("Clothing", "Boots")]
 )
 

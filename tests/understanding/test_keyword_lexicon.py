@@ -85,7 +85,7 @@ def mined():
         schema={"query": pl.String, "clicked": pl.List(pl.String)},
         orient="row",
     ).with_columns(ordered=pl.lit([], pl.List(pl.String)))
-    return Lexicon.mine(items, views), items, views
+    return Lexicon.from_log(items, views), items, views
 
 
 def test_attribute_values_count_only_where_the_clicked_item_has_them(mined):
@@ -104,12 +104,12 @@ def test_phrases_of_clicked_queries_are_mined(mined):
 def test_ordered_by_page_views_and_capped_per_type(mined):
     views = [keyword.page_views for keyword in mined[0].keywords]
     assert views == sorted(views, reverse=True)
-    capped = Lexicon.mine(mined[1], mined[2], per_type=1)
-    assert len(capped.of_type("Entity")) == 1 and capped.of_type("Color") == ["red"]
+    capped = Lexicon.from_log(mined[1], mined[2], per_type=1)
+    assert len(capped.texts_of_type("Entity")) == 1 and capped.texts_of_type("Color") == ["red"]
 
 
 def test_without_page_views_all_attributes_are_kept(mined):
-    pool = Lexicon.mine(mined[1], mined[2].clear())
+    pool = Lexicon.from_log(mined[1], mined[2].clear())
     assert {"red", "blue", "retro", "acme"} <= set(pool.texts)
 
 

@@ -5,7 +5,7 @@ import pytest
 from pydantic import ValidationError
 
 from onesearch.understanding.llm_producer import BudgetSpent, LLMConfig, LLMError, LLMProducer, LLMUnavailableError
-from onesearch.understanding.preference_calibration import History
+from onesearch.understanding.preference_calibration import HistoryTexts
 from onesearch.understanding.thought import Analysis, Attribute, Thought, ThoughtError
 
 GOOD = {
@@ -211,7 +211,7 @@ def thought_of(intent="merchandise", attributes=()):
 def calibrated(fake_llm, words, thought, **settings):
     async def run():
         async with producer(fake_llm, words, **settings) as llm:
-            history = History(("sandals",), ("Orbit leather sandals",))
+            history = HistoryTexts(("sandals",), ("Orbit leather sandals",))
             return await llm.calibrate(thought, history)
 
     return asyncio.run(run())

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from onesearch.data.click_statistics import ClickStatistics
 from onesearch.data.records import Item, PageView, items_frame, page_views_frame
-from onesearch.understanding.catalogue_vocabulary import CatalogueWords
+from onesearch.understanding.catalogue_vocabulary import CatalogueVocabulary
 from onesearch.understanding.keyword_extraction import holds_phrase
 from onesearch.understanding.keyword_lexicon import Keyword, Lexicon
 from onesearch.understanding.log_expert import LogExpert
@@ -38,7 +38,7 @@ VIEWS = page_views_frame(
 )
 LEXICON = Lexicon([Keyword(text, "Entity", 1.0) for text in ("tent", "dress", "camping stove", "手机壳", "unicorn")])
 STATISTICS = ClickStatistics.from_page_views(VIEWS, ITEMS)
-WORDS = CatalogueWords.from_items(ITEMS, STATISTICS.clicked)
+WORDS = CatalogueVocabulary.from_items(ITEMS, STATISTICS.clicked)
 
 
 def expert(statistics=STATISTICS, lexicon=LEXICON, **switches):

@@ -3,15 +3,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from onesearch.understanding.catalogue_vocabulary import CatalogueWords
+from onesearch.understanding.catalogue_vocabulary import CatalogueVocabulary
 from onesearch.understanding.keyword_extraction import holds_phrase
-from onesearch.understanding.preference_calibration import History, Injected, calibrate, inject
+from onesearch.understanding.preference_calibration import HistoryTexts, Injected, calibrate, inject
 from onesearch.understanding.thought import Analysis, Attribute, Thought
 
 KINDS = {"nike": "Brand", "adidas": "Brand", "retro": "Style", "women": "Audience", "red": "Color", "steel": "Material"}
 PLAIN = ("boots", "shoes", "running shoes", "coat", "hat", "scarf", "gloves", "socks", "belt")
 POOL = sorted([*KINDS, *PLAIN])
-WORDS = CatalogueWords(POOL, KINDS, [1.0] * len(POOL), [])
+WORDS = CatalogueVocabulary(POOL, KINDS, [1.0] * len(POOL), [])
 
 
 def thought(*keywords, attributes=()):
@@ -20,17 +20,17 @@ def thought(*keywords, attributes=()):
 
 
 def test_supported_keywords_come_first_and_others_keep_their_order():
-    history = History(queries=("running shoe",), profile="likes hats")
+    history = HistoryTexts(queries=("running shoe",), profile="likes hats")
     assert calibrate(thought("boots", "hat", "coat", "shoes"), history, WORDS) == ("hat", "shoes", "boots", "coat")
 
 
 def test_preferences_of_two_items_are_added():
-    history = History(items=("Nike Red Boots women", "nike red hat steel", "Nike steel coat", "adidas retro"))
+    history = HistoryTexts(items=("Nike Red Boots women", "nike red hat steel", "Nike steel coat", "adidas retro"))
     assert calibrate(thought("scarf"), history, WORDS) == ("scarf", "nike", "red")
 
 
 def test_preferences_against_the_query_are_not_added():
-    history = History(items=("nike red boots", "nike red hat"))
+    history = HistoryTexts(items=("nike red boots", "nike red hat"))
     no_nike = thought("scarf", attributes=(Attribute(type="Brand", value="Nike", negated=True),))
     assert calibrate(no_nike, history, WORDS) == ("scarf", "red")
     black = thought("scarf", attributes=(Attribute(type="Color", value="black"),))
@@ -38,8 +38,8 @@ def test_preferences_against_the_query_are_not_added():
 
 
 def test_no_history_changes_nothing_and_no_keywords_stay_none():
-    assert calibrate(thought("coat", "hat"), History(), WORDS) == ("coat", "hat")
-    assert calibrate(thought(), History(items=("nike", "nike hat")), WORDS) == ()
+    assert calibrate(thought("coat", "hat"), HistoryTexts(), WORDS) == ("coat", "hat")
+    assert calibrate(thought(), HistoryTexts(items=("nike", "nike hat")), WORDS) == ()
 
 
 def test_injected_keywords_survive_and_are_no_thought():
@@ -58,7 +58,7 @@ def test_injected_keywords_survive_and_are_no_thought():
 )
 def test_calibrated_keywords_are_few_known_and_never_ruled_out(keywords, items, ruled_out):
     attributes = tuple(Attribute(type=KINDS[value], value=value, negated=True) for value in ruled_out)
-    found = calibrate(thought(*keywords, attributes=attributes), History(items=tuple(items)), WORDS)
+    found = calibrate(thought(*keywords, attributes=attributes), HistoryTexts(items=tuple(items)), WORDS)
     assert len(found) <= 8 and set(found) <= set(POOL) and set(keywords) <= set(found)
     assert not any(holds_phrase(keyword, value) for keyword in found for value in ruled_out)
 

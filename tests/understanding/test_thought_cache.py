@@ -7,9 +7,9 @@ import pytest
 from pydantic import create_model
 
 from onesearch.understanding import thought_cache as cache_module
-from onesearch.understanding.preference_calibration import History, inject
+from onesearch.understanding.preference_calibration import HistoryTexts, inject
 from onesearch.understanding.thought import Analysis, Thought
-from onesearch.understanding.thought_cache import PERSONAL_SECONDS, CacheError, SqliteThoughts, fingerprint_of
+from onesearch.understanding.thought_cache import PERSONAL_SECONDS, CacheError, SqliteThoughts, history_fingerprint
 
 
 class Clock:
@@ -76,8 +76,8 @@ def test_only_thoughts_of_steps_1_and_2_get_into_the_cache_of_queries(cache):
 
 
 def test_personal_keywords_belong_to_query_and_history(cache):
-    one, other = fingerprint_of(History(("sandals",))), fingerprint_of(History((), ("sandals",)))
-    assert one != other and one == fingerprint_of(History(("sandals",)))
+    one, other = history_fingerprint(HistoryTexts(("sandals",))), history_fingerprint(HistoryTexts((), ("sandals",)))
+    assert one != other and one == history_fingerprint(HistoryTexts(("sandals",)))
     cache.put_personal(" Boots", one, "p", "1", ("suede", "靴"))
     cache.put_personal("tent", one, "p", "1", ())
     assert cache.get_personal("boots", one, "p", "1") == ("suede", "靴")

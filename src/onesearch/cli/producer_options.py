@@ -11,7 +11,7 @@ import typer
 if TYPE_CHECKING:
     from onesearch.data.click_statistics import ClickStatistics
     from onesearch.data.dataset import Dataset
-    from onesearch.understanding.catalogue_vocabulary import CatalogueWords
+    from onesearch.understanding.catalogue_vocabulary import CatalogueVocabulary
     from onesearch.understanding.thought import Producer
     from onesearch.understanding.thought_cache import ThoughtCache
 
@@ -33,10 +33,10 @@ def producer_key(producer: ProducerName) -> tuple[str, str]:
         from onesearch.understanding.log_expert import LogExpert
 
         return LogExpert.name, LogExpert.version
-    from onesearch.understanding.llm_producer import LLMConfig, name_of
+    from onesearch.understanding.llm_producer import LLMConfig, producer_name
     from onesearch.understanding.llm_prompts import VERSION
 
-    return name_of(STAND_IN if producer is ProducerName.market else LLMConfig().model), VERSION
+    return producer_name(STAND_IN if producer is ProducerName.market else LLMConfig().model), VERSION
 
 
 @contextmanager
@@ -84,10 +84,10 @@ def open_thoughts(place: str) -> "ThoughtCache":
     return SqliteThoughts(Path(place))
 
 
-def _words(data: "Dataset", statistics: "ClickStatistics | None") -> "CatalogueWords":
-    from onesearch.understanding.catalogue_vocabulary import CatalogueWords
+def _words(data: "Dataset", statistics: "ClickStatistics | None") -> "CatalogueVocabulary":
+    from onesearch.understanding.catalogue_vocabulary import CatalogueVocabulary
 
-    return CatalogueWords.from_items(data.items, None if statistics is None else statistics.clicked)
+    return CatalogueVocabulary.from_items(data.items, None if statistics is None else statistics.clicked)
 
 
 def _log_expert(folder: Path, data: "Dataset", statistics: "ClickStatistics | None") -> "Producer":

@@ -133,7 +133,7 @@ def understand(
 
 def _show_coverage(place: str, cache: "ThoughtCache", producer: ProducerName, span: Span) -> None:
     from onesearch.cli.serve_command import open_store
-    from onesearch.serving.keyword_coverage import coverage_of
+    from onesearch.serving.keyword_coverage import measure_coverage
 
     if "://" not in place and not Path(place).is_file():
         raise FileNotFoundError(f"no store {place}: name the one of `onesearch serve` with --store")
@@ -150,7 +150,7 @@ def _show_coverage(place: str, cache: "ThoughtCache", producer: ProducerName, sp
                 f"{row.no_keywords:,}",
                 f"{row.none:,}",
             )
-            for row in coverage_of(store.traffic(seconds), cache, name, version)
+            for row in measure_coverage(store.traffic(seconds), cache, name, version)
         ]
         state = cache.queue_state()
     finally:

@@ -36,7 +36,7 @@ from onesearch.training.grpo import GrpoConfig, GrpoObjective, RolloutOutcomes
 from onesearch.training.relevance import PairFeatures, Relevance, held_out_queries
 from onesearch.training.rewards import RewardConfig, Rewards
 from onesearch.training.tasks import search_task
-from onesearch.understanding.catalogue_vocabulary import CatalogueWords
+from onesearch.understanding.catalogue_vocabulary import CatalogueVocabulary
 
 Floats = NDArray[np.float32]
 RATES, RELEVANCE = "click_rates", "relevance"
@@ -86,7 +86,7 @@ def pair_features(run_data: RunData, queries: list[str]) -> tuple[PairFeatures, 
     number = {query: place for place, query in enumerate(dict.fromkeys(map(normalise_query, queries)))}
     texts = list(number)
     understanding = need(run_data.run, "understanding")
-    thoughts, words = run_data.thoughts, CatalogueWords.load(understanding / WORDS)
+    thoughts, words = run_data.thoughts, CatalogueVocabulary.load(understanding / WORDS)
     # Held-out vectors: the encoder was aligned with clicks and judgments of these queries, and must not tell them on.
     vectors, found = run_data.training_vectors(texts), thoughts.keywords(texts)
     phrases = sorted({phrase for row in found for phrase in row})

@@ -145,7 +145,7 @@ def build_khqe(run_data: RunData, config: RunConfig, context: StageContext) -> M
     query_vectors = np.load(held_path, allow_pickle=False) if held_path.is_file() else run_data.encoder.encode(queries)
     keywords = 0
     if config.lexicon.fuse:
-        lexicon = Lexicon.mine(run_data.dataset.items, run_data.split.train, config.lexicon.per_type)
+        lexicon = Lexicon.from_log(run_data.dataset.items, run_data.split.train, config.lexicon.per_type)
         lexicon.save(folder / "lexicon")
         vectors = run_data.encoder.encode(lexicon.texts)
         np.save(folder / "keyword_vectors.npy", vectors, allow_pickle=False)

@@ -19,8 +19,8 @@ from onesearch.search.run_parts import need
 from onesearch.training.cot_tasks import KeywordTargets, cot_tasks
 from onesearch.training.self_distillation import DistillationConfig
 from onesearch.training.tasks import Task
-from onesearch.understanding.catalogue_vocabulary import CatalogueWords
-from onesearch.understanding.preference_calibration import History, calibrate, inject
+from onesearch.understanding.catalogue_vocabulary import CatalogueVocabulary
+from onesearch.understanding.preference_calibration import HistoryTexts, calibrate, inject
 from onesearch.understanding.thought_table import Taught, Thoughts
 
 
@@ -29,7 +29,7 @@ def cot_task_set(run_data: RunData, config: RunConfig, generator: Generator) -> 
     thoughts = run_data.thoughts
     if config.distill.shuffle:  # a placebo is one in every task
         thoughts = shuffled(thoughts, config.distill.teach, config.seed)
-    words = CatalogueWords.load(need(run_data.run, "understanding") / WORDS)
+    words = CatalogueVocabulary.load(need(run_data.run, "understanding") / WORDS)
     titles = run_data.dataset.items["title"].fill_null("").to_list()
     settings, vocabulary, prompt = config.cot, run_data.vocabulary, generator.config.prompt
     texts = list(dict.fromkeys(normalise_query(text) for text in run_data.statistics.queries))
@@ -66,7 +66,7 @@ _INJECTED = 4  # keywords of the clicked item, so that half of the thought's own
 
 def keyword_source(run_data: RunData, config: RunConfig, thoughts: Thoughts) -> Callable[[Requests, Ragged], Keywords]:
     """:func:`teacher_keywords` of a run, as a function of requests and what was clicked in them."""
-    words = CatalogueWords.load(need(run_data.run, "understanding") / WORDS)
+    words = CatalogueVocabulary.load(need(run_data.run, "understanding") / WORDS)
     titles = run_data.dataset.items["title"].fill_null("").to_list()
     return lambda requests, clicked: teacher_keywords(
         thoughts, words, titles, requests, clicked, config.distill, config.seed
@@ -75,7 +75,7 @@ def keyword_source(run_data: RunData, config: RunConfig, thoughts: Thoughts) -> 
 
 def teacher_keywords(
     thoughts: Thoughts,
-    words: CatalogueWords,
+    words: CatalogueVocabulary,
     titles: Sequence[str],
     requests: Requests,
     clicked: Ragged,
@@ -114,7 +114,7 @@ def shuffled(thoughts: Thoughts, teach: Taught, seed: int) -> Thoughts:
 
 
 def personalised(
-    thoughts: Thoughts, words: CatalogueWords, titles: Sequence[str], requests: Requests, keywords: Keywords
+    thoughts: Thoughts, words: CatalogueVocabulary, titles: Sequence[str], requests: Requests, keywords: Keywords
 ) -> Keywords:
     """Step 3 for each request that has ``keywords``: calibrated by recent searches, clicked items and profile."""
     rows = thoughts.rows(requests.query)
@@ -124,7 +124,7 @@ def personalised(
             out.append(())
             continue
         items = requests.clicked[number, -_ITEMS_OF_HISTORY:]
-        history = History(
+        history = HistoryTexts(
             requests.recent_queries[number],
             tuple(titles[item] for item in items.tolist() if item >= 0),
             requests.profile[number],
@@ -133,7 +133,7 @@ def personalised(
     return out
 
 
-def _injected(words: CatalogueWords, titles: Sequence[str], clicked: Ragged, keywords: Keywords) -> Keywords:
+def _injected(words: CatalogueVocabulary, titles: Sequence[str], clicked: Ragged, keywords: Keywords) -> Keywords:
     """The keywords with the most popular ones of the first clicked item, where there is one."""
     taught = [number for number, row in enumerate(keywords) if row]
     first = {number: int(items[0]) for number in taught if len(items := clicked[number])}

@@ -15,7 +15,7 @@ from onesearch.data.text import normalise_query
 from onesearch.pipeline.run_data import RunData
 from onesearch.pipeline.stage_runner import StageContext
 from onesearch.search.run_parts import need
-from onesearch.understanding.catalogue_vocabulary import CatalogueWords
+from onesearch.understanding.catalogue_vocabulary import CatalogueVocabulary
 from onesearch.understanding.driver import run_understand
 from onesearch.understanding.llm_producer import LLMConfig, LLMProducer
 from onesearch.understanding.log_expert import LogExpert
@@ -50,7 +50,7 @@ def build_understanding(run_data: RunData, settings: UnderstandingSection, conte
         ValueError: no query has a thought.
     """
     items, parts = run_data.dataset.items, run_data.split
-    words = CatalogueWords.from_items(items, run_data.statistics.clicked)
+    words = CatalogueVocabulary.from_items(items, run_data.statistics.clicked)
     words.save(context.folder / WORDS)
     texts = pl.concat([frame["query"] for frame in (parts.train, parts.valid, parts.test)]).drop_nulls()
     queries = sorted({normalise_query(text) for text in texts.unique().to_list()} - {""})
@@ -86,7 +86,7 @@ def build_understanding(run_data: RunData, settings: UnderstandingSection, conte
 
 @contextmanager
 def _producer(
-    run_data: RunData, settings: UnderstandingSection, words: CatalogueWords, seed: int
+    run_data: RunData, settings: UnderstandingSection, words: CatalogueVocabulary, seed: int
 ) -> Iterator[Producer]:
     if settings.producer == "log-expert":
         # Without a query's own clicks: they are what the model shall predict in training.

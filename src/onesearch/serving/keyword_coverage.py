@@ -1,7 +1,7 @@
 """Which share of the traffic is about queries whose keywords are known.
 
 `KeywordCoverage` counts it while searches are answered and queues the queries that nobody has thought about;
-`coverage_of` looks back over the searches that a store recorded.
+`measure_coverage` looks back over the searches that a store recorded.
 """
 
 import logging
@@ -16,7 +16,7 @@ from typing import Final, Literal
 from onesearch.serving.service_metrics import Metrics
 from onesearch.serving.store import Traffic
 from onesearch.understanding.thought import Thought
-from onesearch.understanding.thought_cache import MOST_QUEUED, CacheError, ThoughtCache, key_of
+from onesearch.understanding.thought_cache import MOST_QUEUED, CacheError, ThoughtCache, cache_key
 
 log = logging.getLogger("onesearch.serving")
 State = Literal["keywords", "no_keywords", "none", "unknown"]
@@ -63,7 +63,7 @@ class KeywordCoverage:
 
     def note(self, query: str) -> None:
         """A query was searched."""
-        if key := key_of(query):
+        if key := cache_key(query):
             self._add(Counter({key: 1}))
 
     def problem(self) -> str | None:
@@ -108,7 +108,7 @@ class KeywordCoverage:
         """The state of each query; those without a thought are in the queue afterwards, if there is room."""
         cache = self._cache = self._cache or self._source.open()
         found = cache.get_many(queries, self._source.producer, self._source.version)
-        states = {query: state_of(found.get(query)) for query in queries}
+        states = {query: coverage_state(found.get(query)) for query in queries}
         queue = cache.queue_state()
         if queue.waiting + queue.in_work < MOST_QUEUED:
             for query, state in states.items():
@@ -167,7 +167,7 @@ class CoverageRow:
         return self.keywords / max(self.searches, 1)
 
 
-def coverage_of(traffic: Iterable[Traffic], cache: ThoughtCache, producer: str, version: str) -> list[CoverageRow]:
+def measure_coverage(traffic: Iterable[Traffic], cache: ThoughtCache, producer: str, version: str) -> list[CoverageRow]:
     """Recorded searches by span against what the cache holds now; searches without a query are left out.
 
     Raises:
@@ -177,18 +177,18 @@ def coverage_of(traffic: Iterable[Traffic], cache: ThoughtCache, producer: str, 
     for start, part in groupby(traffic, lambda one: one.start):
         searches: Counter[str] = Counter()
         for one in part:
-            searches[key_of(one.query)] += one.searches
+            searches[cache_key(one.query)] += one.searches
         del searches[""]
         found = cache.get_many(list(searches), producer, version)
         counts: Counter[State] = Counter()
         for query, number in searches.items():
-            counts[state_of(found.get(query))] += number
+            counts[coverage_state(found.get(query))] += number
         if searches:
             rows.append(CoverageRow(start, counts["keywords"], counts["no_keywords"], counts["none"]))
     return rows
 
 
-def state_of(thought: Thought | None) -> State:
+def coverage_state(thought: Thought | None) -> State:
     """What a cache's answer means for coverage."""
     if thought is None:
         return "none"

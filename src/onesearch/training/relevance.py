@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, vstack
 
 from onesearch.data.text import normalise_query
-from onesearch.understanding.catalogue_vocabulary import CatalogueWords
+from onesearch.understanding.catalogue_vocabulary import CatalogueVocabulary
 from onesearch.understanding.thought_table import Thoughts
 
 Floats = NDArray[np.float32]
@@ -65,7 +65,7 @@ class PairFeatures:
         item_vectors: Floats,
         queries: Sequence[str],
         query_vectors: Floats,
-        words: CatalogueWords,
+        words: CatalogueVocabulary,
         thoughts: Thoughts | None = None,
         keyword_vectors: Floats | None = None,
     ) -> None:
@@ -133,7 +133,7 @@ class Says:
     large catalogue.
     """
 
-    def __init__(self, items: pl.DataFrame, words: CatalogueWords) -> None:
+    def __init__(self, items: pl.DataFrame, words: CatalogueVocabulary) -> None:
         self._items, self._words = items, words
         self._place = np.full(len(items), -1, np.int64)  # of an item among the known rows
         self._known = csr_matrix((0, len(words)), dtype=np.float32)

@@ -131,7 +131,7 @@ def model_numbers(text: str) -> list[str]:
     return [token for token in tokens if 3 <= len(token) <= 24 and _LETTER_THEN_DIGIT.search(token)]
 
 
-class CatalogueWords:
+class CatalogueVocabulary:
     """A :class:`~onesearch.understanding.thought.Grounding` made of the item table.
 
     Attributes:
@@ -160,7 +160,7 @@ class CatalogueWords:
         self._whole = {_folded(path): path for path in self.paths}
 
     @classmethod
-    def from_items(cls, items: pl.DataFrame, clicked: NDArray[np.floating] | None = None) -> "CatalogueWords":
+    def from_items(cls, items: pl.DataFrame, clicked: NDArray[np.floating] | None = None) -> "CatalogueVocabulary":
         """Collect the pool from an item table.
 
         The pool holds attribute values, brands and category names; the runs of one to three words of titles (two to
@@ -246,7 +246,7 @@ class CatalogueWords:
         write_json(folder / TREE, {"paths": [list(path) for path in self.paths]})
 
     @classmethod
-    def load(cls, folder: Path) -> "CatalogueWords":
+    def load(cls, folder: Path) -> "CatalogueVocabulary":
         """Load what :meth:`save` wrote.
 
         Raises:

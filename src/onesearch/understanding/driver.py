@@ -16,7 +16,7 @@ from onesearch.understanding.llm_producer import BudgetSpent, LLMUnavailableErro
 from onesearch.understanding.stopping import stopped_by
 from onesearch.understanding.summary import Summary
 from onesearch.understanding.thought import Producer, Thought, ThoughtError
-from onesearch.understanding.thought_cache import ThoughtCache, key_of
+from onesearch.understanding.thought_cache import ThoughtCache, cache_key
 
 __all__ = ["BulkProducer", "Summary", "run_understand", "understand"]
 log = logging.getLogger("onesearch")
@@ -127,7 +127,7 @@ class _Drive:
         distinct: dict[str, None] = {}
         for query in queries:
             self.summary.given += 1
-            if key := key_of(query):
+            if key := cache_key(query):
                 distinct[key] = None
         wanted = list(distinct)
         self.summary.asked = len(wanted)

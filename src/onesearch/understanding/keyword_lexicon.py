@@ -63,7 +63,7 @@ class Lexicon:
         """Keyword texts, by number."""
         return [keyword.text for keyword in self.keywords]
 
-    def of_type(self, attribute: str) -> list[str]:
+    def texts_of_type(self, attribute: str) -> list[str]:
         """The pool of one attribute type, most page views first."""
         return [keyword.text for keyword in self.keywords if keyword.type == attribute]
 
@@ -108,7 +108,7 @@ class Lexicon:
         return cls([Keyword(*row) for row in pl.read_parquet(path).select(list(SCHEMA)).iter_rows()])
 
     @classmethod
-    def mine(
+    def from_log(
         cls, items: pl.DataFrame, page_views: pl.DataFrame, per_type: int = 2000, min_page_views: float = 1.0
     ) -> "Lexicon":
         """Mine the pools from attributes and clicked queries; see :mod:`onesearch.understanding.keyword_lexicon`.

@@ -14,10 +14,10 @@ from pydantic import Field, field_validator
 
 from onesearch.common.settings import Section
 from onesearch.understanding import llm_prompts as prompts
-from onesearch.understanding.catalogue_vocabulary import CatalogueWords
+from onesearch.understanding.catalogue_vocabulary import CatalogueVocabulary
 from onesearch.understanding.keyword_extraction import holds_phrase, validated
 from onesearch.understanding.llm_prompts import Messages
-from onesearch.understanding.preference_calibration import History
+from onesearch.understanding.preference_calibration import HistoryTexts
 from onesearch.understanding.thought import MOST_KEYWORDS, Grounding, Thought, ThoughtError
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ MODEL: Final = "ONESEARCH_LLM_MODEL"
 API_KEY: Final = "ONESEARCH_LLM_API_KEY"
 
 
-def name_of(model: str) -> str:
+def producer_name(model: str) -> str:
     """The name under which a model's thoughts are kept."""
     return f"llm:{model}"
 
@@ -123,11 +123,11 @@ class LLMProducer:
         self.config = config or LLMConfig()
         if not self.config.base_url:
             raise LLMError(f"no language model server: give its address, ending in /v1, by --base-url or {BASE_URL}")
-        self.name = name_of(self.config.model)
+        self.name = producer_name(self.config.model)
         self.version = prompts.VERSION
         self.usage = Usage()
         self._words = words
-        self._paths = words.paths if isinstance(words, CatalogueWords) else []
+        self._paths = words.paths if isinstance(words, CatalogueVocabulary) else []
         self._systems: dict[prompts.Language, str] = {}
         self._client: AsyncOpenAI | None = None
         self._turns: asyncio.Semaphore | None = None
@@ -143,7 +143,7 @@ class LLMProducer:
             LLMError: a refusal that no further attempt can change.
             BudgetSpent: no calls or tokens left.
         """
-        language = prompts.language_of(query)
+        language = prompts.detect_language(query)
         if language not in self._systems:
             self._systems[language] = prompts.understand_system(language, self._paths)
         asked = prompts.messages(query, self._systems[language])
@@ -161,14 +161,14 @@ class LLMProducer:
             self.usage.dropped += len(dropped)
             return thought
 
-    async def calibrate(self, thought: Thought, history: History) -> tuple[str, ...]:
+    async def calibrate(self, thought: Thought, history: HistoryTexts) -> tuple[str, ...]:
         """Step 3: at most eight keywords of the catalogue for one shopper; none if the query wants no merchandise.
 
         They belong to the shopper: keep them with ``put_personal``, never in a thought. Raises like :meth:`think`.
         """
         if thought.analysis.intent != "merchandise":
             return ()
-        language = prompts.language_of(thought.query)
+        language = prompts.detect_language(thought.query)
         asked = prompts.calibrate_messages(thought.query, thought.keywords, history, language)
         try:
             offered = _keywords(await self._ask(asked, prompts.KEYWORDS_SCHEMA))

@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, get_args
 
 from onesearch.data.records import ATTRIBUTE_TYPES
 from onesearch.data.text import is_unspaced
-from onesearch.understanding.preference_calibration import History
+from onesearch.understanding.preference_calibration import HistoryTexts
 from onesearch.understanding.thought import MOST_KEYWORDS, Intent, QueryType
 
 VERSION: Final = "1"
@@ -109,7 +109,7 @@ _TREE: Final[dict[Language, str]] = {
 }
 
 
-def language_of(query: str) -> Language:
+def detect_language(query: str) -> Language:
     """``zh`` for a query with characters of an unspaced script."""
     return "zh" if is_unspaced(query) else "en"
 
@@ -137,7 +137,7 @@ def messages(query: str, system: str) -> Messages:
     return _messages(system, {"task": "understand", "query": clean(query)})
 
 
-def calibrate_messages(query: str, keywords: Sequence[str], history: History, language: Language) -> Messages:
+def calibrate_messages(query: str, keywords: Sequence[str], history: HistoryTexts, language: Language) -> Messages:
     """Ask for step 3: the keywords for one shopper."""
     told = {
         "queries": [clean(text) for text in history.queries[-MOST_HISTORY:]],

@@ -12,7 +12,7 @@ from scipy.sparse import coo_matrix, csr_matrix, diags, hstack
 
 from onesearch.data.click_statistics import ClickStatistics
 from onesearch.data.text import is_unspaced, normalise_query, split_words
-from onesearch.understanding.catalogue_vocabulary import STOP_WORDS, CatalogueWords, canonical, singular
+from onesearch.understanding.catalogue_vocabulary import STOP_WORDS, CatalogueVocabulary, canonical, singular
 from onesearch.understanding.keyword_extraction import extract
 from onesearch.understanding.keyword_lexicon import Keyword, Lexicon
 from onesearch.understanding.query_types import merchandise, query_type, split_negated
@@ -56,7 +56,7 @@ class LogExpert:
 
     def __init__(
         self,
-        words: CatalogueWords,
+        words: CatalogueVocabulary,
         kinds: Mapping[str, str],
         phrases: Sequence[str],
         share: Floats,
@@ -96,7 +96,7 @@ class LogExpert:
         cls,
         items: pl.DataFrame,
         statistics: ClickStatistics,
-        words: CatalogueWords,
+        words: CatalogueVocabulary,
         lexicon: Lexicon | None,
         leave_out_own: bool = False,
     ) -> "LogExpert":
@@ -278,14 +278,14 @@ def _evidence_words(query: str) -> list[str]:
     return list(dict.fromkeys([*spaced, *pairs]))
 
 
-def _upper_names(words: CatalogueWords) -> set[str]:
+def _upper_names(words: CatalogueVocabulary) -> set[str]:
     """Names that only inner category nodes have: too broad to be a topic."""
     inner = {path[:-1] for path in words.paths}
     names = {path: canonical(split_words(path[-1])) for path in words.paths}
     return {names[path] for path in words.paths if path in inner} - {names[p] for p in words.paths if p not in inner}
 
 
-def _nodes(items: pl.DataFrame, words: CatalogueWords) -> csr_matrix:
+def _nodes(items: pl.DataFrame, words: CatalogueVocabulary) -> csr_matrix:
     """Which item lies in or below which category node: float64 0/1 [N, K]."""
     number = {path: i for i, path in enumerate(words.paths)}
     paths = [tuple(path or ()) for path in items["category"].to_list()]

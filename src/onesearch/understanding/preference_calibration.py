@@ -27,7 +27,7 @@ class TypedGrounding(Grounding, Protocol):
 
 
 @dataclass(frozen=True)
-class History:
+class HistoryTexts:
     """What is known of a shopper: recent queries, titles of recently clicked items, and a profile in words."""
 
     queries: tuple[str, ...] = ()
@@ -46,7 +46,7 @@ class Injected:
     injected: Literal[True] = field(default=True, init=False)
 
 
-def calibrate(thought: Thought, history: History, words: Grounding) -> tuple[str, ...]:
+def calibrate(thought: Thought, history: HistoryTexts, words: Grounding) -> tuple[str, ...]:
     """Personalised keywords of a thought, at most eight.
 
     The thought's keywords come first, those whose words the history says more often before the others (else in the old
@@ -87,7 +87,7 @@ def _support(keyword: str, texts: Sequence[str], said: Mapping[str, int]) -> flo
     return sum(said.get(word, 0) for word in parts) / max(len(parts), 1)
 
 
-def _preferences(thought: Thought, history: History, words: Grounding) -> list[str]:
+def _preferences(thought: Thought, history: HistoryTexts, words: Grounding) -> list[str]:
     kinds: Mapping[str, str] = getattr(words, "kinds", {})
     if not kinds:
         return []

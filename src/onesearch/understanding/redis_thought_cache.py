@@ -19,11 +19,11 @@ from onesearch.understanding.thought_cache import (
     PERSONAL_SECONDS,
     CacheError,
     QueueState,
+    cache_key,
     decoded,
     decoded_keywords,
     encoded,
     encoded_keywords,
-    key_of,
 )
 
 _TIMEOUT_SECONDS: Final = 2.0
@@ -59,7 +59,7 @@ class RedisThoughts:
 
     def get_many(self, queries: Sequence[str], producer: str, version: str) -> dict[str, Thought]:
         """See `ThoughtCache.get_many`."""
-        keys = {query: key_of(query) for query in queries}
+        keys = {query: cache_key(query) for query in queries}
         wanted = list(dict.fromkeys(keys.values()))
         found: dict[str, str] = {}
         with self._speaking("read thoughts"):
@@ -80,7 +80,7 @@ class RedisThoughts:
 
     def enqueue(self, query: str) -> bool:
         """See `ThoughtCache.enqueue`."""
-        key = key_of(query)
+        key = cache_key(query)
         if not key:
             return False
         with self._speaking("queue a query"):
@@ -96,7 +96,7 @@ class RedisThoughts:
         """See `ThoughtCache.done`."""
         if queries:
             with self._speaking("take off the queue"):
-                self._redis.zrem(self._queue, *[key_of(query) for query in queries])
+                self._redis.zrem(self._queue, *[cache_key(query) for query in queries])
 
     def release(self, queries: Sequence[str]) -> None:
         """See `ThoughtCache.release`."""
@@ -104,11 +104,11 @@ class RedisThoughts:
             now = self._clock()
             with self._speaking("put back into the queue"):
                 # Only what is still queued, and only to an earlier time.
-                self._redis.zadd(self._queue, {key_of(query): now for query in queries}, xx=True, lt=True)
+                self._redis.zadd(self._queue, {cache_key(query): now for query in queries}, xx=True, lt=True)
 
     def failed(self, query: str, reason: str) -> None:
         """See `ThoughtCache.failed`."""
-        key = key_of(query)
+        key = cache_key(query)
         with self._speaking("set a query aside"), self._redis.pipeline(transaction=True) as pipe:
             pipe.zrem(self._queue, key)
             pipe.hset(self._rejects, key, reason)
@@ -149,7 +149,7 @@ class RedisThoughts:
         return self._prefix + "thoughts:" + json.dumps([producer, version])
 
     def _personal(self, query: str, history: str, producer: str, version: str) -> str:
-        return self._prefix + "personal:" + json.dumps([key_of(query), history, producer, version])
+        return self._prefix + "personal:" + json.dumps([cache_key(query), history, producer, version])
 
     @contextmanager
     def _speaking(self, doing: str) -> Iterator[None]:

@@ -94,7 +94,7 @@ class Producer(Protocol):
 
 class Grounding(Protocol):
     """The catalogue as a thought may use it; see
-    :class:`~onesearch.understanding.catalogue_vocabulary.CatalogueWords`.
+    :class:`~onesearch.understanding.catalogue_vocabulary.CatalogueVocabulary`.
     """
 
     def category(self, path: Sequence[str]) -> tuple[str, ...] | None:

@@ -16,16 +16,16 @@ from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
 from onesearch.data.text import normalise_query
-from onesearch.understanding.preference_calibration import History
+from onesearch.understanding.preference_calibration import HistoryTexts
 from onesearch.understanding.thought import MOST_KEYWORDS, Thought
 
 
-def key_of(query: str) -> str:
+def cache_key(query: str) -> str:
     """The normalised query, with what UTF-8 cannot say (half a character from broken JSON) replaced by "?"."""
     return normalise_query(query if query.isascii() else query.encode(errors="replace").decode())
 
 
-def fingerprint_of(history: History) -> str:
+def history_fingerprint(history: HistoryTexts) -> str:
     """A hash of a shopper's history: its part of the key of personalised keywords."""
     text = json.dumps([history.queries, history.items, history.profile])
     return hashlib.sha256(text.encode()).hexdigest()
@@ -38,7 +38,7 @@ def encoded(thought: Thought) -> tuple[str, str, str, str]:
         raise TypeError(f"the cache of queries holds thoughts of steps 1 and 2 only, not {type(thought).__name__}")
     body = thought.model_dump_json()
     Thought.model_validate_json(body)  # objects made without validation end here
-    return key_of(thought.query), thought.producer, thought.version, body
+    return cache_key(thought.query), thought.producer, thought.version, body
 
 
 def decoded(keys: dict[str, str], bodies: dict[str, str], producer: str, version: str) -> dict[str, Thought]:
@@ -49,7 +49,7 @@ def decoded(keys: dict[str, str], bodies: dict[str, str], producer: str, version
             thought = Thought.model_validate_json(body)
         except ValueError:
             continue
-        if (key_of(thought.query), thought.producer, thought.version) == (key, producer, version):
+        if (cache_key(thought.query), thought.producer, thought.version) == (key, producer, version):
             thoughts[key] = thought
     return {query: thoughts[key] for query, key in keys.items() if key in thoughts}
 
@@ -170,7 +170,7 @@ class ThoughtCache(Protocol):
         ...
 
     def put_personal(self, query: str, history: str, producer: str, version: str, keywords: Sequence[str]) -> None:
-        """Keep keywords of step 3 for 30 days; ``history`` as `cache_rows.fingerprint_of` gives it.
+        """Keep keywords of step 3 for 30 days; ``history`` as `cache_rows.history_fingerprint` gives it.
 
         Raises:
             TypeError: no tuple or list, such as keywords with injected ones, which only training may see.
@@ -203,7 +203,7 @@ class SqliteThoughts:
 
     def get_many(self, queries: Sequence[str], producer: str, version: str) -> dict[str, Thought]:
         """See `ThoughtCache.get_many`."""
-        keys = {query: key_of(query) for query in queries}
+        keys = {query: cache_key(query) for query in queries}
         wanted = list(dict.fromkeys(keys.values()))
         found: dict[str, str] = {}
         with self._read("read thoughts") as db:
@@ -223,7 +223,7 @@ class SqliteThoughts:
 
     def enqueue(self, query: str) -> bool:
         """See `ThoughtCache.enqueue`."""
-        key = key_of(query)
+        key = cache_key(query)
         if not key:
             return False
         with self._write("queue a query") as db:
@@ -247,7 +247,7 @@ class SqliteThoughts:
     def done(self, queries: Sequence[str]) -> None:
         """See `ThoughtCache.done`."""
         with self._write("take off the queue") as db:
-            db.executemany("DELETE FROM queue WHERE query = ?", [(key_of(query),) for query in queries])
+            db.executemany("DELETE FROM queue WHERE query = ?", [(cache_key(query),) for query in queries])
 
     def release(self, queries: Sequence[str]) -> None:
         """See `ThoughtCache.release`."""
@@ -255,12 +255,12 @@ class SqliteThoughts:
         with self._write("put back into the queue") as db:
             db.executemany(
                 "UPDATE queue SET available = ?1 WHERE query = ?2 AND available > ?1",
-                [(now, key_of(query)) for query in queries],
+                [(now, cache_key(query)) for query in queries],
             )
 
     def failed(self, query: str, reason: str) -> None:
         """See `ThoughtCache.failed`."""
-        key = key_of(query)
+        key = cache_key(query)
         with self._write("set a query aside") as db:
             db.execute("DELETE FROM queue WHERE query = ?", (key,))
             db.execute("INSERT OR REPLACE INTO rejects (query, reason) VALUES (?,?)", (key, reason))
@@ -282,7 +282,7 @@ class SqliteThoughts:
 
     def get_personal(self, query: str, history: str, producer: str, version: str) -> tuple[str, ...] | None:
         """See `ThoughtCache.get_personal`."""
-        key = (key_of(query), history, producer, version, self._clock() - PERSONAL_SECONDS)
+        key = (cache_key(query), history, producer, version, self._clock() - PERSONAL_SECONDS)
         with self._read("read personalised keywords") as db:
             row = db.execute(
                 "SELECT keywords FROM personal WHERE query = ? AND history = ? AND producer = ? AND version = ?"
@@ -298,7 +298,7 @@ class SqliteThoughts:
             db.execute(
                 "INSERT OR REPLACE INTO personal (query, history, producer, version, keywords, time)"
                 " VALUES (?,?,?,?,?,?)",
-                (key_of(query), history, producer, version, body, now),
+                (cache_key(query), history, producer, version, body, now),
             )
             db.execute("DELETE FROM personal WHERE time <= ?", (now - PERSONAL_SECONDS,))
 
