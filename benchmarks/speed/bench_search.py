@@ -67,7 +67,7 @@ def bench_search(
     try:
         parts, engine = RunParts(run), SearchEngine.load(run)
         about = {"run": run.name, "items": len(engine), "threads": threads, "own_width": engine.config.width}
-        histories = Histories.build(parts.dataset.page_views, parts.dataset.items, parts.dataset.users)
+        histories = Histories(parts.dataset.page_views, parts.dataset.items, parts.dataset.users)
         found = _speed(engine, histories, sampled(run, "test", requests), searchers or {}, widths)
         return {**about, **found, "hr10_over_width": _curve(engine, histories, run, curve, curve_requests)}
     finally:

@@ -34,7 +34,7 @@ def last(values: list, width: int, fill: int = -1) -> list:
 @quick
 @given(page_view_lists, st.integers(0, 4))
 def test_requests_hold_exactly_what_happened_before(log, width):
-    histories = Histories.build(frame(log), ITEMS, USERS)
+    histories = Histories(frame(log), ITEMS, USERS)
     requests = histories.requests(frame(log), clicks=width, orders=width, queries=width)
     for row, now in enumerate(log):
         past = before(log, now)
@@ -62,8 +62,8 @@ def test_nothing_of_now_or_later_can_be_seen(log, moment, data):
         else p
         for p in log
     ]
-    of_log = Histories.build(frame(log), ITEMS, USERS).requests(frame(asked))
-    of_other = Histories.build(frame(other), ITEMS, USERS).requests(frame(asked))
+    of_log = Histories(frame(log), ITEMS, USERS).requests(frame(asked))
+    of_other = Histories(frame(other), ITEMS, USERS).requests(frame(asked))
     assert np.array_equal(of_log.clicked, of_other.clicked)
     assert np.array_equal(of_log.ordered, of_other.ordered)
     assert of_log.recent_queries == of_other.recent_queries
@@ -74,8 +74,8 @@ def test_nothing_of_now_or_later_can_be_seen(log, moment, data):
 def test_training_histories_do_not_depend_on_the_test_part(log):
     timed = [p for p in log if p.time is not None]
     parts = split(frame(timed), valid=0.2, test=0.3, by="time")
-    with_test = Histories.build(frame(timed), ITEMS, USERS).requests(parts.train)
-    without = Histories.build(parts.train, ITEMS, USERS).requests(parts.train)
+    with_test = Histories(frame(timed), ITEMS, USERS).requests(parts.train)
+    without = Histories(parts.train, ITEMS, USERS).requests(parts.train)
     assert np.array_equal(with_test.clicked, without.clicked)
     assert np.array_equal(with_test.ordered, without.ordered)
     assert with_test.recent_queries == without.recent_queries
@@ -87,7 +87,7 @@ def test_same_moment_is_not_before():
         PageView("b", "two", "u0", time=minute(1), clicked=("i1",)),
         PageView("c", "three", "u0", time=minute(2), clicked=("i2",)),
     ]
-    requests = Histories.build(frame(log), ITEMS, USERS).requests(frame(log), clicks=3)
+    requests = Histories(frame(log), ITEMS, USERS).requests(frame(log), clicks=3)
     assert requests.clicked.tolist() == [[-1, -1, -1], [-1, -1, -1], [-1, 0, 1]]
     assert requests.profile == ["F 24-30"] * 3
     assert requests.user.tolist() == [0, 0, 0]
@@ -95,7 +95,7 @@ def test_same_moment_is_not_before():
 
 def test_page_views_outside_the_log_and_strangers():
     log = [PageView("a", "one", "u1", time=minute(1), clicked=("i0",))]
-    histories = Histories.build(frame(log), ITEMS, USERS)
+    histories = Histories(frame(log), ITEMS, USERS)
     later = [
         PageView("x", "q", "u1", time=minute(100)),
         PageView("y", "q", "nobody", time=minute(100)),
@@ -110,7 +110,7 @@ def test_page_views_outside_the_log_and_strangers():
 
 def test_targets_are_item_rows_without_unknown_ones():
     log = [PageView("a", "one", shown=("i3", "unknown", "i1"), clicked=("i1",)), PageView("b", "two", ordered=("i5",))]
-    targets = Histories.build(frame(log), ITEMS, USERS).targets(frame(log))
+    targets = Histories(frame(log), ITEMS, USERS).targets(frame(log))
     assert [targets.shown[i].tolist() for i in range(2)] == [[3, 1], []]
     assert [targets.clicked[i].tolist() for i in range(2)] == [[1], []]
     assert [targets.ordered[i].tolist() for i in range(2)] == [[], [5]]

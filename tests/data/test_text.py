@@ -1,9 +1,11 @@
 import polars as pl
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.data.logs import quick
 
-from onesearch.data.text import normalise_queries, normalise_query
+from onesearch.data.records import Item, items_frame
+from onesearch.data.text import ITEM_FIELDS, is_unspaced, item_texts, normalise_queries, normalise_query, split_words
 
 
 def test_by_hand():
@@ -24,3 +26,30 @@ def test_normalising_twice_changes_nothing(text):
 def test_a_column_is_its_texts_one_by_one(texts):
     column = normalise_queries(pl.Series("query", texts, dtype=pl.String))
     assert column.to_list() == [normalise_query(text or "") for text in texts]
+
+
+def test_words_by_hand():
+    assert split_words("12-Gauge 5.5in Men's café") == ["12", "gauge", "5.5", "in", "mens", "café"]
+    assert split_words("情侣 DIY3") == ["情", "侣", "diy", "3"]
+    assert [is_unspaced(text) for text in ("hose", "café", "a 靴", "ถุง")] == [False, False, True, True]
+
+
+def test_item_texts_by_hand():
+    items = items_frame(
+        [
+            Item(
+                "a", "Acme Shoe", ("Clothing", "shoe"), "ACME", seller="Shop", attributes={"Color": ("red", "dark red")}
+            ),
+            Item("b", "Shoelace", ("Clothing", "shoe")),
+            Item("c", ""),
+        ]
+    )
+    assert item_texts(items, ITEM_FIELDS) == ["Acme Shoe Clothing red dark red Shop", "Shoelace Clothing shoe", ""]
+    assert item_texts(items, ITEM_FIELDS, distinct=False) == [
+        "Acme Shoe ACME Clothing shoe red dark red Shop",
+        "Shoelace Clothing shoe",
+        "",
+    ]
+    assert item_texts(items, ("brand", "title"))[0] == "ACME Acme Shoe"
+    with pytest.raises(ValueError, match="titel"):
+        item_texts(items, ("titel",))

@@ -154,7 +154,7 @@ def test_an_unfinished_understanding_is_no_finished_stage_and_keeps_its_answers(
         return Summary(asked=len(queries), answered=1, unfinished=len(queries) - 1, stopped="the server is down")
 
     monkeypatch.setattr(understand, "run_understand", stops_early)
-    settings = understand.UnderstandingSection(producer="log-expert")
+    settings = understand.UnderstandingSettings(producer="log-expert")
     context = StageContext("understanding", tmp_path, {}, 0)
     with pytest.raises(RuntimeError, match=r"without an answer \(the server is down\); run the same command again"):
         understand.build_understanding(RunData(tiny_run), settings, context)

@@ -115,7 +115,7 @@ def test_no_input_of_evaluation_or_serving_has_keywords_or_the_future(tiny_confi
         for name in ("shown", "clicked", "ordered")
     ).with_columns(query=pl.when(pl.col("time") > moment).then(pl.lit("something else")).otherwise(pl.col("query")))
     assert not later.equals(data.page_views)
-    changed = Histories.build(later, data.items, data.users)
+    changed = Histories(later, data.items, data.users)
     for before, after in zip(prompts, prompts_of(engine, changed.requests(asked)), strict=True):
         assert (before.tokens == after.tokens).all() and (before.query_rows == after.query_rows).all()
         assert (before.long_codes == after.long_codes).all()
@@ -218,7 +218,7 @@ def test_a_fused_query_row_is_the_unit_sum_of_query_and_mean_keyword(run_data):
 
 def test_runs_that_share_a_cache_think_once(tiny_run, tmp_path, monkeypatch):
     run_data, cache = RunData(tiny_run), tmp_path / "thoughts.sqlite3"
-    settings = understand.UnderstandingSection(producer="market", error=0.1, cache=cache)
+    settings = understand.UnderstandingSettings(producer="market", error=0.1, cache=cache)
     asked = []
     plain = understand.run_understand
 

@@ -53,7 +53,7 @@ def make(page_views=900, seed=0):
         )
     log = pl.DataFrame(rows, PAGE_VIEWS)
     parts = split(log, 0.2, 0.2)
-    histories = Histories.build(log, items, users)
+    histories = Histories(log, items, users)
     table = np.eye(4, dtype=np.float32)[np.arange(60) % 4] + 0.01 * generator.normal(size=(60, 4)).astype(np.float32)
     vectors = table / np.linalg.norm(table, axis=1, keepdims=True)
 

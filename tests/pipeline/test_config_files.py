@@ -1,16 +1,16 @@
 import pytest
 from pydantic import Field
 
-from onesearch.common.settings import Section
+from onesearch.common.settings import Settings
 from onesearch.pipeline.config_files import apply_overrides, load_settings, read_yaml
 
 
-class Inner(Section):
+class Inner(Settings):
     learning_rate: float = Field(5e-4, gt=0)
     shares: dict[str, float] = Field(default_factory=dict)
 
 
-class Outer(Section):
+class Outer(Settings):
     name: str = "x"
     training: Inner = Inner()
     maybe: Inner | None = None

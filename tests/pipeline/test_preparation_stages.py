@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from onesearch.pipeline.preparation_stages import source_fingerprint
-from onesearch.pipeline.run_settings import DataSection
+from onesearch.pipeline.run_settings import DataSettings
 
 MAPPING = "source: shop\nfolder: shop\nitems: {file: items.csv, columns: {item_id: id, title: name}}\n"
 
@@ -18,7 +18,7 @@ def test_files_count_by_what_they_say_not_by_when_they_were_written(kind: str, t
     mapping.write_text(MAPPING)
     items = folder / "items.csv"
     items.write_text("id,name\n1,boot\n")
-    data = DataSection.model_validate(
+    data = DataSettings.model_validate(
         {"mapping": mapping, "root": tmp_path} if kind == "mapping" else {"kuaisearch": folder}
     )
     before = source_fingerprint(data)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onesearch.data.requests import Requests
-from onesearch.search.lexical_search import Analyzer, LexicalConfig, LexicalSearcher, item_texts
+from onesearch.search.lexical_search import Analyzer, LexicalConfig, LexicalSearcher
 
 TITLES = ["red running shoes", "blue running shoe for men", "steel hammer", "claw hammer, steel handle", "garden hose"]
 
@@ -93,7 +93,7 @@ def test_save_and_load_give_the_same_results_without_pickle(tmp_path):
 def test_fields_of_the_item_table():
     items = pl.DataFrame(
         {
-            "title": ["hammer", "hose"],
+            "title": ["Acme hammer", "hose"],
             "brand": ["Acme", None],
             "seller": ["s", None],
             "category": [["tools", "hand"], []],
@@ -104,11 +104,13 @@ def test_fields_of_the_item_table():
             "attributes": pl.List(pl.Struct({"type": pl.String, "value": pl.String})),
         },
     )
-    texts = item_texts(items, ("title", "brand", "category", "attributes"))
-    assert texts[0] == "hammer Acme tools hand red" and texts[1].split() == ["hose"]
-    assert found(LexicalSearcher.build(items), "acme") == [0]
+    built, plain = LexicalSearcher.build(items), LexicalSearcher.from_texts(["Acme hammer Acme tools hand", "hose"])
+    everything = np.array([[0, 1]] * 4)
+    words = ["acme", "tools", "hose", "red"]
+    np.testing.assert_array_equal(built.scores(words, everything), plain.scores(words, everything))
+    assert found(LexicalSearcher.build(items, LexicalConfig(fields=("title", "attributes"))), "red") == [0]
     with pytest.raises(ValueError, match="titel"):
-        item_texts(items, ("titel",))
+        LexicalSearcher.build(items, LexicalConfig(fields=("titel",)))
 
 
 def test_a_batch_of_queries_is_fast():

@@ -1,4 +1,4 @@
-"""The base of every configuration section: frozen, typed, and helpful about misspelt keys."""
+"""The base of all settings: frozen, typed, and helpful about misspelt keys."""
 
 import difflib
 from typing import Any, Self
@@ -6,8 +6,8 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, model_validator
 
 
-class Section(BaseModel):
-    """A frozen configuration section; an unknown key is an error that names the nearest valid key."""
+class Settings(BaseModel):
+    """Frozen settings; an unknown key is an error that names the nearest valid key."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 

@@ -69,7 +69,7 @@ class ClickStatistics:
             searched,
         )
 
-    def rows(self, queries: Sequence[str]) -> NDArray[np.int64]:
+    def query_numbers(self, queries: Sequence[str]) -> NDArray[np.int64]:
         """For each query text its number in ``queries``, -1 when it was never clicked for, int64 [n]."""
         get = self._number.get
         return np.fromiter((get(normalise_query(text), -1) for text in queries), np.int64, len(queries))
@@ -83,7 +83,7 @@ class ClickStatistics:
             leave_out: for training rows: the items clicked in each of the n page views, whose own clicks are not
                 counted; the result is the one of a log without that page view.
         """
-        rows = self.rows(queries)
+        rows = self.query_numbers(queries)
         known = np.flatnonzero(rows >= 0)
         out = np.full((len(queries), k), -1, np.int32)
         if not len(known):
@@ -126,7 +126,7 @@ class ClickStatistics:
             leave_out: as in :meth:`most_clicked`.
         """
         n = max(len(self.clicked), 1)
-        rows = self.rows(queries)[:, None]
+        rows = self.query_numbers(queries)[:, None]
         out = np.zeros(items.shape, np.float32)
         valid = (rows >= 0) & (items >= 0)
         keys, counts = self._pairs

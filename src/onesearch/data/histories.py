@@ -64,9 +64,16 @@ class _Events:
 
 
 class Histories:
-    """The events of a log, ready to be looked up for any page views; build with :meth:`build`."""
+    """The events of a log, ready to be looked up for any page views."""
 
     def __init__(self, page_views: pl.DataFrame, items: pl.DataFrame, users: pl.DataFrame) -> None:
+        """Sort every event by shopper and time.
+
+        Args:
+            page_views: usually the whole log: a test page view may know what happened before it, as time decides.
+            items: gives the item rows.
+            users: gives the user rows and profiles.
+        """
         self._items = items["item_id"]
         self._users = users["user_id"]
         gender, age = users["gender"].fill_null(""), users["age_band"].fill_null("")
@@ -88,17 +95,6 @@ class Histories:
         self._clicks = _Events.from_columns(key[clicked.owners], clicked.values, query[clicked.owners])
         self._orders = _Events.from_columns(key[ordered.owners], ordered.values)
         self._queries = self._searches(key, query, texts)
-
-    @classmethod
-    def build(cls, page_views: pl.DataFrame, items: pl.DataFrame, users: pl.DataFrame) -> "Histories":
-        """From every page view whose events may be known to others (later ones only: time decides).
-
-        Args:
-            page_views: usually the whole log: a test page view may know what happened before it.
-            items: gives the item rows.
-            users: gives the user rows and profiles.
-        """
-        return cls(page_views, items, users)
 
     def requests(self, page_views: pl.DataFrame, clicks: int = 50, orders: int = 20, queries: int = 5) -> Requests:
         """The page views as requests with the shoppers' last ``clicks``, ``orders`` and ``queries`` before each.

@@ -1,4 +1,7 @@
-"""The four records of a search log, as frozen dataclasses and as polars schemas with the same column names."""
+"""The records of a shop and its search log: items, users, page views, judgments.
+
+Each comes in two forms with the same names: a frozen dataclass for one record, a polars schema for a table of them.
+"""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -27,50 +30,9 @@ ATTRIBUTE_TYPES: Final[tuple[str, ...]] = (
     "Season",
     "Pattern",
 )
-
-
-TIME: Final = pl.Datetime("us", "UTC")
-TEXT: Final = pl.String()
-TEXTS: Final = pl.List(pl.String)
-ATTRIBUTES: Final = pl.List(pl.Struct({"type": pl.String, "value": pl.String}))
-
-_ITEMS: Final[dict[str, pl.DataType]] = {
-    "item_id": TEXT,
-    "title": TEXT,
-    "category": TEXTS,
-    "brand": TEXT,
-    "price": pl.Float64(),
-    "attributes": ATTRIBUTES,
-    "seller": TEXT,
-    "images": TEXTS,
-    "listed_at": TIME,
-    "in_stock": pl.Boolean(),
-}
-_USERS: Final[dict[str, pl.DataType]] = {"user_id": TEXT, "gender": TEXT, "age_band": TEXT}
-_PAGE_VIEWS: Final[dict[str, pl.DataType]] = {
-    "page_view_id": TEXT,
-    "user_id": TEXT,
-    "session_id": TEXT,
-    "time": TIME,
-    "query": TEXT,
-    "shown": TEXTS,
-    "clicked": TEXTS,
-    "ordered": TEXTS,
-    "query_type": TEXT,
-}
-_JUDGMENTS: Final[dict[str, pl.DataType]] = {"query": TEXT, "item_id": TEXT, "level": pl.Int8()}
-
-ITEMS: Final = pl.Schema(_ITEMS)
-USERS: Final = pl.Schema(_USERS)
-PAGE_VIEWS: Final = pl.Schema(_PAGE_VIEWS)
-JUDGMENTS: Final = pl.Schema(_JUDGMENTS)
-SCHEMAS: Final[Mapping[str, pl.Schema]] = {
-    "items": ITEMS,
-    "users": USERS,
-    "page_views": PAGE_VIEWS,
-    "judgments": JUDGMENTS,
-}
+"""The attribute types of the paper."""
 LEVELS: Final = (0, 1, 2, 3)
+"""Of relevance; see :class:`Judgment`."""
 
 
 @dataclass(frozen=True)
@@ -141,6 +103,48 @@ class Judgment:
     def __post_init__(self) -> None:
         if self.level not in LEVELS:
             raise ValueError(f"judgment of {self.item_id!r} for {self.query!r}: level {self.level} is not 0, 1, 2 or 3")
+
+
+TIME: Final = pl.Datetime("us", "UTC")
+TEXT: Final = pl.String()
+TEXTS: Final = pl.List(pl.String)
+ATTRIBUTES: Final = pl.List(pl.Struct({"type": pl.String, "value": pl.String}))
+
+ITEMS: Final = pl.Schema(
+    {
+        "item_id": TEXT,
+        "title": TEXT,
+        "category": TEXTS,
+        "brand": TEXT,
+        "price": pl.Float64(),
+        "attributes": ATTRIBUTES,
+        "seller": TEXT,
+        "images": TEXTS,
+        "listed_at": TIME,
+        "in_stock": pl.Boolean(),
+    }
+)
+USERS: Final = pl.Schema({"user_id": TEXT, "gender": TEXT, "age_band": TEXT})
+PAGE_VIEWS: Final = pl.Schema(
+    {
+        "page_view_id": TEXT,
+        "user_id": TEXT,
+        "session_id": TEXT,
+        "time": TIME,
+        "query": TEXT,
+        "shown": TEXTS,
+        "clicked": TEXTS,
+        "ordered": TEXTS,
+        "query_type": TEXT,
+    }
+)
+JUDGMENTS: Final = pl.Schema({"query": TEXT, "item_id": TEXT, "level": pl.Int8()})
+SCHEMAS: Final[Mapping[str, pl.Schema]] = {
+    "items": ITEMS,
+    "users": USERS,
+    "page_views": PAGE_VIEWS,
+    "judgments": JUDGMENTS,
+}
 
 
 def item_from_row(row: Mapping[str, Any]) -> Item:

@@ -1,4 +1,4 @@
-"""One spelling per query: what counts as 'the same query' everywhere."""
+"""What the package takes for the same query, for a word of a text, and for the text of an item."""
 
 import re
 import unicodedata
@@ -65,35 +65,40 @@ def is_unspaced(text: str) -> bool:
     return not text.isascii() and _UNSPACED_CHARACTER.search(text) is not None
 
 
-FIELDS: Final = ("title", "brand", "category", "attributes", "seller")
+ITEM_FIELDS: Final = ("title", "brand", "category", "attributes", "seller")
 
 
-def item_texts(items: pl.DataFrame, fields: Sequence[str] = ("title", "brand")) -> list[str]:
-    """One text per item out of the given columns; a value that the text holds already is not repeated.
+def item_texts(items: pl.DataFrame, fields: Sequence[str], distinct: bool = True) -> list[str]:
+    """One text per item: the values of the given columns in the given order, joined by blanks.
 
-    ``category`` is the path, ``attributes`` all attribute values.
+    Args:
+        items: an item table.
+        fields: of :data:`ITEM_FIELDS`; ``category`` is the path, ``attributes`` all attribute values.
+        distinct: leave out a value that the text before it holds already ("Acme shoe" needs no brand "acme"); a search
+            that weighs words by how often they occur takes all of them.
 
     Raises:
         ValueError: a field is not a text column of the item table.
     """
-    unknown = [field for field in fields if field not in FIELDS]
+    unknown = [field for field in fields if field not in ITEM_FIELDS]
     if unknown:
-        raise ValueError(f"unknown item text field {unknown[0]!r}; choose from {', '.join(FIELDS)}")
+        raise ValueError(f"unknown item text field {unknown[0]!r}; choose from {', '.join(ITEM_FIELDS)}")
     values = {
-        "title": pl.concat_list(pl.col("title").fill_null("")),
-        "brand": pl.concat_list(pl.col("brand").fill_null("")),
-        "seller": pl.concat_list(pl.col("seller").fill_null("")),
+        "title": pl.concat_list("title"),
+        "brand": pl.concat_list("brand"),
         "category": pl.col("category"),
         "attributes": pl.col("attributes").list.eval(pl.element().struct.field("value")),
+        "seller": pl.concat_list("seller"),
     }
     columns = [items.select(values[field]).to_series().to_list() for field in fields]
-    return [_joined([value for part in parts for value in part or ()]) for parts in zip(*columns, strict=True)]
+    join = _joined_distinct if distinct else " ".join
+    return [join([value for part in parts for value in part or () if value]) for parts in zip(*columns, strict=True)]
 
 
-def _joined(values: Sequence[str | None]) -> str:
+def _joined_distinct(values: Sequence[str]) -> str:
     text = folded = ""
     for value in values:
-        if value and f" {value.casefold()} " not in f" {folded} ":
+        if f" {value.casefold()} " not in f" {folded} ":
             text = f"{text} {value}" if text else value
             folded = text.casefold()
     return text

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize, relu
 
 from onesearch.common.progress import track
-from onesearch.common.settings import Section
+from onesearch.common.settings import Settings
 from onesearch.encoding.click_pairs import Edges, Pairs, drop_distant
 from onesearch.encoding.pseudo_queries import pseudo_queries
 from onesearch.encoding.text_encoder import TrainableEncoder
@@ -66,7 +66,7 @@ def relevance_regression(query: Tensor, item: Tensor, level: Tensor, scale: Tens
 log = logging.getLogger("onesearch")
 
 
-class EncoderAlignmentConfig(Section):
+class EncoderAlignmentConfig(Settings):
     """Weights of the five terms (0 switches one off) and the training schedule."""
 
     q2i: float = Field(default=1.0, ge=0)

@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 
 from onesearch.common.artefact import read_json, write_json
 from onesearch.common.ragged import Ragged
-from onesearch.common.settings import Section
+from onesearch.common.settings import Settings
 from onesearch.encoding.kmeans import Vectors, fit_kmeans, fit_per_parent, nearest, nearest_of_parent
 from onesearch.encoding.opq import OPQ
 from onesearch.encoding.sid_text import OPQ_SIZE
@@ -39,7 +39,7 @@ def fuse_keywords(
 _ENCODE_AT_ONCE = 65_536
 
 
-class KHQEConfig(Section):
+class KHQEConfig(Settings):
     """Shape and fitting of the quantizer."""
 
     layers: tuple[int, ...] = (1024, 512, 256)  # residual k-means codebooks; paper scale (4096, 1024, 512)

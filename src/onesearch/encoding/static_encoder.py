@@ -12,14 +12,14 @@ from torch.nn.functional import embedding_bag
 
 from onesearch.common.artefact import read_json, write_json
 from onesearch.common.ragged import Ragged
-from onesearch.common.settings import Section
+from onesearch.common.settings import Settings
 from onesearch.encoding.ngram_features import NgramFeatures
 from onesearch.encoding.text_encoder import DESCRIPTION
 
 _TEXTS_AT_ONCE = 65_536
 
 
-class StaticConfig(Section):
+class StaticConfig(Settings):
     """The static encoder's size. Defaults suit catalogues of ten thousand to some million items."""
 
     dimension: int = 256

@@ -9,7 +9,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from onesearch.common.ragged import Ragged
-from onesearch.common.settings import Section
+from onesearch.common.settings import Settings
 from onesearch.data.click_statistics import ClickStatistics
 from onesearch.data.metrics import hit_rate, mrr
 from onesearch.data.requests import Requests
@@ -32,7 +32,7 @@ BM25, DENSE, FUSED, POPULAR, MOST_CLICKED, CASCADE = (
 """Names of the baselines in reports; the cascade is in ``cascade.py``."""
 
 
-class BaselineSettings(Section):
+class BaselineSettings(Settings):
     """What tuning found; frozen, and kept in the report."""
 
     lexical: LexicalConfig = LexicalConfig()

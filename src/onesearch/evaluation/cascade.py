@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from onesearch.common.artefact import read_json, write_json
 from onesearch.common.progress import track
 from onesearch.common.ragged import Ragged
-from onesearch.common.settings import Section
+from onesearch.common.settings import Settings
 from onesearch.data.histories import Targets
 from onesearch.data.metrics import hit_rate, mrr
 from onesearch.data.pair_counts import Floats, contained
@@ -30,7 +30,7 @@ from onesearch.search.ranked_lists import NONE, chained, padded_hits, top_k
 _CHUNK: Final = 256
 
 
-class CascadeConfig(Section):
+class CascadeConfig(Settings):
     """Depths of recall and settings of the ranker."""
 
     lexical: int = 80

@@ -193,7 +193,7 @@ class CascadeFeatures:
         statistics, columns = self.statistics, self.columns
         shown, clicked, ordered = statistics.shown[items], statistics.clicked[items], statistics.ordered[items]
         pair = statistics.pair_counts(requests.query, items, outcomes.clicked if outcomes else None)
-        row = statistics.rows(requests.query)
+        row = statistics.query_numbers(requests.query)
         asked = np.where(row >= 0, self._clicks_of_query[row], 0).astype(np.float32)
         searched = np.where(row >= 0, statistics.searched[row], 0).astype(np.float32)
         out: dict[str, Floats] = {}

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from onesearch.common.ragged import Ragged
-from onesearch.common.settings import Section
+from onesearch.common.settings import Settings
 from onesearch.data import metrics
 from onesearch.data.requests import Requests
 from onesearch.evaluation.report import Comparison, Estimate, Report, SliceResult, Values
@@ -66,7 +66,7 @@ class Outcomes(Protocol):
         ...
 
 
-class EvaluationConfig(Section):
+class EvaluationConfig(Settings):
     """What is measured and how surely."""
 
     k: tuple[int, ...] = (1, 5, 10, 50)

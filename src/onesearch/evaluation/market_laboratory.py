@@ -71,7 +71,7 @@ class Laboratory:
     def requests(self) -> Requests:
         """The page views as requests, with what the log knew of their shoppers."""
         data = Dataset.load(self._dataset)
-        return Histories.build(data.page_views, data.items, data.users).requests(self.page_views)
+        return Histories(data.page_views, data.items, data.users).requests(self.page_views)
 
     def exposures(self, pages: NDArray[np.integer]) -> pl.DataFrame:
         """What the shoppers did on pages of item rows [n, k], -1 for none: the page views with shown, clicked, ordered.

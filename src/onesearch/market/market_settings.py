@@ -4,12 +4,12 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from onesearch.common.settings import Section
+from onesearch.common.settings import Settings
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
-class CatalogueConfig(Section):
+class CatalogueConfig(Settings):
     """Items, brands, sellers and the noise of listings."""
 
     items_per_brand: float = 60.0
@@ -27,7 +27,7 @@ class CatalogueConfig(Section):
     popularity_sigma: float = 1.3  # log-normal popularity: the top 10 % of items get about half of the clicks
 
 
-class ShopperConfig(Section):
+class ShopperConfig(Settings):
     """Who shops, and what they want this week."""
 
     activity_sigma: float = 0.4
@@ -38,7 +38,7 @@ class ShopperConfig(Section):
     age_known: Share = 0.85
 
 
-class QueryConfig(Section):
+class QueryConfig(Settings):
     """What is typed."""
 
     complex_share: Share = 0.33  # OneSearch-V2: one third of traffic
@@ -54,7 +54,7 @@ class QueryConfig(Section):
     second_trait: Share = 0.2
 
 
-class EngineConfig(Section):
+class EngineConfig(Settings):
     """The plain, non-personalised engine that produced the log."""
 
     page_size: int = 20
@@ -67,7 +67,7 @@ class EngineConfig(Section):
     understands_trait: Share = 0.6
 
 
-class ChoiceConfig(Section):
+class ChoiceConfig(Settings):
     """Examination, click and order."""
 
     examination_exponent: float = 0.45  # P(rank k is examined) = k^-exponent
@@ -88,7 +88,7 @@ class ChoiceConfig(Section):
     gift_taste: float = 0.3  # share of one's own taste that counts when buying for others
 
 
-class MarketConfig(Section):
+class MarketConfig(Settings):
     """A whole market. The same config makes the same market, byte for byte."""
 
     items: Annotated[int, Field(ge=200)] = 20_000

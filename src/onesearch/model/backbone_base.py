@@ -15,10 +15,10 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from onesearch.common.settings import Section
+from onesearch.common.settings import Settings
 
 
-class BackboneConfig(Section):
+class BackboneConfig(Settings):
     """Which transformer, how large. Sizes are ignored with ``pretrained``, and both with ``architecture``."""
 
     kind: Literal["bart", "gpt2", "qwen3"] = "bart"

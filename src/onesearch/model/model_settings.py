@@ -4,11 +4,11 @@ from typing import Literal
 
 from pydantic import Field
 
-from onesearch.common.settings import Section
+from onesearch.common.settings import Settings
 from onesearch.model.backbones import BackboneConfig
 
 
-class PromptConfig(Section):
+class PromptConfig(Settings):
     """Which parts the model reads (specification section 3) and how much of each."""
 
     query_tokens: int = Field(24, ge=1, description="subword tokens kept of a query")
@@ -30,7 +30,7 @@ class PromptConfig(Section):
     )
 
 
-class ModelConfig(Section):
+class ModelConfig(Settings):
     """Size and form of the generator."""
 
     backbone: BackboneConfig = BackboneConfig()

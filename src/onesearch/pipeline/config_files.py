@@ -12,10 +12,10 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import ValidationError
 
-from onesearch.common.settings import Section
+from onesearch.common.settings import Settings
 
 _VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
-_S = TypeVar("_S", bound=Section)
+_S = TypeVar("_S", bound=Settings)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -76,7 +76,7 @@ def _expand(value: Any, path: Path, key: str) -> Any:
 
 
 def apply_overrides(
-    values: Mapping[str, Any], overrides: Iterable[str], model: type[Section] | None = None
+    values: Mapping[str, Any], overrides: Iterable[str], model: type[Settings] | None = None
 ) -> dict[str, Any]:
     """A copy of ``values`` with ``a.b=c`` set for each override; ``c`` is read as YAML, so numbers are numbers.
 
@@ -116,8 +116,8 @@ def _copied(value: Any) -> Any:
     return {key: _copied(part) for key, part in value.items()} if isinstance(value, dict) else value
 
 
-def _check_key(parts: list[str], model: type[Section], override: str) -> None:
-    section: type[Section] | None = model
+def _check_key(parts: list[str], model: type[Settings], override: str) -> None:
+    section: type[Settings] | None = model
     for depth, part in enumerate(parts):
         if section is None:
             return  # below a plain mapping every key is allowed
@@ -134,7 +134,7 @@ def _check_key(parts: list[str], model: type[Section], override: str) -> None:
         section = inner
 
 
-def _nearest(part: str, section: type[Section]) -> list[str]:
+def _nearest(part: str, section: type[Settings]) -> list[str]:
     near = difflib.get_close_matches(part, list(section.model_fields), n=1, cutoff=0.0)
     if near and difflib.SequenceMatcher(None, part, near[0]).ratio() >= 0.6:
         return near
@@ -146,9 +146,9 @@ def _nearest(part: str, section: type[Section]) -> list[str]:
     return near
 
 
-def _section_in(annotation: Any) -> type[Section] | None:
+def _section_in(annotation: Any) -> type[Settings] | None:
     """The settings model in ``X``, ``X | None`` or ``Annotated[X, ...]``."""
-    if isinstance(annotation, type) and issubclass(annotation, Section):
+    if isinstance(annotation, type) and issubclass(annotation, Settings):
         return annotation
     if typing.get_origin(annotation) in (typing.Union, types.UnionType, typing.Annotated):
         for part in typing.get_args(annotation):

@@ -32,13 +32,13 @@ from onesearch.model.item_numbers import NAMES, ItemNumbers
 from onesearch.model.row_space import RowSpace
 from onesearch.model.token_vocabulary import TokenVocabulary
 from onesearch.pipeline.run_data import PARTS, RunData
-from onesearch.pipeline.run_settings import DataSection, RunConfig
+from onesearch.pipeline.run_settings import DataSettings, RunConfig
 from onesearch.pipeline.stage_runner import StageContext
 from onesearch.search.lexical_search import LexicalConfig, LexicalSearcher
 from onesearch.understanding.keyword_lexicon import Lexicon
 
 
-def import_source(data: DataSection, folder: Path) -> Dataset:
+def import_source(data: DataSettings, folder: Path) -> Dataset:
     """Import the files of the mapping, or those in the KuaiSearch schema, into ``folder``.
 
     Raises:
@@ -53,7 +53,7 @@ def import_source(data: DataSection, folder: Path) -> Dataset:
     return Dataset.load(folder)
 
 
-def source_fingerprint(data: DataSection) -> Any:
+def source_fingerprint(data: DataSettings) -> Any:
     """What tells whether the files outside the run changed: their names and digests.
 
     Not their times: a copy or a fresh mount of the same files must not train everything anew.

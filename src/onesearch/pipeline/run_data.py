@@ -42,7 +42,7 @@ class RunData(RunParts):
     @cached_property
     def histories(self) -> Histories:
         """Events of the whole log; time decides what a page view may know."""
-        return Histories.build(self.dataset.page_views, self.dataset.items, self.dataset.users)
+        return Histories(self.dataset.page_views, self.dataset.items, self.dataset.users)
 
     @cached_property
     def training_judgments(self) -> pl.DataFrame:

@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from onesearch.common.settings import Section
+from onesearch.common.settings import Settings
 from onesearch.encoding.encoder_alignment import EncoderAlignmentConfig
 from onesearch.encoding.khqe import KHQEConfig
 from onesearch.encoding.static_encoder import StaticConfig
@@ -13,7 +13,7 @@ from onesearch.evaluation.cascade import CascadeConfig
 from onesearch.evaluation.evaluate import EvaluationConfig
 from onesearch.market.market_settings import MarketConfig
 from onesearch.model.model_settings import ModelConfig
-from onesearch.pipeline.understanding_stage import UnderstandingSection
+from onesearch.pipeline.understanding_stage import UnderstandingSettings
 from onesearch.search.search_settings import SearchConfig
 from onesearch.training.dpo import DpoConfig
 from onesearch.training.grpo import GrpoConfig
@@ -22,7 +22,7 @@ from onesearch.training.self_distillation import DistillationConfig
 from onesearch.training.sft_settings import CoTConfig, PersonalisationConfig, SemanticTaskConfig
 
 
-class DataSection(Section):
+class DataSettings(Settings):
     """Where the data comes from (exactly one of ``market``, ``mapping`` and ``folder``) and how it is split."""
 
     market: MarketConfig | None = Field(None, description="a simulated marketplace, made by the run itself")
@@ -35,21 +35,21 @@ class DataSection(Section):
     test: float = Field(0.1, ge=0, lt=1, description="share for the final figures")
 
     @model_validator(mode="after")
-    def _one_source(self) -> "DataSection":
+    def _one_source(self) -> "DataSettings":
         given = [n for n in ("market", "mapping", "kuaisearch", "folder") if getattr(self, n) is not None]
         if len(given) != 1:
             raise ValueError(f"name exactly one of market, mapping, kuaisearch and folder, got {given or 'none'}")
         return self
 
 
-class LexiconSection(Section):
+class LexiconSettings(Settings):
     """Keyword mining and fusion (specification section 2)."""
 
     fuse: bool = Field(True, description="fuse keyword vectors into text vectors")
     per_type: int = Field(2000, ge=0, description="keywords kept of each of the 18 types")
 
 
-class EncoderSection(Section):
+class EncoderSettings(Settings):
     """The text encoder and its alignment."""
 
     fields: tuple[str, ...] = ("title", "brand")
@@ -59,7 +59,7 @@ class EncoderSection(Section):
     folds: int = Field(2, ge=0, description="encoders for held-out query vectors; 0 switches them off")
 
 
-class EvaluationSection(Section):
+class EvaluationSettings(Settings):
     """What the report compares and on how many requests."""
 
     measures: EvaluationConfig = EvaluationConfig()
@@ -69,7 +69,7 @@ class EvaluationSection(Section):
     test_requests: int = Field(20_000, ge=1, description="test page views, at most")
 
 
-class RunConfig(Section):
+class RunConfig(Settings):
     """Everything a run depends on."""
 
     name: str = "run"
@@ -77,15 +77,15 @@ class RunConfig(Section):
     training_seed: int | None = Field(
         None, description="seed of the generator's training alone, so that several share data, encoder and SIDs"
     )
-    data: DataSection
-    lexicon: LexiconSection = LexiconSection()
-    encoder: EncoderSection = EncoderSection()
+    data: DataSettings
+    lexicon: LexiconSettings = LexiconSettings()
+    encoder: EncoderSettings = EncoderSettings()
     khqe: KHQEConfig = KHQEConfig()
     model: ModelConfig = ModelConfig()
     sft1: SemanticTaskConfig = SemanticTaskConfig()
     sft2: SemanticTaskConfig = SemanticTaskConfig()
     sft3: PersonalisationConfig = PersonalisationConfig()
-    understanding: UnderstandingSection = UnderstandingSection()
+    understanding: UnderstandingSettings = UnderstandingSettings()
     cot: CoTConfig = CoTConfig()
     distill: DistillationConfig = DistillationConfig()
     rewards: RewardConfig = RewardConfig()
@@ -93,7 +93,7 @@ class RunConfig(Section):
     dpo: DpoConfig = DpoConfig()
     grpo: GrpoConfig = GrpoConfig()
     search: SearchConfig = SearchConfig()
-    evaluation: EvaluationSection = EvaluationSection()
+    evaluation: EvaluationSettings = EvaluationSettings()
 
     @model_validator(mode="after")
     def _alignment_needs_v2(self) -> "RunConfig":

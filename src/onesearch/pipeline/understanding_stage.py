@@ -10,7 +10,7 @@ from typing import Any, Literal
 import polars as pl
 from pydantic import Field
 
-from onesearch.common.settings import Section
+from onesearch.common.settings import Settings
 from onesearch.data.text import normalise_query
 from onesearch.pipeline.run_data import RunData
 from onesearch.pipeline.stage_runner import StageContext
@@ -27,7 +27,7 @@ log = logging.getLogger("onesearch")
 CACHE, SET_ASIDE, WORDS = "cache.sqlite", "set_aside.jsonl", "words"
 
 
-class UnderstandingSection(Section):
+class UnderstandingSettings(Settings):
     """Who thinks about the queries; V2 is trained where somebody does."""
 
     producer: Literal["none", "log-expert", "market", "llm"] = Field(
@@ -42,7 +42,7 @@ class UnderstandingSection(Section):
     )
 
 
-def build_understanding(run_data: RunData, settings: UnderstandingSection, context: StageContext) -> Mapping[str, Any]:
+def build_understanding(run_data: RunData, settings: UnderstandingSettings, context: StageContext) -> Mapping[str, Any]:
     """Thoughts of all queries of the log as ``thoughts.parquet``; an interrupted stage goes on from its cache.
 
     Raises:
@@ -86,7 +86,7 @@ def build_understanding(run_data: RunData, settings: UnderstandingSection, conte
 
 @contextmanager
 def _producer(
-    run_data: RunData, settings: UnderstandingSection, words: CatalogueVocabulary, seed: int
+    run_data: RunData, settings: UnderstandingSettings, words: CatalogueVocabulary, seed: int
 ) -> Iterator[Producer]:
     if settings.producer == "log-expert":
         # Without a query's own clicks: they are what the model shall predict in training.

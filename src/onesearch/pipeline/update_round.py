@@ -107,7 +107,7 @@ class UpdateData(RunData):
     def histories(self) -> Histories:
         """Events of the log and of the new page views; time decides what a page view may know."""
         every = pl.concat([self.dataset.page_views, self._page_views])
-        return Histories.build(every, self.dataset.items, self.dataset.users)
+        return Histories(every, self.dataset.items, self.dataset.users)
 
 
 def update(

@@ -12,12 +12,13 @@ import torch
 from numpy.typing import NDArray
 
 from onesearch.data.records import Item, item_from_row, items_frame
+from onesearch.data.text import item_texts
 from onesearch.index.item_filters import ItemFilters
 from onesearch.index.sid_index import SidIndex
 from onesearch.model.featurizer import Featurizer
 from onesearch.model.prompt import PromptBuilder
 from onesearch.search.click_features import Evidence, ItemFacts
-from onesearch.search.lexical_search import LexicalSearcher, item_texts
+from onesearch.search.lexical_search import LexicalSearcher
 from onesearch.search.results import FilterChoices
 
 Floats = NDArray[np.float32]
@@ -111,7 +112,7 @@ class Snapshot:
         if self.lexical is None:
             return None
         kept = self.lexical.remove(np.asarray(gone, np.int64)) if gone else self.lexical
-        return kept.add(rows, item_texts(added, kept.config.fields)) if len(rows) else kept
+        return kept.add(rows, item_texts(added, kept.config.fields, distinct=False)) if len(rows) else kept
 
     def _with(
         self,

@@ -246,7 +246,7 @@ class Evidence:
 
     def contexts(self, queries: Sequence[str]) -> dict[str, Floats]:
         """What the weights may depend on, float32 [n]: is the query known, how well, and how long is it."""
-        row = self.statistics.rows(queries)
+        row = self.statistics.query_numbers(queries)
         clicks = np.where(row >= 0, self._clicks_of_query[row], 0)
         analyze = Analyzer(_STEMMER)
         words = np.fromiter((len(analyze(query)) for query in queries), np.float32, len(queries))
@@ -259,7 +259,7 @@ class Evidence:
     def clicks(self, queries: Sequence[str], items: NDArray[np.int64], facts: ItemFacts) -> dict[str, Floats]:
         """Clicks of the pair, their share of the query's clicks, and the lifts of the query's words."""
         pair = self.statistics.pair_counts(queries, items)
-        row = self.statistics.rows(queries)
+        row = self.statistics.query_numbers(queries)
         of_query = np.where(row >= 0, self._clicks_of_query[row], 0)
         share = pair / np.maximum(of_query, 1)[:, None]
         return {

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onesearch.common.artefact import read_json, write_json
-from onesearch.common.settings import Section
+from onesearch.common.settings import Settings
 from onesearch.data.requests import Requests
 from onesearch.search.hits import Hits
 from onesearch.search.ranked_lists import NONE, padded_hits
@@ -18,7 +18,7 @@ Encode = Callable[[Sequence[str]], NDArray[np.float32]]
 _CELLS = 4_000_000  # vector components gathered at once when scoring candidates
 
 
-class DenseConfig(Section):
+class DenseConfig(Settings):
     """Which faiss index."""
 
     kind: Literal["flat", "hnsw"] = "flat"

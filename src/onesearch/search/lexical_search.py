@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from onesearch.common.artefact import read_json, write_json
-from onesearch.common.settings import Section
+from onesearch.common.settings import Settings
 from onesearch.data.requests import Requests
-from onesearch.data.text import is_unspaced, split_words
+from onesearch.data.text import is_unspaced, item_texts, split_words
 from onesearch.search.hits import Hits
 from onesearch.search.ranked_lists import NONE, padded_hits, top_k
 
@@ -27,7 +27,7 @@ _CELLS = 8_000_000  # scores held at once while searching: 32 MB
 _ARRAYS = ("data", "indices", "indptr", "rows", "extra_data", "extra_indices", "extra_indptr", "extra_rows", "idf")
 
 
-class LexicalConfig(Section):
+class LexicalConfig(Settings):
     """How item texts are made and weighted."""
 
     fields: tuple[str, ...] = ("title", "brand", "category")
@@ -38,29 +38,6 @@ class LexicalConfig(Section):
     """Saturation of repeated words."""
     b: float = 0.75
     """Strength of the length normalisation, 0..1."""
-
-
-def item_texts(items: pl.DataFrame, fields: Sequence[str]) -> list[str]:
-    """One text per item out of the given columns of the item table.
-
-    Raises:
-        ValueError: a field is not a text column of the table.
-    """
-    known = ("title", "brand", "category", "attributes", "seller")
-    unknown = [field for field in fields if field not in known]
-    if unknown:
-        raise ValueError(f"unknown item text field {unknown[0]!r}; choose from {', '.join(known)}")
-    parts = {
-        "title": pl.col("title"),
-        "brand": pl.col("brand"),
-        "seller": pl.col("seller"),
-        "category": pl.col("category").list.join(" ", ignore_nulls=True),
-        "attributes": pl.col("attributes")
-        .list.eval(pl.element().struct.field("value"))
-        .list.join(" ", ignore_nulls=True),
-    }
-    joined = items.select(pl.concat_str([parts[field] for field in fields], separator=" ", ignore_nulls=True))
-    return joined.to_series().fill_null("").to_list()
 
 
 class Analyzer:
@@ -119,7 +96,7 @@ class LexicalSearcher:
     def build(cls, items: pl.DataFrame, config: LexicalConfig | None = None) -> "LexicalSearcher":
         """Index an item table; item rows are its row numbers."""
         config = config or LexicalConfig()
-        return cls.from_texts(item_texts(items, config.fields), config)
+        return cls.from_texts(item_texts(items, config.fields, distinct=False), config)
 
     @classmethod
     def from_texts(cls, texts: Sequence[str], config: LexicalConfig | None = None) -> "LexicalSearcher":

@@ -2,10 +2,10 @@
 
 from pydantic import Field
 
-from onesearch.common.settings import Section
+from onesearch.common.settings import Settings
 
 
-class SearchConfig(Section):
+class SearchConfig(Settings):
     """How the engine turns beams into a ranking."""
 
     width: int = Field(64, ge=1, le=512, description="beams")

@@ -2,10 +2,10 @@
 
 from pydantic import Field
 
-from onesearch.common.settings import Section
+from onesearch.common.settings import Settings
 
 
-class ServingConfig(Section):
+class ServingConfig(Settings):
     """How much the service takes on at once. Limits of single requests are in `models`."""
 
     threads: int = Field(default=1, ge=1, description="engine calls at the same time")

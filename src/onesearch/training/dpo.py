@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from onesearch.common.ragged import Ragged
-from onesearch.common.settings import Section
+from onesearch.common.settings import Settings
 from onesearch.index.sid_index import SidIndex
 from onesearch.model.generator import Generator
 from onesearch.model.prompt import PromptBatch, PromptBuilder, PromptInputs
@@ -31,7 +31,7 @@ clicked, of the same category and not shown, of another category. Winners are of
 LEVEL_WEIGHTS: Final = (2.0, 1.5, 1.0, 0.5, 0.2, 0.0)
 
 
-class DpoConfig(Section):
+class DpoConfig(Settings):
     """One stage of listwise preference optimisation."""
 
     steps: int = Field(0, ge=0, description="0 leaves the stage out")

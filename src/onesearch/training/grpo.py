@@ -16,7 +16,7 @@ from pydantic import Field
 from torch import Tensor
 
 from onesearch.common.ragged import Ragged
-from onesearch.common.settings import Section
+from onesearch.common.settings import Settings
 from onesearch.index.sid_index import SidIndex
 from onesearch.model.generator import Generator
 from onesearch.search.beam_search import beam_search
@@ -40,7 +40,7 @@ from onesearch.training.tpma import (
 )
 
 
-class GrpoConfig(Section):
+class GrpoConfig(Settings):
     """One stage of policy optimisation."""
 
     algorithm: Literal["tpma", "grpo"] = "tpma"

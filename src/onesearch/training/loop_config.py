@@ -5,12 +5,12 @@ from typing import Any
 
 from pydantic import Field
 
-from onesearch.common.settings import Section
+from onesearch.common.settings import Settings
 from onesearch.training.optimizer import Schedule
 from onesearch.training.precision import Precision
 
 
-class LoopConfig(Section):
+class LoopConfig(Settings):
     """How to train; what to train on comes with the batches."""
 
     learning_rate: float = Field(5e-4, gt=0, description="peak learning rate of AdamW")

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from onesearch.common.settings import Section
+from onesearch.common.settings import Settings
 from onesearch.index.sid_index import SidIndex
 from onesearch.search.path_scoring import ragged_ranges
 from onesearch.training.click_rates import ClickRates
@@ -26,7 +26,7 @@ TERMS: Final = ("behaviour", "click_rate", "relevance")
 """``R_C&O``, ``R_CTR`` and ``R_Rel``."""
 
 
-class Boost(Section):
+class Boost(Settings):
     """A group of items whose reward counts more, such as those of emerging sellers."""
 
     name: str = Field(description="for logs")
@@ -36,7 +36,7 @@ class Boost(Section):
     times: float = Field(gt=0, description="what the term of these items is multiplied with")
 
 
-class RewardConfig(Section):
+class RewardConfig(Settings):
     """Weights of the terms and boosts."""
 
     behaviour: float = Field(1.0, ge=0, description="weight of R_C&O")

@@ -12,7 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from onesearch.common.settings import Section
+from onesearch.common.settings import Settings
 from onesearch.index.sid_index import SidIndex
 from onesearch.model.backbones import Memory
 from onesearch.model.generator import Generator, GeneratorMemory
@@ -37,7 +37,7 @@ from onesearch.training.supervised_losses import item_nll
 from onesearch.training.tasks import ItemTargets, TaskBatch
 
 
-class DistillationConfig(Section):
+class DistillationConfig(Settings):
     """The terms of ``L_SDFT`` (specification section 6), which queries have a teacher, and what it reads.
 
     The alternatives that the article compares with are settings of it: ``think`` (special reasoning token), ``kl: 0``

@@ -2,11 +2,11 @@
 
 from pydantic import Field
 
-from onesearch.common.settings import Section
+from onesearch.common.settings import Settings
 from onesearch.training.loop import LoopConfig
 
 
-class SemanticTaskConfig(Section):
+class SemanticTaskConfig(Settings):
     """SFT stages 1 and 2: shares of the tasks of specification section 5 (V1), and the loop."""
 
     loop: LoopConfig = LoopConfig()
@@ -27,7 +27,7 @@ class CoTConfig(SemanticTaskConfig):
     page_views: int = Field(20_000, ge=1, description="page views sampled for the personalised tasks, at most")
 
 
-class PersonalisationConfig(Section):
+class PersonalisationConfig(Settings):
     """SFT stage 3: the full input to the clicked and ordered items."""
 
     loop: LoopConfig = LoopConfig()

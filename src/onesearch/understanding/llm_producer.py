@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
 
-from onesearch.common.settings import Section
+from onesearch.common.settings import Settings
 from onesearch.understanding import llm_prompts as prompts
 from onesearch.understanding.catalogue_vocabulary import CatalogueVocabulary
 from onesearch.understanding.keyword_extraction import holds_phrase, validated
@@ -45,7 +45,7 @@ class BudgetSpent(RuntimeError):  # noqa: N818 - an end that the user asked for,
     """No further call is allowed by ``max_calls`` or ``max_tokens``."""
 
 
-class LLMConfig(Section):
+class LLMConfig(Settings):
     """Which model is asked, how patiently, and what it may cost. The API key is read from ``ONESEARCH_LLM_API_KEY``
     when the first call is made and kept nowhere.
     """

@@ -197,7 +197,7 @@ class LogExpert:
 
     def _evidence(self, queries: list[str]) -> _Evidence:
         """Own clicks plus those of queries with the same words, the rarer the word the more."""
-        rows = self._statistics.rows(queries)
+        rows = self._statistics.query_numbers(queries)
         known = np.flatnonzero(rows >= 0)
         clicks, asked = np.zeros(len(queries)), np.zeros(len(queries))
         clicks[known] = self._own_clicks[rows[known]]

@@ -9,14 +9,14 @@ from typing import Annotated, Any, Final, Literal, Self
 import yaml
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
-from onesearch.common.settings import Section
+from onesearch.common.settings import Settings
 from onesearch.data.ingest.time_formats import TimeFormat
 from onesearch.data.records import ATTRIBUTE_TYPES
 
 DATA_ROOT: Final = "ONESEARCH_DATA"
 
 
-class File(Section):
+class File(Settings):
     """Where a table is and how it is written.
 
     Attributes:
@@ -52,7 +52,7 @@ class File(Section):
         return value
 
 
-class ItemColumns(Section):
+class ItemColumns(Settings):
     """Our name: their column. ``category`` may name several columns, from the root down, or one with a separator."""
 
     item_id: str
@@ -66,14 +66,14 @@ class ItemColumns(Section):
     in_stock: str | None = None
 
 
-class ItemSeparators(Section):
+class ItemSeparators(Settings):
     """Between the parts of a text that holds a list; without one the text is a list of one."""
 
     category: str | None = None
     images: str | None = None
 
 
-class ItemConstants(Section):
+class ItemConstants(Settings):
     """Values that all items share."""
 
     category: tuple[str, ...] | None = None
@@ -82,7 +82,7 @@ class ItemConstants(Section):
     in_stock: bool | None = None
 
 
-class AttributeColumn(Section):
+class AttributeColumn(Settings):
     """A column that holds values of one attribute type."""
 
     column: str
@@ -122,7 +122,7 @@ class Items(File):
         return {name: given if isinstance(given, list | tuple) else [given] for name, given in value.items()}
 
 
-class UserColumns(Section):
+class UserColumns(Settings):
     """Our name: their column."""
 
     user_id: str
@@ -142,7 +142,7 @@ class Users(File):
     ignore: tuple[str, ...] = ()
 
 
-class PageViewColumns(Section):
+class PageViewColumns(Settings):
     """Our name: their column. One of ``shown``, ``clicked``, ``ordered`` at least, or ``item_id``; see ``rows``."""
 
     query: str
@@ -157,7 +157,7 @@ class PageViewColumns(Section):
     query_type: str | None = None
 
 
-class ListSeparators(Section):
+class ListSeparators(Settings):
     """Between the item ids of a text that holds several; JSON and Parquet lists need none."""
 
     shown: str | None = None
@@ -201,7 +201,7 @@ class PageViews(File):
         return self
 
 
-class PageViewsFromJudgments(Section):
+class PageViewsFromJudgments(Settings):
     """Page views made of judgments: one per query, showing all judged items in the file's order.
 
     Attributes:
@@ -220,7 +220,7 @@ class PageViewsFromJudgments(Section):
         return value
 
 
-class JudgmentColumns(Section):
+class JudgmentColumns(Settings):
     """Our name: their column."""
 
     query: str
@@ -252,7 +252,7 @@ def _kind(value: Any) -> str:
     return "judgments" if isinstance(value, dict) and ("from" in value or "origin" in value) else "file"
 
 
-class Mapping(Section):
+class Mapping(Settings):
     """A whole mapping.
 
     Attributes:

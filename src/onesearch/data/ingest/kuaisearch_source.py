@@ -115,7 +115,7 @@ class _Prices:
         self._known = pl.concat([self._known, *self._new]).unique("key", keep="last", maintain_order=True)
         self._new, self._pending = [], 0
 
-    def of(self, items: pl.DataFrame) -> pl.DataFrame:
+    def joined_to(self, items: pl.DataFrame) -> pl.DataFrame:
         """The items with their prices."""
         keys = items.with_columns(key=pl.Series(hashes(items["item_id"]), dtype=pl.UInt64)).drop("price")
         joined = keys.join(self._known, on="key", how="left", maintain_order="left")
@@ -137,7 +137,7 @@ class _Titles:
         asked = items.filter(pl.Series(self._wanted.contains(hashes(items["title"]))))
         self._found.append(asked.select("item_id", "title", pl.col("seller").fill_null("")))
 
-    def of(self, judged: pl.DataFrame) -> pl.DataFrame:
+    def resolved(self, judged: pl.DataFrame) -> pl.DataFrame:
         """Judgments with ``item_id`` filled in, and ``how``: "id", "title and seller", "title", null."""
         empty = pl.DataFrame(schema={"item_id": pl.String, "title": pl.String, "seller": pl.String})
         found = pl.concat([empty, *self._found])
@@ -171,7 +171,7 @@ def import_kuaisearch(folder: Path, out: Path) -> ImportSummary:
         if has_relevance:
             titles.read(folder, Rejects(None))  # the second pass sets broken lines aside
         for part in track(tables.items(folder, ITEMS, rejects), "items", unit="chunks"):
-            taken = importer.items(tables.Part(part.chunk, prices.of(part.frame), part.reason, part.emptied))
+            taken = importer.items(tables.Part(part.chunk, prices.joined_to(part.frame), part.reason, part.emptied))
             titles.add(taken)
             summary.join("items with a price in rank", len(taken), int(taken["price"].is_not_null().sum()))
         for part in track(tables.users(folder, USERS, rejects), "users", unit="chunks"):
@@ -205,7 +205,7 @@ def _judgments(folder: Path, importer: Importer, titles: _Titles, queries: IdSet
     rows = tables.read(folder, RELEVANCE, "judgments", names, importer.rejects, optional=("seller_name", "item_id"))
     for chunk in track(rows, "relevance", unit="chunks"):
         raw = chunk.frame
-        judged = titles.of(
+        judged = titles.resolved(
             raw.select(
                 query=tables.text("query"),
                 item_id=tables.identifier(raw, "item_id"),

@@ -6,7 +6,7 @@ from typing import Literal, Self
 import polars as pl
 from pydantic import field_validator, model_validator
 
-from onesearch.common.settings import Section
+from onesearch.common.settings import Settings
 from onesearch.data.records import TIME
 
 Unit = Literal["text", "s", "ms", "us", "ns"]
@@ -14,7 +14,7 @@ _NAMES = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nan
 _TO_US = {"s": 1_000_000.0, "ms": 1_000.0, "us": 1.0, "ns": 0.001}
 
 
-class TimeFormat(Section):
+class TimeFormat(Settings):
     """How a file writes times.
 
     Attributes:
