@@ -19,7 +19,7 @@ from onesearch.common.artefact import read_json, write_json
 from onesearch.common.run_lock import RunLock, RunLockedError
 from onesearch.data.text import normalise_query
 from onesearch.evaluation.evaluate import (
-    EvaluationConfig,
+    MeasureSettings,
     pooled,
     rank_all,
     sampled_metrics,
@@ -40,7 +40,7 @@ from onesearch.understanding.thought_table import Thoughts
 
 FOLDER = ROOT / "docs" / "results" / "v2_distillation"
 DONE = "cell.json"
-METRICS = EvaluationConfig(k=(10,), resamples=1000, flips=10_000)
+METRICS = MeasureSettings(k=(10,), resamples=1000, flips=10_000)
 SAMPLED = ("click/HR@10", "click/MRR@10", "order/HR@10", "order/MRR@10")
 SHARED = ("data", "encoder", "khqe", "index", "lexical", "sft1", "sft2", "sft3", "understanding", "cot")
 TESTED = (*SAMPLED, "ehr@10", "ndcg@10")  # metrics whose values are kept by request

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from onesearch.market.make_market import make_market
-from onesearch.market.market_settings import MarketConfig
+from onesearch.market.market_settings import MarketSettings
 
 _BUDGET_SECONDS_PER_VIEW = 180.0 / 1_000_000
 
@@ -20,7 +20,7 @@ def main() -> None:
     """Make one market in a temporary folder and print how long it took."""
     page_views = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
     items = int(sys.argv[2]) if len(sys.argv) > 2 else 20_000
-    config = MarketConfig(items=items, users=max(10, page_views // 12), page_views=page_views)
+    config = MarketSettings(items=items, users=max(10, page_views // 12), page_views=page_views)
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
         dataset = make_market(config, Path(folder))

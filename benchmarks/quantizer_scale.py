@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from onesearch.encoding.khqe import KHQE, KHQEConfig
+from onesearch.encoding.khqe import KHQE, KHQESettings
 from onesearch.encoding.sid_quality import uniqueness, usage
 
 BLOCK = 50_000
@@ -54,7 +54,7 @@ def main() -> None:
     faiss.omp_set_num_threads(given.threads)
     torch.set_num_threads(given.threads)
     vectors = made_up_vectors(given.vectors, given.dimension, given.seed)
-    config = KHQEConfig(layers=tuple(given.layers), sample=given.sample, iterations=given.iterations, seed=given.seed)
+    config = KHQESettings(layers=tuple(given.layers), sample=given.sample, iterations=given.iterations, seed=given.seed)
     start = time.perf_counter()
     khqe = KHQE.fit(vectors, config)
     fitted = time.perf_counter()

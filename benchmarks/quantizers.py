@@ -31,7 +31,7 @@ from onesearch.data.click_statistics import ClickStatistics
 from onesearch.data.dataset import Dataset
 from onesearch.data.text import item_texts
 from onesearch.encoding.encoder_loading import load_encoder
-from onesearch.encoding.khqe import KHQE, KHQEConfig, fuse_keywords
+from onesearch.encoding.khqe import KHQE, KHQESettings, fuse_keywords
 from onesearch.encoding.sid_quality import measure_query_encoding, quality_report, ranking
 from onesearch.encoding.text_encoder import TextEncoder
 from onesearch.understanding.keyword_lexicon import Lexicon
@@ -135,7 +135,7 @@ def leading(queries: Floats, items: Floats, targets: Ragged, width: int) -> dict
 def measure(inputs: Inputs, cell: str, seed: int, iterations: int) -> dict[str, Any]:
     """Fit one variant on items and training queries together and report on validation queries."""
     layers, parts, balance, keywords = CELLS[cell]
-    config = KHQEConfig(layers=layers, opq_parts=parts, balance=balance, iterations=iterations, seed=seed)  # type: ignore[arg-type]
+    config = KHQESettings(layers=layers, opq_parts=parts, balance=balance, iterations=iterations, seed=seed)  # type: ignore[arg-type]
     start = time.perf_counter()
     khqe = KHQE.fit(np.concatenate([inputs.items[keywords], inputs.train_queries[keywords]]), config)
     fitted = time.perf_counter()

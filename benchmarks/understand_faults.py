@@ -25,7 +25,7 @@ from onesearch.cli.producer_options import ProducerName, open_thoughts, producer
 from onesearch.data.dataset import Dataset
 from onesearch.data.text import normalise_queries
 from onesearch.market.make_market import make_market
-from onesearch.market.market_settings import MarketConfig
+from onesearch.market.market_settings import MarketSettings
 
 FAIL, MALFORMED, AWAY = 0.01, 0.01, 3.0
 ONESEARCH = str(Path(sys.executable).with_name("onesearch"))
@@ -36,7 +36,7 @@ def main() -> None:
     wanted = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        dataset = make_market(MarketConfig(items=2000, users=2000, page_views=6 * wanted), folder / "market")
+        dataset = make_market(MarketSettings(items=2000, users=2000, page_views=6 * wanted), folder / "market")
         queries = _distinct_queries(dataset)[:wanted]
         (folder / "queries.txt").write_text("\n".join(queries), encoding="utf-8")
         print(json.dumps(_day(folder, queries)))

@@ -4,9 +4,9 @@ import numpy as np
 import torch
 
 from onesearch.index.sid_index import SidIndex
-from onesearch.model.backbones import BackboneConfig
+from onesearch.model.backbones import BackboneSettings
 from onesearch.model.generator import Generator, GeneratorMemory, Sizes
-from onesearch.model.model_settings import ModelConfig
+from onesearch.model.model_settings import ModelSettings
 from onesearch.model.prompt import PromptBatch
 
 CODEBOOKS = (5, 4, 3, 6, 6)
@@ -23,11 +23,11 @@ def catalogue(n: int = 120, seed: int = 0, precision: str = "float32") -> SidInd
 
 def generator(kind: str = "bart", anchored: bool = True, dtype: torch.dtype = torch.float64) -> Generator:
     torch.manual_seed(3)
-    backbone = BackboneConfig(
+    backbone = BackboneSettings(
         kind=kind, d_model=D, heads=2, encoder_layers=1, decoder_layers=2, ffn=24, max_positions=16
     )
     centroids = [torch.randn(size, 12) for size in CODEBOOKS[:3]]
-    model = Generator(ModelConfig(backbone=backbone, anchored=anchored), Sizes(20, CODEBOOKS, 12, R, 1.5), centroids)
+    model = Generator(ModelSettings(backbone=backbone, anchored=anchored), Sizes(20, CODEBOOKS, 12, R, 1.5), centroids)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.4) if parameter.dim() > 1 else parameter.data.add_(
             0.1 * torch.randn_like(parameter)

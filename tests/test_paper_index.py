@@ -72,12 +72,17 @@ def test_a_wrong_reference_is_found():
 
 
 def test_the_defaults_the_page_states_are_those_of_the_code():
-    from onesearch.encoding.encoder_alignment import EncoderAlignmentConfig
-    from onesearch.model.model_settings import ModelConfig, PromptConfig
-    from onesearch.training.sft_settings import PersonalisationConfig
+    from onesearch.encoding.encoder_alignment import EncoderAlignmentSettings
+    from onesearch.model.model_settings import ModelSettings, PromptSettings
+    from onesearch.training.sft_settings import PersonalisationSettings
 
     text = PAGE.read_text(encoding="utf-8")
-    align, prompt, model, last = EncoderAlignmentConfig(), PromptConfig(), ModelConfig(), PersonalisationConfig()
+    align, prompt, model, last = (
+        EncoderAlignmentSettings(),
+        PromptSettings(),
+        ModelSettings(),
+        PersonalisationSettings(),
+    )
     assert f"temperature {align.temperature}" in text and f"margin {align.margin}" in text
     assert f"q2i {align.q2i:g}, q2q {align.q2q}, i2i {align.i2i}, rank {align.rank}, rel {align.relevance}" in text
     assert f"`short` {prompt.short}" in text and f"`fill: {prompt.fill}`" in text

@@ -15,12 +15,12 @@ from benchmarks.speed.bench_v2_step import step_seconds
 from benchmarks.speed.bench_workload import WORDS, Corpus, Workload, corpus
 from onesearch.common.ragged import Ragged
 from onesearch.data.records import Item, items_frame
-from onesearch.model.model_settings import PromptConfig
+from onesearch.model.model_settings import PromptSettings
 from onesearch.training.click_rates import ClickRates
-from onesearch.training.grpo import GrpoConfig, GrpoObjective, RolloutOutcomes
+from onesearch.training.grpo import GrpoObjective, GrpoSettings, RolloutOutcomes
 from onesearch.training.relevance import FEATURES, PairFeatures, Relevance
-from onesearch.training.rewards import RewardConfig, Rewards
-from onesearch.training.sft_settings import PersonalisationConfig
+from onesearch.training.rewards import Rewards, RewardSettings
+from onesearch.training.sft_settings import PersonalisationSettings
 from onesearch.training.supervised import SupervisedObjective
 from onesearch.training.tasks import Task, search_task
 from onesearch.understanding.catalogue_vocabulary import CatalogueVocabulary
@@ -33,13 +33,13 @@ def tpma_step_ratio(size: Workload, precision: Literal["no", "bf16"], steps: int
 
     Keys: ``tpma_step_over_sft_step``, the median over the steps, and the median milliseconds of each.
     """
-    found = corpus(size, PromptConfig())
+    found = corpus(size, PromptSettings())
     prompts = max(1, size.batch_size // ROLLOUTS)
-    generator, index, stage = found.generator(), found.index(), PersonalisationConfig()
+    generator, index, stage = found.generator(), found.index(), PersonalisationSettings()
     rows, heads = torch.from_numpy(found.rows), (stage.score_weight, stage.codebook_weight)
     sft = SupervisedObjective(generator, index, rows, *heads)
     outcomes = RolloutOutcomes(np.arange(size.requests), found.targets, Ragged.from_lists([[]] * size.requests))
-    tpma = GrpoObjective(generator, index, rows, _rewards(found), outcomes, GrpoConfig(rollouts=ROLLOUTS), *heads)
+    tpma = GrpoObjective(generator, index, rows, _rewards(found), outcomes, GrpoSettings(rollouts=ROLLOUTS), *heads)
     taken: dict[str, list[NDArray[np.float64]]] = {"sft": [], "tpma": []}
     for _ in range(repeats):
         taken["sft"].append(step_seconds(sft, lambda m, b: m(b), _task(found), prompts * ROLLOUTS, precision, steps))
@@ -56,7 +56,7 @@ def tpma_step_ratio(size: Workload, precision: Literal["no", "bf16"], steps: int
 
 def _task(found: Corpus) -> Task:
     weights = np.ones(len(found.targets.values), np.float32)
-    negatives = PersonalisationConfig().score_negatives
+    negatives = PersonalisationSettings().score_negatives
     return search_task("search", found.builder, found.columns, found.targets, weights, found.size.items, negatives)
 
 
@@ -72,4 +72,4 @@ def _rewards(found: Corpus, seed: int = 0) -> Rewards:
     pairs = PairFeatures(items, vectors[: size.items], queries, vectors[size.items :], words)
     judged = rng.random((2000, len(FEATURES))).astype(np.float32)
     trees = Relevance.fit(judged, rng.integers(0, 4, 2000))
-    return Rewards(RewardConfig(), items, rates, pairs, trees)
+    return Rewards(RewardSettings(), items, rates, pairs, trees)

@@ -22,7 +22,7 @@ from torch.utils.data import Dataset
 
 from onesearch.common.ragged import Ragged
 from onesearch.training.batching import BatchSource
-from onesearch.training.loop import LoopConfig, fit
+from onesearch.training.loop import LoopSettings, fit
 
 IGNORED = -100
 
@@ -156,7 +156,7 @@ def loop_rate(
         return {"loss": module(**batch).loss}
 
     source = BatchSource(pairs.inputs.lengths, pairs.batch, batch_size, steps=steps + warmup + 1)
-    config = LoopConfig(
+    config = LoopSettings(
         learning_rate=learning_rate, precision=precision, checkpoint_seconds=0, curves=False, log_steps=10_000
     )
     with tempfile.TemporaryDirectory() as folder:

@@ -26,10 +26,10 @@ from benchmarks.speed.bench_workload import POSITIONS, QUICK, Workload, corpus
 from onesearch.common.ragged import Ragged
 from onesearch.index.sid_index import SidIndex
 from onesearch.model.generator import Generator
-from onesearch.model.model_settings import PromptConfig
+from onesearch.model.model_settings import PromptSettings
 from onesearch.model.token_vocabulary import PAD
 from onesearch.training.batching import BatchSource
-from onesearch.training.loop import LoopConfig, fit
+from onesearch.training.loop import LoopSettings, fit
 from onesearch.training.precision import Precision, resolve
 from onesearch.training.supervised import SupervisedObjective
 from onesearch.training.tasks import Task, TaskBatch, search_task
@@ -121,7 +121,7 @@ def stage_rate(sides: Sides, batch_size: int, precision: Precision, steps: int) 
 
     objective = SupervisedObjective(sides.generator, sides.index, sides.rows, score_weight=0.0)
     source = BatchSource(sides.task.lengths, sides.task.batch, batch_size, steps=steps + WARM_UP + 1)
-    config = LoopConfig(precision=precision, checkpoint_seconds=0, curves=False)
+    config = LoopSettings(precision=precision, checkpoint_seconds=0, curves=False)
     with tempfile.TemporaryDirectory() as folder:
         fit(objective, source, losses, config, Path(folder), label="benchmark")
     return sum(counted[WARM_UP:-1]) / (times[-1] - times[WARM_UP])
@@ -129,7 +129,7 @@ def stage_rate(sides: Sides, batch_size: int, precision: Precision, steps: int) 
 
 def synthetic(size: Workload, seed: int = 0) -> Sides:
     """The workload in the plain form of prompt and model, one target each, as the peer's rows too."""
-    made = corpus(size, PromptConfig(long=0, query_vector=False), seed=seed)
+    made = corpus(size, PromptSettings(long=0, query_vector=False), seed=seed)
     n, wanted = size.requests, made.targets.values
     task = search_task("search", made.builder, made.columns, made.targets, np.ones(n, np.float32), size.items, 1)
     generator = made.generator(anchored=False, item_score=False)

@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from benchmarks.speed.bench_workload import Corpus, Workload, corpus
 from onesearch.index.sid_index import SidIndex
 from onesearch.model.generator import Generator
-from onesearch.model.model_settings import PromptConfig
+from onesearch.model.model_settings import PromptSettings
 from onesearch.training.batching import BatchSource
-from onesearch.training.loop import LoopConfig, fit
-from onesearch.training.self_distillation import DistillationConfig, SelfDistillationObjective, distillation_loss
-from onesearch.training.sft_settings import PersonalisationConfig
+from onesearch.training.loop import LoopSettings, fit
+from onesearch.training.self_distillation import DistillationSettings, SelfDistillationObjective, distillation_loss
+from onesearch.training.sft_settings import PersonalisationSettings
 from onesearch.training.supervised import SupervisedObjective
 from onesearch.training.tasks import Task, TaskBatch, search_task
 
@@ -49,14 +49,14 @@ def v2_step_ratios(size: Workload, precision: Literal["no", "bf16"], steps: int,
     Keys: ``v2_step_over_sft_step`` (a third of the prompts have a teacher), ``v2_step_over_sft_step_all`` (every one),
     both medians over the steps, which have the same prompts on all sides; and median milliseconds of each step.
     """
-    found = corpus(size, PromptConfig(), TARGETS, KEYWORDS)
+    found = corpus(size, PromptSettings(), TARGETS, KEYWORDS)
     generator, index = found.generator(), found.index()
     some = np.random.default_rng(1).random(size.requests) < TAUGHT
     parts = (generator, index, torch.from_numpy(found.rows))
 
     def side(taught: NDArray[np.bool_] | None) -> Callable[[], NDArray[np.float64]]:
         task = _task(found, taught)
-        objective, loss = _objective(parts, None if taught is None else DistillationConfig())
+        objective, loss = _objective(parts, None if taught is None else DistillationSettings())
         return lambda: step_seconds(objective, loss, task, size.batch_size, precision, steps)
 
     sides = {"sft_step": side(None), "v2_step": side(some), "v2_step_all": side(np.ones_like(some))}
@@ -79,17 +79,17 @@ def _ratio(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
 
 def _task(found: Corpus, taught: NDArray[np.bool_] | None) -> Task:
     weights = np.ones(len(found.targets.values), np.float32)
-    negatives = PersonalisationConfig().score_negatives
+    negatives = PersonalisationSettings().score_negatives
     return search_task(
         "search", found.builder, found.columns, found.targets, weights, found.size.items, negatives, taught=taught
     )
 
 
 def _objective(
-    parts: tuple[Generator, SidIndex, Tensor], settings: DistillationConfig | None
+    parts: tuple[Generator, SidIndex, Tensor], settings: DistillationSettings | None
 ) -> tuple[SupervisedObjective, Loss]:
     """V2's objective and loss under ``settings``, or plain SFT's; the weights of the other heads are stage 3's."""
-    stage = PersonalisationConfig()
+    stage = PersonalisationSettings()
     if settings is None:
         return SupervisedObjective(*parts, stage.score_weight, stage.codebook_weight), lambda model, batch: model(batch)
     return SelfDistillationObjective(*parts, stage.score_weight, stage.codebook_weight, settings), distillation_loss
@@ -106,7 +106,7 @@ def step_seconds(
         return loss(model, batch)
 
     source = BatchSource(task.lengths, task.batch, batch_size, steps=steps + WARM_UP + 1)
-    config = LoopConfig(precision=precision, checkpoint_seconds=0, curves=False)
+    config = LoopSettings(precision=precision, checkpoint_seconds=0, curves=False)
     with tempfile.TemporaryDirectory() as folder:
         fit(objective, source, timed, config, Path(folder), label="benchmark")
     return np.diff(times)[WARM_UP:]

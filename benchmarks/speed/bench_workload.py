@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from onesearch.common.ragged import Ragged
 from onesearch.data.requests import Requests
 from onesearch.index.sid_index import SidIndex
-from onesearch.model.backbones import BackboneConfig
+from onesearch.model.backbones import BackboneSettings
 from onesearch.model.featurizer import TextTable
 from onesearch.model.generator import Generator, Sizes
-from onesearch.model.model_settings import ModelConfig, PromptConfig
+from onesearch.model.model_settings import ModelSettings, PromptSettings
 from onesearch.model.prompt import PromptBuilder, PromptInputs, prepare
 from onesearch.model.token_vocabulary import TokenVocabulary
 
@@ -57,22 +57,22 @@ class Corpus:
         return SidIndex.build(self.sids, self.rows, self.size.codebooks)
 
     def generator(self, **form: Any) -> Generator:
-        """A model of the workload's size from random weights; ``form`` are settings of :class:`ModelConfig`."""
+        """A model of the workload's size from random weights; ``form`` are settings of :class:`ModelSettings`."""
         size = self.size
-        backbone = BackboneConfig(
+        backbone = BackboneSettings(
             d_model=size.d_model,
             heads=size.heads,
             encoder_layers=size.layers,
             decoder_layers=size.layers,
             max_positions=POSITIONS,
         )
-        config = ModelConfig(backbone=backbone, prompt=self.builder.config, row_dim=size.row, **form)
+        config = ModelSettings(backbone=backbone, prompt=self.builder.config, row_dim=size.row, **form)
         centroids = [torch.randn(k, size.row) for k in size.codebooks[:3]]
         return Generator(config, Sizes(self.vocabulary.text_size, size.codebooks, size.row, size.row), centroids)
 
 
 def corpus(
-    size: Workload, prompt: PromptConfig, most_targets: int = 1, most_keywords: int = 0, seed: int = 0
+    size: Workload, prompt: PromptSettings, most_targets: int = 1, most_keywords: int = 0, seed: int = 0
 ) -> Corpus:
     """Prompts of about 64 tokens on average in the default form of ``prompt``.
 

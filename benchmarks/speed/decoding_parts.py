@@ -14,9 +14,9 @@ from transformers import BartConfig, BartForConditionalGeneration
 from onesearch.index.bits import RankedBits, pack
 from onesearch.index.item_filters import ItemMask
 from onesearch.index.sid_index import SidIndex
-from onesearch.model.backbones import BackboneConfig
+from onesearch.model.backbones import BackboneSettings
 from onesearch.model.generator import Generator, GeneratorMemory, Sizes
-from onesearch.model.model_settings import ModelConfig
+from onesearch.model.model_settings import ModelSettings
 
 TEXT = 20_000  # subwords of the compared models
 ROW = 128  # dimension of the rows of items and nodes
@@ -84,12 +84,12 @@ class Ours:
     def make(cls, shape: Shape, anchored: bool, dtype: torch.dtype) -> "Ours":
         """Weights of the transformer are random but fixed."""
         torch.manual_seed(0)
-        config = BackboneConfig(
+        config = BackboneSettings(
             d_model=shape.d, heads=4, encoder_layers=shape.layers, decoder_layers=shape.layers, ffn=4 * shape.d
         )
         centroids = [torch.zeros(size, VECTOR) for size in shape.codebooks[:3]]
         sizes = Sizes(TEXT, shape.codebooks, VECTOR, ROW)
-        model = Generator(ModelConfig(backbone=config, anchored=anchored), sizes, centroids).eval().to(dtype)
+        model = Generator(ModelSettings(backbone=config, anchored=anchored), sizes, centroids).eval().to(dtype)
         query = functional.normalize(torch.randn(1, ROW), dim=1)
         return cls(model, torch.randn(1, shape.prompt, shape.d).to(dtype), query.to(dtype))
 

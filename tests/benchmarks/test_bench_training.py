@@ -3,7 +3,7 @@ from benchmarks.speed.bench_tpma_step import tpma_step_ratio
 from benchmarks.speed.bench_training import QUICK, Workload, synthetic
 from benchmarks.speed.bench_v2_step import KEYWORDS, TARGETS, corpus, v2_step_ratios
 
-from onesearch.model.model_settings import PromptConfig
+from onesearch.model.model_settings import PromptSettings
 from onesearch.model.token_vocabulary import PAD
 
 
@@ -35,7 +35,7 @@ def test_prompts_have_about_64_tokens():
 
 
 def test_v2_is_timed_on_the_prompts_of_sft_with_the_teachers_of_some_or_all():
-    made = corpus(QUICK, PromptConfig(), TARGETS, KEYWORDS)
+    made = corpus(QUICK, PromptSettings(), TARGETS, KEYWORDS)
     lengths = made.builder.search_prompt(made.columns, np.arange(64)).mask.sum(1)
     taught = made.builder.search_prompt(made.columns, np.arange(64), keywords=True).mask.sum(1)
     assert (taught - lengths).min() >= 1 + 3 and 1 <= made.targets.lengths.min() < made.targets.lengths.max() == TARGETS

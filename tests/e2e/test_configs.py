@@ -10,10 +10,10 @@ from onesearch.cli import app
 from onesearch.common.artefact import read_json
 from onesearch.data.ingest.column_mapping import load_mapping
 from onesearch.market.make_market import make_market
-from onesearch.market.market_settings import MarketConfig
+from onesearch.market.market_settings import MarketSettings
 from onesearch.pipeline import run_config
 from onesearch.pipeline.config_files import load_settings
-from onesearch.pipeline.run_settings import RunConfig
+from onesearch.pipeline.run_settings import RunSettings
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
@@ -61,7 +61,7 @@ def smoke(name: str, folder: Path, *overrides: str) -> dict:
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_configs_are_valid(path: Path):
-    config = load_settings(RunConfig, path)
+    config = load_settings(RunSettings, path)
     assert config.name == path.stem
 
 
@@ -173,7 +173,7 @@ def small_pretrained(folder: Path) -> Path:
 @pytest.mark.slow
 def test_the_paper_config_runs_in_structure(tmp_path: Path):
     """Pretrained backbone and tokenizer, outside dataset, 8-bit rows: as in paper.yaml, all of it tiny."""
-    make_market(MarketConfig(items=300, users=80, days=15, page_views=700), tmp_path / "shop")
+    make_market(MarketSettings(items=300, users=80, days=15, page_views=700), tmp_path / "shop")
     pretrained = small_pretrained(tmp_path / "bart")
     own = [
         f"data.folder={tmp_path / 'shop'}",

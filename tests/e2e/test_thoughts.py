@@ -10,13 +10,13 @@ from fastapi.testclient import TestClient
 from onesearch.search.engine import SearchEngine
 from onesearch.serving.http_app import create_app
 from onesearch.serving.keyword_coverage import ThoughtSource
-from onesearch.serving.serving_settings import ServingConfig
+from onesearch.serving.serving_settings import ServingSettings
 from onesearch.serving.sqlite_store import SqliteStore
 from onesearch.understanding.thought_cache import SqliteThoughts
 
 
 def results(engine: SearchEngine, queries: list[str], tmp_path: Path, source: ThoughtSource | None = None) -> list:
-    app = create_app(engine, SqliteStore(tmp_path / "store.sqlite3"), ServingConfig(), thoughts=source)
+    app = create_app(engine, SqliteStore(tmp_path / "store.sqlite3"), ServingSettings(), thoughts=source)
     with TestClient(app) as client:
         return [client.post("/search", json={"query": query, "record": True}).json()["results"] for query in queries]
 

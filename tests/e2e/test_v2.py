@@ -24,7 +24,7 @@ from onesearch.understanding.thought_table import Thoughts
 
 
 @pytest.fixture(scope="module")
-def bench(tiny_run: Path) -> RunData:
+def run_data(tiny_run: Path) -> RunData:
     return RunData(tiny_run)
 
 

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from onesearch.encoding.click_pairs import Edges, Pairs, Triples, drop_distant
-from onesearch.encoding.encoder_alignment import EncoderAlignmentConfig, align_encoder
+from onesearch.encoding.encoder_alignment import EncoderAlignmentSettings, align_encoder
 from onesearch.encoding.held_out_vectors import fold_numbers, held_out_vectors, procrustes
-from onesearch.encoding.static_encoder import StaticConfig, StaticEncoder
+from onesearch.encoding.static_encoder import StaticEncoder, StaticSettings
 
 COLOURS, THINGS = ("red", "blue", "green", "black", "white"), ("lamp", "table", "chair", "sofa", "desk", "bed")
 ITEMS = [f"{colour} {thing} item" for colour in COLOURS for thing in THINGS]
@@ -18,7 +18,7 @@ def edges(left, right, weight=None):
 
 
 def fresh(seed=0, dimension=32):
-    config = StaticConfig(dimension=dimension, min_word=1, min_pair=2, ngram_buckets=500)
+    config = StaticSettings(dimension=dimension, min_word=1, min_pair=2, ngram_buckets=500)
     return StaticEncoder.build(ITEMS + QUERIES, config, seed)
 
 
@@ -26,7 +26,7 @@ def pairs(kept=range(30)):
     return Pairs(QUERIES, ITEMS, edges(list(kept), list(kept)))
 
 
-CONFIG = EncoderAlignmentConfig(epochs=150, batch_size=32, nested=(16,))
+CONFIG = EncoderAlignmentSettings(epochs=150, batch_size=32, nested=(16,))
 
 
 def hits(encoder, width=32):
@@ -46,7 +46,7 @@ def test_training_finds_what_words_do_not_say_and_generalises():
 
 
 def test_same_seed_same_weights():
-    config = EncoderAlignmentConfig(epochs=5, batch_size=16)
+    config = EncoderAlignmentSettings(epochs=5, batch_size=16)
     one, two = (align_encoder(fresh(), pairs(), config) for _ in range(2))
     assert (one.encode(QUERIES) == two.encode(QUERIES)).all()
 
@@ -68,13 +68,13 @@ def test_each_term_acts_alone_and_can_be_switched_off(term):
     }[term]
     mined = Pairs(QUERIES, ITEMS, edges(range(30), range(30)), **extra)
     off = {"q2i": 0.0, "q2q": 0.0, "i2i": 0.0, "rank": 0.0, "relevance": 0.0}
-    config = EncoderAlignmentConfig(**{**off, term: 1.0}, max_steps=60, epochs=1000, batch_size=64)
+    config = EncoderAlignmentSettings(**{**off, term: 1.0}, max_steps=60, epochs=1000, batch_size=64)
     encoder, untouched = align_encoder(fresh(), mined, config), fresh()
     sides = {"q2q": (QUERIES, QUERIES), "i2i": (ITEMS, ITEMS)}.get(term, (QUERIES, ITEMS))
     wanted = [sides[0][i] for i in left], [sides[1][i] for i in right]
     assert cosines(encoder, *wanted).mean() > cosines(untouched, *wanted).mean() + 0.05
     nothing = align_encoder(
-        fresh(), mined, EncoderAlignmentConfig(**{**off, "q2i": 1.0}, max_steps=1, learning_rate=1e-12)
+        fresh(), mined, EncoderAlignmentSettings(**{**off, "q2i": 1.0}, max_steps=1, learning_rate=1e-12)
     )
     np.testing.assert_allclose(nothing.encode(ITEMS), untouched.encode(ITEMS), atol=1e-5)
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onesearch.encoding.khqe import KHQE, KHQEConfig
+from onesearch.encoding.khqe import KHQE, KHQESettings
 from onesearch.encoding.kmeans import fit_kmeans, fit_per_parent, nearest, nearest_of_parent
 from onesearch.encoding.opq import OPQ
 from onesearch.encoding.sid_text import parse_sid, sid_text, sid_texts, token_names
@@ -16,7 +16,7 @@ def points(n=1500, d=17, seed=0):
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-SMALL = KHQEConfig(layers=(16, 8, 4), opq_size=16, iterations=8)
+SMALL = KHQESettings(layers=(16, 8, 4), opq_size=16, iterations=8)
 
 
 @pytest.fixture(scope="module")

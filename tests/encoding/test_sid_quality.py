@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onesearch.common.ragged import Ragged
-from onesearch.encoding.khqe import KHQE, KHQEConfig, fuse_keywords
+from onesearch.encoding.khqe import KHQE, KHQESettings, fuse_keywords
 from onesearch.encoding.sid_quality import (
     first_code_reach,
     measure_query_encoding,
@@ -15,7 +15,7 @@ from onesearch.encoding.sid_quality import (
     uniqueness,
     usage,
 )
-from onesearch.encoding.static_encoder import StaticConfig, StaticEncoder
+from onesearch.encoding.static_encoder import StaticEncoder, StaticSettings
 from onesearch.understanding.keyword_lexicon import Keyword, Lexicon
 
 CODES = np.array([[0, 0], [0, 1], [0, 1], [2, 0]], np.int32)
@@ -67,7 +67,7 @@ def test_fusion_by_hand():
 def fitted():
     items = np.random.default_rng(0).standard_normal((600, 12)).astype(np.float32)
     items /= np.linalg.norm(items, axis=1, keepdims=True)
-    return KHQE.fit(items, KHQEConfig(layers=(16, 8, 4), opq_size=16, iterations=6)), items
+    return KHQE.fit(items, KHQESettings(layers=(16, 8, 4), opq_size=16, iterations=6)), items
 
 
 def test_report_on_queries_that_are_items(fitted):
@@ -97,8 +97,8 @@ def test_first_code_reach_grows_with_the_number_of_codes(fitted):
 
 def test_query_encoding_is_measured_within_three_milliseconds():
     texts = [f"lamp {word} steel {i}" for i, word in enumerate(["red", "blue", "green"] * 40)]
-    encoder = StaticEncoder.build(texts, StaticConfig(dimension=32, min_word=1, ngram_buckets=100))
-    khqe = KHQE.fit(encoder.encode(texts), KHQEConfig(layers=(16, 8, 4), opq_size=16, iterations=3))
+    encoder = StaticEncoder.build(texts, StaticSettings(dimension=32, min_word=1, ngram_buckets=100))
+    khqe = KHQE.fit(encoder.encode(texts), KHQESettings(layers=(16, 8, 4), opq_size=16, iterations=3))
     figures = measure_query_encoding(encoder, khqe, texts, Lexicon([Keyword("red", "Color", 1.0)]))
     parts = figures["encode_ms"] + figures["keywords_ms"] + figures["quantize_ms"]
     assert 0 < figures["query_p50_ms"] <= figures["query_p95_ms"] and figures["queries"] == 100

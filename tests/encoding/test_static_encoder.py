@@ -5,14 +5,14 @@ from hypothesis import strategies as st
 
 from onesearch.encoding.encoder_loading import load_encoder
 from onesearch.encoding.ngram_features import NgramFeatures, character_ngrams
-from onesearch.encoding.static_encoder import StaticConfig, StaticEncoder
+from onesearch.encoding.static_encoder import StaticEncoder, StaticSettings
 
 TEXTS = ["red steel lamp", "red oak table", "blue steel lamp 60 watt", "红色大衣", "红色手机壳", "steel lamp"]
 
 
 @pytest.fixture(scope="module")
 def encoder():
-    return StaticEncoder.build(TEXTS, StaticConfig(dimension=64, min_word=1, min_pair=1, ngram_buckets=500))
+    return StaticEncoder.build(TEXTS, StaticSettings(dimension=64, min_word=1, min_pair=1, ngram_buckets=500))
 
 
 def test_features_are_words_pairs_and_ngrams():
@@ -49,7 +49,7 @@ def test_text_without_features_gives_zeros(encoder):
 
 @given(st.lists(st.text(max_size=12), max_size=5))
 def test_a_vector_does_not_depend_on_its_batch(texts):
-    encoder = StaticEncoder.build(TEXTS, StaticConfig(dimension=8, min_word=1, min_pair=1, ngram_buckets=50))
+    encoder = StaticEncoder.build(TEXTS, StaticSettings(dimension=8, min_word=1, min_pair=1, ngram_buckets=50))
     together = encoder.encode(texts)
     for text, vector in zip(texts, together, strict=True):
         np.testing.assert_allclose(encoder.encode([text])[0], vector, atol=1e-6)
@@ -66,7 +66,7 @@ def test_loading_from_an_empty_folder_says_what_to_do(tmp_path):
 
 
 def test_one_update_is_one_adam_step_on_the_touched_rows_only():
-    encoder = StaticEncoder.build(TEXTS, StaticConfig(dimension=4, min_word=1, min_pair=1, ngram_buckets=50))
+    encoder = StaticEncoder.build(TEXTS, StaticSettings(dimension=4, min_word=1, min_pair=1, ngram_buckets=50))
     before = encoder.table.clone()
     trainer = encoder.trainer(TEXTS, learning_rate=0.1)
     trainer.embed(np.array([1, 1])).sum().backward()

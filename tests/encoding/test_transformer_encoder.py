@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from onesearch.encoding.click_pairs import Edges, Pairs
-from onesearch.encoding.encoder_alignment import EncoderAlignmentConfig, align_encoder
+from onesearch.encoding.encoder_alignment import EncoderAlignmentSettings, align_encoder
 from onesearch.encoding.encoder_loading import load_encoder
 from onesearch.encoding.transformer_encoder import TransformerEncoder
 
@@ -44,7 +44,7 @@ def test_encode_align_save_load(folder, tmp_path):
     np.testing.assert_allclose(np.linalg.norm(encoder.encode(ITEMS), axis=1), 1, atol=1e-5)
     ones = np.ones(4, np.float32)
     pairs = Pairs(QUERIES, ITEMS, Edges(np.array([0, 0, 1, 1]), np.array([0, 1, 2, 3]), ones))
-    align_encoder(encoder, pairs, EncoderAlignmentConfig(epochs=1000, max_steps=40, batch_size=8, nested=()))
+    align_encoder(encoder, pairs, EncoderAlignmentSettings(epochs=1000, max_steps=40, batch_size=8, nested=()))
     scores = encoder.encode(QUERIES) @ encoder.encode(ITEMS).T
     assert min(scores[0, :2]) > max(scores[0, 2:]) and min(scores[1, 2:]) > max(scores[1, :2])
     encoder.save(tmp_path / "saved")

@@ -6,12 +6,12 @@ import pytest
 from onesearch.data.click_statistics import ClickStatistics
 from onesearch.data.requests import Requests
 from onesearch.evaluation.baselines import Baselines, objective
-from onesearch.evaluation.cascade import Cascade, CascadeConfig, Recall, lags_of, outcomes_of, training_rows
+from onesearch.evaluation.cascade import Cascade, CascadeSettings, Recall, lags_of, outcomes_of, training_rows
 from onesearch.evaluation.cascade_features import FEATURES, CascadeFeatures
 from onesearch.search.dense_search import DenseSearcher
 from onesearch.search.lexical_search import LexicalSearcher
 
-CONFIG = CascadeConfig(trees=40, min_leaf=5, leaves=7, threads=1, negatives=20)
+CONFIG = CascadeSettings(trees=40, min_leaf=5, leaves=7, threads=1, negatives=20)
 
 
 def features_of(shop, page_views=None, requests=None, targets=None):

@@ -7,10 +7,10 @@ import pytest
 
 from onesearch.common.ragged import Ragged
 from onesearch.data.requests import Requests
-from onesearch.evaluation.evaluate import EvaluationConfig, evaluate, pooled, summarise
+from onesearch.evaluation.evaluate import MeasureSettings, evaluate, pooled, summarise
 from onesearch.search.hits import Hits
 
-CONFIG = EvaluationConfig(k=(1, 3), resamples=200, flips=500, batch=2)
+CONFIG = MeasureSettings(k=(1, 3), resamples=200, flips=500, batch=2)
 
 
 @dataclass

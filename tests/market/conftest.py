@@ -5,9 +5,9 @@ import pytest
 from onesearch.data.dataset import Dataset
 from onesearch.market.make_market import make_market
 from onesearch.market.market import Market
-from onesearch.market.market_settings import MarketConfig
+from onesearch.market.market_settings import MarketSettings
 
-CONFIG = MarketConfig(items=2_000, users=600, page_views=8_000, seed=3)
+CONFIG = MarketSettings(items=2_000, users=600, page_views=8_000, seed=3)
 
 
 @pytest.fixture(scope="session")
@@ -31,5 +31,5 @@ def market(folder: Path) -> Market:
 def larger(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Large enough for the figures that the docs state: items to fill pages, page views to see need words often."""
     path = tmp_path_factory.mktemp("larger")
-    make_market(MarketConfig(items=12_000, users=1_000, page_views=15_000, seed=4), path)
+    make_market(MarketSettings(items=12_000, users=1_000, page_views=15_000, seed=4), path)
     return path

@@ -12,9 +12,9 @@ from onesearch.market import need_words
 from onesearch.market.kuaisearch_export import export_kuaisearch
 from onesearch.market.make_market import make_market
 from onesearch.market.market import Market
-from onesearch.market.market_settings import MarketConfig
+from onesearch.market.market_settings import MarketSettings
 
-SMALL = MarketConfig(items=400, users=60, page_views=600)
+SMALL = MarketSettings(items=400, users=60, page_views=600)
 
 
 def test_the_same_seed_makes_the_same_market_and_another_seed_another(tmp_path):

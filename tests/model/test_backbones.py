@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from onesearch.model.attention import Grid
-from onesearch.model.backbones import Backbone, BackboneConfig, build_backbone
+from onesearch.model.backbones import Backbone, BackboneSettings, build_backbone
 
 KINDS = ("bart", "gpt2", "qwen3")
 D = 32
@@ -14,7 +14,7 @@ D = 32
 
 def tiny(kind: str, dropout: float = 0.0) -> Backbone:
     torch.manual_seed(0)
-    config = BackboneConfig(
+    config = BackboneSettings(
         kind=kind, d_model=D, heads=4, encoder_layers=2, decoder_layers=3, ffn=48, max_positions=40, dropout=dropout
     )
     backbone = build_backbone(config).eval()
@@ -167,7 +167,7 @@ def test_dropout_only_in_training_and_gradients_flow(kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_rebuilt_from_its_own_config(kind):
     backbone = tiny(kind)
-    config = BackboneConfig.model_validate_json(backbone.config.model_dump_json())
+    config = BackboneSettings.model_validate_json(backbone.config.model_dump_json())
     other = build_backbone(config).eval()
     assert set(other.state_dict()) == set(backbone.state_dict())
     other.load_state_dict(backbone.state_dict())
@@ -206,7 +206,7 @@ def test_pretrained_folder(kind, tmp_path):
     }[kind]
     model = AutoModel.from_config(AutoConfig.for_model(kind, vocab_size=11, **sizes))
     model.save_pretrained(tmp_path)
-    backbone = build_backbone(BackboneConfig(kind=kind, pretrained=str(tmp_path)))
+    backbone = build_backbone(BackboneSettings(kind=kind, pretrained=str(tmp_path)))
     assert backbone.d_model == 16
     torch.testing.assert_close(backbone.pretrained_embedding, model.get_input_embeddings().weight.detach())
     key = next(k for k in backbone.model.state_dict() if k.endswith("weight"))
@@ -232,4 +232,4 @@ def test_too_long_prompts_are_refused():
 
 def test_bad_head_counts_are_named():
     with pytest.raises(ValueError, match="heads"):
-        BackboneConfig(d_model=30, heads=4)
+        BackboneSettings(d_model=30, heads=4)

@@ -47,7 +47,7 @@ def test_only_texts_that_the_requests_use_are_looked_up():
     from onesearch.common.ragged import Ragged
     from onesearch.data.requests import Requests
     from onesearch.model.featurizer import TextTable
-    from onesearch.model.model_settings import PromptConfig
+    from onesearch.model.model_settings import PromptSettings
     from onesearch.model.prompt import prepare
 
     seen = []
@@ -71,6 +71,6 @@ def test_only_texts_that_the_requests_use_are_looked_up():
         np.full((2, 0), -1, np.int32),
         ["red", "never clicked for", "lamp"],
     )
-    columns = prepare(requests, table, PromptConfig())
+    columns = prepare(requests, table, PromptSettings())
     assert seen == ["boots", "lamp", "red"]
     assert columns.clicked_query.tolist() == [[-1, 1], [-1, 2]]

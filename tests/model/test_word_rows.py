@@ -2,9 +2,9 @@
 
 import torch
 
-from onesearch.model.backbones import BackboneConfig
+from onesearch.model.backbones import BackboneSettings
 from onesearch.model.generator import Generator, Sizes
-from onesearch.model.model_settings import ModelConfig
+from onesearch.model.model_settings import ModelSettings
 from onesearch.model.prompt import PromptBatch
 from onesearch.model.token_vocabulary import MARKS
 
@@ -14,9 +14,9 @@ CODEBOOKS = (4, 4, 4, 4, 4)
 
 def generator(word_rows=True):
     torch.manual_seed(0)
-    backbone = BackboneConfig(d_model=16, heads=2, encoder_layers=1, decoder_layers=1, ffn=16, max_positions=32)
+    backbone = BackboneSettings(d_model=16, heads=2, encoder_layers=1, decoder_layers=1, ffn=16, max_positions=32)
     centroids = [torch.randn(4, 8) for _ in range(3)]
-    return Generator(ModelConfig(backbone=backbone, word_rows=word_rows), Sizes(TEXT, CODEBOOKS, 8, ROW), centroids)
+    return Generator(ModelSettings(backbone=backbone, word_rows=word_rows), Sizes(TEXT, CODEBOOKS, 8, ROW), centroids)
 
 
 def mark(name):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from onesearch.data.requests import Requests
-from onesearch.search.dense_search import DenseConfig, DenseSearcher
+from onesearch.search.dense_search import DenseSearcher, DenseSettings
 
 
 def unit(generator, *shape):
@@ -39,14 +39,14 @@ def test_hnsw_finds_nearly_the_same(world):
     vectors, encode, _ = world
     texts = [f"q{i}" for i in range(6)]
     flat = DenseSearcher(vectors, encode).rank(Requests.anonymous(texts), 5).items
-    graph = DenseSearcher(vectors, encode, config=DenseConfig(kind="hnsw")).rank(Requests.anonymous(texts), 5).items
+    graph = DenseSearcher(vectors, encode, config=DenseSettings(kind="hnsw")).rank(Requests.anonymous(texts), 5).items
     assert np.mean([len(set(a) & set(b)) / 5 for a, b in zip(flat, graph, strict=True)]) > 0.9
 
 
 @pytest.mark.parametrize("kind", ["flat", "hnsw"])
 def test_add_remove_save_load(world, tmp_path, kind):
     vectors, encode, queries = world
-    old = DenseSearcher(vectors, encode, config=DenseConfig(kind=kind))
+    old = DenseSearcher(vectors, encode, config=DenseSettings(kind=kind))
     new = old.add(np.array([60, 4]), np.stack([queries["q2"], -vectors[4]]))
     assert new.rank(Requests.anonymous(["q2"]), 1).items.tolist() == [[60]]
     assert len(new) == 61 and len(old) == 60 and len(new.remove(np.array([60]))) == 60

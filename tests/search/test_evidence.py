@@ -7,7 +7,7 @@ import pytest
 from onesearch.data.click_statistics import ClickStatistics
 from onesearch.data.records import Item, items_frame
 from onesearch.search.click_features import Evidence, lexical_features
-from onesearch.search.lexical_search import LexicalConfig, LexicalSearcher
+from onesearch.search.lexical_search import LexicalSearcher, LexicalSettings
 
 ITEMS = items_frame(
     [
@@ -66,7 +66,7 @@ def test_contexts_tell_known_queries_from_new_ones(evidence: Evidence):
 
 
 def test_lexical_share_is_relative_to_the_best_of_the_whole_catalogue():
-    searcher = LexicalSearcher.build(ITEMS, LexicalConfig(fields=("title",)))
+    searcher = LexicalSearcher.build(ITEMS, LexicalSettings(fields=("title",)))
     found = lexical_features(searcher, ["red tent", "nothing known"], np.array([[1, 2], [0, -1]]))
     whole = searcher.scores(["red tent"], np.array([[0, 1, 2, 3]], np.int32))[0]
     np.testing.assert_allclose(found["lexical_share"][0], whole[1:3] / whole.max(), rtol=1e-6)

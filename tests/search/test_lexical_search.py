@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onesearch.data.requests import Requests
-from onesearch.search.lexical_search import Analyzer, LexicalConfig, LexicalSearcher
+from onesearch.search.lexical_search import Analyzer, LexicalSearcher, LexicalSettings
 
 TITLES = ["red running shoes", "blue running shoe for men", "steel hammer", "claw hammer, steel handle", "garden hose"]
 
@@ -38,7 +38,7 @@ def test_hits_are_padded_to_k_even_beyond_the_catalogue():
     st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=4),
 )
 def test_scores_equal_those_of_bm25s(documents, query):
-    searcher = LexicalSearcher.from_texts([" ".join(words) for words in documents], LexicalConfig(stemmer=None))
+    searcher = LexicalSearcher.from_texts([" ".join(words) for words in documents], LexicalSettings(stemmer=None))
     peer = bm25s.BM25(method="lucene", k1=1.2, b=0.75)
     peer.index(documents, show_progress=False)
     known = [word for word in query if word in peer.vocab_dict]
@@ -108,9 +108,9 @@ def test_fields_of_the_item_table():
     everything = np.array([[0, 1]] * 4)
     words = ["acme", "tools", "hose", "red"]
     np.testing.assert_array_equal(built.scores(words, everything), plain.scores(words, everything))
-    assert found(LexicalSearcher.build(items, LexicalConfig(fields=("title", "attributes"))), "red") == [0]
+    assert found(LexicalSearcher.build(items, LexicalSettings(fields=("title", "attributes"))), "red") == [0]
     with pytest.raises(ValueError, match="titel"):
-        LexicalSearcher.build(items, LexicalConfig(fields=("titel",)))
+        LexicalSearcher.build(items, LexicalSettings(fields=("titel",)))
 
 
 def test_a_batch_of_queries_is_fast():

@@ -7,7 +7,7 @@ from fastapi.testclient import TestClient
 from serving_fakes import FakeEngine, catalogue
 
 from onesearch.serving.http_app import create_app
-from onesearch.serving.serving_settings import ServingConfig
+from onesearch.serving.serving_settings import ServingSettings
 from onesearch.serving.sqlite_store import SqliteStore
 
 NEW = {
@@ -118,7 +118,7 @@ def test_several_servers_on_one_store_follow_each_other(tmp_path, admin):
     import time
 
     token = admin["Authorization"][7:]
-    config = ServingConfig(follow_seconds=0.05)
+    config = ServingSettings(follow_seconds=0.05)
     apps = [create_app(FakeEngine(catalogue()), SqliteStore(tmp_path / "s.sqlite3"), config, token) for _ in range(2)]
     with TestClient(apps[0]) as one, TestClient(apps[1]) as two:
         one.post("/items", json={"upsert": [NEW]}, headers=admin)

@@ -8,7 +8,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from onesearch.serving.http_app import create_app
-from onesearch.serving.serving_settings import ServingConfig
+from onesearch.serving.serving_settings import ServingSettings
 
 
 def test_ready_when_all_is_well(client):
@@ -53,7 +53,7 @@ def test_whatever_else_is_checked_degrades_the_service(engine, store):
 
 def test_store_that_is_down_at_start_is_followed_later(engine, store):
     store.broken = frozenset({"item_changes"})
-    with TestClient(create_app(engine, store, ServingConfig(follow_seconds=0.05))) as client:
+    with TestClient(create_app(engine, store, ServingSettings(follow_seconds=0.05))) as client:
         health = client.get("/healthz").json()
         assert health["status"] == "degraded" and "not applied yet" in health["reasons"][0]
         assert client.post("/search", json={"query": "lamp"}).status_code == 200
@@ -66,7 +66,7 @@ def test_store_that_is_down_at_start_is_followed_later(engine, store):
 
 def test_saturated_server_refuses_and_batches_what_waited(engine, store):
     engine.gate = threading.Event()
-    config = ServingConfig(max_queue=4, max_batch=8)
+    config = ServingSettings(max_queue=4, max_batch=8)
     with TestClient(create_app(engine, store, config)) as client, ThreadPoolExecutor(16) as pool:
         first = pool.submit(client.post, "/search", json={"query": "lamp"})
         time.sleep(0.2)  # the worker now holds the first search
@@ -96,7 +96,7 @@ def test_one_wrong_search_does_not_fail_its_batch(engine, store):
 
 def test_a_search_that_waits_too_long_is_refused(engine, store):
     engine.gate = threading.Event()
-    with TestClient(create_app(engine, store, ServingConfig(timeout_seconds=0.2))) as client:
+    with TestClient(create_app(engine, store, ServingSettings(timeout_seconds=0.2))) as client:
         answer = client.post("/search", json={"query": "lamp"})
         assert answer.status_code == 503 and "0.2 seconds" in answer.json()["error"]
         engine.gate.set()
@@ -136,7 +136,7 @@ def test_security_headers_and_offline_pages(client):
 
 
 def test_api_only(engine, store):
-    with TestClient(create_app(engine, store, ServingConfig(page=False))) as client:
+    with TestClient(create_app(engine, store, ServingSettings(page=False))) as client:
         for path in ("/", "/shoppers", "/shoppers/ann/history", "/filters", "/page/app.js"):
             assert client.get(path).status_code == 404, path
         assert client.post("/search", json={"query": "lamp"}).status_code == 200

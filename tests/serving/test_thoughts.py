@@ -24,7 +24,7 @@ from onesearch.data.records import PageView, items_frame, page_views_frame
 from onesearch.serving import keyword_coverage as coverage_module
 from onesearch.serving.http_app import create_app
 from onesearch.serving.keyword_coverage import ThoughtSource, measure_coverage
-from onesearch.serving.serving_settings import ServingConfig
+from onesearch.serving.serving_settings import ServingSettings
 from onesearch.serving.sqlite_store import SqliteStore
 from onesearch.serving.store import Search, Traffic
 from onesearch.understanding.thought import Analysis, Thought
@@ -47,7 +47,7 @@ def source_of(path):
 def service(tmp_path, source, engine=None):
     """A running service that looks queries up at once."""
     store = FlakyStore(tmp_path / "store.sqlite3")
-    config = ServingConfig(thoughts_seconds=0.02)
+    config = ServingSettings(thoughts_seconds=0.02)
     with TestClient(create_app(engine or FakeEngine(catalogue()), store, config, thoughts=source)) as client:
         yield client
 
@@ -122,7 +122,7 @@ def test_an_unseen_query_is_queued_once_and_coverage_is_counted(tmp_path, path):
 
 def test_what_was_noted_last_is_looked_up_before_the_service_ends(tmp_path, path):
     store = FlakyStore(tmp_path / "store.sqlite3")
-    config = ServingConfig(thoughts_seconds=3600)
+    config = ServingSettings(thoughts_seconds=3600)
     with TestClient(create_app(FakeEngine(catalogue()), store, config, thoughts=source_of(path))) as client:
         answers(client, "red lamp")
     assert SqliteThoughts(path).take(5) == ["red lamp"]

@@ -12,8 +12,8 @@ from onesearch.search.path_scoring import score_paths
 from onesearch.training.dpo import (
     LEVEL_WEIGHTS,
     Behaviour,
-    DpoConfig,
     DpoObjective,
+    DpoSettings,
     PreferenceBatch,
     gap_weights,
     listwise_dpo_loss,
@@ -73,7 +73,7 @@ def test_without_losers_only_the_likelihood_is_left():
 
 
 def test_winners_and_losers_of_page_views():
-    settings = DpoConfig(winners=3, shown=2, same_category=3, other=3)
+    settings = DpoSettings(winners=3, shown=2, same_category=3, other=3)
     found = preferences(BEHAVIOUR, np.array([0, 1, 2]), settings)
     # Ordered before ordered elsewhere before clicked.
     assert found.rows.tolist() == [2, 5, 1, 11, 20] and found.owner.tolist() == [0, 0, 0, 1, 2]
@@ -129,7 +129,7 @@ def test_orders_elsewhere_are_what_a_plain_loop_finds(views):
 
 @pytest.fixture
 def objective():
-    return DpoObjective(generator(dtype=torch.float32), catalogue(30), DpoConfig(beta=0.5, sft=0.0)).train()
+    return DpoObjective(generator(dtype=torch.float32), catalogue(30), DpoSettings(beta=0.5, sft=0.0)).train()
 
 
 def test_the_index_follows_the_module_to_another_device(objective):

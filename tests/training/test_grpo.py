@@ -7,8 +7,8 @@ import torch
 from onesearch.common.ragged import Ragged
 from onesearch.data.records import Item, items_frame
 from onesearch.search.path_scoring import score_paths
-from onesearch.training.grpo import GrpoConfig, GrpoObjective, RolloutOutcomes
-from onesearch.training.rewards import RewardConfig, Rewards
+from onesearch.training.grpo import GrpoObjective, GrpoSettings, RolloutOutcomes
+from onesearch.training.rewards import Rewards, RewardSettings
 from onesearch.training.supervised import SupervisedObjective
 from onesearch.training.tasks import TaskBatch, item_targets
 from onesearch.training.tpma import gates, marginal_rewards, matches, normalised, position_weights
@@ -23,10 +23,10 @@ ORDERED = Ragged.from_lists([[], [11], [], []])
 def parts(judged=None, seed: int = 0, heads=(0.0, 0.0), **settings):
     """An objective and one batch of its four page views."""
     model, index = generator(dtype=torch.float32), catalogue(N)
-    rewards = Rewards(RewardConfig(), ITEMS, judged=judged)
+    rewards = Rewards(RewardSettings(), ITEMS, judged=judged)
     item_rows = torch.randn(N, index.dimension, generator=torch.Generator().manual_seed(0))
     outcomes = RolloutOutcomes(np.zeros(P), CLICKED, ORDERED)
-    objective = GrpoObjective(model, index, item_rows, rewards, outcomes, GrpoConfig(**settings), *heads, seed)
+    objective = GrpoObjective(model, index, item_rows, rewards, outcomes, GrpoSettings(**settings), *heads, seed)
     rows = np.arange(P)
     targets = item_targets(CLICKED.values, CLICKED.owners, np.ones(5), N, N, rows)
     return objective.train(), TaskBatch("search", prompts(P), items=targets, rows=torch.from_numpy(rows))
@@ -121,7 +121,7 @@ def test_the_item_reward_steers_where_nothing_was_clicked():
     judged = {(0, 40): 3}
     for weight in (0.0, 1.0):
         objective, batch = parts(judged, rollouts=32, algorithm="grpo", sft=0.0)
-        objective.rewards.config = RewardConfig(behaviour=0.0, relevance=weight)
+        objective.rewards.config = RewardSettings(behaviour=0.0, relevance=weight)
         wanted = torch.full((P,), 40), torch.arange(P)
         before = of_items(objective, batch, *wanted).exp().mean().item()
         learn(objective, batch, 60)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from onesearch.training.batching import BatchSource
-from onesearch.training.loop import CHECKPOINTS, CURVES, LOG, WEIGHTS, LoopConfig, NotFiniteError, fit
+from onesearch.training.loop import CHECKPOINTS, CURVES, LOG, WEIGHTS, LoopSettings, NotFiniteError, fit
 from onesearch.training.optimizer import AveragedWeights, parameter_groups, rate
 from onesearch.training.precision import has_native_bf16, resolve
 
@@ -113,7 +113,7 @@ def regression(n=64, **config):
     x = torch.randn(n, 3, generator=torch.Generator().manual_seed(0))
     source = BatchSource(np.ones(n, int), lambda rows: x[rows], 8, epochs=2)
     values = {"precision": "no", "learning_rate": 1e-2, "warmup": 0.0, "curves": False, **config}
-    return source, LoopConfig(**values)
+    return source, LoopSettings(**values)
 
 
 def test_best_weights_are_chosen_by_the_named_figure(tmp_path):
@@ -174,7 +174,7 @@ def test_accumulated_batches_equal_one_large_batch(tmp_path):
         source = BatchSource(np.ones(64, int), lambda r: r, size, epochs=1)
         source.rows = lambda step, rank=0, world=1, size=size, rows=rows: rows[step * size : (step + 1) * size]
         source.collate = lambda r: x[r]
-        config = LoopConfig(precision="no", curves=False, accumulate=accumulate, learning_rate=1e-2)
+        config = LoopSettings(precision="no", curves=False, accumulate=accumulate, learning_rate=1e-2)
         fit(model, source, lambda m, b: {"loss": (m(b) - 1).square().mean()}, config, tmp_path / str(size))
         models.append(model)
     assert torch.allclose(models[0].weight, models[1].weight, atol=1e-6)

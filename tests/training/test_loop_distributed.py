@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np, torch
 from torch import nn
 from onesearch.training.batching import BatchSource
-from onesearch.training.loop import LoopConfig, fit
+from onesearch.training.loop import LoopSettings, fit
 
 class Stopped(Exception):
     pass
@@ -26,7 +26,7 @@ def main(folder, stop):
     x = torch.randn(96, 4, generator=torch.Generator().manual_seed(1))
     model = nn.Linear(4, 2)
     source = BatchSource(np.ones(96, int), lambda rows: x[rows], 8, epochs=2)
-    config = LoopConfig(precision="no", learning_rate=1e-2, checkpoint_steps=5, curves=False, log_steps=6)
+    config = LoopSettings(precision="no", learning_rate=1e-2, checkpoint_steps=5, curves=False, log_steps=6)
     calls = []
     def loss(model, batch):
         calls.append(len(batch))

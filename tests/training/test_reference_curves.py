@@ -25,15 +25,15 @@ import pytest
 import torch
 
 from onesearch.index.sid_index import SidIndex
-from onesearch.model.backbones import BackboneConfig
+from onesearch.model.backbones import BackboneSettings
 from onesearch.model.generator import Generator, Sizes
-from onesearch.model.model_settings import ModelConfig, PromptConfig
+from onesearch.model.model_settings import ModelSettings, PromptSettings
 from onesearch.model.prompt import PromptBatch
 from onesearch.model.token_vocabulary import MARKS
 from onesearch.training import self_distillation as distill
 from onesearch.training.batching import BatchSource
-from onesearch.training.loop import LoopConfig, fit
-from onesearch.training.self_distillation import DistillationConfig, SelfDistillationObjective, distillation_loss
+from onesearch.training.loop import LoopSettings, fit
+from onesearch.training.self_distillation import DistillationSettings, SelfDistillationObjective, distillation_loss
 from onesearch.training.tasks import TaskBatch, item_targets
 
 STORED = Path(__file__).with_name("reference_curves.json")
@@ -41,7 +41,7 @@ TOLERANCE = 2e-3
 STEPS = 12
 CODEBOOKS, D, R, E, ITEMS, TEXT, PAGE_VIEWS = (5, 4, 3, 6, 6), 16, 8, 12, 60, 20, 48
 SCORE, CODEBOOK = 0.5, 0.3
-SETTINGS = DistillationConfig(
+SETTINGS = DistillationSettings(
     kl=2.0,
     row=1.5,
     temperature=2.0,
@@ -75,9 +75,9 @@ def parts():
     sids = np.stack([(size * rng.random(ITEMS) ** 2).astype(np.int64) for size in CODEBOOKS], 1)
     rows = rng.normal(size=(ITEMS, R)).astype(np.float32)
     torch.manual_seed(3)
-    backbone = BackboneConfig(d_model=D, heads=2, encoder_layers=1, decoder_layers=1, ffn=24, max_positions=32)
+    backbone = BackboneSettings(d_model=D, heads=2, encoder_layers=1, decoder_layers=1, ffn=24, max_positions=32)
     centroids = [torch.randn(size, E) for size in CODEBOOKS[:3]]
-    config = ModelConfig(backbone=backbone, prompt=PromptConfig(long=0), word_rows=True)
+    config = ModelSettings(backbone=backbone, prompt=PromptSettings(long=0), word_rows=True)
     generator = Generator(config, Sizes(TEXT, CODEBOOKS, E, R, 1.5), centroids)
     for name, parameter in generator.named_parameters():
         if parameter.dim() > 1 and name != "word_rows.weight":  # item heads start at zero, where passes do not differ
@@ -132,7 +132,7 @@ def curves(settings=SETTINGS, score=SCORE, codebook=CODEBOOK, noise=0.0):
                 parameter.mul_(1 + noise * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(9)))
         objective = SelfDistillationObjective(generator, index, torch.from_numpy(rows), score, codebook, settings)
         source = BatchSource(np.full(PAGE_VIEWS, 5), batch, 12, steps=STEPS)
-        config = LoopConfig(learning_rate=1e-2, precision="no", log_steps=1, checkpoint_seconds=0, curves=False)
+        config = LoopSettings(learning_rate=1e-2, precision="no", log_steps=1, checkpoint_seconds=0, curves=False)
         with tempfile.TemporaryDirectory() as folder:
             fit(objective, source, distillation_loss, config, Path(folder), seed=5)
             lines = [json.loads(line) for line in (Path(folder) / "log.jsonl").read_text().splitlines()]

@@ -5,15 +5,15 @@ import pytest
 import torch
 
 from onesearch.index.sid_index import SidIndex
-from onesearch.model.backbones import BackboneConfig
+from onesearch.model.backbones import BackboneSettings
 from onesearch.model.generator import Generator, Sizes
-from onesearch.model.model_settings import ModelConfig
+from onesearch.model.model_settings import ModelSettings
 from onesearch.model.prompt import PromptBatch, stacked
 from onesearch.model.token_vocabulary import MARKS
 from onesearch.search.path_scoring import chosen_log_probs, path_distributions, score_paths
 from onesearch.training.distillation_losses import distillation_kl
 from onesearch.training.self_distillation import (
-    DistillationConfig,
+    DistillationSettings,
     SelfDistillationObjective,
     distillation_loss,
     encoded,
@@ -24,7 +24,7 @@ from onesearch.training.supervised_losses import item_nll
 from onesearch.training.tasks import TaskBatch, item_targets
 
 CODEBOOKS, D, R, E, N = (5, 4, 3, 6, 6), 16, 8, 12, 60
-OFF = DistillationConfig(kl=0, teacher_ce=0, r_drop=0, fgm=0, focal=False)
+OFF = DistillationSettings(kl=0, teacher_ce=0, r_drop=0, fgm=0, focal=False)
 
 
 @pytest.fixture
@@ -34,9 +34,9 @@ def parts():
     rows = rng.normal(size=(N, R)).astype(np.float32)
     index = SidIndex.build(sids, rows, CODEBOOKS)
     torch.manual_seed(3)
-    backbone = BackboneConfig(d_model=D, heads=2, encoder_layers=1, decoder_layers=1, ffn=24, max_positions=32)
+    backbone = BackboneSettings(d_model=D, heads=2, encoder_layers=1, decoder_layers=1, ffn=24, max_positions=32)
     centroids = [torch.randn(size, E) for size in CODEBOOKS[:3]]
-    generator = Generator(ModelConfig(backbone=backbone), Sizes(20, CODEBOOKS, E, R, 1.5), centroids)
+    generator = Generator(ModelSettings(backbone=backbone), Sizes(20, CODEBOOKS, E, R, 1.5), centroids)
     for parameter in generator.parameters():
         if parameter.dim() > 1:
             torch.nn.init.normal_(parameter, std=0.3)
@@ -223,8 +223,8 @@ def test_several_sids_of_a_prompt_are_targets_beside_each_other(parts):
 def test_rows_of_words_come_to_the_teachers_row_and_nothing_else_moves_them(parts):
     _, index, rows = parts
     torch.manual_seed(3)
-    backbone = BackboneConfig(d_model=D, heads=2, encoder_layers=1, decoder_layers=1, ffn=24, max_positions=32)
-    config = ModelConfig(backbone=backbone, word_rows=True)
+    backbone = BackboneSettings(d_model=D, heads=2, encoder_layers=1, decoder_layers=1, ffn=24, max_positions=32)
+    config = ModelSettings(backbone=backbone, word_rows=True)
     generator = Generator(config, Sizes(20, CODEBOOKS, E, R, 1.5), [torch.randn(size, E) for size in CODEBOOKS[:3]])
     given = batch()
     for one in (given.prompt, given.teacher):

@@ -12,10 +12,10 @@ import torch
 from torch import nn
 
 from onesearch.training.batching import BatchSource, TaskMixture
-from onesearch.training.loop import LoopConfig, fit
+from onesearch.training.loop import LoopSettings, fit
 
 STEPS = 60
-CONFIG = LoopConfig(
+CONFIG = LoopSettings(
     learning_rate=2e-2,
     precision="no",
     checkpoint_steps=7,

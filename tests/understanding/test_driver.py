@@ -11,7 +11,7 @@ import time
 import pytest
 
 from onesearch.understanding.driver import run_understand, understand
-from onesearch.understanding.llm_producer import LLMConfig, LLMError, LLMProducer
+from onesearch.understanding.llm_producer import LLMError, LLMProducer, LLMSettings
 from onesearch.understanding.thought import Analysis, Thought, ThoughtError
 from onesearch.understanding.thought_cache import CacheError, SqliteThoughts
 
@@ -148,7 +148,7 @@ def test_a_producer_of_many_gets_batches(cache, tmp_path):
 
 
 def llm(fake_llm, words, **settings):
-    return LLMProducer(words, LLMConfig(base_url=fake_llm.url, **{"backoff": 0.02, **settings}))
+    return LLMProducer(words, LLMSettings(base_url=fake_llm.url, **{"backoff": 0.02, **settings}))
 
 
 def test_two_thousand_queries_through_failures_malformed_answers_and_a_restart(fake_llm, shop_words, cache, tmp_path):
@@ -258,9 +258,9 @@ from onesearch.data.records import Item, items_frame
 from onesearch.understanding.thought_cache import SqliteThoughts
 from onesearch.understanding.catalogue_vocabulary import CatalogueVocabulary
 from onesearch.understanding.driver import run_understand
-from onesearch.understanding.llm_producer import LLMConfig, LLMProducer
+from onesearch.understanding.llm_producer import LLMSettings, LLMProducer
 items = items_frame(Item(f"i{n}", "leather hiking boots", ("Shoes",)) for n in range(2))
-producer = LLMProducer(CatalogueVocabulary.from_items(items), LLMConfig(base_url=sys.argv[1]))
+producer = LLMProducer(CatalogueVocabulary.from_items(items), LLMSettings(base_url=sys.argv[1]))
 print(run_understand([f"boots {n}" for n in range(100000)], producer, SqliteThoughts(Path(sys.argv[2]))).text())
 """
 

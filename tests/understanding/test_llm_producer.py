@@ -4,7 +4,7 @@ import json
 import pytest
 from pydantic import ValidationError
 
-from onesearch.understanding.llm_producer import BudgetSpent, LLMConfig, LLMError, LLMProducer, LLMUnavailableError
+from onesearch.understanding.llm_producer import BudgetSpent, LLMError, LLMProducer, LLMSettings, LLMUnavailableError
 from onesearch.understanding.preference_calibration import HistoryTexts
 from onesearch.understanding.thought import Analysis, Attribute, Thought, ThoughtError
 
@@ -19,7 +19,7 @@ GOOD = {
 
 
 def producer(fake_llm, words, **settings):
-    return LLMProducer(words, LLMConfig(base_url=fake_llm.url, **{"backoff": 0.001, **settings}))
+    return LLMProducer(words, LLMSettings(base_url=fake_llm.url, **{"backoff": 0.001, **settings}))
 
 
 def think(fake_llm, words, query="boots", **settings):
@@ -118,7 +118,7 @@ def test_the_key_is_kept_nowhere(fake_llm, shop_words, monkeypatch):
     llm = producer(fake_llm, shop_words)
     assert "sk-secret" not in llm.config.model_dump_json() + repr(llm.config) + repr(vars(llm))
     with pytest.raises(ValidationError, match="holds a password"):
-        LLMConfig(base_url="http://user:sk-secret@host/v1")
+        LLMSettings(base_url="http://user:sk-secret@host/v1")
 
 
 def test_refused_questions_are_set_aside_unless_all_are(fake_llm, shop_words):
@@ -137,7 +137,7 @@ def test_refused_questions_are_set_aside_unless_all_are(fake_llm, shop_words):
 def test_settings_come_from_the_environment(shop_words, monkeypatch):
     monkeypatch.setenv("ONESEARCH_LLM_BASE_URL", "http://host/v1")
     monkeypatch.setenv("ONESEARCH_LLM_MODEL", "small")
-    assert LLMProducer(shop_words).name == "llm:small" and LLMConfig().base_url == "http://host/v1"
+    assert LLMProducer(shop_words).name == "llm:small" and LLMSettings().base_url == "http://host/v1"
     monkeypatch.delenv("ONESEARCH_LLM_BASE_URL")
     with pytest.raises(LLMError, match="ONESEARCH_LLM_BASE_URL"):
         LLMProducer(shop_words)

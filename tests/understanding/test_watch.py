@@ -13,7 +13,7 @@ import pytest
 
 from onesearch.data.dataset import Dataset
 from onesearch.data.records import PageView, page_views_frame
-from onesearch.understanding.llm_producer import LLMConfig, LLMError, LLMProducer, LLMUnavailableError
+from onesearch.understanding.llm_producer import LLMError, LLMProducer, LLMSettings, LLMUnavailableError
 from onesearch.understanding.thought import Analysis, Thought, ThoughtError
 from onesearch.understanding.thought_cache import CacheError, SqliteThoughts
 from onesearch.understanding.watch import Pauses, watch
@@ -78,7 +78,7 @@ class Counting(LLMProducer):
 
 
 def llm(fake_llm, words, **settings):
-    return Counting(words, LLMConfig(base_url=fake_llm.url, **{"backoff": 0.01, "retries": 1, **settings}))
+    return Counting(words, LLMSettings(base_url=fake_llm.url, **{"backoff": 0.01, "retries": 1, **settings}))
 
 
 def watched(producer, cache, until, meanwhile=None, seconds=120.0, **options):

@@ -9,7 +9,7 @@ import typer
 
 from onesearch.market.kuaisearch_export import export_kuaisearch
 from onesearch.market.make_market import make_market
-from onesearch.market.market_settings import MarketConfig
+from onesearch.market.market_settings import MarketSettings
 
 app = typer.Typer(
     help="A seeded, simulated marketplace: demo data, and a laboratory whose truth is known.", no_args_is_help=True
@@ -51,7 +51,7 @@ def make(
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("bm25s").setLevel(logging.WARNING)
-    config = MarketConfig(items=items, users=users, days=days, seed=seed, page_views=page_views)
+    config = MarketSettings(items=items, users=users, days=days, seed=seed, page_views=page_views)
     dataset = make_market(config, out)
     typer.echo(
         f"{out}: " + ", ".join(f"{count:,} {table.replace('_', ' ')}" for table, count in dataset.counts.items())

@@ -33,28 +33,28 @@ def producer_key(producer: ProducerName) -> tuple[str, str]:
         from onesearch.understanding.log_expert import LogExpert
 
         return LogExpert.name, LogExpert.version
-    from onesearch.understanding.llm_producer import LLMConfig, producer_name
+    from onesearch.understanding.llm_producer import LLMSettings, producer_name
     from onesearch.understanding.llm_prompts import VERSION
 
-    return producer_name(STAND_IN if producer is ProducerName.market else LLMConfig().model), VERSION
+    return producer_name(STAND_IN if producer is ProducerName.market else LLMSettings().model), VERSION
 
 
 @contextmanager
 def opened_producer(producer: ProducerName, catalogue: Path, limits: dict[str, Any]) -> "Iterator[Producer]":
     """Whoever thinks about queries over a catalogue; ``limits`` are settings of a language model."""
-    from onesearch.understanding.llm_producer import LLMConfig, LLMProducer
+    from onesearch.understanding.llm_producer import LLMProducer, LLMSettings
 
     data, statistics = opened_dataset(catalogue)
     if producer is ProducerName.log_expert:
         yield _log_expert(catalogue, data, statistics)
     elif producer is ProducerName.llm:
-        yield LLMProducer(_words(data, statistics), LLMConfig(**limits))
+        yield LLMProducer(_words(data, statistics), LLMSettings(**limits))
     else:
         from onesearch.pipeline.understanding_stage import stand_in
 
         inside = catalogue / "data"
         with stand_in(inside if inside.is_dir() else catalogue, error=0.15, seed=0) as address:
-            config = LLMConfig(**{**limits, "base_url": address, "model": STAND_IN})
+            config = LLMSettings(**{**limits, "base_url": address, "model": STAND_IN})
             yield LLMProducer(_words(data, statistics), config)
 
 

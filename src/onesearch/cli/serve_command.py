@@ -71,13 +71,13 @@ def serve(
     from onesearch.search.run_parts import choose_model
     from onesearch.search.version_follower import VersionFollower
     from onesearch.serving.http_app import create_app
-    from onesearch.serving.serving_settings import ServingConfig
+    from onesearch.serving.serving_settings import ServingSettings
 
     memory = open_store(store or str(run / "serving.sqlite3"), run)
     torch.set_num_threads(cores)
     typer.echo(f"Loading {run} …", err=True)
     engine = SearchEngine.load(run, width=width, model=model.value if model else None, device=device)
-    config = ServingConfig(max_batch=batch, max_queue=queue, threads=threads, page=not api_only)
+    config = ServingSettings(max_batch=batch, max_queue=queue, threads=threads, page=not api_only)
     follower = VersionFollower(run, engine) if choose_model(run, model.value if model else None) == "v2" else None
     checks = [] if follower is None else [follower.problem]
     app = create_app(engine, memory, config, admin_token(), thought_source(thoughts, producer), checks)

@@ -66,7 +66,7 @@ def relevance_regression(query: Tensor, item: Tensor, level: Tensor, scale: Tens
 log = logging.getLogger("onesearch")
 
 
-class EncoderAlignmentConfig(Settings):
+class EncoderAlignmentSettings(Settings):
     """Weights of the five terms (0 switches one off) and the training schedule."""
 
     q2i: float = Field(default=1.0, ge=0)
@@ -119,7 +119,7 @@ class _Texts:
     rounds: int
 
     @classmethod
-    def from_pairs(cls, pairs: Pairs, pseudo_draws: int, config: EncoderAlignmentConfig) -> "_Texts":
+    def from_pairs(cls, pairs: Pairs, pseudo_draws: int, config: EncoderAlignmentSettings) -> "_Texts":
         rounds = 0
         if pseudo_draws and len(pairs.items):
             rounds = int(np.clip(pseudo_draws // len(pairs.items) + 1, 1, 6))
@@ -136,14 +136,14 @@ class _Texts:
 
 
 def align_encoder(
-    encoder: TrainableEncoder, pairs: Pairs, config: EncoderAlignmentConfig | None = None
+    encoder: TrainableEncoder, pairs: Pairs, config: EncoderAlignmentSettings | None = None
 ) -> TrainableEncoder:
     """Train ``encoder`` in place on ``pairs`` with L_align and return it.
 
     Raises:
         ValueError: there is nothing to train on.
     """
-    config = config or EncoderAlignmentConfig()
+    config = config or EncoderAlignmentSettings()
     if not len(pairs.items) or not (len(pairs.q2i) or config.pseudo_share):
         raise ValueError("alignment needs items and query-item pairs (or pseudo_share > 0); the training log has none")
     if config.least_cosine > -1:
@@ -180,7 +180,7 @@ class _Batches:
         texts: _Texts,
         real: int,
         pseudo: int,
-        config: EncoderAlignmentConfig,
+        config: EncoderAlignmentSettings,
         rng: np.random.Generator,
     ) -> None:
         self.pairs, self.texts, self.real, self.pseudo, self.config, self.rng = pairs, texts, real, pseudo, config, rng
@@ -233,7 +233,7 @@ class _Contrastive(_Term):
         left: NDArray[np.int64],
         right: NDArray[np.int64],
         weight: float,
-        config: EncoderAlignmentConfig,
+        config: EncoderAlignmentSettings,
         nested: tuple[int, ...] = (),
     ) -> None:
         self.same = torch.from_numpy((left[:, None] == left[None]) | (right[:, None] == right[None]))

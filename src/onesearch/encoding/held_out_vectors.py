@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onesearch.encoding.click_pairs import Pairs
-from onesearch.encoding.encoder_alignment import EncoderAlignmentConfig, align_encoder
+from onesearch.encoding.encoder_alignment import EncoderAlignmentSettings, align_encoder
 from onesearch.encoding.text_encoder import TextEncoder, TrainableEncoder
 
 _ITEMS_FOR_ROTATION = 50_000
@@ -33,7 +33,7 @@ def held_out_vectors(
     main: TextEncoder,
     fresh: Callable[[int], TrainableEncoder],
     pairs: Pairs,
-    config: EncoderAlignmentConfig,
+    config: EncoderAlignmentSettings,
     folds: int = 2,
 ) -> NDArray[np.float32]:
     """Cross-fitted unit vectors of ``pairs.queries``, float32 [n_queries, d], in the main encoder's space.

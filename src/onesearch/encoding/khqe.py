@@ -39,7 +39,7 @@ def fuse_keywords(
 _ENCODE_AT_ONCE = 65_536
 
 
-class KHQEConfig(Settings):
+class KHQESettings(Settings):
     """Shape and fitting of the quantizer."""
 
     layers: tuple[int, ...] = (1024, 512, 256)  # residual k-means codebooks; paper scale (4096, 1024, 512)
@@ -67,7 +67,7 @@ class KHQE:
     per_parent: bool = False
 
     @classmethod
-    def fit(cls, vectors: Vectors, config: KHQEConfig | None = None, weights: Vectors | None = None) -> "KHQE":
+    def fit(cls, vectors: Vectors, config: KHQESettings | None = None, weights: Vectors | None = None) -> "KHQE":
         """Fit on fused query and item vectors together.
 
         Args:
@@ -79,7 +79,7 @@ class KHQE:
         Raises:
             ValueError: there are no vectors, or they are not finite.
         """
-        config = config or KHQEConfig()
+        config = config or KHQESettings()
         if vectors.ndim != 2 or not len(vectors):
             raise ValueError(f"KHQE.fit needs vectors [n, d] with n > 0, got shape {vectors.shape}")
         if not np.isfinite(vectors[:: max(1, len(vectors) // 1000)]).all():

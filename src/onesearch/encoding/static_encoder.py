@@ -19,7 +19,7 @@ from onesearch.encoding.text_encoder import DESCRIPTION
 _TEXTS_AT_ONCE = 65_536
 
 
-class StaticConfig(Settings):
+class StaticSettings(Settings):
     """The static encoder's size. Defaults suit catalogues of ten thousand to some million items."""
 
     dimension: int = 256
@@ -46,13 +46,13 @@ class StaticEncoder:
         self.table = torch.from_numpy(np.ascontiguousarray(table, np.float32))
 
     @classmethod
-    def build(cls, texts: Iterable[str], config: StaticConfig | None = None, seed: int = 0) -> "StaticEncoder":
+    def build(cls, texts: Iterable[str], config: StaticSettings | None = None, seed: int = 0) -> "StaticEncoder":
         """An untrained encoder: random directions, lengths by inverse document frequency.
 
         Random directions of dimension d are nearly orthogonal, so even before training the cosine is an IDF-weighted
         word overlap; training starts from there.
         """
-        config = config or StaticConfig()
+        config = config or StaticSettings()
         features = NgramFeatures.build(
             texts, config.min_word, config.min_pair, config.max_pairs, config.ngram_sizes, config.ngram_buckets
         )

@@ -13,9 +13,9 @@ from onesearch.common.settings import Settings
 from onesearch.data.click_statistics import ClickStatistics
 from onesearch.data.metrics import hit_rate, mrr
 from onesearch.data.requests import Requests
-from onesearch.search.dense_search import DenseConfig, DenseSearcher, Encode
+from onesearch.search.dense_search import DenseSearcher, DenseSettings, Encode
 from onesearch.search.hits import Searcher
-from onesearch.search.lexical_search import LexicalConfig, LexicalSearcher
+from onesearch.search.lexical_search import LexicalSearcher, LexicalSettings
 from onesearch.search.popularity_search import MostClickedSearcher, PopularitySearcher
 from onesearch.search.score_fusion import FusedSearcher, candidate_scores, fuse_scores
 
@@ -35,7 +35,7 @@ BM25, DENSE, FUSED, POPULAR, MOST_CLICKED, CASCADE = (
 class BaselineSettings(Settings):
     """What tuning found; frozen, and kept in the report."""
 
-    lexical: LexicalConfig = LexicalConfig()
+    lexical: LexicalSettings = LexicalSettings()
     """Fields and weighting of BM25."""
     smoothing: float = 1.0
     """Of BM25 x log(1 + smoothing + clicks)."""
@@ -45,7 +45,7 @@ class BaselineSettings(Settings):
     """Weight of the dense score in BM25 + dense; BM25 has the rest to 1."""
     depth: int = 200
     """Candidates each searcher gives to the fusion."""
-    dense: DenseConfig = DenseConfig()
+    dense: DenseSettings = DenseSettings()
     """The dense index."""
 
 
@@ -154,7 +154,7 @@ def tune(
     )
 
 
-def tune_lexical(items: pl.DataFrame, base: LexicalConfig, requests: Requests, wanted: Ragged) -> LexicalSearcher:
+def tune_lexical(items: pl.DataFrame, base: LexicalSettings, requests: Requests, wanted: Ragged) -> LexicalSearcher:
     """BM25 tuned on validation requests: fields first, then saturation and length; the first of equals stays."""
     best = LexicalSearcher.build(items, base)
     figure = objective(best.rank(requests, 10).items, wanted)

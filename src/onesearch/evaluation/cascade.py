@@ -30,7 +30,7 @@ from onesearch.search.ranked_lists import NONE, chained, padded_hits, top_k
 _CHUNK: Final = 256
 
 
-class CascadeConfig(Settings):
+class CascadeSettings(Settings):
     """Depths of recall and settings of the ranker."""
 
     lexical: int = 80
@@ -65,7 +65,7 @@ class CascadeConfig(Settings):
 class Recall:
     """Candidates of the cascade: the four lists one after the other, without repetitions."""
 
-    def __init__(self, features: CascadeFeatures, config: CascadeConfig) -> None:
+    def __init__(self, features: CascadeFeatures, config: CascadeSettings) -> None:
         self.features, self.config = features, config
         self._popular = PopularitySearcher(features.lexical, features.statistics.clicked, features.smoothing)
 
@@ -162,7 +162,7 @@ def outcomes_of(outcomes: Targets, rows: NDArray[np.integer]) -> Targets:
 class Cascade:
     """Recall, features and ranker as one searcher."""
 
-    def __init__(self, features: CascadeFeatures, config: CascadeConfig, ranker: lightgbm.Booster) -> None:
+    def __init__(self, features: CascadeFeatures, config: CascadeSettings, ranker: lightgbm.Booster) -> None:
         """Use :meth:`train` or :meth:`load`."""
         self.features, self.config, self.ranker = features, config, ranker
         self._recall = Recall(features, config)
@@ -175,7 +175,7 @@ class Cascade:
         training_outcomes: Targets,
         validation: Requests,
         validation_outcomes: Targets,
-        config: CascadeConfig | None = None,
+        config: CascadeSettings | None = None,
         lags: NDArray[np.floating] | None = None,
         vectors: Floats | None = None,
         grid: Sequence[dict[str, Any]] = ({}, {"order_gain": 1.0}, {"leaves": 63, "learning_rate": 0.05}),
@@ -190,7 +190,7 @@ class Cascade:
         Raises:
             ValueError: no training page view has a clicked item among its candidates.
         """
-        config = config or CascadeConfig()
+        config = config or CascadeSettings()
         recall = Recall(features, config)
         rows = drawn(training_outcomes.clicked, config.page_views, config.seed)
         held = drawn(validation_outcomes.clicked, config.validation_page_views, config.seed)
@@ -266,7 +266,7 @@ class Cascade:
         if tuple(description["features"]) != FEATURES:
             raise ValueError(f"{folder}: the ranker was trained with other features than today's; train it again")
         ranker = lightgbm.Booster(model_str=(folder / "ranker.txt").read_text(encoding="utf-8"))
-        return cls(features, CascadeConfig.model_validate(description["config"]), ranker)
+        return cls(features, CascadeSettings.model_validate(description["config"]), ranker)
 
 
 def lags_of(page_views: pl.DataFrame) -> NDArray[np.float64] | None:
@@ -285,7 +285,7 @@ def drawn(clicked: Ragged, most: int, seed: int) -> NDArray[np.int64]:
     return rows
 
 
-def fit(table: TrainingRows, check: TrainingRows, config: CascadeConfig) -> lightgbm.Booster:
+def fit(table: TrainingRows, check: TrainingRows, config: CascadeSettings) -> lightgbm.Booster:
     """LambdaMART on ``table``, stopped on NDCG@10 of ``check``; the booster keeps the best round."""
     gains = [0.0, 1.0, config.order_gain]
     parameters = {

@@ -66,7 +66,7 @@ class Outcomes(Protocol):
         ...
 
 
-class EvaluationConfig(Settings):
+class MeasureSettings(Settings):
     """What is measured and how surely."""
 
     k: tuple[int, ...] = (1, 5, 10, 50)
@@ -90,7 +90,7 @@ def evaluate(
     slices: Slices | None = None,
     extra: Mapping[str, Mapping[str, NDArray[np.floating]]] | Truth | None = None,
     compare: Sequence[tuple[str, str]] = (),
-    config: EvaluationConfig | None = None,
+    config: MeasureSettings | None = None,
     notes: Mapping[str, Any] | None = None,
 ) -> Report:
     """Search every request with every method and measure.
@@ -109,7 +109,7 @@ def evaluate(
     Raises:
         ValueError: sizes of requests, targets, slices or extra metrics differ, or a compared method is missing.
     """
-    config = config or EvaluationConfig()
+    config = config or MeasureSettings()
     n = len(requests)
     _check_size("targets.clicked", len(targets.clicked), n)
     _check_size("targets.ordered", len(targets.ordered), n)
@@ -157,7 +157,7 @@ def summarise(
     values: Values,
     slices: Slices | None = None,
     compare: Sequence[tuple[str, str]] = (),
-    config: EvaluationConfig | None = None,
+    config: MeasureSettings | None = None,
     milliseconds: Mapping[str, float] | None = None,
     notes: Mapping[str, Any] | None = None,
 ) -> Report:
@@ -166,7 +166,7 @@ def summarise(
     Raises:
         ValueError: a metric or slice has another number of requests, or a compared method is missing.
     """
-    config, slices = config or EvaluationConfig(), slices or {}
+    config, slices = config or MeasureSettings(), slices or {}
     if not values:
         raise ValueError("nothing to summarise: give at least one method")
     n = len(next(iter(next(iter(values.values())).values())))
@@ -214,7 +214,7 @@ def pooled(
     reports: Sequence[Report],
     compare: Sequence[tuple[str, str]] = (),
     same_requests: bool = False,
-    config: EvaluationConfig | None = None,
+    config: MeasureSettings | None = None,
 ) -> Report:
     """One report over several seeds.
 
@@ -249,7 +249,7 @@ def pooled(
     return summarise(values, labels, compare, config, times, {"pooled reports": len(reports)})
 
 
-def _estimates(values: Values, rows: NDArray[np.int64], config: EvaluationConfig) -> dict[str, dict[str, Estimate]]:
+def _estimates(values: Values, rows: NDArray[np.int64], config: MeasureSettings) -> dict[str, dict[str, Estimate]]:
     """Means and intervals of every method and metric; all columns share the bootstrap draws."""
     keys = [(method, metric) for method, row in values.items() for metric in row]
     matrix = np.stack([values[method][metric][rows] for method, metric in keys], axis=1)
@@ -263,7 +263,7 @@ def _estimates(values: Values, rows: NDArray[np.int64], config: EvaluationConfig
 
 
 def _compared(
-    values: Values, pair: tuple[str, str], rows: NDArray[np.int64], of: tuple[str, str] | None, config: EvaluationConfig
+    values: Values, pair: tuple[str, str], rows: NDArray[np.int64], of: tuple[str, str] | None, config: MeasureSettings
 ) -> list[Comparison]:
     method, against = pair
     shared = [metric for metric in values[method] if metric in values[against]]

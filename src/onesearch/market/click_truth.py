@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from onesearch.market import keyed_random as keyed
 from onesearch.market.market_catalogue import MarketCatalogue
 from onesearch.market.market_queries import GIFT, PREDICATES, RANKING, Queries
-from onesearch.market.market_settings import ChoiceConfig
+from onesearch.market.market_settings import ChoiceSettings
 from onesearch.market.market_shoppers import Shoppers
 from onesearch.market.market_vocabulary import SLOTS
 from onesearch.market.needs import TRAIT_SLOTS
@@ -64,7 +64,7 @@ class Truth:
     """
 
     seed: int
-    choice: ChoiceConfig
+    choice: ChoiceSettings
     catalogue: MarketCatalogue
     shoppers: Shoppers
     queries: Queries

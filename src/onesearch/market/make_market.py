@@ -18,7 +18,7 @@ from onesearch.data.records import TIME
 from onesearch.market.click_truth import Truth, Visits
 from onesearch.market.logging_engine import LoggingEngine
 from onesearch.market.market_queries import Queries
-from onesearch.market.market_settings import MarketConfig
+from onesearch.market.market_settings import MarketSettings
 from onesearch.market.market_shoppers import AGE_BANDS, GENDERS
 from onesearch.market.market_traffic import QUERY_TYPES, Traffic
 from onesearch.market.market_vocabulary import SLOTS
@@ -168,7 +168,7 @@ def figures(visits: Visits, queries: Queries, shown: NDArray[np.int32], state: N
     }
 
 
-def make_market(config: MarketConfig, folder: Path) -> Dataset:
+def make_market(config: MarketSettings, folder: Path) -> Dataset:
     """Make the market of a config and write it as a dataset; the truth goes to its subfolder ``market``."""
     clock = time.perf_counter()
     truth_folder = folder / FOLDER

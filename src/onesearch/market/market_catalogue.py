@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from onesearch.market.market_settings import MarketConfig
+from onesearch.market.market_settings import MarketSettings
 from onesearch.market.market_vocabulary import SLOTS, MarketVocabulary, draw_column, invent_names, split_words
 
 TASTES = 8
@@ -66,7 +66,7 @@ def type_weights(vocabulary: MarketVocabulary, rng: np.random.Generator) -> NDAr
 
 
 def _brands(
-    config: MarketConfig, vocabulary: MarketVocabulary, leaves: NDArray[np.int16], rng: np.random.Generator
+    config: MarketSettings, vocabulary: MarketVocabulary, leaves: NDArray[np.int16], rng: np.random.Generator
 ) -> tuple[NDArray[np.int64], int]:
     """Brand of each item, int64 [N], and the number of brands: brands keep to a department and prefer some leaves."""
     n_departments = int(vocabulary.leaf_department.max()) + 1
@@ -82,7 +82,7 @@ def _brands(
 
 
 def build_catalogue(
-    config: MarketConfig, vocabulary: MarketVocabulary, start: int, reserved: set[str]
+    config: MarketSettings, vocabulary: MarketVocabulary, start: int, reserved: set[str]
 ) -> MarketCatalogue:
     """Draw a catalogue; ``start`` is the first microsecond of the period, ``reserved`` words no brand may be called."""
     rng = np.random.default_rng([config.seed, 2])

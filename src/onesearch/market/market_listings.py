@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from onesearch.market import catalogue_words as words
 from onesearch.market.market_catalogue import MarketCatalogue, model_names
-from onesearch.market.market_settings import MarketConfig
+from onesearch.market.market_settings import MarketSettings
 from onesearch.market.market_vocabulary import SLOTS, MarketVocabulary, draw_column, split_words
 
 # Orders in which sellers put the parts of a title.
@@ -73,7 +73,7 @@ def _stated(
 
 
 def build_listings(
-    config: MarketConfig, vocabulary: MarketVocabulary, catalogue: MarketCatalogue
+    config: MarketSettings, vocabulary: MarketVocabulary, catalogue: MarketCatalogue
 ) -> tuple[pl.Series, pl.Series]:
     """Titles (String) and structured attributes (List(Struct{type, value})) of all items."""
     rng = np.random.default_rng([config.seed, 5])

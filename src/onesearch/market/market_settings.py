@@ -9,7 +9,7 @@ from onesearch.common.settings import Settings
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
-class CatalogueConfig(Settings):
+class CatalogueSettings(Settings):
     """Items, brands, sellers and the noise of listings."""
 
     items_per_brand: float = 60.0
@@ -27,7 +27,7 @@ class CatalogueConfig(Settings):
     popularity_sigma: float = 1.3  # log-normal popularity: the top 10 % of items get about half of the clicks
 
 
-class ShopperConfig(Settings):
+class ShopperSettings(Settings):
     """Who shops, and what they want this week."""
 
     activity_sigma: float = 0.4
@@ -38,7 +38,7 @@ class ShopperConfig(Settings):
     age_known: Share = 0.85
 
 
-class QueryConfig(Settings):
+class QuerySettings(Settings):
     """What is typed."""
 
     complex_share: Share = 0.33  # OneSearch-V2: one third of traffic
@@ -54,7 +54,7 @@ class QueryConfig(Settings):
     second_trait: Share = 0.2
 
 
-class EngineConfig(Settings):
+class EngineSettings(Settings):
     """The plain, non-personalised engine that produced the log."""
 
     page_size: int = 20
@@ -67,7 +67,7 @@ class EngineConfig(Settings):
     understands_trait: Share = 0.6
 
 
-class ChoiceConfig(Settings):
+class ChoiceSettings(Settings):
     """Examination, click and order."""
 
     examination_exponent: float = 0.45  # P(rank k is examined) = k^-exponent
@@ -88,7 +88,7 @@ class ChoiceConfig(Settings):
     gift_taste: float = 0.3  # share of one's own taste that counts when buying for others
 
 
-class MarketConfig(Settings):
+class MarketSettings(Settings):
     """A whole market. The same config makes the same market, byte for byte."""
 
     items: Annotated[int, Field(ge=200)] = 20_000
@@ -97,11 +97,11 @@ class MarketConfig(Settings):
     page_views: Annotated[int, Field(ge=100)] | None = None  # None: 12.5 per user
     seed: int = 0
     start: str = "2025-01-06T00:00:00"
-    catalogue: CatalogueConfig = CatalogueConfig()
-    shoppers: ShopperConfig = ShopperConfig()
-    queries: QueryConfig = QueryConfig()
-    engine: EngineConfig = EngineConfig()
-    choice: ChoiceConfig = ChoiceConfig()
+    catalogue: CatalogueSettings = CatalogueSettings()
+    shoppers: ShopperSettings = ShopperSettings()
+    queries: QuerySettings = QuerySettings()
+    engine: EngineSettings = EngineSettings()
+    choice: ChoiceSettings = ChoiceSettings()
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from onesearch.market import catalogue_words as words
 from onesearch.market.market_catalogue import TASTES
-from onesearch.market.market_settings import MarketConfig
+from onesearch.market.market_settings import MarketSettings
 from onesearch.market.market_vocabulary import MarketVocabulary
 
 GENDERS: Final[tuple[str, ...]] = ("F", "M")
@@ -81,7 +81,7 @@ def _audience_fit(gender: NDArray[np.int8], age: NDArray[np.int8], parent: NDArr
     return fit
 
 
-def build_shoppers(config: MarketConfig, vocabulary: MarketVocabulary, leaf_weight: NDArray[np.float64]) -> Shoppers:
+def build_shoppers(config: MarketSettings, vocabulary: MarketVocabulary, leaf_weight: NDArray[np.float64]) -> Shoppers:
     """Draw the shoppers; ``leaf_weight`` is the demand per leaf, [L]."""
     rng = np.random.default_rng([config.seed, 8])
     n, settings = config.users, config.shoppers

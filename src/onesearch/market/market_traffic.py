@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onesearch.market.market_catalogue import US_PER_DAY, MarketCatalogue
-from onesearch.market.market_settings import MarketConfig
+from onesearch.market.market_settings import MarketSettings
 from onesearch.market.market_shoppers import Shoppers
 from onesearch.market.market_vocabulary import SLOTS, MarketVocabulary
 from onesearch.market.need_words import TEMPLATES
@@ -97,7 +97,7 @@ class TrafficPlanner:
 
     def __init__(
         self,
-        config: MarketConfig,
+        config: MarketSettings,
         vocabulary: MarketVocabulary,
         catalogue: MarketCatalogue,
         needs: Needs,

@@ -11,7 +11,7 @@ from scipy.sparse import csr_matrix
 
 from onesearch.market import need_words as words
 from onesearch.market.market_catalogue import MarketCatalogue, type_weights
-from onesearch.market.market_settings import MarketConfig
+from onesearch.market.market_settings import MarketSettings
 from onesearch.market.market_vocabulary import SLOTS, MarketVocabulary, invent_names, split_words
 
 TRAIN_SHARE = 0.8  # the part of the log that the strata of need words are stated for
@@ -83,7 +83,7 @@ def _extend(
 
 
 def build_needs(
-    config: MarketConfig, vocabulary: MarketVocabulary, catalogue: MarketCatalogue, reserved: set[str]
+    config: MarketSettings, vocabulary: MarketVocabulary, catalogue: MarketCatalogue, reserved: set[str]
 ) -> Needs:
     """Draw the need words; ``reserved`` are words of titles, which no need word may be."""
     rng = np.random.default_rng([config.seed, 6])

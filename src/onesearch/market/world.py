@@ -11,7 +11,7 @@ from onesearch.market.click_truth import Truth, Visits
 from onesearch.market.market_catalogue import MarketCatalogue, build_catalogue, type_weights
 from onesearch.market.market_listings import build_listings
 from onesearch.market.market_queries import Queries, build_queries, build_type_sets
-from onesearch.market.market_settings import MarketConfig
+from onesearch.market.market_settings import MarketSettings
 from onesearch.market.market_shoppers import Shoppers, build_shoppers
 from onesearch.market.market_traffic import Traffic, TrafficPlanner
 from onesearch.market.market_vocabulary import MarketVocabulary, build_vocabulary
@@ -22,7 +22,7 @@ from onesearch.market.needs import Needs, build_needs
 class World:
     """Vocabulary, catalogue, needs and shoppers of a market, before anybody searches."""
 
-    config: MarketConfig
+    config: MarketSettings
     vocabulary: MarketVocabulary
     catalogue: MarketCatalogue
     needs: Needs
@@ -31,7 +31,7 @@ class World:
     type_sets: NDArray[np.bool_]
 
     @classmethod
-    def build(cls, config: MarketConfig) -> "World":
+    def build(cls, config: MarketSettings) -> "World":
         """The world of a config: the same one every time."""
         vocabulary = build_vocabulary(config.seed)
         start = int(np.datetime64(config.start, "us").astype(np.int64))

@@ -11,7 +11,7 @@ import polars as pl
 from onesearch.common.artefact import read_json, read_manifest, write_json, write_manifest
 from onesearch.market.market_catalogue import MarketCatalogue
 from onesearch.market.market_queries import Queries
-from onesearch.market.market_settings import MarketConfig
+from onesearch.market.market_settings import MarketSettings
 from onesearch.market.market_shoppers import Shoppers
 from onesearch.market.needs import Needs
 
@@ -54,12 +54,12 @@ def load_table(folder: Path, name: str, kind: type[_T]) -> _T:
     return kind(**parts)
 
 
-def save_config(folder: Path, config: MarketConfig, figures: dict[str, Any]) -> None:
+def save_config(folder: Path, config: MarketSettings, figures: dict[str, Any]) -> None:
     """Written last: its presence means that the truth is complete."""
     write_manifest(folder, {"format": FORMAT, "config": json.loads(config.model_dump_json()), "figures": figures})
 
 
-def load_config(folder: Path) -> MarketConfig:
+def load_config(folder: Path) -> MarketSettings:
     """The config of a complete market.
 
     Raises:
@@ -76,4 +76,4 @@ def load_config(folder: Path) -> MarketConfig:
         raise ValueError(
             f"{folder}: market format {manifest.get('format')!r}, but this version reads {FORMAT}; make it again"
         )
-    return MarketConfig.model_validate(manifest["config"])
+    return MarketSettings.model_validate(manifest["config"])

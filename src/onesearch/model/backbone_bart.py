@@ -18,10 +18,10 @@ from onesearch.model.attention import (
     own_scores,
     shared_attention,
 )
-from onesearch.model.backbone_base import Backbone, BackboneConfig, DecodeState, Memory, mask_bias
+from onesearch.model.backbone_base import Backbone, BackboneSettings, DecodeState, Memory, mask_bias
 
 
-def _scratch(config: BackboneConfig) -> BartConfig:
+def _scratch(config: BackboneSettings) -> BartConfig:
     ffn = config.ffn or 4 * config.d_model
     return BartConfig(
         vocab_size=1,
@@ -72,7 +72,7 @@ class _Weights:
 class BartBackbone(Backbone):
     """Post-layernorm encoder-decoder with learned positions."""
 
-    def __init__(self, config: BackboneConfig) -> None:
+    def __init__(self, config: BackboneSettings) -> None:
         super().__init__()
         if config.architecture is not None:
             model = BartModel(BartConfig(**config.architecture))

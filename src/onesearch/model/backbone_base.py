@@ -18,7 +18,7 @@ from torch.nn import functional
 from onesearch.common.settings import Settings
 
 
-class BackboneConfig(Settings):
+class BackboneSettings(Settings):
     """Which transformer, how large. Sizes are ignored with ``pretrained``, and both with ``architecture``."""
 
     kind: Literal["bart", "gpt2", "qwen3"] = "bart"
@@ -36,7 +36,7 @@ class BackboneConfig(Settings):
     )
 
     @model_validator(mode="after")
-    def _check_heads(self) -> "BackboneConfig":
+    def _check_heads(self) -> "BackboneSettings":
         if self.d_model % self.heads:
             raise ValueError(f"d_model {self.d_model} is not divisible by heads {self.heads}")
         if self.kv_heads is not None and self.heads % self.kv_heads:
@@ -135,7 +135,7 @@ class Backbone(nn.Module, ABC):
         pretrained_embedding: [V, d] the pretrained weights' token embeddings, for the caller to start from, or None.
     """
 
-    config: BackboneConfig
+    config: BackboneSettings
     d_model: int
     pretrained_embedding: Tensor | None = None
 

@@ -14,7 +14,7 @@ from torch.nn import functional
 from transformers import GPT2Config, GPT2Model, Qwen3Config, Qwen3Model
 
 from onesearch.model.attention import Grid, attend, dropout, group_heads, own_mix, own_scores, ungroup_heads
-from onesearch.model.backbone_base import Backbone, BackboneConfig, DecodeState, Memory
+from onesearch.model.backbone_base import Backbone, BackboneSettings, DecodeState, Memory
 
 Heads = tuple[Tensor, Tensor, Tensor]
 
@@ -130,7 +130,7 @@ class DecoderOnlyBackbone(Backbone):
 class GPT2Backbone(DecoderOnlyBackbone):
     """Pre-layernorm, learned positions, fused query/key/value projection."""
 
-    def __init__(self, config: BackboneConfig) -> None:
+    def __init__(self, config: BackboneSettings) -> None:
         super().__init__()
         model = cast(Any, _model(config, GPT2Model, GPT2Config, _gpt2))
         if config.pretrained is not None and config.architecture is None:
@@ -174,7 +174,7 @@ class Qwen3Backbone(DecoderOnlyBackbone):
     Transformers' Qwen3 has no residual dropout; here ``dropout`` is one, since R-Drop needs two different passes.
     """
 
-    def __init__(self, config: BackboneConfig) -> None:
+    def __init__(self, config: BackboneSettings) -> None:
         super().__init__()
         model = cast(Any, _model(config, Qwen3Model, Qwen3Config, _qwen3))
         if config.pretrained is not None and config.architecture is None:
@@ -241,7 +241,7 @@ def _conv1d(x: Tensor, layer: Any) -> Tensor:
     return functional.linear(x, layer.weight.t(), layer.bias)
 
 
-def _model(config: BackboneConfig, model: Any, architecture: Any, scratch: Any) -> nn.Module:
+def _model(config: BackboneSettings, model: Any, architecture: Any, scratch: Any) -> nn.Module:
     if config.architecture is not None:
         return cast(nn.Module, model(architecture(**config.architecture)))
     if config.pretrained is not None:
@@ -249,7 +249,7 @@ def _model(config: BackboneConfig, model: Any, architecture: Any, scratch: Any) 
     return cast(nn.Module, model(scratch(config)))
 
 
-def _gpt2(config: BackboneConfig) -> GPT2Config:
+def _gpt2(config: BackboneSettings) -> GPT2Config:
     return GPT2Config(
         vocab_size=1,
         bos_token_id=0,
@@ -265,7 +265,7 @@ def _gpt2(config: BackboneConfig) -> GPT2Config:
     )
 
 
-def _qwen3(config: BackboneConfig) -> Qwen3Config:
+def _qwen3(config: BackboneSettings) -> Qwen3Config:
     kv_heads = config.kv_heads or max(1, config.heads // 2)
     if config.heads % kv_heads:
         raise ValueError(f"heads {config.heads} is not divisible by kv_heads {kv_heads}; set kv_heads")

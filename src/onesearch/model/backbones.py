@@ -1,13 +1,13 @@
 """Backbones behind one small interface: BART (encoder-decoder), GPT-2 and Qwen3 (decoder-only)."""
 
 from onesearch.model.backbone_bart import BartBackbone
-from onesearch.model.backbone_base import Backbone, BackboneConfig, DecodeState, Memory
+from onesearch.model.backbone_base import Backbone, BackboneSettings, DecodeState, Memory
 from onesearch.model.backbone_decoder_only import GPT2Backbone, Qwen3Backbone
 
-__all__ = ["Backbone", "BackboneConfig", "DecodeState", "Memory", "build_backbone"]
+__all__ = ["Backbone", "BackboneSettings", "DecodeState", "Memory", "build_backbone"]
 
 
-def build_backbone(config: BackboneConfig) -> Backbone:
+def build_backbone(config: BackboneSettings) -> Backbone:
     """Build from ``architecture`` if given (random weights, to be loaded), else pretrained weights, else from sizes."""
     match config.kind:
         case "bart":

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from onesearch.common.artefact import read_json, write_json
 from onesearch.model.backbones import DecodeState, Memory, build_backbone
 from onesearch.model.behaviour_sequences import LongBehaviour
-from onesearch.model.model_settings import ModelConfig
+from onesearch.model.model_settings import ModelSettings
 from onesearch.model.prompt import PromptBatch
 from onesearch.model.token_vocabulary import MARKS
 
@@ -93,7 +93,7 @@ class Generator(nn.Module):
         centroids: the RQ layers' centroids, [K_l, d_e] each, constants of the long-behaviour module.
     """
 
-    def __init__(self, config: ModelConfig, sizes: Sizes, centroids: Sequence[Tensor]) -> None:
+    def __init__(self, config: ModelSettings, sizes: Sizes, centroids: Sequence[Tensor]) -> None:
         super().__init__()
         self.config, self.sizes = config, sizes
         self.backbone = build_backbone(config.backbone)
@@ -270,6 +270,6 @@ class Generator(nn.Module):
         tensors = load_file(str(folder / "model.safetensors"))
         sizes = Sizes(**{**about["sizes"], "codebooks": tuple(about["sizes"]["codebooks"])})
         centroids = [tensors[f"long.centroids_{layer}"] for layer in range(3)]
-        model = cls(ModelConfig.model_validate(about["config"]), sizes, centroids)
+        model = cls(ModelSettings.model_validate(about["config"]), sizes, centroids)
         model.load_state_dict(tensors)
         return model.eval()

@@ -5,10 +5,10 @@ from typing import Literal
 from pydantic import Field
 
 from onesearch.common.settings import Settings
-from onesearch.model.backbones import BackboneConfig
+from onesearch.model.backbones import BackboneSettings
 
 
-class PromptConfig(Settings):
+class PromptSettings(Settings):
     """Which parts the model reads (specification section 3) and how much of each."""
 
     query_tokens: int = Field(24, ge=1, description="subword tokens kept of a query")
@@ -30,11 +30,11 @@ class PromptConfig(Settings):
     )
 
 
-class ModelConfig(Settings):
+class ModelSettings(Settings):
     """Size and form of the generator."""
 
-    backbone: BackboneConfig = BackboneConfig()
-    prompt: PromptConfig = PromptConfig()
+    backbone: BackboneSettings = BackboneSettings()
+    prompt: PromptSettings = PromptSettings()
     text_vocabulary: int = Field(8000, ge=300, description="subwords, when no pretrained tokenizer is used")
     long_vectors: int = Field(3, ge=1, description="N_M, vectors the Q-Former compresses Seq_long to")
     anchored: bool = Field(True, description="item head on node-mean rows; off: codebook rows masked to legal children")

@@ -16,7 +16,7 @@ from onesearch.common.ragged import Ragged
 from onesearch.data.requests import Requests
 from onesearch.model.behaviour_sequences import uid_codes
 from onesearch.model.featurizer import TextTable
-from onesearch.model.model_settings import PromptConfig
+from onesearch.model.model_settings import PromptSettings
 from onesearch.model.token_vocabulary import PAD, TokenVocabulary
 
 Ints = NDArray[np.int32]
@@ -108,7 +108,7 @@ def stacked(batches: Sequence[PromptBatch]) -> PromptBatch:
 def prepare(
     requests: Requests,
     table: Callable[[Sequence[str]], TextTable],
-    config: PromptConfig,
+    config: PromptSettings,
     evidence: Ints | None = None,
     keywords: Sequence[Sequence[str]] | None = None,
 ) -> PromptInputs:
@@ -205,7 +205,7 @@ def pack_tokens(parts: Sequence[Ints]) -> tuple[NDArray[np.int64], NDArray[np.bo
 class PromptBuilder:
     """Builds batches from columns; holds the item SIDs that behaviour is written with."""
 
-    def __init__(self, vocabulary: TokenVocabulary, config: PromptConfig, item_sids: NDArray[np.integer]) -> None:
+    def __init__(self, vocabulary: TokenVocabulary, config: PromptSettings, item_sids: NDArray[np.integer]) -> None:
         self.vocabulary = vocabulary
         self.config = config
         none = np.full((1, vocabulary.levels), -1)

@@ -17,7 +17,7 @@ from onesearch.data.text import normalise_query
 from onesearch.evaluation.report import save_figure
 from onesearch.pipeline.config_files import load_settings
 from onesearch.pipeline.run_data import RunData
-from onesearch.pipeline.run_settings import RunConfig
+from onesearch.pipeline.run_settings import RunSettings
 from onesearch.pipeline.stage_runner import StageContext
 from onesearch.pipeline.training_stages import (
     fit_metrics,
@@ -31,10 +31,10 @@ from onesearch.pipeline.understanding_stage import WORDS
 from onesearch.search.run_parts import GENERATOR, need
 from onesearch.training.batching import TaskMixture
 from onesearch.training.click_rates import ClickRates, Impressions, Reliability
-from onesearch.training.dpo import Behaviour, DpoConfig, DpoObjective, orders_elsewhere, preference_task
-from onesearch.training.grpo import GrpoConfig, GrpoObjective, RolloutOutcomes
+from onesearch.training.dpo import Behaviour, DpoObjective, DpoSettings, orders_elsewhere, preference_task
+from onesearch.training.grpo import GrpoObjective, GrpoSettings, RolloutOutcomes
 from onesearch.training.relevance import PairFeatures, Relevance, held_out_queries
-from onesearch.training.rewards import RewardConfig, Rewards
+from onesearch.training.rewards import Rewards, RewardSettings
 from onesearch.training.tasks import search_task
 from onesearch.understanding.catalogue_vocabulary import CatalogueVocabulary
 
@@ -109,12 +109,12 @@ def _numbers(
     return queries, np.fromiter((row[item] for item in judged["item_id"]), np.int64, len(judged))
 
 
-def reward_settings(config: RunConfig) -> RewardConfig:
+def reward_settings(config: RunSettings) -> RewardSettings:
     """Weights and boosts: of the file that ``rewards_file`` names, read anew, else of the run's settings."""
-    return load_settings(RewardConfig, config.rewards_file) if config.rewards_file else config.rewards
+    return load_settings(RewardSettings, config.rewards_file) if config.rewards_file else config.rewards
 
 
-def rewards_of(run_data: RunData, config: RunConfig, queries: list[str]) -> tuple[Rewards, dict[str, int]]:
+def rewards_of(run_data: RunData, config: RunSettings, queries: list[str]) -> tuple[Rewards, dict[str, int]]:
     """The rewards of pairs of these queries with all items, and the number of each normalised query."""
     folder = need(run_data.run, "rewards")
     rates = ClickRates.load(folder / RATES) if (folder / RATES).is_dir() else None
@@ -127,7 +127,7 @@ def rewards_of(run_data: RunData, config: RunConfig, queries: list[str]) -> tupl
     return Rewards(reward_settings(config), run_data.dataset.items, rates, pairs, relevance, levels), number
 
 
-def run_grpo(run_data: RunData, config: RunConfig, context: StageContext, before: str) -> Mapping[str, Any]:
+def run_grpo(run_data: RunData, config: RunSettings, context: StageContext, before: str) -> Mapping[str, Any]:
     """GRPO or TPMA-GRPO on the training page views, from the weights of stage ``before``."""
     settings, generator = config.grpo, run_data.generator(before)
     page_views, targets, weights = searches(run_data, config)
@@ -161,7 +161,7 @@ def run_grpo(run_data: RunData, config: RunConfig, context: StageContext, before
     return _guarded(run_data, config, settings, objective, mixture, context)
 
 
-def run_dpo(run_data: RunData, config: RunConfig, context: StageContext, before: str) -> Mapping[str, Any]:
+def run_dpo(run_data: RunData, config: RunSettings, context: StageContext, before: str) -> Mapping[str, Any]:
     """Listwise DPO on the training page views, from the weights of stage ``before``."""
     settings, generator = config.dpo, run_data.generator(before)
     page_views, _, _ = searches(run_data, config)
@@ -178,8 +178,8 @@ def run_dpo(run_data: RunData, config: RunConfig, context: StageContext, before:
 
 def _guarded(
     run_data: RunData,
-    config: RunConfig,
-    settings: DpoConfig | GrpoConfig,
+    config: RunSettings,
+    settings: DpoSettings | GrpoSettings,
     objective: DpoObjective | GrpoObjective,
     mixture: TaskMixture,
     context: StageContext,

@@ -32,9 +32,9 @@ from onesearch.model.item_numbers import NAMES, ItemNumbers
 from onesearch.model.row_space import RowSpace
 from onesearch.model.token_vocabulary import TokenVocabulary
 from onesearch.pipeline.run_data import PARTS, RunData
-from onesearch.pipeline.run_settings import DataSettings, RunConfig
+from onesearch.pipeline.run_settings import DataSettings, RunSettings
 from onesearch.pipeline.stage_runner import StageContext
-from onesearch.search.lexical_search import LexicalConfig, LexicalSearcher
+from onesearch.search.lexical_search import LexicalSearcher, LexicalSettings
 from onesearch.understanding.keyword_lexicon import Lexicon
 
 
@@ -81,7 +81,7 @@ _LEXICAL_REQUESTS = 2000  # validation page views that BM25 is tuned on, at most
 Floats = NDArray[np.float32]
 
 
-def build_data(config: RunConfig, context: StageContext) -> Mapping[str, Any]:
+def build_data(config: RunSettings, context: StageContext) -> Mapping[str, Any]:
     """A dataset in the run's folder, its split, and the click statistics of the training part."""
     dataset = _dataset(config, context)
     parts = split(dataset.page_views, config.data.valid, config.data.test, config.data.split, config.seed)
@@ -91,7 +91,7 @@ def build_data(config: RunConfig, context: StageContext) -> Mapping[str, Any]:
     return {**dataset.counts, "split_by": parts.by, **{f"{n}_page_views": len(getattr(parts, n)) for n in PARTS}}
 
 
-def _dataset(config: RunConfig, context: StageContext) -> Dataset:
+def _dataset(config: RunSettings, context: StageContext) -> Dataset:
     data = config.data
     if data.market is not None:
         return make_market(data.market, context.folder)
@@ -103,7 +103,7 @@ def _dataset(config: RunConfig, context: StageContext) -> Dataset:
     return import_source(data, context.folder)
 
 
-def build_encoder(run_data: RunData, config: RunConfig, context: StageContext) -> Mapping[str, Any]:
+def build_encoder(run_data: RunData, config: RunSettings, context: StageContext) -> Mapping[str, Any]:
     """Align a text encoder on the training log; cross-fit it for held-out query vectors."""
     settings, folder = config.encoder, context.folder
     write_json(folder / "fields.json", list(settings.fields))
@@ -135,7 +135,7 @@ def build_encoder(run_data: RunData, config: RunConfig, context: StageContext) -
     }
 
 
-def build_khqe(run_data: RunData, config: RunConfig, context: StageContext) -> Mapping[str, Any]:
+def build_khqe(run_data: RunData, config: RunSettings, context: StageContext) -> Mapping[str, Any]:
     """Mine the lexicon, fuse keyword vectors, quantize items and training queries jointly."""
     folder, encoder_folder = context.folder, context.inputs["encoder"]
     texts = item_texts(run_data.dataset.items, tuple(read_json(encoder_folder / "fields.json")))
@@ -171,7 +171,7 @@ def build_khqe(run_data: RunData, config: RunConfig, context: StageContext) -> M
     return {"keywords": keywords, **{key: report[key] for key in ("icr", "prefix_agreement") if key in report}}
 
 
-def build_index(run_data: RunData, config: RunConfig, context: StageContext) -> Mapping[str, Any]:
+def build_index(run_data: RunData, config: RunSettings, context: StageContext) -> Mapping[str, Any]:
     """Vocabulary, item rows and the SID index."""
     folder, items = context.folder, run_data.dataset.items
     texts = item_texts(items, run_data.fields)
@@ -204,9 +204,9 @@ def build_index(run_data: RunData, config: RunConfig, context: StageContext) -> 
     }
 
 
-def build_lexical(run_data: RunData, config: RunConfig, context: StageContext) -> Mapping[str, Any]:
+def build_lexical(run_data: RunData, config: RunSettings, context: StageContext) -> Mapping[str, Any]:
     """BM25 over the catalogue; its fields and weighting are chosen on validation clicks."""
-    start = LexicalConfig(fields=run_data.fields)
+    start = LexicalSettings(fields=run_data.fields)
     valid = run_data.split.valid
     clicked = run_data.targets(valid).clicked
     rows = np.flatnonzero(clicked.lengths > 0)

@@ -19,19 +19,19 @@ from onesearch.evaluation.slices import standard_slices
 from onesearch.market.market import Market
 from onesearch.market.world_files import FOLDER as MARKET_FOLDER
 from onesearch.pipeline.run_data import RunData
-from onesearch.pipeline.run_settings import RunConfig
+from onesearch.pipeline.run_settings import RunSettings
 from onesearch.pipeline.stage_runner import StageContext
 from onesearch.search.engine import EngineView, SearchEngine
 from onesearch.search.hits import Searcher
 from onesearch.search.ranking_weights import RankingWeights
 from onesearch.search.run_parts import ENGINE, need
-from onesearch.search.search_settings import SearchConfig
+from onesearch.search.search_settings import SearchSettings
 
 GENERATOR_ALONE, WITHOUT_LEXICAL, ENGINE_NAME = "generator alone", "engine without BM25", "engine"
 V2 = "V2 "  # before the names of V2's methods
 
 
-def build_baselines(run_data: RunData, config: RunConfig, context: StageContext) -> Mapping[str, Any]:
+def build_baselines(run_data: RunData, config: RunSettings, context: StageContext) -> Mapping[str, Any]:
     """Tune the plain searchers and train the cascade; validation data decides everything."""
     if not config.evaluation.baselines:
         return {}
@@ -112,7 +112,7 @@ def baseline_methods(run_data: RunData) -> dict[str, Searcher]:
 def engine_of(run_data: RunData, folder: Path) -> SearchEngine:
     """The engine that an ``engine`` stage chose."""
     about = read_json(folder / ENGINE)
-    search = SearchConfig.model_validate(about["search"])
+    search = SearchSettings.model_validate(about["search"])
     keywords = run_data.keyword_reader(about.get("reads_keywords"))
     return SearchEngine.from_parts(run_data, about["model"], search, RankingWeights(about["weights"]), keywords)
 
@@ -126,7 +126,7 @@ def engine_methods(engine: SearchEngine, folder: Path) -> dict[str, Searcher]:
     return {**methods, ENGINE_NAME: engine.as_searcher()}
 
 
-def build_report(run_data: RunData, config: RunConfig, context: StageContext) -> Mapping[str, Any]:
+def build_report(run_data: RunData, config: RunSettings, context: StageContext) -> Mapping[str, Any]:
     """All methods on the test part."""
     report = write_report(run_data, config, context.folder, "test", config.evaluation.test_requests)
     figures = {}
@@ -135,7 +135,7 @@ def build_report(run_data: RunData, config: RunConfig, context: StageContext) ->
     return figures
 
 
-def write_report(run_data: RunData, config: RunConfig, folder: Path, part: str, limit: int) -> Report:
+def write_report(run_data: RunData, config: RunSettings, folder: Path, part: str, limit: int) -> Report:
     """Measure engine, generator alone and baselines on a part of the log; writes ``report.json``, tables and charts."""
     page_views: pl.DataFrame = getattr(run_data.split, part)
     if len(page_views) > limit:

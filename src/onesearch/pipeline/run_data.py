@@ -14,7 +14,7 @@ from onesearch.data.requests import Requests
 from onesearch.data.split import Split
 from onesearch.data.text import item_texts, normalise_queries, normalise_query
 from onesearch.model.featurizer import TextTable
-from onesearch.model.model_settings import PromptConfig
+from onesearch.model.model_settings import PromptSettings
 from onesearch.model.prompt import PromptInputs, prepare
 from onesearch.search.run_parts import RunParts, load_array, need
 
@@ -93,7 +93,7 @@ class RunData(RunParts):
     def training_columns(
         self,
         page_views: pl.DataFrame,
-        config: PromptConfig,
+        config: PromptSettings,
         held_out: bool,
         keywords: Callable[[Requests, Ragged], Sequence[Sequence[str]]] | None = None,
     ) -> PromptInputs:

@@ -6,26 +6,26 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from onesearch.common.settings import Settings
-from onesearch.encoding.encoder_alignment import EncoderAlignmentConfig
-from onesearch.encoding.khqe import KHQEConfig
-from onesearch.encoding.static_encoder import StaticConfig
-from onesearch.evaluation.cascade import CascadeConfig
-from onesearch.evaluation.evaluate import EvaluationConfig
-from onesearch.market.market_settings import MarketConfig
-from onesearch.model.model_settings import ModelConfig
+from onesearch.encoding.encoder_alignment import EncoderAlignmentSettings
+from onesearch.encoding.khqe import KHQESettings
+from onesearch.encoding.static_encoder import StaticSettings
+from onesearch.evaluation.cascade import CascadeSettings
+from onesearch.evaluation.evaluate import MeasureSettings
+from onesearch.market.market_settings import MarketSettings
+from onesearch.model.model_settings import ModelSettings
 from onesearch.pipeline.understanding_stage import UnderstandingSettings
-from onesearch.search.search_settings import SearchConfig
-from onesearch.training.dpo import DpoConfig
-from onesearch.training.grpo import GrpoConfig
-from onesearch.training.rewards import RewardConfig
-from onesearch.training.self_distillation import DistillationConfig
-from onesearch.training.sft_settings import CoTConfig, PersonalisationConfig, SemanticTaskConfig
+from onesearch.search.search_settings import SearchSettings
+from onesearch.training.dpo import DpoSettings
+from onesearch.training.grpo import GrpoSettings
+from onesearch.training.rewards import RewardSettings
+from onesearch.training.self_distillation import DistillationSettings
+from onesearch.training.sft_settings import CoTSettings, PersonalisationSettings, SemanticTaskSettings
 
 
 class DataSettings(Settings):
     """Where the data comes from (exactly one of ``market``, ``mapping`` and ``folder``) and how it is split."""
 
-    market: MarketConfig | None = Field(None, description="a simulated marketplace, made by the run itself")
+    market: MarketSettings | None = Field(None, description="a simulated marketplace, made by the run itself")
     mapping: Path | None = Field(None, description="YAML mapping of your own files; see docs/your-own-data.md")
     kuaisearch: Path | None = Field(None, description="folder with files in the KuaiSearch schema")
     folder: Path | None = Field(None, description="a dataset made by `onesearch data import`")
@@ -54,22 +54,22 @@ class EncoderSettings(Settings):
 
     fields: tuple[str, ...] = ("title", "brand")
     transformer: str | None = Field(None, description="name or path of a sentence-transformers model; else static")
-    static: StaticConfig = StaticConfig()
-    align: EncoderAlignmentConfig = EncoderAlignmentConfig()
+    static: StaticSettings = StaticSettings()
+    align: EncoderAlignmentSettings = EncoderAlignmentSettings()
     folds: int = Field(2, ge=0, description="encoders for held-out query vectors; 0 switches them off")
 
 
 class EvaluationSettings(Settings):
     """What the report compares and on how many requests."""
 
-    measures: EvaluationConfig = EvaluationConfig()
-    cascade: CascadeConfig = CascadeConfig()
+    measures: MeasureSettings = MeasureSettings()
+    cascade: CascadeSettings = CascadeSettings()
     baselines: bool = Field(True, description="BM25, dense, fused, most clicked and the cascade beside the engine")
     fit_requests: int = Field(3000, ge=1, description="validation page views that weights are fitted on, at most")
     test_requests: int = Field(20_000, ge=1, description="test page views, at most")
 
 
-class RunConfig(Settings):
+class RunSettings(Settings):
     """Everything a run depends on."""
 
     name: str = "run"
@@ -80,23 +80,23 @@ class RunConfig(Settings):
     data: DataSettings
     lexicon: LexiconSettings = LexiconSettings()
     encoder: EncoderSettings = EncoderSettings()
-    khqe: KHQEConfig = KHQEConfig()
-    model: ModelConfig = ModelConfig()
-    sft1: SemanticTaskConfig = SemanticTaskConfig()
-    sft2: SemanticTaskConfig = SemanticTaskConfig()
-    sft3: PersonalisationConfig = PersonalisationConfig()
+    khqe: KHQESettings = KHQESettings()
+    model: ModelSettings = ModelSettings()
+    sft1: SemanticTaskSettings = SemanticTaskSettings()
+    sft2: SemanticTaskSettings = SemanticTaskSettings()
+    sft3: PersonalisationSettings = PersonalisationSettings()
     understanding: UnderstandingSettings = UnderstandingSettings()
-    cot: CoTConfig = CoTConfig()
-    distill: DistillationConfig = DistillationConfig()
-    rewards: RewardConfig = RewardConfig()
+    cot: CoTSettings = CoTSettings()
+    distill: DistillationSettings = DistillationSettings()
+    rewards: RewardSettings = RewardSettings()
     rewards_file: Path | None = Field(None, description="YAML with the rewards' settings, read before every round")
-    dpo: DpoConfig = DpoConfig()
-    grpo: GrpoConfig = GrpoConfig()
-    search: SearchConfig = SearchConfig()
+    dpo: DpoSettings = DpoSettings()
+    grpo: GrpoSettings = GrpoSettings()
+    search: SearchSettings = SearchSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
 
     @model_validator(mode="after")
-    def _alignment_needs_v2(self) -> "RunConfig":
+    def _alignment_needs_v2(self) -> "RunSettings":
         if (self.dpo.steps or self.grpo.steps) and (not self.has_v2 or self.distill.keywords == "input"):
             raise ValueError(
                 "dpo and grpo align V2: set understanding.producer, and distill.keywords to 'teacher' or 'none'"

@@ -16,7 +16,7 @@ from onesearch.pipeline.preparation_stages import (
 )
 from onesearch.pipeline.report_stage import build_baselines, build_report, write_report
 from onesearch.pipeline.run_data import RunData
-from onesearch.pipeline.run_settings import RunConfig
+from onesearch.pipeline.run_settings import RunSettings
 from onesearch.pipeline.stage_runner import Stage, StageContext, StageResult, Status, execute, status
 from onesearch.pipeline.training_stages import run_cot, run_engine, run_personalisation, run_semantic_tasks
 from onesearch.pipeline.understanding_stage import build_understanding
@@ -24,7 +24,7 @@ from onesearch.pipeline.understanding_stage import build_understanding
 SETTINGS = "config.json"
 
 
-def stages_of(config: RunConfig) -> list[Stage]:
+def stages_of(config: RunSettings) -> list[Stage]:
     """Every stage with exactly the settings it depends on; what it does not name cannot make it stale."""
 
     def with_run_data(
@@ -170,7 +170,7 @@ def stages_of(config: RunConfig) -> list[Stage]:
     ]
 
 
-def _index_settings(config: RunConfig) -> dict[str, Any]:
+def _index_settings(config: RunSettings) -> dict[str, Any]:
     model = config.model
     return {
         "row_dim": model.row_dim,
@@ -196,7 +196,7 @@ def run_config(
     """
     from onesearch.common.artefact import write_json
 
-    config = load_settings(RunConfig, path, overrides)
+    config = load_settings(RunSettings, path, overrides)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / SETTINGS, config.model_dump(mode="json"))
     return execute(stages_of(config), folder, config.seed, reuse=reuse, redo=redo, until=until)
@@ -204,16 +204,16 @@ def run_config(
 
 def status_of(path: Path, folder: Path, overrides: Iterable[str] = ()) -> dict[str, Status]:
     """Which stages of a run are up to date with a configuration file."""
-    config = load_settings(RunConfig, path, overrides)
+    config = load_settings(RunSettings, path, overrides)
     return status(stages_of(config), folder, config.seed)
 
 
-def settings_of(run: Path) -> RunConfig:
+def settings_of(run: Path) -> RunSettings:
     """The settings that a run was last brought up to date with."""
     path = run / SETTINGS
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: {run} is no run folder; make one with `onesearch run CONFIG`")
-    return RunConfig.model_validate_json(path.read_text(encoding="utf-8"))
+    return RunSettings.model_validate_json(path.read_text(encoding="utf-8"))
 
 
 def evaluate_run(run: Path, folder: Path, part: str, page_views: int | None = None) -> str:

@@ -13,18 +13,18 @@ from onesearch.data.requests import Requests
 from onesearch.data.text import normalise_query
 from onesearch.model.generator import Generator
 from onesearch.pipeline.run_data import RunData
-from onesearch.pipeline.run_settings import RunConfig
+from onesearch.pipeline.run_settings import RunSettings
 from onesearch.pipeline.understanding_stage import WORDS
 from onesearch.search.run_parts import need
 from onesearch.training.cot_tasks import KeywordTargets, cot_tasks
-from onesearch.training.self_distillation import DistillationConfig
+from onesearch.training.self_distillation import DistillationSettings
 from onesearch.training.tasks import Task
 from onesearch.understanding.catalogue_vocabulary import CatalogueVocabulary
 from onesearch.understanding.preference_calibration import HistoryTexts, calibrate, inject
 from onesearch.understanding.thought_table import Taught, Thoughts
 
 
-def cot_task_set(run_data: RunData, config: RunConfig, generator: Generator) -> dict[str, Task]:
+def cot_task_set(run_data: RunData, config: RunSettings, generator: Generator) -> dict[str, Task]:
     """The tasks over training queries that have keywords, and over a sample of their page views."""
     thoughts = run_data.thoughts
     if config.distill.shuffle:  # a placebo is one in every task
@@ -64,7 +64,9 @@ _ITEMS_OF_HISTORY = 10
 _INJECTED = 4  # keywords of the clicked item, so that half of the thought's own stay
 
 
-def keyword_source(run_data: RunData, config: RunConfig, thoughts: Thoughts) -> Callable[[Requests, Ragged], Keywords]:
+def keyword_source(
+    run_data: RunData, config: RunSettings, thoughts: Thoughts
+) -> Callable[[Requests, Ragged], Keywords]:
     """:func:`teacher_keywords` of a run, as a function of requests and what was clicked in them."""
     words = CatalogueVocabulary.load(need(run_data.run, "understanding") / WORDS)
     titles = run_data.dataset.items["title"].fill_null("").to_list()
@@ -79,7 +81,7 @@ def teacher_keywords(
     titles: Sequence[str],
     requests: Requests,
     clicked: Ragged,
-    settings: DistillationConfig,
+    settings: DistillationSettings,
     seed: int,
 ) -> Keywords:
     """The keywords of each training page view, [n]; empty where it has no teacher.

@@ -19,19 +19,19 @@ from onesearch.model.initialise import initialise
 from onesearch.model.item_numbers import NAMES
 from onesearch.model.prompt import prepare
 from onesearch.pipeline.run_data import RunData
-from onesearch.pipeline.run_settings import RunConfig
+from onesearch.pipeline.run_settings import RunSettings
 from onesearch.pipeline.stage_runner import StageContext
 from onesearch.pipeline.teacher import cot_task_set, keyword_source
 from onesearch.search.candidates import Candidates
 from onesearch.search.engine import NO_EVIDENCE, SearchEngine
 from onesearch.search.ranking_weights import GENERATOR_ALONE, RankingWeights, fit_weights
 from onesearch.search.run_parts import GENERATOR, Keywords, save_engine
-from onesearch.search.search_settings import SearchConfig
+from onesearch.search.search_settings import SearchSettings
 from onesearch.training.batching import BatchSource, TaskMixture
 from onesearch.training.cot_tasks import COT
-from onesearch.training.loop import FitReport, LoopConfig, fit
+from onesearch.training.loop import FitReport, LoopSettings, fit
 from onesearch.training.self_distillation import SelfDistillationObjective, distillation_loss
-from onesearch.training.sft_settings import PersonalisationConfig, SemanticTaskConfig
+from onesearch.training.sft_settings import PersonalisationSettings, SemanticTaskSettings
 from onesearch.training.supervised import SupervisedObjective
 from onesearch.training.tasks import (
     STAGE_1,
@@ -48,10 +48,10 @@ from onesearch.understanding.thought_table import Thoughts
 log = logging.getLogger("onesearch")
 # Features whose weight is the same for every request; the others' depends on how well the query is known.
 PLAIN = ("text", "taste", *(f"item_{name}" for name in NAMES))
-BARE = SearchConfig(**NO_EVIDENCE)
+BARE = SearchSettings(**NO_EVIDENCE)
 
 
-def new_generator(run_data: RunData, config: RunConfig, seed: int) -> Generator:
+def new_generator(run_data: RunData, config: RunSettings, seed: int) -> Generator:
     """A generator that starts in the geometry of the encoder and the quantizer."""
     sizes = Sizes(
         run_data.vocabulary.text_size,
@@ -68,10 +68,10 @@ def new_generator(run_data: RunData, config: RunConfig, seed: int) -> Generator:
 
 
 def run_semantic_tasks(
-    run_data: RunData, config: RunConfig, context: StageContext, before: str | None
+    run_data: RunData, config: RunSettings, context: StageContext, before: str | None
 ) -> Mapping[str, Any]:
     """SFT stage 1 (``before`` None) or 2 (``before`` names stage 1)."""
-    settings: SemanticTaskConfig = config.sft1 if before is None else config.sft2
+    settings: SemanticTaskSettings = config.sft1 if before is None else config.sft2
     generator = new_generator(run_data, config, context.seed) if before is None else run_data.generator(before)
     names = STAGE_1 if before is None else STAGE_2
     tasks = semantic_task_set(run_data, config, generator, settings)
@@ -91,7 +91,7 @@ def run_semantic_tasks(
 
 
 def semantic_task_set(
-    run_data: RunData, config: RunConfig, generator: Generator, settings: SemanticTaskConfig
+    run_data: RunData, config: RunSettings, generator: Generator, settings: SemanticTaskSettings
 ) -> dict[str, Task]:
     """The tasks of stages 1 and 2 over the training part."""
     statistics, vocabulary = run_data.statistics, run_data.vocabulary
@@ -142,7 +142,7 @@ def _main_category(
     return out
 
 
-def run_cot(run_data: RunData, config: RunConfig, context: StageContext, before: str) -> Mapping[str, Any]:
+def run_cot(run_data: RunData, config: RunSettings, context: StageContext, before: str) -> Mapping[str, Any]:
     """The four CoT tasks of stage 1, beside other tasks of it, on the weights that V1's stage 2 left.
 
     They come after stage 2 so that V2 shares V1's first two stages.
@@ -169,14 +169,14 @@ def run_cot(run_data: RunData, config: RunConfig, context: StageContext, before:
 
 
 def run_personalisation(
-    run_data: RunData, config: RunConfig, context: StageContext, before: str, distilled: bool = False
+    run_data: RunData, config: RunSettings, context: StageContext, before: str, distilled: bool = False
 ) -> Mapping[str, Any]:
     """SFT stage 3: the full input to clicked and ordered items, and pseudo-queries for items nobody searched.
 
     ``distilled`` trains V2's form of it, as ``config.distill`` says: with a teacher that reads the keywords of the
     ``understanding`` stage, or one of the alternatives.
     """
-    settings: PersonalisationConfig = config.sft3
+    settings: PersonalisationSettings = config.sft3
     generator = run_data.generator(before)
     thoughts = run_data.thoughts if distilled else None
     if distilled and config.distill.think:
@@ -205,7 +205,7 @@ def run_personalisation(
 
 
 def search_tasks(
-    run_data: RunData, config: RunConfig, generator: Generator, thoughts: Thoughts | None = None
+    run_data: RunData, config: RunSettings, generator: Generator, thoughts: Thoughts | None = None
 ) -> dict[str, Task]:
     """The two tasks of stage 3: real page views, and pseudo-queries cut from item texts.
 
@@ -243,7 +243,7 @@ def search_tasks(
     return {"search": search, "pseudo": pseudo}
 
 
-def searches(run_data: RunData, config: RunConfig) -> tuple[pl.DataFrame, Ragged, NDArray[np.float32]]:
+def searches(run_data: RunData, config: RunSettings) -> tuple[pl.DataFrame, Ragged, NDArray[np.float32]]:
     """Training page views with a click or an order, their targets, and the weight of each target."""
     settings, page_views = config.sft3, run_data.split.train
     outcome = run_data.targets(page_views)
@@ -272,7 +272,7 @@ def mixture_of(
 def fit_objective(
     objective: nn.Module,
     batches: TaskMixture,
-    loop: LoopConfig,
+    loop: LoopSettings,
     context: StageContext,
     validate: Any = None,
     patience: int | None = None,
@@ -298,7 +298,7 @@ def _losses(model: nn.Module, batch: Any) -> dict[str, torch.Tensor]:
 
 
 def validator(
-    run_data: RunData, generator: Generator, config: RunConfig, keywords: Keywords | None = None, most: int = 400
+    run_data: RunData, generator: Generator, config: RunSettings, keywords: Keywords | None = None, most: int = 400
 ) -> Any:
     """Validation figures of the generator alone on a fixed sample of validation page views.
 
@@ -375,12 +375,12 @@ def positives(found: Candidates, clicked: Ragged) -> NDArray[np.bool_]:
 
 
 def run_engine(
-    run_data: RunData, config: RunConfig, context: StageContext, model: str, distilled: bool = False
+    run_data: RunData, config: RunSettings, context: StageContext, model: str, distilled: bool = False
 ) -> Mapping[str, Any]:
     """Choose the weights of the engine's features on validation data."""
     reads = config.distill.reads if distilled else None
 
-    def fitted(search: SearchConfig) -> RankingWeights:
+    def fitted(search: SearchSettings) -> RankingWeights:
         engine = SearchEngine.from_parts(run_data, model, search, GENERATOR_ALONE, run_data.keyword_reader(reads))
         found = fit_engine(run_data, engine, run_data.split.valid, config.evaluation.fit_requests, config.seed)
         return found.plus(fit_relevance(run_data, engine), search.relevance) if search.relevance else found

@@ -17,7 +17,7 @@ from onesearch.pipeline.stage_runner import StageContext
 from onesearch.search.run_parts import need
 from onesearch.understanding.catalogue_vocabulary import CatalogueVocabulary
 from onesearch.understanding.driver import run_understand
-from onesearch.understanding.llm_producer import LLMConfig, LLMProducer
+from onesearch.understanding.llm_producer import LLMProducer, LLMSettings
 from onesearch.understanding.log_expert import LogExpert
 from onesearch.understanding.thought import Producer
 from onesearch.understanding.thought_cache import SqliteThoughts
@@ -97,10 +97,10 @@ def _producer(
     limits = {"model": settings.model, "concurrency": settings.concurrency}
     if settings.producer == "llm":
         given = {**limits, "base_url": settings.base_url} if settings.base_url else limits
-        yield LLMProducer(words, LLMConfig(**given))
+        yield LLMProducer(words, LLMSettings(**given))
         return
     with stand_in(need(run_data.run, "data"), settings.error, seed) as address:
-        yield LLMProducer(words, LLMConfig(**limits, base_url=address))
+        yield LLMProducer(words, LLMSettings(**limits, base_url=address))
 
 
 @contextmanager

@@ -27,13 +27,13 @@ from onesearch.model.generator import Generator
 from onesearch.pipeline.config_files import apply_overrides
 from onesearch.pipeline.preference_stages import run_dpo, run_grpo
 from onesearch.pipeline.run_data import RunData
-from onesearch.pipeline.run_settings import RunConfig
+from onesearch.pipeline.run_settings import RunSettings
 from onesearch.pipeline.stage_runner import StageContext
 from onesearch.pipeline.stages import settings_of
 from onesearch.search.engine import SearchEngine
 from onesearch.search.ranking_weights import RankingWeights
 from onesearch.search.run_parts import ENGINE, GENERATOR, choose_model, load_about, need
-from onesearch.search.search_settings import SearchConfig
+from onesearch.search.search_settings import SearchSettings
 from onesearch.search.served_versions import ENGINE_STAGE, FOLDER, Served, next_name, publish
 from onesearch.understanding.thought_table import Thoughts
 
@@ -188,7 +188,7 @@ def _judged(
     """Figures of the served engine on the page views that judge, before and after, and p of their HR@10."""
     page_views = run_data.split.test
     requests, clicked = run_data.requests(page_views), run_data.targets(page_views).clicked
-    search, weights = SearchConfig.model_validate(about["search"]), RankingWeights(about["weights"])
+    search, weights = SearchSettings.model_validate(about["search"]), RankingWeights(about["weights"])
     engine = SearchEngine.from_parts(
         run_data, about["model"], search, weights, run_data.keyword_reader(about.get("reads_keywords"))
     )
@@ -203,16 +203,16 @@ def _judged(
     return before, after, float(test.p[0])
 
 
-def _config(run: Path, method: Method, steps: int, overrides: Iterable[str]) -> RunConfig:
+def _config(run: Path, method: Method, steps: int, overrides: Iterable[str]) -> RunSettings:
     own = settings_of(run)
     stage = "dpo" if method == "dpo" else "grpo"
     sets = [f"{stage}.steps={steps}", *([] if method == "dpo" else [f"grpo.algorithm={method}"])]
-    values = apply_overrides(own.model_dump(mode="json"), [*sets, *overrides], RunConfig)
-    config = RunConfig.model_validate(values)
+    values = apply_overrides(own.model_dump(mode="json"), [*sets, *overrides], RunSettings)
+    config = RunSettings.model_validate(values)
     settings = config.dpo if method == "dpo" else config.grpo
     # A short round is looked at often enough to be stopped.
     every = min(settings.loop.validate_steps or steps, max(1, settings.steps // 4))
-    return RunConfig.model_validate(apply_overrides(values, [f"{stage}.loop.validate_steps={every}"], RunConfig))
+    return RunSettings.model_validate(apply_overrides(values, [f"{stage}.loop.validate_steps={every}"], RunSettings))
 
 
 def _read(path: Path, dataset: Dataset) -> tuple[pl.DataFrame, int]:

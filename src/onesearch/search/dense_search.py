@@ -18,7 +18,7 @@ Encode = Callable[[Sequence[str]], NDArray[np.float32]]
 _CELLS = 4_000_000  # vector components gathered at once when scoring candidates
 
 
-class DenseConfig(Settings):
+class DenseSettings(Settings):
     """Which faiss index."""
 
     kind: Literal["flat", "hnsw"] = "flat"
@@ -39,7 +39,7 @@ class DenseSearcher:
         vectors: NDArray[np.float32],
         encode: Encode,
         rows: NDArray[np.integer] | None = None,
-        config: DenseConfig | None = None,
+        config: DenseSettings | None = None,
         index: Any = None,
     ) -> None:
         """Index item vectors.
@@ -51,7 +51,7 @@ class DenseSearcher:
             config: the kind of index.
             index: a ready faiss index over the same vectors (used by :meth:`load`).
         """
-        self.config, self.encode = config or DenseConfig(), encode
+        self.config, self.encode = config or DenseSettings(), encode
         self.vectors = np.ascontiguousarray(vectors, np.float32)
         self.rows = np.arange(len(vectors), dtype=np.int64) if rows is None else np.asarray(rows, np.int64)
         if len(self.rows) != len(self.vectors):
@@ -131,14 +131,14 @@ class DenseSearcher:
         """Read what :meth:`save` wrote; ``encode`` is the encoder the item vectors came from."""
         if not (folder / "dense.json").is_file():
             raise FileNotFoundError(f"{folder} holds no dense index (dense.json is missing); build and save one first")
-        config = DenseConfig.model_validate(read_json(folder / "dense.json")["config"])
+        config = DenseSettings.model_validate(read_json(folder / "dense.json")["config"])
         vectors = np.load(folder / "vectors.npy", allow_pickle=False)
         rows = np.load(folder / "rows.npy", allow_pickle=False)
         index = faiss.read_index(str(folder / "index.faiss")) if config.kind == "hnsw" else None
         return cls(vectors, encode, rows, config, index)
 
 
-def _build(vectors: NDArray[np.float32], config: DenseConfig) -> Any:
+def _build(vectors: NDArray[np.float32], config: DenseSettings) -> Any:
     dimension = vectors.shape[1]
     index: Any
     if config.kind == "flat":

@@ -36,7 +36,7 @@ from onesearch.search.run_parts import (
     log_histories,
     varied_queries,
 )
-from onesearch.search.search_settings import SearchConfig
+from onesearch.search.search_settings import SearchSettings
 from onesearch.search.served_versions import published
 from onesearch.search.shopper_history import NO_HISTORY, FixedHistories, HistoryStore, ShopperHistory, to_requests
 
@@ -76,7 +76,7 @@ class SearchEngine:
         featurizer: Featurizer,
         snapshot: Snapshot,
         evidence: Evidence,
-        config: SearchConfig,
+        config: SearchSettings,
         weights: RankingWeights = GENERATOR_ALONE,
         histories: HistoryStore | None = None,
         batch_size: int = 64,
@@ -116,7 +116,7 @@ class SearchEngine:
         cls,
         parts: RunParts,
         stage: str,
-        config: SearchConfig,
+        config: SearchSettings,
         weights: RankingWeights,
         keywords: Keywords | None = None,
     ) -> "SearchEngine":
@@ -394,7 +394,7 @@ class SearchEngine:
 class EngineView:
     """An engine under other settings; shares model, catalogue and index."""
 
-    def __init__(self, engine: SearchEngine, config: SearchConfig, weights: RankingWeights) -> None:
+    def __init__(self, engine: SearchEngine, config: SearchSettings, weights: RankingWeights) -> None:
         self._engine = SearchEngine(
             engine.generator,
             engine.featurizer,
@@ -478,7 +478,7 @@ def load_engines(run: Path, models: Sequence[Model], device: str | None = None) 
     past = log_histories(parts.dataset)
     active = sorted(past, key=lambda user: -len(past[user].clicked))
     for model, place, about in zip(models, places, abouts, strict=True):
-        search = SearchConfig.model_validate(about["search"])
+        search = SearchSettings.model_validate(about["search"])
         keywords = parts.keyword_reader(about.get("reads_keywords"))
         engine = SearchEngine.from_parts(parts, about["model"], search, RankingWeights(about["weights"]), keywords)
         engine.name = engine_name(run, model, place)

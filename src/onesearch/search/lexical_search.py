@@ -27,7 +27,7 @@ _CELLS = 8_000_000  # scores held at once while searching: 32 MB
 _ARRAYS = ("data", "indices", "indptr", "rows", "extra_data", "extra_indices", "extra_indptr", "extra_rows", "idf")
 
 
-class LexicalConfig(Settings):
+class LexicalSettings(Settings):
     """How item texts are made and weighted."""
 
     fields: tuple[str, ...] = ("title", "brand", "category")
@@ -69,7 +69,7 @@ class LexicalSearcher:
 
     def __init__(
         self,
-        config: LexicalConfig,
+        config: LexicalSettings,
         vocabulary: dict[str, int],
         idf: NDArray[np.float32],
         average_length: float,
@@ -93,24 +93,24 @@ class LexicalSearcher:
         self._column[self._all_rows[live]] = live
 
     @classmethod
-    def build(cls, items: pl.DataFrame, config: LexicalConfig | None = None) -> "LexicalSearcher":
+    def build(cls, items: pl.DataFrame, config: LexicalSettings | None = None) -> "LexicalSearcher":
         """Index an item table; item rows are its row numbers."""
-        config = config or LexicalConfig()
+        config = config or LexicalSettings()
         return cls.from_texts(item_texts(items, config.fields, distinct=False), config)
 
     @classmethod
-    def from_texts(cls, texts: Sequence[str], config: LexicalConfig | None = None) -> "LexicalSearcher":
+    def from_texts(cls, texts: Sequence[str], config: LexicalSettings | None = None) -> "LexicalSearcher":
         """Index ready-made texts; the i-th text is item row i.
 
         Raises:
             ValueError: there is no text with a word in it.
         """
-        config = config or LexicalConfig()
+        config = config or LexicalSettings()
         analyze = Analyzer(config.stemmer)
         vocabulary: dict[str, int] = {}
         documents = [[vocabulary.setdefault(term, len(vocabulary)) for term in analyze(text)] for text in texts]
         if not vocabulary:
-            raise ValueError(f"none of the {len(texts)} item texts holds a word; check LexicalConfig.fields")
+            raise ValueError(f"none of the {len(texts)} item texts holds a word; check LexicalSettings.fields")
         engine = bm25s.BM25(method="lucene", k1=config.k1, b=config.b)
         built = engine.build_index_from_ids(list(range(len(vocabulary))), documents, show_progress=False)
         main = sparse.csr_matrix(
@@ -241,7 +241,7 @@ class LexicalSearcher:
             (array["extra_data"], array["extra_indices"], array["extra_indptr"]),
             (len(array["extra_indptr"]) - 1, len(extra_rows)),
         )
-        config = LexicalConfig.model_validate(description["config"])
+        config = LexicalSettings.model_validate(description["config"])
         return cls(config, vocabulary, array["idf"], description["average_length"], main, rows, extra, extra_rows)
 
     def _score_chunks(self, queries: list[str]) -> Iterator[tuple[int, NDArray[np.float32]]]:

@@ -23,7 +23,7 @@ from onesearch.index.sid_index import SidIndex
 from onesearch.model.featurizer import Featurizer
 from onesearch.model.generator import Generator
 from onesearch.model.item_numbers import ItemNumbers
-from onesearch.model.model_settings import PromptConfig
+from onesearch.model.model_settings import PromptSettings
 from onesearch.model.prompt import PromptBuilder
 from onesearch.model.row_space import RowSpace
 from onesearch.model.token_vocabulary import TokenVocabulary
@@ -31,7 +31,7 @@ from onesearch.search.catalogue_snapshot import Snapshot
 from onesearch.search.click_features import Evidence
 from onesearch.search.lexical_search import LexicalSearcher
 from onesearch.search.ranking_weights import RankingWeights
-from onesearch.search.search_settings import SearchConfig
+from onesearch.search.search_settings import SearchSettings
 from onesearch.search.shopper_history import ShopperHistory
 from onesearch.understanding.keyword_lexicon import Lexicon
 from onesearch.understanding.thought_table import Taught, Thoughts
@@ -164,7 +164,7 @@ class RunParts:
             item_features=self.item_features,
         )
 
-    def builder(self, config: PromptConfig) -> PromptBuilder:
+    def builder(self, config: PromptSettings) -> PromptBuilder:
         """Prompts over the run's items."""
         return PromptBuilder(self.vocabulary, config, self.sids)
 
@@ -172,7 +172,7 @@ class RunParts:
         """The model that a training stage left."""
         return Generator.load(need(self.run, stage) / GENERATOR)
 
-    def snapshot(self, config: PromptConfig, lexical: bool = True) -> Snapshot:
+    def snapshot(self, config: PromptSettings, lexical: bool = True) -> Snapshot:
         """The catalogue ready to be searched; ``lexical`` off leaves BM25 out."""
         items = self.dataset.items
         return Snapshot(
@@ -199,7 +199,7 @@ class RunParts:
 def save_engine(
     folder: Path,
     stage: str,
-    config: SearchConfig,
+    config: SearchSettings,
     weights: RankingWeights,
     without_lexical: RankingWeights,
     reads: Taught | None = None,

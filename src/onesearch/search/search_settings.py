@@ -5,7 +5,7 @@ from pydantic import Field
 from onesearch.common.settings import Settings
 
 
-class SearchConfig(Settings):
+class SearchSettings(Settings):
     """How the engine turns beams into a ranking."""
 
     width: int = Field(64, ge=1, le=512, description="beams")

@@ -34,7 +34,7 @@ from onesearch.serving.http_models import (
 from onesearch.serving.keyword_coverage import ThoughtSource
 from onesearch.serving.middleware import Guard
 from onesearch.serving.service import RequestRefusedError, Service, UnknownItemError
-from onesearch.serving.serving_settings import ServingConfig
+from onesearch.serving.serving_settings import ServingSettings
 from onesearch.serving.store import EventConflictError, Store, StoreError
 from onesearch.serving.worker_threads import SaturatedError
 
@@ -54,7 +54,7 @@ _ADMIN: dict[int | str, dict[str, Any]] = {
 def create_app(
     engine: Engine,
     store: Store,
-    config: ServingConfig | None = None,
+    config: ServingSettings | None = None,
     admin_token: str | None = None,
     thoughts: ThoughtSource | None = None,
     checks: Sequence[Callable[[], str | None]] = (),

@@ -26,7 +26,7 @@ from onesearch.serving.http_models import (
 from onesearch.serving.keyword_coverage import KeywordCoverage, ThoughtSource
 from onesearch.serving.live_catalogue import LiveCatalogue
 from onesearch.serving.service_metrics import Metrics
-from onesearch.serving.serving_settings import ServingConfig
+from onesearch.serving.serving_settings import ServingSettings
 from onesearch.serving.store import Event, Search, Store, StoreError
 from onesearch.serving.worker_threads import Answer, SaturatedError, Workers
 
@@ -49,13 +49,13 @@ class Service:
         self,
         engine: Engine,
         store: Store,
-        config: ServingConfig | None = None,
+        config: ServingSettings | None = None,
         thoughts: ThoughtSource | None = None,
         checks: Sequence[Callable[[], str | None]] = (),
     ) -> None:
         self.engine = engine
         self.store = store
-        self.config = config or ServingConfig()
+        self.config = config or ServingSettings()
         self.checks = tuple(checks)
         self.metrics = Metrics()
         self.catalogue = LiveCatalogue(engine, store, self.metrics)

@@ -5,7 +5,7 @@ from pydantic import Field
 from onesearch.common.settings import Settings
 
 
-class ServingConfig(Settings):
+class ServingSettings(Settings):
     """How much the service takes on at once. Limits of single requests are in `models`."""
 
     threads: int = Field(default=1, ge=1, description="engine calls at the same time")

@@ -20,7 +20,7 @@ from onesearch.index.sid_index import SidIndex
 from onesearch.model.generator import Generator
 from onesearch.model.prompt import PromptBatch, PromptBuilder, PromptInputs
 from onesearch.search.path_scoring import score_paths
-from onesearch.training.loop_config import PreferenceLoopConfig
+from onesearch.training.loop_settings import PreferenceLoopSettings
 from onesearch.training.supervised import IndexedModule
 from onesearch.training.tasks import Task, TaskBatch
 
@@ -31,7 +31,7 @@ clicked, of the same category and not shown, of another category. Winners are of
 LEVEL_WEIGHTS: Final = (2.0, 1.5, 1.0, 0.5, 0.2, 0.0)
 
 
-class DpoConfig(Settings):
+class DpoSettings(Settings):
     """One stage of listwise preference optimisation."""
 
     steps: int = Field(0, ge=0, description="0 leaves the stage out")
@@ -44,7 +44,7 @@ class DpoConfig(Settings):
     sft: float = Field(1.0, ge=0, description="α, weight of the winner's likelihood; the release has 1")
     validate_requests: int = Field(1000, ge=1, description="validation page views that guard the weights, at most")
     patience: int = Field(3, ge=0, description="validations without a better HR@10 that end the stage; 0: none do")
-    loop: PreferenceLoopConfig = PreferenceLoopConfig()
+    loop: PreferenceLoopSettings = PreferenceLoopSettings()
 
 
 def gap_weights(winner: Tensor, losers: Tensor) -> Tensor:
@@ -173,7 +173,7 @@ def orders_elsewhere(
     return Ragged.from_lengths(rows["item"].to_numpy(), lengths.astype(np.int64))
 
 
-def preferences(behaviour: Behaviour, rows: NDArray[np.integer], settings: DpoConfig) -> Preferences:
+def preferences(behaviour: Behaviour, rows: NDArray[np.integer], settings: DpoSettings) -> Preferences:
     """Winners and losers of page views; which losers are drawn depends on ``rows`` alone."""
     rng = np.random.default_rng(np.asarray(rows, np.int64).astype(np.uint32)[:16])
     n_items = len(behaviour.category)
@@ -226,7 +226,7 @@ class _Categories:
         return [int(item) for item in self.order[rng.integers(first, last, count)]]
 
 
-def preference_task(builder: PromptBuilder, columns: PromptInputs, behaviour: Behaviour, settings: DpoConfig) -> Task:
+def preference_task(builder: PromptBuilder, columns: PromptInputs, behaviour: Behaviour, settings: DpoSettings) -> Task:
     """Page views as preferences; every one of them has a click or an order."""
 
     def batch(rows: NDArray[np.integer]) -> PreferenceBatch:
@@ -245,7 +245,7 @@ class DpoObjective(IndexedModule):
         settings: of the stage.
     """
 
-    def __init__(self, generator: Generator, index: SidIndex, settings: DpoConfig) -> None:
+    def __init__(self, generator: Generator, index: SidIndex, settings: DpoSettings) -> None:
         super().__init__()
         self.generator, self.index, self.settings = generator, index, settings
         # A submodule, so that checkpoints hold it; without gradients, so that the optimizer does not.

@@ -23,7 +23,7 @@ from onesearch.search.beam_search import beam_search
 from onesearch.search.path_sampling import sample_paths
 from onesearch.search.path_scoring import LevelDistribution, chosen_log_probs, path_distributions
 from onesearch.training.distillation_losses import kl_per_path
-from onesearch.training.loop_config import PreferenceLoopConfig
+from onesearch.training.loop_settings import PreferenceLoopSettings
 from onesearch.training.rewards import Rewards, best_of_sids, items_of_sids
 from onesearch.training.supervised import SupervisedObjective
 from onesearch.training.supervised_losses import item_nll
@@ -40,7 +40,7 @@ from onesearch.training.tpma import (
 )
 
 
-class GrpoConfig(Settings):
+class GrpoSettings(Settings):
     """One stage of policy optimisation."""
 
     algorithm: Literal["tpma", "grpo"] = "tpma"
@@ -58,7 +58,7 @@ class GrpoConfig(Settings):
     kl: float = Field(0.0, ge=0, description="weight of KL(policy ‖ reference) along the rollouts")
     validate_requests: int = Field(1000, ge=1, description="validation page views that guard the weights, at most")
     patience: int = Field(3, ge=0, description="validations without a better HR@10 that end the stage; 0: none do")
-    loop: PreferenceLoopConfig = PreferenceLoopConfig()
+    loop: PreferenceLoopSettings = PreferenceLoopSettings()
 
 
 class RolloutOutcomes:
@@ -110,7 +110,7 @@ class GrpoObjective(SupervisedObjective):
         item_rows: Tensor,
         rewards: Rewards,
         outcomes: RolloutOutcomes,
-        settings: GrpoConfig,
+        settings: GrpoSettings,
         score_weight: float = 0.0,
         codebook_weight: float = 0.0,
         seed: int = 0,

@@ -27,12 +27,12 @@ from onesearch.common.progress import track
 from onesearch.training import checkpoint as files
 from onesearch.training.batching import Batch, Batches, moved
 from onesearch.training.checkpoint import RandomState, kept
-from onesearch.training.loop_config import FitReport, LoopConfig
+from onesearch.training.loop_settings import FitReport, LoopSettings
 from onesearch.training.optimizer import AveragedWeights, adamw, parameter_groups, rate
 from onesearch.training.precision import repeatable, resolve
 from onesearch.training.training_curves import Averages, CurveLog, plot_curves
 
-__all__ = ["Batches", "FitReport", "LoopConfig", "NotFiniteError", "fit"]
+__all__ = ["Batches", "FitReport", "LoopSettings", "NotFiniteError", "fit"]
 
 log = logging.getLogger("onesearch")
 
@@ -53,7 +53,7 @@ def fit(
     model: nn.Module,
     batches: Batches,
     loss: Loss,
-    config: LoopConfig,
+    config: LoopSettings,
     folder: Path,
     validate: Validate | None = None,
     *,
@@ -91,7 +91,7 @@ class _Fit:
         model: nn.Module,
         batches: Batches,
         loss: Loss,
-        config: LoopConfig,
+        config: LoopSettings,
         folder: Path,
         validate: Validate | None,
         seed: int,

@@ -36,7 +36,7 @@ class Boost(Settings):
     times: float = Field(gt=0, description="what the term of these items is multiplied with")
 
 
-class RewardConfig(Settings):
+class RewardSettings(Settings):
     """Weights of the terms and boosts."""
 
     behaviour: float = Field(1.0, ge=0, description="weight of R_C&O")
@@ -49,7 +49,7 @@ class RewardConfig(Settings):
     boosts: tuple[Boost, ...] = ()
 
     @model_validator(mode="after")
-    def _in_order(self) -> "RewardConfig":
+    def _in_order(self) -> "RewardSettings":
         if self.click > self.order:
             raise ValueError(f"click {self.click} is above order {self.order}; an order is worth at least a click")
         if self.low >= self.high:
@@ -108,7 +108,7 @@ class Rewards:
 
     def __init__(
         self,
-        config: RewardConfig,
+        config: RewardSettings,
         items: pl.DataFrame,
         rates: ClickRates | None = None,
         pairs: PairFeatures | None = None,

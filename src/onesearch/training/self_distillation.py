@@ -37,7 +37,7 @@ from onesearch.training.supervised_losses import item_nll
 from onesearch.training.tasks import ItemTargets, TaskBatch
 
 
-class DistillationConfig(Settings):
+class DistillationSettings(Settings):
     """The terms of ``L_SDFT`` (specification section 6), which queries have a teacher, and what it reads.
 
     The alternatives that the article compares with are settings of it: ``think`` (special reasoning token), ``kl: 0``
@@ -82,7 +82,7 @@ class SelfDistillationObjective(SupervisedObjective):
         item_rows: Tensor,
         score_weight: float,
         codebook_weight: float,
-        settings: DistillationConfig,
+        settings: DistillationSettings,
     ) -> None:
         super().__init__(generator, index, item_rows, score_weight, codebook_weight)
         self.settings = settings

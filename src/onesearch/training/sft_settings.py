@@ -3,13 +3,13 @@
 from pydantic import Field
 
 from onesearch.common.settings import Settings
-from onesearch.training.loop import LoopConfig
+from onesearch.training.loop import LoopSettings
 
 
-class SemanticTaskConfig(Settings):
+class SemanticTaskSettings(Settings):
     """SFT stages 1 and 2: shares of the tasks of specification section 5 (V1), and the loop."""
 
-    loop: LoopConfig = LoopConfig()
+    loop: LoopSettings = LoopSettings()
     batch_size: int = Field(256, ge=1)
     steps: int = Field(200, ge=0)
     tasks: dict[str, float] = Field(default_factory=dict, description="task name → share of the batches")
@@ -19,7 +19,7 @@ class SemanticTaskConfig(Settings):
     codebook_weight: float = Field(0.03, ge=0, description="weight of the codebook head on item targets")
 
 
-class CoTConfig(SemanticTaskConfig):
+class CoTSettings(SemanticTaskSettings):
     """The stage of the CoT tasks (specification section 4); ``tasks`` may name tasks of stages 1 and 2 as well."""
 
     steps: int = Field(0, ge=0)
@@ -27,10 +27,10 @@ class CoTConfig(SemanticTaskConfig):
     page_views: int = Field(20_000, ge=1, description="page views sampled for the personalised tasks, at most")
 
 
-class PersonalisationConfig(Settings):
+class PersonalisationSettings(Settings):
     """SFT stage 3: the full input to the clicked and ordered items."""
 
-    loop: LoopConfig = LoopConfig()
+    loop: LoopSettings = LoopSettings()
     batch_size: int = Field(256, ge=1)
     epochs: float = Field(2.0, ge=0)
     order_weight: float = Field(2.0, ge=0, description="weight of an ordered target; a clicked one has 1")

@@ -45,7 +45,7 @@ class BudgetSpent(RuntimeError):  # noqa: N818 - an end that the user asked for,
     """No further call is allowed by ``max_calls`` or ``max_tokens``."""
 
 
-class LLMConfig(Settings):
+class LLMSettings(Settings):
     """Which model is asked, how patiently, and what it may cost. The API key is read from ``ONESEARCH_LLM_API_KEY``
     when the first call is made and kept nowhere.
     """
@@ -96,7 +96,15 @@ class Usage:
         return self.tokens_in + self.tokens_out
 
 
-__all__ = ["AnswerRefusedError", "BudgetSpent", "LLMConfig", "LLMError", "LLMProducer", "LLMUnavailableError", "Usage"]
+__all__ = [
+    "AnswerRefusedError",
+    "BudgetSpent",
+    "LLMError",
+    "LLMProducer",
+    "LLMSettings",
+    "LLMUnavailableError",
+    "Usage",
+]
 _LONGEST_ANSWER: Final = 20_000  # characters
 _REFUSALS: Final = 3  # before any answer; a single query may be refused for its words, all of them for the setup
 _PASSING: Final = frozenset([408, 409, 425, 429])  # and all from 500 on
@@ -114,13 +122,13 @@ class LLMProducer:
     and a second chance. One instance serves one event loop at a time; call :meth:`close` before the loop ends.
     """
 
-    def __init__(self, words: Grounding, config: LLMConfig | None = None) -> None:
+    def __init__(self, words: Grounding, config: LLMSettings | None = None) -> None:
         """``words``: the catalogue that answers must keep to; its category tree is listed in the prompt.
 
         Raises:
             LLMError: no server address.
         """
-        self.config = config or LLMConfig()
+        self.config = config or LLMSettings()
         if not self.config.base_url:
             raise LLMError(f"no language model server: give its address, ending in /v1, by --base-url or {BASE_URL}")
         self.name = producer_name(self.config.model)

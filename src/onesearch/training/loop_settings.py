@@ -10,7 +10,7 @@ from onesearch.training.optimizer import Schedule
 from onesearch.training.precision import Precision
 
 
-class LoopConfig(Settings):
+class LoopSettings(Settings):
     """How to train; what to train on comes with the batches."""
 
     learning_rate: float = Field(5e-4, gt=0, description="peak learning rate of AdamW")
@@ -42,7 +42,7 @@ class LoopConfig(Settings):
         return self.model_dump(exclude=ways, mode="json")
 
 
-class PreferenceLoopConfig(LoopConfig):
+class PreferenceLoopSettings(LoopSettings):
     """The loop of preference alignment: small steps, and validation HR@10 decides which weights are kept."""
 
     learning_rate: float = Field(1e-4, gt=0)
