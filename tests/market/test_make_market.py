@@ -8,11 +8,11 @@ import pytest
 
 from onesearch.data.dataset import Dataset
 from onesearch.data.split import split
-from onesearch.market import need_words
 from onesearch.market.kuaisearch_export import export_kuaisearch
 from onesearch.market.make_market import make_market
 from onesearch.market.market import Market
 from onesearch.market.market_settings import MarketSettings
+from onesearch.market.word_tables import read_words
 
 SMALL = MarketSettings(items=400, users=60, page_views=600)
 
@@ -61,7 +61,8 @@ def test_nothing_is_shown_before_it_is_listed(dataset: Dataset):
 def test_no_need_word_stands_in_a_title(dataset: Dataset, market: Market):
     titles = set(" ".join(dataset.items["title"].to_list()).lower().replace("-", " ").split())
     assert not titles & {*market.needs.topics, *market.needs.traits}
-    assert not titles & {*need_words.TOPICS, *need_words.TRAITS}
+    needs = read_words("needs")
+    assert not titles & {*needs["topics"], *(word for theme in needs["themes"].values() for word in theme["traits"])}
 
 
 def test_published_figures_hold(larger: Path):

@@ -6,12 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onesearch.market.market_settings import MarketSettings
-from onesearch.market.market_vocabulary import SLOTS, MarketVocabulary, draw_column, invent_names, split_words
+from onesearch.market.market_vocabulary import SLOTS, MarketVocabulary, draw_column, invent_names
+from onesearch.market.word_tables import attribute_numbers
 
 TASTES = 8
 US_PER_DAY = 86_400_000_000
-# Chance that a latent attribute exists at all, per slot.
-_PRESENT = {"Location": 0.3, "Scene": 0.6, "Pattern": 0.6, "Season": 0.7, "Series": 0.5}
 _FIRST_MODEL = 4
 
 
@@ -100,6 +99,7 @@ def build_catalogue(
     first_brand = len(vocabulary.values)
 
     values = np.full((n, len(SLOTS)), -1, np.int32)
+    present = attribute_numbers("present")
     for slot, kind in enumerate(SLOTS):
         if kind in vocabulary.allowed:
             table, cumulative = vocabulary.allowed[kind]
@@ -107,10 +107,10 @@ def build_catalogue(
             second = slot > 0 and SLOTS[slot - 1] == kind
             if second:
                 drawn = np.where((drawn == values[:, slot - 1]) | (rng.random(n) < 0.3), -1, drawn)
-            values[:, slot] = np.where(rng.random(n) < _PRESENT.get(kind, 1.0), drawn, -1)
+            values[:, slot] = np.where(rng.random(n) < present[kind], drawn, -1)
     values[:, SLOTS.index("Brand")] = first_brand + brand
     series = first_brand + n_brands + 3 * brand + rng.integers(0, 3, n)
-    values[:, SLOTS.index("Series")] = np.where(rng.random(n) < _PRESENT["Series"], series, -1)
+    values[:, SLOTS.index("Series")] = np.where(rng.random(n) < present["Series"], series, -1)
 
     quality = rng.standard_normal(n).astype(np.float32)
     brand_level = rng.standard_normal(n_brands)
@@ -167,6 +167,6 @@ def model_names(catalogue: MarketCatalogue, seed: int) -> NDArray[np.object_]:
     """A model number such as ``VK482`` per model, object [number of models]."""
     count = int(catalogue.models.max()) + 1
     rng = np.random.default_rng([seed, 4])
-    letters = np.array(split_words(", ".join("ABCDEFGHJKLMNPRSTVWXZ")), object)
+    letters = np.array(list("ABCDEFGHJKLMNPRSTVWXZ"), object)
     pair = letters[rng.integers(0, len(letters), count)] + letters[rng.integers(0, len(letters), count)]
     return np.asarray(pair + rng.integers(100, 9999, count).astype(str).astype(object), object)

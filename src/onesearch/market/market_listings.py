@@ -1,45 +1,13 @@
 """Listings: the titles and structured attributes that sellers write about items, with the noise of real ones."""
 
-from typing import Final
-
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from onesearch.market import catalogue_words as words
 from onesearch.market.market_catalogue import MarketCatalogue, model_names
 from onesearch.market.market_settings import MarketSettings
-from onesearch.market.market_vocabulary import SLOTS, MarketVocabulary, draw_column, split_words
-
-# Orders in which sellers put the parts of a title.
-_LAYOUTS: Final[tuple[str, ...]] = (
-    "Brand Series Model Season Audience Color Modifier Material Style Function Pattern Noun Scene Specifications "
-    "Marketing "
-    "Modifier2 Function2 Stuffed Location Price Anchor",
-    "Marketing Brand Location Style Material Noun Audience Function Function2 Scene Color Specifications Series Model "
-    "Season "
-    "Pattern Modifier Modifier2 Price Anchor Stuffed",
-    "Color Material Noun Brand Series Model Function Scene Audience Pattern Style Season Modifier Specifications Price "
-    "Modifier2 Location Function2 Marketing Stuffed Anchor",
-    "Anchor Modifier Function Style Pattern Noun Specifications Audience Season Color Material Marketing Brand Model "
-    "Series "
-    "Function2 Modifier2 Stuffed Scene Price Location",
-)
-# How often a slot is stated, relative to the department's rate.
-_EMPHASIS: Final[dict[str, float]] = {
-    "Brand": 1.25,
-    "Price": 0.12,
-    "Audience": 0.9,
-    "Location": 0.8,
-    "Scene": 0.6,
-    "Season": 0.55,
-    "Style": 0.7,
-    "Modifier": 0.7,
-    "Function": 0.85,
-    "Specifications": 0.8,
-    "Series": 0.8,
-}
-_MODEL_STATED: Final[dict[str, float]] = {"E": 0.6, "K": 0.4, "D": 0.5, "O": 0.3}
+from onesearch.market.market_vocabulary import SLOTS, MarketVocabulary, draw_column
+from onesearch.market.word_tables import attribute_numbers, read_words
 
 
 def _capitals(name: str) -> str:
@@ -64,7 +32,7 @@ def _stated(
     """The value a listing states for a slot, int32 [N]; -1 when it states none, sometimes a wrong one."""
     n, kind = len(catalogue), SLOTS[slot]
     true = catalogue.values[:, slot]
-    said = np.where(rng.random(n) < state * _EMPHASIS.get(kind, 1.0), true, -1)
+    said = np.where(rng.random(n) < state * attribute_numbers("stated")[kind], true, -1)
     if kind in vocabulary.allowed:
         table, cumulative = vocabulary.allowed[kind]
         other = table[catalogue.types, draw_column(cumulative, catalogue.types, rng)]
@@ -78,14 +46,14 @@ def build_listings(
     """Titles (String) and structured attributes (List(Struct{type, value})) of all items."""
     rng = np.random.default_rng([config.seed, 5])
     settings, n = config.catalogue, len(catalogue)
-    letters = np.array(list(words.DEPARTMENTS), object)
-    letter = letters[vocabulary.leaf_department[catalogue.leaves]]
-    ambiguous = np.isin(letter, list(words.AMBIGUOUS))
+    words, departments = read_words("titles"), read_words("catalogue")["departments"].values()
+    department = vocabulary.leaf_department[catalogue.leaves]
+    ambiguous = np.array([one["ambiguous"] for one in departments])[department]
     state = np.where(ambiguous, settings.stated_ambiguous, settings.stated)
     conflict = np.where(ambiguous, settings.conflict_ambiguous, settings.conflict)
     names = np.array([*catalogue.value_names, None], object)
     nouns = np.array([*vocabulary.nouns, None], object)
-    marketing = np.array([*split_words(words.MARKETING), None], object)
+    marketing = np.array([*words["marketing"], None], object)
     models = np.array([*model_names(catalogue, config.seed), None], object)
 
     parts: dict[str, pl.Series] = {}
@@ -99,10 +67,7 @@ def build_listings(
             in_field = _stated(catalogue, vocabulary, slot, np.full(n, settings.field_stated), conflict, rng)
             field_columns[label] = _gather(names, in_field)
             fields.append(pl.struct(pl.lit(kind).alias("type"), pl.col(label).alias("value")))
-    says_model = (
-        rng.random(n)
-        < np.array([_MODEL_STATED.get(one, 0.04) for one in letters])[vocabulary.leaf_department[catalogue.leaves]]
-    )
+    says_model = rng.random(n) < np.array([one["model_stated"] for one in departments])[department]
     parts["Model"] = _gather(models, np.where(says_model, catalogue.models, -1))
     synonyms = (vocabulary.type_noun[catalogue.types] >= 0).sum(1)
     column = np.where(rng.random(n) < 0.7, 0, rng.integers(0, 3, n) % synonyms)
@@ -118,16 +83,14 @@ def build_listings(
     ]
     foreign = np.where(rng.random(n) < 0.7, neighbour, rng.integers(0, len(vocabulary.nouns), n))
     parts["Stuffed"] = _gather(nouns, np.where(rng.random(n) < stuffed_share, foreign, -1))
-    hosts = np.array(
-        [f"{name} live pick" for name in ("Mia", "Leo", "Ivy", "Max", "Zoe", "Sam", "Ada", "Kai")] + [None], object
-    )
-    parts["Anchor"] = _gather(hosts, np.where(rng.random(n) < 0.04, rng.integers(0, 8, n), -1))
+    hosts = np.array([*words["anchors"], None], object)
+    parts["Anchor"] = _gather(hosts, np.where(rng.random(n) < 0.04, rng.integers(0, len(hosts) - 1, n), -1))
 
-    layout = rng.integers(0, len(_LAYOUTS), n)
+    layout = rng.integers(0, len(words["layouts"]), n)
     frame = pl.DataFrame(parts).with_columns(layout=pl.Series(layout))
     title = pl.lit("")
-    for number, order in enumerate(_LAYOUTS):
-        joined = pl.concat_str([pl.col(name) for name in order.split()], separator=" ", ignore_nulls=True)
+    for number, order in enumerate(words["layouts"]):
+        joined = pl.concat_str([pl.col(name) for name in order], separator=" ", ignore_nulls=True)
         title = pl.when(pl.col("layout") == number).then(joined).otherwise(title)
     titles = frame.select(title.alias("title"))["title"]
     field_columns["Entity"] = _gather(

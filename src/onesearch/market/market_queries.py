@@ -11,8 +11,8 @@ from onesearch.market import keyed_random as keyed
 from onesearch.market.market_catalogue import MarketCatalogue, model_names
 from onesearch.market.market_traffic import COMPLEX_TYPES, QUERY_TYPES, Plans, TrafficPlanner
 from onesearch.market.market_vocabulary import SLOTS, MarketVocabulary
-from onesearch.market.need_words import TEMPLATES
 from onesearch.market.needs import Needs
+from onesearch.market.word_tables import read_words
 
 PREDICATES: Final = 3
 RANKING: Final = QUERY_TYPES.index("ranking")
@@ -89,21 +89,20 @@ def _texts(
     plans: Plans, vocabulary: MarketVocabulary, needs: Needs, catalogue: MarketCatalogue, seed: int
 ) -> tuple[list[str], list[str]]:
     """Texts of distinct plans, and their core (without need and template words)."""
-    nouns = [f"{name}" for name in vocabulary.nouns]
     frame = pl.DataFrame(
         {
             "kind": plans.kind,
             "form": plans.form,
             "variant": plans.variant,
-            "noun": _names(nouns, plans.noun),
+            "noun": _names(vocabulary.nouns, plans.noun),
             "attribute": _names(catalogue.value_names, plans.attribute),
             "second": _names(catalogue.value_names, plans.second),
             "brand": _names(catalogue.value_names, plans.brand),
             "model": _names([str(name).lower() for name in model_names(catalogue, seed)], plans.model),
-            "v": _names(catalogue.value_names, plans.ban),
-            "t": _names(needs.topics, plans.topic),
-            "u": _names(needs.traits, plans.trait),
-            "r": _names(needs.traits, plans.other_trait),
+            "ban": _names(catalogue.value_names, plans.ban),
+            "topic": _names(needs.topics, plans.topic),
+            "trait": _names(needs.traits, plans.trait),
+            "other": _names(needs.traits, plans.other_trait),
         }
     )
 
@@ -112,10 +111,10 @@ def _texts(
 
     plain = pl.when(pl.col("variant") == 0).then(joined("brand", "second", "attribute", "noun", "model"))
     text = plain.otherwise(joined("noun", "model", "attribute", "second", "brand"))
-    core = joined("noun", "v")
+    core = joined("noun", "ban")
     for kind, name in enumerate(COMPLEX_TYPES, 1):
-        for form, template in enumerate(TEMPLATES[name]):
-            parts = template.replace("{n}", "{noun}").split("{")
+        for form, template in enumerate(read_words("queries")["templates"][name]):
+            parts = template.split("{")
             pieces = [pl.lit(parts[0])]
             for part in parts[1:]:
                 column, rest = part.split("}")

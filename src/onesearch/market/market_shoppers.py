@@ -6,28 +6,15 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from onesearch.market import catalogue_words as words
 from onesearch.market.market_catalogue import TASTES
 from onesearch.market.market_settings import MarketSettings
 from onesearch.market.market_vocabulary import MarketVocabulary
+from onesearch.market.word_tables import read_words
 
 GENDERS: Final[tuple[str, ...]] = ("F", "M")
 AGE_BANDS: Final[tuple[str, ...]] = ("12-17", "18-23", "24-30", "31-40", "41-49", "50+")
 _AGE_SHARE: Final = np.array([0.04, 0.17, 0.25, 0.29, 0.15, 0.10])
 _FEMALE_SHARE: Final = 0.56
-# Demand per department (letters of DEPARTMENTS) of women relative to men; parents and gardeners by age.
-_FEMALE_PULL: Final[dict[str, float]] = {
-    "A": 1.5,
-    "S": 1.4,
-    "B": 2.5,
-    "E": 0.5,
-    "K": 1.2,
-    "H": 1.3,
-    "O": 0.6,
-    "T": 1.3,
-    "D": 0.3,
-    "P": 1.1,
-}
 
 
 @dataclass(frozen=True)
@@ -62,8 +49,7 @@ class Shoppers:
 
 
 def _audience_fit(gender: NDArray[np.int8], age: NDArray[np.int8], parent: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Whether each audience suits, bool [U, 9], in the order of ``words.AUDIENCE``."""
-    fit = np.zeros((len(gender), len(words.AUDIENCE)), np.bool_)
+    """Whether each audience suits, bool [U, 9], in the order of ``attributes.yaml``."""
     female, teen = gender == 0, age == 0
     columns = {
         "women": female & ~teen,
@@ -76,9 +62,7 @@ def _audience_fit(gender: NDArray[np.int8], age: NDArray[np.int8], parent: NDArr
         "seniors": age == 5,
         "unisex": np.ones_like(female),
     }
-    for column, name in enumerate(words.AUDIENCE):
-        fit[:, column] = columns[name]
-    return fit
+    return np.stack([columns[name] for name in read_words("attributes")["Audience"]["values"]], 1)
 
 
 def build_shoppers(config: MarketSettings, vocabulary: MarketVocabulary, leaf_weight: NDArray[np.float64]) -> Shoppers:
@@ -93,8 +77,8 @@ def build_shoppers(config: MarketSettings, vocabulary: MarketVocabulary, leaf_we
     taste *= rng.uniform(0.6, 1.4, (n, 1))
     price = 0.8 * rng.standard_normal(n) + 0.15 * (age - 2.5)
 
-    letters = list(words.DEPARTMENTS)
-    pull = np.array([[_FEMALE_PULL[letter], 1.0] for letter in letters])[vocabulary.leaf_department]  # [L, 2]
+    departments = read_words("catalogue")["departments"].values()
+    pull = np.array([[one["women"], 1.0] for one in departments])[vocabulary.leaf_department]  # [L, 2]
     leaf_audience = np.array(vocabulary.leaf_audience)
     pull[leaf_audience == "w"] *= [1.6, 0.15]
     pull[leaf_audience == "m"] *= [0.3, 1.6]

@@ -10,26 +10,14 @@ from onesearch.market.market_catalogue import US_PER_DAY, MarketCatalogue
 from onesearch.market.market_settings import MarketSettings
 from onesearch.market.market_shoppers import Shoppers
 from onesearch.market.market_vocabulary import SLOTS, MarketVocabulary
-from onesearch.market.need_words import TEMPLATES
 from onesearch.market.needs import Needs
+from onesearch.market.word_tables import attribute_numbers, read_words
 
-COMPLEX_TYPES: Final[tuple[str, ...]] = tuple(TEMPLATES)
-QUERY_TYPES: Final[tuple[str, ...]] = ("plain", *COMPLEX_TYPES)
+# Each complex one has its templates in ``queries.yaml``.
+COMPLEX_TYPES: Final = ("question", "recommendation", "ranking", "knowledge", "negation", "alternatives")
+QUERY_TYPES: Final = ("plain", *COMPLEX_TYPES)
 NOUN, ATTRIBUTE, TWO_ATTRIBUTES, BRAND_NOUN, BRAND, MODEL = range(6)
 _REFINED: Final = np.array([0.24, 0.42, 0.11, 0.14, 0.05, 0.04])  # plain forms after the first query of a session
-_QUERY_SLOTS: Final[dict[str, float]] = {
-    "Material": 1.0,
-    "Style": 0.7,
-    "Function": 1.2,
-    "Modifier": 0.5,
-    "Color": 1.0,
-    "Pattern": 0.4,
-    "Season": 0.3,
-    "Audience": 0.9,
-    "Specifications": 0.5,
-    "Price": 0.35,
-    "Scene": 0.3,
-}
 _BAN_SLOTS: Final = ("Material", "Style", "Color", "Function", "Pattern", "Modifier")
 _HOURS: Final = np.array(
     [2, 1, 0.6, 0.4, 0.4, 0.6, 1.2, 2, 3, 3.6, 4, 4.2, 4.6, 4.4, 4, 4, 4.2, 4.6, 5.2, 6, 7, 7.4, 6, 3.6]
@@ -124,7 +112,8 @@ class TrafficPlanner:
         self._stocked = np.diff(self._item_first) > 0
         # Shoppers ask for a type by its own few kinds of attribute: colour for dresses, size for memory cards.
         own = 1.3 * np.random.default_rng([config.seed, 12]).standard_normal((len(type_weight), len(SLOTS)))
-        self._slot_pull = np.log(np.array([_QUERY_SLOTS.get(kind, 0.0) for kind in SLOTS]) + 1e-9) + own
+        asked = attribute_numbers("asked")
+        self._slot_pull = np.log(np.array([asked[kind] for kind in SLOTS]) + 1e-9) + own
         same_leaf = vocabulary.type_leaf[:, None] == vocabulary.type_leaf[None, :]
         self.alternatives = same_leaf & ~vocabulary.noun_types[vocabulary.type_noun[:, 0]]
         self._topic_feasible = needs.feasible(needs.topic_types)
@@ -244,21 +233,21 @@ class TrafficPlanner:
         rng: np.random.Generator,
     ) -> None:
         n, kind = len(rows), kinds[rows]
-        sizes = np.array([1, *(len(TEMPLATES[name]) for name in COMPLEX_TYPES)])
+        names = [[], *(read_words("queries")["templates"][name] for name in COMPLEX_TYPES)]
+        sizes = np.array([max(1, len(texts)) for texts in names])
         form = rng.integers(0, 1 << 30, n) % sizes[kind]
-        names = [[], *(TEMPLATES[name] for name in COMPLEX_TYPES)]
         holds = {
-            part: np.array([[part in text for text in texts] + [False] * (8 - len(texts)) for texts in names])
-            for part in ("{t}", "{u}", "{r}", "{v}", "{n}")
+            part: np.array([[f"{{{part}}}" in text for text in texts] + [False] * (8 - len(texts)) for texts in names])
+            for part in ("topic", "trait", "other", "ban", "noun")
         }
         has = {part: table[kind, form] for part, table in holds.items()}
-        # Second traits are rare: most templates with {r} fall back to the first of their type.
-        drop = has["{r}"] & (rng.random(n) >= self.config.queries.second_trait * 4)
+        # Second traits are rare: most templates with {other} fall back to the first of their type.
+        drop = has["other"] & (rng.random(n) >= self.config.queries.second_trait * 4)
         form = np.where(drop, 0, form)
         has = {part: table[kind, form] for part, table in holds.items()}
-        topic = np.where(has["{t}"], topics[rows], -1)
+        topic = np.where(has["topic"], topics[rows], -1)
         trait = np.where(
-            has["{t}"],
+            has["topic"],
             self._traits(self._topic_feasible, topics[rows], rng),
             self._traits(self._alternative_feasible, types[rows], rng),
         )
@@ -273,12 +262,12 @@ class TrafficPlanner:
         pick = (np.where(candidates >= 0, 1.0, 0.0) * rng.random(candidates.shape)).argmax(1)
         plans.form[rows] = form
         plans.topic[rows] = topic
-        plans.trait[rows] = np.where(has["{u}"], trait, -1)
-        plans.other_trait[rows] = np.where(has["{r}"] & (other != trait), other, -1)
-        plans.ban[rows] = np.where(has["{v}"], candidates[np.arange(n), pick], -1)
-        plans.noun[rows] = np.where(has["{n}"], self.vocabulary.type_noun[types[rows], 0], -1)
-        # A template with {r} whose second trait equals the first becomes the first template.
-        plans.form[rows] = np.where(has["{r}"] & (other == trait), 0, form)
+        plans.trait[rows] = np.where(has["trait"], trait, -1)
+        plans.other_trait[rows] = np.where(has["other"] & (other != trait), other, -1)
+        plans.ban[rows] = np.where(has["ban"], candidates[np.arange(n), pick], -1)
+        plans.noun[rows] = np.where(has["noun"], self.vocabulary.type_noun[types[rows], 0], -1)
+        # A template with {other} whose second trait equals the first becomes the first template.
+        plans.form[rows] = np.where(has["other"] & (other == trait), 0, form)
 
     def _reformulate(
         self,

@@ -1,13 +1,13 @@
 """The words of the catalogue as arrays: leaves, product types, nouns, attribute values and what each type may have."""
 
-import re
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from onesearch.market import catalogue_words as words
+from onesearch.market.word_tables import read_words
 
 # Latent attribute slots of an item. Entity is the product type, Model a column of its own; Marketing and Anchor are
 # words of titles without a latent meaning.
@@ -29,25 +29,6 @@ SLOTS: Final[tuple[str, ...]] = (
     "Brand",
     "Series",
 )
-_HAS: Final[dict[str, str]] = {"Color": "ASEKHOTP", "Pattern": "ASHT", "Season": "ASHOP"}
-_PER_TYPE: Final[dict[str, int]] = {
-    "Material": 5,
-    "Style": 6,
-    "Function": 9,
-    "Modifier": 8,
-    "Color": 10,
-    "Pattern": 6,
-    "Season": 5,
-    "Scene": 3,
-    "Location": 3,
-    "Specifications": 6,
-}
-_AUDIENCES: Final[dict[str, dict[str, float]]] = {
-    "w": {"women": 0.85, "girls": 0.08, "teens": 0.07},
-    "m": {"men": 0.9, "boys": 0.05, "teens": 0.05},
-    "k": {"kids": 0.3, "girls": 0.15, "boys": 0.15, "toddlers": 0.3, "unisex": 0.1},
-    "a": {"women": 0.36, "men": 0.28, "unisex": 0.16, "girls": 0.05, "boys": 0.05, "teens": 0.05, "seniors": 0.05},
-}
 
 
 @dataclass(frozen=True)
@@ -84,14 +65,16 @@ class MarketVocabulary:
         return [number for number, value in enumerate(self.values) if value == name]
 
 
-def split_words(text: str) -> list[str]:
-    """Comma-separated words of a table."""
-    return [part.strip() for part in text.replace("\n", " ").split(",") if part.strip()]
-
-
-def _lettered(text: str) -> dict[str, str]:
-    """``word LETTERS`` entries: word to its department letters."""
-    return {entry.rsplit(" ", 1)[0]: entry.rsplit(" ", 1)[1] for entry in split_words(text)}
+def _departments_of(values: list[str] | dict[str, Any]) -> dict[str, str]:
+    """A list of values of ``attributes.yaml``: value to the letters of its departments, "" where they do not decide."""
+    if isinstance(values, list):
+        return dict.fromkeys(values, "")
+    out: dict[str, str] = {}
+    for key, entry in values.items():
+        # "value: departments" or "departments: [values]"; a size may stand in several lists.
+        for name, letters in ((key, entry),) if isinstance(entry, str) else ((name, key) for name in entry):
+            out[name] = out.get(name, "") + letters
+    return out
 
 
 def zipf_cumulative(widths: NDArray[np.int64], exponent: float) -> NDArray[np.float32]:
@@ -104,77 +87,60 @@ def zipf_cumulative(widths: NDArray[np.int64], exponent: float) -> NDArray[np.fl
 def build_vocabulary(seed: int) -> MarketVocabulary:
     """Compile the hand-written tables; the seed decides which values are frequent for which product type."""
     rng = np.random.default_rng([seed, 1])
+    words, attributes = read_words("catalogue"), read_words("attributes")
+
+    # Category tree: L leaves, T product types.
     leaf_names: list[tuple[str, ...]] = []
     leaf_department, leaf_audience, type_leaf = [], [], []
     type_nouns: list[tuple[str, ...]] = []
-    letters = list(words.DEPARTMENTS)
-    for letter, block in words.TREE.items():
-        # A line without a colon continues the one before.
-        lines = re.sub(r"\n\s*(?=[^:\n]*$)", " ", block.strip(), flags=re.MULTILINE).splitlines()
-        for line in lines:
-            head, _, types = line.strip().partition(":")
-            path, _, audience = head.partition("[")
-            leaf_names.append((words.DEPARTMENTS[letter], *(part.strip() for part in path.split(">"))))
+    letters = list(words["departments"])
+    for letter, leaves in words["tree"].items():
+        for head, types in leaves.items():
+            path, _, audience = head.partition(" [")
+            leaf_names.append((words["departments"][letter]["name"], *path.split(" > ")))
             leaf_department.append(letters.index(letter))
-            leaf_audience.append(audience.strip("] "))
-            for nouns in split_words(types):
-                type_nouns.append(tuple(nouns.split("/")))
-                type_leaf.append(len(leaf_names) - 1)
+            leaf_audience.append(audience.removesuffix("]"))
+            type_nouns += [tuple(nouns.split("/")) for nouns in types]
+            type_leaf += [len(leaf_names) - 1] * len(types)
     n_types = len(type_nouns)
 
+    # Attribute values, and which of them each department knows.
     values: list[str] = []
     value_type: list[str] = []
     by_department: dict[str, list[list[int]]] = {}
-
-    def add(kind: str, entries: dict[str, str]) -> None:
+    for kind, entry in attributes.items():
         lists = by_department.setdefault(kind, [[] for _ in letters])
-        for name, where in entries.items():
+        for name, where in _departments_of(entry.get("values", [])).items():
+            for letter in dict.fromkeys(where):
+                lists[letters.index(letter)].append(len(values))
             values.append(name)
             value_type.append(kind)
-            for letter in dict.fromkeys(where):
-                lists[letters.index(letter)].append(len(values) - 1)
 
-    add("Material", _lettered(words.MATERIAL))
-    add("Style", _lettered(words.STYLE))
-    add("Function", _lettered(words.FUNCTION))
-    add("Modifier", _lettered(words.MODIFIER))
-    add("Color", dict.fromkeys(split_words(words.COLOR), _HAS["Color"]))
-    add("Pattern", dict.fromkeys(split_words(words.PATTERN), _HAS["Pattern"]))
-    add("Season", dict.fromkeys(split_words(words.SEASON), _HAS["Season"]))
-    add("Scene", _lettered(words.SCENE))
-    add("Location", _lettered(words.LOCATION))
-    sizes: dict[str, str] = {}
-    for letter, text in words.SPECIFICATIONS.items():
-        for name in split_words(text):
-            sizes[name] = sizes.get(name, "") + letter
-    add("Specifications", sizes)
-    add("Audience", dict.fromkeys(words.AUDIENCE, ""))
-    add("Price", dict.fromkeys(words.PRICE, ""))
-
+    # What each type may have: a random few of its department's values, frequent ones first.
     allowed: dict[str, tuple[NDArray[np.int32], NDArray[np.float32]]] = {}
-    for kind, size in _PER_TYPE.items():
-        table = np.full((n_types, size), -1, np.int32)
-        for number in range(n_types):
-            pool = by_department[kind][leaf_department[type_leaf[number]]]
-            chosen = rng.permutation(pool)[:size]
-            table[number, : len(chosen)] = chosen
-        allowed[kind] = (table, zipf_cumulative(np.maximum((table >= 0).sum(1), 1), 0.7))
-    first_audience = values.index("women")
-    table = np.full((n_types, 7), -1, np.int32)
-    shares = np.ones((n_types, 7), np.float32)
+    for kind, entry in attributes.items():
+        if "most_values" in entry:
+            table = np.full((n_types, entry["most_values"]), -1, np.int32)
+            for number in range(n_types):
+                pool = by_department[kind][leaf_department[type_leaf[number]]]
+                chosen = rng.permutation(pool)[: entry["most_values"]]
+                table[number, : len(chosen)] = chosen
+            allowed[kind] = (table, zipf_cumulative(np.maximum((table >= 0).sum(1), 1), 0.7))
+    # The leaf decides for whom its items are.
+    table = np.full((n_types, max(map(len, words["leaf_audiences"].values()))), -1, np.int32)
+    shares = np.ones(table.shape, np.float32)
     for number in range(n_types):
-        share = _AUDIENCES.get(leaf_audience[type_leaf[number]], {})
-        for column, name in enumerate(share):
-            table[number, column] = first_audience + words.AUDIENCE.index(name)
+        share = words["leaf_audiences"].get(leaf_audience[type_leaf[number]], {})
+        table[number, : len(share)] = [values.index(name) for name in share]
         shares[number, : len(share)] = np.cumsum(list(share.values()), dtype=np.float32)
     allowed["Audience"] = (table, shares)
 
+    # Nouns: M distinct ones, of which a type has up to three.
     all_nouns = list(dict.fromkeys(noun for nouns in type_nouns for noun in nouns))
     noun_types = np.zeros((len(all_nouns), n_types), np.bool_)
     type_noun = np.full((n_types, 3), -1, np.int32)
     for number, names in enumerate(type_nouns):
-        for column, name in enumerate(names):
-            type_noun[number, column] = all_nouns.index(name)
+        type_noun[number, : len(names)] = [all_nouns.index(name) for name in names]
         for row, noun in enumerate(all_nouns):
             noun_types[row, number] = any(name == noun or name.endswith(" " + noun) for name in names)
     return MarketVocabulary(
@@ -200,9 +166,9 @@ def draw_column(
     return np.asarray(np.minimum((cumulative[rows] <= u[:, None]).sum(1), cumulative.shape[1] - 1), np.int64)
 
 
-def invent_names(count: int, taken: set[str], rng: np.random.Generator, suffix: tuple[str, ...] = ("",)) -> list[str]:
+def invent_names(count: int, taken: set[str], rng: np.random.Generator, suffix: Sequence[str] = ("",)) -> list[str]:
     """``count`` new pronounceable names of two or three syllables, none of them in ``taken`` (which grows)."""
-    syllables = np.array(words.SYLLABLES.split())
+    syllables = np.array(read_words("catalogue")["syllables"])
     names: list[str] = []
     while len(names) < count:
         parts = syllables[rng.integers(0, len(syllables), (2 * count + 16, 3))]

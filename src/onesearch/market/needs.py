@@ -2,6 +2,7 @@
 used.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import product
 
@@ -9,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from onesearch.market import need_words as words
 from onesearch.market.market_catalogue import MarketCatalogue, type_weights
 from onesearch.market.market_settings import MarketSettings
-from onesearch.market.market_vocabulary import SLOTS, MarketVocabulary, invent_names, split_words
+from onesearch.market.market_vocabulary import SLOTS, MarketVocabulary, invent_names
+from onesearch.market.word_tables import read_words
 
 TRAIN_SHARE = 0.8  # the part of the log that the strata of need words are stated for
 TOPICS_PER_QUERY, TRAITS_PER_QUERY = 0.9, 1.1
@@ -67,19 +68,14 @@ def _usage(
 
 
 def _extend(
-    own: list[str],
-    count: int,
-    stems: tuple[str, str],
-    suffix: tuple[str, ...],
-    taken: set[str],
-    rng: np.random.Generator,
+    own: list[str], count: int, stems: Mapping[str, list[str]], taken: set[str], rng: np.random.Generator
 ) -> list[str]:
     """``count`` words: hand-written ones first, then compounds of the stems, then invented ones."""
-    compounds = ["".join(pair) for pair in product(stems[0].split(), stems[1].split())]
+    compounds = ["".join(pair) for pair in product(stems["first"], stems["second"])]
     order = rng.permutation(len(compounds))
     names = ([own[i] for i in rng.permutation(len(own))] + [compounds[i] for i in order])[:count]
     taken.update(names)
-    return names + invent_names(count - len(names), taken, rng, suffix)
+    return names + invent_names(count - len(names), taken, rng, stems["suffixes"])
 
 
 def build_needs(
@@ -91,20 +87,18 @@ def build_needs(
     topic_weight = _usage(uses * TOPICS_PER_QUERY, config.queries.need_strata, rng)
     trait_weight = _usage(uses * TRAITS_PER_QUERY, config.queries.need_strata, rng)
     taken = set(reserved)
-    topics = _extend(
-        list(words.TOPICS), len(topic_weight), (words.FIELDS, words.PURSUITS), ("ning", "ving", "ling"), taken, rng
-    )
-    traits = _extend(
-        list(words.TRAITS), len(trait_weight), (words.CAUSES, words.EFFECTS), ("ers", "itis", "ness"), taken, rng
-    )
+    words = read_words("needs")
+    theme_of = {trait: theme for theme, entry in words["themes"].items() for trait in entry["traits"]}
+    topics = _extend(list(words["topics"]), len(topic_weight), words["stems"]["topics"], taken, rng)
+    traits = _extend(list(theme_of), len(trait_weight), words["stems"]["traits"], taken, rng)
 
     first_noun = {nouns[0]: number for number, nouns in enumerate(vocabulary.type_nouns)}
     topic_types = np.zeros((len(topics), len(vocabulary.type_nouns)), np.bool_)
     weights = type_weights(vocabulary, np.random.default_rng([config.seed, 3]))
     department = vocabulary.leaf_department[vocabulary.type_leaf]
     for row, word in enumerate(topics):
-        if word in words.TOPICS:
-            topic_types[row, [first_noun[name] for name in split_words(words.TOPICS[word])]] = True
+        if word in words["topics"]:
+            topic_types[row, [first_noun[name] for name in words["topics"][word]]] = True
             continue
         anchor = int(rng.choice(len(weights), p=weights))
         near = vocabulary.type_leaf == vocabulary.type_leaf[anchor]
@@ -114,8 +108,8 @@ def build_needs(
         topic_types[row, [anchor, *more.tolist()]] = True
 
     themes = {
-        theme: sorted({number for name in split_words(text) for number in vocabulary.value_numbers(name)})
-        for theme, text in words.THEMES.items()
+        theme: sorted({number for name in entry["values"] for number in vocabulary.value_numbers(name)})
+        for theme, entry in words["themes"].items()
     }
     names = list(themes)
     trait_values = np.zeros((len(traits), len(catalogue.value_names)), np.bool_)
@@ -123,7 +117,7 @@ def build_needs(
     usable = usable[usable >= 0]
     trait_theme = []
     for row, word in enumerate(traits):
-        theme = words.TRAITS.get(word) or names[int(rng.integers(len(names)))]
+        theme = theme_of.get(word) or names[int(rng.integers(len(names)))]
         members = np.array(themes[theme])
         kept = members[rng.random(len(members)) < 0.7]
         trait_values[row, kept if len(kept) >= 3 else members] = True

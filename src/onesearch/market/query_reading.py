@@ -5,30 +5,19 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from onesearch.market.need_words import TEMPLATES
+from onesearch.market.word_tables import read_words
 
 Kind = Literal["noun", "value", "brand", "topic", "trait", "model"]
 Entry = tuple[Kind, int]
 
-# Words that give a form of query away, most telling first: "something for hiking without wool" is a negation although
-# recommendations begin alike, and "what can replace" is no question.
-_FORMS: Final[tuple[tuple[str, str], ...]] = (
-    ("negation", r"without|except|but no|not"),
-    ("alternatives", r"alternatives? to|what can replace|instead of|something other than"),
-    ("recommendation", r"gifts? for|present ideas|recommend|suggestions|help me choose"),
-    ("ranking", r"top ten|best|top rated|ranking of"),
-    ("knowledge", r"how to|how do|why is"),
-    ("question", r"what|which"),
-)
-_CUES: Final = tuple((form, re.compile(rf"\b(?:{words})\b")) for form, words in _FORMS)
 _MODEL: Final = re.compile(r"[a-z]{2}\d{3,4}")
 _SHORTEST_CORRECTED: Final = 4
 
 
 def template_words() -> frozenset[str]:
     """The words of the templates themselves, which name nothing."""
-    texts = " ".join(template for forms in TEMPLATES.values() for template in forms)
-    return frozenset(re.sub(r"\{.\}", " ", texts).split())
+    texts = " ".join(template for forms in read_words("queries")["templates"].values() for template in forms)
+    return frozenset(re.sub(r"\{\w+\}", " ", texts).split())
 
 
 @dataclass(frozen=True)
@@ -53,6 +42,8 @@ class Reader:
     def __init__(self, phrases: Mapping[str, tuple[Entry, ...]]) -> None:
         self._phrases = phrases
         self._longest = max((phrase.count(" ") + 1 for phrase in phrases), default=1)
+        cues: dict[str, list[str]] = read_words("queries")["cues"]
+        self._cues = [(form, re.compile(rf"\b(?:{'|'.join(words)})\b")) for form, words in cues.items()]
         self._filler = template_words()
         self._words = {word for phrase in phrases for word in phrase.split()}
         self._dropped: dict[str, str] = {}
@@ -64,7 +55,7 @@ class Reader:
     def read(self, text: str) -> Reading:
         """Read a normalised query text; words that mean nothing here are passed over."""
         form, ban_from = "plain", len(text)
-        for name, cue in _CUES:
+        for name, cue in self._cues:
             matches = list(cue.finditer(text))
             if matches:
                 form = name

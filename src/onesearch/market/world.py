@@ -6,7 +6,6 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from onesearch.market import catalogue_words as words
 from onesearch.market.click_truth import Truth, Visits
 from onesearch.market.market_catalogue import MarketCatalogue, build_catalogue, type_weights
 from onesearch.market.market_listings import build_listings
@@ -16,6 +15,7 @@ from onesearch.market.market_shoppers import Shoppers, build_shoppers
 from onesearch.market.market_traffic import Traffic, TrafficPlanner
 from onesearch.market.market_vocabulary import MarketVocabulary, build_vocabulary
 from onesearch.market.needs import Needs, build_needs
+from onesearch.market.word_tables import read_words
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class World:
         """The world of a config: the same one every time."""
         vocabulary = build_vocabulary(config.seed)
         start = int(np.datetime64(config.start, "us").astype(np.int64))
-        reserved = _words(vocabulary.values + vocabulary.nouns + [words.MARKETING.replace(",", " ")])
+        reserved = _words(vocabulary.values + vocabulary.nouns + read_words("titles")["marketing"])
         catalogue = build_catalogue(config, vocabulary, start, reserved)
         needs = build_needs(config, vocabulary, catalogue, reserved | _words(catalogue.value_names))
         weights = type_weights(vocabulary, np.random.default_rng([config.seed, 3]))
