@@ -7,17 +7,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.data.logs import quick
 
-from onesearch.data.ingest import file_chunks as chunks
-from onesearch.data.ingest.file_chunks import TextFormat, read_parquet, read_text
+from onesearch.data.ingest import file_chunks, text_blocks
+from onesearch.data.ingest.column_mapping import File
+from onesearch.data.ingest.file_chunks import parquet_chunks, text_chunks
 from onesearch.data.ingest.rejected_rows import REJECTED, Rejects
 
 
 def read(path, columns, style=None, folder=None):
     """All rows as dictionaries with their line numbers, and the rows set aside."""
     folder = folder or path.parent
-    style = style or TextFormat("jsonl" if ".jsonl" in path.name else "csv")
-    with Rejects(folder) as rejects:
-        parts = list(read_text(path, style, "items", columns, rejects))
+    style = style or File(file=path.name, format="jsonl" if ".jsonl" in path.name else "csv")
+    rejects = Rejects(folder)
+    parts = list(text_chunks(path, style, "items", columns, rejects))
+    rejects.close()
     rows = [(int(line), row) for part in parts for line, row in zip(part.rows, part.frame.to_dicts(), strict=True)]
     return rows, pl.read_parquet(folder / REJECTED).select("row", "reason", "text").rows()
 
@@ -59,7 +61,7 @@ def test_broken_json_lines_cost_only_themselves(tmp_path):
 def test_newlines_in_values(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text('id,name\n1,"two\nlines"\n2,one\n')
-    rows, bad = read(path, ["id", "name"], TextFormat("csv", newlines_in_values=True))
+    rows, bad = read(path, ["id", "name"], File(file="a.csv", format="csv", newlines_in_values=True))
     assert rows == [(2, {"id": "1", "name": "two\nlines"}), (4, {"id": "2", "name": "one"})]
     assert bad == []
     rows, bad = read(path, ["id", "name"])
@@ -70,7 +72,7 @@ def test_newlines_in_values(tmp_path):
 def test_other_encodings_and_gzip(tmp_path):
     path = tmp_path / "a.csv.gz"
     path.write_bytes(gzip.compress("id;name\n1;情侣\n".encode("gb18030")))
-    rows, _ = read(path, ["name"], TextFormat("csv", ";", "gb18030"))
+    rows, _ = read(path, ["name"], File(file="a.csv.gz", format="csv", separator=";", encoding="gb18030"))
     assert rows == [(2, {"name": "情侣"})]
 
 
@@ -85,10 +87,10 @@ def test_missing_columns_are_named(tmp_path):
 
 
 def test_parquet_in_chunks(tmp_path, monkeypatch):
-    monkeypatch.setattr(chunks, "PARQUET_ROWS", 2)
+    monkeypatch.setattr(file_chunks, "PARQUET_ROWS", 2)
     frame = pl.DataFrame({"id": [1, 2, 3], "tags": [["a"], [], None], "x": [0, 0, 0]})
     frame.write_parquet(tmp_path / "a.parquet")
-    parts = list(read_parquet(tmp_path / "a.parquet", ["id", "tags"]))
+    parts = list(parquet_chunks(tmp_path / "a.parquet", ["id", "tags"]))
     assert [part.rows.tolist() for part in parts] == [[1, 2], [3]]
     assert pl.concat(part.frame for part in parts).equals(frame.drop("x"))
 
@@ -106,10 +108,10 @@ def test_any_mix_of_good_and_bad_lines_in_blocks_of_any_size(tmp_path_factory, l
     bad = [n for n, x in enumerate(lines, 1) if isinstance(x, bytes) and x]
     written = [json.dumps(good[n], ensure_ascii=False).encode() if n in good else x for n, x in enumerate(lines, 1)]
     (folder / "a.jsonl").write_bytes(b"\n".join(written))
-    size, chunks.BLOCK = chunks.BLOCK, block
+    size, text_blocks.BLOCK = text_blocks.BLOCK, block
     try:
         rows, aside = read(folder / "a.jsonl", ["a", "b"])
     finally:
-        chunks.BLOCK = size
+        text_blocks.BLOCK = size
     assert dict(rows) == good and len(rows) == len(good)
     assert sorted(line for line, _, _ in aside) == bad

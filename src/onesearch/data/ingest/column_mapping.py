@@ -10,7 +10,7 @@ import yaml
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from onesearch.common.settings import Settings
-from onesearch.data.ingest.time_formats import TimeFormat
+from onesearch.data.ingest.time_values import TimeFormat
 from onesearch.data.records import ATTRIBUTE_TYPES
 
 DATA_ROOT: Final = "ONESEARCH_DATA"

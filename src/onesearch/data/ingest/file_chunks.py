@@ -1,42 +1,32 @@
-"""Large files as chunks of rows: CSV, JSON lines and Parquet, a few megabytes in memory at a time.
-
-A text file is cut into blocks at line ends, and each block is parsed on its own. So a broken line costs its block a
-slower second parse, line by line, and nothing else: the bad lines are set aside with line number and reason.
-"""
+"""The files of a table, CSV, JSON lines or Parquet, as chunks of rows with the wanted columns."""
 
 import csv
-import gzip
-import io
+import fnmatch
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Final, Literal
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
-import pyarrow.csv
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
+from onesearch.data.ingest.column_mapping import File
+from onesearch.data.ingest.record_parsing import parse_csv, parse_jsonl
 from onesearch.data.ingest.rejected_rows import Rejects
+from onesearch.data.ingest.text_blocks import Longs, Records, text_blocks
 
-Longs = NDArray[np.int64]
-BLOCK = 8 << 20
-LONGEST_RECORD = 64 << 20
 PARQUET_ROWS = 100_000
-_NEWLINE, _QUOTE = 10, 34
-
-
-@dataclass(frozen=True)
-class TextFormat:
-    """How a text file is written; see ``mapping.File``."""
-
-    kind: Literal["csv", "jsonl"]
-    separator: str = ","
-    encoding: str = "utf-8"
-    newlines_in_values: bool = False
+_ENDINGS: Final[dict[str, Literal["csv", "jsonl", "parquet"]]] = {
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "jsonl",
+    ".parquet": "parquet",
+}
 
 
 @dataclass(frozen=True)
@@ -47,12 +37,13 @@ class Chunk:
         file: its name.
         frame: the wanted columns as read; those that the rows do not have are null.
         rows: line in the file (the first is 1) or, for Parquet, row number, int64 [n].
+        records: what the rows of a text file say.
     """
 
     file: str
     frame: pl.DataFrame
     rows: Longs
-    records: "_Records | None" = None
+    records: Records | None = None
 
     def texts(self, index: Longs) -> list[bytes | str]:
         """What the given rows say, for setting them aside."""
@@ -61,74 +52,95 @@ class Chunk:
         return [json.dumps(self.frame.row(i, named=True), ensure_ascii=False, default=str) for i in index.tolist()]
 
 
-@dataclass(frozen=True)
-class _Records:
-    """Records of a block: record i is ``data[starts[i]:ends[i]]``, on line ``lines[i]``."""
+def files_of(folder: Path, table: File) -> list[Path]:
+    """The files that a table names.
 
-    data: bytes
-    starts: Longs
-    ends: Longs
-    lines: Longs
-
-    def text(self, i: int) -> bytes:
-        return self.data[self.starts[i] : self.ends[i]]
-
-    def __len__(self) -> int:
-        return len(self.starts)
-
-    def select(self, keep: NDArray[Any]) -> "_Records":
-        return _Records(self.data, self.starts[keep], self.ends[keep], self.lines[keep])
-
-    def joined(self) -> bytes:
-        """The bytes of these records, one per line."""
-        if len(self) and self.ends[-1] - self.starts[0] + 1 == int((self.ends - self.starts + 1).sum()):
-            return self.data[self.starts[0] : self.ends[-1] + 1]
-        return b"".join(self.text(i) + b"\n" for i in range(len(self)))
+    Raises:
+        FileNotFoundError: no such file; the message lists what the folder has.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder (from `folder` of the mapping)")
+    if any(sign in table.file for sign in "*?["):
+        found = sorted(path for path in folder.rglob("*") if fnmatch.fnmatch(str(path.relative_to(folder)), table.file))
+    else:
+        found = [path for path in [folder / table.file] if path.is_file()]
+    if not found:
+        there = ", ".join(sorted(path.name for path in folder.iterdir())[:20]) or "nothing"
+        raise FileNotFoundError(f"{folder / table.file}: no such file; the folder has {there}")
+    return found
 
 
-def read_text(path: Path, style: TextFormat, table: str, columns: Sequence[str], rejects: Rejects) -> Iterator[Chunk]:
-    """The wanted columns of a CSV or JSON lines file; ``.gz`` files are unpacked on the way.
+def read_chunks(
+    folder: Path, table: File, name: str, columns: Sequence[str], rejects: Rejects, optional: Sequence[str] = ()
+) -> Iterator[Chunk]:
+    """The wanted columns of a table's files, chunk by chunk.
+
+    Args:
+        folder: where the files are.
+        table: which they are, and how they are written.
+        name: of the table, for ``rejects``.
+        columns: the wanted ones; twice the same is once.
+        rejects: gets the records that cannot be parsed.
+        optional: more columns, which may be missing from JSON lines.
+
+    Raises:
+        ValueError: a wanted column that a file does not have.
+    """
+    wanted = list(dict.fromkeys(columns))
+    for path in files_of(folder, table):
+        style = _resolved(path, table)
+        if style.format == "parquet":
+            yield from parquet_chunks(path, wanted)
+            continue
+        for number, chunk in enumerate(text_chunks(path, style, name, [*wanted, *optional], rejects)):
+            if number == 0 and style.format == "jsonl":
+                _check_keys(path, chunk.frame, wanted)
+            yield chunk
+
+
+def _resolved(path: Path, table: File) -> File:
+    """The table's description with the format, and the separator of ``.tsv``, told by the file's ending."""
+    if table.format != "auto":
+        kind = table.format
+    else:
+        ending = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
+        if ending.lower() not in _ENDINGS:
+            raise ValueError(
+                f"{path}: cannot tell the format by the ending {ending!r}; say format: csv, jsonl or parquet"
+            )
+        kind = _ENDINGS[ending.lower()]
+    tabs = kind == "csv" and ".tsv" in path.suffixes and table.separator == ","
+    return table.model_copy(update={"format": kind, "separator": "\t" if tabs else table.separator})
+
+
+def text_chunks(path: Path, style: File, table: str, columns: Sequence[str], rejects: Rejects) -> Iterator[Chunk]:
+    """The wanted columns of a CSV or JSON lines file; bad records are set aside as records of ``table``.
 
     Raises:
         ValueError: a CSV file without header or without a wanted column; a line that never ends.
     """
     header: list[str] | None = None
-    with _opened(path) as stream:
-        for block in _blocks(stream, path, style):
-            block = _decoded(block, path, style, table, rejects)
-            if style.kind == "csv" and header is None and len(block):
-                header = _header(block.text(0), path, style, columns)
-                block = block.select(np.arange(1, len(block)))
-            block = block.select(_filled(block))
-            if not len(block):
-                continue
-            if style.kind == "csv":
-                assert header is not None
-                frame, bad = _csv(block, style, header, columns)
-            else:
-                frame, bad = _jsonl(block, columns)
-            if bad:
-                index = np.fromiter(bad, np.int64, len(bad))
-                rejects.add(
-                    table,
-                    path.name,
-                    block.lines[index].tolist(),
-                    list(bad.values()),
-                    [block.text(i) for i in index.tolist()],
-                )
-                keep = np.ones(len(block), bool)
-                keep[index] = False
-                block = block.select(keep)
-            if len(frame):
-                yield Chunk(path.name, frame, block.lines, block)
-    if style.kind == "csv" and header is None:
+    for block in text_blocks(path, style, table, rejects):
+        if style.format == "csv" and header is None and len(block):
+            header = _header(block.text(0), path, style.separator, columns)
+            block = block.select(np.arange(len(block)) > 0)
+        if not len(block):
+            continue
+        if header is not None:
+            frame, bad = parse_csv(block, style.separator, style.newlines_in_values, header, columns)
+        else:
+            frame, bad = parse_jsonl(block, columns)
+        block = block.set_aside(bad, table, path.name, rejects)
+        if len(frame):
+            yield Chunk(path.name, frame, block.lines, block)
+    if style.format == "csv" and header is None:
         raise ValueError(f"{path}: empty, not even a header line")
 
 
-def read_parquet(path: Path, columns: Sequence[str]) -> Iterator[Chunk]:
+def parquet_chunks(path: Path, columns: Sequence[str]) -> Iterator[Chunk]:
     """The wanted columns of a Parquet file, a hundred thousand rows at a time."""
     file = pq.ParquetFile(path)
-    check_columns(path, columns, file.schema_arrow.names)
+    _check_columns(path, columns, file.schema_arrow.names)
     first = 1
     for batch in file.iter_batches(batch_size=PARQUET_ROWS, columns=list(columns)):
         frame = pl.DataFrame(pa.Table.from_batches([batch]))
@@ -136,195 +148,21 @@ def read_parquet(path: Path, columns: Sequence[str]) -> Iterator[Chunk]:
         first += len(frame)
 
 
-def check_columns(path: Path, wanted: Sequence[str], there: Sequence[str]) -> None:
-    """Raise a ValueError that names columns which a file does not have, and those that it has."""
+def _header(record: bytes, path: Path, separator: str, columns: Sequence[str]) -> list[str]:
+    names = [name.strip() for name in next(csv.reader([record.decode().rstrip("\r\n")], delimiter=separator))]
+    _check_columns(path, columns, names)
+    return names
+
+
+def _check_columns(path: Path, wanted: Sequence[str], there: Sequence[str]) -> None:
     missing = [name for name in wanted if name not in there]
     if missing:
         raise ValueError(f"{path}: no column {', '.join(map(repr, missing))}; it has {', '.join(map(repr, there))}")
 
 
-def _opened(path: Path) -> BinaryIO:
-    return io.BufferedReader(gzip.GzipFile(path, "rb")) if path.suffix == ".gz" else path.open("rb")
-
-
-def _blocks(stream: BinaryIO, path: Path, style: TextFormat) -> Iterator[_Records]:
-    quoted = style.kind == "csv" and style.newlines_in_values
-    rest, line = b"", 1
-    while True:
-        piece = stream.read(BLOCK)
-        data = rest + piece
-        if line == 1 and data.startswith(b"\xef\xbb\xbf"):
-            data = data[3:]
-        if not piece:
-            if data:
-                yield _cut(data + b"\n", line, False)
-            return
-        block = _cut(data, line, quoted)
-        if not len(block):
-            if len(data) > LONGEST_RECORD and not quoted:
-                raise ValueError(
-                    f"{path}: line {line} is longer than {LONGEST_RECORD >> 20} MiB; is this {style.kind}?"
-                )
-            if len(data) > LONGEST_RECORD:
-                block = _cut(data, line, False)  # a quote that never closes: cut at line ends, broken lines fall out
-        if len(block):
-            used = int(block.ends[-1]) + 1
-            yield block
-            line += data.count(b"\n", 0, used)
-            rest = data[used:]
-        else:
-            rest = data
-
-
-def _cut(data: bytes, line: int, quoted: bool) -> _Records:
-    """Cut at line ends; ``quoted`` only at those outside quotes (an even number of quotes before)."""
-    array = np.frombuffer(data, np.uint8)
-    newlines = np.flatnonzero(array == _NEWLINE)
-    ends = newlines
-    if quoted:
-        odd = np.cumsum(array == _QUOTE, dtype=np.uint8)[newlines] & 1
-        ends = newlines[odd == 0]
-    starts = np.concatenate([[0], ends[:-1] + 1]) if len(ends) else ends
-    return _Records(data, starts, ends, line + np.searchsorted(newlines, starts))
-
-
-def _decoded(block: _Records, path: Path, style: TextFormat, table: str, rejects: Rejects) -> _Records:
-    """The block as UTF-8; records that are not in the file's encoding are set aside."""
-    try:
-        text = block.joined().decode(style.encoding)
-    except UnicodeDecodeError:
-        bad: dict[int, str] = {}
-        for i in range(len(block)):
-            try:
-                block.text(i).decode(style.encoding)
-            except UnicodeDecodeError as error:
-                byte = error.object[error.start]
-                bad[i] = f"not valid {style.encoding}: byte 0x{byte:02x} at position {error.start + 1}"
-        rejects.add(table, path.name, block.lines[list(bad)].tolist(), list(bad.values()), [block.text(i) for i in bad])
-        keep = np.ones(len(block), bool)
-        keep[list(bad)] = False
-        block = block.select(keep)
-        text = block.joined().decode(style.encoding)
-    if style.encoding.lower().replace("_", "-") in ("utf-8", "utf8", "ascii"):
-        return block
-    data = text.encode()
-    quoted = style.kind == "csv" and style.newlines_in_values
-    again = _cut(data, 1, quoted)
-    return _Records(data, again.starts, again.ends, block.lines)
-
-
-def _filled(block: _Records) -> NDArray[np.bool_]:
-    """False for empty lines."""
-    lengths = block.ends - block.starts
-    short = np.flatnonzero(lengths <= 1)
-    keep = np.ones(len(block), bool)
-    for i in short.tolist():
-        keep[i] = bool(block.text(i).strip())
-    return keep
-
-
-def _header(record: bytes, path: Path, style: TextFormat, columns: Sequence[str]) -> list[str]:
-    names = next(csv.reader([record.decode().rstrip("\r\n")], delimiter=style.separator))
-    names = [name.strip() for name in names]
-    check_columns(path, columns, names)
-    return names
-
-
-def _csv(
-    block: _Records, style: TextFormat, header: list[str], columns: Sequence[str]
-) -> tuple[pl.DataFrame, dict[int, str]]:
-    """The wanted columns as text, and the bad records with their reasons."""
-    bad_rows = 0
-
-    def skip(row: Any) -> str:
-        nonlocal bad_rows
-        bad_rows += 1
-        return "skip"
-
-    # Columns are read by place, so that two columns of one name in the header do no harm.
-    places = [f"c{header.index(name)}" for name in columns]
-    try:
-        read: pa.Table = pyarrow.csv.read_csv(
-            io.BytesIO(block.joined()),
-            read_options=pyarrow.csv.ReadOptions(
-                column_names=[f"c{i}" for i in range(len(header))], use_threads=False, block_size=2 * LONGEST_RECORD
-            ),
-            parse_options=pyarrow.csv.ParseOptions(
-                delimiter=style.separator, newlines_in_values=style.newlines_in_values, invalid_row_handler=skip
-            ),
-            convert_options=pyarrow.csv.ConvertOptions(
-                column_types=dict.fromkeys(places, pa.string()),
-                include_columns=places,
-                strings_can_be_null=True,
-                quoted_strings_can_be_null=True,
-                null_values=[""],
-            ),
-        )
-        if not bad_rows and len(read) == len(block):
-            return pl.DataFrame(read).rename(dict(zip(places, columns, strict=True))), {}
-    except pa.ArrowInvalid:
-        pass
-    return _csv_by_line(block, style, header, columns)
-
-
-def _csv_by_line(
-    block: _Records, style: TextFormat, header: list[str], columns: Sequence[str]
-) -> tuple[pl.DataFrame, dict[int, str]]:
-    bad: dict[int, str] = {}
-    values: list[list[str]] = []
-    places = [header.index(name) for name in columns]
-    for i in range(len(block)):
-        text = block.text(i).decode()
-        try:
-            rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=style.separator, strict=True))
-        except csv.Error as error:
-            bad[i] = f"broken CSV: {error}"
-            continue
-        if len(rows) != 1 or len(rows[0]) != len(header):
-            found = len(rows[0]) if rows else 0
-            bad[i] = f"wrong number of columns: {found} where the header has {len(header)}"
-            continue
-        values.append([rows[0][place] for place in places])
-    frame = pl.DataFrame(values, schema=dict.fromkeys(columns, pl.String), orient="row")
-    return frame.with_columns(pl.all().replace("", None)), bad
-
-
-def _jsonl(block: _Records, columns: Sequence[str]) -> tuple[pl.DataFrame, dict[int, str]]:
-    try:
-        frame = pl.read_ndjson(block.joined(), infer_schema_length=None)
-    except pl.exceptions.PolarsError:
-        return _jsonl_by_line(block, columns)
-    if len(frame) != len(block):
-        return _jsonl_by_line(block, columns)
-    missing = [pl.lit(None, pl.String).alias(name) for name in columns if name not in frame.columns]
-    return frame.with_columns(missing).select(columns), {}
-
-
-def _jsonl_by_line(block: _Records, columns: Sequence[str]) -> tuple[pl.DataFrame, dict[int, str]]:
-    """Line by line: also where the same key holds numbers in one row and texts in another."""
-    bad: dict[int, str] = {}
-    rows: list[dict[str, Any]] = []
-    for i in range(len(block)):
-        try:
-            value = json.loads(block.text(i))
-        except (ValueError, RecursionError) as error:
-            bad[i] = f"broken JSON: {error}"
-            continue
-        if isinstance(value, dict):
-            rows.append(value)
-        else:
-            bad[i] = f"not a JSON object: {type(value).__name__}"
-    return pl.DataFrame([_column(name, [row.get(name) for row in rows]) for name in columns]), bad
-
-
-def _column(name: str, values: list[Any]) -> pl.Series:
-    if any(isinstance(value, list) for value in values):
-        lists = [None if v is None else [_text(x) for x in (v if isinstance(v, list) else [v])] for v in values]
-        return pl.Series(name, lists, dtype=pl.List(pl.String))
-    return pl.Series(name, [_text(value) for value in values], dtype=pl.String)
-
-
-def _text(value: Any) -> str | None:
-    if value is None or isinstance(value, str):
-        return value
-    return json.dumps(value, ensure_ascii=False)
+def _check_keys(path: Path, frame: pl.DataFrame, wanted: Sequence[str]) -> None:
+    """JSON records need not have every key; one that no record of the first chunk has is misspelt."""
+    empty = [name for name in wanted if frame[name].null_count() == len(frame)]
+    # In a short chunk a key may be missing by chance.
+    if len(empty) == len(wanted) or (empty and len(frame) >= 1000):
+        raise ValueError(f"{path}: none of the first {len(frame):,} lines has the key {', '.join(map(repr, empty))}")

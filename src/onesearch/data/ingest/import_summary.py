@@ -1,6 +1,7 @@
 """What an import did: rows taken, set aside and changed, and how well the tables join."""
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,7 +53,7 @@ class ImportSummary:
         """Count references of one kind."""
         self.joins.setdefault(name, Join()).add(total, found)
 
-    def empty(self, table: str, counts: dict[str, int]) -> None:
+    def empty(self, table: str, counts: Mapping[str, int]) -> None:
         """Count values left empty."""
         self.emptied.setdefault(table, Counter()).update(counts)
 

@@ -5,19 +5,19 @@ Memory holds one chunk of rows, one row group per table and eight bytes per know
 """
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Literal, Self
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from onesearch.common.progress import track
 from onesearch.data.dataset import begin, finish, table_path
 from onesearch.data.ingest import table_source as tables
 from onesearch.data.ingest.column_mapping import Mapping, PageViews, PageViewsFromJudgments
-from onesearch.data.ingest.id_set import IdSet, combined, hashes
+from onesearch.data.ingest.id_set import Hashes, IdSet, combined, hashes
 from onesearch.data.ingest.import_summary import ImportSummary
 from onesearch.data.ingest.page_view_grouping import Grouping
 from onesearch.data.ingest.parquet_writer import ParquetWriter
@@ -30,6 +30,9 @@ LISTS: Final = ("shown", "clicked", "ordered")
 
 class Importer:
     """Takes parts of tables (items first, then users, page views, judgments) and writes a data set.
+
+    Every part goes the same way: rows that refer to nothing or repeat an earlier one get a reason; those with a reason
+    are set aside; the others are written. Users, and items if wished, are made for ids that have none.
 
     Use it as a context manager; :meth:`finish` completes the folder.
     """
@@ -46,40 +49,32 @@ class Importer:
 
     def items(self, part: Part) -> pl.DataFrame:
         """Add items; gives those taken."""
-        reason = self._duplicates(part, self.item_ids, "item_id", "duplicate item_id, the first one is kept")
-        return self._take("items", part, reason)
+        ids = hashes(part.frame["item_id"])
+        return self._take(
+            "items", self._first_ones(part, self.item_ids, ids, "duplicate item_id, the first one is kept")
+        )
 
     def users(self, part: Part) -> pl.DataFrame:
         """Add users; gives those taken."""
-        reason = self._duplicates(part, self.user_ids, "user_id", "duplicate user_id, the first one is kept")
-        return self._take("users", part, reason)
+        ids = hashes(part.frame["user_id"])
+        return self._take(
+            "users", self._first_ones(part, self.user_ids, ids, "duplicate user_id, the first one is kept")
+        )
 
-    def page_views(self, part: Part, generated_ids: bool, grouping: Grouping | None = None) -> pl.DataFrame:
-        """Add page views (or, with a ``grouping``, rows to be grouped); gives those taken."""
-        frame, good = part.frame, part.reason.is_null()
-        for name in LISTS:
-            frame = frame.with_columns(self._known_items(frame[name], f"page_views.{name}", good))
-        reason = part.reason
-        left = frame.select(pl.sum_horizontal(pl.col(name).list.len() for name in LISTS) > 0).to_series()
-        had = part.frame.select(pl.sum_horizontal(pl.col(name).list.len() for name in LISTS) > 0).to_series()
-        lost = pl.DataFrame({"reason": reason, "left": left, "had": had}).select(
-            pl.coalesce(
-                "reason",
-                pl.when(~pl.col("left") & pl.col("had")).then(pl.lit("no known item left")),
-                pl.when(~pl.col("left")).then(pl.lit("no item at all")),
-            ).alias("reason")
-        )["reason"]
-        part = Part(part.chunk, frame, lost, part.emptied)
-        if not generated_ids and grouping is None:
-            name = "page_view_id"
-            part = Part(part.chunk, frame, self._duplicates(part, self._page_view_ids, name, f"duplicate {name}"), {})
-        if grouping is None:
-            taken = self._take("page_views", part, part.reason)
-            self._new_users(taken["user_id"])
-            return taken
-        taken = self._set_aside("page_views", part, part.reason)
-        grouping.add(taken)
-        return taken
+    def page_views(self, part: Part, generated_ids: bool, grouping: Grouping | None = None) -> None:
+        """Add page views (or, with a ``grouping``, rows to be grouped)."""
+        good = part.reason.is_null()
+        lists = [self._known_items(part.frame[name], f"page_views.{name}", good) for name in LISTS]
+        had, frame = _any_item(part.frame), part.frame.with_columns(lists)
+        none_left = ~_any_item(frame)
+        part = replace(part, frame=frame).refusing({"no known item left": none_left & had, "no item at all": none_left})
+        if grouping is not None:
+            grouping.add(self._set_aside("page_views", part))
+            return
+        if not generated_ids:
+            ids = hashes(frame["page_view_id"])
+            part = self._first_ones(part, self._page_view_ids, ids, "duplicate page_view_id")
+        self._new_users(self._take("page_views", part)["user_id"])
 
     def grouped_page_views(self, grouping: Grouping) -> None:
         """Add the page views of a finished grouping."""
@@ -95,25 +90,15 @@ class Importer:
         self.summary.join("judgments.item_id -> items", int(good.sum()), int((known & good).sum()))
         if self._create:
             self._new_items(ids.filter(good & ~known))
-            known = pl.Series(np.ones(len(ids), bool))
+        else:
+            part = part.refusing({"item_id is not in the items": ~known})
         pairs = combined(part.frame.select("query", "item_id"))
-        usable = (good & known).to_numpy()
-        fresh = np.ones(len(ids), bool)
-        fresh[usable] = self._judged.add(pairs[usable])
-        reason = pl.DataFrame({"reason": part.reason, "known": known, "fresh": fresh}).select(
-            pl.coalesce(
-                "reason",
-                pl.when(~pl.col("known")).then(pl.lit("item_id is not in the items")),
-                pl.when(~pl.col("fresh")).then(pl.lit("duplicate query and item_id, the first one is kept")),
-            ).alias("reason")
-        )["reason"]
-        return self._take("judgments", part, reason)
+        reason = "duplicate query and item_id, the first one is kept"
+        return self._take("judgments", self._first_ones(part, self._judged, pairs, reason))
 
     def finish(self) -> ImportSummary:
         """Complete the folder."""
-        for writer in self._writers.values():
-            writer.close()
-        self.rejects.__exit__(None, None, None)
+        self._close()
         summary = self.summary
         summary.rows = {name: writer.rows for name, writer in self._writers.items()}
         for (table, reason), count in sorted(self.rejects.counts.items(), key=lambda pair: -pair[1]):
@@ -132,36 +117,36 @@ class Importer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if kind is not None:
-            for writer in self._writers.values():
-                writer.close()
-            self.rejects.__exit__(kind, error, trace)
+            self._close()
 
-    # -- parts of the above ----------------------------------------------------------------------------------------
+    def _close(self) -> None:
+        for writer in self._writers.values():
+            writer.close()
+        self.rejects.close()
 
-    def _duplicates(self, part: Part, known: IdSet, name: str, reason: str) -> pl.Series:
+    def _first_ones(self, part: Part, known: IdSet, ids: Hashes, reason: str) -> Part:
+        """The part with good rows refused whose id [n] is in ``known`` or in an earlier good row; the others go in."""
         good = part.reason.is_null().to_numpy()
-        fresh = np.ones(len(good), bool)
-        fresh[good] = known.add(hashes(part.frame[name].filter(pl.Series(good))))
-        if fresh.all():
-            return part.reason
-        table = pl.DataFrame({"reason": part.reason, "fresh": fresh})
-        return table.select(pl.coalesce("reason", pl.when(~pl.col("fresh")).then(pl.lit(reason))))["reason"]
+        repeated = np.zeros(len(good), bool)
+        repeated[good] = ~known.add(ids[good])
+        return part.refusing({reason: pl.Series(repeated)})
 
-    def _take(self, table: str, part: Part, reason: pl.Series) -> pl.DataFrame:
-        taken = self._set_aside(table, part, reason)
+    def _take(self, table: str, part: Part) -> pl.DataFrame:
+        """Write the good rows of a part; gives them, with the part's other columns."""
+        taken = self._set_aside(table, part)
         self._writers[table].write(
-            conform(table, taken.select(n for n in SCHEMAS[table].names() if n in taken.columns))
+            conform(table, taken.select(name for name in taken.columns if name in SCHEMAS[table]))
         )
         return taken
 
-    def _set_aside(self, table: str, part: Part, reason: pl.Series) -> pl.DataFrame:
+    def _set_aside(self, table: str, part: Part) -> pl.DataFrame:
+        """The good rows of a part; the others go to ``rejects``."""
         self.summary.empty(table, part.emptied)
-        index = np.flatnonzero(reason.is_not_null().to_numpy())
-        if not len(index):
-            return part.frame
-        rows, texts = part.chunk.rows[index].tolist(), part.chunk.texts(index)
-        self.rejects.add(table, part.chunk.file, rows, reason.gather(index).to_list(), texts)
-        return part.frame.filter(reason.is_null())
+        index = np.flatnonzero(part.reason.is_not_null().to_numpy())
+        if len(index):
+            rows, texts = part.chunk.rows[index].tolist(), part.chunk.texts(index)
+            self.rejects.add(table, part.chunk.file, rows, part.reason.gather(index).to_list(), texts)
+        return part.frame.filter(part.reason.is_null())
 
     def _known_items(self, lists: pl.Series, name: str, good: pl.Series) -> pl.Series:
         """The lists without unknown ids, or with items made for them; counted for ``good`` rows."""
@@ -169,8 +154,10 @@ class Importer:
         flat = lists.filter(lists.list.len() > 0).explode()
         if not len(flat):
             return lists
+        # All ids in one array: known or not, and of a row that counts or not, bool [total].
         known = self.item_ids.contains(hashes(flat))
-        counted = np.repeat(good.to_numpy(), lengths)
+        owner = np.repeat(np.arange(len(lists)), lengths)
+        counted = good.to_numpy()[owner]
         self.summary.join(f"{name} -> items", int(counted.sum()), int((known & counted).sum()))
         if known.all():
             return lists
@@ -178,7 +165,12 @@ class Importer:
             self._new_items(flat.filter(pl.Series(~known & counted)))
             return lists
         self.summary.dropped[name] += int((~known & counted).sum())
-        return _without(lists, flat, lengths, known)
+        kept = pl.DataFrame(
+            {"row": owner[known], name: flat.filter(pl.Series(known))}, schema={"row": pl.Int64, name: TEXT}
+        )
+        rows = pl.DataFrame({"row": np.arange(len(lists))}, schema={"row": pl.Int64})
+        grouped = rows.join(kept.group_by("row").agg(name), on="row", how="left", maintain_order="left")
+        return grouped[name].fill_null(pl.Series([[]], dtype=lists.dtype)).alias(lists.name)
 
     def _new_items(self, ids: pl.Series) -> None:
         new = ids.unique(maintain_order=True)
@@ -196,14 +188,9 @@ class Importer:
         self._writers["users"].write(conform("users", pl.DataFrame({"user_id": new}, schema={"user_id": TEXT})))
 
 
-def _without(lists: pl.Series, flat: pl.Series, lengths: NDArray[np.int64], keep: NDArray[np.bool_]) -> pl.Series:
-    """Lists with only the kept ones of their values ``flat``."""
-    owner = np.repeat(np.arange(len(lists)), lengths)[keep]
-    kept = pl.DataFrame({"row": owner, "value": flat.filter(pl.Series(keep))}, schema={"row": pl.Int64, "value": TEXT})
-    grouped = kept.group_by("row", maintain_order=True).agg("value")
-    rows = pl.DataFrame({"row": np.arange(len(lists))}, schema={"row": pl.Int64})
-    joined = rows.join(grouped, on="row", how="left", maintain_order="left")
-    return joined.select(pl.col("value").fill_null([]))["value"].alias(lists.name)
+def _any_item(frame: pl.DataFrame) -> pl.Series:
+    """Whether a row has an item at all, bool [n]."""
+    return frame.select(pl.any_horizontal(pl.col(name).list.len() > 0 for name in LISTS)).to_series()
 
 
 def import_mapping(mapping: Mapping, out: Path) -> ImportSummary:

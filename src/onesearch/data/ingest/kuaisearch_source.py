@@ -25,6 +25,7 @@ The published tables do not join completely (in the sample hardly at all). Nothi
 nowhere go to ``rejected.parquet``, and the summary counts every kind of reference and how many were found.
 """
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -43,11 +44,14 @@ from onesearch.data.ingest.column_mapping import (
     UserColumns,
     Users,
 )
+from onesearch.data.ingest.file_chunks import read_chunks
 from onesearch.data.ingest.id_set import IdSet, hashes
 from onesearch.data.ingest.import_summary import ImportSummary
 from onesearch.data.ingest.importer import Importer
+from onesearch.data.ingest.number_values import number, parse_prices
 from onesearch.data.ingest.rejected_rows import Rejects
-from onesearch.data.ingest.time_formats import TimeFormat
+from onesearch.data.ingest.text_values import identifier, text
+from onesearch.data.ingest.time_values import TimeFormat
 
 ORIGIN: Final = datetime(2024, 1, 1, tzinfo=UTC)
 UNKNOWN: Final = ("UNKNOWN", "其他/other", "无品牌")
@@ -96,20 +100,20 @@ class _Prices:
         self._pending = 0
 
     def read(self, folder: Path, rejects: Rejects) -> None:
-        names = ["user_id", "session_id", "target_item_id", "target_item_price"]
-        for chunk in track(tables.read(folder, RANK, "rank", names, rejects), "rank (prices)", unit="chunks"):
-            raw = chunk.frame
-            ids = {name: raw.select(tables.identifier(raw, name)).to_series() for name in names[:3]}
-            for known, name in ((self.users, names[0]), (self.sessions, names[1]), (self.items, names[2])):
-                known.add(hashes(ids[name].drop_nulls()))
-            price = raw["target_item_price"].cast(pl.Float64, strict=False)
+        known = {"user_id": self.users, "session_id": self.sessions, "target_item_id": self.items}
+        names = [*known, "target_item_price"]
+        for chunk in track(read_chunks(folder, RANK, "rank", names, rejects), "rank (prices)", unit="chunks"):
+            ids = chunk.frame.select(identifier(chunk.frame, name).alias(name) for name in known)
+            for name, seen in known.items():
+                seen.add(hashes(ids[name].drop_nulls()))
+            price, _ = parse_prices(chunk.frame["target_item_price"])
             frame = pl.DataFrame({"key": hashes(ids["target_item_id"]), "price": price})
-            self._new.append(frame.filter(pl.col("price") >= 0).unique("key", keep="last"))
+            self._new.append(frame.drop_nulls("price").unique("key", keep="last"))
+            # Merge now and then: memory holds the distinct items and some rows, not the whole table.
             self._pending += len(self._new[-1])
             if self._pending > _PENDING:
                 self._merge()
         self._merge()
-        self._known = self._known.sort("key")
 
     def _merge(self) -> None:
         self._known = pl.concat([self._known, *self._new]).unique("key", keep="last", maintain_order=True)
@@ -130,8 +134,8 @@ class _Titles:
         self._found: list[pl.DataFrame] = []
 
     def read(self, folder: Path, rejects: Rejects) -> None:
-        for chunk in tables.read(folder, RELEVANCE, "judgments", ["item_title"], rejects):
-            self._wanted.add(hashes(chunk.frame.select(tables.text("item_title")).to_series()))
+        for chunk in read_chunks(folder, RELEVANCE, "judgments", ["item_title"], rejects):
+            self._wanted.add(hashes(chunk.frame.select(text("item_title")).to_series()))
 
     def add(self, items: pl.DataFrame) -> None:
         asked = items.filter(pl.Series(self._wanted.contains(hashes(items["title"]))))
@@ -162,36 +166,35 @@ def import_kuaisearch(folder: Path, out: Path) -> ImportSummary:
     Raises:
         FileNotFoundError: items, users or recall are missing.
     """
-    prices, titles, queries = _Prices(), _Titles(), IdSet()
+    prices, titles = _Prices(), _Titles()
     has_rank, has_relevance = ((folder / table.file).is_file() for table in (RANK, RELEVANCE))
     with Importer(out, "kuaisearch") as importer:
         summary, rejects = importer.summary, importer.rejects
+        # What the other tables say of items comes first, so that items are written once.
         if has_rank:
             prices.read(folder, rejects)
         if has_relevance:
             titles.read(folder, Rejects(None))  # the second pass sets broken lines aside
         for part in track(tables.items(folder, ITEMS, rejects), "items", unit="chunks"):
-            taken = importer.items(tables.Part(part.chunk, prices.joined_to(part.frame), part.reason, part.emptied))
+            taken = importer.items(replace(part, frame=prices.joined_to(part.frame)))
             titles.add(taken)
             summary.join("items with a price in rank", len(taken), int(taken["price"].is_not_null().sum()))
         for part in track(tables.users(folder, USERS, rejects), "users", unit="chunks"):
             importer.users(part)
-        asking, sessions = IdSet(), IdSet()
-        users = importer.user_ids.copy()
-        optional = ("query_type",)
-        for part in track(tables.page_views(folder, RECALL, rejects, optional), "recall", unit="chunks"):
-            asking.add(hashes(part.frame["user_id"].drop_nulls()))
-            sessions.add(hashes(part.frame["session_id"].drop_nulls()))
-            queries.add(hashes(part.frame["query"].drop_nulls()))
+        # The user table as it is in the file: page views add their users to the importer's.
+        users, asking, sessions, queries = importer.user_ids.copy(), IdSet(), IdSet(), IdSet()
+        for part in track(tables.page_views(folder, RECALL, rejects, ("query_type",)), "recall", unit="chunks"):
+            for seen, name in ((asking, "user_id"), (sessions, "session_id"), (queries, "query")):
+                seen.add(hashes(part.frame[name].drop_nulls()))
             importer.page_views(part, generated_ids=True)
         summary.join("distinct recall.user_id -> users", len(asking), asking.shared(users))
         if has_rank:
-            for name, mine, others in (
+            for name, referred, known in (
                 ("distinct rank.target_item_id -> items", prices.items, importer.item_ids),
                 ("distinct rank.user_id -> users", prices.users, users),
                 ("distinct rank.session_id -> recall", prices.sessions, sessions),
             ):
-                summary.join(name, len(mine), mine.shared(others))
+                summary.join(name, len(referred), referred.shared(known))
         if has_relevance:
             _judgments(folder, importer, titles, queries)
         summary.notes.append("time_index is read as seconds since 2024-01-01; only order and distances mean something")
@@ -200,28 +203,25 @@ def import_kuaisearch(folder: Path, out: Path) -> ImportSummary:
 
 
 def _judgments(folder: Path, importer: Importer, titles: _Titles, queries: IdSet) -> None:
-    names = ["query", "item_title", "score"]
+    """Add the relevance table, its items found by title, and count how its queries join those of the page views."""
     asked = IdSet()
-    rows = tables.read(folder, RELEVANCE, "judgments", names, importer.rejects, optional=("seller_name", "item_id"))
+    names, optional = ["query", "item_title", "score"], ("seller_name", "item_id")
+    rows = read_chunks(folder, RELEVANCE, "judgments", names, importer.rejects, optional)
     for chunk in track(rows, "relevance", unit="chunks"):
-        raw = chunk.frame
         judged = titles.resolved(
-            raw.select(
-                query=tables.text("query"),
-                item_id=tables.identifier(raw, "item_id"),
-                score=pl.col("score").cast(pl.Float64, strict=False),
-                title=tables.text("item_title"),
-                seller=tables.text("seller_name").fill_null(""),
+            chunk.frame.select(
+                query=text("query"),
+                item_id=identifier(chunk.frame, "item_id"),
+                score=number("score"),
+                title=text("item_title"),
+                seller=text("seller_name").fill_null(""),
             )
         )
-        part = tables.graded(chunk, judged.select("query", "item_id", "score"), None)
-        by_title = judged["how"] != "id"
-        importer.summary.join(
-            "relevance.item_title -> items",
-            int(by_title.fill_null(True).sum()),
-            int((by_title & judged["how"].is_not_null()).sum()),
-        )
+        by_title = (judged["how"] != "id").fill_null(True)
+        found = by_title & judged["how"].is_not_null()
+        importer.summary.join("relevance.item_title -> items", int(by_title.sum()), int(found.sum()))
         asked.add(hashes(judged["query"].drop_nulls()))
+        part = tables.graded(chunk, judged.select("query", "item_id", "score"), None)
         reason = part.reason.replace("no item id", "item_title is not in the items")
-        importer.judgments(tables.Part(part.chunk, part.frame, reason, {}))
+        importer.judgments(replace(part, reason=reason))
     importer.summary.join("distinct relevance.query -> recall", len(asked), asked.shared(queries))

@@ -3,8 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 import polars as pl
 
@@ -56,16 +55,8 @@ class Rejects:
             )
         )
 
-    def total(self, table: str) -> int:
-        """Rows set aside of one table."""
-        return sum(count for (name, _), count in self.counts.items() if name == table)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Finish the file."""
         if self._writer is not None:
             self._writer.close()
 

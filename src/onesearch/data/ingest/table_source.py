@@ -1,27 +1,24 @@
-"""Any CSV, JSON lines or Parquet file, by a mapping: rows as they are in the file to rows of our tables."""
+"""Any CSV, JSON lines or Parquet file, by a mapping: rows as they are in the file to rows of our tables.
 
-import fnmatch
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+How a value is read stands in ``text_values``, ``number_values``, ``flag_values`` and ``time_values``.
+"""
+
+import itertools
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final, Literal
 
 import polars as pl
 
-from onesearch.data.ingest.column_mapping import File, Items, Judgments, PageViews, Users
-from onesearch.data.ingest.file_chunks import Chunk, TextFormat, read_parquet, read_text
+from onesearch.data.ingest.column_mapping import Items, Judgments, PageViews, Users
+from onesearch.data.ingest.file_chunks import Chunk, files_of, read_chunks
+from onesearch.data.ingest.flag_values import flag
+from onesearch.data.ingest.number_values import number, parse_prices
 from onesearch.data.ingest.rejected_rows import Rejects
-from onesearch.data.ingest.time_formats import parse_times
-from onesearch.data.records import ATTRIBUTES, TEXT, TEXTS, TIME
-
-_ENDINGS: Final[dict[str, Literal["csv", "jsonl", "parquet"]]] = {
-    ".csv": "csv",
-    ".tsv": "csv",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".json": "jsonl",
-    ".parquet": "parquet",
-}
+from onesearch.data.ingest.text_values import attributes, identifier, text, texts
+from onesearch.data.ingest.time_values import parse_times
+from onesearch.data.records import TEXT, TEXTS
 
 
 @dataclass(frozen=True)
@@ -38,300 +35,174 @@ class Part:
     chunk: Chunk
     frame: pl.DataFrame
     reason: pl.Series
-    emptied: dict[str, int]
+    emptied: Mapping[str, int] = field(default_factory=dict)
+
+    def refusing(self, wrong: Mapping[str, pl.Series]) -> "Part":
+        """The part with more reasons: each refuses the rows where its Boolean series [n] holds.
+
+        Of several reasons a row keeps the first; those it has already come before.
+        """
+        more = (pl.when(condition).then(pl.lit(reason)) for reason, condition in wrong.items())
+        return replace(self, reason=self.frame.select(pl.coalesce(self.reason, *more).alias("reason"))["reason"])
 
 
-def files_of(folder: Path, given: File) -> list[Path]:
-    """The files that a table names.
-
-    Raises:
-        FileNotFoundError: no such file; the message lists what the folder has.
-    """
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder (from `folder` of the mapping)")
-    if any(sign in given.file for sign in "*?["):
-        found = sorted(path for path in folder.rglob("*") if fnmatch.fnmatch(str(path.relative_to(folder)), given.file))
-    else:
-        found = [path for path in [folder / given.file] if path.is_file()]
-    if not found:
-        there = ", ".join(sorted(path.name for path in folder.iterdir())[:20]) or "nothing"
-        raise FileNotFoundError(f"{folder / given.file}: no such file; the folder has {there}")
-    return found
-
-
-def read(
-    folder: Path, given: File, table: str, columns: Sequence[str], rejects: Rejects, optional: Sequence[str] = ()
-) -> Iterator[Chunk]:
-    """The wanted columns of a table's files, chunk by chunk; ``optional`` ones may be missing from JSON lines.
-
-    Raises:
-        ValueError: a wanted column that a file does not have.
-    """
-    wanted = list(dict.fromkeys(columns))
-    for path in files_of(folder, given):
-        kind = _format(path, given)
-        if kind == "parquet":
-            yield from read_parquet(path, wanted)
-            continue
-        separator = "\t" if kind == "csv" and ".tsv" in path.suffixes and given.separator == "," else given.separator
-        style = TextFormat(kind, separator, given.encoding, given.newlines_in_values)
-        for number, chunk in enumerate(read_text(path, style, table, [*wanted, *optional], rejects)):
-            if number == 0 and kind == "jsonl":
-                _check_keys(path, chunk.frame, wanted)
-            yield chunk
-
-
-def _format(path: Path, given: File) -> Literal["csv", "jsonl", "parquet"]:
-    if given.format != "auto":
-        return given.format
-    ending = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
-    if ending.lower() not in _ENDINGS:
-        raise ValueError(f"{path}: cannot tell the format by the ending {ending!r}; say format: csv, jsonl or parquet")
-    return _ENDINGS[ending.lower()]
-
-
-def _check_keys(path: Path, frame: pl.DataFrame, wanted: Sequence[str]) -> None:
-    empty = [name for name in wanted if frame[name].null_count() == len(frame)]
-    if len(empty) == len(wanted) or (empty and len(frame) >= 1000):
-        raise ValueError(f"{path}: none of the first {len(frame):,} lines has the key {', '.join(map(repr, empty))}")
-
-
-def text(name: str | None) -> pl.Expr:
-    """A column as trimmed text, null when empty; whole numbers that a file writes as 7.0 become "7"."""
-    if name is None:
-        return pl.lit(None, pl.String)
-    stripped = pl.col(name).cast(pl.String).str.strip_chars()
-    return pl.when(stripped != "").then(stripped)
-
-
-def identifier(frame: pl.DataFrame, name: str | None) -> pl.Expr:
-    """As :func:`text`; float columns hold whole numbers, as pandas writes integers beside missing values."""
-    if name is not None and frame.schema[name].is_float():
-        return pl.col(name).cast(pl.Int64, strict=False).cast(pl.String)
-    return text(name)
-
-
-def texts(frame: pl.DataFrame, name: str | None, separator: str | None) -> pl.Expr:
-    """A column as a list of trimmed, non-empty texts: a list as it is, a text cut at the separator."""
-    if name is None:
-        return pl.lit(None, TEXTS).fill_null([])
-    kind = frame.schema[name]
-    if isinstance(kind, pl.List):
-        inner = pl.element()
-        inner = inner.cast(pl.Int64, strict=False) if isinstance(kind.inner, pl.Float64) else inner
-        parts = pl.col(name).list.eval(inner.cast(pl.String).str.strip_chars())
-    elif separator is None:
-        parts = pl.concat_list(pl.col(name).cast(pl.String).str.strip_chars())
-    else:
-        parts = pl.col(name).cast(pl.String).str.split(separator).list.eval(pl.element().str.strip_chars())
-    return parts.list.eval(pl.element().filter(pl.element() != "")).fill_null([])
-
-
-def reasons(**wrong: pl.Expr) -> pl.Expr:
-    """For each row the first reason whose condition holds, null when none does; ``_`` in names stands for a blank."""
-    return pl.coalesce(
-        *(pl.when(condition).then(pl.lit(name.replace("_", " "))) for name, condition in wrong.items()),
-        pl.lit(None, pl.String),
-    )
-
-
-def items(folder: Path, given: Items, rejects: Rejects) -> Iterator[Part]:
+def items(folder: Path, table: Items, rejects: Rejects) -> Iterator[Part]:
     """The item table."""
-    columns = given.columns
+    columns, constants, ignore = table.columns, table.constants, table.ignore
     path = (columns.category,) if isinstance(columns.category, str) else columns.category or ()
-    attributes = [(kind, a.column, a.separator) for kind, listed in given.attributes.items() for a in listed]
-    names = [
-        columns.item_id,
-        columns.title,
-        *path,
-        columns.brand,
-        columns.price,
-        columns.seller,
-        columns.images,
-        columns.listed_at,
-        columns.in_stock,
-        *(name for _, name, _ in attributes),
-    ]
-    constants = given.constants
-    for chunk in read(folder, given, "items", [name for name in names if name is not None], rejects):
+    typed = [(kind, a.column, a.separator) for kind, listed in table.attributes.items() for a in listed]
+    named = [(value,) if isinstance(value, str) else value or () for value in columns.model_dump().values()]
+    names = [*itertools.chain(*named), *(name for _, name, _ in typed)]
+    for chunk in read_chunks(folder, table, "items", names, rejects):
         raw = chunk.frame
-
-        def known(value: pl.Expr) -> pl.Expr:
-            return pl.when(~value.is_in(given.ignore)).then(value) if given.ignore else value
-
-        def known_texts(values: pl.Expr) -> pl.Expr:
-            return values.list.eval(pl.element().filter(~pl.element().is_in(given.ignore))) if given.ignore else values
-
+        time, wrong_time = parse_times(_column(raw, columns.listed_at), table.time)
+        price, wrong_price = parse_prices(_column(raw, columns.price))
+        # The path of a category: one column, cut at a separator, or one column per level.
         if len(path) == 1:
-            category = known_texts(texts(raw, path[0], given.separators.category))
+            category = texts(raw, path[0], table.separators.category, ignore)
+        elif path:
+            category = pl.concat_list([text(name, ignore) for name in path]).list.drop_nulls()
         else:
-            levels = [known(text(name)) for name in path]
-            category = pl.concat_list(levels).list.drop_nulls() if levels else texts(raw, None, None)
-        price = pl.lit(None, pl.Float64) if columns.price is None else _number(columns.price)
-        time, problem = (
-            (pl.Series([None], dtype=TIME).new_from_index(0, len(raw)),) * 2
-            if columns.listed_at is None
-            else parse_times(raw[columns.listed_at], given.time)
-        )
-        stock = pl.lit(True if constants.in_stock is None else constants.in_stock)
-        stocked = stock if columns.in_stock is None else _flag(raw, columns.in_stock).fill_null(stock)
+            category = pl.lit(list(constants.category or ()), TEXTS)
+        # What the file does not say of an item's stock: in stock, unless the mapping says otherwise.
+        stock = pl.lit(constants.in_stock is not False)
         frame = raw.select(
             item_id=identifier(raw, columns.item_id),
             title=text(columns.title),
-            category=category if path else pl.lit(list(constants.category or ()), TEXTS),
-            brand=pl.coalesce(known(text(columns.brand)), pl.lit(constants.brand, pl.String)),
-            price=pl.when(price.is_finite() & (price >= 0)).then(price),
-            attributes=_attributes(raw, attributes, known_texts),
-            seller=pl.coalesce(known(text(columns.seller)), pl.lit(constants.seller, pl.String)),
-            images=texts(raw, columns.images, given.separators.images),
+            category=category,
+            brand=pl.coalesce(text(columns.brand, ignore), pl.lit(constants.brand, pl.String)),
+            price=price,
+            attributes=attributes(raw, typed, ignore),
+            seller=pl.coalesce(text(columns.seller, ignore), pl.lit(constants.seller, pl.String)),
+            images=texts(raw, columns.images, table.separators.images),
             listed_at=time,
-            in_stock=stocked,
+            in_stock=stock if columns.in_stock is None else flag(raw, columns.in_stock).fill_null(stock),
         )
-        emptied = {} if columns.listed_at is None else _counted("listed_at", problem)
-        if columns.price is not None:
-            wrong = (frame["price"].is_null() & raw.select(text(columns.price)).to_series().is_not_null()).sum()
-            emptied |= {"price: not a number, or negative": int(wrong)} if wrong else {}
-        missing = frame.select(
-            reasons(no_item_id=pl.col("item_id").is_null(), no_title=pl.col("title").is_null()).alias("reason")
+        emptied = _counted("listed_at", wrong_time) + _counted("price", wrong_price)
+        yield Part(chunk, frame, _no_reason(frame), emptied).refusing(
+            {"no item id": frame["item_id"].is_null(), "no title": frame["title"].is_null()}
         )
-        yield Part(chunk, frame, missing["reason"], emptied)
 
 
-def users(folder: Path, given: Users, rejects: Rejects) -> Iterator[Part]:
+def users(folder: Path, table: Users, rejects: Rejects) -> Iterator[Part]:
     """The user table."""
-    columns = given.columns
-    names = [name for name in (columns.user_id, columns.gender, columns.age_band) if name is not None]
-    for chunk in read(folder, given, "users", names, rejects):
-        gender, age = (text(name) for name in (columns.gender, columns.age_band))
+    columns = table.columns
+    names = [name for name in columns.model_dump().values() if name is not None]
+    for chunk in read_chunks(folder, table, "users", names, rejects):
         frame = chunk.frame.select(
             user_id=identifier(chunk.frame, columns.user_id),
-            gender=pl.when(~gender.is_in(given.ignore)).then(gender) if given.ignore else gender,
-            age_band=pl.when(~age.is_in(given.ignore)).then(age) if given.ignore else age,
+            gender=text(columns.gender, table.ignore),
+            age_band=text(columns.age_band, table.ignore),
         )
-        missing = frame.select(reasons(no_user_id=pl.col("user_id").is_null()).alias("reason"))
-        yield Part(chunk, frame, missing["reason"], {})
+        yield Part(chunk, frame, _no_reason(frame)).refusing({"no user id": frame["user_id"].is_null()})
 
 
-def page_views(folder: Path, given: PageViews, rejects: Rejects, optional: Sequence[str] = ()) -> Iterator[Part]:
-    """The page view table, lists of item ids in ``shown``, ``clicked``, ``ordered``: one row per row of the file."""
-    columns, cut = given.columns, given.separators
-    named = [*columns.model_dump().values(), *given.group_by]
-    names = [name for name in named if name is not None and name not in optional]
-    several = len(files_of(folder, given)) > 1
-    for chunk in read(folder, given, "page_views", names, rejects, optional):
+def page_views(folder: Path, table: PageViews, rejects: Rejects, optional: Sequence[str] = ()) -> Iterator[Part]:
+    """The page view table, lists of item ids in ``shown``, ``clicked``, ``ordered``: one row per row of the file.
+
+    With ``group_by`` the rows have one more column, ``group``, the same for rows of the same page view.
+    """
+    columns = table.columns
+    named = [name for name in (*columns.model_dump().values(), *table.group_by) if name is not None]
+    names = [name for name in named if name not in optional]
+    several = len(files_of(folder, table)) > 1
+    for chunk in read_chunks(folder, table, "page_views", names, rejects, optional):
         raw = chunk.frame
-        time, problem = (
-            (
-                pl.Series([None], dtype=TIME).new_from_index(0, len(raw)),
-                pl.Series([None], dtype=TEXT).new_from_index(0, len(raw)),
-            )
-            if columns.time is None
-            else parse_times(raw[columns.time], given.time)
-        )
-        single = texts(raw, None, None)
-        if columns.item_id is not None:
-            one = identifier(raw, columns.item_id)
-            single = pl.when(one.is_not_null()).then(pl.concat_list(one)).otherwise(pl.lit([], TEXTS))
-        if given.rows == "page_views":
-            lists = {
-                "shown": texts(raw, columns.shown, cut.shown),
-                "clicked": texts(raw, columns.clicked, cut.clicked),
-                "ordered": texts(raw, columns.ordered, cut.ordered),
-            }
+        time, wrong_time = parse_times(_column(raw, columns.time), table.time)
+        if columns.page_view_id is not None:
+            page_view_id = identifier(raw, columns.page_view_id)
         else:
-            clicked = pl.lit(given.rows == "clicks") if columns.clicked is None else _flag(raw, columns.clicked)
-            ordered = pl.lit(False) if columns.ordered is None else _flag(raw, columns.ordered)
-            none = pl.lit([], TEXTS)
-            lists = {
-                "shown": single if given.rows == "items" else none,
-                "clicked": pl.when(clicked).then(single).otherwise(none),
-                "ordered": pl.when(ordered).then(single).otherwise(none),
-            }
-        numbers = pl.Series(chunk.rows).cast(pl.String)
-        numbers = f"{chunk.file}:" + numbers if several else numbers
+            # Without ids of their own page views are numbered by their lines.
+            page_view_id = pl.lit(f"{chunk.file}:" if several else "") + pl.lit(pl.Series(chunk.rows).cast(TEXT))
         frame = raw.select(
-            page_view_id=pl.lit(numbers) if columns.page_view_id is None else identifier(raw, columns.page_view_id),
+            page_view_id=page_view_id,
             user_id=identifier(raw, columns.user_id),
             session_id=identifier(raw, columns.session_id),
             time=time,
             query=text(columns.query),
-            **lists,
+            **_item_lists(raw, table),
             query_type=text(columns.query_type),
         )
-        frame = frame.with_columns(problem=problem)
-        found = frame.select(
-            pl.coalesce(
-                "problem",
-                reasons(
-                    no_time=pl.col("time").is_null() & pl.lit(columns.time is not None),
-                    no_page_view_id=pl.col("page_view_id").is_null(),
-                    no_query=pl.col("query").is_null() & pl.lit(given.empty_query == "reject"),
-                ),
-            ).alias("reason")
+        part = Part(chunk, frame.with_columns(pl.col("query").fill_null("")), wrong_time).refusing(
+            {
+                "no time": frame["time"].is_null() & (columns.time is not None),
+                "no page view id": frame["page_view_id"].is_null(),
+                "no query": frame["query"].is_null() & (table.empty_query == "reject"),
+            }
         )
-        frame = frame.drop("problem").with_columns(pl.col("query").fill_null(""))
-        if given.group_by:
-            keys = raw.select(text(name).alias(str(i)) for i, name in enumerate(given.group_by))
-            frame = frame.with_columns(group=keys.hash_rows(seed=17))
-        yield Part(chunk, frame, found["reason"], {})
+        if table.group_by:
+            keys = raw.select(text(name).alias(str(i)) for i, name in enumerate(table.group_by))
+            part = replace(part, frame=part.frame.with_columns(group=keys.hash_rows(seed=17)))
+        yield part
 
 
-def judgments(folder: Path, given: Judgments, rejects: Rejects) -> Iterator[Part]:
+def _item_lists(raw: pl.DataFrame, table: PageViews) -> dict[str, pl.Expr]:
+    """The items shown, clicked and ordered in each row, lists of ids."""
+    columns, cut = table.columns, table.separators
+    if columns.item_id is None:
+        return {
+            "shown": texts(raw, columns.shown, cut.shown),
+            "clicked": texts(raw, columns.clicked, cut.clicked),
+            "ordered": texts(raw, columns.ordered, cut.ordered),
+        }
+    # A row is one item: shown, clicked or ordered as its flags say.
+    item = identifier(raw, columns.item_id)
+
+    def where(flagged: pl.Expr) -> pl.Expr:
+        return pl.when(flagged & item.is_not_null()).then(pl.concat_list(item)).otherwise(pl.lit([], TEXTS))
+
+    return {
+        "shown": where(pl.lit(table.rows == "items")),
+        "clicked": where(pl.lit(table.rows == "clicks") if columns.clicked is None else flag(raw, columns.clicked)),
+        "ordered": where(pl.lit(False) if columns.ordered is None else flag(raw, columns.ordered)),
+    }
+
+
+def judgments(folder: Path, table: Judgments, rejects: Rejects) -> Iterator[Part]:
     """The judgment table, with the file's own ``score`` as one more column."""
-    columns = given.columns
-    for chunk in read(folder, given, "judgments", [columns.query, columns.item_id, columns.score], rejects):
+    columns = table.columns
+    for chunk in read_chunks(folder, table, "judgments", [columns.query, columns.item_id, columns.score], rejects):
         raw = chunk.frame
         frame = raw.select(
-            query=text(columns.query), item_id=identifier(raw, columns.item_id), score=_number(columns.score)
+            query=text(columns.query), item_id=identifier(raw, columns.item_id), score=number(columns.score)
         )
-        yield graded(chunk, frame, given.levels)
+        yield graded(chunk, frame, table.levels)
 
 
 def graded(chunk: Chunk, frame: pl.DataFrame, levels: tuple[float, float, float] | None) -> Part:
-    """Judgments with ``query``, ``item_id`` and ``score``: their level, and what is wrong with them."""
+    """Judgments with ``query``, ``item_id`` and ``score``: their level, and what is wrong with them.
+
+    Args:
+        chunk: the rows of the file.
+        frame: the judgments, [n].
+        levels: least score of level 1, 2 and 3; without it the score is the level.
+    """
     score = pl.col("score")
     if levels is None:
         level = pl.when(score.is_in([0.0, 1.0, 2.0, 3.0])).then(score)
     else:
         level = pl.when(score.is_finite()).then(sum((score >= least).cast(pl.Int8) for least in levels))
     frame = frame.with_columns(level=level.cast(pl.Int8))
-    wrong = {
-        "no query": pl.col("query").is_null(),
-        "no item id": pl.col("item_id").is_null(),
-        "score is not a number": score.is_null() | score.is_nan(),
-        "score is not 0, 1, 2 or 3, and the mapping has no levels": pl.col("level").is_null(),
-    }
-    return Part(chunk, frame, frame.select(reasons(**wrong).alias("reason"))["reason"], {})
+    return Part(chunk, frame, _no_reason(frame)).refusing(
+        {
+            "no query": frame["query"].is_null(),
+            "no item id": frame["item_id"].is_null(),
+            "score is not a number": frame["score"].is_null() | frame["score"].is_nan(),
+            "score is not 0, 1, 2 or 3, and the mapping has no levels": frame["level"].is_null(),
+        }
+    )
 
 
-def _number(name: str) -> pl.Expr:
-    return pl.col(name).cast(pl.String).str.strip_chars().cast(pl.Float64, strict=False)
+def _column(raw: pl.DataFrame, name: str | None) -> pl.Series:
+    """A column as it is in the file; one without a name is all null."""
+    return pl.repeat(None, len(raw), dtype=pl.String, eager=True) if name is None else raw[name]
 
 
-def _flag(frame: pl.DataFrame, name: str) -> pl.Expr:
-    if frame.schema[name] == pl.Boolean:
-        return pl.col(name)
-    word = pl.col(name).cast(pl.String).str.strip_chars().str.to_lowercase()
-    yes = word.is_in(["1", "1.0", "true", "t", "yes", "y"])
-    return pl.when(yes | word.is_in(["0", "0.0", "false", "f", "no", "n"])).then(yes)
+def _no_reason(frame: pl.DataFrame) -> pl.Series:
+    return pl.repeat(None, len(frame), dtype=pl.String, eager=True)
 
 
-def _counted(name: str, problems: pl.Series) -> dict[str, int]:
+def _counted(name: str, problems: pl.Series) -> Counter[str]:
+    """Problems of a column by their kind; the values themselves come after ": "."""
     short = problems.drop_nulls().str.replace(r": .*$", "")
-    return {f"{name}: {reason}": count for reason, count in short.value_counts().iter_rows()}
-
-
-def _attributes(
-    frame: pl.DataFrame,
-    wanted: Sequence[tuple[str, str, str | None]],
-    known: Callable[[pl.Expr], pl.Expr],
-) -> pl.Expr:
-    if not wanted:
-        return pl.lit([], ATTRIBUTES)
-    pairs = [
-        known(texts(frame, name, separator)).list.eval(
-            pl.struct(pl.lit(kind).alias("type"), pl.element().alias("value"))
-        )
-        for kind, name, separator in wanted
-    ]
-    return pl.concat_list(pairs)
+    return Counter({f"{name}: {reason}": count for reason, count in short.value_counts().iter_rows()})

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from tests.data.logs import quick
 
-from onesearch.data.ingest.time_formats import TimeFormat, parse_times
+from onesearch.data.ingest.time_values import TimeFormat, parse_times
 
 MOMENT = datetime(2011, 8, 11, 3, 59, 4, 270000, tzinfo=UTC)
 
