@@ -34,7 +34,7 @@ def pytest_runtest_makereport(item, call):
 @pytest.fixture(scope="session")
 def redis_url(tmp_path_factory):
     """A Redis of our own on a socket, so that it meets no other."""
-    pytest.importorskip("redis", reason="the redis client is not installed: pip install onesearch[redis]")
+    pytest.importorskip("redis", reason="the redis client is not installed")
     server = shutil.which("redis-server")
     if server is None:
         pytest.skip("no redis-server on this machine")

@@ -87,9 +87,9 @@ def test_the_check_allows_safe_code():
 
 
 def test_package_roots_are_docstrings_only():
-    """Modules are imported directly, so that importing one room does not open all."""
+    """Modules are imported directly, so that importing one room does not open all; `onesearch` loads its names late."""
     for path in SOURCES:
-        if path.name == "__init__.py" and path.parent.name not in ("cli", "pipeline"):
+        if path.name == "__init__.py" and path.parent.name not in ("onesearch", "cli", "pipeline"):
             body = ast.parse(path.read_text(encoding="utf-8")).body
             assert len(body) == 1 and ast.get_docstring(ast.Module(body, [])), f"{path}: docstring only"
 

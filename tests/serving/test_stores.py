@@ -189,7 +189,7 @@ def test_sqlite_failed_write_leaves_nothing(tmp_path):
 
 @pytest.mark.redis
 def test_redis_that_is_down_is_a_store_error(tmp_path: Path):
-    pytest.importorskip("redis", reason="the redis client is not installed: pip install 'onesearch[redis]'")
+    pytest.importorskip("redis", reason="the redis client is not installed")
     from onesearch.serving.redis_store import RedisStore
 
     store = RedisStore(f"unix://{tmp_path}/nothing.sock")
@@ -205,5 +205,5 @@ def test_missing_redis_client_names_the_install(monkeypatch):
     from onesearch.serving.redis_store import RedisStore
 
     monkeypatch.setitem(sys.modules, "redis", None)
-    with pytest.raises(StoreError, match=r"pip install 'onesearch\[redis\]'"):
+    with pytest.raises(StoreError, match=r'pip install -e "\.\[redis\]"'):
         RedisStore("redis://127.0.0.1/0")

@@ -209,7 +209,7 @@ def test_notes_are_bounded_while_the_cache_is_down(tmp_path, monkeypatch, path):
 
 @pytest.mark.redis
 def test_a_redis_that_is_stopped(tmp_path, expected):
-    pytest.importorskip("redis", reason="the redis client is not installed: pip install 'onesearch[redis]'")
+    pytest.importorskip("redis", reason="the redis client is not installed")
     server = shutil.which("redis-server")
     if server is None:
         pytest.skip("no redis-server on this machine")

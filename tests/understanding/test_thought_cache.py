@@ -281,5 +281,5 @@ def test_redis_says_what_is_missing(monkeypatch):
     with pytest.raises(CacheError, match="could not read thoughts"):
         RedisThoughts("redis://127.0.0.1:1").get_many(["boots"], "p", "1")
     monkeypatch.setitem(__import__("sys").modules, "redis", None)
-    with pytest.raises(CacheError, match=r"pip install 'onesearch\[redis\]'"):
+    with pytest.raises(CacheError, match=r'pip install -e "\.\[redis\]"'):
         RedisThoughts("redis://host")

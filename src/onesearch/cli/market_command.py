@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from onesearch.common.extras import from_extra
 from onesearch.market.kuaisearch_export import export_kuaisearch
 from onesearch.market.make_market import make_market
 from onesearch.market.market_settings import MarketSettings
@@ -79,7 +80,8 @@ def llm(
 
     Example: onesearch market llm data/market --port 8001 --error 0.15
     """
-    import uvicorn
+    with from_extra("serve"):
+        import uvicorn
 
     from onesearch.market.llm_server import make_app
     from onesearch.market.stand_in_thinker import Thinker

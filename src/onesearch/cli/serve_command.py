@@ -10,6 +10,7 @@ import typer
 
 from onesearch.cli.producer_options import ProducerName, open_thoughts, producer_key
 from onesearch.cli.terminal import Model
+from onesearch.common.extras import from_extra
 
 if TYPE_CHECKING:
     from onesearch.serving.keyword_coverage import ThoughtSource
@@ -65,7 +66,9 @@ def serve(
     Example:  onesearch serve runs/demo --port 8080 --thoughts thoughts.sqlite3 --producer log-expert
     """
     import torch
-    import uvicorn
+
+    with from_extra("serve"):
+        import uvicorn
 
     from onesearch.search.engine import SearchEngine
     from onesearch.search.run_parts import choose_model

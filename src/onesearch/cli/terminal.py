@@ -12,8 +12,10 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from onesearch.common.extras import MissingExtraError
+
 # Raised by our own code with a message that says what was wrong, where, and what to do.
-_EXPECTED = (ValueError, OSError, RuntimeError, ArithmeticError, LookupError)
+_EXPECTED = (ValueError, OSError, RuntimeError, ArithmeticError, LookupError, MissingExtraError)
 
 
 class ModelName(StrEnum):
@@ -72,7 +74,8 @@ class FriendlyGroup(TyperGroup):
             own = type(error).__module__.partition(".")[0]
             if os.environ.get("ONESEARCH_DEBUG") or own in ("click", "typer"):
                 raise
-            name = "" if type(error) in (ValueError, FileNotFoundError) else f"{type(error).__name__}: "
+            plain = isinstance(error, MissingExtraError) or type(error) in (ValueError, FileNotFoundError)
+            name = "" if plain else f"{type(error).__name__}: "
             message = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
             typer.secho(f"error: {name}{message}", fg="red", err=True)
             for note in getattr(error, "__notes__", []):

@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING
 
+from onesearch.common.extras import MissingExtraError, from_extra
+
 if TYPE_CHECKING:
     from redis import Redis
 
@@ -13,9 +15,10 @@ def redis_client(url: str, problem: type[Exception], timeout: float) -> "tuple[R
         problem: the Redis client is not installed, or ``url`` is not a Redis address.
     """
     try:
-        import redis
-    except ImportError as error:
-        raise problem("Redis needs its client: pip install 'onesearch[redis]'") from error
+        with from_extra("redis"):
+            import redis
+    except MissingExtraError as error:
+        raise problem(str(error)) from error
     try:
         client = redis.Redis.from_url(
             url, decode_responses=True, socket_timeout=timeout, socket_connect_timeout=timeout

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from onesearch.common.artefact import write_json
 from onesearch.common.device import best_device
+from onesearch.common.extras import from_extra
 from onesearch.encoding.text_encoder import DESCRIPTION
 
 
@@ -26,7 +27,8 @@ class TransformerEncoder:
     @classmethod
     def open(cls, name_or_path: str, learning_rate: float = 2e-5, batch_size: int = 128) -> "TransformerEncoder":
         """Open a model by hub name or local path; weights must be safetensors."""
-        from sentence_transformers import SentenceTransformer
+        with from_extra("encoders"):
+            from sentence_transformers import SentenceTransformer
 
         model = SentenceTransformer(name_or_path, device=str(best_device()), model_kwargs={"use_safetensors": True})
         return cls(model, learning_rate, batch_size)
@@ -67,7 +69,8 @@ class TransformerEncoder:
     @classmethod
     def load(cls, folder: Path) -> "TransformerEncoder":
         """Load what :meth:`save` wrote; needs no network."""
-        from sentence_transformers import SentenceTransformer
+        with from_extra("encoders"):
+            from sentence_transformers import SentenceTransformer
 
         from onesearch.common.artefact import read_json
 

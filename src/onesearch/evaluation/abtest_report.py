@@ -5,11 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from onesearch.common.artefact import write_json
+from onesearch.common.extras import from_extra
 from onesearch.evaluation.abtest_estimates import METRICS
 from onesearch.evaluation.report import save_figure
+
+with from_extra("train"):
+    from matplotlib.figure import Figure
 
 _ESTIMATES = {"paired": "paired", "split": "split", "split_cuped": "split, CUPED"}
 

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import lightgbm
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from onesearch.common.artefact import read_json, write_json
+from onesearch.common.extras import from_extra
 from onesearch.common.progress import track
 from onesearch.common.ragged import Ragged
 from onesearch.common.settings import Settings
@@ -26,6 +26,9 @@ from onesearch.evaluation.cascade_features import FEATURES, CascadeFeatures
 from onesearch.search.hits import Hits
 from onesearch.search.popularity_search import PopularitySearcher
 from onesearch.search.ranked_lists import NONE, chained, padded_hits, top_k
+
+with from_extra("train"):
+    import lightgbm
 
 _CHUNK: Final = 256
 

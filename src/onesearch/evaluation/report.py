@@ -22,11 +22,14 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from onesearch.common.artefact import write_json
+from onesearch.common.extras import from_extra
+
+with from_extra("train"):
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
 
 Values = Mapping[str, Mapping[str, NDArray[np.float32]]]
 """method -> metric -> per-request values [n]."""

@@ -14,11 +14,13 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse
-
+from onesearch.common.extras import from_extra
 from onesearch.market import keyed_random as keyed
 from onesearch.market.stand_in_thinker import Thinker
+
+with from_extra("serve"):
+    from fastapi import FastAPI, Request
+    from fastapi.responses import JSONResponse
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -250,7 +252,8 @@ def serve_until_closed(dataset: Path, error: float, seed: int, parent: "Connecti
 
     The target of a process of its own; ``dataset`` is the folder of a market's dataset.
     """
-    import uvicorn
+    with from_extra("serve"):
+        import uvicorn
 
     app = make_app(Thinker.load(dataset, error, seed))
     with socket.socket() as listening:

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from onesearch.common.artefact import write_json
+from onesearch.common.extras import from_extra
 from onesearch.data.text import normalise_query
 from onesearch.evaluation.report import save_figure
 from onesearch.pipeline.config_files import load_settings
@@ -37,6 +37,9 @@ from onesearch.training.relevance import PairFeatures, Relevance, held_out_queri
 from onesearch.training.rewards import Rewards, RewardSettings
 from onesearch.training.tasks import search_task
 from onesearch.understanding.catalogue_vocabulary import CatalogueVocabulary
+
+with from_extra("train"):
+    from matplotlib.figure import Figure
 
 Floats = NDArray[np.float32]
 RATES, RELEVANCE = "click_rates", "relevance"

@@ -7,13 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import Depends, FastAPI, HTTPException, Query, Request, Response
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, JSONResponse
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from fastapi.staticfiles import StaticFiles
-from starlette.exceptions import HTTPException as StarletteHTTPException
-
+from onesearch.common.extras import from_extra
 from onesearch.encoding.sid_text import sid_tokens
 from onesearch.serving.engine_protocol import Engine
 from onesearch.serving.http_models import (
@@ -37,6 +31,14 @@ from onesearch.serving.service import RequestRefusedError, Service, UnknownItemE
 from onesearch.serving.serving_settings import ServingSettings
 from onesearch.serving.store import EventConflictError, Store, StoreError
 from onesearch.serving.worker_threads import SaturatedError
+
+with from_extra("serve"):
+    from fastapi import Depends, FastAPI, HTTPException, Query, Request, Response
+    from fastapi.exceptions import RequestValidationError
+    from fastapi.responses import FileResponse, JSONResponse
+    from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+    from fastapi.staticfiles import StaticFiles
+    from starlette.exceptions import HTTPException as StarletteHTTPException
 
 _PAGE = Path(__file__).parent / "page"
 _LONGEST_MESSAGE = 500

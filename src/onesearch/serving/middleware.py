@@ -4,9 +4,11 @@ import json
 import time
 from collections.abc import Mapping
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
-
+from onesearch.common.extras import from_extra
 from onesearch.serving.service_metrics import Metrics
+
+with from_extra("serve"):
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 # Scripts, styles and calls of this origin only: a listing's text can neither run nor load anything.
 _CONTENT_POLICY = (

@@ -7,8 +7,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from fastapi.concurrency import run_in_threadpool
-
+from onesearch.common.extras import from_extra
 from onesearch.search.results import SearchRequest, SearchResult
 from onesearch.search.shopper_history import ShopperHistory
 from onesearch.serving.engine_protocol import Engine
@@ -29,6 +28,9 @@ from onesearch.serving.service_metrics import Metrics
 from onesearch.serving.serving_settings import ServingSettings
 from onesearch.serving.store import Event, Search, Store, StoreError
 from onesearch.serving.worker_threads import Answer, SaturatedError, Workers
+
+with from_extra("serve"):
+    from fastapi.concurrency import run_in_threadpool
 
 log = logging.getLogger("onesearch.serving")
 _T = TypeVar("_T")

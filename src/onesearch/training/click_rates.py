@@ -13,6 +13,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from onesearch.common.artefact import read_json, write_json
+from onesearch.common.extras import from_extra
 from onesearch.data.dataset import ragged_rows
 
 Floats = NDArray[np.float64]
@@ -119,7 +120,8 @@ class ClickRates:
 
     def calibrated(self, held_out: Impressions) -> "ClickRates":
         """These rates with an isotonic calibration on impressions that were not counted (the validation part)."""
-        from sklearn.isotonic import IsotonicRegression
+        with from_extra("train"):
+            from sklearn.isotonic import IsotonicRegression
 
         if not len(held_out):
             return self

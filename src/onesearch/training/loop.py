@@ -17,12 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 from onesearch.common.artefact import fingerprint, read_json, write_json
 from onesearch.common.device import best_device
+from onesearch.common.extras import from_extra
 from onesearch.common.progress import track
 from onesearch.training import checkpoint as files
 from onesearch.training.batching import Batch, Batches, moved
@@ -31,6 +30,10 @@ from onesearch.training.loop_settings import FitReport, LoopSettings
 from onesearch.training.optimizer import AveragedWeights, adamw, parameter_groups, rate
 from onesearch.training.precision import repeatable, resolve
 from onesearch.training.training_curves import Averages, CurveLog, plot_curves
+
+with from_extra("train"):
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
 
 __all__ = ["Batches", "FitReport", "LoopSettings", "NotFiniteError", "fit"]
 

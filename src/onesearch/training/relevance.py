@@ -14,6 +14,7 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, vstack
 
+from onesearch.common.extras import from_extra
 from onesearch.data.text import normalise_query
 from onesearch.understanding.catalogue_vocabulary import CatalogueVocabulary
 from onesearch.understanding.thought_table import Thoughts
@@ -171,7 +172,8 @@ class Relevance:
 
     def __init__(self, model: str) -> None:
         """``model``: trees in LightGBM's text format."""
-        import lightgbm
+        with from_extra("train"):
+            import lightgbm
 
         self.text = model
         self._trees = lightgbm.Booster(model_str=model)
@@ -183,7 +185,8 @@ class Relevance:
         Raises:
             ValueError: there are no judgments.
         """
-        import lightgbm
+        with from_extra("train"):
+            import lightgbm
 
         if not len(levels):
             raise ValueError("no judgments, so relevance cannot be learnt; set the weight of R_Rel to 0")
@@ -200,7 +203,8 @@ class Relevance:
 
     def agreement(self, features: Floats, levels: NDArray[np.integer]) -> Agreement:
         """How well held-out judgments are met."""
-        from sklearn.metrics import cohen_kappa_score, roc_auc_score
+        with from_extra("train"):
+            from sklearn.metrics import cohen_kappa_score, roc_auc_score
 
         shares, good = self.shares(features), levels >= 2
         said = shares.argmax(1)

@@ -6,6 +6,8 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+from onesearch.common.extras import from_extra
+
 
 class Averages:
     """Running means by name since the last :meth:`take`; part of a checkpoint, so that a resumed log is the same."""
@@ -90,7 +92,8 @@ _NOT_DRAWN = {"step", "epoch", "seconds"}
 
 def plot_curves(log: Path, picture: Path, title: str) -> None:
     """Draw one panel per kind of figure: each task's losses, validation, learning rate, gradient norm, throughput."""
-    import matplotlib
+    with from_extra("train"):
+        import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
 
+from onesearch.common.extras import from_extra
 from onesearch.common.settings import Settings
 from onesearch.understanding import llm_prompts as prompts
 from onesearch.understanding.catalogue_vocabulary import CatalogueVocabulary
@@ -226,7 +227,8 @@ class LLMProducer:
 
     async def _attempt(self, asked: Messages, schema: Mapping[str, Any]) -> "str | _Passing":
         """One call: the text of the answer, or why it failed if that may pass."""
-        import openai  # takes a second to import, which users of other producers need not wait for
+        with from_extra("llm"):
+            import openai  # takes a second to import, which users of other producers need not wait for
 
         config = self.config
         try:
@@ -282,7 +284,8 @@ class LLMProducer:
 
     def _connected(self) -> "AsyncOpenAI":
         if self._client is None:
-            from openai import AsyncOpenAI
+            with from_extra("llm"):
+                from openai import AsyncOpenAI
 
             # Local servers need no key, but the client insists on one; retries are ours, since they count as calls.
             self._client = AsyncOpenAI(

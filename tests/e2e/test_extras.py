@@ -1,0 +1,89 @@
+"""A finished run is searched with the core libraries alone; whatever needs an extra says which line installs it."""
+
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+# Modules by the extra they come with; starlette comes with fastapi.
+MODULES = {
+    "train": ("accelerate", "lightgbm", "matplotlib", "sklearn"),
+    "serve": ("fastapi", "prometheus_client", "starlette", "uvicorn"),
+    "llm": ("openai",),
+    "redis": ("redis",),
+    "encoders": ("sentence_transformers",),
+}
+
+
+def without_extras(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run code where no module of an extra can be imported."""
+    blocked = [name for names in MODULES.values() for name in names]
+    block = f"import sys\nfor name in {blocked!r}: sys.modules[name] = None\n"
+    command = [sys.executable, "-c", block + code, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def command_line(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return without_extras("from onesearch.cli import app\napp(prog_name='onesearch')", *arguments)
+
+
+def test_the_project_file_names_what_the_test_blocks():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    package_of = {"sklearn": "scikit-learn", "prometheus_client": "prometheus-client"}
+    for extra, names in MODULES.items():
+        required = {line.partition(">")[0] for line in extras[extra]}
+        expected = {package_of.get(name, name.replace("_", "-")) for name in names} - {"starlette"}
+        assert required == expected
+    assert set(MODULES) <= set(extras["all"][0].partition("[")[2].rstrip("]").split(","))
+
+
+def test_a_run_is_searched_with_the_core_alone(tiny_run):
+    code = (
+        "from onesearch import load_engine, SearchRequest\n"
+        "from pathlib import Path\n"
+        "engine = load_engine(Path(sys.argv[1]))\n"
+        "assert len(engine.search('boots', k=5)) == 5\n"
+        "assert engine.search_batch([SearchRequest('boots', filters={'price': [None, 40.0]})])[0]\n"
+        "assert engine.search_lexical('boots')\n"
+    )
+    done = without_extras(code, tiny_run)
+    assert done.returncode == 0, done.stderr
+    done = command_line("search", tiny_run, "boots", "-k", "3", "--json")
+    assert done.returncode == 0 and '"rank": 3' in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("extra", "arguments"),
+    [
+        ("train", ("run", "configs/demo.yaml", "--status")),
+        ("train", ("evaluate", "RUN")),
+        ("train", ("abtest", "RUN:v1", "RUN:v2")),
+        ("serve", ("serve", "RUN")),
+        ("serve", ("market", "llm", "RUN")),
+    ],
+)
+def test_a_command_names_the_extra_in_one_line(extra, arguments, tiny_run, monkeypatch):
+    monkeypatch.delenv("ONESEARCH_DEBUG", raising=False)
+    monkeypatch.chdir(ROOT)
+    done = command_line(*(one.replace("RUN", str(tiny_run)) for one in arguments))
+    assert done.returncode == 1
+    assert f'pip install -e ".[{extra}]"' in done.stderr.splitlines()[0] and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("extra", "code"),
+    [
+        ("train", "from onesearch.training.loop import fit"),
+        ("train", "from onesearch.training.relevance import Relevance; Relevance('')"),
+        ("redis", "from onesearch.common import redis_client as m; m.redis_client('redis://x', RuntimeError, 1.0)"),
+        ("llm", "from onesearch.understanding import llm_producer as m; m.LLMProducer._connected(NOT_CONNECTED)"),
+        ("encoders", "from onesearch.encoding import transformer_encoder as m; m.TransformerEncoder.open('x')"),
+    ],
+)
+def test_an_import_names_the_extra(extra, code):
+    code = code.replace("NOT_CONNECTED", "type('Producer', (), {'_client': None})")
+    done = without_extras(code)
+    assert done.returncode == 1 and done.stderr.rstrip().endswith(f'pip install -e ".[{extra}]"')
