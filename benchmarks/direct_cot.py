@@ -26,7 +26,7 @@ def write_keywords(
 
     This is what thinking aloud before the SID costs: one decoder step per subword, for every request.
     """
-    table = featurizer.table(queries)
+    table = featurizer.text_features(queries)
     out: list[tuple[str, ...]] = []
     for rows in np.split(np.arange(len(queries)), range(batch, len(queries), batch)):
         memory = generator.encode(builder.text_prompt(table, rows, "task:query_to_keywords").to(generator.begin.device))

@@ -39,12 +39,17 @@ def remember(model: Generator, rows: list[int] | None = None) -> GeneratorMemory
     """Memory of random prompts; ``rows`` selects some of them, encoded without the others."""
     torch.manual_seed(4)
     dtype = model.begin.dtype
-    embeds, query_rows = torch.randn(B, max(LENGTHS), D, dtype=torch.float64), torch.randn(B, R, dtype=torch.float64)
+    embeds, query_head_rows = (
+        torch.randn(B, max(LENGTHS), D, dtype=torch.float64),
+        torch.randn(B, R, dtype=torch.float64),
+    )
     rows = list(range(B)) if rows is None else rows
     length = max(LENGTHS[i] for i in rows)
     mask = torch.arange(length) < torch.tensor([LENGTHS[i] for i in rows])[:, None]
     with torch.no_grad():
-        return GeneratorMemory(model.backbone.encode(embeds[rows, :length].to(dtype), mask), query_rows[rows].to(dtype))
+        return GeneratorMemory(
+            model.backbone.encode(embeds[rows, :length].to(dtype), mask), query_head_rows[rows].to(dtype)
+        )
 
 
 def prompts(n: int, seed: int = 0, length: int = 6) -> PromptBatch:

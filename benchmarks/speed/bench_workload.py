@@ -12,10 +12,10 @@ from onesearch.common.ragged import Ragged
 from onesearch.data.requests import Requests
 from onesearch.index.sid_index import SidIndex
 from onesearch.model.backbones import BackboneSettings
-from onesearch.model.featurizer import TextTable
+from onesearch.model.featurizer import TextFeatures
 from onesearch.model.generator import Generator, Sizes
 from onesearch.model.model_settings import ModelSettings, PromptSettings
-from onesearch.model.prompt import PromptBuilder, PromptInputs, prepare
+from onesearch.model.prompt import PromptBuilder, PromptInputs
 from onesearch.model.token_vocabulary import TokenVocabulary
 
 POSITIONS = 256
@@ -86,16 +86,16 @@ def corpus(
     texts = [" ".join(rng.choice(WORDS, rng.integers(1, 9))) for _ in range(n)]
     vocabulary = TokenVocabulary.train(texts, size.subwords, books)
 
-    def table(distinct: Sequence[str]) -> TextTable:
+    def table(distinct: Sequence[str]) -> TextFeatures:
         codes = np.stack([rng.integers(0, k, len(distinct)) for k in books], 1).astype(np.int32)
         vectors = _unit(rng, len(distinct), size.row)
-        return TextTable(list(distinct), vocabulary.tokens(distinct, 24), vectors, codes, vectors)
+        return TextFeatures(list(distinct), vocabulary.tokens(distinct, 24), vectors, codes, vectors)
 
-    clicked, ordered, evidence = (_history(rng, n, size.items, most) for most in (12, 6, 5))
+    clicked, ordered, clicked_for_query = (_history(rng, n, size.items, most) for most in (12, 6, 5))
     recent = [tuple(texts[i] for i in rng.integers(0, n, rng.integers(0, 3))) for _ in range(n)]
     requests = Requests(texts, np.full(n, -1), ["F 24-30"] * n, recent, clicked, np.full_like(clicked, -1), ordered)
     keywords = [_keywords(rng, most_keywords) for _ in range(n)] if most_keywords else None
-    columns = prepare(requests, table, prompt, evidence[:, ::-1], keywords)
+    columns = PromptInputs.from_requests(requests, table, prompt, clicked_for_query[:, ::-1], keywords)
     lengths = rng.integers(1, most_targets + 1, n)
     targets = Ragged.from_lengths(rng.integers(0, size.items, int(lengths.sum())).astype(np.int32), lengths)
     return Corpus(size, vocabulary, PromptBuilder(vocabulary, prompt, sids), columns, targets, sids, rows)

@@ -124,7 +124,7 @@ def prompt_tokens(name: str, engine: SearchEngine, asked: Sequence[tuple[str, st
                     f"the {name} engine reads keywords for the query {query!r}: it would need thoughts to serve, and "
                     "that is not free"
                 )
-            read[row] += int(memory.backbone.mask.sum())
+            read[row] += int(memory.prompts.mask.sum())
     return read
 
 

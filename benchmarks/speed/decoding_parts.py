@@ -78,7 +78,7 @@ class Ours:
 
     model: Generator
     embeds: Tensor
-    query_rows: Tensor
+    query_head_rows: Tensor
 
     @classmethod
     def make(cls, shape: Shape, anchored: bool, dtype: torch.dtype) -> "Ours":
@@ -97,7 +97,7 @@ class Ours:
         """The encoder pass."""
         mask = torch.ones(self.embeds.shape[:2], dtype=torch.bool)
         with torch.inference_mode():
-            return GeneratorMemory(self.model.backbone.encode(self.embeds, mask), self.query_rows)
+            return GeneratorMemory(self.model.backbone.encode(self.embeds, mask), self.query_head_rows)
 
 
 def peer(shape: Shape, index: SidIndex, ours: Ours, dtype: torch.dtype) -> Callable[[int], Any]:

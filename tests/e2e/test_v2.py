@@ -9,7 +9,7 @@ import torch
 from benchmarks.direct_cot import write_keywords
 
 from onesearch.data.histories import Histories
-from onesearch.model.prompt import prepare
+from onesearch.model.prompt import PromptInputs
 from onesearch.model.token_vocabulary import BEGIN, END
 from onesearch.pipeline import run_config, settings_of
 from onesearch.pipeline import understanding_stage as understand
@@ -117,13 +117,17 @@ def test_no_input_of_evaluation_or_serving_has_keywords_or_the_future(tiny_confi
     assert not later.equals(data.page_views)
     changed = Histories(later, data.items, data.users)
     for before, after in zip(prompts, prompts_of(engine, changed.requests(asked)), strict=True):
-        assert (before.tokens == after.tokens).all() and (before.query_rows == after.query_rows).all()
+        assert (before.tokens == after.tokens).all() and (before.query_head_rows == after.query_head_rows).all()
         assert (before.long_codes == after.long_codes).all()
 
 
 def prompts_of(engine, requests):
-    evidence = engine.evidence.statistics.most_clicked(requests.query, engine.generator.config.prompt.evidence)
-    columns = prepare(requests, engine.featurizer.table, engine.generator.config.prompt, evidence)
+    clicked_for_query = engine.evidence.statistics.most_clicked(
+        requests.query, engine.generator.config.prompt.clicked_for_query
+    )
+    columns = PromptInputs.from_requests(
+        requests, engine.featurizer.text_features, engine.generator.config.prompt, clicked_for_query
+    )
     rows = np.arange(len(requests))
     return [engine.snapshot.builder.search_prompt(columns, rows[i : i + 64]) for i in range(0, len(rows), 64)]
 
@@ -142,7 +146,7 @@ def test_cot_tasks_write_the_thought_as_text_and_as_sids(run_data, thoughts):
         written = vocabulary.text([i for i in text.text[number].tolist() if i > 3])
         whole = ", ".join(keywords)
         assert whole.startswith(written.strip()) and len(written) > 5
-        wanted = featurizer.table(keywords).sids
+        wanted = featurizer.text_features(keywords).sids
         assert sids.sids[sids.owner == number].tolist() == wanted.tolist()
     allowed = set(text.subwords.tolist())
     assert all(
@@ -153,7 +157,7 @@ def test_cot_tasks_write_the_thought_as_text_and_as_sids(run_data, thoughts):
     prompt = tasks["user_query_sid_to_keyword_sids"].batch(np.arange(4)).prompt
     assert not (prompt.tokens == vocabulary.mark("q")).any()
     assert (prompt.tokens == vocabulary.mark("sid_q")).any(1).all()
-    assert (prompt.query_vectors == 0).all() and (prompt.query_rows == 0).all()
+    assert (prompt.query_vectors == 0).all() and (prompt.query_head_rows == 0).all()
 
 
 def test_rag_reads_in_serving_what_it_read_in_training(tiny_config, tiny_run, tmp_path, thoughts):
@@ -174,10 +178,10 @@ def test_rag_reads_in_serving_what_it_read_in_training(tiny_config, tiny_run, tm
 @torch.inference_mode()
 def keywords_step_by_step(generator, run_data, builder, query, limit):
     """What :func:`write_keywords` does with a cache for many, from the start at each step for one."""
-    prompt = builder.text_prompt(run_data.featurizer.table([query]), np.array([0]), "task:query_to_keywords")
+    prompt = builder.text_prompt(run_data.featurizer.text_features([query]), np.array([0]), "task:query_to_keywords")
     ids = [BEGIN]
     while len(ids) <= limit:
-        memory = generator.encode(prompt).backbone
+        memory = generator.encode(prompt).prompts
         hidden = generator.backbone.decode(memory, generator.embed(torch.tensor([ids])), torch.tensor([0]))
         following = int(generator.text_logits(hidden[0, -1]).argmax())
         if following == END:
@@ -208,11 +212,11 @@ def test_a_fused_query_row_is_the_unit_sum_of_query_and_mean_keyword(run_data):
     builder = run_data.builder(prompt)
     plain = builder.search_prompt(columns, np.arange(3))
     teacher = builder.search_prompt(columns, np.arange(3), keywords=True)
-    rows = run_data.featurizer.table(["lamp", "red"]).rows
+    rows = run_data.featurizer.text_features(["lamp", "red"]).head_rows
     mean = rows.mean(0) / np.linalg.norm(rows.mean(0))
-    both = plain.query_rows[0].numpy() + mean
-    np.testing.assert_allclose(teacher.query_rows[0].numpy(), both / np.linalg.norm(both), atol=1e-5)
-    np.testing.assert_allclose(teacher.query_rows[1].numpy(), plain.query_rows[1].numpy(), atol=1e-6)
+    both = plain.query_head_rows[0].numpy() + mean
+    np.testing.assert_allclose(teacher.query_head_rows[0].numpy(), both / np.linalg.norm(both), atol=1e-5)
+    np.testing.assert_allclose(teacher.query_head_rows[1].numpy(), plain.query_head_rows[1].numpy(), atol=1e-6)
     assert (teacher.keyword_vectors[1] == 0).all()
 
 

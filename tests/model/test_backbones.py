@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from onesearch.model.attention import Grid
+from onesearch.model.attention import TargetGrid
 from onesearch.model.backbones import Backbone, BackboneSettings, build_backbone
 
 KINDS = ("bart", "gpt2", "qwen3")
@@ -94,9 +94,9 @@ def test_several_targets_share_a_prompt(kind, owner):
 def test_grid_round_trip_and_skewed_fallback():
     x = torch.randn(4, 3)
     for owner, copies in ((torch.tensor([1, 0, 1, 1]), False), (torch.full((4,), 1), True)):
-        grid = Grid(owner, 2 if not copies else 9)
+        grid = TargetGrid(owner, 2 if not copies else 9)
         assert (grid.owner is not None) == copies
-        torch.testing.assert_close(grid.collect(grid.spread(x)), x)
+        torch.testing.assert_close(grid.ungroup(grid.group(x)), x)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -2,16 +2,16 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onesearch.model.prompt import fill_missing, pack_tokens
-from onesearch.model.row_space import RowSpace
+from onesearch.model.head_row_projection import HeadRowProjection
+from onesearch.model.prompt import fill_history, pack_tokens
 
 
 def test_history_is_filled_from_the_left_and_the_newest_wins():
     history = np.array([[-1, -1, 5], [1, 2, 3], [-1, -1, -1]], np.int32)
     filler = np.array([[-1, 9], [8, 7], [-1, -1]], np.int32)
-    assert fill_missing(history, filler, 3).tolist() == [[-1, 9, 5], [1, 2, 3], [-1, -1, -1]]
-    assert fill_missing(history, filler, 2).tolist() == [[9, 5], [2, 3], [-1, -1]]
-    assert fill_missing(history, filler, 0).shape == (3, 0)
+    assert fill_history(history, filler, 3).tolist() == [[-1, 9, 5], [1, 2, 3], [-1, -1, -1]]
+    assert fill_history(history, filler, 2).tolist() == [[9, 5], [2, 3], [-1, -1]]
+    assert fill_history(history, filler, 0).shape == (3, 0)
 
 
 @given(st.lists(st.lists(st.integers(-1, 50), min_size=4, max_size=4), min_size=1, max_size=6))
@@ -28,17 +28,17 @@ def test_rows_keep_the_products_of_text_vectors():
     rng = np.random.default_rng(0)
     low = rng.normal(size=(200, 6)) @ rng.normal(size=(6, 20))
     vectors = (low / np.linalg.norm(low, axis=1, keepdims=True)).astype(np.float32)
-    space = RowSpace.fit(vectors, row_dim=8, features=2)
+    space = HeadRowProjection.fit(vectors, row_dim=8, features=2)
     assert space.dim == 8
-    rows = space.of_items(vectors, np.ones((200, 2), np.float32))
-    queries = space.of_queries(vectors[:5])
+    rows = space.project_items(vectors, np.ones((200, 2), np.float32))
+    queries = space.project_queries(vectors[:5])
     np.testing.assert_allclose(queries @ rows.T, vectors[:5] @ vectors.T, atol=1e-4)
 
 
 def test_row_space_survives_storage(tmp_path):
-    space = RowSpace.fit(np.eye(4, dtype=np.float32), 6, 2)
+    space = HeadRowProjection.fit(np.eye(4, dtype=np.float32), 6, 2)
     space.save(tmp_path / "rows.safetensors")
-    again = RowSpace.load(tmp_path / "rows.safetensors")
+    again = HeadRowProjection.load(tmp_path / "rows.safetensors")
     assert again.features == 2
     np.testing.assert_array_equal(again.projection, space.projection)
 
@@ -46,16 +46,16 @@ def test_row_space_survives_storage(tmp_path):
 def test_only_texts_that_the_requests_use_are_looked_up():
     from onesearch.common.ragged import Ragged
     from onesearch.data.requests import Requests
-    from onesearch.model.featurizer import TextTable
+    from onesearch.model.featurizer import TextFeatures
     from onesearch.model.model_settings import PromptSettings
-    from onesearch.model.prompt import prepare
+    from onesearch.model.prompt import PromptInputs
 
     seen = []
 
     def table(texts):
         seen.extend(texts)
         zeros = np.zeros((len(texts), 2), np.float32)
-        return TextTable(
+        return TextFeatures(
             list(texts), Ragged.from_lists([[4]] * len(texts)), zeros, np.zeros((len(texts), 5), np.int32), zeros
         )
 
@@ -71,6 +71,6 @@ def test_only_texts_that_the_requests_use_are_looked_up():
         np.full((2, 0), -1, np.int32),
         ["red", "never clicked for", "lamp"],
     )
-    columns = prepare(requests, table, PromptSettings())
+    columns = PromptInputs.from_requests(requests, table, PromptSettings())
     assert seen == ["boots", "lamp", "red"]
     assert columns.clicked_query.tolist() == [[-1, 1], [-1, 2]]

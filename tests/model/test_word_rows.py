@@ -52,7 +52,7 @@ def test_only_subwords_of_the_query_count_and_each_time():
     wanted = torch.stack([2 * rows[5] + rows[7], torch.zeros(ROW + 1), rows[8]])
     torch.testing.assert_close(sums, wanted[:, :ROW])
     torch.testing.assert_close(gate, wanted[:, ROW] + torch.tensor([0.5, 0.0, 0.5]))
-    torch.testing.assert_close(model.encode(given).query_rows, model.query_rows(given))
+    torch.testing.assert_close(model.encode(given).query_head_rows, model.query_head_rows(given))
 
 
 def test_a_row_is_fused_where_the_gate_is_open_and_untouched_elsewhere():
@@ -61,9 +61,9 @@ def test_a_row_is_fused_where_the_gate_is_open_and_untouched_elsewhere():
         model.word_rows.weight.copy_(torch.randn(TEXT, ROW + 1))
         model.word_rows.weight[:, ROW] = torch.where(torch.arange(TEXT) == 5, 1.0, -1.0)
     given = batch([[mark("q"), 5], [mark("q"), 6], [mark("q"), 5, 6]])
-    found = model.query_rows(given)
-    torch.testing.assert_close(found[0], one(given.query_rows[0] + one(model.word_rows.weight[5, :ROW])))
-    torch.testing.assert_close(found[1:], given.query_rows[1:])
+    found = model.query_head_rows(given)
+    torch.testing.assert_close(found[0], one(given.query_head_rows[0] + one(model.word_rows.weight[5, :ROW])))
+    torch.testing.assert_close(found[1:], given.query_head_rows[1:])
     assert not found.requires_grad  # clicks do not train the words' rows
 
 
@@ -76,11 +76,11 @@ def test_a_teacher_has_keywords_instead():
     sums, gate = model.words(given)
     torch.testing.assert_close(sums, torch.tensor([[0.0] * ROW, [1.0] * ROW]))
     torch.testing.assert_close(gate, torch.tensor([0.0, 1.0]))
-    torch.testing.assert_close(model.query_rows(given)[0], given.query_rows[0])
+    torch.testing.assert_close(model.query_head_rows(given)[0], given.query_head_rows[0])
 
 
 def test_an_untrained_model_and_one_without_them_are_dense_search():
     given = batch([[mark("q"), 5, 6]])
     for model in (generator(), generator(word_rows=False)):
-        torch.testing.assert_close(model.query_rows(given), given.query_rows)
+        torch.testing.assert_close(model.query_head_rows(given), given.query_head_rows)
     assert not any("word_" in name for name, _ in generator(word_rows=False).named_parameters())

@@ -47,7 +47,7 @@ def _log_probs(
         vectors = index.vectors(level, at) if model.anchored else None
         inputs.append(model.token_embedding(level, index.codes(level, at), vectors))
     owner = torch.tensor([request])
-    hidden = model.backbone.decode(memory.backbone, torch.stack(inputs, 1), owner)[:, -1]
+    hidden = model.backbone.decode(memory.prompts, torch.stack(inputs, 1), owner)[:, -1]
     level, at = len(path), torch.tensor(nodes)
     if model.anchored:
         state = model.item_state(level, hidden, memory, owner)[0]

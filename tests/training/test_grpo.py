@@ -24,9 +24,9 @@ def parts(judged=None, seed: int = 0, heads=(0.0, 0.0), **settings):
     """An objective and one batch of its four page views."""
     model, index = generator(dtype=torch.float32), catalogue(N)
     rewards = Rewards(RewardSettings(), ITEMS, judged=judged)
-    item_rows = torch.randn(N, index.dimension, generator=torch.Generator().manual_seed(0))
+    item_head_rows = torch.randn(N, index.dimension, generator=torch.Generator().manual_seed(0))
     outcomes = RolloutOutcomes(np.zeros(P), CLICKED, ORDERED)
-    objective = GrpoObjective(model, index, item_rows, rewards, outcomes, GrpoSettings(**settings), *heads, seed)
+    objective = GrpoObjective(model, index, item_head_rows, rewards, outcomes, GrpoSettings(**settings), *heads, seed)
     rows = np.arange(P)
     targets = item_targets(CLICKED.values, CLICKED.owners, np.ones(5), N, N, rows)
     return objective.train(), TaskBatch("search", prompts(P), items=targets, rows=torch.from_numpy(rows))
@@ -89,7 +89,7 @@ def test_the_policy_loss_of_a_batch(draw):
 def test_the_anchor_is_the_loss_of_stage_3():
     objective, batch = parts(heads=(1.0, 0.03), sft=0.1, rollouts=4)
     terms = objective(batch)
-    plain = SupervisedObjective(objective.generator, objective.index, objective.item_rows, 1.0, 0.03).eval()(batch)
+    plain = SupervisedObjective(objective.generator, objective.index, objective.item_head_rows, 1.0, 0.03).eval()(batch)
     assert float(terms["score"]) == pytest.approx(float(plain["score"]), rel=1e-5)
     assert float(terms["loss"] - terms["policy"]) == pytest.approx(0.1 * float(plain["loss"]), rel=1e-4)
 

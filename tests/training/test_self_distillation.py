@@ -8,7 +8,7 @@ from onesearch.index.sid_index import SidIndex
 from onesearch.model.backbones import BackboneSettings
 from onesearch.model.generator import Generator, Sizes
 from onesearch.model.model_settings import ModelSettings
-from onesearch.model.prompt import PromptBatch, stacked
+from onesearch.model.prompt import PromptBatch
 from onesearch.model.token_vocabulary import MARKS
 from onesearch.search.path_scoring import chosen_log_probs, path_distributions, score_paths
 from onesearch.training.distillation_losses import distillation_kl
@@ -117,7 +117,7 @@ def test_the_joint_memory_reads_as_each_alone(parts):
         owner = torch.arange(len(prompt_batch))
         _, of_alone = path_distributions(generator, alone, paths[rows], owner, index)
         torch.testing.assert_close(hidden[rows], of_alone, atol=1e-5, rtol=1e-4)
-    assert encoded(generator, made.prompt, None).backbone.mask.shape == (4, 6 + 1)
+    assert encoded(generator, made.prompt, None).prompts.mask.shape == (4, 6 + 1)
 
 
 def test_repeated_targets_belong_to_the_repeated_prompts():
@@ -129,7 +129,7 @@ def test_repeated_targets_belong_to_the_repeated_prompts():
 
 def test_stacked_prompts_keep_their_tokens_and_have_no_keywords_of_others():
     one, two = prompt([6, 3], 1), prompt([9], 2, keywords=True)
-    both = stacked([one, two])
+    both = PromptBatch.concatenate([one, two])
     assert both.tokens.shape == (3, 9) and both.mask.sum(1).tolist() == [6, 3, 9]
     assert torch.equal(both.tokens[:2, :6], one.tokens)
     assert (both.keyword_vectors[:2] == 0).all() and torch.equal(both.keyword_vectors[2:], two.keyword_vectors)
@@ -202,7 +202,7 @@ def test_text_among_few_subwords_is_the_softmax_over_these(parts):
     few = torch.tensor([0, 1, 2, 5, 9])
     given = TaskBatch("t", prompt([4, 6], 5), text=text, subwords=few)
     memory = made.generator.encode(given.prompt)
-    hidden = made.generator.backbone.decode(memory.backbone, made.generator.embed(text[:, :-1]), torch.arange(2))
+    hidden = made.generator.backbone.decode(memory.prompts, made.generator.embed(text[:, :-1]), torch.arange(2))
     log_probs = made.generator.text_logits(hidden)[..., few].log_softmax(-1)
     place = {subword: number for number, subword in enumerate(few.tolist())}
     wanted = [-log_probs[row, at, place[int(text[row, at + 1])]] for row in (0, 1) for at in range(3 - row)]
@@ -230,8 +230,11 @@ def test_rows_of_words_come_to_the_teachers_row_and_nothing_else_moves_them(part
     for one in (given.prompt, given.teacher):
         one.tokens[:, 0] = 20 + MARKS.index("q")
     one = torch.nn.functional.normalize
-    given.prompt.query_rows, keywords = one(given.prompt.query_rows, dim=1), one(given.teacher.query_rows, dim=1)
-    given.teacher.query_rows = one(given.prompt.query_rows[given.taught] + keywords, dim=1)
+    given.prompt.query_head_rows, keywords = (
+        one(given.prompt.query_head_rows, dim=1),
+        one(given.teacher.query_head_rows, dim=1),
+    )
+    given.teacher.query_head_rows = one(given.prompt.query_head_rows[given.taught] + keywords, dim=1)
     settings = OFF.updated(kl=1.0, row=0.5, teacher_ce=1.0)
     made = SelfDistillationObjective(generator, index, rows, 0.0, 0.0, settings)
     without = SelfDistillationObjective(generator, index, rows, 0.0, 0.0, settings.updated(row=0))
@@ -240,13 +243,13 @@ def test_rows_of_words_come_to_the_teachers_row_and_nothing_else_moves_them(part
     terms, bare = made(given), without(given)
     assert terms["row"].item() == pytest.approx(np.log(2) + 1)  # nothing is known yet
     assert (terms["loss"] - bare["loss"]).item() == pytest.approx(0.5 * terms["row"].item(), rel=1e-4)
-    torch.testing.assert_close(generator.query_rows(given.prompt), given.prompt.query_rows)
+    torch.testing.assert_close(generator.query_head_rows(given.prompt), given.prompt.query_head_rows)
     optimizer = torch.optim.Adam([generator.word_rows.weight, generator.word_bias], 0.02)
     for _ in range(300):
         optimizer.zero_grad()
         made(given)["loss"].backward()
         optimizer.step()
     # What the teacher reads has become the student's; prompts without a teacher keep their row.
-    learnt = generator.query_rows(given.prompt)
-    torch.testing.assert_close(learnt[given.taught], given.teacher.query_rows, atol=0.05, rtol=0)
-    torch.testing.assert_close(learnt[[1, 3]], given.prompt.query_rows[[1, 3]])
+    learnt = generator.query_head_rows(given.prompt)
+    torch.testing.assert_close(learnt[given.taught], given.teacher.query_head_rows, atol=0.05, rtol=0)
+    torch.testing.assert_close(learnt[[1, 3]], given.prompt.query_head_rows[[1, 3]])

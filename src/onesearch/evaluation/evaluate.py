@@ -15,7 +15,7 @@ from onesearch.data.requests import Requests
 from onesearch.evaluation.report import Comparison, Estimate, Report, SliceResult, Values
 from onesearch.evaluation.significance import bootstrap, permutation_test
 from onesearch.evaluation.slices import Slices
-from onesearch.model.prompt import prepare
+from onesearch.model.prompt import PromptInputs
 from onesearch.search.engine import SearchEngine
 from onesearch.search.hits import Searcher
 
@@ -27,11 +27,15 @@ def valid_sid_share(engine: SearchEngine, requests: Requests, most: int, batch: 
     if not len(requests):
         return float("nan")
     model, snapshot = engine.generator, engine.snapshot
-    evidence = engine.evidence.statistics.most_clicked(requests.query, max(model.config.prompt.evidence, 1))
-    columns = prepare(requests, engine.featurizer.table, model.config.prompt, evidence)
+    clicked_for_query = engine.evidence.statistics.most_clicked(
+        requests.query, max(model.config.prompt.clicked_for_query, 1)
+    )
+    inputs = PromptInputs.from_requests(
+        requests, engine.featurizer.text_features, model.config.prompt, clicked_for_query
+    )
     found = []
     for rows in np.split(np.arange(len(requests)), range(batch, len(requests), batch)):
-        memory = model.encode(snapshot.builder.search_prompt(columns, rows).to(model.begin.device))
+        memory = model.encode(snapshot.builder.search_prompt(inputs, rows).to(model.begin.device))
         state = model.start(memory, 1)
         codes: list[torch.Tensor] = []
         embeds = model.token_embedding(-1, torch.zeros(len(rows), 1, dtype=torch.long))

@@ -27,7 +27,7 @@ def dropout(x: Tensor, rate: float, training: bool = True) -> Tensor:
     return x.mul(keep.mul_(2**_BITS / (2**_BITS - dropped)))
 
 
-class Grid:
+class TargetGrid:
     """Places M targets of B prompts in a [B, n] grid, so that keys and values are read per prompt, not per target.
 
     Where targets are spread so unevenly that most of the grid would be empty, keys and values are copied instead.
@@ -45,7 +45,7 @@ class Grid:
         self.slot = owner * self.n + rank
         self.full = m == batch * self.n and bool((self.slot == torch.arange(m, device=owner.device)).all())
 
-    def spread(self, x: Tensor) -> Tensor:
+    def group(self, x: Tensor) -> Tensor:
         """[M, ...] to [B, n, ...]; unused places are zero."""
         if self.owner is not None:
             return x.unsqueeze(1)
@@ -56,14 +56,14 @@ class Grid:
         spread: Tensor = out.unflatten(0, (self.batch, self.n))
         return spread
 
-    def collect(self, x: Tensor) -> Tensor:
+    def ungroup(self, x: Tensor) -> Tensor:
         """[B, n, ...] back to [M, ...]."""
         if self.owner is not None:
             return x.squeeze(1)
         x = x.flatten(0, 1)
         return x if self.full else x.index_select(0, self.slot)
 
-    def memory(self, x: Tensor) -> Tensor:
+    def prompts(self, x: Tensor) -> Tensor:
         """Something per prompt, [B, ...], in the grid's rows."""
         return x if self.owner is None else x.index_select(0, self.owner)
 
@@ -133,14 +133,14 @@ def beam_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tens
     return ungroup_heads(torch.matmul(scores.softmax(-1), v), q.shape[1])
 
 
-def own_scores(q: Tensor, k: Tensor) -> Tensor:
+def beam_self_scores(q: Tensor, k: Tensor) -> Tensor:
     """Products of scaled queries [N, H, h] with the few keys of each beam [t, N, H_kv, h]: [t, N, H_kv, G]."""
     n, heads, h = q.shape
     kv_heads = k.shape[2]
     return (k.unsqueeze(3) * q.view(n, kv_heads, heads // kv_heads, h)).sum(-1)
 
 
-def own_mix(p: Tensor, v: Tensor) -> Tensor:
+def beam_self_values(p: Tensor, v: Tensor) -> Tensor:
     """Weights [t, N, H_kv, G] times values [t, N, H_kv, h]: [N, H * h]."""
     return (p.unsqueeze(-1) * v.unsqueeze(3)).sum(0).flatten(1)
 
@@ -148,7 +148,7 @@ def own_mix(p: Tensor, v: Tensor) -> Tensor:
 T = TypeVar("T")
 
 
-class Fused(Generic[T]):
+class FusedWeights(Generic[T]):
     """A cache of tensors derived from a module's parameters; an optimizer step, a load or a move makes them anew."""
 
     def __init__(self, make: Callable[[], T]) -> None:
@@ -156,7 +156,7 @@ class Fused(Generic[T]):
         self._key: tuple[tuple[int, int, torch.dtype], ...] | None = None
         self._value: T | None = None
 
-    def of(self, module: nn.Module) -> T:
+    def current(self, module: nn.Module) -> T:
         """The derived tensors of the module's present weights."""
         key = tuple(_identity(parameter) for parameter in module.parameters())
         if self._value is None or key != self._key:

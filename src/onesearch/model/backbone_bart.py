@@ -9,16 +9,16 @@ from torch.nn import functional
 from transformers import BartConfig, BartModel
 
 from onesearch.model.attention import (
-    Fused,
-    Grid,
+    FusedWeights,
+    TargetGrid,
     attend,
     beam_attention,
+    beam_self_scores,
+    beam_self_values,
     dropout,
-    own_mix,
-    own_scores,
     shared_attention,
 )
-from onesearch.model.backbone_base import Backbone, BackboneSettings, DecodeState, Memory, mask_bias
+from onesearch.model.backbone_base import Backbone, BackboneSettings, DecodeState, PromptMemory, mask_bias
 
 
 def _scratch(config: BackboneSettings) -> BartConfig:
@@ -90,16 +90,16 @@ class BartBackbone(Backbone):
         self.config = config.updated(architecture=model.config.to_diff_dict())
         self.d_model = int(model.config.d_model)
         self.heads = int(model.config.decoder_attention_heads)
-        self._fused: Fused[_Weights] = Fused(self._fuse)
+        self._fused: FusedWeights[_Weights] = FusedWeights(self._fuse)
 
     # -- the two passes of training ----------------------------------------------------------------------------------
 
-    def encode(self, embeds: Tensor, mask: Tensor) -> Memory:
+    def encode(self, embeds: Tensor, mask: Tensor) -> PromptMemory:
         """Encoder pass and the cross-attention keys and values of every decoder layer."""
         encoder = self.model.encoder
         x = self._enter(encoder, embeds)
         bias = mask_bias(mask, x.dtype)
-        fused = None if torch.is_grad_enabled() else self._fused.of(self.model)
+        fused = None if torch.is_grad_enabled() else self._fused.current(self.model)
         for i, layer in enumerate(encoder.layers):
             heads = layer.self_attn.num_heads
             if fused is not None:
@@ -112,31 +112,31 @@ class BartBackbone(Backbone):
         if fused is not None:
             every = functional.linear(x, *fused.memory).unflatten(-1, (-1, 2, self.heads, self.d_model // self.heads))
             keys_values = every.permute(2, 3, 0, 4, 1, 5).unbind(0)
-            return Memory(tuple(kv[0] for kv in keys_values), tuple(kv[1] for kv in keys_values), mask)
+            return PromptMemory(tuple(kv[0] for kv in keys_values), tuple(kv[1] for kv in keys_values), mask)
         keys, values = [], []
         for layer in self.model.decoder.layers:
             keys.append(self._split(linear(x, layer.encoder_attn.k_proj), self.heads).transpose(1, 2))
             values.append(self._split(linear(x, layer.encoder_attn.v_proj), self.heads).transpose(1, 2))
-        return Memory(tuple(keys), tuple(values), mask)
+        return PromptMemory(tuple(keys), tuple(values), mask)
 
-    def decode(self, memory: Memory, embeds: Tensor, owner: Tensor) -> Tensor:
+    def decode(self, memory: PromptMemory, embeds: Tensor, owner: Tensor) -> Tensor:
         """Teacher forcing over [M, T, d]."""
         decoder = self.model.decoder
         x = self._enter(decoder, embeds)
         m, t = x.shape[:2]
-        grid = Grid(owner, len(memory))
-        bias = None if memory.bias is None else grid.memory(memory.bias)
+        grid = TargetGrid(owner, len(memory))
+        bias = None if memory.bias is None else grid.prompts(memory.bias)
         for i, layer in enumerate(decoder.layers):
             q, k, v = (self._split(linear(x, p), self.heads).transpose(1, 2) for p in _projections(layer.self_attn))
             read = attend(q, k, v, None, self._p(layer.self_attn.dropout), causal=True)
             read = read.transpose(1, 2).reshape(m, t, -1)
             x = self._add(layer, x, linear(read, layer.self_attn.out_proj), layer.self_attn_layer_norm)
             cross = layer.encoder_attn
-            q = grid.spread(self._split(linear(x, cross.q_proj), self.heads)).flatten(1, 2)
+            q = grid.group(self._split(linear(x, cross.q_proj), self.heads)).flatten(1, 2)
             read = shared_attention(
-                q, grid.memory(memory.keys[i]), grid.memory(memory.values[i]), bias, self._p(cross.dropout)
+                q, grid.prompts(memory.keys[i]), grid.prompts(memory.values[i]), bias, self._p(cross.dropout)
             )
-            read = grid.collect(read.unflatten(1, (-1, t)))
+            read = grid.ungroup(read.unflatten(1, (-1, t)))
             x = self._add(layer, x, linear(read, cross.out_proj), layer.encoder_attn_layer_norm)
             x = self._feed_forward(layer, x)
         return x
@@ -152,7 +152,7 @@ class BartBackbone(Backbone):
         t = len(state.past)
         room = state.open(width, parents, len(decoder.layers), self.heads, self.d_model // self.heads)
         if state.weights is None:
-            state.weights = self._fused.of(self.model)
+            state.weights = self._fused.current(self.model)
         position = decoder.embed_positions.weight[t + decoder.embed_positions.offset]
         x = norm((embeds + position).reshape(rows, -1), decoder.layernorm_embedding)
         shape, epsilon, activation = (self.d_model,), decoder.layernorm_embedding.eps, decoder.layers[0].activation_fn
@@ -161,8 +161,8 @@ class BartBackbone(Backbone):
             q, kv = functional.linear(x, *weights.qkv).split((self.d_model, 2 * self.d_model), 1)
             room[t, :, i] = kv.view(rows, 2, self.heads, -1)
             if t:
-                p = own_scores(q.reshape(rows, self.heads, -1), room[:, :, i, 0]).softmax(0)
-                read = own_mix(p, room[:, :, i, 1])
+                p = beam_self_scores(q.reshape(rows, self.heads, -1), room[:, :, i, 0]).softmax(0)
+                read = beam_self_values(p, room[:, :, i, 1])
             else:  # a lone token reads itself
                 read = kv[:, self.d_model :]
             x = functional.layer_norm(x + functional.linear(read, *weights.out), shape, *weights.norm_own, epsilon)

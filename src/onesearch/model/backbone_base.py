@@ -45,7 +45,7 @@ class BackboneSettings(Settings):
 
 
 @dataclass
-class Memory:
+class PromptMemory:
     """What one pass over the prompts leaves for the decoder.
 
     Shapes: ``keys`` and ``values`` one [B, H_kv, S, h] per decoder layer; ``mask`` bool [B, S], true at real tokens.
@@ -65,7 +65,7 @@ class Memory:
         return len(self.mask)
 
     @classmethod
-    def joined(cls, memories: Sequence["Memory"]) -> "Memory":
+    def concatenate(cls, memories: Sequence["PromptMemory"]) -> "PromptMemory":
         """The memories of several batches as one, padded to the longest prompt."""
         width = max(memory.mask.shape[1] for memory in memories)
 
@@ -98,7 +98,7 @@ class DecodeState:
     ``weights`` may hold what a backbone prepares once per search.
     """
 
-    memory: Memory
+    memory: PromptMemory
     past: list[Tensor] = field(default_factory=list)
     ancestors: list[Tensor] = field(default_factory=list)
     weights: Any = None
@@ -140,14 +140,14 @@ class Backbone(nn.Module, ABC):
     pretrained_embedding: Tensor | None = None
 
     @abstractmethod
-    def encode(self, embeds: Tensor, mask: Tensor) -> Memory:
+    def encode(self, embeds: Tensor, mask: Tensor) -> PromptMemory:
         """Read prompts: ``embeds`` [B, S, d], ``mask`` bool [B, S], true at real tokens, padding on the right."""
 
     @abstractmethod
-    def decode(self, memory: Memory, embeds: Tensor, owner: Tensor) -> Tensor:
+    def decode(self, memory: PromptMemory, embeds: Tensor, owner: Tensor) -> Tensor:
         """Teacher forcing: targets [M, T, d], each reading prompt ``owner`` [M]; causal; hidden states [M, T, d]."""
 
-    def start(self, memory: Memory, width: int) -> DecodeState:
+    def start(self, memory: PromptMemory, width: int) -> DecodeState:
         """Begin incremental decoding of at most ``width`` beams per prompt."""
         if width < 1:
             raise ValueError(f"width must be >= 1, got {width}")

@@ -13,8 +13,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import GPT2Config, GPT2Model, Qwen3Config, Qwen3Model
 
-from onesearch.model.attention import Grid, attend, dropout, group_heads, own_mix, own_scores, ungroup_heads
-from onesearch.model.backbone_base import Backbone, BackboneSettings, DecodeState, Memory
+from onesearch.model.attention import (
+    TargetGrid,
+    attend,
+    beam_self_scores,
+    beam_self_values,
+    dropout,
+    group_heads,
+    ungroup_heads,
+)
+from onesearch.model.backbone_base import Backbone, BackboneSettings, DecodeState, PromptMemory
 
 Heads = tuple[Tensor, Tensor, Tensor]
 
@@ -44,7 +52,7 @@ class DecoderOnlyBackbone(Backbone):
     def _leave(self, x: Tensor) -> Tensor:
         """After the last layer."""
 
-    def encode(self, embeds: Tensor, mask: Tensor) -> Memory:
+    def encode(self, embeds: Tensor, mask: Tensor) -> PromptMemory:
         """Keys and values of every layer over the prompt; padding on the right, so causality alone hides it."""
         batch, length = embeds.shape[:2]
         positions = torch.arange(length, device=embeds.device).expand(batch, length)
@@ -65,30 +73,30 @@ class DecoderOnlyBackbone(Backbone):
                     scale=1.0,
                 )
                 x = self._merge(layer, x, read.transpose(1, 2).flatten(2))
-        return Memory(tuple(keys), tuple(values), mask)
+        return PromptMemory(tuple(keys), tuple(values), mask)
 
-    def decode(self, memory: Memory, embeds: Tensor, owner: Tensor) -> Tensor:
+    def decode(self, memory: PromptMemory, embeds: Tensor, owner: Tensor) -> Tensor:
         """Teacher forcing over [M, T, d]."""
         t = embeds.shape[1]
         positions = memory.lengths[owner].unsqueeze(1) + torch.arange(t, device=embeds.device)
         x = self._enter(embeds, positions)
-        grid = Grid(owner, len(memory))
-        bias = None if memory.bias is None else grid.memory(memory.bias)
+        grid = TargetGrid(owner, len(memory))
+        bias = None if memory.bias is None else grid.prompts(memory.bias)
         # One row per token and query head of a group, as group_heads lays them out.
         token = torch.arange(t, device=x.device).repeat_interleave(self.heads // self.kv_heads)
         later = token.unsqueeze(1) < torch.arange(t, device=x.device)
         for i, layer in enumerate(self.layers):
             q, k, v = self._project(layer, x, positions)
-            prompt_k, prompt_v = grid.memory(memory.keys[i]), grid.memory(memory.values[i])
-            prompt = torch.matmul(group_heads(grid.spread(q).flatten(1, 2), self.kv_heads), prompt_k.transpose(2, 3))
+            prompt_k, prompt_v = grid.prompts(memory.keys[i]), grid.prompts(memory.values[i])
+            prompt = torch.matmul(group_heads(grid.group(q).flatten(1, 2), self.kv_heads), prompt_k.transpose(2, 3))
             prompt = prompt if bias is None else prompt + bias
             n, s = prompt.shape[2] // len(token), prompt.shape[3]
-            prompt = grid.collect(prompt.unflatten(2, (n, -1)).transpose(1, 2))
+            prompt = grid.ungroup(prompt.unflatten(2, (n, -1)).transpose(1, 2))
             own = torch.matmul(group_heads(q, self.kv_heads), k.transpose(1, 2).transpose(2, 3))
             p = torch.cat([prompt, own.masked_fill(later, float("-inf"))], -1).softmax(-1)
             p = dropout(p, self.attention_dropout, self.training)
-            spread = grid.spread(p[..., :s]).transpose(1, 2).flatten(2, 3)
-            read = grid.collect(ungroup_heads(torch.matmul(spread, prompt_v), n * t).unflatten(1, (n, t)))
+            spread = grid.group(p[..., :s]).transpose(1, 2).flatten(2, 3)
+            read = grid.ungroup(ungroup_heads(torch.matmul(spread, prompt_v), n * t).unflatten(1, (n, t)))
             read = read + ungroup_heads(torch.matmul(p[..., s:], v.transpose(1, 2)), t)
             x = self._merge(layer, x, read)
         return self._leave(x)
@@ -108,13 +116,13 @@ class DecoderOnlyBackbone(Backbone):
             room[t, :, i, 1] = v.flatten(0, 1)
             prompt = torch.matmul(group_heads(q, self.kv_heads), memory.keys[i].transpose(2, 3))
             prompt = prompt if memory.bias is None else prompt + memory.bias
-            own = own_scores(q.reshape(rows, self.heads, -1), room[:, :, i, 0])
+            own = beam_self_scores(q.reshape(rows, self.heads, -1), room[:, :, i, 0])
             own = own.unflatten(1, (batch, width)).permute(1, 3, 2, 4, 0).flatten(2, 3)
             p = torch.cat([prompt, own], -1).softmax(-1)
             s = prompt.shape[3]
             read = ungroup_heads(torch.matmul(p[..., :s], memory.values[i]), width)
             own = p[..., s:].unflatten(2, (width, -1)).permute(4, 0, 2, 1, 3).flatten(1, 2)
-            read = read + own_mix(own, room[:, :, i, 1]).view(batch, width, -1)
+            read = read + beam_self_values(own, room[:, :, i, 1]).view(batch, width, -1)
             x = self._merge(layer, x, read)
         return self._leave(x)
 

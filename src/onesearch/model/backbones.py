@@ -1,10 +1,10 @@
 """Backbones behind one small interface: BART (encoder-decoder), GPT-2 and Qwen3 (decoder-only)."""
 
 from onesearch.model.backbone_bart import BartBackbone
-from onesearch.model.backbone_base import Backbone, BackboneSettings, DecodeState, Memory
+from onesearch.model.backbone_base import Backbone, BackboneSettings, DecodeState, PromptMemory
 from onesearch.model.backbone_decoder_only import GPT2Backbone, Qwen3Backbone
 
-__all__ = ["Backbone", "BackboneSettings", "DecodeState", "Memory", "build_backbone"]
+__all__ = ["Backbone", "BackboneSettings", "DecodeState", "PromptMemory", "build_backbone"]
 
 
 def build_backbone(config: BackboneSettings) -> Backbone:

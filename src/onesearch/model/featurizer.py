@@ -11,8 +11,8 @@ from onesearch.common.ragged import Ragged
 from onesearch.data.text import item_texts
 from onesearch.encoding.khqe import KHQE, fuse_keywords
 from onesearch.encoding.text_encoder import TextEncoder
-from onesearch.model.item_numbers import ItemNumbers
-from onesearch.model.row_space import RowSpace
+from onesearch.model.head_row_projection import HeadRowProjection
+from onesearch.model.numeric_item_features import NumericItemFeatures
 from onesearch.model.token_vocabulary import TokenVocabulary
 from onesearch.understanding.keyword_lexicon import Lexicon
 
@@ -20,18 +20,22 @@ Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class TextTable:
+class TextFeatures:
     """Features of T distinct texts.
 
-    Shapes: ``tokens`` T rows of subword ids, ``vectors`` float32 [T, d_e] (fused, L2-normalised), ``sids`` int32
-    [T, L], ``rows`` float32 [T, R].
+    Attributes:
+        texts: the texts themselves.
+        tokens: subword ids, T lists.
+        vectors: dense text vectors, fused with keywords and L2-normalised, float32 [T, d_e].
+        sids: semantic IDs, int32 [T, L].
+        head_rows: what the item head starts from when the text is the query, float32 [T, R].
     """
 
     texts: list[str]
     tokens: Ragged
     vectors: Floats
     sids: NDArray[np.int32]
-    rows: Floats
+    head_rows: Floats
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -44,12 +48,12 @@ class Featurizer:
     encoder: TextEncoder
     lexicon: Lexicon | None
     khqe: KHQE
-    row_space: RowSpace
+    head_row_projection: HeadRowProjection
     vocabulary: TokenVocabulary
     token_limit: int = 24
     keyword_vectors: Floats | None = None
     fields: tuple[str, ...] = ("title", "brand")
-    item_features: ItemNumbers | None = None
+    item_features: NumericItemFeatures | None = None
 
     def vectors(self, texts: Sequence[str]) -> Floats:
         """Fused, normalised text vectors, float32 [n, d_e]."""
@@ -61,18 +65,18 @@ class Featurizer:
     def items(self, items: pl.DataFrame) -> tuple[NDArray[np.int32], Floats]:
         """SIDs int32 [n, L] and rows float32 [n, R] of items that are new to the catalogue (no clicks yet)."""
         vectors = self.vectors(item_texts(items, self.fields))
-        extra = np.zeros((len(items), self.row_space.features), np.float32)
+        extra = np.zeros((len(items), self.head_row_projection.features), np.float32)
         if self.item_features is not None:
-            extra = self.item_features.of_new(items)
-        return self.khqe.encode(vectors).astype(np.int32), self.row_space.of_items(vectors, extra)
+            extra = self.item_features.for_new_items(items)
+        return self.khqe.encode(vectors).astype(np.int32), self.head_row_projection.project_items(vectors, extra)
 
-    def table(self, texts: Sequence[str], vectors: Floats | None = None) -> TextTable:
+    def text_features(self, texts: Sequence[str], vectors: Floats | None = None) -> TextFeatures:
         """All features of the given texts; ``vectors`` replaces the encoder's (held-out ones of training queries)."""
         known = self.vectors(texts) if vectors is None else vectors
-        return TextTable(
+        return TextFeatures(
             list(texts),
             self.vocabulary.tokens(texts, self.token_limit),
             known,
             self.khqe.encode(known).astype(np.int32),
-            self.row_space.of_queries(known),
+            self.head_row_projection.project_queries(known),
         )

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from onesearch.common.artefact import read_json, write_json
-from onesearch.model.backbones import DecodeState, Memory, build_backbone
+from onesearch.model.backbones import DecodeState, PromptMemory, build_backbone
 from onesearch.model.behaviour_sequences import LongBehaviour
 from onesearch.model.model_settings import ModelSettings
 from onesearch.model.prompt import PromptBatch
@@ -38,9 +38,9 @@ class ItemHead(nn.Module):
         self.log_scale = nn.Parameter(torch.full((levels,), float(scale)).log())
         self.count_weight = nn.Parameter(torch.ones(levels))
 
-    def state(self, level: int, hidden: Tensor, query_rows: Tensor) -> Tensor:
-        """``hidden`` [..., d] and ``query_rows`` [..., R] (broadcast) to the state [..., R]."""
-        return torch.as_tensor(self.project[level](hidden)) + self.log_scale[level].exp() * query_rows
+    def state(self, level: int, hidden: Tensor, query_head_rows: Tensor) -> Tensor:
+        """``hidden`` [..., d] and ``query_head_rows`` [..., R] (broadcast) to the state [..., R]."""
+        return torch.as_tensor(self.project[level](hidden)) + self.log_scale[level].exp() * query_head_rows
 
     def bias(self, level: int, counts: Tensor) -> Tensor:
         """The size term of nodes with ``counts`` items below, same shape."""
@@ -55,9 +55,9 @@ class ItemScore(nn.Module):
         self.project = _zero_linear(d_model, row_dim)
         self.log_scale = nn.Parameter(torch.tensor(float(scale)).log())
 
-    def forward(self, hidden: Tensor, query_rows: Tensor) -> Tensor:
-        """``hidden`` [..., d] and ``query_rows`` [..., R] to the vector that multiplies item rows, [..., R]."""
-        return torch.as_tensor(self.project(hidden)) + self.log_scale.exp() * query_rows
+    def forward(self, hidden: Tensor, query_head_rows: Tensor) -> Tensor:
+        """``hidden`` [..., d] and ``query_head_rows`` [..., R] to the vector that multiplies item rows, [..., R]."""
+        return torch.as_tensor(self.project(hidden)) + self.log_scale.exp() * query_head_rows
 
 
 @dataclass(frozen=True)
@@ -78,10 +78,10 @@ class Sizes:
 
 @dataclass
 class GeneratorMemory:
-    """What one encoder pass leaves for the decoder: the backbone's memory and the queries' rows [B, R]."""
+    """What one encoder pass leaves for the decoder: the prompts' keys and values, and the queries' head rows [B, R]."""
 
-    backbone: Memory
-    query_rows: Tensor
+    prompts: PromptMemory
+    query_head_rows: Tensor
 
 
 class Generator(nn.Module):
@@ -104,7 +104,7 @@ class Generator(nn.Module):
         for table in (self.text_embedding, self.extra_embedding):
             nn.init.normal_(table.weight, std=d**-0.5)
         if config.word_rows:
-            # At zero, so that an untrained model is dense search; see `query_rows`. The last column is the gate's.
+            # At zero, so that an untrained model is dense search; see `query_head_rows`. The last column is the gate's.
             self.word_rows = nn.Embedding.from_pretrained(torch.zeros(sizes.text, sizes.row + 1), freeze=False)
             self.word_bias = nn.Parameter(torch.zeros(()))
         self.query_token = nn.Linear(sizes.vector, d)
@@ -146,9 +146,9 @@ class Generator(nn.Module):
             front = torch.cat(soft, 1)
             embeds = torch.cat([front.to(embeds.dtype), embeds], 1)
             mask = torch.cat([mask.new_ones(front.shape[:2]), mask], 1)
-        return GeneratorMemory(self.backbone.encode(embeds, mask), self.query_rows(batch))
+        return GeneratorMemory(self.backbone.encode(embeds, mask), self.query_head_rows(batch))
 
-    def query_rows(self, batch: PromptBatch) -> Tensor:
+    def query_head_rows(self, batch: PromptBatch) -> Tensor:
         """Rows of the queries [B, R] that the item head and the item score start from.
 
         The encoder's; fused with what the query's words stand for where their gate is open, as a teacher's row is fused
@@ -156,11 +156,11 @@ class Generator(nn.Module):
         need is its own, and rows that follow its few clicks make new queries worse (measured).
         """
         if not self.config.word_rows:
-            return batch.query_rows
+            return batch.query_head_rows
         with torch.no_grad():
             rows, gate = self.words(batch)
-            fused = F.normalize(batch.query_rows + F.normalize(rows, dim=1), dim=1)
-            return torch.where((gate > 0).unsqueeze(1), fused, batch.query_rows)
+            fused = F.normalize(batch.query_head_rows + F.normalize(rows, dim=1), dim=1)
+            return torch.where((gate > 0).unsqueeze(1), fused, batch.query_head_rows)
 
     def words(self, batch: PromptBatch) -> tuple[Tensor, Tensor]:
         """What the query's subwords stand for, [B, R], and the logit that they stand for anything, [B].
@@ -207,7 +207,7 @@ class Generator(nn.Module):
 
     def start(self, memory: GeneratorMemory, width: int) -> DecodeState:
         """Begin incremental decoding with ``width`` beams per request."""
-        return self.backbone.start(memory.backbone, width)
+        return self.backbone.start(memory.prompts, width)
 
     def step(self, state: DecodeState, embeds: Tensor, parents: Tensor | None) -> Tensor:
         """Advance the beams by one token: embeds [B, W, d], parents int64 [B, W] or None; returns hidden [B, W, d]."""
@@ -215,7 +215,7 @@ class Generator(nn.Module):
 
     def item_state(self, level: int, hidden: Tensor, memory: GeneratorMemory, owner: Tensor | None = None) -> Tensor:
         """State of the item head: [B, W, d] (or [M, d] with ``owner`` [M] naming each row's request) to [..., R]."""
-        rows = memory.query_rows.to(hidden.dtype)
+        rows = memory.query_head_rows.to(hidden.dtype)
         rows = rows[owner] if owner is not None else rows.reshape(len(rows), *[1] * (hidden.dim() - 2), -1)
         return self.item_head.state(level, hidden, rows)
 
@@ -236,14 +236,14 @@ class Generator(nn.Module):
 
     def query_state(self, memory: GeneratorMemory, owner: Tensor | None = None) -> Tensor:
         """The vector of the item score: float [B, R], or [M, R] with ``owner``."""
-        n = len(memory.query_rows) if owner is None else len(owner)
-        owner = torch.arange(n, device=memory.query_rows.device) if owner is None else owner
-        hidden = self.backbone.decode(memory.backbone, self.begin.expand(n, 1, -1), owner)[:, 0]
+        n = len(memory.query_head_rows) if owner is None else len(owner)
+        owner = torch.arange(n, device=memory.query_head_rows.device) if owner is None else owner
+        hidden = self.backbone.decode(memory.prompts, self.begin.expand(n, 1, -1), owner)[:, 0]
         return self.score_state(hidden, memory, owner)
 
     def score_state(self, hidden: Tensor, memory: GeneratorMemory, owner: Tensor) -> Tensor:
         """The item score's vector from decoder states before the first SID token: [M, d] to [M, R]."""
-        out: Tensor = self.item_score(hidden, memory.query_rows[owner].to(hidden.dtype))
+        out: Tensor = self.item_score(hidden, memory.query_head_rows[owner].to(hidden.dtype))
         return out
 
     # -- storage -----------------------------------------------------------------------------------------------------

@@ -16,7 +16,9 @@ class PromptSettings(Settings):
     recent_query_tokens: int = Field(6, ge=1, description="subword tokens kept of each recent query")
     short: int = Field(5, ge=0, description="recent items in Seq_short, five tokens each (the paper's window)")
     long: int = Field(50, ge=0, description="items per stream of Seq_long")
-    evidence: int = Field(5, ge=0, description="items most clicked for the query, used to fill missing history")
+    clicked_for_query: int = Field(
+        5, ge=0, description="items most clicked for the query, used to fill missing history"
+    )
     keyword_tokens: int = Field(4, ge=1, description="subword tokens kept of each keyword (teacher's input only)")
     think: int = Field(0, ge=0, description="reasoning tokens after the input of a prompt without keywords")
     uid: bool = True

@@ -1,50 +1,130 @@
-"""From requests to the tokens and vectors the model reads (specification section 3).
+"""From requests to the tokens and vectors that the model reads (docs/method.md, section 3).
 
-``prepare`` looks every text of the requests up once and keeps integer columns; ``PromptBuilder.search_prompt`` then
-turns any rows of those columns into a batch without a loop over requests. Missing parts (anonymous shopper, no history,
-empty query) are simply absent from the token sequence, or filled as the specification says.
+::
+
+    uid | q | SID_q | Seq_q | Seq_short | items most clicked for q | profile [| kw: teacher only]     tokens
+    query vector | Seq_long as N_M vectors                                                            soft tokens
+
+:meth:`PromptInputs.from_requests` looks every text of the requests up once and keeps integer arrays; the
+:class:`PromptBuilder` then turns any rows of them into a :class:`PromptBatch` without a loop over requests. A missing
+part (anonymous shopper, no history, empty query) is absent from the token sequence, its mark included.
+
+Differences from the paper:
+
+1. The items most clicked for the query fill missing history, as in the paper, and are a prompt part of their own for
+   every shopper (``fill: always``; ``missing`` is the paper's form).
+2. The query's dense vector enters as one soft token beside its words (``query_vector``).
+3. The relevant-search stream of Seq_long holds the clicks whose query has a cosine of at least 0.5 with this one; the
+   paper names the stream, not its rule.
+4. A teacher's head row is fused with its keywords as KHQE fuses vectors; the paper gives keywords as text alone.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
 
 from onesearch.common.ragged import Ragged
 from onesearch.data.requests import Requests
 from onesearch.model.behaviour_sequences import uid_codes
-from onesearch.model.featurizer import TextTable
+from onesearch.model.featurizer import TextFeatures
 from onesearch.model.model_settings import PromptSettings
 from onesearch.model.token_vocabulary import PAD, TokenVocabulary
 
 Ints = NDArray[np.int32]
-_KEYWORDS = 8  # of a thought, at most (specification section 4)
-_CHUNK = 1 << 14  # rows whose prompts are laid out at a time
+Floats = NDArray[np.float32]
+_Number = TypeVar("_Number", np.int32, np.float32)
+_KEYWORDS = 8  # of a thought, at most (docs/method.md, section 4)
+_PROFILE_TOKENS = 8
+_RELEVANT_COSINE = 0.5
+RQ_LAYERS = 3  # of a SID; Seq_long reads their centroids, never those of the OPQ parts
+_ROWS_AT_ONCE = 1 << 14  # bounds the token arrays that are alive while lengths are counted
 
 
 @dataclass(frozen=True)
 class PromptInputs:
-    """Requests whose texts are numbers of a :class:`TextTable`; -1 means missing everywhere.
+    """Requests whose texts are numbers of :class:`TextFeatures`; -1 means missing everywhere.
 
-    Shapes: ``query`` [n], ``profile`` [n], ``recent`` [n, Q], ``clicked`` and ``clicked_query`` [n, C], ``ordered``
-    [n, O], ``evidence`` [n, E] (items most clicked for the query, the most clicked one last), ``keywords`` [n, K] (what
-    was thought of the query; None where nobody thinks, as in serving).
+    Shapes: ``query`` [n], ``profile`` [n], ``recent`` [n, Q] recent queries, ``clicked`` and ``clicked_query`` [n, C],
+    ``ordered`` [n, O], ``clicked_for_query`` [n, E] (items most clicked for the query, the most clicked one last),
+    ``keywords`` [n, K] (of the query's thought; None where nobody thinks, as in serving).
     """
 
-    texts: TextTable
+    texts: TextFeatures
     query: Ints
     profile: Ints
     recent: Ints
     clicked: Ints
     clicked_query: Ints
     ordered: Ints
-    evidence: Ints
+    clicked_for_query: Ints
     keywords: Ints | None = None
 
     def __len__(self) -> int:
         return len(self.query)
+
+    @classmethod
+    def from_requests(
+        cls,
+        requests: Requests,
+        featurize: Callable[[Sequence[str]], TextFeatures],
+        config: PromptSettings,
+        clicked_for_query: Ints | None = None,
+        keywords: Sequence[Sequence[str]] | None = None,
+    ) -> "PromptInputs":
+        """Number the texts of the requests and compute their features once per distinct text.
+
+        Args:
+            requests: n requests.
+            featurize: features of distinct texts, such as :meth:`Featurizer.text_features`.
+            config: which parts are read and how much of each.
+            clicked_for_query: int32 [n, E], the items most clicked for each query, best first (training counts only;
+                for training requests with the current page view left out).
+            keywords: those of each request's query: for a teacher's input, never for serving.
+        """
+        n, absent = len(requests), np.full((len(requests), 0), -1, np.int32)
+        recent = [texts[-config.recent_queries :] if config.recent_queries else () for texts in requests.recent_queries]
+        recent_texts = [text for texts in recent for text in texts]
+        profiles = requests.profile if config.profile else [""] * n
+        long = max(config.long, config.short)
+        clicked_query = requests.clicked_queries[:, -long:] if long else absent
+        # The requests' table of texts may be that of a whole log: only what these requests clicked for is looked up.
+        used = np.unique(clicked_query[clicked_query >= 0])
+        used_texts = [requests.query_texts[i] for i in used.tolist()]
+        # Every distinct text gets a number, in the order of its first appearance.
+        keyword_texts = [text for texts in keywords or [] for text in texts]
+        wanted = [*requests.query, *profiles, *recent_texts, *used_texts, *keyword_texts]
+        distinct = list(dict.fromkeys(text for text in wanted if text.strip()))
+        number = {text: i for i, text in enumerate(distinct)}
+
+        def numbers(texts: Sequence[str]) -> Ints:
+            return np.fromiter((number.get(text, -1) for text in texts), np.int32, len(texts))
+
+        def padded(texts: Sequence[Sequence[str]], flat: Sequence[str], width: int, newest: bool) -> Ints:
+            lengths = np.fromiter(map(len, texts), np.int64, len(texts))
+            return Ragged.from_lengths(numbers(flat), lengths).padded(width, newest=newest)
+
+        clicked_query_numbers = np.append(numbers(used_texts), -1).astype(np.int32)  # the last one answers for 'none'
+        place = np.where(clicked_query >= 0, np.searchsorted(used, clicked_query), len(used))
+        best_last = absent
+        if clicked_for_query is not None and config.fill != "none":
+            best_last = clicked_for_query[:, : config.clicked_for_query][:, ::-1]
+        return cls(
+            featurize(distinct),
+            query=numbers(requests.query),
+            profile=numbers(profiles),
+            recent=padded(recent, recent_texts, config.recent_queries, newest=True),
+            clicked=requests.clicked[:, -long:] if long else absent,
+            clicked_query=clicked_query_numbers[place],
+            ordered=requests.ordered[:, -long:] if long else absent,
+            clicked_for_query=best_last,
+            keywords=None if keywords is None else padded(keywords, keyword_texts, _KEYWORDS, newest=False),
+        )
 
 
 @dataclass
@@ -52,158 +132,105 @@ class PromptBatch:
     """One batch of model input.
 
     Shapes: ``tokens`` int64 [B, S] (ids of the vocabulary, padded on the right), ``mask`` bool [B, S];
-    ``query_vectors`` float32 [B, d_e] and ``query_rows`` float32 [B, R] (zero where there is no query); ``long_codes``
-    int64 [B, 3, C, layers], -1 for missing, or None for prompts without soft tokens; ``keyword_vectors`` float32
-    [B, d_e], the mean vector of the keywords (zero where there is none), or None for prompts without keywords.
+    ``query_vectors`` float32 [B, d_e] and ``query_head_rows`` float32 [B, R] (zero where there is no query);
+    ``long_codes`` int64 [B, 3, C, layers], -1 for missing, or None for prompts without soft tokens;
+    ``keyword_vectors`` float32 [B, d_e], the mean vector of the keywords (zero where there is none), or None for
+    prompts without keywords.
     """
 
-    tokens: torch.Tensor
-    mask: torch.Tensor
-    query_vectors: torch.Tensor
-    query_rows: torch.Tensor
-    long_codes: torch.Tensor | None
-    keyword_vectors: torch.Tensor | None = None
-
-    def to(self, device: torch.device | str) -> "PromptBatch":
-        """The batch on another device."""
-        return PromptBatch(
-            self.tokens.to(device),
-            self.mask.to(device),
-            self.query_vectors.to(device),
-            self.query_rows.to(device),
-            None if self.long_codes is None else self.long_codes.to(device),
-            None if self.keyword_vectors is None else self.keyword_vectors.to(device),
-        )
+    tokens: Tensor
+    mask: Tensor
+    query_vectors: Tensor
+    query_head_rows: Tensor
+    long_codes: Tensor | None
+    keyword_vectors: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.tokens)
 
+    def to(self, device: torch.device | str) -> "PromptBatch":
+        """The batch on another device."""
+        return replace(self, **{name: part.to(device) for name, part in vars(self).items() if part is not None})
 
-def stacked(batches: Sequence[PromptBatch]) -> PromptBatch:
-    """Several batches of the same form as one, padded to the longest."""
-    width = max(batch.tokens.shape[1] for batch in batches)
+    @classmethod
+    def concatenate(cls, batches: Sequence["PromptBatch"]) -> "PromptBatch":
+        """Several batches as one, padded to the longest; a batch without keywords gets zero keyword vectors.
 
-    def wide(tensor: torch.Tensor) -> torch.Tensor:
-        return torch.nn.functional.pad(tensor, (0, width - tensor.shape[1]))
+        Raises:
+            ValueError: only some of the batches have long behaviour.
+        """
+        long = [batch.long_codes for batch in batches if batch.long_codes is not None]
+        if len(long) not in (0, len(batches)):
+            raise ValueError("prompts with and without long behaviour cannot share a batch")
+        width = max(batch.tokens.shape[1] for batch in batches)
 
-    long = [batch.long_codes for batch in batches if batch.long_codes is not None]
-    if len(long) not in (0, len(batches)):
-        raise ValueError("prompts with and without long behaviour cannot share a batch")
-    some = next((batch.keyword_vectors for batch in batches if batch.keyword_vectors is not None), None)
-    keywords = None
-    if some is not None:
-        blank = [some.new_zeros(len(batch), some.shape[1]) for batch in batches]
-        given = [batch.keyword_vectors for batch in batches]
-        keywords = torch.cat([none if known is None else known for known, none in zip(given, blank, strict=True)])
-    return PromptBatch(
-        torch.cat([wide(batch.tokens) for batch in batches]),
-        torch.cat([wide(batch.mask) for batch in batches]),
-        torch.cat([batch.query_vectors for batch in batches]),
-        torch.cat([batch.query_rows for batch in batches]),
-        torch.cat(long) if long else None,
-        keywords,
-    )
+        def wide(part: Tensor) -> Tensor:
+            return functional.pad(part, (0, width - part.shape[1]))
 
-
-def prepare(
-    requests: Requests,
-    table: Callable[[Sequence[str]], TextTable],
-    config: PromptSettings,
-    evidence: Ints | None = None,
-    keywords: Sequence[Sequence[str]] | None = None,
-) -> PromptInputs:
-    """Number the texts of the requests and compute their features once per distinct text.
-
-    ``evidence`` int32 [n, E] gives the items most clicked for each query, best first (training counts only; for
-    training rows with the current page view left out). ``keywords`` are those of each request's query: for a teacher's
-    input, never for serving.
-    """
-    n = len(requests)
-    recent = [row[-config.recent_queries :] if config.recent_queries else () for row in requests.recent_queries]
-    profiles = requests.profile if config.profile else [""] * n
-    long = max(config.long, config.short)
-    none = np.full((n, 0), -1, np.int32)
-    clicked_query = requests.clicked_queries[:, -long:] if long else none
-    # The requests' table of texts may be that of a whole log: only what these requests clicked for is looked at.
-    used = np.unique(clicked_query[clicked_query >= 0])
-    of_used = [requests.query_texts[i] for i in used.tolist()]
-    wanted = [*requests.query, *profiles, *(text for row in recent for text in row), *of_used]
-    thoughts = keywords or []
-    wanted += [text for row in thoughts for text in row]
-    distinct = list(dict.fromkeys(text for text in wanted if text.strip()))
-    number = {text: i for i, text in enumerate(distinct)}
-
-    def numbers(texts: Sequence[str]) -> Ints:
-        return np.fromiter((number.get(text, -1) for text in texts), np.int32, len(texts))
-
-    def numbers_of_keywords() -> Ints:
-        return Ragged.from_lists([numbers(row).tolist() for row in thoughts]).padded(_KEYWORDS, newest=False)
-
-    recent_numbers = Ragged.from_lengths(
-        numbers([text for row in recent for text in row]), np.fromiter(map(len, recent), np.int64, n)
-    ).padded(config.recent_queries)
-    of_clicks = np.append(numbers(of_used), -1).astype(np.int32)  # the last entry answers for 'none'
-    place = np.where(clicked_query >= 0, np.searchsorted(used, clicked_query), len(used))
-    return PromptInputs(
-        table(distinct),
-        numbers(requests.query),
-        numbers(profiles),
-        recent_numbers,
-        requests.clicked[:, -long:] if long else none,
-        of_clicks[place],
-        requests.ordered[:, -long:] if long else none,
-        none if evidence is None or config.fill == "none" else evidence[:, : config.evidence][:, ::-1],
-        None if keywords is None else numbers_of_keywords(),
-    )
+        keywords = None
+        if any(batch.keyword_vectors is not None for batch in batches):
+            known = [(batch.keyword_vectors, torch.zeros_like(batch.query_vectors)) for batch in batches]
+            keywords = torch.cat([none if vectors is None else vectors for vectors, none in known])
+        return cls(
+            torch.cat([wide(batch.tokens) for batch in batches]),
+            torch.cat([wide(batch.mask) for batch in batches]),
+            torch.cat([batch.query_vectors for batch in batches]),
+            torch.cat([batch.query_head_rows for batch in batches]),
+            torch.cat(long) if long else None,
+            keywords,
+        )
 
 
-def fill_missing(history: Ints, filler: Ints, width: int) -> Ints:
-    """The last ``width`` items of each history, missing slots filled from ``filler``; newest (best) last.
+def fill_history(history: Ints, filler: Ints, width: int) -> Ints:
+    """The last ``width`` items of each history, missing ones filled from ``filler``; newest (best) last.
 
     Shapes: ``history`` [n, C] and ``filler`` [n, E], right-aligned, -1 for missing; result [n, width].
     """
-    both = np.concatenate([filler, history], 1)
-    valid = both >= 0
+    both = _left_padded(np.concatenate([filler, history], 1), width)
     # A stable sort of the validity flags moves all real items to the right and keeps their order.
-    order = np.argsort(valid, axis=1, kind="stable")
-    packed = np.take_along_axis(both, order, 1)
-    if packed.shape[1] < width:
-        packed = np.pad(packed, ((0, 0), (width - packed.shape[1], 0)), constant_values=-1)
-    return packed[:, packed.shape[1] - width :] if width else packed[:, :0]
-
-
-def _means(table: NDArray[np.float32], numbers: Ints) -> NDArray[np.float32]:
-    """The mean row of ``table`` [T, d] over each line of ``numbers`` [n, K], -1 for none; zero where there is none."""
-    there = numbers >= 0
-    rows = table[np.maximum(numbers, 0)] * there[:, :, None]
-    return np.asarray(rows.sum(1) / np.maximum(there.sum(1, keepdims=True), 1), np.float32)
-
-
-def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Rows of length one; zero stays zero."""
-    return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9), np.float32)
-
-
-def _widen(rows: Ints, width: int) -> Ints:
-    """Missing entries added on the left up to ``width`` columns."""
-    return np.pad(rows, ((0, 0), (width - rows.shape[1], 0)), constant_values=-1)
+    order = np.argsort(both >= 0, axis=1, kind="stable")
+    return np.take_along_axis(both, order, 1)[:, both.shape[1] - width :]
 
 
 def pack_tokens(parts: Sequence[Ints]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Join parts [n, w_j] whose gaps are -1 into left-aligned token rows; returns tokens [n, S] and mask [n, S]."""
+    """Join parts [n, w_j] whose gaps are -1 into left-aligned tokens [n, S] and their mask [n, S]."""
     wide = np.concatenate(parts, 1)
     gap = wide < 0
     order = np.argsort(gap, axis=1, kind="stable")
     length = int((~gap).sum(1).max(initial=1))
-    tokens = np.take_along_axis(wide, order, 1)[:, : max(length, 1)].astype(np.int64)
+    tokens = np.take_along_axis(wide, order, 1)[:, :length].astype(np.int64)
     mask = tokens >= 0
-    # A row with nothing to say still needs one visible token for attention to be defined.
+    # A prompt with nothing to say still needs one visible token for attention to be defined.
     mask[:, 0] = True
     return np.where(tokens >= 0, tokens, PAD), mask
 
 
+def _left_padded(numbers: Ints, width: int) -> Ints:
+    """Missing entries added on the left up to ``width`` of them."""
+    return np.pad(numbers, ((0, 0), (max(width - numbers.shape[1], 0), 0)), constant_values=-1)
+
+
+def _known_rows(table: NDArray[_Number], numbers: Ints, missing: int = 0) -> NDArray[_Number]:
+    """``table[numbers]`` of a table [T, d], ``missing`` where the number is -1 (or the table empty): [..., d]."""
+    out = np.full((*numbers.shape, table.shape[1]), missing, table.dtype)
+    known = numbers >= 0
+    out[known] = table[numbers[known]]
+    return out
+
+
+def _mean_known(table: Floats, numbers: Ints) -> Floats:
+    """The mean of the rows of ``table`` [T, d] over each line of ``numbers`` [n, K], -1 for none: [n, d]."""
+    count = (numbers >= 0).sum(1, keepdims=True)
+    return np.asarray(_known_rows(table, numbers).sum(1) / np.maximum(count, 1), np.float32)
+
+
+def _unit(rows: Floats) -> Floats:
+    """Rows of length one; zero stays zero."""
+    return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9), np.float32)
+
+
 class PromptBuilder:
-    """Builds batches from columns; holds the item SIDs that behaviour is written with."""
+    """The collator: rows of :class:`PromptInputs` to a batch; holds the item SIDs that behaviour is written with."""
 
     def __init__(self, vocabulary: TokenVocabulary, config: PromptSettings, item_sids: NDArray[np.integer]) -> None:
         self.vocabulary = vocabulary
@@ -212,167 +239,156 @@ class PromptBuilder:
         self._sids = np.concatenate([np.asarray(item_sids), none]).astype(np.int32)  # row -1 is 'missing'
         self._sid_tokens = vocabulary.sid_tokens(self._sids)
 
-    def _marked(self, name: str, part: Ints) -> Ints:
-        """A part behind its mark; rows without the part have no mark either."""
-        present = (part >= 0).any(1) if part.shape[1] else np.zeros(len(part), bool)
-        mark = np.where(present, self.vocabulary.mark(name), -1).astype(np.int32)
-        return np.concatenate([mark[:, None], part], 1)
-
-    def _text(self, texts: TextTable, numbers: Ints, limit: int) -> Ints:
-        known = texts.tokens.select(np.maximum(numbers, 0)).padded(limit, newest=False) if len(texts) else None
-        if known is None:
-            return np.full((len(numbers), limit), -1, np.int32)
-        return np.where(numbers[:, None] >= 0, known, -1).astype(np.int32)
-
-    def _items(self, rows: Ints) -> Ints:
-        return self._sid_tokens[rows].reshape(len(rows), -1)
-
-    def _query_sid(self, texts: TextTable, numbers: Ints) -> Ints:
-        sids = np.where(numbers[:, None] >= 0, texts.sids[np.maximum(numbers, 0)], -1) if len(texts) else None
-        if sids is None:
-            sids = np.full((len(numbers), self.vocabulary.levels), -1)
-        return self.vocabulary.sid_tokens(sids)
-
-    def _uid(self, short: Ints, long: Ints) -> Ints:
-        codes = [uid_codes(self._sids[items]) if items.shape[1] else None for items in (short, long)]
-        none = np.full((len(short), self.vocabulary.levels), -1, np.int32)
-        return np.concatenate([none if c is None else self.vocabulary.sid_tokens(c) for c in codes], 1)
+    # -- the three kinds of prompts ------------------------------------------------------------------------------
 
     def search_prompt(
         self,
-        columns: PromptInputs,
+        inputs: PromptInputs,
         rows: NDArray[np.integer],
         task: str = "task:search",
         keywords: bool = False,
         query_text: bool = True,
     ) -> PromptBatch:
-        """The full input of section 3 for the given rows of the columns; with ``keywords`` the teacher's form.
+        """The full input of docs/method.md, section 3, for the given rows of ``inputs``.
 
-        The teacher reads the keywords as text, their mean vector at their mark, and as its query row the unit sum of
-        the query's row and the unit mean of theirs, which is keyword fusion (section 2) with both parts of one length:
-        the item head starts from that row, so a teacher points at the items of the keywords before it is trained.
-        Without ``query_text`` the query is given as its SID alone: no subwords, no vector.
+        Args:
+            inputs: the requests.
+            rows: which of them, [B].
+            task: the mark that the prompt begins with.
+            keywords: the teacher's form (section 6). It reads the keywords as text and their mean vector at their
+                mark; its head row is the unit sum of the query's head row and the unit mean of theirs, which is
+                keyword fusion with both parts of one length: the item head starts from that row, so a teacher points
+                at the items of the keywords before it is trained.
+            query_text: without it the query is given as its SID alone: no subwords, no vector.
 
         Raises:
-            ValueError: keywords are asked for and the columns have none.
+            ValueError: keywords are asked for and the inputs have none.
         """
-        parts = self._search_parts(columns, rows, task, query_text)
+        texts, query = inputs.texts, inputs.query[rows]
+        parts = self._search_parts(inputs, rows, task, query_text)
         if not keywords:
-            if self.config.think:
-                parts.append(np.full((len(rows), self.config.think), self.vocabulary.mark("think"), np.int32))
-            tokens, mask = pack_tokens(parts)
-            query = columns.query[rows] if query_text else np.full(len(rows), -1, np.int32)
-            return self._batch(tokens, mask, columns.texts, query, self._long_codes(columns, rows))
-        if columns.keywords is None:
-            raise ValueError("these columns hold no keywords; prepare them with 'keywords'")
-        numbers = columns.keywords[rows]
-        words = [self._text(columns.texts, numbers[:, j], self.config.keyword_tokens) for j in range(numbers.shape[1])]
-        tokens, mask = pack_tokens([*parts, self._marked("kw", np.concatenate(words, 1))])
-        batch = self._batch(tokens, mask, columns.texts, columns.query[rows], self._long_codes(columns, rows))
-        batch.keyword_vectors = torch.from_numpy(_means(columns.texts.vectors, numbers))
-        fused = _unit(batch.query_rows.numpy() + _unit(_means(columns.texts.rows, numbers)))
-        batch.query_rows = torch.from_numpy(fused)
+            parts.append(np.full((len(rows), self.config.think), self.vocabulary.mark("think"), np.int32))
+            known = query if query_text else np.full(len(rows), -1, np.int32)
+            return self._batch(parts, texts, known, self._long_codes(inputs, rows))
+        if inputs.keywords is None:
+            raise ValueError("these inputs hold no keywords; make them with 'keywords'")
+        numbers = inputs.keywords[rows]
+        parts.append(self._marked("kw", self._text(texts, numbers, self.config.keyword_tokens)))
+        batch = self._batch(parts, texts, query, self._long_codes(inputs, rows))
+        batch.keyword_vectors = torch.from_numpy(_mean_known(texts.vectors, numbers))
+        fused = _unit(batch.query_head_rows.numpy() + _unit(_mean_known(texts.head_rows, numbers)))
+        batch.query_head_rows = torch.from_numpy(fused)
         return batch
 
-    def search_lengths(self, columns: PromptInputs) -> NDArray[np.int64]:
-        """Tokens of the search prompt of each row, int64 [n], at least 1."""
-        out = np.zeros(len(columns), np.int64)
-        for start in range(0, len(out), _CHUNK):
-            rows = np.arange(start, min(start + _CHUNK, len(out)))
-            for part in self._search_parts(columns, rows, "task:search"):
+    def text_prompt(
+        self, texts: TextFeatures, numbers: NDArray[np.integer], task: str, with_sid: bool = False
+    ) -> PromptBatch:
+        """A text alone (query or title) behind a task mark, with its dense vector; optionally with its SID."""
+        query = numbers.astype(np.int32)
+        parts = [self._task(task, len(query)), self._marked("q", self._text(texts, query, self.config.query_tokens))]
+        if with_sid and self.config.query_sid:
+            parts.append(self._marked("sid_q", self._query_sid(texts, query)))
+        return self._batch(parts, texts, query, None)
+
+    def sid_prompt(self, sids: NDArray[np.integer], task: str, width: int, row_dim: int) -> PromptBatch:
+        """A semantic ID alone [n, L] behind a task mark; no dense vector (zeros of the given widths)."""
+        n = len(sids)
+        tokens, mask = pack_tokens([self._task(task, n), self.vocabulary.sid_tokens(sids)])
+        return PromptBatch(
+            torch.from_numpy(tokens), torch.from_numpy(mask), torch.zeros(n, width), torch.zeros(n, row_dim), None
+        )
+
+    def search_lengths(self, inputs: PromptInputs) -> NDArray[np.int64]:
+        """Tokens of the search prompt of each request, int64 [n], at least 1."""
+        out = np.zeros(len(inputs), np.int64)
+        for start in range(0, len(out), _ROWS_AT_ONCE):
+            rows = np.arange(start, min(start + _ROWS_AT_ONCE, len(out)))
+            for part in self._search_parts(inputs, rows, "task:search"):
                 out[rows] += (part >= 0).sum(1)
         return np.maximum(out + self.config.think, 1)
 
+    # -- parts: int32 [n, w], -1 where nothing is --------------------------------------------------------------------
+
     def _search_parts(
-        self, columns: PromptInputs, rows: NDArray[np.integer], task: str, query_text: bool = True
+        self, inputs: PromptInputs, rows: NDArray[np.integer], task: str, query_text: bool = True
     ) -> list[Ints]:
-        """Token rows [n, w] in the order of the prompt, -1 where nothing is."""
-        config, texts = self.config, columns.texts
-        query = columns.query[rows]
-        evidence = columns.evidence[rows]
-        filler = evidence if config.fill != "none" else evidence[:, :0]
-        short = fill_missing(columns.clicked[rows], filler, config.short)
-        orders = fill_missing(columns.ordered[rows], filler, max(config.short, 1))
-        n = len(rows)
-        parts: list[Ints] = [np.full((n, 1), self.vocabulary.mark(task), np.int32)]
+        """The parts of the search prompt in their order."""
+        config, texts, query = self.config, inputs.texts, inputs.query[rows]
+        # Missing history is filled with the items most clicked for the query, so that a new shopper has a uid as well.
+        clicked_for_query = inputs.clicked_for_query[rows]
+        filler = clicked_for_query if config.fill != "none" else clicked_for_query[:, :0]
+        short = fill_history(inputs.clicked[rows], filler, config.short)
+        orders = fill_history(inputs.ordered[rows], filler, max(config.short, 1))
+        parts = [self._task(task, len(rows))]
         if config.uid:
-            parts.append(self._marked("uid", self._uid(short, orders)))
+            parts.append(self._marked("uid", np.concatenate([self._uid(short), self._uid(orders)], 1)))
+        # The query: its subwords, its SID, the shopper's recent queries.
         if query_text:
             parts.append(self._marked("q", self._text(texts, query, config.query_tokens)))
         if config.query_sid or not query_text:
             parts.append(self._marked("sid_q", self._query_sid(texts, query)))
         if config.recent_queries:
-            recent = columns.recent[rows]
-            seen = [self._text(texts, recent[:, j], config.recent_query_tokens) for j in range(recent.shape[1])]
-            parts.append(self._marked("seq_q", np.concatenate(seen, 1)))
+            parts.append(self._marked("seq_q", self._text(texts, inputs.recent[rows], config.recent_query_tokens)))
+        # Items as the SIDs they have in the index: recent clicks, then those most clicked for the query.
         if config.short:
             parts.append(self._marked("short", self._items(short)))
-        if config.fill == "always" and evidence.shape[1]:
-            parts.append(self._marked("clicked_for_q", self._items(evidence)))
+        if config.fill == "always" and clicked_for_query.shape[1]:
+            parts.append(self._marked("clicked_for_q", self._items(clicked_for_query)))
         if config.profile:
-            parts.append(self._marked("profile", self._text(texts, columns.profile[rows], 8)))
+            parts.append(self._marked("profile", self._text(texts, inputs.profile[rows], _PROFILE_TOKENS)))
         return parts
 
-    def text_prompt(
-        self, texts: TextTable, numbers: NDArray[np.integer], task: str, with_sid: bool = False
-    ) -> PromptBatch:
-        """A text alone (query or title) behind a task mark, with its dense vector; optionally with its SID."""
-        of = numbers.astype(np.int32)
-        parts = [np.full((len(of), 1), self.vocabulary.mark(task), np.int32)]
-        parts.append(self._marked("q", self._text(texts, of, self.config.query_tokens)))
-        if with_sid and self.config.query_sid:
-            parts.append(self._marked("sid_q", self._query_sid(texts, of)))
-        tokens, mask = pack_tokens(parts)
-        return self._batch(tokens, mask, texts, of, None)
+    def _task(self, name: str, n: int) -> Ints:
+        return np.full((n, 1), self.vocabulary.mark(name), np.int32)
 
-    def sid_prompt(self, sids: NDArray[np.integer], task: str, width: int, row_dim: int) -> PromptBatch:
-        """A semantic ID alone [n, L] behind a task mark; no dense vector (zeros of the given widths)."""
-        parts = [np.full((len(sids), 1), self.vocabulary.mark(task), np.int32), self.vocabulary.sid_tokens(sids)]
-        tokens, mask = pack_tokens(parts)
-        n = len(sids)
-        return PromptBatch(
-            torch.from_numpy(tokens), torch.from_numpy(mask), torch.zeros(n, width), torch.zeros(n, row_dim), None
-        )
+    def _marked(self, name: str, part: Ints) -> Ints:
+        """A part behind its mark; a prompt without the part has no mark either."""
+        mark = np.where((part >= 0).any(1), self.vocabulary.mark(name), -1).astype(np.int32)
+        return np.concatenate([mark[:, None], part], 1)
 
-    def _long_codes(self, columns: PromptInputs, rows: NDArray[np.integer]) -> torch.Tensor:
-        """Codes of the three streams of Seq_long: clicks, orders, past clicks relevant to the query."""
-        clicked, ordered = columns.clicked[rows], columns.ordered[rows]
-        width = max(clicked.shape[1], ordered.shape[1])
-        clicked, ordered = _widen(clicked, width), _widen(ordered, width)
-        of_click = _widen(columns.clicked_query[rows], width)
-        relevant = np.where(self._relevant(columns, columns.query[rows], of_click), clicked, -1)
-        streams = np.stack([clicked, ordered, relevant], 1)
-        return torch.from_numpy(self._sids[:, :3][streams].astype(np.int64))
-
-    def _relevant(self, columns: PromptInputs, query: Ints, of_click: Ints) -> NDArray[np.bool_]:
-        """Past clicks whose query has cosine of at least 0.5 with this one."""
-        vectors = columns.texts.vectors
-        if not len(vectors) or not of_click.shape[1]:
-            return np.zeros(of_click.shape, bool)
-        cosine = np.einsum("nd,ncd->nc", vectors[np.maximum(query, 0)], vectors[np.maximum(of_click, 0)])
-        return np.asarray((query[:, None] >= 0) & (of_click >= 0) & (cosine >= 0.5))
-
-    def _batch(
-        self,
-        tokens: NDArray[np.int64],
-        mask: NDArray[np.bool_],
-        texts: TextTable,
-        numbers: Ints,
-        long_codes: torch.Tensor | None,
-    ) -> PromptBatch:
-        known = (numbers >= 0)[:, None]
-        safe = np.maximum(numbers, 0)
+    def _text(self, texts: TextFeatures, numbers: Ints, limit: int) -> Ints:
+        """The first ``limit`` subwords of the texts ``numbers`` [n] or [n, k], side by side: [n, k · limit]."""
         if len(texts):
-            vectors, rows = np.asarray(texts.vectors[safe] * known), np.asarray(texts.rows[safe] * known)
+            known = texts.tokens.select(np.maximum(numbers.ravel(), 0)).padded(limit, newest=False)
+            tokens = np.where(numbers.reshape(-1, 1) >= 0, known, -1).astype(np.int32)
         else:
-            vectors = np.zeros((len(numbers), texts.vectors.shape[1]), np.float32)
-            rows = np.zeros((len(numbers), texts.rows.shape[1]), np.float32)
+            tokens = np.full((numbers.size, limit), -1, np.int32)
+        return tokens.reshape(len(numbers), limit * (numbers.shape[1] if numbers.ndim > 1 else 1))
+
+    def _items(self, item_rows: Ints) -> Ints:
+        return self._sid_tokens[item_rows].reshape(len(item_rows), -1)
+
+    def _query_sid(self, texts: TextFeatures, query: Ints) -> Ints:
+        return self.vocabulary.sid_tokens(_known_rows(texts.sids, query, -1))
+
+    def _uid(self, item_rows: Ints) -> Ints:
+        return self.vocabulary.sid_tokens(uid_codes(self._sids[item_rows]))
+
+    # -- what is no token ----------------------------------------------------------------------------------------
+
+    def _long_codes(self, inputs: PromptInputs, rows: NDArray[np.integer]) -> Tensor:
+        """Codes [n, 3, C, layers] of the streams of Seq_long: clicks, orders, clicks relevant to the query."""
+        clicked, ordered = inputs.clicked[rows], inputs.ordered[rows]
+        width = max(clicked.shape[1], ordered.shape[1])
+        clicked, ordered = _left_padded(clicked, width), _left_padded(ordered, width)
+        # A click is relevant if the query it was made for is near this one; a missing query has a zero vector.
+        query_vectors = _known_rows(inputs.texts.vectors, inputs.query[rows])
+        click_vectors = _known_rows(inputs.texts.vectors, _left_padded(inputs.clicked_query[rows], width))
+        cosine = np.einsum("nd,ncd->nc", query_vectors, click_vectors)
+        relevant = np.where(cosine >= _RELEVANT_COSINE, clicked, -1)
+        streams = np.stack([clicked, ordered, relevant], 1)
+        return torch.from_numpy(self._sids[:, :RQ_LAYERS][streams].astype(np.int64))
+
+    def _batch(self, parts: Sequence[Ints], texts: TextFeatures, query: Ints, long_codes: Tensor | None) -> PromptBatch:
+        """Token parts with the dense vector and the head row of each query (zero where there is none)."""
+        tokens, mask = pack_tokens(parts)
+        vectors, head_rows = _known_rows(texts.vectors, query), _known_rows(texts.head_rows, query)
         if not self.config.query_vector:
             vectors = np.zeros_like(vectors)
         return PromptBatch(
             torch.from_numpy(tokens),
             torch.from_numpy(mask),
             torch.from_numpy(vectors.astype(np.float32)),
-            torch.from_numpy(rows.astype(np.float32)),
+            torch.from_numpy(head_rows.astype(np.float32)),
             long_codes,
         )

@@ -141,7 +141,7 @@ def run_grpo(run_data: RunData, config: RunSettings, context: StageContext, befo
         columns,
         targets,
         weights,
-        len(run_data.item_rows),
+        len(run_data.item_head_rows),
         config.sft3.score_negatives,
         frequency_weights(columns.query, config.sft3.frequency_power),
     )
@@ -152,7 +152,7 @@ def run_grpo(run_data: RunData, config: RunSettings, context: StageContext, befo
     objective = GrpoObjective(
         generator,
         run_data.index,
-        run_data.item_rows,
+        run_data.item_head_rows,
         rewards,
         RolloutOutcomes(query, outcome.clicked, outcome.ordered),
         settings,

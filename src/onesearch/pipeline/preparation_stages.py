@@ -28,8 +28,8 @@ from onesearch.encoding.text_encoder import TrainableEncoder
 from onesearch.evaluation.baselines import tune_lexical
 from onesearch.index.sid_index import SidIndex
 from onesearch.market.make_market import make_market
-from onesearch.model.item_numbers import NAMES, ItemNumbers
-from onesearch.model.row_space import RowSpace
+from onesearch.model.head_row_projection import HeadRowProjection
+from onesearch.model.numeric_item_features import FEATURE_NAMES, NumericItemFeatures
 from onesearch.model.token_vocabulary import TokenVocabulary
 from onesearch.pipeline.run_data import PARTS, RunData
 from onesearch.pipeline.run_settings import DataSettings, RunSettings
@@ -185,11 +185,13 @@ def build_index(run_data: RunData, config: RunSettings, context: StageContext) -
             [*texts, *run_data.statistics.queries, *sorted(set(paths))], config.model.text_vocabulary, sizes
         )
     vocabulary.save(folder / "vocabulary")
-    features, extra = ItemNumbers.fit(items, run_data.statistics)
+    features, extra = NumericItemFeatures.fit(items, run_data.statistics)
     features.save(folder / "item_features.json")
-    space = RowSpace.fit(run_data.item_vectors, config.model.row_dim, len(NAMES), bool(config.encoder.align.nested))
+    space = HeadRowProjection.fit(
+        run_data.item_vectors, config.model.row_dim, len(FEATURE_NAMES), bool(config.encoder.align.nested)
+    )
     space.save(folder / "row_space.safetensors")
-    rows = space.of_items(run_data.item_vectors, extra)
+    rows = space.project_items(run_data.item_vectors, extra)
     np.save(folder / "item_rows.npy", rows, allow_pickle=False)
     index = SidIndex.build(
         run_data.sids, rows, sizes, run_data.statistics.clicked, precision=config.model.row_precision

@@ -13,9 +13,9 @@ from onesearch.data.histories import Histories, Targets
 from onesearch.data.requests import Requests
 from onesearch.data.split import Split
 from onesearch.data.text import item_texts, normalise_queries, normalise_query
-from onesearch.model.featurizer import TextTable
+from onesearch.model.featurizer import TextFeatures
 from onesearch.model.model_settings import PromptSettings
-from onesearch.model.prompt import PromptInputs, prepare
+from onesearch.model.prompt import PromptInputs
 from onesearch.search.run_parts import RunParts, load_array, need
 
 Floats = NDArray[np.float32]
@@ -86,9 +86,9 @@ class RunData(RunParts):
             vectors[rows >= 0] = self.held_out_vectors[rows[rows >= 0]]
         return vectors
 
-    def training_table(self, texts: Sequence[str], held_out: bool = True) -> TextTable:
+    def training_text_features(self, texts: Sequence[str], held_out: bool = True) -> TextFeatures:
         """Text features for training, from :meth:`training_vectors`."""
-        return self.featurizer.table(texts, self.training_vectors(texts, held_out))
+        return self.featurizer.text_features(texts, self.training_vectors(texts, held_out))
 
     def training_columns(
         self,
@@ -97,13 +97,15 @@ class RunData(RunParts):
         held_out: bool,
         keywords: Callable[[Requests, Ragged], Sequence[Sequence[str]]] | None = None,
     ) -> PromptInputs:
-        """Training page views as model input; click evidence leaves each page view's own clicks out.
+        """Training page views as model input; what is most clicked for a query leaves out each page view's own clicks.
 
         ``keywords`` gives those of each page view, for a teacher's input, from requests and what was clicked in them.
         """
         requests = self.requests(page_views)
         clicked = self.targets(page_views).clicked
         own = clicked if self.counted else None
-        evidence = self.statistics.most_clicked(requests.query, config.evidence, leave_out=own)
+        clicked_for_query = self.statistics.most_clicked(requests.query, config.clicked_for_query, leave_out=own)
         thoughts = None if keywords is None else keywords(requests, clicked)
-        return prepare(requests, lambda texts: self.training_table(texts, held_out), config, evidence, thoughts)
+        return PromptInputs.from_requests(
+            requests, lambda texts: self.training_text_features(texts, held_out), config, clicked_for_query, thoughts
+        )

@@ -50,8 +50,8 @@ def cot_task_set(run_data: RunData, config: RunSettings, generator: Generator) -
     held_out = config.sft3.held_out_vectors
     return cot_tasks(
         run_data.builder(prompt),
-        run_data.featurizer.table(distinct),
-        run_data.training_table([texts[place] for place in kept], held_out),
+        run_data.featurizer.text_features(distinct),
+        run_data.training_text_features([texts[place] for place in kept], held_out),
         KeywordTargets.from_keywords(written, number, vocabulary, settings.keyword_tokens),
         run_data.training_columns(page_views[rows], prompt, held_out),
         KeywordTargets.from_keywords(of_shopper, number, vocabulary, settings.keyword_tokens),

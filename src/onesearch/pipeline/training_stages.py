@@ -16,8 +16,8 @@ from onesearch.data.requests import Requests
 from onesearch.encoding.pseudo_queries import pseudo_queries
 from onesearch.model.generator import Generator, Sizes
 from onesearch.model.initialise import initialise
-from onesearch.model.item_numbers import NAMES
-from onesearch.model.prompt import prepare
+from onesearch.model.numeric_item_features import FEATURE_NAMES
+from onesearch.model.prompt import PromptInputs
 from onesearch.pipeline.run_data import RunData
 from onesearch.pipeline.run_settings import RunSettings
 from onesearch.pipeline.stage_runner import StageContext
@@ -47,7 +47,7 @@ from onesearch.understanding.thought_table import Thoughts
 
 log = logging.getLogger("onesearch")
 # Features whose weight is the same for every request; the others' depends on how well the query is known.
-PLAIN = ("text", "taste", *(f"item_{name}" for name in NAMES))
+PLAIN = ("text", "taste", *(f"item_{name}" for name in FEATURE_NAMES))
 BARE = SearchSettings(**NO_EVIDENCE)
 
 
@@ -57,7 +57,7 @@ def new_generator(run_data: RunData, config: RunSettings, seed: int) -> Generato
         run_data.vocabulary.text_size,
         run_data.vocabulary.codebook_sizes,
         run_data.item_vectors.shape[1],
-        int(run_data.item_rows.shape[1]),
+        int(run_data.item_head_rows.shape[1]),
         1.0 / config.encoder.align.temperature,
     )
     torch.manual_seed(seed)
@@ -83,7 +83,7 @@ def run_semantic_tasks(
     shares = {name: shares[name] for name in chosen}
     mixture = mixture_of(chosen, shares, settings.batch_size, settings.steps, context.seed)
     objective = SupervisedObjective(
-        generator, run_data.index, run_data.item_rows, settings.score_weight, settings.codebook_weight
+        generator, run_data.index, run_data.item_head_rows, settings.score_weight, settings.codebook_weight
     )
     report = fit_objective(objective, mixture, settings.loop, context)
     generator.save(context.folder / GENERATOR)
@@ -96,8 +96,8 @@ def semantic_task_set(
     """The tasks of stages 1 and 2 over the training part."""
     statistics, vocabulary = run_data.statistics, run_data.vocabulary
     texts = list(statistics.queries)
-    queries = run_data.training_table(texts, config.sft3.held_out_vectors)
-    titles = run_data.featurizer.table(run_data.item_texts, run_data.item_vectors)
+    queries = run_data.training_text_features(texts, config.sft3.held_out_vectors)
+    titles = run_data.featurizer.text_features(run_data.item_texts, run_data.item_vectors)
     paths = [list(path or ()) for path in run_data.dataset.items["category"].to_list()]
     categories = category_tokens(vocabulary, paths, settings.text_tokens)
     pairs = np.stack([statistics.items.owners, statistics.items.values.astype(np.int64)], 1)
@@ -161,7 +161,7 @@ def run_cot(run_data: RunData, config: RunSettings, context: StageContext, befor
         chosen, {name: shares[name] for name in chosen}, settings.batch_size, settings.steps, context.seed
     )
     objective = SupervisedObjective(
-        generator, run_data.index, run_data.item_rows, settings.score_weight, settings.codebook_weight
+        generator, run_data.index, run_data.item_head_rows, settings.score_weight, settings.codebook_weight
     )
     report = fit_objective(objective, mixture, settings.loop, context)
     generator.save(context.folder / GENERATOR)
@@ -195,7 +195,7 @@ def run_personalisation(
     shares |= {name: cot / len(writing) for name in writing}
     every = {**tasks, **writing}
     mixture = mixture_of({name: every[name] for name in shares}, shares, settings.batch_size, steps, context.seed)
-    parts = (generator, run_data.index, run_data.item_rows, settings.score_weight, settings.codebook_weight)
+    parts = (generator, run_data.index, run_data.item_head_rows, settings.score_weight, settings.codebook_weight)
     has_teacher = distilled and config.distill.keywords == "teacher"
     objective = SelfDistillationObjective(*parts, config.distill) if has_teacher else SupervisedObjective(*parts)
     keywords = run_data.keyword_reader(config.distill.reads if distilled else None)
@@ -220,7 +220,7 @@ def search_tasks(
         page_views, prompt, settings.held_out_vectors, None if use is None else keyword_source(run_data, config, use)
     )
     taught = None if columns.keywords is None else np.asarray((columns.keywords >= 0).any(1))
-    n_items = len(run_data.item_rows)
+    n_items = len(run_data.item_head_rows)
     as_input = use is not None and distill.keywords == "input"
     search = search_task(
         "search",
@@ -237,7 +237,7 @@ def search_tasks(
     if not settings.pseudo_share:
         return {"search": search}
     texts = pseudo_queries(run_data.item_texts, config.seed + 101)
-    made = prepare(Requests.anonymous(texts), run_data.featurizer.table, prompt)
+    made = PromptInputs.from_requests(Requests.anonymous(texts), run_data.featurizer.text_features, prompt)
     own = Ragged.from_lengths(np.arange(n_items, dtype=np.int32), np.ones(n_items, np.int64))
     pseudo = search_task("pseudo", builder, made, own, np.ones(n_items, np.float32), n_items, settings.score_negatives)
     return {"search": search, "pseudo": pseudo}

@@ -30,7 +30,7 @@ class Snapshot:
 
     Attributes:
         items: the item table; its row order gives the item rows. Deleted items keep their row but leave the index.
-        sids: int32 [N, L]; item_rows: float32 [N, R] rows of the item head; popularity: float32 [N] training clicks.
+        sids: int32 [N, L]; item_head_rows: float32 [N, R]; popularity: float32 [N], training clicks.
         number: item id to its current row; deleted items are absent.
         evidence: of the log; facts: what it knows of every item row.
         version: grows by one with every change.
@@ -41,7 +41,7 @@ class Snapshot:
     filters: ItemFilters
     builder: PromptBuilder
     sids: NDArray[np.int32]
-    item_rows: torch.Tensor
+    item_head_rows: torch.Tensor
     popularity: Floats
     number: dict[str, int]
     lexical: LexicalSearcher | None
@@ -55,7 +55,7 @@ class Snapshot:
             return self
         index = self.index.to(device)
         filters = self.filters.updated(self.items, index, unchanged=len(self.items))
-        return replace(self, index=index, item_rows=self.item_rows.to(device), filters=filters)
+        return replace(self, index=index, item_head_rows=self.item_head_rows.to(device), filters=filters)
 
     def item(self, row: int) -> Item:
         """The item of a row."""
@@ -90,7 +90,7 @@ class Snapshot:
             table,
             index,
             np.concatenate([self.sids, sids]),
-            torch.cat([self.item_rows, torch.from_numpy(new_rows).to(self.item_rows)]),
+            torch.cat([self.item_head_rows, torch.from_numpy(new_rows).to(self.item_head_rows)]),
             np.concatenate([self.popularity, popularity]),
             {**self.number, **dict(zip(newest, rows.tolist(), strict=True))},
             self._lexical_with(old, rows, frame),
@@ -104,7 +104,7 @@ class Snapshot:
         number = {i: row for i, row in self.number.items() if i not in set(item_ids)}
         index = self.index.remove(np.asarray(rows, np.int64))
         lexical = self._lexical_with(rows, np.zeros(0, np.int64), self.items.head(0))
-        return self._with(self.items, index, self.sids, self.item_rows, self.popularity, number, lexical)
+        return self._with(self.items, index, self.sids, self.item_head_rows, self.popularity, number, lexical)
 
     def _lexical_with(
         self, gone: Sequence[int], rows: NDArray[np.int64], added: pl.DataFrame
@@ -119,7 +119,7 @@ class Snapshot:
         items: pl.DataFrame,
         index: SidIndex,
         sids: NDArray[np.int32],
-        item_rows: torch.Tensor,
+        item_head_rows: torch.Tensor,
         popularity: Floats,
         number: dict[str, int],
         lexical: LexicalSearcher | None,
@@ -133,7 +133,7 @@ class Snapshot:
             index=index,
             builder=builder,
             sids=sids,
-            item_rows=item_rows,
+            item_head_rows=item_head_rows,
             popularity=popularity,
             filters=self.filters.updated(items, index, unchanged=len(self.items)),
             number=number,

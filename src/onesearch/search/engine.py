@@ -15,8 +15,8 @@ from onesearch.data.requests import Requests
 from onesearch.index.item_filters import ItemMask
 from onesearch.model.featurizer import Featurizer
 from onesearch.model.generator import Generator, GeneratorMemory
-from onesearch.model.item_numbers import NAMES
-from onesearch.model.prompt import PromptInputs, prepare
+from onesearch.model.numeric_item_features import FEATURE_NAMES
+from onesearch.model.prompt import PromptInputs
 from onesearch.search.beam_search import beam_search
 from onesearch.search.candidates import NOTHING, Candidates, add_extra, from_beams, score_extra
 from onesearch.search.catalogue_snapshot import Snapshot
@@ -201,15 +201,17 @@ class SearchEngine:
         """
         snapshot = snapshot or self._snapshot
         mask = snapshot.filters.mask(filters) if filters else None
-        evidence = self.evidence.statistics.most_clicked(requests.query, self._evidence_width())
+        clicked_for_query = self.evidence.statistics.most_clicked(requests.query, self._clicked_for_query_width())
         thoughts = None if self.keywords is None else self.keywords(requests.query)
-        columns = prepare(requests, self.featurizer.table, self.generator.config.prompt, evidence, thoughts)
+        inputs = PromptInputs.from_requests(
+            requests, self.featurizer.text_features, self.generator.config.prompt, clicked_for_query, thoughts
+        )
         parts = [
             self._candidates(
-                columns,
+                inputs,
                 rows,
                 requests,
-                evidence[rows],
+                clicked_for_query[rows],
                 snapshot,
                 mask,
                 width or self.config.width,
@@ -219,15 +221,15 @@ class SearchEngine:
         ]
         return _joined(parts)
 
-    def _evidence_width(self) -> int:
-        return max(self.generator.config.prompt.evidence, self.config.clicked_candidates)
+    def _clicked_for_query_width(self) -> int:
+        return max(self.generator.config.prompt.clicked_for_query, self.config.clicked_candidates)
 
     def _candidates(
         self,
-        columns: PromptInputs,
+        inputs: PromptInputs,
         rows: NDArray[np.int64],
         requests: Requests,
-        evidence: NDArray[np.int32],
+        clicked_for_query: NDArray[np.int32],
         snapshot: Snapshot,
         mask: ItemMask | None,
         width: int,
@@ -236,14 +238,14 @@ class SearchEngine:
         model, config = self.generator, self.config
         device = model.begin.device
         queries = [requests.query[i] for i in rows]
-        teacher = columns.keywords is not None
+        teacher = inputs.keywords is not None
         with torch.inference_mode():
-            memory = model.encode(snapshot.builder.search_prompt(columns, rows, keywords=teacher).to(device))
+            memory = model.encode(snapshot.builder.search_prompt(inputs, rows, keywords=teacher).to(device))
             state = model.query_state(memory) if model.config.item_score else None
             if given is None:
                 beams = beam_search(model, memory, snapshot.index, width, mask)
                 items, log_probs = from_beams(beams, snapshot, mask, config.items_per_sid)
-                more = self._added(queries, evidence, state, snapshot, mask)
+                more = self._added(queries, clicked_for_query, state, snapshot, mask)
             else:
                 items = torch.zeros(len(rows), 0, dtype=torch.long, device=device)
                 log_probs, more = torch.zeros(len(rows), 0, device=device), given
@@ -254,12 +256,12 @@ class SearchEngine:
                 items = torch.cat([items, added], 1)
                 log_probs = torch.cat([log_probs, added_log_probs], 1)
             features = {"log_prob": log_probs.float(), "item_score": torch.zeros_like(log_probs)}
-            candidates = snapshot.item_rows[items.clamp(min=0)]
+            candidates = snapshot.item_head_rows[items.clamp(min=0)]
             if state is not None:
                 features["item_score"] = torch.einsum("nr,ncr->nc", state.float(), candidates)
             if config.taste:
-                past = torch.from_numpy(columns.clicked[rows][:, -_RECENT:]).long().to(device)
-                features |= self._taste_features(memory, candidates, snapshot.item_rows, past)
+                past = torch.from_numpy(inputs.clicked[rows][:, -_RECENT:]).long().to(device)
+                features |= self._taste_features(memory, candidates, snapshot.item_head_rows, past)
         picked = items.cpu().numpy()
         valid = picked >= 0
         columns_of = {name: value.float().cpu().numpy() for name, value in features.items()}
@@ -276,14 +278,14 @@ class SearchEngine:
     def _added(
         self,
         queries: Sequence[str],
-        evidence: NDArray[np.int32],
+        clicked_for_query: NDArray[np.int32],
         state: Tensor | None,
         snapshot: Snapshot,
         mask: ItemMask | None,
     ) -> NDArray[np.int64]:
         """Candidates from elsewhere than the beams: most clicked, best by BM25, nearest by item score; [n, E]."""
         config = self.config
-        found: list[NDArray[Any]] = [evidence[:, : config.clicked_candidates]]
+        found: list[NDArray[Any]] = [clicked_for_query[:, : config.clicked_candidates]]
         if config.lexical and snapshot.lexical is not None:
             found.append(snapshot.lexical.rank(Requests.anonymous(queries), config.lexical_candidates).items)
         if state is not None and config.nearest:
@@ -291,18 +293,18 @@ class SearchEngine:
         return np.concatenate(found, 1).astype(np.int64)
 
     def _taste_features(
-        self, memory: GeneratorMemory, candidates: Tensor, item_rows: Tensor, past: Tensor
+        self, memory: GeneratorMemory, candidates: Tensor, item_head_rows: Tensor, past: Tensor
     ) -> dict[str, Tensor]:
         """Likeness to query and past clicks (int64 [n, H], -1 for none), and the numbers in the rows [n, C, R]."""
-        numbers = self.featurizer.row_space.features
+        numbers = self.featurizer.head_row_projection.features
         width = candidates.shape[-1] - numbers
         text = candidates[..., :width]
         known = (past >= 0).unsqueeze(-1)
-        mean = (item_rows[past.clamp(min=0)] * known).sum(1) / known.sum(1).clamp(min=1)
+        mean = (item_head_rows[past.clamp(min=0)] * known).sum(1) / known.sum(1).clamp(min=1)
         return {
-            "text": torch.einsum("nr,ncr->nc", memory.query_rows[:, :width].float(), text),
+            "text": torch.einsum("nr,ncr->nc", memory.query_head_rows[:, :width].float(), text),
             "taste": torch.einsum("nr,ncr->nc", mean[:, :width].float(), text),
-            **{f"item_{name}": candidates[..., width + i] for i, name in enumerate(NAMES[:numbers])},
+            **{f"item_{name}": candidates[..., width + i] for i, name in enumerate(FEATURE_NAMES[:numbers])},
         }
 
     # -- what a server asks ----------------------------------------------------------------------------------------

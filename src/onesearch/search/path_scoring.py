@@ -93,7 +93,7 @@ def path_distributions(
     vectors = [index.vectors(level, paths[:, level]) if model.anchored else None for level in range(levels - 1)]
     inputs = [model.token_embedding(-1, codes[0])]
     inputs += [model.token_embedding(level, codes[level], vectors[level]) for level in range(levels - 1)]
-    hidden = model.backbone.decode(memory.backbone, torch.stack(inputs, 1), owner)
+    hidden = model.backbone.decode(memory.prompts, torch.stack(inputs, 1), owner)
     out = []
     for level in range(levels):
         state = hidden[:, level]

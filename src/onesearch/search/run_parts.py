@@ -22,10 +22,10 @@ from onesearch.index.item_filters import ItemFilters
 from onesearch.index.sid_index import SidIndex
 from onesearch.model.featurizer import Featurizer
 from onesearch.model.generator import Generator
-from onesearch.model.item_numbers import ItemNumbers
+from onesearch.model.head_row_projection import HeadRowProjection
 from onesearch.model.model_settings import PromptSettings
+from onesearch.model.numeric_item_features import NumericItemFeatures
 from onesearch.model.prompt import PromptBuilder
-from onesearch.model.row_space import RowSpace
 from onesearch.model.token_vocabulary import TokenVocabulary
 from onesearch.search.catalogue_snapshot import Snapshot
 from onesearch.search.click_features import Evidence
@@ -110,17 +110,17 @@ class RunParts:
         return TokenVocabulary.load(need(self.run, "index") / "vocabulary")
 
     @cached_property
-    def row_space(self) -> RowSpace:
+    def head_row_projection(self) -> HeadRowProjection:
         """From vectors to rows of the item head."""
-        return RowSpace.load(need(self.run, "index") / "row_space.safetensors")
+        return HeadRowProjection.load(need(self.run, "index") / "row_space.safetensors")
 
     @cached_property
-    def item_features(self) -> ItemNumbers:
+    def item_features(self) -> NumericItemFeatures:
         """Numbers beside the text in item rows."""
-        return ItemNumbers.load(need(self.run, "index") / "item_features.json")
+        return NumericItemFeatures.load(need(self.run, "index") / "item_features.json")
 
     @cached_property
-    def item_rows(self) -> torch.Tensor:
+    def item_head_rows(self) -> torch.Tensor:
         """Rows of the item head, float32 [N, R], in item-row order."""
         return torch.from_numpy(load_array(need(self.run, "index") / "item_rows.npy"))
 
@@ -157,7 +157,7 @@ class RunParts:
             self.encoder,
             self.lexicon,
             self.khqe,
-            self.row_space,
+            self.head_row_projection,
             self.vocabulary,
             keyword_vectors=load_array(keywords) if keywords.is_file() else None,
             fields=self.fields,
@@ -181,7 +181,7 @@ class RunParts:
             ItemFilters.build(items, self.index),
             self.builder(config),
             self.sids,
-            self.item_rows,
+            self.item_head_rows,
             self.statistics.clicked,
             dict(self.dataset.item_rows),
             self.lexical if lexical else None,

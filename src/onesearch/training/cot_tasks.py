@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from onesearch.common.ragged import Ragged
-from onesearch.model.featurizer import TextTable
+from onesearch.model.featurizer import TextFeatures
 from onesearch.model.prompt import PromptBatch, PromptBuilder, PromptInputs
 from onesearch.model.token_vocabulary import BEGIN, END, PAD, TokenVocabulary
 from onesearch.training.tasks import Task, TaskBatch, text_targets
@@ -54,8 +54,8 @@ class KeywordTargets:
 
 def cot_tasks(
     builder: PromptBuilder,
-    keywords: TextTable,
-    queries: TextTable,
+    keywords: TextFeatures,
+    queries: TextFeatures,
     of_query: KeywordTargets,
     columns: PromptInputs,
     of_shopper: KeywordTargets,
@@ -72,7 +72,7 @@ def cot_tasks(
         of_shopper: personalised targets of each.
         limit: subwords kept of a text target.
     """
-    width, row_dim = queries.vectors.shape[1], queries.rows.shape[1]
+    width, row_dim = queries.vectors.shape[1], queries.head_rows.shape[1]
 
     def text(targets: KeywordTargets, rows: Ints, prompt: PromptBatch, task: str) -> TaskBatch:
         subwords = torch.from_numpy(targets.subwords)

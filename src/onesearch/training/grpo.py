@@ -94,7 +94,7 @@ class GrpoObjective(SupervisedObjective):
     Args:
         generator: trained in place, without dropout.
         index: one frozen snapshot for the whole round.
-        item_rows: float32 [N, R], in item-row order.
+        item_head_rows: float32 [N, R], in item-row order.
         rewards: of pairs.
         outcomes: of the training page views.
         settings: of the stage.
@@ -107,7 +107,7 @@ class GrpoObjective(SupervisedObjective):
         self,
         generator: Generator,
         index: SidIndex,
-        item_rows: Tensor,
+        item_head_rows: Tensor,
         rewards: Rewards,
         outcomes: RolloutOutcomes,
         settings: GrpoSettings,
@@ -115,7 +115,7 @@ class GrpoObjective(SupervisedObjective):
         codebook_weight: float = 0.0,
         seed: int = 0,
     ) -> None:
-        super().__init__(generator, index, item_rows, score_weight, codebook_weight)
+        super().__init__(generator, index, item_head_rows, score_weight, codebook_weight)
         self.settings, self.rewards, self.outcomes = settings, rewards, outcomes
         frozen: Callable[[], Generator] = lambda: copy.deepcopy(generator).requires_grad_(False).eval()  # noqa: E731
         # Submodules, so that checkpoints hold them; without gradients, so that the optimizer does not.

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from onesearch.common.settings import Settings
 from onesearch.index.sid_index import SidIndex
-from onesearch.model.backbones import Memory
+from onesearch.model.backbones import PromptMemory
 from onesearch.model.generator import Generator, GeneratorMemory
-from onesearch.model.prompt import PromptBatch, stacked
+from onesearch.model.prompt import PromptBatch
 from onesearch.search.path_scoring import LevelDistribution, chosen_log_probs, path_distributions
 from onesearch.training.distillation_losses import (
     Gradients,
@@ -79,12 +79,12 @@ class SelfDistillationObjective(SupervisedObjective):
         self,
         generator: Generator,
         index: SidIndex,
-        item_rows: Tensor,
+        item_head_rows: Tensor,
         score_weight: float,
         codebook_weight: float,
         settings: DistillationSettings,
     ) -> None:
-        super().__init__(generator, index, item_rows, score_weight, codebook_weight)
+        super().__init__(generator, index, item_head_rows, score_weight, codebook_weight)
         self.settings = settings
         self._teacher: tuple[list[LevelDistribution], Tensor] | None = None
         # A submodule, so that checkpoints hold it; without gradients, so that the optimizer does not.
@@ -121,7 +121,7 @@ class SelfDistillationObjective(SupervisedObjective):
         copies = 2 if settings.r_drop > 0 and self.training else 1
         prompts, m = len(batch.prompt), len(items.rows)
         taught, of_teacher = self._taught_targets(batch, items)
-        memory = encoded(model, stacked([batch.prompt] * copies), batch.teacher)
+        memory = encoded(model, PromptBatch.concatenate([batch.prompt] * copies), batch.teacher)
         paths = self.index.path(items.rows)
         students = repeated(items, copies, prompts)
         owner = torch.cat([students.owner, of_teacher + copies * prompts])
@@ -176,7 +176,7 @@ class SelfDistillationObjective(SupervisedObjective):
         taught, wanted = torch.arange(0, device=gate.device), rows[:0]
         if batch.teacher is not None and batch.taught is not None:
             taught = batch.taught
-            wanted = mirrored(batch.prompt.query_rows[taught], batch.teacher.query_rows)
+            wanted = mirrored(batch.prompt.query_head_rows[taught], batch.teacher.query_head_rows)
         return row_loss(rows, gate, wanted, taught)
 
     @torch.no_grad()
@@ -222,7 +222,8 @@ def encoded(model: Generator, students: PromptBatch, teacher: PromptBatch | None
         return memory
     other = model.encode(teacher)
     return GeneratorMemory(
-        Memory.joined([memory.backbone, other.backbone]), torch.cat([memory.query_rows, other.query_rows])
+        PromptMemory.concatenate([memory.prompts, other.prompts]),
+        torch.cat([memory.query_head_rows, other.query_head_rows]),
     )
 
 

@@ -33,7 +33,7 @@ class SupervisedObjective(IndexedModule):
     Args:
         generator: the model, trained in place.
         index: the index snapshot that gives legal children and item rows; constant.
-        item_rows: float32 [N, R], rows of the items in item-row order (the index holds them in SID order).
+        item_head_rows: float32 [N, R], rows of the items in item-row order (the index holds them in SID order).
         score_weight: weight of the item score's contrastive loss.
         codebook_weight: weight of the codebook head on item targets (anchored form only): what lets the model write
             SIDs without the constraint.
@@ -43,7 +43,7 @@ class SupervisedObjective(IndexedModule):
         self,
         generator: Generator,
         index: SidIndex,
-        item_rows: Tensor,
+        item_head_rows: Tensor,
         score_weight: float,
         codebook_weight: float = 0.0,
     ) -> None:
@@ -51,8 +51,8 @@ class SupervisedObjective(IndexedModule):
         self.generator = generator
         self.index = index
         self.score_weight, self.codebook_weight = score_weight, codebook_weight
-        self.item_rows: Tensor
-        self.register_buffer("item_rows", item_rows, persistent=False)
+        self.item_head_rows: Tensor
+        self.register_buffer("item_head_rows", item_head_rows, persistent=False)
 
     def forward(self, batch: TaskBatch) -> dict[str, Tensor]:
         """Losses of a batch that lies on the module's device."""
@@ -64,13 +64,13 @@ class SupervisedObjective(IndexedModule):
         if owner is None:
             owner = torch.arange(len(batch.prompt), device=batch.prompt.tokens.device)
         if batch.sids is not None:
-            hidden = model.backbone.decode(memory.backbone, self._sid_inputs(batch.sids), owner)
+            hidden = model.backbone.decode(memory.prompts, self._sid_inputs(batch.sids), owner)
             logits = [model.codebook_logits(level, hidden[:, level]) for level in range(model.levels)]
             total, per_level = codebook_nll(logits, batch.sids)
             return {"loss": total, **{f"code_{i + 1}": value for i, value in enumerate(per_level.detach())}}
         if batch.text is None:
             raise ValueError(f"the batch of task '{batch.task}' has no target")
-        hidden = model.backbone.decode(memory.backbone, model.embed(batch.text[:, :-1]), owner)
+        hidden = model.backbone.decode(memory.prompts, model.embed(batch.text[:, :-1]), owner)
         wanted, pad = batch.text[:, 1:], PAD
         if batch.subwords is not None:
             wanted = torch.searchsorted(batch.subwords, wanted.contiguous())
@@ -106,7 +106,7 @@ class SupervisedObjective(IndexedModule):
             terms["codebook"] = codebook.detach()
         if model.config.item_score and self.score_weight > 0:
             state = model.score_state(hidden[:, 0], memory, items.owner)
-            rows = self.item_rows[items.candidates]
+            rows = self.item_head_rows[items.candidates]
             same = items.owner.unsqueeze(1) == items.owner.unsqueeze(0)
             same.fill_diagonal_(False)
             # Other targets of the same request are no negatives.

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from onesearch.common.ragged import Ragged
-from onesearch.model.featurizer import TextTable
+from onesearch.model.featurizer import TextFeatures
 from onesearch.model.prompt import PromptBatch, PromptBuilder, PromptInputs
 from onesearch.model.token_vocabulary import BEGIN, END, PAD, TokenVocabulary
 
@@ -108,7 +108,7 @@ class TaskItems:
     """
 
     sids: NDArray[np.int32]
-    titles: TextTable
+    titles: TextFeatures
     categories: Ragged
 
 
@@ -183,7 +183,7 @@ def text_targets(tokens: Ragged, rows: Ints, limit: int) -> torch.Tensor:
 def semantic_tasks(
     builder: PromptBuilder,
     catalogue: TaskItems,
-    queries: TextTable,
+    queries: TextFeatures,
     pairs: NDArray[np.int64],
     pair_weights: NDArray[np.float64],
     query_categories: Ragged,
@@ -196,11 +196,11 @@ def semantic_tasks(
     ``query_categories`` one row of subword ids per query: the category most of its clicks fell in.
     """
     n_items, titles = len(catalogue.sids), catalogue.titles
-    width, row_dim = queries.vectors.shape[1], queries.rows.shape[1]
+    width, row_dim = queries.vectors.shape[1], queries.head_rows.shape[1]
     has_category = np.flatnonzero(catalogue.categories.lengths > 0)
     query_has_category = np.flatnonzero(query_categories.lengths > 0)
 
-    def lengths(of: TextTable, numbers: Ints) -> NDArray[np.int64]:
+    def lengths(of: TextFeatures, numbers: Ints) -> NDArray[np.int64]:
         return np.asarray(np.minimum(of.tokens.lengths[numbers], builder.config.query_tokens), np.int64)
 
     def constant(n: int) -> NDArray[np.int64]:

@@ -17,7 +17,7 @@ Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class RowSpace:
+class HeadRowProjection:
     """The linear map from text vectors to rows.
 
     Attributes:
@@ -29,7 +29,7 @@ class RowSpace:
     features: int
 
     @classmethod
-    def fit(cls, vectors: Floats, row_dim: int, features: int, leading: bool = False) -> "RowSpace":
+    def fit(cls, vectors: Floats, row_dim: int, features: int, leading: bool = False) -> "HeadRowProjection":
         """Reduce item vectors [N, d_e] to ``row_dim - features`` dimensions (identity where they fit).
 
         By uncentred PCA, because products of reduced vectors shall approximate the products of the full ones; or, for
@@ -51,11 +51,11 @@ class RowSpace:
         """R, the row dimension."""
         return int(self.projection.shape[1]) + self.features
 
-    def of_items(self, vectors: Floats, features: Floats) -> Floats:
+    def project_items(self, vectors: Floats, features: Floats) -> Floats:
         """Rows of items, float32 [N, R], from text vectors [N, d_e] and features [N, F]."""
         return np.concatenate([self._text(vectors), features], 1).astype(np.float32)
 
-    def of_queries(self, vectors: Floats) -> Floats:
+    def project_queries(self, vectors: Floats) -> Floats:
         """Rows of queries, float32 [n, R]; the feature part is zero."""
         return np.pad(self._text(vectors), ((0, 0), (0, self.features))).astype(np.float32)
 
@@ -69,7 +69,7 @@ class RowSpace:
         save_file({"projection": self.projection, "features": np.asarray([self.features])}, str(path))
 
     @classmethod
-    def load(cls, path: Path) -> "RowSpace":
+    def load(cls, path: Path) -> "HeadRowProjection":
         """Read what :meth:`save` wrote."""
         data = load_file(str(path))
         return cls(data["projection"], int(data["features"][0]))

@@ -16,12 +16,12 @@ from onesearch.data.click_statistics import ClickStatistics
 
 Floats = NDArray[np.float32]
 
-NAMES: Final = ("clicks", "orders", "click_rate", "price", "price_in_category", "never_shown")
+FEATURE_NAMES: Final = ("clicks", "orders", "click_rate", "price", "price_in_category", "never_shown")
 _SCALE = 0.25  # rows are unit text vectors beside these; large features would drown them at the start of training
 
 
 @dataclass(frozen=True)
-class ItemNumbers:
+class NumericItemFeatures:
     """Standardised features; fitted once, applied to any item table.
 
     Attributes:
@@ -34,18 +34,18 @@ class ItemNumbers:
     category_price: dict[str, float]
 
     @classmethod
-    def fit(cls, items: pl.DataFrame, statistics: ClickStatistics) -> tuple["ItemNumbers", Floats]:
+    def fit(cls, items: pl.DataFrame, statistics: ClickStatistics) -> tuple["NumericItemFeatures", Floats]:
         """Fit on the catalogue and return its features too, float32 [N, F]."""
         prices = items.select(_path().alias("path"), _log_price().alias("price")).drop_nulls("price")
         by_category = prices.group_by("path").agg(pl.col("price").mean()).sort("path")
         known = dict(zip(by_category["path"].to_list(), by_category["price"].to_list(), strict=True))
-        bare = cls((0.0,) * len(NAMES), (1.0,) * len(NAMES), known)
+        bare = cls((0.0,) * len(FEATURE_NAMES), (1.0,) * len(FEATURE_NAMES), known)
         raw = bare._raw(items, statistics.clicked, statistics.ordered, statistics.shown)
         spread = raw.std(0)
         fitted = cls(tuple(raw.mean(0).tolist()), tuple(np.where(spread > 1e-6, spread, 1.0).tolist()), known)
         return fitted, fitted._scaled(raw)
 
-    def of_new(self, items: pl.DataFrame) -> Floats:
+    def for_new_items(self, items: pl.DataFrame) -> Floats:
         """Features of items without any log, float32 [n, F]."""
         none = np.zeros(len(items), np.float32)
         return self._scaled(self._raw(items, none, none, none))
@@ -74,7 +74,7 @@ class ItemNumbers:
         write_json(path, {"mean": self.mean, "spread": self.spread, "category_price": self.category_price})
 
     @classmethod
-    def load(cls, path: Path) -> "ItemNumbers":
+    def load(cls, path: Path) -> "NumericItemFeatures":
         """Read what :meth:`save` wrote."""
         values = read_json(path)
         return cls(tuple(values["mean"]), tuple(values["spread"]), dict(values["category_price"]))
