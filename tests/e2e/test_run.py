@@ -15,8 +15,8 @@ from onesearch.pipeline.run_data import RunData
 from onesearch.pipeline.stage_runner import StageContext
 from onesearch.search.engine import SearchEngine
 from onesearch.understanding.catalogue_vocabulary import CatalogueVocabulary
-from onesearch.understanding.summary import Summary
 from onesearch.understanding.thought_table import Thoughts
+from onesearch.understanding.worker import Summary
 
 STAGES = [
     "data",

@@ -114,12 +114,12 @@ def understand(
     try:
         with opened_producer(producer, catalogue, limits) as thinker:
             if watch:
-                from onesearch.understanding.watch import run_watch
+                from onesearch.understanding.worker import run_watch
 
                 typer.echo(f"Thinking about what comes into {cache}, as {thinker.name}. Ctrl-C stops.", err=True)
-                typer.echo(run_watch(thinker, thoughts, concurrency, lease).text())
+                typer.echo(run_watch(thinker, thoughts, concurrency, lease).text(live=True))
                 return
-            from onesearch.understanding.driver import run_understand
+            from onesearch.understanding.worker import run_understand
 
             aside = rejects if rejects is not None or "://" in cache else Path(f"{cache}.rejects.jsonl")
             summary = run_understand(queries, thinker, thoughts, aside, concurrency)

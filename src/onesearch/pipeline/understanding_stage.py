@@ -16,12 +16,12 @@ from onesearch.pipeline.run_data import RunData
 from onesearch.pipeline.stage_runner import StageContext
 from onesearch.search.run_parts import need
 from onesearch.understanding.catalogue_vocabulary import CatalogueVocabulary
-from onesearch.understanding.driver import run_understand
 from onesearch.understanding.llm_producer import LLMProducer, LLMSettings
 from onesearch.understanding.log_expert import LogExpert
 from onesearch.understanding.thought import Producer
 from onesearch.understanding.thought_cache import SqliteThoughts
 from onesearch.understanding.thought_table import Thoughts
+from onesearch.understanding.worker import run_understand
 
 log = logging.getLogger("onesearch")
 CACHE, SET_ASIDE, WORDS = "cache.sqlite", "set_aside.jsonl", "words"

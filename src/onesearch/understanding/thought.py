@@ -6,7 +6,7 @@ a query and a shopper's history and are never stored with the query's thought. W
 """
 
 from collections.abc import Sequence
-from typing import Final, Literal, Protocol, Self
+from typing import Final, Literal, Protocol, Self, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -90,6 +90,15 @@ class Producer(Protocol):
         Raises:
             ThoughtError: no usable thought; the message says why.
         """
+
+
+@runtime_checkable
+class BulkProducer(Protocol):
+    """A producer that is fast on many queries at once; without an answer it gives a thought without keywords."""
+
+    def think_all(self, queries: Sequence[str]) -> list[Thought]:
+        """Thoughts of the queries, in order."""
+        ...
 
 
 class Grounding(Protocol):

@@ -10,10 +10,10 @@ import time
 
 import pytest
 
-from onesearch.understanding.driver import run_understand, understand
 from onesearch.understanding.llm_producer import LLMError, LLMProducer, LLMSettings
 from onesearch.understanding.thought import Analysis, Thought, ThoughtError
 from onesearch.understanding.thought_cache import CacheError, SqliteThoughts
+from onesearch.understanding.worker import run_understand, understand
 
 GOOD = {
     "intent": "merchandise",
@@ -100,7 +100,7 @@ def test_answers_are_kept_as_they_arrive(cache):
 
 
 def test_a_stop_ends_it_cleanly(cache, monkeypatch):
-    monkeypatch.setattr("onesearch.understanding.stopping.GRACE", 0.05)
+    monkeypatch.setattr("onesearch.understanding.worker.GRACE", 0.05)
 
     async def run():
         stop = asyncio.Event()
@@ -257,7 +257,7 @@ from pathlib import Path
 from onesearch.data.records import Item, items_frame
 from onesearch.understanding.thought_cache import SqliteThoughts
 from onesearch.understanding.catalogue_vocabulary import CatalogueVocabulary
-from onesearch.understanding.driver import run_understand
+from onesearch.understanding.worker import run_understand
 from onesearch.understanding.llm_producer import LLMSettings, LLMProducer
 items = items_frame(Item(f"i{n}", "leather hiking boots", ("Shoes",)) for n in range(2))
 producer = LLMProducer(CatalogueVocabulary.from_items(items), LLMSettings(base_url=sys.argv[1]))

@@ -16,7 +16,7 @@ from onesearch.data.records import PageView, page_views_frame
 from onesearch.understanding.llm_producer import LLMError, LLMProducer, LLMSettings, LLMUnavailableError
 from onesearch.understanding.thought import Analysis, Thought, ThoughtError
 from onesearch.understanding.thought_cache import CacheError, SqliteThoughts
-from onesearch.understanding.watch import Pauses, watch
+from onesearch.understanding.worker import Pauses, watch
 
 GOOD = {
     "intent": "merchandise",
@@ -241,7 +241,7 @@ def test_a_cache_that_fails_for_a_while_is_waited_for(tmp_path, fake_llm, shop_w
 
 
 def test_a_stop_gives_back_what_was_under_way(fake_llm, shop_words, cache, monkeypatch):
-    monkeypatch.setattr("onesearch.understanding.stopping.GRACE", 0.1)
+    monkeypatch.setattr("onesearch.understanding.worker.GRACE", 0.1)
     gate = threading.Event()
 
     def reply(task):

@@ -1,0 +1,550 @@
+"""Thinking about many queries: one loop over a list of them, or over the cache's queue for as long as it is wanted.
+
+What differs between the two is what their promises ask for:
+
+=========================  ======================================  ==================================================
+what happens               a list (`understand`)                   the queue (`watch`)
+=========================  ======================================  ==================================================
+nobody answers a query     it comes again at the end, four times   it comes again; five times while others get an
+                           in all, then it is unfinished           answer, then it is set aside
+nobody answers any query   ends after ``patience`` seconds         pauses of 1, 2, 4, ... 60 seconds
+the cache does not answer  ends                                    an answer is held until the cache takes it
+a producer has a bug       ends                                    the query is set aside
+thoughts without keywords  set aside; other producers may have     kept; the same producer has no others
+=========================  ======================================  ==================================================
+"""
+
+import asyncio
+import json
+import logging
+import signal
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from onesearch.understanding.llm_producer import BudgetSpent, LLMError, LLMUnavailableError, Usage
+from onesearch.understanding.thought import BulkProducer, Producer, Thought, ThoughtError
+from onesearch.understanding.thought_cache import CacheError, ThoughtCache, cache_key
+
+log = logging.getLogger("onesearch")
+_T = TypeVar("_T")
+BATCH: Final = 500
+"""Queries looked up in the cache at once, or given to a producer of many."""
+ROUNDS: Final = 4
+"""How often a query is brought before a server that does not answer; each round has the producer's own retries."""
+GRACE: Final = 10.0
+"""Seconds that calls in flight get when somebody asks to stop."""
+LEASE: Final = 900.0
+"""Longer than a language model's slowest answer with all attempts and the repair, so that none is asked for twice."""
+_SECONDS_BETWEEN_LINES: Final = 15.0
+
+
+@dataclass(frozen=True)
+class Pauses:
+    """Seconds: ``idle`` between looks into an empty queue; ``first``, doubling up to ``longest``, in an outage."""
+
+    idle: float = 1.0
+    first: float = 1.0
+    longest: float = 60.0
+
+    def after(self, failures: int) -> float:
+        """The pause after so many failures in a row."""
+        return min(self.first * 2.0 ** min(failures - 1, 30), self.longest)
+
+
+@dataclass
+class Summary:
+    """What became of the queries. Of a list: ``asked == cached + answered + set_aside + unfinished``, always.
+
+    Attributes:
+        given: queries handed in; asked: distinct ones among them, normalised and not empty. Both 0 for the queue.
+        cached: there already. answered: thought about and kept now.
+        set_aside: no usable answer. unfinished: not reached, or the server was down; another run goes on with them.
+        repaired: answers that were usable only when asked again; dropped: parts of answers that were left out.
+        outages: how often the producer was found to be down. stopped: why it ended early, "" if it did not.
+    """
+
+    given: int = 0
+    asked: int = 0
+    cached: int = 0
+    answered: int = 0
+    set_aside: int = 0
+    unfinished: int = 0
+    repaired: int = 0
+    dropped: int = 0
+    calls: int = 0
+    retries: int = 0
+    tokens_in: int = 0
+    tokens_out: int = 0
+    cost: float = 0.0
+    seconds: float = 0.0
+    outages: int = 0
+    stopped: str = ""
+    reasons: Counter[str] = field(default_factory=Counter)
+    """Why queries were set aside, by kind."""
+
+    @property
+    def tokens(self) -> int:
+        """Tokens read and written."""
+        return self.tokens_in + self.tokens_out
+
+    def text(self, live: bool = False) -> str:
+        """The figures in words, in a few lines; ``live``: of work on the queue."""
+        became = f"{self.cached:,} cached before, {self.answered:,} answered ({self.repaired:,} repaired), "
+        became += f"{self.set_aside:,} set aside"
+        lines = [
+            f"{became}, {self.outages:,} outages"
+            if live
+            else f"{self.asked:,} distinct queries of {self.given:,}: {became}, {self.unfinished:,} unfinished",
+            f"{self.calls:,} calls ({self.retries:,} repeated), {self.tokens_in:,} tokens in, {self.tokens_out:,} out, "
+            f"cost {self.cost:.4g}, {self.seconds:.1f} s",
+        ]
+        if self.reasons:
+            lines.append("set aside: " + ", ".join(f"{kind} {count:,}" for kind, count in self.reasons.most_common()))
+        if live:
+            lines.append(f"ended: {self.stopped}")
+        elif self.stopped:
+            lines.append(f"stopped early: {self.stopped}; the same command goes on where it stopped")
+        return "\n".join(lines)
+
+
+async def understand(
+    queries: Iterable[str],
+    producer: Producer,
+    cache: ThoughtCache,
+    rejects: Path | None = None,
+    concurrency: int = 16,
+    batch: int = BATCH,
+    patience: float = 120.0,
+    stop: asyncio.Event | None = None,
+) -> Summary:
+    """Have a producer think about the queries that are not in the cache.
+
+    Each answer is kept before its slot asks for the next, so a kill loses the calls in flight at most. A query
+    without a usable answer is noted in ``rejects`` and, unless the producer has a ``think_all``, as failed in the
+    cache; another run asks it again.
+
+    Args:
+        queries: as typed; the same ones after normalisation count once.
+        producer: whoever thinks; with a ``think_all`` it gets ``batch`` queries at once.
+        cache: gets the thoughts.
+        rejects: a JSON-lines file that grows, never replaced.
+        concurrency: queries in work at once.
+        batch: queries looked up in the cache, or given to ``think_all``, at once.
+        patience: seconds without any answer after which a server that is down is given up.
+        stop: once set, no further query is begun; calls in flight get :data:`GRACE` seconds.
+
+    Raises:
+        CacheError, LLMError, OSError: nothing can be asked or kept. What was answered until then is kept.
+    """
+    stop = stop or asyncio.Event()
+    return await Worker(producer, cache, stop, concurrency, batch, rejects, patience).run(queries)
+
+
+async def watch(
+    producer: Producer,
+    cache: ThoughtCache,
+    stop: asyncio.Event,
+    concurrency: int = 16,
+    lease: float = LEASE,
+    pauses: Pauses | None = None,
+) -> Summary:
+    """Take queries from the queue and keep what the producer thinks of them, until ``stop`` is set.
+
+    A query is taken under a lease and leaves the queue when its thought is kept, so a worker that dies at any point
+    loses nothing: the lease ends and somebody takes the query again. Several workers may share a queue. A producer or
+    a cache that is down is waited for.
+
+    Args:
+        producer: whoever thinks; with a ``think_all`` it gets many queries at once.
+        cache: has the queue and gets the thoughts.
+        stop: once set, nothing more is taken; calls in flight get :data:`GRACE` seconds.
+        concurrency: queries in work at once.
+        lease: seconds after which somebody else may take a query that this worker took.
+        pauses: how long to wait when there is nothing to do or nobody answers.
+
+    Raises:
+        LLMError: the server refuses before it ever answered, which no waiting changes.
+    """
+    return await Worker(producer, cache, stop, concurrency, live=True, lease=lease, pauses=pauses or Pauses()).run()
+
+
+def run_understand(
+    queries: Iterable[str],
+    producer: Producer,
+    cache: ThoughtCache,
+    rejects: Path | None = None,
+    concurrency: int = 16,
+    batch: int = BATCH,
+    patience: float = 120.0,
+) -> Summary:
+    """:func:`understand` from ordinary code. Ctrl-C stops it cleanly, a second one at once."""
+    return _run(
+        lambda stop: understand(queries, producer, cache, rejects, concurrency, batch, patience, stop),
+        producer,
+        signal.SIGINT,
+    )
+
+
+def run_watch(producer: Producer, cache: ThoughtCache, concurrency: int = 16, lease: float = LEASE) -> Summary:
+    """:func:`watch` from ordinary code, until SIGTERM or Ctrl-C."""
+    return _run(lambda stop: watch(producer, cache, stop, concurrency, lease), producer, signal.SIGINT, signal.SIGTERM)
+
+
+@dataclass
+class Worker:
+    """One producer and one cache.
+
+    Repeat until stopped, the list is empty or the budget is spent::
+
+        take as many queries as slots are free (one after an outage) and leave out those with a thought in the cache
+        ask the producer, each query in a slot of its own, or a batch of them if it can think about many at once
+        keep each answer at once; set a query without a usable answer aside, with the reason
+        nobody answers: give the query back and try again later
+    then let calls in flight end, for at most ten seconds, and give back what is not finished
+
+    Attributes:
+        live: work on the cache's queue; else on the list that :meth:`run` gets. The others: see there.
+    """
+
+    producer: Producer
+    cache: ThoughtCache
+    stop: asyncio.Event
+    concurrency: int = 16
+    batch: int = BATCH
+    rejects: Path | None = None
+    patience: float = 120.0
+    live: bool = False
+    lease: float = LEASE
+    pauses: Pauses = Pauses()
+
+    def __post_init__(self) -> None:
+        self.bulk = self.producer if isinstance(self.producer, BulkProducer) else None
+        self.batch = max(self.batch, 1)
+        self.slots, self.size = (1, self.batch) if self.bulk else (max(self.concurrency, 1), 1)
+        self.todo: deque[str] = deque()  # of a list
+        self.leased: set[str] = set()  # from the queue
+        # Of each query that nobody answered: rounds so far, and how many others had an answer at the last one.
+        self.rounds: dict[str, tuple[int, int]] = {}
+        self.keeping: set[asyncio.Task[None]] = set()
+        self.failures, self.down = 0, False  # rounds in a row in which nobody answered; this one too
+        self.grace: float | None = GRACE
+        self.summary = Summary()
+        self.start = self.last_answer = self.last_line = time.monotonic()
+        self.used_before = Usage(**vars(self._usage()))
+
+    async def run(self, queries: Iterable[str] = ()) -> Summary:
+        """Work until there is nothing to do or ``stop`` is set. Raises as `understand` and `watch` say."""
+        running: set[asyncio.Task[None]] = set()
+        try:
+            await self._look_up(queries)
+            while not self.stop.is_set() and (self.live or self.todo or running):
+                if self.down:
+                    running = await self._sit_out(running)
+                # Fill the free slots.
+                slots = 1 if self.failures else self.slots  # after an outage one query tries the ground
+                taken = await self._take((slots - len(running)) * self.size)
+                for begin in range(0, len(taken), self.size):
+                    running.add(asyncio.create_task(self._work(taken[begin : begin + self.size])))
+                self._tell()
+                # Wait until a slot is free again, or a while if the queue is empty.
+                running = await self._wait(running, self.pauses.idle if self.live and len(running) < slots else None)
+            if running:  # stopped: calls in flight get their time
+                ended, running = await asyncio.wait(running, timeout=self.grace)
+                for task in ended:
+                    task.result()
+        except CacheError as error:
+            if not (self.live and self.stop.is_set()):
+                raise
+            log.warning("%s", error)
+        finally:
+            await self._leave(running)
+        return self._summed_up()
+
+    async def _look_up(self, queries: Iterable[str]) -> None:
+        """Put the distinct queries of a list that have no thought yet on the list of work."""
+        keys = [cache_key(query) for query in queries]
+        distinct = [key for key in dict.fromkeys(keys) if key]
+        self.summary.given, self.summary.asked = len(keys), len(distinct)
+        for begin in range(0, len(distinct), self.batch):
+            part = distinct[begin : begin + self.batch]
+            known = await asyncio.to_thread(self.cache.get_many, part, self.producer.name, self.producer.version)
+            self.summary.cached += len(known)
+            self.todo.extend(query for query in part if query not in known)
+
+    async def _take(self, n: int) -> list[str]:
+        """Up to ``n`` queries without a thought; fewer only when there are no more now."""
+        if not self.live:
+            return [self.todo.popleft() for _ in range(min(n, len(self.todo)))]
+        found: list[str] = []
+        while len(found) < n and not self.stop.is_set():
+            taken = await self._patiently(self.cache.take, n - len(found), self.lease)
+            if not taken:
+                break
+            self.leased.update(taken)
+            known = await self._patiently(self.cache.get_many, taken, self.producer.name, self.producer.version)
+            if known:
+                await self._off_the_queue(list(known))
+                self.summary.cached += len(known)
+            found += [query for query in taken if query not in known]
+        return found
+
+    async def _wait(self, running: "set[asyncio.Task[None]]", seconds: float | None) -> "set[asyncio.Task[None]]":
+        """Until a task ends, ``stop`` is set or the time is over; the tasks that still run. An error ends the whole."""
+        stopped = asyncio.create_task(self.stop.wait())
+        try:
+            done, _ = await asyncio.wait({*running, stopped}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopped.cancel()
+        for task in done - {stopped}:
+            task.result()
+        return running - done
+
+    async def _sit_out(self, running: "set[asyncio.Task[None]]") -> "set[asyncio.Task[None]]":
+        """Let what is under way end, then pause, the longer the more often in a row nobody answered."""
+        while running and not self.stop.is_set():
+            running = await self._wait(running, None)
+        if self.down and not self.stop.is_set():
+            self.summary.outages += not self.failures
+            self.failures += 1
+            pause = self.pauses.after(self.failures)
+            log.warning("understanding: no answer, trying again in %.0f s; the queries wait in the queue", pause)
+            await self._wait(running, pause)
+        self.down = False
+        return running
+
+    async def _work(self, queries: list[str]) -> None:
+        """Bring queries to an end: kept, set aside, or given back."""
+        try:
+            await (self._in_bulk(self.bulk, queries) if self.bulk else self._one(queries[0]))
+        except CacheError as error:
+            if not self.live:
+                raise
+            log.warning("%s; %s queries stay in the queue", error, f"{len(queries):,}")  # their leases end
+
+    async def _one(self, query: str) -> None:
+        try:
+            thought = await self.producer.think(query)
+        except ThoughtError as error:
+            self._answers()
+            await self._whole(self._set_aside(query, str(error)))
+        except LLMUnavailableError as error:  # after all of the producer's own attempts
+            await self._give_back(query, error)
+        except BudgetSpent as error:
+            self.grace = None  # calls in flight are paid for
+            self._end(str(error))
+        except LLMError as error:
+            # A server that answered before is set up rightly; something before it, like a proxy, speaks for it now.
+            if not (self.live and self.summary.answered):
+                raise
+            await self._give_back(query, error)
+        except Exception as error:  # noqa: BLE001 - a bug of the producer
+            await self._faulty(query, error)
+        else:
+            await self._whole(self._keep([thought], [query]))
+
+    async def _in_bulk(self, producer: BulkProducer, queries: list[str]) -> None:
+        try:
+            thoughts = await asyncio.to_thread(producer.think_all, queries)
+        except Exception as error:  # noqa: BLE001 - a bug of the producer
+            if len(queries) == 1 or not self.live:
+                await self._faulty(queries[0], error)
+            else:
+                for query in queries:  # one query must not cost its neighbours their thoughts
+                    await self._in_bulk(producer, [query])
+            return
+        # What rules over the log cannot answer may still wait in the queue for a language model.
+        answers = dict(zip(queries, thoughts, strict=True))
+        wanting = [q for q, t in answers.items() if not t.keywords and t.analysis.intent == "merchandise"]
+        without = {} if self.live else {query: answers.pop(query) for query in wanting}
+        await self._whole(self._keep(list(answers.values()), list(answers)))
+        for query in without:
+            await self._whole(self._set_aside(query, "no keywords", for_good=False))
+
+    async def _faulty(self, query: str, error: Exception) -> None:
+        """The producer has a bug: the end of a list, but not of a worker, as every other one would take the query."""
+        if not self.live:
+            raise error
+        log.error("understanding: %r is set aside", query, exc_info=error)
+        await self._whole(self._set_aside(query, f"internal error: {type(error).__name__}"))
+
+    async def _keep(self, thoughts: Sequence[Thought], queries: Sequence[str]) -> None:
+        await self._patiently(self.cache.put, thoughts)
+        self.summary.answered += len(thoughts)
+        self._answers()
+        for query in queries:
+            self.rounds.pop(query, None)
+        if self.live:
+            await self._off_the_queue(queries)
+
+    async def _set_aside(self, query: str, reason: str, for_good: bool = True) -> None:
+        if self.rejects is not None:
+            await asyncio.to_thread(self._note, self.rejects, query, reason)
+        if for_good:
+            await self._patiently(self.cache.failed, query, reason)
+        self.summary.set_aside += 1
+        self.summary.reasons[reason.split(": ", 1)[0]] += 1
+        self.rounds.pop(query, None)
+        self.leased.discard(query)
+
+    async def _give_back(self, query: str, error: Exception) -> None:
+        """Nobody answered. In an outage no query is to blame, but one that fails while others are answered is."""
+        rounds, answered = self.rounds.get(query, (0, -1))
+        rounds += not self.live or self.summary.answered > answered
+        self.rounds[query] = (rounds, self.summary.answered)
+        if not self.live:
+            if rounds < ROUNDS:  # after the others, when the server may be back
+                self.todo.append(query)
+            if time.monotonic() - self.last_answer > self.patience:
+                self._end(f"{error} (for {self.patience:.0f} s nothing was answered)")
+        elif rounds > ROUNDS:
+            await self._set_aside(query, f"no answer in {rounds} rounds, while others got one: {error}")
+        else:
+            self.down = True
+            log.debug("understanding: %s", error)
+            await self._patiently(self.cache.release, [query])
+            self.leased.discard(query)
+
+    async def _off_the_queue(self, queries: Sequence[str]) -> None:
+        await self._patiently(self.cache.done, queries)
+        self.leased.difference_update(queries)
+
+    async def _whole(self, keeping: Coroutine[Any, Any, None]) -> None:
+        """Wait for what a stop must not cut in two: the answer is there and paid for."""
+        task = asyncio.create_task(keeping)
+        self.keeping.add(task)
+        task.add_done_callback(self.keeping.discard)
+        await asyncio.shield(task)
+
+    async def _patiently(self, call: Callable[..., _T], *arguments: object) -> _T:
+        """A call of the cache; in work on the queue again and again while it is down.
+
+        Raises:
+            CacheError: it is down, and this is work on a list or is to stop.
+        """
+        failures = 0
+        while True:
+            try:
+                return await asyncio.to_thread(call, *arguments)
+            except CacheError as error:
+                if not self.live or self.stop.is_set():
+                    raise
+                failures += 1
+                pause = self.pauses.after(failures)
+                log.warning("understanding: %s; trying again in %.0f s", error, pause)
+                await self._wait(set(), pause)
+
+    async def _leave(self, running: "set[asyncio.Task[None]]") -> None:
+        """Cut off what still runs, but for answers that are there, and end the leases of what was not finished."""
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+        await asyncio.gather(*self.keeping, return_exceptions=True)
+        if self.leased:
+            try:
+                await asyncio.to_thread(self.cache.release, sorted(self.leased))
+            except CacheError as error:
+                log.warning("%s; %s queries wait until their leases end", error, f"{len(self.leased):,}")
+
+    def _answers(self) -> None:
+        """Note that the producer is not down."""
+        self.failures, self.down, self.last_answer = 0, False, time.monotonic()
+
+    def _end(self, reason: str) -> None:
+        self.summary.stopped = self.summary.stopped or reason
+        self.stop.set()
+
+    def _note(self, rejects: Path, query: str, reason: str) -> None:
+        line = {
+            "time": datetime.now(UTC).isoformat(timespec="seconds"),
+            "producer": self.producer.name,
+            "version": self.producer.version,
+            "query": query,
+            "reason": reason,
+        }
+        rejects.parent.mkdir(parents=True, exist_ok=True)
+        # One write in append mode: lines of several slots or processes do not mix.
+        with rejects.open("ab", buffering=0) as file:
+            file.write(json.dumps(line).encode() + b"\n")
+
+    def _usage(self) -> Usage:
+        usage: Any = getattr(self.producer, "usage", None)
+        return usage if isinstance(usage, Usage) else Usage()
+
+    def _used(self) -> dict[str, Any]:
+        """What the producer used for this work: calls, tokens, cost, ..."""
+        return {name: value - getattr(self.used_before, name) for name, value in vars(self._usage()).items()}
+
+    def _open(self) -> int:
+        s = self.summary
+        return s.asked - s.cached - s.answered - s.set_aside
+
+    def _tell(self) -> None:
+        now, s = time.monotonic(), self.summary
+        if now - self.last_line < _SECONDS_BETWEEN_LINES * (4 if self.live else 1):
+            return
+        self.last_line = now
+        done, used = s.answered + s.set_aside, self._used()
+        rate = done / max(now - self.start, 1e-9)
+        left = "" if self.live or not rate else f", {self._open() / rate:,.0f} s left"
+        of = "" if self.live else f" of {s.asked - s.cached:,}"
+        log.info("understanding: %s, %.1f/s, %s", f"{done:,}{of}", rate, f"{used['calls']:,} calls{left}")
+
+    def _summed_up(self) -> Summary:
+        s = self.summary
+        if self.live:
+            s.stopped = s.stopped or "stopped by a signal"
+        else:
+            s.unfinished = self._open()
+            if self.stop.is_set() and s.unfinished:
+                s.stopped = s.stopped or "interrupted"
+        for name, value in self._used().items():
+            setattr(s, name, value)
+        s.seconds = time.monotonic() - self.start
+        return s
+
+
+def _run(work: Callable[[asyncio.Event], Awaitable[Summary]], producer: Producer, *signals: signal.Signals) -> Summary:
+    """Run work in an event loop of its own, stopped by signals, and close the producer at the end."""
+
+    async def main() -> Summary:
+        stop = asyncio.Event()
+        try:
+            with _stopped_by(stop, *signals):
+                return await work(stop)
+        finally:
+            close = getattr(producer, "close", None)
+            if close is not None:
+                await close()
+
+    return asyncio.run(main())
+
+
+@contextmanager
+def _stopped_by(stop: asyncio.Event, *signals: signal.Signals) -> Iterator[None]:
+    """Set ``stop`` on the first of ``signals``; a second one does what it always did. For use in a running loop."""
+    loop = asyncio.get_running_loop()
+    handled: list[signal.Signals] = []
+
+    def interrupt(number: signal.Signals) -> None:
+        again = " (Ctrl-C again stops at once)" if number is signal.SIGINT else ""
+        log.warning("stopping; calls in flight get %.0f s%s", GRACE, again)
+        stop.set()
+        loop.remove_signal_handler(number)
+
+    if threading.current_thread() is threading.main_thread():
+        with suppress(NotImplementedError):  # Windows: Ctrl-C cancels, which loses no more
+            for number in signals:
+                loop.add_signal_handler(number, interrupt, number)
+                handled.append(number)
+    try:
+        yield
+    finally:
+        for number in handled:
+            loop.remove_signal_handler(number)
