@@ -104,7 +104,7 @@ MARKET = (
     Cell("focal", "self-distillation + focal", ("distill.r_drop=0", "distill.fgm=0")),
     Cell("think", "special reasoning token", (*PLAIN_CE, "distill.think=1")),
     Cell("codi", "CODI: L1 of hidden states for KL", (*PLAIN_CE, "distill.kl=0", "distill.hidden=1")),
-    Cell("ema", "EMA teacher", (*PLAIN_CE, "distill.average=0.99")),
+    Cell("ema", "EMA teacher", (*PLAIN_CE, "distill.ema=0.99")),
     Cell("joint", "teacher and student trained jointly", (*PLAIN_CE, "distill.detach=false")),
     Cell("error-0", "self-distillation, stand-in without error", (*PLAIN_CE, "understanding.error=0")),
     Cell("error-30", "self-distillation, stand-in with 30 % error", (*PLAIN_CE, "understanding.error=0.3")),

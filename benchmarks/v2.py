@@ -53,7 +53,7 @@ SWEEPS = (
     Cell("dpo", "DPO alone", DPO, stage="dpo"),
     Cell("position", "TPMA, gate position by position", (*TPMA, "grpo.gate=position"), stage="grpo"),
     Cell("hard", "TPMA, hard gate", (*TPMA, "grpo.gate=hard"), stage="grpo"),
-    Cell("beam", "TPMA, rollouts from a beam search", (*TPMA, "grpo.draw=beam"), stage="grpo"),
+    Cell("beam", "TPMA, rollouts from a beam search", (*TPMA, "grpo.decoding=beam"), stage="grpo"),
     *(Cell(f"item-{w}", f"TPMA, w_item {w}", (*GRPO, f"grpo.item_weight={w}"), stage="grpo") for w in (0.1, 0.3, 1)),
 )
 _SLOW = "grpo.loop.learning_rate=3e-4"

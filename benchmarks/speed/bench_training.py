@@ -30,7 +30,7 @@ from onesearch.model.model_settings import PromptSettings
 from onesearch.model.token_vocabulary import PAD
 from onesearch.training.batching import BatchSource
 from onesearch.training.loop import LoopSettings, fit
-from onesearch.training.precision import Precision, resolve
+from onesearch.training.precision import Precision, resolve_precision
 from onesearch.training.supervised import SupervisedObjective
 from onesearch.training.tasks import Task, TaskBatch, search_task
 
@@ -69,7 +69,9 @@ def bench_training(
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        return _bench(resolve(precision), steps, QUICK if quick else Workload(), 1 if quick else repeats, threads)
+        return _bench(
+            resolve_precision(precision), steps, QUICK if quick else Workload(), 1 if quick else repeats, threads
+        )
     finally:
         torch.set_num_threads(before)
 

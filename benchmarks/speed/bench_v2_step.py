@@ -81,7 +81,7 @@ def _task(found: Corpus, taught: NDArray[np.bool_] | None) -> Task:
     weights = np.ones(len(found.targets.values), np.float32)
     negatives = PersonalisationSettings().score_negatives
     return search_task(
-        "search", found.builder, found.columns, found.targets, weights, found.size.items, negatives, taught=taught
+        "search", found.builder, found.columns, found.targets, weights, found.size.items, negatives, has_teacher=taught
     )
 
 

@@ -9,9 +9,9 @@ from onesearch.training.checkpoint import (
     Checkpoints,
     RandomState,
     check_same_run,
-    kept,
     load_optimizer,
     load_weights,
+    random_state_restored,
     save_optimizer,
     save_weights,
 )
@@ -96,7 +96,7 @@ def test_random_states_return(tmp_path):
     RandomState.load(tmp_path, 0).restore()
     assert draws() == first
     RandomState.load(tmp_path, 0).restore()
-    with kept():
+    with random_state_restored():
         draws()
     assert draws() == first
 

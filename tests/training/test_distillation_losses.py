@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 from onesearch.search.path_scoring import LevelDistribution, chosen_log_probs
 from onesearch.training.distillation_losses import (
     Gradients,
-    detached,
+    detach,
     distillation_kl,
     fgm_step,
     focal_nll,
     hidden_l1,
+    keyword_rows,
     kl_per_path,
-    mirrored,
-    perturbed,
+    perturb,
     r_drop,
     row_loss,
     select_paths,
@@ -72,7 +72,7 @@ def test_a_detached_teacher_gets_no_gradient():
     def of(x):
         return LevelDistribution(torch.tensor([0]), torch.tensor([2]), x.log_softmax(0), torch.tensor([0]))
 
-    distillation_kl(detached([of(logits)]), [of(student)], torch.ones(1)).backward()
+    distillation_kl(detach([of(logits)]), [of(student)], torch.ones(1)).backward()
     assert logits.grad is None
     # d KL / d student logits = softmax(student) - softmax(teacher)
     torch.testing.assert_close(student.grad, student.detach().softmax(0) - logits.detach().softmax(0))
@@ -106,7 +106,7 @@ def test_the_row_of_keywords_is_found_again_in_the_fused_one():
     torch.manual_seed(0)
     rows, keywords = (torch.nn.functional.normalize(torch.randn(7, 5), dim=1) for _ in range(2))
     fused = torch.nn.functional.normalize(rows + keywords, dim=1)
-    torch.testing.assert_close(mirrored(rows, fused), keywords, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(keyword_rows(rows, fused), keywords, atol=1e-5, rtol=1e-4)
 
 
 def test_row_loss_by_hand():
@@ -138,7 +138,7 @@ def test_fgm_stays_put_without_a_usable_gradient(bad):
 def test_perturbed_tables_come_back_bit_by_bit_even_after_an_error():
     table = torch.nn.Parameter(torch.tensor([0.1, 1e8]))
     before = table.detach().clone()
-    with pytest.raises(RuntimeError), perturbed([table], [torch.tensor([0.3, 0.3])]):
+    with pytest.raises(RuntimeError), perturb([table], [torch.tensor([0.3, 0.3])]):
         assert table[0].item() == pytest.approx(0.4)
         raise RuntimeError
     assert torch.equal(table.detach(), before)

@@ -29,7 +29,7 @@ BEHAVIOUR = Behaviour(
     shown=Ragged.from_lists([[0, 1, 2, 3, 10], [], [20, 21]]),
     clicked=Ragged.from_lists([[1, 2], [11], [20]]),
     ordered=Ragged.from_lists([[2], [], []]),
-    elsewhere=Ragged.from_lists([[5], [], []]),
+    ordered_elsewhere=Ragged.from_lists([[5], [], []]),
     category=CATEGORY,
 )
 
@@ -41,10 +41,10 @@ def test_gap_weights_by_hand():
 
 
 def test_loss_by_hand():
-    winner, winner_reference = torch.tensor([-2.0]), torch.tensor([-3.0])
-    losers, losers_reference = torch.tensor([[-4.0, -5.0, 0.0]]), torch.tensor([[-4.0, -4.0, 0.0]])
+    chosen, chosen_reference = torch.tensor([-2.0]), torch.tensor([-3.0])
+    rejected, rejected_reference = torch.tensor([[-4.0, -5.0, 0.0]]), torch.tensor([[-4.0, -4.0, 0.0]])
     gaps, valid = torch.tensor([[2.0, 1.5, 9.0]]), torch.tensor([[True, True, False]])
-    found = listwise_dpo_loss(winner, winner_reference, losers, losers_reference, gaps, valid, 0.5, 0.1)
+    found = listwise_dpo_loss(chosen, chosen_reference, rejected, rejected_reference, gaps, valid, 0.5, 0.1)
     # ρ_w = 0.5, ρ_l = 0, -0.5: rw·(ρ_l - ρ_w) = -1, -1.5; log Σ exp = log(e^-1 + e^-1.5).
     z = math.log(math.exp(-1.0) + math.exp(-1.5))
     preference = -math.log(1 / (1 + math.exp(z)))
@@ -53,44 +53,44 @@ def test_loss_by_hand():
     assert found["nll"].item() == 2.0 and found["accuracy"].item() == 1.0
 
 
-def test_the_gradient_raises_winners_and_lowers_losers():
-    winner, losers = torch.tensor([-2.0, -1.0], requires_grad=True), torch.full((2, 2), -2.0, requires_grad=True)
+def test_the_gradient_raises_chosen_and_lowers_rejected_items():
+    chosen, rejected = torch.tensor([-2.0, -1.0], requires_grad=True), torch.full((2, 2), -2.0, requires_grad=True)
     valid = torch.tensor([[True, False], [False, False]])
     gaps = torch.full((2, 2), 2.0)
-    found = listwise_dpo_loss(winner, winner.detach(), losers, losers.detach(), gaps, valid, 1.0, 0.0)
+    found = listwise_dpo_loss(chosen, chosen.detach(), rejected, rejected.detach(), gaps, valid, 1.0, 0.0)
     found["loss"].backward()
-    assert winner.grad[0] < 0 < losers.grad[0, 0]
-    assert winner.grad[1] == 0 and losers.grad[0, 1] == 0 and (losers.grad[1] == 0).all()
+    assert chosen.grad[0] < 0 < rejected.grad[0, 0]
+    assert chosen.grad[1] == 0 and rejected.grad[0, 1] == 0 and (rejected.grad[1] == 0).all()
 
 
-def test_without_losers_only_the_likelihood_is_left():
-    winner = torch.tensor([-2.0], requires_grad=True)
+def test_without_rejected_items_only_the_likelihood_is_left():
+    chosen = torch.tensor([-2.0], requires_grad=True)
     none = torch.zeros(1, 0)
-    found = listwise_dpo_loss(winner, winner.detach(), none, none, none, none.bool(), 1.0, 1.0)
+    found = listwise_dpo_loss(chosen, chosen.detach(), none, none, none, none.bool(), 1.0, 1.0)
     assert found["loss"].item() == 2.0 and found["preference"].item() == 0.0
     found["loss"].backward()
-    assert winner.grad.item() == -1.0
+    assert chosen.grad.item() == -1.0
 
 
-def test_winners_and_losers_of_page_views():
-    settings = DpoSettings(winners=3, shown=2, same_category=3, other=3)
+def test_chosen_and_rejected_items_of_page_views():
+    settings = DpoSettings(chosen=3, shown=2, same_category=3, other=3)
     found = preferences(BEHAVIOUR, np.array([0, 1, 2]), settings)
     # Ordered before ordered elsewhere before clicked.
-    assert found.rows.tolist() == [2, 5, 1, 11, 20] and found.owner.tolist() == [0, 0, 0, 1, 2]
-    assert_close(found.reward, torch.tensor([2.0, 1.5, 1.0, 1.0, 1.0]))
-    assert_close(found.loser_reward, torch.tensor([0.5, 0.5, 0.2, 0.2, 0.2, 0.0, 0.0, 0.0]))
-    first, second, third = found.losers.tolist()
+    assert found.chosen.tolist() == [2, 5, 1, 11, 20] and found.owner.tolist() == [0, 0, 0, 1, 2]
+    assert_close(found.chosen_reward, torch.tensor([2.0, 1.5, 1.0, 1.0, 1.0]))
+    assert_close(found.rejected_reward, torch.tensor([0.5, 0.5, 0.2, 0.2, 0.2, 0.0, 0.0, 0.0]))
+    first, second, third = found.rejected.tolist()
     assert set(first[:2]) <= {0, 3, 10} and len(set(first[:2])) == 2
     assert second[:2] == [-1, -1]  # nothing was shown
     assert third[0] == 21 and third[1] == -1
     for view, row in enumerate((first, second, third)):
         category = CATEGORY[BEHAVIOUR.clicked[view][0]]
-        known = {*BEHAVIOUR.shown[view], *BEHAVIOUR.clicked[view], *BEHAVIOUR.elsewhere[view]}
+        known = {*BEHAVIOUR.shown[view], *BEHAVIOUR.clicked[view], *BEHAVIOUR.ordered_elsewhere[view]}
         assert all(item == -1 or (CATEGORY[item] == category and item not in known) for item in row[2:5])
         assert all(item == -1 or (CATEGORY[item] != category and item not in known) for item in row[5:])
     again = preferences(BEHAVIOUR, np.array([0, 1, 2]), settings)
-    assert torch.equal(found.losers, again.losers)
-    assert preferences(BEHAVIOUR, np.array([0]), settings.updated(winners=1)).rows.tolist() == [2]
+    assert torch.equal(found.rejected, again.rejected)
+    assert preferences(BEHAVIOUR, np.array([0]), settings.updated(chosen=1)).chosen.tolist() == [2]
 
 
 def test_orders_elsewhere_are_the_shoppers_own_in_the_category():
@@ -136,15 +136,15 @@ def test_the_index_follows_the_module_to_another_device(objective):
     assert objective.to("meta").index.device == objective.generator.begin.device == torch.device("meta")
 
 
-def test_winners_rise_above_losers(objective):
-    given = preferences(BEHAVIOUR, np.array([0, 1, 2]), objective.settings)
-    batch = PreferenceBatch("dpo", prompts(3), preferences=given)
+def test_chosen_items_rise_above_rejected_ones(objective):
+    preference = preferences(BEHAVIOUR, np.array([0, 1, 2]), objective.settings)
+    batch = PreferenceBatch("dpo", prompts(3), preferences=preference)
     optimizer = torch.optim.Adam(objective.generator.parameters(), 3e-3)
     first = objective(batch)
-    # At the start policy and reference agree: every margin is 0 and a winner with N losers costs log(1 + N).
-    paths = objective.index.path(torch.cat([given.rows, given.losers.clamp(min=0).flatten()]))[:, -1]
-    winner, losers = paths[:5], paths[5:].view(given.losers.shape)[given.owner]
-    counted = ((given.losers >= 0)[given.owner] & (losers != winner[:, None])).sum(1)
+    # At the start policy and reference agree: every margin is 0 and a chosen with N rejected costs log(1 + N).
+    paths = objective.index.path(torch.cat([preference.chosen, preference.rejected.clamp(min=0).flatten()]))[:, -1]
+    chosen, rejected = paths[:5], paths[5:].view(preference.rejected.shape)[preference.owner]
+    counted = ((preference.rejected >= 0)[preference.owner] & (rejected != chosen[:, None])).sum(1)
     assert counted.min() > 0
     assert_close(first["preference"], torch.log1p(counted.float()).mean())
     for _ in range(40):
@@ -155,9 +155,13 @@ def test_winners_rise_above_losers(objective):
     assert terms["accuracy"] > 0.95 and terms["preference"] < 0.5 * first["preference"]
     assert not any(parameter.grad is not None for parameter in objective.reference.parameters())
     policy, reference = (
-        score_paths(model, model.encode(batch.prompt), objective.index.path(given.rows), given.owner, objective.index)[
-            0
-        ]
+        score_paths(
+            model,
+            model.encode(batch.prompt),
+            objective.index.path(preference.chosen),
+            preference.owner,
+            objective.index,
+        )[0]
         for model in (objective.generator, objective.reference)
     )
     assert not torch.allclose(policy, reference)

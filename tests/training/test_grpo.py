@@ -11,7 +11,7 @@ from onesearch.training.grpo import GrpoObjective, GrpoSettings, RolloutOutcomes
 from onesearch.training.rewards import Rewards, RewardSettings
 from onesearch.training.supervised import SupervisedObjective
 from onesearch.training.tasks import TaskBatch, item_targets
-from onesearch.training.tpma import gates, marginal_rewards, matches, normalised, position_weights
+from onesearch.training.tpma import gates, marginal_rewards, matches, normalise, position_weights
 from small_models import catalogue, generator, prompts
 
 N, P = 60, 4
@@ -57,9 +57,9 @@ def learn(objective: GrpoObjective, batch: TaskBatch, steps: int, rate: float = 
     return log
 
 
-@pytest.mark.parametrize("draw", ["sample", "beam"])
-def test_the_policy_loss_of_a_batch(draw):
-    objective, batch = parts(draw=draw, rollouts=6, item_weight=0.5, sft=0.0)
+@pytest.mark.parametrize("decoding", ["sample", "beam"])
+def test_the_policy_loss_of_a_batch(decoding):
+    objective, batch = parts(decoding=decoding, rollouts=6, item_weight=0.5, sft=0.0)
     nodes, old = objective._draw(batch, objective.generator.encode(batch.prompt))
     assert nodes.shape == (P, 6, 5) and old is None
     objective.steps.zero_()
@@ -75,8 +75,8 @@ def test_the_policy_loss_of_a_batch(draw):
             first, last = objective.index.positions(4, nodes[p, g, -1])
             items = objective.index.item_rows(torch.arange(int(first), int(last))).tolist()
             worth.append(max(4.0 if i in ORDERED[p] else 3.0 if i in CLICKED[p] else 0.0 for i in items))
-        advantage = normalised(marginal_rewards(matched, position_weights(5)))
-        advantage = advantage + 0.5 * normalised(torch.tensor([worth])).unsqueeze(-1)
+        advantage = normalise(marginal_rewards(matched, position_weights(5)))
+        advantage = advantage + 0.5 * normalise(torch.tensor([worth])).unsqueeze(-1)
         loss -= float((gates(matched) * advantage).mean()) / P
     assert float(terms["policy"]) == pytest.approx(loss, abs=1e-5)
     assert float(terms["loss"].detach()) == float(terms["policy"])  # nothing else is switched on
@@ -101,9 +101,9 @@ def test_the_anchor_is_the_loss_of_stage_3():
         {"algorithm": "grpo"},
         {"gate": "position"},
         {"gate": "hard"},
-        {"refresh": 3},
+        {"sync_steps": 3},
         {"kl": 0.01},
-        {"algorithm": "grpo", "refresh": 4},
+        {"algorithm": "grpo", "sync_steps": 4},
     ],
 )
 def test_what_was_clicked_becomes_likelier(settings):
@@ -136,8 +136,8 @@ def test_the_reference_holds_the_policy():
     learn(free, batch, 40)
     assert first[0]["kl"] == pytest.approx(0.0, abs=1e-6) and first[-1]["kl"] > 0
     start, _ = parts()
-    moved = [(of_targets(one, batch) - of_targets(start, batch)).abs().mean() for one in (held, free)]
-    assert moved[0] < 0.5 * moved[1]
+    distance = [(of_targets(one, batch) - of_targets(start, batch)).abs().mean() for one in (held, free)]
+    assert distance[0] < 0.5 * distance[1]
     assert equal(held.reference, start.generator)
 
 
@@ -152,20 +152,20 @@ def test_draws_repeat_and_differ_by_step_and_seed():
     assert not torch.equal(first, other._draw(batch, memory)[0])
 
 
-def test_the_drawing_policy_lags_behind():
-    objective, batch = parts(rollouts=8, refresh=3)
+def test_the_behaviour_policy_lags_behind():
+    objective, batch = parts(rollouts=8, sync_steps=3)
     learn(objective, batch, 3)  # the third step still drew from the first policy
-    assert not equal(objective.drawing, objective.generator)
+    assert not equal(objective.behaviour_policy, objective.generator)
     objective(batch)
-    assert equal(objective.drawing, objective.generator)
+    assert equal(objective.behaviour_policy, objective.generator)
 
 
 def test_there_is_no_dropout_in_the_policy():
-    objective, _ = parts(kl=0.1, refresh=2)
+    objective, _ = parts(kl=0.1, sync_steps=2)
     assert objective.training and not any(
-        m.training for m in (objective.generator, objective.reference, objective.drawing)
+        m.training for m in (objective.generator, objective.reference, objective.behaviour_policy)
     )
-    assert not any(p.requires_grad for m in (objective.reference, objective.drawing) for p in m.parameters())
+    assert not any(p.requires_grad for m in (objective.reference, objective.behaviour_policy) for p in m.parameters())
 
 
 def test_a_batch_without_page_views_is_refused():

@@ -11,7 +11,7 @@ from torch import nn
 from onesearch.training.batching import BatchSource
 from onesearch.training.loop import CHECKPOINTS, CURVES, LOG, WEIGHTS, LoopSettings, NotFiniteError, fit
 from onesearch.training.optimizer import AveragedWeights, parameter_groups, rate
-from onesearch.training.precision import has_native_bf16, resolve
+from onesearch.training.precision import has_native_bf16, resolve_precision
 
 spec = importlib.util.spec_from_file_location("tiny_fit", Path(__file__).with_name("tiny_fit.py"))
 tiny = importlib.util.module_from_spec(spec)
@@ -209,7 +209,7 @@ def test_bf16_trains_in_bf16_and_leaves_the_model_as_it_was(tmp_path):
     seen.clear()
     wrapper(torch.ones(2, 3))
     assert seen == [torch.float32]
-    assert resolve("auto") == ("bf16" if has_native_bf16() else "no")
+    assert resolve_precision("auto") == ("bf16" if has_native_bf16() else "no")
 
 
 def test_learning_rate_rises_and_falls():

@@ -117,7 +117,7 @@ def batch(rows):
         prompt(np.arange(len(rows)), tokens, lengths),
         items=item_targets(items, owner, 1.0 + second, ITEMS, 100, owner),
         teacher=prompt(taught, keywords, lengths[taught] + 3, rng.normal(size=(len(taught), E))),
-        taught=torch.from_numpy(taught),
+        with_teacher=torch.from_numpy(taught),
     )
 
 

@@ -3,7 +3,7 @@ import polars as pl
 import pytest
 
 from onesearch.data.records import Item, items_frame
-from onesearch.training.relevance import FEATURES, PairFeatures, Relevance, Says, held_out_queries
+from onesearch.training.relevance import FEATURES, ItemPhrases, PairFeatures, Relevance, held_out_queries
 from onesearch.understanding.catalogue_vocabulary import CatalogueVocabulary
 from onesearch.understanding.thought import Analysis, Attribute, Thought
 from onesearch.understanding.thought_table import Thoughts
@@ -39,7 +39,7 @@ def features() -> PairFeatures:
 
 
 def test_features_by_hand(features):
-    found = features.of(np.array([0, 0, 0, 1, 2]), np.array([0, 1, 2, 1, 0]))
+    found = features.compute(np.array([0, 0, 0, 1, 2]), np.array([0, 1, 2, 1, 0]))
     named = [dict(zip(FEATURES, row, strict=True)) for row in found.tolist()]
     first, second, third, plain, unheard = named
     assert [one["cosine of query and item"] for one in named] == [1, 0, 0, 1, 0]
@@ -57,10 +57,10 @@ def test_features_by_hand(features):
 
 def test_pairs_in_parts_are_the_same(features, monkeypatch):
     queries, items = np.repeat(np.arange(3), 3), np.tile(np.arange(3), 3)
-    whole = features.of(queries, items)
+    whole = features.compute(queries, items)
     monkeypatch.setattr("onesearch.training.relevance._CHUNK", 2)
-    np.testing.assert_array_equal(features.of(queries, items), whole)
-    assert features.of(queries[:0], items[:0]).shape == (0, len(FEATURES))
+    np.testing.assert_array_equal(features.compute(queries, items), whole)
+    assert features.compute(queries[:0], items[:0]).shape == (0, len(FEATURES))
 
 
 def test_what_an_item_says_is_found_once_and_only_when_asked_for(monkeypatch):
@@ -69,10 +69,10 @@ def test_what_an_item_says_is_found_once_and_only_when_asked_for(monkeypatch):
     find, asked = words.incidence, []
     whole = find(items).toarray()
     monkeypatch.setattr(words, "incidence", lambda rows: asked.append(len(rows)) or find(rows))
-    says, rng = Says(items, words), np.random.default_rng(0)
+    phrases, rng = ItemPhrases(items, words), np.random.default_rng(0)
     for _ in range(30):
         rows = rng.integers(0, 50, rng.integers(0, 8))
-        np.testing.assert_array_equal(says.rows(rows).toarray(), whole[rows])
+        np.testing.assert_array_equal(phrases.rows(rows).toarray(), whole[rows])
     assert len(asked) > 3 and 40 < sum(asked) <= 50 and all(asked)
 
 

@@ -35,7 +35,7 @@ def test_behaviour_by_hand():
 def test_the_sum_by_hand():
     judged = {(0, 1): 2, (1, 2): 3}
     config = RewardSettings(click_rate=2.0, relevance=0.5, low=0.1, high=0.9)
-    found = Rewards(config, ITEMS, RATES, judged=judged).of(QUERY, ITEM, CLICKED, ORDERED)
+    found = Rewards(config, ITEMS, RATES, judged=judged).compute(QUERY, ITEM, CLICKED, ORDERED)
     np.testing.assert_allclose(found["behaviour"], [4, 0, 3, 0])
     np.testing.assert_allclose(found["click_rate"], [1.0, 0.2, 1.8, 1.0])
     np.testing.assert_allclose(found["relevance"], [0, 1.0, 1.5, 0])
@@ -49,7 +49,7 @@ def test_boosts_raise_one_term_of_one_group():
     assert boosts.members == {"emerging": 1, "shoes": 2}
     assert boosts.factor["relevance"].tolist() == [6, 1, 3] and boosts.factor["behaviour"].tolist() == [3, 1, 3]
     config = RewardSettings(click_rate=0, boosts=(boost,))
-    found = Rewards(config, ITEMS, RATES, judged={(0, 0): 3, (0, 1): 3}).of(QUERY, ITEM, CLICKED, ORDERED)
+    found = Rewards(config, ITEMS, RATES, judged={(0, 0): 3, (0, 1): 3}).compute(QUERY, ITEM, CLICKED, ORDERED)
     assert found["relevance"].tolist() == [6, 3, 0, 0] and not found["click_rate"].any()
     with pytest.raises(ValueError, match="typo"):
         Boosts.from_settings([Boost(name="typo", column="seller", values=("newe",), times=2)], ITEMS)
@@ -64,7 +64,7 @@ def test_mistaken_weights_are_refused():
 
 
 def test_without_sources_only_behaviour_counts():
-    found = Rewards(RewardSettings(), ITEMS).of(QUERY, ITEM, CLICKED, ORDERED)
+    found = Rewards(RewardSettings(), ITEMS).compute(QUERY, ITEM, CLICKED, ORDERED)
     np.testing.assert_array_equal(found["total"], found["behaviour"])
 
 

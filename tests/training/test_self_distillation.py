@@ -16,8 +16,8 @@ from onesearch.training.self_distillation import (
     DistillationSettings,
     SelfDistillationObjective,
     distillation_loss,
-    encoded,
-    repeated,
+    encode_both,
+    repeat_targets,
 )
 from onesearch.training.supervised import SupervisedObjective
 from onesearch.training.supervised_losses import item_nll
@@ -59,7 +59,7 @@ def batch(teacher=True):
     items = item_targets(np.array([4, 9, 30, 9, 58]), owner, np.array([1.0, 2, 1, 1, 2]), N, 100, owner)
     made = TaskBatch("search", prompt([6, 3, 5, 2], 1), items=items)
     if teacher:
-        made.teacher, made.taught = prompt([9, 7], 2, keywords=True), torch.tensor([0, 2])
+        made.teacher, made.with_teacher = prompt([9, 7], 2, keywords=True), torch.tensor([0, 2])
     return made
 
 
@@ -109,7 +109,7 @@ def test_two_copies_differ_by_dropout_only_while_training(parts):
 def test_the_joint_memory_reads_as_each_alone(parts):
     generator, index, _ = parts
     made = batch()
-    both = encoded(generator.eval(), made.prompt, made.teacher)
+    both = encode_both(generator.eval(), made.prompt, made.teacher)
     paths = index.path(torch.tensor([4, 9, 30, 9, 58, 11]))
     _, hidden = path_distributions(generator, both, paths, torch.arange(6), index)
     for prompt_batch, rows in ((made.prompt, slice(0, 4)), (made.teacher, slice(4, 6))):
@@ -117,12 +117,12 @@ def test_the_joint_memory_reads_as_each_alone(parts):
         owner = torch.arange(len(prompt_batch))
         _, of_alone = path_distributions(generator, alone, paths[rows], owner, index)
         torch.testing.assert_close(hidden[rows], of_alone, atol=1e-5, rtol=1e-4)
-    assert encoded(generator, made.prompt, None).prompts.mask.shape == (4, 6 + 1)
+    assert encode_both(generator, made.prompt, None).prompts.mask.shape == (4, 6 + 1)
 
 
 def test_repeated_targets_belong_to_the_repeated_prompts():
     items = batch().items
-    twice = repeated(items, 2, 4)
+    twice = repeat_targets(items, 2, 4)
     assert twice.owner.tolist() == [0, 0, 1, 2, 3, 4, 4, 5, 6, 7]
     assert twice.rows.tolist() == items.rows.tolist() * 2
 
@@ -169,7 +169,7 @@ def test_batches_without_item_targets_have_one_plain_step(parts):
 
 def test_an_ema_teacher_follows_the_live_weights_and_gives_the_target(parts):
     generator, index, _ = parts
-    made = objective(parts, OFF.updated(kl=1.0, average=0.75)).train()
+    made = objective(parts, OFF.updated(kl=1.0, ema=0.75)).train()
     first = {name: value.clone() for name, value in generator.named_parameters()}
     with torch.no_grad():
         for parameter in generator.parameters():
@@ -234,7 +234,7 @@ def test_rows_of_words_come_to_the_teachers_row_and_nothing_else_moves_them(part
         one(given.prompt.query_head_rows, dim=1),
         one(given.teacher.query_head_rows, dim=1),
     )
-    given.teacher.query_head_rows = one(given.prompt.query_head_rows[given.taught] + keywords, dim=1)
+    given.teacher.query_head_rows = one(given.prompt.query_head_rows[given.with_teacher] + keywords, dim=1)
     settings = OFF.updated(kl=1.0, row=0.5, teacher_ce=1.0)
     made = SelfDistillationObjective(generator, index, rows, 0.0, 0.0, settings)
     without = SelfDistillationObjective(generator, index, rows, 0.0, 0.0, settings.updated(row=0))
@@ -251,5 +251,5 @@ def test_rows_of_words_come_to_the_teachers_row_and_nothing_else_moves_them(part
         optimizer.step()
     # What the teacher reads has become the student's; prompts without a teacher keep their row.
     learnt = generator.query_head_rows(given.prompt)
-    torch.testing.assert_close(learnt[given.taught], given.teacher.query_head_rows, atol=0.05, rtol=0)
+    torch.testing.assert_close(learnt[given.with_teacher], given.teacher.query_head_rows, atol=0.05, rtol=0)
     torch.testing.assert_close(learnt[[1, 3]], given.prompt.query_head_rows[[1, 3]])

@@ -13,7 +13,7 @@ from onesearch.training.tpma import (
     grpo_loss,
     marginal_rewards,
     matches,
-    normalised,
+    normalise,
     position_weights,
     tpma_advantages,
     tpma_loss,
@@ -109,8 +109,8 @@ def test_a_wrong_first_token_sends_no_gradient_further():
 
 
 def test_a_group_of_equals_has_no_advantage():
-    assert normalised(torch.full((2, 4), 3.0)).abs().max() == 0
-    assert normalised(torch.tensor([[1.0, 1.0 + 1e-7]])).abs().max() == 0
+    assert normalise(torch.full((2, 4), 3.0)).abs().max() == 0
+    assert normalise(torch.tensor([[1.0, 1.0 + 1e-7]])).abs().max() == 0
 
 
 def test_prompts_without_targets_are_neutral():

@@ -61,7 +61,7 @@ def build_rewards(run_data: RunData, context: StageContext) -> Mapping[str, Any]
     judged = run_data.training_judgments
     if len(judged):
         pairs, queries = pair_features(run_data, sorted(set(judged["query"].to_list())))
-        x = pairs.of(*_numbers(judged, queries, run_data))
+        x = pairs.compute(*_numbers(judged, queries, run_data))
         levels = judged["level"].to_numpy()
         out = held_out_queries(judged["query"].to_list())
         if out.any() and not out.all():

@@ -62,7 +62,7 @@ class RandomState:
 
 
 @contextmanager
-def kept() -> Iterator[None]:
+def random_state_restored() -> Iterator[None]:
     """What is drawn inside leaves no trace outside."""
     state = RandomState.now()
     try:

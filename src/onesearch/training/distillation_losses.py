@@ -50,7 +50,7 @@ def distillation_kl(
 ) -> Tensor:
     """``L_KL``: teacher to student, summed over levels, weighted mean over paths; ``weights`` [M], a scalar out.
 
-    Whoever calls it detaches the teacher (:func:`detached`), or does not (joint training).
+    Whoever calls it detaches the teacher (:func:`detach`), or does not (joint training).
     """
     per_level = [kl_per_path(t, s, len(weights), temperature) for t, s in zip(teacher, student, strict=True)]
     share = weights / weights.sum().clamp(min=1e-9)
@@ -62,7 +62,7 @@ def r_drop(first: Sequence[LevelDistribution], second: Sequence[LevelDistributio
     return 0.5 * (distillation_kl(first, second, weights) + distillation_kl(second, first, weights))
 
 
-def detached(levels: Sequence[LevelDistribution]) -> list[LevelDistribution]:
+def detach(levels: Sequence[LevelDistribution]) -> list[LevelDistribution]:
     """The same distributions as constants."""
     return [LevelDistribution(one.choosing, one.count, one.log_probs.detach(), one.target) for one in levels]
 
@@ -106,7 +106,7 @@ def hidden_l1(teacher: Tensor, student: Tensor, weights: Tensor) -> Tensor:
     return ((student - teacher).abs().mean((1, 2)) / scale * share).sum()
 
 
-def mirrored(rows: Tensor, fused: Tensor) -> Tensor:
+def keyword_rows(rows: Tensor, fused: Tensor) -> Tensor:
     """The unit rows k [b, R] that ``fused`` = unit(``rows`` + k) was made of, all of length one."""
     return 2 * (rows * fused).sum(1, keepdim=True) * fused - rows
 
@@ -164,7 +164,7 @@ def fgm_step(gradients: Sequence[Tensor], epsilon: float) -> list[Tensor]:
 
 
 @contextmanager
-def perturbed(tables: Sequence[Tensor], steps: Sequence[Tensor]) -> Iterator[None]:
+def perturb(tables: Sequence[Tensor], steps: Sequence[Tensor]) -> Iterator[None]:
     """Tables moved by ``steps`` inside, restored bit by bit outside, also after an error."""
     kept = [table.detach().clone() for table in tables]
     with torch.no_grad():

@@ -33,7 +33,7 @@ from onesearch.training.tpma import (
     gates,
     grpo_loss,
     matches,
-    normalised,
+    normalise,
     position_weights,
     tpma_advantages,
     tpma_loss,
@@ -47,12 +47,14 @@ class GrpoSettings(Settings):
     steps: int = Field(0, ge=0, description="0 leaves the stage out")
     prompts: int = Field(64, ge=1, description="P, page views of a step")
     rollouts: int = Field(8, ge=2, description="G, SIDs drawn for each")
-    draw: Literal["sample", "beam"] = Field("sample", description="independent draws, or the G best of a beam search")
+    decoding: Literal["sample", "beam"] = Field(
+        "sample", description="independent draws, or the G best of a beam search"
+    )
     temperature: float = Field(1.0, gt=0, description="of the draws")
     gate: Gate = "prefix"
     item_weight: float = Field(0.3, ge=0, description="w_item; 0, the release's value, switches the reward off in TPMA")
     clip: float = Field(0.2, gt=0, description="of plain GRPO")
-    refresh: int = Field(1, ge=1, description="steps after which the policy that draws becomes the one that learns")
+    sync_steps: int = Field(1, ge=1, description="steps after which the policy that draws becomes the one that learns")
     policy: float = Field(1.0, ge=0, description="weight of the policy's loss; 0 for a control that fits clicks only")
     sft: float = Field(0.1, ge=0, description="weight of the likelihood of what was clicked")
     kl: float = Field(0.0, ge=0, description="weight of KL(policy ‖ reference) along the rollouts")
@@ -73,7 +75,7 @@ class RolloutOutcomes:
     def __init__(self, query: NDArray[np.integer], clicked: Ragged, ordered: Ragged) -> None:
         self.query, self.clicked, self.ordered = np.asarray(query, np.int64), clicked, ordered
 
-    def happened(
+    def clicked_and_ordered(
         self, rows: NDArray[np.integer], owner: NDArray[np.integer], items: NDArray[np.integer]
     ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """Whether items [m] were clicked and ordered in the page views ``rows[owner]``; bool [m] each."""
@@ -117,10 +119,10 @@ class GrpoObjective(SupervisedObjective):
     ) -> None:
         super().__init__(generator, index, item_head_rows, score_weight, codebook_weight)
         self.settings, self.rewards, self.outcomes = settings, rewards, outcomes
-        frozen: Callable[[], Generator] = lambda: copy.deepcopy(generator).requires_grad_(False).eval()  # noqa: E731
+        copy_of_policy: Callable[[], Generator] = lambda: copy.deepcopy(generator).requires_grad_(False).eval()  # noqa: E731
         # Submodules, so that checkpoints hold them; without gradients, so that the optimizer does not.
-        self.reference = frozen() if settings.kl > 0 else None
-        self.drawing = frozen() if settings.refresh > 1 else None
+        self.reference = copy_of_policy() if settings.kl > 0 else None
+        self.behaviour_policy = copy_of_policy() if settings.sync_steps > 1 else None
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
         self.steps: Tensor
         self.seed = seed
@@ -130,7 +132,7 @@ class GrpoObjective(SupervisedObjective):
     def train(self, mode: bool = True) -> Self:
         """As usual, but the models have no dropout."""
         super().train(mode)
-        for model in (self.generator, self.reference, self.drawing):
+        for model in (self.generator, self.reference, self.behaviour_policy):
             if model is not None:
                 model.eval()
         return self
@@ -152,15 +154,15 @@ class GrpoObjective(SupervisedObjective):
         log_probs = every_log_prob[: p * g].view(p, g, levels)
         old = log_probs.detach() if old is None else old
 
-        earned = self._earned(batch, flat, owner)
-        item_rewards = earned["total"].view(p, g)
+        rewards = self._rollout_rewards(batch, flat, owner)
+        item_rewards = rewards["total"].view(p, g)
         matched = matches(self._codes(flat).view(p, g, levels), self._targets(batch, p), settings.gate)
         gate = gates(matched, settings.gate)
         if settings.algorithm == "tpma":
             advantages = tpma_advantages(matched, self.weights, item_rewards, settings.item_weight)
             policy = tpma_loss(log_probs, old, advantages, gate)
         else:
-            advantages = normalised(item_rewards).unsqueeze(-1).expand_as(gate)
+            advantages = normalise(item_rewards).unsqueeze(-1).expand_as(gate)
             policy = grpo_loss(log_probs, old, item_rewards, settings.clip)
         nll, _ = item_nll(every_log_prob[p * g :], batch.items.weights)
         anchor = {"loss": nll}
@@ -173,7 +175,7 @@ class GrpoObjective(SupervisedObjective):
             terms["loss"] = terms["loss"] + settings.kl * kl
             terms["kl"] = kl.detach()
         with torch.no_grad():
-            terms.update({f"reward_{name}": value.mean() for name, value in earned.items()})
+            terms.update({f"reward_{name}": value.mean() for name, value in rewards.items()})
             terms["hit"] = matched[..., -1].any(2).float().mean()
             for level in range(levels):
                 terms[f"entropy_{level + 1}"] = -log_probs[..., level].mean()  # of the draws, so an estimate
@@ -187,23 +189,23 @@ class GrpoObjective(SupervisedObjective):
         """Rollouts int64 [P, G, L], and their log-probabilities if another policy than the learning one drew them."""
         settings = self.settings
         model, step = self.generator, int(self.steps)
-        if self.drawing is not None:
-            if step % settings.refresh == 0:
-                self.drawing.load_state_dict(self.generator.state_dict())
-            model, memory = self.drawing, self.drawing.encode(batch.prompt)
-        if settings.draw == "beam":
+        if self.behaviour_policy is not None:
+            if step % settings.sync_steps == 0:
+                self.behaviour_policy.load_state_dict(self.generator.state_dict())
+            model, memory = self.behaviour_policy, self.behaviour_policy.encode(batch.prompt)
+        if settings.decoding == "beam":
             last = beam_search(model, memory, self.index, settings.rollouts).nodes
             last = torch.where(last < 0, last[:, :1], last)  # fewer SIDs than rollouts: the best one again
             first, _ = self.index.positions(self.index.levels - 1, last.flatten())
             nodes = self.index.path(self.index.item_rows(first)).view(*last.shape, self.index.levels)
-            if self.drawing is None:
+            if self.behaviour_policy is None:
                 return nodes, None
             owner = torch.arange(len(nodes), device=nodes.device).repeat_interleave(settings.rollouts)
             levels, _ = path_distributions(model, memory, nodes.flatten(0, 1), owner, self.index)
             return nodes, chosen_log_probs(levels, len(owner)).view(nodes.shape)
         draw = torch.Generator(self.steps.device).manual_seed(self.seed * 1_000_003 + step)
         samples = sample_paths(model, memory, self.index, settings.rollouts, settings.temperature, draw)
-        return samples.nodes, None if self.drawing is None else samples.log_probs
+        return samples.nodes, None if self.behaviour_policy is None else samples.log_probs
 
     def _codes(self, nodes: Tensor) -> Tensor:
         """SIDs int64 [n, L] of paths int64 [n, L]."""
@@ -220,14 +222,14 @@ class GrpoObjective(SupervisedObjective):
         out[owner, place] = codes
         return out
 
-    def _earned(self, batch: TaskBatch, flat: Tensor, owner: Tensor) -> dict[str, Tensor]:
+    def _rollout_rewards(self, batch: TaskBatch, flat: Tensor, owner: Tensor) -> dict[str, Tensor]:
         """Each term of the reward and their total for every rollout, float32 [P · G]; the best of a SID's items."""
         assert batch.rows is not None
         items, of_sid = items_of_sids(self.index, flat[:, -1])
         rows, of_prompt = batch.rows.cpu().numpy(), owner[of_sid].cpu().numpy()
         item = items.cpu().numpy()
-        clicked, ordered = self.outcomes.happened(rows, of_prompt, item)
-        found = self.rewards.of(self.outcomes.query[rows[of_prompt]], item, clicked, ordered)
+        clicked, ordered = self.outcomes.clicked_and_ordered(rows, of_prompt, item)
+        found = self.rewards.compute(self.outcomes.query[rows[of_prompt]], item, clicked, ordered)
         return {
             name: best_of_sids(torch.from_numpy(value).to(flat.device), of_sid, len(flat))
             for name, value in found.items()

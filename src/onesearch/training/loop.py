@@ -24,11 +24,11 @@ from onesearch.common.device import best_device
 from onesearch.common.extras import from_extra
 from onesearch.common.progress import track
 from onesearch.training import checkpoint as files
-from onesearch.training.batching import Batch, Batches, moved
-from onesearch.training.checkpoint import RandomState, kept
+from onesearch.training.batching import Batch, Batches, to_device
+from onesearch.training.checkpoint import RandomState, random_state_restored
 from onesearch.training.loop_settings import FitReport, LoopSettings
 from onesearch.training.optimizer import AveragedWeights, adamw, parameter_groups, rate
-from onesearch.training.precision import repeatable, resolve
+from onesearch.training.precision import deterministic, resolve_precision
 from onesearch.training.training_curves import Averages, CurveLog, plot_curves
 
 with from_extra("train"):
@@ -109,7 +109,7 @@ class _Fit:
         if patience is not None and not (config.best and validate):
             raise ValueError("patience needs a validation and the figure of it that counts ('best')")
         self.model, self.patience = model, patience
-        self.precision = resolve(config.precision)
+        self.precision = resolve_precision(config.precision)
         shapes = {name: [str(p.dtype), *p.shape] for name, p in model.named_parameters()}
         decisive = [config.decisive(), batches.fingerprint(), seed, shapes]
         self.fingerprint = fingerprint(decisive if patience is None else [*decisive, patience])
@@ -128,7 +128,7 @@ class _Fit:
         AcceleratorState._reset_state()
         self.accelerator = Accelerator(mixed_precision=self.precision, cpu=best_device().type == "cpu")
         try:
-            with repeatable(self.config.repeatable):
+            with deterministic(self.config.repeatable):
                 return self._train()
         finally:
             self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
@@ -201,7 +201,7 @@ class _Fit:
         accelerator, config = self.accelerator, self.config
         self.wrapped.train()
         for number, batch in enumerate(made):
-            content = moved(batch.content, accelerator.device)
+            content = to_device(batch.content, accelerator.device)
             wait = number < len(made) - 1
             given = self._given(content, wait)
             names: dict[str, str] = {}
@@ -287,7 +287,7 @@ class _Fit:
 
     def _validate(self, step: int) -> None:
         assert self.validate is not None
-        with self._weights_to_keep(), kept():
+        with self._weights_to_keep(), random_state_restored():
             self.model.eval()
             with torch.no_grad():
                 figures = self.validate(self.model)

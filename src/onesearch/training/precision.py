@@ -24,7 +24,7 @@ def has_native_bf16() -> bool:
     return bool({"avx512_bf16", "amx_bf16"} & set(flags.split()))
 
 
-def resolve(precision: Precision) -> Literal["no", "bf16"]:
+def resolve_precision(precision: Precision) -> Literal["no", "bf16"]:
     """The precision that "auto" stands for on this machine."""
     if precision == "auto":
         return "bf16" if has_native_bf16() else "no"
@@ -32,7 +32,7 @@ def resolve(precision: Precision) -> Literal["no", "bf16"]:
 
 
 @contextmanager
-def repeatable(active: bool = True) -> Iterator[None]:
+def deterministic(active: bool = True) -> Iterator[None]:
     """Kernels whose result does not depend on thread timing, where torch has them; afterwards the old setting."""
     if not active:
         yield

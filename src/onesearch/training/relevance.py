@@ -72,8 +72,8 @@ class PairFeatures:
     ) -> None:
         self.item_vectors, self.query_vectors = item_vectors, query_vectors
         self.keyword_vectors = np.zeros_like(query_vectors) if keyword_vectors is None else keyword_vectors
-        self._says = Says(items, words)
-        self._asks = words.matches(queries)
+        self._item_phrases = ItemPhrases(items, words)
+        self._query_phrases = words.matches(queries)
         found = [-1] * len(queries) if thoughts is None else thoughts.rows(queries).tolist()
         rows = [thoughts.table.row(row, named=True) if thoughts is not None and row >= 0 else {} for row in found]
         number = {phrase: place for place, phrase in enumerate(words.phrases)}
@@ -100,7 +100,7 @@ class PairFeatures:
     def __len__(self) -> int:
         return len(self.query_vectors)
 
-    def of(self, queries: NDArray[np.integer], items: NDArray[np.integer]) -> Floats:
+    def compute(self, queries: NDArray[np.integer], items: NDArray[np.integer]) -> Floats:
         """Features of n pairs, float32 [n, F]; nan where a query has nothing of the kind."""
         parts = [
             self._part(queries[at : at + _CHUNK], items[at : at + _CHUNK]) for at in range(0, len(queries), _CHUNK)
@@ -108,30 +108,30 @@ class PairFeatures:
         return np.concatenate(parts) if parts else np.zeros((0, len(FEATURES)), np.float32)
 
     def _part(self, q: NDArray[np.integer], i: NDArray[np.integer]) -> Floats:
-        vectors, says = self.item_vectors[i], self._says.rows(i)
+        vectors, phrases = self.item_vectors[i], self._item_phrases.rows(i)
         levels = (self._query_nodes[q] == self._item_nodes[i]) & (self._query_nodes[q] >= 0)
         depth = (self._query_nodes[q] >= 0).sum(1)
         keywords = np.diff(self._keywords.indptr)[q].astype(np.float32)
-        said = _shared(self._keywords[q], says)
+        shared = _shared(self._keywords[q], phrases)
         with np.errstate(invalid="ignore", divide="ignore"):
             columns = [
                 (self.query_vectors[q] * vectors).sum(1),
                 np.where(keywords > 0, (self.keyword_vectors[q] * vectors).sum(1), np.nan),
-                _shared(self._asks[q], says) / np.diff(self._asks.indptr)[q],
+                _shared(self._query_phrases[q], phrases) / np.diff(self._query_phrases.indptr)[q],
                 keywords,
-                said / keywords,
-                said,
+                shared / keywords,
+                shared,
                 depth,
                 np.where(depth > 0, levels.sum(1), np.nan),
-                _shared(self._stated[q], says) / np.diff(self._stated.indptr)[q],
-                _shared(self._banned[q], says),
+                _shared(self._stated[q], phrases) / np.diff(self._stated.indptr)[q],
+                _shared(self._banned[q], phrases),
             ]
         return np.stack([np.asarray(column, np.float32) for column in columns], 1)
 
 
-class Says:
-    """Which items say which phrase, found when an item is first asked for: a round of alignment meets a small part of a
-    large catalogue.
+class ItemPhrases:
+    """Which items say which phrase, found when an item is first asked for: a round of preference optimisation meets a
+    small part of a large catalogue.
     """
 
     def __init__(self, items: pl.DataFrame, words: CatalogueVocabulary) -> None:

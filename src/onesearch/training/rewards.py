@@ -123,7 +123,7 @@ class Rewards:
         self._judged = np.asarray(keys, np.int64)[order]
         self._levels = np.asarray(list((judged or {}).values()), np.float32)[order]
 
-    def of(
+    def compute(
         self,
         queries: NDArray[np.integer],
         items: NDArray[np.integer],
@@ -150,7 +150,7 @@ class Rewards:
         """``R_Rel`` of n pairs: the judged level, else the most probable one; float32 [n], 0 where nothing can say."""
         out = np.zeros(len(items), np.float32)
         if self.pairs is not None and self.relevance is not None and len(items):
-            out = self.relevance.levels(self.pairs.of(queries, items)).astype(np.float32)
+            out = self.relevance.levels(self.pairs.compute(queries, items)).astype(np.float32)
         if len(self._judged):
             keys = queries.astype(np.int64) * self.n_items + items
             at = np.minimum(np.searchsorted(self._judged, keys), len(self._judged) - 1)

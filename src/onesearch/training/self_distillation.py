@@ -20,13 +20,13 @@ from onesearch.model.prompt import PromptBatch
 from onesearch.search.path_scoring import LevelDistribution, chosen_log_probs, path_distributions
 from onesearch.training.distillation_losses import (
     Gradients,
-    detached,
+    detach,
     distillation_kl,
     fgm_step,
     focal_nll,
     hidden_l1,
-    mirrored,
-    perturbed,
+    keyword_rows,
+    perturb,
     r_drop,
     row_loss,
     select_paths,
@@ -41,7 +41,7 @@ class DistillationSettings(Settings):
     """The terms of ``L_SDFT`` (specification section 6), which queries have a teacher, and what it reads.
 
     The alternatives that the article compares with are settings of it: ``think`` (special reasoning token), ``kl: 0``
-    with ``hidden`` (CODI), ``average`` (EMA teacher), ``detach: false`` (joint training), ``keywords: input`` (RAG).
+    with ``hidden`` (CODI), ``ema`` (EMA teacher), ``detach: false`` (joint training), ``keywords: input`` (RAG).
     """
 
     keywords: Literal["teacher", "input", "none"] = Field(
@@ -57,7 +57,7 @@ class DistillationSettings(Settings):
     temperature: float = Field(1.0, gt=0, description="τ of the teacher's and the student's softmax in the KL")
     teacher_ce: float = Field(1.0, ge=0, description="weight of the teacher's own cross-entropy; the paper has 0")
     detach: bool = Field(True, description="the KL sends no gradient to the teacher; off: joint training")
-    average: float = Field(0.0, ge=0, lt=1, description="decay of an EMA teacher; 0: the teacher has the live weights")
+    ema: float = Field(0.0, ge=0, lt=1, description="decay of an EMA teacher; 0: the teacher has the live weights")
     hidden: float = Field(0.0, ge=0, description="weight of CODI's L1 between hidden states")
     teach: Literal["complex", "all"] = Field("complex", description="queries with a teacher, where keywords are known")
     r_drop: float = Field(0.5, ge=0, description="α_R; 0 leaves the second student pass out")
@@ -88,7 +88,7 @@ class SelfDistillationObjective(SupervisedObjective):
         self.settings = settings
         self._teacher: tuple[list[LevelDistribution], Tensor] | None = None
         # A submodule, so that checkpoints hold it; without gradients, so that the optimizer does not.
-        self.average = copy.deepcopy(generator).requires_grad_(False).eval() if settings.average else None
+        self.average = copy.deepcopy(generator).requires_grad_(False).eval() if settings.ema else None
 
     @property
     def tables(self) -> list[Tensor]:
@@ -107,11 +107,11 @@ class SelfDistillationObjective(SupervisedObjective):
             return focal_nll(log_probs, weights, settings.focal_alpha, settings.focal_gamma)
         return item_nll(log_probs, weights)[0]
 
-    def _taught_targets(self, batch: TaskBatch, items: ItemTargets) -> tuple[Tensor, Tensor]:
+    def _targets_with_teacher(self, batch: TaskBatch, items: ItemTargets) -> tuple[Tensor, Tensor]:
         """Targets whose prompt has a teacher, int64 [m] ascending, and the teacher prompt of each, int64 [m]."""
         number = torch.full((len(batch.prompt),), -1, dtype=torch.int64, device=items.owner.device)
-        if batch.taught is not None:
-            number[batch.taught] = torch.arange(len(batch.taught), device=number.device)
+        if batch.with_teacher is not None:
+            number[batch.with_teacher] = torch.arange(len(batch.with_teacher), device=number.device)
         of_target = number[items.owner]
         targets = (of_target >= 0).nonzero()[:, 0]
         return targets, of_target[targets]
@@ -120,10 +120,10 @@ class SelfDistillationObjective(SupervisedObjective):
         settings, model = self.settings, self.generator
         copies = 2 if settings.r_drop > 0 and self.training else 1
         prompts, m = len(batch.prompt), len(items.rows)
-        taught, of_teacher = self._taught_targets(batch, items)
-        memory = encoded(model, PromptBatch.concatenate([batch.prompt] * copies), batch.teacher)
+        taught, of_teacher = self._targets_with_teacher(batch, items)
+        memory = encode_both(model, PromptBatch.concatenate([batch.prompt] * copies), batch.teacher)
         paths = self.index.path(items.rows)
-        students = repeated(items, copies, prompts)
+        students = repeat_targets(items, copies, prompts)
         owner = torch.cat([students.owner, of_teacher + copies * prompts])
         every = torch.cat([paths.repeat(copies, 1), paths[taught]])
         levels, hidden = path_distributions(model, memory, every, owner, self.index, model.config.legal_softmax)
@@ -152,7 +152,7 @@ class SelfDistillationObjective(SupervisedObjective):
             if self.average is not None:
                 assert batch.teacher is not None
                 teacher = self._averaged(batch.teacher, paths[taught], of_teacher)
-            target = detached(teacher) if settings.detach else teacher
+            target = detach(teacher) if settings.detach else teacher
             kl = torch.stack(
                 [distillation_kl(target, select_paths(one, taught, m), weights, settings.temperature) for one in passes]
             ).mean()
@@ -163,7 +163,7 @@ class SelfDistillationObjective(SupervisedObjective):
                 distance = hidden_l1(state, hidden[:m][taught], weights)
                 terms["loss"] = terms["loss"] + settings.hidden * share * distance
                 terms["hidden"] = distance.detach()
-            self._teacher = (detached(teacher), share.detach())
+            self._teacher = (detach(teacher), share.detach())
         if copies == 2:
             drop = r_drop(passes[0], passes[1], items.weights)
             terms["loss"] = terms["loss"] + settings.r_drop * drop
@@ -174,9 +174,9 @@ class SelfDistillationObjective(SupervisedObjective):
         """The loss of the words' rows against what the teacher's query rows are fused with."""
         rows, gate = self.generator.words(batch.prompt)
         taught, wanted = torch.arange(0, device=gate.device), rows[:0]
-        if batch.teacher is not None and batch.taught is not None:
-            taught = batch.taught
-            wanted = mirrored(batch.prompt.query_head_rows[taught], batch.teacher.query_head_rows)
+        if batch.teacher is not None and batch.with_teacher is not None:
+            taught = batch.with_teacher
+            wanted = keyword_rows(batch.prompt.query_head_rows[taught], batch.teacher.query_head_rows)
         return row_loss(rows, gate, wanted, taught)
 
     @torch.no_grad()
@@ -185,9 +185,7 @@ class SelfDistillationObjective(SupervisedObjective):
         average = self.average
         assert average is not None
         if self.training:
-            update_average(
-                dict(average.named_parameters()), dict(self.generator.named_parameters()), self.settings.average
-            )
+            update_average(dict(average.named_parameters()), dict(self.generator.named_parameters()), self.settings.ema)
         memory = average.encode(prompt)
         return path_distributions(average, memory, paths, owner, self.index, average.config.legal_softmax)[0]
 
@@ -206,7 +204,7 @@ class SelfDistillationObjective(SupervisedObjective):
         levels, _ = path_distributions(model, memory, paths, items.owner, self.index, model.config.legal_softmax)
         loss = self._ce(chosen_log_probs(levels, len(paths)), items.weights)
         if self._teacher is not None:
-            taught, _ = self._taught_targets(batch, items)
+            taught, _ = self._targets_with_teacher(batch, items)
             teacher, share = self._teacher
             kl = distillation_kl(
                 teacher, select_paths(levels, taught, len(paths)), items.weights[taught], settings.temperature
@@ -215,7 +213,7 @@ class SelfDistillationObjective(SupervisedObjective):
         return {"loss": loss}
 
 
-def encoded(model: Generator, students: PromptBatch, teacher: PromptBatch | None) -> GeneratorMemory:
+def encode_both(model: Generator, students: PromptBatch, teacher: PromptBatch | None) -> GeneratorMemory:
     """Both inputs in one memory; read one after the other, as teachers' prompts are longer and padding is not free."""
     memory = model.encode(students)
     if teacher is None:
@@ -227,7 +225,7 @@ def encoded(model: Generator, students: PromptBatch, teacher: PromptBatch | None
     )
 
 
-def repeated(items: ItemTargets, copies: int, prompts: int) -> ItemTargets:
+def repeat_targets(items: ItemTargets, copies: int, prompts: int) -> ItemTargets:
     """The targets of ``copies`` copies of a batch of ``prompts`` prompts, one after the other."""
     if copies == 1:
         return items
@@ -246,5 +244,5 @@ def distillation_loss(model: nn.Module, batch: Any) -> Iterator[dict[str, Tensor
         return
     before = Gradients.from_tables(objective.tables)
     yield model(batch)
-    with perturbed(objective.tables, fgm_step(before.since(objective.tables), epsilon)):
+    with perturb(objective.tables, fgm_step(before.since(objective.tables), epsilon)):
         yield model(batch, adversarial=True)

@@ -65,7 +65,7 @@ class TaskBatch:
     With ``owner`` int64 [M], the prompt of each, there are SIDs int64 [M, L] instead, any number per prompt.
     With ``subwords`` int64 [W], ascending, text is chosen among these only.
 
-    ``teacher`` is the input with keywords of some of the prompts, ``taught`` int64 [b] says which, ascending.
+    ``teacher`` is the input with keywords of some of the prompts, ``with_teacher`` int64 [b] says which, ascending.
     ``rows`` int64 [B] are the task's rows that the prompts were made of, where a loss looks something up for them.
     """
 
@@ -77,7 +77,7 @@ class TaskBatch:
     owner: torch.Tensor | None = None
     subwords: torch.Tensor | None = None
     teacher: PromptBatch | None = None
-    taught: torch.Tensor | None = None
+    with_teacher: torch.Tensor | None = None
     rows: torch.Tensor | None = None
 
 
@@ -140,13 +140,13 @@ def search_task(
     n_items: int,
     negatives: int,
     sampling: NDArray[np.float64] | None = None,
-    taught: NDArray[np.bool_] | None = None,
+    has_teacher: NDArray[np.bool_] | None = None,
     keywords: bool = False,
 ) -> Task:
     """Full input → clicked and ordered items (stage 3); several targets of a page view share one encoder pass.
 
-    ``targets`` n rows of item rows, ``weights`` float32 [total] one per target value; ``taught`` bool [n] says which
-    rows have a teacher, whose keywords the columns then hold. With ``keywords`` they stand in every input instead.
+    ``targets`` n rows of item rows, ``weights`` float32 [total] one per target value; ``has_teacher`` bool [n] says
+    which rows have a teacher, whose keywords the columns then hold. With ``keywords`` they stand in every input instead.
     """
     starts = targets.offsets[:-1]
 
@@ -157,10 +157,10 @@ def search_task(
         owned = item_targets(picked.values, picked.owners, weights[offset], n_items, negatives, rows)
         prompt = builder.search_prompt(columns, rows, keywords=keywords)
         made = TaskBatch(name, prompt, items=owned, rows=torch.from_numpy(rows.astype(np.int64)))
-        with_teacher = np.flatnonzero(taught[rows]) if taught is not None else rows[:0]
+        with_teacher = np.flatnonzero(has_teacher[rows]) if has_teacher is not None else rows[:0]
         if len(with_teacher):
             made.teacher = builder.search_prompt(columns, rows[with_teacher], keywords=True)
-            made.taught = torch.from_numpy(with_teacher.astype(np.int64))
+            made.with_teacher = torch.from_numpy(with_teacher.astype(np.int64))
         return made
 
     return Task(name, builder.search_lengths(columns), sampling, batch)

@@ -58,7 +58,7 @@ def gates(matched: Tensor, by: Gate = "prefix") -> Tensor:
     return out
 
 
-def normalised(values: Tensor) -> Tensor:
+def normalise(values: Tensor) -> Tensor:
     """Values less the mean of their group (dimension 1), over its standard deviation; 0 where that is under 1e-6."""
     centred = values - values.mean(1, keepdim=True)
     std = centred.square().mean(1, keepdim=True).sqrt()
@@ -70,8 +70,8 @@ def tpma_advantages(matched: Tensor, weights: Tensor, item_rewards: Tensor, item
 
     ``item_rewards`` float32 [P, G] is the composite reward of each rollout's item, ``item_weight`` w_item.
     """
-    per_token = normalised(marginal_rewards(matched, weights))
-    return per_token + item_weight * normalised(item_rewards).unsqueeze(-1)
+    per_token = normalise(marginal_rewards(matched, weights))
+    return per_token + item_weight * normalise(item_rewards).unsqueeze(-1)
 
 
 def tpma_loss(log_probs: Tensor, old: Tensor, advantages: Tensor, gate: Tensor) -> Tensor:
@@ -87,6 +87,6 @@ def grpo_loss(log_probs: Tensor, old: Tensor, rewards: Tensor, clip: float) -> T
 
     ``rewards`` float32 [P, G]: of the whole SID; the other arguments as in :func:`tpma_loss`.
     """
-    advantage = normalised(rewards).unsqueeze(-1)
+    advantage = normalise(rewards).unsqueeze(-1)
     ratio = (log_probs - old.detach()).exp()
     return -torch.minimum(ratio * advantage, ratio.clamp(1 - clip, 1 + clip) * advantage).mean()
