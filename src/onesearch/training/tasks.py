@@ -146,7 +146,7 @@ def search_task(
     """Full input → clicked and ordered items (stage 3); several targets of a page view share one encoder pass.
 
     ``targets`` n rows of item rows, ``weights`` float32 [total] one per target value; ``has_teacher`` bool [n] says
-    which rows have a teacher, whose keywords the columns then hold. With ``keywords`` they stand in every input instead.
+    which rows have a teacher, whose keywords the columns then hold. With ``keywords`` these stand in every input.
     """
     starts = targets.offsets[:-1]
 
