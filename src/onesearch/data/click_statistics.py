@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from onesearch.common.ragged import Ragged
 from onesearch.data.dataset import ragged_rows, rows_of
+from onesearch.data.pair_counts import PairCounts, contained
 from onesearch.data.text import normalise_queries, normalise_query
 
 Floats = NDArray[np.float32]
@@ -26,6 +27,12 @@ _CELLS = 4_000_000
 @dataclass(frozen=True)
 class ClickStatistics:
     """Counts of a log; an item counts once per page view.
+
+    An order with the own clicks of a page view left out needs no second count of the log:
+
+        take the first k + m items of the query, where m items were clicked in the page view
+        take one click from those that are among them
+        order again by (clicks for the query, clicks in all, item), keep the first k that still have a click
 
     Attributes:
         shown, clicked, ordered: page views in which each item was shown, clicked, ordered, float32 [N].
@@ -47,32 +54,33 @@ class ClickStatistics:
     def from_page_views(cls, page_views: pl.DataFrame, items: pl.DataFrame) -> "ClickStatistics":
         """Count a log, which must be the *training* part."""
         n = len(items)
-        ids = items["item_id"]
-        lists = {name: _once(ragged_rows(page_views[name], ids)) for name in ("shown", "clicked", "ordered")}
+        lists = {
+            name: _once(ragged_rows(page_views[name], items["item_id"])) for name in ("shown", "clicked", "ordered")
+        }
         totals = {name: np.bincount(rows.values, minlength=n).astype(np.float32) for name, rows in lists.items()}
+        # The number of each page view's query, [page views]; -1 for queries that nobody clicked for.
         normal = normalise_queries(page_views["query"])
         clicked = lists["clicked"]
         distinct = normal.filter(pl.Series(clicked.lengths > 0)).unique().sort()
         number = rows_of(normal, distinct).to_numpy()
+        searched = np.bincount(number[number >= 0], minlength=len(distinct)).astype(np.float32)
+        # Clicks of each (query, item) pair, [pairs], then each query's items in order.
         pairs, counts = np.unique(number[clicked.owners].astype(np.int64) * n + clicked.values, return_counts=True)
         query, item = pairs // max(n, 1), (pairs % max(n, 1)).astype(np.int32)
         order = np.lexsort((item, -totals["clicked"][item], -counts, query))
-        lengths = np.bincount(query, minlength=len(distinct))
-        searched = np.bincount(number[number >= 0], minlength=len(distinct)).astype(np.float32)
+        ranked = Ragged.from_lengths(item[order], np.bincount(query, minlength=len(distinct)))
         return cls(
-            totals["shown"],
-            totals["clicked"],
-            totals["ordered"],
-            distinct.to_list(),
-            Ragged.from_lengths(item[order], lengths),
-            counts[order].astype(np.float32),
-            searched,
+            **totals,
+            queries=distinct.to_list(),
+            items=ranked,
+            counts=counts[order].astype(np.float32),
+            searched=searched,
         )
 
     def query_numbers(self, queries: Sequence[str]) -> NDArray[np.int64]:
         """For each query text its number in ``queries``, -1 when it was never clicked for, int64 [n]."""
-        get = self._number.get
-        return np.fromiter((get(normalise_query(text), -1) for text in queries), np.int64, len(queries))
+        numbers = self._numbers
+        return np.fromiter((numbers.get(normalise_query(text), -1) for text in queries), np.int64, len(queries))
 
     def most_clicked(self, queries: Sequence[str], k: int, leave_out: Ragged | None = None) -> Ints:
         """The items most clicked for each query, best first, -1 padded: int32 [n, k].
@@ -91,6 +99,7 @@ class ClickStatistics:
         if leave_out is None:
             out[known] = self.items.select(rows[known]).padded(k, newest=False)
             return out
+        # Page views with the same number m of own clicks at a time, so that these are an array [same, m].
         left = _once(leave_out.select(known))
         for m in np.unique(left.lengths).tolist():
             same = np.flatnonzero(left.lengths == m)
@@ -102,15 +111,15 @@ class ClickStatistics:
         return out
 
     def _most_clicked_without(self, rows: NDArray[np.int64], k: int, own: Ints) -> Ints:
-        """Rows of ``queries`` [n] and the items whose click is not counted [n, m] -> int32 [n, k]."""
+        """The first k items of queries [n] when m own clicks of each [n, m] are not counted: int32 [n, k]."""
         # Taking one click from m items moves no other item down, so the new first k are among the old first k + m.
         item = self.items.select(rows).padded(k + own.shape[1], newest=False)
-        within = np.arange(item.shape[1])
         there = item >= 0
-        at = np.where(there, self.items.offsets[rows][:, None] + within, 0)
-        mine = (item[:, :, None] == own[:, None, :]).any(-1)
-        count = np.where(there, self.counts[at] - mine, 0)
-        total = self.clicked[item] - mine
+        at = np.where(there, self.items.offsets[rows][:, None] + np.arange(item.shape[1]), 0)
+        # Counts without the own clicks, then the same order as in `from_page_views`; all [n, k + m].
+        own_click = (item[:, :, None] == own[:, None, :]).any(-1)
+        count = np.where(there, self.counts[at] - own_click, 0)
+        total = self.clicked[item] - own_click
         order = np.lexsort((item, -total, -count), axis=1)[:, :k]
         kept = np.take_along_axis(item, order, 1)
         return np.where(np.take_along_axis(count, order, 1) > 0, kept, np.int32(-1))
@@ -125,21 +134,8 @@ class ClickStatistics:
             items: item rows, -1 for none.
             leave_out: as in :meth:`most_clicked`.
         """
-        n = max(len(self.clicked), 1)
-        rows = self.query_numbers(queries)[:, None]
-        out = np.zeros(items.shape, np.float32)
-        valid = (rows >= 0) & (items >= 0)
-        keys, counts = self._pairs
-        if not valid.any():
-            return out
-        wanted = (rows * n + items)[valid]
-        at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-        out[valid] = np.where(keys[at] == wanted, counts[at], 0)
-        if leave_out is not None:
-            owners = np.broadcast_to(np.arange(len(items))[:, None], items.shape)
-            own = np.isin(owners * n + items, leave_out.owners * n + leave_out.values) & valid
-            out = np.maximum(out - own, 0)
-        return out
+        counts = self._pairs.lookup(self.query_numbers(queries)[:, None], items)
+        return counts if leave_out is None else np.maximum(counts - contained(leave_out, items), 0)
 
     def save(self, folder: Path) -> None:
         """Write two Parquet files into a folder."""
@@ -147,6 +143,7 @@ class ClickStatistics:
         pl.DataFrame({"shown": self.shown, "clicked": self.clicked, "ordered": self.ordered}).write_parquet(
             folder / "item_counts.parquet"
         )
+        # One row a query: its text, its page views, its items and their counts as lists.
         query = pl.Series(self.queries, dtype=pl.String)
         flat = pl.DataFrame({"row": self.items.owners, "item": self.items.values, "count": self.counts})
         lists = flat.group_by("row", maintain_order=True).agg("item", "count").select("item", "count")
@@ -172,14 +169,17 @@ class ClickStatistics:
         )
 
     @cached_property
-    def _number(self) -> dict[str, int]:
+    def query_clicks(self) -> Floats:
+        """Clicks of each query in all, float32 [queries + 1]; the last, 0, is that of unknown queries (number -1)."""
+        return np.bincount(self.items.owners, self.counts, len(self.items) + 1).astype(np.float32)
+
+    @cached_property
+    def _numbers(self) -> dict[str, int]:
         return {text: i for i, text in enumerate(self.queries)}
 
     @cached_property
-    def _pairs(self) -> tuple[NDArray[np.int64], Floats]:
-        keys = self.items.owners * max(len(self.clicked), 1) + self.items.values
-        order = np.argsort(keys)
-        return keys[order], self.counts[order]
+    def _pairs(self) -> PairCounts:
+        return PairCounts.from_pairs(self.items.owners, self.items.values, self.counts)
 
 
 def _once(lists: Ragged) -> Ragged:

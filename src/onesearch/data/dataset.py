@@ -62,13 +62,12 @@ class Dataset:
         source: str = "",
     ) -> "Dataset":
         """Write tables (columns of :mod:`onesearch.data.records`; missing ones become null) as a dataset folder."""
-        folder = begin(folder)
-        given = {"items": items, "users": users, "page_views": page_views, "judgments": judgments}
-        for name, schema in SCHEMAS.items():
-            frame = given[name]
-            frame = pl.DataFrame(schema=schema) if frame is None else conform(name, frame)
-            frame.write_parquet(table_path(folder, name), row_group_size=ROW_GROUP)
-        return finish(folder, source)
+        folder = begin_dataset(folder)
+        frames = {"items": items, "users": users, "page_views": page_views, "judgments": judgments}
+        for name, frame in frames.items():
+            table = pl.DataFrame(schema=SCHEMAS[name]) if frame is None else conform(name, frame)
+            table.write_parquet(table_path(folder, name), row_group_size=ROW_GROUP)
+        return finish_dataset(folder, source)
 
     @property
     def fingerprint(self) -> str:
@@ -172,15 +171,15 @@ def table_path(folder: Path, table: str) -> Path:
     return folder / f"{table}.parquet"
 
 
-def begin(folder: str | Path) -> Path:
-    """Make the folder and take away an old ``dataset.json``: unfinished until :func:`finish`."""
+def begin_dataset(folder: str | Path) -> Path:
+    """Make the folder and take away an old ``dataset.json``: unfinished until :func:`finish_dataset`."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / DESCRIPTION).unlink(missing_ok=True)
     return folder
 
 
-def finish(folder: Path, source: str, **more: Any) -> Dataset:
+def finish_dataset(folder: Path, source: str, **more: Any) -> Dataset:
     """Mark a folder with all four tables complete; ``more`` goes into ``dataset.json``."""
     digest = hashlib.sha256()
     rows: dict[str, int] = {}

@@ -31,19 +31,22 @@ class Targets:
 
 @dataclass(frozen=True)
 class _Events:
-    """Events by (shopper, time): ``key`` int64 [E] is shopper * moments + moment, ``columns`` are int32 [E] each."""
+    """Events by shopper, then time: ``values`` int32 [E] each, ``key`` int64 [E] as in :meth:`Histories._key`."""
 
     key: Longs
-    columns: tuple[Ints, ...]
+    values: tuple[Ints, ...]
 
     @classmethod
-    def from_columns(cls, key: Longs, *columns: Ints) -> "_Events":
+    def from_log(cls, key: Longs, *values: Ints) -> "_Events":
         order = np.argsort(key, kind="stable")
-        return cls(key[order], tuple(column[order] for column in columns))
+        return cls(key[order], tuple(value[order] for value in values))
 
     def last(self, first_key: Longs, end_key: Longs, width: int) -> list[Ints]:
-        """Last ``width`` events of each [first_key, end_key), right-aligned, -1 padded: per column int32 [n, width]."""
-        out = [np.full((len(first_key), width), -1, np.int32) for _ in self.columns]
+        """Last ``width`` events with a key in [first_key, end_key), both [n]: of each of ``values`` int32 [n, width].
+
+        Right-aligned: the newest is last, and -1 fills up on the left.
+        """
+        out = [np.full((len(first_key), width), -1, np.int32) for _ in self.values]
         if not len(self.key) or not width:
             return out
         order = np.argsort(end_key, kind="stable")  # neighbours in memory are asked for together
@@ -53,18 +56,23 @@ class _Events:
             end = np.searchsorted(self.key, end_key[rows])
             some = end > first
             rows, first, end = rows[some], first[some], end[some]
+            # The width places before the end, [some, width]; those before the first are none.
             at = end[:, None] - width + np.arange(width)
             none = at < first[:, None]
             np.maximum(at, 0, out=at)
-            for column, values in zip(out, self.columns, strict=True):
-                taken = values[at]
-                taken[none] = -1
-                column[rows] = taken
+            for last, value in zip(out, self.values, strict=True):
+                last[rows] = np.where(none, -1, value[at])
         return out
 
 
 class Histories:
-    """The events of a log, ready to be looked up for any page views."""
+    """The events of a log, ready to be looked up for any page views.
+
+    number the shoppers and the distinct times of the log; key = shopper * (times + 1) + time
+    sort clicks, orders and queries by key
+    a page view's history lies between the keys (its shopper, first time) and (its shopper, its own time)
+    two binary searches find both ends; the last few events before the second one are taken
+    """
 
     def __init__(self, page_views: pl.DataFrame, items: pl.DataFrame, users: pl.DataFrame) -> None:
         """Sort every event by shopper and time.
@@ -74,10 +82,10 @@ class Histories:
             items: gives the item rows.
             users: gives the user rows and profiles.
         """
-        self._items = items["item_id"]
-        self._users = users["user_id"]
+        self._items, self._users = items["item_id"], users["user_id"]
         gender, age = users["gender"].fill_null(""), users["age_band"].fill_null("")
         self._profiles = (gender + " " + age).str.strip_chars().to_list()
+        # Page views that can be anybody's history: [P] with time and shopper, and their keys.
         shoppers = _shoppers(page_views)
         known = page_views["time"].is_not_null() & shoppers.is_not_null()
         log = page_views.filter(known)
@@ -87,13 +95,14 @@ class Histories:
         self._moments: Longs = np.unique(time)
         shopper = rows_of(shoppers, self._shoppers).to_numpy()
         key = self._key(shopper, np.searchsorted(self._moments, time))
+        # Their events: a click carries the number of the query it was made for.
         texts = log["query"].fill_null("")
         distinct = texts.unique(maintain_order=True)
         self.query_texts: list[str] = distinct.to_list()
         query = rows_of(texts, distinct).to_numpy()
         clicked, ordered = ragged_rows(log["clicked"], self._items), ragged_rows(log["ordered"], self._items)
-        self._clicks = _Events.from_columns(key[clicked.owners], clicked.values, query[clicked.owners])
-        self._orders = _Events.from_columns(key[ordered.owners], ordered.values)
+        self._clicks = _Events.from_log(key[clicked.owners], clicked.values, query[clicked.owners])
+        self._orders = _Events.from_log(key[ordered.owners], ordered.values)
         self._queries = self._searches(key, query, texts)
 
     def requests(self, page_views: pl.DataFrame, clicks: int = 50, orders: int = 20, queries: int = 5) -> Requests:
@@ -122,22 +131,25 @@ class Histories:
         return Targets(*(ragged_rows(page_views[name], self._items) for name in ("shown", "clicked", "ordered")))
 
     def _key(self, shopper: NDArray[np.integer], moment: NDArray[np.integer]) -> Longs:
+        """Shopper and moment (number of a distinct time) in one number that sorts by shopper, then time."""
         return shopper.astype(np.int64) * (len(self._moments) + 1) + moment
 
     def _bounds(self, page_views: pl.DataFrame) -> tuple[Longs, Longs]:
         """Keys of the shopper's first possible event and of the page view's own moment; equal when nothing is known."""
         shopper = rows_of(_shoppers(page_views), self._shoppers).to_numpy()
         time = page_views["time"]
+        # How many moments of the log lie strictly before: the page view's own moment is not one of them.
         before = np.searchsorted(self._moments, time.to_physical().fill_null(0).to_numpy(), side="left")
         known = (shopper >= 0) & time.is_not_null().to_numpy()
         first = self._key(shopper, np.zeros_like(before))
         return first, np.where(known, first + before, first)
 
     def _searches(self, key: Longs, query: Ints, texts: pl.Series) -> _Events:
+        """The queries of page views [P] as events, without empty ones and without repetitions in a row."""
         typed = (texts.str.strip_chars() != "").to_numpy()
-        events = _Events.from_columns(key[typed], query[typed])
+        events = _Events.from_log(key[typed], query[typed])
         shopper = events.key // (len(self._moments) + 1)
-        (number,) = events.columns
+        (number,) = events.values
         repeated = np.zeros(len(shopper), bool)
         repeated[1:] = (shopper[1:] == shopper[:-1]) & (number[1:] == number[:-1])
         return _Events(events.key[~repeated], (number[~repeated],))
@@ -147,6 +159,7 @@ class Histories:
         out = np.empty(len(numbers), object)
         texts = np.array([*self.query_texts, ""], object)
         lengths = (numbers >= 0).sum(1)
+        # All of one length at a time: then they are an array, and no text is touched one by one.
         for length in np.unique(lengths).tolist():
             rows = np.flatnonzero(lengths == length)
             tuples = np.empty(len(rows), object)

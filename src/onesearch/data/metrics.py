@@ -45,8 +45,10 @@ def ndcg(
         gains: gain of each of ``targets.values``, for instance ``2.0 ** level - 1``; all 1 when left out. Of an item
             listed twice the larger gain counts.
     """
+    # What the ranking gains at each place, [n, k], and what a place counts for, [k].
     found = _gains(ranked, targets, k, gains)
     discount = 1.0 / np.log2(np.arange(k) + 2.0)
+    # The best possible order: each request's gains from the largest down, as far as there are places.
     row, _, value = _distinct(targets, gains)
     order = np.lexsort((-value, row))
     row, value = row[order], value[order]
@@ -59,6 +61,7 @@ def ndcg(
 
 
 def _known(values: NDArray[Any], targets: Ragged) -> Floats:
+    """The values [n], nan where a request has no target."""
     return np.where(targets.lengths > 0, values, np.nan).astype(np.float32)
 
 
@@ -72,6 +75,7 @@ def _distinct(
     row, item = targets.owners, targets.values.astype(np.int64)
     order = np.lexsort((-value, item, row))
     row, item, value = row[order], item[order], value[order]
+    # Sorted by request, item and falling gain: the first of each pair has the largest.
     first = np.ones(len(row), bool)
     first[1:] = (row[1:] != row[:-1]) | (item[1:] != item[:-1])
     return row[first], item[first], value[first]
@@ -90,15 +94,16 @@ def _gains(
     if k < 1:
         raise ValueError(f"k must be >= 1, got {k}")
     top = ranked[:, :k].astype(np.int64)
-    out = np.zeros(top.shape)
     row, item, value = _distinct(targets, gains)
     if not len(row) or not top.size:
-        return out
+        return np.zeros(top.shape)
+    # Request and item in one number; those of the targets are sorted, so a binary search finds each ranked item.
     span = max(int(item.max()), int(top.max())) + 1
     keys = row * span + item
     wanted = np.arange(len(top))[:, None] * span + top
     at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-    out[:] = np.where((keys[at] == wanted) & (top >= 0), value[at], 0.0)
+    out = np.where((keys[at] == wanted) & (top >= 0), value[at], 0.0)
+    # Of equal items, neighbours once a ranking is sorted, all but the first place gain nothing.
     order = np.argsort(top, axis=1, kind="stable")
     ordered = np.take_along_axis(top, order, 1)
     again = np.zeros(top.shape, bool)

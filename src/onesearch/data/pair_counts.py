@@ -1,4 +1,8 @@
-"""Counts of (context, thing) pairs of a click log, with a page view's own clicks left out on request."""
+"""Counts of (context, thing) pairs of a click log, and how much a context lifts a thing.
+
+Contexts are for instance queries or their words, things are items or their categories. A page view's own clicks are
+left out on request.
+"""
 
 from dataclasses import dataclass
 
@@ -38,6 +42,7 @@ class PairCounts:
     def from_pairs(cls, contexts: Ints, things: Ints, times: Floats | None = None) -> "PairCounts":
         """Count pairs given as two columns [p], each as often as ``times`` [p] says (once by default)."""
         keep = (contexts >= 0) & (things >= 0)
+        # Context and thing in one number: things are below 2^32.
         keys, place = np.unique(contexts[keep].astype(np.int64) * _SPAN + things[keep], return_inverse=True)
         counts = np.bincount(place.reshape(-1), None if times is None else times[keep], len(keys))
         return cls(keys, counts.astype(np.float32))
@@ -55,6 +60,9 @@ class PairCounts:
 @dataclass(frozen=True)
 class Lift:
     """How much likelier a thing is clicked in a context than at large, smoothed: log(P(thing | context) / P(thing)).
+
+        P(thing)           = (clicks of the thing + 1) / (all clicks + number of things)
+        P(thing | context) = (clicks of the pair + s * P(thing)) / (clicks of the context + s),  s the smoothing
 
     ``pairs`` counts (context, thing), ``contexts`` [C] and ``things`` [T] are the marginal counts.
     """
@@ -93,11 +101,13 @@ class Lift:
             own: the request's own clicks on each thing, left out of pair and thing counts.
             own_total: the request's own clicks in all, left out of the context count.
         """
+        # A number of -1 reads the last entry here; `known` hides it in the end.
         known = (contexts >= 0) & (things >= 0)
         pair, context, thing = self.pairs.lookup(contexts, things), self.contexts[contexts], self.things[things]
         if own is not None and own_total is not None:
             pair, thing = np.maximum(pair - own, 0), np.maximum(thing - own, 0)
             context = np.maximum(context - own_total, 0)
+        # P(thing), then P(thing | context) / P(thing).
         share = (thing + 1.0) / (self.things.sum() + len(self.things))
         lift = (pair + self.smoothing * share) / ((context + self.smoothing) * share)
         return np.where(known, np.log(lift), 0).astype(np.float32)

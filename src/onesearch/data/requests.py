@@ -1,4 +1,4 @@
-"""Search requests as columns: what every searcher, baseline and the model reads."""
+"""Search requests as arrays: what every searcher, baseline and the model reads."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class Requests:
         recent_queries: the shopper's last queries, newest last, [n] tuples.
         clicked: items clicked before the request, newest last, right-aligned, int32 [n, C].
         clicked_queries: for each clicked item the number of the query it was clicked for in ``query_texts``,
-            int32 [n, C]; -1 for none. Lets a model pick the past clicks relevant to this query.
+            int32 [n, C]; -1 for none. Lets a model pick the clicks that matter for this query.
         ordered: items ordered before the request, newest last, right-aligned, int32 [n, O].
         query_texts: distinct query texts that ``clicked_queries`` refers to.
     """

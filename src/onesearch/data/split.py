@@ -10,6 +10,7 @@ import polars as pl
 from onesearch.data.text import normalise_queries
 
 By = Literal["auto", "time", "query"]
+_DRAWS = pl.Schema({"query": pl.String(), "draw": pl.Float64()})
 
 
 @dataclass(frozen=True)
@@ -51,10 +52,12 @@ def split(page_views: pl.DataFrame, valid: float, test: float, by: By = "auto", 
 
 
 def _by_time(page_views: pl.DataFrame, valid: float, test: float) -> Split:
+    """The last stretches of the log as validation and test part."""
     ordered = page_views.sort("time", maintain_order=True)
     time = ordered["time"].to_physical().to_numpy()
 
     def cut(share: float) -> int:
+        """Where the last ``share`` begins, moved back to the first page view of the same moment."""
         at = round(len(time) * (1 - share))
         return int(np.searchsorted(time, time[at], side="left")) if at < len(time) else len(time)
 
@@ -64,10 +67,11 @@ def _by_time(page_views: pl.DataFrame, valid: float, test: float) -> Split:
 
 
 def _by_query(page_views: pl.DataFrame, valid: float, test: float, seed: int) -> Split:
+    """The page views of some queries as test part, those of some others as validation part."""
+    # One number per distinct query, then that of each page view.
     queries = normalise_queries(page_views["query"])
     distinct = queries.unique()
-    draw_of = pl.Series("draw", [_draw(text, seed) for text in distinct.to_list()], dtype=pl.Float64)
-    draws = pl.DataFrame({"query": distinct, "draw": draw_of})
+    draws = pl.DataFrame({"query": distinct, "draw": [_draw(text, seed) for text in distinct.to_list()]}, schema=_DRAWS)
     draw = pl.DataFrame({"query": queries}).join(draws, on="query", how="left", maintain_order="left")["draw"]
     in_test, in_valid = draw < test, (draw >= test) & (draw < test + valid)
     return Split(

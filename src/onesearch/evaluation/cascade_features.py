@@ -194,7 +194,7 @@ class CascadeFeatures:
         shown, clicked, ordered = statistics.shown[items], statistics.clicked[items], statistics.ordered[items]
         pair = statistics.pair_counts(requests.query, items, outcomes.clicked if outcomes else None)
         row = statistics.query_numbers(requests.query)
-        asked = np.where(row >= 0, self._clicks_of_query[row], 0).astype(np.float32)
+        asked = statistics.query_clicks[row]
         searched = np.where(row >= 0, statistics.searched[row], 0).astype(np.float32)
         out: dict[str, Floats] = {}
         if outcomes is not None:
@@ -312,11 +312,6 @@ class CascadeFeatures:
         out = np.zeros((len(self.columns.brand), self.dense.vectors.shape[1]), np.float32)
         out[self.dense.rows] = self.dense.vectors
         return out
-
-    @cached_property
-    def _clicks_of_query(self) -> Floats:
-        items = self.statistics.items
-        return np.bincount(items.owners, self.statistics.counts, len(items) + 1).astype(np.float32)
 
     @cached_property
     def _click_rate(self) -> float:

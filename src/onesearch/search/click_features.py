@@ -241,13 +241,11 @@ class Evidence:
     def __init__(self, statistics: ClickStatistics, items: pl.DataFrame) -> None:
         self.statistics = statistics
         self.words = WordClicks.from_statistics(statistics, items)
-        owners = statistics.items.owners
-        self._clicks_of_query = np.bincount(owners, statistics.counts, len(statistics.items) + 1).astype(np.float32)
 
     def contexts(self, queries: Sequence[str]) -> dict[str, Floats]:
         """What the weights may depend on, float32 [n]: is the query known, how well, and how long is it."""
         row = self.statistics.query_numbers(queries)
-        clicks = np.where(row >= 0, self._clicks_of_query[row], 0)
+        clicks = self.statistics.query_clicks[row]
         analyze = Analyzer(_STEMMER)
         words = np.fromiter((len(analyze(query)) for query in queries), np.float32, len(queries))
         return {
@@ -259,8 +257,7 @@ class Evidence:
     def clicks(self, queries: Sequence[str], items: NDArray[np.int64], facts: ItemFacts) -> dict[str, Floats]:
         """Clicks of the pair, their share of the query's clicks, and the lifts of the query's words."""
         pair = self.statistics.pair_counts(queries, items)
-        row = self.statistics.query_numbers(queries)
-        of_query = np.where(row >= 0, self._clicks_of_query[row], 0)
+        of_query = self.statistics.query_clicks[self.statistics.query_numbers(queries)]
         share = pair / np.maximum(of_query, 1)[:, None]
         return {
             "clicks": np.log1p(pair),

@@ -11,6 +11,8 @@ from onesearch.data.dataset import Dataset, table_path
 from onesearch.data.records import LEVELS, SCHEMAS
 
 Grade = Literal["ok", "note", "error"]
+_Tables = dict[str, pl.LazyFrame]
+_LISTS = ("shown", "clicked", "ordered")
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ def check(folder: Path) -> list[Finding]:
 
 
 def _schema(dataset: Dataset) -> Iterator[Finding]:
+    """The files are there, with the columns, types and number of rows that they must have."""
     for name, schema in SCHEMAS.items():
         path = table_path(dataset.folder, name)
         if not path.is_file():
@@ -46,7 +49,7 @@ def _schema(dataset: Dataset) -> Iterator[Finding]:
             continue
         try:
             found = pl.scan_parquet(path).collect_schema()
-            rows = int(pl.scan_parquet(path).select(pl.len()).collect().item())
+            rows = _number(pl.scan_parquet(path), pl.len())
         except (pl.exceptions.PolarsError, OSError) as error:
             yield Finding("error", f"{name}: schema", f"{path.name} cannot be read ({error}); import the data again")
             continue
@@ -64,79 +67,69 @@ def _schema(dataset: Dataset) -> Iterator[Finding]:
             yield Finding("ok", f"{name}: schema", f"{rows:,} rows")
 
 
-def _ids(tables: dict[str, pl.LazyFrame]) -> Iterator[Finding]:
+def _ids(tables: _Tables) -> Iterator[Finding]:
+    """Ids are there, and none is there twice."""
     for table, name in (("items", "item_id"), ("users", "user_id"), ("page_views", "page_view_id")):
-        ids = tables[table].select(
-            n=pl.len(), nulls=pl.col(name).is_null().sum(), distinct=pl.col(name).drop_nulls().n_unique()
-        )
-        row = ids.collect().row(0, named=True)
-        twice = row["n"] - row["nulls"] - row["distinct"]
-        bad = [f"{count:,} {word}" for count, word in ((row["nulls"], "missing"), (twice, "repeated")) if count]
-        yield Finding("error" if bad else "ok", f"{table}: {name} is unique", ", ".join(bad) or "yes")
-    pairs = tables["judgments"].select(n=pl.len(), distinct=pl.struct("query", "item_id").n_unique())
-    n, distinct = pairs.collect().row(0)
-    grade: Grade = "ok" if n == distinct else "error"
-    yield Finding(
-        grade, "judgments: query and item_id are unique", "yes" if n == distinct else f"{n - distinct:,} repeated"
-    )
+        ids = pl.col(name)
+        row = tables[table].select(nulls=ids.is_null().sum(), repeated=ids.count() - ids.drop_nulls().n_unique())
+        nulls, repeated = row.collect().row(0)
+        bad = [f"{count:,} {word}" for count, word in ((nulls, "missing"), (repeated, "repeated")) if count]
+        yield _verdict(f"{table}: {name} is unique", ", ".join(bad))
+    repeated = _number(tables["judgments"], pl.len() - pl.struct("query", "item_id").n_unique())
+    yield _verdict("judgments: query and item_id are unique", f"{repeated:,} repeated" if repeated else "")
 
 
-def _references(tables: dict[str, pl.LazyFrame]) -> Iterator[Finding]:
-    items = tables["items"].select(id="item_id")
-    views = tables["page_views"]
-    for name in ("shown", "clicked", "ordered"):
-        ids = views.select(id=pl.col(name)).filter(pl.col("id").list.len() > 0).explode("id")
+def _references(tables: _Tables) -> Iterator[Finding]:
+    """What a table refers to is there (an error if not), and how much of one table another one uses (a note)."""
+    items, users, views, judgments = (tables[name] for name in ("items", "users", "page_views", "judgments"))
+    for name in _LISTS:
+        ids = views.select(item_id=name).filter(pl.col("item_id").list.len() > 0).explode("item_id")
         yield _reference(ids, items, f"page_views.{name} in items")
-    yield _reference(tables["judgments"].select(id="item_id"), items, "judgments.item_id in items")
-    users = tables["users"].select(id="user_id")
-    yield _reference(views.select(id="user_id").drop_nulls(), users, "page_views.user_id in users")
-    asked = views.select("query").unique()
-    judged = tables["judgments"].select("query").unique()
-    yield _share(judged, asked, "query", "judged queries that were asked")
-    touched = views.select(item_id="clicked").explode("item_id").drop_nulls().unique()
-    yield _share(tables["items"].select("item_id"), touched, "item_id", "items with a click")
-    yield _share(
-        tables["users"].select("user_id"), views.select("user_id").unique(), "user_id", "users with a page view"
-    )
-    empty = views.select((pl.sum_horizontal(pl.col(n).list.len() for n in ("shown", "clicked", "ordered")) == 0).sum())
-    count = int(empty.collect().item() or 0)
-    yield Finding("note" if count else "ok", "page views have an item", f"{count:,} have none" if count else "yes")
+    yield _reference(judgments.select("item_id"), items, "judgments.item_id in items")
+    yield _reference(views.select("user_id").drop_nulls(), users, "page_views.user_id in users")
+    yield _share(judgments.select("query").unique(), views, "judged queries that were asked")
+    touched = views.select(item_id="clicked").explode("item_id").drop_nulls()
+    yield _share(items.select("item_id"), touched, "items with a click")
+    yield _share(users.select("user_id"), views, "users with a page view")
+    empty = _number(views, (pl.sum_horizontal(pl.col(name).list.len() for name in _LISTS) == 0).sum())
+    yield _verdict("page views have an item", f"{empty:,} have none" if empty else "", "note")
 
 
 def _reference(ids: pl.LazyFrame, known: pl.LazyFrame, what: str) -> Finding:
-    counts = ids.group_by("id").agg(n=pl.len())
-    lost = counts.join(known, on="id", how="anti")
-    total = int(counts.select(pl.col("n").sum()).collect().item() or 0)
-    missing = lost.sort("n", descending=True).collect()
+    """Whether all values of a single column are in the column of that name of another table."""
+    (name,) = ids.collect_schema().names()
+    counts = ids.group_by(name).agg(n=pl.len())
+    total = _number(counts, pl.col("n").sum())
+    missing = counts.join(known, on=name, how="anti").sort("n", descending=True).collect()
     if not len(missing):
         return Finding("ok", what, f"all {total:,}")
-    n = int(missing["n"].sum())
-    return Finding("error", what, f"{n:,} of {total:,} are not, such as {missing['id'][0]!r}; import the data again")
+    lost = int(missing["n"].sum())
+    return Finding("error", what, f"{lost:,} of {total:,} are not, such as {missing[name][0]!r}; import the data again")
 
 
-def _share(of: pl.LazyFrame, known: pl.LazyFrame, key: str, what: str) -> Finding:
-    total = int(of.select(pl.len()).collect().item())
-    found = int(of.join(known, on=key, how="semi").select(pl.len()).collect().item())
+def _share(values: pl.LazyFrame, known: pl.LazyFrame, what: str) -> Finding:
+    """How many values of a single column are in the column of that name of another table."""
+    (name,) = values.collect_schema().names()
+    total = _number(values, pl.len())
+    found = _number(values.join(known.select(name).unique(), on=name, how="semi"), pl.len())
     return Finding("note", what, f"{found:,} of {total:,} ({found / total:.1%})" if total else "none to look for")
 
 
-def _values(tables: dict[str, pl.LazyFrame]) -> Iterator[Finding]:
-    untitled = int(
-        tables["items"].select((pl.col("title").fill_null("").str.strip_chars() == "").sum()).collect().item()
-    )
-    yield Finding("error" if untitled else "ok", "items have a title", f"{untitled:,} have none" if untitled else "yes")
-    level = pl.col("level")
-    wrong = int(tables["judgments"].select((~level.is_in(LEVELS)).fill_null(True).sum()).collect().item())
-    yield Finding("error" if wrong else "ok", "levels are 0 to 3", f"{wrong:,} are not" if wrong else "yes")
+def _values(tables: _Tables) -> Iterator[Finding]:
+    """Values are within bounds; clicked items were shown."""
+    untitled = _number(tables["items"], (pl.col("title").fill_null("").str.strip_chars() == "").sum())
+    yield _verdict("items have a title", f"{untitled:,} have none" if untitled else "")
+    wrong = _number(tables["judgments"], (~pl.col("level").is_in(LEVELS)).fill_null(True).sum())
+    yield _verdict("levels are 0 to 3", f"{wrong:,} are not" if wrong else "")
     views = tables["page_views"].filter(pl.col("shown").list.len() > 0)
-    outside = pl.col("clicked").list.set_difference("shown").list.len().sum()
-    clicks, beside = views.select(pl.col("clicked").list.len().sum(), outside.alias("o")).collect().row(0)
+    clicks = _number(views, pl.col("clicked").list.len().sum())
+    beside = _number(views, pl.col("clicked").list.set_difference("shown").list.len().sum())
     yield Finding("note", "clicked items that were shown", f"{clicks - beside:,} of {clicks:,}")
 
 
-def _times(tables: dict[str, pl.LazyFrame]) -> Iterator[Finding]:
-    time = pl.col("time")
-    views = tables["page_views"]
+def _times(tables: _Tables) -> Iterator[Finding]:
+    """Times are there, can be right and rise; items are shown after they were listed."""
+    time, views = pl.col("time"), tables["page_views"]
     back = (time.diff().dt.total_microseconds() < 0).sum()
     counts = views.select(n=pl.len(), timed=time.count(), first=time.min(), last=time.max(), back=back)
     row = counts.collect().row(0, named=True)
@@ -149,13 +142,23 @@ def _times(tables: dict[str, pl.LazyFrame]) -> Iterator[Finding]:
     else:
         yield Finding("ok", "page views have a time", f"{row['first']:%Y-%m-%d} to {row['last']:%Y-%m-%d}")
     inside = row["first"].year >= 1995 and row["last"].year < 2100
-    yield Finding("ok" if inside else "error", "times are plausible", "yes" if inside else "not within 1995 to 2100")
-    early_rows = row["back"] or 0
-    order = f"{early_rows:,} rows are earlier than the one above" if early_rows else "yes"
+    yield _verdict("times are plausible", "" if inside else "not within 1995 to 2100")
+    order = f"{row['back']:,} rows are earlier than the one above" if row["back"] else "yes"
     yield Finding("note", "rows are in time order", order)
+    # Each time an item was shown or clicked, beside the time it was listed.
     listed = tables["items"].select("item_id", "listed_at").drop_nulls()
     seen = views.select("time", item_id=pl.concat_list("shown", "clicked")).explode("item_id").drop_nulls()
     early = seen.join(listed, on="item_id").select(n=pl.len(), early=(time < pl.col("listed_at")).sum())
     n, before = early.collect().row(0)
     if n:
         yield Finding("note", "items shown after they were listed", f"{n - before:,} of {n:,}")
+
+
+def _verdict(what: str, fault: str, grade: Grade = "error") -> Finding:
+    """``fault`` with its grade, or "yes" when there is none."""
+    return Finding(grade if fault else "ok", what, fault or "yes")
+
+
+def _number(table: pl.LazyFrame, expression: pl.Expr) -> int:
+    """One number of a table that need not fit in memory."""
+    return int(table.select(expression).collect().item() or 0)

@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from onesearch.common.progress import track
-from onesearch.data.dataset import begin, finish, table_path
+from onesearch.data.dataset import begin_dataset, finish_dataset, table_path
 from onesearch.data.ingest import table_source as tables
 from onesearch.data.ingest.column_mapping import Mapping, PageViews, PageViewsFromJudgments
 from onesearch.data.ingest.id_set import Hashes, IdSet, combined, hashes
@@ -38,7 +38,7 @@ class Importer:
     """
 
     def __init__(self, out: Path, source: str, unknown_items: Literal["drop", "create"] = "drop") -> None:
-        self.out = begin(out)
+        self.out = begin_dataset(out)
         self.summary = ImportSummary(source)
         self.rejects = Rejects(self.out)
         self._create = unknown_items == "create"
@@ -106,7 +106,7 @@ class Importer:
         if not summary.rows["items"]:
             worst = next(iter(summary.rejected.get("items", {})), "the item file has no rows")
             raise ValueError(f"no item could be imported ({worst}); the rows are in {self.out / 'rejected.parquet'}")
-        finish(self.out, summary.source, **{"import": summary.as_dict()})
+        finish_dataset(self.out, summary.source, **{"import": summary.as_dict()})
         summary.seconds = time.perf_counter() - self._start
         return summary
 

@@ -6,7 +6,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-ROW_GROUP = 100_000
+from onesearch.data.dataset import ROW_GROUP
 
 
 class ParquetWriter:
