@@ -20,10 +20,10 @@ from onesearch.common.run_lock import RunLock, RunLockedError
 from onesearch.data.text import normalise_query
 from onesearch.evaluation.evaluate import (
     MeasureSettings,
-    pooled,
+    build_report,
+    pool_reports,
     rank_all,
     sampled_metrics,
-    summarise,
     valid_sid_share,
 )
 from onesearch.evaluation.report import Report
@@ -264,7 +264,7 @@ class Grid:
         labels = labels_of(run_data, page_views)
         kept = {variant: {m: one for m, one in row.items() if m in TESTED} for variant, row in values.items()}
         save_values(self._values(name, seed, cell.name), kept, labels)
-        report = summarise(values, labels, (), METRICS, milliseconds)
+        report = build_report(values, labels, (), METRICS, milliseconds)
         stages = ("sft3",) if cell.stage == "sft3" else ("cot", "distill", "dpo", "grpo")
         made = [stage for stage in stages if (folder / stage / "manifest.json").is_file()]
         manifests = {stage: read_json(folder / stage / "manifest.json") for stage in made}
@@ -321,10 +321,10 @@ class Grid:
                             named = {f"{cell}/{variant}": row for variant, row in more.items()}
                             values |= {method: row for method, row in named.items() if method in pair}
                         if len(values) == len(set(pair)):
-                            reports.append((seed, summarise(values, labels, (), METRICS)))
+                            reports.append((seed, build_report(values, labels, (), METRICS)))
                 if not reports:
                     continue
-                joined = pooled([report for _, report in reports], (pair,), same_requests=True, config=METRICS)
+                joined = pool_reports([report for _, report in reports], (pair,), same_requests=True, config=METRICS)
                 each = {str(seed): plain_differences(report, pair) for seed, report in reports}
                 key = f"{name}: {pair[0]} - {pair[1]}"
                 out[key] = {

@@ -3,7 +3,7 @@ import pytest
 
 from onesearch.common.ragged import Ragged
 from onesearch.data.requests import Requests
-from onesearch.evaluation.baselines import BM25, DENSE, FUSED, MOST_CLICKED, POPULAR, Baselines, objective, tune
+from onesearch.evaluation.baselines import BM25, DENSE, FUSED, MOST_CLICKED, POPULAR, Baselines, tune, tuning_score
 
 
 def test_every_baseline_answers_every_request(shop):
@@ -14,7 +14,7 @@ def test_every_baseline_answers_every_request(shop):
         assert hits.items.shape == (len(shop.requests["test"]), 10) and hits.items.dtype == np.int32, name
         real = hits.items >= 0
         assert (np.diff(hits.scores, axis=1)[real[:, 1:]] <= 1e-6).all(), name
-        assert objective(hits.items, shop.targets["test"].clicked) > 0.2, name
+        assert tuning_score(hits.items, shop.targets["test"].clicked) > 0.2, name
 
 
 def test_tuning_reads_only_what_it_is_given_and_its_settings_build_the_baselines(shop):
@@ -29,7 +29,7 @@ def test_tuning_reads_only_what_it_is_given_and_its_settings_build_the_baselines
     plain = Baselines(shop.items, shop.statistics, shop.vectors, shop.encode)
     requests, clicked = shop.requests["valid"], shop.targets["valid"].clicked
     for name in (BM25, FUSED, POPULAR):
-        reached = [objective(one.methods()[name].rank(requests, 10).items, clicked) for one in (tuned, plain)]
+        reached = [tuning_score(one.methods()[name].rank(requests, 10).items, clicked) for one in (tuned, plain)]
         assert reached[0] >= reached[1] - 1e-9, name
     with pytest.raises(ValueError, match="no validation page view has a click"):
         tune(

@@ -5,8 +5,8 @@ import pytest
 
 from onesearch.data.click_statistics import ClickStatistics
 from onesearch.data.requests import Requests
-from onesearch.evaluation.baselines import Baselines, objective
-from onesearch.evaluation.cascade import Cascade, CascadeSettings, Recall, lags_of, outcomes_of, training_rows
+from onesearch.evaluation.baselines import Baselines, tuning_score
+from onesearch.evaluation.cascade import Cascade, CascadeSettings, Recall, page_view_lags, ranking_table
 from onesearch.evaluation.cascade_features import FEATURES, CascadeFeatures
 from onesearch.search.dense_search import DenseSearcher
 from onesearch.search.lexical_search import LexicalSearcher
@@ -41,16 +41,16 @@ def cascade(shop, features):
         shop.requests["valid"],
         shop.targets["valid"],
         CONFIG,
-        lags_of(shop.parts.train),
+        page_view_lags(shop.parts.train),
         grid=({},),
     )
 
 
 def test_the_cascade_learns_the_taste_that_single_searchers_cannot_see(shop, cascade):
     clicked = shop.targets["test"].clicked
-    reached = objective(cascade.rank(shop.requests["test"], 10).items, clicked)
+    reached = tuning_score(cascade.rank(shop.requests["test"], 10).items, clicked)
     single = Baselines(shop.items, shop.statistics, shop.vectors, shop.encode).methods()
-    best = max(objective(one.rank(shop.requests["test"], 10).items, clicked) for one in single.values())
+    best = max(tuning_score(one.rank(shop.requests["test"], 10).items, clicked) for one in single.values())
     assert reached > best + 0.1
     assert "same brand" in list(cascade.importances())[:3]
 
@@ -73,48 +73,48 @@ def test_leave_one_out_equals_counting_without_the_page_view(shop, features):
             shop,
             shop.parts.train[others.tolist()],
             shop.requests["train"].select(others),
-            outcomes_of(shop.targets["train"], others),
+            shop.targets["train"].select(others),
         )
         asked = shop.requests["train"].select(rows)
         items = np.arange(60, dtype=np.int32)[None]
-        left_out = features.of(asked, items, outcomes_of(shop.targets["train"], rows))
-        expected = without.of(asked, items)
+        left_out = features.compute(asked, items, shop.targets["train"].select(rows))
+        expected = without.compute(asked, items)
         differs = [
             name
             for i, name in enumerate(FEATURES)
             if not np.allclose(left_out[..., i], expected[..., i], rtol=0.02, atol=0.02, equal_nan=True)
         ]  # rates at large move a little
         assert differs == []
-        counted = features.of(asked, items)[..., FEATURES.index("query clicks")]
+        counted = features.compute(asked, items)[..., FEATURES.index("query clicks")]
         assert (counted != left_out[..., FEATURES.index("query clicks")]).sum() == 1
 
 
 def test_training_rows_hold_clicked_candidates_with_their_labels(shop, features):
     rows = np.arange(60)
-    outcomes = outcomes_of(shop.targets["train"], rows)
-    table = training_rows(Recall(features, CONFIG), shop.requests["train"].select(rows), outcomes, 6, True, 0)
+    targets = shop.targets["train"].select(rows)
+    table = ranking_table(Recall(features, CONFIG), shop.requests["train"].select(rows), targets, 6, True, 0)
     assert len(table.groups) == 60 and table.groups.sum() == len(table.labels) == len(table.features)
     assert (table.groups == 7).all() and (table.labels > 0).sum() == 60
-    assert (table.labels == 2).sum() == (outcomes.ordered.lengths > 0).sum()
+    assert (table.labels == 2).sum() == (targets.ordered.lengths > 0).sum()
 
 
 def test_held_out_vectors_replace_the_encoder_for_training_rows(shop, features):
     rows = np.arange(20)
-    outcomes = outcomes_of(shop.targets["train"], rows)
+    targets = shop.targets["train"].select(rows)
     asked, column = shop.requests["train"].select(rows), FEATURES.index("dense")
-    arguments = (Recall(features, CONFIG), asked, outcomes, None, True, 0, None)
-    own = training_rows(*arguments, shop.encode(asked.query))
-    np.testing.assert_array_equal(own.features, training_rows(*arguments).features)
-    other = training_rows(*arguments, -shop.encode(asked.query))
+    arguments = (Recall(features, CONFIG), asked, targets, None, True, 0, None)
+    own = ranking_table(*arguments, shop.encode(asked.query))
+    np.testing.assert_array_equal(own.features, ranking_table(*arguments).features)
+    other = ranking_table(*arguments, -shop.encode(asked.query))
     assert other.features[:, column].mean() < 0 < own.features[:, column].mean()
 
 
 def test_items_not_listed_yet_are_no_negatives(shop, features):
     lags = np.full(10, 50.0)  # items are up to 60 days older than the first page view
-    table = training_rows(
+    table = ranking_table(
         Recall(features, CONFIG),
         shop.requests["train"].select(np.arange(10)),
-        outcomes_of(shop.targets["train"], np.arange(10)),
+        shop.targets["train"].select(np.arange(10)),
         None,
         True,
         0,
@@ -123,7 +123,7 @@ def test_items_not_listed_yet_are_no_negatives(shop, features):
     ages = table.features[:, FEATURES.index("age")]
     assert ages.min() >= 0 and len(table.labels) < 10 * 40
     times = shop.parts.train["time"]
-    assert lags_of(shop.parts.train)[0] == pytest.approx((times.max() - times[0]).total_seconds() / 86_400)
+    assert page_view_lags(shop.parts.train)[0] == pytest.approx((times.max() - times[0]).total_seconds() / 86_400)
     assert datetime(2024, 1, 1, tzinfo=UTC) <= times[0]
 
 

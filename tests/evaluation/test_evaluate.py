@@ -6,8 +6,9 @@ import polars as pl
 import pytest
 
 from onesearch.common.ragged import Ragged
+from onesearch.data.histories import Targets
 from onesearch.data.requests import Requests
-from onesearch.evaluation.evaluate import MeasureSettings, evaluate, pooled, summarise
+from onesearch.evaluation.evaluate import MeasureSettings, build_report, evaluate, pool_reports
 from onesearch.search.hits import Hits
 
 CONFIG = MeasureSettings(k=(1, 3), resamples=200, flips=500, batch=2)
@@ -24,14 +25,9 @@ class Fixed:
         return Hits(items, np.where(items < 0, -np.inf, -np.arange(k)).astype(np.float32))
 
 
-@dataclass
-class Outcome:
-    clicked: Ragged
-    ordered: Ragged
-
-
 REQUESTS = Requests.anonymous(["0", "1", "2", "3"])
-TARGETS = Outcome(Ragged.from_lists([[5], [6, 7], [], [8]]), Ragged.from_lists([[5], [], [], []]))
+SHOWN = Ragged.from_lists([[], [], [], []])
+TARGETS = Targets(SHOWN, Ragged.from_lists([[5], [6, 7], [], [8]]), Ragged.from_lists([[5], [], [], []]))
 GOOD, BAD = Fixed([[5, 1, 2], [1, 6, 7], [1], [1, 2, 8]]), Fixed([[1, 5, 2], [1, 2, 6], [1], [1, 2, 3]])
 
 
@@ -71,7 +67,7 @@ def test_comparisons_overall_and_within_slices():
 
 def test_sizes_that_do_not_match_are_refused_with_the_fix():
     with pytest.raises(ValueError, match=r"targets.clicked has 3 rows but there are 4 requests; build both"):
-        evaluate({"good": GOOD}, REQUESTS, Outcome(Ragged.from_lists([[1]] * 3), TARGETS.ordered), config=CONFIG)
+        evaluate({"good": GOOD}, REQUESTS, Targets(SHOWN, Ragged.from_lists([[1]] * 3), TARGETS.ordered), config=CONFIG)
     with pytest.raises(ValueError, match="slice 'kind'"):
         run(slices={"kind": np.array(["a"])})
     with pytest.raises(ValueError, match=r"true/x.*good"):
@@ -102,9 +98,9 @@ def test_files_of_a_report(tmp_path):
 
 def test_pooling_seeds_concatenates_or_averages():
     first, second = run(), run()
-    joined = pooled([first, second], [("good", "bad")], config=CONFIG)
+    joined = pool_reports([first, second], [("good", "bad")], config=CONFIG)
     assert joined.requests == 8 and joined.slices["kind"]["b"].requests == 2
-    averaged = pooled([first, second], same_requests=True, config=CONFIG)
+    averaged = pool_reports([first, second], same_requests=True, config=CONFIG)
     assert averaged.requests == 4
     for report in (joined, averaged):
         assert report["good", "click/MRR@3"].mean == pytest.approx(first["good", "click/MRR@3"].mean)
@@ -114,4 +110,4 @@ def test_the_same_seed_gives_the_same_report():
     one, two = run(), run()
     assert one.to_json()["methods"] == two.to_json()["methods"]
     assert one.comparisons == two.comparisons
-    assert summarise(one.values, one.labels, config=CONFIG).methods == one.methods
+    assert build_report(one.values, one.labels, config=CONFIG).methods == one.methods

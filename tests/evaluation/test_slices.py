@@ -51,7 +51,7 @@ def test_activity_and_types():
 
 
 def test_bands_at_their_bounds():
-    assert slices.banded(np.array([0, 1, 3, 4, 16, np.nan]), slices.COUNTS).tolist() == [
+    assert slices.band_labels(np.array([0, 1, 3, 4, 16, np.nan]), slices.COUNTS).tolist() == [
         "unseen",
         "1-3",
         "1-3",

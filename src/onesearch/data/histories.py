@@ -28,6 +28,10 @@ class Targets:
     clicked: Ragged
     ordered: Ragged
 
+    def select(self, rows: Longs) -> "Targets":
+        """Those of the page views with these numbers."""
+        return Targets(self.shown.select(rows), self.clicked.select(rows), self.ordered.select(rows))
+
 
 @dataclass(frozen=True)
 class _Events:

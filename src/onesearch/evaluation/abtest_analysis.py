@@ -11,15 +11,15 @@ from numpy.typing import NDArray
 from onesearch.evaluation.abtest_estimates import (
     GROUP_METRICS,
     METRICS,
-    Dimension,
     MetricLift,
-    Totals,
-    arm_of,
-    detectable,
-    of_items,
+    PageViewGroups,
+    ShopperSums,
+    aa_p_values,
+    assign_arms,
+    detectable_lift,
+    keep_items,
+    lifts_by_group,
     paired_lifts,
-    sliced,
-    split_again,
     split_lifts,
 )
 
@@ -27,7 +27,7 @@ Lifts = Mapping[str, MetricLift]
 
 
 @dataclass(frozen=True)
-class Analysis:
+class AbTestAnalysis:
     """What is looked at in exposure logs; results are plain values, as in ``abtest.json``.
 
     Attributes:
@@ -38,29 +38,29 @@ class Analysis:
         splits: A/A splits of arm A; 0 leaves them out.
     """
 
-    dimensions: Mapping[str, Dimension]
+    dimensions: Mapping[str, PageViewGroups]
     groups: Mapping[str, Mapping[str, Sequence[str]]]
     prices: Mapping[str, float] | None
     resamples: int
     splits: int
 
-    def paired(self, log_a: pl.DataFrame, log_b: pl.DataFrame, past: pl.DataFrame, salt: str) -> dict[str, Any]:
+    def paired(self, log_a: pl.DataFrame, log_b: pl.DataFrame, earlier: pl.DataFrame, salt: str) -> dict[str, Any]:
         """From two logs of the same page views, whose shoppers met both engines on the same fate.
 
-        Also deals the shoppers to two arms by ``salt``, to show what a real test of them would have seen; ``past``, the
-        log before the test, is for CUPED.
+        Also deals the shoppers to two arms by ``salt``, to show what a real test of them would have seen. ``earlier``
+        is the log before the test, for CUPED.
         """
-        a, b = self._totals(log_a), self._totals(log_b)
-        before = self._totals(past, a.shoppers)
-        arm = arm_of(a.shoppers, salt)
-        mixed = Totals(a.shoppers, np.where(arm[:, None] == 1, b.values, a.values))
+        a, b = self._sums(log_a), self._sums(log_b)
+        before = self._sums(earlier, a.shoppers)
+        arm = assign_arms(a.shoppers, salt)
+        mixed = ShopperSums(a.shoppers, np.where(arm[:, None] == 1, b.values, a.values))
 
         def part(kept: NDArray[np.bool_]) -> Lifts:
-            one, two = (self._totals(log, kept=kept) for log in (log_a, log_b))
+            one, two = (self._sums(log, kept=kept) for log in (log_a, log_b))
             return paired_lifts(one, two, self.resamples)
 
         def part_of_items(ids: Sequence[str]) -> Lifts:
-            one, two = (self._totals(of_items(log, ids)) for log in (log_a, log_b))
+            one, two = (self._sums(keep_items(log, ids)) for log in (log_a, log_b))
             return paired_lifts(one, two, self.resamples, metrics=GROUP_METRICS)
 
         return {
@@ -68,7 +68,7 @@ class Analysis:
             "paired": _plain(paired_lifts(a, b, self.resamples)),
             "split": _plain(split_lifts(mixed, arm, resamples=self.resamples)),
             "split_cuped": _plain(split_lifts(mixed, arm, before, self.resamples)),
-            "detectable": {name: detectable(a, name) for name in METRICS},
+            "detectable": {name: detectable_lift(a, name) for name in METRICS},
             "slices": self._slices(part, part_of_items),
             **self._check(a),
         }
@@ -77,40 +77,40 @@ class Analysis:
         self,
         log: pl.DataFrame,
         arm_by_shopper: Callable[[Sequence[str]], NDArray[np.integer]],
-        past: pl.DataFrame | None = None,
+        earlier: pl.DataFrame | None = None,
     ) -> dict[str, Any]:
         """From one log whose shoppers met one engine each.
 
         Args:
             log: the exposure log.
             arm_by_shopper: the arm, 0 or 1, of each of S shoppers.
-            past: the log before the test, for CUPED.
+            earlier: the log before the test, for CUPED.
         """
-        total = self._totals(log)
+        total = self._sums(log)
         shoppers, arm = total.shoppers, arm_by_shopper(total.shoppers)
 
-        def lifts(part: Totals, metrics: Iterable[str] = METRICS) -> Lifts:
+        def lifts(part: ShopperSums, metrics: Iterable[str] = METRICS) -> Lifts:
             return split_lifts(part, arm, None, self.resamples, metrics=metrics)
 
         found: dict[str, Any] = {"shoppers": len(total), "split": _plain(lifts(total))}
-        if past is not None:
-            before = self._totals(past, shoppers)
+        if earlier is not None:
+            before = self._sums(earlier, shoppers)
             found["split_cuped"] = _plain(split_lifts(total, arm, before, self.resamples))
-        first = Totals([shoppers[row] for row in np.flatnonzero(arm == 0)], total.values[arm == 0])
+        first = ShopperSums([shoppers[row] for row in np.flatnonzero(arm == 0)], total.values[arm == 0])
         return {
             **found,
-            "detectable": {name: detectable(total, name) for name in METRICS},
+            "detectable": {name: detectable_lift(total, name) for name in METRICS},
             "slices": self._slices(
-                lambda kept: lifts(self._totals(log, shoppers, kept)),
-                lambda ids: lifts(self._totals(of_items(log, ids), shoppers), GROUP_METRICS),
+                lambda kept: lifts(self._sums(log, shoppers, kept)),
+                lambda ids: lifts(self._sums(keep_items(log, ids), shoppers), GROUP_METRICS),
             ),
             **self._check(first),
         }
 
-    def _totals(
+    def _sums(
         self, log: pl.DataFrame, shoppers: Sequence[str] | None = None, kept: NDArray[np.bool_] | None = None
-    ) -> Totals:
-        return Totals.from_page_views(log, self.prices, shoppers, kept)
+    ) -> ShopperSums:
+        return ShopperSums.from_page_views(log, self.prices, shoppers, kept)
 
     def _slices(
         self, part: Callable[[NDArray[np.bool_]], Lifts], part_of_items: Callable[[Sequence[str]], Lifts]
@@ -120,14 +120,14 @@ class Analysis:
         }
         return {
             dimension: {group: _plain(lifts) for group, lifts in found.items()}
-            for dimension, found in {**sliced(self.dimensions, part), **by_items}.items()
+            for dimension, found in {**lifts_by_group(self.dimensions, part), **by_items}.items()
         }
 
-    def _check(self, log: Totals) -> dict[str, Any]:
+    def _check(self, log: ShopperSums) -> dict[str, Any]:
         """One arm against itself."""
         if not self.splits:
             return {}
-        values, uniform = split_again(log, self.splits)
+        values, uniform = aa_p_values(log, self.splits)
         shares = {name: float((ps < 0.05).mean()) for name, ps in values.items()}
         return {"a_a": {"splits": self.splits, "uniform_p": uniform, "share_below_0.05": shares}}
 

@@ -43,13 +43,13 @@ GROUP_METRICS: Final[Mapping[str, tuple[str, str]]] = {
     "item CTR": ("clicks", "impressions"),
     "orders": ("orders", "shoppers"),
 }
-"""Metrics of a group of items alone (:func:`of_items`); exposure is how many of them a page shows."""
+"""Metrics of a group of items alone (:func:`keep_items`); exposure is how many of them a page shows."""
 _ALL: Final = {**METRICS, **GROUP_METRICS}
 _CELLS: Final = 4_000_000  # random numbers held at once
 _GROUPS: Final = 4096  # drawn in place of shoppers where there are more of them
 
 
-def arm_of(shoppers: Sequence[str], salt: str, arms: int = 2) -> NDArray[np.int64]:
+def assign_arms(shoppers: Sequence[str], salt: str, arms: int = 2) -> NDArray[np.int64]:
     """The arm of each shopper, 0 to ``arms`` - 1: a hash of salt and id, the same on every machine and day.
 
     Another salt deals all shoppers anew, independently of any earlier test.
@@ -59,7 +59,7 @@ def arm_of(shoppers: Sequence[str], salt: str, arms: int = 2) -> NDArray[np.int6
 
 
 @dataclass(frozen=True)
-class Totals:
+class ShopperSums:
     """Sums per shopper.
 
     Attributes:
@@ -77,7 +77,7 @@ class Totals:
         prices: Mapping[str, float] | None = None,
         shoppers: Sequence[str] | None = None,
         kept: NDArray[np.bool_] | None = None,
-    ) -> "Totals":
+    ) -> "ShopperSums":
         """Sum an exposure log up; page views without a shopper cannot be dealt to an arm and are left out.
 
         Args:
@@ -155,9 +155,9 @@ class MetricLift:
 
 
 def split_lifts(
-    log: Totals,
+    log: ShopperSums,
     arm: NDArray[np.integer],
-    before: Totals | None = None,
+    before: ShopperSums | None = None,
     resamples: int = 1000,
     seed: int = 0,
     metrics: Iterable[str] = METRICS,
@@ -183,13 +183,15 @@ def split_lifts(
         if not len(rows):
             raise ValueError(f"no shopper is in arm {number}")
         parts.append(rows)
-    drawn = [_sums(log.values[rows], before, rows, resamples, [seed, number]) for number, rows in enumerate(parts)]
-    adjust = _Adjustment(log, before) if before is not None else None
+    drawn = [
+        _resampled_sums(log.values[rows], before, rows, resamples, [seed, number]) for number, rows in enumerate(parts)
+    ]
+    adjust = _CupedAdjustment(log, before) if before is not None else None
     return {name: _lift(*(_ratios(sums, name, adjust) for sums in drawn)) for name in metrics}
 
 
 def paired_lifts(
-    a: Totals, b: Totals, resamples: int = 1000, seed: int = 0, metrics: Iterable[str] = METRICS
+    a: ShopperSums, b: ShopperSums, resamples: int = 1000, seed: int = 0, metrics: Iterable[str] = METRICS
 ) -> dict[str, MetricLift]:
     """Lifts of B over A where every shopper met both on the same fate (a counterfactual; only a market can tell).
 
@@ -198,13 +200,13 @@ def paired_lifts(
     """
     if a.shoppers != b.shoppers:
         raise ValueError("a paired estimate needs the same shoppers in both arms, in the same order")
-    both = _sums(np.concatenate([a.values, b.values], 1), None, None, resamples, [seed, 2])
+    both = _resampled_sums(np.concatenate([a.values, b.values], 1), None, None, resamples, [seed, 2])
     width = len(SUMS)
     return {name: _lift(_ratios(both[:, :width], name, None), _ratios(both[:, width:], name, None)) for name in metrics}
 
 
-def split_again(
-    log: Totals, splits: int = 200, resamples: int = 400, seed: int = 0
+def aa_p_values(
+    log: ShopperSums, splits: int = 200, resamples: int = 400, seed: int = 0
 ) -> tuple[dict[str, Floats], dict[str, float]]:
     """A/A: one log dealt to two arms again and again, where nothing differs.
 
@@ -214,14 +216,14 @@ def split_again(
     """
     found: dict[str, list[float]] = {name: [] for name in METRICS}
     for number in range(splits):
-        arm = arm_of(log.shoppers, f"a/a {seed} {number}")
+        arm = assign_arms(log.shoppers, f"a/a {seed} {number}")
         for name, lift in split_lifts(log, arm, resamples=resamples, seed=number).items():
             found[name].append(lift.p)
     values = {name: np.asarray(ps) for name, ps in found.items()}
     return values, {name: float(kstest(ps, "uniform").pvalue) for name, ps in values.items()}
 
 
-def detectable(log: Totals, metric: str, power: float = 0.8, level: float = 0.05) -> float:
+def detectable_lift(log: ShopperSums, metric: str, power: float = 0.8, level: float = 0.05) -> float:
     """The smallest true lift that a split of these shoppers into two halves would find with this power."""
     above, below = (log.column(name) for name in METRICS[metric])
     ratio = log.ratio(metric)
@@ -231,14 +233,14 @@ def detectable(log: Totals, metric: str, power: float = 0.8, level: float = 0.05
 
 
 def power(detectable_lift: float, lift: float, level: float = 0.05) -> float:
-    """The chance that a split finds a true ``lift``, told from what it finds with 80 % power (:func:`detectable`)."""
+    """The chance that a split finds a true ``lift``, told from the lift that it finds with 80 % power."""
     critical = norm.ppf(1 - level / 2)
     error = detectable_lift / (critical + norm.ppf(0.8))
     return float(norm.sf(critical - lift / error) + norm.cdf(-critical - lift / error))
 
 
-def _sums(
-    values: Floats, before: Totals | None, rows: NDArray[np.integer] | None, resamples: int, seed: list[int]
+def _resampled_sums(
+    values: Floats, before: ShopperSums | None, rows: NDArray[np.integer] | None, resamples: int, seed: list[int]
 ) -> Floats:
     """Sums over shoppers: row 0 of the sample itself, then of bootstrap samples; [1 + resamples, columns].
 
@@ -262,10 +264,10 @@ def _sums(
     return np.concatenate(out)
 
 
-class _Adjustment:
+class _CupedAdjustment:
     """CUPED for ratios: the part of a shopper's linearised value that the time before explains."""
 
-    def __init__(self, log: Totals, before: Totals) -> None:
+    def __init__(self, log: ShopperSums, before: ShopperSums) -> None:
         self.theta: dict[str, float] = {}
         self.pooled: dict[str, tuple[float, float]] = {}
         for name, (above, below) in METRICS.items():
@@ -288,7 +290,7 @@ class _Adjustment:
         return np.asarray((above - self.theta[name] * (x - mean * shoppers)) / below)
 
 
-def _ratios(sums: Floats, name: str, adjust: _Adjustment | None) -> Floats:
+def _ratios(sums: Floats, name: str, adjust: _CupedAdjustment | None) -> Floats:
     if adjust is not None:
         return adjust.ratios(sums, name)
     above, below = (sums[:, SUMS.index(part)] for part in _ALL[name])
@@ -311,15 +313,15 @@ def _lift(a: Floats, b: Floats) -> MetricLift:
 
 
 @dataclass(frozen=True)
-class Dimension:
+class PageViewGroups:
     """Groups of page views: their names in the order to show them, and the group of each page view [n], "" for none."""
 
     groups: Sequence[str]
     labels: Labels
 
 
-def sliced(
-    dimensions: Mapping[str, Dimension], lifts: Callable[[NDArray[np.bool_]], Mapping[str, MetricLift]]
+def lifts_by_group(
+    dimensions: Mapping[str, PageViewGroups], lifts: Callable[[NDArray[np.bool_]], Mapping[str, MetricLift]]
 ) -> dict[str, dict[str, Mapping[str, MetricLift]]]:
     """Lifts within the groups of each dimension; groups without a page view are left out.
 
@@ -333,7 +335,7 @@ def sliced(
     }
 
 
-def of_items(page_views: pl.DataFrame, item_ids: Sequence[str]) -> pl.DataFrame:
+def keep_items(page_views: pl.DataFrame, item_ids: Sequence[str]) -> pl.DataFrame:
     """The log as if only these items were on its pages: what happened to a group of items."""
     wanted = pl.DataFrame({"item": pl.Series(list(item_ids), dtype=pl.String)})
     views = page_views.with_row_index("view")

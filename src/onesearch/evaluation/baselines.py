@@ -95,7 +95,7 @@ class Baselines:
         }
 
 
-def objective(items: NDArray[np.int32], clicked: Ragged) -> float:
+def tuning_score(items: NDArray[np.int32], clicked: Ragged) -> float:
     """What tuning maximises: the mean of HR@10 and MRR@10 over validation page views with a click."""
     return float(np.nanmean(hit_rate(items, clicked, 10)) + np.nanmean(mrr(items, clicked, 10))) / 2
 
@@ -136,7 +136,7 @@ def tune(
     lexical = tune_lexical(items, settings.lexical, requests, wanted)
     smoothing = _best(
         {
-            value: objective(PopularitySearcher(lexical, statistics.clicked, value).rank(requests, 10).items, wanted)
+            value: tuning_score(PopularitySearcher(lexical, statistics.clicked, value).rank(requests, 10).items, wanted)
             for value in (0.3, 1.0, 3.0, 10.0, 30.0)
         }
     )
@@ -145,7 +145,7 @@ def tune(
     hows: tuple[Literal["minmax", "z"], ...] = ("minmax", "z")
     how, weight = _best(
         {
-            (how, weight): objective(fuse_scores(candidates, scores, [1 - weight, weight], how, 10).items, wanted)
+            (how, weight): tuning_score(fuse_scores(candidates, scores, [1 - weight, weight], how, 10).items, wanted)
             for how, weight in product(hows, np.round(np.linspace(0, 1, 21), 2).tolist())
         }
     )
@@ -157,7 +157,7 @@ def tune(
 def tune_lexical(items: pl.DataFrame, base: LexicalSettings, requests: Requests, wanted: Ragged) -> LexicalSearcher:
     """BM25 tuned on validation requests: fields first, then saturation and length; the first of equals stays."""
     best = LexicalSearcher.build(items, base)
-    figure = objective(best.rank(requests, 10).items, wanted)
+    figure = tuning_score(best.rank(requests, 10).items, wanted)
     fields: Sequence[tuple[str, ...]] = (
         ("title",),
         ("title", "brand"),
@@ -171,7 +171,7 @@ def tune_lexical(items: pl.DataFrame, base: LexicalSettings, requests: Requests,
         if config == best.config:
             continue
         tried = LexicalSearcher.build(items, config)
-        reached = objective(tried.rank(requests, 10).items, wanted)
+        reached = tuning_score(tried.rank(requests, 10).items, wanted)
         if reached > figure:
             best, figure = tried, reached
     return best

@@ -1,6 +1,6 @@
 """The classical cascade: recall by several searchers, ranking by gradient-boosted trees (LambdaMART).
 
-The strongest baseline: the ranker sees text match, click evidence, item quality and the shopper's taste. It is trained
+The strongest baseline: the ranker sees text match, clicks, item quality and the shopper's taste. It is trained
 on training page views with leave-one-out statistics; rounds and settings are chosen on validation page views.
 """
 
@@ -97,7 +97,7 @@ class Recall:
 
 
 @dataclass(frozen=True)
-class TrainingRows:
+class RankingTable:
     """Candidates of page views as rows of the ranker's table: ``features`` [R, F], ``labels`` [R], ``groups`` [n]."""
 
     features: Floats
@@ -105,22 +105,22 @@ class TrainingRows:
     groups: NDArray[np.int64]
 
 
-def training_rows(
+def ranking_table(
     recall: Recall,
     requests: Requests,
-    outcomes: Targets,
+    targets: Targets,
     negatives: int | None,
     leave_out: bool,
     seed: int,
     lags: NDArray[np.floating] | None = None,
     vectors: Floats | None = None,
-) -> TrainingRows:
+) -> RankingTable:
     """Rows of page views that have a clicked candidate; labels 0 (no click), 1 (click), 2 (order).
 
     Args:
         recall: gives candidates and features.
         requests: page views with what was known before them.
-        outcomes: what happened on them.
+        targets: what happened on them.
         negatives: unclicked candidates kept per page view, drawn at random; all when None.
         leave_out: True for training page views: their own events are left out of every statistic.
         seed: of the draw.
@@ -134,7 +134,7 @@ def training_rows(
     groups: list[NDArray[np.int64]] = [np.zeros(0, np.int64)]
     for first in track(range(0, len(requests), _CHUNK), "candidates and features"):
         rows = np.arange(first, min(first + _CHUNK, len(requests)))
-        asked, happened = requests.select(rows), outcomes_of(outcomes, rows)
+        asked, happened = requests.select(rows), targets.select(rows)
         held = None if vectors is None else vectors[rows]
         items = recall(asked, happened.clicked if leave_out else None, held)
         label = contained(happened.clicked, items).astype(np.int32)
@@ -142,7 +142,7 @@ def training_rows(
         keep = items != NONE
         ages = None
         if lags is not None:
-            ages = recall.features.columns.age[items] - lags[rows, None].astype(np.float32)
+            ages = recall.features.items.age[items] - lags[rows, None].astype(np.float32)
             keep &= ~(ages < 0) | (label > 0)
             ages = np.maximum(ages, 0)
         if negatives is not None:
@@ -150,16 +150,11 @@ def training_rows(
             keep &= np.argsort(np.argsort(draw, axis=1), axis=1) < negatives + (label > 0).sum(1, keepdims=True)
         keep &= (label > 0).any(1, keepdims=True)
         # Columns are dropped only after the features: places and shares are those of all candidates, as in serving.
-        found = recall.features.of(asked, items, happened if leave_out else None, ages, held)
+        found = recall.features.compute(asked, items, happened if leave_out else None, ages, held)
         features.append(found[keep])
         labels.append(label[keep])
         groups.append(keep.sum(1)[keep.any(1)])
-    return TrainingRows(np.concatenate(features), np.concatenate(labels), np.concatenate(groups))
-
-
-def outcomes_of(outcomes: Targets, rows: NDArray[np.integer]) -> Targets:
-    """The outcomes of the given page views."""
-    return Targets(outcomes.shown.select(rows), outcomes.clicked.select(rows), outcomes.ordered.select(rows))
+    return RankingTable(np.concatenate(features), np.concatenate(labels), np.concatenate(groups))
 
 
 class Cascade:
@@ -175,9 +170,9 @@ class Cascade:
         cls,
         features: CascadeFeatures,
         training: Requests,
-        training_outcomes: Targets,
+        training_targets: Targets,
         validation: Requests,
-        validation_outcomes: Targets,
+        validation_targets: Targets,
         config: CascadeSettings | None = None,
         lags: NDArray[np.floating] | None = None,
         vectors: Floats | None = None,
@@ -186,41 +181,41 @@ class Cascade:
         """Train one ranker per entry of ``grid`` (changes of the config) and keep the best on validation.
 
         "Best" is the mean of HR@10 and MRR@10 over clicks and orders on the drawn validation page views. ``lags``: days
-        from each training page view to the end of training, [n]; see :func:`lags_of`. ``vectors``: query vectors of the
-        training page views [n, d] from encoders that did not see the query's (or the page view's) clicks. Without them
-        the dense score knows the labels of training page views, and the ranker trusts it far too much.
+        from each training page view to the end of training, [n]; see :func:`page_view_lags`. ``vectors``: query vectors
+        of the training page views [n, d] from encoders that did not see the query's (or the page view's) clicks.
+        Without them the dense score knows the labels of training page views, and the ranker trusts it far too much.
 
         Raises:
             ValueError: no training page view has a clicked item among its candidates.
         """
         config = config or CascadeSettings()
         recall = Recall(features, config)
-        rows = drawn(training_outcomes.clicked, config.page_views, config.seed)
-        held = drawn(validation_outcomes.clicked, config.validation_page_views, config.seed)
-        outcomes = outcomes_of(validation_outcomes, held)
+        rows = draw_page_views(training_targets.clicked, config.page_views, config.seed)
+        held = draw_page_views(validation_targets.clicked, config.validation_page_views, config.seed)
+        targets = validation_targets.select(held)
         asked = validation.select(held)
-        table = training_rows(
+        table = ranking_table(
             recall,
             training.select(rows),
-            outcomes_of(training_outcomes, rows),
+            training_targets.select(rows),
             config.negatives,
             True,
             config.seed,
             None if lags is None else lags[rows],
             None if vectors is None else vectors[rows],
         )
-        check = training_rows(recall, asked, outcomes, None, False, config.seed)
+        check = ranking_table(recall, asked, targets, None, False, config.seed)
         if not len(table.groups) or not len(check.groups):
             raise ValueError("the cascade needs training and validation page views with a click on a candidate item")
         best, best_figure = None, -np.inf
         for changes in grid:
             tried = config.updated(**changes)
-            cascade = cls(features, tried, fit(table, check, tried))
+            cascade = cls(features, tried, fit_ranker(table, check, tried))
             items = cascade.rank(asked, 10).items
             figures = [
                 metric(items, wanted, 10)
                 for metric in (hit_rate, mrr)
-                for wanted in (outcomes.clicked, outcomes.ordered)
+                for wanted in (targets.clicked, targets.ordered)
                 if wanted.lengths.any()
             ]
             figure = float(np.mean([np.nanmean(one) for one in figures]))
@@ -239,9 +234,9 @@ class Cascade:
             valid = items != NONE
             scores = np.full(items.shape, -np.inf, np.float32)
             if valid.any():
-                scores[valid] = self.ranker.predict(self.features.of(asked, items)[valid])
-            columns, best = top_k(scores, k)
-            parts.append(padded_hits(np.take_along_axis(items, columns, 1), best, k))
+                scores[valid] = self.ranker.predict(self.features.compute(asked, items)[valid])
+            places, best = top_k(scores, k)
+            parts.append(padded_hits(np.take_along_axis(items, places, 1), best, k))
         if not parts:
             return padded_hits(np.zeros((0, k), np.int32), np.zeros((0, k), np.float32), k)
         return Hits(np.concatenate([part.items for part in parts]), np.concatenate([part.scores for part in parts]))
@@ -272,7 +267,7 @@ class Cascade:
         return cls(features, CascadeSettings.model_validate(description["config"]), ranker)
 
 
-def lags_of(page_views: pl.DataFrame) -> NDArray[np.float64] | None:
+def page_view_lags(page_views: pl.DataFrame) -> NDArray[np.float64] | None:
     """Days from each page view to the last one, [n]; None when a page view has no time."""
     if not len(page_views) or page_views["time"].null_count():
         return None
@@ -280,7 +275,7 @@ def lags_of(page_views: pl.DataFrame) -> NDArray[np.float64] | None:
     return np.asarray(page_views.select(lag).to_series().to_numpy(), np.float64)
 
 
-def drawn(clicked: Ragged, most: int, seed: int) -> NDArray[np.int64]:
+def draw_page_views(clicked: Ragged, most: int, seed: int) -> NDArray[np.int64]:
     """Sorted random page views with a click, at most ``most``."""
     rows = np.flatnonzero(clicked.lengths > 0)
     if len(rows) > most:
@@ -288,7 +283,7 @@ def drawn(clicked: Ragged, most: int, seed: int) -> NDArray[np.int64]:
     return rows
 
 
-def fit(table: TrainingRows, check: TrainingRows, config: CascadeSettings) -> lightgbm.Booster:
+def fit_ranker(table: RankingTable, check: RankingTable, config: CascadeSettings) -> lightgbm.Booster:
     """LambdaMART on ``table``, stopped on NDCG@10 of ``check``; the booster keeps the best round."""
     gains = [0.0, 1.0, config.order_gain]
     parameters = {

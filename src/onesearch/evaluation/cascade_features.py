@@ -1,4 +1,4 @@
-"""Features of the classical cascade's ranker: text match, click evidence, item quality, the shopper's taste.
+"""Features of the classical cascade's ranker: text match, clicks, item quality, the shopper's taste.
 
 Every statistic comes from training page views. For a training page view its own shows, clicks and orders are left
 out, so that no feature knows the label.
@@ -105,7 +105,7 @@ class CascadeFeatures:
         lexical: LexicalSearcher,
         dense: DenseSearcher,
         training: Requests,
-        outcomes: Targets,
+        targets: Targets,
         now: Any = None,
         smoothing: float = 1.0,
     ) -> None:
@@ -117,22 +117,21 @@ class CascadeFeatures:
             lexical: BM25 searcher.
             dense: dense searcher.
             training: all training page views as requests.
-            outcomes: what happened on them.
+            targets: what happened on them.
             now: end of training, for item ages.
             smoothing: of log popularity.
         """
-        self.columns, self.statistics, self.smoothing = CascadeItems.from_items(items, now), statistics, smoothing
+        self.items, self.statistics, self.smoothing = CascadeItems.from_items(items, now), statistics, smoothing
         self.lexical, self.dense = lexical, dense
         self._analyze = Analyzer(lexical.config.stemmer)
-        columns, n = self.columns, len(items)
         profiles = sorted(set(training.profile) - {""})
         self._profiles = {profile: number for number, profile in enumerate(profiles)}
         words = sorted(set(chain.from_iterable(map(self._analyze, sorted(set(training.query))))))
         self._words = {word: number for number, word in enumerate(words)}
-        clicked = outcomes.clicked
+        clicked = targets.clicked
         context = self._profile_numbers(training)[clicked.owners]
         self._lifts: dict[str, Lift] = {}
-        tables = {"brand": columns.brand, "category": columns.category, "item": np.arange(n)}
+        tables = {"brand": self.items.brand, "category": self.items.category, "item": np.arange(len(items))}
         for name, numbers in tables.items():
             things = numbers[clicked.values]
             self._lifts[f"profile {name}"] = Lift.from_pairs(context, things, len(profiles) + 1, int(numbers.max()) + 1)
@@ -143,11 +142,11 @@ class CascadeFeatures:
             self._lifts[f"word {name}"] = Lift.from_pairs(contexts, things, len(words) + 1, int(numbers.max()) + 1, 5.0)
         self._tables = tables
 
-    def of(
+    def compute(
         self,
         requests: Requests,
-        items: NDArray[np.int32],
-        outcomes: Targets | None = None,
+        candidates: NDArray[np.int32],
+        targets: Targets | None = None,
         ages: Floats | None = None,
         vectors: Floats | None = None,
     ) -> Floats:
@@ -155,8 +154,8 @@ class CascadeFeatures:
 
         Args:
             requests: n requests.
-            items: candidates int32 [n, m], -1 padded.
-            outcomes: for training page views: what happened on them, left out of every count.
+            candidates: item rows int32 [n, m], -1 padded.
+            targets: for training page views: what happened on them, left out of every count.
             ages: ages of the candidates at the time of each request [n, m]; the ages at ``now`` when None.
             vectors: query vectors [n, d] of training page views, held out of encoder training; the encoder's when None.
 
@@ -164,52 +163,63 @@ class CascadeFeatures:
             float32 [n, m, features] in the order of :data:`FEATURES`; rows of padding have no meaning.
         """
         found = {
-            **self._match(requests, items, vectors),
-            **self._evidence(requests, items, outcomes),
-            **self._taste(requests, items),
-            **self._affinities(requests, items, outcomes),
-            "age": self.columns.age[items] if ages is None else ages,
+            **self._match(requests, candidates, vectors),
+            **self._click_features(requests, candidates, targets),
+            **self._taste(requests, candidates),
+            **self._affinities(requests, candidates, targets),
+            "age": self.items.age[candidates] if ages is None else ages,
         }
         popularity = np.log(1 + self.smoothing + np.expm1(found["item clicks"]))
         found["bm25 x popularity"] = found["bm25"] * popularity
-        return np.stack([np.broadcast_to(found[name], items.shape) for name in FEATURES], axis=-1, dtype=np.float32)
+        return np.stack(
+            [np.broadcast_to(found[name], candidates.shape) for name in FEATURES], axis=-1, dtype=np.float32
+        )
 
-    def _match(self, requests: Requests, items: NDArray[np.int32], vectors: Floats | None) -> dict[str, Floats]:
-        bm25 = self.lexical.scores(requests.query, items)
+    def _match(self, requests: Requests, candidates: NDArray[np.int32], vectors: Floats | None) -> dict[str, Floats]:
+        bm25 = self.lexical.scores(requests.query, candidates)
         if vectors is None:
-            dense = self.dense.scores(requests.query, items)
+            dense = self.dense.scores(requests.query, candidates)
         else:
-            dense = self.dense.vector_scores(vectors, items)
+            dense = self.dense.vector_scores(vectors, candidates)
         words = np.array([len(self._analyze(query)) for query in requests.query], np.float32)
         return {
             "bm25": bm25,
-            "bm25 place": _places(bm25, items),
+            "bm25 place": _places(bm25, candidates),
             "dense": dense,
-            "dense place": _places(dense, items),
+            "dense place": _places(dense, candidates),
             "query words": words[:, None],
         }
 
-    def _evidence(self, requests: Requests, items: NDArray[np.int32], outcomes: Targets | None) -> dict[str, Floats]:
-        statistics, columns = self.statistics, self.columns
-        shown, clicked, ordered = statistics.shown[items], statistics.clicked[items], statistics.ordered[items]
-        pair = statistics.pair_counts(requests.query, items, outcomes.clicked if outcomes else None)
+    def _click_features(
+        self, requests: Requests, candidates: NDArray[np.int32], targets: Targets | None
+    ) -> dict[str, Floats]:
+        statistics, items = self.statistics, self.items
+        shown, clicked, ordered = (
+            statistics.shown[candidates],
+            statistics.clicked[candidates],
+            statistics.ordered[candidates],
+        )
+        pair = statistics.pair_counts(requests.query, candidates, targets.clicked if targets else None)
         row = statistics.query_numbers(requests.query)
         asked = statistics.query_clicks[row]
         searched = np.where(row >= 0, statistics.searched[row], 0).astype(np.float32)
         out: dict[str, Floats] = {}
-        if outcomes is not None:
-            shown = shown - contained(outcomes.shown, items)
-            clicked = clicked - contained(outcomes.clicked, items)
-            ordered = ordered - contained(outcomes.ordered, items)
-            asked, searched = asked - outcomes.clicked.lengths, searched - (outcomes.clicked.lengths > 0)
-        for name, group in (("brand CTR", columns.brand), ("seller CTR", columns.seller)):
+        if targets is not None:
+            shown = shown - contained(targets.shown, candidates)
+            clicked = clicked - contained(targets.clicked, candidates)
+            ordered = ordered - contained(targets.ordered, candidates)
+            asked, searched = asked - targets.clicked.lengths, searched - (targets.clicked.lengths > 0)
+        for name, group in (("brand CTR", items.brand), ("seller CTR", items.seller)):
             group_shown, group_clicked = self._group_totals(name, group)
             own_shown = own_clicked = np.zeros((), np.float32)
-            if outcomes is not None:
-                own_shown = counted(_grouped(outcomes.shown, group), group[items])
-                own_clicked = counted(_grouped(outcomes.clicked, group), group[items])
+            if targets is not None:
+                own_shown = counted(_grouped(targets.shown, group), group[candidates])
+                own_clicked = counted(_grouped(targets.clicked, group), group[candidates])
             out[name] = _rate(
-                group_clicked[group[items]] - own_clicked, group_shown[group[items]] - own_shown, self._click_rate, 20
+                group_clicked[group[candidates]] - own_clicked,
+                group_shown[group[candidates]] - own_shown,
+                self._click_rate,
+                20,
             )
         return out | {
             "query clicks": np.log1p(pair),
@@ -220,39 +230,39 @@ class CascadeFeatures:
             "query frequency": np.log1p(np.maximum(searched, 0))[:, None],
         }
 
-    def _taste(self, requests: Requests, items: NDArray[np.int32]) -> dict[str, Floats]:
-        columns, past = self.columns, requests.clicked
-        known = past >= 0
+    def _taste(self, requests: Requests, candidates: NDArray[np.int32]) -> dict[str, Floats]:
+        items, history = self.items, requests.clicked
+        known = history >= 0
         count = np.maximum(known.sum(1), 1).astype(np.float32)[:, None]
         out: dict[str, Floats] = {"history": np.log1p(known.sum(1)).astype(np.float32)[:, None]}
         for name, group in (
-            ("same brand", columns.brand),
-            ("same category", columns.category),
-            ("same price band", columns.band),
-            ("same seller", columns.seller),
+            ("same brand", items.brand),
+            ("same category", items.category),
+            ("same price band", items.band),
+            ("same seller", items.seller),
         ):
-            seen = Ragged.from_lengths(group[past[known]].astype(np.int32), known.sum(1))
-            out[name] = counted(seen, group[items]) / count
-        price = columns.price[items]
-        usual = _mean(columns.price[past], known & np.isfinite(columns.price[past]))
-        middle = _mean(price, np.isfinite(price) & (items >= 0))
+            seen = Ragged.from_lengths(group[history[known]].astype(np.int32), known.sum(1))
+            out[name] = counted(seen, group[candidates]) / count
+        price = items.price[candidates]
+        usual = _mean(items.price[history], known & np.isfinite(items.price[history]))
+        middle = _mean(price, np.isfinite(price) & (candidates >= 0))
         out |= {"price": price, "price in page": price - middle, "price to taste": price - usual}
-        out |= self._similarities(past[:, -_RECENT:], items)
-        for name, earlier in (("clicked before", past), ("ordered before", requests.ordered)):
+        out |= self._similarities(history[:, -_RECENT:], candidates)
+        for name, earlier in (("clicked before", history), ("ordered before", requests.ordered)):
             lists = Ragged.from_lengths(earlier[earlier >= 0], (earlier >= 0).sum(1))
-            out[name] = counted(lists, items)
+            out[name] = counted(lists, candidates)
         return out
 
-    def _similarities(self, past: NDArray[np.int32], items: NDArray[np.int32]) -> dict[str, Floats]:
+    def _similarities(self, history: NDArray[np.int32], candidates: NDArray[np.int32]) -> dict[str, Floats]:
         """Inner products of candidates with the shopper's last clicks, nan without any."""
-        empty = np.full(items.shape, np.nan, np.float32)
-        if not past.shape[1]:
+        empty = np.full(candidates.shape, np.nan, np.float32)
+        if not history.shape[1]:
             return dict.fromkeys(("last click similarity", "mean click similarity", "largest click similarity"), empty)
-        each = np.empty((*items.shape, past.shape[1]), np.float32)
-        for first in range(0, len(items), _TOGETHER):
+        each = np.empty((*candidates.shape, history.shape[1]), np.float32)
+        for first in range(0, len(candidates), _TOGETHER):
             part = slice(first, first + _TOGETHER)
-            each[part] = self._item_vectors[items[part]] @ self._item_vectors[past[part]].transpose(0, 2, 1)
-        known = (past >= 0)[:, None, :]
+            each[part] = self._item_vectors[candidates[part]] @ self._item_vectors[history[part]].transpose(0, 2, 1)
+        known = (history >= 0)[:, None, :]
         some = known.any(2)
         mean = np.where(known, each, 0).sum(2) / np.maximum(known.sum(2), 1)
         return {
@@ -261,24 +271,26 @@ class CascadeFeatures:
             "largest click similarity": np.where(some, np.where(known, each, -1).max(2), empty),
         }
 
-    def _affinities(self, requests: Requests, items: NDArray[np.int32], outcomes: Targets | None) -> dict[str, Floats]:
+    def _affinities(
+        self, requests: Requests, candidates: NDArray[np.int32], targets: Targets | None
+    ) -> dict[str, Floats]:
         out: dict[str, Floats] = {}
         profile, word = self._profile_numbers(requests)[:, None], self._word_numbers(requests.query)
         words = np.maximum((word >= 0).sum(1), 1)[:, None]
         for name, numbers in self._tables.items():
-            things = np.where(items >= 0, numbers[items], -1)
+            things = np.where(candidates >= 0, numbers[candidates], -1)
             own = own_total = None
-            if outcomes is not None:
-                own = counted(_grouped(outcomes.clicked, numbers), things)
-                own_total = outcomes.clicked.lengths.astype(np.float32)[:, None]
+            if targets is not None:
+                own = counted(_grouped(targets.clicked, numbers), things)
+                own_total = targets.clicked.lengths.astype(np.float32)[:, None]
             out[f"profile {name}"] = self._lifts[f"profile {name}"].score(profile, things, own, own_total)
-            total = np.zeros(items.shape, np.float32)
+            total = np.zeros(candidates.shape, np.float32)
             for column in range(_WORDS):
                 total += self._lifts[f"word {name}"].score(word[:, column, None], things, own, own_total)
             out[f"word {name}"] = total / words
-        category = np.where(items >= 0, self.columns.category[items], -1)
+        category = np.where(candidates >= 0, self.items.category[candidates], -1)
         lists = Ragged.from_lengths(category[category >= 0].astype(np.int32), (category >= 0).sum(1))
-        out["category share"] = counted(lists, category) / np.maximum((items >= 0).sum(1), 1)[:, None]
+        out["category share"] = counted(lists, category) / np.maximum((candidates >= 0).sum(1), 1)[:, None]
         return out
 
     def _profile_numbers(self, requests: Requests) -> NDArray[np.int64]:
@@ -309,7 +321,7 @@ class CascadeFeatures:
     @cached_property
     def _item_vectors(self) -> Floats:
         """Item vectors by item row, zeros for items that are not in the dense index."""
-        out = np.zeros((len(self.columns.brand), self.dense.vectors.shape[1]), np.float32)
+        out = np.zeros((len(self.items.brand), self.dense.vectors.shape[1]), np.float32)
         out[self.dense.rows] = self.dense.vectors
         return out
 
@@ -337,9 +349,9 @@ def _mean(values: Floats, valid: NDArray[np.bool_]) -> Floats:
     return np.where(count > 0, total / np.maximum(count, 1), np.nan).astype(np.float32)
 
 
-def _places(scores: Floats, items: NDArray[np.int32]) -> Floats:
+def _places(scores: Floats, candidates: NDArray[np.int32]) -> Floats:
     """log(1 + place) of each candidate by its score among the request's candidates."""
-    order = np.argsort(np.where(items >= 0, -scores, np.inf), axis=1, kind="stable")
+    order = np.argsort(np.where(candidates >= 0, -scores, np.inf), axis=1, kind="stable")
     out = np.empty(scores.shape, np.float32)
     places = np.broadcast_to(np.log1p(np.arange(1, scores.shape[1] + 1, dtype=np.float32)), scores.shape)
     np.put_along_axis(out, order, places, 1)

@@ -2,15 +2,15 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from onesearch.common.ragged import Ragged
 from onesearch.common.settings import Settings
 from onesearch.data import metrics
+from onesearch.data.histories import Targets
 from onesearch.data.requests import Requests
 from onesearch.evaluation.report import Comparison, Estimate, Report, SliceResult, Values
 from onesearch.evaluation.significance import bootstrap, permutation_test
@@ -52,22 +52,8 @@ def valid_sid_share(engine: SearchEngine, requests: Requests, most: int, batch: 
     return float(torch.cat(found).mean())
 
 
-Truth = Callable[[NDArray[np.int32]], Mapping[str, NDArray[np.floating]]]
+TrueMetrics = Callable[[NDArray[np.int32]], Mapping[str, NDArray[np.floating]]]
 """Extra metrics of ranked items [n, k], one value per request."""
-
-
-class Outcomes(Protocol):
-    """What shoppers did on each test page (``onesearch.data.histories.Targets``)."""
-
-    @property
-    def clicked(self) -> Ragged:
-        """Clicked items of each request."""
-        ...
-
-    @property
-    def ordered(self) -> Ragged:
-        """Ordered items of each request."""
-        ...
 
 
 class MeasureSettings(Settings):
@@ -90,9 +76,9 @@ class MeasureSettings(Settings):
 def evaluate(
     methods: Mapping[str, Searcher],
     requests: Requests,
-    targets: Outcomes,
+    targets: Targets,
     slices: Slices | None = None,
-    extra: Mapping[str, Mapping[str, NDArray[np.floating]]] | Truth | None = None,
+    extra: Mapping[str, Mapping[str, NDArray[np.floating]]] | TrueMetrics | None = None,
     compare: Sequence[tuple[str, str]] = (),
     config: MeasureSettings | None = None,
     notes: Mapping[str, Any] | None = None,
@@ -102,7 +88,7 @@ def evaluate(
     Args:
         methods: name -> searcher.
         requests: the test requests, n.
-        targets: clicked and ordered items of each request.
+        targets: what was clicked and ordered on each request.
         slices: dimension -> label per request.
         extra: further per-request metrics: method -> metric -> [n], or a function of the ranked items [n, k] (the
             market's truth).
@@ -125,7 +111,7 @@ def evaluate(
         more = extra(ranked) if callable(extra) else (extra or {}).get(name, {})
         row |= {metric: np.asarray(one, np.float32) for metric, one in more.items()}
         values[name] = row
-    return summarise(values, slices or {}, compare, config, milliseconds, notes)
+    return build_report(values, slices or {}, compare, config, milliseconds, notes)
 
 
 def rank_all(searcher: Searcher, requests: Requests, k: int, batch: int = 256) -> tuple[NDArray[np.int32], float]:
@@ -145,7 +131,7 @@ def rank_all(searcher: Searcher, requests: Requests, k: int, batch: int = 256) -
 
 
 def sampled_metrics(
-    ranked: NDArray[np.int32], targets: Outcomes, cutoffs: Sequence[int]
+    ranked: NDArray[np.int32], targets: Targets, cutoffs: Sequence[int]
 ) -> dict[str, NDArray[np.float32]]:
     """HR, MRR, NDCG and Recall at each cut-off for click and order, per request [n], nan without target."""
     functions = {"HR": metrics.hit_rate, "MRR": metrics.mrr, "NDCG": metrics.ndcg, "Recall": metrics.recall}
@@ -157,7 +143,7 @@ def sampled_metrics(
     }
 
 
-def summarise(
+def build_report(
     values: Values,
     slices: Slices | None = None,
     compare: Sequence[tuple[str, str]] = (),
@@ -165,7 +151,7 @@ def summarise(
     milliseconds: Mapping[str, float] | None = None,
     notes: Mapping[str, Any] | None = None,
 ) -> Report:
-    """A report out of per-request values (see :func:`pooled` for several seeds).
+    """A report out of per-request values (see :func:`pool_reports` for several seeds).
 
     Raises:
         ValueError: a metric or slice has another number of requests, or a compared method is missing.
@@ -214,7 +200,7 @@ def summarise(
     )
 
 
-def pooled(
+def pool_reports(
     reports: Sequence[Report],
     compare: Sequence[tuple[str, str]] = (),
     same_requests: bool = False,
@@ -250,7 +236,7 @@ def pooled(
     times = {
         method: float(np.mean([report.milliseconds.get(method, np.nan) for report in reports])) for method in values
     }
-    return summarise(values, labels, compare, config, times, {"pooled reports": len(reports)})
+    return build_report(values, labels, compare, config, times, {"pooled reports": len(reports)})
 
 
 def _estimates(values: Values, rows: NDArray[np.int64], config: MeasureSettings) -> dict[str, dict[str, Estimate]]:

@@ -23,7 +23,7 @@ CLICKS = ((0, "0 clicks"), (1, "1-3 clicks"), (4, "4-15 clicks"), (16, "16-63 cl
 ACTIVITY = ((0, "no history"), (1, "1-4 clicks"), (5, "5-19 clicks"), (20, "20+ clicks"))
 
 
-def banded(values: NDArray[np.number], bands: Sequence[tuple[int, str]]) -> Labels:
+def band_labels(values: NDArray[np.number], bands: Sequence[tuple[int, str]]) -> Labels:
     """The label of the last band whose lower bound is <= the value; "" for nan or values below all bands."""
     bounds = np.array([bound for bound, _ in bands], np.float64)
     names = np.array(["", *(name for _, name in bands)], dtype=object)
@@ -37,12 +37,12 @@ def query_frequency(queries: Sequence[str], training_queries: Sequence[str]) -> 
     counts = seen.group_by("query").len()
     asked = pl.DataFrame({"query": [normalise_query(query) for query in queries]}, {"query": pl.String})
     found = asked.join(counts, on="query", how="left", maintain_order="left")["len"].fill_null(0)
-    return banded(found.to_numpy(), COUNTS)
+    return band_labels(found.to_numpy(), COUNTS)
 
 
 def user_activity(requests: Requests) -> Labels:
     """By the number of past clicks known for the shopper."""
-    return banded((requests.clicked >= 0).sum(1), ACTIVITY)
+    return band_labels((requests.clicked >= 0).sum(1), ACTIVITY)
 
 
 def query_type(page_views: pl.DataFrame) -> Labels:
@@ -50,7 +50,7 @@ def query_type(page_views: pl.DataFrame) -> Labels:
     return np.array(page_views["query_type"].fill_null("").to_list(), dtype=object)
 
 
-def per_request(values: NDArray[np.number], targets: Ragged, largest: bool) -> NDArray[np.float64]:
+def extreme_of_targets(values: NDArray[np.number], targets: Ragged, largest: bool) -> NDArray[np.float64]:
     """Largest or smallest value [items] among each request's target items, nan without targets; float64 [n]."""
     out = np.full(len(targets), -np.inf if largest else np.inf)
     (np.maximum if largest else np.minimum).at(out, targets.owners, values[targets.values].astype(np.float64))
@@ -59,7 +59,7 @@ def per_request(values: NDArray[np.number], targets: Ragged, largest: bool) -> N
 
 def item_popularity(targets: Ragged, training_clicks: NDArray[np.floating]) -> Labels:
     """By the training clicks of the *least* clicked target item: finding it is what is hard."""
-    return banded(per_request(training_clicks, targets, largest=False), CLICKS)
+    return band_labels(extreme_of_targets(training_clicks, targets, largest=False), CLICKS)
 
 
 def item_age(
@@ -76,11 +76,11 @@ def item_age(
     Returns:
         "cold" (some target was never shown in training), else "new" or "old" ("seen" without dates).
     """
-    cold = per_request((training_shown <= 0).astype(np.float64), targets, largest=True)
+    cold = extreme_of_targets((training_shown <= 0).astype(np.float64), targets, largest=True)
     if ages is None:
         warm = np.full(len(targets), "seen", dtype=object)
     else:
-        youngest = per_request(np.nan_to_num(ages, nan=np.inf, posinf=1e9), targets, largest=False)
+        youngest = extreme_of_targets(np.nan_to_num(ages, nan=np.inf, posinf=1e9), targets, largest=False)
         warm = np.where(youngest < days, "new", "old").astype(object)
     return np.where(np.isnan(cold), "", np.where(cold > 0, "cold", warm)).astype(object)
 

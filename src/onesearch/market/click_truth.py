@@ -273,7 +273,7 @@ class Truth:
         click, order = self._utilities(visits, owner, items, level, orders=True)
         return owner, items, level, click, order
 
-    def totals(self, visits: Visits) -> Mapping[str, NDArray[np.float32]]:
+    def listed_totals(self, visits: Visits) -> Mapping[str, NDArray[np.float32]]:
         """Per page view, over the listed catalogue: click mass, order mass and the ideal DCG@10, float32 [n]."""
         n = len(visits)
         click_mass, order_mass, ideal = (np.zeros(n, np.float32) for _ in range(3))
@@ -289,7 +289,7 @@ class Truth:
             ideal[rows] = (np.diff(reach, axis=1) * np.array([7.0, 3.0, 1.0])).sum(1)
         return {"click_mass": click_mass, "order_mass": order_mass, "ideal": ideal}
 
-    def worth(
+    def true_metrics(
         self, visits: Visits, ranked: NDArray[np.integer], totals: Mapping[str, NDArray[np.float32]] | None = None
     ) -> dict[str, NDArray[np.float32]]:
         """The worth of rankings int [n, k] (-1 = none); float32 [n] each, nan where nothing relevant is listed.
@@ -300,7 +300,7 @@ class Truth:
         examination
         model (items of level 0 included: they are clicked, too, now and then).
         """
-        totals = self.totals(visits) if totals is None else totals
+        totals = self.listed_totals(visits) if totals is None else totals
         top = ranked[:, :10]
         level, click, order = self.probabilities(visits, top)
         gain = (2.0 ** level.astype(np.float32) - 1.0) * _DISCOUNT[: top.shape[1]]

@@ -101,19 +101,17 @@ class Market:
         return click * order
 
     def evaluate(self, page_views: PageViews, ranked: NDArray[np.integer]) -> dict[str, NDArray[np.float32]]:
-        """True NDCG@10, expected HR@10 and so on per request (see :meth:`Truth.worth`); ranked int [n, k], distinct
-        items.
-        """
+        """True metrics per request (:meth:`Truth.true_metrics`) of ranked items, int [n, k], all of a row distinct."""
         rows = self.page_view_rows(page_views)
         visits = self.visits.select(rows)
-        return self.truth.worth(visits, ranked, self._totals(rows))
+        return self.truth.true_metrics(visits, ranked, self._totals(rows))
 
     def _totals(self, rows: NDArray[np.int64]) -> Mapping[str, NDArray[np.float32]]:
         """Totals of page views: computed once per page view, whatever is evaluated."""
         known = self._all_totals
         new = np.unique(rows[np.isnan(known["ideal"][rows])])
         if len(new):
-            for name, value in self.truth.totals(self.visits.select(new)).items():
+            for name, value in self.truth.listed_totals(self.visits.select(new)).items():
                 known[name][new] = value
         return {name: value[rows] for name, value in known.items()}
 

@@ -135,7 +135,7 @@ def build_queries(
     plans: Plans, vocabulary: MarketVocabulary, needs: Needs, catalogue: MarketCatalogue, seed: int
 ) -> tuple[Queries, NDArray[np.int32]]:
     """Distinct queries of the plans, and the query number of each plan, int32 [n]."""
-    number = keyed.key(0, *plans.columns())
+    number = keyed.key(0, *plans.parts())
     _, first, inverse = np.unique(number, return_index=True, return_inverse=True)
     distinct = plans.select(first)
     texts, cores = _texts(distinct, vocabulary, needs, catalogue, seed)

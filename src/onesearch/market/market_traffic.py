@@ -54,13 +54,13 @@ class Plans:
         """Plans of n queries without any part."""
         return cls(*(np.full(n, -1, np.int64) for _ in fields(cls)))
 
-    def columns(self) -> list[NDArray[np.int64]]:
+    def parts(self) -> list[NDArray[np.int64]]:
         """All parts, in order of definition."""
         return [getattr(self, field.name) for field in fields(self)]
 
     def select(self, rows: NDArray[np.integer]) -> "Plans":
         """The given plans."""
-        return Plans(*(column[rows] for column in self.columns()))
+        return Plans(*(column[rows] for column in self.parts()))
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ class Reading:
     found: tuple[tuple[str, Entry], ...]
     banned: tuple[tuple[str, int], ...]
 
-    def of(self, kind: Kind) -> list[tuple[str, int]]:
+    def phrases(self, kind: Kind) -> list[tuple[str, int]]:
         """The phrases of a kind with their numbers, in order, each once."""
         return list(dict.fromkeys((phrase, number) for phrase, (its_kind, number) in self.found if its_kind == kind))
 

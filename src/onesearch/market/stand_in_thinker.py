@@ -138,14 +138,14 @@ class Thinker:
         """
         text = normalise_query(query)
         reading = self._reader.read(text)
-        nouns = reading.of("noun")
+        nouns = reading.phrases("noun")
         topics, traits = self._understood(text, reading)
         types = self._meant(reading.form, nouns, topics)
         banned = frozenset(number for _, number in reading.banned)
         topic_nouns, values = self._best(types, traits, banned)
         category = self._category(types)
-        stated = [phrase for phrase, number in reading.of("value") if number not in banned]
-        stated += [phrase for phrase, _ in (*reading.of("brand"), *reading.of("model"))]
+        stated = [phrase for phrase, number in reading.phrases("value") if number not in banned]
+        stated += [phrase for phrase, _ in (*reading.phrases("brand"), *reading.phrases("model"))]
         if reading.form == "plain" and not topics and not traits:
             keywords = [phrase for phrase, _ in nouns] + stated + list(category[-1:])
         else:
@@ -182,12 +182,12 @@ class Thinker:
         topics, traits = self._understood(text, reading)
         read_as = [self.knowledge.topics[number] for number in topics]
         read_as += [self.knowledge.traits[number] for number in traits]
-        said = [phrase for phrase, _ in (*reading.of("topic"), *reading.of("trait"))]
+        said = [phrase for phrase, _ in (*reading.phrases("topic"), *reading.phrases("trait"))]
         return list(zip(said, read_as, strict=True))
 
     def _understood(self, text: str, reading: Reading) -> tuple[Numbers, Numbers]:
         """Topic and trait numbers as this thinker reads them."""
-        topics, traits = reading.of("topic"), reading.of("trait")
+        topics, traits = reading.phrases("topic"), reading.phrases("trait")
         numbers = [number for _, number in (*topics, *traits)]
         if self.error > 0.0 and numbers:
             keys = keyed.text_key([text, *(phrase for phrase, _ in (*topics, *traits))])

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from onesearch.common.artefact import fingerprint, read_manifest
 from onesearch.data.dataset import read_parquet
 from onesearch.data.requests import Requests
-from onesearch.evaluation.abtest_analysis import Analysis
-from onesearch.evaluation.abtest_estimates import Dimension, arm_of
+from onesearch.evaluation.abtest_analysis import AbTestAnalysis
+from onesearch.evaluation.abtest_estimates import PageViewGroups, assign_arms
 from onesearch.evaluation.abtest_report import write
 from onesearch.evaluation.evaluate import rank_all
 from onesearch.evaluation.market_laboratory import Laboratory
-from onesearch.evaluation.slices import ACTIVITY, CLICKS, COUNTS, banded, item_ages, query_frequency, query_type
+from onesearch.evaluation.slices import ACTIVITY, CLICKS, COUNTS, band_labels, item_ages, query_frequency, query_type
 from onesearch.pipeline.run_data import RunData
 from onesearch.search.engine import SearchEngine, load_engine
 from onesearch.search.run_parts import STAGE_OF, Model, need
@@ -77,7 +77,7 @@ def compare_engines(
     laboratory = Laboratory(data, page_views, newcomers)
     requests, traffic = laboratory.requests(), [page_views, newcomers]
     everything = np.arange(page_views)
-    arm = arm_of(laboratory.page_views["user_id"].to_list(), salt)
+    arm = assign_arms(laboratory.page_views["user_id"].to_list(), salt)
     pages = np.full((2 if paired else 1, page_views, PAGE), -1, np.int32)
     milliseconds = []
     for number, (run, engine) in enumerate(zip(runs, engines, strict=True)):
@@ -87,17 +87,17 @@ def compare_engines(
         milliseconds.append(spent)
     logs = [laboratory.exposures(one) for one in pages]
     run_data = benches[0]
-    activity = banded((requests.clicked >= 0).sum(1), ACTIVITY)
+    activity = band_labels((requests.clicked >= 0).sum(1), ACTIVITY)
     frequency = query_frequency(requests.query, run_data.split.train["query"].fill_null("").to_list())
     dimensions = dimensions_of(logs[0], activity, frequency)
     by_items = {**item_groups(run_data, logs[0]), **(groups or {})}
-    items, past = run_data.dataset.items, run_data.dataset.page_views
+    items, earlier = run_data.dataset.items, run_data.dataset.page_views
     prices = dict(zip(items["item_id"].to_list(), items["price"].fill_null(0.0).to_list(), strict=True))
-    analysis = Analysis(dimensions, by_items, prices, resamples, splits)
+    analysis = AbTestAnalysis(dimensions, by_items, prices, resamples, splits)
     if paired:
-        found = analysis.paired(logs[0], logs[1], past, salt)
+        found = analysis.paired(logs[0], logs[1], earlier, salt)
     else:
-        found = analysis.split(logs[0], lambda shoppers: arm_of(shoppers, salt), past)
+        found = analysis.split(logs[0], lambda shoppers: assign_arms(shoppers, salt), earlier)
     about = {
         "a": a,
         "b": b,
@@ -164,11 +164,11 @@ def compare_arms(path: Path, folder: Path, resamples: int = 1000, splits: int = 
     log = log.join(clean.select("user_id"), on="user_id", how="semi", maintain_order="left")
     of_shopper = dict(zip(clean["user_id"].cast(pl.String).to_list(), clean["arm"].list.first().to_list(), strict=True))
     kinds = (
-        {"query type": Dimension(sorted(set(query_type(log)) - {""}), query_type(log))}
+        {"query type": PageViewGroups(sorted(set(query_type(log)) - {""}), query_type(log))}
         if ("query_type" in log.columns)
         else {}
     )
-    analysis = Analysis(kinds, {}, None, resamples, splits)
+    analysis = AbTestAnalysis(kinds, {}, None, resamples, splits)
     found = analysis.split(log, lambda shoppers: np.array([arms.index(of_shopper[name]) for name in shoppers]))
     about = {
         "a": f"{path}, arm {arms[0]}",
@@ -179,13 +179,15 @@ def compare_arms(path: Path, folder: Path, resamples: int = 1000, splits: int = 
     return write(folder, {**about, **found})
 
 
-def dimensions_of(page_views: pl.DataFrame, activity: NDArray[Any], frequency: NDArray[Any]) -> dict[str, Dimension]:
+def dimensions_of(
+    page_views: pl.DataFrame, activity: NDArray[Any], frequency: NDArray[Any]
+) -> dict[str, PageViewGroups]:
     """Groups of page views: by shopper, by query, by kind of query."""
     kinds = query_type(page_views)
     return {
-        "user activity": Dimension([name for _, name in ACTIVITY], activity),
-        "query frequency": Dimension([name for _, name in COUNTS], frequency),
-        "query type": Dimension(sorted(set(kinds.tolist()) - {""}), kinds),
+        "user activity": PageViewGroups([name for _, name in ACTIVITY], activity),
+        "query frequency": PageViewGroups([name for _, name in COUNTS], frequency),
+        "query type": PageViewGroups(sorted(set(kinds.tolist()) - {""}), kinds),
     }
 
 
@@ -193,12 +195,12 @@ def item_groups(run_data: RunData, page_views: pl.DataFrame) -> dict[str, dict[s
     """Ids of the items of each group: by age, by training clicks, by top category."""
     items, ids = run_data.dataset.items, np.array(run_data.dataset.items["item_id"].to_list(), object)
     labels = {
-        "item hotness": ([name for _, name in CLICKS], banded(run_data.statistics.clicked, CLICKS)),
+        "item hotness": ([name for _, name in CLICKS], band_labels(run_data.statistics.clicked, CLICKS)),
         "category": _tops(items),
     }
     ages = item_ages(items, page_views["time"].min())
     if ages is not None:
-        labels["item age"] = ([name for _, name in _AGES], banded(np.nan_to_num(ages, nan=1e9), _AGES))
+        labels["item age"] = ([name for _, name in _AGES], band_labels(np.nan_to_num(ages, nan=1e9), _AGES))
     return {
         name: {group: ids[of_item == group].tolist() for group in groups if (of_item == group).any()}
         for name, (groups, of_item) in labels.items()

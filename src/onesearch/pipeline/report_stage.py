@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from onesearch.common.artefact import read_json, write_json
 from onesearch.data.text import normalise_query
 from onesearch.evaluation.baselines import CASCADE, DENSE, FUSED, MOST_CLICKED, Baselines, BaselineSettings, tune
-from onesearch.evaluation.cascade import Cascade, lags_of
+from onesearch.evaluation.cascade import Cascade, page_view_lags
 from onesearch.evaluation.cascade_features import CascadeFeatures
-from onesearch.evaluation.evaluate import Truth, evaluate, valid_sid_share
+from onesearch.evaluation.evaluate import TrueMetrics, evaluate, valid_sid_share
 from onesearch.evaluation.report import Report
 from onesearch.evaluation.slices import standard_slices
 from onesearch.market.market import Market
@@ -53,7 +53,7 @@ def build_baselines(run_data: RunData, config: RunSettings, context: StageContex
         valid,
         outcomes,
         config.evaluation.cascade,
-        lags_of(parts.train),
+        page_view_lags(parts.train),
         vectors=_held_out_for_cascade(run_data),
     )
     cascade.save(context.folder / "cascade")
@@ -181,7 +181,7 @@ def write_report(run_data: RunData, config: RunSettings, folder: Path, part: str
     return report
 
 
-def truth_of(run_data: RunData, page_views: pl.DataFrame) -> Truth | None:
+def truth_of(run_data: RunData, page_views: pl.DataFrame) -> TrueMetrics | None:
     """The market's true metrics for a market's page views; None for real data."""
     folder = need(run_data.run, "data")
     if not (folder / MARKET_FOLDER).is_dir():
