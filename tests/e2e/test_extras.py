@@ -78,7 +78,7 @@ def test_a_command_names_the_extra_in_one_line(extra, arguments, tiny_run, monke
     [
         ("train", "from onesearch.training.loop import fit"),
         ("train", "from onesearch.training.relevance import Relevance; Relevance('')"),
-        ("redis", "from onesearch.common import redis_client as m; m.redis_client('redis://x', RuntimeError, 1.0)"),
+        ("redis", "from onesearch.common import redis_client as m; m.RedisDatabase('redis://x', 1.0, RuntimeError)"),
         ("llm", "from onesearch.understanding import llm_producer as m; m.LLMProducer._connected(NOT_CONNECTED)"),
         ("encoders", "from onesearch.encoding import transformer_encoder as m; m.TransformerEncoder.open('x')"),
     ],

@@ -7,19 +7,17 @@ later; ``shoppers`` by last event; ``items`` bodies and ``item_revisions`` the o
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, cast
 
-from onesearch.common.redis_client import redis_client
+from onesearch.common.redis_client import RedisDatabase
 from onesearch.data.records import Item
 from onesearch.search.shopper_history import MAX_CLICKS, MAX_ORDERS, MAX_QUERIES, ShopperHistory
 from onesearch.serving.http_models import ItemBody
 from onesearch.serving.store import Event, EventConflictError, ItemChange, Search, StoreError, Traffic
 
-_TIMEOUT_SECONDS = 1.0
 _TIMEOUT_SECONDS = 1.0
 _KEPT_EVENTS = 1_000_000
 _PER_PAGE = 5000
@@ -69,11 +67,11 @@ class RedisStore:
         Raises:
             StoreError: the Redis client is not installed, or ``url`` is not a Redis address.
         """
-        self._redis, self._errors = redis_client(url, StoreError, _TIMEOUT_SECONDS)
+        self._redis = RedisDatabase(url, _TIMEOUT_SECONDS, StoreError)
         self._prefix = prefix
-        self._record = self._redis.register_script(_RECORD)
-        self._change_items = self._redis.register_script(_CHANGE_ITEMS)
-        self._item_changes = self._redis.register_script(_ITEM_CHANGES)
+        self._record = self._redis.client.register_script(_RECORD)
+        self._change_items = self._redis.client.register_script(_CHANGE_ITEMS)
+        self._item_changes = self._redis.client.register_script(_ITEM_CHANGES)
 
     def record(self, event: Event) -> bool:
         """See `Store.record`."""
@@ -81,7 +79,7 @@ class RedisStore:
         member = json.dumps([event.event_id, event.item_id, event.query], ensure_ascii=False)
         room = MAX_CLICKS if event.kind == "click" else MAX_ORDERS
         keys = [f"event:{event.event_id}", f"{event.kind}s:{user}", "shoppers", "event_number", "events"]
-        with self._speaking("record an event"):
+        with self._redis.calls("record an event"):
             known = self._record(
                 keys=[self._prefix + key for key in keys],
                 args=[_to_json(event), user, event.time.timestamp(), room, member, _KEPT_EVENTS, _RETRY_SECONDS],
@@ -97,7 +95,7 @@ class RedisStore:
 
     def record_search(self, search: Search) -> None:
         """See `Store.record_search`."""
-        with self._speaking("record a search"), self._redis.pipeline(transaction=True) as pipe:
+        with self._redis.transaction("record a search") as pipe:
             pipe.xadd(self._prefix + "searches", {"search": _to_json(search)}, maxlen=_KEPT_EVENTS, approximate=True)
             if search.user and search.query:
                 key = f"{self._prefix}queries:{search.user}"
@@ -110,10 +108,10 @@ class RedisStore:
         """See `Store.traffic`."""
         counts: Counter[tuple[int, str]] = Counter()
         after = "-"
-        with self._speaking("read the traffic"):
+        with self._redis.calls("read the traffic") as redis:
             while page := cast(
                 list[tuple[str, dict[str, str]]],
-                self._redis.xrange(self._prefix + "searches", min=after, count=_PER_PAGE),
+                redis.xrange(self._prefix + "searches", min=after, count=_PER_PAGE),
             ):
                 for _, fields in page:
                     search = json.loads(fields["search"])
@@ -127,7 +125,7 @@ class RedisStore:
 
     def history(self, user: str) -> ShopperHistory:
         """See `Store.history`."""
-        with self._speaking("read a history"), self._redis.pipeline(transaction=True) as pipe:
+        with self._redis.transaction("read a history") as pipe:
             pipe.zrange(f"{self._prefix}clicks:{user}", -MAX_CLICKS, -1)
             pipe.zrange(f"{self._prefix}orders:{user}", -MAX_ORDERS, -1)
             pipe.lrange(f"{self._prefix}queries:{user}", 0, -1)
@@ -147,13 +145,13 @@ class RedisStore:
             arguments += [item.item_id, ItemBody.from_item(item).model_dump_json()]
         for item_id in deleted:
             arguments += [item_id, ""]
-        with self._speaking("change items"):
+        with self._redis.calls("change items"):
             keys = [*self._item_keys(), self._prefix + "revision"]
             return int(cast(int, self._change_items(keys=keys, args=arguments)))
 
     def item_changes(self, after: int, limit: int = 5000) -> list[ItemChange]:
         """See `Store.item_changes`."""
-        with self._speaking("read changed items"):
+        with self._redis.calls("read changed items"):
             flat = cast(list[str], self._item_changes(keys=self._item_keys(), args=[after, limit]))
         return [
             ItemChange(int(revision), item_id, ItemBody.model_validate_json(body).item() if body else None)
@@ -162,13 +160,13 @@ class RedisStore:
 
     def shoppers(self, limit: int) -> list[str]:
         """See `Store.shoppers`."""
-        with self._speaking("list shoppers"):
-            return cast(list[str], self._redis.zrevrange(self._prefix + "shoppers", 0, limit - 1))
+        with self._redis.calls("list shoppers") as redis:
+            return cast(list[str], redis.zrevrange(self._prefix + "shoppers", 0, limit - 1))
 
     def check(self) -> None:
         """See `Store.check`."""
-        with self._speaking("check"):
-            self._redis.set(self._prefix + "checked", 1)
+        with self._redis.calls("check") as redis:
+            redis.set(self._prefix + "checked", 1)
 
     def close(self) -> None:
         """See `Store.close`."""
@@ -176,13 +174,6 @@ class RedisStore:
 
     def _item_keys(self) -> list[str]:
         return [self._prefix + "items", self._prefix + "item_revisions"]
-
-    @contextmanager
-    def _speaking(self, doing: str) -> Iterator[None]:
-        try:
-            yield
-        except self._errors as error:
-            raise StoreError(f"Redis: could not {doing}: {error}") from error
 
 
 def _to_json(record: Any) -> str:

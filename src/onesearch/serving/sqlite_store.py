@@ -1,12 +1,10 @@
 """The embedded store: one SQLite file in write-ahead mode, one writer, any number of readers."""
 
-import sqlite3
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from onesearch.common.sqlite import SqliteDatabase
 from onesearch.data.records import Item
 from onesearch.search.shopper_history import MAX_CLICKS, MAX_ORDERS, MAX_QUERIES, ShopperHistory
 from onesearch.serving.http_models import ItemBody
@@ -41,18 +39,14 @@ _MIGRATIONS = (
     CREATE TABLE items (
         item_id TEXT NOT NULL PRIMARY KEY,
         revision INTEGER NOT NULL UNIQUE,
-        body TEXT                   -- JSON; NULL means deleted
+        body TEXT                   -- JSON, NULL means deleted
     );
     """,
 )
 
 
 class SqliteStore:
-    """A `Store` in one file.
-
-    Writes are durable against a crash of the process; the last ones may be lost when the machine loses power
-    (``synchronous=NORMAL``), never half-written.
-    """
+    """A `Store` in one file."""
 
     def __init__(self, path: Path) -> None:
         """Open or create the file and bring it to the current version.
@@ -61,13 +55,7 @@ class SqliteStore:
             StoreError: not a database of ours, written by a newer version, or not writable.
         """
         self.path = path
-        self._lock = threading.Lock()
-        self._readers: list[sqlite3.Connection] = []
-        self._closed = False
-        with self._speaking("open"):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._writer = self._connect()
-            self._migrate()
+        self._db = SqliteDatabase(path, "store", _MIGRATIONS, _BUSY_SECONDS, StoreError)
 
     def record(self, event: Event) -> bool:
         """See `Store.record`."""
@@ -80,7 +68,7 @@ class SqliteStore:
             _micros(event.time),
             event.search_id,
         )
-        with self._write("record an event") as db:
+        with self._db.write("record an event") as db:
             added = db.execute(
                 "INSERT INTO events (event_id, user, item_id, kind, query, time, search_id) VALUES (?,?,?,?,?,?,?)"
                 " ON CONFLICT (event_id) DO NOTHING",
@@ -100,7 +88,7 @@ class SqliteStore:
 
     def record_search(self, search: Search) -> None:
         """See `Store.record_search`."""
-        with self._write("record a search") as db:
+        with self._db.write("record a search") as db:
             db.execute(
                 "INSERT INTO searches (search_id, user, query, time, shown) VALUES (?,?,?,?,?)",
                 (search.search_id, search.user, search.query, _micros(search.time), "\n".join(search.shown)),
@@ -108,7 +96,7 @@ class SqliteStore:
 
     def traffic(self, seconds: int) -> list[Traffic]:
         """See `Store.traffic`."""
-        with self._read("read the traffic") as db:
+        with self._db.read("read the traffic") as db:
             rows = db.execute(
                 "SELECT time / ?1 AS span, query, count(*) FROM searches GROUP BY span, query ORDER BY span, query",
                 (seconds * 1_000_000,),
@@ -118,7 +106,7 @@ class SqliteStore:
     def history(self, user: str) -> ShopperHistory:
         """See `Store.history`."""
         newest = "SELECT item_id, query FROM events WHERE user = ? AND kind = ? ORDER BY time DESC, seq DESC LIMIT ?"
-        with self._read("read a history") as db:
+        with self._db.read("read a history") as db:
             clicks = db.execute(newest, (user, "click", MAX_CLICKS)).fetchall()[::-1]
             orders = db.execute(newest, (user, "order", MAX_ORDERS)).fetchall()[::-1]
             # A page searches again after each click: more rows than queries are read, and repetitions count once.
@@ -137,7 +125,7 @@ class SqliteStore:
         """See `Store.change_items`."""
         bodies = [(item.item_id, ItemBody.from_item(item).model_dump_json()) for item in items]
         changes: list[tuple[str, str | None]] = [*bodies, *((item_id, None) for item_id in deleted)]
-        with self._write("change items") as db:
+        with self._db.write("change items") as db:
             last = int(db.execute("SELECT coalesce(max(revision), 0) FROM items").fetchone()[0])
             db.executemany(
                 "INSERT INTO items (item_id, body, revision) VALUES (?,?,?)"
@@ -148,7 +136,7 @@ class SqliteStore:
 
     def item_changes(self, after: int, limit: int = 5000) -> list[ItemChange]:
         """See `Store.item_changes`."""
-        with self._read("read changed items") as db:
+        with self._db.read("read changed items") as db:
             rows = db.execute(
                 "SELECT revision, item_id, body FROM items WHERE revision > ? ORDER BY revision LIMIT ?", (after, limit)
             ).fetchall()
@@ -159,7 +147,7 @@ class SqliteStore:
 
     def shoppers(self, limit: int) -> list[str]:
         """See `Store.shoppers`."""
-        with self._read("list shoppers") as db:
+        with self._db.read("list shoppers") as db:
             rows = db.execute(
                 "SELECT user FROM (SELECT user, seq FROM events WHERE user IS NOT NULL ORDER BY seq DESC LIMIT 1000)"
                 " GROUP BY user ORDER BY max(seq) DESC LIMIT ?",
@@ -168,72 +156,12 @@ class SqliteStore:
         return [user for (user,) in rows]
 
     def check(self) -> None:
-        """See `Store.check`: also writes, since a full disk or a read-only file lets reads pass."""
-        with self._write("check") as db:
-            db.execute(f"PRAGMA user_version = {len(_MIGRATIONS)}")
+        """See `Store.check`."""
+        self._db.check()
 
     def close(self) -> None:
         """See `Store.close`."""
-        with self._lock:
-            self._closed = True
-            for connection in (self._writer, *self._readers):
-                connection.close()
-            self._readers.clear()
-
-    def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self.path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = NORMAL")
-        return connection
-
-    def _migrate(self) -> None:
-        version = int(self._writer.execute("PRAGMA user_version").fetchone()[0])
-        if version > len(_MIGRATIONS):
-            raise StoreError(
-                f"store {self.path}: written by a newer onesearch (file version {version}, known up to"
-                f" {len(_MIGRATIONS)}); upgrade onesearch or choose another file with --store"
-            )
-        for number, script in enumerate(_MIGRATIONS[version:], version + 1):
-            self._writer.executescript(f"BEGIN IMMEDIATE; {script}; PRAGMA user_version = {number}; COMMIT;")
-
-    @contextmanager
-    def _speaking(self, doing: str) -> Iterator[None]:
-        try:
-            yield
-        except (sqlite3.Error, OSError) as error:
-            raise StoreError(f"store {self.path}: could not {doing}: {error}") from error
-
-    @contextmanager
-    def _write(self, doing: str) -> Iterator[sqlite3.Connection]:
-        with self._lock, self._speaking(doing):
-            self._writer.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._writer
-                self._writer.execute("COMMIT")
-            finally:
-                if self._writer.in_transaction:
-                    self._writer.execute("ROLLBACK")
-
-    @contextmanager
-    def _read(self, doing: str) -> Iterator[sqlite3.Connection]:
-        with self._speaking(doing):
-            with self._lock:
-                if self._closed:
-                    raise sqlite3.ProgrammingError("the store is closed")
-                connection = self._readers.pop() if self._readers else None
-            connection = connection or self._connect()
-            try:
-                # One snapshot for the whole block: a history is read by several statements.
-                connection.execute("BEGIN")
-                yield connection
-            finally:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
-                with self._lock:
-                    if self._closed:
-                        connection.close()
-                    else:
-                        self._readers.append(connection)
+        self._db.close()
 
 
 def _micros(time: datetime) -> int:

@@ -7,11 +7,10 @@ personalised keywords, which expire; ``thought_queue`` queries by the time from 
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Final, cast
 
-from onesearch.common.redis_client import redis_client
+from onesearch.common.redis_client import RedisDatabase
 from onesearch.understanding.thought import Thought
 from onesearch.understanding.thought_cache import (
     LEASE_SECONDS,
@@ -51,10 +50,10 @@ class RedisThoughts:
         Raises:
             CacheError: the Redis client is not installed, or ``url`` is not a Redis address.
         """
-        self._redis, self._errors = redis_client(url, CacheError, _TIMEOUT_SECONDS)
+        self._redis = RedisDatabase(url, _TIMEOUT_SECONDS, CacheError)
         self._prefix, self._clock = prefix, clock
-        self._enqueue = self._redis.register_script(_ENQUEUE)
-        self._take = self._redis.register_script(_TAKE)
+        self._enqueue = self._redis.client.register_script(_ENQUEUE)
+        self._take = self._redis.client.register_script(_TAKE)
         self._queue, self._rejects = prefix + "thought_queue", prefix + "thought_rejects"
 
     def get_many(self, queries: Sequence[str], producer: str, version: str) -> dict[str, Thought]:
@@ -62,17 +61,17 @@ class RedisThoughts:
         keys = {query: cache_key(query) for query in queries}
         wanted = list(dict.fromkeys(keys.values()))
         found: dict[str, str] = {}
-        with self._speaking("read thoughts"):
+        with self._redis.calls("read thoughts") as redis:
             for begin in range(0, len(wanted), _PER_CALL):
                 part = wanted[begin : begin + _PER_CALL]
-                bodies = cast(list[str | None], self._redis.hmget(self._thoughts(producer, version), part))
+                bodies = cast(list[str | None], redis.hmget(self._thoughts(producer, version), part))
                 found.update((key, body) for key, body in zip(part, bodies, strict=True) if body is not None)
         return decoded(keys, found, producer, version)
 
     def put(self, thoughts: Sequence[Thought]) -> None:
         """See `ThoughtCache.put`."""
         rows = [encoded(thought) for thought in thoughts]
-        with self._speaking("keep thoughts"), self._redis.pipeline(transaction=True) as pipe:
+        with self._redis.transaction("keep thoughts") as pipe:
             for query, producer, version, body in rows:
                 pipe.hset(self._thoughts(producer, version), query, body)
                 pipe.hdel(self._rejects, query)
@@ -83,45 +82,45 @@ class RedisThoughts:
         key = cache_key(query)
         if not key:
             return False
-        with self._speaking("queue a query"):
+        with self._redis.calls("queue a query"):
             return bool(self._enqueue(keys=[self._queue, self._rejects], args=[key, repr(self._clock()), MOST_QUEUED]))
 
     def take(self, n: int, lease: float = LEASE_SECONDS) -> list[str]:
         """See `ThoughtCache.take`."""
         now = self._clock()
-        with self._speaking("take from the queue"):
+        with self._redis.calls("take from the queue"):
             return cast(list[str], self._take(keys=[self._queue], args=[repr(now), repr(now + lease), n]))
 
     def done(self, queries: Sequence[str]) -> None:
         """See `ThoughtCache.done`."""
         if queries:
-            with self._speaking("take off the queue"):
-                self._redis.zrem(self._queue, *[cache_key(query) for query in queries])
+            with self._redis.calls("take off the queue") as redis:
+                redis.zrem(self._queue, *[cache_key(query) for query in queries])
 
     def release(self, queries: Sequence[str]) -> None:
         """See `ThoughtCache.release`."""
         if queries:
             now = self._clock()
-            with self._speaking("put back into the queue"):
+            with self._redis.calls("put back into the queue") as redis:
                 # Only what is still queued, and only to an earlier time.
-                self._redis.zadd(self._queue, {cache_key(query): now for query in queries}, xx=True, lt=True)
+                redis.zadd(self._queue, {cache_key(query): now for query in queries}, xx=True, lt=True)
 
     def failed(self, query: str, reason: str) -> None:
         """See `ThoughtCache.failed`."""
         key = cache_key(query)
-        with self._speaking("set a query aside"), self._redis.pipeline(transaction=True) as pipe:
+        with self._redis.transaction("set a query aside") as pipe:
             pipe.zrem(self._queue, key)
             pipe.hset(self._rejects, key, reason)
             pipe.execute()
 
     def rejects(self) -> list[tuple[str, str]]:
         """See `ThoughtCache.rejects`."""
-        with self._speaking("list failed queries"):
-            return sorted(cast(dict[str, str], self._redis.hgetall(self._rejects)).items())
+        with self._redis.calls("list failed queries") as redis:
+            return sorted(cast(dict[str, str], redis.hgetall(self._rejects)).items())
 
     def queue_state(self) -> QueueState:
         """See `ThoughtCache.queue_state`."""
-        with self._speaking("count the queue"), self._redis.pipeline(transaction=True) as pipe:
+        with self._redis.transaction("count the queue") as pipe:
             now = repr(self._clock())
             pipe.zcount(self._queue, "-inf", now)
             pipe.zcount(self._queue, f"({now}", "+inf")
@@ -130,15 +129,15 @@ class RedisThoughts:
 
     def get_personal(self, query: str, history: str, producer: str, version: str) -> tuple[str, ...] | None:
         """See `ThoughtCache.get_personal`."""
-        with self._speaking("read personalised keywords"):
-            body = cast(str | None, self._redis.get(self._personal(query, history, producer, version)))
+        with self._redis.calls("read personalised keywords") as redis:
+            body = cast(str | None, redis.get(self._personal(query, history, producer, version)))
         return None if body is None else decoded_keywords(body)
 
     def put_personal(self, query: str, history: str, producer: str, version: str, keywords: Sequence[str]) -> None:
         """See `ThoughtCache.put_personal`."""
         body = encoded_keywords(keywords)
-        with self._speaking("keep personalised keywords"):
-            self._redis.set(self._personal(query, history, producer, version), body, ex=PERSONAL_SECONDS)
+        with self._redis.calls("keep personalised keywords") as redis:
+            redis.set(self._personal(query, history, producer, version), body, ex=PERSONAL_SECONDS)
 
     def close(self) -> None:
         """See `ThoughtCache.close`."""
@@ -150,10 +149,3 @@ class RedisThoughts:
 
     def _personal(self, query: str, history: str, producer: str, version: str) -> str:
         return self._prefix + "personal:" + json.dumps([cache_key(query), history, producer, version])
-
-    @contextmanager
-    def _speaking(self, doing: str) -> Iterator[None]:
-        try:
-            yield
-        except self._errors as error:
-            raise CacheError(f"Redis: could not {doing}: {error}") from error

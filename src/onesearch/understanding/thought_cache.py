@@ -7,14 +7,12 @@ the shopper's history as well.
 
 import hashlib
 import json
-import sqlite3
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
+from onesearch.common.sqlite import SqliteDatabase
 from onesearch.data.text import normalise_query
 from onesearch.understanding.preference_calibration import HistoryTexts
 from onesearch.understanding.thought import MOST_KEYWORDS, Thought
@@ -192,21 +190,15 @@ class SqliteThoughts:
         Raises:
             CacheError: not a database of ours, written by a newer version, or not writable.
         """
-        self.path = path
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._connection: sqlite3.Connection | None = None
-        self._file: tuple[int, int] | None = None
-        self._closed = False
-        with self._lock, self._speaking("open"):
-            self._connected()
+        self.path, self._clock = path, clock
+        self._db = SqliteDatabase(path, "cache", _MIGRATIONS, _BUSY_SECONDS, CacheError)
 
     def get_many(self, queries: Sequence[str], producer: str, version: str) -> dict[str, Thought]:
         """See `ThoughtCache.get_many`."""
         keys = {query: cache_key(query) for query in queries}
         wanted = list(dict.fromkeys(keys.values()))
         found: dict[str, str] = {}
-        with self._read("read thoughts") as db:
+        with self._db.read("read thoughts") as db:
             for begin in range(0, len(wanted), _PER_STATEMENT):
                 part = wanted[begin : begin + _PER_STATEMENT]
                 marks = ",".join("?" * len(part))
@@ -217,7 +209,7 @@ class SqliteThoughts:
     def put(self, thoughts: Sequence[Thought]) -> None:
         """See `ThoughtCache.put`."""
         rows = [encoded(thought) for thought in thoughts]
-        with self._write("keep thoughts") as db:
+        with self._db.write("keep thoughts") as db:
             db.executemany("INSERT OR REPLACE INTO thoughts (query, producer, version, body) VALUES (?,?,?,?)", rows)
             db.executemany("DELETE FROM rejects WHERE query = ?", [row[:1] for row in rows])
 
@@ -226,7 +218,7 @@ class SqliteThoughts:
         key = cache_key(query)
         if not key:
             return False
-        with self._write("queue a query") as db:
+        with self._db.write("queue a query") as db:
             added = db.execute(
                 "INSERT INTO queue (query, available) SELECT ?1, ?2 WHERE (SELECT count(*) FROM queue) < ?3"
                 " AND NOT EXISTS (SELECT 1 FROM rejects WHERE query = ?1) ON CONFLICT (query) DO NOTHING",
@@ -237,7 +229,7 @@ class SqliteThoughts:
     def take(self, n: int, lease: float = LEASE_SECONDS) -> list[str]:
         """See `ThoughtCache.take`."""
         now = self._clock()
-        with self._write("take from the queue") as db:
+        with self._db.write("take from the queue") as db:
             rows = db.execute(
                 "SELECT query FROM queue WHERE available <= ? ORDER BY available, rowid LIMIT ?", (now, n)
             ).fetchall()
@@ -246,13 +238,13 @@ class SqliteThoughts:
 
     def done(self, queries: Sequence[str]) -> None:
         """See `ThoughtCache.done`."""
-        with self._write("take off the queue") as db:
+        with self._db.write("take off the queue") as db:
             db.executemany("DELETE FROM queue WHERE query = ?", [(cache_key(query),) for query in queries])
 
     def release(self, queries: Sequence[str]) -> None:
         """See `ThoughtCache.release`."""
         now = self._clock()
-        with self._write("put back into the queue") as db:
+        with self._db.write("put back into the queue") as db:
             db.executemany(
                 "UPDATE queue SET available = ?1 WHERE query = ?2 AND available > ?1",
                 [(now, cache_key(query)) for query in queries],
@@ -261,18 +253,18 @@ class SqliteThoughts:
     def failed(self, query: str, reason: str) -> None:
         """See `ThoughtCache.failed`."""
         key = cache_key(query)
-        with self._write("set a query aside") as db:
+        with self._db.write("set a query aside") as db:
             db.execute("DELETE FROM queue WHERE query = ?", (key,))
             db.execute("INSERT OR REPLACE INTO rejects (query, reason) VALUES (?,?)", (key, reason))
 
     def rejects(self) -> list[tuple[str, str]]:
         """See `ThoughtCache.rejects`."""
-        with self._read("list failed queries") as db:
+        with self._db.read("list failed queries") as db:
             return db.execute("SELECT query, reason FROM rejects ORDER BY query").fetchall()
 
     def queue_state(self) -> QueueState:
         """See `ThoughtCache.queue_state`."""
-        with self._read("count the queue") as db:
+        with self._db.read("count the queue") as db:
             row = db.execute(
                 "SELECT count(*) FILTER (WHERE available <= ?1), count(*) FILTER (WHERE available > ?1),"
                 " (SELECT count(*) FROM rejects) FROM queue",
@@ -283,7 +275,7 @@ class SqliteThoughts:
     def get_personal(self, query: str, history: str, producer: str, version: str) -> tuple[str, ...] | None:
         """See `ThoughtCache.get_personal`."""
         key = (cache_key(query), history, producer, version, self._clock() - PERSONAL_SECONDS)
-        with self._read("read personalised keywords") as db:
+        with self._db.read("read personalised keywords") as db:
             row = db.execute(
                 "SELECT keywords FROM personal WHERE query = ? AND history = ? AND producer = ? AND version = ?"
                 " AND time > ?",
@@ -294,7 +286,7 @@ class SqliteThoughts:
     def put_personal(self, query: str, history: str, producer: str, version: str, keywords: Sequence[str]) -> None:
         """See `ThoughtCache.put_personal`."""
         body, now = encoded_keywords(keywords), self._clock()
-        with self._write("keep personalised keywords") as db:
+        with self._db.write("keep personalised keywords") as db:
             db.execute(
                 "INSERT OR REPLACE INTO personal (query, history, producer, version, keywords, time)"
                 " VALUES (?,?,?,?,?,?)",
@@ -304,84 +296,4 @@ class SqliteThoughts:
 
     def close(self) -> None:
         """See `ThoughtCache.close`."""
-        with self._lock:
-            self._closed = True
-            self._disconnect()
-
-    def _connected(self) -> sqlite3.Connection:
-        """The connection; a new one where the file is another than before: what goes into a deleted one is lost."""
-        if self._closed:
-            raise sqlite3.ProgrammingError("the cache is closed")
-        if self._connection is None or _identity(self.path) != self._file:
-            self._disconnect()
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            db = sqlite3.connect(self.path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
-            try:
-                db.execute("PRAGMA journal_mode = WAL")
-                db.execute("PRAGMA synchronous = NORMAL")
-                self._migrate(db)
-            except BaseException:
-                db.close()
-                raise
-            self._connection, self._file = db, _identity(self.path)
-        return self._connection
-
-    def _disconnect(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
-
-    def _migrate(self, db: sqlite3.Connection) -> None:
-        with _transaction(db):  # two processes may open a new file at once
-            version = int(db.execute("PRAGMA user_version").fetchone()[0])
-            if version > len(_MIGRATIONS):
-                raise CacheError(
-                    f"cache {self.path}: written by a newer onesearch (file version {version}, known up to"
-                    f" {len(_MIGRATIONS)}); upgrade onesearch or choose another file"
-                )
-            for script in _MIGRATIONS[version:]:
-                for statement in _statements(script):
-                    db.execute(statement)
-            db.execute(f"PRAGMA user_version = {len(_MIGRATIONS)}")
-
-    @contextmanager
-    def _speaking(self, doing: str) -> Iterator[None]:
-        try:
-            yield
-        except (sqlite3.Error, OSError) as error:
-            raise CacheError(f"cache {self.path}: could not {doing}: {error}") from error
-
-    @contextmanager
-    def _read(self, doing: str) -> Iterator[sqlite3.Connection]:
-        with self._lock, self._speaking(doing):
-            yield self._connected()
-
-    @contextmanager
-    def _write(self, doing: str) -> Iterator[sqlite3.Connection]:
-        with self._lock, self._speaking(doing), _transaction(self._connected()) as db:
-            yield db
-
-
-@contextmanager
-def _transaction(db: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
-    db.execute("BEGIN IMMEDIATE")
-    try:
-        yield db
-        db.execute("COMMIT")
-    finally:
-        if db.in_transaction:
-            db.execute("ROLLBACK")
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    """Which file a path leads to now; None if there is none."""
-    try:
-        found = path.stat()
-    except FileNotFoundError:
-        return None
-    return found.st_dev, found.st_ino
-
-
-def _statements(script: str) -> Iterable[str]:
-    """Single statements: ``executescript`` would commit the transaction it stands in."""
-    return [statement for statement in script.split(";") if statement.strip()]
+        self._db.close()

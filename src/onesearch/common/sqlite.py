@@ -1,0 +1,155 @@
+"""One SQLite file that several threads and processes share: connecting, versions, transactions, errors."""
+
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+
+class SqliteDatabase:
+    """A file in write-ahead mode: one writer at a time, any number of readers beside it.
+
+    Writes are durable against a crash of the process; the last ones may be lost when the machine loses power
+    (``synchronous=NORMAL``), never half-written. A file that was replaced is opened anew, since what goes into a
+    deleted one is lost.
+    """
+
+    def __init__(
+        self, path: Path, name: str, migrations: Sequence[str], busy_seconds: float, problem: type[Exception]
+    ) -> None:
+        """Open or create the file and bring it to the current version.
+
+        Args:
+            path: the file; its folder is made if missing.
+            name: what messages call it, such as "store".
+            migrations: one script per version of the file, without ";" in comments; a file's ``user_version`` says how
+                many it has seen, so only ever append.
+            busy_seconds: how long to wait for other processes.
+            problem: the error that every failure is turned into.
+
+        Raises:
+            problem: not a database of ours, written by a newer version, or not writable.
+        """
+        self.path, self._name, self._migrations = path, name, tuple(migrations)
+        self._busy_seconds, self._problem = busy_seconds, problem
+        self._lock = threading.Lock()
+        self._writer: sqlite3.Connection | None = None
+        self._readers: list[sqlite3.Connection] = []
+        self._file: tuple[int, int] | None = None
+        self._closed = False
+        with self._lock, self._speaking("open"):
+            self._current_writer()
+
+    @contextmanager
+    def write(self, doing: str) -> Iterator[sqlite3.Connection]:
+        """One transaction, all or nothing. ``doing``: what is done, for the message when it fails."""
+        with self._lock, self._speaking(doing), _transaction(self._current_writer()) as db:
+            yield db
+
+    @contextmanager
+    def read(self, doing: str) -> Iterator[sqlite3.Connection]:
+        """One snapshot: what the statements of the block read belongs together."""
+        with self._speaking(doing):
+            with self._lock:
+                self._current_writer()
+                file = self._file
+                db = self._readers.pop() if self._readers else None
+            db = db or self._connect()
+            try:
+                db.execute("BEGIN")
+                yield db
+            finally:
+                if db.in_transaction:
+                    db.execute("ROLLBACK")
+                with self._lock:
+                    if self._closed or file != self._file:
+                        db.close()
+                    else:
+                        self._readers.append(db)
+
+    def check(self) -> None:
+        """Raise if the file does not work now; also writes, since a full disk or a read-only file lets reads pass."""
+        with self.write("check") as db:
+            db.execute(f"PRAGMA user_version = {len(self._migrations)}")
+
+    def close(self) -> None:
+        """Release connections; every later call fails."""
+        with self._lock:
+            self._closed = True
+            self._disconnect()
+
+    def _current_writer(self) -> sqlite3.Connection:
+        """The writer; a new one where the path leads to another file than before."""
+        if self._closed:
+            raise sqlite3.ProgrammingError(f"the {self._name} is closed")
+        if self._writer is None or _identity(self.path) != self._file:
+            self._disconnect()
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            db = self._connect()
+            try:
+                self._migrate(db)
+            except BaseException:
+                db.close()
+                raise
+            self._writer, self._file = db, _identity(self.path)
+        return self._writer
+
+    def _connect(self) -> sqlite3.Connection:
+        db = sqlite3.connect(self.path, timeout=self._busy_seconds, isolation_level=None, check_same_thread=False)
+        try:
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute("PRAGMA synchronous = NORMAL")
+        except BaseException:
+            db.close()
+            raise
+        return db
+
+    def _disconnect(self) -> None:
+        for connection in (self._writer, *self._readers):
+            if connection is not None:
+                connection.close()
+        self._writer = None
+        self._readers.clear()
+
+    def _migrate(self, db: sqlite3.Connection) -> None:
+        known = len(self._migrations)
+        with _transaction(db):  # two processes may open a new file at once
+            version = int(db.execute("PRAGMA user_version").fetchone()[0])
+            if version > known:
+                raise self._problem(
+                    f"{self._name} {self.path}: written by a newer onesearch (file version {version}, known up to"
+                    f" {known}); upgrade onesearch or choose another file"
+                )
+            for script in self._migrations[version:]:
+                # One by one: ``executescript`` would commit the transaction it stands in.
+                for statement in script.split(";"):
+                    db.execute(statement)
+            db.execute(f"PRAGMA user_version = {known}")
+
+    @contextmanager
+    def _speaking(self, doing: str) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            raise self._problem(f"{self._name} {self.path}: could not {doing}: {error}") from error
+
+
+@contextmanager
+def _transaction(db: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        yield db
+        db.execute("COMMIT")
+    finally:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Which file a path leads to now; None if there is none."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
