@@ -1,4 +1,10 @@
-"""Training pairs of the alignment: which texts belong together, mined from the training log only."""
+"""Training pairs of the encoder alignment, mined from the training log only: which texts belong together (2.2).
+
+Differences from the paper, which names ItemCF and Swing without their settings:
+
+1. Swing's inner sum over second baskets is replaced by its mean field, so that one sparse product computes all pairs.
+2. Pairs are drawn by the square root of their frequency, so that rare queries are seen more often than in the log.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -13,22 +19,20 @@ from onesearch.data.click_statistics import ClickStatistics
 from onesearch.data.dataset import ragged_rows, rows_of
 from onesearch.data.text import normalise_queries
 
+Numbers = NDArray[np.int64]
+_MOST_TRIPLES = 500_000
 
-def _no_edges() -> "Edges":
-    return Edges(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))
 
-
-def _no_triples() -> "Triples":
-    return Triples(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.int64))
+# -- what alignment trains on ------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Edges:
-    """Weighted pairs of row numbers, each array [m]; ``weight`` > 0 is how often a pair is drawn."""
+    """Weighted pairs of text numbers, each array [m]; ``weight`` > 0 is how often a pair is drawn."""
 
-    left: NDArray[np.int64]
-    right: NDArray[np.int64]
-    weight: NDArray[np.float32]
+    left: Numbers = field(default_factory=lambda: np.zeros(0, np.int64))
+    right: Numbers = field(default_factory=lambda: np.zeros(0, np.int64))
+    weight: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
 
     def __len__(self) -> int:
         return len(self.left)
@@ -40,11 +44,11 @@ class Edges:
 
 @dataclass(frozen=True)
 class Triples:
-    """Query row, better item row, worse item row; each [m]."""
+    """Query, better item, worse item: text numbers, each array [m]."""
 
-    query: NDArray[np.int64]
-    better: NDArray[np.int64]
-    worse: NDArray[np.int64]
+    query: Numbers = field(default_factory=lambda: np.zeros(0, np.int64))
+    better: Numbers = field(default_factory=lambda: np.zeros(0, np.int64))
+    worse: Numbers = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def __len__(self) -> int:
         return len(self.query)
@@ -71,10 +75,10 @@ class Pairs:
     queries: Sequence[str]
     items: Sequence[str]
     q2i: Edges
-    q2q: Edges = field(default_factory=_no_edges)
-    i2i: Edges = field(default_factory=_no_edges)
-    rank: Triples = field(default_factory=_no_triples)
-    relevance: Edges = field(default_factory=_no_edges)
+    q2q: Edges = field(default_factory=Edges)
+    i2i: Edges = field(default_factory=Edges)
+    rank: Triples = field(default_factory=Triples)
+    relevance: Edges = field(default_factory=Edges)
 
     def with_queries(self, kept: NDArray[np.bool_]) -> "Pairs":
         """The pairs that touch only the kept queries, bool [n_queries] (query texts keep their numbers)."""
@@ -85,124 +89,6 @@ class Pairs:
             rank=self.rank.select(kept[self.rank.query]),
             relevance=self.relevance.select(kept[self.relevance.left]),
         )
-
-
-def sqrt_frequency(counts: NDArray[np.floating] | NDArray[np.integer]) -> NDArray[np.float32]:
-    """Drawing weights sqrt(count): rare queries are seen more often than in the log (finding 6)."""
-    return np.sqrt(np.asarray(counts, np.float32))
-
-
-def query_weights(left: NDArray[np.int64], counts: NDArray[np.floating]) -> NDArray[np.float32]:
-    """Drawing weights of query-item pairs so that a *query* is drawn by the square root of its frequency.
-
-    Within a query, items are drawn in proportion to their counts.
-
-    Args:
-        left: query number of each pair, [m].
-        counts: clicks of each pair, [m].
-    """
-    totals = np.bincount(left, counts)
-    return (counts / np.sqrt(np.maximum(totals[left], 1e-12))).astype(np.float32)
-
-
-def swing(baskets: Ragged, n_items: int, per_item: int = 10, alpha: float = 1.0, largest_basket: int = 50) -> Edges:
-    """Swing similarity: two items are close if *different* baskets, which share little else, hold both.
-
-    ``sim(i, j) = sum over basket pairs u < v holding both of 1 / (alpha + |u ∩ v|)``, computed sparsely as the pairs'
-    co-occurrence damped by how much a basket overlaps with the others: the sum over v is replaced by its mean field
-    ``w_u = 1 / (alpha + mean overlap of u)``, which keeps the mining a single sparse product.
-
-    Args:
-        baskets: items of a user, a session or a query, per basket.
-        n_items: number of items.
-        per_item: neighbours kept per item.
-        alpha: damping.
-        largest_basket: larger baskets keep only their first items.
-
-    Returns:
-        Pairs left < right with their similarity as weight.
-    """
-    values, owners = baskets.values, baskets.owners
-    within = np.arange(len(values)) - baskets.offsets[:-1][owners]
-    kept = (values >= 0) & (within < largest_basket)
-    matrix = sp.csr_matrix(
-        (np.ones(int(kept.sum()), np.float32), (owners[kept], values[kept])), shape=(len(baskets), n_items)
-    )
-    matrix.data[:] = 1.0
-    holders = np.asarray(matrix.sum(0)).ravel()
-    size = np.maximum(np.asarray(matrix.sum(1)).ravel(), 1.0)
-    overlap = (matrix @ np.maximum(holders - 1, 0)) / np.maximum(len(baskets) - 1, 1)
-    damped = sp.diags((1.0 / (alpha + overlap) / np.sqrt(size)).astype(np.float32)) @ matrix
-    together = (matrix.T @ damped).tocoo()
-    # Cosine-like damping of popular items, as ItemCF does.
-    weight = together.data / np.sqrt(holders[together.row] * holders[together.col])
-    upper = together.row < together.col
-    edges = Edges(
-        together.row[upper].astype(np.int64), together.col[upper].astype(np.int64), weight[upper].astype(np.float32)
-    )
-    return _strongest(edges, per_item)
-
-
-def cooccurring_queries(q2i: Edges, n_queries: int, n_items: int, per_query: int = 10) -> Edges:
-    """q2q pairs: queries whose clicks fall on the same items (cosine of click vectors, damped as in ItemCF)."""
-    matrix = sp.csr_matrix((np.sqrt(q2i.weight), (q2i.left, q2i.right)), shape=(n_queries, n_items))
-    holders = np.maximum(np.diff(matrix.tocsc().indptr), 1)
-    matrix = matrix @ sp.diags((1.0 / np.sqrt(holders)).astype(np.float32))
-    lengths = np.sqrt(np.asarray(matrix.multiply(matrix).sum(1)).ravel())
-    matrix = sp.diags((1.0 / np.maximum(lengths, 1e-12)).astype(np.float32)) @ matrix
-    together = (matrix @ matrix.T).tocoo()
-    upper = together.row < together.col
-    edges = Edges(
-        together.row[upper].astype(np.int64),
-        together.col[upper].astype(np.int64),
-        together.data[upper].astype(np.float32),
-    )
-    return _strongest(edges, per_query)
-
-
-def ranked_triples(edges: Edges, levels: NDArray[np.integer], limit: int, seed: int) -> Triples:
-    """Random (query, better, worse) triples with level(better) > level(worse).
-
-    Args:
-        edges: query-item pairs; the weight is not used.
-        levels: 0 shown, 1 clicked, 2 ordered, for each pair.
-        limit: about so many triples at most.
-        seed: of the drawing.
-    """
-    rng = np.random.default_rng(seed)
-    order = np.argsort(edges.left, kind="stable")
-    query, item, level = edges.left[order], edges.right[order], np.asarray(levels)[order]
-    if not len(query):
-        return _no_triples()
-    starts = np.searchsorted(query, query)
-    sizes = np.searchsorted(query, query, side="right") - starts
-    first = rng.integers(0, len(query), 3 * limit)
-    second = starts[first] + (rng.random(len(first)) * sizes[first]).astype(np.int64)
-    kept = np.flatnonzero(level[first] > level[second])[:limit]
-    return Triples(query[first[kept]], item[first[kept]], item[second[kept]])
-
-
-def drop_distant(edges: Edges, left: NDArray[np.float32], right: NDArray[np.float32], least_cosine: float) -> Edges:
-    """Pairs whose zero-shot cosine is at least ``least_cosine`` (the paper drops those under 0.6).
-
-    Only sensible for a pretrained encoder; ``left`` and ``right`` are the unit vectors of both sides' texts.
-    """
-    cosine = np.einsum("md,md->m", left[edges.left], right[edges.right])
-    return edges.select(cosine >= least_cosine)
-
-
-def _strongest(edges: Edges, per_row: int) -> Edges:
-    """Pairs that are among the ``per_row`` strongest of either of their ends."""
-    kept = np.zeros(len(edges), bool)
-    for ends in (edges.left, edges.right):
-        order = np.lexsort((-edges.weight, ends))
-        sorted_ends = ends[order]
-        rank = np.arange(len(order)) - np.searchsorted(sorted_ends, sorted_ends)
-        kept[order[rank < per_row]] = True
-    return edges.select(kept)
-
-
-_MOST_TRIPLES = 500_000
 
 
 def mine_pairs(
@@ -224,21 +110,137 @@ def mine_pairs(
     statistics = ClickStatistics.from_page_views(page_views, items)
     queries, n_items = statistics.queries, len(items)
     left, right = statistics.items.owners, statistics.items.values.astype(np.int64)
-    clicks = Edges(left, right, statistics.counts)
-    q2i = Edges(left, right, query_weights(left, statistics.counts))
-    q2q = cooccurring_queries(clicks, len(queries), n_items)
+    q2q = cooccurring_queries(Edges(left, right, statistics.counts), len(queries), n_items)
     i2i = swing(_baskets(page_views, items), n_items)
     names = pl.Series(queries, dtype=pl.String)
     ranked, levels = _levels(page_views, items, names)
     return Pairs(
         queries=queries,
         items=item_texts,
-        q2i=q2i,
-        q2q=Edges(q2q.left, q2q.right, sqrt_frequency(q2q.weight)),
-        i2i=Edges(i2i.left, i2i.right, sqrt_frequency(i2i.weight)),
+        q2i=Edges(left, right, query_weights(left, statistics.counts)),
+        q2q=replace(q2q, weight=sqrt_frequency(q2q.weight)),
+        i2i=replace(i2i, weight=sqrt_frequency(i2i.weight)),
         rank=ranked_triples(ranked, levels, min(_MOST_TRIPLES, 10 * len(page_views)), seed),
         relevance=_relevance(judgments, items, names),
     )
+
+
+# -- weights and similarities ------------------------------------------------------------------------------------------
+
+
+def sqrt_frequency(counts: NDArray[np.floating] | NDArray[np.integer]) -> NDArray[np.float32]:
+    """Drawing weights sqrt(count): rare pairs are seen more often than in the log."""
+    return np.sqrt(np.asarray(counts, np.float32))
+
+
+def query_weights(left: Numbers, counts: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Drawing weights of query-item pairs so that a *query* is drawn by the square root of its frequency.
+
+    Within a query, items are drawn in proportion to their counts.
+
+    Args:
+        left: query number of each pair, [m].
+        counts: clicks of each pair, [m].
+    """
+    totals = np.bincount(left, counts)
+    return (counts / np.sqrt(np.maximum(totals[left], 1e-12))).astype(np.float32)
+
+
+def swing(baskets: Ragged, n_items: int, per_item: int = 10, alpha: float = 1.0, largest_basket: int = 50) -> Edges:
+    """Swing similarity: two items are close if *different* baskets, which share little else, hold both.
+
+    ::
+
+        exact:  sim(i, j) = Σ over basket pairs u < v that hold both of 1 / (α + |u ∩ v|)
+        here:   w_u = 1 / (α + mean overlap of u with the other baskets) / √|u|
+                sim(i, j) = Σ_{u holds i, j} w_u / √(baskets with i · baskets with j)        one sparse product
+
+    Args:
+        baskets: items of a user, a session or a query, per basket.
+        n_items: number of items.
+        per_item: neighbours kept per item.
+        alpha: damping.
+        largest_basket: larger baskets keep only their first items.
+
+    Returns:
+        Pairs left < right with their similarity as weight.
+    """
+    # incidence matrix [baskets, items]; an item that a basket holds twice counts once
+    values, owners = baskets.values, baskets.owners
+    within = np.arange(len(values)) - baskets.offsets[:-1][owners]
+    kept = (values >= 0) & (within < largest_basket)
+    ones = np.ones(int(kept.sum()), np.float32)
+    matrix = sp.csr_matrix((ones, (owners[kept], values[kept])), shape=(len(baskets), n_items))
+    matrix.data[:] = 1.0
+    # what a basket counts: less, the more it shares with others and the larger it is
+    holders = np.asarray(matrix.sum(0)).ravel()
+    size = np.maximum(np.asarray(matrix.sum(1)).ravel(), 1.0)
+    overlap = (matrix @ np.maximum(holders - 1, 0)) / np.maximum(len(baskets) - 1, 1)
+    damped = sp.diags((1.0 / (alpha + overlap) / np.sqrt(size)).astype(np.float32)) @ matrix
+    together = (matrix.T @ damped).tocoo()
+    # cosine-like damping of popular items, as in ItemCF
+    return _strongest(together, together.data / np.sqrt(holders[together.row] * holders[together.col]), per_item)
+
+
+def cooccurring_queries(q2i: Edges, n_queries: int, n_items: int, per_query: int = 10) -> Edges:
+    """Pairs of queries whose clicks fall on the same items: cosine of click vectors, damped as in ItemCF."""
+    # click vectors [queries, items]: root of the clicks, over the root of how many queries clicked the item
+    matrix = sp.csr_matrix((np.sqrt(q2i.weight), (q2i.left, q2i.right)), shape=(n_queries, n_items))
+    holders = np.maximum(np.diff(matrix.tocsc().indptr), 1)
+    matrix = matrix @ sp.diags((1.0 / np.sqrt(holders)).astype(np.float32))
+    lengths = np.sqrt(np.asarray(matrix.multiply(matrix).sum(1)).ravel())
+    matrix = sp.diags((1.0 / np.maximum(lengths, 1e-12)).astype(np.float32)) @ matrix
+    together = (matrix @ matrix.T).tocoo()
+    return _strongest(together, together.data, per_query)
+
+
+def _strongest(together: sp.coo_matrix, weight: NDArray[np.floating], per_end: int) -> Edges:
+    """Pairs left < right of a symmetric matrix that are among the ``per_end`` strongest of either of their ends."""
+    upper = together.row < together.col
+    left, right = together.row[upper].astype(np.int64), together.col[upper].astype(np.int64)
+    edges = Edges(left, right, weight[upper].astype(np.float32))
+    kept = np.zeros(len(edges), bool)
+    for ends in (edges.left, edges.right):
+        order = np.lexsort((-edges.weight, ends))
+        sorted_ends = ends[order]
+        rank = np.arange(len(order)) - np.searchsorted(sorted_ends, sorted_ends)
+        kept[order[rank < per_end]] = True
+    return edges.select(kept)
+
+
+def ranked_triples(edges: Edges, levels: NDArray[np.integer], limit: int, seed: int) -> Triples:
+    """Random (query, better, worse) triples with level(better) > level(worse).
+
+    Args:
+        edges: query-item pairs; the weight is not used.
+        levels: 0 shown, 1 clicked, 2 ordered, for each pair.
+        limit: about so many triples at most.
+        seed: of the drawing.
+    """
+    rng = np.random.default_rng(seed)
+    order = np.argsort(edges.left, kind="stable")
+    query, item, level = edges.left[order], edges.right[order], np.asarray(levels)[order]
+    if not len(query):
+        return Triples()
+    # two random pairs of the same query; kept where the first one is better
+    starts = np.searchsorted(query, query)
+    sizes = np.searchsorted(query, query, side="right") - starts
+    first = rng.integers(0, len(query), 3 * limit)
+    second = starts[first] + (rng.random(len(first)) * sizes[first]).astype(np.int64)
+    kept = np.flatnonzero(level[first] > level[second])[:limit]
+    return Triples(query[first[kept]], item[first[kept]], item[second[kept]])
+
+
+def drop_distant(edges: Edges, left: NDArray[np.float32], right: NDArray[np.float32], least_cosine: float) -> Edges:
+    """Pairs whose zero-shot cosine is at least ``least_cosine`` (the paper drops those under 0.6).
+
+    Only sensible for a pretrained encoder; ``left`` and ``right`` are the unit vectors of both sides' texts.
+    """
+    cosine = np.einsum("md,md->m", left[edges.left], right[edges.right])
+    return edges.select(cosine >= least_cosine)
+
+
+# -- reading the log ---------------------------------------------------------------------------------------------------
 
 
 def _baskets(page_views: pl.DataFrame, items: pl.DataFrame) -> Ragged:
@@ -256,9 +258,9 @@ def _levels(page_views: pl.DataFrame, items: pl.DataFrame, queries: pl.Series) -
     number = rows_of(normalise_queries(page_views["query"]), queries).to_numpy()
     parts = []
     for level, column in enumerate(("shown", "clicked", "ordered")):
-        rows = ragged_rows(page_views[column], items["item_id"])
-        parts.append((number[rows.owners], rows.values, np.full(len(rows.values), level)))
-    query, item, level_of = (np.concatenate(columns).astype(np.int64) for columns in zip(*parts, strict=True))
+        item_rows = ragged_rows(page_views[column], items["item_id"])
+        parts.append((number[item_rows.owners], item_rows.values, np.full(len(item_rows.values), level)))
+    query, item, level_of = (np.concatenate(part).astype(np.int64) for part in zip(*parts, strict=True))
     known = (query >= 0) & (item >= 0)
     table = pl.DataFrame({"query": query[known], "item": item[known], "level": level_of[known]})
     best = table.group_by("query", "item", maintain_order=True).agg(pl.col("level").max())
@@ -267,8 +269,9 @@ def _levels(page_views: pl.DataFrame, items: pl.DataFrame, queries: pl.Series) -
 
 
 def _relevance(judgments: pl.DataFrame | None, items: pl.DataFrame, queries: pl.Series) -> Edges:
+    """Judged pairs of training queries; the weight is the level."""
     if judgments is None or not len(judgments):
-        return Edges(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))
+        return Edges()
     query = rows_of(normalise_queries(judgments["query"]), queries).to_numpy().astype(np.int64)
     item = rows_of(judgments["item_id"], items["item_id"]).to_numpy().astype(np.int64)
     known = (query >= 0) & (item >= 0)

@@ -1,8 +1,16 @@
-"""Alignment training with L_align: one loop for every kind of text encoder."""
+"""Training a text encoder with L_align (2.3 to 2.6): the losses, the batches, one loop for every kind of encoder.
+
+Differences from the paper, which publishes neither the weights nor the temperature:
+
+1. Part of every q2i batch are pseudo-queries (pieces of titles), so that items without clicks are seen as well.
+2. L_q2i may also be taken on the leading dimensions alone (``nested``), so that a shortened vector still works.
+3. Pairs under a zero-shot cosine are dropped only for pretrained encoders (``least_cosine``); the static encoder starts
+   without a space of its own.
+"""
 
 import logging
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -17,53 +25,12 @@ from onesearch.encoding.click_pairs import Edges, Pairs, drop_distant
 from onesearch.encoding.pseudo_queries import pseudo_queries
 from onesearch.encoding.text_encoder import TrainableEncoder
 
-
-def contrastive(
-    left: Tensor, right: Tensor, temperature: float, weight: Tensor | None = None, same: Tensor | None = None
-) -> Tensor:
-    """Symmetric in-batch contrastive loss (L_q2q, L_i2i, L_q2i): row i of ``left`` belongs to row i of ``right``.
-
-    Args:
-        left: unit vectors [n, d].
-        right: unit vectors [n, d].
-        temperature: cosines are divided by it.
-        weight: importance of each pair [n]; equal by default.
-        same: bool [n, n], True where ``right[j]`` is no negative of ``left[i]`` (the same text, another positive).
-
-    Returns:
-        Half the sum of both directions' weighted mean cross-entropies.
-    """
-    logits = left @ right.T / temperature
-    if same is not None:
-        diagonal = torch.eye(len(left), dtype=torch.bool, device=left.device)
-        logits = logits.masked_fill(same.to(left.device) & ~diagonal, float("-inf"))
-    target = torch.arange(len(left), device=left.device)
-    both = 0.5 * (cross_entropy(logits, target, reduction="none") + cross_entropy(logits.T, target, reduction="none"))
-    return both.mean() if weight is None else (both * weight).sum() / weight.sum()
-
-
-def rank_margin(query: Tensor, better: Tensor, worse: Tensor, margin: float) -> Tensor:
-    """L_rank: ordered above clicked above shown, ``mean(max(0, margin - cos(q, better) + cos(q, worse)))``.
-
-    All arguments are unit vectors [n, d].
-    """
-    return relu(margin - (query * better).sum(-1) + (query * worse).sum(-1)).mean()
-
-
-def relevance_regression(query: Tensor, item: Tensor, level: Tensor, scale: Tensor) -> Tensor:
-    """L_rel: squared error of the cosine, on a learned line, against the relevance level 0-3 mapped to 0..1.
-
-    Args:
-        query: unit vectors [n, d].
-        item: unit vectors [n, d].
-        level: relevance levels 0, 1, 2, 3, [n].
-        scale: slope and intercept of the line, [2].
-    """
-    predicted = scale[0] * (query * item).sum(-1) + scale[1]
-    return (predicted - level / 3.0).square().mean()
-
+Numbers = NDArray[np.int64]
+Loss = Callable[[Tensor, Tensor], Tensor]  # vectors [n, d] of a term's texts, regression line [2] -> scalar
 
 log = logging.getLogger("onesearch")
+_LINE_RATE = 0.05
+_PSEUDO_ROUNDS = 6  # different pseudo-queries of an item, at most
 
 
 class EncoderAlignmentSettings(Settings):
@@ -88,25 +55,118 @@ class EncoderAlignmentSettings(Settings):
     seed: int = 0
 
 
-class _Draw:
-    """Endless draws of pair numbers: one shuffled pass after another where weights are equal, else by weight."""
+# -- the losses --------------------------------------------------------------------------------------------------------
 
-    def __init__(self, edges: Edges, size: int, rng: np.random.Generator) -> None:
-        self._rng, self._size, self._n = rng, size, len(edges)
-        weights = edges.weight.astype(np.float64)
-        equal = len(weights) == 0 or np.ptp(weights) < 1e-9
-        self._cumulative = None if equal else np.cumsum(weights) / weights.sum()
-        self._order: NDArray[np.int64] = np.zeros(0, np.int64)
 
-    def next(self) -> NDArray[np.int64]:
-        """Pair numbers [size]."""
-        if self._cumulative is not None:
-            drawn = np.searchsorted(self._cumulative, self._rng.random(self._size))
-            return np.minimum(drawn, self._n - 1).astype(np.int64)
-        while len(self._order) < self._size:
-            self._order = np.concatenate([self._order, self._rng.permutation(self._n)])
-        out, self._order = self._order[: self._size], self._order[self._size :]
-        return out
+def contrastive(
+    left: Tensor, right: Tensor, temperature: float, weight: Tensor | None = None, same: Tensor | None = None
+) -> Tensor:
+    """Symmetric in-batch contrastive loss (2.3): ``left[i]`` belongs to ``right[i]``.
+
+    Args:
+        left: unit vectors [n, d].
+        right: unit vectors [n, d].
+        temperature: cosines are divided by it.
+        weight: importance of each pair [n]; equal by default.
+        same: bool [n, n], True where ``right[j]`` is no negative of ``left[i]`` (the same text, another positive).
+
+    Returns:
+        Half the sum of both directions' weighted mean cross-entropies.
+    """
+    logits = left @ right.T / temperature
+    if same is not None:
+        diagonal = torch.eye(len(left), dtype=torch.bool, device=left.device)
+        logits = logits.masked_fill(same.to(left.device) & ~diagonal, float("-inf"))
+    target = torch.arange(len(left), device=left.device)
+    both = 0.5 * (cross_entropy(logits, target, reduction="none") + cross_entropy(logits.T, target, reduction="none"))
+    return both.mean() if weight is None else (both * weight).sum() / weight.sum()
+
+
+def rank_margin(query: Tensor, better: Tensor, worse: Tensor, margin: float) -> Tensor:
+    """L_rank (2.4): ordered above clicked above shown, ``mean(max(0, margin - cos(q, better) + cos(q, worse)))``.
+
+    All arguments are unit vectors [n, d].
+    """
+    return relu(margin - (query * better).sum(-1) + (query * worse).sum(-1)).mean()
+
+
+def relevance_regression(query: Tensor, item: Tensor, level: Tensor, line: Tensor) -> Tensor:
+    """L_rel (2.5): squared error of the cosine, on a learned line, against the relevance level 0-3 mapped to 0..1.
+
+    Args:
+        query: unit vectors [n, d].
+        item: unit vectors [n, d].
+        level: relevance levels 0, 1, 2, 3, [n].
+        line: slope and intercept, [2].
+    """
+    predicted = line[0] * (query * item).sum(-1) + line[1]
+    return (predicted - level / 3.0).square().mean()
+
+
+# -- the loop ----------------------------------------------------------------------------------------------------------
+
+
+def align_encoder(
+    encoder: TrainableEncoder, pairs: Pairs, config: EncoderAlignmentSettings | None = None
+) -> TrainableEncoder:
+    """Train ``encoder`` in place on ``pairs`` with L_align (2.6) and return it.
+
+    ::
+
+        texts = queries + items + pseudo-queries                       # tokenised once
+        for step in steps:
+            loss = 0
+            for each term with a weight and pairs:                     # q2i, q2q, i2i, rank, relevance
+                draw pairs; loss += weight · term(unit vectors of their texts)
+            backward; step of the encoder's own optimizer, rate warmed up, then falling linearly
+
+    Raises:
+        ValueError: there is nothing to train on.
+    """
+    config = config or EncoderAlignmentSettings()
+    if not len(pairs.items) or not (len(pairs.q2i) or config.pseudo_share):
+        raise ValueError("alignment needs items and query-item pairs (or pseudo_share > 0); the training log has none")
+    if config.least_cosine > -1:
+        pairs = _without_distant(encoder, pairs, config.least_cosine)
+    rng = np.random.default_rng(config.seed)
+    # A q2i batch: `clicked` pairs of the log and `pseudo` of titles. Epochs count passes over whichever there are.
+    pseudo = round(config.batch_size * config.pseudo_share) if len(pairs.q2i) else config.batch_size
+    clicked = config.batch_size - pseudo
+    steps = max(1, round(config.epochs * (len(pairs.q2i) / clicked if clicked else len(pairs.items) / pseudo)))
+    steps = min(steps, config.max_steps or steps)
+    texts = _Texts.from_pairs(pairs, pseudo * steps, config)
+    trainer = encoder.trainer(texts.texts, config.learning_rate)
+    batches = _Batches(pairs, texts, clicked, pseudo, config, rng)
+    line = torch.tensor([1.0, 0.0], requires_grad=True)  # of L_rel; learned by plain gradient steps
+    for step in track(range(steps), "align text encoder", steps, "step"):
+        loss = torch.zeros(())
+        for rows, term in batches.draw():
+            loss = loss + term(trainer.embed(rows), line)
+        loss.backward()
+        trainer.update(min(1.0, (step + 1) / (config.warmup * steps + 1)) * max(0.02, 1.0 - step / steps))
+        if line.grad is not None:
+            with torch.no_grad():
+                line -= _LINE_RATE * line.grad
+                line.grad = None
+    return encoder
+
+
+def _without_distant(encoder: TrainableEncoder, pairs: Pairs, least: float) -> Pairs:
+    """The pairs whose texts the untrained encoder already finds alike (the paper drops those under 0.6)."""
+    queries, items = encoder.encode(pairs.queries), encoder.encode(pairs.items)
+    kept = replace(
+        pairs,
+        q2i=drop_distant(pairs.q2i, queries, items, least),
+        q2q=drop_distant(pairs.q2q, queries, queries, least),
+        i2i=drop_distant(pairs.i2i, items, items, least),
+    )
+    for kind in ("q2i", "q2q", "i2i"):
+        before, after = len(getattr(pairs, kind)), len(getattr(kept, kind))
+        log.info("%s: %d of %d pairs are under cosine %.2f and dropped", kind, before - after, before, least)
+    return kept
+
+
+# -- the batches -------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -122,169 +182,117 @@ class _Texts:
     def from_pairs(cls, pairs: Pairs, pseudo_draws: int, config: EncoderAlignmentSettings) -> "_Texts":
         rounds = 0
         if pseudo_draws and len(pairs.items):
-            rounds = int(np.clip(pseudo_draws // len(pairs.items) + 1, 1, 6))
+            rounds = int(np.clip(pseudo_draws // len(pairs.items) + 1, 1, _PSEUDO_ROUNDS))
         texts = [*pairs.queries, *pairs.items]
         for number in range(rounds):
             texts += pseudo_queries(pairs.items, config.seed + number, typos=config.pseudo_typos)
         return cls(texts, len(pairs.queries), len(pairs.items), rounds)
 
-    def item(self, number: NDArray[np.int64]) -> NDArray[np.int64]:
+    def item(self, number: Numbers) -> Numbers:
         return self.queries + number
 
-    def pseudo(self, item: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+    def pseudo(self, item: Numbers, rng: np.random.Generator) -> Numbers:
         return self.queries + self.items * (1 + rng.integers(0, self.rounds, len(item))) + item
 
 
-def align_encoder(
-    encoder: TrainableEncoder, pairs: Pairs, config: EncoderAlignmentSettings | None = None
-) -> TrainableEncoder:
-    """Train ``encoder`` in place on ``pairs`` with L_align and return it.
+class _Sampler:
+    """Endless draws of pair numbers: one shuffled pass after another where weights are equal, else by weight."""
 
-    Raises:
-        ValueError: there is nothing to train on.
-    """
-    config = config or EncoderAlignmentSettings()
-    if not len(pairs.items) or not (len(pairs.q2i) or config.pseudo_share):
-        raise ValueError("alignment needs items and query-item pairs (or pseudo_share > 0); the training log has none")
-    if config.least_cosine > -1:
-        pairs = _without_distant(encoder, pairs, config.least_cosine)
-    rng = np.random.default_rng(config.seed)
-    pseudo = round(config.batch_size * config.pseudo_share) if len(pairs.q2i) else config.batch_size
-    real = config.batch_size - pseudo
-    steps = max(1, round(config.epochs * (len(pairs.q2i) / real if real else len(pairs.items) / pseudo)))
-    steps = min(steps, config.max_steps or steps)
-    texts = _Texts.from_pairs(pairs, pseudo * steps, config)
-    trainer = encoder.trainer(texts.texts, config.learning_rate)
-    batches = _Batches(pairs, texts, real, pseudo, config, rng)
-    line = torch.tensor([1.0, 0.0], requires_grad=True)  # slope and intercept of the relevance regression
-    for step in track(range(steps), "align text encoder", steps, "step"):
-        loss = torch.zeros(())
-        for rows, term in batches.draw():
-            vectors = trainer.embed(rows)
-            loss = loss + term(vectors, line)
-        loss.backward()
-        trainer.update(min(1.0, (step + 1) / (config.warmup * steps + 1)) * max(0.02, 1.0 - step / steps))
-        if line.grad is not None:
-            with torch.no_grad():
-                line -= 0.05 * line.grad
-                line.grad = None
-    return encoder
+    def __init__(self, edges: Edges, size: int, rng: np.random.Generator) -> None:
+        self._rng, self._size, self._n = rng, size, len(edges)
+        weights = edges.weight.astype(np.float64)
+        equal = len(weights) == 0 or np.ptp(weights) < 1e-9
+        self._cumulative = None if equal else np.cumsum(weights) / weights.sum()
+        self._order: Numbers = np.zeros(0, np.int64)
+
+    def next(self) -> Numbers:
+        """Pair numbers [size]."""
+        if self._cumulative is not None:
+            drawn = np.searchsorted(self._cumulative, self._rng.random(self._size))
+            return np.minimum(drawn, self._n - 1).astype(np.int64)
+        while len(self._order) < self._size:
+            self._order = np.concatenate([self._order, self._rng.permutation(self._n)])
+        out, self._order = self._order[: self._size], self._order[self._size :]
+        return out
 
 
 class _Batches:
-    """Draws the rows and the loss of every active term of one step."""
+    """Draws the texts and the loss of every active term of one step."""
 
     def __init__(
         self,
         pairs: Pairs,
         texts: _Texts,
-        real: int,
+        clicked: int,
         pseudo: int,
         config: EncoderAlignmentSettings,
         rng: np.random.Generator,
     ) -> None:
-        self.pairs, self.texts, self.real, self.pseudo, self.config, self.rng = pairs, texts, real, pseudo, config, rng
+        self.pairs, self.texts, self.clicked, self.pseudo = pairs, texts, clicked, pseudo
+        self.config, self.rng = config, rng
         # The weaker terms take a quarter batch each: they regularise, q2i is the task.
         self._small = max(2, config.batch_size // 4)
-        self._q2i = _Draw(pairs.q2i, real, rng)
-        self._q2q = _Draw(pairs.q2q, self._small, rng) if config.q2q and len(pairs.q2q) else None
-        self._i2i = _Draw(pairs.i2i, self._small, rng) if config.i2i and len(pairs.i2i) else None
+        self._q2i = _Sampler(pairs.q2i, clicked, rng)
+        self._q2q = _Sampler(pairs.q2q, self._small, rng) if config.q2q and len(pairs.q2q) else None
+        self._i2i = _Sampler(pairs.i2i, self._small, rng) if config.i2i and len(pairs.i2i) else None
 
-    def draw(self) -> Iterator[tuple[NDArray[np.int64], "_Term"]]:
-        """(rows of the text table, term) for each active loss."""
-        pairs, config, rng = self.pairs, self.config, self.rng
+    def draw(self) -> Iterator[tuple[Numbers, Loss]]:
+        """(rows of the text table, loss of their vectors) for each active term."""
+        pairs, config, rng, item = self.pairs, self.config, self.rng, self.texts.item
         if config.q2i:
-            edges = pairs.q2i.select(self._q2i.next()) if self.real else pairs.q2i.select(np.zeros(0, np.int64))
+            # clicked pairs of the log, then (pseudo-query, its title): [clicked + pseudo] pairs
+            edges = pairs.q2i.select(self._q2i.next() if self.clicked else np.zeros(0, np.int64))
             drawn = rng.integers(0, self.texts.items, self.pseudo)
             left = np.concatenate([edges.left, self.texts.pseudo(drawn, rng)]) if self.pseudo else edges.left
-            item = np.concatenate([edges.right, drawn])
-            term = _Contrastive(left, item, config.q2i, config, config.nested)
-            yield np.concatenate([left, self.texts.item(item)]), term
+            right = np.concatenate([edges.right, drawn])
+            yield np.concatenate([left, item(right)]), self._contrastive(left, right, config.q2i, config.nested)
         if self._q2q is not None:
             edges = pairs.q2q.select(self._q2q.next())
-            yield np.concatenate([edges.left, edges.right]), _Contrastive(edges.left, edges.right, config.q2q, config)
+            yield np.concatenate([edges.left, edges.right]), self._contrastive(edges.left, edges.right, config.q2q)
         if self._i2i is not None:
             edges = pairs.i2i.select(self._i2i.next())
-            rows = self.texts.item(np.concatenate([edges.left, edges.right]))
-            yield rows, _Contrastive(edges.left, edges.right, config.i2i, config)
-        if config.rank and len(pairs.rank):
-            at = rng.integers(0, len(pairs.rank), self._small)
-            better, worse = self.texts.item(pairs.rank.better[at]), self.texts.item(pairs.rank.worse[at])
-            yield np.concatenate([pairs.rank.query[at], better, worse]), _Rank(config.rank, config.margin)
-        if config.relevance and len(pairs.relevance):
-            at = rng.integers(0, len(pairs.relevance), self._small)
-            edges = pairs.relevance.select(at)
             yield (
-                np.concatenate([edges.left, self.texts.item(edges.right)]),
-                _Relevance(config.relevance, torch.from_numpy(edges.weight.astype(np.float32))),
+                item(np.concatenate([edges.left, edges.right])),
+                self._contrastive(edges.left, edges.right, config.i2i),
+            )
+        if config.rank and len(pairs.rank):
+            chosen = pairs.rank.select(rng.integers(0, len(pairs.rank), self._small))
+            rows = np.concatenate([chosen.query, item(chosen.better), item(chosen.worse)])
+            yield rows, self._rank
+        if config.relevance and len(pairs.relevance):
+            edges = pairs.relevance.select(rng.integers(0, len(pairs.relevance), self._small))
+            yield np.concatenate([edges.left, item(edges.right)]), self._relevance(edges.weight)
+
+    def _contrastive(self, left: Numbers, right: Numbers, weight: float, nested: tuple[int, ...] = ()) -> Loss:
+        """L_con averaged over the nested widths; pairs that share a text are no negatives of each other."""
+        same = torch.from_numpy((left[:, None] == left[None]) | (right[:, None] == right[None]))
+
+        def loss(vectors: Tensor, line: Tensor) -> Tensor:
+            widths = [width for width in nested if width < vectors.shape[1]] + [vectors.shape[1]]
+            total = torch.zeros(())
+            for width in widths:
+                one, other = _parts(vectors[:, :width], 2)
+                total = total + contrastive(one, other, self.config.temperature, None, same)
+            return weight * total / len(widths)
+
+        return loss
+
+    def _rank(self, vectors: Tensor, line: Tensor) -> Tensor:
+        query, better, worse = _parts(vectors, 3)
+        return self.config.rank * rank_margin(query, better, worse, self.config.margin)
+
+    def _relevance(self, levels: NDArray[np.float32]) -> Loss:
+        level = torch.from_numpy(levels.astype(np.float32))
+
+        def loss(vectors: Tensor, line: Tensor) -> Tensor:
+            query, item = _parts(vectors, 2)
+            return self.config.relevance * relevance_regression(
+                query, item, level.to(item.device), line.to(item.device)
             )
 
-
-class _Term:
-    """Loss of one term given the vectors of its rows, stacked side by side, and the regression line."""
-
-    def __call__(self, vectors: Tensor, line: Tensor) -> Tensor:
-        raise NotImplementedError
+        return loss
 
 
-class _Contrastive(_Term):
-    def __init__(
-        self,
-        left: NDArray[np.int64],
-        right: NDArray[np.int64],
-        weight: float,
-        config: EncoderAlignmentSettings,
-        nested: tuple[int, ...] = (),
-    ) -> None:
-        self.same = torch.from_numpy((left[:, None] == left[None]) | (right[:, None] == right[None]))
-        self.weight, self.temperature, self.nested = weight, config.temperature, nested
-
-    def __call__(self, vectors: Tensor, line: Tensor) -> Tensor:
-        widths = [width for width in self.nested if width < vectors.shape[1]] + [vectors.shape[1]]
-        total = torch.zeros(())
-        for width in widths:
-            left, right = normalize(vectors[:, :width], dim=1).chunk(2)
-            total = total + contrastive(left, right, self.temperature, None, self.same)
-        return self.weight * total / len(widths)
-
-
-class _Rank(_Term):
-    def __init__(self, weight: float, margin: float) -> None:
-        self.weight, self.margin = weight, margin
-
-    def __call__(self, vectors: Tensor, line: Tensor) -> Tensor:
-        query, better, worse = normalize(vectors, dim=1).chunk(3)
-        return self.weight * rank_margin(query, better, worse, self.margin)
-
-
-class _Relevance(_Term):
-    def __init__(self, weight: float, level: Tensor) -> None:
-        self.weight, self.level = weight, level
-
-    def __call__(self, vectors: Tensor, line: Tensor) -> Tensor:
-        query, item = normalize(vectors, dim=1).chunk(2)
-        return self.weight * relevance_regression(query, item, self.level.to(item.device), line.to(item.device))
-
-
-def _without_distant(encoder: TrainableEncoder, pairs: Pairs, least: float) -> Pairs:
-    queries, items = encoder.encode(pairs.queries), encoder.encode(pairs.items)
-    kept = Pairs(
-        pairs.queries,
-        pairs.items,
-        drop_distant(pairs.q2i, queries, items, least),
-        drop_distant(pairs.q2q, queries, queries, least),
-        drop_distant(pairs.i2i, items, items, least),
-        pairs.rank,
-        pairs.relevance,
-    )
-    log.info(
-        "pairs under cosine %.2f dropped: q2i %d of %d, q2q %d of %d, i2i %d of %d",
-        least,
-        len(pairs.q2i) - len(kept.q2i),
-        len(pairs.q2i),
-        len(pairs.q2q) - len(kept.q2q),
-        len(pairs.q2q),
-        len(pairs.i2i) - len(kept.i2i),
-        len(pairs.i2i),
-    )
-    return kept
+def _parts(vectors: Tensor, n: int) -> tuple[Tensor, ...]:
+    """Unit vectors [n · m, d] as n blocks [m, d]."""
+    return normalize(vectors, dim=1).chunk(n)

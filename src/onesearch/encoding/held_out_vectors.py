@@ -1,4 +1,4 @@
-"""Query vectors of training queries as if the encoder had never seen them (finding 5).
+"""Query vectors of training queries as if the encoder had never seen them (2.15); the papers do not mention this.
 
 A query that took part in encoder training lies unrealistically close to its products; a generator trained on such
 vectors fails on new queries. So the queries are dealt into K folds, an encoder is trained without each fold, and its
@@ -38,6 +38,13 @@ def held_out_vectors(
 ) -> NDArray[np.float32]:
     """Cross-fitted unit vectors of ``pairs.queries``, float32 [n_queries, d], in the main encoder's space.
 
+    ::
+
+        for each fold k of the queries (by a hash of their text):
+            E_k = a fresh encoder aligned on the pairs without the queries of fold k
+            O_k = argmin over orthonormal O of ‖E_k(items) O - E(items)‖          # Procrustes
+            vector of each query of fold k = E_k(query) O_k
+
     Args:
         main: the encoder that serves; already aligned on all pairs.
         fresh: makes an untrained encoder for a fold (of the same dimension).
@@ -51,6 +58,7 @@ def held_out_vectors(
     if folds < 2:
         raise ValueError(f"held-out query vectors need at least 2 folds, got {folds}")
     fold_of = fold_numbers(pairs.queries, folds, config.seed)
+    # the item texts by which the spaces are brought to coincide
     rng = np.random.default_rng(config.seed)
     n_items = len(pairs.items)
     rows = np.sort(rng.choice(n_items, min(n_items, _ITEMS_FOR_ROTATION), replace=False)).tolist()

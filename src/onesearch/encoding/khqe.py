@@ -1,4 +1,13 @@
-"""KHQE's quantizer (specification section 2): residual k-means with shrinking codebooks, then OPQ on the residual."""
+"""KHQE: vectors fused with their keywords, then coded by residual k-means and OPQ (docs/method.md, section 2).
+
+Differences from the paper:
+
+1. Codebooks of 1024–512–256 codes by default (4096–1024–512 at paper scale), fewer where there are fewer vectors.
+2. The last layer is balanced *while fitting* only (:mod:`onesearch.encoding.kmeans`): a vector's code is always its
+   nearest centroid, so that new items and queries are coded alike. ``per_parent`` is the released code's way.
+3. Queries may weigh more than items while fitting, so that a few thousand of them count beside a large catalogue.
+4. Fitting looks at 256,000 vectors at most.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +29,8 @@ from onesearch.encoding.sid_text import OPQ_SIZE
 def fuse_keywords(
     vectors: NDArray[np.float32], keywords: Ragged, keyword_vectors: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """Fused unit vectors float32 [n, d]; a row without keywords keeps its own vector.
+    """Fused unit vectors float32 [n, d] (2.7): ``unit(½ (e + mean of the keywords))``; without keywords a text keeps
+    its own vector.
 
     Args:
         vectors: unit vectors of queries or items, [n, d].
@@ -28,7 +38,7 @@ def fuse_keywords(
         keyword_vectors: unit vectors of all keywords of the lexicon, [W, d].
     """
     out = np.array(vectors, np.float32)
-    some = np.flatnonzero(keywords.lengths)
+    some = np.flatnonzero(keywords.lengths)  # reduceat cannot sum nothing, so texts without keywords are left out
     if len(some):
         sums = np.add.reduceat(keyword_vectors[keywords.values], keywords.offsets[:-1][some], axis=0)
         out[some] = 0.5 * (out[some] + sums / keywords.lengths[some, None])
@@ -36,7 +46,7 @@ def fuse_keywords(
     return np.asarray(out / np.maximum(lengths, 1e-12), np.float32)
 
 
-_ENCODE_AT_ONCE = 65_536
+_ENCODE_AT_ONCE = 65_536  # bounds the residuals that are alive at a time
 
 
 class KHQESettings(Settings):
@@ -55,6 +65,15 @@ class KHQESettings(Settings):
 class KHQE:
     """A fitted quantizer; a vector's code is a pure function of the vector.
 
+    ::
+
+        r = e°                                            # queries and items in one space
+        for each layer C_l:    c_l = nearest(r, C_l);  r = r - C_l[c_l]
+        y = A r, cut into parts;   c_{3+m} = nearest(y_m, D_m)
+        SID = (c_1, ..., c_5);   reconstruction = Σ C_l[c_l] + Aᵀ (D_1[c_4], D_2[c_5])
+
+    Fitting is the same walk, each codebook fitted on the residuals just before it is used: (2.8) to (2.10).
+
     Attributes:
         layers: codebook of each residual layer, [K_l, d]; the last one is [K_(l-1), K_l, d] when it has a codebook per
             parent.
@@ -68,10 +87,10 @@ class KHQE:
 
     @classmethod
     def fit(cls, vectors: Vectors, config: KHQESettings | None = None, weights: Vectors | None = None) -> "KHQE":
-        """Fit on fused query and item vectors together.
+        """Fit on fused query and item vectors *together*, so that both are coded in one space.
 
         Args:
-            vectors: float32 [n, d], from any source.
+            vectors: float32 [n, d], of queries and items alike.
             config: shape and fitting.
             weights: importance of each vector in the residual k-means, [n]; for instance to let a few thousand
                 queries count as much as many items.
@@ -84,16 +103,17 @@ class KHQE:
             raise ValueError(f"KHQE.fit needs vectors [n, d] with n > 0, got shape {vectors.shape}")
         if not np.isfinite(vectors[:: max(1, len(vectors) // 1000)]).all():
             raise ValueError("KHQE.fit got vectors with NaN or infinite values; check the text encoder's output")
+        # each layer sees what the layers before it left over, [n, d]
         if len(vectors) > config.sample:
             rows = np.sort(np.random.default_rng(config.seed).choice(len(vectors), config.sample, replace=False))
             vectors, weights = vectors[rows], None if weights is None else weights[rows]
         residual = np.array(vectors, np.float32, order="C")
         layers: list[Vectors] = []
-        codes = np.zeros(len(residual), np.int32)
+        codes = np.zeros(len(residual), np.int32)  # of the layer before: a per-parent codebook's parents
         per_parent = config.balance == "per_parent" and len(config.layers) > 1
         for level, size in enumerate(config.layers):
             last, seed = level == len(config.layers) - 1, config.seed + 1000 * level
-            if last and per_parent:
+            if last and per_parent:  # the released code's "balanced": a codebook below every code of the layer before
                 books = fit_per_parent(residual, codes, len(layers[-1]), size, config.iterations, seed)
                 codes, parents = nearest_of_parent(residual, codes, books), codes
                 residual -= books[parents, codes]
@@ -104,7 +124,7 @@ class KHQE:
             codes = nearest(residual, centroids)
             residual -= centroids[codes]
             layers.append(centroids)
-        opq = None
+        opq = None  # plain RQ throws the last residual away; OPQ codes it
         if config.opq_parts:
             opq = OPQ.fit(residual, config.opq_parts, config.opq_size, config.iterations, config.seed + 7777)
         return cls(tuple(layers), opq, per_parent)
@@ -138,7 +158,7 @@ class KHQE:
         """Level-local codes int32 [n, L] of vectors [n, d]."""
         out = np.empty((len(vectors), len(self.codebook_sizes)), np.int32)
         for start in range(0, len(vectors), _ENCODE_AT_ONCE):
-            residual = np.array(vectors[start : start + _ENCODE_AT_ONCE], np.float32, order="C")
+            residual = np.array(vectors[start : start + _ENCODE_AT_ONCE], np.float32, order="C")  # a copy: it shrinks
             rows = slice(start, start + len(residual))
             for level, layer in enumerate(self.layers):
                 if layer.ndim == 3:

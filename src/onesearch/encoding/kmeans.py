@@ -1,4 +1,11 @@
-"""K-means as the quantizers need it: seeded, optionally balanced while fitting, nearest centroid for codes."""
+"""K-means as the quantizers need it: seeded, optionally balanced while fitting, nearest centroid for codes.
+
+Differences from the paper, which balances the last layer without saying how (method, section 2):
+
+1. Balance means capacities while *fitting*: the last Lloyd iterations fill clusters up to ⌈n / K⌉. Codes are always
+   the nearest centroid, also of the vectors that were fitted on; so real clusters may exceed the capacity.
+2. The released code calls "balanced" a codebook per parent code; that is :func:`fit_per_parent`, an option.
+"""
 
 import faiss
 import numpy as np
@@ -13,6 +20,8 @@ _BALANCED_NEIGHBOURS = 16
 def nearest(vectors: Vectors, centroids: Vectors) -> NDArray[np.int32]:
     """Number of the nearest centroid (L2) of each vector, int32 [n]; ties go to the smaller number.
 
+    ``argmin ‖x - c‖² = argmax (x·c - ½‖c‖²)``, since ‖x‖² is the same for all centroids: one matrix product.
+
     Args:
         vectors: [n, d].
         centroids: [K, d].
@@ -21,7 +30,7 @@ def nearest(vectors: Vectors, centroids: Vectors) -> NDArray[np.int32]:
     half_norms = 0.5 * np.einsum("kd,kd->k", centroids, centroids)
     for start in range(0, len(vectors), _ROWS_AT_ONCE):
         block = vectors[start : start + _ROWS_AT_ONCE]
-        scores = block @ centroids.T
+        scores = block @ centroids.T  # [rows, K]
         scores -= half_norms
         out[start : start + len(block)] = scores.argmax(1)
     return out
@@ -43,7 +52,7 @@ def fit_kmeans(
     size = min(size, len(vectors))
     vectors = np.ascontiguousarray(vectors, np.float32)
     weights = None if weights is None else np.ascontiguousarray(weights, np.float32)
-    if size == len(vectors):
+    if size == len(vectors):  # every point is its own cluster
         return vectors.copy()
     kmeans = faiss.Kmeans(
         vectors.shape[1],
@@ -55,7 +64,7 @@ def fit_kmeans(
     )
     kmeans.train(vectors, weights=weights)
     centroids = np.asarray(kmeans.centroids, np.float32).reshape(size, -1).copy()
-    return _balance(vectors, centroids, max(2, iterations // 3), seed) if balanced else centroids
+    return _balance(vectors, centroids, max(2, iterations // 3)) if balanced else centroids
 
 
 def fit_per_parent(
@@ -90,7 +99,7 @@ def nearest_of_parent(
         rows_at_once: bounds the memory, rows x K x d floats.
     """
     out = np.empty(len(vectors), np.int32)
-    order = np.argsort(parents, kind="stable")
+    order = np.argsort(parents, kind="stable")  # vectors of one parent together
     codes, starts = np.unique(parents[order], return_index=True)
     for code, rows in zip(codes.tolist(), np.split(order, starts[1:]), strict=True):
         for start in range(0, len(rows), rows_at_once):
@@ -99,48 +108,53 @@ def nearest_of_parent(
     return out
 
 
-def _balance(vectors: Vectors, centroids: Vectors, iterations: int, seed: int) -> Vectors:
-    """Lloyd iterations whose assignment respects a capacity of ceil(n / K).
-
-    Every point asks for the nearest of its 16 closest centroids that still has room; points that would lose most by
-    waiting (largest gap between their best and second-best distance) are served first. Points that find all 16 full
-    fill the clusters with room, in order.
-    """
-    size = len(centroids)
-    capacity = -(-len(vectors) // size)
-    k = min(_BALANCED_NEIGHBOURS, size)
+def _balance(vectors: Vectors, centroids: Vectors, iterations: int) -> Vectors:
+    """Lloyd iterations whose assignment respects a capacity of ⌈n / K⌉ (:func:`assign_balanced`)."""
     for _ in range(iterations):
-        distances, neighbours = _closest(vectors, centroids, k)
-        regret = distances[:, 1] - distances[:, 0] if k > 1 else distances[:, 0]
-        assigned = np.full(len(vectors), -1, np.int64)
-        room = np.full(size, capacity, np.int64)
-        waiting = np.argsort(-regret, kind="stable")
-        for choice in range(k):
-            wanted = neighbours[waiting, choice]
-            # Rank of each point among those that want the same cluster, in order of regret.
-            by_cluster = np.argsort(wanted, kind="stable")
-            clusters, first, counts = np.unique(wanted[by_cluster], return_index=True, return_counts=True)
-            rank = np.empty(len(waiting), np.int64)
-            rank[by_cluster] = np.arange(len(waiting)) - np.repeat(first, counts)
-            served = rank < room[wanted]
-            assigned[waiting[served]] = wanted[served]
-            room[clusters] -= np.minimum(counts, room[clusters])
-            waiting = waiting[~served]
-            if not len(waiting):
-                break
-        assigned[waiting] = np.repeat(np.arange(size), room)[: len(waiting)]
-        sums = np.zeros_like(centroids, np.float64)
+        assigned = assign_balanced(vectors, centroids)
+        # means of the members, in float64; a cluster without members stays where it is
         order = np.argsort(assigned, kind="stable")
         members, starts, counts = np.unique(assigned[order], return_index=True, return_counts=True)
-        sums[members] = np.add.reduceat(vectors[order], starts, axis=0, dtype=np.float64)
+        sums = np.add.reduceat(vectors[order], starts, axis=0, dtype=np.float64)
         centroids = centroids.copy()
-        centroids[members] = (sums[members] / counts[:, None]).astype(np.float32)
+        centroids[members] = (sums / counts[:, None]).astype(np.float32)
     return centroids
 
 
-def _closest(vectors: Vectors, centroids: Vectors, k: int) -> tuple[Vectors, NDArray[np.int64]]:
-    """Squared distances and numbers of the k nearest centroids, each [n, k], nearest first."""
+def assign_balanced(vectors: Vectors, centroids: Vectors) -> NDArray[np.int64]:
+    """A cluster for each vector, none with more than ⌈n / K⌉ members: int64 [n].
+
+    ::
+
+        queue = vectors by falling regret: distance to the second-nearest centroid - distance to the nearest
+        for choice in 1..16:                              # the vector's nearest, second-nearest, ... centroid
+            every vector of the queue asks for its choice; each cluster takes the first it has room for
+            queue = those refused, in their order
+        the rest fills the clusters with room, in order
+
+    So the vectors that would lose most by waiting are served first. All vectors ask at once, without a loop over them.
+    """
+    size = len(centroids)
+    k = min(_BALANCED_NEIGHBOURS, size)
     index = faiss.IndexFlatL2(centroids.shape[1])
     index.add(centroids)
-    distances, neighbours = index.search(vectors, k)
-    return distances, neighbours
+    distances, neighbours = index.search(vectors, k)  # squared distances and numbers, [n, k], nearest first
+    regret = distances[:, 1] - distances[:, 0] if k > 1 else distances[:, 0]
+    queue = np.argsort(-regret, kind="stable")
+    assigned = np.full(len(vectors), -1, np.int64)
+    room = np.full(size, -(-len(vectors) // size), np.int64)
+    for choice in range(k):
+        wanted = neighbours[queue, choice]
+        # the rank of each vector among those that want the same cluster, in the order of the queue
+        by_cluster = np.argsort(wanted, kind="stable")
+        clusters, first, counts = np.unique(wanted[by_cluster], return_index=True, return_counts=True)
+        rank = np.empty(len(queue), np.int64)
+        rank[by_cluster] = np.arange(len(queue)) - np.repeat(first, counts)
+        served = rank < room[wanted]
+        assigned[queue[served]] = wanted[served]
+        room[clusters] -= np.minimum(counts, room[clusters])
+        queue = queue[~served]
+        if not len(queue):
+            break
+    assigned[queue] = np.repeat(np.arange(size), room)[: len(queue)]
+    return assigned

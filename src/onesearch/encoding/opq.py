@@ -1,4 +1,4 @@
-"""Optimised product quantization of what residual k-means leaves over: a rotation, then one codebook per half."""
+"""Optimised product quantization of what residual k-means leaves over: a rotation, then one codebook per part (2.9)."""
 
 from dataclasses import dataclass
 
@@ -13,6 +13,15 @@ from onesearch.encoding.kmeans import Vectors, fit_kmeans, nearest
 class OPQ:
     """A rotation and ``M`` codebooks over equal parts of the rotated vector.
 
+    ::
+
+        fit:     A = I;  repeat: codebooks of the parts of A x;  A = rotation of x nearest to its reconstruction
+                 then a last k-means for each part
+        encode:  y = A x, cut into M parts;   code of part m = nearest(y_m, D_m)
+        decode:  Aᵀ (D_1[c_1], ..., D_M[c_M])
+
+    The rotation spreads the variance over the parts, which a product quantizer needs and residuals do not offer.
+
     Attributes:
         rotation: orthonormal, float32 [d', d] with d' = d rounded up to a multiple of M.
         codebooks: float32 [M, K, d' / M].
@@ -24,12 +33,13 @@ class OPQ:
     @classmethod
     def fit(cls, vectors: Vectors, parts: int, size: int, iterations: int, seed: int) -> "OPQ":
         """Fit on residuals [n, d]; ``iterations`` k-means steps, and as many rotation updates at most 20."""
+        # a width that the parts divide: zeros on the right, [n, d']
         n, dimension = vectors.shape
         padded = -(-dimension // parts) * parts
         filled = np.zeros((n, padded), np.float32)
         filled[:, :dimension] = vectors
         rotation = np.eye(padded, dtype=np.float32)
-        if n > size:
+        if n > size:  # with fewer vectors than codes each is its own centroid, and no rotation helps
             matrix = faiss.OPQMatrix(padded, parts)
             quantizer = faiss.ProductQuantizer(padded, parts, int(np.ceil(np.log2(max(size, 2)))))
             quantizer.cp.seed = seed
@@ -38,6 +48,7 @@ class OPQ:
             matrix.niter = min(20, iterations)
             matrix.train(filled)
             rotation = faiss.vector_to_array(matrix.A).reshape(padded, padded).astype(np.float32)
+        # codebooks of the parts, [M, K, d' / M]; unused codes repeat the last one, which ties never choose
         rotated = filled @ rotation.T
         width = padded // parts
         books = np.zeros((parts, size, width), np.float32)

@@ -1,4 +1,7 @@
-"""Quality figures of a quantizer: how well codes are used, how unique SIDs are, and what quantization loses."""
+"""Quality figures of a quantizer (2.11 to 2.14): how codes are used, how unique SIDs are, what quantization loses.
+
+In three parts: figures of the SIDs alone; figures of vectors and rankings; the report, and the time a query takes.
+"""
 
 import time
 from collections.abc import Sequence
@@ -21,7 +24,10 @@ _QUERIES_AT_ONCE = 512
 
 
 def prefix_numbers(codes: Codes, sizes: Sequence[int]) -> NDArray[np.int64]:
-    """A number for every prefix, equal exactly where prefixes are equal: int64 [n, L]."""
+    """A number for every prefix, equal exactly where prefixes are equal: int64 [n, L].
+
+    Level by level a prefix is (number of the shorter prefix, code), numbered anew so that numbers stay small.
+    """
     out = np.zeros(codes.shape, np.int64)
     number = np.zeros(len(codes), np.int64)
     for level, size in enumerate(sizes):
@@ -41,7 +47,7 @@ def usage(codes: Codes, sizes: Sequence[int]) -> dict[str, list[float]]:
     out: dict[str, list[float]] = {name: [] for name in ("cur", "cur_prefix", "entropy", "perplexity", "dead")}
     possible = 1.0
     for level, size in enumerate(sizes):
-        counts = np.bincount(codes[:, level], minlength=size)
+        counts = np.bincount(codes[:, level], minlength=size)  # [K_l]
         share = counts[counts > 0] / len(codes)
         entropy = float(-(share * np.log2(share)).sum())
         possible *= size
@@ -81,10 +87,10 @@ def top_items(queries: Floats, items: Floats, k: int) -> NDArray[np.int32]:
     """The k items of largest dot product, best first, int32 [n, k]; ties go to the lower row."""
     k = min(k, len(items))
     out = np.empty((len(queries), k), np.int32)
-    columns = np.ascontiguousarray(items.T)
+    transposed = np.ascontiguousarray(items.T)
     for start in range(0, len(queries), _QUERIES_AT_ONCE):
-        scores = queries[start : start + _QUERIES_AT_ONCE] @ columns
-        best = np.argpartition(-scores, k - 1, axis=1)[:, :k]
+        scores = queries[start : start + _QUERIES_AT_ONCE] @ transposed
+        best = np.argpartition(-scores, k - 1, axis=1)[:, :k]  # the k best in any order, then sorted
         order = np.lexsort((best, -np.take_along_axis(scores, best, 1)), axis=1)
         out[start : start + len(best)] = np.take_along_axis(best, order, 1)
     return out
@@ -132,6 +138,7 @@ def quality_report(
         ``quantized`` ranking (quantized items against exact queries), ``quantized_both``, ``prefix_agreement`` and
         ``first_code``.
     """
+    # what the SIDs and their reconstructions say without any query
     codes, sizes = khqe.encode(items), khqe.codebook_sizes
     unique = uniqueness(codes, sizes)
     report: dict[str, Any] = {
@@ -149,6 +156,7 @@ def quality_report(
     }
     if queries is None or targets is None or not len(queries):
         return report
+    # items ranked by exact and by quantized vectors: what coding costs a search
     guess, query_codes = khqe.decode(codes), khqe.encode(queries)
     rq_levels = len(khqe.layers)
     report |= {
@@ -191,7 +199,7 @@ def measure_query_encoding(
         raise ValueError(f"measuring needs more than {warm_up} queries, got {len(queries)}")
     if lexicon is not None and keyword_vectors is None:
         keyword_vectors = encoder.encode(lexicon.texts)
-    marks = np.zeros((len(queries), 4))
+    marks = np.zeros((len(queries), 4))  # the clock at the start and after each of the three steps
     for row, query in enumerate(queries):
         marks[row, 0] = time.perf_counter()
         vector = encoder.encode([query])
