@@ -74,7 +74,7 @@ def assert_matches(index: SidIndex, plain: PlainTrie, tolerance: float = 1e-5) -
 
 def assert_same(one: SidIndex, other: SidIndex) -> None:
     """Bit-equal, arrays and vectors."""
-    mine, theirs = one._body(), other._body()
+    mine, theirs = one._arrays(), other._arrays()
     np.testing.assert_array_equal(mine.items.keys, theirs.items.keys)
     np.testing.assert_array_equal(mine.items.rows, theirs.items.rows)
     np.testing.assert_array_equal(mine.items.popularity, theirs.items.popularity)

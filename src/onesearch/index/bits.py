@@ -63,7 +63,7 @@ class RankedBits:
         As ``rank(last) > rank(first)``, without counting bits: the words at both ends are looked at, and those between
         them are told by their counts.
         """
-        head, tail = first >> 6, last >> 6
+        head, tail = first >> 6, last >> 6  # the words of both ends
         from_first = take(self.words, head) & (-1 << (first & 63))
         to_last = take(self.words, tail) & ~(-1 << (last & 63))
         ends = torch.where(head == tail, from_first & to_last, from_first | to_last)

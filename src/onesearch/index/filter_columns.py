@@ -27,6 +27,7 @@ class Names:
 
     def extended(self, texts: pl.Series) -> "Names":
         """With more items, and the names they bring."""
+        # known names keep their numbers, new ones are numbered on; then one look-up for all items
         names = texts.drop_nulls().unique().sort()
         if not len(names):
             return Names(np.append(self.code, np.full(len(texts), -1, np.int32)).astype(np.int32), self.number)

@@ -1,8 +1,13 @@
 """Filters inside the search: does a trie node still hold an item of this category, brand, price, shop, stock?
 
-A filter is a set of sorted positions (:mod:`onesearch.index.bits`), so the question costs the same at every level and
-nothing of the index is rebuilt. Sets are cached per filter value; a list of values is their union, several keys their
-intersection.
+::
+
+    set of a value = bits over sorted positions, 64 to a word, and for each word how many members lie before it
+    filter = AND over keys of (OR over the key's values)                    # word by word
+    node allowed = a member lies in its range [first, last):
+        bits of the first and last word under masks, or different counts before the words between them
+
+So the question costs the same at every level, and nothing of the index is rebuilt. Sets are cached per filter value.
 """
 
 from collections.abc import Callable, Mapping

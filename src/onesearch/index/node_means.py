@@ -1,4 +1,12 @@
-"""Filling the vector rows: the items' vectors, then the mean vectors of the trie's nodes, from the leaves up."""
+"""The vectors of an index: those of the items, then the mean of each trie node, from the leaves up.
+
+::
+
+    for level = L - 1 .. 0:
+        for each stored node n:    mean(n) = Σ over children c of items(c) / items(n) · stored vector of c
+
+The item head scores these means; a node with one item has none of its own but the item's vector.
+"""
 
 import numpy as np
 import torch
@@ -7,22 +15,23 @@ from torch import Tensor
 from torch.nn import functional
 
 from onesearch.index.trie import TrieArrays
-from onesearch.index.vector_table import CHUNK_ROWS, VectorRows, chunks
+from onesearch.index.vector_table import CHUNK_ROWS, VectorView, chunks
 
 
-def fill_items(rows: VectorRows, vectors: Tensor, order: Tensor) -> None:
+def fill_items(rows: VectorView, vectors: Tensor, order: Tensor) -> None:
     """Write the item vectors ``vectors[order]`` to the first rows, in sorted order."""
     for part in chunks(len(order)):
         rows.write(part, vectors.index_select(0, order[part].to(vectors.device)).cpu().float())
 
 
-def fill_means(rows: VectorRows, trie: TrieArrays, stale: list[NDArray[np.bool_]]) -> None:
+def fill_means(rows: VectorView, trie: TrieArrays, stale: list[NDArray[np.bool_]]) -> None:
     """Compute the mean vectors of the stored nodes marked ``stale`` (per level, bool [stored nodes of the level]).
 
     Bottom-up: a mean is the weighted mean of the children's *stored* vectors, so a node updated after items came or
     went is bit-equal to the one of an index built from scratch.
     """
     for level in reversed(range(len(trie.codes))):
+        # children of the stale nodes, in the level below (at the last level: sorted positions)
         base = trie.bases[level]
         nodes = np.flatnonzero(trie.vector_rows[level] >= base)[stale[level]]
         first, last = trie.children[level][nodes], trie.children[level][nodes + 1]
@@ -37,7 +46,7 @@ def fill_means(rows: VectorRows, trie: TrieArrays, stale: list[NDArray[np.bool_]
 
 
 def _fill_means_of(
-    rows: VectorRows,
+    rows: VectorView,
     trie: TrieArrays,
     level: int,
     nodes: NDArray[np.int64],
@@ -45,11 +54,13 @@ def _fill_means_of(
     last: NDArray[np.int32],
 ) -> None:
     """Means of some stored nodes whose children are ``first`` to ``last`` (excluded)."""
+    # the table rows of all children, node after node: [children]
     lengths = (last - first).astype(np.int64)
     offsets = np.cumsum(lengths) - lengths
     below = np.arange(int(lengths.sum())) + np.repeat(first - offsets, lengths)
     if level + 1 < len(trie.codes):
         below = trie.vector_rows[level + 1][below].astype(np.int64)
+    # each child weighs by its share of the node's items
     places = trie.vector_rows[level][nodes].astype(np.int64)
     weights = _items_of(trie, below).astype(np.float32)
     weights /= np.repeat(_items_of(trie, places).astype(np.float32), lengths)

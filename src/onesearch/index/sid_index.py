@@ -1,4 +1,4 @@
-"""SidIndex: which items have which semantic ID, and what may follow after each prefix (architecture, "search").
+"""SidIndex: which items have which semantic ID, and what may follow after each prefix (docs/method.md, section 8).
 
 The SIDs are kept sorted. A trie node is a range of sorted positions, named by (level, number within the level); the
 numbers of a node's children are consecutive. An index never changes: ``add``, ``remove`` and ``upsert`` give a new one,
@@ -17,12 +17,12 @@ from torch import Tensor
 
 from onesearch.common.artefact import read_json, write_json
 from onesearch.index.bits import take
-from onesearch.index.checked_items import as_numpy, checked_items
-from onesearch.index.sid_keys import KeyLayout, fitting_codebooks
-from onesearch.index.sorted_update import Body, SortedItems, build, splice
+from onesearch.index.check_items import as_numpy, check_items
+from onesearch.index.sid_keys import KeyLayout
+from onesearch.index.sorted_update import IndexArrays, SortedItems, build, splice
 from onesearch.index.tensor_files import read_tensors, write_tensors
 from onesearch.index.trie import TrieArrays, keys_of
-from onesearch.index.vector_table import Precision, VectorRows, VectorTable
+from onesearch.index.vector_table import Precision, VectorTable, VectorView
 
 _FORMAT = 1
 
@@ -37,6 +37,14 @@ class IndexBytes(NamedTuple):
 class SidIndex:
     """The items of a catalogue sorted by SID, as a trie of ``L`` levels in flat tensors.
 
+    ::
+
+        key(item) = codes of its SID packed into one integer          # keys sort like SIDs
+        positions = items sorted by (key, popularity falling, row)
+        node of level l = maximal range of positions with equal key >> shift_l
+        children of node i = nodes children[l][i] .. children[l][i + 1] of level l + 1        # CSR, as sparse matrices
+        vector of a node = mean of the vectors of the items in its range
+
     Node numbers are int64 tensors of any shape; -1 stands for no node: it has no children, and its code, count and
     vector are meaningless and must be masked by the caller.
 
@@ -46,25 +54,26 @@ class SidIndex:
         max_children: per level the largest number of children that a node of the level above has.
     """
 
-    def __init__(self, body: Body, layout: KeyLayout, device: torch.device | str = "cpu") -> None:
+    def __init__(self, arrays: IndexArrays, layout: KeyLayout, device: torch.device | str = "cpu") -> None:
         self._layout = layout
         self.levels = layout.levels
         self.codebook_sizes = layout.codebook_sizes
-        self._bases = body.trie.bases
-        self._codes = [torch.from_numpy(array).to(device) for array in body.trie.codes]
-        self._children = [torch.from_numpy(array).to(device) for array in body.trie.children]
-        self._vector_rows = [torch.from_numpy(array).to(device) for array in body.trie.vector_rows]
-        self._spans = torch.from_numpy(body.trie.spans).to(device)
-        self._rows = torch.from_numpy(body.items.rows).to(device)
-        popularity = body.items.popularity
+        self._bases = arrays.trie.bases
+        self._codes = [torch.from_numpy(array).to(device) for array in arrays.trie.codes]
+        self._children = [torch.from_numpy(array).to(device) for array in arrays.trie.children]
+        self._vector_rows = [torch.from_numpy(array).to(device) for array in arrays.trie.vector_rows]
+        self._spans = torch.from_numpy(arrays.trie.spans).to(device)
+        self._rows = torch.from_numpy(arrays.items.rows).to(device)
+        popularity = arrays.items.popularity
         self._popularity = None if popularity is None else torch.from_numpy(popularity).to(device)
-        positions = np.full(int(body.items.rows.max(initial=-1)) + 1, -1, np.int32)
-        positions[body.items.rows] = np.arange(len(body.items), dtype=np.int32)
+        # item row -> sorted position, -1 for rows that are not in the index
+        positions = np.full(int(arrays.items.rows.max(initial=-1)) + 1, -1, np.int32)
+        positions[arrays.items.rows] = np.arange(len(arrays.items), dtype=np.int32)
         self._position_of = torch.from_numpy(positions).to(device)
-        self._vectors = body.vectors.to(device)
+        self._vectors = arrays.vectors.to(device)
         self._first_blocks: dict[torch.dtype, Tensor] = {}
-        widths = [int(np.diff(array).max(initial=0)) for array in body.trie.children[:-1]]
-        self.max_children = (len(body.trie.codes[0]), *widths)
+        widths = [int(np.diff(array).max(initial=0)) for array in arrays.trie.children[:-1]]
+        self.max_children = (len(arrays.trie.codes[0]), *widths)
 
     # -- making one ----------------------------------------------------------------------------------------------
 
@@ -88,8 +97,8 @@ class SidIndex:
             rows: rows of the items in the item table, [N], distinct; 0 to N - 1 if None.
             precision: how vectors are stored.
         """
-        layout = fitting_codebooks(codebook_sizes)
-        items, table = checked_items(layout, sids, vectors, popularity, rows)
+        layout = KeyLayout.from_sizes(codebook_sizes)
+        items, table = check_items(layout, sids, vectors, popularity, rows)
         return cls(build(items, table, layout, precision), layout, table.device)
 
     def add(
@@ -141,7 +150,7 @@ class SidIndex:
         """The same index on another device."""
         if torch.device(device) == self.device:
             return self
-        return SidIndex(self._body(), self._layout, device)
+        return SidIndex(self._arrays(), self._layout, device)
 
     # -- what the search asks ------------------------------------------------------------------------------------
 
@@ -246,6 +255,7 @@ class SidIndex:
 
     def path(self, item_rows: Tensor) -> Tensor:
         """The nodes from level 0 to the last that lead to items, int64 [n, L]; -1 for rows not in the index."""
+        # upwards: the parent is the last node whose first child is not behind the one below
         position = self.position_of(item_rows)
         below = position.clamp(min=0).int()
         path = torch.empty(len(position), self.levels, dtype=torch.long, device=self.device)
@@ -263,6 +273,7 @@ class SidIndex:
 
     def _child_with(self, level: int, parents: Tensor, codes: Tensor) -> Tensor:
         """The child of each parent that has the given code, or -1: binary search, all parents at once."""
+        # the children of a node are sorted by code; [low, high) closes in on the first one that is not smaller
         first, count = self.children(level, parents)
         count = count.masked_fill(parents < 0, 0)
         low, end = first, first + count
@@ -295,15 +306,15 @@ class SidIndex:
 
     def save(self, folder: Path) -> None:
         """Write ``index.safetensors`` and ``index.json`` to a folder."""
-        body = self._body()
-        tensors: dict[str, NDArray[Any]] = {"rows": body.items.rows, "spans": body.trie.spans}
-        tensors |= {f"codes.{level}": array for level, array in enumerate(body.trie.codes)}
-        tensors |= {f"children.{level}": array for level, array in enumerate(body.trie.children)}
-        tensors |= {f"vector_rows.{level}": array for level, array in enumerate(body.trie.vector_rows)}
+        arrays = self._arrays()
+        tensors: dict[str, NDArray[Any]] = {"rows": arrays.items.rows, "spans": arrays.trie.spans}
+        tensors |= {f"codes.{level}": array for level, array in enumerate(arrays.trie.codes)}
+        tensors |= {f"children.{level}": array for level, array in enumerate(arrays.trie.children)}
+        tensors |= {f"vector_rows.{level}": array for level, array in enumerate(arrays.trie.vector_rows)}
         saved = {name: torch.from_numpy(array) for name, array in tensors.items()}
-        if body.items.popularity is not None:
-            saved["popularity"] = torch.from_numpy(body.items.popularity)
-        saved["vectors"], scale = body.vectors.stored()
+        if arrays.items.popularity is not None:
+            saved["popularity"] = torch.from_numpy(arrays.items.popularity)
+        saved["vectors"], scale = arrays.vectors.stored()
         if scale is not None:
             saved["vector_scale"] = scale
         write_tensors(folder / "index.safetensors", saved)
@@ -327,7 +338,7 @@ class SidIndex:
         if about.get("format") != _FORMAT:
             raise ValueError(f"{folder}: index format {about.get('format')} is not {_FORMAT}; build the index anew")
         tensors = read_tensors(folder / "index.safetensors")
-        layout = fitting_codebooks(about["codebook_sizes"])
+        layout = KeyLayout.from_sizes(about["codebook_sizes"])
         codes, children, vector_rows = (
             [tensors[f"{name}.{level}"].numpy() for level in range(layout.levels)]
             for name in ("codes", "children", "vector_rows")
@@ -335,12 +346,12 @@ class SidIndex:
         trie = TrieArrays(codes, children, vector_rows, tuple(about["bases"]), tensors["spans"].numpy())
         popularity = tensors["popularity"].numpy() if "popularity" in tensors else None
         items = SortedItems(keys_of(codes, children, layout), tensors["rows"].numpy(), popularity)
-        vectors = VectorRows.from_stored(tensors["vectors"], tensors.get("vector_scale"))
-        return cls(Body(items, trie, vectors), layout, device)
+        vectors = VectorView.from_stored(tensors["vectors"], tensors.get("vector_scale"))
+        return cls(IndexArrays(items, trie, vectors), layout, device)
 
     # -- between tensors and arrays ------------------------------------------------------------------------------
 
-    def _body(self) -> Body:
+    def _arrays(self) -> IndexArrays:
         """Everything on the CPU as arrays (without a copy if it is there already), keys rebuilt from the codes."""
         trie = TrieArrays(
             [as_numpy(tensor) for tensor in self._codes],
@@ -351,10 +362,10 @@ class SidIndex:
         )
         popularity = None if self._popularity is None else as_numpy(self._popularity)
         keys = keys_of(trie.codes, trie.children, self._layout)
-        return Body(SortedItems(keys, as_numpy(self._rows), popularity), trie, self._vectors.to("cpu"))
+        return IndexArrays(SortedItems(keys, as_numpy(self._rows), popularity), trie, self._vectors.to("cpu"))
 
     def _spliced(self, removed: NDArray[np.int64], added: SortedItems, vectors: Tensor) -> "SidIndex":
-        return SidIndex(splice(self._body(), removed, added, vectors, self._layout), self._layout, self.device)
+        return SidIndex(splice(self._arrays(), removed, added, vectors, self._layout), self._layout, self.device)
 
     def _known(self, rows: NDArray[np.integer]) -> NDArray[np.bool_]:
         """Which item rows are in the index."""
@@ -375,7 +386,7 @@ class SidIndex:
             raise ValueError("this index was built without popularity; leave it out")
         if popularity is None and self._popularity is not None:
             popularity = np.zeros(len(sids), np.float32)
-        items, table = checked_items(self._layout, sids, vectors, popularity, rows)
+        items, table = check_items(self._layout, sids, vectors, popularity, rows)
         if table.shape[1] != self.dimension:
             raise ValueError(f"vectors have {table.shape[1]} dimensions, but the index has {self.dimension}")
         return items, table

@@ -16,6 +16,11 @@ class KeyLayout:
 
     codebook_sizes: tuple[int, ...]
 
+    @classmethod
+    def from_sizes(cls, codebook_sizes: Sequence[int]) -> "KeyLayout":
+        """The layout of the given codebooks."""
+        return cls(tuple(int(size) for size in codebook_sizes))
+
     def __post_init__(self) -> None:
         if not self.codebook_sizes:
             raise ValueError("codebook_sizes is empty: a SID needs at least one level")
@@ -77,8 +82,3 @@ def sorted_order(
         unpopular = np.zeros(len(items), np.float32) if popularity is None else -popularity[items]
         order[places] = items[np.lexsort((rows[items], unpopular, keys[items]))]
     return order
-
-
-def fitting_codebooks(codebook_sizes: Sequence[int]) -> KeyLayout:
-    """The layout of the given codebooks."""
-    return KeyLayout(tuple(int(size) for size in codebook_sizes))

@@ -1,4 +1,15 @@
-"""Adding and removing items by merging sorted arrays; only the means of touched nodes are computed anew."""
+"""Adding and removing items by merging sorted arrays; only the means of touched nodes are computed anew.
+
+::
+
+    left  = old items without the removed ones            # still sorted
+    new   = added items, sorted
+    items = merge(left, new)                              # by binary search of each new item in left
+    trie  = built from the merged keys                    # a few passes over integers
+    vectors: old ones stay in their slots, new ones are written, means on the way to a removed or added item recomputed
+
+The result is bit-equal to an index built from scratch.
+"""
 
 from dataclasses import dataclass
 from typing import TypeVar
@@ -11,7 +22,7 @@ from torch import Tensor
 from onesearch.index.node_means import fill_items, fill_means
 from onesearch.index.sid_keys import KeyLayout, sorted_order
 from onesearch.index.trie import TrieArrays
-from onesearch.index.vector_table import Precision, VectorRows
+from onesearch.index.vector_table import Precision, VectorView
 
 _Number = TypeVar("_Number", np.int32, np.int64, np.float32)
 
@@ -38,27 +49,30 @@ class SortedItems:
 
 
 @dataclass(frozen=True)
-class Body:
+class IndexArrays:
     """All of an index: its sorted items, their trie and the vectors of both."""
 
     items: SortedItems
     trie: TrieArrays
-    vectors: VectorRows
+    vectors: VectorView
 
 
-def build(items: SortedItems, vectors: Tensor, layout: KeyLayout, precision: Precision) -> Body:
+def build(items: SortedItems, vectors: Tensor, layout: KeyLayout, precision: Precision) -> IndexArrays:
     """Sort the items and build trie and table; ``vectors`` float [N, R] are in the order of ``items``."""
     order = items.order()
     items = items.take(order)
     trie = TrieArrays.from_keys(items.keys, layout)
-    filled = VectorRows.empty(trie.bases[-1], vectors.shape[1], precision)
+    filled = VectorView.empty(trie.bases[-1], vectors.shape[1], precision)
     fill_items(filled, vectors, torch.from_numpy(order))
     fill_means(filled, trie, [np.ones(n, bool) for n in np.diff(trie.bases)])
-    return Body(items, trie, filled)
+    return IndexArrays(items, trie, filled)
 
 
-def splice(old: Body, removed: NDArray[np.int64], added: SortedItems, vectors: Tensor, layout: KeyLayout) -> Body:
-    """A new body without the sorted positions ``removed`` [m] and with the items ``added`` (vectors [k, R])."""
+def splice(
+    old: IndexArrays, removed: NDArray[np.int64], added: SortedItems, vectors: Tensor, layout: KeyLayout
+) -> IndexArrays:
+    """New arrays without the sorted positions ``removed`` [m] and with the items ``added`` (vectors [k, R])."""
+    # 1. what stays, what comes, and where both stand in the merged order of n items
     keep = np.ones(len(old.items), bool)
     keep[removed] = False
     (kept,) = np.nonzero(keep)
@@ -77,15 +91,17 @@ def splice(old: Body, removed: NDArray[np.int64], added: SortedItems, vectors: T
         if left.popularity is None or new.popularity is None
         else _merged(left.popularity, new.popularity, stay, places),
     )
+    # 2. the new trie; `source` says of each of its vector rows which old one it is, -1 for those to be written
     trie = TrieArrays.from_keys(items.keys, layout)
     source = np.full(trie.bases[-1], -1, np.int64)  # the old vector row of each new one
     source[stay] = kept
+    # 3. nodes on a path that changed get new means; all others keep theirs
     touched = np.unique(np.concatenate([old.items.keys[removed], new.keys]))
     stale = []
     for level, shift in enumerate(layout.shifts):
         prefixes = touched >> shift
-        before = _touched(old.items.keys, old.trie, level, prefixes, shift)
-        after = _touched(items.keys, trie, level, prefixes, shift)
+        before = _on_changed_path(old.items.keys, old.trie, level, prefixes, shift)
+        after = _on_changed_path(items.keys, trie, level, prefixes, shift)
         # untouched nodes are the same, and in the same order, before and after
         source[trie.bases[level] + np.flatnonzero(~after)] = old.trie.bases[level] + np.flatnonzero(~before)
         stale.append(after)
@@ -93,11 +109,12 @@ def splice(old: Body, removed: NDArray[np.int64], added: SortedItems, vectors: T
     chosen = vectors.index_select(0, torch.from_numpy(order).to(vectors.device)).cpu().float()
     filled.write(torch.from_numpy(places), chosen)
     fill_means(filled, trie, stale)
-    return Body(items, trie, filled)
+    return IndexArrays(items, trie, filled)
 
 
 def _merge_places(left: SortedItems, new: SortedItems) -> NDArray[np.int64]:
     """Where the sorted items ``new`` come to stand in the merged order, int64 [k]."""
+    # after all old items with a smaller or equal key, unless the key is shared
     low = np.searchsorted(left.keys, new.keys, side="left")
     high = np.searchsorted(left.keys, new.keys, side="right")
     at = high.copy()
@@ -109,13 +126,13 @@ def _merge_places(left: SortedItems, new: SortedItems) -> NDArray[np.int64]:
         old = np.arange(int(lengths.sum())) + np.repeat(low[tied] - offsets, lengths)
         first = left.rows[old] < new.rows[owner]
         if left.popularity is not None and new.popularity is not None:
-            mine, theirs = new.popularity[owner], left.popularity[old]
-            first = (theirs > mine) | ((theirs == mine) & first)
+            of_new, of_old = new.popularity[owner], left.popularity[old]
+            first = (of_old > of_new) | ((of_old == of_new) & first)
         at[tied] = low[tied] + np.add.reduceat(first, offsets, dtype=np.int64)
     return at + np.arange(len(new))
 
 
-def _touched(
+def _on_changed_path(
     keys: NDArray[np.int64], trie: TrieArrays, level: int, prefixes: NDArray[np.int64], shift: int
 ) -> NDArray[np.bool_]:
     """Which stored nodes of a level have one of the sorted prefixes, bool [stored nodes]."""

@@ -41,6 +41,7 @@ class TrieArrays:
     @classmethod
     def from_keys(cls, keys: NDArray[np.int64], layout: KeyLayout) -> "TrieArrays":
         """Build from sorted keys int64 [N]: a few passes over the keys, no loop over nodes."""
+        # a node of a level opens where its prefix differs from that of the position before
         n = len(keys)
         change = keys[1:] ^ keys[:-1]
         codes: list[NDArray[np.int16]] = []
@@ -53,11 +54,13 @@ class TrieArrays:
             opened = np.flatnonzero(opens)
             starts.append(opened.astype(np.int32))
             codes.append(((keys[opened] >> shift) & ((1 << size_bits) - 1)).astype(np.int16))
+        # the first child of a node is the node of the next level that lies at its first position
         children = []
         for level, start in enumerate(starts):
             below = ranks[level + 1][start] - 1 if level + 1 < len(starts) else start
             end = len(starts[level + 1]) if level + 1 < len(starts) else n
             children.append(np.append(below, end).astype(np.int32))
+        # table rows: the item's own for a node with one item, else a row behind those of all items and levels before
         vector_rows: list[Ints] = []
         spans, bases = [], [n]
         for level, start in enumerate(starts):

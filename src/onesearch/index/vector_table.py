@@ -1,4 +1,7 @@
-"""The rows that the item head scores: item vectors and node means, in 32, 16 or 8 bits."""
+"""The head rows of items and nodes in 32, 16 or 8 bits: slots that versions of an index share, and views of them.
+
+An update writes new vectors to fresh slots and leaves the old ones, so that readers of the old index are not disturbed.
+"""
 
 import threading
 from collections.abc import Iterator
@@ -58,8 +61,8 @@ class VectorTable:
 
 
 @dataclass(frozen=True)
-class VectorRows:
-    """Rows [rows, R] whose vectors are in the slots of a table.
+class VectorView:
+    """A view of a table: rows [rows, R] whose vectors are in its slots, in any order.
 
     Attributes:
         table: where the vectors are.
@@ -72,12 +75,12 @@ class VectorRows:
     slots: Tensor | None = None
 
     @classmethod
-    def empty(cls, rows: int, dimension: int, precision: Precision) -> "VectorRows":
+    def empty(cls, rows: int, dimension: int, precision: Precision) -> "VectorView":
         """Rows to be written."""
         return cls(VectorTable.empty(rows, dimension, precision), rows)
 
     @classmethod
-    def from_stored(cls, data: Tensor, scale: Tensor | None) -> "VectorRows":
+    def from_stored(cls, data: Tensor, scale: Tensor | None) -> "VectorView":
         """Stored rows, in their order."""
         return cls(VectorTable(data, scale, len(data)), len(data))
 
@@ -98,12 +101,12 @@ class VectorRows:
         per_slot = self.dimension * self.table.data.element_size() + (0 if scale is None else scale.element_size())
         return self.table.used * per_slot
 
-    def to(self, device: torch.device | str) -> "VectorRows":
+    def to(self, device: torch.device | str) -> "VectorView":
         """The same rows on another device, without unused slots."""
         if self.table.data.device == torch.device(device):
             return self
         data, scale = self.stored()
-        return VectorRows.from_stored(data.to(device), None if scale is None else scale.to(device))
+        return VectorView.from_stored(data.to(device), None if scale is None else scale.to(device))
 
     def slots_of(self, rows: Tensor) -> Tensor:
         """The slots in the table of rows."""
@@ -122,7 +125,7 @@ class VectorRows:
     def write(self, rows: Tensor | slice, vectors: Tensor) -> None:
         """Round float vectors [n, R] to the stored precision; only while an index is being made."""
         slots = rows if self.slots is None else self.slots[rows].long()
-        if self.table.scale is not None:
+        if self.table.scale is not None:  # int8: each vector on its own scale, so that its largest entry is 127
             scale = vectors.abs().amax(1).clamp_min(torch.finfo(torch.float32).tiny) / _INT8_LARGEST
             self.table.scale[slots] = scale
             vectors = (vectors / scale[:, None]).round_()
@@ -135,19 +138,21 @@ class VectorRows:
             return data[: self.rows], None if scale is None else scale[: self.rows]
         return data.index_select(0, self.slots), None if scale is None else scale.index_select(0, self.slots)
 
-    def rearranged(self, source: Tensor) -> "VectorRows":
+    def rearranged(self, source: Tensor) -> "VectorView":
         """Rows of which row ``i`` is row ``source[i]`` of this one, or yet to be written where that is -1.
 
         Vectors stay in their slots; only when the table has no room for the new rows are all copied to a new one.
         ``source`` is int64 [new rows].
         """
+        # room in the shared table: old rows keep their slots, fresh ones get the next free slots
         fresh = (source < 0).nonzero().squeeze(1)
         first = self.table.reserve(len(fresh))
         slots = self.slots_of(source.clamp(min=0)).int() if self.rows else torch.zeros(len(source), dtype=torch.int32)
         if first is not None:
             slots[fresh] = torch.arange(first, first + len(fresh), dtype=torch.int32)
-            return VectorRows(self.table, len(source), slots)
-        copy = VectorRows.empty(len(source), self.dimension, self.precision)
+            return VectorView(self.table, len(source), slots)
+        # no room: a new table with a copy of every row
+        copy = VectorView.empty(len(source), self.dimension, self.precision)
         if self.rows:
             for part in chunks(len(source)):
                 torch.index_select(self.table.data, 0, slots[part], out=copy.table.data[part])

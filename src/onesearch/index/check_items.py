@@ -1,4 +1,4 @@
-"""What callers give an index, as checked arrays."""
+"""What callers give an index, checked and brought to arrays."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -19,7 +19,7 @@ def as_numpy(values: NDArray[Any] | Tensor | Sequence[int]) -> NDArray[Any]:
     return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
 
 
-def checked_items(
+def check_items(
     layout: KeyLayout,
     sids: NDArray[np.integer] | Tensor,
     vectors: NDArray[np.floating] | Tensor,
