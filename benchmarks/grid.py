@@ -253,7 +253,7 @@ class Grid:
         milliseconds: dict[str, float] = {}
         share = float("nan")
         for variant, engine in engines(run_data, cell):
-            searcher = engine.as_searcher() if variant == "engine" else engine.alone()
+            searcher = engine if variant == "engine" else engine.alone()
             ranked, milliseconds[variant] = rank_all(searcher, requests, 10)
             sampled = sampled_metrics(ranked, targets, METRICS.k)
             row = {key: one for key, one in sampled.items() if key in SAMPLED}

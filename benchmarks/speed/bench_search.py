@@ -154,7 +154,7 @@ def _curve(
     for width in widths:
         engine.config = own.updated(width=width)
         alone.append(_hr10(engine.alone(), requests, clicked))
-        whole.append(_hr10(engine.as_searcher(), requests, clicked))
+        whole.append(_hr10(engine, requests, clicked))
     engine.config = own
     return {"widths": list(widths), "generator alone": alone, "engine": whole, "requests": [len(requests)]}
 

@@ -32,7 +32,7 @@ def test_most_clicked_is_the_plain_count(log, k):
     statistics = ClickStatistics.from_page_views(frame(log), ITEMS)
     queries = [p.query for p in log] + ["never asked"]
     expected = [plain(log, query, k) for query in queries]
-    assert statistics.most_clicked(queries, k).tolist() == expected
+    assert statistics.most_clicked(statistics.query_numbers(queries), k).tolist() == expected
 
 
 @quick
@@ -42,12 +42,13 @@ def test_leaving_a_page_view_out_is_the_log_without_it(log, k):
     own = ragged_rows(frame(log)["clicked"], ITEMS["item_id"])
     queries = [p.query for p in log]
     items = np.tile(np.arange(-1, len(ITEM_IDS)), (len(log), 1))
-    found = statistics.most_clicked(queries, k, own)
-    counts = statistics.pair_counts(queries, items, own)
+    found = statistics.most_clicked(statistics.query_numbers(queries), k, own)
+    counts = statistics.pair_counts(statistics.query_numbers(queries), items, own)
     for row, page_view in list(enumerate(log))[:3]:
         rest = log[:row] + log[row + 1 :]
         assert found[row].tolist() == plain(rest, page_view.query, k)
-        alone = ClickStatistics.from_page_views(frame(rest), ITEMS).pair_counts([page_view.query], items[:1])
+        others = ClickStatistics.from_page_views(frame(rest), ITEMS)
+        alone = others.pair_counts(others.query_numbers([page_view.query]), items[:1])
         assert counts[row].tolist() == alone[0].tolist()
 
 
@@ -83,16 +84,18 @@ def test_counts_by_hand(tmp_path):
     assert statistics.items[0].tolist() == [0, 2]
     assert statistics.counts.tolist() == [2, 1]
     assert statistics.searched.tolist() == [2]
-    assert statistics.pair_counts(["RED SHOE"], np.array([[2, 0, -1, 5]])).tolist() == [[1, 2, 0, 0]]
+    assert statistics.pair_counts(statistics.query_numbers(["RED SHOE"]), np.array([[2, 0, -1, 5]])).tolist() == [
+        [1, 2, 0, 0]
+    ]
     statistics.save(tmp_path)
     loaded = ClickStatistics.load(tmp_path)
     assert loaded.queries == statistics.queries
-    assert loaded.most_clicked(["red shoe", "boots"], 2).tolist() == [[0, 2], [-1, -1]]
+    assert loaded.most_clicked(loaded.query_numbers(["red shoe", "boots"]), 2).tolist() == [[0, 2], [-1, -1]]
 
 
 def test_empty_log(tmp_path):
     statistics = ClickStatistics.from_page_views(frame([]), ITEMS)
-    assert statistics.most_clicked(["a"], 2).tolist() == [[-1, -1]]
-    assert statistics.pair_counts(["a"], np.array([[1]])).tolist() == [[0]]
+    assert statistics.most_clicked(statistics.query_numbers(["a"]), 2).tolist() == [[-1, -1]]
+    assert statistics.pair_counts(statistics.query_numbers(["a"]), np.array([[1]])).tolist() == [[0]]
     statistics.save(tmp_path)
     assert ClickStatistics.load(tmp_path).queries == []

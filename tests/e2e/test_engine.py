@@ -50,7 +50,7 @@ def test_given_items_have_the_features_they_have_as_candidates(engine: SearchEng
     engine.generator.double()
     requests = Requests.anonymous(engine.example_queries(5))
     found = engine.candidates(requests)
-    given = engine.candidates(requests, given=found.items[:, ::-1].copy())
+    given = engine.candidates(requests, fixed=found.items[:, ::-1].copy())
     np.testing.assert_array_equal(given.items, found.items[:, ::-1])
     assert not given.generated.any()
     for name, values in found.features.items():
@@ -66,7 +66,7 @@ def test_relevance_is_fitted_on_judgments_of_queries_that_training_may_know(tiny
     levels = [judged.filter(pl.col("query") == query)["level"].to_list() for query in best]
     given = Ragged.from_lists([[run_data.dataset.item_rows[item] for item in row] for row in items])
     padded = given.padded(int(given.lengths.max()), newest=False).astype(np.int64)
-    found = engine.candidates(Requests.anonymous(best), given=padded)
+    found = engine.candidates(Requests.anonymous(best), fixed=padded)
     scores = weights.score(found.features, found.contexts)
     above = [
         score[: len(level)][np.array(level) == 3].mean() - score[: len(level)][np.array(level) == 0].mean()

@@ -37,7 +37,7 @@ def made(tiny_run: Path, tiny_config: Path, tmp_path_factory: pytest.TempPathFac
 def events(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the market's shoppers did on pages that the run served after its log."""
     laboratory = Laboratory(made / "data", 900, newcomers=50)
-    pages, _ = rank_all(open_arm(str(made)).as_searcher(), laboratory.requests(), 10)
+    pages, _ = rank_all(open_arm(str(made)), laboratory.requests(), 10)
     path = tmp_path_factory.mktemp("events") / "new.parquet"
     laboratory.exposures(pages).write_parquet(path)
     return path

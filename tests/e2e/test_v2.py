@@ -122,11 +122,11 @@ def test_no_input_of_evaluation_or_serving_has_keywords_or_the_future(tiny_confi
 
 
 def prompts_of(engine, requests):
-    clicked_for_query = engine.evidence.statistics.most_clicked(
-        requests.query, engine.generator.config.prompt.clicked_for_query
+    evidence = engine.click_features.statistics.most_clicked(
+        engine.click_features.statistics.query_numbers(requests.query), engine.generator.config.prompt.clicked_for_query
     )
     columns = PromptInputs.from_requests(
-        requests, engine.featurizer.text_features, engine.generator.config.prompt, clicked_for_query
+        requests, engine.featurizer.text_features, engine.generator.config.prompt, evidence
     )
     rows = np.arange(len(requests))
     return [engine.snapshot.builder.search_prompt(columns, rows[i : i + 64]) for i in range(0, len(rows), 64)]

@@ -82,18 +82,17 @@ class ClickStatistics:
         numbers = self._numbers
         return np.fromiter((numbers.get(normalise_query(text), -1) for text in queries), np.int64, len(queries))
 
-    def most_clicked(self, queries: Sequence[str], k: int, leave_out: Ragged | None = None) -> Ints:
+    def most_clicked(self, rows: NDArray[np.int64], k: int, leave_out: Ragged | None = None) -> Ints:
         """The items most clicked for each query, best first, -1 padded: int32 [n, k].
 
         Args:
-            queries: n texts as typed.
+            rows: of n queries, from :meth:`query_numbers`.
             k: items per query.
             leave_out: for training rows: the items clicked in each of the n page views, whose own clicks are not
                 counted; the result is the one of a log without that page view.
         """
-        rows = self.query_numbers(queries)
         known = np.flatnonzero(rows >= 0)
-        out = np.full((len(queries), k), -1, np.int32)
+        out = np.full((len(rows), k), -1, np.int32)
         if not len(known):
             return out
         if leave_out is None:
@@ -125,16 +124,16 @@ class ClickStatistics:
         return np.where(np.take_along_axis(count, order, 1) > 0, kept, np.int32(-1))
 
     def pair_counts(
-        self, queries: Sequence[str], items: NDArray[np.integer], leave_out: Ragged | None = None
+        self, rows: NDArray[np.int64], items: NDArray[np.integer], leave_out: Ragged | None = None
     ) -> Floats:
         """Clicks of given items for each query: float32 [n, m] for ``items`` [n, m]; 0 for -1 and unknown queries.
 
         Args:
-            queries: n texts as typed.
+            rows: of n queries, from :meth:`query_numbers`.
             items: item rows, -1 for none.
             leave_out: as in :meth:`most_clicked`.
         """
-        counts = self._pairs.lookup(self.query_numbers(queries)[:, None], items)
+        counts = self._pairs.lookup(rows[:, None], items)
         return counts if leave_out is None else np.maximum(counts - contained(leave_out, items), 0)
 
     def save(self, folder: Path) -> None:

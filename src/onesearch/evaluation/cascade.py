@@ -88,7 +88,9 @@ class Recall:
         else:
             near = features.dense.search_vectors(vectors, config.dense).items
         lists = [
-            features.statistics.most_clicked(requests.query, config.clicked, leave_out),
+            features.statistics.most_clicked(
+                features.statistics.query_numbers(requests.query), config.clicked, leave_out
+            ),
             self._popular.rank(requests, config.popular).items,
             near,
             features.lexical.rank(requests, config.lexical).items,

@@ -199,8 +199,8 @@ class CascadeFeatures:
             statistics.clicked[candidates],
             statistics.ordered[candidates],
         )
-        pair = statistics.pair_counts(requests.query, candidates, targets.clicked if targets else None)
         row = statistics.query_numbers(requests.query)
+        pair = statistics.pair_counts(row, candidates, targets.clicked if targets else None)
         asked = statistics.query_clicks[row]
         searched = np.where(row >= 0, statistics.searched[row], 0).astype(np.float32)
         out: dict[str, Floats] = {}

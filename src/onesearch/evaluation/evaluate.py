@@ -27,12 +27,11 @@ def valid_sid_share(engine: SearchEngine, requests: Requests, most: int, batch: 
     if not len(requests):
         return float("nan")
     model, snapshot = engine.generator, engine.snapshot
-    clicked_for_query = engine.evidence.statistics.most_clicked(
-        requests.query, max(model.config.prompt.clicked_for_query, 1)
+    statistics = engine.click_features.statistics
+    clicked = statistics.most_clicked(
+        statistics.query_numbers(requests.query), max(model.config.prompt.clicked_for_query, 1)
     )
-    inputs = PromptInputs.from_requests(
-        requests, engine.featurizer.text_features, model.config.prompt, clicked_for_query
-    )
+    inputs = PromptInputs.from_requests(requests, engine.featurizer.text_features, model.config.prompt, clicked)
     found = []
     for rows in np.split(np.arange(len(requests)), range(batch, len(requests), batch)):
         memory = model.encode(snapshot.builder.search_prompt(inputs, rows).to(model.begin.device))

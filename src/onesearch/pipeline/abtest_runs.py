@@ -118,7 +118,7 @@ def _pages(
     stages = [(read_manifest(run / name) or {}).get("fingerprint") for name in (*STAGE_OF.values(), "data")]
     made_by = [version("onesearch"), PAGE, str(run.resolve()), engine.name, stages]
     key = fingerprint([*made_by, engine.config.model_dump(), alone, *traffic])
-    searcher = engine.alone() if alone else engine.as_searcher()
+    searcher = engine.alone() if alone else engine
     folder.mkdir(parents=True, exist_ok=True)
     parts, spent = [np.zeros((0, PAGE), np.int32)], 0.0
     for first in range(0, len(requests), _KEPT):

@@ -21,7 +21,7 @@ from onesearch.market.world_files import FOLDER as MARKET_FOLDER
 from onesearch.pipeline.run_data import RunData
 from onesearch.pipeline.run_settings import RunSettings
 from onesearch.pipeline.stage_runner import StageContext
-from onesearch.search.engine import EngineView, SearchEngine
+from onesearch.search.engine import SearchEngine
 from onesearch.search.hits import Searcher
 from onesearch.search.ranking_weights import RankingWeights
 from onesearch.search.run_parts import ENGINE, need
@@ -118,12 +118,12 @@ def engine_of(run_data: RunData, folder: Path) -> SearchEngine:
 
 
 def engine_methods(engine: SearchEngine, folder: Path) -> dict[str, Searcher]:
-    """The generator alone, the engine without BM25 evidence (where it has any), and the engine."""
+    """The generator alone, the engine without BM25 (where it has it), and the engine."""
     methods: dict[str, Searcher] = {GENERATOR_ALONE: engine.alone()}
     if engine.config.lexical:
         bare = RankingWeights(read_json(folder / ENGINE)["weights_without_lexical"])
-        methods[WITHOUT_LEXICAL] = EngineView(engine, engine.config.updated(lexical=False), bare)
-    return {**methods, ENGINE_NAME: engine.as_searcher()}
+        methods[WITHOUT_LEXICAL] = engine.with_settings(engine.config.updated(lexical=False), bare)
+    return {**methods, ENGINE_NAME: engine}
 
 
 def build_report(run_data: RunData, config: RunSettings, context: StageContext) -> Mapping[str, Any]:

@@ -104,7 +104,9 @@ class RunData(RunParts):
         requests = self.requests(page_views)
         clicked = self.targets(page_views).clicked
         own = clicked if self.counted else None
-        clicked_for_query = self.statistics.most_clicked(requests.query, config.clicked_for_query, leave_out=own)
+        clicked_for_query = self.statistics.most_clicked(
+            self.statistics.query_numbers(requests.query), config.clicked_for_query, leave_out=own
+        )
         thoughts = None if keywords is None else keywords(requests, clicked)
         return PromptInputs.from_requests(
             requests, lambda texts: self.training_text_features(texts, held_out), config, clicked_for_query, thoughts

@@ -23,7 +23,7 @@ from onesearch.pipeline.run_settings import RunSettings
 from onesearch.pipeline.stage_runner import StageContext
 from onesearch.pipeline.teacher import cot_task_set, keyword_source
 from onesearch.search.candidates import Candidates
-from onesearch.search.engine import NO_EVIDENCE, SearchEngine
+from onesearch.search.engine import BEAMS_ONLY, SearchEngine
 from onesearch.search.ranking_weights import GENERATOR_ALONE, RankingWeights, fit_weights
 from onesearch.search.run_parts import GENERATOR, Keywords, save_engine
 from onesearch.search.search_settings import SearchSettings
@@ -48,7 +48,7 @@ from onesearch.understanding.thought_table import Thoughts
 log = logging.getLogger("onesearch")
 # Features whose weight is the same for every request; the others' depends on how well the query is known.
 PLAIN = ("text", "taste", *(f"item_{name}" for name in FEATURE_NAMES))
-BARE = SearchSettings(**NO_EVIDENCE)
+BARE = SearchSettings(**BEAMS_ONLY)
 
 
 def new_generator(run_data: RunData, config: RunSettings, seed: int) -> Generator:
@@ -313,7 +313,9 @@ def validator(
     snapshot = run_data.snapshot(generator.config.prompt, lexical=False)
 
     def validate(_: nn.Module) -> dict[str, float]:
-        engine = SearchEngine(generator, run_data.featurizer, snapshot, run_data.evidence, search, keywords=keywords)
+        engine = SearchEngine(
+            generator, run_data.featurizer, snapshot, run_data.click_features, search, keywords=keywords
+        )
         items = engine.rank(requests, 10).items
         generator.train(False)
         return {"hr10": float(np.nanmean(hit_rate(items, clicked))), "mrr10": float(np.nanmean(mrr(items, clicked)))}
@@ -360,7 +362,7 @@ def fit_relevance(run_data: RunData, engine: SearchEngine) -> RankingWeights:
     gains = Ragged.from_lists([[2**level - 1 for level in known["level"]] for known in kept])
     width = int(given.lengths.max())
     items = given.padded(width, newest=False).astype(np.int64)
-    found = engine.candidates(Requests.anonymous([known["query"] for known in kept]), given=items)
+    found = engine.candidates(Requests.anonymous([known["query"] for known in kept]), fixed=items)
     # An item judged twice, or no longer searchable, left its place empty; all others kept theirs.
     gain = np.where(found.items == items, gains.padded(width, 0, newest=False), 0).astype(np.float32)
     return fit_weights(found.features, found.items >= 0, gain, found.contexts, PLAIN)

@@ -1,10 +1,13 @@
 """Candidates of a request with the features that order them.
 
-Beams give most candidates; evidence (items most clicked for the query, BM25) may add some, whose log-probability the
-model computes exactly along their path. So every candidate carries the same features, wherever it came from.
+Beams give most candidates; other channels (items most clicked for the query, best by BM25, nearest by the item score)
+add some, whose log-probability the model computes exactly along their path. So every candidate carries the same
+features, wherever it came from.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +17,10 @@ from onesearch.index.item_filters import ItemMask
 from onesearch.model.generator import Generator, GeneratorMemory
 from onesearch.search.beam_search import Beams
 from onesearch.search.catalogue_snapshot import Snapshot
+from onesearch.search.hits import Hits
 from onesearch.search.path_scoring import score_paths
+from onesearch.search.ranked_lists import padded_hits
+from onesearch.search.ranking_weights import RankingWeights
 
 Floats = NDArray[np.float32]
 NOTHING = np.float32(-1e9)  # a score below every real one that still survives arithmetic
@@ -54,26 +60,54 @@ def from_beams(
     return rows[..., used].flatten(1), log_probs[..., used].flatten(1)
 
 
-def add_extra(items: torch.Tensor, extra: torch.Tensor) -> torch.Tensor:
-    """Extra candidates [n, E] without those already present in ``items`` [n, C] and without repeats; -1 for none."""
-    seen = (extra.unsqueeze(2) == items.unsqueeze(1)).any(2)
-    earlier = torch.ones(extra.shape[1], extra.shape[1], dtype=torch.bool, device=extra.device).tril(-1)
-    repeat = ((extra.unsqueeze(2) == extra.unsqueeze(1)) & earlier).any(2)
-    return extra.masked_fill(seen | repeat, -1)
+def without_repeats(items: torch.Tensor, more: torch.Tensor) -> torch.Tensor:
+    """``more`` items [n, E] with -1 for those that are among ``items`` [n, C] already, and for repeats."""
+    seen = (more.unsqueeze(2) == items.unsqueeze(1)).any(2)
+    earlier = torch.ones(more.shape[1], more.shape[1], dtype=torch.bool, device=more.device).tril(-1)
+    repeat = ((more.unsqueeze(2) == more.unsqueeze(1)) & earlier).any(2)
+    return more.masked_fill(seen | repeat, -1)
 
 
-def score_extra(
-    model: Generator, memory: GeneratorMemory, snapshot: Snapshot, extra: torch.Tensor, mask: ItemMask | None
+def score_items(
+    model: Generator, memory: GeneratorMemory, snapshot: Snapshot, items: torch.Tensor, mask: ItemMask | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Exact log-probabilities of extra candidates [n, E]; items that left the index or the filter become -1."""
-    paths = snapshot.index.path(extra.clamp(min=0).flatten()).reshape(*extra.shape, -1)
-    alive = (extra >= 0) & (paths[..., 0] >= 0)
+    """Exact log-probabilities of items [n, E] along their paths; those outside the index or the filter become -1."""
+    paths = snapshot.index.path(items.clamp(min=0).flatten()).reshape(*items.shape, -1)
+    alive = (items >= 0) & (paths[..., 0] >= 0)
     if mask is not None:
         alive &= mask.allowed(snapshot.index.levels - 1, paths[..., -1].clamp(min=0))
-        alive &= mask.items_allowed(snapshot.index.position_of(extra.clamp(min=0)).clamp(min=0))
-    log_probs = torch.full(extra.shape, float(NOTHING), device=extra.device)
+        alive &= mask.items_allowed(snapshot.index.position_of(items.clamp(min=0)).clamp(min=0))
+    log_probs = torch.full(items.shape, float(NOTHING), device=items.device)
     picked = alive.nonzero()
     if len(picked):
         each, _ = score_paths(model, memory, paths[alive], picked[:, 0], snapshot.index)
         log_probs[alive] = each.sum(1)
-    return torch.where(alive, extra, -1), log_probs
+    return torch.where(alive, items, -1), log_probs
+
+
+def joined(parts: Sequence[Candidates]) -> Candidates:
+    """The candidates of several batches of requests, as wide as the widest."""
+    if len(parts) == 1:
+        return parts[0]
+    width = max(part.items.shape[1] for part in parts)
+
+    def widen(values: NDArray[Any], fill: Any) -> NDArray[Any]:
+        return np.pad(values, ((0, 0), (0, width - values.shape[1])), constant_values=fill)
+
+    return Candidates(
+        np.concatenate([widen(part.items, -1) for part in parts]),
+        {name: np.concatenate([widen(p.features[name], 0) for p in parts]) for name in parts[0].features},
+        np.concatenate([widen(part.generated, False) for part in parts]),
+        {name: np.concatenate([part.contexts[name] for part in parts]) for name in parts[0].contexts},
+    )
+
+
+def ordered(found: Candidates, weights: RankingWeights, k: int, popularity: Floats) -> Hits:
+    """The ``k`` best candidates by weighted features; ties go to the item score, then to popularity float32 [N]."""
+    valid = found.items >= 0
+    scores = np.where(valid, weights.score(found.features, found.contexts), NOTHING).astype(np.float32)
+    # numpy's last key is the first to sort by.
+    keys = (-popularity[np.maximum(found.items, 0)], -found.features["item_score"], -scores)
+    order = np.lexsort(keys, axis=1)[:, :k]
+    items, best = np.take_along_axis(found.items, order, 1), np.take_along_axis(scores, order, 1)
+    return padded_hits(items, best, k)

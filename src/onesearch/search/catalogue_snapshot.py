@@ -17,7 +17,7 @@ from onesearch.index.item_filters import ItemFilters
 from onesearch.index.sid_index import SidIndex
 from onesearch.model.featurizer import Featurizer
 from onesearch.model.prompt import PromptBuilder
-from onesearch.search.click_features import Evidence, ItemFacts
+from onesearch.search.click_features import ClickFeatures, ItemTraits
 from onesearch.search.lexical_search import LexicalSearcher
 from onesearch.search.results import FilterChoices
 
@@ -32,7 +32,7 @@ class Snapshot:
         items: the item table; its row order gives the item rows. Deleted items keep their row but leave the index.
         sids: int32 [N, L]; item_head_rows: float32 [N, R]; popularity: float32 [N], training clicks.
         number: item id to its current row; deleted items are absent.
-        evidence: of the log; facts: what it knows of every item row.
+        click_features: of the log; traits: what they read of every item row.
         version: grows by one with every change.
     """
 
@@ -45,8 +45,8 @@ class Snapshot:
     popularity: Floats
     number: dict[str, int]
     lexical: LexicalSearcher | None
-    evidence: Evidence
-    facts: ItemFacts
+    click_features: ClickFeatures
+    traits: ItemTraits
     version: int = 0
 
     def on(self, device: torch.device) -> "Snapshot":
@@ -126,7 +126,7 @@ class Snapshot:
     ) -> "Snapshot":
         builder = PromptBuilder(self.builder.vocabulary, self.builder.config, sids)
         added = items[len(self.items) :]
-        facts = self.facts.extended(self.evidence.words.facts(added)) if len(added) else self.facts
+        traits = self.traits.extended(self.click_features.item_traits(added)) if len(added) else self.traits
         return replace(
             self,
             items=items,
@@ -138,6 +138,6 @@ class Snapshot:
             filters=self.filters.updated(items, index, unchanged=len(self.items)),
             number=number,
             lexical=lexical,
-            facts=facts,
+            traits=traits,
             version=self.version + 1,
         )

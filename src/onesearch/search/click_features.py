@@ -1,4 +1,14 @@
-"""What the log and the words say of a query's candidates, beside what the model says.
+"""What the click log says of a query's candidates, beside what the model and BM25 say.
+
+Three sources, from the most exact to the most general::
+
+    clicks of the pair          how often was this item clicked for this query?
+    clicks of the query's words how much likelier is this item, or one of its category, clicked for the query's words?
+    clicks of traits            ... and an item with its attributes and its title words?
+
+A query that nobody typed before has words that others typed, and the items they clicked have traits (attributes, brand,
+category, title words) in common with items that nobody clicked. So the last two are the back-off of click counts to new
+queries *and* new items.
 
 Features are per candidate, contexts per request (:mod:`onesearch.search.ranking_weights`). None depends on which other
 candidates there are, so a filter removes items from a ranking and changes nothing else. All counts are those of the
@@ -16,13 +26,46 @@ from scipy import sparse
 from onesearch.common.ragged import Ragged
 from onesearch.data.click_statistics import ClickStatistics
 from onesearch.data.pair_counts import Lift
-from onesearch.data.requests import Requests
-from onesearch.search.lexical_search import Analyzer, LexicalSearcher
+from onesearch.search.lexical_search import STEMMER, Analyzer
 
 Floats = NDArray[np.float32]
-_MOST = 24  # traits of an item that count
+_MOST_TRAITS = 24  # of an item that count
 _FEWEST_ITEMS, _LARGEST_SHARE = 3, 0.2  # rarer traits cannot be learned, commoner ones say nothing
-_SMOOTHING = np.float32(5.0)
+_SMOOTHING = np.float32(5.0)  # clicks added to a word's, spread as all clicks are
+_WORDS = 8  # distinct words of a query that count
+_LOG_SCALE = np.float32(3.0)  # contexts are of order one
+
+
+# -- queries and items as the features need them ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class QueryFacts:
+    """What is known of n queries before anything is searched; each part is found once and read by all features.
+
+    Attributes:
+        texts: as typed.
+        terms: their analysed words, in order, repetitions kept.
+        click_rows: int64 [n], the query's row of the click statistics, -1 for one without clicks.
+        words: int32 [n, 8], numbers of its distinct words among those of the log, -1 for none.
+    """
+
+    texts: list[str]
+    terms: list[list[str]]
+    click_rows: NDArray[np.int64]
+    words: NDArray[np.int32]
+
+    def select(self, rows: NDArray[np.integer]) -> "QueryFacts":
+        """The given queries, in the given order."""
+        index = rows.tolist()
+        return QueryFacts(
+            [self.texts[i] for i in index], [self.terms[i] for i in index], self.click_rows[rows], self.words[rows]
+        )
+
+
+def category_keys(items: pl.DataFrame) -> list[str]:
+    """The category path of every item as one text; "" where unknown."""
+    return items.select(pl.col("category").list.join("\x1f", ignore_nulls=True).fill_null("")).to_series().to_list()
 
 
 def attributes(items: pl.DataFrame) -> pl.Series:
@@ -49,6 +92,26 @@ def title_words(items: pl.DataFrame, analyze: Callable[[str], list[str]]) -> pl.
     joined = exploded.join(terms, on="piece", how="left", maintain_order="left")
     lists = joined.group_by("row", maintain_order=True).agg(pl.col("traits").explode(empty_as_null=False))
     return lists["traits"].list.drop_nulls().list.unique(maintain_order=True)
+
+
+@dataclass(frozen=True)
+class ItemTraits:
+    """Of every item: the number of its category, int64 [N] (-1 for unknown), and the numbers of its traits, N lists."""
+
+    categories: NDArray[np.int64]
+    attributes: Ragged
+    title: Ragged
+
+    def extended(self, more: "ItemTraits") -> "ItemTraits":
+        """With further items behind these."""
+        return ItemTraits(
+            np.concatenate([self.categories, more.categories]),
+            self.attributes.joined(more.attributes),
+            self.title.joined(more.title),
+        )
+
+
+# -- lifts of words --------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -114,7 +177,7 @@ class TraitClicks:
 def _rows(traits: Ragged, items: NDArray[np.int64]) -> NDArray[np.int32]:
     """Traits of the candidates [n, C] alone: int32 [n, C, 24], -1 for none."""
     safe = np.maximum(items, 0)
-    place = traits.offsets[safe][..., None] + np.arange(_MOST)
+    place = traits.offsets[safe][..., None] + np.arange(_MOST_TRAITS)
     inside = (place < traits.offsets[safe + 1][..., None]) & (items >= 0)[..., None]
     if not len(traits.values):
         return np.full(inside.shape, -1, np.int32)
@@ -131,35 +194,8 @@ def _numbered(traits: pl.Series, names: Mapping[str, int]) -> Ragged:
     row = found["row"].to_numpy().astype(np.int64)
     lengths = np.bincount(row, minlength=len(traits))
     place = np.arange(len(row)) - (np.cumsum(lengths) - lengths)[row]
-    kept = place < _MOST
-    return Ragged.from_lengths(found["number"].to_numpy()[kept], np.minimum(lengths, _MOST))
-
-
-_WORDS = 8
-_STEMMER = "english"
-_LOG_SCALE = np.float32(3.0)  # contexts are of order one
-
-
-def category_keys(items: pl.DataFrame) -> list[str]:
-    """The category path of every item as one text; "" where unknown."""
-    return items.select(pl.col("category").list.join("\x1f", ignore_nulls=True).fill_null("")).to_series().to_list()
-
-
-@dataclass(frozen=True)
-class ItemFacts:
-    """What evidence knows of every item row: category numbers int64 [N] (-1 for unknown), numbers of its traits."""
-
-    categories: NDArray[np.int64]
-    attributes: Ragged
-    title: Ragged
-
-    def extended(self, more: "ItemFacts") -> "ItemFacts":
-        """With further item rows."""
-        return ItemFacts(
-            np.concatenate([self.categories, more.categories]),
-            self.attributes.joined(more.attributes),
-            self.title.joined(more.title),
-        )
+    kept = place < _MOST_TRAITS
+    return Ragged.from_lengths(found["number"].to_numpy()[kept], np.minimum(lengths, _MOST_TRAITS))
 
 
 @dataclass(frozen=True)
@@ -181,15 +217,18 @@ class WordClicks:
     of_title: TraitClicks
 
     @classmethod
-    def from_statistics(cls, statistics: ClickStatistics, items: pl.DataFrame) -> "WordClicks":
-        """Count the words of clicked queries."""
+    def from_statistics(
+        cls, statistics: ClickStatistics, items: pl.DataFrame, analyze: Callable[[str], list[str]]
+    ) -> "WordClicks":
+        """Count the words of clicked queries: a click on an item is one for each distinct word of the query."""
         categories = category_keys(items)
-        analyze = Analyzer(_STEMMER)
+        # Number the words of all clicked queries, and the categories.
         terms = [list(dict.fromkeys(analyze(query)))[:_WORDS] for query in statistics.queries]
         words = {term: i for i, term in enumerate(sorted({term for row in terms for term in row}))}
         names = {name: i for i, name in enumerate(sorted(set(categories) - {""}))}
         category = np.fromiter((names.get(name, -1) for name in categories), np.int64, len(categories))
         of_query = Ragged.from_lists([[words[term] for term in row] for row in terms])
+        # One entry for each (word, clicked item) of each query, with its clicks.
         pairs = statistics.items
         lengths = of_query.lengths[pairs.owners]
         word = of_query.select(pairs.owners).values.astype(np.int64)
@@ -204,82 +243,76 @@ class WordClicks:
             TraitClicks.from_clicks(title_words(items, analyze), clicks),
         )
 
-    def facts(self, items: pl.DataFrame) -> ItemFacts:
+    def item_traits(self, items: pl.DataFrame, analyze: Callable[[str], list[str]]) -> ItemTraits:
         """What the features need to know of items; categories and traits that the log does not know are left out."""
         number = self.categories.get
         categories = np.fromiter((number(name, -1) for name in category_keys(items)), np.int64, len(items))
-        title = title_words(items, Analyzer(_STEMMER))
-        return ItemFacts(categories, self.of_attribute.numbers(attributes(items)), self.of_title.numbers(title))
+        title = title_words(items, analyze)
+        return ItemTraits(categories, self.of_attribute.numbers(attributes(items)), self.of_title.numbers(title))
 
-    def features(self, queries: Sequence[str], items: NDArray[np.int64], facts: ItemFacts) -> dict[str, Floats]:
-        """Mean log lifts over the query's words, float32 [n, C]; ``facts`` of every item row."""
-        numbers = self._numbers(queries)
-        count = np.maximum((numbers >= 0).sum(1), 1).astype(np.float32)[:, None]
-        known = np.where(items < len(self.of_item.things), items, -1)
-        of_candidate = np.where(items >= 0, facts.categories[np.maximum(items, 0)], -1)
+    def word_numbers(self, terms: Sequence[Sequence[str]]) -> NDArray[np.int32]:
+        """Numbers of the first distinct terms of each query that the log knows, int32 [n, 8], -1 padded."""
+        known = [[self.words.get(term, -1) for term in dict.fromkeys(query)][:_WORDS] for query in terms]
+        lists = Ragged.from_lists([[number for number in query if number >= 0] for query in known])
+        return lists.padded(_WORDS, newest=False)
+
+    def features(self, words: NDArray[np.int32], items: NDArray[np.int64], traits: ItemTraits) -> dict[str, Floats]:
+        """Mean log lifts over the query's words, float32 [n, C] each.
+
+        Args:
+            words: word numbers of each query, int32 [n, 8], -1 for none.
+            items: candidates, item rows [n, C], -1 for none.
+            traits: of every item row.
+        """
+        n_words = (words >= 0).sum(1)
+        # Items that are newer than the log have a category and traits, but no clicks of their own.
+        logged = np.where(items < len(self.of_item.things), items, -1)
+        category = np.where(items >= 0, traits.categories[np.maximum(items, 0)], -1)
         total = {"word_item": np.zeros(items.shape, np.float32), "word_category": np.zeros(items.shape, np.float32)}
-        for column in range(int((numbers >= 0).sum(1).max(initial=0))):
-            word = numbers[:, column, None]
-            total["word_item"] += self.of_item.score(word, known)
-            total["word_category"] += self.of_category.score(word, of_candidate)
+        for column in range(int(n_words.max(initial=0))):
+            word = words[:, column, None]
+            total["word_item"] += self.of_item.score(word, logged)
+            total["word_category"] += self.of_category.score(word, category)
+        count = np.maximum(n_words, 1).astype(np.float32)[:, None]
         found = {name: value / count for name, value in total.items()}
-        found["word_attribute"], found["word_attribute_sum"] = self.of_attribute.lifts(numbers, facts.attributes, items)
-        found["word_title"], found["word_title_sum"] = self.of_title.lifts(numbers, facts.title, items)
+        found["word_attribute"], found["word_attribute_sum"] = self.of_attribute.lifts(words, traits.attributes, items)
+        found["word_title"], found["word_title_sum"] = self.of_title.lifts(words, traits.title, items)
         return found
 
-    def _numbers(self, queries: Sequence[str]) -> NDArray[np.int32]:
-        analyze, get = Analyzer(_STEMMER), self.words.get
-        rows = [[get(term, -1) for term in dict.fromkeys(analyze(query))][:_WORDS] for query in queries]
-        return Ragged.from_lists([[number for number in row if number >= 0] for row in rows]).padded(
-            _WORDS, newest=False
-        )
 
-
-class Evidence:
-    """Click, word and text evidence of one training log over one catalogue."""
+class ClickFeatures:
+    """Features of one training log over one catalogue."""
 
     def __init__(self, statistics: ClickStatistics, items: pl.DataFrame) -> None:
         self.statistics = statistics
-        self.words = WordClicks.from_statistics(statistics, items)
+        self.analyze = Analyzer(STEMMER)
+        self.words = WordClicks.from_statistics(statistics, items, self.analyze)
 
-    def contexts(self, queries: Sequence[str]) -> dict[str, Floats]:
+    def item_traits(self, items: pl.DataFrame) -> ItemTraits:
+        """What the features need to know of items."""
+        return self.words.item_traits(items, self.analyze)
+
+    def query_facts(self, queries: Sequence[str]) -> QueryFacts:
+        """Analyse each query and look it up in the log: the one place where that is done for a search."""
+        terms = [self.analyze(query) for query in queries]
+        return QueryFacts(list(queries), terms, self.statistics.query_numbers(queries), self.words.word_numbers(terms))
+
+    def contexts(self, queries: QueryFacts) -> dict[str, Floats]:
         """What the weights may depend on, float32 [n]: is the query known, how well, and how long is it."""
-        row = self.statistics.query_numbers(queries)
-        clicks = self.statistics.query_clicks[row]
-        analyze = Analyzer(_STEMMER)
-        words = np.fromiter((len(analyze(query)) for query in queries), np.float32, len(queries))
+        n_terms = np.fromiter(map(len, queries.terms), np.float32, len(queries.terms))
         return {
-            "known": (row >= 0).astype(np.float32),
-            "frequency": (np.log1p(clicks) / _LOG_SCALE).astype(np.float32),
-            "words": np.minimum(words / _LOG_SCALE, _LOG_SCALE).astype(np.float32),
+            "known": (queries.click_rows >= 0).astype(np.float32),
+            "frequency": (np.log1p(self.statistics.query_clicks[queries.click_rows]) / _LOG_SCALE).astype(np.float32),
+            "words": np.minimum(n_terms / _LOG_SCALE, _LOG_SCALE).astype(np.float32),
         }
 
-    def clicks(self, queries: Sequence[str], items: NDArray[np.int64], facts: ItemFacts) -> dict[str, Floats]:
-        """Clicks of the pair, their share of the query's clicks, and the lifts of the query's words."""
-        pair = self.statistics.pair_counts(queries, items)
-        of_query = self.statistics.query_clicks[self.statistics.query_numbers(queries)]
-        share = pair / np.maximum(of_query, 1)[:, None]
+    def features(self, queries: QueryFacts, items: NDArray[np.int64], traits: ItemTraits) -> dict[str, Floats]:
+        """Clicks of the pair, their share of the query's clicks, and the lifts of the query's words; [n, C] each."""
+        clicks = self.statistics.pair_counts(queries.click_rows, items)
+        share = clicks / np.maximum(self.statistics.query_clicks[queries.click_rows], 1)[:, None]
         return {
-            "clicks": np.log1p(pair),
+            "clicks": np.log1p(clicks),
             "click_share": share.astype(np.float32),
             "click_share_root": np.sqrt(share).astype(np.float32),
-            **self.words.features(queries, items, facts),
+            **self.words.features(queries.words, items, traits),
         }
-
-
-def lexical_features(searcher: LexicalSearcher, queries: Sequence[str], items: NDArray[np.int64]) -> dict[str, Floats]:
-    """BM25 of candidates, and relative to the best item of the whole catalogue; float32 [n, C]."""
-    best = searcher.rank(Requests.anonymous(queries), 1).scores[:, 0]
-    scores = searcher.scores(list(queries), np.maximum(items, 0).astype(np.int32)).astype(np.float32)
-    share = scores / np.where(best > 0, best, 1)[:, None]
-    return {
-        "lexical": scores,
-        "lexical_share": share.astype(np.float32),
-        "lexical_share_square": (share**2).astype(np.float32),
-    }
-
-
-def with_popularity(features: Mapping[str, Floats], popularity: Floats) -> dict[str, Floats]:
-    """Log popularity [n, C] and its products with what tells a match: a popular item that does not match is no find."""
-    matches = [name for name in ("text", "word_item", "lexical_share") if name in features]
-    return {"popularity": popularity, **{f"{name}_popularity": features[name] * popularity for name in matches}}

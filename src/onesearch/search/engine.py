@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,14 @@ from onesearch.data.requests import Requests
 from onesearch.index.item_filters import ItemMask
 from onesearch.model.featurizer import Featurizer
 from onesearch.model.generator import Generator, GeneratorMemory
-from onesearch.model.numeric_item_features import FEATURE_NAMES
 from onesearch.model.prompt import PromptInputs
 from onesearch.search.beam_search import beam_search
-from onesearch.search.candidates import NOTHING, Candidates, add_extra, from_beams, score_extra
+from onesearch.search.candidates import Candidates, from_beams, joined, ordered, score_items, without_repeats
 from onesearch.search.catalogue_snapshot import Snapshot
-from onesearch.search.click_features import Evidence, lexical_features, with_popularity
+from onesearch.search.click_features import ClickFeatures, QueryFacts
 from onesearch.search.hits import Hits
 from onesearch.search.nearest_items import nearest_items
+from onesearch.search.ranking_features import lexical_features, likeness_features, popularity_features
 from onesearch.search.ranking_weights import GENERATOR_ALONE, RankingWeights
 from onesearch.search.results import FilterChoices, SearchRequest, SearchResult
 from onesearch.search.run_parts import (
@@ -41,8 +42,8 @@ from onesearch.search.served_versions import published
 from onesearch.search.shopper_history import NO_HISTORY, FixedHistories, HistoryStore, ShopperHistory, to_requests
 
 Floats = NDArray[np.float32]
-_RECENT = 10  # past clicks that taste is taken from
-NO_EVIDENCE: Mapping[str, Any] = {
+_RECENT = 10  # last clicks that taste is taken from
+BEAMS_ONLY: Mapping[str, Any] = {
     "lexical": False,
     "clicked_candidates": 0,
     "nearest": 0,
@@ -50,6 +51,43 @@ NO_EVIDENCE: Mapping[str, Any] = {
     "popularity": False,
     "taste": False,
 }
+
+
+@dataclass(frozen=True)
+class RequestFacts:
+    """What is known of n requests before anything is searched.
+
+    Attributes:
+        queries: their terms and their places in the click log.
+        clicked: int32 [n, E], the items most clicked for each query, best first, -1 padded.
+        prompt: subwords, vectors and SIDs of all their texts, and the shoppers' histories.
+    """
+
+    queries: QueryFacts
+    clicked: NDArray[np.int32]
+    prompt: PromptInputs
+
+
+@dataclass(frozen=True)
+class Scope:
+    """Where is searched: the catalogue, the filter (None for all of it) and the number of beams."""
+
+    snapshot: Snapshot
+    mask: ItemMask | None
+    width: int
+
+
+@dataclass(frozen=True)
+class Found:
+    """Items ``more`` int64 [n, E] that other channels than the beams gave, -1 for none.
+
+    With BM25 also its score of all candidates, beams first, ``lexical`` float32 [n, G + E], and of the ``best`` item
+    of the catalogue, float32 [n].
+    """
+
+    more: NDArray[np.int64]
+    lexical: Floats | None = None
+    best: Floats | None = None
 
 
 class SearchEngine:
@@ -61,10 +99,10 @@ class SearchEngine:
         generator: the trained model, in eval mode.
         featurizer: encoder, lexicon, quantizer, row space and vocabulary of the run.
         snapshot: the catalogue and its index.
-        evidence: of the training log; fills missing history and orders candidates.
-        config: beam width and evidence.
+        click_features: of the training log; they order candidates, and what was clicked fills missing history.
+        config: beam width, and what else gives and orders candidates.
         weights: how candidates are ordered; the generator alone by default.
-        histories: where shoppers' pasts come from.
+        histories: where shoppers' histories come from.
         batch_size: requests per encoder pass in :meth:`rank`.
         name: of the run, shown in ``version``.
         known_shoppers, known_queries: examples for the web page.
@@ -75,7 +113,7 @@ class SearchEngine:
         generator: Generator,
         featurizer: Featurizer,
         snapshot: Snapshot,
-        evidence: Evidence,
+        click_features: ClickFeatures,
         config: SearchSettings,
         weights: RankingWeights = GENERATOR_ALONE,
         histories: HistoryStore | None = None,
@@ -86,7 +124,7 @@ class SearchEngine:
         keywords: Keywords | None = None,
     ) -> None:
         self.generator, self.featurizer = generator.eval(), featurizer
-        self.evidence, self.config, self.weights = evidence, config, weights
+        self.click_features, self.config, self.weights = click_features, config, weights
         self.histories: HistoryStore = histories if histories is not None else FixedHistories()
         self.batch_size, self.name = batch_size, name
         self.known_shoppers, self.known_queries = tuple(known_shoppers), tuple(known_queries)
@@ -127,7 +165,7 @@ class SearchEngine:
             generator,
             parts.featurizer,
             snapshot,
-            parts.evidence,
+            parts.click_features,
             config,
             weights,
             name=parts.run.name,
@@ -160,20 +198,19 @@ class SearchEngine:
             groups.setdefault(repr((request.filters, request.width)), []).append(i)
         for group in groups.values():
             first = requests[group[0]]
-            pasts = [self._past(requests[i]) for i in group]
-            columns = to_requests([requests[i].query for i in group], pasts, snapshot.number)
-            k = max(requests[i].k for i in group)
-            hits = self.rank(columns, k, first.filters, snapshot, width=first.width)
+            histories = [self._history(requests[i]) for i in group]
+            batch = to_requests([requests[i].query for i in group], histories, snapshot.number)
+            hits = self.rank(batch, max(requests[i].k for i in group), first.filters, snapshot, first.width)
             for i, items, scores in zip(group, hits.items, hits.scores, strict=True):
                 answers[i] = _results(snapshot, items[: requests[i].k], scores)
         return answers
 
-    def _past(self, request: SearchRequest) -> ShopperHistory:
+    def _history(self, request: SearchRequest) -> ShopperHistory:
         if request.history is not None:
             return request.history
         return NO_HISTORY if request.user is None else self.histories.history(request.user)
 
-    # -- columns -----------------------------------------------------------------------------------------------------
+    # -- the path of a search: facts -> candidates -> features -> order ----------------------------------------------
 
     def rank(
         self,
@@ -185,7 +222,7 @@ class SearchEngine:
     ) -> Hits:
         """The ``k`` best items of each request; shapes as in :class:`Hits`."""
         snapshot = snapshot or self._snapshot
-        return top_k(self.candidates(requests, filters, snapshot, width), self.weights, k, snapshot.popularity)
+        return ordered(self.candidates(requests, filters, snapshot, width), self.weights, k, snapshot.popularity)
 
     def candidates(
         self,
@@ -193,119 +230,144 @@ class SearchEngine:
         filters: Mapping[str, Any] | None = None,
         snapshot: Snapshot | None = None,
         width: int | None = None,
-        given: NDArray[np.int64] | None = None,
+        fixed: NDArray[np.int64] | None = None,
     ) -> Candidates:
-        """Beams and evidence of each request with all features, in batches of ``batch_size``.
+        """Candidates of each request with all features, in batches of ``batch_size``.
 
-        With ``given`` item rows [n, C] (-1 for none) these are the candidates, and nothing is searched.
+        With ``fixed`` item rows [n, C] (-1 for none) these are the candidates, and nothing is searched.
         """
         snapshot = snapshot or self._snapshot
-        mask = snapshot.filters.mask(filters) if filters else None
-        clicked_for_query = self.evidence.statistics.most_clicked(requests.query, self._clicked_for_query_width())
-        thoughts = None if self.keywords is None else self.keywords(requests.query)
-        inputs = PromptInputs.from_requests(
-            requests, self.featurizer.text_features, self.generator.config.prompt, clicked_for_query, thoughts
+        scope = Scope(snapshot, snapshot.filters.mask(filters) if filters else None, width or self.config.width)
+        facts = self._request_facts(requests)
+        batches = np.split(np.arange(len(requests)), range(self.batch_size, len(requests), self.batch_size))
+        return joined([self._batch(facts, rows, scope, None if fixed is None else fixed[rows]) for rows in batches])
+
+    def _request_facts(self, requests: Requests) -> RequestFacts:
+        """Everything that is looked up for requests, once."""
+        queries, prompt = self.click_features.query_facts(requests.query), self.generator.config.prompt
+        # The same list fills missing history in the prompt and gives candidates; each reads its beginning.
+        most = max(prompt.clicked_for_query, self.config.clicked_candidates)
+        clicked = self.click_features.statistics.most_clicked(queries.click_rows, most)
+        keywords = None if self.keywords is None else self.keywords(requests.query)
+        return RequestFacts(
+            queries,
+            clicked,
+            PromptInputs.from_requests(requests, self.featurizer.text_features, prompt, clicked, keywords),
         )
-        parts = [
-            self._candidates(
-                inputs,
-                rows,
-                requests,
-                clicked_for_query[rows],
-                snapshot,
-                mask,
-                width or self.config.width,
-                None if given is None else given[rows],
-            )
-            for rows in np.split(np.arange(len(requests)), range(self.batch_size, len(requests), self.batch_size))
-        ]
-        return _joined(parts)
 
-    def _clicked_for_query_width(self) -> int:
-        return max(self.generator.config.prompt.clicked_for_query, self.config.clicked_candidates)
-
-    def _candidates(
-        self,
-        inputs: PromptInputs,
-        rows: NDArray[np.int64],
-        requests: Requests,
-        clicked_for_query: NDArray[np.int32],
-        snapshot: Snapshot,
-        mask: ItemMask | None,
-        width: int,
-        given: NDArray[np.int64] | None,
+    def _batch(
+        self, facts: RequestFacts, rows: NDArray[np.int64], scope: Scope, fixed: NDArray[np.int64] | None
     ) -> Candidates:
-        model, config = self.generator, self.config
-        device = model.begin.device
-        queries = [requests.query[i] for i in rows]
-        teacher = inputs.keywords is not None
+        """Candidates of the given requests: one pass of the encoder, one of the decoder's beams, one of BM25."""
+        model, snapshot, device = self.generator, scope.snapshot, self.generator.begin.device
+        queries = facts.queries.select(rows)
         with torch.inference_mode():
-            memory = model.encode(snapshot.builder.search_prompt(inputs, rows, keywords=teacher).to(device))
+            # Encode: the states that beams attend to, and the state that is compared with whole items.
+            prompt = snapshot.builder.search_prompt(facts.prompt, rows, keywords=facts.prompt.keywords is not None)
+            memory = model.encode(prompt.to(device))
             state = model.query_state(memory) if model.config.item_score else None
-            if given is None:
-                beams = beam_search(model, memory, snapshot.index, width, mask)
-                items, log_probs = from_beams(beams, snapshot, mask, config.items_per_sid)
-                more = self._added(queries, clicked_for_query, state, snapshot, mask)
+
+            # Find: items [n, G] of the beams, then more [n, E] of the other channels.
+            if fixed is None:
+                beams = beam_search(model, memory, snapshot.index, scope.width, scope.mask)
+                items, log_probs = from_beams(beams, snapshot, scope.mask, self.config.items_per_sid)
+                found = self._other_channels(queries, facts.clicked[rows], items, state, scope)
             else:
                 items = torch.zeros(len(rows), 0, dtype=torch.long, device=device)
-                log_probs, more = torch.zeros(len(rows), 0, device=device), given
+                log_probs, found = torch.zeros(len(rows), 0, device=device), self._fixed(queries, fixed, snapshot)
             generated = items.shape[1]
-            if more.shape[1]:
-                wanted = add_extra(items, torch.from_numpy(more).to(device))
-                added, added_log_probs = score_extra(model, memory, snapshot, wanted, mask)
-                items = torch.cat([items, added], 1)
-                log_probs = torch.cat([log_probs, added_log_probs], 1)
-            features = {"log_prob": log_probs.float(), "item_score": torch.zeros_like(log_probs)}
-            candidates = snapshot.item_head_rows[items.clamp(min=0)]
-            if state is not None:
-                features["item_score"] = torch.einsum("nr,ncr->nc", state.float(), candidates)
-            if config.taste:
-                past = torch.from_numpy(inputs.clicked[rows][:, -_RECENT:]).long().to(device)
-                features |= self._taste_features(memory, candidates, snapshot.item_head_rows, past)
+
+            # What no beam found gets its log-probability along its path.
+            if found.more.shape[1]:
+                more = without_repeats(items, torch.from_numpy(found.more).to(device))
+                more, more_log_probs = score_items(model, memory, snapshot, more, scope.mask)
+                items, log_probs = torch.cat([items, more], 1), torch.cat([log_probs, more_log_probs], 1)
+            features = self._model_features(facts, rows, memory, state, items, snapshot)
         picked = items.cpu().numpy()
-        valid = picked >= 0
-        columns_of = {name: value.float().cpu().numpy() for name, value in features.items()}
-        if config.clicks:
-            columns_of |= self.evidence.clicks(queries, picked, snapshot.facts)
-        if config.lexical and snapshot.lexical is not None:
-            columns_of |= lexical_features(snapshot.lexical, queries, picked)
-        if config.popularity:
-            columns_of |= with_popularity(columns_of, np.log1p(snapshot.popularity[np.maximum(picked, 0)]))
-        masked = {name: np.where(valid, value, 0).astype(np.float32) for name, value in columns_of.items()}
-        of_beam = valid & (np.arange(picked.shape[1]) < generated)
-        return Candidates(picked, masked, of_beam, self.evidence.contexts(queries) if config.clicks else {})
+        features = {"log_prob": log_probs.float().cpu().numpy(), **features}
+        return self._with_log_features(queries, picked, generated, features, found, snapshot)
 
-    def _added(
+    def _other_channels(
         self,
-        queries: Sequence[str],
-        clicked_for_query: NDArray[np.int32],
+        queries: QueryFacts,
+        clicked: NDArray[np.int32],
+        beams: Tensor,
         state: Tensor | None,
-        snapshot: Snapshot,
-        mask: ItemMask | None,
-    ) -> NDArray[np.int64]:
-        """Candidates from elsewhere than the beams: most clicked, best by BM25, nearest by item score; [n, E]."""
-        config = self.config
-        found: list[NDArray[Any]] = [clicked_for_query[:, : config.clicked_candidates]]
-        if config.lexical and snapshot.lexical is not None:
-            found.append(snapshot.lexical.rank(Requests.anonymous(queries), config.lexical_candidates).items)
+        scope: Scope,
+    ) -> Found:
+        """Items from elsewhere than the beams: most clicked, best by BM25, nearest by the item score, in this order."""
+        config, none = self.config, np.zeros((len(clicked), 0), np.int64)
+        clicked = clicked[:, : config.clicked_candidates]
+        nearest = none
         if state is not None and config.nearest:
-            found.append(nearest_items(state, snapshot.index, config.nearest, config.probes, mask).cpu().numpy())
-        return np.concatenate(found, 1).astype(np.int64)
+            index = scope.snapshot.index
+            nearest = nearest_items(state, index, config.nearest, config.probes, scope.mask).cpu().numpy()
+        lexical = scope.snapshot.lexical if config.lexical else None
+        if lexical is None:
+            return Found(np.concatenate([clicked, nearest], 1).astype(np.int64))
+        # The catalogue is scored once: the best items, and the scores of all candidates, come from the same pass.
+        before = np.concatenate([beams.cpu().numpy(), clicked], 1)
+        known = np.concatenate([before, nearest], 1)
+        match = lexical.match(queries.texts, queries.terms, config.lexical_candidates, known)
+        scores = np.split(match.scores, [before.shape[1]], 1)
+        return Found(
+            np.concatenate([clicked, match.found, nearest], 1).astype(np.int64),
+            np.concatenate([scores[0], match.found_scores, scores[1]], 1),
+            match.best,
+        )
 
-    def _taste_features(
-        self, memory: GeneratorMemory, candidates: Tensor, item_head_rows: Tensor, past: Tensor
-    ) -> dict[str, Tensor]:
-        """Likeness to query and past clicks (int64 [n, H], -1 for none), and the numbers in the rows [n, C, R]."""
-        numbers = self.featurizer.head_row_projection.features
-        width = candidates.shape[-1] - numbers
-        text = candidates[..., :width]
-        known = (past >= 0).unsqueeze(-1)
-        mean = (item_head_rows[past.clamp(min=0)] * known).sum(1) / known.sum(1).clamp(min=1)
-        return {
-            "text": torch.einsum("nr,ncr->nc", memory.query_head_rows[:, :width].float(), text),
-            "taste": torch.einsum("nr,ncr->nc", mean[:, :width].float(), text),
-            **{f"item_{name}": candidates[..., width + i] for i, name in enumerate(FEATURE_NAMES[:numbers])},
-        }
+    def _fixed(self, queries: QueryFacts, fixed: NDArray[np.int64], snapshot: Snapshot) -> Found:
+        """The given items in the place of what channels find."""
+        if not self.config.lexical or snapshot.lexical is None:
+            return Found(fixed)
+        match = snapshot.lexical.match(queries.texts, queries.terms, 0, fixed)
+        return Found(fixed, match.scores, match.best)
+
+    def _model_features(
+        self,
+        facts: RequestFacts,
+        rows: NDArray[np.int64],
+        memory: GeneratorMemory,
+        state: Tensor | None,
+        items: Tensor,
+        snapshot: Snapshot,
+    ) -> dict[str, Floats]:
+        """Item score and likeness of the candidates ``items`` [n, C]."""
+        candidates = snapshot.item_head_rows[items.clamp(min=0)]
+        features = {"item_score": torch.zeros(items.shape, device=items.device)}
+        if state is not None:
+            features["item_score"] = torch.einsum("nr,ncr->nc", state.float(), candidates)
+        if self.config.taste:
+            clicks = torch.from_numpy(facts.prompt.clicked[rows][:, -_RECENT:]).long().to(items.device)
+            known = (clicks >= 0).unsqueeze(-1)
+            history = (snapshot.item_head_rows[clicks.clamp(min=0)] * known).sum(1) / known.sum(1).clamp(min=1)
+            numbers = self.featurizer.head_row_projection.features
+            features |= likeness_features(memory.query_head_rows, candidates, history, numbers)
+        return {name: value.float().cpu().numpy() for name, value in features.items()}
+
+    def _with_log_features(
+        self,
+        queries: QueryFacts,
+        items: NDArray[np.int64],
+        generated: int,
+        features: dict[str, Floats],
+        found: Found,
+        snapshot: Snapshot,
+    ) -> Candidates:
+        """The candidates with the features of the click log, BM25 and popularity added."""
+        config, valid = self.config, items >= 0
+        if config.clicks:
+            features |= self.click_features.features(queries, items, snapshot.traits)
+        if found.lexical is not None and found.best is not None:
+            features |= lexical_features(found.lexical, found.best)
+        if config.popularity:
+            features |= popularity_features(features, np.log1p(snapshot.popularity[np.maximum(items, 0)]))
+        return Candidates(
+            items,
+            {name: np.where(valid, value, 0).astype(np.float32) for name, value in features.items()},
+            valid & (np.arange(items.shape[1]) < generated),
+            self.click_features.contexts(queries) if config.clicks else {},
+        )
 
     # -- what a server asks ----------------------------------------------------------------------------------------
 
@@ -349,9 +411,9 @@ class SearchEngine:
         if snapshot.lexical is None or not query.strip():
             return []
         if not filters:
-            hits = snapshot.lexical.rank(Requests.anonymous([query]), k)
+            hits = snapshot.lexical.top_items([query], k)
             return _results(snapshot, hits.items[0], hits.scores[0])
-        hits = snapshot.lexical.rank(Requests.anonymous([query]), len(snapshot.items))
+        hits = snapshot.lexical.top_items([query], len(snapshot.items))
         found = torch.from_numpy(hits.items[0].astype(np.int64)).to(snapshot.index.device)
         position = snapshot.index.position_of(found.clamp(min=0))
         allowed = snapshot.filters.mask(filters).items_allowed(position.clamp(min=0)) & (position >= 0)
@@ -384,52 +446,24 @@ class SearchEngine:
         # One assignment: a model call that has begun keeps the model that it read.
         self.generator, self.name = generator.to(self.generator.begin.device).eval(), name
 
-    def alone(self) -> "EngineView":
-        """The generator alone: the same beams, no evidence, ordered by their log-probability."""
-        return EngineView(self, self.config.updated(**NO_EVIDENCE), GENERATOR_ALONE)
-
-    def as_searcher(self) -> "EngineView":
-        """The engine with its own settings, as a plain searcher."""
-        return EngineView(self, self.config, self.weights)
-
-
-class EngineView:
-    """An engine under other settings; shares model, catalogue and index."""
-
-    def __init__(self, engine: SearchEngine, config: SearchSettings, weights: RankingWeights) -> None:
-        self._engine = SearchEngine(
-            engine.generator,
-            engine.featurizer,
-            engine.snapshot,
-            engine.evidence,
+    def with_settings(self, config: SearchSettings, weights: RankingWeights) -> "SearchEngine":
+        """An engine under other settings; shares model, catalogue and index as they are now."""
+        return SearchEngine(
+            self.generator,
+            self.featurizer,
+            self._snapshot,
+            self.click_features,
             config,
             weights,
-            engine.histories,
-            engine.batch_size,
-            keywords=engine.keywords,
+            self.histories,
+            self.batch_size,
+            self.name,
+            keywords=self.keywords,
         )
 
-    def candidates(self, requests: Requests) -> Candidates:
-        """Candidates with features under these settings."""
-        return self._engine.candidates(requests)
-
-    def rank(self, requests: Requests, k: int) -> Hits:
-        """The ``k`` best items of each request."""
-        return self._engine.rank(requests, k)
-
-
-def top_k(found: Candidates, weights: RankingWeights, k: int, popularity: Floats) -> Hits:
-    """Order candidates by weighted features, ties by the item score, then by popularity; the first ``k``."""
-    valid = found.items >= 0
-    scores = np.where(valid, weights.score(found.features, found.contexts), NOTHING).astype(np.float32)
-    liking = popularity[np.maximum(found.items, 0)]
-    order = np.lexsort((-liking, -found.features["item_score"], -scores), axis=1)[:, :k]
-    items = np.take_along_axis(found.items, order, 1).astype(np.int32)
-    ranked = np.where(items >= 0, np.take_along_axis(scores, order, 1), -np.inf).astype(np.float32)
-    if items.shape[1] < k:
-        room = ((0, 0), (0, k - items.shape[1]))
-        items, ranked = np.pad(items, room, constant_values=-1), np.pad(ranked, room, constant_values=-np.inf)
-    return Hits(items, ranked)
+    def alone(self) -> "SearchEngine":
+        """The generator alone: the same beams, nothing else, ordered by their log-probability."""
+        return self.with_settings(self.config.updated(**BEAMS_ONLY), GENERATOR_ALONE)
 
 
 def _results(snapshot: Snapshot, items: NDArray[np.int32], scores: Floats) -> list[SearchResult]:
@@ -439,22 +473,6 @@ def _results(snapshot: Snapshot, items: NDArray[np.int32], scores: Floats) -> li
             item = snapshot.item(row)
             out.append(SearchResult(item.item_id, score, tuple(snapshot.sids[row].tolist()), item))
     return out
-
-
-def _joined(parts: Sequence[Candidates]) -> Candidates:
-    if len(parts) == 1:
-        return parts[0]
-    width = max(part.items.shape[1] for part in parts)
-
-    def widen(values: NDArray[Any], fill: Any) -> NDArray[Any]:
-        return np.pad(values, ((0, 0), (0, width - values.shape[1])), constant_values=fill)
-
-    return Candidates(
-        np.concatenate([widen(part.items, -1) for part in parts]),
-        {name: np.concatenate([widen(p.features[name], 0) for p in parts]) for name in parts[0].features},
-        np.concatenate([widen(part.generated, False) for part in parts]),
-        {name: np.concatenate([part.contexts[name] for part in parts]) for name in parts[0].contexts},
-    )
 
 
 def load_engine(run: Path, model: Model | None = None, device: str | None = None) -> SearchEngine:

@@ -5,6 +5,7 @@ later live in a small second matrix that uses the first one's word statistics, s
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from onesearch.data.text import is_unspaced, item_texts, split_words
 from onesearch.search.hits import Hits
 from onesearch.search.ranked_lists import NONE, padded_hits, top_k
 
+STEMMER = "english"
 _CELLS = 8_000_000  # scores held at once while searching: 32 MB
 _ARRAYS = ("data", "indices", "indptr", "rows", "extra_data", "extra_indices", "extra_indptr", "extra_rows", "idf")
 
@@ -32,7 +34,7 @@ class LexicalSettings(Settings):
 
     fields: tuple[str, ...] = ("title", "brand", "category")
     """Item columns joined to one text; "attributes" adds all attribute values."""
-    stemmer: str | None = "english"
+    stemmer: str | None = STEMMER
     """Snowball language for spaced scripts; None keeps words as they are."""
     k1: float = 1.2
     """Saturation of repeated words."""
@@ -62,6 +64,21 @@ class Analyzer:
         if is_unspaced(text):
             terms += [first + second for first, second in pairwise(terms) if is_unspaced(first) and is_unspaced(second)]
         return terms
+
+
+@dataclass(frozen=True)
+class LexicalMatches:
+    """Best items of n queries by BM25, and the scores of given candidates.
+
+    Shapes: ``found`` int64 [n, k] item rows, -1 where fewer items share a term with the query, and ``found_scores``
+    float32 [n, k]; ``scores`` float32 [n, C] of the given candidates, 0 for -1 and for items that are not indexed;
+    ``best`` float32 [n], the score of the best item of the whole catalogue, 0 where none matches.
+    """
+
+    found: NDArray[np.int64]
+    found_scores: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    best: NDArray[np.float32]
 
 
 class LexicalSearcher:
@@ -135,7 +152,7 @@ class LexicalSearcher:
         distinct, inverse = np.unique(np.asarray(queries, dtype=object), return_inverse=True)
         factor = None if weights is None else np.where(self._all_rows == NONE, 0, weights[self._all_rows])
         found: list[tuple[NDArray[np.int64], NDArray[np.float32]]] = []
-        for _, scores in self._score_chunks(distinct.tolist()):
+        for _, scores in self._score_chunks([self._analyze(query) for query in distinct.tolist()]):
             columns, best = top_k(scores if factor is None else scores * factor.astype(np.float32), k)
             found.append((np.where(best > 0, self._all_rows[columns], NONE), best))
         if not found:
@@ -150,16 +167,38 @@ class LexicalSearcher:
             queries: query texts, [n].
             items: item rows, [n, m].
         """
-        distinct, inverse = np.unique(np.asarray(queries, dtype=object), return_inverse=True)
+        return self.match(queries, [self._analyze(query) for query in queries], 0, items).scores
+
+    def match(
+        self, queries: Sequence[str], terms: Sequence[Sequence[str]], k: int, items: NDArray[np.integer]
+    ) -> LexicalMatches:
+        """The ``k`` best items and the scores of given candidates, from scoring the catalogue once.
+
+        Args:
+            queries: query texts, [n].
+            terms: the analysed words of each, [n].
+            k: items to find.
+            items: candidates, item rows [n, C], -1 for none.
+        """
+        _, first, inverse = np.unique(np.asarray(queries, dtype=object), return_index=True, return_inverse=True)
         columns = self._column[np.where(items >= len(self._column) - 1, NONE, items)]
-        out = np.zeros(items.shape, np.float32)
+        n, k = len(queries), min(k, len(self._all_rows))
+        found, found_scores = np.full((n, k), NONE, np.int64), np.full((n, k), -np.inf, np.float32)
+        scores, best = np.zeros(items.shape, np.float32), np.zeros(n, np.float32)
         by_query = np.argsort(inverse, kind="stable")
-        bounds = np.searchsorted(inverse[by_query], np.arange(len(distinct) + 1))
-        for first, scores in self._score_chunks(distinct.tolist()):
-            of_chunk = by_query[bounds[first] : bounds[first + len(scores)]]
-            wanted = columns[of_chunk]
-            out[of_chunk] = np.where(wanted == NONE, 0, scores[(inverse[of_chunk] - first)[:, None], wanted])
-        return out
+        bounds = np.searchsorted(inverse[by_query], np.arange(len(first) + 1))
+        for start, of_catalogue in self._score_chunks([terms[i] for i in first.tolist()]):
+            # The requests of this chunk's queries, and the place of each one's query in the chunk.
+            requests = by_query[bounds[start] : bounds[start + len(of_catalogue)]]
+            place = inverse[requests] - start
+            best[requests] = of_catalogue.max(1, initial=0)[place]
+            if k:
+                top_columns, top = top_k(of_catalogue, k)
+                found[requests] = np.where(top > 0, self._all_rows[top_columns], NONE)[place]
+                found_scores[requests] = top[place]
+            wanted = columns[requests]
+            scores[requests] = np.where(wanted == NONE, 0, of_catalogue[place[:, None], wanted])
+        return LexicalMatches(found, found_scores, scores, best)
 
     def add(self, rows: NDArray[np.integer], texts: Sequence[str]) -> "LexicalSearcher":
         """A searcher that also finds these items; a row that is already indexed gets the new text.
@@ -244,14 +283,15 @@ class LexicalSearcher:
         config = LexicalSettings.model_validate(description["config"])
         return cls(config, vocabulary, array["idf"], description["average_length"], main, rows, extra, extra_rows)
 
-    def _score_chunks(self, queries: list[str]) -> Iterator[tuple[int, NDArray[np.float32]]]:
-        """(number of the first query, BM25 of every text [chunk, N + M]) for successive chunks of queries."""
+    def _score_chunks(self, queries: Sequence[Sequence[str]]) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """(number of the first query, BM25 of every text [chunk, N + M]) for successive chunks of queries' terms."""
         known = self._vocabulary
-        terms = [[known[term] for term in self._analyze(query) if term in known] for query in queries]
-        lengths = np.fromiter(map(len, terms), np.int64, len(terms))
-        flat = np.fromiter((term for query in terms for term in query), np.int64, int(lengths.sum()))
+        numbers = [[known[term] for term in query if term in known] for query in queries]
+        lengths = np.fromiter(map(len, numbers), np.int64, len(numbers))
+        flat = np.fromiter((number for query in numbers for number in query), np.int64, int(lengths.sum()))
         bounds = np.concatenate([[0], np.cumsum(lengths)])
         matrix = sparse.csr_matrix((np.ones(len(flat), np.float32), flat, bounds), (len(queries), len(self._idf)))
+        # The product is sparse, its rows are read densely: a chunk of them at a time.
         size = max(1, _CELLS // max(len(self._all_rows), 1))
         main_terms = self._main.shape[0]
         for first in range(0, len(queries), size):

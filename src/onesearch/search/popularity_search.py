@@ -19,7 +19,11 @@ from onesearch.search.ranked_lists import NONE, chained, padded_hits
 class QueryClicks(Protocol):
     """What the click log knows of queries (``onesearch.data.click_statistics.ClickStatistics``)."""
 
-    def most_clicked(self, queries: list[str], k: int, leave_out: Ragged | None = None) -> NDArray[np.int32]:
+    def query_numbers(self, queries: Sequence[str]) -> NDArray[np.int64]:
+        """The log's number of each query, -1 for a query without clicks, [n]."""
+        ...
+
+    def most_clicked(self, rows: NDArray[np.int64], k: int, leave_out: Ragged | None = None) -> NDArray[np.int32]:
         """Items most clicked for each query, best first, -1 padded, [n, k]."""
         ...
 
@@ -60,7 +64,7 @@ class MostClickedSearcher:
 
     def rank(self, requests: Requests, k: int) -> Hits:
         """Clicked items first, then those of the back-off that are not among them; scores only state the order."""
-        clicked = self.clicks.most_clicked(requests.query, k)
+        clicked = self.clicks.most_clicked(self.clicks.query_numbers(requests.query), k)
         items = chained([clicked, self.backoff.rank(requests, k).items], k)
         scores = np.broadcast_to(-np.arange(items.shape[1], dtype=np.float32), items.shape)
         return padded_hits(items, scores, k)

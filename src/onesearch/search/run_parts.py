@@ -28,7 +28,7 @@ from onesearch.model.numeric_item_features import NumericItemFeatures
 from onesearch.model.prompt import PromptBuilder
 from onesearch.model.token_vocabulary import TokenVocabulary
 from onesearch.search.catalogue_snapshot import Snapshot
-from onesearch.search.click_features import Evidence
+from onesearch.search.click_features import ClickFeatures
 from onesearch.search.lexical_search import LexicalSearcher
 from onesearch.search.ranking_weights import RankingWeights
 from onesearch.search.search_settings import SearchSettings
@@ -135,9 +135,9 @@ class RunParts:
         return LexicalSearcher.load(need(self.run, "lexical"))
 
     @cached_property
-    def evidence(self) -> Evidence:
+    def click_features(self) -> ClickFeatures:
         """What the training log says of queries, words and items."""
-        return Evidence(self.statistics, self.dataset.items)
+        return ClickFeatures(self.statistics, self.dataset.items)
 
     @cached_property
     def thoughts(self) -> Thoughts:
@@ -185,8 +185,8 @@ class RunParts:
             self.statistics.clicked,
             dict(self.dataset.item_rows),
             self.lexical if lexical else None,
-            self.evidence,
-            self.evidence.words.facts(items),
+            self.click_features,
+            self.click_features.item_traits(items),
         )
 
     def keyword_reader(self, which: Taught | None) -> Keywords | None:
@@ -204,7 +204,7 @@ def save_engine(
     without_lexical: RankingWeights,
     reads: Taught | None = None,
 ) -> None:
-    """Write which model an engine uses and how it orders candidates, with and without BM25 evidence.
+    """Write which model an engine uses and how it orders candidates, with and without BM25.
 
     ``reads`` says whose keywords the model was trained to read in serving as well; None for every model but RAG's.
     """

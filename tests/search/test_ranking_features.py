@@ -1,4 +1,4 @@
-"""Click and word evidence against counts done by hand."""
+"""Features of clicks and words, and of BM25, against counts done by hand."""
 
 import numpy as np
 import polars as pl
@@ -6,8 +6,9 @@ import pytest
 
 from onesearch.data.click_statistics import ClickStatistics
 from onesearch.data.records import Item, items_frame
-from onesearch.search.click_features import Evidence, lexical_features
+from onesearch.search.click_features import ClickFeatures
 from onesearch.search.lexical_search import LexicalSearcher, LexicalSettings
+from onesearch.search.ranking_features import lexical_features
 
 ITEMS = items_frame(
     [
@@ -20,7 +21,7 @@ ITEMS = items_frame(
 
 
 @pytest.fixture
-def evidence() -> Evidence:
+def log_features() -> ClickFeatures:
     log = pl.DataFrame(
         {
             "query": ["tent", "tent", "red tent", "lamps"],
@@ -30,18 +31,20 @@ def evidence() -> Evidence:
         },
         schema_overrides={"ordered": pl.List(pl.String)},
     )
-    return Evidence(ClickStatistics.from_page_views(log, ITEMS), ITEMS)
+    return ClickFeatures(ClickStatistics.from_page_views(log, ITEMS), ITEMS)
 
 
-def test_clicks_and_their_share(evidence: Evidence):
-    found = evidence.clicks(["tent", "new words"], np.array([[0, 1, -1], [0, 1, 2]]), evidence.words.facts(ITEMS))
+def test_clicks_and_their_share(log_features: ClickFeatures):
+    queries = log_features.query_facts(["tent", "new words"])
+    found = log_features.features(queries, np.array([[0, 1, -1], [0, 1, 2]]), log_features.item_traits(ITEMS))
     np.testing.assert_allclose(np.expm1(found["clicks"]), [[2, 1, 0], [0, 0, 0]], rtol=1e-6)
     np.testing.assert_allclose(found["click_share"], [[2 / 3, 1 / 3, 0], [0, 0, 0]], rtol=1e-6)
 
 
-def test_words_carry_clicks_over_to_a_new_query(evidence: Evidence):
+def test_words_carry_clicks_over_to_a_new_query(log_features: ClickFeatures):
     # "tent" was clicked for: 3 times item a (one of them as "red tent"), once item b. All word clicks: a 4, b 1, c 1.
-    found = evidence.clicks(["big tents"], np.array([[0, 1, 2, 3]]), evidence.words.facts(ITEMS))
+    queries = log_features.query_facts(["big tents"])
+    found = log_features.features(queries, np.array([[0, 1, 2, 3]]), log_features.item_traits(ITEMS))
     things, pairs = np.array([4.0, 1, 1, 0]), np.array([3.0, 1, 0, 0])
     share = (things + 1) / (things.sum() + 4)
     lift = np.log((pairs + 5 * share) / ((4 + 5) * share))
@@ -50,16 +53,16 @@ def test_words_carry_clicks_over_to_a_new_query(evidence: Evidence):
     assert found["word_category"][0, 3] == 0  # no category
 
 
-def test_items_newer_than_the_log_have_a_category_but_no_clicks(evidence: Evidence):
+def test_items_newer_than_the_log_have_a_category_but_no_clicks(log_features: ClickFeatures):
     new = items_frame([Item("e", "Green tent", ("Outdoor", "Tents"))])
-    facts = evidence.words.facts(ITEMS).extended(evidence.words.facts(new))
-    found = evidence.clicks(["tent"], np.array([[0, 4]]), facts)
+    traits = log_features.item_traits(ITEMS).extended(log_features.item_traits(new))
+    found = log_features.features(log_features.query_facts(["tent"]), np.array([[0, 4]]), traits)
     assert found["word_item"][0, 1] == found["clicks"][0, 1] == 0
     assert found["word_category"][0, 1] == found["word_category"][0, 0]
 
 
-def test_contexts_tell_known_queries_from_new_ones(evidence: Evidence):
-    found = evidence.contexts(["Tent", "never seen before", ""])
+def test_contexts_tell_known_queries_from_new_ones(log_features: ClickFeatures):
+    found = log_features.contexts(log_features.query_facts(["Tent", "never seen before", ""]))
     assert found["known"].tolist() == [1, 0, 0]
     np.testing.assert_allclose(found["frequency"], np.log1p([3, 0, 0]) / 3, rtol=1e-6)
     np.testing.assert_allclose(found["words"], [1 / 3, 1, 0], rtol=1e-6)
@@ -67,7 +70,11 @@ def test_contexts_tell_known_queries_from_new_ones(evidence: Evidence):
 
 def test_lexical_share_is_relative_to_the_best_of_the_whole_catalogue():
     searcher = LexicalSearcher.build(ITEMS, LexicalSettings(fields=("title",)))
-    found = lexical_features(searcher, ["red tent", "nothing known"], np.array([[1, 2], [0, -1]]))
+    queries, items = ["red tent", "nothing known"], np.array([[1, 2], [0, -1]])
+    match = searcher.match(queries, [query.split() for query in queries], 2, items)
+    found = lexical_features(match.scores, match.best)
     whole = searcher.scores(["red tent"], np.array([[0, 1, 2, 3]], np.int32))[0]
-    np.testing.assert_allclose(found["lexical_share"][0], whole[1:3] / whole.max(), rtol=1e-6)
+    share = whole[1:3] / whole.max()
+    np.testing.assert_allclose(found["lexical_share"][0], share, rtol=1e-6)
+    np.testing.assert_allclose(found["lexical_share_square"][0], share**2, rtol=1e-6)
     assert not found["lexical_share"][1].any()
