@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from onesearch.data.ingest.column_mapping import Mapping
+from onesearch.data.ingest.column_mapping import ColumnMapping
 from onesearch.data.ingest.importer import import_mapping
 
 ITEMS, USERS, QUERIES = 500_000, 1_000_000, 200_000
@@ -51,7 +51,7 @@ def generate(folder: Path, rows: int, kind: str) -> None:
 
 def run(folder: str, kind: str, group: bool, results: "multiprocessing.Queue[dict[str, object]]") -> None:
     """Import, in a process of its own."""
-    mapping = Mapping.model_validate(
+    mapping = ColumnMapping.model_validate(
         {
             "source": "benchmark",
             "folder": folder,

@@ -7,6 +7,7 @@ import typer
 
 
 def abtest(
+    # The two engines, or the log of a real test.
     a: Annotated[
         str,
         typer.Argument(
@@ -16,6 +17,7 @@ def abtest(
         ),
     ],
     b: Annotated[str | None, typer.Argument(metavar="[RUN_B]", help="Run of arm B, over the same market.")] = None,
+    # The simulated test: how long, on whom, how the shoppers are dealt.
     page_views: Annotated[int, typer.Option(min=100, help="Requests after the end of the log.")] = 40_000,
     newcomers: Annotated[int, typer.Option(min=0, help="Shoppers beside those of the log.")] = 0,
     out: Annotated[Path, typer.Option(help="Folder of abtest.json, abtest.md and charts.")] = Path("runs/abtest"),
@@ -29,6 +31,7 @@ def abtest(
             "half the work for as many shoppers, but no paired estimate.",
         ),
     ] = False,
+    # What is compared.
     alone: Annotated[bool, typer.Option("--generator-alone", help="Without the engine's evidence.")] = False,
 ) -> None:
     """Let the shoppers of a simulated market search on the pages of two engines, and compare what they do.

@@ -1,14 +1,12 @@
 """``onesearch data``: bring data in, and check it."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
-from pydantic import ValidationError
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
+from onesearch.cli.terminal import show_table
 from onesearch.data.ingest.column_mapping import load_mapping
 from onesearch.data.ingest.data_check import check
 from onesearch.data.ingest.import_summary import ImportSummary
@@ -51,6 +49,7 @@ The exit code is 1 when there is an error, so scripts can rely on it; notes do n
 
 @app.command("import", epilog=_IMPORT_EPILOG)
 def import_command(
+    # What is read: a mapping's files, or KuaiSearch's.
     mapping: Annotated[
         Path | None, typer.Argument(help="YAML file that says which file and column holds what.", show_default=False)
     ] = None,
@@ -63,21 +62,13 @@ def import_command(
     ] = None,
 ) -> None:
     """Turn CSV, JSON lines or Parquet files into a data set."""
-    console = Console()
-    if (mapping is None) == (kuaisearch is None):
+    if mapping is not None and kuaisearch is None:
+        summary = import_mapping(load_mapping(mapping, data_root), out)
+    elif kuaisearch is not None and mapping is None:
+        summary = import_kuaisearch(kuaisearch, out)
+    else:
         raise typer.BadParameter("give either a mapping file or --kuaisearch FOLDER")
-    try:
-        if kuaisearch is not None:
-            summary = import_kuaisearch(kuaisearch, out)
-        else:
-            assert mapping is not None
-            summary = import_mapping(load_mapping(mapping, data_root), out)
-    except ValidationError as error:
-        lines = [f"{'.'.join(map(str, e['loc'])) or 'mapping'}: {e['msg']}" for e in error.errors()]
-        _fail(console, f"{mapping} is not a valid mapping", *lines)
-    except (ValueError, OSError) as error:
-        _fail(console, str(error))
-    show_summary(console, summary, out)
+    show_summary(summary, out)
 
 
 @app.command("check", epilog=_CHECK_EPILOG)
@@ -85,76 +76,49 @@ def check_command(
     folder: Annotated[Path, typer.Argument(help="Folder of a data set.", show_default=False)],
 ) -> None:
     """Check a data set: schema, ids, references between the tables, times."""
-    console = Console()
-    try:
-        findings = check(folder)
-    except (ValueError, OSError) as error:
-        _fail(console, str(error))
-    table = Table()
-    for name in ("", "what", "result"):
-        table.add_column(name)
-    style = {"ok": "[green]ok[/]", "note": "[cyan]note[/]", "error": "[bold red]error[/]"}
-    for finding in findings:
-        table.add_row(style[finding.grade], escape(finding.what), escape(finding.detail))
-    console.print(f"[bold]Check of {escape(str(folder))}[/]")
-    console.print(table)
+    findings = check(folder)
+    rows = [(finding.grade, finding.what, finding.detail) for finding in findings]
+    show_table(f"Check of {folder}", ("", "what", "result"), rows)
     errors = sum(finding.grade == "error" for finding in findings)
-    console.print(f"{errors} errors" if errors else "no errors")
+    typer.echo(f"{errors} errors" if errors else "no errors")
     if errors:
         raise typer.Exit(1)
 
 
-def show_summary(console: Console, summary: ImportSummary, out: Path) -> None:
+def show_summary(summary: ImportSummary, out: Path) -> None:
     """Print what an import did."""
-    console.print(f"[bold]Imported {escape(summary.source)} to {escape(str(out))}[/]")
-    table = Table()
-    table.add_column("table")
-    table.add_column("rows", justify="right")
-    table.add_column("set aside", justify="right")
-    for name in dict.fromkeys([*summary.rows, *summary.rejected]):
-        aside = sum(summary.rejected.get(name, {}).values())
-        table.add_row(name, f"{summary.rows.get(name, 0):,}", f"{aside:,}" if aside else "-")
-    console.print(table)
-    _counts(
-        console,
-        f"Set aside (all in {REJECTED})",
-        {f"{name}: {reason}": count for name, reasons in summary.rejected.items() for reason, count in reasons.items()},
-    )
-    _counts(
-        console,
-        "Values left empty",
-        {f"{name}.{reason}": count for name, counts in summary.emptied.items() for reason, count in counts.items()},
-    )
-    _counts(console, "Unknown item ids dropped", dict(summary.dropped))
-    _counts(console, "Records made for ids without one", dict(summary.created))
-    if any(join.total for join in summary.joins.values()):
-        console.print("[bold]How the tables join[/]")
-        joins = Table()
-        for name, justify in (("reference", "left"), ("all", "right"), ("found", "right"), ("share", "right")):
-            joins.add_column(name, justify="right" if justify == "right" else "left")
-        for name, join in summary.joins.items():
-            if join.total:
-                joins.add_row(escape(name), f"{join.total:,}", f"{join.found:,}", f"{join.share:.1%}")
-        console.print(joins)
+    # Each table: what came in, and what did not.
+    aside = {name: sum(reasons.values()) for name, reasons in summary.rejected.items()}
+    rows = [
+        (name, f"{summary.rows.get(name, 0):,}", f"{aside[name]:,}" if aside.get(name) else "-")
+        for name in dict.fromkeys([*summary.rows, *summary.rejected])
+    ]
+    show_table(f"Imported {summary.source} to {out}", ("table", "rows", "set aside"), rows, ("rows", "set aside"))
+    # Why, and what was changed in the rest.
+    _show_counts(f"Set aside (all in {REJECTED})", summary.rejected, ": ")
+    _show_counts("Values left empty", summary.emptied, ".")
+    _show_counts("Unknown item ids dropped", {"": summary.dropped})
+    _show_counts("Records made for ids without one", {"": summary.created})
+    joins = [
+        (name, f"{join.total:,}", f"{join.found:,}", f"{join.share:.1%}")
+        for name, join in summary.joins.items()
+        if join.total
+    ]
+    if joins:
+        columns = ("reference", "all", "found", "share")
+        show_table("How the tables join", columns, joins, columns[1:])
     for note in summary.notes:
-        console.print(f"note: {escape(note)}")
-    console.print(f"{summary.seconds:.1f} s; next: onesearch data check {escape(str(out))}", highlight=False)
+        typer.echo(f"note: {note}")
+    typer.echo(f"{summary.seconds:.1f} s; next: onesearch data check {out}")
 
 
-def _counts(console: Console, title: str, counts: dict[str, int]) -> None:
-    counts = {name: count for name, count in counts.items() if count}
-    if not counts:
-        return
-    console.print(f"[bold]{title}[/]")
-    table = Table()
-    table.add_column("what")
-    table.add_column("count", justify="right")
-    for name, count in counts.items():
-        table.add_row(escape(name), f"{count:,}")
-    console.print(table)
-
-
-def _fail(console: Console, *lines: str) -> NoReturn:
-    for number, line in enumerate(lines):
-        console.print(f"[bold red]error:[/] {escape(line)}" if number == 0 else f"  {escape(line)}", soft_wrap=True)
-    raise typer.Exit(1)
+def _show_counts(title: str, counts: Mapping[str, Mapping[str, int]], between: str = "") -> None:
+    """Counts by group and name that are not 0, as one table; none if there are none."""
+    rows = [
+        (f"{group}{between}{name}", f"{count:,}")
+        for group, named in counts.items()
+        for name, count in named.items()
+        if count
+    ]
+    if rows:
+        show_table(title, ("what", "count"), rows, ("count",))

@@ -7,6 +7,7 @@ import typer
 
 
 def evaluate(
+    # What is measured, on how much, and where the report goes.
     run: Annotated[Path, typer.Argument(help="A run folder, such as runs/demo.")],
     part: Annotated[str, typer.Option(help="valid, for choosing settings; test, once they are chosen.")] = "valid",
     page_views: Annotated[int | None, typer.Option(min=1, help="Measure on so many page views only.")] = None,

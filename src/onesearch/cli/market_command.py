@@ -31,7 +31,9 @@ def _market() -> None:
 
 @app.command()
 def make(
+    # Where it goes.
     out: Annotated[Path, typer.Option(help="Folder to write; made if missing, overwritten if it holds a market.")],
+    # How large it is; the seed says which one of that size.
     items: Annotated[int, typer.Option(min=200, help="Number of items in the catalogue.")] = 20_000,
     users: Annotated[int, typer.Option(min=10, help="Number of shoppers.")] = 6_000,
     days: Annotated[int, typer.Option(min=2, help="Length of the log.")] = 60,
@@ -39,6 +41,7 @@ def make(
     page_views: Annotated[
         int | None, typer.Option(min=100, help="Page views to log; 12.5 per shopper if left out.")
     ] = None,
+    # How it is written.
     format: Annotated[
         Format,
         typer.Option(
@@ -50,6 +53,7 @@ def make(
 
     Example: onesearch market make --out data/market --items 4000 --users 2000 --page-views 20000
     """
+    # bm25s logs every index that the simulated shop builds.
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("bm25s").setLevel(logging.WARNING)
     config = MarketSettings(items=items, users=users, days=days, seed=seed, page_views=page_views)
@@ -64,8 +68,10 @@ def make(
 
 @app.command()
 def llm(
+    # Whose words it knows.
     folder: Annotated[Path, typer.Argument(help="Dataset of a market, or a run that was made from one.")],
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on.")] = 8001,
+    # How well it understands, and how well it serves.
     error: Annotated[float, typer.Option(min=0, max=1, help="Chance that a need word is misunderstood.")] = 0.15,
     fail: Annotated[float, typer.Option(min=0, max=1, help="Share of calls answered with status 500.")] = 0.0,
     malformed: Annotated[
@@ -87,6 +93,7 @@ def llm(
     from onesearch.market.stand_in_thinker import Thinker
     from onesearch.market.world_files import FOLDER
 
+    # A run keeps its dataset, and with it the market, in a folder of its own.
     inside = folder / "data"
     thinker = Thinker.load(inside if (inside / FOLDER).is_dir() else folder, error, seed)
     typer.echo(

@@ -52,6 +52,7 @@ def opened_producer(producer: ProducerName, catalogue: Path, limits: dict[str, A
     else:
         from onesearch.pipeline.understanding_stage import stand_in
 
+        # The market's stand-in serves for as long as somebody thinks.
         inside = catalogue / "data"
         with stand_in(inside if inside.is_dir() else catalogue, error=0.15, seed=0) as address:
             config = LLMSettings(**{**limits, "base_url": address, "model": STAND_IN})
@@ -99,6 +100,7 @@ def _log_expert(folder: Path, data: "Dataset", statistics: "ClickStatistics | No
     if statistics is None:
         typer.secho(f"{folder} has no training part: all of its log speaks; for tests name a run", err=True)
         statistics = ClickStatistics.from_page_views(data.page_views, data.items)
+    # A run that has come as far has learnt which keywords name what.
     lexicon = folder / "khqe" / "lexicon"
     found = Lexicon.load(lexicon) if lexicon.is_dir() else None
     return LogExpert.from_log(data.items, statistics, _words(data, statistics), found)

@@ -9,12 +9,14 @@ from onesearch.cli.terminal import short, show_table
 
 
 def run(
+    # What is built, and where.
     config: Annotated[Path, typer.Argument(help="Configuration file, such as configs/demo.yaml.")],
     out: Annotated[Path | None, typer.Option(help="Run folder; by default runs/NAME for NAME.yaml.")] = None,
     sets: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change a setting: --set training.sft3.epochs=1. Repeatable."),
     ] = None,
+    # Which stages are taken over, built again or left for later.
     reuse: Annotated[
         list[Path] | None,
         typer.Option("--from", metavar="RUN", help="Take over stages that RUN finished with the same settings."),

@@ -9,10 +9,12 @@ from onesearch.cli.terminal import Model, show_json, show_table
 
 
 def search(
+    # Who asks for what, and how many items are wanted.
     run: Annotated[Path, typer.Argument(help="A run folder, such as runs/demo.")],
     query: Annotated[str, typer.Argument(help="What to look for; '' asks for a recommendation.")],
     user: Annotated[str | None, typer.Option(help="User id; an unknown one is an anonymous shopper.")] = None,
     k: Annotated[int, typer.Option("--k", "-k", min=1, max=1000, help="Number of results.")] = 10,
+    # Which items may be found.
     filters: Annotated[
         list[str] | None,
         typer.Option(
@@ -21,6 +23,7 @@ def search(
             help="category, brand, seller, price, in_stock: --filter brand=Acme --filter 'price=[10, 50]'. Repeatable.",
         ),
     ] = None,
+    # Which model looks, and how hard.
     model: Model = None,
     width: Annotated[int | None, typer.Option(min=1, max=512, help="Beams; more find more and take longer.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -35,6 +38,7 @@ def search(
 
     wanted = parse_filters(filters or [])
     results = SearchEngine.load(run, width, model.value if model else None).search(query, user, k, wanted or None)
+    # For programs: every field, nothing rounded.
     if as_json:
         show_json(
             [
@@ -51,6 +55,7 @@ def search(
             ]
         )
         return
+    # For people.
     rows = [
         (rank, f"{r.score:.3f}", r.item.title, r.item.brand, r.item.price, " ".join(map(str, r.sid)))
         for rank, r in enumerate(results, 1)

@@ -20,11 +20,14 @@ TOKEN_VARIABLE = "ONESEARCH_ADMIN_TOKEN"
 
 
 def serve(
+    # Which run, at which address.
     run: Annotated[Path, typer.Argument(help="Folder of a finished run, such as runs/demo.")],
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 opens it to the network.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on.")] = 8000,
+    # Which of its models, and how hard it looks.
     width: Annotated[int | None, typer.Option(min=1, max=512, help="Beams per search; default: the run's.")] = None,
     model: Model = None,
+    # What the service keeps, and what it knows about queries.
     store: Annotated[
         str | None,
         typer.Option(
@@ -42,6 +45,7 @@ def serve(
     producer: Annotated[
         ProducerName, typer.Option(help="With --thoughts: whose thoughts count, as with `onesearch understand`.")
     ] = ProducerName.llm,
+    # How searches share the machine.
     batch: Annotated[int, typer.Option(min=1, help="Searches answered by one model call at most.")] = 16,
     queue: Annotated[int, typer.Option(min=1, help="Searches waiting at most; more get 503.")] = 64,
     threads: Annotated[int, typer.Option(min=1, help="Model calls at once.")] = 1,
@@ -76,14 +80,17 @@ def serve(
     from onesearch.serving.http_app import create_app
     from onesearch.serving.serving_settings import ServingSettings
 
+    # A store that cannot be opened is told at once, before the model is loaded.
     memory = open_store(store or str(run / "serving.sqlite3"), run)
     torch.set_num_threads(cores)
     typer.echo(f"Loading {run} …", err=True)
     engine = SearchEngine.load(run, width=width, model=model.value if model else None, device=device)
     config = ServingSettings(max_batch=batch, max_queue=queue, threads=threads, page=not api_only)
+    # V2 is what `onesearch update` goes on with: its new versions are taken over while the service runs.
     follower = VersionFollower(run, engine) if choose_model(run, model.value if model else None) == "v2" else None
     checks = [] if follower is None else [follower.problem]
     app = create_app(engine, memory, config, admin_token(), thought_source(thoughts, producer), checks)
+    # An address to open: 0.0.0.0 means every interface, and IPv6 stands in brackets.
     shown = f"[{host}]" if ":" in host else host
     place = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else shown}:{port}/"
     page = place + ("docs" if api_only else "")

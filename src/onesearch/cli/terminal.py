@@ -50,6 +50,7 @@ class FriendlyGroup(TyperGroup):
         if cmd_name not in _LAZY:
             return super().get_command(ctx, cmd_name)
         module, line = _LAZY[cmd_name]
+        # Help needs the line alone; a completion or a call needs the group itself.
         if self._listing:
             return TyperGroup(name=cmd_name, help=line)
         group = typer.main.get_group(importlib.import_module(module).app)
@@ -71,6 +72,7 @@ class FriendlyGroup(TyperGroup):
         except BrokenPipeError:
             raise  # whoever read our output has had enough; click ends quietly
         except _EXPECTED as error:
+            # click's Exit and Abort are RuntimeErrors too, and click's own business.
             own = type(error).__module__.partition(".")[0]
             if os.environ.get("ONESEARCH_DEBUG") or own in ("click", "typer"):
                 raise
@@ -89,7 +91,7 @@ def start_logging(quiet: bool = False) -> None:
     logger = logging.getLogger("onesearch")
     logger.setLevel(logging.WARNING if quiet else logging.INFO)
     if logger.handlers:
-        return
+        return  # a second command in the same process
     if sys.stderr.isatty():
         from rich.console import Console
         from rich.logging import RichHandler
@@ -112,13 +114,15 @@ def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left", header_style="bold")
+    table = Table(header_style="bold")
     for column in columns:
         table.add_column(column, justify="right" if column in set(right) else "left", overflow="fold")
     for row in rows:
         table.add_row(*("" if value is None else str(value) for value in row))
-    wide = None if sys.stdout.isatty() else 160
-    Console(width=wide, markup=False).print(table)
+    # Away from a terminal rich would take 80 columns and fold what a script wants to read.
+    console = Console(width=None if sys.stdout.isatty() else 160, markup=False)
+    console.print(title, style="italic", soft_wrap=True)
+    console.print(table)
 
 
 def short(metrics: Mapping[str, Any], limit: int = 4) -> str:

@@ -1,5 +1,6 @@
 """``onesearch understand``: think about queries and keep the thoughts, once or as the queries come in."""
 
+from contextlib import closing
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -21,6 +22,7 @@ class Span(StrEnum):
 
 
 def understand(
+    # What to think about, over which catalogue, and where the thoughts go.
     source: Annotated[
         Path, typer.Argument(help="Text file with one query a line, or a dataset or run folder with a log.")
     ],
@@ -31,6 +33,7 @@ def understand(
         Path | None,
         typer.Option(help="Dataset or run whose catalogue the keywords come from; by default SOURCE if it is one."),
     ] = None,
+    # Who thinks, and how much of it.
     producer: Annotated[
         ProducerName,
         typer.Option(
@@ -51,6 +54,7 @@ def understand(
         Path | None,
         typer.Option(help="JSON-lines file for queries without a usable answer; by default CACHE.rejects.jsonl."),
     ] = None,
+    # Beside a service: a worker, or what it has come to.
     watch: Annotated[
         bool,
         typer.Option(
@@ -102,6 +106,7 @@ def understand(
     if catalogue.is_file():
         raise typer.BadParameter(f"{source} is a file, so name the catalogue's dataset", param_hint="--dataset")
     queries = [] if watch else _queries(source)[:limit]
+    # Settings of a language model; other producers have none.
     limits = {
         "concurrency": concurrency,
         "max_calls": max_calls,
@@ -110,37 +115,31 @@ def understand(
         "price_out": price_out,
         **({"base_url": base_url} if base_url else {}),
     }
-    thoughts = open_thoughts(cache)
-    try:
-        with opened_producer(producer, catalogue, limits) as thinker:
-            if watch:
-                from onesearch.understanding.worker import run_watch
+    from onesearch.understanding.worker import run_understand, run_watch
 
-                typer.echo(f"Thinking about what comes into {cache}, as {thinker.name}. Ctrl-C stops.", err=True)
-                typer.echo(run_watch(thinker, thoughts, concurrency, lease).text(live=True))
-                return
-            from onesearch.understanding.worker import run_understand
-
-            aside = rejects if rejects is not None or "://" in cache else Path(f"{cache}.rejects.jsonl")
-            summary = run_understand(queries, thinker, thoughts, aside, concurrency)
-            if as_json:
-                show_json(vars(summary))
-            else:
-                typer.echo(summary.text())
-    finally:
-        thoughts.close()
+    with closing(open_thoughts(cache)) as thoughts, opened_producer(producer, catalogue, limits) as thinker:
+        if watch:
+            typer.echo(f"Thinking about what comes into {cache}, as {thinker.name}. Ctrl-C stops.", err=True)
+            typer.echo(run_watch(thinker, thoughts, concurrency, lease).text(live=True))
+            return
+        aside = rejects if rejects is not None or "://" in cache else Path(f"{cache}.rejects.jsonl")
+        summary = run_understand(queries, thinker, thoughts, aside, concurrency)
+        if as_json:
+            show_json(vars(summary))
+        else:
+            typer.echo(summary.text())
 
 
 def _show_coverage(place: str, cache: "ThoughtCache", producer: ProducerName, span: Span) -> None:
+    """A table of the store's searches: how many of each hour or day have keywords in the cache by now."""
     from onesearch.cli.serve_command import open_store
     from onesearch.serving.keyword_coverage import measure_coverage
 
     if "://" not in place and not Path(place).is_file():
         raise FileNotFoundError(f"no store {place}: name the one of `onesearch serve` with --store")
     name, version = producer_key(producer)
-    store = open_store(place)
-    try:
-        seconds, form = (3600, "%Y-%m-%d %H:00") if span is Span.hour else (86400, "%Y-%m-%d")
+    seconds, form = (3600, "%Y-%m-%d %H:00") if span is Span.hour else (86400, "%Y-%m-%d")
+    with closing(open_store(place)) as store, closing(cache):
         rows = [
             (
                 row.start.strftime(form),
@@ -153,9 +152,6 @@ def _show_coverage(place: str, cache: "ThoughtCache", producer: ProducerName, sp
             for row in measure_coverage(store.traffic(seconds), cache, name, version)
         ]
         state = cache.queue_state()
-    finally:
-        store.close()
-        cache.close()
     columns = (f"{span.value} (UTC)", "searches", "covered", "keywords", "no keywords", "none yet")
     show_table(f"Searches whose query has keywords by {name}, version {version}, now", columns, rows, columns[1:])
     typer.echo(f"queue: {state.waiting:,} waiting, {state.in_work:,} in work; {state.set_aside:,} set aside")

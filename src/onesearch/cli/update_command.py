@@ -1,5 +1,6 @@
 """``onesearch update``: learn from new page views, publish the new version if it is better, or go back."""
 
+from contextlib import closing
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -19,6 +20,7 @@ class MethodName(StrEnum):
 
 
 def update(
+    # What is learnt from, and how.
     run: Annotated[Path, typer.Argument(help="A finished run with V2.")],
     events: Annotated[
         Path | None, typer.Option(help="Parquet file of new page views, in the schema of a dataset's.")
@@ -30,10 +32,12 @@ def update(
     sets: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting of the run for this round.")
     ] = None,
+    # What the model may know of new queries.
     cache: Annotated[
         str | None, typer.Option(help="Cache of thoughts (`onesearch understand`): those of new queries are used, too.")
     ] = None,
     producer: Annotated[ProducerName, typer.Option(help="With --cache: whose thoughts.")] = ProducerName.llm,
+    # Or the way back.
     rollback: Annotated[bool, typer.Option("--rollback", help="Serve what was served before, and stop.")] = False,
 ) -> None:
     """A short round of alignment on new page views, from the version that is served.
@@ -59,13 +63,11 @@ def update(
     from onesearch.pipeline import update_round as rounds
     from onesearch.understanding.thought_table import Thoughts
 
+    # What is known by now about the queries of the new page views.
     thoughts = None
     if cache is not None:
         log = read_parquet(events)
         queries = log["query"].drop_nulls().unique().to_list() if "query" in log.columns else []
-        kept = open_thoughts(cache)
-        try:
+        with closing(open_thoughts(cache)) as kept:
             thoughts = Thoughts.from_thoughts(kept.get_many(queries, *producer_key(producer)).values())
-        finally:
-            kept.close()
     show_json(vars(rounds.update(run, events, method.value, steps, sets or (), thoughts)))

@@ -14,6 +14,7 @@ MANIFEST = "manifest.json"
 def write_json(path: Path, value: Any) -> None:
     """Write JSON atomically: a reader sees the old file or the new one, never a half."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    # A file beside it, on disk before it takes the name: a rename within a folder is atomic.
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
@@ -21,7 +22,7 @@ def write_json(path: Path, value: Any) -> None:
             file.write("\n")
             file.flush()
             os.fsync(file.fileno())
-        Path(name).chmod(0o644)
+        Path(name).chmod(0o644)  # mkstemp makes files that only their owner can read
         Path(name).replace(path)
     finally:
         Path(name).unlink(missing_ok=True)

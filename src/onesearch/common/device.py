@@ -16,6 +16,7 @@ def device_of(name: str | None) -> torch.device:
     """
     if name is None:
         return best_device()
+    # Names are cheap; only a tensor there tells whether the device is.
     try:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:

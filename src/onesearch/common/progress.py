@@ -19,6 +19,7 @@ def track(steps: Iterable[_T], label: str, total: int | None = None, unit: str =
     """Yield from ``steps`` and show progress under ``label``; ``total`` defaults to ``len(steps)`` if it has one."""
     if total is None:
         total = len(steps) if isinstance(steps, Sized) else None
+    # A person sees a bar that goes away afterwards.
     if sys.stderr.isatty():
         columns = (
             TextColumn("{task.description}"),
@@ -34,6 +35,7 @@ def track(steps: Iterable[_T], label: str, total: int | None = None, unit: str =
                 yield step
                 bar.update(task, advance=1, rate=f"{done / (time.perf_counter() - start):,.1f} {unit}/s")
         return
+    # A log file gets a line now and then, none for a step that is quickly done.
     start = last = time.perf_counter()
     for done, step in enumerate(steps, 1):
         yield step

@@ -49,6 +49,7 @@ class Ragged:
 
     def select(self, rows: NDArray[np.integer]) -> "Ragged":
         """The given rows, in the given order."""
+        # Where each value of the result lies: the start of its row, and how far in it.
         lengths = self.lengths[rows]
         starts = np.repeat(self.offsets[:-1][rows], lengths)
         within = np.arange(int(lengths.sum())) - np.repeat(np.cumsum(lengths) - lengths, lengths)
@@ -66,6 +67,7 @@ class Ragged:
         left-aligned.
         """
         out = np.full((len(self), width), fill, np.int32)
+        # The column of each value, [total]: counted from the row's first value or back from its last one.
         owners, lengths = self.owners, self.lengths
         within = np.arange(len(self.values)) - self.offsets[:-1][owners]
         column = width - lengths[owners] + within if newest else within

@@ -25,6 +25,7 @@ class RunLock:
     def __enter__(self) -> Self:
         self.run.mkdir(parents=True, exist_ok=True)
         self._handle = os.open(self.run / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        # Open first, lock then: a file that is there says nothing, its holder may be dead.
         try:
             fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -33,6 +34,7 @@ class RunLock:
             raise RunLockedError(
                 f"run {self.run} is in use by process {holder}: wait for it, or name another run folder"
             ) from None
+        # Who holds it, for the message of the next one.
         os.ftruncate(self._handle, 0)
         os.write(self._handle, f"{os.getpid()}\n".encode())
         return self

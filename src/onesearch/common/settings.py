@@ -1,9 +1,10 @@
 """The base of all settings: frozen, typed, and helpful about misspelt keys."""
 
 import difflib
-from typing import Any, Self
+from pathlib import Path
+from typing import Any, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 
 class Settings(BaseModel):
@@ -20,8 +21,29 @@ class Settings(BaseModel):
                     near = difflib.get_close_matches(str(key), list(cls.model_fields), n=1, cutoff=0.0)
                     hint = f"; the nearest valid key is '{near[0]}'" if near else ""
                     raise ValueError(f"unknown key '{key}' in {cls.__name__}{hint}")
-        return values
+        return values  # pydantic says what is wrong with anything but a mapping
 
     def updated(self, **changes: Any) -> Self:
         """A validated copy with some values changed (``model_copy`` alone would not validate)."""
         return type(self).model_validate({**self.model_dump(), **changes})
+
+
+_S = TypeVar("_S", bound=Settings)
+
+
+def validated(model: type[_S], values: Any, path: Path) -> _S:
+    """The settings in ``values``, which were read from the file ``path``.
+
+    Raises:
+        ValueError: one line per wrong value: file, key, what is wrong.
+    """
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        lines = []
+        for problem in error.errors():
+            key = ".".join(str(part) for part in problem["loc"]) or "(top level)"
+            message = problem["msg"].removeprefix("Value error, ")
+            given = "" if isinstance(problem["input"], dict) else f", got {problem['input']!r}"
+            lines.append(f"{path}: {key}: {message}{given}")
+        raise ValueError("\n".join(lines)) from None

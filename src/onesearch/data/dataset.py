@@ -131,6 +131,7 @@ class Dataset:
 
 def rows_of(values: pl.Series, known: pl.Series) -> pl.Series:
     """For each value its row in ``known`` (distinct), Int32; -1 where it is not there or null."""
+    # A join keeps to columns where a dict would make Python objects of millions of ids.
     table = pl.DataFrame({"key": known.cast(pl.String), "row": pl.int_range(len(known), dtype=pl.Int32, eager=True)})
     keys = pl.DataFrame({"key": values.cast(pl.String)})
     return keys.join(table, on="key", how="left", maintain_order="left")["row"].fill_null(-1).alias(values.name)
@@ -153,6 +154,7 @@ def read_parquet(path: Path) -> pl.DataFrame:
 
 def ragged_rows(lists: pl.Series, known: pl.Series) -> Ragged:
     """For each list of values their rows in ``known``; unknown values are left out, order is kept."""
+    # All values in one column, their rows, and the list that each one was in.
     values, lengths = _flat(lists)
     rows = rows_of(values, known).to_numpy()
     keep = rows >= 0
@@ -161,6 +163,7 @@ def ragged_rows(lists: pl.Series, known: pl.Series) -> Ragged:
 
 
 def _flat(lists: pl.Series) -> tuple[pl.Series, NDArray[np.int64]]:
+    """All values of lists [n] one after another, and the length of each list, int64 [n]; null is an empty list."""
     filled = lists.fill_null(pl.Series([[]], dtype=lists.dtype)) if lists.null_count() else lists
     lengths = filled.list.len().cast(pl.Int64).to_numpy()
     return filled.filter(filled.list.len() > 0).explode(), lengths
@@ -181,6 +184,7 @@ def begin_dataset(folder: str | Path) -> Path:
 
 def finish_dataset(folder: Path, source: str, **more: Any) -> Dataset:
     """Mark a folder with all four tables complete; ``more`` goes into ``dataset.json``."""
+    # The hash of the tables' hashes, and their numbers of rows, which stand in the files' footers.
     digest = hashlib.sha256()
     rows: dict[str, int] = {}
     for name in SCHEMAS:

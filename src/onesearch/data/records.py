@@ -149,6 +149,7 @@ SCHEMAS: Final[Mapping[str, pl.Schema]] = {
 
 def item_from_row(row: Mapping[str, Any]) -> Item:
     """The record of one row (``frame.row(i, named=True)``) of an :data:`ITEMS` table."""
+    # A table keeps attributes as a list of pairs, a record by type.
     attributes: dict[str, list[str]] = {}
     for pair in row["attributes"] or ():
         attributes.setdefault(pair["type"], []).append(pair["value"])
@@ -196,6 +197,7 @@ def judgments_frame(judgments: Iterable[Judgment]) -> pl.DataFrame:
 
 
 def _plain(record: object) -> dict[str, Any]:
+    """The fields of a record, tuples as lists."""
     return {name: list(value) if isinstance(value, tuple) else value for name, value in vars(record).items()}
 
 
@@ -207,10 +209,12 @@ def conform(table: str, frame: pl.DataFrame) -> pl.DataFrame:
     Raises:
         ValueError: a column that the table does not have, or one that cannot be cast.
     """
+    # A misspelt column must not vanish.
     schema = SCHEMAS[table]
     unknown = [name for name in frame.columns if name not in schema]
     if unknown:
         raise ValueError(f"table '{table}' has no column {', '.join(map(repr, unknown))}; it has {', '.join(schema)}")
+    # Every column of the schema, in its order; what is missing becomes null, or the value that means "none".
     columns = []
     for name, kind in schema.items():
         column = pl.col(name) if name in frame.columns else pl.lit(None).alias(name)

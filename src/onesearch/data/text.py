@@ -7,6 +7,8 @@ from typing import Final
 
 import polars as pl
 
+# -- queries: when are two the same? --
+
 
 def normalise_query(text: str) -> str:
     """Case-folded, compatibility-normalised (NFKC), with single spaces between words and none around.
@@ -24,6 +26,7 @@ def normalise_query(text: str) -> str:
 
 def normalise_queries(queries: pl.Series) -> pl.Series:
     """:func:`normalise_query` of a whole String column; each distinct text is normalised once. Null becomes ""."""
+    # Queries repeat: work on the distinct ones, and join.
     texts = queries.cast(pl.String).fill_null("")
     distinct = texts.unique()
     normal = pl.Series([normalise_query(text) for text in distinct.to_list()], dtype=pl.String)
@@ -31,6 +34,8 @@ def normalise_queries(queries: pl.Series) -> pl.Series:
     joined = pl.DataFrame({"text": texts}).join(table, on="text", how="left", maintain_order="left")
     return joined["normal"].alias(queries.name)
 
+
+# -- words: what search, keywords and fusion count --
 
 # Chinese, Japanese, Thai, Lao, Khmer, Burmese: written without spaces, so every character is a word of its own.
 UNSPACED: Final = (
@@ -64,6 +69,8 @@ def is_unspaced(text: str) -> bool:
     """Whether the text holds a character of a script that is written without spaces."""
     return not text.isascii() and _UNSPACED_CHARACTER.search(text) is not None
 
+
+# -- items: what they say --
 
 ITEM_FIELDS: Final = ("title", "brand", "category", "attributes", "seller")
 

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import ValidationError
 
-from onesearch.common.settings import Settings
+from onesearch.common.settings import Settings, validated
 
 _VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
 _S = TypeVar("_S", bound=Settings)
@@ -171,14 +170,4 @@ def load_settings(model: type[_S], path: Path, overrides: Iterable[str] = ()) ->
     Raises:
         ValueError: one line per wrong value: file, key, what is wrong.
     """
-    values = apply_overrides(read_yaml(path), overrides, model)
-    try:
-        return model.model_validate(values)
-    except ValidationError as error:
-        lines = []
-        for problem in error.errors():
-            key = ".".join(str(part) for part in problem["loc"]) or "(top level)"
-            message = problem["msg"].removeprefix("Value error, ")
-            given = "" if isinstance(problem["input"], dict) else f", got {problem['input']!r}"
-            lines.append(f"{path}: {key}: {message}{given}")
-        raise ValueError("\n".join(lines)) from None
+    return validated(model, apply_overrides(read_yaml(path), overrides, model), path)

@@ -4,7 +4,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from onesearch.data.ingest.column_mapping import Mapping, PageViewsFromJudgments, load_mapping
+from onesearch.data.ingest.column_mapping import ColumnMapping, PageViewsFromJudgments, load_mapping
 
 ITEMS = {"file": "i.csv", "columns": {"item_id": "id", "title": "t"}}
 SHIPPED = sorted((Path(__file__).parents[3] / "configs" / "mappings").glob("*.yaml"))
@@ -59,13 +59,13 @@ def test_a_variable_that_is_not_set_is_named(tmp_path, monkeypatch):
 )
 def test_mistakes_are_explained(values, message):
     with pytest.raises(ValidationError) as error:
-        Mapping.model_validate({"source": "x", "items": ITEMS, **values})
+        ColumnMapping.model_validate({"source": "x", "items": ITEMS, **values})
     assert message in str(error.value)
 
 
 def test_page_views_from_judgments():
     judgments = {"file": "f", "columns": {"query": "q", "item_id": "i", "score": "s"}}
-    mapping = Mapping.model_validate(
+    mapping = ColumnMapping.model_validate(
         {"source": "x", "items": ITEMS, "judgments": judgments, "page_views": {"from": "judgments", "clicked_at": 2}}
     )
     assert mapping.page_views == PageViewsFromJudgments(origin="judgments", clicked_at=2)

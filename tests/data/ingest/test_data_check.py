@@ -3,7 +3,7 @@ import pytest
 from tests.data.logs import ITEMS, USERS, frame, minute
 from typer.testing import CliRunner
 
-from onesearch.cli.data_command import app
+from onesearch.cli import app
 from onesearch.data.dataset import Dataset
 from onesearch.data.ingest.data_check import check
 from onesearch.data.records import Judgment, PageView, judgments_frame
@@ -29,7 +29,7 @@ def test_a_good_data_set(tmp_path):
     assert found["judged queries that were asked"] == "1 of 2 (50.0%)"
     assert found["rows are in time order"] == "1 rows are earlier than the one above"
     assert found["items with a click"] == "1 of 6 (16.7%)"
-    result = CliRunner().invoke(app, ["check", str(tmp_path)])
+    result = CliRunner().invoke(app, ["data", "check", str(tmp_path)])
     assert result.exit_code == 0 and "no errors" in result.output
 
 
@@ -52,7 +52,7 @@ def test_a_good_data_set(tmp_path):
 def test_each_fault_is_found(tmp_path, broken, what):
     write(tmp_path, **broken)
     assert list(errors(tmp_path)) == [what]
-    result = CliRunner().invoke(app, ["check", str(tmp_path)])
+    result = CliRunner().invoke(app, ["data", "check", str(tmp_path)])
     assert result.exit_code == 1
 
 
@@ -65,7 +65,7 @@ def test_changed_files(tmp_path):
     (tmp_path / "items.parquet").unlink()
     assert "missing" in errors(tmp_path)["items: schema"]
     (tmp_path / "dataset.json").unlink()
-    result = CliRunner().invoke(app, ["check", str(tmp_path)])
+    result = CliRunner().invoke(app, ["data", "check", str(tmp_path)])
     assert result.exit_code == 1 and "onesearch data import" in result.output
 
 
@@ -74,7 +74,15 @@ def test_import_by_command(tmp_path):
     (tmp_path / "m.yaml").write_text(
         "source: s\nfolder: ${ONESEARCH_DATA}\nitems: {file: i.csv, columns: {item_id: id, title: t}}\n"
     )
-    arguments = ["import", str(tmp_path / "m.yaml"), "--data-root", str(tmp_path), "--out", str(tmp_path / "out")]
+    arguments = [
+        "data",
+        "import",
+        str(tmp_path / "m.yaml"),
+        "--data-root",
+        str(tmp_path),
+        "--out",
+        str(tmp_path / "out"),
+    ]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     assert "duplicate item_id" in result.output
@@ -82,6 +90,6 @@ def test_import_by_command(tmp_path):
     (tmp_path / "m.yaml").write_text("source: s\nitems: {file: i.csv, columns: {item_id: id, titel: t}}\n")
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 1 and "nearest valid key is 'title'" in result.output.replace("\n", " ")
-    assert CliRunner().invoke(app, ["import"]).exit_code == 2
+    assert CliRunner().invoke(app, ["data", "import"]).exit_code == 2
     for command in ("import", "check"):
-        assert "onesearch data" in CliRunner().invoke(app, [command, "--help"]).output
+        assert "onesearch data" in CliRunner().invoke(app, ["data", command, "--help"]).output

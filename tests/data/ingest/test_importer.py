@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 
 from onesearch.data.dataset import Dataset
-from onesearch.data.ingest.column_mapping import Mapping, load_mapping
+from onesearch.data.ingest.column_mapping import ColumnMapping, load_mapping
 from onesearch.data.ingest.data_check import check
 from onesearch.data.ingest.importer import import_mapping
 from onesearch.data.ingest.page_view_grouping import Grouping
@@ -102,7 +102,7 @@ def run(folder, **more):
             "levels": [1.5, 2, 2.5],
         },
     }
-    summary = import_mapping(Mapping.model_validate({**mapping, **more}), folder / "out")
+    summary = import_mapping(ColumnMapping.model_validate({**mapping, **more}), folder / "out")
     return summary, Dataset.load(folder / "out")
 
 

@@ -2,14 +2,14 @@
 
 import os
 import re
-from collections.abc import Mapping as AnyMapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
 import yaml
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
-from onesearch.common.settings import Settings
+from onesearch.common.settings import Settings, validated
 from onesearch.data.ingest.time_values import TimeFormat
 from onesearch.data.records import ATTRIBUTE_TYPES
 
@@ -36,6 +36,7 @@ class File(Settings):
     @field_validator("encoding")
     @classmethod
     def _known_encoding(cls, value: str) -> str:
+        # Files are cut at the byte of a line end, which UTF-16 and UTF-32 do not have.
         try:
             newline = "\n".encode(value)
         except LookupError as error:
@@ -186,6 +187,7 @@ class PageViews(File):
     @model_validator(mode="after")
     def _fits_rows(self) -> Self:
         columns = self.columns
+        # A row that is a page view needs lists; a row that is a click or an item needs the item, and no lists.
         if self.rows == "page_views":
             if columns.item_id is not None or self.group_by:
                 raise ValueError("columns.item_id and group_by go with rows: clicks or rows: items")
@@ -247,12 +249,12 @@ class Judgments(File):
 
 
 def _kind(value: Any) -> str:
-    if isinstance(value, PageViewsFromJudgments):
-        return "judgments"
-    return "judgments" if isinstance(value, dict) and ("from" in value or "origin" in value) else "file"
+    """Which of the two forms of ``page_views`` it is, so that mistakes are explained for that form alone."""
+    made = isinstance(value, dict) and ("from" in value or "origin" in value)
+    return "judgments" if made or isinstance(value, PageViewsFromJudgments) else "file"
 
 
-class Mapping(Settings):
+class ColumnMapping(Settings):
     """A whole mapping.
 
     Attributes:
@@ -282,7 +284,7 @@ class Mapping(Settings):
         return self
 
 
-def load_mapping(path: Path, data_root: Path | None = None) -> Mapping:
+def load_mapping(path: Path, data_root: Path | None = None) -> ColumnMapping:
     """Read a mapping.
 
     Args:
@@ -297,14 +299,15 @@ def load_mapping(path: Path, data_root: Path | None = None) -> Mapping:
     except yaml.YAMLError as error:
         raise ValueError(f"{path}: not valid YAML: {error}") from error
     if not isinstance(values, dict):
-        raise ValueError(f"{path}: a mapping is a YAML object with the keys {', '.join(Mapping.model_fields)}")
-    mapping = Mapping.model_validate(values)
+        raise ValueError(f"{path}: a mapping is a YAML object with the keys {', '.join(ColumnMapping.model_fields)}")
+    # The folder may name environment variables, and is relative to the mapping, not to where the command runs.
+    mapping = validated(ColumnMapping, values, path)
     known = {**os.environ, **({} if data_root is None else {DATA_ROOT: str(data_root)})}
     folder = Path(_expanded(mapping.folder, known, path))
     return mapping.updated(folder=str(folder if folder.is_absolute() else path.parent / folder))
 
 
-def _expanded(text: str, known: AnyMapping[str, str], path: Path) -> str:
+def _expanded(text: str, known: Mapping[str, str], path: Path) -> str:
     def value(match: re.Match[str]) -> str:
         name = match.group(1)
         if not known.get(name):

@@ -57,6 +57,7 @@ class IdSet:
     def _append(self, run: Hashes) -> None:
         if not len(run):
             return
+        # Merging a run only when it has doubled sorts each hash about log2(n) times in all.
         self._runs.append(run)
         while len(self._runs) > 1 and len(self._runs[-2]) < 2 * len(self._runs[-1]):
             merged = np.concatenate(self._runs[-2:])

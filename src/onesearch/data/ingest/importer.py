@@ -16,7 +16,7 @@ import polars as pl
 from onesearch.common.progress import track
 from onesearch.data.dataset import begin_dataset, finish_dataset, table_path
 from onesearch.data.ingest import table_source as tables
-from onesearch.data.ingest.column_mapping import Mapping, PageViews, PageViewsFromJudgments
+from onesearch.data.ingest.column_mapping import ColumnMapping, PageViews, PageViewsFromJudgments
 from onesearch.data.ingest.id_set import Hashes, IdSet, combined, hashes
 from onesearch.data.ingest.import_summary import ImportSummary
 from onesearch.data.ingest.page_view_grouping import Grouping
@@ -100,6 +100,7 @@ class Importer:
         """Complete the folder."""
         self._close()
         summary = self.summary
+        # What was written, and what was set aside: the most frequent reasons first.
         summary.rows = {name: writer.rows for name, writer in self._writers.items()}
         for (table, reason), count in sorted(self.rejects.counts.items(), key=lambda pair: -pair[1]):
             summary.rejected.setdefault(table, {})[reason] = count
@@ -165,6 +166,7 @@ class Importer:
             self._new_items(flat.filter(pl.Series(~known & counted)))
             return lists
         self.summary.dropped[name] += int((~known & counted).sum())
+        # The known ids, gathered again by the list that they were in.
         kept = pl.DataFrame(
             {"row": owner[known], name: flat.filter(pl.Series(known))}, schema={"row": pl.Int64, name: TEXT}
         )
@@ -173,12 +175,14 @@ class Importer:
         return grouped[name].fill_null(pl.Series([[]], dtype=lists.dtype)).alias(lists.name)
 
     def _new_items(self, ids: pl.Series) -> None:
+        """Make items of ids that have none; the id is the title."""
         new = ids.unique(maintain_order=True)
         new = new.filter(pl.Series(self.item_ids.add(hashes(new))))
         self.summary.created["items"] += len(new)
         self._writers["items"].write(conform("items", pl.DataFrame({"item_id": new, "title": new})))
 
     def _new_users(self, ids: pl.Series) -> None:
+        """Make users of the ids of page views that have none."""
         ids = ids.drop_nulls()
         known = self.user_ids.contains(hashes(ids))
         self.summary.join("page_views.user_id -> users", len(ids), int(known.sum()))
@@ -193,7 +197,7 @@ def _any_item(frame: pl.DataFrame) -> pl.Series:
     return frame.select(pl.any_horizontal(pl.col(name).list.len() > 0 for name in LISTS)).to_series()
 
 
-def import_mapping(mapping: Mapping, out: Path) -> ImportSummary:
+def import_mapping(mapping: ColumnMapping, out: Path) -> ImportSummary:
     """Import the files of a mapping into the data set folder ``out``.
 
     Raises:
@@ -202,12 +206,14 @@ def import_mapping(mapping: Mapping, out: Path) -> ImportSummary:
     folder = Path(mapping.folder)
     given = mapping.page_views
     with Importer(out, mapping.source, mapping.unknown_items) as importer:
+        # Items and users come first: page views and judgments refer to them.
         rejects = importer.rejects
         for part in track(tables.items(folder, mapping.items, rejects), "items", unit="chunks"):
             importer.items(part)
         if mapping.users is not None:
             for part in track(tables.users(folder, mapping.users, rejects), "users", unit="chunks"):
                 importer.users(part)
+        # Page views of a log, each a row of the file or grouped from several.
         if isinstance(given, PageViews):
             grouping = Grouping(importer.out) if given.group_by else None
             generated = given.columns.page_view_id is None
@@ -215,6 +221,7 @@ def import_mapping(mapping: Mapping, out: Path) -> ImportSummary:
                 importer.page_views(part, generated, grouping)
             if grouping is not None:
                 importer.grouped_page_views(grouping)
+        # Judgments, and the page views made of them if wished.
         if mapping.judgments is not None:
             clicked_at = given.clicked_at if isinstance(given, PageViewsFromJudgments) else None
             grouping = Grouping(importer.out)

@@ -40,6 +40,7 @@ class Grouping:
             return
         self._held.append(rows)
         self._rows += len(rows)
+        # Too many: from now on rows go to the file of their group, those held first.
         if self._rows > self._in_memory:
             self._temporary = tempfile.TemporaryDirectory(dir=self._folder, prefix=".grouping.")
             folder = Path(self._temporary.name)
@@ -64,12 +65,14 @@ class Grouping:
         self._temporary.cleanup()
 
     def _spread(self, rows: pl.DataFrame) -> None:
+        """Write rows to the file that their group belongs to."""
         place = rows["group"] % PARTITIONS
         for (i,), part in rows.group_by(place.alias("place")):
             self._files[int(str(i))].write(part)
 
 
 def _grouped(rows: pl.DataFrame) -> pl.DataFrame:
+    """One page view per group of rows."""
     lists = ("shown", "clicked", "ordered")
     first = [pl.col(name).first() for name in PAGE_VIEWS.names() if name not in (*lists, "time")]
     chained = [pl.col(name).explode(empty_as_null=False).unique(maintain_order=True) for name in lists]

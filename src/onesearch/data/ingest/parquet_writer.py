@@ -42,6 +42,7 @@ class ParquetWriter:
         self._waiting, self._held = [], 0
 
     def _table(self, frame: pl.DataFrame) -> pa.Table:
+        # The oldest layout of texts and lists: the one that every reader of Parquet knows.
         return frame.select(pl.col(name).cast(kind) for name, kind in self._schema.items()).to_arrow(
             compat_level=pl.CompatLevel.oldest()
         )

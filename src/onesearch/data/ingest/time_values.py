@@ -52,6 +52,7 @@ def parse_times(raw: pl.Series, wanted: TimeFormat) -> tuple[pl.Series, pl.Serie
     Returns:
         ``time`` (Datetime us UTC, null where missing or wrong) and ``problem`` (String, null where right or missing).
     """
+    # The time, if the values can be read as one, and the number, if they are numbers.
     frame = pl.DataFrame({"raw": raw})
     if raw.dtype.is_temporal():
         time = _zoned(
@@ -61,11 +62,12 @@ def parse_times(raw: pl.Series, wanted: TimeFormat) -> tuple[pl.Series, pl.Serie
     else:
         number = pl.col("raw").cast(pl.Float64, strict=False)
         time = (
-            _of_text(pl.col("raw").cast(pl.String), wanted)
+            _from_text(pl.col("raw").cast(pl.String), wanted)
             if wanted.unit == "text"
-            else _of_number(number, wanted.unit, wanted.origin)
+            else _from_number(number, wanted.unit, wanted.origin)
         )
     frame = frame.select("raw", time=time, number=number)
+    # Read, but in a year that cannot be: most often a wrong unit.
     inside = pl.col("time").dt.year().is_between(wanted.earliest, wanted.latest, closed="left")
     present = pl.col("raw").is_not_null()
     frame = frame.with_columns(wrong=present & ~inside.fill_null(False))
@@ -75,12 +77,13 @@ def parse_times(raw: pl.Series, wanted: TimeFormat) -> tuple[pl.Series, pl.Serie
 
 
 def _explanation(wanted: TimeFormat) -> pl.Expr:
+    """What is wrong with a time: the unit, if another one would make it right, else the year or all of it."""
     shown = pl.col("raw").cast(pl.String)
     said = []
     for unit, name in _NAMES.items():
         if unit == wanted.unit:
             continue
-        year = _of_number(pl.col("number"), unit, wanted.origin).dt.year()
+        year = _from_number(pl.col("number"), unit, wanted.origin).dt.year()
         fits = year.is_between(wanted.earliest, wanted.latest, closed="left").fill_null(False)
         hint = f"wrong time unit, looks like {name} but the mapping says unit {wanted.unit}: "
         said.append(pl.when(fits).then(pl.lit(hint) + shown))
@@ -89,7 +92,7 @@ def _explanation(wanted: TimeFormat) -> pl.Expr:
     return pl.coalesce(*said, pl.when(readable).then(outside).otherwise(pl.lit("time not readable: ") + shown))
 
 
-def _of_number(number: pl.Expr, unit: str, origin: datetime) -> pl.Expr:
+def _from_number(number: pl.Expr, unit: str, origin: datetime) -> pl.Expr:
     microseconds = number * _TO_US[unit] + origin.timestamp() * 1e6
     # Far outside int64 and the calendar nothing can be a time; beyond it polars itself would fail.
     possible = microseconds.is_between(-6e16, 2.5e17)
@@ -99,11 +102,13 @@ def _of_number(number: pl.Expr, unit: str, origin: datetime) -> pl.Expr:
 _NAIVE = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%d", "%Y/%m/%d %H:%M:%S", "%Y/%m/%d")
 
 
-def _of_text(text: pl.Expr, wanted: TimeFormat) -> pl.Expr:
+def _from_text(text: pl.Expr, wanted: TimeFormat) -> pl.Expr:
+    """Written dates as UTC: by the mapping's pattern, else by the first of the usual ones that fits."""
     if wanted.format is not None:
         if "%z" in wanted.format or "%#z" in wanted.format:
             return text.str.to_datetime(wanted.format, time_unit="us", strict=False).cast(TIME)
         return _zoned(text.str.to_datetime(wanted.format, time_unit="us", strict=False), wanted.zone, False)
+    # Without a zone of its own a text matches one of the naive patterns only, with one only the others.
     zoned = text.str.replace(r"[Zz]$", "+00:00")
     with_zone = [
         zoned.str.to_datetime(p, time_unit="us", strict=False).cast(TIME)
@@ -114,6 +119,7 @@ def _of_text(text: pl.Expr, wanted: TimeFormat) -> pl.Expr:
 
 
 def _zoned(time: pl.Expr, zone: str, has_zone: bool) -> pl.Expr:
+    """A time as UTC, taken for one of ``zone`` if it has none of its own."""
     if has_zone:
         return time.cast(TIME)
     local = time.cast(pl.Datetime("us")).dt.replace_time_zone(zone, ambiguous="earliest", non_existent="null")
