@@ -1,4 +1,9 @@
-"""Attention to a prompt that many targets share, and to the few tokens a beam has decoded."""
+"""Attention to a prompt that many targets share, and to the few tokens a beam has decoded.
+
+In the order in which a backbone needs it: dropout; scaled dot-product attention; targets grouped by their prompt, so
+that its keys and values are never copied; the two attentions of a beam; weights fused once and kept until they change.
+Shapes: B prompts of S tokens, M targets, A beams a prompt, H query heads of width h, G of them on each key/value head.
+"""
 
 from collections.abc import Callable
 from typing import Generic, TypeVar
@@ -27,13 +32,49 @@ def dropout(x: Tensor, rate: float, training: bool = True) -> Tensor:
     return x.mul(keep.mul_(2**_BITS / (2**_BITS - dropped)))
 
 
+def attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    bias: Tensor | None,
+    rate: float = 0.0,
+    causal: bool = False,
+    scale: float | None = None,
+) -> Tensor:
+    """Scaled dot-product attention over [B, H, n, h]; ``rate`` of dropout, ``scale`` is ``h ** -0.5`` unless told.
+
+    While training in bfloat16 on a CPU it is written out as two products: the backward pass of torch's fused kernel
+    takes several times as long (measured: 65 ms against 16 ms for 128 prompts of 75 tokens, forward and backward).
+    """
+    if q.dtype == torch.bfloat16 and q.device.type == "cpu" and torch.is_grad_enabled():
+        return _written_out(q, k, v, bias, rate, causal, scale)
+    return functional.scaled_dot_product_attention(
+        q, k, v, attn_mask=bias, dropout_p=rate, is_causal=causal, scale=scale
+    )
+
+
+def _written_out(
+    q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, rate: float, causal: bool, scale: float | None
+) -> Tensor:
+    """``softmax(q kᵀ / √h + bias) v`` as two products."""
+    with torch.autocast(q.device.type, enabled=False):  # it would widen the softmax
+        scores = torch.matmul(q * (q.shape[-1] ** -0.5 if scale is None else scale), k.transpose(-1, -2))
+        if bias is not None:
+            scores = scores + bias.to(scores.dtype)
+        if causal:
+            later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).triu(1)
+            scores = scores.masked_fill(later, float("-inf"))
+        return torch.matmul(dropout(scores.softmax(-1), rate), v)
+
+
 class TargetGrid:
-    """Places M targets of B prompts in a [B, n] grid, so that keys and values are read per prompt, not per target.
+    """M targets of B prompts in a [B, n] grid, so that keys and values are read per prompt, not per target.
 
     Where targets are spread so unevenly that most of the grid would be empty, keys and values are copied instead.
     """
 
     def __init__(self, owner: Tensor, batch: int) -> None:
+        # the slot of each target: its prompt's line of the grid, at its rank among the prompt's targets
         m = len(owner)
         counts = torch.bincount(owner, minlength=batch)
         self.n = int(counts.max()) if m else 1
@@ -53,8 +94,8 @@ class TargetGrid:
             whole: Tensor = x.unflatten(0, (self.batch, self.n))
             return whole
         out = x.new_zeros(self.batch * self.n, *x.shape[1:]).index_copy(0, self.slot, x)
-        spread: Tensor = out.unflatten(0, (self.batch, self.n))
-        return spread
+        grouped: Tensor = out.unflatten(0, (self.batch, self.n))
+        return grouped
 
     def ungroup(self, x: Tensor) -> Tensor:
         """[B, n, ...] back to [M, ...]."""
@@ -64,7 +105,7 @@ class TargetGrid:
         return x if self.full else x.index_select(0, self.slot)
 
     def prompts(self, x: Tensor) -> Tensor:
-        """Something per prompt, [B, ...], in the grid's rows."""
+        """Something of each prompt, [B, ...], for the lines of the grid."""
         return x if self.owner is None else x.index_select(0, self.owner)
 
 
@@ -91,40 +132,6 @@ def shared_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, rate:
     return ungroup_heads(attend(grouped, k, v, bias, rate), n)
 
 
-def attend(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    bias: Tensor | None,
-    rate: float = 0.0,
-    causal: bool = False,
-    scale: float | None = None,
-) -> Tensor:
-    """Scaled dot-product attention over [B, H, n, h]; ``rate`` of dropout, ``scale`` is ``h ** -0.5`` unless told.
-
-    While training in bfloat16 on a CPU it is written out as two products: the backward pass of torch's fused kernel
-    takes several times as long (measured: 65 ms against 16 ms for 128 prompts of 75 tokens, forward and backward).
-    """
-    if q.dtype == torch.bfloat16 and q.device.type == "cpu" and torch.is_grad_enabled():
-        return _written_out(q, k, v, bias, rate, causal, scale)
-    return functional.scaled_dot_product_attention(
-        q, k, v, attn_mask=bias, dropout_p=rate, is_causal=causal, scale=scale
-    )
-
-
-def _written_out(
-    q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, rate: float, causal: bool, scale: float | None
-) -> Tensor:
-    with torch.autocast(q.device.type, enabled=False):  # it would widen the softmax
-        scores = torch.matmul(q * (q.shape[-1] ** -0.5 if scale is None else scale), k.transpose(-1, -2))
-        if bias is not None:
-            scores = scores + bias.to(scores.dtype)
-        if causal:
-            later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).triu(1)
-            scores = scores.masked_fill(later, float("-inf"))
-        return torch.matmul(dropout(scores.softmax(-1), rate), v)
-
-
 def beam_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
     """As :func:`shared_attention`, for scaled queries of many beams and a short prompt: three plain products."""
     scores = torch.matmul(group_heads(q, k.shape[1]), k.transpose(2, 3))
@@ -149,7 +156,10 @@ T = TypeVar("T")
 
 
 class FusedWeights(Generic[T]):
-    """A cache of tensors derived from a module's parameters; an optimizer step, a load or a move makes them anew."""
+    """Tensors derived from a module's parameters, such as q, k and v fused to one matrix.
+
+    They are kept until a parameter changes: an optimizer step, a load or a move makes them anew.
+    """
 
     def __init__(self, make: Callable[[], T]) -> None:
         self._make = make

@@ -1,4 +1,17 @@
-"""BART encoder-decoder: the weights lie in transformers' modules, the forward passes here read them."""
+"""BART encoder-decoder: the weights lie in transformers' modules, the forward passes here read them.
+
+Three passes. ``encode`` reads prompts and leaves the cross-attention keys and values of every decoder layer; ``decode``
+is teacher forcing over whole targets; ``step`` adds one token to every beam::
+
+    cache = keys and values of the tokens decoded so far, gathered by ancestor       # at most a SID's length
+    for each decoder layer:
+        q, k, v = fused projection of x [B · A, d];  write k, v to the cache
+        x = LayerNorm(x + self-attention of q over the beam's own few tokens)
+        x = LayerNorm(x + cross-attention: all A beams of a prompt against its one set of keys and values)
+        x = LayerNorm(x + feed-forward)
+
+The prompt is never copied per beam: cross-attention is one product of [A, h] with [h, S] for each prompt and head.
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -47,7 +60,7 @@ Affine = tuple[Tensor, Tensor]
 
 @dataclass(slots=True)
 class _LayerWeights:
-    """A decoder layer's weights as the incremental pass reads them: queries pre-scaled, projections fused."""
+    """A decoder layer's weights (matrix, bias) as ``step`` reads them: queries pre-scaled, projections fused."""
 
     qkv: Affine
     out: Affine
@@ -62,7 +75,9 @@ class _LayerWeights:
 
 @dataclass(slots=True)
 class _Weights:
-    """What inference reads instead of the modules: fused projections of the encoder, memory and decoder layers."""
+    """What inference reads instead of the modules: fused q, k, v of each encoder layer, fused cross-attention keys and
+    values of all decoder layers, and the decoder layers.
+    """
 
     encoder_qkv: list[Affine]
     memory: Affine
@@ -96,6 +111,7 @@ class BartBackbone(Backbone):
 
     def encode(self, embeds: Tensor, mask: Tensor) -> PromptMemory:
         """Encoder pass and the cross-attention keys and values of every decoder layer."""
+        # encoder layers over [B, S, d]; without gradients each reads one fused projection for q, k, v
         encoder = self.model.encoder
         x = self._enter(encoder, embeds)
         bias = mask_bias(mask, x.dtype)
@@ -109,6 +125,7 @@ class BartBackbone(Backbone):
             read = shared_attention(q, k.transpose(1, 2), v.transpose(1, 2), bias, self._p(layer.self_attn.dropout))
             x = self._add(layer, x, linear(read, layer.self_attn.out_proj), layer.self_attn_layer_norm)
             x = self._feed_forward(layer, x)
+        # cross-attention keys and values of every decoder layer, [B, H, S, h] each
         if fused is not None:
             every = functional.linear(x, *fused.memory).unflatten(-1, (-1, 2, self.heads, self.d_model // self.heads))
             keys_values = every.permute(2, 3, 0, 4, 1, 5).unbind(0)
@@ -121,6 +138,7 @@ class BartBackbone(Backbone):
 
     def decode(self, memory: PromptMemory, embeds: Tensor, owner: Tensor) -> Tensor:
         """Teacher forcing over [M, T, d]."""
+        # decoder layers over [M, T, d]; targets are grouped by prompt where they read it
         decoder = self.model.decoder
         x = self._enter(decoder, embeds)
         m, t = x.shape[:2]
@@ -131,6 +149,7 @@ class BartBackbone(Backbone):
             read = attend(q, k, v, None, self._p(layer.self_attn.dropout), causal=True)
             read = read.transpose(1, 2).reshape(m, t, -1)
             x = self._add(layer, x, linear(read, layer.self_attn.out_proj), layer.self_attn_layer_norm)
+            # cross-attention: [M, T, H, h] to [B, n · T, H, h], n targets of a prompt side by side
             cross = layer.encoder_attn
             q = grid.group(self._split(linear(x, cross.q_proj), self.heads)).flatten(1, 2)
             read = shared_attention(
@@ -148,9 +167,9 @@ class BartBackbone(Backbone):
         """One token for every beam."""
         decoder, memory = self.model.decoder, state.memory
         batch, width = embeds.shape[:2]
-        rows = batch * width
-        t = len(state.past)
-        room = state.open(width, parents, len(decoder.layers), self.heads, self.d_model // self.heads)
+        rows = batch * width  # all beams of all prompts, [B · A, d] below
+        t = len(state.keys_values)
+        cache = state.extend(width, parents, len(decoder.layers), self.heads, self.d_model // self.heads)
         if state.weights is None:
             state.weights = self._fused.current(self.model)
         position = decoder.embed_positions.weight[t + decoder.embed_positions.offset]
@@ -159,13 +178,14 @@ class BartBackbone(Backbone):
         weights: _LayerWeights
         for i, weights in enumerate(state.weights.decoder):
             q, kv = functional.linear(x, *weights.qkv).split((self.d_model, 2 * self.d_model), 1)
-            room[t, :, i] = kv.view(rows, 2, self.heads, -1)
+            cache[t, :, i] = kv.view(rows, 2, self.heads, -1)
             if t:
-                p = beam_self_scores(q.reshape(rows, self.heads, -1), room[:, :, i, 0]).softmax(0)
-                read = beam_self_values(p, room[:, :, i, 1])
+                p = beam_self_scores(q.reshape(rows, self.heads, -1), cache[:, :, i, 0]).softmax(0)
+                read = beam_self_values(p, cache[:, :, i, 1])
             else:  # a lone token reads itself
                 read = kv[:, self.d_model :]
             x = functional.layer_norm(x + functional.linear(read, *weights.out), shape, *weights.norm_own, epsilon)
+            # the A beams of a prompt against its keys and values
             q = functional.linear(x, *weights.cross_q).view(batch, width, self.heads, -1)
             read = beam_attention(q, memory.keys[i], memory.values[i], memory.bias).view(rows, -1)
             update = functional.linear(read, *weights.cross_out)
@@ -175,6 +195,7 @@ class BartBackbone(Backbone):
         return x.view(batch, width, -1)
 
     def _fuse(self) -> _Weights:
+        """Projections that read the same input as one matrix; queries carry the 1/√h of their attention."""
         layers = []
         for layer in self.model.decoder.layers:
             own, cross = layer.self_attn, layer.encoder_attn

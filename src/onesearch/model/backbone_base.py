@@ -46,7 +46,7 @@ class BackboneSettings(Settings):
 
 @dataclass
 class PromptMemory:
-    """What one pass over the prompts leaves for the decoder.
+    """What one pass over the prompts leaves for the decoder: the keys and values that all targets of a prompt share.
 
     Shapes: ``keys`` and ``values`` one [B, H_kv, S, h] per decoder layer; ``mask`` bool [B, S], true at real tokens.
     """
@@ -66,7 +66,7 @@ class PromptMemory:
 
     @classmethod
     def concatenate(cls, memories: Sequence["PromptMemory"]) -> "PromptMemory":
-        """The memories of several batches as one, padded to the longest prompt."""
+        """Several batches as one, padded to the longest prompt."""
         width = max(memory.mask.shape[1] for memory in memories)
 
         def together(parts: Sequence[Tensor]) -> Tensor:
@@ -93,37 +93,40 @@ def mask_bias(mask: Tensor, dtype: torch.dtype) -> Tensor | None:
 class DecodeState:
     """Keys and values of the tokens decoded so far; one per search.
 
-    ``past[s]`` [B * A_s, layers, 2, H_kv, h] belongs to the A_s beams alive at position ``s``; ``ancestors[s]`` int64
-    [B, A] tells which of them each of the latest beams descends from. Beams that die are dropped by index only.
-    ``weights`` may hold what a backbone prepares once per search.
+    ``keys_values[s]`` [B * A_s, layers, 2, H_kv, h] belongs to the A_s beams alive at position ``s``;
+    ``ancestors[s]`` int64 [B, A] tells which of them each of the latest beams descends from. Beams that die are dropped
+    by index only. ``weights`` may hold what a backbone prepares once per search.
     """
 
     memory: PromptMemory
-    past: list[Tensor] = field(default_factory=list)
+    keys_values: list[Tensor] = field(default_factory=list)
     ancestors: list[Tensor] = field(default_factory=list)
     weights: Any = None
 
-    def open(self, width: int, parents: Tensor | None, layers: int, heads: int, head_dim: int) -> Tensor:
-        """Room for the next position: [t + 1, B * A, layers, 2, H_kv, h], the first t slots gathered by ancestor."""
+    def extend(self, width: int, parents: Tensor | None, layers: int, heads: int, head_dim: int) -> Tensor:
+        """The cache for one more token, [t + 1, B * A, layers, 2, H_kv, h]: its first t positions gathered by ancestor,
+        the last one for the caller to write.
+        """
         batch, like = len(self.memory), self.memory.keys[0]
         device = like.device
-        t = len(self.past)
-        room = torch.empty(t + 1, batch * width, layers, 2, heads, head_dim, dtype=like.dtype, device=device)
+        t = len(self.keys_values)
+        cache = torch.empty(t + 1, batch * width, layers, 2, heads, head_dim, dtype=like.dtype, device=device)
         if t:
             if parents is None:
                 # Without parents every beam continues itself; the one begin token continues in every beam.
-                before = len(self.past[-1]) // batch
+                before = len(self.keys_values[-1]) // batch
                 if before not in (1, width):
                     raise ValueError(f"parents are needed to go from {before} to {width} beams")
                 own = torch.arange(width, device=device) if before == width else torch.zeros(width, dtype=torch.long)
                 parents = own.to(device).expand(batch, width)
+            # who each beam descends from, position by position: parents of parents, then the parents themselves
             self.ancestors = [ancestor.gather(1, parents) for ancestor in self.ancestors] + [parents]
             request = torch.arange(batch, device=device).unsqueeze(1)
-            for s, (past, ancestor) in enumerate(zip(self.past, self.ancestors, strict=True)):
-                flat = (ancestor + request * (len(past) // batch)).flatten()
-                torch.index_select(past, 0, flat, out=room[s])
-        self.past.append(room[t])
-        return room
+            for s, (kv, ancestor) in enumerate(zip(self.keys_values, self.ancestors, strict=True)):
+                flat = (ancestor + request * (len(kv) // batch)).flatten()
+                torch.index_select(kv, 0, flat, out=cache[s])
+        self.keys_values.append(cache[t])
+        return cache
 
 
 class Backbone(nn.Module, ABC):

@@ -54,6 +54,7 @@ class DecoderOnlyBackbone(Backbone):
 
     def encode(self, embeds: Tensor, mask: Tensor) -> PromptMemory:
         """Keys and values of every layer over the prompt; padding on the right, so causality alone hides it."""
+        # causal self-attention over the prompts, [B, S, d]; the last layer's outputs are not needed
         batch, length = embeds.shape[:2]
         positions = torch.arange(length, device=embeds.device).expand(batch, length)
         x = self._enter(embeds, positions)
@@ -77,6 +78,7 @@ class DecoderOnlyBackbone(Backbone):
 
     def decode(self, memory: PromptMemory, embeds: Tensor, owner: Tensor) -> Tensor:
         """Teacher forcing over [M, T, d]."""
+        # positions continue behind the last real token of each target's prompt
         t = embeds.shape[1]
         positions = memory.lengths[owner].unsqueeze(1) + torch.arange(t, device=embeds.device)
         x = self._enter(embeds, positions)
@@ -86,17 +88,20 @@ class DecoderOnlyBackbone(Backbone):
         token = torch.arange(t, device=x.device).repeat_interleave(self.heads // self.kv_heads)
         later = token.unsqueeze(1) < torch.arange(t, device=x.device)
         for i, layer in enumerate(self.layers):
+            # scores against the prompt, n targets of a prompt side by side: [M, H_kv, T · G, S]
             q, k, v = self._project(layer, x, positions)
             prompt_k, prompt_v = grid.prompts(memory.keys[i]), grid.prompts(memory.values[i])
             prompt = torch.matmul(group_heads(grid.group(q).flatten(1, 2), self.kv_heads), prompt_k.transpose(2, 3))
             prompt = prompt if bias is None else prompt + bias
             n, s = prompt.shape[2] // len(token), prompt.shape[3]
             prompt = grid.ungroup(prompt.unflatten(2, (n, -1)).transpose(1, 2))
+            # scores against the target's own earlier tokens, [M, H_kv, T · G, T], under the same softmax
             own = torch.matmul(group_heads(q, self.kv_heads), k.transpose(1, 2).transpose(2, 3))
             p = torch.cat([prompt, own.masked_fill(later, float("-inf"))], -1).softmax(-1)
             p = dropout(p, self.attention_dropout, self.training)
-            spread = grid.group(p[..., :s]).transpose(1, 2).flatten(2, 3)
-            read = grid.ungroup(ungroup_heads(torch.matmul(spread, prompt_v), n * t).unflatten(1, (n, t)))
+            # both parts of the weights read their values
+            grouped = grid.group(p[..., :s]).transpose(1, 2).flatten(2, 3)
+            read = grid.ungroup(ungroup_heads(torch.matmul(grouped, prompt_v), n * t).unflatten(1, (n, t)))
             read = read + ungroup_heads(torch.matmul(p[..., s:], v.transpose(1, 2)), t)
             x = self._merge(layer, x, read)
         return self._leave(x)
@@ -104,25 +109,27 @@ class DecoderOnlyBackbone(Backbone):
     @torch.no_grad()
     def step(self, state: DecodeState, embeds: Tensor, parents: Tensor | None) -> Tensor:
         """One token for every beam."""
+        # as `decode`, a single token for each of the A beams of B prompts
         memory = state.memory
         batch, width = embeds.shape[:2]
-        rows, t = batch * width, len(state.past)
-        room = state.open(width, parents, len(self.layers), self.kv_heads, self.head_dim)
+        rows, t = batch * width, len(state.keys_values)
+        cache = state.extend(width, parents, len(self.layers), self.kv_heads, self.head_dim)
         positions = (memory.lengths + t).unsqueeze(1).expand(batch, width)
         x = self._enter(embeds, positions)
         for i, layer in enumerate(self.layers):
             q, k, v = self._project(layer, x, positions)
-            room[t, :, i, 0] = k.flatten(0, 1)
-            room[t, :, i, 1] = v.flatten(0, 1)
+            cache[t, :, i, 0] = k.flatten(0, 1)
+            cache[t, :, i, 1] = v.flatten(0, 1)
+            # scores against the prompt [B, H_kv, A · G, S] and the beam's own tokens [.., t + 1], one softmax
             prompt = torch.matmul(group_heads(q, self.kv_heads), memory.keys[i].transpose(2, 3))
             prompt = prompt if memory.bias is None else prompt + memory.bias
-            own = beam_self_scores(q.reshape(rows, self.heads, -1), room[:, :, i, 0])
+            own = beam_self_scores(q.reshape(rows, self.heads, -1), cache[:, :, i, 0])
             own = own.unflatten(1, (batch, width)).permute(1, 3, 2, 4, 0).flatten(2, 3)
             p = torch.cat([prompt, own], -1).softmax(-1)
             s = prompt.shape[3]
             read = ungroup_heads(torch.matmul(p[..., :s], memory.values[i]), width)
             own = p[..., s:].unflatten(2, (width, -1)).permute(4, 0, 2, 1, 3).flatten(1, 2)
-            read = read + beam_self_values(own, room[:, :, i, 1]).view(batch, width, -1)
+            read = read + beam_self_values(own, cache[:, :, i, 1]).view(batch, width, -1)
             x = self._merge(layer, x, read)
         return self._leave(x)
 

@@ -1,4 +1,11 @@
-"""The shopper as the model reads it: uid codes, and long behaviour through a Q-Former (specification section 3)."""
+"""The shopper as the model reads it: uid codes, and long behaviour through a Q-Former (docs/method.md, section 3).
+
+Differences from the paper:
+
+1. The sum of a stream of n items is multiplied by 1/√n: plain sums grow with the history, which a small model from
+   scratch does not bear well.
+2. Rounding up allows for 1e-9, so that a lone item keeps its own code.
+"""
 
 from collections.abc import Sequence
 
@@ -9,7 +16,7 @@ from torch import Tensor, nn
 
 
 def recency_weights(valid: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """``λ_i = exp(√i) / Σ exp(√i)`` over the valid entries of each row, i = 1 for the oldest (section 3, uid).
+    """``λ_i = exp(√i) / Σ exp(√i)`` over the valid entries of each row, i = 1 for the oldest (3.2).
 
     Shapes: ``valid`` bool [n, m], newest last; result float64 [n, m], zero where invalid, rows sum to 1 or 0.
     """
@@ -20,7 +27,7 @@ def recency_weights(valid: NDArray[np.bool_]) -> NDArray[np.float64]:
 
 
 def uid_codes(sids: NDArray[np.integer]) -> NDArray[np.int32]:
-    """``ceil(Σ λ_i · SID_i)`` code by code (section 3, uid).
+    """``ceil(Σ λ_i · SID_i)`` code by code (3.3).
 
     Shapes: ``sids`` [n, m, L], newest last, -1 for missing items; result int32 [n, L], -1 for rows without any item.
     """
@@ -32,7 +39,7 @@ def uid_codes(sids: NDArray[np.integer]) -> NDArray[np.int32]:
 
 
 class LongBehaviour(nn.Module):
-    """Sums of RQ centroid vectors per stream and RQ layer, compressed to ``N_M`` token embeddings by a Q-Former.
+    """Sums of RQ centroid vectors per stream and layer (3.4), compressed to ``N_M`` token embeddings by a Q-Former.
 
     Streams are clicks, orders and the past clicks relevant to the query (RSU); with three RQ layers that makes 3 × 3
     vectors. The centroids are constants.
@@ -60,6 +67,7 @@ class LongBehaviour(nn.Module):
         Shapes: ``codes`` int64 [B, S, C, layers], -1 for missing; result [B, S * layers, width]. Sums grow with the
         length of the history; they are scaled by 1/√(number of items) so that long histories keep a bounded size.
         """
+        # a missing item weighs nothing in its stream's sum
         b, s, c, _ = codes.shape
         missing = codes[..., 0] < 0
         scale = (~missing).sum(-1).clamp(min=1).rsqrt()  # [B, S]
@@ -73,7 +81,7 @@ class LongBehaviour(nn.Module):
         return torch.stack(parts, 2).reshape(b, s * self.layers, -1)
 
     def forward(self, codes: Tensor) -> Tensor:
-        """Codes int64 [B, 3, C, layers] to token embeddings [B, N_M, d_model]."""
+        """Codes int64 [B, 3, C, layers] to token embeddings [B, N_M, d_model] of learned queries that read the sums."""
         if codes.shape[2] == 0:
             memory = self.kind.expand(codes.shape[0], -1, -1)
         else:

@@ -1,4 +1,4 @@
-"""Texts as the model needs them: subwords, dense vector, semantic ID and row; computed once per distinct text."""
+"""Texts as the model needs them: subwords, dense vector, semantic ID and head row; once per distinct text."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -43,7 +43,7 @@ class TextFeatures:
 
 @dataclass(frozen=True)
 class Featurizer:
-    """Encoder, keyword fusion, quantizer, row space and vocabulary of one run, applied in that order."""
+    """Encoder, keyword fusion, quantizer, head rows and tokenizer of one run: the processor of texts and items."""
 
     encoder: TextEncoder
     lexicon: Lexicon | None

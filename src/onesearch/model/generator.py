@@ -1,7 +1,22 @@
-"""The generator: a backbone between the prompt's embeddings and three output heads (text, codebook, item)."""
+"""The generator: prompts in, semantic IDs out. A backbone between the prompt's embeddings and three output heads.
+
+The **item head** scores the legal children of a trie node and writes everything whose target is an item; the
+**codebook head** scores a level's whole codebook, for SIDs that need not be an item's; the **text head** scores
+subwords. First come the heads, then the model: its input, its decoding as the beam search asks for it, its files.
+(5.4) to (5.9) of docs/method.md.
+
+Differences from the paper, whose model has a learned row for each code and nothing else:
+
+1. A child's logit is taken with the mean of the items below it (``anchored``): new items need no training.
+2. That logit carries the log of how many items lie below, the size term of an exact sum over them (``ItemHead.bias``).
+3. The same pass gives an item score, one more vector times the item's head row (``item_score``).
+4. A query's head row may be fused with learned rows of its subwords, which stand in for a teacher's keywords
+   (``word_rows``).
+5. The softmax runs over the legal children only, in training as well (``legal_softmax``, in `search/path_scoring.py`).
+"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -25,7 +40,7 @@ def _zero_linear(width: int, out: int) -> nn.Linear:
 
 
 class ItemHead(nn.Module):
-    """Per level ``state = α_l · query row + W_l h``; a child's logit is ``state · row(child) + b_l · log count``.
+    """Per level ``s = α_l · query's head row + W_l h`` (5.4); a child has the logit ``s · head row + b_l · log count``.
 
     ``W_l`` starts at zero and ``α`` at the inverse temperature of dense search, so that an untrained head ranks nodes
     by the query's product with their mean item, and learns what that misses. The log count is the size term of the
@@ -48,7 +63,7 @@ class ItemHead(nn.Module):
 
 
 class ItemScore(nn.Module):
-    """The item score ``s = (α · query row + W h_0) · item row``, h_0 the decoder's state before the first SID token."""
+    """The item score ``s = (α · query's head row + W h_1) · item's head row`` (5.8); h_1 reads only the begin token."""
 
     def __init__(self, d_model: int, row_dim: int, scale: float) -> None:
         super().__init__()
@@ -65,7 +80,10 @@ class Sizes:
     """What the model's tables must fit.
 
     Attributes:
-        text: subwords; codebooks: codes of each SID level; vector: d_e of the text encoder; row: R of the index.
+        text: number of subwords.
+        codebooks: number of codes of each SID level.
+        vector: d_e, the width of the text encoder.
+        row: R, the width of head rows.
         scale: inverse temperature that the encoder's cosines were trained with, where the item head starts.
     """
 
@@ -87,6 +105,15 @@ class GeneratorMemory:
 class Generator(nn.Module):
     """Text + behaviour in, semantic IDs out.
 
+    ::
+
+        memory = encode(prompts)                    # [query vector | Seq_long | tokens] through the encoder, once
+        x = begin token
+        for level l:
+            h = decoder state of x;   state = α_l · query's head row + W_l h
+            logit of a legal child c = state · head row of c + b_l · log(items below c)
+            x = embedding of the code chosen + from_row(head row of the node chosen)
+
     Args:
         config: size and form.
         sizes: table sizes, from the vocabulary, encoder, quantizer and index.
@@ -99,12 +126,14 @@ class Generator(nn.Module):
         self.backbone = build_backbone(config.backbone)
         d = self.backbone.d_model
         self.levels = len(sizes.codebooks)
+        # input: subwords in one table, marks and SID tokens in the other; what is no token enters by linear maps
         self.text_embedding = nn.Embedding(sizes.text, d)
         self.extra_embedding = nn.Embedding(len(MARKS) + sum(sizes.codebooks), d)
         for table in (self.text_embedding, self.extra_embedding):
             nn.init.normal_(table.weight, std=d**-0.5)
         if config.word_rows:
-            # At zero, so that an untrained model is dense search; see `query_head_rows`. The last column is the gate's.
+            # zero at the start, so that an untrained model is dense search (query_head_rows); the last column is the
+            # gate's
             self.word_rows = nn.Embedding.from_pretrained(torch.zeros(sizes.text, sizes.row + 1), freeze=False)
             self.word_bias = nn.Parameter(torch.zeros(()))
         self.query_token = nn.Linear(sizes.vector, d)
@@ -112,9 +141,10 @@ class Generator(nn.Module):
         self.begin = nn.Parameter(torch.randn(d) * d**-0.5)
         self.from_row = nn.Linear(sizes.row, d, bias=False)
         nn.init.zeros_(self.from_row.weight)
+        # output heads
         self.item_head = ItemHead(d, sizes.row, self.levels, sizes.scale)
         self.item_score = ItemScore(d, sizes.row, sizes.scale)
-        # Codebook head: one transform per level before the (tied) code embeddings.
+        # codebook and text head: a transform (one per level) before the tied embeddings
         self.code_transform = nn.ModuleList(nn.Linear(d, d) for _ in range(self.levels))
         self.text_transform = nn.Linear(d, d)
 
@@ -129,7 +159,7 @@ class Generator(nn.Module):
         return torch.where(text.unsqueeze(-1), read, extra)
 
     def encode(self, batch: PromptBatch) -> GeneratorMemory:
-        """One encoder pass over a batch of prompts."""
+        """One encoder pass over a batch of prompts: soft tokens in front, then the tokens, [B, soft + S, d]."""
         embeds, mask = self.embed(batch.tokens), batch.mask
         soft = []
         if self.config.prompt.query_vector:
@@ -137,8 +167,8 @@ class Generator(nn.Module):
         if batch.long_codes is not None and self.config.prompt.long:
             soft.append(self.long(batch.long_codes))
         if batch.keyword_vectors is not None:
-            # At the keywords' mark, so that no token of a prompt without keywords moves, and read by the same map as
-            # the query's vector: a teacher has no weight of its own.
+            # at the keywords' mark, so that no token of a prompt without keywords moves, and read by the same map as
+            # the query's vector: a teacher has no weight of its own
             read = self.query_token(batch.keyword_vectors.to(self.query_token.weight.dtype))
             at = batch.tokens == self.sizes.text + MARKS.index("kw")
             embeds = embeds + at.unsqueeze(-1) * read.unsqueeze(1).to(embeds.dtype)
@@ -149,7 +179,7 @@ class Generator(nn.Module):
         return GeneratorMemory(self.backbone.encode(embeds, mask), self.query_head_rows(batch))
 
     def query_head_rows(self, batch: PromptBatch) -> Tensor:
-        """Rows of the queries [B, R] that the item head and the item score start from.
+        """Head rows of the queries [B, R], which the item head and the item score start from.
 
         The encoder's; fused with what the query's words stand for where their gate is open, as a teacher's row is fused
         with its keywords. What is learnt from clicks leaves the words' rows alone: nearly every query with a word of
@@ -170,7 +200,7 @@ class Generator(nn.Module):
         """
         tokens, n = batch.tokens, self.sizes.text
         place = torch.arange(tokens.shape[1], device=tokens.device)
-        # The query's subwords are those whose last mark before them is the query's.
+        # the query's subwords are those whose last mark before them is the query's
         last = torch.where(tokens >= n, place, -1).cummax(1).values
         after = tokens.gather(1, last.clamp(min=0)) == n + MARKS.index("q")
         of_query = after & (last >= 0) & (tokens < n) & batch.mask
@@ -253,15 +283,8 @@ class Generator(nn.Module):
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
         save_file(tensors, str(folder / "model.safetensors"))
-        sizes = {
-            "text": self.sizes.text,
-            "codebooks": self.sizes.codebooks,
-            "vector": self.sizes.vector,
-            "row": self.sizes.row,
-            "scale": self.sizes.scale,
-        }
         config = self.config.updated(backbone=self.backbone.config.model_dump())
-        write_json(folder / "model.json", {"config": config.model_dump(mode="json"), "sizes": sizes})
+        write_json(folder / "model.json", {"config": config.model_dump(mode="json"), "sizes": asdict(self.sizes)})
 
     @classmethod
     def load(cls, folder: Path) -> "Generator":

@@ -1,9 +1,9 @@
-"""The rows of items in the index: what the item head multiplies its state with.
+"""Head rows: the vectors of items, nodes and queries that the item head works with (5.1) to (5.3).
 
-An item's row is ``[text | features]``: its fused text vector, reduced to the row dimension by PCA where it is wider,
-and a few standardised numbers (popularity, click rate, price, ...). A node's row is the mean over the items below it,
-so a new item needs no training. A query has a row of the same shape whose feature part is zero; their product is then
-the (reduced) cosine, which is where the item head starts from.
+An item's head row is ``[text | features]``: its fused text vector, reduced by PCA where it is wider, and a few
+standardised numbers (popularity, click rate, price, ...). A node's head row is the mean over the items below it, so
+that a new item needs no training. A query's has the same shape and zero features; their product is then the (reduced)
+cosine, which is where the item head starts from.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class HeadRowProjection:
-    """The linear map from text vectors to rows.
+    """The linear map from text vectors to head rows.
 
     Attributes:
         projection: float32 [d_e, d_t], orthonormal columns.
@@ -35,16 +35,14 @@ class HeadRowProjection:
         By uncentred PCA, because products of reduced vectors shall approximate the products of the full ones; or, for
         an encoder whose leading dimensions were trained to stand alone (``leading``), by keeping those.
         """
-        room = row_dim - features
-        if room < 1:
+        kept = row_dim - features
+        if kept < 1:
             raise ValueError(f"row_dim {row_dim} leaves no room for text beside {features} features")
         width = vectors.shape[1]
-        if width <= room:
-            return cls(np.eye(width, dtype=np.float32), features)
-        if leading:
-            return cls(np.eye(width, room, dtype=np.float32), features)
+        if width <= kept or leading:
+            return cls(np.eye(width, min(width, kept), dtype=np.float32), features)
         _, axes = np.linalg.eigh(vectors.T.astype(np.float64) @ vectors)
-        return cls(np.ascontiguousarray(axes[:, ::-1][:, :room]).astype(np.float32), features)
+        return cls(np.ascontiguousarray(axes[:, ::-1][:, :kept]).astype(np.float32), features)
 
     @property
     def dim(self) -> int:
@@ -52,11 +50,11 @@ class HeadRowProjection:
         return int(self.projection.shape[1]) + self.features
 
     def project_items(self, vectors: Floats, features: Floats) -> Floats:
-        """Rows of items, float32 [N, R], from text vectors [N, d_e] and features [N, F]."""
+        """Head rows of items (5.1), float32 [N, R], from text vectors [N, d_e] and features [N, F]."""
         return np.concatenate([self._text(vectors), features], 1).astype(np.float32)
 
     def project_queries(self, vectors: Floats) -> Floats:
-        """Rows of queries, float32 [n, R]; the feature part is zero."""
+        """Head rows of queries (5.3), float32 [n, R]; the feature part is zero."""
         return np.pad(self._text(vectors), ((0, 0), (0, self.features))).astype(np.float32)
 
     def _text(self, vectors: Floats) -> Floats:

@@ -39,10 +39,12 @@ def initialise(
     if pretrained is not None:
         generator.text_embedding.weight.copy_(pretrained)
     else:
+        # a subword that the encoder knows nothing of keeps its random start
         pieces = [vocabulary.text([i]) for i in range(vocabulary.text_size)]
         known = torch.from_numpy(encoder.encode(pieces) @ axes)
         seen = known.norm(dim=1, keepdim=True) > 1e-6
         generator.text_embedding.weight.copy_(torch.where(seen, known, generator.text_embedding.weight))
+    # SID tokens: the centroids, each level scaled to a mean length of one
     start = len(MARKS)
     for centroids in khqe.centroids:
         table = torch.from_numpy(centroids @ axes)

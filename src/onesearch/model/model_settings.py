@@ -9,7 +9,7 @@ from onesearch.model.backbones import BackboneSettings
 
 
 class PromptSettings(Settings):
-    """Which parts the model reads (specification section 3) and how much of each."""
+    """Which parts the model reads (docs/method.md, section 3) and how much of each."""
 
     query_tokens: int = Field(24, ge=1, description="subword tokens kept of a query")
     recent_queries: int = Field(3, ge=0, description="recent queries in Seq_q")

@@ -1,4 +1,4 @@
-"""A few numbers per item beside its text: what the row of an item says of popularity, price and age.
+"""A few numbers per item beside its text: what an item's head row says of popularity, price and age (5.1).
 
 All statistics come from the training part of the log; an item added later has no clicks and gets the same treatment.
 """
@@ -17,7 +17,7 @@ from onesearch.data.click_statistics import ClickStatistics
 Floats = NDArray[np.float32]
 
 FEATURE_NAMES: Final = ("clicks", "orders", "click_rate", "price", "price_in_category", "never_shown")
-_SCALE = 0.25  # rows are unit text vectors beside these; large features would drown them at the start of training
+_SCALE = 0.25  # head rows are unit text vectors beside these; large features would drown them at the start of training
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""One id space for everything the model reads and writes: subwords, marks and SID tokens.
+"""The tokenizer with its added tokens: one id space for all that the model reads and writes.
 
 Ids are laid out as ``[subwords | marks | level-1 codes | ... | level-5 codes]``.
 """
