@@ -69,7 +69,7 @@ def test_rewards_are_measured(aligned):
     assert (aligned / "rewards" / "reliability.png").stat().st_size > 2000
     run_data = RunData(aligned)
     queries = run_data.split.train["query"].unique().to_list()
-    rewards, number = rewards_of(run_data, settings_of(aligned), queries)
+    rewards, number = rewards_of(run_data, settings_of(aligned).rewards, queries)
     judged = run_data.training_judgments.row(0, named=True)
     if judged["query"] in number:
         query, item = number[judged["query"]], run_data.dataset.item_rows[judged["item_id"]]

@@ -33,13 +33,9 @@ def thoughts(tiny_run: Path) -> Thoughts:
     return Thoughts.load(tiny_run / "understanding")
 
 
-def with_distill(run_data: RunData, **settings):
-    config = settings_of(run_data.run)
-    return config.updated(distill=config.distill.updated(**settings).model_dump())
-
-
 def keywords_of(run_data, thoughts, page_views, **settings):
-    source = keyword_source(run_data, with_distill(run_data, **settings), thoughts)
+    config = settings_of(run_data.run)
+    source = keyword_source(run_data, thoughts, config.distill.updated(**settings), config.seed)
     return source(run_data.requests(page_views), run_data.targets(page_views).clicked)
 
 
@@ -134,7 +130,7 @@ def prompts_of(engine, requests):
 
 def test_cot_tasks_write_the_thought_as_text_and_as_sids(run_data, thoughts):
     config = settings_of(run_data.run)
-    tasks = cot_task_set(run_data, config, run_data.generator("sft2"))
+    tasks = cot_task_set(run_data, run_data.generator("sft2"), config.cot, "complex", False, True, config.seed)
     assert tuple(tasks) == COT
     vocabulary, featurizer = run_data.vocabulary, run_data.featurizer
     texts = [query for query in run_data.statistics.queries if thoughts.taught_keywords([query], "complex")[0]]
@@ -222,7 +218,7 @@ def test_a_fused_query_row_is_the_unit_sum_of_query_and_mean_keyword(run_data):
 
 def test_runs_that_share_a_cache_think_once(tiny_run, tmp_path, monkeypatch):
     run_data, cache = RunData(tiny_run), tmp_path / "thoughts.sqlite3"
-    settings = understand.UnderstandingSettings(producer="market", error=0.1, cache=cache)
+    settings = understand.UnderstandingSettings(producer="market", error=0.1, cache=cache).model_dump()
     asked = []
     plain = understand.run_understand
 
@@ -235,7 +231,7 @@ def test_runs_that_share_a_cache_think_once(tiny_run, tmp_path, monkeypatch):
     for name in ("one", "two"):
         folder = tmp_path / name
         folder.mkdir()
-        understand.build_understanding(run_data, settings, StageContext("understanding", folder, {}, 0))
+        understand.build_understanding(run_data, StageContext("understanding", folder, {}, 0), **settings)
     assert asked[0] > 100 and asked[1] == 0 and cache.is_file()
     first, second = (Thoughts.load(tmp_path / name).table for name in ("one", "two"))
     assert first.equals(second)

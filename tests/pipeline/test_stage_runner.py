@@ -18,7 +18,7 @@ def chain(calls, a=1, b=1, resumable=False, version=1):
     """data → model → report, and data → other: each writes what it read and its setting."""
 
     def build(setting):
-        def run(context):
+        def run(context, **_):
             calls.append(context.name)
             read = [(folder / "out.txt").read_text() for folder in context.inputs.values()]
             (context.folder / "out.txt").write_text(f"{context.name}={setting}({','.join(read)})")
@@ -27,7 +27,7 @@ def chain(calls, a=1, b=1, resumable=False, version=1):
         return run
 
     return [
-        Stage("data", (), {"a": a}, build(a), version),
+        Stage("data", (), {"a": a}, build(a), version=version),
         Stage("model", ("data",), {"b": b}, build(b), resumable=resumable),
         Stage("other", ("data",), {}, build(0)),
         Stage("report", ("model",), {}, build(0)),
@@ -75,7 +75,7 @@ def test_manifest_names_settings_inputs_versions_metrics_seed_and_files(tmp_path
     manifest = json.loads((tmp_path / "model" / MANIFEST).read_text())
     marks = fingerprints(stages, 5)
     assert manifest["fingerprint"] == marks["model"] and manifest["inputs"] == {"data": marks["data"]}
-    assert manifest["config"] == {"b": 1} and manifest["seed"] == 5 and manifest["metrics"]["value"] == 1
+    assert manifest["settings"] == {"b": 1} and manifest["seed"] == 5 and manifest["metrics"]["value"] == 1
     assert "torch" in manifest["versions"] and manifest["seconds"] >= 0 and list(manifest["files"]) == ["out.txt"]
     assert not (tmp_path / "model" / STARTED).exists()
     assert fingerprints(stages, 6)["data"] != marks["data"]
@@ -86,7 +86,7 @@ def failing(until):
     """A stage that leaves half a file behind for its first ``until`` calls."""
     state = {"calls": 0}
 
-    def build(context):
+    def build(context, **_):
         state["calls"] += 1
         half = context.folder / "half"
         found = half.read_text() if half.exists() else ""
@@ -158,7 +158,7 @@ def test_wrong_plans_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"'b' reads \['c'\]"):
         execute([Stage("b", ("c",), {}, lambda context: {})], tmp_path)
     with pytest.raises(ValueError, match="settings of stage 'a' are not JSON"):
-        execute([Stage("a", (), {"x": {1}}, lambda context: {})], tmp_path)
+        execute([Stage("a", (), {"x": {1}}, lambda context, x: {})], tmp_path)
 
 
 def test_metrics_of_numpy_are_written_as_numbers(tmp_path):
@@ -211,7 +211,7 @@ def test_other_processes_wait_for_the_first_and_share_distributed_stages(tmp_pat
 
 
 def test_ten_finished_stages_are_checked_in_a_moment(tmp_path):
-    stages = [Stage(f"s{i}", (f"s{i - 1}",) if i else (), {"i": i}, lambda context: {}) for i in range(10)]
+    stages = [Stage(f"s{i}", (f"s{i - 1}",) if i else (), {"i": i}, lambda context, i: {}) for i in range(10)]
     execute(stages, tmp_path)
     start = time.perf_counter()
     execute(stages, tmp_path)

@@ -127,7 +127,7 @@ def _check_key(parts: list[str], model: type[Settings], override: str) -> None:
                 f"the nearest valid key is '{'.'.join(valid)}'"
             )
         annotation = section.model_fields[part].annotation
-        inner = _section_in(annotation)
+        inner = settings_model(annotation)
         if inner is None and depth + 1 < len(parts) and not _is_mapping(annotation):
             raise ValueError(f"override '{override}': '{'.'.join(parts[: depth + 1])}' is a value, not a section")
         section = inner
@@ -139,19 +139,19 @@ def _nearest(part: str, section: type[Settings]) -> list[str]:
         return near
     # A key of a deeper section written without its section: name the full path.
     for name, field in section.model_fields.items():
-        inner = _section_in(field.annotation)
+        inner = settings_model(field.annotation)
         if inner is not None and part in inner.model_fields:
             return [name, part]
     return near
 
 
-def _section_in(annotation: Any) -> type[Settings] | None:
+def settings_model(annotation: Any) -> type[Settings] | None:
     """The settings model in ``X``, ``X | None`` or ``Annotated[X, ...]``."""
     if isinstance(annotation, type) and issubclass(annotation, Settings):
         return annotation
     if typing.get_origin(annotation) in (typing.Union, types.UnionType, typing.Annotated):
         for part in typing.get_args(annotation):
-            found = _section_in(part)
+            found = settings_model(part)
             if found is not None:
                 return found
     return None

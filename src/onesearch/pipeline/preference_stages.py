@@ -15,9 +15,7 @@ from onesearch.common.artefact import write_json
 from onesearch.common.extras import from_extra
 from onesearch.data.text import normalise_query
 from onesearch.evaluation.report import save_figure
-from onesearch.pipeline.config_files import load_settings
 from onesearch.pipeline.run_data import RunData
-from onesearch.pipeline.run_settings import RunSettings
 from onesearch.pipeline.stage_runner import StageContext
 from onesearch.pipeline.training_stages import (
     fit_metrics,
@@ -35,6 +33,7 @@ from onesearch.training.dpo import Behaviour, DpoObjective, DpoSettings, orders_
 from onesearch.training.grpo import GrpoObjective, GrpoSettings, RolloutOutcomes
 from onesearch.training.relevance import PairFeatures, Relevance, held_out_queries
 from onesearch.training.rewards import Rewards, RewardSettings
+from onesearch.training.sft_settings import PersonalisationSettings
 from onesearch.training.tasks import search_task
 from onesearch.understanding.catalogue_vocabulary import CatalogueVocabulary
 
@@ -112,12 +111,7 @@ def _numbers(
     return queries, np.fromiter((row[item] for item in judged["item_id"]), np.int64, len(judged))
 
 
-def reward_settings(config: RunSettings) -> RewardSettings:
-    """Weights and boosts: of the file that ``rewards_file`` names, read anew, else of the run's settings."""
-    return load_settings(RewardSettings, config.rewards_file) if config.rewards_file else config.rewards
-
-
-def rewards_of(run_data: RunData, config: RunSettings, queries: list[str]) -> tuple[Rewards, dict[str, int]]:
+def rewards_of(run_data: RunData, settings: RewardSettings, queries: list[str]) -> tuple[Rewards, dict[str, int]]:
     """The rewards of pairs of these queries with all items, and the number of each normalised query."""
     folder = need(run_data.run, "rewards")
     rates = ClickRates.load(folder / RATES) if (folder / RATES).is_dir() else None
@@ -127,72 +121,93 @@ def rewards_of(run_data: RunData, config: RunSettings, queries: list[str]) -> tu
     judged = judged.filter(pl.Series([normalise_query(text) in number for text in judged["query"]], dtype=pl.Boolean))
     of_query, of_item = _numbers(judged, number, run_data)
     levels = dict(zip(zip(of_query.tolist(), of_item.tolist(), strict=True), judged["level"].to_list(), strict=True))
-    return Rewards(reward_settings(config), run_data.dataset.items, rates, pairs, relevance, levels), number
+    return Rewards(settings, run_data.dataset.items, rates, pairs, relevance, levels), number
 
 
-def run_grpo(run_data: RunData, config: RunSettings, context: StageContext, before: str) -> Mapping[str, Any]:
+def run_grpo(
+    run_data: RunData,
+    context: StageContext,
+    before: str,
+    grpo: GrpoSettings,
+    rewards: RewardSettings,
+    sft3: PersonalisationSettings,
+    validation_width: int,
+    run_seed: int,
+) -> Mapping[str, Any]:
     """GRPO or TPMA-GRPO on the training page views, from the weights of stage ``before``."""
-    settings, generator = config.grpo, run_data.generator(before)
-    page_views, targets, weights = searches(run_data, config)
-    columns = run_data.training_columns(page_views, generator.config.prompt, config.sft3.held_out_vectors)
+    generator = run_data.generator(before)
+    prompt = generator.config.prompt
+    # The supervised term trains as in stage 3.
+    page_views, targets, weights = searches(run_data, sft3)
+    columns = run_data.training_columns(page_views, prompt, sft3.held_out_vectors)
     task = search_task(
         "policy",
-        run_data.builder(generator.config.prompt),
+        run_data.builder(prompt),
         columns,
         targets,
         weights,
         len(run_data.item_head_rows),
-        config.sft3.score_negatives,
-        frequency_weights(columns.query, config.sft3.frequency_power),
+        sft3.score_negatives,
+        frequency_weights(columns.query, sft3.frequency_power),
     )
+    # What rollouts are worth: by query and item, and by what the shopper did in the page view.
     texts = page_views["query"].fill_null("").to_list()
-    rewards, number = rewards_of(run_data, config, texts)
+    worth, number = rewards_of(run_data, rewards, texts)
     query = np.fromiter((number[normalise_query(text)] for text in texts), np.int64, len(texts))
     outcome = run_data.targets(page_views)
     objective = GrpoObjective(
         generator,
         run_data.index,
         run_data.item_head_rows,
-        rewards,
+        worth,
         RolloutOutcomes(query, outcome.clicked, outcome.ordered),
-        settings,
-        config.sft3.score_weight,
-        config.sft3.codebook_weight,
+        grpo,
+        sft3.score_weight,
+        sft3.codebook_weight,
         context.seed,
     )
-    mixture = mixture_of({task.name: task}, {task.name: 1.0}, settings.prompts, settings.steps, context.seed)
-    return _guarded(run_data, config, settings, objective, mixture, context)
+    mixture = mixture_of({task.name: task}, {task.name: 1.0}, grpo.prompts, grpo.steps, context.seed)
+    return _guarded(run_data, context, grpo, objective, mixture, validation_width, run_seed)
 
 
-def run_dpo(run_data: RunData, config: RunSettings, context: StageContext, before: str) -> Mapping[str, Any]:
+def run_dpo(
+    run_data: RunData,
+    context: StageContext,
+    before: str,
+    dpo: DpoSettings,
+    sft3: PersonalisationSettings,
+    validation_width: int,
+    run_seed: int,
+) -> Mapping[str, Any]:
     """Listwise DPO on the training page views, from the weights of stage ``before``."""
-    settings, generator = config.dpo, run_data.generator(before)
-    page_views, _, _ = searches(run_data, config)
-    columns = run_data.training_columns(page_views, generator.config.prompt, config.sft3.held_out_vectors)
+    generator = run_data.generator(before)
+    page_views, _, _ = searches(run_data, sft3)
+    columns = run_data.training_columns(page_views, generator.config.prompt, sft3.held_out_vectors)
     outcome, category = run_data.targets(page_views), _categories(run_data.dataset.items)
     user = page_views["user_id"].rank("dense").cast(pl.Int64).fill_null(0).to_numpy() - 1
     elsewhere = orders_elsewhere(user, outcome.clicked, outcome.ordered, category)
     behaviour = Behaviour(outcome.shown, outcome.clicked, outcome.ordered, elsewhere, category)
-    task = preference_task(run_data.builder(generator.config.prompt), columns, behaviour, settings)
-    objective = DpoObjective(generator, run_data.index, settings)
-    mixture = mixture_of({task.name: task}, {task.name: 1.0}, settings.batch_size, settings.steps, context.seed)
-    return _guarded(run_data, config, settings, objective, mixture, context)
+    task = preference_task(run_data.builder(generator.config.prompt), columns, behaviour, dpo)
+    objective = DpoObjective(generator, run_data.index, dpo)
+    mixture = mixture_of({task.name: task}, {task.name: 1.0}, dpo.batch_size, dpo.steps, context.seed)
+    return _guarded(run_data, context, dpo, objective, mixture, validation_width, run_seed)
 
 
 def _guarded(
     run_data: RunData,
-    config: RunSettings,
+    context: StageContext,
     settings: DpoSettings | GrpoSettings,
     objective: DpoObjective | GrpoObjective,
     mixture: TaskMixture,
-    context: StageContext,
+    validation_width: int,
+    run_seed: int,
 ) -> Mapping[str, Any]:
     """Train under the watch of validation HR@10: the first weights compete, and a fall ends the stage early.
 
     ``loop.best: ""`` takes the guard away, for studies of what a reward does.
     """
     generator = objective.generator
-    validate = validator(run_data, generator, config, most=settings.validate_requests)
+    validate = validator(run_data, generator, validation_width, run_seed, most=settings.validate_requests)
     loop = settings.loop if validate else settings.loop.updated(best="")
     report = fit_objective(objective, mixture, loop, context, validate, settings.patience if loop.best else None)
     generator.save(context.folder / GENERATOR)

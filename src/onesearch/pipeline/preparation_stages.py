@@ -21,18 +21,19 @@ from onesearch.data.text import item_texts
 from onesearch.encoding.click_pairs import mine_pairs
 from onesearch.encoding.encoder_alignment import align_encoder
 from onesearch.encoding.held_out_vectors import held_out_vectors
-from onesearch.encoding.khqe import KHQE, fuse_keywords
+from onesearch.encoding.khqe import KHQE, KHQESettings, fuse_keywords
 from onesearch.encoding.sid_quality import quality_report
 from onesearch.encoding.static_encoder import StaticEncoder
 from onesearch.encoding.text_encoder import TrainableEncoder
 from onesearch.evaluation.baselines import tune_lexical
 from onesearch.index.sid_index import SidIndex
+from onesearch.index.vector_table import Precision
 from onesearch.market.make_market import make_market
 from onesearch.model.head_row_projection import HeadRowProjection
 from onesearch.model.numeric_item_features import FEATURE_NAMES, NumericItemFeatures
 from onesearch.model.token_vocabulary import TokenVocabulary
 from onesearch.pipeline.run_data import PARTS, RunData
-from onesearch.pipeline.run_settings import DataSettings, RunSettings
+from onesearch.pipeline.run_settings import DataSettings, EncoderSettings, LexiconSettings
 from onesearch.pipeline.stage_runner import StageContext
 from onesearch.search.lexical_search import LexicalSearcher, LexicalSettings
 from onesearch.understanding.keyword_lexicon import Lexicon
@@ -81,18 +82,17 @@ _LEXICAL_REQUESTS = 2000  # validation page views that BM25 is tuned on, at most
 Floats = NDArray[np.float32]
 
 
-def build_data(config: RunSettings, context: StageContext) -> Mapping[str, Any]:
+def build_data(context: StageContext, data: DataSettings) -> Mapping[str, Any]:
     """A dataset in the run's folder, its split, and the click statistics of the training part."""
-    dataset = _dataset(config, context)
-    parts = split(dataset.page_views, config.data.valid, config.data.test, config.data.split, config.seed)
+    dataset = _dataset(data, context)
+    parts = split(dataset.page_views, data.valid, data.test, data.split, context.seed)
     for name, frame in zip(PARTS, (parts.train, parts.valid, parts.test), strict=True):
         frame.write_parquet(context.folder / f"{name}.parquet")
     ClickStatistics.from_page_views(parts.train, dataset.items).save(context.folder / "statistics")
     return {**dataset.counts, "split_by": parts.by, **{f"{n}_page_views": len(getattr(parts, n)) for n in PARTS}}
 
 
-def _dataset(config: RunSettings, context: StageContext) -> Dataset:
-    data = config.data
+def _dataset(data: DataSettings, context: StageContext) -> Dataset:
     if data.market is not None:
         return make_market(data.market, context.folder)
     if data.folder is not None:
@@ -103,9 +103,9 @@ def _dataset(config: RunSettings, context: StageContext) -> Dataset:
     return import_source(data, context.folder)
 
 
-def build_encoder(run_data: RunData, config: RunSettings, context: StageContext) -> Mapping[str, Any]:
+def build_encoder(run_data: RunData, context: StageContext, encoder: EncoderSettings) -> Mapping[str, Any]:
     """Align a text encoder on the training log; cross-fit it for held-out query vectors."""
-    settings, folder = config.encoder, context.folder
+    settings, folder = encoder, context.folder
     write_json(folder / "fields.json", list(settings.fields))
     texts = item_texts(run_data.dataset.items, settings.fields)
     pairs = mine_pairs(run_data.split.train, run_data.dataset.items, texts, run_data.dataset.judgments, context.seed)
@@ -118,15 +118,15 @@ def build_encoder(run_data: RunData, config: RunSettings, context: StageContext)
             return TransformerEncoder.open(settings.transformer)
         return StaticEncoder.build([*texts, *pairs.queries], settings.static, context.seed + 1000 * number)
 
-    encoder = align_encoder(fresh(0), pairs, align_config)
-    encoder.save(folder / "encoder")
-    np.save(folder / "item_vectors.npy", encoder.encode(texts), allow_pickle=False)
+    aligned = align_encoder(fresh(0), pairs, align_config)
+    aligned.save(folder / "encoder")
+    np.save(folder / "item_vectors.npy", aligned.encode(texts), allow_pickle=False)
     if settings.folds >= 2 and len(pairs.queries):
-        held = held_out_vectors(encoder, lambda fold: fresh(fold + 1), pairs, align_config, settings.folds)
+        held = held_out_vectors(aligned, lambda fold: fresh(fold + 1), pairs, align_config, settings.folds)
         np.save(folder / "held_out_vectors.npy", held, allow_pickle=False)
         pl.DataFrame({"query": list(pairs.queries)}).write_parquet(folder / "held_out_queries.parquet")
     return {
-        "dimension": encoder.dimension,
+        "dimension": aligned.dimension,
         "items": len(texts),
         "queries": len(pairs.queries),
         "q2i": len(pairs.q2i),
@@ -135,7 +135,9 @@ def build_encoder(run_data: RunData, config: RunSettings, context: StageContext)
     }
 
 
-def build_khqe(run_data: RunData, config: RunSettings, context: StageContext) -> Mapping[str, Any]:
+def build_khqe(
+    run_data: RunData, context: StageContext, khqe: KHQESettings, lexicon: LexiconSettings
+) -> Mapping[str, Any]:
     """Mine the lexicon, fuse keyword vectors, quantize items and training queries jointly."""
     folder, encoder_folder = context.folder, context.inputs["encoder"]
     texts = item_texts(run_data.dataset.items, tuple(read_json(encoder_folder / "fields.json")))
@@ -144,58 +146,71 @@ def build_khqe(run_data: RunData, config: RunSettings, context: StageContext) ->
     queries = list(run_data.statistics.queries)
     query_vectors = np.load(held_path, allow_pickle=False) if held_path.is_file() else run_data.encoder.encode(queries)
     keywords = 0
-    if config.lexicon.fuse:
-        lexicon = Lexicon.from_log(run_data.dataset.items, run_data.split.train, config.lexicon.per_type)
-        lexicon.save(folder / "lexicon")
-        vectors = run_data.encoder.encode(lexicon.texts)
+    if lexicon.fuse:
+        mined = Lexicon.from_log(run_data.dataset.items, run_data.split.train, lexicon.per_type)
+        mined.save(folder / "lexicon")
+        vectors = run_data.encoder.encode(mined.texts)
         np.save(folder / "keyword_vectors.npy", vectors, allow_pickle=False)
-        keywords = len(lexicon.texts)
-        plain = fuse_keywords(plain, lexicon.match(texts), vectors)
-        query_vectors = fuse_keywords(query_vectors, lexicon.match(queries), vectors)
+        keywords = len(mined.texts)
+        plain = fuse_keywords(plain, mined.match(texts), vectors)
+        query_vectors = fuse_keywords(query_vectors, mined.match(queries), vectors)
     if held_path.is_file():
         np.save(folder / "held_out_vectors.npy", query_vectors.astype(np.float32), allow_pickle=False)
         pl.DataFrame({"query": queries}).write_parquet(folder / "held_out_queries.parquet")
     np.save(folder / "item_vectors.npy", plain.astype(np.float32), allow_pickle=False)
     weights = np.concatenate([np.ones(len(plain)), np.full(len(queries), min(1.0, len(plain) / max(len(queries), 1)))])
-    khqe = KHQE.fit(
+    quantizer = KHQE.fit(
         np.concatenate([plain, query_vectors]).astype(np.float32),
-        config.khqe.updated(seed=context.seed),
+        khqe.updated(seed=context.seed),
         weights.astype(np.float32),
     )
-    khqe.save(folder)
-    sids = khqe.encode(plain)
+    quantizer.save(folder)
+    sids = quantizer.encode(plain)
     np.save(folder / "item_sids.npy", sids, allow_pickle=False)
     some = np.sort(np.random.default_rng(context.seed).permutation(len(queries))[:5000])
-    report = quality_report(khqe, plain, query_vectors[some], run_data.statistics.items.select(some))
+    report = quality_report(quantizer, plain, query_vectors[some], run_data.statistics.items.select(some))
     write_json(folder / "quality.json", report)
     return {"keywords": keywords, **{key: report[key] for key in ("icr", "prefix_agreement") if key in report}}
 
 
-def build_index(run_data: RunData, config: RunSettings, context: StageContext) -> Mapping[str, Any]:
-    """Vocabulary, item rows and the SID index."""
+def build_index(
+    run_data: RunData,
+    context: StageContext,
+    row_dim: int,
+    row_precision: Precision,
+    text_vocabulary: int,
+    pretrained: str | None,
+    leading: bool,
+) -> Mapping[str, Any]:
+    """Vocabulary, item rows and the SID index.
+
+    Args:
+        run_data: data, encoder and SIDs of the run.
+        context: of the stage.
+        row_dim: dimension of an item's row.
+        row_precision: numbers of the item rows.
+        text_vocabulary: subwords of a vocabulary trained here.
+        pretrained: backbone whose vocabulary is taken instead.
+        leading: the encoder was aligned in nested dimensions, so that its first ones hold the most.
+    """
     folder, items = context.folder, run_data.dataset.items
     texts = item_texts(items, run_data.fields)
     sizes = run_data.khqe.codebook_sizes
-    pretrained = config.model.backbone.pretrained
     if pretrained is not None:
         vocabulary = TokenVocabulary.from_pretrained(pretrained, sizes)
     else:
         paths = [" > ".join(path or ()) for path in items["category"].to_list()]
         vocabulary = TokenVocabulary.train(
-            [*texts, *run_data.statistics.queries, *sorted(set(paths))], config.model.text_vocabulary, sizes
+            [*texts, *run_data.statistics.queries, *sorted(set(paths))], text_vocabulary, sizes
         )
     vocabulary.save(folder / "vocabulary")
     features, extra = NumericItemFeatures.fit(items, run_data.statistics)
     features.save(folder / "item_features.json")
-    space = HeadRowProjection.fit(
-        run_data.item_vectors, config.model.row_dim, len(FEATURE_NAMES), bool(config.encoder.align.nested)
-    )
+    space = HeadRowProjection.fit(run_data.item_vectors, row_dim, len(FEATURE_NAMES), leading)
     space.save(folder / "row_space.safetensors")
     rows = space.project_items(run_data.item_vectors, extra)
     np.save(folder / "item_rows.npy", rows, allow_pickle=False)
-    index = SidIndex.build(
-        run_data.sids, rows, sizes, run_data.statistics.clicked, precision=config.model.row_precision
-    )
+    index = SidIndex.build(run_data.sids, rows, sizes, run_data.statistics.clicked, precision=row_precision)
     index.save(folder)
     bytes_ = index.nbytes
     return {
@@ -206,13 +221,13 @@ def build_index(run_data: RunData, config: RunSettings, context: StageContext) -
     }
 
 
-def build_lexical(run_data: RunData, config: RunSettings, context: StageContext) -> Mapping[str, Any]:
+def build_lexical(run_data: RunData, context: StageContext) -> Mapping[str, Any]:
     """BM25 over the catalogue; its fields and weighting are chosen on validation clicks."""
     start = LexicalSettings(fields=run_data.fields)
     valid = run_data.split.valid
     clicked = run_data.targets(valid).clicked
     rows = np.flatnonzero(clicked.lengths > 0)
-    rows = np.sort(np.random.default_rng(config.seed).permutation(rows)[:_LEXICAL_REQUESTS])
+    rows = np.sort(np.random.default_rng(context.seed).permutation(rows)[:_LEXICAL_REQUESTS])
     if len(rows):
         searcher = tune_lexical(run_data.dataset.items, start, run_data.requests(valid[rows]), clicked.select(rows))
     else:

@@ -11,15 +11,14 @@ from numpy.typing import NDArray
 from onesearch.common.artefact import read_json, write_json
 from onesearch.data.text import normalise_query
 from onesearch.evaluation.baselines import CASCADE, DENSE, FUSED, MOST_CLICKED, Baselines, BaselineSettings, tune
-from onesearch.evaluation.cascade import Cascade, page_view_lags
+from onesearch.evaluation.cascade import Cascade, CascadeSettings, page_view_lags
 from onesearch.evaluation.cascade_features import CascadeFeatures
-from onesearch.evaluation.evaluate import TrueMetrics, evaluate, valid_sid_share
+from onesearch.evaluation.evaluate import MeasureSettings, TrueMetrics, evaluate, valid_sid_share
 from onesearch.evaluation.report import Report
 from onesearch.evaluation.slices import standard_slices
 from onesearch.market.market import Market
 from onesearch.market.world_files import FOLDER as MARKET_FOLDER
 from onesearch.pipeline.run_data import RunData
-from onesearch.pipeline.run_settings import RunSettings
 from onesearch.pipeline.stage_runner import StageContext
 from onesearch.search.engine import SearchEngine
 from onesearch.search.hits import Searcher
@@ -31,9 +30,11 @@ GENERATOR_ALONE, WITHOUT_LEXICAL, ENGINE_NAME = "generator alone", "engine witho
 V2 = "V2 "  # before the names of V2's methods
 
 
-def build_baselines(run_data: RunData, config: RunSettings, context: StageContext) -> Mapping[str, Any]:
+def build_baselines(
+    run_data: RunData, context: StageContext, baselines: bool, cascade: CascadeSettings
+) -> Mapping[str, Any]:
     """Tune the plain searchers and train the cascade; validation data decides everything."""
-    if not config.evaluation.baselines:
+    if not baselines:
         return {}
     dataset, parts = run_data.dataset, run_data.split
     valid = run_data.requests(parts.valid)
@@ -46,18 +47,18 @@ def build_baselines(run_data: RunData, config: RunSettings, context: StageContex
     )
     write_json(context.folder / "settings.json", settings.model_dump(mode="json"))
     features = _cascade_features(run_data, _baselines(run_data, settings), settings)
-    cascade = Cascade.train(
+    trained = Cascade.train(
         features,
         run_data.requests(parts.train),
         run_data.targets(parts.train),
         valid,
         outcomes,
-        config.evaluation.cascade,
+        cascade,
         page_view_lags(parts.train),
         vectors=_held_out_for_cascade(run_data),
     )
-    cascade.save(context.folder / "cascade")
-    return {"settings": settings.model_dump(mode="json"), "cascade_importances": cascade.importances()}
+    trained.save(context.folder / "cascade")
+    return {"settings": settings.model_dump(mode="json"), "cascade_importances": trained.importances()}
 
 
 def _held_out_for_cascade(run_data: RunData) -> NDArray[np.float32] | None:
@@ -126,20 +127,34 @@ def engine_methods(engine: SearchEngine, folder: Path) -> dict[str, Searcher]:
     return {**methods, ENGINE_NAME: engine}
 
 
-def build_report(run_data: RunData, config: RunSettings, context: StageContext) -> Mapping[str, Any]:
+def build_report(
+    run_data: RunData, context: StageContext, measures: MeasureSettings, test_requests: int, has_v2: bool, run_seed: int
+) -> Mapping[str, Any]:
     """All methods on the test part."""
-    report = write_report(run_data, config, context.folder, "test", config.evaluation.test_requests)
+    report = write_report(run_data, context.folder, "test", measures, test_requests, has_v2, run_seed)
     figures = {}
     for method, row in report.methods.items():
         figures[method] = {name: row[name].mean for name in report.main_metrics() if name in row}
     return figures
 
 
-def write_report(run_data: RunData, config: RunSettings, folder: Path, part: str, limit: int) -> Report:
-    """Measure engine, generator alone and baselines on a part of the log; writes ``report.json``, tables and charts."""
+def write_report(
+    run_data: RunData, folder: Path, part: str, measures: MeasureSettings, limit: int, has_v2: bool, seed: int
+) -> Report:
+    """Measure engine, generator alone and baselines on a part of the log; writes ``report.json``, tables and charts.
+
+    Args:
+        run_data: a finished run.
+        folder: to write to.
+        part: ``"test"`` or ``"valid"``.
+        measures: how to measure.
+        limit: page views at most, drawn with ``seed``.
+        has_v2: measure V2 beside V1.
+        seed: of the draw.
+    """
     page_views: pl.DataFrame = getattr(run_data.split, part)
     if len(page_views) > limit:
-        rows = np.sort(np.random.default_rng(config.seed).choice(len(page_views), limit, replace=False))
+        rows = np.sort(np.random.default_rng(seed).choice(len(page_views), limit, replace=False))
         page_views = page_views[rows]
     requests, targets = run_data.requests(page_views), run_data.targets(page_views)
     engine = engine_of(run_data, need(run_data.run, "engine"))
@@ -148,7 +163,7 @@ def write_report(run_data: RunData, config: RunSettings, folder: Path, part: str
         **engine_methods(engine, need(run_data.run, "engine")),
     }
     second: dict[str, Searcher] = {}
-    if config.has_v2:
+    if has_v2:
         folder_v2 = need(run_data.run, "engine_v2")
         second = {
             V2 + name: method for name, method in engine_methods(engine_of(run_data, folder_v2), folder_v2).items()
@@ -174,9 +189,7 @@ def write_report(run_data: RunData, config: RunSettings, folder: Path, part: str
         "weights": dict(engine.weights.values),
         "valid_sid_share_without_constraint": valid_sid_share(engine, requests, 1000),
     }
-    report = evaluate(
-        methods, requests, targets, slices, truth_of(run_data, page_views), compare, config.evaluation.measures, notes
-    )
+    report = evaluate(methods, requests, targets, slices, truth_of(run_data, page_views), compare, measures, notes)
     report.save(folder)
     return report
 

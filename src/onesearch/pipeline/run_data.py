@@ -61,6 +61,14 @@ class RunData(RunParts):
         """Item rows shown, clicked and ordered in page views."""
         return self.histories.targets(page_views)
 
+    def sample_with_clicks(self, page_views: pl.DataFrame, most: int, seed: int) -> tuple[pl.DataFrame, Ragged]:
+        """At most ``most`` page views that have a click, drawn once, and what was clicked in them."""
+        clicked = self.targets(page_views).clicked
+        rows = np.flatnonzero(clicked.lengths > 0)
+        if len(rows) > most:
+            rows = np.sort(np.random.default_rng(seed).choice(rows, most, replace=False))
+        return page_views[rows], clicked.select(rows)
+
     @cached_property
     def item_texts(self) -> list[str]:
         """The text of every item."""

@@ -13,6 +13,7 @@ from onesearch.evaluation.cascade import CascadeSettings
 from onesearch.evaluation.evaluate import MeasureSettings
 from onesearch.market.market_settings import MarketSettings
 from onesearch.model.model_settings import ModelSettings
+from onesearch.pipeline.config_files import load_settings
 from onesearch.pipeline.understanding_stage import UnderstandingSettings
 from onesearch.search.search_settings import SearchSettings
 from onesearch.training.dpo import DpoSettings
@@ -102,6 +103,10 @@ class RunSettings(Settings):
                 "dpo and grpo align V2: set understanding.producer, and distill.keywords to 'teacher' or 'none'"
             )
         return self
+
+    def rewards_now(self) -> RewardSettings:
+        """Weights and boosts: of the file that ``rewards_file`` names, read anew, else of the run's settings."""
+        return load_settings(RewardSettings, self.rewards_file) if self.rewards_file else self.rewards
 
     @property
     def has_v2(self) -> bool:

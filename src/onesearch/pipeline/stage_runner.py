@@ -1,8 +1,9 @@
 """A run is a folder with one subfolder per stage; a stage is rebuilt when, and only when, what it depends on changed.
 
-A stage's fingerprint covers its own settings, the seed, the version of its code's output and the fingerprints of its
-inputs. A stage folder holds ``started.json`` (fingerprint of the work begun) and, written last, ``manifest.json``
-(settings, input fingerprints, library versions, metrics, seed, seconds), whose presence means complete:
+A stage's settings are the keyword arguments of its build: it can read no others. Its fingerprint covers them, the seed,
+the version of its code's output and the fingerprints of its inputs. A stage folder holds ``started.json`` (fingerprint
+of the work begun) and, written last, ``manifest.json`` (settings, input fingerprints, library versions, metrics, seed,
+seconds), whose presence means complete:
 
 - complete with the same fingerprint → skipped;
 - begun with the same fingerprint and resumable → built on the folder as it stands, to continue from its checkpoints;
@@ -24,6 +25,7 @@ from typing import Any, Literal
 
 from onesearch.common.artefact import MANIFEST, fingerprint, read_json, read_manifest, write_json, write_manifest
 from onesearch.common.run_lock import RunLock
+from onesearch.common.settings import Settings
 
 log = logging.getLogger("onesearch")
 
@@ -64,8 +66,11 @@ class Stage:
     Attributes:
         name: of the stage and its folder.
         inputs: stages whose folders it reads.
-        config: the JSON-able part of the settings it depends on (with the fingerprint of the data it reads).
+        settings: what it depends on, by name: settings models and JSON-able values. They are the keyword arguments of
+            ``build``, which thus cannot read what the fingerprint does not cover.
         build: writes the folder and returns JSON-able metrics.
+        unmarked: further arguments of ``build``, which change how it works and not what it writes.
+        outside: a JSON-able fingerprint of files outside of the run that it reads.
         version: raise it when the stage's code changes what it writes.
         resumable: ``build`` continues from what an interrupted build left; otherwise that is removed first.
         distributed: every process of an ``accelerate launch`` calls ``build``, not the first alone.
@@ -74,8 +79,10 @@ class Stage:
 
     name: str
     inputs: tuple[str, ...]
-    config: Any
-    build: Callable[[StageContext], Mapping[str, Any]]
+    settings: Mapping[str, Any]
+    build: Callable[..., Mapping[str, Any]]
+    unmarked: Mapping[str, Any] = field(default_factory=dict)
+    outside: Any = None
     version: int = 1
     resumable: bool = False
     distributed: bool = False
@@ -84,6 +91,18 @@ class Stage:
     def seed_in(self, run: int) -> int:
         """The stage's seed in a run that has the seed ``run``."""
         return run if self.seed is None else self.seed
+
+    def described(self) -> dict[str, Any]:
+        """The settings as JSON."""
+        found = {
+            name: value.model_dump(mode="json") if isinstance(value, Settings) else value
+            for name, value in self.settings.items()
+        }
+        return found if self.outside is None else {**found, "outside": self.outside}
+
+    def run(self, context: StageContext) -> Mapping[str, Any]:
+        """Build with exactly the declared settings."""
+        return self.build(context, **self.settings, **self.unmarked)
 
 
 @dataclass(frozen=True)
@@ -109,12 +128,13 @@ def fingerprints(stages: Sequence[Stage], seed: int = 0) -> dict[str, str]:
         missing = [name for name in stage.inputs if name not in found]
         if missing:
             raise ValueError(f"stage '{stage.name}' reads {missing}, which no earlier stage makes")
+        settings = stage.described()
         try:
-            json.dumps(stage.config)
+            json.dumps(settings)
         except TypeError as error:
             raise ValueError(f"the settings of stage '{stage.name}' are not JSON: {error}") from error
         inputs = {name: found[name] for name in stage.inputs}
-        own = [SCHEMA, stage.name, stage.version, stage.seed_in(seed), stage.config, inputs]
+        own = [SCHEMA, stage.name, stage.version, stage.seed_in(seed), settings, inputs]
         found[stage.name] = fingerprint(own)
     return found
 
@@ -212,7 +232,7 @@ def _bring_up(
     write_json(folder / STARTED, {"fingerprint": mark})
     log.info("%s: %s", place, "continuing" if resumed else "building")
     try:
-        metrics = _plain(dict(stage.build(_context(stage, run, seed, resumed))))
+        metrics = _plain(dict(stage.run(_context(stage, run, seed, resumed))))
     except Exception as error:
         error.add_note(f"in stage '{stage.name}' of run {run}; the stages before it are kept")
         raise
@@ -222,7 +242,7 @@ def _bring_up(
         {
             "stage": stage.name,
             "fingerprint": mark,
-            "config": stage.config,
+            "settings": stage.described(),
             "seed": stage.seed_in(seed),
             "version": stage.version,
             "inputs": {name: marks[name] for name in stage.inputs},
@@ -248,7 +268,7 @@ def _follow(stage: Stage, run: Path, marks: Mapping[str, str], seed: int) -> Sta
     start = time.perf_counter()
     while (state := _status(folder, mark)) != "finished":
         if state == "begun" and stage.distributed:
-            metrics = stage.build(_context(stage, run, seed, True))
+            metrics = stage.run(_context(stage, run, seed, True))
             return StageResult(stage.name, "built", time.perf_counter() - start, metrics)
         time.sleep(0.2)
     return StageResult(stage.name, "skipped", time.perf_counter() - start)

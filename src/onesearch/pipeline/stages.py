@@ -1,11 +1,13 @@
 """The stages of a run in order, and the three things one does with a run: bring it up to date, ask, measure again."""
 
-from collections.abc import Callable, Iterable, Mapping
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from onesearch.pipeline.config_files import load_settings
-from onesearch.pipeline.preference_stages import build_rewards, reward_settings, run_dpo, run_grpo
+from onesearch.pipeline.engine_stage import run_engine
+from onesearch.pipeline.preference_stages import build_rewards, run_dpo, run_grpo
 from onesearch.pipeline.preparation_stages import (
     build_data,
     build_encoder,
@@ -18,167 +20,165 @@ from onesearch.pipeline.report_stage import build_baselines, build_report, write
 from onesearch.pipeline.run_data import RunData
 from onesearch.pipeline.run_settings import RunSettings
 from onesearch.pipeline.stage_runner import Stage, StageContext, StageResult, Status, execute, status
-from onesearch.pipeline.training_stages import run_cot, run_engine, run_personalisation, run_semantic_tasks
+from onesearch.pipeline.training_stages import run_cot, run_personalisation, run_sft1, run_sft2
 from onesearch.pipeline.understanding_stage import build_understanding
+from onesearch.understanding.thought_table import Taught
 
 SETTINGS = "config.json"
+PREPARED = ("data", "encoder", "khqe", "index")
+_VALIDATION_WIDTH = 32  # beams while training, at most
 
 
 def stages_of(config: RunSettings) -> list[Stage]:
-    """Every stage with exactly the settings it depends on; what it does not name cannot make it stale."""
+    """Every stage of a run, in order, with its inputs, its settings and what builds it.
 
-    def with_run_data(
-        build: Callable[..., Mapping[str, Any]], *more: Any
-    ) -> Callable[[StageContext], Mapping[str, Any]]:
-        return lambda context: build(RunData(context.folder.parent), config, context, *more)
-
-    def dump(*names: str) -> dict[str, Any]:
-        return {name: getattr(config, name).model_dump(mode="json") for name in names}
-
-    data = {**dump("data"), "source": source_fingerprint(config.data)}
-    prepared = ("data", "encoder", "khqe", "index")
-    temperature = config.encoder.align.temperature
-    base = {**dump("model"), "temperature": temperature, "held_out": config.sft3.held_out_vectors}
-    measures = config.evaluation.model_dump(mode="json")
-    engine = {**dump("search"), "fit_requests": config.evaluation.fit_requests}
-    cot = {"teach": config.distill.teach, "shuffle": config.distill.shuffle, "held_out": config.sft3.held_out_vectors}
-    seed = config.training_seed
-    # Preference alignment goes on from V2's stage 3; both parts of it can be left out.
-    searches = {
-        "order_weight": config.sft3.order_weight,
-        "max_targets": config.sft3.max_targets,
-        "frequency_power": config.sft3.frequency_power,
-        "held_out": config.sft3.held_out_vectors,
-    }
-    alignment, last = [], "distill"
-    if config.dpo.steps:
-        alignment.append(
-            Stage(
-                "dpo",
-                (*prepared, last),
-                {**dump("dpo"), **searches},
-                with_run_data(run_dpo, last),
-                resumable=True,
-                seed=seed,
-            )
-        )
-        last = "dpo"
-    if config.grpo.steps:
-        worth = reward_settings(config).model_dump(mode="json")
-        alignment.append(
-            Stage(
-                "rewards",
-                ("data", "encoder", "khqe", "understanding"),
-                {},
-                lambda context: build_rewards(RunData(context.folder.parent), context),
-            )
-        )
-        alignment.append(
-            Stage(
-                "grpo",
-                (*prepared, "rewards", "understanding", last),
-                {**dump("grpo"), **searches, "rewards": worth},
-                with_run_data(run_grpo, last),
-                resumable=True,
-                seed=seed,
-            )
-        )
-        last = "grpo"
-    # V2 shares everything up to stage 2 with V1; a run without thoughts is V1 alone.
-    v2 = (
-        [
-            Stage(
-                "understanding",
-                ("data", "encoder", "khqe"),
-                config.understanding.model_dump(mode="json", exclude={"concurrency", "base_url", "cache"}),
-                lambda context: build_understanding(RunData(context.folder.parent), config.understanding, context),
-                version=2,
-                resumable=True,
-            ),
-            Stage(
-                "cot",
-                (*prepared, "sft2", "understanding"),
-                {**dump("cot"), **cot},
-                with_run_data(run_cot, "sft2"),
-                resumable=True,
-                seed=seed,
-            ),
-            Stage(
-                "distill",
-                (*prepared, "cot", "understanding"),
-                dump("sft3", "distill", "cot"),
-                with_run_data(run_personalisation, "cot", True),
-                version=2,
-                resumable=True,
-                seed=seed,
-            ),
-            *alignment,
-            Stage(
-                "engine_v2",
-                (*prepared, "lexical", last, "understanding"),
-                engine,
-                with_run_data(run_engine, last, True),
-                seed=seed,
-            ),
-        ]
-        if config.has_v2
-        else []
+    A stage's settings are all that its build gets of ``config``: what it does not name it cannot read, and cannot make
+    it outdated.
+    """
+    v1 = [*_preparation(config), *_v1(config)]
+    v2 = _v2(config) if config.has_v2 else []
+    evaluation = config.evaluation
+    report = Stage(
+        "report",
+        (*PREPARED, "lexical", "baselines", "sft3", "engine", *(stage.name for stage in v2)),
+        {
+            "measures": evaluation.measures,
+            "test_requests": evaluation.test_requests,
+            "has_v2": config.has_v2,
+            "run_seed": config.seed,
+        },
+        _on_run(build_report),
+        version=2,
     )
-    return [
-        Stage("data", (), data, lambda context: build_data(config, context)),
-        Stage("encoder", ("data",), dump("encoder"), with_run_data(build_encoder)),
-        Stage("khqe", ("data", "encoder"), dump("khqe", "lexicon"), with_run_data(build_khqe)),
-        Stage("index", ("data", "encoder", "khqe"), _index_settings(config), with_run_data(build_index)),
-        Stage("lexical", ("data", "encoder"), {}, with_run_data(build_lexical)),
-        Stage("baselines", prepared, measures, with_run_data(build_baselines), version=2),
-        Stage(
-            "sft1",
-            prepared,
-            {**base, **dump("sft1")},
-            with_run_data(run_semantic_tasks, None),
-            version=3,
-            resumable=True,
-            seed=seed,
-        ),
-        Stage(
-            "sft2",
-            (*prepared, "sft1"),
-            dump("sft2"),
-            with_run_data(run_semantic_tasks, "sft1"),
-            resumable=True,
-            seed=seed,
-        ),
-        Stage(
-            "sft3",
-            (*prepared, "sft2"),
-            dump("sft3"),
-            with_run_data(run_personalisation, "sft2"),
-            resumable=True,
-            seed=seed,
-        ),
-        Stage(
-            "engine", (*prepared, "lexical", "sft3"), engine, with_run_data(run_engine, "sft3"), version=3, seed=seed
-        ),
-        *v2,
-        Stage(
-            "report",
-            (*prepared, "lexical", "baselines", "sft3", "engine", *(stage.name for stage in v2)),
-            measures,
-            with_run_data(build_report),
-            version=2,
-        ),
-    ]
+    return [*v1, *v2, report]
 
 
-def _index_settings(config: RunSettings) -> dict[str, Any]:
-    model = config.model
-    return {
+def _on_run(build: Callable[..., Mapping[str, Any]]) -> Callable[..., Mapping[str, Any]]:
+    """``build`` on the artefacts of the run that the stage belongs to."""
+
+    @functools.wraps(build)
+    def on_context(context: StageContext, **settings: Any) -> Mapping[str, Any]:
+        return build(RunData(context.folder.parent), context, **settings)
+
+    return on_context
+
+
+def _preparation(config: RunSettings) -> list[Stage]:
+    """What every model of the run shares: data, encoder, SIDs, index; and what it is compared with."""
+    data, model, evaluation = config.data, config.model, config.evaluation
+    index = {
         "row_dim": model.row_dim,
         "row_precision": model.row_precision,
         "text_vocabulary": model.text_vocabulary,
         "pretrained": model.backbone.pretrained,
         "leading": bool(config.encoder.align.nested),
     }
+    compared = {"baselines": evaluation.baselines, "cascade": evaluation.cascade}
+    quantizer = {"khqe": config.khqe, "lexicon": config.lexicon}
+    return [
+        Stage("data", (), {"data": data}, build_data, outside=source_fingerprint(data)),
+        Stage("encoder", ("data",), {"encoder": config.encoder}, _on_run(build_encoder)),
+        Stage("khqe", ("data", "encoder"), quantizer, _on_run(build_khqe)),
+        Stage("index", ("data", "encoder", "khqe"), index, _on_run(build_index)),
+        Stage("lexical", ("data", "encoder"), {}, _on_run(build_lexical)),
+        Stage("baselines", PREPARED, compared, _on_run(build_baselines), version=2),
+    ]
+
+
+def _trained(
+    name: str,
+    before: str | None,
+    settings: Mapping[str, Any],
+    build: Callable[..., Mapping[str, Any]],
+    seed: int | None,
+    more: Sequence[str] = (),
+    version: int = 1,
+) -> Stage:
+    """A training stage: it starts from the weights of the stage ``before`` and goes on after an interruption."""
+    start = {} if before is None else {"before": before}
+    inputs = (*PREPARED, *start.values(), *more)
+    return Stage(name, inputs, {**start, **settings}, _on_run(build), version=version, resumable=True, seed=seed)
+
+
+def _v1(config: RunSettings) -> list[Stage]:
+    """Three stages of supervised training and the engine on what they leave."""
+    seed, held_out = config.training_seed, config.sft3.held_out_vectors
+    first = {
+        "sft1": config.sft1,
+        "model": config.model,
+        "temperature": config.encoder.align.temperature,
+        "held_out": held_out,
+    }
+    return [
+        _trained("sft1", None, first, run_sft1, seed, version=3),
+        _trained("sft2", "sft1", {"sft2": config.sft2, "held_out": held_out}, run_sft2, seed),
+        _trained("sft3", "sft2", stage_3_settings(config), run_personalisation, seed),
+        _engine("engine", "sft3", config, version=3),
+    ]
+
+
+def _v2(config: RunSettings) -> list[Stage]:
+    """Thoughts, tasks that write them, self-distillation, preference optimisation where it has steps, the engine.
+
+    V2 shares everything up to stage 2 with V1.
+    """
+    seed, thinker, distill = config.training_seed, config.understanding, config.distill
+    writing = {
+        "cot": config.cot,
+        "teach": distill.teach,
+        "shuffle": distill.shuffle,
+        "held_out": config.sft3.held_out_vectors,
+        "run_seed": config.seed,
+    }
+    distilled = {**stage_3_settings(config), "distill": distill, "cot": config.cot}
+    stages = [
+        Stage(
+            "understanding",
+            ("data", "encoder", "khqe"),
+            {"producer": thinker.producer, "error": thinker.error, "model": thinker.model},
+            _on_run(build_understanding),
+            {"base_url": thinker.base_url, "concurrency": thinker.concurrency, "cache": thinker.cache},
+            version=2,
+            resumable=True,
+        ),
+        _trained("cot", "sft2", writing, run_cot, seed, ["understanding"]),
+        _trained("distill", "cot", distilled, run_personalisation, seed, ["understanding"], version=2),
+    ]
+    if config.dpo.steps:
+        settings = {"dpo": config.dpo, **stage_3_settings(config)}
+        stages.append(_trained("dpo", stages[-1].name, settings, run_dpo, seed))
+    if config.grpo.steps:
+        settings = {"grpo": config.grpo, "rewards": config.rewards_now(), **stage_3_settings(config)}
+        grpo = _trained("grpo", stages[-1].name, settings, run_grpo, seed, ["rewards", "understanding"])
+        rewards = Stage("rewards", ("data", "encoder", "khqe", "understanding"), {}, _on_run(build_rewards))
+        stages += [rewards, grpo]
+    return [*stages, _engine("engine_v2", stages[-1].name, config, distill.reads, ["understanding"])]
+
+
+def stage_3_settings(config: RunSettings) -> dict[str, Any]:
+    """What stage 3, and what goes on from it, reads: the training page views, and the sample that validates."""
+    return {
+        "sft3": config.sft3,
+        "validation_width": min(_VALIDATION_WIDTH, config.search.width),
+        "run_seed": config.seed,
+    }
+
+
+def _engine(
+    name: str,
+    before: str,
+    config: RunSettings,
+    reads: Taught | None = None,
+    more: Sequence[str] = (),
+    version: int = 1,
+) -> Stage:
+    """The engine on the model of a training stage."""
+    settings = {"search": config.search, "fit_requests": config.evaluation.fit_requests, "run_seed": config.seed}
+    inputs = (*PREPARED, "lexical", before, *more)
+    seed = config.training_seed
+    return Stage(
+        name, inputs, {"before": before, "reads": reads, **settings}, _on_run(run_engine), version=version, seed=seed
+    )
 
 
 def run_config(
@@ -220,4 +220,5 @@ def evaluate_run(run: Path, folder: Path, part: str, page_views: int | None = No
     """Measure a finished run on its validation or test part; writes a report folder and returns its Markdown."""
     config = settings_of(run)
     limit = page_views if page_views is not None else config.evaluation.test_requests
-    return write_report(RunData(run), config, folder, part, limit).markdown()
+    report = write_report(RunData(run), folder, part, config.evaluation.measures, limit, config.has_v2, config.seed)
+    return report.markdown()

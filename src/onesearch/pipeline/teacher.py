@@ -13,41 +13,61 @@ from onesearch.data.requests import Requests
 from onesearch.data.text import normalise_query
 from onesearch.model.generator import Generator
 from onesearch.pipeline.run_data import RunData
-from onesearch.pipeline.run_settings import RunSettings
 from onesearch.pipeline.understanding_stage import WORDS
 from onesearch.search.run_parts import need
 from onesearch.training.cot_tasks import KeywordTargets, cot_tasks
 from onesearch.training.self_distillation import DistillationSettings
+from onesearch.training.sft_settings import CoTSettings
 from onesearch.training.tasks import Task
 from onesearch.understanding.catalogue_vocabulary import CatalogueVocabulary
 from onesearch.understanding.preference_calibration import HistoryTexts, calibrate, inject
 from onesearch.understanding.thought_table import Taught, Thoughts
 
 
-def cot_task_set(run_data: RunData, config: RunSettings, generator: Generator) -> dict[str, Task]:
-    """The tasks over training queries that have keywords, and over a sample of their page views."""
+def cot_task_set(
+    run_data: RunData,
+    generator: Generator,
+    settings: CoTSettings,
+    teach: Taught,
+    shuffle: bool,
+    held_out: bool,
+    seed: int,
+) -> dict[str, Task]:
+    """The CoT tasks over training queries that have keywords, and over a sample of their page views.
+
+    Args:
+        run_data: of the run.
+        generator: whose prompts the tasks are in.
+        settings: how many page views, and how much of a text.
+        teach: which queries have keywords.
+        shuffle: take the placebo's keywords.
+        held_out: training queries use vectors of an encoder that never saw them.
+        seed: of the sample of page views and of the placebo.
+
+    Returns:
+        By name; empty where no query has keywords.
+    """
     thoughts = run_data.thoughts
-    if config.distill.shuffle:  # a placebo is one in every task
-        thoughts = shuffled(thoughts, config.distill.teach, config.seed)
+    if shuffle:  # a placebo is one in every task
+        thoughts = shuffled(thoughts, teach, seed)
     words = CatalogueVocabulary.load(need(run_data.run, "understanding") / WORDS)
     titles = run_data.dataset.items["title"].fill_null("").to_list()
-    settings, vocabulary, prompt = config.cot, run_data.vocabulary, generator.config.prompt
+    vocabulary, prompt = run_data.vocabulary, generator.config.prompt
     texts = list(dict.fromkeys(normalise_query(text) for text in run_data.statistics.queries))
-    of_query = thoughts.taught_keywords(texts, config.distill.teach)
+    of_query = thoughts.taught_keywords(texts, teach)
     kept = [number for number, row in enumerate(of_query) if row]
     if not kept:
         return {}
     page_views = run_data.split.train
-    of_view = thoughts.taught_keywords(page_views["query"].fill_null("").to_list(), config.distill.teach)
+    of_view = thoughts.taught_keywords(page_views["query"].fill_null("").to_list(), teach)
     rows = np.flatnonzero(np.fromiter((len(row) > 0 for row in of_view), np.bool_, len(of_view)))
     if len(rows) > settings.page_views:
-        rows = np.sort(np.random.default_rng([config.seed, 72]).choice(rows, settings.page_views, replace=False))
+        rows = np.sort(np.random.default_rng([seed, 72]).choice(rows, settings.page_views, replace=False))
     requests = run_data.requests(page_views[rows])
     of_shopper = personalised(thoughts, words, titles, requests, [of_view[row] for row in rows.tolist()])
     written = [of_query[number] for number in kept]
     distinct = sorted({word for row in [*written, *of_shopper] for word in row})
     number = {word: place for place, word in enumerate(distinct)}
-    held_out = config.sft3.held_out_vectors
     return cot_tasks(
         run_data.builder(prompt),
         run_data.featurizer.text_features(distinct),
@@ -65,14 +85,12 @@ _INJECTED = 4  # keywords of the clicked item, so that half of the thought's own
 
 
 def keyword_source(
-    run_data: RunData, config: RunSettings, thoughts: Thoughts
+    run_data: RunData, thoughts: Thoughts, settings: DistillationSettings, seed: int
 ) -> Callable[[Requests, Ragged], Keywords]:
     """:func:`teacher_keywords` of a run, as a function of requests and what was clicked in them."""
     words = CatalogueVocabulary.load(need(run_data.run, "understanding") / WORDS)
     titles = run_data.dataset.items["title"].fill_null("").to_list()
-    return lambda requests, clicked: teacher_keywords(
-        thoughts, words, titles, requests, clicked, config.distill, config.seed
-    )
+    return lambda requests, clicked: teacher_keywords(thoughts, words, titles, requests, clicked, settings, seed)
 
 
 def teacher_keywords(

@@ -1,7 +1,7 @@
-"""The training stages of a run: SFT 1 to 3, and the engine's weights."""
+"""The supervised training stages of a run: SFT 1 to 3, the CoT tasks, V2's self-distillation."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,22 +16,19 @@ from onesearch.data.requests import Requests
 from onesearch.encoding.pseudo_queries import pseudo_queries
 from onesearch.model.generator import Generator, Sizes
 from onesearch.model.initialise import initialise
-from onesearch.model.numeric_item_features import FEATURE_NAMES
+from onesearch.model.model_settings import ModelSettings
 from onesearch.model.prompt import PromptInputs
 from onesearch.pipeline.run_data import RunData
-from onesearch.pipeline.run_settings import RunSettings
 from onesearch.pipeline.stage_runner import StageContext
 from onesearch.pipeline.teacher import cot_task_set, keyword_source
-from onesearch.search.candidates import Candidates
 from onesearch.search.engine import BEAMS_ONLY, SearchEngine
-from onesearch.search.ranking_weights import GENERATOR_ALONE, RankingWeights, fit_weights
-from onesearch.search.run_parts import GENERATOR, Keywords, save_engine
+from onesearch.search.run_parts import GENERATOR, Keywords
 from onesearch.search.search_settings import SearchSettings
 from onesearch.training.batching import BatchSource, TaskMixture
 from onesearch.training.cot_tasks import COT
 from onesearch.training.loop import FitReport, LoopSettings, fit
-from onesearch.training.self_distillation import SelfDistillationObjective, distillation_loss
-from onesearch.training.sft_settings import PersonalisationSettings, SemanticTaskSettings
+from onesearch.training.self_distillation import DistillationSettings, SelfDistillationObjective, distillation_loss
+from onesearch.training.sft_settings import CoTSettings, PersonalisationSettings, SemanticTaskSettings
 from onesearch.training.supervised import SupervisedObjective
 from onesearch.training.tasks import (
     STAGE_1,
@@ -43,44 +40,89 @@ from onesearch.training.tasks import (
     search_task,
     semantic_tasks,
 )
-from onesearch.understanding.thought_table import Thoughts
+from onesearch.understanding.thought_table import Taught
 
 log = logging.getLogger("onesearch")
-# Features whose weight is the same for every request; the others' depends on how well the query is known.
-PLAIN = ("text", "taste", *(f"item_{name}" for name in FEATURE_NAMES))
 BARE = SearchSettings(**BEAMS_ONLY)
 
 
-def new_generator(run_data: RunData, config: RunSettings, seed: int) -> Generator:
+def new_generator(run_data: RunData, model: ModelSettings, temperature: float, seed: int) -> Generator:
     """A generator that starts in the geometry of the encoder and the quantizer."""
     sizes = Sizes(
         run_data.vocabulary.text_size,
         run_data.vocabulary.codebook_sizes,
         run_data.item_vectors.shape[1],
         int(run_data.item_head_rows.shape[1]),
-        1.0 / config.encoder.align.temperature,
+        1.0 / temperature,
     )
     torch.manual_seed(seed)
     centroids = [torch.from_numpy(table) for table in run_data.khqe.centroids[:3]]
-    generator = Generator(config.model, sizes, centroids)
+    generator = Generator(model, sizes, centroids)
     initialise(generator, run_data.vocabulary, run_data.encoder, run_data.khqe, run_data.item_vectors, seed)
     return generator
 
 
-def run_semantic_tasks(
-    run_data: RunData, config: RunSettings, context: StageContext, before: str | None
+def run_sft1(
+    run_data: RunData,
+    context: StageContext,
+    sft1: SemanticTaskSettings,
+    model: ModelSettings,
+    temperature: float,
+    held_out: bool,
 ) -> Mapping[str, Any]:
-    """SFT stage 1 (``before`` None) or 2 (``before`` names stage 1)."""
-    settings: SemanticTaskSettings = config.sft1 if before is None else config.sft2
-    generator = new_generator(run_data, config, context.seed) if before is None else run_data.generator(before)
-    names = STAGE_1 if before is None else STAGE_2
-    tasks = semantic_task_set(run_data, config, generator, settings)
+    """SFT stage 1: a new generator learns the semantic tasks of single texts and SIDs."""
+    generator = new_generator(run_data, model, temperature, context.seed)
+    tasks = semantic_task_set(run_data, generator, sft1, held_out)
+    return _fit_tasks(run_data, context, generator, sft1, tasks, STAGE_1)
+
+
+def run_sft2(
+    run_data: RunData, context: StageContext, before: str, sft2: SemanticTaskSettings, held_out: bool
+) -> Mapping[str, Any]:
+    """SFT stage 2, from the weights of stage ``before``: the tasks between queries and items."""
+    generator = run_data.generator(before)
+    tasks = semantic_task_set(run_data, generator, sft2, held_out)
+    return _fit_tasks(run_data, context, generator, sft2, tasks, STAGE_2)
+
+
+def run_cot(
+    run_data: RunData,
+    context: StageContext,
+    before: str,
+    cot: CoTSettings,
+    teach: Taught,
+    shuffle: bool,
+    held_out: bool,
+    run_seed: int,
+) -> Mapping[str, Any]:
+    """The four CoT tasks of stage 1, beside other tasks of it, on the weights of stage ``before``: V1's stage 2.
+
+    They come after stage 2 so that V2 shares V1's first two stages.
+    """
+    generator = run_data.generator(before)
+    tasks = {}
+    if cot.steps:
+        tasks = cot_task_set(run_data, generator, cot, teach, shuffle, held_out, run_seed)
+    if cot.steps and not set(cot.tasks) <= set(COT):
+        tasks |= semantic_task_set(run_data, generator, cot, held_out)
+    return _fit_tasks(run_data, context, generator, cot, tasks, COT)
+
+
+def _fit_tasks(
+    run_data: RunData,
+    context: StageContext,
+    generator: Generator,
+    settings: SemanticTaskSettings,
+    tasks: Mapping[str, Task],
+    names: Sequence[str],
+) -> Mapping[str, Any]:
+    """Supervised training on the tasks that ``settings`` names, else on all ``names`` alike; saves the generator."""
     shares = settings.tasks or dict.fromkeys(names, 1.0)
-    chosen = {name: tasks[name] for name, share in shares.items() if share > 0 and name in tasks}
-    if settings.steps == 0 or not chosen:
+    shares = {name: share for name, share in shares.items() if share > 0 and name in tasks}
+    if settings.steps == 0 or not shares:
         generator.save(context.folder / GENERATOR)
         return {"steps": 0}
-    shares = {name: shares[name] for name in chosen}
+    chosen = {name: tasks[name] for name in shares}
     mixture = mixture_of(chosen, shares, settings.batch_size, settings.steps, context.seed)
     objective = SupervisedObjective(
         generator, run_data.index, run_data.item_head_rows, settings.score_weight, settings.codebook_weight
@@ -91,15 +133,17 @@ def run_semantic_tasks(
 
 
 def semantic_task_set(
-    run_data: RunData, config: RunSettings, generator: Generator, settings: SemanticTaskSettings
+    run_data: RunData, generator: Generator, settings: SemanticTaskSettings, held_out: bool
 ) -> dict[str, Task]:
-    """The tasks of stages 1 and 2 over the training part."""
+    """The tasks of stages 1 and 2 over the training part; ``held_out`` as in :meth:`RunData.training_vectors`."""
     statistics, vocabulary = run_data.statistics, run_data.vocabulary
     texts = list(statistics.queries)
-    queries = run_data.training_text_features(texts, config.sft3.held_out_vectors)
+    queries = run_data.training_text_features(texts, held_out)
     titles = run_data.featurizer.text_features(run_data.item_texts, run_data.item_vectors)
     paths = [list(path or ()) for path in run_data.dataset.items["category"].to_list()]
     categories = category_tokens(vocabulary, paths, settings.text_tokens)
+    # Clicked pairs of query and item, int64 [P, 2]. A pair's weight is its clicks over the root of its query's, so
+    # that a query with n clicks is drawn as if it had the root of n.
     pairs = np.stack([statistics.items.owners, statistics.items.values.astype(np.int64)], 1)
     counts = statistics.counts.astype(np.float64)
     totals = np.bincount(pairs[:, 0], counts, len(texts))
@@ -142,86 +186,83 @@ def _main_category(
     return out
 
 
-def run_cot(run_data: RunData, config: RunSettings, context: StageContext, before: str) -> Mapping[str, Any]:
-    """The four CoT tasks of stage 1, beside other tasks of it, on the weights that V1's stage 2 left.
-
-    They come after stage 2 so that V2 shares V1's first two stages.
-    """
-    settings = config.cot
-    generator = run_data.generator(before)
-    shares = settings.tasks or dict.fromkeys(COT, 1.0)
-    if settings.steps == 0:
-        generator.save(context.folder / GENERATOR)
-        return {"steps": 0}
-    tasks = cot_task_set(run_data, config, generator)
-    if not set(shares) <= set(COT):
-        tasks |= semantic_task_set(run_data, config, generator, settings)
-    chosen = {name: tasks[name] for name, share in shares.items() if share > 0 and name in tasks}
-    mixture = mixture_of(
-        chosen, {name: shares[name] for name in chosen}, settings.batch_size, settings.steps, context.seed
-    )
-    objective = SupervisedObjective(
-        generator, run_data.index, run_data.item_head_rows, settings.score_weight, settings.codebook_weight
-    )
-    report = fit_objective(objective, mixture, settings.loop, context)
-    generator.save(context.folder / GENERATOR)
-    return fit_metrics(report)
-
-
 def run_personalisation(
-    run_data: RunData, config: RunSettings, context: StageContext, before: str, distilled: bool = False
+    run_data: RunData,
+    context: StageContext,
+    before: str,
+    sft3: PersonalisationSettings,
+    validation_width: int,
+    run_seed: int,
+    distill: DistillationSettings | None = None,
+    cot: CoTSettings | None = None,
 ) -> Mapping[str, Any]:
     """SFT stage 3: the full input to clicked and ordered items, and pseudo-queries for items nobody searched.
 
-    ``distilled`` trains V2's form of it, as ``config.distill`` says: with a teacher that reads the keywords of the
-    ``understanding`` stage, or one of the alternatives.
+    With ``distill`` it is V2's form of it: with a teacher that reads the keywords of the ``understanding`` stage, or
+    one of the alternatives that the settings name, and beside it CoT tasks of ``cot``.
     """
-    settings: PersonalisationSettings = config.sft3
     generator = run_data.generator(before)
-    thoughts = run_data.thoughts if distilled else None
-    if distilled and config.distill.think:
-        prompt = generator.config.prompt.updated(think=config.distill.think)
+    if distill is not None and distill.think:
+        prompt = generator.config.prompt.updated(think=distill.think)
         generator.config = generator.config.updated(prompt=prompt.model_dump())
-    tasks = search_tasks(run_data, config, generator, thoughts)
-    pseudo = settings.pseudo_share if "pseudo" in tasks else 0.0
-    writing = cot_task_set(run_data, config, generator) if distilled and config.distill.cot else {}
-    cot = config.distill.cot if writing else 0.0
-    per_epoch = max(1, round(len(tasks["search"].lengths) / settings.batch_size / (1 - pseudo - cot)))
-    steps = round(settings.epochs * per_epoch)
+
+    # Tasks and their shares: pseudo-queries and, for V2, writing keywords have fixed ones, searches the rest.
+    tasks = search_tasks(run_data, generator, sft3, run_seed, distill)
+    pseudo = sft3.pseudo_share if "pseudo" in tasks else 0.0
+    writing: dict[str, Task] = {}
+    if distill is not None and cot is not None and distill.cot:
+        writing = cot_task_set(
+            run_data, generator, cot, distill.teach, distill.shuffle, sft3.held_out_vectors, run_seed
+        )
+    written = distill.cot if distill is not None and writing else 0.0
+    shares = {"search": 1 - pseudo - written, **({"pseudo": pseudo} if pseudo else {})}
+    shares |= {name: written / len(writing) for name in writing}
+
+    # An epoch has seen every search once; the other tasks' batches come on top.
+    per_epoch = max(1, round(len(tasks["search"].lengths) / sft3.batch_size / shares["search"]))
+    steps = round(sft3.epochs * per_epoch)
     if steps == 0:
         generator.save(context.folder / GENERATOR)
         return {"steps": 0}
-    shares = {"search": 1 - pseudo - cot, **({"pseudo": pseudo} if pseudo else {})}
-    shares |= {name: cot / len(writing) for name in writing}
     every = {**tasks, **writing}
-    mixture = mixture_of({name: every[name] for name in shares}, shares, settings.batch_size, steps, context.seed)
-    parts = (generator, run_data.index, run_data.item_head_rows, settings.score_weight, settings.codebook_weight)
-    has_teacher = distilled and config.distill.keywords == "teacher"
-    objective = SelfDistillationObjective(*parts, config.distill) if has_teacher else SupervisedObjective(*parts)
-    keywords = run_data.keyword_reader(config.distill.reads if distilled else None)
-    report = fit_objective(objective, mixture, settings.loop, context, validator(run_data, generator, config, keywords))
+    mixture = mixture_of({name: every[name] for name in shares}, shares, sft3.batch_size, steps, context.seed)
+
+    parts = (generator, run_data.index, run_data.item_head_rows, sft3.score_weight, sft3.codebook_weight)
+    objective: nn.Module
+    if distill is not None and distill.keywords == "teacher":
+        objective = SelfDistillationObjective(*parts, distill)
+    else:
+        objective = SupervisedObjective(*parts)
+    # A model that reads keywords in serving, too (RAG), reads them in validation.
+    keywords = run_data.keyword_reader(None if distill is None else distill.reads)
+    validate = validator(run_data, generator, validation_width, run_seed, keywords)
+    report = fit_objective(objective, mixture, sft3.loop, context, validate)
     generator.save(context.folder / GENERATOR)
     return fit_metrics(report)
 
 
 def search_tasks(
-    run_data: RunData, config: RunSettings, generator: Generator, thoughts: Thoughts | None = None
+    run_data: RunData,
+    generator: Generator,
+    sft3: PersonalisationSettings,
+    seed: int,
+    distill: DistillationSettings | None = None,
 ) -> dict[str, Task]:
     """The two tasks of stage 3: real page views, and pseudo-queries cut from item texts.
 
-    With ``thoughts`` the page views that ``distill.teach`` names and that have keywords have a teacher, too; or read
-    the keywords themselves.
+    With ``distill`` the page views that ``distill.teach`` names and that have keywords have a teacher, too; or read
+    the keywords themselves. ``seed`` draws the pseudo-queries and the placebo.
     """
-    settings, prompt, distill = config.sft3, generator.config.prompt, config.distill
+    prompt = generator.config.prompt
     builder = run_data.builder(prompt)
-    page_views, targets, weights = searches(run_data, config)
-    use = thoughts if distill.keywords != "none" else None
-    columns = run_data.training_columns(
-        page_views, prompt, settings.held_out_vectors, None if use is None else keyword_source(run_data, config, use)
-    )
+    page_views, targets, weights = searches(run_data, sft3)
+    keywords = None
+    if distill is not None and distill.keywords != "none":
+        keywords = keyword_source(run_data, run_data.thoughts, distill, seed)
+    columns = run_data.training_columns(page_views, prompt, sft3.held_out_vectors, keywords)
     taught = None if columns.keywords is None else np.asarray((columns.keywords >= 0).any(1))
     n_items = len(run_data.item_head_rows)
-    as_input = use is not None and distill.keywords == "input"
+    as_input = distill is not None and distill.keywords == "input"
     search = search_task(
         "search",
         builder,
@@ -229,25 +270,26 @@ def search_tasks(
         targets,
         weights,
         n_items,
-        settings.score_negatives,
-        frequency_weights(columns.query, settings.frequency_power),
+        sft3.score_negatives,
+        frequency_weights(columns.query, sft3.frequency_power),
         None if as_input else taught,
         as_input,
     )
-    if not settings.pseudo_share:
+    if not sft3.pseudo_share:
         return {"search": search}
-    texts = pseudo_queries(run_data.item_texts, config.seed + 101)
+    # One pseudo-query per item, by an anonymous shopper; its target is the item.
+    texts = pseudo_queries(run_data.item_texts, seed + 101)
     made = PromptInputs.from_requests(Requests.anonymous(texts), run_data.featurizer.text_features, prompt)
     own = Ragged.from_lengths(np.arange(n_items, dtype=np.int32), np.ones(n_items, np.int64))
-    pseudo = search_task("pseudo", builder, made, own, np.ones(n_items, np.float32), n_items, settings.score_negatives)
+    pseudo = search_task("pseudo", builder, made, own, np.ones(n_items, np.float32), n_items, sft3.score_negatives)
     return {"search": search, "pseudo": pseudo}
 
 
-def searches(run_data: RunData, config: RunSettings) -> tuple[pl.DataFrame, Ragged, NDArray[np.float32]]:
+def searches(run_data: RunData, sft3: PersonalisationSettings) -> tuple[pl.DataFrame, Ragged, NDArray[np.float32]]:
     """Training page views with a click or an order, their targets, and the weight of each target."""
-    settings, page_views = config.sft3, run_data.split.train
+    page_views = run_data.split.train
     outcome = run_data.targets(page_views)
-    targets, weights = example_weights(outcome.clicked, outcome.ordered, settings.order_weight, settings.max_targets)
+    targets, weights = example_weights(outcome.clicked, outcome.ordered, sft3.order_weight, sft3.max_targets)
     rows = np.flatnonzero(targets.lengths > 0)
     return page_views[rows], targets.select(rows), weights[np.isin(targets.owners, rows)]
 
@@ -298,18 +340,23 @@ def _losses(model: nn.Module, batch: Any) -> dict[str, torch.Tensor]:
 
 
 def validator(
-    run_data: RunData, generator: Generator, config: RunSettings, keywords: Keywords | None = None, most: int = 400
-) -> Any:
-    """Validation figures of the generator alone on a fixed sample of validation page views.
+    run_data: RunData, generator: Generator, width: int, seed: int, keywords: Keywords | None = None, most: int = 400
+) -> Callable[[nn.Module], dict[str, float]] | None:
+    """Validation figures of the generator alone on a fixed sample of validation page views; None without a click.
 
-    ``keywords`` are those that serving would read as well (RAG).
+    Args:
+        run_data: of the run.
+        generator: the model in training.
+        width: beams.
+        seed: of the sample.
+        keywords: those that serving would read as well (RAG).
+        most: page views at most.
     """
-    page_views, clicked = _with_clicks(run_data, run_data.split.valid, most, config.seed)
+    page_views, clicked = run_data.sample_with_clicks(run_data.split.valid, most, seed)
     if not len(page_views):
         return None
     requests = run_data.requests(page_views)
-    search = BARE.updated(width=min(32, config.search.width))
-
+    search = BARE.updated(width=width)
     snapshot = run_data.snapshot(generator.config.prompt, lexical=False)
 
     def validate(_: nn.Module) -> dict[str, float]:
@@ -321,76 +368,6 @@ def validator(
         return {"hr10": float(np.nanmean(hit_rate(items, clicked))), "mrr10": float(np.nanmean(mrr(items, clicked)))}
 
     return validate
-
-
-def _with_clicks(run_data: RunData, page_views: pl.DataFrame, most: int, seed: int) -> tuple[pl.DataFrame, Ragged]:
-    """At most ``most`` page views that have a click, drawn once, and what was clicked in them."""
-    clicked = run_data.targets(page_views).clicked
-    rows = np.flatnonzero(clicked.lengths > 0)
-    if len(rows) > most:
-        rows = np.sort(np.random.default_rng(seed).choice(rows, most, replace=False))
-    return page_views[rows], clicked.select(rows)
-
-
-def fit_engine(
-    run_data: RunData, engine: SearchEngine, page_views: pl.DataFrame, most: int, seed: int
-) -> RankingWeights:
-    """Weights of the engine's features, fitted on validation clicks (an ordered item has twice the gain)."""
-    sample, clicked = _with_clicks(run_data, page_views, most, seed)
-    if not len(sample):
-        log.warning("no validation page view has a click: the engine ranks by the generator alone")
-        return GENERATOR_ALONE
-    found = engine.candidates(run_data.requests(sample))
-    gain = positives(found, clicked) + positives(found, run_data.targets(sample).ordered).astype(np.float32)
-    return fit_weights(found.features, found.items >= 0, gain, found.contexts, PLAIN)
-
-
-def fit_relevance(run_data: RunData, engine: SearchEngine) -> RankingWeights:
-    """Weights of the same features fitted on judgments, the gain of level r being ``2^r - 1``.
-
-    Judgments of queries that occur in the validation or test part, but not in the training part, are left out.
-
-    Raises:
-        ValueError: no judgment of a training query is above level 0.
-    """
-    row = run_data.dataset.item_rows
-    judged = run_data.training_judgments.group_by("query", maintain_order=True).agg("item_id", "level")
-    kept = list(judged.iter_rows(named=True))
-    if not kept:
-        raise ValueError("search.relevance needs judgments of training queries, and the data set has none; set it to 0")
-    given = Ragged.from_lists([[row.get(item, -1) for item in known["item_id"]] for known in kept])
-    gains = Ragged.from_lists([[2**level - 1 for level in known["level"]] for known in kept])
-    width = int(given.lengths.max())
-    items = given.padded(width, newest=False).astype(np.int64)
-    found = engine.candidates(Requests.anonymous([known["query"] for known in kept]), fixed=items)
-    # An item judged twice, or no longer searchable, left its place empty; all others kept theirs.
-    gain = np.where(found.items == items, gains.padded(width, 0, newest=False), 0).astype(np.float32)
-    return fit_weights(found.features, found.items >= 0, gain, found.contexts, PLAIN)
-
-
-def positives(found: Candidates, clicked: Ragged) -> NDArray[np.bool_]:
-    """Which candidates were clicked, bool [n, C]."""
-    n_items = int(max(found.items.max(initial=0), clicked.values.max(initial=0))) + 1
-    keys = np.arange(len(clicked))[:, None] * n_items + found.items
-    wanted = clicked.owners * n_items + clicked.values
-    return np.asarray(np.isin(keys, wanted) & (found.items >= 0))
-
-
-def run_engine(
-    run_data: RunData, config: RunSettings, context: StageContext, model: str, distilled: bool = False
-) -> Mapping[str, Any]:
-    """Choose the weights of the engine's features on validation data."""
-    reads = config.distill.reads if distilled else None
-
-    def fitted(search: SearchSettings) -> RankingWeights:
-        engine = SearchEngine.from_parts(run_data, model, search, GENERATOR_ALONE, run_data.keyword_reader(reads))
-        found = fit_engine(run_data, engine, run_data.split.valid, config.evaluation.fit_requests, config.seed)
-        return found.plus(fit_relevance(run_data, engine), search.relevance) if search.relevance else found
-
-    weights = fitted(config.search)
-    bare = fitted(config.search.updated(lexical=False)) if config.search.lexical else weights
-    save_engine(context.folder, model, config.search, weights, bare, reads)
-    return {"weights": dict(weights.values), "weights_without_lexical": dict(bare.values)}
 
 
 def fit_metrics(report: FitReport) -> dict[str, Any]:

@@ -42,8 +42,19 @@ class UnderstandingSettings(Settings):
     )
 
 
-def build_understanding(run_data: RunData, settings: UnderstandingSettings, context: StageContext) -> Mapping[str, Any]:
+def build_understanding(
+    run_data: RunData,
+    context: StageContext,
+    producer: str,
+    error: float,
+    model: str,
+    base_url: str,
+    concurrency: int,
+    cache: Path | None,
+) -> Mapping[str, Any]:
     """Thoughts of all queries of the log as ``thoughts.parquet``; an interrupted stage goes on from its cache.
+
+    The arguments are those of :class:`UnderstandingSettings`.
 
     Raises:
         RuntimeError: some queries were not asked (server down, budget spent, stopped); what was answered is kept.
@@ -54,13 +65,14 @@ def build_understanding(run_data: RunData, settings: UnderstandingSettings, cont
     words.save(context.folder / WORDS)
     texts = pl.concat([frame["query"] for frame in (parts.train, parts.valid, parts.test)]).drop_nulls()
     queries = sorted({normalise_query(text) for text in texts.unique().to_list()} - {""})
-    cache = SqliteThoughts(settings.cache or context.folder / CACHE)
+    store = SqliteThoughts(cache or context.folder / CACHE)
+    limits = {"model": model, "concurrency": concurrency, **({"base_url": base_url} if base_url else {})}
     try:
-        with _producer(run_data, settings, words, context.seed) as producer:
-            summary = run_understand(queries, producer, cache, context.folder / SET_ASIDE, settings.concurrency)
-            found = cache.get_many(queries, producer.name, producer.version)
+        with _producer(run_data, producer, error, limits, words, context.seed) as thinker:
+            summary = run_understand(queries, thinker, store, context.folder / SET_ASIDE, concurrency)
+            found = store.get_many(queries, thinker.name, thinker.version)
     finally:
-        cache.close()
+        store.close()
     if summary.unfinished:
         raise RuntimeError(
             f"{summary.unfinished} of {len(queries)} queries are still without an answer ({summary.stopped}); "
@@ -76,7 +88,7 @@ def build_understanding(run_data: RunData, settings: UnderstandingSettings, cont
         left.unlink()
     known = thoughts.table
     return {
-        "producer": settings.producer,
+        "producer": producer,
         "queries": len(queries),
         "thoughts": len(known),
         "with_keywords": int((known["keywords"].list.len() > 0).sum()),
@@ -86,21 +98,18 @@ def build_understanding(run_data: RunData, settings: UnderstandingSettings, cont
 
 @contextmanager
 def _producer(
-    run_data: RunData, settings: UnderstandingSettings, words: CatalogueVocabulary, seed: int
+    run_data: RunData, kind: str, error: float, limits: Mapping[str, Any], words: CatalogueVocabulary, seed: int
 ) -> Iterator[Producer]:
-    if settings.producer == "log-expert":
+    if kind == "log-expert":
         # Without a query's own clicks: they are what the model shall predict in training.
         yield LogExpert.from_log(
             run_data.dataset.items, run_data.statistics, words, run_data.lexicon, leave_out_own=True
         )
-        return
-    limits = {"model": settings.model, "concurrency": settings.concurrency}
-    if settings.producer == "llm":
-        given = {**limits, "base_url": settings.base_url} if settings.base_url else limits
-        yield LLMProducer(words, LLMSettings(**given))
-        return
-    with stand_in(need(run_data.run, "data"), settings.error, seed) as address:
-        yield LLMProducer(words, LLMSettings(**limits, base_url=address))
+    elif kind == "llm":
+        yield LLMProducer(words, LLMSettings(**limits))
+    else:
+        with stand_in(need(run_data.run, "data"), error, seed) as address:
+            yield LLMProducer(words, LLMSettings(**{**limits, "base_url": address}))
 
 
 @contextmanager

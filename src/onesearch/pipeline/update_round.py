@@ -29,7 +29,7 @@ from onesearch.pipeline.preference_stages import run_dpo, run_grpo
 from onesearch.pipeline.run_data import RunData
 from onesearch.pipeline.run_settings import RunSettings
 from onesearch.pipeline.stage_runner import StageContext
-from onesearch.pipeline.stages import settings_of
+from onesearch.pipeline.stages import settings_of, stage_3_settings
 from onesearch.search.engine import SearchEngine
 from onesearch.search.ranking_weights import RankingWeights
 from onesearch.search.run_parts import ENGINE, GENERATOR, choose_model, load_about, need
@@ -157,7 +157,11 @@ def update(
         folder.mkdir(parents=True)
         page_views.write_parquet(folder / EVENTS)
         context = StageContext(f"update {Path(name).name}", folder, {}, config.seed + int(Path(name).name))
-        figures = (run_dpo if method == "dpo" else run_grpo)(run_data, config, context, start)
+        settings = {"before": start, **stage_3_settings(config)}
+        if method == "dpo":
+            figures = run_dpo(run_data, context, dpo=config.dpo, **settings)
+        else:
+            figures = run_grpo(run_data, context, grpo=config.grpo, rewards=config.rewards_now(), **settings)
         before, after, p = _judged(run_data, about, folder)
         write_json(folder / ENGINE, {**about, "model": name})
         better = after["hr10"] > before["hr10"]
