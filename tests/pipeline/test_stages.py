@@ -1,0 +1,201 @@
+"""Which settings each stage reads, which weights it starts from, and what a changed setting makes outdated."""
+
+import functools
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from pydantic import ValidationError
+
+from onesearch.common.settings import Settings
+from onesearch.pipeline.config_files import settings_model
+from onesearch.pipeline.run_settings import RunSettings
+from onesearch.pipeline.stage_runner import fingerprints
+from onesearch.pipeline.stages import stages_of
+
+CONFIG = RunSettings.model_validate(
+    {
+        "data": {"market": {"items": 400}},
+        "understanding": {"producer": "market"},
+        "dpo": {"steps": 5},
+        "grpo": {"steps": 5},
+        "search": {"width": 16},
+    }
+)
+# What changes where the results lie, how they are made or shown, or how the run is named; but not what they are.
+NOT_READ = {
+    "name",
+    "data.kuaisearch",
+    "data.mapping",
+    "data.folder",
+    "rewards_file",
+    "understanding.base_url",
+    "understanding.concurrency",
+    "understanding.cache",
+}
+# By the longest prefix of a key: the stages that read it.
+READ = {
+    "data": {"data"},
+    "lexicon": {"khqe"},
+    "encoder": {"encoder"},
+    "encoder.align.temperature": {"encoder", "sft1"},
+    "encoder.align.nested": {"encoder", "index"},
+    "khqe": {"khqe"},
+    "model": {"sft1"},
+    "model.row_dim": {"index", "sft1"},
+    "model.row_precision": {"index", "sft1"},
+    "model.text_vocabulary": {"index", "sft1"},
+    "model.backbone.pretrained": {"index", "sft1"},
+    "sft1": {"sft1"},
+    "sft2": {"sft2"},
+    "sft3": {"sft3", "distill", "dpo", "grpo"},
+    "sft3.held_out_vectors": {"sft1", "sft2", "sft3", "cot", "distill", "dpo", "grpo"},
+    "understanding": {"understanding"},
+    "cot": {"cot", "distill"},
+    "distill": {"distill"},
+    "distill.teach": {"cot", "distill"},
+    "distill.shuffle": {"cot", "distill"},
+    "distill.keywords": {"distill", "engine_v2"},
+    "rewards": {"grpo"},
+    "dpo": {"dpo"},
+    "grpo": {"grpo"},
+    "search": {"engine", "engine_v2"},
+    "search.width": {"sft3", "distill", "dpo", "grpo", "engine", "engine_v2"},
+    "evaluation.measures": {"report"},
+    "evaluation.test_requests": {"report"},
+    "evaluation.fit_requests": {"engine", "engine_v2"},
+    "evaluation.cascade": {"baselines"},
+    "evaluation.baselines": {"baselines"},
+    "training_seed": {"sft1", "sft2", "sft3", "engine", "cot", "distill", "dpo", "grpo", "engine_v2"},
+    "seed": {"data"},
+}
+
+
+def leaves(model: type[Settings], values: Settings | None, above: str = "") -> Iterator[tuple[str, Any]]:
+    """Every key of a settings model with its value and type, sections walked through."""
+    for name in model.model_fields:
+        value = getattr(values, name) if values is not None else None
+        inner = settings_model(model.model_fields[name].annotation)
+        if inner is not None:
+            yield from leaves(inner, value, f"{above}{name}.")
+        else:
+            yield above + name, (value, model.model_fields[name].annotation)
+
+
+def others(value: Any, annotation: Any) -> Iterator[Any]:
+    """Values near a value, and values of many kinds: one of them is valid where it stands."""
+    yield from (choice for part in (annotation, *get_args(annotation)) for choice in get_args(part))
+    if isinstance(value, bool):
+        yield not value
+    elif isinstance(value, (int, float)):
+        yield from (value + 1, value - 1, value / 2, value * 2, value * 0.9 + 0.05)
+    elif isinstance(value, tuple):
+        yield from (value[:-1], (*value, "brand"), (*value, 8))
+        if value and isinstance(value[0], float):
+            yield tuple(number * 0.5 for number in value)
+    yield from ({"query_to_sid": 0.5}, ["another"], "another", "2025-02-03T00:00:00", 500, 1, BOOSTS)
+
+
+BOOSTS = [{"name": "new", "column": "brand", "values": ["x"], "times": 2}]
+
+
+def changed(config: RunSettings, key: str, value: Any, annotation: Any) -> RunSettings | None:
+    """``config`` with another valid value at ``key``, if one is found."""
+    for other in others(value, annotation):
+        values = config.model_dump()
+        place = values
+        for part in key.split(".")[:-1]:
+            place = place[part]
+        place[key.split(".")[-1]] = other
+        try:
+            found = RunSettings.model_validate(values)
+        except (ValidationError, TypeError):
+            continue
+        if found != config and found.model_dump() != config.model_dump():
+            return found
+    return None
+
+
+def dependants(stages: set[str]) -> set[str]:
+    """The stages and all that read what they make."""
+    found = set(stages)
+    for stage in stages_of(CONFIG):
+        if found & set(stage.inputs):
+            found.add(stage.name)
+    return found
+
+
+@functools.cache
+def marks() -> dict[str, str]:
+    return fingerprints(stages_of(CONFIG), CONFIG.seed)
+
+
+def outdated(config: RunSettings) -> set[str]:
+    now = fingerprints(stages_of(config), config.seed)
+    return {name for name, mark in marks().items() if now.get(name) != mark}
+
+
+KEYS = dict(leaves(RunSettings, CONFIG))
+
+
+@pytest.mark.parametrize("key", [key for key in KEYS if key not in NOT_READ])
+def test_a_changed_setting_makes_exactly_the_stages_that_read_it_outdated(key: str):
+    other = changed(CONFIG, key, *KEYS[key])
+    assert other is not None, f"no other valid value of {key} is known to this test"
+    prefix = max((one for one in READ if f"{key}.".startswith(f"{one}.")), key=len)
+    assert outdated(other) == dependants(READ[prefix])
+
+
+def test_how_and_where_a_run_works_makes_nothing_outdated(tmp_path: Path):
+    rewards = tmp_path / "rewards.yaml"
+    rewards.write_text("relevance: 1\n")
+    plain = {"base_url": "http://there/v1", "concurrency": 3, "cache": tmp_path / "thoughts"}
+    other = CONFIG.updated(name="another", understanding={**CONFIG.understanding.model_dump(), **plain})
+    assert outdated(other) == set()
+    default = CONFIG.rewards.relevance
+    rewards.write_text(f"relevance: {default}\n")
+    assert outdated(CONFIG.updated(rewards_file=rewards)) == set()
+    rewards.write_text(f"relevance: {default + 1}\n")
+    assert outdated(CONFIG.updated(rewards_file=rewards)) == dependants({"grpo"})
+
+
+@pytest.mark.parametrize("producer", ["none", "market"])
+def test_the_settings_of_a_stage_are_the_arguments_of_its_build(producer: str):
+    """So a build cannot read what its stage did not declare, and nothing declared goes unread."""
+    steps = {} if producer == "market" else {"dpo": {}, "grpo": {}}
+    config = CONFIG.updated(understanding={"producer": producer}, **steps)
+    for stage in stages_of(config):
+        wanted = set(inspect.signature(stage.build).parameters) - {"run_data", "context"}
+        optional = {"distill", "cot", "reads"}  # of V2 alone
+        given = {*stage.settings, *stage.unmarked}
+        assert given <= wanted and wanted - given <= optional, stage.name
+        assert not any(isinstance(value, RunSettings) for value in stage.settings.values())
+
+
+def test_each_training_stage_starts_from_the_weights_of_the_one_before():
+    stages = {stage.name: stage for stage in stages_of(CONFIG)}
+    before = {name: stage.settings["before"] for name, stage in stages.items() if "before" in stage.settings}
+    assert before == {
+        "sft2": "sft1",
+        "sft3": "sft2",
+        "engine": "sft3",
+        "cot": "sft2",
+        "distill": "cot",
+        "dpo": "distill",
+        "grpo": "dpo",
+        "engine_v2": "grpo",
+    }
+    assert all(start in stages[name].inputs for name, start in before.items())
+    shorter = {stage.name: stage for stage in stages_of(CONFIG.updated(dpo={}, grpo={}))}
+    assert shorter["engine_v2"].settings["before"] == "distill" and not {"dpo", "rewards", "grpo"} & set(shorter)
+
+
+def test_a_training_seed_is_that_of_the_generators_training_alone():
+    stages = stages_of(CONFIG.updated(seed=3, training_seed=8))
+    own = {stage.name for stage in stages if stage.seed_in(3) == 8}
+    assert own == READ["training_seed"]
+    assert {stage.seed_in(3) for stage in stages} == {3, 8}
+    # What is drawn with the run's seed stays the same: page views that validate, and those the weights are fitted on.
+    assert {stage.settings["run_seed"] for stage in stages if "run_seed" in stage.settings} == {3}
