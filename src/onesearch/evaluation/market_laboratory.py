@@ -10,15 +10,12 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from onesearch.common.ragged import Ragged
 from onesearch.data.dataset import Dataset
 from onesearch.data.histories import Histories
-from onesearch.data.records import TIME
 from onesearch.data.requests import Requests
 from onesearch.market.click_truth import Visits
-from onesearch.market.make_market import id_lists
+from onesearch.market.make_market import page_lists, searches_table
 from onesearch.market.market_catalogue import US_PER_DAY
-from onesearch.market.market_traffic import QUERY_TYPES
 from onesearch.market.world import World
 from onesearch.market.world_files import FOLDER, load_config
 
@@ -53,19 +50,7 @@ class Laboratory:
         self.visits = Visits(visits.user, visits.query, visits.focus, time)
         self.truth = world.truth(queries)
         self.known = visits.user < known
-        texts, kinds = pl.Series(queries.texts), pl.Series(QUERY_TYPES)
-        self.page_views = pl.DataFrame(
-            {
-                "page_view_id": pl.select(
-                    pl.lit(f"t{stream}-") + pl.Series(np.arange(page_views)).cast(pl.String)
-                ).to_series(),
-                "user_id": pl.select(pl.lit("u") + pl.Series(visits.user).cast(pl.String)).to_series(),
-                "session_id": pl.select(pl.lit(f"t{stream}-") + pl.Series(traffic.session).cast(pl.String)).to_series(),
-                "time": pl.Series(time).cast(TIME),
-                "query": texts.gather(visits.query.astype(np.int64)),
-                "query_type": kinds.gather(queries.kind[visits.query].astype(np.int64)),
-            }
-        )
+        self.page_views = searches_table(self.visits, traffic.session, queries, (f"t{stream}-", f"t{stream}-"))
         self._dataset = dataset
 
     def requests(self) -> Requests:
@@ -79,9 +64,5 @@ class Laboratory:
         A shopper's fate with an item depends on shopper, query and item alone, so that two engines that show the same
         item get the same answer.
         """
-        reactions, _ = self.truth.react(self.visits, pages.astype(np.int32))
-        lists = {
-            name: id_lists(Ragged.from_lengths(pages[mask].astype(np.int32), mask.sum(1)))
-            for name, mask in (("shown", pages >= 0), ("clicked", reactions.clicked), ("ordered", reactions.ordered))
-        }
-        return self.page_views.with_columns(**lists)
+        reactions = self.truth.react(self.visits, pages.astype(np.int32))
+        return self.page_views.with_columns(**page_lists(pages, reactions.clicked, reactions.ordered))

@@ -16,7 +16,7 @@ from scipy.sparse import csr_matrix
 from onesearch.common.ragged import Ragged
 from onesearch.market import keyed_random as keyed
 from onesearch.market.click_truth import Truth, Visits
-from onesearch.market.market_catalogue import US_PER_DAY
+from onesearch.market.market_catalogue import US_PER_DAY, ItemsByType
 from onesearch.market.market_queries import PREDICATES
 from onesearch.market.market_settings import EngineSettings
 
@@ -53,11 +53,8 @@ class LoggingEngine:
         )
         catalogue = truth.catalogue
         self._popularity = np.clip(catalogue.log_popularity, -4.0, 4.0) * np.float32(config.popularity_weight)
-        self._by_type = np.argsort(catalogue.types, kind="stable")
-        weight = np.exp(0.5 * catalogue.log_popularity.astype(np.float64))[self._by_type]
-        self._mass = np.concatenate([[0.0], np.cumsum(weight)])
-        self._first = np.searchsorted(catalogue.types[self._by_type], np.arange(truth.type_sets.shape[1] + 1))
-        stocked = truth.type_sets & (np.diff(self._first) > 0)[None, :]
+        self._items = ItemsByType(catalogue, truth.type_sets.shape[1], 0.5)
+        stocked = truth.type_sets & self._items.stocked[None, :]
         self._set_types = Ragged.from_lengths(np.nonzero(stocked)[1].astype(np.int32), stocked.sum(1))
 
     def _tokens(self, texts: list[str]) -> list[list[str]]:
@@ -104,12 +101,7 @@ class LoggingEngine:
         some = keyed.uniform(keyed.mix(keys + np.uint64(1)))
         pick = self._set_types.offsets[:-1][sets] + (some * length).astype(np.int64)
         kind = self._set_types.values[np.minimum(pick, len(self._set_types.values) - 1)]
-        low, high = self._first[kind], self._first[kind + 1]
-        u = keyed.uniform(keyed.mix(keys + np.uint64(2))).astype(np.float64)
-        place = (
-            np.searchsorted(self._mass, self._mass[low] + u * (self._mass[high] - self._mass[low]), side="right") - 1
-        )
-        item = self._by_type[np.clip(place, low, np.maximum(high - 1, low))]
+        item = self._items.draw(kind, keyed.uniform(keyed.mix(keys + np.uint64(2))).astype(np.float64))
         return np.where(length > 0, item, -1).astype(np.int32)
 
     def candidates(self) -> MarketCandidates:
@@ -156,7 +148,7 @@ class LoggingEngine:
             known = keyed.uniform(keyed.mix(keys + np.uint64(20 + column))) < config.understands_trait
             part = np.flatnonzero((trait >= 0) & known)
             if len(part):
-                has = self.truth._has_trait(np.repeat(trait[part], draws), np.maximum(drawn[part], 0).reshape(-1))
+                has = self.truth.has_trait(np.repeat(trait[part], draws), np.maximum(drawn[part], 0).reshape(-1))
                 met[part] += has.reshape(len(part), draws)
         score = np.where(drawn >= 0, _TRAIT_SCALE * met + self._popularity[drawn], -np.inf)
         word_items, word_scores = found[:, :by_words], value[:, :by_words]

@@ -20,8 +20,8 @@ from onesearch.market.logging_engine import LoggingEngine
 from onesearch.market.market_queries import Queries
 from onesearch.market.market_settings import MarketSettings
 from onesearch.market.market_shoppers import AGE_BANDS, GENDERS
-from onesearch.market.market_traffic import QUERY_TYPES, Traffic
-from onesearch.market.market_vocabulary import SLOTS
+from onesearch.market.market_traffic import QUERY_TYPES
+from onesearch.market.market_vocabulary import SLOTS, names_of
 from onesearch.market.world import World
 from onesearch.market.world_files import FOLDER, save_config, save_table
 
@@ -31,14 +31,14 @@ _JUDGED_QUERIES: Final = 2_000
 _JUDGED_PER_QUERY: Final = 12
 
 
-def item_ids(rows: NDArray[np.integer]) -> pl.Series:
-    """Item ids of rows: ``i0``, ``i1``, ..."""
-    return pl.select(pl.lit("i") + pl.Series(rows).cast(pl.String)).to_series()
+def numbered(prefix: str, numbers: NDArray[np.integer]) -> pl.Series:
+    """Ids such as ``i0``, ``i1``, ..."""
+    return pl.select(pl.lit(prefix) + pl.Series(numbers).cast(pl.String)).to_series()
 
 
 def id_lists(ragged: Ragged) -> pl.Series:
     """A ragged array of item rows as a List(String) column of item ids."""
-    owners = pl.DataFrame({"owner": ragged.owners, "id": item_ids(ragged.values)})
+    owners = pl.DataFrame({"owner": ragged.owners, "id": numbered("i", ragged.values)})
     grouped = owners.group_by("owner", maintain_order=True).agg("id")
     every = pl.DataFrame({"owner": np.arange(len(ragged))})
     return every.join(grouped, on="owner", how="left", maintain_order="left")["id"].fill_null(
@@ -46,27 +46,21 @@ def id_lists(ragged: Ragged) -> pl.Series:
     )
 
 
-def _ragged(page: NDArray[np.int32], mask: NDArray[np.bool_]) -> Ragged:
-    return Ragged.from_lengths(page[mask], mask.sum(1))
-
-
 def items_table(world: World) -> pl.DataFrame:
     """The catalogue as the shop sees it."""
     titles, attributes = world.listings()
     catalogue, vocabulary = world.catalogue, world.vocabulary
     paths = pl.Series([list(name) for name in vocabulary.leaf_names], dtype=pl.List(pl.String))
-    names = np.array(catalogue.value_names, object)
+    brands = names_of(catalogue.value_names, catalogue.values[:, SLOTS.index("Brand")])
     return pl.DataFrame(
         {
-            "item_id": item_ids(np.arange(len(catalogue))),
+            "item_id": numbered("i", np.arange(len(catalogue))),
             "title": titles,
             "category": paths.gather(catalogue.leaves.astype(np.int64)),
-            "brand": pl.Series(
-                names[catalogue.values[:, SLOTS.index("Brand")]].tolist(), dtype=pl.String
-            ).str.to_titlecase(),
+            "brand": brands.str.to_titlecase(),
             "price": catalogue.price,
             "attributes": attributes,
-            "seller": pl.select(pl.lit("seller ") + pl.Series(catalogue.sellers).cast(pl.String)).to_series(),
+            "seller": numbered("seller ", catalogue.sellers),
             "listed_at": pl.Series(catalogue.listed).cast(TIME),
             "in_stock": pl.Series(np.ones(len(catalogue), np.bool_)),
         }
@@ -76,37 +70,38 @@ def items_table(world: World) -> pl.DataFrame:
 def users_table(world: World) -> pl.DataFrame:
     """The shoppers as the shop knows them."""
     shoppers = world.shoppers
-    gender = np.array([*GENDERS, None], object)[np.where(shoppers.gender_known, shoppers.gender, -1)]
-    age = np.array([*AGE_BANDS, None], object)[np.where(shoppers.age_known, shoppers.age, -1)]
     return pl.DataFrame(
         {
-            "user_id": pl.select(pl.lit("u") + pl.Series(np.arange(len(shoppers))).cast(pl.String)).to_series(),
-            "gender": pl.Series(gender.tolist(), dtype=pl.String),
-            "age_band": pl.Series(age.tolist(), dtype=pl.String),
+            "user_id": numbered("u", np.arange(len(shoppers))),
+            "gender": names_of(GENDERS, np.where(shoppers.gender_known, shoppers.gender, -1)),
+            "age_band": names_of(AGE_BANDS, np.where(shoppers.age_known, shoppers.age, -1)),
         }
     )
 
 
-def page_views_table(
-    traffic: Traffic, visits: Visits, queries: Queries, shown: Ragged, clicked: Ragged, ordered: Ragged
-) -> pl.DataFrame:
-    """The log."""
-    texts = pl.Series(queries.texts)
-    kinds = pl.Series(QUERY_TYPES)
-    kind_of = pl.Series(queries.kind[visits.query].astype(np.int64))
+def searches_table(visits: Visits, session: NDArray[np.int64], queries: Queries, ids: tuple[str, str]) -> pl.DataFrame:
+    """Page views without what was shown on them; ``ids`` are the prefixes of page view and session ids."""
+    kinds = names_of(QUERY_TYPES, queries.kind)
     return pl.DataFrame(
         {
-            "page_view_id": pl.select(pl.lit("p") + pl.Series(np.arange(len(visits))).cast(pl.String)).to_series(),
-            "user_id": pl.select(pl.lit("u") + pl.Series(visits.user).cast(pl.String)).to_series(),
-            "session_id": pl.select(pl.lit("s") + pl.Series(traffic.session).cast(pl.String)).to_series(),
+            "page_view_id": numbered(ids[0], np.arange(len(visits))),
+            "user_id": numbered("u", visits.user),
+            "session_id": numbered(ids[1], session),
             "time": pl.Series(visits.time).cast(TIME),
-            "query": texts.gather(visits.query.astype(np.int64)),
-            "shown": id_lists(shown),
-            "clicked": id_lists(clicked),
-            "ordered": id_lists(ordered),
-            "query_type": kinds.gather(kind_of),
+            "query": pl.Series(queries.texts).gather(visits.query.astype(np.int64)),
+            "query_type": kinds.gather(visits.query.astype(np.int64)),
         }
     )
+
+
+def page_lists(
+    pages: NDArray[np.integer], clicked: NDArray[np.bool_], ordered: NDArray[np.bool_]
+) -> dict[str, pl.Series]:
+    """``shown``, ``clicked`` and ``ordered`` of pages of item rows [n, k], -1 for none, as lists of item ids."""
+    masks = {"shown": pages >= 0, "clicked": clicked, "ordered": ordered}
+    return {
+        name: id_lists(Ragged.from_lengths(pages[mask].astype(np.int32), mask.sum(1))) for name, mask in masks.items()
+    }
 
 
 def _judgments(truth: Truth, visits: Visits, shown: NDArray[np.int32], seed: int) -> pl.DataFrame:
@@ -121,7 +116,7 @@ def _judgments(truth: Truth, visits: Visits, shown: NDArray[np.int32], seed: int
     return pl.DataFrame(
         {
             "query": pl.Series(truth.queries.texts).gather(query.astype(np.int64)),
-            "item_id": item_ids(items),
+            "item_id": numbered("i", items),
             "level": truth.levels(query, items),
         }
     )
@@ -129,30 +124,34 @@ def _judgments(truth: Truth, visits: Visits, shown: NDArray[np.int32], seed: int
 
 def simulate(
     world: World, truth: Truth, titles: list[str], visits: Visits
-) -> tuple[NDArray[np.int32], NDArray[np.int8]]:
-    """Logged pages int32 [n, page_size] and what happened there, int8: 0 shown, 1 examined, 2 clicked, 3 ordered."""
+) -> tuple[NDArray[np.int32], NDArray[np.bool_], NDArray[np.bool_]]:
+    """Logged pages int32 [n, page_size], and what was clicked and ordered on them, bool."""
     engine = LoggingEngine(titles, truth, world.config.engine, world.config.seed)
     candidates = engine.candidates()
     shown = np.empty((len(visits), world.config.engine.page_size), np.int32)
-    state = np.empty(shown.shape, np.int8)
+    clicked, ordered = np.empty(shown.shape, np.bool_), np.empty(shown.shape, np.bool_)
     rng = np.random.default_rng([world.config.seed, 11])
     for start in track(range(0, len(visits), CHUNK), "page views", unit="chunk"):
-        part = visits.select(slice(start, start + CHUNK))
-        page = engine.pages(candidates, part, rng)
-        reactions, _ = truth.react(part, page)
-        shown[start : start + len(part)] = page
-        state[start : start + len(part)] = (
-            reactions.examined.astype(np.int8) + reactions.clicked.astype(np.int8) + reactions.ordered.astype(np.int8)
-        )
-    return shown, state
+        rows = slice(start, start + CHUNK)
+        part = visits.select(rows)
+        shown[rows] = engine.pages(candidates, part, rng)
+        reactions = truth.react(part, shown[rows])
+        clicked[rows], ordered[rows] = reactions.clicked, reactions.ordered
+    return shown, clicked, ordered
 
 
-def figures(visits: Visits, queries: Queries, shown: NDArray[np.int32], state: NDArray[np.int8]) -> dict[str, Any]:
+def figures(
+    visits: Visits,
+    queries: Queries,
+    shown: NDArray[np.int32],
+    clicked: NDArray[np.bool_],
+    ordered: NDArray[np.bool_],
+) -> dict[str, Any]:
     """Figures of a log that are compared with published ones (``docs/concepts.md``)."""
-    clicks, orders = (state >= 2).sum(1), (state >= 3).sum(1)
+    clicks, orders = clicked.sum(1), ordered.sum(1)
     plain = queries.kind[visits.query] == 0
     words = np.array([text.count(" ") + 1 for text in queries.texts])[visits.query]
-    per_item = np.sort(np.bincount(shown[state >= 2], minlength=1))[::-1]
+    per_item = np.sort(np.bincount(shown[clicked], minlength=1))[::-1]
     return {
         "page_views": len(visits),
         "distinct_queries": len(queries),
@@ -163,7 +162,7 @@ def figures(visits: Visits, queries: Queries, shown: NDArray[np.int32], state: N
         "page_views_with_click": float((clicks > 0).mean()),
         "page_views_with_click_complex": float((clicks > 0)[~plain].mean()),
         "orders_per_click": float(orders.sum() / max(clicks.sum(), 1)),
-        "ctr_by_rank": [float(value) for value in (state >= 2).sum(0) / np.maximum((shown >= 0).sum(0), 1)],
+        "ctr_by_rank": [float(value) for value in clicked.sum(0) / np.maximum((shown >= 0).sum(0), 1)],
         "clicks_on_top_tenth_of_items": float(per_item[: max(1, len(per_item) // 10)].sum() / max(per_item.sum(), 1)),
     }
 
@@ -180,15 +179,14 @@ def make_market(config: MarketSettings, folder: Path) -> Dataset:
     traffic, queries, visits = world.traffic(config.n_page_views)
     truth = world.truth(queries)
     log.info("market: world and %s queries after %.1f s", f"{len(queries):,}", time.perf_counter() - clock)
-    shown, state = simulate(world, truth, items["title"].to_list(), visits)
-    page_views = page_views_table(
-        traffic, visits, queries, _ragged(shown, shown >= 0), _ragged(shown, state >= 2), _ragged(shown, state >= 3)
-    )
+    shown, clicked, ordered = simulate(world, truth, items["title"].to_list(), visits)
+    page_views = searches_table(visits, traffic.session, queries, ("p", "s"))
+    page_views = page_views.with_columns(**page_lists(shown, clicked, ordered))
     log.info("market: log after %.1f s", time.perf_counter() - clock)
     judgments = _judgments(truth, visits, shown, config.seed)
     dataset = Dataset.write(folder, items, users_table(world), page_views, judgments, source="market")
     save_truth(truth_folder, world, truth, visits)
-    save_config(truth_folder, config, figures(visits, queries, shown, state))
+    save_config(truth_folder, config, figures(visits, queries, shown, clicked, ordered))
     log.info("market: written after %.1f s", time.perf_counter() - clock)
     return dataset
 
@@ -203,5 +201,4 @@ def save_truth(folder: Path, world: World, truth: Truth, visits: Visits) -> None
     write_json(folder / "types.json", {"nouns": world.vocabulary.type_nouns, "leaves": world.vocabulary.leaf_names})
     np.save(folder / "type_leaf.npy", world.vocabulary.type_leaf, allow_pickle=False)
     np.save(folder / "type_sets.npy", truth.type_sets, allow_pickle=False)
-    for name in ("user", "query", "focus", "time"):
-        np.save(folder / f"visits.{name}.npy", getattr(visits, name), allow_pickle=False)
+    save_table(folder, "visits", visits)

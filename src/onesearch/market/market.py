@@ -33,7 +33,7 @@ class Market:
         folder = Path(dataset_folder) / FOLDER
         config = load_config(folder)
         catalogue = load_table(folder, "catalogue", MarketCatalogue)
-        visits = Visits(*(load_array(folder, f"visits.{name}") for name in ("user", "query", "focus", "time")))
+        visits = load_table(folder, "visits", Visits)
         needs = load_table(folder, "needs", Needs)
         truth = Truth(
             config.seed,
@@ -44,7 +44,6 @@ class Market:
             load_array(folder, "type_sets"),
             load_array(folder, "type_leaf"),
             needs.trait_values,
-            catalogue.value_names.index("women"),
         )
         return cls(folder, truth, needs, visits)
 
@@ -117,7 +116,7 @@ class Market:
 
     def react(self, page_views: PageViews, ranked: NDArray[np.integer]) -> Reactions:
         """What the shoppers of page views would do on other pages [n, k], on the same fate as in the log."""
-        return self.truth.react(self.visits.select(self.page_view_rows(page_views)), ranked)[0]
+        return self.truth.react(self.visits.select(self.page_view_rows(page_views)), ranked)
 
     def oracle(self, page_views: PageViews, k: int = 10, by: str = "click") -> NDArray[np.int32]:
         """The best possible ranking by true ``click``, ``order`` or ``relevance``, int32 [n, k]."""

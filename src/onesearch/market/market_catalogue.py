@@ -49,6 +49,30 @@ class MarketCatalogue:
     def __len__(self) -> int:
         return len(self.types)
 
+    @property
+    def first_audience(self) -> int:
+        """Number of the first audience value; the others follow."""
+        return self.value_type.index("Audience")
+
+
+class ItemsByType:
+    """Draws items of product types in proportion to popularity ^ ``exponent``."""
+
+    def __init__(self, catalogue: MarketCatalogue, n_types: int, exponent: float) -> None:
+        self._items = np.argsort(catalogue.types, kind="stable")
+        weight = np.exp(exponent * catalogue.log_popularity.astype(np.float64))[self._items]
+        self._mass = np.concatenate([[0.0], np.cumsum(weight)])
+        self._first = np.searchsorted(catalogue.types[self._items], np.arange(n_types + 1))
+        self.stocked = np.diff(self._first) > 0
+
+    def draw(self, types: NDArray[np.integer], u: NDArray[np.floating]) -> NDArray[np.int64]:
+        """An item of each type [n] by u in [0, 1), [n]; of any type where the type has no item."""
+        first = np.where(self.stocked[types], self._first[types], 0)
+        last = np.where(self.stocked[types], self._first[types + 1], len(self._items))
+        mass = self._mass[first] + u * (self._mass[last] - self._mass[first])
+        place = np.searchsorted(self._mass, mass, side="right") - 1
+        return np.asarray(self._items[np.clip(place, first, last - 1)], np.int64)
+
 
 def _unit(vectors: NDArray[np.float64]) -> NDArray[np.float32]:
     return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.float32)
@@ -163,10 +187,10 @@ def build_catalogue(
     )
 
 
-def model_names(catalogue: MarketCatalogue, seed: int) -> NDArray[np.object_]:
-    """A model number such as ``VK482`` per model, object [number of models]."""
+def model_names(catalogue: MarketCatalogue, seed: int) -> list[str]:
+    """A model number such as ``VK482`` per model."""
     count = int(catalogue.models.max()) + 1
     rng = np.random.default_rng([seed, 4])
-    letters = np.array(list("ABCDEFGHJKLMNPRSTVWXZ"), object)
-    pair = letters[rng.integers(0, len(letters), count)] + letters[rng.integers(0, len(letters), count)]
-    return np.asarray(pair + rng.integers(100, 9999, count).astype(str).astype(object), object)
+    letters = np.array(list("ABCDEFGHJKLMNPRSTVWXZ"))[rng.integers(0, 21, (2, count))]
+    digits = rng.integers(100, 9999, count).tolist()
+    return [f"{one}{two}{number}" for one, two, number in zip(*letters.tolist(), digits, strict=True)]

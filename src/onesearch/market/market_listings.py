@@ -6,19 +6,12 @@ from numpy.typing import NDArray
 
 from onesearch.market.market_catalogue import MarketCatalogue, model_names
 from onesearch.market.market_settings import MarketSettings
-from onesearch.market.market_vocabulary import SLOTS, MarketVocabulary, draw_column
+from onesearch.market.market_vocabulary import SLOTS, MarketVocabulary, draw_column, names_of
 from onesearch.market.word_tables import attribute_numbers, read_words
 
 
 def _capitals(name: str) -> str:
     return " ".join(word.capitalize() for word in name.split(" "))
-
-
-def _gather(names: NDArray[np.object_], numbers: NDArray[np.integer]) -> pl.Series:
-    """Names by number; -1 gives null."""
-    picked = names[numbers]
-    picked[numbers < 0] = None
-    return pl.Series(picked.tolist(), dtype=pl.String)
 
 
 def _stated(
@@ -40,6 +33,11 @@ def _stated(
     return said.astype(np.int32)
 
 
+def _drawn_phrases(phrases: list[str], share: float, n: int, rng: np.random.Generator) -> pl.Series:
+    """One of the phrases for a ``share`` of n listings, null for the others."""
+    return names_of(phrases, np.where(rng.random(n) < share, rng.integers(0, len(phrases), n), -1))
+
+
 def build_listings(
     config: MarketSettings, vocabulary: MarketVocabulary, catalogue: MarketCatalogue
 ) -> tuple[pl.Series, pl.Series]:
@@ -51,40 +49,33 @@ def build_listings(
     ambiguous = np.array([one["ambiguous"] for one in departments])[department]
     state = np.where(ambiguous, settings.stated_ambiguous, settings.stated)
     conflict = np.where(ambiguous, settings.conflict_ambiguous, settings.conflict)
-    names = np.array([*catalogue.value_names, None], object)
-    nouns = np.array([*vocabulary.nouns, None], object)
-    marketing = np.array([*words["marketing"], None], object)
-    models = np.array([*model_names(catalogue, config.seed), None], object)
 
     parts: dict[str, pl.Series] = {}
     fields: list[pl.Expr] = []
     field_columns: dict[str, pl.Series] = {}
-    shown_names = np.array([*map(_capitals, catalogue.value_names), None], object)
+    capitals = [_capitals(name) for name in catalogue.value_names]
     for slot, kind in enumerate(SLOTS):
         label = kind + "2" if kind in parts else kind
-        parts[label] = _gather(shown_names, _stated(catalogue, vocabulary, slot, state, conflict, rng))
+        parts[label] = names_of(capitals, _stated(catalogue, vocabulary, slot, state, conflict, rng))
         if kind != "Price":
             in_field = _stated(catalogue, vocabulary, slot, np.full(n, settings.field_stated), conflict, rng)
-            field_columns[label] = _gather(names, in_field)
+            field_columns[label] = names_of(catalogue.value_names, in_field)
             fields.append(pl.struct(pl.lit(kind).alias("type"), pl.col(label).alias("value")))
     says_model = rng.random(n) < np.array([one["model_stated"] for one in departments])[department]
-    parts["Model"] = _gather(models, np.where(says_model, catalogue.models, -1))
+    parts["Model"] = names_of(model_names(catalogue, config.seed), np.where(says_model, catalogue.models, -1))
     synonyms = (vocabulary.type_noun[catalogue.types] >= 0).sum(1)
     column = np.where(rng.random(n) < 0.7, 0, rng.integers(0, 3, n) % synonyms)
     noun = vocabulary.type_noun[catalogue.types, column]
-    parts["Noun"] = _gather(np.array([*map(_capitals, vocabulary.nouns), None], object), noun)
-    parts["Marketing"] = _gather(
-        marketing, np.where(rng.random(n) < settings.marketing, rng.integers(0, len(marketing) - 1, n), -1)
-    )
+    parts["Noun"] = names_of([_capitals(name) for name in vocabulary.nouns], noun)
+    parts["Marketing"] = _drawn_phrases(words["marketing"], settings.marketing, n, rng)
     # Stuffed words name another product of the same department more often than a random one.
     stuffed_share = np.where(ambiguous, settings.stuffed_ambiguous, settings.stuffed)
     neighbour = vocabulary.type_noun[
         np.clip(catalogue.types.astype(np.int64) + rng.integers(-6, 7, n), 0, len(vocabulary.type_nouns) - 1), 0
     ]
     foreign = np.where(rng.random(n) < 0.7, neighbour, rng.integers(0, len(vocabulary.nouns), n))
-    parts["Stuffed"] = _gather(nouns, np.where(rng.random(n) < stuffed_share, foreign, -1))
-    hosts = np.array([*words["anchors"], None], object)
-    parts["Anchor"] = _gather(hosts, np.where(rng.random(n) < 0.04, rng.integers(0, len(hosts) - 1, n), -1))
+    parts["Stuffed"] = names_of(vocabulary.nouns, np.where(rng.random(n) < stuffed_share, foreign, -1))
+    parts["Anchor"] = _drawn_phrases(words["anchors"], 0.04, n, rng)
 
     layout = rng.integers(0, len(words["layouts"]), n)
     frame = pl.DataFrame(parts).with_columns(layout=pl.Series(layout))
@@ -93,9 +84,8 @@ def build_listings(
         joined = pl.concat_str([pl.col(name) for name in order], separator=" ", ignore_nulls=True)
         title = pl.when(pl.col("layout") == number).then(joined).otherwise(title)
     titles = frame.select(title.alias("title"))["title"]
-    field_columns["Entity"] = _gather(
-        nouns, np.where(rng.random(n) < 0.8, vocabulary.type_noun[catalogue.types, 0], -1)
-    )
+    entity = np.where(rng.random(n) < 0.8, vocabulary.type_noun[catalogue.types, 0], -1)
+    field_columns["Entity"] = names_of(vocabulary.nouns, entity)
     fields.append(pl.struct(pl.lit("Entity").alias("type"), pl.col("Entity").alias("value")))
     attributes = pl.DataFrame(field_columns).select(
         pl.concat_list(fields).list.filter(pl.element().struct.field("value").is_not_null()).alias("attributes")

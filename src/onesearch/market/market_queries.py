@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from onesearch.market import keyed_random as keyed
 from onesearch.market.market_catalogue import MarketCatalogue, model_names
 from onesearch.market.market_traffic import COMPLEX_TYPES, QUERY_TYPES, Plans, TrafficPlanner
-from onesearch.market.market_vocabulary import SLOTS, MarketVocabulary
+from onesearch.market.market_vocabulary import SLOTS, MarketVocabulary, names_of
 from onesearch.market.needs import Needs
 from onesearch.market.word_tables import read_words
 
@@ -80,11 +80,6 @@ def _typo(text: str, number: int) -> str:
     return " ".join(words)
 
 
-def _names(names: list[str], numbers: NDArray[np.int64]) -> pl.Series:
-    picked = np.array([*names, None], object)[numbers]  # -1 is the last: None
-    return pl.Series(picked.tolist(), dtype=pl.String)
-
-
 def _texts(
     plans: Plans, vocabulary: MarketVocabulary, needs: Needs, catalogue: MarketCatalogue, seed: int
 ) -> tuple[list[str], list[str]]:
@@ -94,15 +89,15 @@ def _texts(
             "kind": plans.kind,
             "form": plans.form,
             "variant": plans.variant,
-            "noun": _names(vocabulary.nouns, plans.noun),
-            "attribute": _names(catalogue.value_names, plans.attribute),
-            "second": _names(catalogue.value_names, plans.second),
-            "brand": _names(catalogue.value_names, plans.brand),
-            "model": _names([str(name).lower() for name in model_names(catalogue, seed)], plans.model),
-            "ban": _names(catalogue.value_names, plans.ban),
-            "topic": _names(needs.topics, plans.topic),
-            "trait": _names(needs.traits, plans.trait),
-            "other": _names(needs.traits, plans.other_trait),
+            "noun": names_of(vocabulary.nouns, plans.noun),
+            "attribute": names_of(catalogue.value_names, plans.attribute),
+            "second": names_of(catalogue.value_names, plans.second),
+            "brand": names_of(catalogue.value_names, plans.brand),
+            "model": names_of([name.lower() for name in model_names(catalogue, seed)], plans.model),
+            "ban": names_of(catalogue.value_names, plans.ban),
+            "topic": names_of(needs.topics, plans.topic),
+            "trait": names_of(needs.traits, plans.trait),
+            "other": names_of(needs.traits, plans.other_trait),
         }
     )
 

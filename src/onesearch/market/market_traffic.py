@@ -6,7 +6,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from onesearch.market.market_catalogue import US_PER_DAY, MarketCatalogue
+from onesearch.market.market_catalogue import US_PER_DAY, ItemsByType, MarketCatalogue
 from onesearch.market.market_settings import MarketSettings
 from onesearch.market.market_shoppers import Shoppers
 from onesearch.market.market_vocabulary import SLOTS, MarketVocabulary
@@ -92,24 +92,14 @@ class TrafficPlanner:
         shoppers: Shoppers,
         type_weight: NDArray[np.float64],
     ) -> None:
-        self.config, self.vocabulary, self.catalogue, self.needs, self.shoppers = (
-            config,
-            vocabulary,
-            catalogue,
-            needs,
-            shoppers,
-        )
+        self.config, self.vocabulary, self.catalogue = config, vocabulary, catalogue
+        self.needs, self.shoppers = needs, shoppers
         self.type_weight = type_weight
         n_leaves = len(vocabulary.leaf_names)
         self.leaf_weight = np.bincount(vocabulary.type_leaf, type_weight, n_leaves).astype(np.float64)
         self._type_ends = np.concatenate([[0.0], np.cumsum(type_weight)])
         self._leaf_first = np.searchsorted(vocabulary.type_leaf, np.arange(n_leaves + 1))
-        # Items by type with cumulative popularity, to draw "the kind of item the shopper has in mind".
-        self._items = np.argsort(catalogue.types, kind="stable")
-        popularity = np.exp(0.6 * catalogue.log_popularity.astype(np.float64))[self._items]
-        self._popularity = np.concatenate([[0.0], np.cumsum(popularity)])
-        self._item_first = np.searchsorted(catalogue.types[self._items], np.arange(len(type_weight) + 1))
-        self._stocked = np.diff(self._item_first) > 0
+        self._items = ItemsByType(catalogue, len(type_weight), 0.6)
         # Shoppers ask for a type by its own few kinds of attribute: colour for dresses, size for memory cards.
         own = 1.3 * np.random.default_rng([config.seed, 12]).standard_normal((len(type_weight), len(SLOTS)))
         asked = attribute_numbers("asked")
@@ -179,13 +169,8 @@ class TrafficPlanner:
         return np.asarray(drawn[np.arange(len(focus)), fits.argmax(1)], np.int64)
 
     def _item_in_mind(self, types: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
-        """An item of each type by popularity; of any type where the type has no item."""
-        stocked = self._stocked[types]
-        first = np.where(stocked, self._item_first[types], 0)
-        last = np.where(stocked, self._item_first[types + 1], len(self._items))
-        u = self._popularity[first] + rng.random(len(types)) * (self._popularity[last] - self._popularity[first])
-        place = np.clip(np.searchsorted(self._popularity, u, side="right") - 1, first, last - 1)
-        return np.asarray(self._items[place], np.int64)
+        """The kind of item that a shopper has in mind: one of each type, by popularity."""
+        return self._items.draw(types, rng.random(len(types)))
 
     def _plain(
         self, plans: Plans, rows: NDArray[np.int64], types: NDArray[np.int64], refined: bool, rng: np.random.Generator

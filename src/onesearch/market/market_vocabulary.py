@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from onesearch.market.word_tables import read_words
@@ -156,6 +157,11 @@ def build_vocabulary(seed: int) -> MarketVocabulary:
         value_type,
         allowed,
     )
+
+
+def names_of(names: Sequence[str], numbers: NDArray[np.integer]) -> pl.Series:
+    """Names by number, a String column; -1 gives null."""
+    return pl.Series(np.array([*names, None], object)[numbers].tolist(), dtype=pl.String)
 
 
 def draw_column(

@@ -84,7 +84,6 @@ class World:
             self.type_sets,
             self.vocabulary.type_leaf,
             self.needs.trait_values,
-            self.catalogue.value_names.index("women"),
         )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 
 from onesearch.common.artefact import read_json, read_manifest, write_json, write_manifest
+from onesearch.market.click_truth import Visits
 from onesearch.market.market_catalogue import MarketCatalogue
 from onesearch.market.market_queries import Queries
 from onesearch.market.market_settings import MarketSettings
@@ -17,10 +18,10 @@ from onesearch.market.needs import Needs
 
 FOLDER: Final = "market"
 FORMAT: Final = 1
-_T = TypeVar("_T", MarketCatalogue, Needs, Shoppers, Queries)
+_T = TypeVar("_T", MarketCatalogue, Needs, Shoppers, Queries, Visits)
 
 
-def save_table(folder: Path, name: str, table: MarketCatalogue | Needs | Shoppers | Queries) -> None:
+def save_table(folder: Path, name: str, table: MarketCatalogue | Needs | Shoppers | Queries | Visits) -> None:
     """Arrays as ``name.field.npy``; lists of texts together as ``name.json`` or, for queries, Parquet."""
     lists: dict[str, list[str]] = {}
     for field in fields(table):
