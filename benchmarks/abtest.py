@@ -3,21 +3,24 @@
     python -m benchmarks.abtest run RUNS [TEST]     # tests that are not finished; RUNS as in v2.py, with its cells
     python -m benchmarks.abtest render              # docs/results/abtest.md
 
-Reports and charts go to ``docs/results/abtest/TEST/``.
+The report of a test stays in RUNS; its figures go to ``docs/results/abtest.json`` and its charts to
+``docs/results/abtest/TEST/``.
 """
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.grid import Grid
-from benchmarks.provenance import ROOT, commit, machine, today
+from benchmarks.provenance import commit, machine, today
+from benchmarks.result_files import ResultFiles
 from benchmarks.run_or_render import main
-from onesearch.common.artefact import read_json, write_json
+from onesearch.common.artefact import read_json
 from onesearch.evaluation.abtest_estimates import power
 from onesearch.evaluation.abtest_report import lift_text, markdown, write
 from onesearch.pipeline.abtest_runs import compare_engines
 
-FOLDER = ROOT / "docs" / "results" / "abtest"
+FILES = ResultFiles("abtest")
 ARTICLE = {"item CTR": 0.0398, "page CTR": 0.0117, "conversion": 0.0290, "buyers": 0.0207, "orders": 0.0211}
 """Lifts of V2 over V1 on Kuaishou's shoppers (arXiv 2603.24422)."""
 SPLITS = 200
@@ -48,33 +51,34 @@ def run(runs: Path, only: str = "") -> None:
     """Every test that is not finished."""
     grid = Grid(runs)
     for name, test in TESTS.items():
-        folder = FOLDER / name
-        if (folder / "made.json").is_file() or not name.startswith(only):
+        work = grid.folder("market", 1, f"abtest/{name}")
+        report = work / "report"
+        if (report / "abtest.json").is_file() or not name.startswith(only):
             continue
         places = [str(grid.folder("market", 1, place)) for place in (test.a, test.b)]
-        work = grid.folder("market", 1, f"abtest/{name}")
         found = compare_engines(*places, work, test.page_views, test.newcomers, splits=SPLITS, paired=test.paired)
-        write(folder, {**found, "a": test.names[0], "b": test.names[1]})
-        write_json(
-            folder / "made.json",
-            {
-                "command": f"python -m benchmarks.abtest run RUNS {name}",
-                "commit": commit(),
-                "date": today(),
-                "machine": machine(),
-            },
-        )
+        made = {
+            "command": f"python -m benchmarks.abtest run RUNS {name}",
+            "commit": commit(),
+            "date": today(),
+            "machine": machine(),
+        }
+        write(report, {**found, "a": test.names[0], "b": test.names[1], "made": made})
+        FILES.write_figures({**FILES.figures(), name: read_json(report / "abtest.json")})
+        (FILES.charts / name).mkdir(parents=True, exist_ok=True)
+        for chart in report.glob("*.png"):
+            shutil.copyfile(chart, FILES.charts / name / chart.name)
         print(name, {metric: round(one["lift"], 4) for metric, one in found[test.kind].items()}, flush=True)
 
 
 def render() -> None:
     """Write docs/results/abtest.md."""
-    lines = FOLDER.with_suffix(".head.md").read_text(encoding="utf-8").rstrip().splitlines()
+    lines, figures = FILES.head(), FILES.figures()
     for name, test in TESTS.items():
-        if not (FOLDER / name / "made.json").is_file():
+        if name not in figures:
             continue
-        found, made = read_json(FOLDER / name / "abtest.json"), read_json(FOLDER / name / "made.json")
-        charts = [f"{FOLDER.name}/{name}/{path.name}" for path in sorted((FOLDER / name).glob("*.png"))]
+        found, made = figures[name], figures[name]["made"]
+        charts = [f"{FILES.name}/{name}/{path.name}" for path in sorted((FILES.charts / name).glob("*.png"))]
         table = markdown(found, charts).replace("\n## ", "\n### ").splitlines()
         kind = test.kind
         lines += [
@@ -96,7 +100,7 @@ def render() -> None:
             f"Made by `{made['command']}`, commit {made['commit']}, {made['date']}, {made['machine']}; "
             f"serving took {serving:.0f} minutes of one core.",
         ]
-    FOLDER.with_suffix(".md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    FILES.write_page(lines)
 
 
 if __name__ == "__main__":

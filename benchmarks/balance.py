@@ -5,7 +5,7 @@
 
 A cell is a short round of alignment from the full V2 of ``market-1`` with other rewards, and two A/B tests of the
 generators alone: against that V2 before the round, and against a round without rewards. Paired, on known shoppers and
-newcomers. Reports go to ``docs/results/balance/``.
+newcomers. Reports stay in RUNS; what the page shows of them goes to ``docs/results/balance.json``.
 """
 
 import time
@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.grid import Grid
 from benchmarks.provenance import ROOT, commit, machine, today
+from benchmarks.result_files import ResultFiles
 from benchmarks.run_or_render import main
 from onesearch import pipeline
 from onesearch.common.artefact import read_json, write_json
@@ -29,7 +30,7 @@ from onesearch.pipeline.abtest_runs import compare_engines
 from onesearch.pipeline.run_data import RunData
 from onesearch.search.run_parts import need
 
-FOLDER = ROOT / "docs" / "results" / "balance"
+FILES = ResultFiles("balance")
 # Without the guard of validation clicks: what a reward does is to be seen, also where it costs clicks.
 ROUND = ("grpo.steps=100", "grpo.loop.learning_rate=1e-3", "grpo.item_weight=1", "grpo.loop.best=''")
 PAGE_VIEWS, NEWCOMERS = 15_000, 4_000
@@ -82,7 +83,7 @@ def run(
     config = ROOT / "configs" / "market-v2.yaml"
     full = next(cell for name, _, cell in study.cells("market-1/full") if name == "market")
     for cell in [one for one in ROUNDS if one.name == only] or [one for one in ROUNDS if one.name.startswith(only)]:
-        report = FOLDER / f"{cell.name}.json"
+        report = _report(study, cell.name)
         if report.is_file():
             continue
         folder = study.folder("market", 1, f"balance/{cell.name}")
@@ -108,17 +109,23 @@ def run(
             "page_views": page_views,
             "newcomers": newcomers,
         }
-        FOLDER.mkdir(parents=True, exist_ok=True)
         write_json(report, {**about, **found})
         print(cell.name, {name: round(one["lift"], 4) for name, one in found["paired"].items()}, flush=True)
     _compare_further(study, before)
+    made = {cell.name: _report(study, cell.name) for cell in ROUNDS}
+    FILES.write_figures({**FILES.figures(), **{name: read_json(path) for name, path in made.items() if path.is_file()}})
+
+
+def _report(study: Grid, cell: str) -> Path:
+    """Where a cell's report lies; with it the cell is finished."""
+    return study.folder("market", 1, f"balance/{cell}.json")
 
 
 def _compare_further(study: Grid, before: Path) -> None:
     """Finished cells against the control and against relevance weight 0, once those are finished, and as engines."""
     emerging = _emerging(before)
     for cell in ROUNDS:
-        report = FOLDER / f"{cell.name}.json"
+        report = _report(study, cell.name)
         if not report.is_file():
             continue
         made, folder = read_json(report), study.folder("market", 1, f"balance/{cell.name}")
@@ -126,7 +133,7 @@ def _compare_further(study: Grid, before: Path) -> None:
         kind = cell.name.rpartition("relevance-")
         others = {"over the control": CONTROL, **({WEIGHTLESS: f"{kind[0]}relevance-0"} if kind[1] else {})}
         for key, other in others.items():
-            if other != cell.name and (FOLDER / f"{other}.json").is_file() and key not in made:
+            if other != cell.name and _report(study, other).is_file() and key not in made:
                 arm = study.folder("market", 1, f"balance/{other}")
                 made[key] = _compared(arm, folder, emerging, *traffic)
                 write_json(report, made)
@@ -175,12 +182,11 @@ def _boost(folder: Path, sellers: list[str], times: float) -> Path:
 
 def render() -> None:
     """Write docs/results/balance.md."""
-    head = FOLDER.with_suffix(".head.md").read_text(encoding="utf-8").rstrip().splitlines()
-    made = [read_json(path) for path in sorted(FOLDER.glob("*.json"))]
+    made = list(FILES.figures().values())
     order = {cell.name: place for place, cell in enumerate(ROUNDS)}
     made.sort(key=lambda one: order.get(one["cell"], len(order)))
     _draw(made)
-    lines = [*head, "", f"![Orders over the weight of relevance]({FOLDER.name}/{CURVE})"]
+    lines = [*FILES.head(), "", f"![Orders over the weight of relevance]({FILES.name}/{CURVE})"]
     lines += ["", "## Before and after the round, generators alone"]
     lines += _tables([(one["what"], one, f"{one['minutes_to_a_new_version']:.1f}") for one in made])
     for key, title in (
@@ -195,7 +201,7 @@ def render() -> None:
     for one in made:
         command = f"`python -m benchmarks.balance run RUNS {one['cell']}`"
         lines.append(f"| {command} | {one['commit']} | {one['date']} | {one['shoppers']:,} | {one['page_views']:,} |")
-    FOLDER.with_suffix(".md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    FILES.write_page(lines)
 
 
 def _draw(made: list[dict[str, Any]]) -> None:
@@ -214,7 +220,8 @@ def _draw(made: list[dict[str, Any]]) -> None:
     axes.axhline(0, color="0.4", linewidth=1)
     axes.set(xlabel="weight of relevance in the reward", ylabel="lift of orders, %")
     axes.legend(fontsize=8, frameon=False)
-    save_figure(figure, FOLDER / CURVE)
+    FILES.charts.mkdir(parents=True, exist_ok=True)
+    save_figure(figure, FILES.charts / CURVE)
 
 
 def _tables(rows: list[tuple[str, dict[str, Any], str]]) -> list[str]:

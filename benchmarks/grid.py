@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from benchmarks.direct_cot import write_keywords
 from benchmarks.provenance import ROOT, commit, machine, today
 from benchmarks.request_values import Values, load_values, save_values
+from benchmarks.result_files import ResultFiles
 from onesearch import pipeline
 from onesearch.common.artefact import read_json, write_json
 from onesearch.common.run_lock import RunLock, RunLockedError
@@ -38,12 +39,18 @@ from onesearch.search.ranking_weights import GENERATOR_ALONE
 from onesearch.search.run_parts import need
 from onesearch.understanding.thought_table import Thoughts
 
-FOLDER = ROOT / "docs" / "results" / "v2_distillation"
-DONE = "cell.json"
+FILES = ResultFiles("v2_distillation")
+CELL, VALUES = "cell.json", "request_values.npz"
+"""Figures of a cell and values of its single requests, in its run folder; a cell that has the first is finished."""
 METRICS = MeasureSettings(k=(10,), resamples=1000, flips=10_000)
 SAMPLED = ("click/HR@10", "click/MRR@10", "order/HR@10", "order/MRR@10")
 SHARED = ("data", "encoder", "khqe", "index", "lexical", "sft1", "sft2", "sft3", "understanding", "cot")
 TESTED = (*SAMPLED, "ehr@10", "ndcg@10")  # metrics whose values are kept by request
+COMPLEX = ("complexity", "complex")
+RARE = ("complex, by query frequency", "unseen")
+HEAD = ("query frequency", "16+")
+KEPT_TESTS = (None, COMPLEX, RARE, HEAD)
+"""Slices whose paired tests the pages show; None for all requests."""
 NEED_WORDS = ((0, "0-7"), (8, "8-63"), (64, "64+"))
 PLAIN_CE = ("distill.r_drop=0", "distill.fgm=0", "distill.focal=false")
 
@@ -170,13 +177,16 @@ SMOKE = (
 
 @dataclass
 class Grid:
-    """The cells below a folder; ``more`` settings hold for all of them."""
+    """The cells below a folder; ``more`` settings hold for all of them.
+
+    A cell's figures and the values of its requests lie in its run folder; :meth:`compare` takes what the page shows
+    into the repository.
+    """
 
     runs: Path
     more: tuple[str, ...] = ()
-    reports: Path = field(default=FOLDER)
+    files: ResultFiles = FILES
     sets: Mapping[str, DataSet] = field(default_factory=lambda: SETS)
-    script: str = "v2_distillation"
 
     def cells(self, prefix: str = "") -> Iterator[tuple[str, int, Cell]]:
         """Data set, seed and cell in the order of work: what the main table needs comes first."""
@@ -190,13 +200,9 @@ class Grid:
         """Run folder of a cell, or of what a data set's cells share ("base")."""
         return self.runs / f"{name}-{seed}" / cell
 
-    def report(self, name: str, seed: int, cell: str) -> Path:
-        """The saved figures of a cell."""
-        return self.reports / f"{name}-{seed}-{cell}.json"
-
     def finished(self, name: str, seed: int, cell: str) -> bool:
         """Whether a cell has been measured."""
-        return (self.folder(name, seed, cell) / DONE).is_file()
+        return (self.folder(name, seed, cell) / CELL).is_file()
 
     def run(self, prefix: str = "") -> None:
         """Train and measure every unfinished cell; one that another process works on is left to it."""
@@ -263,7 +269,7 @@ class Grid:
                 share = valid_sid_share(engine, requests, 1000)
         labels = labels_of(run_data, page_views)
         kept = {variant: {m: one for m, one in row.items() if m in TESTED} for variant, row in values.items()}
-        save_values(self._values(name, seed, cell.name), kept, labels)
+        save_values(folder / VALUES, kept, labels)
         report = build_report(values, labels, (), METRICS, milliseconds)
         stages = ("sft3",) if cell.stage == "sft3" else ("cot", "distill", "dpo", "grpo")
         made = [stage for stage in stages if (folder / stage / "manifest.json").is_file()]
@@ -277,7 +283,7 @@ class Grid:
             "data": name,
             "seed": seed,
             "requests": len(page_views),
-            "command": f"python -m benchmarks.{self.script} run RUNS {name}-{seed}/{cell.name}",
+            "command": f"python -m benchmarks.{self.files.name} run RUNS {name}-{seed}/{cell.name}",
             "config": self.sets[name].config,
             "sets": sets,
             "commit": commit(),
@@ -289,50 +295,86 @@ class Grid:
             "chosen_step": {stage: step for stage, step in chosen.items() if step is not None},
             "log": last_terms(folder / cell.stage / "log.jsonl"),
         }
-        self.reports.mkdir(parents=True, exist_ok=True)
-        slim = report.to_json()
-        write_json(
-            self.report(name, seed, cell.name),
-            {**about, "methods": slim["methods"], "milliseconds": slim["milliseconds"], "slices": slim["slices"]},
-        )
-        write_json(folder / DONE, about)
+        figures = report.to_json()
+        write_json(folder / CELL, {**about, **{key: figures[key] for key in ("methods", "milliseconds", "slices")}})
         print(f"{name}-{seed}/{cell.name}: {headline(report)}", flush=True)
-
-    def _values(self, name: str, seed: int, cell: str) -> Path:
-        return self.reports / "values" / f"{name}-{seed}-{cell}.npz"
 
     def pairs(self, data: DataSet) -> list[tuple[str, str]]:
         """Which methods are tested against which."""
         return pairs(data)
 
     def compare(self) -> None:
-        """Paired tests between finished cells: per seed, and pooled over the seeds that all of a pair's cells have."""
-        out: dict[str, Any] = {}
+        """Take finished cells into the repository, with paired tests per pair, pooled over the seeds that both have.
+
+        What the repository has of cells and pairs that these runs lack stays as it is.
+        """
+        kept = self.files.figures()
+        cells = {
+            f"{name}-{seed}/{cell.name}": shown(read_json(self.folder(name, seed, cell.name) / CELL))
+            for name, seed, cell in self.cells()
+            if self.finished(name, seed, cell.name)
+        }
+        tests = {}
         for name, data in self.sets.items():
             for pair in self.pairs(data):
-                reports = []
-                for seed in data.seeds:
-                    cells = {method.split("/")[0] for method in pair}
-                    if all(self._values(name, seed, cell).is_file() for cell in cells):
-                        values: Values = {}
-                        labels: dict[str, NDArray[Any]] = {}
-                        for cell in cells:
-                            more, labels = load_values(self._values(name, seed, cell))
-                            named = {f"{cell}/{variant}": row for variant, row in more.items()}
-                            values |= {method: row for method, row in named.items() if method in pair}
-                        if len(values) == len(set(pair)):
-                            reports.append((seed, build_report(values, labels, (), METRICS)))
-                if not reports:
-                    continue
-                joined = pool_reports([report for _, report in reports], (pair,), same_requests=True, config=METRICS)
-                each = {str(seed): plain_differences(report, pair) for seed, report in reports}
-                key = f"{name}: {pair[0]} - {pair[1]}"
-                out[key] = {
-                    "seeds": [seed for seed, _ in reports],
-                    "each": each,
-                    "tests": joined.to_json()["comparisons"],
-                }
-        write_json(self.reports / "comparisons.json", out)
+                reports = {seed: self._report(name, seed, pair) for seed in data.seeds}
+                found = {seed: report for seed, report in reports.items() if report is not None}
+                if found:
+                    joined = pool_reports(list(found.values()), (pair,), same_requests=True, config=METRICS)
+                    tested = [one for one in joined.to_json()["comparisons"] if is_shown(one)]
+                    tests[f"{name}: {pair[0]} - {pair[1]}"] = {"seeds": list(found), "tests": tested}
+        self.files.write_figures(
+            {"cells": {**kept.get("cells", {}), **cells}, "tests": {**kept.get("tests", {}), **tests}}
+        )
+
+    def _report(self, name: str, seed: int, pair: tuple[str, str]) -> Report | None:
+        """Both methods ("cell/variant") of a pair on the same requests; None where one has not been measured."""
+        values: Values = {}
+        labels: dict[str, NDArray[Any]] = {}
+        for method in pair:
+            cell, variant = method.split("/")
+            path = self.folder(name, seed, cell) / VALUES
+            if not path.is_file():
+                return None
+            found, labels = load_values(path)
+            if variant not in found:
+                return None
+            values[method] = found[variant]
+        return build_report(values, labels, (), METRICS)
+
+
+def shown(cell: dict[str, Any]) -> dict[str, Any]:
+    """A cell's figures without intervals of slices and what else no page shows."""
+    methods = {
+        variant: {metric: rounded(figure) for metric, figure in row.items() if metric in TESTED}
+        for variant, row in cell["methods"].items()
+    }
+    slices = {
+        dimension: {
+            group: {
+                "requests": part["requests"],
+                "methods": {
+                    variant: {metric: {"mean": rounded(row[metric]["mean"])} for metric in TESTED if metric in row}
+                    for variant, row in part["methods"].items()
+                },
+            }
+            for group, part in groups.items()
+        }
+        for dimension, groups in cell["slices"].items()
+    }
+    return {**cell, "methods": methods, "slices": slices}
+
+
+def is_shown(test: dict[str, Any]) -> bool:
+    """Whether a page shows the paired test of a slice."""
+    return (tuple(test["slice"]) if test["slice"] else None) in KEPT_TESTS
+
+
+def rounded(value: Any) -> Any:
+    """The numbers of a figure with eight significant digits."""
+    if isinstance(value, dict):
+        return {key: rounded(one) for key, one in value.items()}
+    return float(f"{value:.8g}") if isinstance(value, float) else value
 
 
 def engine_stage(cell: Cell) -> str:
@@ -343,17 +385,6 @@ def engine_stage(cell: Cell) -> str:
 def until_of(cell: Cell) -> str:
     """The last stage that a cell needs."""
     return engine_stage(cell) if "engine" in cell.measured else cell.stage
-
-
-def plain_differences(report: Report, pair: tuple[str, str]) -> dict[str, float]:
-    """Differences of the means of a pair on complex and on all requests."""
-    parts = {"all": report.methods, **{k: v.methods for k, v in report.slices.get("complexity", {}).items()}}
-    return {
-        f"{part} {metric}": rows[pair[0]][metric].mean - rows[pair[1]][metric].mean
-        for part, rows in parts.items()
-        for metric in ("click/HR@10", "ehr@10")
-        if metric in rows[pair[0]]
-    }
 
 
 def pairs(data: DataSet) -> list[tuple[str, str]]:
@@ -474,13 +505,12 @@ def main(arguments: list[str], grid: Grid, render: Callable[[], None], usage: st
     if arguments[:1] == ["render"]:
         render()
         return
-    if arguments[:1] == ["compare"]:
-        grid.compare()
-        return
-    if len(arguments) < 2 or arguments[0] not in ("run", "list"):
+    if len(arguments) < 2 or arguments[0] not in ("run", "list", "compare"):
         sys.exit(usage.split("\n\n")[1])
     grid.runs = Path(arguments[1])
-    if arguments[0] == "run":
+    if arguments[0] == "compare":
+        grid.compare()
+    elif arguments[0] == "run":
         start = time.time()
         grid.run(*arguments[2:3])
         print(f"done after {(time.time() - start) / 60:.0f} minutes", flush=True)

@@ -1,18 +1,17 @@
-"""Fill the results table of README.md from the reports in docs/results/v1/, so that no figure is typed by hand.
+"""Fill the results table of README.md from docs/results/v1.json, so that no figure is typed by hand.
 
     python -m benchmarks.readme_table                                     # rewrite the table
     python -m benchmarks.readme_table --check                             # fail if the table is out of date
 
-``python -m benchmarks.v1 save RUN`` puts the reports there. The table shows the first seed of each data set.
+``python -m benchmarks.v1 save RUN`` fills that file. The table shows the first seed of each data set.
 """
 
 import argparse
-import json
-from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "docs" / "results" / "v1"
+from benchmarks.provenance import ROOT
+from benchmarks.v1 import FILES
+
 START, END = "<!-- results:start -->", "<!-- results:end -->"
 METHODS = ("BM25", "BM25 + dense", "most clicked", "cascade", "generator alone", "engine without BM25", "engine")
 METRICS = ("click/HR@10", "click/MRR@10")
@@ -25,26 +24,25 @@ def cell(estimate: dict[str, Any] | None) -> str:
     return f"{estimate['mean']:.3f} ({estimate['low']:.3f}–{estimate['high']:.3f})"
 
 
-def table(results: Path = RESULTS) -> str:
+def table() -> str:
     """One row per data set and method, of its first seed; the best mean of each metric in bold."""
     lines = ["| data | seed | method | " + " | ".join(METRICS) + " |", "|---|---|---|" + "---|" * len(METRICS)]
     levels: set[float] = set()
     shown: set[str] = set()
-    for path in sorted(results.glob("*-*.json")):
-        dataset, _, seed = path.stem.rpartition("-")
-        if "+" in path.stem or "." in dataset or dataset in shown:  # an ablation, an earlier form, or another seed
+    for name, report in FILES.figures().items():
+        dataset, _, seed = name.rpartition("-")
+        if "+" in name or "." in dataset or dataset in shown:  # an ablation, an earlier form, or another seed
             continue
         shown.add(dataset)
-        report = json.loads(path.read_text(encoding="utf-8"))
         levels.add(report["level"])
-        methods = {name: report["methods"][name] for name in METHODS if name in report["methods"]}
+        methods = {method: report["methods"][method] for method in METHODS if method in report["methods"]}
         best = {m: max((row[m]["mean"] for row in methods.values() if m in row), default=None) for m in METRICS}
-        for name, row in methods.items():
+        for method, row in methods.items():
             cells = [
                 f"**{cell(row.get(m))}**" if row.get(m, {}).get("mean") == best[m] else cell(row.get(m))
                 for m in METRICS
             ]
-            lines.append(f"| {dataset} | {seed} | {name} | " + " | ".join(cells) + " |")
+            lines.append(f"| {dataset} | {seed} | {method} | " + " | ".join(cells) + " |")
     if len(lines) == 2:
         return "No report has been taken in yet."
     share = ", ".join(f"{level:.0%}" for level in sorted(levels))
@@ -56,13 +54,13 @@ def table(results: Path = RESULTS) -> str:
     return "\n".join(lines)
 
 
-def filled(readme: str, results: Path = RESULTS) -> str:
+def filled(readme: str) -> str:
     """The README's text with the table between the markers."""
     before, start, rest = readme.partition(START)
     _, end, after = rest.partition(END)
     if not start or not end:
         raise SystemExit(f"README.md lacks the markers {START} and {END}")
-    return f"{before}{START}\n{table(results)}\n{END}{after}"
+    return f"{before}{START}\n{table()}\n{END}{after}"
 
 
 def main() -> None:

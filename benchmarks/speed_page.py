@@ -1,7 +1,7 @@
 """Speed and memory: run the benchmarks, keep their figures, render ``docs/results/speed.md``.
 
-    python -m benchmarks.speed run [NAME ...]    # docs/results/speed/NAME.json; all of them without a name
-    python -m benchmarks.speed render            # docs/results/speed.md
+    python -m benchmarks.speed_page run [NAME ...]    # into docs/results/speed.json; all of them without a name
+    python -m benchmarks.speed_page render            # docs/results/speed.md
 
 ``search`` and ``zero-cost`` measure the run in ``runs/demo`` (``make demo SERVE=0``). Run them on a machine that does
 nothing else.
@@ -15,11 +15,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.provenance import ROOT, commit, machine, today
-from onesearch.common.artefact import read_json, write_json
+from benchmarks.result_files import ResultFiles
 
-FOLDER = ROOT / "docs" / "results" / "speed"
-PAGE = ROOT / "docs" / "results" / "speed.md"
-PLOT = FOLDER / "width.png"
+FILES = ResultFiles("speed")
+PLOT = FILES.charts / "width.png"
 
 
 @dataclass(frozen=True)
@@ -104,10 +103,9 @@ ALL = {
 
 def run(name: str) -> None:
     """Run one benchmark and keep its figures."""
-    FOLDER.mkdir(parents=True, exist_ok=True)
     about = {"commit": commit(), "date": today(), "machine": machine()}
     done = subprocess.run(ALL[name].command.split(), cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
-    write_json(FOLDER / f"{name}.json", {"provenance": about, "figures": json.loads(done.stdout)})
+    FILES.write_figures({**FILES.figures(), name: {"provenance": about, "figures": json.loads(done.stdout)}})
 
 
 def render() -> None:
@@ -115,14 +113,14 @@ def render() -> None:
     lines = [
         "# Speed and memory",
         "",
-        "Written by `python -m benchmarks.speed render` from `docs/results/speed/`; do not edit by hand.",
+        "Written by `python -m benchmarks.speed_page render` from `docs/results/speed.json`; do not edit by hand.",
         "",
     ]
+    saved = FILES.figures()
     for name, benchmark in ALL.items():
-        path = FOLDER / f"{name}.json"
-        if path.is_file():
-            lines += _section(name, benchmark, read_json(path))
-    PAGE.write_text("\n".join(lines), encoding="utf-8")
+        if name in saved:
+            lines += _section(name, benchmark, saved[name])
+    FILES.write_page(lines[:-1])
 
 
 def _section(name: str, benchmark: Benchmark, saved: dict[str, Any]) -> list[str]:
@@ -135,7 +133,7 @@ def _section(name: str, benchmark: Benchmark, saved: dict[str, Any]) -> list[str
     missing = sorted(set(benchmark.goals) - set(figures))  # a goal may be newer than the saved figures
     lines += [f"| {key} | not measured yet | {benchmark.goals[key]} |" for key in missing]
     if name == "search":
-        lines += ["", f"![HR@10 over beam width]({PLOT.relative_to(PAGE.parent)})"]
+        lines += ["", f"![HR@10 over beam width]({PLOT.relative_to(FILES.folder)})"]
     return [*lines, ""]
 
 

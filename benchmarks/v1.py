@@ -1,12 +1,13 @@
-"""Quality of OneSearch-V1: keep finished runs' reports in the repository, and render ``docs/results/v1.md`` from them.
+"""Quality of OneSearch-V1: keep what finished runs report in the repository, and render ``docs/results/v1.md`` from it.
 
-    python -m benchmarks.v1 save runs/market          # docs/results/v1/market-0.json
-    python -m benchmarks.v1 save runs/x model.anchored=false    # an ablation: market-0+model.anchored=false.json
+    python -m benchmarks.v1 save runs/market                    # entry market-0 of docs/results/v1.json
+    python -m benchmarks.v1 save runs/x model.anchored=false    # an ablation: market-0+model.anchored=false
     python -m benchmarks.v1 save runs/y again     # what ablations are compared with, where training code changed since
-    python -m benchmarks.v1 render                    # docs/results/v1.md
+    python -m benchmarks.v1 render                              # docs/results/v1.md
 
 A cell of the table is a run (``onesearch run configs/NAME.yaml --set seed=N --out RUNS/NAME-N``); runs are independent
-and resume, finished stages are skipped. Every figure of the page comes from the saved reports.
+and resume, finished stages are skipped. Every figure of the page comes from what was saved; the whole
+report stays in the run.
 """
 
 import math
@@ -14,20 +15,24 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.provenance import ROOT, commit, machine, today
-from onesearch.common.artefact import read_json, write_json
+from benchmarks.provenance import commit, machine, today
+from benchmarks.result_files import ResultFiles
+from onesearch.common.artefact import read_json
 from onesearch.pipeline import settings_of
 
-FOLDER = ROOT / "docs" / "results" / "v1"
-PAGE = ROOT / "docs" / "results" / "v1.md"
+FILES = ResultFiles("v1")
 TRUE = ("ndcg@10", "ehr@10", "order_ehr@10", "orders@10")
 ABLATED = ("click/HR@10", "click/MRR@10")
 AGAIN = "again"
 AGAINST = ("BM25", "dense", "BM25 + dense", "most clicked", "cascade")
+METRICS = ("click/HR@10", "click/MRR@10", "order/HR@10", "order/MRR@10", *TRUE)
+SLICES = ("query type", "query frequency")
+UNSEEN = ("query frequency", "unseen")
+SHARE = "valid_sid_share_without_constraint"
 
 
-def save(run: Path, change: str = "") -> Path:
-    """Copy a run's report with what made it: config, seed, commit, machine, date, seconds per stage.
+def save(run: Path, change: str = "") -> str:
+    """Keep a run's main figures with what made them: config, seed, commit, machine, date, seconds per stage.
 
     ``change`` names the one setting in which an ablation differs from the shipped configuration; "again" is the shipped
     configuration trained by the ablations' code.
@@ -54,25 +59,44 @@ def save(run: Path, change: str = "") -> Path:
         "seconds": {name: manifest["seconds"] for name, manifest in manifests.items()},
         "versions": manifests["report"]["versions"],
     }
-    report["comparisons"] = [c for c in report["comparisons"] if not c["slice"] or c["slice"][0] == "query frequency"]
-    path = FOLDER / f"{config.name}-{config.seed}{'+' + change if change else ''}.json"
-    write_json(path, _at_ten(report))
-    return path
+    name = f"{config.name}-{config.seed}{'+' + change if change else ''}"
+    FILES.write_figures({**FILES.figures(), name: shown(report)})
+    return name
 
 
-def _at_ten(value: Any) -> Any:
-    """The report without the figures at other cut-offs than 10: the page does not show them."""
-    if isinstance(value, dict):
-        return {k: _at_ten(v) for k, v in value.items() if "@" not in k or k.endswith("@10")}
-    if isinstance(value, list):
-        return [_at_ten(v) for v in value if not isinstance(v, dict) or str(v.get("metric", "@10")).endswith("@10")]
-    return value
+def shown(report: dict[str, Any]) -> dict[str, Any]:
+    """What the page and the README show of a report."""
+    clicks = METRICS[0]
+    return {
+        **{key: report[key] for key in ("level", "requests", "milliseconds", "provenance")},
+        "notes": {SHARE: report["notes"][SHARE]},
+        "methods": {
+            method: {metric: row[metric] for metric in METRICS if metric in row}
+            for method, row in report["methods"].items()
+        },
+        "comparisons": {
+            f"{c['against']}, {c['metric']}, {part[1] if part else 'all'}": c
+            for c in report["comparisons"]
+            for part in [tuple(c["slice"]) if c["slice"] else None]
+            if c["method"] == "engine" and c["against"] in AGAINST and c["metric"] in METRICS and part in (None, UNSEEN)
+        },
+        "slices": {
+            dimension: {
+                group: {
+                    "requests": part["requests"],
+                    "methods": {method: {clicks: row[clicks]} for method, row in part["methods"].items()},
+                }
+                for group, part in report["slices"][dimension].items()
+            }
+            for dimension in SLICES
+            if dimension in report["slices"]
+        },
+    }
 
 
 def render() -> None:
     """Write the page from the saved reports."""
-    lines = (ROOT / "docs" / "results" / "v1.head.md").read_text(encoding="utf-8").rstrip().splitlines()
-    reports = {path.stem: read_json(path) for path in sorted(FOLDER.glob("*.json"))}
+    lines, reports = FILES.head(), FILES.figures()
     sets: dict[str, list[dict[str, Any]]] = {}
     for name, report in reports.items():
         if not _variant(name):
@@ -84,7 +108,7 @@ def render() -> None:
     for name, report in reports.items():
         if not _variant(name):
             lines += ["", *_section(name, report)]
-    PAGE.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    FILES.write_page(lines)
 
 
 def _variant(name: str) -> bool:
@@ -128,27 +152,19 @@ def _over_seeds(name: str, reports: list[dict[str, Any]]) -> list[str]:
     )
     lines += ["", f"Engine minus baseline; {how}:", ""]
     lines += ["| against | slice | " + " | ".join(metrics) + " |", "|---" * (len(metrics) + 2) + "|"]
-    slices: tuple[list[str] | None, ...] = (None, ["query frequency", "unseen"])
     for other in AGAINST:
-        for part in slices:
+        for part in ("all", UNSEEN[1]):
             cells = [_pooled(reports, other, metric, part, same) for metric in metrics]
             if any(cell != "–" for cell in cells):
-                lines.append(f"| {other} | {part[1] if part else 'all'} | " + " | ".join(cells) + " |")
+                lines.append(f"| {other} | {part} | " + " | ".join(cells) + " |")
     return lines
 
 
-def _pooled(reports: list[dict[str, Any]], other: str, metric: str, part: list[str] | None, same: bool) -> str:
-    found = [
-        c
-        for r in reports
-        for c in r["comparisons"]
-        if c["method"] == "engine"
-        and c["against"] == other
-        and c["metric"] == metric
-        and (list(c["slice"]) if c["slice"] else None) == part
-    ]
-    if len(found) != len(reports):
+def _pooled(reports: list[dict[str, Any]], other: str, metric: str, part: str, same: bool) -> str:
+    key = f"{other}, {metric}, {part}"
+    if not all(key in report["comparisons"] for report in reports):
         return "–"
+    found = [report["comparisons"][key] for report in reports]
     mean = sum(c["difference"] for c in found) / len(found)
     if same:
         return f"{mean:+.4f}, {_p(max(c['p'] for c in found))}"
@@ -162,9 +178,8 @@ def _p(value: float) -> str:
 
 
 def _metrics(report: dict[str, Any]) -> list[str]:
-    every = ("click/HR@10", "click/MRR@10", "order/HR@10", "order/MRR@10", *TRUE)
     row = report["methods"]["engine"]
-    return [m for m in every if m in row and row[m]["mean"] is not None]
+    return [m for m in METRICS if m in row and row[m]["mean"] is not None]
 
 
 def _section(name: str, report: dict[str, Any]) -> list[str]:
@@ -185,13 +200,12 @@ def _section(name: str, report: dict[str, Any]) -> list[str]:
         lines.append(f"| {method} | " + " | ".join(cells) + f" | {report['milliseconds'][method]:.2f} |")
     lines += ["", "Paired sign-flip tests, engine against each baseline (difference, p):", ""]
     lines += ["| against | " + " | ".join(metrics) + " |", "|---" * (len(metrics) + 1) + "|"]
-    ours = [c for c in report["comparisons"] if c["method"] == "engine" and not c["slice"]]
-    found = {(c["against"], c["metric"]): c for c in ours}
     for other in AGAINST:
-        if (other, metrics[0]) in found:
-            cells = [f"{found[other, m]['difference']:+.4f}, {found[other, m]['p']:.4f}" for m in metrics]
+        tests = [report["comparisons"].get(f"{other}, {m}, all") for m in metrics]
+        if tests[0]:
+            cells = [f"{test['difference']:+.4f}, {test['p']:.4f}" for test in tests]
             lines.append(f"| {other} | " + " | ".join(cells) + " |")
-    for dimension in ("query type", "query frequency"):
+    for dimension in SLICES:
         groups = report["slices"].get(dimension)
         if groups:
             lines += ["", f"click/HR@10 by {dimension}:", ""]
@@ -200,7 +214,7 @@ def _section(name: str, report: dict[str, Any]) -> list[str]:
             for method in report["methods"]:
                 means = [group["methods"][method]["click/HR@10"]["mean"] for group in groups.values()]
                 lines.append(f"| {method} | " + " | ".join("–" if m is None else f"{m:.4f}" for m in means) + " |")
-    share = report["notes"]["valid_sid_share_without_constraint"]
+    share = report["notes"][SHARE]
     minutes = sum(made["seconds"].values()) / 60
     lines += [
         "",

@@ -2,10 +2,10 @@
 
     python -m benchmarks.v2 run RUNS [DATASET-SEED/CELL]     # the same RUNS folder: cells go on from its cell "full"
     python -m benchmarks.v2 list RUNS
-    python -m benchmarks.v2 compare
+    python -m benchmarks.v2 compare RUNS
     python -m benchmarks.v2 render                           # docs/results/v2.md
 
-Reports of cells go to ``docs/results/v2/``, values of single requests to ``values/`` there.
+``compare`` takes what the page shows into ``docs/results/v2.json``; values of single requests stay in RUNS.
 
 Main metrics, declared before the first run: order and click HR@10 and MRR@10 of the generator alone over all requests.
 """
@@ -16,16 +16,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from benchmarks.grid import DONE, PLAIN_CE, SAMPLED, THREE, Cell, DataSet, Grid, main, until_of
+from benchmarks.grid import CELL, PLAIN_CE, SAMPLED, THREE, VALUES, Cell, DataSet, Grid, main, until_of
 from benchmarks.grid import SETS as STUDIED
 from benchmarks.grid import Grid as Distillation
 from benchmarks.provenance import ROOT
+from benchmarks.result_files import ResultFiles
 from benchmarks.v2_distillation_page import Page, above, effects, figures, provenance, slices, verdict
 from onesearch import pipeline
 from onesearch.common.artefact import read_json, write_json
 from onesearch.pipeline import settings_of
 
-FOLDER = ROOT / "docs" / "results" / "v2"
+FILES = ResultFiles("v2")
 STEPS = 200
 _GUARD = ("validate_requests=3000", "loop.learning_rate=1e-3", "loop.validate_steps=50")
 GRPO = (f"grpo.steps={STEPS}", *(f"grpo.{one}" for one in _GUARD))
@@ -111,16 +112,13 @@ class AlignmentGrid(Grid):
         if cell.name not in REUSED:
             super()._measure(name, seed, cell)
             return
-        study, measured = self._study(), (name, seed, REUSED[cell.name])
-        report = {**read_json(study.report(*measured)), "cell": cell.name, "what": cell.what}
-        values = self._values(name, seed, cell.name)
-        values.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(study._values(*measured), values)
-        write_json(self.report(name, seed, cell.name), report)
-        write_json(self.folder(name, seed, cell.name) / DONE, report)
+        measured, folder = self._study().folder(name, seed, REUSED[cell.name]), self.folder(name, seed, cell.name)
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(measured / VALUES, folder / VALUES)
+        write_json(folder / CELL, {**read_json(measured / CELL), "cell": cell.name, "what": cell.what})
 
     def _study(self) -> Distillation:
-        return Distillation(self.runs, self.more, self.reports.with_name("v2_distillation"))
+        return Distillation(self.runs, self.more, replace(self.files, name="v2_distillation"))
 
     def folder(self, name: str, seed: int, cell: str) -> Path:
         """Cells of this study lie beside those of the other."""
@@ -140,8 +138,8 @@ class AlignmentGrid(Grid):
 
 def render() -> None:
     """Write docs/results/v2.md."""
-    page = Page(FOLDER)
-    page.lines = FOLDER.with_suffix(".head.md").read_text(encoding="utf-8").rstrip().splitlines()
+    page = Page(FILES)
+    page.lines = FILES.head()
     targets(page)
     cumulative(page)
     for data, found in SETS.items():
@@ -171,7 +169,7 @@ def render() -> None:
             slices(page, data, [(f"{cell.name}/student", cell.what) for cell in (V1, *MAIN)], dimension, "click/HR@10")
     chosen(page)
     provenance(page, SETS)
-    FOLDER.with_suffix(".md").write_text("\n".join(page.lines) + "\n", encoding="utf-8")
+    FILES.write_page(page.lines)
 
 
 def chosen(page: Page) -> None:
@@ -195,7 +193,7 @@ def chosen(page: Page) -> None:
 
 def cumulative(page: Page) -> None:
     """The article's table: step on step, those of supervised training from the distillation study."""
-    study = Page(FOLDER.with_name("v2_distillation"))
+    study = Page(replace(FILES, name="v2_distillation"))
     page.reports |= {key: report for key, report in study.reports.items() if (key[0], key[2]) in ADDED}
     page.tests = {**study.tests, **page.tests}
     steps = [("v1/student", "V1"), *((f"{name}/student", what) for (_, name), what in ADDED.items())]
@@ -222,4 +220,4 @@ def targets(page: Page) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:], AlignmentGrid(Path(), reports=FOLDER, sets=SETS, script="v2"), render, __doc__ or "")
+    main(sys.argv[1:], AlignmentGrid(Path(), files=FILES, sets=SETS), render, __doc__ or "")

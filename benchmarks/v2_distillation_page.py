@@ -1,31 +1,26 @@
-"""Renders ``docs/results/v2_distillation.md`` from the saved reports of the grid; no figure is typed in."""
+"""Renders ``docs/results/v2_distillation.md`` from the figures that the grid has kept; none is typed in."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from benchmarks.grid import MARKET, REAL, SAMPLED, SETS, Cell, DataSet
-from onesearch.common.artefact import read_json
+from benchmarks.grid import COMPLEX, HEAD, MARKET, RARE, REAL, SAMPLED, SETS, Cell, DataSet
+from benchmarks.result_files import ResultFiles
 
 Report = dict[str, Any]
 
 TRUE = ("ehr@10", "ndcg@10")
-COMPLEX, PLAIN = ("complexity", "complex"), ("complexity", "plain")
-RARE = ("complex, by query frequency", "unseen")
-HEAD = ("query frequency", "16+")
 NAMES = {"ehr@10": "expected HR@10", "ndcg@10": "true NDCG@10"}
 
 
 class Page:
     """Reports by (data set, seed, cell), the paired tests, and the lines written so far."""
 
-    def __init__(self, folder: Path) -> None:
-        self.reports: dict[tuple[str, int, str], Report] = {}
-        for path in sorted(folder.glob("*-*-*.json")):
-            report = read_json(path)
-            self.reports[report["data"], report["seed"], report["cell"]] = report
-        path = folder / "comparisons.json"
-        self.tests: dict[str, Any] = read_json(path) if path.is_file() else {}
+    def __init__(self, files: ResultFiles) -> None:
+        figures = files.figures()
+        self.reports: dict[tuple[str, int, str], Report] = {
+            (cell["data"], cell["seed"], cell["cell"]): cell for cell in figures.get("cells", {}).values()
+        }
+        self.tests: dict[str, Any] = figures.get("tests", {})
         self.lines: list[str] = []
 
     def seeds(self, data: str, cell: str) -> list[int]:
@@ -220,7 +215,9 @@ def provenance(page: Page, sets: Mapping[str, DataSet] = SETS) -> None:
     """What made each cell."""
     page.lines += ["", "## What made the figures", ""]
     machines = sorted({report["machine"] for report in page.reports.values()})
-    page.lines.append(f"Machines: {'; '.join(machines)}. Settings beside the configuration file are in each report.")
+    page.lines.append(
+        f"Machines: {'; '.join(machines)}. Settings beside the configuration file are in the page's JSON."
+    )
     rows = [
         [
             f"{data}-{seed}/{cell}",
@@ -252,12 +249,10 @@ def named(cells: Sequence[Cell], *names: str) -> list[tuple[str, str]]:
     return [(f"{name}/student", what[name]) for name in names]
 
 
-def render(folder: Path) -> None:
+def render(files: ResultFiles) -> None:
     """Write the page."""
-    page = Page(folder)
-    target = folder.with_suffix(".md")
-    head = folder.with_suffix(".head.md")
-    page.lines = head.read_text(encoding="utf-8").rstrip().splitlines()
+    page = Page(files)
+    page.lines = files.head()
     verdicts(page)
     steps = named(MARKET, "v1", "cot", "sd", "full")
     page.lines += ["", "## Market: the steps", ""]
@@ -337,4 +332,4 @@ def render(folder: Path) -> None:
             figures(page, data, [*both, *engines])
             slices(page, data, [*both, *engines], "query frequency", "click/HR@10")
     provenance(page)
-    target.write_text("\n".join(page.lines) + "\n", encoding="utf-8")
+    files.write_page(page.lines)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from benchmarks.result_files import ResultFiles
 
 from onesearch.common.artefact import read_json
 
@@ -13,19 +14,28 @@ from onesearch.common.artefact import read_json
 def test_cells_are_trained_measured_compared_and_not_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
     from benchmarks import v2_distillation as study
 
-    grid = study.Grid(tmp_path / "runs", study.SMOKE, tmp_path / "v2_distillation")
+    files = ResultFiles("v2_distillation", tmp_path / "results")
+    grid = study.Grid(tmp_path / "runs", study.SMOKE, files)
     for cell in ("v1", "full", "v1-time"):
         grid.run(f"market-1/{cell}")
-    report = read_json(tmp_path / "v2_distillation" / "market-1-full.json")
+    report = read_json(tmp_path / "runs" / "market-1" / "full" / "cell.json")
     assert set(report["methods"]) == {"student", "keywords", "engine"}
     assert {"complexity", "query type", "query frequency"} <= set(report["slices"])
     assert 0 <= report["valid_sid_share"] <= 1 and report["log"]["search/kl"] > 0
-    longer = read_json(tmp_path / "v2_distillation" / "market-1-v1-time.json")
+    longer = read_json(tmp_path / "runs" / "market-1" / "v1-time" / "cell.json")
     assert longer["epochs"] != report["epochs"]
 
-    study.Grid(tmp_path / "gone", reports=tmp_path / "v2_distillation").compare()  # the runs are not needed
-    tests = read_json(tmp_path / "v2_distillation" / "comparisons.json")
-    found = tests["market: full/student - v1/student"]
+    earlier = {"cells": {"market-1/v1": {}, "market-3/v1": {"seed": 3}}, "tests": {"market: a/student - b/student": {}}}
+    files.write_figures(earlier)
+    grid.compare()
+    kept = files.figures()
+    assert set(kept["cells"]) == {"market-1/v1", "market-1/full", "market-1/v1-time", "market-3/v1"}
+    assert kept["cells"]["market-1/v1"]["seed"] == 1 and kept["cells"]["market-3/v1"] == {"seed": 3}
+    assert "market: a/student - b/student" in kept["tests"]
+    full = kept["cells"]["market-1/full"]
+    assert full["methods"]["student"]["ehr@10"]["low"] == pytest.approx(report["methods"]["student"]["ehr@10"]["low"])
+    assert set(full["slices"]) == set(report["slices"])
+    found = kept["tests"]["market: full/student - v1/student"]
     assert found["seeds"] == [1] and any(one["slice"] == ["complexity", "complex"] for one in found["tests"])
 
     same = [one["slice"] for one in found["tests"] if one["metric"] == "click/HR@10"]
@@ -34,6 +44,9 @@ def test_cells_are_trained_measured_compared_and_not_repeated(tmp_path: Path, mo
     capsys.readouterr()
     grid.run("market-1/full")
     assert capsys.readouterr().out == ""
+
+    def head(name: str) -> None:
+        (tmp_path / "results" / f"{name}.head.md").write_text("# Head\n")
 
     # The study of alignment goes on from the cells of this one.
     from benchmarks import v2
@@ -46,37 +59,39 @@ def test_cells_are_trained_measured_compared_and_not_repeated(tmp_path: Path, mo
         study.Cell("long-clicks", "after a longer training", (*study.PLAIN_CE, *short), stage="grpo"),
     )
     small = study.DataSet("configs/market-v2.yaml", cells)
-    monkeypatch.setattr(v2, "FOLDER", tmp_path / "v2")
-    aligned = v2.AlignmentGrid(tmp_path / "runs", study.SMOKE, v2.FOLDER, {"market": small}, "v2")
+    monkeypatch.setattr(v2, "FILES", ResultFiles("v2", tmp_path / "results"))
+    aligned = v2.AlignmentGrid(tmp_path / "runs", study.SMOKE, v2.FILES, {"market": small})
     aligned.run("market-1")
-    assert {"cot", "distill", "grpo"} == set(read_json(v2.FOLDER / "market-1-tpma.json")["training_seconds"])
-    assert read_json(v2.FOLDER / "market-1-long-clicks.json")["epochs"] == longer["epochs"]
-    assert (tmp_path / "v2_distillation" / "market-1-sd-long.json").is_file()
+    assert (tmp_path / "runs" / "market-1" / "sd-long" / "cell.json").is_file()
     aligned.compare()
-    tests = read_json(v2.FOLDER / "comparisons.json")
+    cells, tests = v2.FILES.figures()["cells"], v2.FILES.figures()["tests"]
+    assert {"cot", "distill", "grpo"} == set(cells["market-1/tpma"]["training_seconds"])
+    assert cells["market-1/long-clicks"]["epochs"] == longer["epochs"]
+    assert cells["market-1/before"] == {**full, "cell": "before", "what": v2.MAIN[0].what}
     assert {"market: tpma/student - before/student", "market: tpma/engine - v1/engine"} <= set(tests)
-    v2.FOLDER.with_suffix(".head.md").write_text("# Head\n")
+    files.write_figures({})  # the page of the other study's cells is made without them
+    head("v2")
     v2.render()
-    page = v2.FOLDER.with_suffix(".md").read_text()
+    page = v2.FILES.page.read_text()
     assert "## market: the steps" in page and "## market: after a long training" in page
 
     # So do the rounds with other rewards.
     from benchmarks import balance
 
-    monkeypatch.setattr(balance, "FOLDER", tmp_path / "balance")
+    monkeypatch.setattr(balance, "FILES", ResultFiles("balance", tmp_path / "results"))
     for cell in ("grpo-boost-4", balance.CONTROL):
         balance.run(tmp_path / "runs", cell, (*study.SMOKE, "grpo.steps=2", "grpo.prompts=8"), 200, 20)
-    found = read_json(balance.FOLDER / "grpo-boost-4.0.json")
+    found = balance.FILES.figures()["grpo-boost-4.0"]
     assert set(found["over the control"]["paired"]) == set(found["engines"]["paired"]) == set(found["paired"])
     assert set(found[balance.EMERGING]) == {"exposure", "item CTR", "orders"} and found["minutes_to_a_new_version"] > 0
-    balance.FOLDER.with_suffix(".head.md").write_text("# Head\n")
+    head("balance")
     balance.render()
-    assert "emerging sellers times 4" in balance.FOLDER.with_suffix(".md").read_text()
+    assert "emerging sellers times 4" in balance.FILES.page.read_text()
 
     # And the A/B test.
     from benchmarks import abtest
 
-    monkeypatch.setattr(abtest, "FOLDER", tmp_path / "abtest")
+    monkeypatch.setattr(abtest, "FILES", ResultFiles("abtest", tmp_path / "results"))
     tests = {
         name: replace(test, b="aligned/tpma:v2", names=("one", "two"), page_views=200, newcomers=20)
         for name, test in abtest.TESTS.items()
@@ -84,9 +99,10 @@ def test_cells_are_trained_measured_compared_and_not_repeated(tmp_path: Path, mo
     assert set(tests) == {"v2", "split"}
     monkeypatch.setattr(abtest, "TESTS", tests)
     abtest.run(tmp_path / "runs")
-    abtest.FOLDER.with_suffix(".head.md").write_text("# Head\n")
+    head("abtest")
     abtest.render()
-    text = abtest.FOLDER.with_suffix(".md").read_text()
+    text = abtest.FILES.page.read_text()
+    assert "abtest/v2/ctr.png" in text and (tmp_path / "results" / "abtest" / "v2" / "ctr.png").is_file()
     assert "## two against one, engines, paired" in text and "## two against one, engines, split" in text
     assert "A/A" in text and str(tmp_path) not in text
 
