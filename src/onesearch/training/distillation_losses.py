@@ -1,4 +1,4 @@
-"""Reasoning-internalised self-distillation and its regularisers as plain functions (specification section 6).
+"""Self-distillation and its regularisers as plain functions (docs/method.md, section 6).
 
 A pass over M paths gives one :class:`~onesearch.search.path_scoring.LevelDistribution` per SID level. Two passes over
 the same paths have the same candidates, so they are compared entry by entry. The cross-entropy of this code is a sum
@@ -20,7 +20,7 @@ _SHORT = 0.1  # rows well below this length count as none in `row_loss`
 
 
 def kl_per_path(first: LevelDistribution, second: LevelDistribution, paths: int, temperature: float = 1.0) -> Tensor:
-    """``KL(first ‖ second) · τ²`` at one level, float32 [M]; both softmaxes at temperature τ.
+    """``KL(first ‖ second) · τ²`` at one level (6.1), float32 [M]; both softmaxes at temperature τ.
 
     The sum runs over the support of the softmax; a path without a choice has 0.
     """
@@ -58,7 +58,7 @@ def distillation_kl(
 
 
 def r_drop(first: Sequence[LevelDistribution], second: Sequence[LevelDistribution], weights: Tensor) -> Tensor:
-    """``½ [KL(P1 ‖ P2) + KL(P2 ‖ P1)]`` of two passes with independent dropout (R-Drop); a scalar."""
+    """``½ [KL(P1 ‖ P2) + KL(P2 ‖ P1)]`` of two passes with independent dropout (R-Drop, 6.3); a scalar."""
     return 0.5 * (distillation_kl(first, second, weights) + distillation_kl(second, first, weights))
 
 
@@ -73,9 +73,9 @@ def select_paths(levels: Sequence[LevelDistribution], rows: Tensor, paths: int) 
     number[rows] = torch.arange(len(rows), device=rows.device)
     out = []
     for level in levels:
-        kept = number[level.choosing] >= 0
-        entries = kept[level.segment]
-        place = torch.cumsum(entries, 0) - 1
+        kept = number[level.choosing] >= 0  # of the paths that have a choice at this level
+        entries = kept[level.segment]  # of all their candidates
+        place = torch.cumsum(entries, 0) - 1  # of an entry among those that stay
         out.append(
             LevelDistribution(
                 number[level.choosing[kept]],
@@ -88,7 +88,7 @@ def select_paths(levels: Sequence[LevelDistribution], rows: Tensor, paths: int) 
 
 
 def focal_nll(log_probs: Tensor, weights: Tensor, alpha: float = 2.0, gamma: float = 3.0) -> Tensor:
-    """``α (1 - p)^γ · CE`` per position, summed over levels, weighted mean over paths; ``log_probs`` [M, L].
+    """``α (1 - p)^γ · CE`` per position (6.4), summed over levels, weighted mean over paths; ``log_probs`` [M, L].
 
     α = 1 and γ = 0 is the plain cross-entropy.
     """
@@ -100,37 +100,37 @@ def focal_nll(log_probs: Tensor, weights: Tensor, alpha: float = 2.0, gamma: flo
 
 
 def hidden_l1(teacher: Tensor, student: Tensor, weights: Tensor) -> Tensor:
-    """CODI-style alignment: mean absolute difference of hidden states [M, L, d], divided by the teacher's deviation."""
+    """CODI (6.10): mean absolute difference of hidden states [M, L, d], over the teacher's deviation; a scalar."""
     scale = teacher.std().clamp(min=1e-6)
     share = weights / weights.sum().clamp(min=1e-9)
     return ((student - teacher).abs().mean((1, 2)) / scale * share).sum()
 
 
 def keyword_rows(rows: Tensor, fused: Tensor) -> Tensor:
-    """The unit rows k [b, R] that ``fused`` = unit(``rows`` + k) was made of, all of length one."""
+    """The unit rows k [b, R] that ``fused`` = unit(``rows`` + k) was made of (6.8): ``rows`` mirrored in ``fused``."""
     return 2 * (rows * fused).sum(1, keepdim=True) * fused - rows
 
 
-def row_loss(rows: Tensor, gate: Tensor, wanted: Tensor, taught: Tensor) -> Tensor:
-    """How far what queries' words stand for is from their keywords; a scalar.
+def row_loss(rows: Tensor, gate: Tensor, wanted: Tensor, with_teacher: Tensor) -> Tensor:
+    """How far what queries' words stand for is from their keywords (6.8); a scalar.
 
     The cross-entropy of ``gate`` [B], logits that a query has keywords, and 1 - cosine between ``rows`` [B, R] and the
-    unit rows ``wanted`` [b, R] of the queries ``taught`` int64 [b] that have.
+    unit rows ``wanted`` [b, R] of the queries ``with_teacher`` int64 [b] that have.
     """
     has = torch.zeros_like(gate)
-    has[taught] = 1.0
+    has[with_teacher] = 1.0
     loss = functional.binary_cross_entropy_with_logits(gate, has)
-    if len(taught):
-        mine = rows[taught]
+    if len(with_teacher):
+        learnt = rows[with_teacher]
         # Rows start at zero, where a cosine has no gradient that an optimizer could live with.
-        cosine = (mine * wanted).sum(1) * (mine.square().sum(1) + _SHORT**2).rsqrt()
+        cosine = (learnt * wanted).sum(1) * (learnt.square().sum(1) + _SHORT**2).rsqrt()
         loss = loss + (1 - cosine).mean()
     return loss
 
 
 @torch.no_grad()
 def update_average(average: Mapping[str, Tensor], live: Mapping[str, Tensor], decay: float) -> None:
-    """EMA teacher: ``a ← decay · a + (1 - decay) · w`` in place, for every name of ``average``."""
+    """EMA teacher (6.11): ``a ← decay · a + (1 - decay) · w`` in place, for every name of ``average``."""
     for name, value in average.items():
         value.lerp_(live[name].to(value.dtype), 1.0 - decay)
 
@@ -156,7 +156,7 @@ class Gradients:
 
 
 def fgm_step(gradients: Sequence[Tensor], epsilon: float) -> list[Tensor]:
-    """``r = ε · g / ‖g‖`` with the norm over all tables together (FGM); zeros where the gradient vanishes."""
+    """``r = ε · g / ‖g‖`` with the norm over all tables together (FGM, 6.5); zeros where the gradient vanishes."""
     norm = torch.stack([gradient.float().norm() for gradient in gradients]).norm()
     # A gradient that is not finite must reach the loop's check as a loss, not as a broken table.
     factor = torch.where(torch.isfinite(norm) & (norm > 0), epsilon / norm.clamp(min=1e-30), torch.zeros_like(norm))

@@ -9,11 +9,10 @@ Differences from the paper:
 5. The weights before the first step compete with all later ones by validation HR@10 (``loop.best``).
 """
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final, Self
+from typing import Final
 
 import numpy as np
 import polars as pl
@@ -30,7 +29,7 @@ from onesearch.model.generator import Generator
 from onesearch.model.prompt import PromptBatch, PromptBuilder, PromptInputs
 from onesearch.search.path_scoring import score_paths
 from onesearch.training.loop_settings import PreferenceLoopSettings
-from onesearch.training.supervised import IndexedModule
+from onesearch.training.supervised import IndexedModule, constant_copy
 from onesearch.training.tasks import Task, TaskBatch
 
 ORDERED, ORDERED_ELSEWHERE, CLICKED, SHOWN, SAME_CATEGORY, OTHER = range(6)
@@ -271,18 +270,12 @@ class DpoObjective(IndexedModule):
         settings: of the stage.
     """
 
+    without_dropout = ("generator", "reference")
+
     def __init__(self, generator: Generator, index: SidIndex, settings: DpoSettings) -> None:
         super().__init__()
         self.generator, self.index, self.settings = generator, index, settings
-        # A submodule, so that checkpoints hold it; without gradients, so that the optimizer does not.
-        self.reference = copy.deepcopy(generator).requires_grad_(False).eval()
-
-    def train(self, mode: bool = True) -> Self:
-        """As usual, but the models have no dropout."""
-        super().train(mode)
-        self.generator.eval()
-        self.reference.eval()
-        return self
+        self.reference = constant_copy(generator)
 
     def forward(self, batch: PreferenceBatch) -> Mapping[str, Tensor]:
         """The loss of a batch and its terms; in comments W chosen items, P prompts, N rejected items of each."""

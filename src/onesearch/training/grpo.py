@@ -1,13 +1,21 @@
-"""Policy optimisation on rollouts: TPMA-GRPO, and plain GRPO beside it (specification section 7).
+"""Policy optimisation on rollouts: TPMA-GRPO, and plain GRPO beside it (docs/method.md, section 7).
 
 A step draws G SIDs for each of P prompts under the constraint, asks what they are worth, and moves the
-log-probabilities of their tokens. Policy and reference alike are the item head's softmax over legal children. The
-policy has no dropout: the probabilities that were drawn from are the ones that are moved.
+log-probabilities of their tokens.
+
+Differences from the paper:
+
+1. All policies are the item head's softmax over legal children, not over the vocabulary.
+2. The policy has no dropout: the probabilities that were drawn from are the ones that learn.
+3. A match counts only while all tokens before it match (``gate: position`` is the release).
+4. w_item is 0.3, where the release has 0 and so no composite reward in TPMA (``item_weight: 0``).
+5. The likelihood that anchors the policy comes with stage 3's losses of the other heads: they read the states that the
+   policy moves, and the engine ranks by them.
+6. The KL to the reference is exact over legal children along the rollouts, not an estimate; it is off by default.
+7. The weights before the first step compete with all later ones by validation HR@10 (``loop.best``).
 """
 
-import copy
-from collections.abc import Callable
-from typing import Any, Literal, Self
+from typing import Final, Literal
 
 import numpy as np
 import torch
@@ -18,14 +26,14 @@ from torch import Tensor
 from onesearch.common.ragged import Ragged
 from onesearch.common.settings import Settings
 from onesearch.index.sid_index import SidIndex
-from onesearch.model.generator import Generator
+from onesearch.model.generator import Generator, GeneratorMemory
 from onesearch.search.beam_search import beam_search
 from onesearch.search.path_sampling import sample_paths
 from onesearch.search.path_scoring import LevelDistribution, chosen_log_probs, path_distributions
 from onesearch.training.distillation_losses import kl_per_path
 from onesearch.training.loop_settings import PreferenceLoopSettings
 from onesearch.training.rewards import Rewards, best_of_sids, items_of_sids
-from onesearch.training.supervised import SupervisedObjective
+from onesearch.training.supervised import SupervisedObjective, add_term, constant_copy
 from onesearch.training.supervised_losses import item_nll
 from onesearch.training.tasks import TaskBatch
 from onesearch.training.tpma import (
@@ -39,6 +47,8 @@ from onesearch.training.tpma import (
     tpma_loss,
 )
 
+_SEEDS_APART: Final = 1_000_003  # so that no two of a run's seeds share the draws of a step
+
 
 class GrpoSettings(Settings):
     """One stage of policy optimisation."""
@@ -48,13 +58,13 @@ class GrpoSettings(Settings):
     prompts: int = Field(64, ge=1, description="P, page views of a step")
     rollouts: int = Field(8, ge=2, description="G, SIDs drawn for each")
     decoding: Literal["sample", "beam"] = Field(
-        "sample", description="independent draws, or the G best of a beam search"
+        "sample", description="how rollouts are drawn: independent samples, or the G best of a beam search"
     )
     temperature: float = Field(1.0, gt=0, description="of the draws")
     gate: Gate = "prefix"
     item_weight: float = Field(0.3, ge=0, description="w_item; 0, the release's value, switches the reward off in TPMA")
     clip: float = Field(0.2, gt=0, description="of plain GRPO")
-    sync_steps: int = Field(1, ge=1, description="steps after which the policy that draws becomes the one that learns")
+    sync_steps: int = Field(1, ge=1, description="steps after which the behaviour policy becomes the one that learns")
     policy: float = Field(1.0, ge=0, description="weight of the policy's loss; 0 for a control that fits clicks only")
     sft: float = Field(0.1, ge=0, description="weight of the likelihood of what was clicked")
     kl: float = Field(0.0, ge=0, description="weight of KL(policy ‖ reference) along the rollouts")
@@ -88,14 +98,23 @@ class RolloutOutcomes:
 
 
 class GrpoObjective(SupervisedObjective):
-    """The policy, its frozen reference, and one step's loss.
+    """The policy, its reference, and one step's loss.
 
-    The likelihood that anchors the policy comes with the losses of the other heads, as in stage 3: they read the same
-    states, which the policy moves, and the engine ranks by them.
+    ::
+
+        o_1 … o_G  = SIDs drawn from the behaviour policy for each prompt, under the constraint
+        R_item     = R_C&O + R_CTR + R_Rel of each SID, the best of its items;  Â^item = R_item normalised over the G
+        R_l        = max over clicked SIDs of the weights of the first l tokens while they match;  ΔR_l = R_l - R_(l-1)
+        TPMA: Â_l  = ΔR_l normalised over the G + w_item · Â^item;  g_l = matched share of the first l - 1 tokens
+              loss = -mean of g_l · π/π_old · Â_l
+        GRPO: loss = -mean of min(π/π_old · Â^item, clip(π/π_old) · Â^item)
+        loss += sft · loss of stage 3 on what was clicked + kl · KL(π ‖ π_ref) along the rollouts
+
+    The behaviour policy is the policy itself, or with ``sync_steps`` above 1 what it was some steps ago.
 
     Args:
         generator: trained in place, without dropout.
-        index: one frozen snapshot for the whole round.
+        index: one snapshot for the whole round.
         item_head_rows: float32 [N, R], in item-row order.
         rewards: of pairs.
         outcomes: of the training page views.
@@ -104,6 +123,8 @@ class GrpoObjective(SupervisedObjective):
         codebook_weight: of the codebook head's.
         seed: of the draws.
     """
+
+    without_dropout = ("generator", "reference", "behaviour_policy")
 
     def __init__(
         self,
@@ -119,61 +140,61 @@ class GrpoObjective(SupervisedObjective):
     ) -> None:
         super().__init__(generator, index, item_head_rows, score_weight, codebook_weight)
         self.settings, self.rewards, self.outcomes = settings, rewards, outcomes
-        copy_of_policy: Callable[[], Generator] = lambda: copy.deepcopy(generator).requires_grad_(False).eval()  # noqa: E731
-        # Submodules, so that checkpoints hold them; without gradients, so that the optimizer does not.
-        self.reference = copy_of_policy() if settings.kl > 0 else None
-        self.behaviour_policy = copy_of_policy() if settings.sync_steps > 1 else None
+        self.reference = constant_copy(generator) if settings.kl > 0 else None
+        self.behaviour_policy = constant_copy(generator) if settings.sync_steps > 1 else None
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
         self.steps: Tensor
         self.seed = seed
         self.weights: Tensor
         self.register_buffer("weights", position_weights(generator.levels), persistent=False)
 
-    def train(self, mode: bool = True) -> Self:
-        """As usual, but the models have no dropout."""
-        super().train(mode)
-        for model in (self.generator, self.reference, self.behaviour_policy):
-            if model is not None:
-                model.eval()
-        return self
-
     def forward(self, batch: TaskBatch) -> dict[str, Tensor]:
-        """Losses and figures of one batch of page views (:func:`~onesearch.training.tasks.search_task`)."""
+        """Losses and figures of one batch of page views (:func:`~onesearch.training.tasks.search_task`).
+
+        Raises:
+            ValueError: the batch has no page views to draw for.
+        """
         if batch.items is None or batch.rows is None:
             raise ValueError(f"the batch of task '{batch.task}' has no page views to draw for")
         settings, model = self.settings, self.generator
+        # Rollouts, and one pass over them and the M clicked and ordered items: paths int64 [P · G + M, L].
         memory = model.encode(batch.prompt)
         nodes, old = self._draw(batch, memory)
         p, g, levels = nodes.shape
-        owner = torch.arange(p, device=nodes.device).repeat_interleave(g)
-        flat = nodes.flatten(0, 1)
-        targets = self.index.path(batch.items.rows)
-        every, owners = torch.cat([flat, targets]), torch.cat([owner, batch.items.owner])
-        distributions, hidden = path_distributions(model, memory, every, owners, self.index)
-        every_log_prob = chosen_log_probs(distributions, len(every))
-        log_probs = every_log_prob[: p * g].view(p, g, levels)
+        rollouts, targets = nodes.flatten(0, 1), self.index.path(batch.items.rows)
+        prompt = torch.arange(p, device=nodes.device).repeat_interleave(g)
+        paths, owner = torch.cat([rollouts, targets]), torch.cat([prompt, batch.items.owner])
+        distributions, hidden = path_distributions(model, memory, paths, owner, self.index)
+        all_log_probs = chosen_log_probs(distributions, len(paths))
+        log_probs = all_log_probs[: p * g].view(p, g, levels)
         old = log_probs.detach() if old is None else old
 
-        rewards = self._rollout_rewards(batch, flat, owner)
+        # What the rollouts are worth: rewards float32 [P, G], matches bool [P, G, T, L], gate float32 [P, G, L].
+        rewards = self._rollout_rewards(batch, rollouts, prompt)
         item_rewards = rewards["total"].view(p, g)
-        matched = matches(self._codes(flat).view(p, g, levels), self._targets(batch, p), settings.gate)
+        matched = matches(self._codes(rollouts).view(p, g, levels), self._targets(batch, p), settings.gate)
         gate = gates(matched, settings.gate)
+
+        # The policy's loss.
         if settings.algorithm == "tpma":
             advantages = tpma_advantages(matched, self.weights, item_rewards, settings.item_weight)
             policy = tpma_loss(log_probs, old, advantages, gate)
         else:
             advantages = normalise(item_rewards).unsqueeze(-1).expand_as(gate)
             policy = grpo_loss(log_probs, old, item_rewards, settings.clip)
-        nll, _ = item_nll(every_log_prob[p * g :], batch.items.weights)
+
+        # The anchor: stage 3's losses on what was clicked; then the reference.
+        nll, _ = item_nll(all_log_probs[p * g :], batch.items.weights)
         anchor = {"loss": nll}
         if settings.sft > 0:
             self._heads(anchor, memory, hidden[p * g :], targets, batch.items)
         loss = settings.policy * policy + settings.sft * anchor.pop("loss")
         terms = {"loss": loss, "policy": policy.detach(), "sft": nll.detach(), **anchor}
         if self.reference is not None:
-            kl = self._kl(batch, every, owners, distributions, p * g)
-            terms["loss"] = terms["loss"] + settings.kl * kl
-            terms["kl"] = kl.detach()
+            kl = self._kl(self.reference, batch, paths, owner, distributions, p * g)
+            add_term(terms, "kl", settings.kl, kl)
+
+        # Figures for the log.
         with torch.no_grad():
             terms.update({f"reward_{name}": value.mean() for name, value in rewards.items()})
             terms["hit"] = matched[..., -1].any(2).float().mean()
@@ -185,27 +206,27 @@ class GrpoObjective(SupervisedObjective):
         return terms
 
     @torch.no_grad()
-    def _draw(self, batch: TaskBatch, memory: Any) -> tuple[Tensor, Tensor | None]:
+    def _draw(self, batch: TaskBatch, memory: GeneratorMemory) -> tuple[Tensor, Tensor | None]:
         """Rollouts int64 [P, G, L], and their log-probabilities if another policy than the learning one drew them."""
-        settings = self.settings
-        model, step = self.generator, int(self.steps)
+        settings, model, step = self.settings, self.generator, int(self.steps)
         if self.behaviour_policy is not None:
             if step % settings.sync_steps == 0:
                 self.behaviour_policy.load_state_dict(self.generator.state_dict())
             model, memory = self.behaviour_policy, self.behaviour_policy.encode(batch.prompt)
-        if settings.decoding == "beam":
-            last = beam_search(model, memory, self.index, settings.rollouts).nodes
-            last = torch.where(last < 0, last[:, :1], last)  # fewer SIDs than rollouts: the best one again
-            first, _ = self.index.positions(self.index.levels - 1, last.flatten())
-            nodes = self.index.path(self.index.item_rows(first)).view(*last.shape, self.index.levels)
-            if self.behaviour_policy is None:
-                return nodes, None
-            owner = torch.arange(len(nodes), device=nodes.device).repeat_interleave(settings.rollouts)
-            levels, _ = path_distributions(model, memory, nodes.flatten(0, 1), owner, self.index)
-            return nodes, chosen_log_probs(levels, len(owner)).view(nodes.shape)
-        draw = torch.Generator(self.steps.device).manual_seed(self.seed * 1_000_003 + step)
-        samples = sample_paths(model, memory, self.index, settings.rollouts, settings.temperature, draw)
-        return samples.nodes, None if self.behaviour_policy is None else samples.log_probs
+        if settings.decoding == "sample":
+            draw = torch.Generator(self.steps.device).manual_seed(self.seed * _SEEDS_APART + step)
+            samples = sample_paths(model, memory, self.index, settings.rollouts, settings.temperature, draw)
+            return samples.nodes, None if self.behaviour_policy is None else samples.log_probs
+        # The G best SIDs; where there are fewer, the best one again. The first item of a beam's last node has its path.
+        last = beam_search(model, memory, self.index, settings.rollouts).nodes
+        last = torch.where(last < 0, last[:, :1], last)
+        first, _ = self.index.positions(self.index.levels - 1, last.flatten())
+        nodes = self.index.path(self.index.item_rows(first)).view(*last.shape, self.index.levels)
+        if self.behaviour_policy is None:
+            return nodes, None
+        owner = torch.arange(len(nodes), device=nodes.device).repeat_interleave(settings.rollouts)
+        levels, _ = path_distributions(model, memory, nodes.flatten(0, 1), owner, self.index)
+        return nodes, chosen_log_probs(levels, len(owner)).view(nodes.shape)
 
     def _codes(self, nodes: Tensor) -> Tensor:
         """SIDs int64 [n, L] of paths int64 [n, L]."""
@@ -225,6 +246,7 @@ class GrpoObjective(SupervisedObjective):
     def _rollout_rewards(self, batch: TaskBatch, flat: Tensor, owner: Tensor) -> dict[str, Tensor]:
         """Each term of the reward and their total for every rollout, float32 [P · G]; the best of a SID's items."""
         assert batch.rows is not None
+        # Every item of every rollout's SID: item rows, their rollouts, and the page views these were drawn for.
         items, of_sid = items_of_sids(self.index, flat[:, -1])
         rows, of_prompt = batch.rows.cpu().numpy(), owner[of_sid].cpu().numpy()
         item = items.cpu().numpy()
@@ -236,11 +258,15 @@ class GrpoObjective(SupervisedObjective):
         }
 
     def _kl(
-        self, batch: TaskBatch, paths: Tensor, owner: Tensor, levels: list[LevelDistribution], rollouts: int
+        self,
+        reference: Generator,
+        batch: TaskBatch,
+        paths: Tensor,
+        owner: Tensor,
+        levels: list[LevelDistribution],
+        rollouts: int,
     ) -> Tensor:
         """``KL(π_θ ‖ π_ref)`` summed over positions, mean over the rollouts: exact over legal children."""
-        reference = self.reference
-        assert reference is not None
         with torch.no_grad():
             memory = reference.encode(batch.prompt)
             other, _ = path_distributions(reference, memory, paths, owner, self.index)

@@ -1,12 +1,24 @@
-"""Stage 3 with self-distillation (V2): one forward pass of student copies and teacher, FGM as a second one.
+"""SFT 3 with self-distillation (V2; docs/method.md, section 6): teacher and student are the same weights.
 
-Teacher and student share all weights and one pass of the decoder. The teacher's input has the keywords, the student's
-has not; serving uses the student's. What each term is stands in :mod:`onesearch.training.distillation_losses`.
+The teacher's input has the keywords, the student's has not; serving uses the student's. Both go through one pass of the
+decoder. What each term is stands in :mod:`onesearch.training.distillation_losses`.
+
+Differences from the paper, each with the setting that gives the paper's form:
+
+1. Softmaxes are over the legal children along the target's path, not over the whole vocabulary.
+2. Cross-entropy and divergences are sums over the SID's positions, not means: their relation is the same.
+3. The teacher has a cross-entropy of its own (``teacher_ce: 0``). Its logits are constants in the divergence, so that
+   nothing else teaches a small model from scratch to read keywords.
+4. α_KL is 1 (``kl: 0.1``), which a small model needs.
+5. Only complex queries with keywords have a teacher (``teach: all``), so the teacher's terms carry the share of the
+   targets' weight that has one.
+6. No keywords of the clicked item are added (``inject: true``): they leak the label.
+7. The student learns rows of words, what the teacher's query row gets from its keywords (``row: 0``).
+8. FGM follows the gradient of all terms of the first pass, not of CE and KL alone.
 """
 
-import copy
 from collections.abc import Iterator
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -32,13 +44,13 @@ from onesearch.training.distillation_losses import (
     select_paths,
     update_average,
 )
-from onesearch.training.supervised import SupervisedObjective
+from onesearch.training.supervised import SupervisedObjective, add_term, constant_copy
 from onesearch.training.supervised_losses import item_nll
 from onesearch.training.tasks import ItemTargets, TaskBatch
 
 
 class DistillationSettings(Settings):
-    """The terms of ``L_SDFT`` (specification section 6), which queries have a teacher, and what it reads.
+    """The terms of ``L_SDFT`` (docs/method.md, 6.9), which queries have a teacher, and what it reads.
 
     The alternatives that the article compares with are settings of it: ``think`` (special reasoning token), ``kl: 0``
     with ``hidden`` (CODI), ``ema`` (EMA teacher), ``detach: false`` (joint training), ``keywords: input`` (RAG).
@@ -73,7 +85,20 @@ class DistillationSettings(Settings):
 
 
 class SelfDistillationObjective(SupervisedObjective):
-    """Learns item targets under ``L_SDFT``; arguments as in :class:`SupervisedObjective`, and the settings."""
+    """Learns item targets under ``L_SDFT``; arguments as in :class:`SupervisedObjective`, and the settings.
+
+    ::
+
+        one pass over [student copy 1, student copy 2 (R-Drop), teacher of the prompts that have one]
+        loss  = focal CE of the copies + losses of the other heads + row · distance of the words' rows (6.8)
+        loss += T̄ · (teacher_ce · CE of the teacher + kl · mean over copies of KL(teacher ‖ copy))
+        loss += r_drop · ½ [KL(copy 1 ‖ copy 2) + KL(copy 2 ‖ copy 1)]
+
+    T̄ is the share of the targets' weight whose prompt has a teacher. FGM makes a second pass (:meth:`forward` with
+    ``adversarial``) on one copy, against the teacher of the first.
+    """
+
+    without_dropout = ("average",)
 
     def __init__(
         self,
@@ -87,8 +112,7 @@ class SelfDistillationObjective(SupervisedObjective):
         super().__init__(generator, index, item_head_rows, score_weight, codebook_weight)
         self.settings = settings
         self._teacher: tuple[list[LevelDistribution], Tensor] | None = None
-        # A submodule, so that checkpoints hold it; without gradients, so that the optimizer does not.
-        self.average = copy.deepcopy(generator).requires_grad_(False).eval() if settings.ema else None
+        self.average = constant_copy(generator) if settings.ema else None  # the EMA teacher
 
     @property
     def tables(self) -> list[Tensor]:
@@ -108,7 +132,7 @@ class SelfDistillationObjective(SupervisedObjective):
         return item_nll(log_probs, weights)[0]
 
     def _targets_with_teacher(self, batch: TaskBatch, items: ItemTargets) -> tuple[Tensor, Tensor]:
-        """Targets whose prompt has a teacher, int64 [m] ascending, and the teacher prompt of each, int64 [m]."""
+        """Targets whose prompt has a teacher, int64 [k] ascending, and the teacher prompt of each, int64 [k]."""
         number = torch.full((len(batch.prompt),), -1, dtype=torch.int64, device=items.owner.device)
         if batch.with_teacher is not None:
             number[batch.with_teacher] = torch.arange(len(batch.with_teacher), device=number.device)
@@ -117,67 +141,65 @@ class SelfDistillationObjective(SupervisedObjective):
         return targets, of_target[targets]
 
     def _distill(self, batch: TaskBatch, items: ItemTargets) -> dict[str, Tensor]:
+        """``L_base`` and R-Drop; in comments B prompts, M targets, c student copies, k targets with a teacher."""
         settings, model = self.settings, self.generator
         copies = 2 if settings.r_drop > 0 and self.training else 1
         prompts, m = len(batch.prompt), len(items.rows)
-        taught, of_teacher = self._targets_with_teacher(batch, items)
+        has_teacher, of_teacher = self._targets_with_teacher(batch, items)
+
+        # One pass: the M targets of each copy, then the k of the teacher, whose prompts stand behind the c · B copies.
         memory = encode_both(model, PromptBatch.concatenate([batch.prompt] * copies), batch.teacher)
-        paths = self.index.path(items.rows)
+        paths = self.index.path(items.rows)  # int64 [M, L]
         students = repeat_targets(items, copies, prompts)
         owner = torch.cat([students.owner, of_teacher + copies * prompts])
-        every = torch.cat([paths.repeat(copies, 1), paths[taught]])
+        every = torch.cat([paths.repeat(copies, 1), paths[has_teacher]])  # int64 [c · M + k, L]
         levels, hidden = path_distributions(model, memory, every, owner, self.index, model.config.legal_softmax)
-        log_probs = chosen_log_probs(levels, len(every))
+        log_probs = chosen_log_probs(levels, len(every))  # [c · M + k, L]
         numbers = torch.arange(len(every), device=every.device)
         passes = [select_paths(levels, numbers[i * m : (i + 1) * m], len(every)) for i in range(copies)]
 
+        # The students' terms, as in stage 3 without a teacher.
         plain, per_level = item_nll(log_probs[: copies * m], students.weights)
-        ce = self._ce(log_probs[: copies * m], students.weights)
-        terms = {"loss": ce, "ce": plain.detach()}
+        terms = {"loss": self._ce(log_probs[: copies * m], students.weights), "ce": plain.detach()}
         terms.update({f"level_{i + 1}": value for i, value in enumerate(per_level.detach())})
         self._heads(terms, memory, hidden[: copies * m], paths.repeat(copies, 1), students)
         if model.config.word_rows and settings.row > 0:
-            row = self._row(batch)
-            terms["loss"] = terms["loss"] + settings.row * row
-            terms["row"] = row.detach()
+            add_term(terms, "row", settings.row, self._row(batch))
+
+        # The teacher's terms; T̄ is the share of the targets' weight that has one.
         self._teacher = None
-        if len(taught):
+        if len(has_teacher):
             teacher = select_paths(levels, numbers[copies * m :], len(every))
-            weights = items.weights[taught]
+            weights = items.weights[has_teacher]
             share = weights.sum() / items.weights.sum().clamp(min=1e-9)
             if settings.teacher_ce > 0:
                 teacher_ce, _ = item_nll(log_probs[copies * m :], weights)
-                terms["loss"] = terms["loss"] + settings.teacher_ce * share * teacher_ce
-                terms["teacher_ce"] = teacher_ce.detach()
+                add_term(terms, "teacher_ce", settings.teacher_ce * share, teacher_ce)
             if self.average is not None:
                 assert batch.teacher is not None
-                teacher = self._averaged(batch.teacher, paths[taught], of_teacher)
+                teacher = self._averaged(batch.teacher, paths[has_teacher], of_teacher)
             target = detach(teacher) if settings.detach else teacher
-            kl = torch.stack(
-                [distillation_kl(target, select_paths(one, taught, m), weights, settings.temperature) for one in passes]
-            ).mean()
-            terms["loss"] = terms["loss"] + settings.kl * share * kl
-            terms["kl"] = kl.detach()
+            of_copies = [select_paths(one, has_teacher, m) for one in passes]
+            kl = torch.stack([distillation_kl(target, one, weights, settings.temperature) for one in of_copies]).mean()
+            add_term(terms, "kl", settings.kl * share, kl)
             if settings.hidden > 0:
                 state = hidden[copies * m :].detach() if settings.detach else hidden[copies * m :]
-                distance = hidden_l1(state, hidden[:m][taught], weights)
-                terms["loss"] = terms["loss"] + settings.hidden * share * distance
-                terms["hidden"] = distance.detach()
+                distance = hidden_l1(state, hidden[:m][has_teacher], weights)
+                add_term(terms, "hidden", settings.hidden * share, distance)
             self._teacher = (detach(teacher), share.detach())
+
         if copies == 2:
-            drop = r_drop(passes[0], passes[1], items.weights)
-            terms["loss"] = terms["loss"] + settings.r_drop * drop
-            terms["r_drop"] = drop.detach()
+            add_term(terms, "r_drop", settings.r_drop, r_drop(passes[0], passes[1], items.weights))
         return terms
 
     def _row(self, batch: TaskBatch) -> Tensor:
         """The loss of the words' rows against what the teacher's query rows are fused with."""
         rows, gate = self.generator.words(batch.prompt)
-        taught, wanted = torch.arange(0, device=gate.device), rows[:0]
+        with_teacher, wanted = torch.arange(0, device=gate.device), rows[:0]
         if batch.teacher is not None and batch.with_teacher is not None:
-            taught = batch.with_teacher
-            wanted = keyword_rows(batch.prompt.query_head_rows[taught], batch.teacher.query_head_rows)
-        return row_loss(rows, gate, wanted, taught)
+            with_teacher = batch.with_teacher
+            wanted = keyword_rows(batch.prompt.query_head_rows[with_teacher], batch.teacher.query_head_rows)
+        return row_loss(rows, gate, wanted, with_teacher)
 
     @torch.no_grad()
     def _averaged(self, prompt: PromptBatch, paths: Tensor, owner: Tensor) -> list[LevelDistribution]:
@@ -189,13 +211,6 @@ class SelfDistillationObjective(SupervisedObjective):
         memory = average.encode(prompt)
         return path_distributions(average, memory, paths, owner, self.index, average.config.legal_softmax)[0]
 
-    def train(self, mode: bool = True) -> Self:
-        """As usual, but an EMA teacher has no dropout."""
-        super().train(mode)
-        if self.average is not None:
-            self.average.eval()
-        return self
-
     def _adversarial(self, batch: TaskBatch, items: ItemTargets) -> dict[str, Tensor]:
         """``L_adv``: cross-entropy and KL of one student copy on the perturbed input, the teacher's logits reused."""
         settings, model = self.settings, self.generator
@@ -204,11 +219,10 @@ class SelfDistillationObjective(SupervisedObjective):
         levels, _ = path_distributions(model, memory, paths, items.owner, self.index, model.config.legal_softmax)
         loss = self._ce(chosen_log_probs(levels, len(paths)), items.weights)
         if self._teacher is not None:
-            taught, _ = self._targets_with_teacher(batch, items)
+            has_teacher, _ = self._targets_with_teacher(batch, items)
             teacher, share = self._teacher
-            kl = distillation_kl(
-                teacher, select_paths(levels, taught, len(paths)), items.weights[taught], settings.temperature
-            )
+            student = select_paths(levels, has_teacher, len(paths))
+            kl = distillation_kl(teacher, student, items.weights[has_teacher], settings.temperature)
             loss = loss + settings.kl * share * kl
         return {"loss": loss}
 
@@ -236,7 +250,17 @@ def repeat_targets(items: ItemTargets, copies: int, prompts: int) -> ItemTargets
 
 
 def distillation_loss(model: nn.Module, batch: Any) -> Iterator[dict[str, Tensor]]:
-    """For :func:`~onesearch.training.loop.fit`: ``L_base`` and, with FGM, ``L_adv`` where its gradient points to."""
+    """For :func:`~onesearch.training.loop.fit`: the losses of a batch, one after the other, each with a backward pass.
+
+    ::
+
+        yield L_base                             # the loop goes backward; g: what that added to the input embeddings
+        E ← E + ε · g / ‖g‖                      # one norm over all embedding tables
+        yield L_adv                              # one student copy, the teacher's logits reused; gradients add up
+        E ← E as it was, bit by bit
+
+    A batch without item targets, and ``fgm: 0``, have the first line alone.
+    """
     objective: Any = getattr(model, "module", model)
     epsilon = objective.settings.fgm
     if not epsilon or batch.items is None:

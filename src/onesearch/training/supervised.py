@@ -1,5 +1,9 @@
-"""The module that the loop trains: generator + frozen index; one forward turns a task batch into losses."""
+"""What supervised training minimises: one forward turns a task batch into the losses of docs/method.md, (5.10)-(5.14).
 
+Also what all objectives share: they learn on one index snapshot, and some keep copies of the generator.
+"""
+
+import copy
 from collections.abc import Callable
 from typing import Self
 
@@ -15,10 +19,12 @@ from onesearch.training.tasks import ItemTargets, TaskBatch
 
 
 class IndexedModule(nn.Module):
-    """A module that learns on a frozen index, which follows it from device to device."""
+    """A module that learns on one snapshot of the index, which follows it from device to device."""
 
     generator: Generator
     index: SidIndex
+    without_dropout: tuple[str, ...] = ()
+    """Names of the generators among the attributes that stay in evaluation mode while training."""
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         # What .to() and .cuda() come down to; an index is no tensor that a module would know of.
@@ -26,9 +32,40 @@ class IndexedModule(nn.Module):
         self.index = self.index.to(self.generator.begin.device)
         return self
 
+    def train(self, mode: bool = True) -> Self:
+        """As usual, except for the generators without dropout."""
+        super().train(mode)
+        for name in self.without_dropout:
+            generator = getattr(self, name)
+            if generator is not None:
+                generator.eval()
+        return self
+
+
+def constant_copy(generator: Generator) -> Generator:
+    """A reference, a teacher or a behaviour policy as the generator is now.
+
+    As a submodule it is in the checkpoints; without gradients it is not in the optimizer.
+    """
+    return copy.deepcopy(generator).requires_grad_(False).eval()
+
+
+def add_term(terms: dict[str, Tensor], name: str, weight: float | Tensor, value: Tensor) -> None:
+    """Add ``weight · value`` to ``terms["loss"]`` and log the value under its name."""
+    terms["loss"] = terms["loss"] + weight * value
+    terms[name] = value.detach()
+
 
 class SupervisedObjective(IndexedModule):
     """Losses of one batch; the keys of the result are logged, ``loss`` is minimised.
+
+    ::
+
+        memory = encode(prompt)
+        items: loss = -Σ_l log π(c_l | c_<l, x) over legal children  + score_weight · contrastive loss of the item score
+                      + codebook_weight · cross-entropy over whole codebooks
+        SIDs:  loss = Σ_l cross-entropy over the codebook of level l
+        text:  loss = mean cross-entropy over subwords
 
     Args:
         generator: the model, trained in place.
@@ -55,7 +92,11 @@ class SupervisedObjective(IndexedModule):
         self.register_buffer("item_head_rows", item_head_rows, persistent=False)
 
     def forward(self, batch: TaskBatch) -> dict[str, Tensor]:
-        """Losses of a batch that lies on the module's device."""
+        """Losses of a batch that lies on the module's device.
+
+        Raises:
+            ValueError: the batch has no target.
+        """
         model = self.generator
         memory = model.encode(batch.prompt)
         if batch.items is not None:
@@ -64,13 +105,13 @@ class SupervisedObjective(IndexedModule):
         if owner is None:
             owner = torch.arange(len(batch.prompt), device=batch.prompt.tokens.device)
         if batch.sids is not None:
-            hidden = model.backbone.decode(memory.prompts, self._sid_inputs(batch.sids), owner)
-            logits = [model.codebook_logits(level, hidden[:, level]) for level in range(model.levels)]
-            total, per_level = codebook_nll(logits, batch.sids)
+            hidden = model.backbone.decode(memory.prompts, self._sid_inputs(batch.sids), owner)  # [M, L, d]
+            total, per_level = codebook_nll(self._codebook_logits(hidden), batch.sids)
             return {"loss": total, **{f"code_{i + 1}": value for i, value in enumerate(per_level.detach())}}
         if batch.text is None:
             raise ValueError(f"the batch of task '{batch.task}' has no target")
-        hidden = model.backbone.decode(memory.prompts, model.embed(batch.text[:, :-1]), owner)
+        # Each subword is predicted from those before it; among few subwords, targets are places in their list.
+        hidden = model.backbone.decode(memory.prompts, model.embed(batch.text[:, :-1]), owner)  # [M, T - 1, d]
         wanted, pad = batch.text[:, 1:], PAD
         if batch.subwords is not None:
             wanted = torch.searchsorted(batch.subwords, wanted.contiguous())
@@ -84,9 +125,13 @@ class SupervisedObjective(IndexedModule):
         codes = [model.token_embedding(level, sids[:, level]) for level in range(model.levels - 1)]
         return torch.stack([begin, *codes], 1)
 
+    def _codebook_logits(self, hidden: Tensor) -> list[Tensor]:
+        """Logits [M, K_l] over each level's whole codebook from hidden states [M, L, d]."""
+        return [self.generator.codebook_logits(level, hidden[:, level]) for level in range(self.generator.levels)]
+
     def _items(self, memory: GeneratorMemory, items: ItemTargets) -> dict[str, Tensor]:
         model = self.generator
-        paths = self.index.path(items.rows)
+        paths = self.index.path(items.rows)  # int64 [M, L]
         log_probs, hidden = score_paths(model, memory, paths, items.owner, self.index, model.config.legal_softmax)
         total, per_level = item_nll(log_probs, items.weights)
         terms = {"loss": total, **{f"level_{i + 1}": value for i, value in enumerate(per_level.detach())}}
@@ -100,20 +145,16 @@ class SupervisedObjective(IndexedModule):
         model = self.generator
         if self.codebook_weight > 0 and model.anchored:
             sids = self.index.sids(model.levels - 1, paths[:, -1])
-            logits = [model.codebook_logits(level, hidden[:, level]) for level in range(model.levels)]
-            codebook, _ = codebook_nll(logits, sids)
-            terms["loss"] = terms["loss"] + self.codebook_weight * codebook
-            terms["codebook"] = codebook.detach()
+            add_term(terms, "codebook", self.codebook_weight, codebook_nll(self._codebook_logits(hidden), sids)[0])
         if model.config.item_score and self.score_weight > 0:
-            state = model.score_state(hidden[:, 0], memory, items.owner)
-            rows = self.item_head_rows[items.candidates]
+            state = model.score_state(hidden[:, 0], memory, items.owner)  # [M, R]
+            candidates = self.item_head_rows[items.candidates]  # [C, R]
+            # Other targets of the same request are no negatives: bool [M, C]. The target itself stays, though another
+            # one of the request may be the same item.
             same = items.owner.unsqueeze(1) == items.owner.unsqueeze(0)
-            same.fill_diagonal_(False)
-            # Other targets of the same request are no negatives.
-            others = torch.zeros(len(items.rows), len(rows), dtype=torch.bool, device=rows.device)
-            pair = same.nonzero()
+            pair = same.fill_diagonal_(False).nonzero()
+            others = torch.zeros(len(items.rows), len(candidates), dtype=torch.bool, device=candidates.device)
             others[pair[:, 0], items.column[pair[:, 1]]] = True
-            others[torch.arange(len(items.rows), device=rows.device), items.column] = False
-            score = score_nll(state @ rows.T, items.column, items.weights, others)
-            terms["loss"] = terms["loss"] + self.score_weight * score
-            terms["score"] = score.detach()
+            others[torch.arange(len(items.rows), device=candidates.device), items.column] = False
+            score = score_nll(state @ candidates.T, items.column, items.weights, others)
+            add_term(terms, "score", self.score_weight, score)

@@ -1,11 +1,13 @@
-"""What each SFT stage trains on (specification section 5, V1 tasks): from row numbers to batches.
+"""What the SFT stages train on (docs/method.md, section 5): from row numbers to batches.
 
-Every task reads a prompt and writes one of three things: the SID of an item, any SID (codebooks), or text. A task is
-rows with lengths (for bucketing) and sampling weights, and a function from row numbers to a :class:`TaskBatch`.
+Every task reads a prompt and writes one of three things: the SID of an item, any SID (codebooks), or text. It has the
+lengths of its rows (for bucketing), their sampling weights, and a function from row numbers to a :class:`TaskBatch`.
+First what a batch holds, then how targets are made, then the tasks: semantic ones (SFT 1, 2) and the search (SFT 3).
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,31 +18,17 @@ from onesearch.model.featurizer import TextFeatures
 from onesearch.model.prompt import PromptBatch, PromptBuilder, PromptInputs
 from onesearch.model.token_vocabulary import BEGIN, END, PAD, TokenVocabulary
 
-
-def example_weights(
-    clicked: Ragged, ordered: Ragged, order_weight: float, limit: int
-) -> tuple[Ragged, NDArray[np.float32]]:
-    """Targets of each page view with weights: ordered items ``order_weight``, clicked ones 1; at most ``limit`` each.
-
-    An ordered item counts once, with the higher weight. Returns the targets and float32 [total] weights.
-    """
-    owners = np.concatenate([ordered.owners, clicked.owners])
-    items = np.concatenate([ordered.values, clicked.values])
-    weight = np.concatenate([np.full(len(ordered.values), order_weight), np.ones(len(clicked.values))])
-    order = np.lexsort((np.arange(len(items)), items, owners))  # ordered items come first among equals
-    owners, items, weight = owners[order], items[order], weight[order]
-    fresh = np.ones(len(items), bool)
-    fresh[1:] = (owners[1:] != owners[:-1]) | (items[1:] != items[:-1])
-    owners, items, weight = owners[fresh], items[fresh], weight[fresh]
-    order = np.lexsort((-weight, owners))
-    owners, items, weight = owners[order], items[order], weight[order]
-    starts = np.searchsorted(owners, np.arange(len(clicked)))
-    keep = np.arange(len(owners)) - starts[owners] < limit
-    lengths = np.bincount(owners[keep], minlength=len(clicked))
-    return Ragged.from_lengths(items[keep], lengths.astype(np.int64)), weight[keep].astype(np.float32)
-
-
 Ints = NDArray[np.integer]
+STAGE_1: tuple[str, ...] = (
+    "query_to_sid",
+    "sid_to_query",
+    "title_to_sid",
+    "sid_to_title",
+    "query_to_category",
+    "item_to_category",
+    "sid_to_category",
+)
+STAGE_2: tuple[str, ...] = ("query_to_item", "item_to_query", "query_sid_to_item_sid", "item_sid_to_query_sid")
 
 
 @dataclass
@@ -112,6 +100,30 @@ class TaskItems:
     categories: Ragged
 
 
+def example_weights(
+    clicked: Ragged, ordered: Ragged, order_weight: float, limit: int
+) -> tuple[Ragged, NDArray[np.float32]]:
+    """Targets of each page view with weights: ordered items ``order_weight``, clicked ones 1; at most ``limit`` each.
+
+    An ordered item counts once, with the higher weight. Returns the targets and float32 [total] weights.
+    """
+    owners = np.concatenate([ordered.owners, clicked.owners])
+    items = np.concatenate([ordered.values, clicked.values])
+    weight = np.concatenate([np.full(len(ordered.values), order_weight), np.ones(len(clicked.values))])
+    # The first of each page view's equal items stays: a stable sort leaves ordered ones before clicked ones.
+    order = np.lexsort((items, owners))
+    owners, items, weight = owners[order], items[order], weight[order]
+    first = np.ones(len(items), bool)
+    first[1:] = (owners[1:] != owners[:-1]) | (items[1:] != items[:-1])
+    owners, items, weight = owners[first], items[first], weight[first]
+    # Then the heaviest ``limit`` of each page view.
+    order = np.lexsort((-weight, owners))
+    owners, items, weight = owners[order], items[order], weight[order]
+    keep = np.arange(len(owners)) - np.searchsorted(owners, owners) < limit
+    lengths = np.bincount(owners[keep], minlength=len(clicked))
+    return Ragged.from_lengths(items[keep], lengths.astype(np.int64)), weight[keep].astype(np.float32)
+
+
 def item_targets(
     rows: Ints, owner: Ints, weights: NDArray[np.floating], n_items: int, negatives: int, seed: Ints
 ) -> ItemTargets:
@@ -123,61 +135,42 @@ def item_targets(
         rng = np.random.default_rng(np.asarray(seed, np.int64).astype(np.uint32)[:16])
         candidates = np.unique(np.concatenate([rows, rng.integers(0, n_items, negatives)]))
     return ItemTargets(
-        torch.from_numpy(rows.astype(np.int64)),
-        torch.from_numpy(owner.astype(np.int64)),
+        _tensor(rows),
+        _tensor(owner),
         torch.from_numpy(weights.astype(np.float32)),
-        torch.from_numpy(candidates.astype(np.int64)),
-        torch.from_numpy(np.searchsorted(candidates, rows).astype(np.int64)),
+        _tensor(candidates),
+        _tensor(np.searchsorted(candidates, rows)),
     )
-
-
-def search_task(
-    name: str,
-    builder: PromptBuilder,
-    columns: PromptInputs,
-    targets: Ragged,
-    weights: NDArray[np.float32],
-    n_items: int,
-    negatives: int,
-    sampling: NDArray[np.float64] | None = None,
-    has_teacher: NDArray[np.bool_] | None = None,
-    keywords: bool = False,
-) -> Task:
-    """Full input → clicked and ordered items (stage 3); several targets of a page view share one encoder pass.
-
-    ``targets`` n rows of item rows, ``weights`` float32 [total] one per target value; ``has_teacher`` bool [n] says
-    which rows have a teacher, whose keywords the columns then hold. With ``keywords`` these stand in every input.
-    """
-    starts = targets.offsets[:-1]
-
-    def batch(rows: Ints) -> TaskBatch:
-        picked = targets.select(rows)
-        lengths = picked.lengths
-        offset = np.repeat(starts[rows], lengths) + _within(lengths)
-        owned = item_targets(picked.values, picked.owners, weights[offset], n_items, negatives, rows)
-        prompt = builder.search_prompt(columns, rows, keywords=keywords)
-        made = TaskBatch(name, prompt, items=owned, rows=torch.from_numpy(rows.astype(np.int64)))
-        with_teacher = np.flatnonzero(has_teacher[rows]) if has_teacher is not None else rows[:0]
-        if len(with_teacher):
-            made.teacher = builder.search_prompt(columns, rows[with_teacher], keywords=True)
-            made.with_teacher = torch.from_numpy(with_teacher.astype(np.int64))
-        return made
-
-    return Task(name, builder.search_lengths(columns), sampling, batch)
-
-
-def _within(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-    return np.arange(int(lengths.sum())) - np.repeat(np.cumsum(lengths) - lengths, lengths)
 
 
 def text_targets(tokens: Ragged, rows: Ints, limit: int) -> torch.Tensor:
     """Begin, at most ``limit`` subwords, end; padded: int64 [B, T]."""
     picked = tokens.select(rows)
+    lengths = np.minimum(picked.lengths, limit)
     body = picked.padded(limit, fill=PAD, newest=False)
     out = np.concatenate([np.full((len(rows), 1), BEGIN), body, np.full((len(rows), 1), PAD)], 1)
-    out[np.arange(len(rows)), np.minimum(picked.lengths, limit) + 1] = END
-    width = int(np.minimum(picked.lengths, limit).max(initial=0)) + 2
-    return torch.from_numpy(out[:, :width].astype(np.int64))
+    out[np.arange(len(rows)), lengths + 1] = END
+    return _tensor(out[:, : int(lengths.max(initial=0)) + 2])
+
+
+def category_tokens(vocabulary: TokenVocabulary, paths: Sequence[Sequence[str]], limit: int) -> Ragged:
+    """Category paths as text, ``"Shoes > Boots"``, in subwords; empty where a path is empty."""
+    return vocabulary.tokens([" > ".join(path) for path in paths], limit)
+
+
+def _tensor(numbers: Ints) -> torch.Tensor:
+    return torch.from_numpy(numbers.astype(np.int64))
+
+
+@dataclass(frozen=True)
+class _Side:
+    """What a semantic task reads or writes: a function of row numbers, and the lengths int64 [n] of all rows' texts.
+
+    A reader takes the task mark as well. SIDs all have the same length: None.
+    """
+
+    make: Callable[..., Any]
+    lengths: NDArray[np.int64] | None = None
 
 
 def semantic_tasks(
@@ -190,107 +183,97 @@ def semantic_tasks(
     text_limit: int,
     negatives: int,
 ) -> dict[str, Task]:
-    """The tasks of stages 1 and 2 by name.
+    """The tasks of SFT 1 and 2 by name; one without rows is left out.
 
     Shapes: ``pairs`` int64 [P, 2] (row of ``queries``, item row) from training clicks with ``pair_weights`` [P];
     ``query_categories`` one row of subword ids per query: the category most of its clicks fell in.
     """
-    n_items, titles = len(catalogue.sids), catalogue.titles
+    titles, categories, n_items = catalogue.titles, catalogue.categories, len(catalogue.sids)
     width, row_dim = queries.vectors.shape[1], queries.head_rows.shape[1]
-    has_category = np.flatnonzero(catalogue.categories.lengths > 0)
-    query_has_category = np.flatnonzero(query_categories.lengths > 0)
 
-    def lengths(of: TextFeatures, numbers: Ints) -> NDArray[np.int64]:
-        return np.asarray(np.minimum(of.tokens.lengths[numbers], builder.config.query_tokens), np.int64)
+    def read_text(texts: TextFeatures) -> _Side:
+        lengths = np.minimum(texts.tokens.lengths, builder.config.query_tokens)
+        return _Side(lambda rows, mark: builder.text_prompt(texts, rows, mark), lengths)
 
-    def constant(n: int) -> NDArray[np.int64]:
-        return np.full(n, builder.vocabulary.levels, np.int64)
+    def read_sid(sids: Ints) -> _Side:
+        return _Side(lambda rows, mark: builder.sid_prompt(sids[rows], mark, width, row_dim))
 
-    def written(of: Ragged) -> NDArray[np.int64]:
-        return np.minimum(of.lengths, text_limit)
+    def write_text(tokens: Ragged) -> _Side:
+        lengths = np.minimum(tokens.lengths, text_limit)
+        return _Side(lambda rows: {"text": text_targets(tokens, rows, text_limit)}, lengths)
 
-    def sid_prompt(sids: Ints, task: str) -> PromptBatch:
-        return builder.sid_prompt(sids, f"task:{task}", width, row_dim)
+    def write_item(rows: Ints) -> dict[str, ItemTargets]:
+        one_each, weights = np.arange(len(rows)), np.ones(len(rows))
+        return {"items": item_targets(rows, one_each, weights, n_items, negatives, rows)}
 
-    def single(items: Ints) -> ItemTargets:
-        return item_targets(items, np.arange(len(items)), np.ones(len(items)), n_items, negatives, items)
+    read_query, read_title = read_text(queries), read_text(titles)
+    read_query_sid, read_item_sid = read_sid(queries.sids), read_sid(catalogue.sids)
+    write_query, write_title, write_category = (write_text(of) for of in (queries.tokens, titles.tokens, categories))
+    write_query_sid = _Side(lambda rows: {"sids": _tensor(queries.sids[rows])})
+    write_item_sid = _Side(write_item)
+    # Row numbers of what is read and of what is written: of queries, of items, and of clicked pairs of both.
+    query, item, clicked_query, clicked_item = np.arange(len(queries)), np.arange(n_items), pairs[:, 0], pairs[:, 1]
+    with_category, query_with_category = (np.flatnonzero(of.lengths > 0) for of in (categories, query_categories))
+    table: dict[str, tuple[_Side, Ints, _Side, Ints]] = {
+        "query_to_sid": (read_query, query, write_query_sid, query),
+        "sid_to_query": (read_query_sid, query, write_query, query),
+        "title_to_sid": (read_title, item, write_item_sid, item),
+        "sid_to_title": (read_item_sid, item, write_title, item),
+        "query_to_category": (read_query, query_with_category, write_text(query_categories), query_with_category),
+        "item_to_category": (read_title, with_category, write_category, with_category),
+        "sid_to_category": (read_item_sid, with_category, write_category, with_category),
+        "query_to_item": (read_query, clicked_query, write_title, clicked_item),
+        "item_to_query": (read_title, clicked_item, write_query, clicked_query),
+        "query_sid_to_item_sid": (read_query_sid, clicked_query, write_item_sid, clicked_item),
+        "item_sid_to_query_sid": (read_item_sid, clicked_item, write_query_sid, clicked_query),
+    }
 
-    def query_to_sid(rows: Ints) -> TaskBatch:
-        prompt = builder.text_prompt(queries, rows, "task:query_to_sid")
-        return TaskBatch("query_to_sid", prompt, sids=torch.from_numpy(queries.sids[rows].astype(np.int64)))
+    def task(name: str, reader: _Side, read: Ints, writer: _Side, written: Ints) -> Task:
+        def batch(rows: Ints) -> TaskBatch:
+            return TaskBatch(name, reader.make(read[rows], f"task:{name}"), **writer.make(written[rows]))
 
-    def sid_to_query(rows: Ints) -> TaskBatch:
-        text = text_targets(queries.tokens, rows, text_limit)
-        return TaskBatch("sid_to_query", sid_prompt(queries.sids[rows], "sid_to_query"), text=text)
+        # Batches are bucketed by what varies: the prompt, or where all prompts are SIDs the target.
+        lengths = np.full(len(read), builder.vocabulary.levels, np.int64)
+        if reader.lengths is not None:
+            lengths = reader.lengths[read]
+        elif writer.lengths is not None:
+            lengths = writer.lengths[written]
+        return Task(name, lengths, pair_weights if name in STAGE_2 else None, batch)
 
-    def title_to_sid(rows: Ints) -> TaskBatch:
-        return TaskBatch("title_to_sid", builder.text_prompt(titles, rows, "task:title_to_sid"), items=single(rows))
-
-    def sid_to_title(rows: Ints) -> TaskBatch:
-        text = text_targets(titles.tokens, rows, text_limit)
-        return TaskBatch("sid_to_title", sid_prompt(catalogue.sids[rows], "sid_to_title"), text=text)
-
-    def query_to_category(rows: Ints) -> TaskBatch:
-        picked = query_has_category[rows]
-        text = text_targets(query_categories, picked, text_limit)
-        return TaskBatch("query_to_category", builder.text_prompt(queries, picked, "task:query_to_category"), text=text)
-
-    def item_to_category(rows: Ints) -> TaskBatch:
-        picked = has_category[rows]
-        text = text_targets(catalogue.categories, picked, text_limit)
-        return TaskBatch("item_to_category", builder.text_prompt(titles, picked, "task:item_to_category"), text=text)
-
-    def sid_to_category(rows: Ints) -> TaskBatch:
-        picked = has_category[rows]
-        text = text_targets(catalogue.categories, picked, text_limit)
-        return TaskBatch("sid_to_category", sid_prompt(catalogue.sids[picked], "sid_to_category"), text=text)
-
-    def query_to_item(rows: Ints) -> TaskBatch:
-        text = text_targets(titles.tokens, pairs[rows, 1], text_limit)
-        return TaskBatch("query_to_item", builder.text_prompt(queries, pairs[rows, 0], "task:query_to_item"), text=text)
-
-    def item_to_query(rows: Ints) -> TaskBatch:
-        text = text_targets(queries.tokens, pairs[rows, 0], text_limit)
-        return TaskBatch("item_to_query", builder.text_prompt(titles, pairs[rows, 1], "task:item_to_query"), text=text)
-
-    def query_sid_to_item_sid(rows: Ints) -> TaskBatch:
-        prompt = sid_prompt(queries.sids[pairs[rows, 0]], "query_sid_to_item_sid")
-        return TaskBatch("query_sid_to_item_sid", prompt, items=single(pairs[rows, 1]))
-
-    def item_sid_to_query_sid(rows: Ints) -> TaskBatch:
-        prompt = sid_prompt(catalogue.sids[pairs[rows, 1]], "item_sid_to_query_sid")
-        sids = torch.from_numpy(queries.sids[pairs[rows, 0]].astype(np.int64))
-        return TaskBatch("item_sid_to_query_sid", prompt, sids=sids)
-
-    all_queries, all_items = np.arange(len(queries)), np.arange(n_items)
-    plain: list[tuple[Callable[[Ints], TaskBatch], NDArray[np.int64], NDArray[np.float64] | None]] = [
-        (query_to_sid, lengths(queries, all_queries), None),
-        (sid_to_query, written(queries.tokens), None),
-        (title_to_sid, lengths(titles, all_items), None),
-        (sid_to_title, written(titles.tokens), None),
-        (query_to_category, lengths(queries, query_has_category), None),
-        (item_to_category, lengths(titles, has_category), None),
-        (sid_to_category, written(catalogue.categories)[has_category], None),
-        (query_to_item, lengths(queries, pairs[:, 0]), pair_weights),
-        (item_to_query, lengths(titles, pairs[:, 1]), pair_weights),
-        (query_sid_to_item_sid, constant(len(pairs)), pair_weights),
-        (item_sid_to_query_sid, constant(len(pairs)), pair_weights),
-    ]
-    return {f.__name__: Task(f.__name__, length, weight, f) for f, length, weight in plain if len(length)}
+    return {name: task(name, *sides) for name, sides in table.items() if len(sides[1])}
 
 
-STAGE_1: tuple[str, ...] = (
-    "query_to_sid",
-    "sid_to_query",
-    "title_to_sid",
-    "sid_to_title",
-    "query_to_category",
-    "item_to_category",
-    "sid_to_category",
-)
-STAGE_2: tuple[str, ...] = ("query_to_item", "item_to_query", "query_sid_to_item_sid", "item_sid_to_query_sid")
+def search_task(
+    name: str,
+    builder: PromptBuilder,
+    inputs: PromptInputs,
+    targets: Ragged,
+    weights: NDArray[np.float32],
+    n_items: int,
+    negatives: int,
+    sampling: NDArray[np.float64] | None = None,
+    has_teacher: NDArray[np.bool_] | None = None,
+    keywords: bool = False,
+) -> Task:
+    """Full input → clicked and ordered items (SFT 3); several targets of a page view share one encoder pass.
 
+    ``targets`` item rows of n page views, ``weights`` float32 [total] one per target; ``has_teacher`` bool [n] says
+    which page views have a teacher, whose keywords ``inputs`` then hold. With ``keywords`` these stand in every input.
+    """
 
-def category_tokens(vocabulary: TokenVocabulary, paths: Sequence[Sequence[str]], limit: int) -> Ragged:
-    """Category paths as text, ``"Shoes > Boots"``, in subwords; empty where a path is empty."""
-    return vocabulary.tokens([" > ".join(path) for path in paths], limit)
+    def batch(rows: Ints) -> TaskBatch:
+        # The b page views as student input; their M targets, each with its own weight and the place of its prompt.
+        prompt = builder.search_prompt(inputs, rows, keywords=keywords)
+        picked = targets.select(rows)
+        first = np.cumsum(picked.lengths) - picked.lengths
+        place = targets.offsets[rows][picked.owners] + np.arange(len(picked.values)) - first[picked.owners]
+        items = item_targets(picked.values, picked.owners, weights[place], n_items, negatives, rows)
+        made = TaskBatch(name, prompt, items=items, rows=_tensor(rows))
+        # The same page views once more with keywords, where there is a teacher.
+        with_teacher = np.flatnonzero(has_teacher[rows]) if has_teacher is not None else rows[:0]
+        if len(with_teacher):
+            made.teacher = builder.search_prompt(inputs, rows[with_teacher], keywords=True)
+            made.with_teacher = _tensor(with_teacher)
+        return made
+
+    return Task(name, builder.search_lengths(inputs), sampling, batch)

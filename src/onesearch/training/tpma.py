@@ -1,7 +1,19 @@
-"""Token-position marginal advantage (TPMA) and plain GRPO as functions of tensors (specification section 7).
+"""Token-position marginal advantage (TPMA) and plain GRPO as functions of tensors (docs/method.md, 7.9 to 7.16).
 
 P prompts have G rollouts each, SIDs of L tokens; the T targets of a prompt are the SIDs clicked or ordered there,
-padded with rows of -1. What a rollout earned is compared within its group of G only.
+padded with rows of -1. What a rollout earned is compared within its group of G only::
+
+    matched   = which tokens of a rollout match a target
+    R_l       = max over targets of Σ_(k ≤ l) [token k matches] · w_k;  ΔR_l = R_l - R_(l-1)
+    advantage = ΔR_l normalised over the group + w_item · R_item normalised over the group
+    gate      = 1 for the first token, then matched tokens among the first l - 1, over l - 1
+    loss      = -mean of gate · π/π_old · advantage
+
+Differences from the paper:
+
+1. A match counts only while all tokens before it match, in reward and gate: our reading of the article. The release
+   counts position by position, so that a rollout with a wrong first token keeps an open gate (``gate: position``).
+2. Where the rewards of a group are equal (standard deviation under 1e-6) the advantage is 0, not 0 / δ.
 """
 
 from typing import Literal
@@ -22,7 +34,7 @@ _DELTA = 1e-6
 
 
 def position_weights(levels: int) -> Tensor:
-    """``w_l = [l < 3]·2 + [3 <= l < L]·1``, l from 1: 2, 2, 1, 1, 0 for five tokens; float32 [L]."""
+    """(7.9) ``w_l = [l < 3]·2 + [3 <= l < L]·1``, l from 1: 2, 2, 1, 1, 0 for five tokens; float32 [L]."""
     place = torch.arange(1, levels + 1)
     return (place < 3) * 2.0 + ((place >= 3) & (place < levels)) * 1.0
 
@@ -34,7 +46,7 @@ def matches(rollouts: Tensor, targets: Tensor, by: Gate = "prefix") -> Tensor:
 
 
 def marginal_rewards(matched: Tensor, weights: Tensor) -> Tensor:
-    """``ΔR_{i,l}``, what token l adds to ``R_{i,l} = max_t Σ_{k<=l} [o_{i,k} = t_k]·w_k``: float32 [P, G, L].
+    """(7.10) What token l adds to ``R_{i,l} = max_t Σ_{k<=l} [o_{i,k} = t_k]·w_k``: ``ΔR`` float32 [P, G, L].
 
     ``matched`` is that of :func:`matches`, ``weights`` float32 [L]. A prompt without targets has zeros.
     """
@@ -45,7 +57,7 @@ def marginal_rewards(matched: Tensor, weights: Tensor) -> Tensor:
 
 
 def gates(matched: Tensor, by: Gate = "prefix") -> Tensor:
-    """``g_{i,1} = 1``, ``g_{i,l}`` = matched tokens among the first l - 1, over l - 1: float32 [P, G, L].
+    """(7.13) ``g_{i,1} = 1``, ``g_{i,l}`` = matched tokens among the first l - 1, over l - 1: float32 [P, G, L].
 
     The target that matches best counts.
     """
@@ -59,14 +71,14 @@ def gates(matched: Tensor, by: Gate = "prefix") -> Tensor:
 
 
 def normalise(values: Tensor) -> Tensor:
-    """Values less the mean of their group (dimension 1), over its standard deviation; 0 where that is under 1e-6."""
+    """(7.11) Values less the mean of their group (dimension 1), over its deviation; 0 where that is under 1e-6."""
     centred = values - values.mean(1, keepdim=True)
     std = centred.square().mean(1, keepdim=True).sqrt()
     return torch.where(std < _FLAT, 0.0, centred / (std + _DELTA))
 
 
 def tpma_advantages(matched: Tensor, weights: Tensor, item_rewards: Tensor, item_weight: float) -> Tensor:
-    """``Â^final = Â_{i,l} + w_item·Â^item_i``: float32 [P, G, L].
+    """(7.12) ``Â^final = Â_{i,l} + w_item·Â^item_i``: float32 [P, G, L].
 
     ``item_rewards`` float32 [P, G] is the composite reward of each rollout's item, ``item_weight`` w_item.
     """
@@ -75,7 +87,7 @@ def tpma_advantages(matched: Tensor, weights: Tensor, item_rewards: Tensor, item
 
 
 def tpma_loss(log_probs: Tensor, old: Tensor, advantages: Tensor, gate: Tensor) -> Tensor:
-    """``L_TPMA = -1/G Σ_i 1/L Σ_l g·ratio·Â``, mean over prompts; all arguments float32 [P, G, L].
+    """(7.15) ``L_TPMA = -1/G Σ_i 1/L Σ_l g·ratio·Â``, mean over prompts; all arguments float32 [P, G, L].
 
     ``ratio = π_θ/π_old`` with π_old detached, not clipped: the gate regularises.
     """
@@ -83,7 +95,7 @@ def tpma_loss(log_probs: Tensor, old: Tensor, advantages: Tensor, gate: Tensor) 
 
 
 def grpo_loss(log_probs: Tensor, old: Tensor, rewards: Tensor, clip: float) -> Tensor:
-    """Plain GRPO: one advantage per rollout, the ratio of each token clipped to ``1 ± clip``; mean over everything.
+    """(7.16) Plain GRPO: one advantage per rollout, the ratio of each token clipped to ``1 ± clip``; mean over everything.
 
     ``rewards`` float32 [P, G]: of the whole SID; the other arguments as in :func:`tpma_loss`.
     """
