@@ -95,7 +95,7 @@ def tpma_loss(log_probs: Tensor, old: Tensor, advantages: Tensor, gate: Tensor) 
 
 
 def grpo_loss(log_probs: Tensor, old: Tensor, rewards: Tensor, clip: float) -> Tensor:
-    """(7.16) Plain GRPO: one advantage per rollout, the ratio of each token clipped to ``1 ± clip``; mean over everything.
+    """(7.16) Plain GRPO: one advantage per rollout, the ratio of each token clipped to ``1 ± clip``; a mean over all.
 
     ``rewards`` float32 [P, G]: of the whole SID; the other arguments as in :func:`tpma_loss`.
     """
