@@ -23,84 +23,12 @@ from onesearch.data.text import is_unspaced, split_words
 PHRASES: Final = "phrases.parquet"
 TREE: Final = "categories.json"
 STOP_WORDS: Final = frozenset(
-    [
-        "a",
-        "an",
-        "and",
-        "any",
-        "are",
-        "as",
-        "at",
-        "be",
-        "but",
-        "by",
-        "can",
-        "could",
-        "do",
-        "does",
-        "during",
-        "for",
-        "from",
-        "get",
-        "good",
-        "had",
-        "has",
-        "have",
-        "help",
-        "helps",
-        "how",
-        "i",
-        "if",
-        "in",
-        "into",
-        "is",
-        "it",
-        "me",
-        "my",
-        "need",
-        "no",
-        "nor",
-        "not",
-        "of",
-        "off",
-        "on",
-        "or",
-        "other",
-        "our",
-        "should",
-        "some",
-        "someone",
-        "something",
-        "than",
-        "that",
-        "the",
-        "their",
-        "them",
-        "there",
-        "these",
-        "thing",
-        "things",
-        "this",
-        "those",
-        "to",
-        "up",
-        "us",
-        "want",
-        "what",
-        "when",
-        "where",
-        "which",
-        "while",
-        "who",
-        "why",
-        "will",
-        "with",
-        "without",
-        "would",
-        "x",
-        "you",
-        "your",
-    ]
+    split_words(
+        "a an and any are as at be but by can could do does during for from get good had has have help helps how i "
+        "if in into is it me my need no nor not of off on or other our should some someone something than that the "
+        "their them there these thing things this those to up us want what when where which while who why will with "
+        "without would x you your"
+    )
 )
 _LONGEST_TITLE_PHRASE: Final = 6  # half words: a character of an unspaced script is one, any other word is two
 _LONGEST_VALUE: Final = 12  # words
@@ -153,6 +81,7 @@ class CatalogueVocabulary:
         self._popularity = np.asarray(popularity, np.float32)
         self._number = {phrase: i for i, phrase in enumerate(self.phrases)}
         ends: dict[tuple[str, ...], list[tuple[str, ...]]] = {}
+        # Every end of a path leads to the paths that have it: ("Boots",), ("Shoes", "Boots"), ...
         for path in self.paths:
             for start in range(len(path)):
                 ends.setdefault(_folded(path[start:]), []).append(path)
@@ -170,13 +99,16 @@ class CatalogueVocabulary:
             items: columns title, brand, category, attributes.
             clicked: *training* clicks of each item [N]; None counts items only.
         """
+        # The pool: values, brands and names, title phrases, model numbers.
         kinds = _kinds(items)
         titles = items["title"].fill_null("").to_list()
         pool = {*kinds, *_title_phrases(titles)}
         models = {token for title in titles for token in model_numbers(title)}
         pool.update(canonical(words) for words in map(split_words, models) if 0 < len(words) <= _LONGEST_VALUE)
+        # The tree: every path of an item, and every beginning of one.
         paths = {tuple(path[:depth]) for path in items["category"].to_list() for depth in range(1, len(path or ()) + 1)}
         phrases = sorted(pool)
+        # Popularity of a phrase: the sum over the items that say it, which a vocabulary without it can tell.
         bare = cls(phrases, kinds, np.zeros(len(phrases)), sorted(paths))
         weight = 1.0 + (np.zeros(len(items)) if clicked is None else np.asarray(clicked, np.float64))
         return cls(phrases, kinds, bare.incidence(items).T @ weight, bare.paths)
@@ -194,6 +126,7 @@ class CatalogueVocabulary:
             return None
         if folded in self._whole:
             return self._whole[folded]
+        # A model may leave out the upper levels, or invent them: then the last name decides, if only one path has it.
         found = self._ends.get(folded) or self._ends.get(folded[-1:], [])
         return found[0] if len(found) == 1 else None
 
@@ -212,18 +145,20 @@ class CatalogueVocabulary:
 
     def incidence(self, items: pl.DataFrame) -> csr_matrix:
         """Which items say which phrase in title, brand, category or attributes: float32 0/1 [N, len(self)]."""
+        # Each (row, text) that an item says.
         rows = items.with_row_index("row")
         lists = pl.col("category"), pl.col("attributes").list.eval(pl.element().struct.field("value"))
         parts = [rows.select("row", text=pl.col(name)) for name in ("title", "brand")]
         parts += [rows.select("row", text=values).explode("text") for values in lists]
         said = pl.concat([part.cast({"text": pl.String}) for part in parts]).drop_nulls().unique(maintain_order=True)
+        # Distinct texts are matched once, then handed to the items that say them: [N, texts] @ [texts, phrases].
         texts = said.select(pl.col("text").unique(maintain_order=True)).with_row_index("number")
         number = said.join(texts, on="text", how="left", maintain_order="left")["number"].to_numpy()
         owner = said["row"].to_numpy()
         ones = np.ones(len(owner), np.float32)
         holds = csr_matrix((ones, (owner, number)), shape=(len(items), len(texts)))
         out = holds @ self.matches(texts["text"].to_list())
-        out.data[:] = 1.0
+        out.data[:] = 1.0  # however often it is said
         return out
 
     def matches(self, texts: Sequence[str]) -> csr_matrix:
@@ -267,20 +202,26 @@ class CatalogueVocabulary:
 
 
 class _Trie:
-    """All runs of given words in many texts at once: one array step per phrase length instead of a loop over texts."""
+    """All runs of words of given phrases in many texts at once: one array step per length instead of a loop over texts.
+
+    A level of the trie is a sorted array of keys, parent node * words + word; a node's number is its key's place.
+    """
 
     def __init__(self, phrases: Sequence[Sequence[str]]) -> None:
         self._words: dict[str, int] = {}
         get = self._words
+        # All words of all phrases as numbers, one after the other.
         lengths = np.fromiter(map(len, phrases), np.int64, len(phrases))
         flat = np.fromiter((get.setdefault(w, len(get)) for p in phrases for w in p), np.int64, int(lengths.sum()))
         starts = np.cumsum(lengths) - lengths
         self._levels: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []  # sorted keys; phrase of each or -1
         node = np.zeros(len(phrases), np.int64)
         for depth in range(int(lengths.max(initial=0))):
+            # Phrases that go on, by their node and their next word.
             alive = np.flatnonzero(lengths > depth)
             keys, inverse = np.unique(node[alive] * len(get) + flat[starts[alive] + depth], return_inverse=True)
             node[alive] = inverse
+            # Those that end here.
             phrase = np.full(len(keys), -1, np.int64)
             ending = alive[lengths[alive] == depth + 1]
             phrase[node[ending]] = ending
@@ -289,10 +230,12 @@ class _Trie:
     def find(self, texts: Sequence[Sequence[str]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """(text, phrase) numbers of all occurrences, int64 [m] each; repeats are possible."""
         lengths = np.fromiter(map(len, texts), np.int64, len(texts))
+        # The texts as numbers of words, -1 for words of no phrase; where each text ends.
         get = self._words.get
         flat = np.fromiter((get(word, -1) for text in texts for word in text), np.int64, int(lengths.sum()))
         owner = np.repeat(np.arange(len(texts)), lengths)
         end = np.repeat(np.cumsum(lengths), lengths)
+        # A run may begin at every word; those that leave the trie or their text fall away level by level.
         at = np.arange(len(flat))
         node = np.zeros(len(flat), np.int64)
         found: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
@@ -324,6 +267,7 @@ def _fit(words: Sequence[str]) -> bool:
 
 def _kinds(items: pl.DataFrame) -> dict[str, str]:
     """The type that most items give to each attribute value; brands are Brand, category names Entity."""
+    # One line of (text, type) for each thing that an item is said to have.
     parts = [
         items.select(pl.col("attributes")).explode("attributes").unnest("attributes").select(text="value", type="type"),
         items.select(text="brand", type=pl.lit("Brand")),
@@ -331,6 +275,7 @@ def _kinds(items: pl.DataFrame) -> dict[str, str]:
     ]
     table = pl.concat([part.cast(pl.String) for part in parts]).drop_nulls()
     counted = table.filter(pl.col("type").is_in(list(ATTRIBUTE_TYPES))).group_by("text", "type").len()
+    # Counts by spelling, since "T-Shirt" and "t shirt" are one phrase; of equal counts the first type by name.
     totals: dict[str, Counter[str]] = {}
     for text, kind, count in counted.iter_rows():
         words = split_words(text)
@@ -341,6 +286,7 @@ def _kinds(items: pl.DataFrame) -> dict[str, str]:
 
 def _title_phrases(titles: Sequence[str]) -> list[str]:
     """Runs of one to three words that stand in at least two titles; a run grows only from one that does."""
+    # All words of all titles as numbers; what a word costs of the longest phrase; where each title ends.
     split = [split_words(title) for title in titles]
     flat = [word for words in split for word in words]
     numbers: dict[str, int] = {}
@@ -348,21 +294,25 @@ def _title_phrases(titles: Sequence[str]) -> list[str]:
     half_words = np.fromiter((1 if is_unspaced(word) else 2 for word in numbers), np.int64, len(numbers))
     lengths = np.fromiter(map(len, split), np.int64, len(split))
     owner, end = np.repeat(np.arange(len(split)), lengths), np.repeat(np.cumsum(lengths), lengths)
+    # A run may begin at every word: its place, its node in the tree of all runs so far, its length in half words.
     at, node = np.arange(len(flat)), np.zeros(len(flat), np.int64)
     cost = np.zeros(len(flat), np.int64)
     out: list[str] = []
     for depth in range(_LONGEST_TITLE_PHRASE):
+        # One word more, if the title has one.
         keep = at + depth < end[at]
         at, node, cost = at[keep], node[keep], cost[keep]
         word = ids[at + depth]
         cost = cost + half_words[word]
         _, first, node = np.unique(node * max(len(numbers), 1) + word, return_index=True, return_inverse=True)
+        # Distinct (run, title) pairs tell in how many titles a run stands.
         pairs = np.unique(node * max(len(split), 1) + owner[at])
         often = np.bincount(pairs // max(len(split), 1), minlength=len(first)) >= 2
         for start in at[first[often & (cost[first] >= 2) & (cost[first] <= _LONGEST_TITLE_PHRASE)]].tolist():
             words = flat[start : start + depth + 1]
             if _fit(words):
                 out.append(canonical(words))
+        # A run that stands in one title only cannot grow into one that stands in two.
         keep = often[node] & (cost < _LONGEST_TITLE_PHRASE)
         at, node, cost = at[keep], node[keep], cost[keep]
     return out

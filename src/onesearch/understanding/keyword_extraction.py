@@ -1,4 +1,4 @@
-"""Step 2, keyword extraction, as plain rules; and the check that every answer from outside passes.
+"""Step 2, keyword extraction, as plain rules (docs/method.md, section 4); and the check of every answer from outside.
 
 Nothing here trusts its input: a keyword is kept only in the catalogue's own spelling, an attribute only when the query
 says it.
@@ -29,40 +29,11 @@ Dropped = tuple[tuple[str, str], ...]
 _LONGEST: Final = 80  # characters
 _MOST_LISTED: Final = 16
 _MARKETING: Final = (
-    "best seller",
-    "best sellers",
-    "bestseller",
-    "best selling",
-    "hot sale",
-    "hot selling",
-    "free shipping",
-    "new arrival",
-    "new arrivals",
-    "limited offer",
-    "special offer",
-    "on sale",
-    "sale",
-    "discount",
-    "discounted",
-    "clearance",
-    "promotion",
-    "promo",
-    "deal",
-    "deals",
-    "cheap",
-    "热卖",
-    "热销",
-    "爆款",
-    "包邮",
-    "特价",
-    "促销",
-    "新款",
-    "正品",
-    "清仓",
-    "秒杀",
-    "折扣",
+    "best seller, best sellers, bestseller, best selling, hot sale, hot selling, free shipping, "
+    "new arrival, new arrivals, limited offer, special offer, on sale, sale, discount, discounted, "
+    "clearance, promotion, promo, deal, deals, cheap, 热卖, 热销, 爆款, 包邮, 特价, 促销, 新款, 正品, 清仓, 秒杀, 折扣"
 )
-_MARKETING_WORDS: Final = sorted((tuple(split_words(text)) for text in _MARKETING), key=lambda words: -len(words))
+_MARKETING_WORDS: Final = sorted(map(split_words, re.split(", ", _MARKETING)), key=lambda words: -len(words))
 _NUMBER: Final = re.compile(r"\d")
 
 
@@ -98,15 +69,18 @@ class _Answer(BaseModel):
 
 
 def extract(candidates: Sequence[str], analysis: Analysis, words: Grounding) -> tuple[tuple[str, ...], Dropped]:
-    """At most eight keywords out of candidate texts, most popular first (ties: by text), and what was dropped.
+    """At most eight keywords out of candidate texts, most popular first (4.1), and what was dropped.
 
-    Without candidates the analysis' topics are taken, without those the last category name and the stated attributes.
-    In this order a candidate loses its marketing words, gets the catalogue's spelling or is off the catalogue, is
-    dropped if it holds the words of a negated attribute, is merged with its synonyms and, unless it is a model number,
-    dropped when eight others are more popular. Synonyms are keywords of the same words (in any order, plural or not),
-    of which the more popular stays, and a keyword inside a longer one with the same last word, which gives way to it.
+    In pseudo-code::
 
-    A query that wants no merchandise has no keywords.
+        a query that wants no merchandise has no keywords
+        texts = the candidates; without any the topics; without those the last category name and the stated attributes
+        each text: take marketing words out; take the catalogue's spelling; drop it if it is in no item's words or
+            holds the words of a negated attribute
+        order by popularity, ties by text
+        merge synonyms: of the same words (in any order, plural or not) the more popular stays; a keyword inside a
+            longer one with the same last word gives way to it
+        keep the first eight, model numbers before all others
     """
     if analysis.intent != "merchandise":
         return (), ()
@@ -114,7 +88,7 @@ def extract(candidates: Sequence[str], analysis: Analysis, words: Grounding) -> 
     texts = list(candidates) or list(analysis.topics) or [*analysis.category[-1:], *stated]
     ruled_out = [_bare(attribute.value) for attribute in analysis.attributes if attribute.negated]
     dropped: list[tuple[str, str]] = []
-    kept: dict[str, bool] = {}
+    kept: dict[str, bool] = {}  # keyword -> whether a text named it as a model number
     for text in texts:
         plain = _without_marketing(split_words(text))
         keyword = words.keyword(canonical(plain)) if plain else None
@@ -175,14 +149,17 @@ def holds_phrase(text: str, phrase: str) -> bool:
 def _thought(given: _Answer, query: str, producer: str, version: str, words: Grounding) -> tuple[Thought, Dropped]:
     dropped: list[tuple[str, str]] = []
     if given.intent != "merchandise":
+        # The gate: everything else of the answer goes.
         lost = [*given.category, *(a.value for a in given.attributes), *given.topics, *given.keywords]
         reason = f"intent is {given.intent}"
         analysis = Analysis(intent=given.intent, query_type=given.query_type)
         thought = Thought(query=query, analysis=analysis, producer=producer, version=version)
         return thought, tuple((text, reason) for text in lost)
+    # A category of the catalogue's own tree.
     category = words.category(given.category) if given.category else None
     if given.category and category is None:
         dropped.append((" > ".join(given.category), "no such category, or several"))
+    # Attributes that the query states, each once.
     attributes: list[Attribute] = []
     values = set(_short([a.value for a in given.attributes], dropped))
     for one in given.attributes:
@@ -195,6 +172,7 @@ def _thought(given: _Answer, query: str, producer: str, version: str, words: Gro
         elif attribute not in attributes:
             attributes.append(attribute)
     dropped += [(attribute.value, "more than sixteen attributes") for attribute in attributes[_MOST_LISTED:]]
+    # Topics as they are; only keywords must be the catalogue's.
     topics = list(dict.fromkeys(_short(given.topics, dropped)))
     dropped += [(topic, "more than sixteen topics") for topic in topics[_MOST_LISTED:]]
     analysis = Analysis(
@@ -240,7 +218,8 @@ def _holds(long: Sequence[str], short: Sequence[str]) -> bool:
 def _without_marketing(words: list[str]) -> list[str]:
     at, out = 0, []
     while at < len(words):
-        size = next((len(run) for run in _MARKETING_WORDS if tuple(words[at : at + len(run)]) == run), 0)
+        # The longest phrase first: "best selling" before "selling" alone would be left over.
+        size = next((len(run) for run in _MARKETING_WORDS if words[at : at + len(run)] == run), 0)
         if not size:
             out.append(words[at])
         at += max(size, 1)
@@ -265,6 +244,7 @@ def _merged(ranked: Sequence[str], dropped: list[tuple[str, str]]) -> list[str]:
         first = same.setdefault(tuple(words if is_unspaced(keyword) else sorted(words)), keyword)
         if first != keyword:
             dropped.append((keyword, f"same words as {first!r}"))
+    # "boots" beside "hiking boots" says no more; "boots" beside "boots tree" does.
     out = []
     for keyword in same.values():
         longer = [

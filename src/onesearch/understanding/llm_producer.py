@@ -5,9 +5,9 @@ import json
 import os
 import random
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
@@ -24,9 +24,14 @@ from onesearch.understanding.thought import MOST_KEYWORDS, Grounding, Thought, T
 if TYPE_CHECKING:
     from openai import APIStatusError, AsyncOpenAI
 
+_T = TypeVar("_T")
 BASE_URL: Final = "ONESEARCH_LLM_BASE_URL"
 MODEL: Final = "ONESEARCH_LLM_MODEL"
 API_KEY: Final = "ONESEARCH_LLM_API_KEY"
+_LONGEST_ANSWER: Final = 20_000  # characters
+_REFUSALS: Final = 3  # before any answer; a single query may be refused for its words, all of them for the setup
+_PASSING_STATUS: Final = frozenset([408, 409, 425, 429])  # and all from 500 on
+_THINKING: Final = re.compile(r"^\s*<think>.*?</think>", re.DOTALL)
 
 
 def producer_name(model: str) -> str:
@@ -40,6 +45,10 @@ class LLMError(RuntimeError):
 
 class LLMUnavailableError(RuntimeError):
     """The server did not answer although it was asked several times; later it may."""
+
+
+class AnswerRefusedError(ThoughtError):
+    """The server does not take this question; asking again in other words would not help."""
 
 
 class BudgetSpent(RuntimeError):  # noqa: N818 - an end that the user asked for, not a mistake
@@ -97,25 +106,6 @@ class Usage:
         return self.tokens_in + self.tokens_out
 
 
-__all__ = [
-    "AnswerRefusedError",
-    "BudgetSpent",
-    "LLMError",
-    "LLMProducer",
-    "LLMSettings",
-    "LLMUnavailableError",
-    "Usage",
-]
-_LONGEST_ANSWER: Final = 20_000  # characters
-_REFUSALS: Final = 3  # before any answer; a single query may be refused for its words, all of them for the setup
-_PASSING: Final = frozenset([408, 409, 425, 429])  # and all from 500 on
-_THINKING: Final = re.compile(r"^\s*<think>.*?</think>", re.DOTALL)
-
-
-class AnswerRefusedError(ThoughtError):
-    """The server does not take this question; asking again in other words would not help."""
-
-
 class LLMProducer:
     """A :class:`~onesearch.understanding.thought.Producer` that asks a model, at most ``concurrency`` times at once.
 
@@ -156,19 +146,13 @@ class LLMProducer:
         if language not in self._systems:
             self._systems[language] = prompts.understand_system(language, self._paths)
         asked = prompts.messages(query, self._systems[language])
-        repairing = False
-        while True:
-            try:
-                answer = await self._ask(asked, prompts.ANSWER_SCHEMA)
-                thought, dropped = validated(answer, query, self.name, self.version, self._words)
-            except ThoughtError as error:
-                if repairing or isinstance(error, AnswerRefusedError):
-                    raise
-                repairing, asked = True, prompts.repair_messages(asked, str(error))
-                continue
-            self.usage.repaired += repairing
-            self.usage.dropped += len(dropped)
-            return thought
+        thought, dropped = await self._ask_twice(
+            asked,
+            prompts.ANSWER_SCHEMA,
+            lambda answer: validated(answer, query, self.name, self.version, self._words),
+        )
+        self.usage.dropped += len(dropped)
+        return thought
 
     async def calibrate(self, thought: Thought, history: HistoryTexts) -> tuple[str, ...]:
         """Step 3: at most eight keywords of the catalogue for one shopper; none if the query wants no merchandise.
@@ -179,13 +163,8 @@ class LLMProducer:
             return ()
         language = prompts.detect_language(thought.query)
         asked = prompts.calibrate_messages(thought.query, thought.keywords, history, language)
-        try:
-            offered = _keywords(await self._ask(asked, prompts.KEYWORDS_SCHEMA))
-        except AnswerRefusedError:
-            raise
-        except ThoughtError as error:
-            offered = _keywords(await self._ask(prompts.repair_messages(asked, str(error)), prompts.KEYWORDS_SCHEMA))
-            self.usage.repaired += 1
+        offered = await self._ask_twice(asked, prompts.KEYWORDS_SCHEMA, _offered_keywords)
+        # Untrusted as every answer: the catalogue's spelling, nothing that the query rules out, at most eight.
         ruled_out = [attribute.value for attribute in thought.analysis.attributes if attribute.negated]
         found = [keyword for text in offered if (keyword := self._words.keyword(text)) is not None]
         kept = [k for k in dict.fromkeys(found) if not any(holds_phrase(k, value) for value in ruled_out)]
@@ -204,28 +183,40 @@ class LLMProducer:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
+    async def _ask_twice(self, asked: Messages, schema: Mapping[str, Any], read: Callable[[dict[str, Any]], _T]) -> _T:
+        """What ``read`` makes of the answer; one that breaks a rule gets a second chance, with the reason."""
+        try:
+            return read(await self._ask(asked, schema))
+        except AnswerRefusedError:
+            raise
+        except ThoughtError as error:
+            usable = read(await self._ask(prompts.repair_messages(asked, str(error)), schema))
+        self.usage.repaired += 1
+        return usable
+
     async def _ask(self, asked: Messages, schema: Mapping[str, Any]) -> dict[str, Any]:
         """The JSON object that the model answers; ThoughtError for anything else."""
         if self._turns is None:
             self._turns = asyncio.Semaphore(self.config.concurrency)
-        attempt = 0
-        while True:
+        attempts, failure = self.config.retries + 1, _PassingFailure("")
+        for attempt in range(attempts):
+            if attempt:
+                # Twice as long as before, half of it by chance, so that calls which failed together do not come back
+                # together; longer if the server says so.
+                longest = min(self.config.backoff * 2 ** (attempt - 1), self.config.longest_backoff)
+                backoff = longest * (0.5 + 0.5 * random.random())
+                await asyncio.sleep(max(backoff, min(failure.retry_after, self.config.longest_backoff)))
+                self.usage.retries += 1
             async with self._turns:  # given back while waiting, so that a slow failure does not block others
                 self._check_budget()
                 self.usage.calls += 1
-                wait = await self._attempt(asked, schema)
-            if not isinstance(wait, _Passing):
-                return _decoded(wait)
-            if attempt >= self.config.retries:
-                raise LLMUnavailableError(f"no answer from the language model in {attempt + 1} attempts: {wait.reason}")
-            longest = min(self.config.backoff * 2**attempt, self.config.longest_backoff)
-            # Half of it by chance, so that calls which failed together do not come back together.
-            backoff = longest * (0.5 + 0.5 * random.random())
-            await asyncio.sleep(max(backoff, min(wait.retry_after, self.config.longest_backoff)))
-            attempt += 1
-            self.usage.retries += 1
+                answer = await self._attempt(asked, schema)
+            if isinstance(answer, str):
+                return _json_object(answer)
+            failure = answer
+        raise LLMUnavailableError(f"no answer from the language model in {attempts} attempts: {failure.reason}")
 
-    async def _attempt(self, asked: Messages, schema: Mapping[str, Any]) -> "str | _Passing":
+    async def _attempt(self, asked: Messages, schema: Mapping[str, Any]) -> "str | _PassingFailure":
         """One call: the text of the answer, or why it failed if that may pass."""
         with from_extra("llm"):
             import openai  # takes a second to import, which users of other producers need not wait for
@@ -248,16 +239,17 @@ class LLMProducer:
         except openai.APIStatusError as error:
             return self._refused(error)
         except openai.APIConnectionError as error:
-            return _Passing("timed out" if isinstance(error, openai.APITimeoutError) else "could not be reached")
+            return _PassingFailure("timed out" if isinstance(error, openai.APITimeoutError) else "could not be reached")
         except (openai.APIError, ValueError) as error:
-            return _Passing(f"its answer could not be read ({type(error).__name__})")
+            return _PassingFailure(f"its answer could not be read ({type(error).__name__})")
+        # Tokens count whatever the answer is worth.
         try:
             self._count(answer)
             choice = answer["choices"][0]
             content = choice["message"]["content"]
             finished = choice.get("finish_reason")
         except (AttributeError, IndexError, KeyError, TypeError, ValueError):
-            return _Passing("its answer is no chat completion")
+            return _PassingFailure("its answer is no chat completion")
         self._answered = True
         if finished == "length":
             raise ThoughtError(f"malformed answer: longer than {config.answer_tokens} tokens")
@@ -265,11 +257,13 @@ class LLMProducer:
             raise ThoughtError("malformed answer: empty")
         return content
 
-    def _refused(self, error: "APIStatusError") -> "_Passing":
+    def _refused(self, error: "APIStatusError") -> "_PassingFailure":
         """What a status other than 200 means. The server's words stay out of messages: they may repeat the key."""
         status = error.status_code
-        if status in _PASSING or status >= 500:
-            return _Passing(f"it answered with status {status}", _seconds(error.response.headers.get("retry-after")))
+        if status in _PASSING_STATUS or status >= 500:
+            return _PassingFailure(
+                f"it answered with status {status}", _seconds(error.response.headers.get("retry-after"))
+            )
         where = f"the language model server answered with status {status}"
         if status in (401, 403):
             raise LLMError(f"{where}: set a valid key in the environment variable {API_KEY}") from None
@@ -314,14 +308,14 @@ class LLMProducer:
 
 
 @dataclass(frozen=True)
-class _Passing:
+class _PassingFailure:
     """A failure that may pass."""
 
     reason: str
     retry_after: float = 0.0
 
 
-def _decoded(content: str) -> dict[str, Any]:
+def _json_object(content: str) -> dict[str, Any]:
     content = _THINKING.sub("", content)
     if len(content) > _LONGEST_ANSWER:
         raise ThoughtError(f"malformed answer: longer than {_LONGEST_ANSWER:,} characters")
@@ -336,7 +330,7 @@ def _decoded(content: str) -> dict[str, Any]:
     return answer
 
 
-def _keywords(answer: Mapping[str, Any]) -> list[str]:
+def _offered_keywords(answer: Mapping[str, Any]) -> list[str]:
     found = answer.get("keywords")
     if set(answer) != {"keywords"} or not isinstance(found, list) or not all(isinstance(text, str) for text in found):
         raise ThoughtError('malformed answer: not {"keywords": [texts]}')

@@ -1,4 +1,7 @@
-"""Thoughts without a language model: what shoppers clicked for a query, or for queries with the same rare words."""
+"""Thoughts without a language model: what shoppers clicked for a query, or for queries with the same rare words.
+
+The paper has a language model think; this producer needs none (docs/method.md, section 4).
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +23,7 @@ from onesearch.understanding.thought import Analysis, Attribute, Thought, Though
 
 Floats = NDArray[np.float64]
 
+# Constants of equations 4.3 and 4.4, chosen on the simulated market.
 _TOPICS: Final = 12
 _MOST_ATTRIBUTES: Final = 16
 _CLICKS_OF_A_WORD: Final = 20.0  # one word never counts for more clicks than this
@@ -29,22 +33,30 @@ _LEAST_SHARE: Final = 0.1
 _LEAST_LIFT: Final = 0.2
 _SHORT_LIST: Final = 24  # phrases of a query from which its topics are taken
 _MOST_CANDIDATES: Final = 8  # so that popular topics do not push out the better ones
-_PART: Final = 0.8
-_CATEGORY_SHARE: Final = 0.6
-_CHUNK: Final = 2048
-_NOTHING: Final = 1e-9
+_PART_OF_LONGER: Final = 0.8  # of a phrase's clicks: it hardly occurs outside the longer phrase
+_CATEGORY_SHARE: Final = 0.6  # of a query's clicks: they lie in one category
+_CHUNK: Final = 2048  # queries at once
+_NOTHING: Final = 1e-9  # clicks below this are rounding errors
 
 
 @dataclass(frozen=True)
-class _Evidence:
-    """Click mass of one chunk of queries: ``mass`` sparse [n, phrases + nodes], ``total`` [n]."""
+class _ClickMass:
+    """Click mass of n queries (4.3): ``parts`` sparse [n, P + K] by phrase and category node, ``total`` [n]."""
 
-    mass: csr_matrix
+    parts: csr_matrix
     total: Floats
 
 
 class LogExpert:
     """A :class:`~onesearch.understanding.thought.Producer` that reads the *training* log.
+
+    For a query::
+
+        mass = its own clicks + those of the queries that share a word with it, rare words more (4.3),
+            by phrase of the catalogue and by category node
+        topics = what the query itself says, then phrases by lift over their catalogue share times root of mass (4.4)
+        category = the deepest node with 60 % of the mass
+        keywords = step 2 of the topics, as for any producer
 
     The keywords of a training query are informed by its own clicks, so they may name what its page views were clicked
     for. With ``leave_out_own`` only the queries that share words with it speak, as if it had never been asked; the
@@ -61,10 +73,10 @@ class LogExpert:
         phrases: Sequence[str],
         share: Floats,
         statistics: ClickStatistics,
-        evidence: csr_matrix,
+        clicks: csr_matrix,
         leave_out_own: bool,
     ) -> None:
-        """See :meth:`of`.
+        """See :meth:`from_log`.
 
         Args:
             words: the catalogue.
@@ -72,24 +84,25 @@ class LogExpert:
             phrases: P candidate topics.
             share: their shares of the catalogue's items, [P].
             statistics: of the training log, Q queries.
-            evidence: clicks of each query on items with each phrase, in each of K category nodes, and of all items;
+            clicks: of each query on items with each phrase, in each of K category nodes, and of all items;
                 float64 [Q, P + K + 1].
             leave_out_own: a query's own clicks do not count.
         """
         self._words, self._phrases, self._share, self._leave_out_own = words, list(phrases), share, leave_out_own
-        self._statistics, self._own = statistics, evidence
-        self._own_clicks: Floats = evidence[:, -1].toarray().ravel()
+        self._statistics, self._clicks = statistics, clicks
+        self._total_clicks: Floats = clicks[:, -1].toarray().ravel()
         self._depth = np.array([len(path) for path in words.paths], np.int64)
         self._stated = Lexicon([Keyword(text, kind, words.popularity(text)) for text, kind in kinds.items()])
+        # Of each of W words: queries that say it [W], their clicks [W], these by phrase and node [W, P + K + 1].
         self._word_number: dict[str, int] = {}
-        bags = [_evidence_words(query) for query in statistics.queries]
+        bags = [_informative_words(query) for query in statistics.queries]
         for bag in bags:
             for word in bag:
                 self._word_number.setdefault(word, len(self._word_number))
         says = self._bags(bags)
         self._queries_of_word: Floats = np.asarray(says.sum(0)).ravel()
-        self._clicks_of_word: Floats = says.T @ self._own_clicks
-        self._of_words = (says.T @ evidence).tocsr()
+        self._clicks_of_word: Floats = says.T @ self._total_clicks
+        self._of_words = (says.T @ clicks).tocsr()
 
     @classmethod
     def from_log(
@@ -100,7 +113,7 @@ class LogExpert:
         lexicon: Lexicon | None,
         leave_out_own: bool = False,
     ) -> "LogExpert":
-        """Count the evidence.
+        """Count clicks by phrase and category.
 
         Args:
             items: the item table [N].
@@ -110,23 +123,26 @@ class LogExpert:
                 one every phrase of the pool is a candidate.
             leave_out_own: see the class.
         """
+        # Attribute types of phrases: those of the catalogue, then those of the lexicon's keywords.
         kinds = dict(words.kinds)
         if lexicon is not None:
             for keyword in lexicon.keywords:
                 known = words.keyword(keyword.text)
                 if known is not None:
                     kinds.setdefault(known, keyword.type)
+        # The P phrases that may be topics, and their shares of the items [P].
         upper = _upper_names(words)
         able = [(lexicon is None or text in kinds) and text not in upper for text in words.phrases]
         chosen = np.flatnonzero(np.array(able, bool))
         holds = words.incidence(items).tocsc()[:, chosen].astype(np.float64)
         share = (np.asarray(holds.sum(0)).ravel() + 0.5) / (len(items) + 1)
+        # Of each item: phrases, category nodes, and 1 for all clicks [N, P + K + 1]; then of each query [Q, P + K + 1].
         features = hstack([holds, _nodes(items, words), np.ones((len(items), 1))]).tocsr()
-        clicks = statistics.items
+        clicked = statistics.items
         shape = (len(statistics.queries), len(items))
-        own = csr_matrix((statistics.counts.astype(np.float64), clicks.values, clicks.offsets), shape=shape)
+        item_clicks = csr_matrix((statistics.counts.astype(np.float64), clicked.values, clicked.offsets), shape=shape)
         phrases = [words.phrases[i] for i in chosen.tolist()]
-        return cls(words, kinds, phrases, share, statistics, (own @ features).tocsr(), leave_out_own)
+        return cls(words, kinds, phrases, share, statistics, (item_clicks @ features).tocsr(), leave_out_own)
 
     async def think(self, query: str) -> Thought:
         """Steps 1 and 2 for one query.
@@ -148,6 +164,7 @@ class LogExpert:
         return out
 
     def _chunk(self, queries: list[str]) -> list[Thought]:
+        # What each query states, and what it rules out ("without leather").
         parts = [split_negated(query) for query in queries]
         stated = self._stated.match([kept for kept, _ in parts])
         owners = [i for i, (_, texts) in enumerate(parts) for _ in texts]
@@ -155,9 +172,11 @@ class LogExpert:
         ruled_out: dict[int, list[int]] = {}
         for number, owner in enumerate(owners):
             ruled_out.setdefault(owner, []).extend(refused[number].tolist())
-        evidence = self._evidence(queries)
-        topics, categories = self._topics(evidence), self._categories(evidence)
+        # What was clicked for it and for queries like it.
+        mass = self._click_mass(queries)
+        topics, categories = self._topics(mass), self._categories(mass)
         out = []
+        # Each query's analysis and keywords.
         for i, query in enumerate(queries):
             attributes = self._attributes(stated[i].tolist(), ruled_out.get(i, []))
             out.append(self._thought(query, attributes, topics[i], categories[i]))
@@ -195,47 +214,53 @@ class LogExpert:
         flat = np.fromiter((n for bag in numbers for n in bag), np.int64, int(ends[-1]))
         return csr_matrix((np.ones(len(flat)), flat, ends), shape=(len(bags), len(self._word_number)))
 
-    def _evidence(self, queries: list[str]) -> _Evidence:
-        """Own clicks plus those of queries with the same words, the rarer the word the more."""
+    def _click_mass(self, queries: list[str]) -> _ClickMass:
+        """Own clicks plus those of queries with the same words, the rarer the word the more (4.3)."""
+        # Own clicks and whether the log has the query: [n].
         rows = self._statistics.query_numbers(queries)
         known = np.flatnonzero(rows >= 0)
         clicks, asked = np.zeros(len(queries)), np.zeros(len(queries))
-        clicks[known] = self._own_clicks[rows[known]]
+        clicks[known] = self._total_clicks[rows[known]]
         asked[known] = 1.0
-        says = self._bags([_evidence_words(query) for query in queries]).tocoo()
+        # Of each (query, word) the queries of the log that say the word, and their clicks; without this query's own.
+        says = self._bags([_informative_words(query) for query in queries]).tocoo()
         others, count = self._queries_of_word[says.col], self._clicks_of_word[says.col]
         if self._leave_out_own:
             others, count = others - asked[says.row], count - clicks[says.row]
-        heard = (others > _NOTHING) & (count > _NOTHING)
-        rarity = np.where(heard, np.log1p(len(self._statistics.queries) / np.maximum(others, 1.0)), 0.0)
+        # Weights g of the words: rarity as a share of the query's words, at most 20 clicks each.
+        known_words = (others > _NOTHING) & (count > _NOTHING)
+        rarity = np.where(known_words, np.log1p(len(self._statistics.queries) / np.maximum(others, 1.0)), 0.0)
         sums = np.bincount(says.row, rarity, len(queries))
         weight = rarity / np.maximum(sums[says.row], _NOTHING)
         weight *= np.minimum(count, _CLICKS_OF_A_WORD) / np.maximum(count, 1.0)
         own_weight: Floats
-        if self._leave_out_own:
+        if self._leave_out_own:  # the words' clicks hold the query's own: take them out again
             own_weight = -np.bincount(says.row, weight, len(queries)).astype(np.float64)
-        else:
+        else:  # the more own clicks, the less the words say
             weight *= (_ENOUGH_OWN / (_ENOUGH_OWN + clicks))[says.row]
             own_weight = np.ones(len(queries))
+        # Sum over words and the query itself: [n, P + K + 1].
         mass = coo_matrix((weight, (says.row, says.col)), shape=says.shape).tocsr() @ self._of_words
-        pick = csr_matrix((np.ones(len(known)), (known, rows[known])), shape=(len(queries), self._own.shape[0]))
+        pick = csr_matrix((np.ones(len(known)), (known, rows[known])), shape=(len(queries), self._clicks.shape[0]))
         # Counts are whole numbers, so what remains of a subtraction that should give nothing is mere rounding.
-        mass = (mass + diags(own_weight) @ (pick @ self._own)).tocsr()
+        mass = (mass + diags(own_weight) @ (pick @ self._clicks)).tocsr()
         mass.data[mass.data < _NOTHING] = 0.0
         mass.eliminate_zeros()
-        return _Evidence(mass[:, :-1].tocsr(), mass[:, -1].toarray().ravel())
+        return _ClickMass(mass[:, :-1].tocsr(), mass[:, -1].toarray().ravel())
 
-    def _topics(self, evidence: _Evidence) -> list[list[str]]:
-        """The phrases with the highest lift over their catalogue share times the root of their clicks."""
-        mass = evidence.mass[:, : len(self._phrases)].tocoo()
-        row, phrase, clicks = mass.row, mass.col, mass.data
-        total, share = evidence.total[row], self._share[phrase]
+    def _topics(self, mass: _ClickMass) -> list[list[str]]:
+        """The phrases with the highest lift over their catalogue share times the root of their clicks (4.4)."""
+        # Lift of every (query, phrase) with clicks.
+        by_phrase = mass.parts[:, : len(self._phrases)].tocoo()
+        row, phrase, clicks = by_phrase.row, by_phrase.col, by_phrase.data
+        total, share = mass.total[row], self._share[phrase]
         lift = np.log((clicks + _PRIOR * share) / (total + _PRIOR) / share)
+        # The best first within each query; rounded, so that the order does not hang on the last digit.
         keep = (lift > _LEAST_LIFT) & (clicks >= _LEAST_SHARE * total)
         row, phrase, clicks, score = row[keep], phrase[keep], clicks[keep], (lift * np.sqrt(clicks))[keep].round(9)
         order = np.lexsort((phrase, -score, row))
         row, phrase, clicks = row[order], phrase[order], clicks[order]
-        starts = np.searchsorted(row, np.arange(len(evidence.total) + 1))
+        starts = np.searchsorted(row, np.arange(len(mass.total) + 1))
         out = []
         for a, b in pairwise(starts.tolist()):
             part = slice(a, min(b, a + _SHORT_LIST))
@@ -243,12 +268,13 @@ class LogExpert:
             out.append(_whole(texts, clicks[part].tolist())[:_TOPICS])
         return out
 
-    def _categories(self, evidence: _Evidence) -> list[tuple[str, ...]]:
+    def _categories(self, mass: _ClickMass) -> list[tuple[str, ...]]:
         """The deepest node with 60 % of the clicks; more than half of them makes it one branch of the tree."""
-        mass = evidence.mass[:, len(self._phrases) :].tocoo()
-        keep = mass.data >= _CATEGORY_SHARE * evidence.total[mass.row]
-        row, node = mass.row[keep], mass.col[keep]
-        out: list[tuple[str, ...]] = [()] * len(evidence.total)
+        by_node = mass.parts[:, len(self._phrases) :].tocoo()
+        keep = by_node.data >= _CATEGORY_SHARE * mass.total[by_node.row]
+        row, node = by_node.row[keep], by_node.col[keep]
+        out: list[tuple[str, ...]] = [()] * len(mass.total)
+        # Deeper nodes come later and replace their ancestors.
         order = np.argsort(self._depth[node], kind="stable")
         for r, n in zip(row[order].tolist(), node[order].tolist(), strict=True):
             out[r] = self._words.paths[n]
@@ -262,7 +288,7 @@ def _whole(texts: list[str], clicks: list[float]) -> list[str]:
         text
         for i, text in enumerate(texts)
         if not any(
-            clicks[j] >= _PART * clicks[i]
+            clicks[j] >= _PART_OF_LONGER * clicks[i]
             and len(other) > len(text)
             and (text if is_unspaced(text) else marked[i]) in marked[j]
             for j, other in enumerate(texts)
@@ -270,7 +296,7 @@ def _whole(texts: list[str], clicks: list[float]) -> list[str]:
     ]
 
 
-def _evidence_words(query: str) -> list[str]:
+def _informative_words(query: str) -> list[str]:
     """Distinct singular words of what a query does not rule out; pairs of characters in unspaced scripts."""
     words = split_words(split_negated(query)[0])
     spaced = [singular(word) for word in words if word not in STOP_WORDS and not is_unspaced(word)]

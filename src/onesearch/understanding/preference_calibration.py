@@ -1,4 +1,5 @@
-"""Step 3, preference calibration: a query's keywords seen with a shopper's recent searches and clicks.
+"""Step 3, preference calibration: a query's keywords seen with a shopper's recent searches and clicks (docs/method.md,
+section 4).
 
 The result belongs to the query *and* the history; it is never stored with the query's thought.
 """
@@ -28,7 +29,10 @@ class TypedGrounding(Grounding, Protocol):
 
 @dataclass(frozen=True)
 class HistoryTexts:
-    """What is known of a shopper: recent queries, titles of recently clicked items, and a profile in words."""
+    """What is known of a shopper, as texts: recent queries, titles of recently clicked items, and a profile in words.
+
+    The history by item ids, as the model reads it, is :class:`~onesearch.search.shopper_history.ShopperHistory`.
+    """
 
     queries: tuple[str, ...] = ()
     items: tuple[str, ...] = ()
@@ -47,17 +51,22 @@ class Injected:
 
 
 def calibrate(thought: Thought, history: HistoryTexts, words: Grounding) -> tuple[str, ...]:
-    """Personalised keywords of a thought, at most eight.
+    """Personalised keywords of a thought, at most eight (4.2).
 
-    The thought's keywords come first, those whose words the history says more often before the others (else in the old
-    order). Then, as far as there is room, brands, styles, audiences and colours that at least two items of the history
-    name, those of more items first; none that the query rules out, and none of a type that the query settles itself.
-    Types are those of a catalogue with ``kinds`` (:class:`TypedGrounding`); any other catalogue adds nothing.
+    In pseudo-code::
 
-    A thought without keywords stays without: a preference alone is no answer to a query.
+        support of a keyword = mean over its words of the texts of the history that say the word
+        order the thought's keywords by support, equal ones as they were
+        preferences = brands, styles, audiences and colours that at least two items of the history name, most items
+            first; none that the query rules out, and none of a type that the query settles itself
+        the ordered keywords, then as many preferences as there is room for
+
+    Types are those of a catalogue with ``kinds`` (:class:`TypedGrounding`); any other catalogue adds nothing. A thought
+    without keywords stays without: a preference alone is no answer to a query.
     """
     if not thought.keywords:
         return ()
+    # Texts of the history that say a word, by singular word.
     texts = [text for text in (*history.queries, *history.items, history.profile) if text]
     said = Counter(word for text in texts for word in {singular(word) for word in split_words(text)})
     support = {keyword: _support(keyword, texts, said) for keyword in thought.keywords}
@@ -74,6 +83,7 @@ def inject(keywords: Sequence[str], item_keywords: Sequence[str]) -> Injected:
     wanted = list(dict.fromkeys(item_keywords))[:MOST_KEYWORDS]
     own = list(dict.fromkeys(keywords))
     room = MOST_KEYWORDS - len(wanted)
+    # Own keywords that the item does not have fill the room; the order of what stays is the old one.
     others = [keyword for keyword in own if keyword not in wanted][:room]
     stay = [keyword for keyword in own if keyword in wanted or keyword in others]
     return Injected((*stay, *(keyword for keyword in wanted if keyword not in stay)))
@@ -91,8 +101,10 @@ def _preferences(thought: Thought, history: HistoryTexts, words: Grounding) -> l
     kinds: Mapping[str, str] = getattr(words, "kinds", {})
     if not kinds:
         return []
+    # A query that names a brand has settled the brand.
     stated = {attribute.type for attribute in thought.analysis.attributes if not attribute.negated}
     ruled_out = [attribute.value for attribute in thought.analysis.attributes if attribute.negated]
+    # How many clicked items name a phrase.
     items = Counter(phrase for title in history.items for phrase in _phrases(title, words))
     fitting = [
         phrase

@@ -25,6 +25,7 @@ _ALTERNATIVES: Final = re.compile(rf"{_OTHER}|\balternatives?$")
 # In Chinese the thing comes first: "X 的平替" asks for something in place of X.
 _SCOPE: Final = re.compile(rf"(?:{_OTHER}|{_NOT})")
 _THING_FIRST: Final = re.compile(r"^(.*?)的?(?:替代品?|平替|代替品)$")
+# In order: a query that fits several is of the first type.
 _RULES: Final[tuple[tuple[QueryType, re.Pattern[str]], ...]] = (
     ("alternatives", _ALTERNATIVES),
     ("negation", _NEGATION),
@@ -71,59 +72,11 @@ _SERVICE: Final = re.compile(
 )
 # A service query holds nothing but these, so that "order book" and "return spring" stay merchandise.
 _SERVICE_WORDS: Final = frozenset(
-    [
-        "a",
-        "an",
-        "the",
-        "i",
-        "my",
-        "me",
-        "to",
-        "for",
-        "of",
-        "do",
-        "does",
-        "how",
-        "what",
-        "where",
-        "when",
-        "is",
-        "it",
-        "on",
-        "can",
-        "want",
-        "need",
-        "please",
-        "get",
-        "check",
-        "contact",
-        "item",
-        "order",
-        "orders",
-        "status",
-        "track",
-        "tracking",
-        "refund",
-        "refunds",
-        "return",
-        "returns",
-        "returned",
-        "policy",
-        "customer",
-        "service",
-        "support",
-        "care",
-        "shipping",
-        "delivery",
-        "package",
-        "parcel",
-        "cancel",
-        "cancellation",
-        "complaint",
-        "complaints",
-        "request",
-        "number",
-    ]
+    split_words(
+        "a an the i my me to for of do does how what where when is it on can want need please get check contact "
+        "item order orders status track tracking refund refunds return returns returned policy customer service "
+        "support care shipping delivery package parcel cancel cancellation complaint complaints request number"
+    )
 )
 _SERVICE_TEXT: Final = re.compile(
     "(?:怎么|如何|我要|我的|申请|查询?|联系|人工|退货|退款|换货|客服|售后|物流|订单|投诉|发票|流程|政策|电话|状态|开|服务)+"
@@ -159,9 +112,7 @@ def split_negated(query: str) -> tuple[str, tuple[str, ...]]:
     """A normalised query without what it rules out, and the texts that it rules out.
 
     What follows a negation or "instead of" is ruled out, up to a preposition, "and", "的" or a punctuation mark, and at
-    most three words of it (six characters of Chinese).
-
-    "Or" and "nor" separate texts.
+    most three words of it (six characters of Chinese). "Or" and "nor" separate texts.
 
     >>> split_negated("boots without steel toe for winter")
     ('boots for winter', ('steel toe',))
@@ -173,11 +124,14 @@ def split_negated(query: str) -> tuple[str, tuple[str, ...]]:
     kept: list[str] = []
     ruled_out: list[str] = []
     at = 0
+    # From one negation to the next.
     while found := _SCOPE.search(text, at):
         kept.append(text[at : found.start()])
         rest = text[found.end() :]
+        # Its scope ends at a preposition, "and" or a mark ...
         stop = _BOUNDARY.search(rest)
         scope = rest[: stop.start()] if stop else rest
+        # ... or after three words; what comes behind them is kept.
         words, room = [], 2 * _LONGEST_SCOPE
         for word in split_words(scope):
             room -= 1 if is_unspaced(word) else 2

@@ -19,10 +19,10 @@ from onesearch.understanding.thought_cache import (
     CacheError,
     QueueState,
     cache_key,
-    decoded,
-    decoded_keywords,
-    encoded,
-    encoded_keywords,
+    keywords_from_json,
+    keywords_to_json,
+    thought_to_row,
+    thoughts_from_bodies,
 )
 
 _TIMEOUT_SECONDS: Final = 2.0
@@ -66,11 +66,11 @@ class RedisThoughts:
                 part = wanted[begin : begin + _PER_CALL]
                 bodies = cast(list[str | None], redis.hmget(self._thoughts(producer, version), part))
                 found.update((key, body) for key, body in zip(part, bodies, strict=True) if body is not None)
-        return decoded(keys, found, producer, version)
+        return thoughts_from_bodies(keys, found, producer, version)
 
     def put(self, thoughts: Sequence[Thought]) -> None:
         """See `ThoughtCache.put`."""
-        rows = [encoded(thought) for thought in thoughts]
+        rows = [thought_to_row(thought) for thought in thoughts]
         with self._redis.transaction("keep thoughts") as pipe:
             for query, producer, version, body in rows:
                 pipe.hset(self._thoughts(producer, version), query, body)
@@ -131,11 +131,11 @@ class RedisThoughts:
         """See `ThoughtCache.get_personal`."""
         with self._redis.calls("read personalised keywords") as redis:
             body = cast(str | None, redis.get(self._personal(query, history, producer, version)))
-        return None if body is None else decoded_keywords(body)
+        return None if body is None else keywords_from_json(body)
 
     def put_personal(self, query: str, history: str, producer: str, version: str, keywords: Sequence[str]) -> None:
         """See `ThoughtCache.put_personal`."""
-        body = encoded_keywords(keywords)
+        body = keywords_to_json(keywords)
         with self._redis.calls("keep personalised keywords") as redis:
             redis.set(self._personal(query, history, producer, version), body, ex=PERSONAL_SECONDS)
 

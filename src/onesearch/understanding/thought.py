@@ -1,4 +1,4 @@
-"""A thought: what a query is about, as typed, validated steps (specification section 4).
+"""A thought: what a query is about, as typed, validated steps (docs/method.md, section 4).
 
 Step 1 is an :class:`Analysis`, step 2 the keywords of a :class:`Thought`, step 3 personalised keywords, which belong to
 a query and a shopper's history and are never stored with the query's thought. Whoever writes thoughts is a

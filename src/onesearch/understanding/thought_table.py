@@ -26,7 +26,7 @@ SCHEMA: Final[dict[str, Any]] = {
 
 
 class Thoughts:
-    """Steps 1 and 2 of many queries; nothing personal and nothing injected is in it (specification section 4)."""
+    """Steps 1 and 2 of many queries; nothing personal and nothing injected is in it (docs/method.md, section 4)."""
 
     def __init__(self, table: pl.DataFrame) -> None:
         self.table = table
