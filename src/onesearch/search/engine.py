@@ -2,28 +2,22 @@
 
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from onesearch.data.records import Item
 from onesearch.data.requests import Requests
-from onesearch.index.item_filters import ItemMask
 from onesearch.model.featurizer import Featurizer
-from onesearch.model.generator import Generator, GeneratorMemory
-from onesearch.model.prompt import PromptInputs
-from onesearch.search.beam_search import beam_search
-from onesearch.search.candidates import Candidates, from_beams, joined, ordered, score_items, without_repeats
+from onesearch.model.generator import Generator
+from onesearch.search.candidate_search import CandidateSearch, Scope
+from onesearch.search.candidates import Candidates, ordered
 from onesearch.search.catalogue_snapshot import Snapshot
-from onesearch.search.click_features import ClickFeatures, QueryFacts
+from onesearch.search.click_features import ClickFeatures
 from onesearch.search.hits import Hits
-from onesearch.search.nearest_items import nearest_items
-from onesearch.search.ranking_features import lexical_features, likeness_features, popularity_features
 from onesearch.search.ranking_weights import GENERATOR_ALONE, RankingWeights
 from onesearch.search.results import FilterChoices, SearchRequest, SearchResult
 from onesearch.search.run_parts import (
@@ -42,7 +36,6 @@ from onesearch.search.served_versions import published
 from onesearch.search.shopper_history import NO_HISTORY, FixedHistories, HistoryStore, ShopperHistory, to_requests
 
 Floats = NDArray[np.float32]
-_RECENT = 10  # last clicks that taste is taken from
 BEAMS_ONLY: Mapping[str, Any] = {
     "lexical": False,
     "clicked_candidates": 0,
@@ -53,44 +46,7 @@ BEAMS_ONLY: Mapping[str, Any] = {
 }
 
 
-@dataclass(frozen=True)
-class RequestFacts:
-    """What is known of n requests before anything is searched.
-
-    Attributes:
-        queries: their terms and their places in the click log.
-        clicked: int32 [n, E], the items most clicked for each query, best first, -1 padded.
-        prompt: subwords, vectors and SIDs of all their texts, and the shoppers' histories.
-    """
-
-    queries: QueryFacts
-    clicked: NDArray[np.int32]
-    prompt: PromptInputs
-
-
-@dataclass(frozen=True)
-class Scope:
-    """Where is searched: the catalogue, the filter (None for all of it) and the number of beams."""
-
-    snapshot: Snapshot
-    mask: ItemMask | None
-    width: int
-
-
-@dataclass(frozen=True)
-class Found:
-    """Items ``more`` int64 [n, E] that other channels than the beams gave, -1 for none.
-
-    With BM25 also its score of all candidates, beams first, ``lexical`` float32 [n, G + E], and of the ``best`` item
-    of the catalogue, float32 [n].
-    """
-
-    more: NDArray[np.int64]
-    lexical: Floats | None = None
-    best: Floats | None = None
-
-
-class SearchEngine:
+class SearchEngine(CandidateSearch):
     """The generative engine of one run.
 
     Searching is safe from several threads, also while items are upserted: each search reads one snapshot.
@@ -123,12 +79,10 @@ class SearchEngine:
         known_queries: Sequence[str] = (),
         keywords: Keywords | None = None,
     ) -> None:
-        self.generator, self.featurizer = generator.eval(), featurizer
-        self.click_features, self.config, self.weights = click_features, config, weights
+        super().__init__(generator, featurizer, click_features, config, batch_size, keywords)
+        self.weights, self.name = weights, name
         self.histories: HistoryStore = histories if histories is not None else FixedHistories()
-        self.batch_size, self.name = batch_size, name
         self.known_shoppers, self.known_queries = tuple(known_shoppers), tuple(known_queries)
-        self.keywords = keywords
         self._snapshot = snapshot.on(generator.begin.device)
         self._writing = threading.Lock()
 
@@ -232,142 +186,13 @@ class SearchEngine:
         width: int | None = None,
         fixed: NDArray[np.int64] | None = None,
     ) -> Candidates:
-        """Candidates of each request with all features, in batches of ``batch_size``.
+        """Candidates of each request with all features.
 
         With ``fixed`` item rows [n, C] (-1 for none) these are the candidates, and nothing is searched.
         """
         snapshot = snapshot or self._snapshot
-        scope = Scope(snapshot, snapshot.filters.mask(filters) if filters else None, width or self.config.width)
-        facts = self._request_facts(requests)
-        batches = np.split(np.arange(len(requests)), range(self.batch_size, len(requests), self.batch_size))
-        return joined([self._batch(facts, rows, scope, None if fixed is None else fixed[rows]) for rows in batches])
-
-    def _request_facts(self, requests: Requests) -> RequestFacts:
-        """Everything that is looked up for requests, once."""
-        queries, prompt = self.click_features.query_facts(requests.query), self.generator.config.prompt
-        # The same list fills missing history in the prompt and gives candidates; each reads its beginning.
-        most = max(prompt.clicked_for_query, self.config.clicked_candidates)
-        clicked = self.click_features.statistics.most_clicked(queries.click_rows, most)
-        keywords = None if self.keywords is None else self.keywords(requests.query)
-        return RequestFacts(
-            queries,
-            clicked,
-            PromptInputs.from_requests(requests, self.featurizer.text_features, prompt, clicked, keywords),
-        )
-
-    def _batch(
-        self, facts: RequestFacts, rows: NDArray[np.int64], scope: Scope, fixed: NDArray[np.int64] | None
-    ) -> Candidates:
-        """Candidates of the given requests: one pass of the encoder, one of the decoder's beams, one of BM25."""
-        model, snapshot, device = self.generator, scope.snapshot, self.generator.begin.device
-        queries = facts.queries.select(rows)
-        with torch.inference_mode():
-            # Encode: the states that beams attend to, and the state that is compared with whole items.
-            prompt = snapshot.builder.search_prompt(facts.prompt, rows, keywords=facts.prompt.keywords is not None)
-            memory = model.encode(prompt.to(device))
-            state = model.query_state(memory) if model.config.item_score else None
-
-            # Find: items [n, G] of the beams, then more [n, E] of the other channels.
-            if fixed is None:
-                beams = beam_search(model, memory, snapshot.index, scope.width, scope.mask)
-                items, log_probs = from_beams(beams, snapshot, scope.mask, self.config.items_per_sid)
-                found = self._other_channels(queries, facts.clicked[rows], items, state, scope)
-            else:
-                items = torch.zeros(len(rows), 0, dtype=torch.long, device=device)
-                log_probs, found = torch.zeros(len(rows), 0, device=device), self._fixed(queries, fixed, snapshot)
-            generated = items.shape[1]
-
-            # What no beam found gets its log-probability along its path.
-            if found.more.shape[1]:
-                more = without_repeats(items, torch.from_numpy(found.more).to(device))
-                more, more_log_probs = score_items(model, memory, snapshot, more, scope.mask)
-                items, log_probs = torch.cat([items, more], 1), torch.cat([log_probs, more_log_probs], 1)
-            features = self._model_features(facts, rows, memory, state, items, snapshot)
-        picked = items.cpu().numpy()
-        features = {"log_prob": log_probs.float().cpu().numpy(), **features}
-        return self._with_log_features(queries, picked, generated, features, found, snapshot)
-
-    def _other_channels(
-        self,
-        queries: QueryFacts,
-        clicked: NDArray[np.int32],
-        beams: Tensor,
-        state: Tensor | None,
-        scope: Scope,
-    ) -> Found:
-        """Items from elsewhere than the beams: most clicked, best by BM25, nearest by the item score, in this order."""
-        config, none = self.config, np.zeros((len(clicked), 0), np.int64)
-        clicked = clicked[:, : config.clicked_candidates]
-        nearest = none
-        if state is not None and config.nearest:
-            index = scope.snapshot.index
-            nearest = nearest_items(state, index, config.nearest, config.probes, scope.mask).cpu().numpy()
-        lexical = scope.snapshot.lexical if config.lexical else None
-        if lexical is None:
-            return Found(np.concatenate([clicked, nearest], 1).astype(np.int64))
-        # The catalogue is scored once: the best items, and the scores of all candidates, come from the same pass.
-        before = np.concatenate([beams.cpu().numpy(), clicked], 1)
-        known = np.concatenate([before, nearest], 1)
-        match = lexical.match(queries.texts, queries.terms, config.lexical_candidates, known)
-        scores = np.split(match.scores, [before.shape[1]], 1)
-        return Found(
-            np.concatenate([clicked, match.found, nearest], 1).astype(np.int64),
-            np.concatenate([scores[0], match.found_scores, scores[1]], 1),
-            match.best,
-        )
-
-    def _fixed(self, queries: QueryFacts, fixed: NDArray[np.int64], snapshot: Snapshot) -> Found:
-        """The given items in the place of what channels find."""
-        if not self.config.lexical or snapshot.lexical is None:
-            return Found(fixed)
-        match = snapshot.lexical.match(queries.texts, queries.terms, 0, fixed)
-        return Found(fixed, match.scores, match.best)
-
-    def _model_features(
-        self,
-        facts: RequestFacts,
-        rows: NDArray[np.int64],
-        memory: GeneratorMemory,
-        state: Tensor | None,
-        items: Tensor,
-        snapshot: Snapshot,
-    ) -> dict[str, Floats]:
-        """Item score and likeness of the candidates ``items`` [n, C]."""
-        candidates = snapshot.item_head_rows[items.clamp(min=0)]
-        features = {"item_score": torch.zeros(items.shape, device=items.device)}
-        if state is not None:
-            features["item_score"] = torch.einsum("nr,ncr->nc", state.float(), candidates)
-        if self.config.taste:
-            clicks = torch.from_numpy(facts.prompt.clicked[rows][:, -_RECENT:]).long().to(items.device)
-            known = (clicks >= 0).unsqueeze(-1)
-            history = (snapshot.item_head_rows[clicks.clamp(min=0)] * known).sum(1) / known.sum(1).clamp(min=1)
-            numbers = self.featurizer.head_row_projection.features
-            features |= likeness_features(memory.query_head_rows, candidates, history, numbers)
-        return {name: value.float().cpu().numpy() for name, value in features.items()}
-
-    def _with_log_features(
-        self,
-        queries: QueryFacts,
-        items: NDArray[np.int64],
-        generated: int,
-        features: dict[str, Floats],
-        found: Found,
-        snapshot: Snapshot,
-    ) -> Candidates:
-        """The candidates with the features of the click log, BM25 and popularity added."""
-        config, valid = self.config, items >= 0
-        if config.clicks:
-            features |= self.click_features.features(queries, items, snapshot.traits)
-        if found.lexical is not None and found.best is not None:
-            features |= lexical_features(found.lexical, found.best)
-        if config.popularity:
-            features |= popularity_features(features, np.log1p(snapshot.popularity[np.maximum(items, 0)]))
-        return Candidates(
-            items,
-            {name: np.where(valid, value, 0).astype(np.float32) for name, value in features.items()},
-            valid & (np.arange(items.shape[1]) < generated),
-            self.click_features.contexts(queries) if config.clicks else {},
-        )
+        mask = snapshot.filters.mask(filters) if filters else None
+        return self.find(requests, Scope(snapshot, mask, width or self.config.width), fixed)
 
     # -- what a server asks ----------------------------------------------------------------------------------------
 
