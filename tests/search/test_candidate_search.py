@@ -1,0 +1,167 @@
+"""The path of one search on a small engine: what is found once, where candidates come from, what describes them."""
+
+import numpy as np
+import pytest
+
+from onesearch.data.click_statistics import ClickStatistics
+from onesearch.data.requests import Requests
+from onesearch.search.candidates import Candidates, ordered
+from onesearch.search.engine import SearchEngine
+from onesearch.search.lexical_search import Analyzer, LexicalSearcher
+from onesearch.search.ranking_weights import GENERATOR_ALONE, RankingWeights
+from onesearch.search.results import SearchRequest
+from onesearch.search.search_settings import SearchSettings
+from onesearch.search.shopper_history import FixedHistories, ShopperHistory
+from small_engine import ITEMS, small_engine
+
+IDS = ITEMS["item_id"].to_list()
+
+
+@pytest.fixture(scope="module")
+def engine() -> SearchEngine:
+    return small_engine()
+
+
+def found_ids(candidates: Candidates, row: int = 0) -> list[str]:
+    return [IDS[item] for item in candidates.items[row] if item >= 0]
+
+
+def test_each_thing_is_looked_up_once_for_a_search(engine: SearchEngine, monkeypatch: pytest.MonkeyPatch):
+    calls: dict[str, int] = {}
+
+    def counted(owner: type, name: str) -> None:
+        plain = getattr(owner, name)
+
+        def count(self, *arguments, **options):
+            calls[name] = calls.get(name, 0) + 1
+            return plain(self, *arguments, **options)
+
+        monkeypatch.setattr(owner, name, count)
+
+    counted(Analyzer, "__call__")
+    counted(ClickStatistics, "query_numbers")
+    counted(LexicalSearcher, "_score_chunks")
+    assert engine.search("red tents")
+    assert calls == {"__call__": 1, "query_numbers": 1, "_score_chunks": 1}
+
+
+def test_candidates_come_from_beams_clicks_bm25_and_the_nearest_items(engine: SearchEngine):
+    requests = Requests.anonymous(["red tent"])
+    everything = engine.candidates(requests)
+    assert len(found_ids(everything)) == len(set(found_ids(everything))), "no item twice"
+
+    def only(**settings) -> list[str]:
+        off = {"width": 1, "lexical_candidates": 0, "clicked_candidates": 0, "nearest": 0}
+        config = SearchSettings(**{**off, "lexical": True, **settings})
+        found = engine.with_settings(config, GENERATOR_ALONE).candidates(requests)
+        return [IDS[item] for item, beam in zip(found.items[0], found.generated[0], strict=True) if item >= 0 and not beam]
+
+    assert only() == []
+    assert set(only(clicked_candidates=2)) <= {"red-tent-0", "red-tent-1"}
+    # "red" and "tent" are in two titles, one of them in fourteen more.
+    by_bm25 = engine.snapshot.lexical.top_items(["red tent"], 6).items[0]
+    assert set(only(lexical_candidates=6)) <= {IDS[item] for item in by_bm25}
+    assert 1 <= len(only(nearest=3)) <= 3
+
+
+def test_features_of_bm25_are_those_of_the_searcher_wherever_a_candidate_came_from(engine: SearchEngine):
+    queries = ["red tent", "blue lamp", "no such word", "red tent"]
+    found = engine.candidates(Requests.anonymous(queries))
+    lexical = engine.snapshot.lexical
+    scores = np.where(found.items >= 0, lexical.scores(queries, found.items), 0)
+    np.testing.assert_array_equal(found.features["lexical"], scores)
+    best = lexical.scores(queries, np.tile(np.arange(len(IDS)), (4, 1))).max(1)
+    expected = scores / np.where(best > 0, best, 1)[:, None]
+    np.testing.assert_allclose(found.features["lexical_share"], expected, rtol=1e-6)
+    np.testing.assert_allclose(found.features["lexical_share_square"], expected**2, rtol=1e-5)
+
+
+def test_likeness_by_hand(engine: SearchEngine):
+    user = ShopperHistory(("green-stove-0", "gone", "green-stove-1"), ("stove", "", "stove"))
+    request = SearchRequest("red tent", history=user)
+    engine_with = engine.with_settings(engine.config, engine.weights)
+    engine_with.histories = FixedHistories({"u": user})
+    found = engine_with.candidates(_requests(engine_with, request))
+    rows = engine.snapshot.item_head_rows.numpy()
+    text = rows.shape[1] - engine.featurizer.head_row_projection.features
+    mean = rows[[IDS.index("green-stove-0"), IDS.index("green-stove-1")]].mean(0)
+    there = found.items[0] >= 0
+    candidates = rows[found.items[0][there]]
+    np.testing.assert_allclose(found.features["taste"][0][there], candidates[:, :text] @ mean[:text], rtol=1e-4, atol=1e-5)
+    query = engine.featurizer.head_row_projection.project_queries(engine.featurizer.vectors(["red tent"]))[0]
+    np.testing.assert_allclose(found.features["text"][0][there], candidates[:, :text] @ query[:text], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found.features["item_price"][0][there], candidates[:, text:][:, _number("price")], rtol=1e-5)
+
+
+def _number(name: str) -> int:
+    from onesearch.model.numeric_item_features import FEATURE_NAMES
+
+    return FEATURE_NAMES.index(name)
+
+
+def _requests(engine: SearchEngine, request: SearchRequest) -> Requests:
+    from onesearch.search.shopper_history import to_requests
+
+    return to_requests([request.query], [request.history or ShopperHistory()], engine.snapshot.number)
+
+
+def test_popularity_and_its_products(engine: SearchEngine):
+    found = engine.candidates(Requests.anonymous(["red tent"]))
+    there = found.items >= 0
+    popularity = np.where(there, np.log1p(engine.snapshot.popularity[np.maximum(found.items, 0)]), 0)
+    np.testing.assert_allclose(found.features["popularity"], popularity, rtol=1e-6)
+    for name in ("text", "word_item", "lexical_share"):
+        np.testing.assert_allclose(
+            found.features[f"{name}_popularity"], found.features[name] * popularity, rtol=1e-5, atol=1e-7
+        )
+
+
+def test_requests_of_a_batch_do_not_touch_each_other(engine: SearchEngine):
+    queries = ["red tent", "lamp", "boots", "", "stove no 1"]
+    small = engine.with_settings(engine.config, engine.weights)
+    small.batch_size = 2
+    together, parts = engine.candidates(Requests.anonymous(queries)), small.candidates(Requests.anonymous(queries))
+    for row in range(len(queries)):
+        assert found_ids(together, row) == found_ids(parts, row)
+    for name, values in together.features.items():
+        there = together.items >= 0
+        np.testing.assert_allclose(
+            values[there], parts.features[name][:, : values.shape[1]][there], rtol=1e-5, atol=1e-6, err_msg=name
+        )
+
+
+def test_fixed_items_are_described_and_nothing_is_searched(engine: SearchEngine):
+    fixed = np.array([[3, -1, 0, 3]])
+    found = engine.candidates(Requests.anonymous(["red tent"]), fixed=fixed)
+    assert found.items.tolist() == [[3, -1, 0, -1]], "a repeated item keeps its first place"
+    assert not found.generated.any() and found.features["lexical"][0, 0] > 0
+
+
+def test_order_is_by_score_then_item_score_then_popularity():
+    items = np.array([[4, 1, 2, -1, 3, 0]])
+    features = {
+        "log_prob": np.array([[1.0, 1.0, 2.0, 0.0, 1.0, 1.0]], np.float32),
+        "item_score": np.array([[0.0, 5.0, 0.0, 0.0, 0.0, 0.0]], np.float32),
+    }
+    found = Candidates(items, features, items >= 0, {})
+    popularity = np.array([1, 0, 0, 9, 5], np.float32)
+    hits = ordered(found, RankingWeights({"log_prob": 1.0}), 7, popularity)
+    # 2 has the best score; of the equal ones 1 has the item score, then 3 > 4 > 0 by popularity.
+    assert hits.items.tolist() == [[2, 1, 3, 4, 0, -1, -1]]
+    assert hits.scores[0, :5].tolist() == [2, 1, 1, 1, 1] and np.isinf(hits.scores[0, 5:]).all()
+
+
+def test_a_filter_removes_items_and_changes_no_other_score(engine: SearchEngine):
+    free = {hit.item_id: hit.score for hit in engine.search("red tent", k=40)}
+    filtered = engine.search("red tent", k=40, filters={"brand": "b1"})
+    assert filtered and all(hit.item.brand == "b1" for hit in filtered)
+    for hit in filtered:
+        if hit.item_id in free:
+            assert hit.score == pytest.approx(free[hit.item_id], rel=1e-4, abs=1e-4)
+
+
+def test_the_generator_alone_has_beams_and_nothing_else(engine: SearchEngine):
+    found = engine.alone().candidates(Requests.anonymous(["red tent"]))
+    assert set(found.features) == {"log_prob", "item_score"} and found.generated[found.items >= 0].all()
+    hits = engine.alone().rank(Requests.anonymous(["red tent"]), 3)
+    assert hits.scores[0].tolist() == sorted(found.features["log_prob"][0].tolist(), reverse=True)[:3]
