@@ -5,13 +5,13 @@ import pytest
 
 from onesearch.data.click_statistics import ClickStatistics
 from onesearch.data.requests import Requests
+from onesearch.model.numeric_item_features import FEATURE_NAMES
 from onesearch.search.candidates import Candidates, ordered
 from onesearch.search.engine import SearchEngine
 from onesearch.search.lexical_search import Analyzer, LexicalSearcher
 from onesearch.search.ranking_weights import GENERATOR_ALONE, RankingWeights
-from onesearch.search.results import SearchRequest
 from onesearch.search.search_settings import SearchSettings
-from onesearch.search.shopper_history import FixedHistories, ShopperHistory
+from onesearch.search.shopper_history import ShopperHistory, to_requests
 from small_engine import ITEMS, small_engine
 
 IDS = ITEMS["item_id"].to_list()
@@ -54,7 +54,9 @@ def test_candidates_come_from_beams_clicks_bm25_and_the_nearest_items(engine: Se
         off = {"width": 1, "lexical_candidates": 0, "clicked_candidates": 0, "nearest": 0}
         config = SearchSettings(**{**off, "lexical": True, **settings})
         found = engine.with_settings(config, GENERATOR_ALONE).candidates(requests)
-        return [IDS[item] for item, beam in zip(found.items[0], found.generated[0], strict=True) if item >= 0 and not beam]
+        return [
+            IDS[item] for item, beam in zip(found.items[0], found.generated[0], strict=True) if item >= 0 and not beam
+        ]
 
     assert only() == []
     assert set(only(clicked_candidates=2)) <= {"red-tent-0", "red-tent-1"}
@@ -76,33 +78,42 @@ def test_features_of_bm25_are_those_of_the_searcher_wherever_a_candidate_came_fr
     np.testing.assert_allclose(found.features["lexical_share_square"], expected**2, rtol=1e-5)
 
 
+def test_candidates_of_other_channels_have_the_log_probability_of_a_beam(engine: SearchEngine):
+    requests = Requests.anonymous(["red tent", "lamp"])
+    narrow = engine.candidates(requests)
+    wide = engine.with_settings(engine.config.updated(width=200), engine.weights).candidates(requests)
+    for row in range(2):
+        of_beam = dict(zip(wide.items[row].tolist(), wide.features["log_prob"][row].tolist(), strict=True))
+        added = (narrow.items[row] >= 0) & ~narrow.generated[row]
+        assert added.any() and wide.generated[row][wide.items[row] >= 0].all()
+        expected = [of_beam[item] for item in narrow.items[row][added].tolist()]
+        np.testing.assert_allclose(narrow.features["log_prob"][row][added], expected, atol=1e-4)
+
+
+def test_taste_without_clicks_is_zero(engine: SearchEngine):
+    histories = [ShopperHistory(("red-lamp-0",), ("lamp",)), ShopperHistory()]
+    found = engine.candidates(to_requests(["red tent"] * 2, histories, engine.snapshot.number))
+    assert found.features["taste"][0].any() and not found.features["taste"][1].any()
+
+
 def test_likeness_by_hand(engine: SearchEngine):
     user = ShopperHistory(("green-stove-0", "gone", "green-stove-1"), ("stove", "", "stove"))
-    request = SearchRequest("red tent", history=user)
-    engine_with = engine.with_settings(engine.config, engine.weights)
-    engine_with.histories = FixedHistories({"u": user})
-    found = engine_with.candidates(_requests(engine_with, request))
+    found = engine.candidates(to_requests(["red tent"], [user], engine.snapshot.number))
     rows = engine.snapshot.item_head_rows.numpy()
     text = rows.shape[1] - engine.featurizer.head_row_projection.features
     mean = rows[[IDS.index("green-stove-0"), IDS.index("green-stove-1")]].mean(0)
     there = found.items[0] >= 0
     candidates = rows[found.items[0][there]]
-    np.testing.assert_allclose(found.features["taste"][0][there], candidates[:, :text] @ mean[:text], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        found.features["taste"][0][there], candidates[:, :text] @ mean[:text], rtol=1e-4, atol=1e-5
+    )
     query = engine.featurizer.head_row_projection.project_queries(engine.featurizer.vectors(["red tent"]))[0]
-    np.testing.assert_allclose(found.features["text"][0][there], candidates[:, :text] @ query[:text], rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(found.features["item_price"][0][there], candidates[:, text:][:, _number("price")], rtol=1e-5)
-
-
-def _number(name: str) -> int:
-    from onesearch.model.numeric_item_features import FEATURE_NAMES
-
-    return FEATURE_NAMES.index(name)
-
-
-def _requests(engine: SearchEngine, request: SearchRequest) -> Requests:
-    from onesearch.search.shopper_history import to_requests
-
-    return to_requests([request.query], [request.history or ShopperHistory()], engine.snapshot.number)
+    np.testing.assert_allclose(
+        found.features["text"][0][there], candidates[:, :text] @ query[:text], rtol=1e-4, atol=1e-5
+    )
+    np.testing.assert_allclose(
+        found.features["item_price"][0][there], candidates[:, text:][:, FEATURE_NAMES.index("price")], rtol=1e-5
+    )
 
 
 def test_popularity_and_its_products(engine: SearchEngine):

@@ -39,6 +39,7 @@ def test_clicks_and_their_share(log_features: ClickFeatures):
     found = log_features.features(queries, np.array([[0, 1, -1], [0, 1, 2]]), log_features.item_traits(ITEMS))
     np.testing.assert_allclose(np.expm1(found["clicks"]), [[2, 1, 0], [0, 0, 0]], rtol=1e-6)
     np.testing.assert_allclose(found["click_share"], [[2 / 3, 1 / 3, 0], [0, 0, 0]], rtol=1e-6)
+    np.testing.assert_allclose(found["click_share_root"] ** 2, found["click_share"], rtol=1e-6)
 
 
 def test_words_carry_clicks_over_to_a_new_query(log_features: ClickFeatures):

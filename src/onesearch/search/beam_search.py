@@ -1,8 +1,15 @@
 """Constrained beam search: only legal children are scored, exactly, for a batch of requests at once.
 
-A beam is a node of the trie with the log-probability of its path. Per level: one decoder step for the beams that still
-have a choice, the scores of all their legal children as one flat list, the best ``width`` of them. A beam with
-one item left below it has only one way to go on, of probability one: it keeps its place without any computation.
+A beam is a node of the trie with the log-probability of its path::
+
+    beams = best `width` nodes of level 0
+    for level in 1 .. L-1:
+        logits = decoder step of the beams that still have a choice, against their legal children
+        scores = beam's score + log softmax over ALL its legal children
+        beams  = best `width` allowed children
+
+A beam with one item left below it has only one way to go on, of probability one: it keeps its place without any
+computation.
 Log-probabilities run over all legal children; a filter removes children only afterwards, so a filtered exhaustive
 search gives the unfiltered ranking without the disallowed items. The readable twin is
 :mod:`search.reference_beam`.
@@ -115,6 +122,7 @@ class _Search:
 
     def _descend(self, level: int, beams: _Level) -> _Level:
         """Replace every beam by its children, keep the best."""
+        # Beams below which one item is left are closed: they go on for nothing. The others take a decoder step.
         first, count = self.index.children(level, beams.nodes)
         alive = beams.nodes >= 0
         closed = alive & self._closed(level - 1, beams.nodes.clamp(min=0))
@@ -124,12 +132,14 @@ class _Search:
             request = closed.nonzero(as_tuple=True)[0]
             parts.append((request, torch.zeros_like(request), first[closed], beams.scores[closed]))
         if chosen.shape[1]:
+            # Scores of all legal children of the C beams that still choose, as one list [T].
             picked = _Level(*(x.gather(1, chosen) for x in (beams.nodes, beams.scores, beams.row)))
             count = count.gather(1, chosen).masked_fill_(~inside, 0)
             children = Children.from_ranges(first.gather(1, chosen).flatten(), count.flatten())
             request = children.beam // chosen.shape[1] if self.batch > 1 else torch.zeros_like(children.beam)
             row = children.beam - request * chosen.shape[1]
             parts.append((request, row, children.nodes, self._score(level, picked, children)))
+        # The best ``width`` of both kinds, per request.
         request, row, nodes, scores = _join(parts, self.batch)
         nodes, row, scores = pad_rows(request, self.batch, [(nodes, -1), (row, 0), (scores, float("-inf"))])
         column, scores = best(scores, nodes, self.width, self._allowed(level))
@@ -156,6 +166,7 @@ class _Search:
         def allowed(nodes: Tensor, request: Tensor) -> Tensor:
             keep = torch.ones_like(nodes, dtype=torch.bool)
             for mask, requests in self.masks:
+                # One filter for all requests needs no look at whose node it is.
                 if requests is None:
                     return mask.allowed(level, nodes)
                 (mine,) = requests.to(request.device)[request].nonzero(as_tuple=True)

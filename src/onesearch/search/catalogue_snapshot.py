@@ -77,11 +77,13 @@ class Snapshot:
 
     def upserted(self, items: Sequence[Item], featurizer: Featurizer) -> "Snapshot":
         """A snapshot with the items added or replaced; the frozen quantizer gives their SIDs, nothing is learned."""
+        # Of an item sent twice the last counts; its old row, if any, leaves index and BM25 and stays in the table.
         newest = {item.item_id: item for item in items}
         frame = items_frame(list(newest.values()))
         old = [self.number[i] for i in newest if i in self.number]
         rows = np.arange(len(self.items), len(self.items) + len(frame))
         sids, new_rows = featurizer.items(frame)
+        # New items are merged into the sorted index.
         index = self.index.remove(np.asarray(old, np.int64)) if old else self.index
         popularity = np.zeros(len(frame), np.float32)
         index = index.add(sids, new_rows, rows, popularity)

@@ -134,6 +134,7 @@ class TraitClicks:
 
         The lift is ``log(P(trait | word) / P(trait))``, smoothed towards 0.
         """
+        # Keep the traits that are neither rare nor everywhere.
         counts = (
             traits.explode(empty_as_null=False)
             .value_counts()
@@ -142,10 +143,12 @@ class TraitClicks:
         names = {name: i for i, name in enumerate(sorted(counts[counts.columns[0]].to_list()))}
         numbered = _numbered(traits, names)
         ones = np.ones(len(numbered.values), np.float32)
+        # Clicks of each word on items with each trait, [W, T].
         pairs = words_of_items @ sparse.csr_matrix(
             (ones, numbered.values, numbered.offsets), shape=(len(traits), len(names))
         )
         of_word, of_trait = (np.asarray(pairs.sum(axis), np.float32).ravel() for axis in (1, 0))
+        # A trait never clicked for a word has one lift per word; only pairs that were clicked are stored.
         share = (of_trait + 1) / (of_trait.sum() + len(of_trait)) if len(of_trait) else of_trait
         seen = sparse.csr_matrix(pairs, dtype=np.float32, copy=True)
         seen.data = np.log1p(seen.data / (_SMOOTHING * share[seen.indices])).astype(np.float32)
@@ -165,6 +168,7 @@ class TraitClicks:
         present = words >= 0
         share = 1.0 / np.maximum(present.sum(1), 1, dtype=np.float32)
         row, _ = present.nonzero()
+        # Lift of every trait for each query: the mean over its words, [n, T + 1].
         mean = sparse.csr_matrix((share[row], (row, words[present])), shape=(n, len(self.unseen)))
         of_trait = np.zeros((n, len(self.names) + 1), np.float32)  # the last column answers for 'none'
         of_trait[:, :-1] = (mean @ self.seen).toarray() + (mean @ self.unseen)[:, None]
@@ -177,6 +181,7 @@ class TraitClicks:
 def _rows(traits: Ragged, items: NDArray[np.int64]) -> NDArray[np.int32]:
     """Traits of the candidates [n, C] alone: int32 [n, C, 24], -1 for none."""
     safe = np.maximum(items, 0)
+    # Positions of each candidate's traits in the flat list of all traits.
     place = traits.offsets[safe][..., None] + np.arange(_MOST_TRAITS)
     inside = (place < traits.offsets[safe + 1][..., None]) & (items >= 0)[..., None]
     if not len(traits.values):

@@ -84,6 +84,7 @@ class DenseSearcher:
         if not len(self.rows) or not len(vectors):
             return padded_hits(np.zeros((len(vectors), 0), np.int64), np.zeros((len(vectors), 0), np.float32), k)
         scores, positions = self._index.search(vectors, min(k, len(self.rows)))
+        # A query of unknown words alone has the zero vector: everything is equally near, so nothing is found.
         silent = (vectors == 0).all(axis=1, keepdims=True)
         return padded_hits(np.where((positions == NONE) | silent, NONE, self.rows[positions]), scores, k)
 
@@ -96,6 +97,7 @@ class DenseSearcher:
         """Inner products of vectors [n, d] with given candidates [n, m], float32 [n, m]; 0 where unknown."""
         position = self._position[np.where(items >= len(self._position) - 1, NONE, items)]
         out = np.zeros(items.shape, np.float32)
+        # Vectors of the candidates are gathered for some requests at a time.
         size = max(1, _CELLS // max(items.shape[1] * self.vectors.shape[1], 1))
         for first in range(0, len(items), size):
             part = slice(first, first + size)

@@ -128,11 +128,13 @@ class LexicalSearcher:
         documents = [[vocabulary.setdefault(term, len(vocabulary)) for term in analyze(text)] for text in texts]
         if not vocabulary:
             raise ValueError(f"none of the {len(texts)} item texts holds a word; check LexicalSettings.fields")
+        # bm25s gives the scores of all (term, text) pairs; a query is the sum of its terms' columns.
         engine = bm25s.BM25(method="lucene", k1=config.k1, b=config.b)
         built = engine.build_index_from_ids(list(range(len(vocabulary))), documents, show_progress=False)
         main = sparse.csr_matrix(
             (built["data"].astype(np.float32), built["indices"], built["indptr"]), (len(vocabulary), len(texts))
         )
+        # Statistics that texts added later are weighted with.
         frequency = np.diff(main.indptr)
         idf = np.log1p((len(texts) - frequency + 0.5) / (frequency + 0.5)).astype(np.float32)
         average = float(np.mean([len(document) for document in documents]))
@@ -149,6 +151,7 @@ class LexicalSearcher:
 
     def top_items(self, queries: Sequence[str], k: int, weights: NDArray[np.float32] | None = None) -> Hits:
         """Best items by BM25, or by BM25 x ``weights``, which are positive and given per item row [rows]."""
+        # Equal queries are scored once.
         distinct, inverse = np.unique(np.asarray(queries, dtype=object), return_inverse=True)
         factor = None if weights is None else np.where(self._all_rows == NONE, 0, weights[self._all_rows])
         found: list[tuple[NDArray[np.int64], NDArray[np.float32]]] = []
@@ -183,8 +186,9 @@ class LexicalSearcher:
         _, first, inverse = np.unique(np.asarray(queries, dtype=object), return_index=True, return_inverse=True)
         columns = self._column[np.where(items >= len(self._column) - 1, NONE, items)]
         n, k = len(queries), min(k, len(self._all_rows))
-        found, found_scores = np.full((n, k), NONE, np.int64), np.full((n, k), -np.inf, np.float32)
+        found, found_scores = np.full((n, k), NONE, np.int64), np.zeros((n, k), np.float32)
         scores, best = np.zeros(items.shape, np.float32), np.zeros(n, np.float32)
+        # Requests sorted by their query, so that a chunk of queries is a slice of them.
         by_query = np.argsort(inverse, kind="stable")
         bounds = np.searchsorted(inverse[by_query], np.arange(len(first) + 1))
         for start, of_catalogue in self._score_chunks([terms[i] for i in first.tolist()]):
@@ -209,19 +213,23 @@ class LexicalSearcher:
         if len(rows) != len(texts):
             raise ValueError(f"{len(rows)} item rows but {len(texts)} texts; give one text per row")
         kept = self.remove(rows)
+        # Texts to term numbers; words that the last build did not know get new ones.
         vocabulary = dict(self._vocabulary)
         documents = [[vocabulary.setdefault(term, len(vocabulary)) for term in self._analyze(text)] for text in texts]
         lengths = np.fromiter(map(len, documents), np.int64, len(documents))
         terms = np.fromiter((term for document in documents for term in document), np.int64, int(lengths.sum()))
         owners = np.repeat(np.arange(len(texts)), lengths)
+        # idf of a word that a single text holds: what the last build would have given it.
         rarest = np.log1p((len(self._rows) - 0.5) / 1.5)
         idf = np.concatenate([self._idf, np.full(len(vocabulary) - len(self._idf), rarest, np.float32)])
+        # BM25 of each (term, new text), as bm25s has it: idf · tf / (tf + k1 (1 - b + b · length / average)).
         counts = sparse.csr_matrix((np.ones(len(terms)), (terms, owners)), (len(vocabulary), len(texts)))
         counts.sum_duplicates()
         tf, owner = counts.data, counts.indices
         k1, b = self.config.k1, self.config.b
         norm = k1 * (1 - b + b * lengths[owner] / self._average_length)
         counts.data = np.repeat(idf, np.diff(counts.indptr)) * tf / (tf + norm)
+        # The new texts stand behind those added before; the big matrix of the last build is shared.
         old = sparse.csr_matrix(
             (self._extra.data, self._extra.indices, _stretched(self._extra.indptr, len(vocabulary))),
             (len(vocabulary), self._extra.shape[1]),
@@ -286,6 +294,7 @@ class LexicalSearcher:
     def _score_chunks(self, queries: Sequence[Sequence[str]]) -> Iterator[tuple[int, NDArray[np.float32]]]:
         """(number of the first query, BM25 of every text [chunk, N + M]) for successive chunks of queries' terms."""
         known = self._vocabulary
+        # Queries as a sparse count matrix [queries, terms].
         numbers = [[known[term] for term in query if term in known] for query in queries]
         lengths = np.fromiter(map(len, numbers), np.int64, len(numbers))
         flat = np.fromiter((number for query in numbers for number in query), np.int64, int(lengths.sum()))
@@ -297,6 +306,7 @@ class LexicalSearcher:
         for first in range(0, len(queries), size):
             part = matrix[first : first + size]
             scores = (part[:, :main_terms] @ self._main).toarray()
+            # Texts added since the last build, then those taken out.
             if self._extra.shape[1]:
                 scores = np.hstack([scores, (part @ self._extra).toarray()])
             if len(self._dead):

@@ -28,13 +28,16 @@ def nearest_items(states: Tensor, index: SidIndex, k: int, probes: int, mask: It
         return torch.full((b, k), -1, dtype=torch.long, device=states.device)
     states = states.float()
     size = index.size(0)
+    # Open the first-level nodes whose mean vector is nearest.
     near = states @ index.vector_block(0, 0, size).T
     nodes = near.topk(min(probes, size), dim=1, sorted=False).indices
+    # All items below them: ranges of the sorted index, as one list [T].
     first, end = index.positions(0, nodes)
     below = Children.from_ranges(first.flatten(), (end - first).flatten())
     request = below.beam // nodes.shape[1]
     of_request = Children(below.nodes, request, below.offsets[:: nodes.shape[1]].contiguous())
     scores = ragged_products(states, index.table, index.item_slots(below.nodes), of_request)
+    # The k best of each request, allowed ones only.
     positions, padded = pad_rows(request, b, [(below.nodes, -1), (scores, float("-inf"))])
     allowed = None if mask is None else lambda at, _: mask.items_allowed(at)
     column, found = best(padded, positions, k, allowed)

@@ -50,6 +50,7 @@ def sample_paths(
         raise ValueError("the index has no item to draw")
     with torch.no_grad():
         expansion = Expansion(model, memory, index, count)
+        # Level 0: one distribution per request, drawn from G times by inverting its cumulative sum; [B, G].
         logits = expansion.root()
         b = expansion.batch
         node = (logits / temperature).softmax(1).double().cumsum(1)
@@ -57,12 +58,14 @@ def sample_paths(
         node = node.clamp(max=logits.shape[1] - 1)
         nodes, log_probs = [node], [logits.log_softmax(1).gather(1, node)]
         for level in range(1, index.levels):
+            # Deeper levels: a ragged softmax over the children of each of the B * G nodes.
             first, size = index.children(level, node)
             if bool((index.counts(level - 1, node) == 1).all()):  # nothing left to choose, here and below
                 node, chosen = first, torch.zeros_like(log_probs[0])
             else:
                 children = Children.from_ranges(first.flatten(), size.flatten())
                 logits = expansion.children(level, node, None, children)
+                # The draw is tempered, the log-probability is not: it is the policy's own.
                 at = _drawn(logits / temperature, children, draw)
                 chosen = (logits[at] - ragged_logsumexp(logits, children)).view(b, count)
                 node = children.nodes[at].view(b, count)

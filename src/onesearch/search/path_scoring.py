@@ -89,6 +89,7 @@ def path_distributions(
     same paths can be compared entry by entry.
     """
     levels = paths.shape[1]
+    # Teacher forcing: the decoder reads the begin token, then the first L - 1 tokens of each path.
     codes = [index.codes(level, paths[:, level]).long() for level in range(levels)]
     vectors = [index.vectors(level, paths[:, level]) if model.anchored else None for level in range(levels - 1)]
     inputs = [model.token_embedding(-1, codes[0])]
@@ -134,6 +135,7 @@ def _children(
     index: SidIndex,
 ) -> LevelDistribution:
     """Deeper levels: a ragged softmax over the children of each path's parent; lone children cost nothing."""
+    # A lone child has probability one, so its path is left out here.
     first, count = index.children(level, paths[:, level - 1])
     choosing = (count > 1).nonzero()[:, 0]
     if not len(choosing):
@@ -146,6 +148,7 @@ def _children(
     else:
         logits = model.codebook_logits(level, hidden[choosing])[segment, index.codes(level, nodes).long()]
     logits = logits.float()
+    # The chosen child's place among all children, and the softmax within each path's segment.
     target = torch.cumsum(count[choosing], 0) - count[choosing] + (paths[choosing, level] - first[choosing])
     log_probs = logits - segment_logsumexp(logits, segment, len(choosing))[segment]
     return LevelDistribution(choosing, count[choosing], log_probs, target)

@@ -68,6 +68,7 @@ def ragged_products(states: Tensor, table: VectorTable, rows: Tensor, children: 
 def ragged_logsumexp(logits: Tensor, children: Children) -> Tensor:
     """``log Σ exp`` over the children of each beam, [T] to [M]; -inf for beams without children."""
     m = len(children.offsets) - 1
+    # log Σ exp per beam, with the largest logit taken off first.
     peak = logits.new_full((m,), float("-inf")).scatter_reduce_(0, children.beam, logits, "amax")
     above = (logits - peak.index_select(0, children.beam)).exp_()
     return logits.new_zeros(m).index_add_(0, children.beam, above).log_().add_(peak)
@@ -103,6 +104,7 @@ def best(
         Columns int64 [B, K] and scores [B, K] with K <= width; rows with fewer finite scores are filled with -inf.
     """
     b, c = scores.shape
+    # Cut to the best ``take`` of each row; more only where the filter leaves too few of them.
     take = width if allowed is None else 2 * width
     while True:
         lowest = scores.new_full((b, 1), torch.finfo(scores.dtype).min)
@@ -113,11 +115,13 @@ def best(
         if allowed is None:
             break
         flat = row * c + column
+        # The filter is asked about these alone, not about all C.
         keep = allowed(nodes.flatten().index_select(0, flat), row)
         row, column = row[keep], column[keep]
         if c <= take or bool((torch.bincount(row, minlength=b) >= width).all()):
             break
         take *= 8
+    # Order what is left: by node first, then stably by score, so that equal scores stay in node order.
     flat = row * c + column
     found, ties = (x.flatten().index_select(0, flat) for x in (scores, nodes))
     columns, found, ties = pad_rows(row, b, [(column, 0), (found, float("-inf")), (ties, torch.iinfo(torch.long).max)])

@@ -20,6 +20,7 @@ def top_k(scores: NDArray[np.float32], k: int) -> tuple[NDArray[np.int64], NDArr
     k = min(k, scores.shape[1])
     values, columns = torch.topk(torch.from_numpy(scores), k, dim=1, sorted=True)
     best, where = values.numpy(), columns.numpy()
+    # torch leaves the order of equal scores open; here it is that of the columns.
     order = np.lexsort((where, -best), axis=1)
     return np.take_along_axis(where, order, 1), np.take_along_axis(best, order, 1)
 
@@ -36,6 +37,7 @@ def padded_hits(items: NDArray[np.integer], scores: NDArray[np.float32], k: int)
 
 def first_occurrence(items: NDArray[np.int32]) -> NDArray[np.bool_]:
     """Whether each entry of [n, m] is a real item (not -1) that does not appear further left in its row."""
+    # Equal items lie side by side once sorted; a stable sort keeps the leftmost first.
     order = np.argsort(items, axis=1, kind="stable")
     ordered = np.take_along_axis(items, order, 1)
     fresh = np.ones_like(items, dtype=bool)
@@ -48,6 +50,7 @@ def first_occurrence(items: NDArray[np.int32]) -> NDArray[np.bool_]:
 
 def compacted(keep: NDArray[np.bool_], items: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     """Kept entries moved to the left in order, the rest -1; also the column each entry came from, both [n, m]."""
+    # False sorts before true: kept entries come first, in their own order.
     order = np.argsort(~keep, axis=1, kind="stable")
     return np.take_along_axis(np.where(keep, items, np.int32(NONE)), order, 1), order
 

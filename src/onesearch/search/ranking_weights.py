@@ -78,13 +78,16 @@ def fit_weights(
     Raises:
         ValueError: no request has a positive candidate.
     """
+    # Only requests with a clicked candidate say something.
     gain = np.where(valid, positive, 0).astype(np.float32)
     keep = (gain > 0).any(1)
     if not keep.any():
         raise ValueError("no validation request has a clicked item among its candidates; widen the search or add data")
     valid, gain = valid[keep], gain[keep]
+    # Columns: every feature, then every feature times every context it may depend on.
     names, context = list(features), {name: value[keep] for name, value in (contexts or {}).items()}
     pairs = sorted((f, c) for f in set(names) - set(plain) for c in context)
+    # Candidates of all requests as one list [T], each feature scaled to unit spread.
     lengths = valid.sum(1)
     starts = np.cumsum(lengths) - lengths
     columns = {name: features[name][keep][valid] for name in names}
@@ -96,7 +99,9 @@ def fit_weights(
         x[:, i] = x[:, names.index(name)] * np.repeat(context[c], lengths)
     share = (gain / gain.sum(1, keepdims=True))[valid]
     wanted = (share @ x).astype(np.float64) / len(lengths)  # features of what was clicked, mean over requests
+    # A convex problem in few unknowns: Newton's method.
     found = _newton(x, starts, lengths, wanted, ridge)
+    # Back to the features' own scales.
     values = {name: float(w) / scale[name] for name, w in zip(names, found, strict=False)}
     values |= {times(a, b): float(w) / scale[a] for (a, b), w in zip(pairs, found[len(names) :], strict=True)}
     return RankingWeights(values)
@@ -110,6 +115,7 @@ def _newton(
     ``x`` float32 [T, P] holds the candidates of one request after the other, at ``starts`` [n], ``lengths`` [n] each.
     """
     n, width = len(starts), x.shape[1]
+    # Requests in chunks that bound the temporary array [candidates, P].
     parts = np.array_split(np.arange(n), max(1, x.size // _CELLS))
 
     def log_totals(w: NDArray[np.float64]) -> tuple[Floats, NDArray[np.float64]]:
@@ -122,6 +128,7 @@ def _newton(
 
     w, value = np.zeros(width), np.inf
     for _ in range(_MOST_STEPS):
+        # Gradient: expected features under the softmax minus wanted ones; Hessian: their covariance.
         logits, totals = log_totals(w)
         gradient, hessian = 2 * ridge * w - wanted, 2 * ridge * np.eye(width)
         for part in parts:
@@ -131,6 +138,7 @@ def _newton(
             mean = np.add.reduceat(weighted, starts[part] - rows.start).astype(np.float64)
             gradient += mean.sum(0) / n
             hessian += ((x[rows].T @ weighted).astype(np.float64) - mean.T @ mean) / n
+        # Newton's step, halved until the loss falls as it promises (Armijo).
         step = np.linalg.solve(hessian, gradient)
         value, length = loss(w), 1.0
         while length > 1e-4 and loss(w - length * step) > value - 1e-4 * length * float(gradient @ step):

@@ -259,6 +259,7 @@ def engine_name(run: Path, model: Model, place: str) -> str:
 
 def log_histories(dataset: Dataset, clicks: int = 50, orders: int = 20, queries: int = 5) -> dict[str, ShopperHistory]:
     """What every user of the log did up to its end."""
+    # The newest clicks, orders and queries of each user, one row each.
     log = dataset.page_views.filter(pl.col("user_id").is_not_null()).sort("time", maintain_order=True)
     clicked = log.select("user_id", "query", "clicked").explode("clicked").drop_nulls("clicked")
     of_clicks = clicked.group_by("user_id").agg(pl.col("clicked").tail(clicks), pl.col("query").tail(clicks))
@@ -268,6 +269,7 @@ def log_histories(dataset: Dataset, clicks: int = 50, orders: int = 20, queries:
     of_queries = searched.group_by("user_id").agg(pl.col("query").tail(queries).alias("recent"))
     profile = pl.concat_str([pl.col("gender").fill_null(""), pl.col("age_band").fill_null("")], separator=" ")
     users = dataset.users.select("user_id", profile.str.strip_chars().alias("profile"))
+    # A user may lack any of the lists.
     table = log.select("user_id").unique(maintain_order=True)
     for part in (of_clicks, of_orders, of_queries, users):
         table = table.join(part, on="user_id", how="left", maintain_order="left")

@@ -77,6 +77,7 @@ class FusedSearcher:
         searchers, weights = [self.searchers[name] for name in names], [self.weights[name] for name in names]
         parts: list[Hits] = []
         for first in range(0, len(requests), _REQUESTS):
+            # Each searcher's candidates, all of them scored by every searcher, fused.
             part = requests.select(np.arange(first, min(first + _REQUESTS, len(requests))))
             items, scores = candidate_scores(searchers, part, max(self.depth, k))
             parts.append(fuse_scores(items, scores, weights, self.how, k))

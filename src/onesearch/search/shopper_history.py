@@ -80,6 +80,7 @@ class FixedHistories:
 
 def to_requests(queries: Sequence[str], histories: Sequence[ShopperHistory], number: Mapping[str, int]) -> Requests:
     """Requests as columns; items that ``number`` (item id to item row) does not know are left out."""
+    # Queries of clicks are numbered; most shoppers click for the same few.
     texts = list(dict.fromkeys(text for past in histories for text in past.clicked_queries))
     of_text = {text: i for i, text in enumerate(texts)}
     clicks = [
