@@ -1,5 +1,6 @@
 import ast
 import re
+from dataclasses import asdict
 from pathlib import Path
 
 from onesearch.market.market_settings import MarketSettings
@@ -13,6 +14,6 @@ def test_the_parameters_are_those_of_the_docs():
         name: ast.literal_eval(value)
         for name, value in re.findall(r"^\| `(\w+\.\w+)` \| ([^|]+) \|", DOCS.read_text(encoding="utf-8"), re.MULTILINE)
     }
-    config = MarketSettings().model_dump()
-    sections = [(section, values) for section, values in config.items() if isinstance(values, dict)]
-    assert written == {f"{section}.{name}": value for section, values in sections for name, value in values.items()}
+    sections = ("catalogue", "shoppers", "queries", "engine", "choice")
+    fixed = {section: asdict(getattr(MarketSettings, section)) for section in sections}
+    assert written == {f"{section}.{name}": value for section in sections for name, value in fixed[section].items()}

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from onesearch.market import keyed_random as keyed
 from onesearch.market.market_catalogue import MarketCatalogue
 from onesearch.market.market_queries import GIFT, PREDICATES, RANKING, Queries
-from onesearch.market.market_settings import ChoiceSettings
+from onesearch.market.market_settings import ChoiceParameters
 from onesearch.market.market_shoppers import Shoppers
 from onesearch.market.market_vocabulary import SLOTS
 from onesearch.market.needs import TRAIT_SLOTS
@@ -84,7 +84,7 @@ class Truth:
     """
 
     seed: int
-    choice: ChoiceSettings
+    choice: ChoiceParameters
     catalogue: MarketCatalogue
     shoppers: Shoppers
     queries: Queries

@@ -18,7 +18,7 @@ from onesearch.market import keyed_random as keyed
 from onesearch.market.click_truth import Truth, Visits
 from onesearch.market.market_catalogue import US_PER_DAY, ItemsByType
 from onesearch.market.market_queries import PREDICATES
-from onesearch.market.market_settings import EngineSettings
+from onesearch.market.market_settings import EngineParameters
 
 _BM25_SCALE: Final = 4.0  # score of the best BM25 match
 _TRAIT_SCALE: Final = 2.5  # score of an item that has all understood traits
@@ -42,7 +42,7 @@ class MarketCandidates:
 class LoggingEngine:
     """Ranks pages for the log of one market."""
 
-    def __init__(self, titles: list[str], truth: Truth, config: EngineSettings, seed: int) -> None:
+    def __init__(self, titles: list[str], truth: Truth, config: EngineParameters, seed: int) -> None:
         self.truth, self.config, self.seed = truth, config, seed
         self._stemmer = Stemmer.Stemmer("english")
         self._bm25 = bm25s.BM25()

@@ -1,73 +1,81 @@
-"""The parameters of the market, each with the published figure it follows (table in ``docs/concepts.md``)."""
+"""The parameters of the market, each with the published figure it follows (table in ``docs/concepts.md``).
 
-from typing import Annotated, Self
+How large a market is, is a setting. How its shoppers, listings and logging engine behave is fixed: methods are compared
+on one market, and a knob for every parameter would make as many markets.
+"""
 
-from pydantic import Field, model_validator
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+from pydantic import Field
 
 from onesearch.common.settings import Settings
 
-Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
-
-class CatalogueSettings(Settings):
+@dataclass(frozen=True)
+class CatalogueParameters:
     """Items, brands, sellers and the noise of listings."""
 
     items_per_brand: float = 60.0
     items_per_seller: float = 25.0
-    new_item_share: Share = 0.15  # listed during the period, besides those of emerging sellers
-    emerging_seller_share: Share = 0.10
-    stated: Share = 0.62  # chance that a title states a latent attribute, clear departments
-    stated_ambiguous: Share = 0.45  # the same in ambiguous departments
-    conflict: Share = 0.03  # chance that a stated attribute is wrong, clear departments
-    conflict_ambiguous: Share = 0.09
-    stuffed: Share = 0.10  # chance of a foreign product word in the title, clear departments
-    stuffed_ambiguous: Share = 0.25
-    marketing: Share = 0.35
-    field_stated: Share = 0.6  # chance that the structured attributes hold a latent attribute
+    new_item_share: float = 0.15  # listed during the period, besides those of emerging sellers
+    emerging_seller_share: float = 0.10
+    stated: float = 0.62  # chance that a title states a latent attribute, clear departments
+    stated_ambiguous: float = 0.45  # the same in ambiguous departments
+    conflict: float = 0.03  # chance that a stated attribute is wrong, clear departments
+    conflict_ambiguous: float = 0.09
+    stuffed: float = 0.10  # chance of a foreign product word in the title, clear departments
+    stuffed_ambiguous: float = 0.25
+    marketing: float = 0.35
+    field_stated: float = 0.6  # chance that the structured attributes hold a latent attribute
     popularity_sigma: float = 1.3  # log-normal popularity: the top 10 % of items get about half of the clicks
 
 
-class ShopperSettings(Settings):
+@dataclass(frozen=True)
+class ShopperParameters:
     """Who shops, and what they want this week."""
 
     activity_sigma: float = 0.4
     interests: int = 3
-    interest_kept_weekly: Share = 0.75
-    session_in_interest: Share = 0.85
-    gender_known: Share = 0.9
-    age_known: Share = 0.85
+    interest_kept_weekly: float = 0.75
+    session_in_interest: float = 0.85
+    gender_known: float = 0.9
+    age_known: float = 0.85
 
 
-class QuerySettings(Settings):
+@dataclass(frozen=True)
+class QueryParameters:
     """What is typed."""
 
-    complex_share: Share = 0.33  # OneSearch-V2: one third of traffic
-    session_continues: Share = 0.40
-    typo: Share = 0.04
-    gives_up_complex: Share = 0.2  # a reformulation of a complex query falls back to a plain product word
+    complex_share: float = 0.33  # OneSearch-V2: one third of traffic
+    session_continues: float = 0.40
+    typo: float = 0.04
+    gives_up_complex: float = 0.2  # a reformulation of a complex query falls back to a plain product word
     # Plain forms: noun | attribute + noun | two attributes + noun | brand + noun | brand | brand + model
     forms: tuple[float, ...] = (0.43, 0.28, 0.06, 0.12, 0.07, 0.04)
     # Complex: question, recommendation, ranking, knowledge, negation, alternatives
     complex_forms: tuple[float, ...] = (0.22, 0.26, 0.14, 0.16, 0.12, 0.10)
     # Page views of the training part that contain a need word: shares of words and bounds of three strata
     need_strata: tuple[tuple[float, float, float], ...] = ((0.25, 1.5, 8.0), (0.65, 8.0, 64.0), (0.10, 64.0, 256.0))
-    second_trait: Share = 0.2
+    second_trait: float = 0.2
 
 
-class EngineSettings(Settings):
+@dataclass(frozen=True)
+class EngineParameters:
     """The plain, non-personalised engine that produced the log."""
 
     page_size: int = 20
     candidates: int = 100
     popularity_weight: float = 0.55
     exploration: float = 0.9  # scale of the Gumbel noise on the score of a candidate
-    category_slots: Share = 0.10  # slots refilled with an item of a category of the query
-    random_slots: Share = 0.02
-    understands_topic: Share = 0.8  # rule-based understanding of complex queries, drawn once per query
-    understands_trait: Share = 0.6
+    category_slots: float = 0.10  # slots refilled with an item of a category of the query
+    random_slots: float = 0.02
+    understands_topic: float = 0.8  # rule-based understanding of complex queries, drawn once per query
+    understands_trait: float = 0.6
 
 
-class ChoiceSettings(Settings):
+@dataclass(frozen=True)
+class ChoiceParameters:
     """Examination, click and order."""
 
     examination_exponent: float = 0.45  # P(rank k is examined) = k^-exponent
@@ -89,28 +97,19 @@ class ChoiceSettings(Settings):
 
 
 class MarketSettings(Settings):
-    """A whole market. The same config makes the same market, byte for byte."""
+    """A whole market. The same settings make the same market, byte for byte."""
 
-    items: Annotated[int, Field(ge=200)] = 20_000
-    users: Annotated[int, Field(ge=10)] = 6_000
-    days: Annotated[int, Field(ge=2)] = 60
-    page_views: Annotated[int, Field(ge=100)] | None = None  # None: 12.5 per user
-    seed: int = 0
-    start: str = "2025-01-06T00:00:00"
-    catalogue: CatalogueSettings = CatalogueSettings()
-    shoppers: ShopperSettings = ShopperSettings()
-    queries: QuerySettings = QuerySettings()
-    engine: EngineSettings = EngineSettings()
-    choice: ChoiceSettings = ChoiceSettings()
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if self.engine.candidates < self.engine.page_size:
-            raise ValueError(
-                f"engine.candidates ({self.engine.candidates}) is below engine.page_size ({self.engine.page_size}); "
-                "raise the first or lower the second"
-            )
-        return self
+    items: int = Field(20_000, ge=200, description="items of the catalogue")
+    users: int = Field(6_000, ge=10, description="shoppers")
+    days: int = Field(60, ge=2, description="days that the log covers")
+    page_views: Annotated[int, Field(ge=100)] | None = Field(None, description="page views; none: 12.5 per shopper")
+    seed: int = Field(0, description="of everything that is drawn")
+    start: str = Field("2025-01-06T00:00:00", description="first moment of the log, as ISO 8601")
+    catalogue: ClassVar[CatalogueParameters] = CatalogueParameters()
+    shoppers: ClassVar[ShopperParameters] = ShopperParameters()
+    queries: ClassVar[QueryParameters] = QueryParameters()
+    engine: ClassVar[EngineParameters] = EngineParameters()
+    choice: ClassVar[ChoiceParameters] = ChoiceParameters()
 
     @property
     def n_page_views(self) -> int:

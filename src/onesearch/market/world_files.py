@@ -17,7 +17,7 @@ from onesearch.market.market_shoppers import Shoppers
 from onesearch.market.needs import Needs
 
 FOLDER: Final = "market"
-FORMAT: Final = 1
+FORMAT: Final = 2
 _T = TypeVar("_T", MarketCatalogue, Needs, Shoppers, Queries, Visits)
 
 
