@@ -19,48 +19,36 @@ class Engine(Protocol):
     @property
     def version(self) -> str:
         """Names the loaded run and the state of its catalogue."""
-        ...
 
     def __len__(self) -> int:
         """Number of searchable items."""
-        ...
 
     def search_batch(self, requests: Sequence[SearchRequest]) -> list[list[SearchResult]]:
         """The results of each request, best first."""
-        ...
 
     def search_lexical(self, query: str, k: int = 10, filters: Mapping[str, Any] | None = None) -> list[SearchResult]:
         """The BM25 ranking shown beside the engine's."""
-        ...
 
     def logged_history(self, user: str) -> ShopperHistory:
         """What the data set knows of a shopper, before anything this service recorded; empty for a stranger."""
-        ...
 
     def item(self, item_id: str) -> Item | None:
         """A searchable item's record, or None."""
-        ...
 
     def sid(self, item_id: str) -> tuple[int, ...]:
         """A searchable item's semantic ID as level-local codes; () when it has none."""
-        ...
 
     def upsert(self, items: Sequence[Item]) -> None:
         """Add or replace items; searchable when the call returns."""
-        ...
 
     def delete(self, item_ids: Sequence[str]) -> int:
         """Remove items; how many were known, unknown ids are ignored."""
-        ...
 
     def filters_available(self) -> FilterChoices:
         """Filter values to offer."""
-        ...
 
     def shoppers(self, limit: int) -> list[str]:
         """Some shoppers with a history, for the page's picker."""
-        ...
 
     def example_queries(self, limit: int) -> list[str]:
         """Some queries worth trying; may be empty."""
-        ...

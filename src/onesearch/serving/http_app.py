@@ -42,6 +42,7 @@ with from_extra("serve"):
 
 _PAGE = Path(__file__).parent / "page"
 _LONGEST_MESSAGE = 500
+# What a route may answer besides its success, for the API description.
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
     422: {"model": Problem, "description": "breaks a rule, which the answer names"}
 }
@@ -73,12 +74,14 @@ def create_app(
     """
     service = Service(engine, store, config, thoughts, checks)
 
+    # Threads and tasks of the service live as long as the application.
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await service.start()
         yield
         await service.stop()
 
+    # The API's description is shown by a page of our own, which loads nothing from elsewhere.
     app = FastAPI(
         title="OneSearch",
         version=version("onesearch"),
@@ -87,14 +90,16 @@ def create_app(
         redoc_url=None,
         description="Generative product search: a model writes the semantic ID of the item a shopper wants.",
     )
-    app.state.service = service
+    app.state.service = service  # for tests and for whoever embeds the application
+    # Around everything: limits of bodies, security headers, measurements.
     app.add_middleware(
         Guard,
         metrics=service.metrics,
         max_body=service.config.max_body,
         max_body_of={"/items": service.config.max_items_body},
     )
-    _say_errors(app, service)
+    # Every error is a `Problem`; then the routes.
+    _say_errors(app)
     _add_search(app, service)
     _add_items(app, service, admin_token)
     _add_health(app, service)
@@ -119,6 +124,7 @@ def _add_items(app: FastAPI, service: Service, admin_token: str | None) -> None:
     @app.post("/items", tags=["catalogue"], responses=_PROBLEMS | _BUSY | _ADMIN, dependencies=[_admin(admin_token)])
     def change_items(body: ItemsBody) -> ItemsAnswer:
         """Add, replace and delete items; needs the admin token. All or nothing, searchable when the answer arrives."""
+        # Written to the store first: a change that the engine cannot index is not lost, and others index it later.
         problems = service.catalogue.change([item.item() for item in body.upsert], body.delete)
         if problems:
             raise HTTPException(
@@ -187,52 +193,57 @@ def _admin(token: str | None) -> Any:
     bearer = HTTPBearer(auto_error=False, description="the admin token")
 
     def check(given: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]) -> None:
-        if token is None:
+        if token is None:  # no token, no changes: never open by mistake
             raise HTTPException(403, "admin calls are off: start the service with ONESEARCH_ADMIN_TOKEN set")
         if given is None:
             raise HTTPException(
                 401, "needs the header 'Authorization: Bearer <admin token>'", headers={"WWW-Authenticate": "Bearer"}
             )
+        # In constant time, so that a wrong token does not tell how much of it is right.
         if not hmac.compare_digest(given.credentials.encode(), token.encode()):
             raise HTTPException(403, "wrong admin token")
 
     return Depends(check)
 
 
-def _say_errors(app: FastAPI, service: Service) -> None:
+def _say_errors(app: FastAPI) -> None:
     """Every error is a `Problem`, whatever raised it."""
 
-    def answering(status: int, headers: dict[str, str] | None = None) -> Callable[[Request, Exception], Response]:
-        return lambda _, error: _problem(status, str(error), headers=headers)
+    def answering(
+        status: int, text: str = "{}", retry_seconds: int | None = None
+    ) -> Callable[[Request, Exception], Response]:
+        """An answer with the error's own words; ``retry_seconds``: sending the request again then is safe."""
+        headers = None if retry_seconds is None else {"Retry-After": str(retry_seconds)}
+        return lambda _, error: _problem(status, text.format(error), headers=headers)
 
-    def of_http(_: Request, error: Exception) -> Response:
+    def http_problem(_: Request, error: Exception) -> Response:
         assert isinstance(error, StarletteHTTPException)
         return _problem(error.status_code, str(error.detail), headers=dict(error.headers or {}))
 
-    def of_rules(_: Request, error: Exception) -> Response:
+    def rule_problem(_: Request, error: Exception) -> Response:
+        """What pydantic found wrong, by field; of several rules that a field breaks the first."""
         assert isinstance(error, RequestValidationError)
         fields: dict[str, str] = {}
         for problem in error.errors():
             if problem["type"] == "json_invalid":
                 return _problem(400, f"the body is not valid JSON: {problem['ctx']['error']}")
+            # ("body", "filters", "price") is filters.price; the body itself has no field. Names come from the caller.
             place = ".".join(str(part) for part in problem["loc"][1:]) or str(problem["loc"][0])
             fields.setdefault(place[:200], str(problem["msg"]).removeprefix("Value error, ")[:_LONGEST_MESSAGE])
         return _problem(422, "; ".join(f"{name}: {message}" for name, message in fields.items()), fields)
 
-    def of_store(_: Request, error: Exception) -> Response:
-        assert isinstance(error, StoreError)
-        return _problem(503, f"not done, sending it again is safe: {error}", headers={"Retry-After": "2"})
-
-    app.add_exception_handler(StarletteHTTPException, of_http)
-    app.add_exception_handler(RequestValidationError, of_rules)
-    app.add_exception_handler(StoreError, of_store)
-    app.add_exception_handler(
-        SaturatedError, lambda _, error: _problem(503, f"too busy, try again: {error}", headers={"Retry-After": "1"})
-    )
-    app.add_exception_handler(UnknownItemError, answering(404))
-    app.add_exception_handler(EventConflictError, answering(409))
-    app.add_exception_handler(RequestRefusedError, answering(422))
-    app.add_exception_handler(Exception, lambda _, error: _problem(500, "internal error; see the server's log"))
+    handlers: dict[type[Exception], Callable[[Request, Exception], Response]] = {
+        StarletteHTTPException: http_problem,
+        RequestValidationError: rule_problem,
+        RequestRefusedError: answering(422),
+        UnknownItemError: answering(404),
+        EventConflictError: answering(409),
+        StoreError: answering(503, "not done, sending it again is safe: {}", retry_seconds=2),
+        SaturatedError: answering(503, "too busy, try again: {}", retry_seconds=1),
+        Exception: answering(500, "internal error; see the server's log"),  # whose words stay inside
+    }
+    for kind, handler in handlers.items():
+        app.add_exception_handler(kind, handler)
 
 
 def _problem(

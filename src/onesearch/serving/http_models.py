@@ -12,6 +12,7 @@ from onesearch.data.records import ATTRIBUTE_TYPES, Item
 from onesearch.encoding.sid_text import sid_tokens
 from onesearch.search.results import FilterChoices, SearchResult
 
+# Limits of single requests: what a search costs is bounded whatever is sent.
 MAX_QUERY = 200
 MAX_K = 100
 MAX_WIDTH = 512
@@ -93,6 +94,7 @@ class SearchBody(Body):
     method: Literal["onesearch", "bm25"] = Field("onesearch", description="bm25 is the plain ranking to compare with")
     record: bool = Field(True, description="false keeps this search out of the shopper's history and the log")
 
+    # Free text may be anything that is one line.
     _plain = field_validator("query", "user")(lambda text: text if text is None else _no_control(text))
 
 
@@ -155,6 +157,7 @@ class ItemBody(Body):
     @field_validator("attributes")
     @classmethod
     def _known_types(cls, attributes: dict[str, list[str]]) -> dict[str, list[str]]:
+        # A name that is none of the 18 would be stored and found by nothing.
         for name, values in attributes.items():
             if name not in ATTRIBUTE_TYPES:
                 near = nearest(name, ATTRIBUTE_TYPES)
@@ -166,36 +169,20 @@ class ItemBody(Body):
     @classmethod
     def from_item(cls, item: Item) -> "ItemBody":
         """The JSON form of a record, which is trusted and so not checked again."""
+        # JSON needs a zone; times of a catalogue without one are UTC.
         listed = item.listed_at
         if listed is not None and listed.tzinfo is None:
             listed = listed.replace(tzinfo=UTC)
-        return cls.model_construct(
-            item_id=item.item_id,
-            title=item.title,
-            category=list(item.category),
-            brand=item.brand,
-            price=item.price,
-            attributes={name: list(values) for name, values in item.attributes.items()},
-            seller=item.seller,
-            images=list(item.images),
-            listed_at=listed,
-            in_stock=item.in_stock,
-        )
+        lists = {"category": list(item.category), "images": list(item.images)}
+        attributes = {name: list(values) for name, values in item.attributes.items()}
+        return cls.model_construct(**{**vars(item), **lists, "attributes": attributes, "listed_at": listed})
 
     def item(self) -> Item:
         """The record."""
-        return Item(
-            item_id=self.item_id,
-            title=self.title,
-            category=tuple(self.category),
-            brand=self.brand,
-            price=self.price,
-            attributes={name: tuple(values) for name, values in self.attributes.items()},
-            seller=self.seller,
-            images=tuple(self.images),
-            listed_at=self.listed_at.astimezone(UTC) if self.listed_at else None,
-            in_stock=self.in_stock,
-        )
+        tuples = {"category": tuple(self.category), "images": tuple(self.images)}
+        attributes = {name: tuple(values) for name, values in self.attributes.items()}
+        listed = self.listed_at.astimezone(UTC) if self.listed_at else None
+        return Item(**{**dict(self), **tuples, "attributes": attributes, "listed_at": listed})
 
 
 class ItemsBody(Body):
@@ -227,6 +214,7 @@ class ResultBody(BaseModel):
     @classmethod
     def from_result(cls, result: SearchResult) -> "ResultBody":
         """The JSON form of a result."""
+        # Not validated again: a page of results is made thousands of times a second.
         return cls.model_construct(
             item_id=result.item_id,
             score=result.score,

@@ -11,12 +11,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
-from onesearch.serving.service_metrics import Metrics
 from onesearch.serving.store import Traffic
 from onesearch.understanding.thought import Thought
 from onesearch.understanding.thought_cache import MOST_QUEUED, CacheError, ThoughtCache, cache_key
+
+if TYPE_CHECKING:  # looking back over a store needs no HTTP service
+    from onesearch.serving.service_metrics import Metrics
 
 log = logging.getLogger("onesearch.serving")
 State = Literal["keywords", "no_keywords", "none", "unknown"]
@@ -47,7 +49,7 @@ class KeywordCoverage:
         interval: seconds between looks into the cache.
     """
 
-    def __init__(self, source: ThoughtSource, metrics: Metrics, interval: float) -> None:
+    def __init__(self, source: ThoughtSource, metrics: "Metrics", interval: float) -> None:
         self._source, self._metrics, self._interval = source, metrics, interval
         self._cache: ThoughtCache | None = None
         self._noted: Counter[str] = Counter()
@@ -79,6 +81,7 @@ class KeywordCoverage:
             self._thread.join(_CLOSING_SECONDS)
 
     def _run(self) -> None:
+        # At the end once more, so that what was searched last is queued; but a cache that is down is not waited for.
         while not self._closing.wait(self._pause()):
             self._turn()
         if not self._failures:
@@ -90,11 +93,13 @@ class KeywordCoverage:
         return min(self._interval * 2.0 ** min(self._failures, 20), max(self._interval, _LONGEST_PAUSE))
 
     def _turn(self) -> None:
+        # Take the notes; searches go on and write new ones.
         with self._lock:
             noted, self._noted = self._noted, Counter()
         try:
             states = self._looked_up(list(noted))
         except Exception as error:  # noqa: BLE001 - whatever it is must not end this thread
+            # Back with the notes: they are looked up when the cache answers again.
             self._failed(error)
             self._add(noted)
             return
@@ -106,9 +111,11 @@ class KeywordCoverage:
 
     def _looked_up(self, queries: list[str]) -> dict[str, State]:
         """The state of each query; those without a thought are in the queue afterwards, if there is room."""
+        # Opened here, in this thread, and again after each failure.
         cache = self._cache = self._cache or self._source.open()
         found = cache.get_many(queries, self._source.producer, self._source.version)
         states = {query: coverage_state(found.get(query)) for query in queries}
+        # Asked before, since a full queue would refuse thousands of queries one by one.
         queue = cache.queue_state()
         if queue.waiting + queue.in_work < MOST_QUEUED:
             for query, state in states.items():
@@ -136,6 +143,7 @@ class KeywordCoverage:
                 log.debug("thoughts: %s", error)
 
     def _add(self, noted: Counter[str]) -> None:
+        # Memory is bounded: new queries beyond the limit are only counted.
         unknown = 0
         with self._lock:
             for query, searches in noted.items():
@@ -174,6 +182,7 @@ def measure_coverage(traffic: Iterable[Traffic], cache: ThoughtCache, producer: 
         CacheError: the cache cannot be read.
     """
     rows = []
+    # One span after the other: searches by normalised query, then what the cache holds of them.
     for start, part in groupby(traffic, lambda one: one.start):
         searches: Counter[str] = Counter()
         for one in part:

@@ -6,19 +6,26 @@ restart, and several servers on one store all see them.
 
 import logging
 import threading
+from typing import TYPE_CHECKING
 
 from onesearch.data.records import Item
 from onesearch.serving.engine_protocol import Engine
-from onesearch.serving.service_metrics import Metrics
 from onesearch.serving.store import ItemChange, Store, StoreError
+
+if TYPE_CHECKING:
+    from onesearch.serving.service_metrics import Metrics
 
 log = logging.getLogger("onesearch.serving")
 
 
 class LiveCatalogue:
-    """The engine following the store's item changes."""
+    """The engine following the store's item changes::
 
-    def __init__(self, engine: Engine, store: Store, metrics: Metrics) -> None:
+    change: write the items to the store, which gives each a revision; then follow
+    follow: read the changes after the last applied revision; hand them to the engine; repeat until there are none
+    """
+
+    def __init__(self, engine: Engine, store: Store, metrics: "Metrics") -> None:
         self._engine = engine
         self._store = store
         self._metrics = metrics
@@ -40,8 +47,9 @@ class LiveCatalogue:
             # The changes are safe in the store but could not be read back; this server catches up by itself.
             log.exception("item changes up to revision %d are stored but not yet searchable", revision)
             raise
-        mine = {item.item_id for item in items} | set(deleted)
-        return {item_id: problem for item_id, problem in self._rejected.items() if item_id in mine}
+        # `follow` may have applied changes of other servers, too: only the caller's own problems are the answer.
+        changed = {item.item_id for item in items} | set(deleted)
+        return {item_id: problem for item_id, problem in self._rejected.items() if item_id in changed}
 
     def follow(self) -> int:
         """Apply all changes not applied yet; their number.
@@ -50,7 +58,8 @@ class LiveCatalogue:
             StoreError: the store could not be read; what was applied stays.
         """
         done = 0
-        with self._lock:
+        with self._lock:  # one follower at a time: changes are applied in their order
+            # Page by page; what was applied stays applied if the store fails in between.
             while changes := self._store.item_changes(self._applied):
                 self._apply(changes)
                 self._applied = changes[-1].revision
@@ -68,7 +77,8 @@ class LiveCatalogue:
 
     def _apply(self, changes: list[ItemChange]) -> None:
         for change in changes:
-            self._rejected.pop(change.item_id, None)
+            self._rejected.pop(change.item_id, None)  # it gets another chance
+        # All at once, which is fast; if that fails one by one, so that a single bad item keeps no other out.
         try:
             self._hand_over(changes)
         except Exception:

@@ -46,7 +46,7 @@ class Guard:
             await self._app(scope, receive, send)
             return
         start = time.perf_counter()
-        status = 500
+        status = 500  # unless an answer begins
 
         async def send_guarded(message: Message) -> None:
             nonlocal status
@@ -55,6 +55,7 @@ class Guard:
                 message = {**message, "headers": [*message.get("headers", []), *_HEADERS]}
             await send(message)
 
+        # The body is read here, so that one that is too large costs nothing further.
         try:
             limit = self._max_body_of.get(scope["path"], self._max_body)
             body = await _read_body(scope, receive, limit)
@@ -76,16 +77,18 @@ def _method(scope: Scope) -> str:
 
 async def _read_body(scope: Scope, receive: Receive, limit: int) -> bytes | None:
     """The whole body, or None when it is too large; never holds more than the limit and one chunk."""
+    # A caller that says how much is coming is believed if it is too much, and counted in any case.
     headers = dict(scope["headers"])
     length = headers.get(b"content-length", b"")
     if length.isdigit() and int(length) > limit:
         return None
-    if not length and b"transfer-encoding" not in headers:
+    if not length and b"transfer-encoding" not in headers:  # HTTP's way to say that there is no body
         return b""
+    # Chunk by chunk, so that a caller who sends without end is cut off at the limit.
     parts, size, more = [], 0, True
     while more:
         message = await receive()
-        if message["type"] != "http.request":
+        if message["type"] != "http.request":  # the caller hung up
             break
         part = message.get("body", b"")
         size += len(part)

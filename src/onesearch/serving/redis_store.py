@@ -18,9 +18,9 @@ from onesearch.search.shopper_history import MAX_CLICKS, MAX_ORDERS, MAX_QUERIES
 from onesearch.serving.http_models import ItemBody
 from onesearch.serving.store import Event, EventConflictError, ItemChange, Search, StoreError, Traffic
 
-_TIMEOUT_SECONDS = 1.0
-_KEPT_EVENTS = 1_000_000
-_PER_PAGE = 5000
+_TIMEOUT_SECONDS = 1.0  # a search must not wait long for its history
+_KEPT_EVENTS = 1_000_000  # in the streams to train on
+_PER_PAGE = 5000  # searches read by one call
 _RETRY_SECONDS = 30 * 24 * 3600  # an event id is known for this long
 
 # Scripts run as a whole: a server that dies in between leaves nothing half done, and revisions appear in order.
@@ -75,6 +75,7 @@ class RedisStore:
 
     def record(self, event: Event) -> bool:
         """See `Store.record`."""
+        # Everything of an event in one script: known ids, the shopper's history, the list of shoppers, the stream.
         user = event.user or ""
         member = json.dumps([event.event_id, event.item_id, event.query], ensure_ascii=False)
         room = MAX_CLICKS if event.kind == "click" else MAX_ORDERS
@@ -86,6 +87,7 @@ class RedisStore:
             )
         if not known:
             return True
+        # The id is known: a retry with the same content, or a mistake.
         before = json.loads(cast(str, known))
         if not event.same_happening(Event(**{**before, "time": datetime.fromisoformat(before["time"])})):
             raise EventConflictError(
@@ -97,6 +99,7 @@ class RedisStore:
         """See `Store.record_search`."""
         with self._redis.transaction("record a search") as pipe:
             pipe.xadd(self._prefix + "searches", {"search": _to_json(search)}, maxlen=_KEPT_EVENTS, approximate=True)
+            # The shopper's last queries, each once, newest last.
             if search.user and search.query:
                 key = f"{self._prefix}queries:{search.user}"
                 pipe.lrem(key, 0, search.query)
@@ -106,6 +109,7 @@ class RedisStore:
 
     def traffic(self, seconds: int) -> list[Traffic]:
         """See `Store.traffic`."""
+        # The stream of searches page by page, counted by span and query.
         counts: Counter[tuple[int, str]] = Counter()
         after = "-"
         with self._redis.calls("read the traffic") as redis:
@@ -140,6 +144,7 @@ class RedisStore:
 
     def change_items(self, items: Sequence[Item], deleted: Sequence[str]) -> int:
         """See `Store.change_items`."""
+        # (id, body) pairs; an empty body means deleted.
         arguments: list[str] = []
         for item in items:
             arguments += [item.item_id, ItemBody.from_item(item).model_dump_json()]

@@ -5,6 +5,7 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TypeVar
 
 from onesearch.common.extras import from_extra
@@ -70,8 +71,9 @@ class Service:
     async def start(self) -> None:
         """Apply stored item changes, start the threads, and follow other servers' item changes."""
         c = self.config
+        # BM25 has a thread of its own, so that the plain ranking on the page never waits for the model.
         self._workers = {
-            "onesearch": Workers(self._generate, c.threads, c.max_batch, c.max_queue, "search"),
+            "onesearch": Workers(self.engine.search_batch, c.threads, c.max_batch, c.max_queue, "search"),
             "bm25": Workers(self._lexical, 1, c.max_batch, c.max_queue, "bm25"),
         }
         if self.coverage is not None:
@@ -81,6 +83,7 @@ class Service:
 
     async def stop(self) -> None:
         """End threads and tasks and close the store."""
+        # First what brings new work, then what does it, the store last.
         if self._follower:
             self._follower.cancel()
         for workers in self._workers.values():
@@ -98,6 +101,7 @@ class Service:
         """
         arrived = time.perf_counter()
         degraded: list[str] = []
+        # The shopper's history, which only the engine reads; without a store the search is anonymous.
         user, history = None, ShopperHistory()
         if body.user is not None and body.method == "onesearch":
             try:
@@ -105,9 +109,11 @@ class Service:
                 user = body.user
             except StoreError:
                 degraded.append("history")
+        # A batch of waiting searches answers this one, too.
         filters = body.filters.given() if body.filters else None
         request = SearchRequest(body.query, user, body.k, filters, body.width, history)
         answer = await self._engine_answer(body.method, request)
+        # Recorded as a page view to train on, and as one of the shopper's recent queries.
         found = Search(uuid.uuid4().hex, body.user, body.query, now(), tuple(hit.item_id for hit in answer.value))
         if body.record and body.method == "onesearch":
             if self.coverage is not None:
@@ -116,6 +122,7 @@ class Service:
                 await run_in_threadpool(self._stored, "record_search", lambda: self.store.record_search(found))
             except StoreError:
                 degraded.append("log")
+        # Measurements and the answer.
         for part in degraded:
             self.metrics.degraded.labels(part).inc()
         if not answer.value:
@@ -141,6 +148,7 @@ class Service:
             EventConflictError: the event id belongs to another event.
             StoreError: it was not remembered; sending it again is safe with the same ``event_id``.
         """
+        # A click on an item of another catalogue would stay in the shopper's history for ever.
         if self.engine.item(body.item_id) is None:
             raise UnknownItemError(f"no item {body.item_id!r} in the catalogue")
         event = Event(
@@ -152,6 +160,7 @@ class Service:
             body.time or now(),
             body.search_id,
         )
+        # An event that was sent twice counts once; the caller learns which it was.
         recorded = self._stored("record", lambda: self.store.record(event))
         if recorded:
             self.metrics.events.labels(body.kind).inc()
@@ -161,6 +170,7 @@ class Service:
 
     def history(self, user: str) -> HistoryAnswer:
         """A shopper's history as the next search sees it: empty when the store fails."""
+        # Of log and store as one, since a history without its newest part would mislead: none if the store fails.
         logged, live, degraded = self.engine.logged_history(user), ShopperHistory(), []
         try:
             live = self._stored("history", lambda: self.store.history(user))
@@ -186,6 +196,7 @@ class Service:
 
     def health(self) -> HealthAnswer:
         """Ready, degraded (searches are answered, something else is not right), or down."""
+        # Everything that may be wrong while searches are answered.
         reasons = self.catalogue.problems()
         try:
             self._stored("check", self.store.check)
@@ -194,6 +205,7 @@ class Service:
         if self.coverage is not None and (problem := self.coverage.problem()) is not None:
             reasons.append(problem)
         reasons += [problem for check in self.checks if (problem := check()) is not None]
+        # Without workers nothing is answered.
         dead = [
             f"search: a {name} worker has died; restart the service"
             for name, workers in self._workers.items()
@@ -210,24 +222,23 @@ class Service:
         self.metrics.waiting.set(sum(workers.waiting for workers in self._workers.values()))
         return self.metrics.text()
 
-    def counting_failures(self, call: str, error: StoreError) -> None:
-        """Count and log a store failure; the log line has no more than the error's own words."""
-        self.metrics.store_failures.labels(call).inc()
-        log.warning("%s", error)
-
     def _history(self, user: str) -> ShopperHistory:
+        # What this service saw comes after the log, cut to what the model reads.
         live = self._stored("history", lambda: self.store.history(user))
         return self.engine.logged_history(user).followed_by(live)
 
     def _stored(self, call: str, action: Callable[[], _T]) -> _T:
+        """A call of the store; a failure is counted and logged, with no more than the error's own words."""
         try:
             return action()
         except StoreError as error:
-            self.counting_failures(call, error)
+            self.metrics.store_failures.labels(call).inc()
+            log.warning("%s", error)
             raise
 
     def _entries(self, ids: Sequence[str], queries: Sequence[str], live: int) -> list[HistoryEntry]:
         entries = []
+        # The last ``live`` ones are this service's own; the answer has the newest first.
         for at, (item_id, query) in enumerate(zip(ids, queries, strict=True)):
             item = self.engine.item(item_id)
             title = item.title if item else None
@@ -238,29 +249,24 @@ class Service:
         try:
             future = asyncio.wrap_future(self._workers[method].submit(request))
             answer = await asyncio.wait_for(future, self.config.timeout_seconds)
-        except TimeoutError as error:
+        except TimeoutError as error:  # the job is cancelled with its future, if no worker has it yet
             self.metrics.refused.inc()
             raise SaturatedError(f"no answer within {self.config.timeout_seconds:g} seconds") from error
         except SaturatedError:
             self.metrics.refused.inc()
             raise
-        except ValueError as error:
+        except ValueError as error:  # the engine's word for "the request is wrong"
             raise RequestRefusedError(str(error)) from error
         self.metrics.search_seconds.labels(method).observe(answer.seconds)
         self.metrics.batch.observe(answer.batch)
         return answer
 
-    def _generate(self, requests: Sequence[SearchRequest]) -> list[list[SearchResult]]:
-        return self.engine.search_batch(requests)
-
     def _lexical(self, requests: Sequence[SearchRequest]) -> list[list[SearchResult]]:
         return [self.engine.search_lexical(request.query, request.k, request.filters) for request in requests]
 
     def _follow(self) -> None:
-        try:
-            self.catalogue.follow()
-        except StoreError as error:
-            self.counting_failures("item_changes", error)
+        with suppress(StoreError):  # counted; the next look catches up
+            self._stored("item_changes", self.catalogue.follow)
 
     async def _keep_following(self) -> None:
         while True:

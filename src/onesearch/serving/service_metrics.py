@@ -15,12 +15,14 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         r = self.registry
+        # HTTP: every answer.
         self.requests = Counter(
             "onesearch_http_requests_total", "Answers by route and status", ["route", "method", "status"], registry=r
         )
         self.request_seconds = Histogram(
             "onesearch_http_request_seconds", "From arrival to answer", ["route"], buckets=_SECONDS, registry=r
         )
+        # Searches: the engine, the queue before it, what came of it.
         self.search_seconds = Histogram(
             "onesearch_search_seconds", "Inside the engine, per batch", ["method"], buckets=_SECONDS, registry=r
         )
@@ -30,12 +32,14 @@ class Metrics:
         self.waiting = Gauge("onesearch_search_queue_length", "Searches waiting", registry=r)
         self.refused = Counter("onesearch_searches_refused_total", "Searches refused: saturated or late", registry=r)
         self.empty = Counter("onesearch_searches_empty_total", "Searches without a result", ["method"], registry=r)
+        # What is remembered, and where that failed.
         self.events = Counter("onesearch_events_total", "Events recorded", ["kind"], registry=r)
         self.repeated = Counter("onesearch_events_repeated_total", "Events that were known already", registry=r)
         self.changes = Counter("onesearch_item_changes_total", "Items changed in the index", ["change"], registry=r)
         self.items = Gauge("onesearch_items", "Searchable items", registry=r)
         self.store_failures = Counter("onesearch_store_failures_total", "Store calls that failed", ["call"], registry=r)
         self.degraded = Counter("onesearch_degraded_total", "Answers that lack a part", ["part"], registry=r)
+        # Thoughts about what is searched.
         self.thought_searches = Counter(
             "onesearch_thought_searches_total",
             "Searches whose query has keywords, no_keywords, none yet, or is unknown: the cache was down too long",

@@ -10,7 +10,7 @@ from onesearch.search.shopper_history import MAX_CLICKS, MAX_ORDERS, MAX_QUERIES
 from onesearch.serving.http_models import ItemBody
 from onesearch.serving.store import Event, EventConflictError, ItemChange, Search, StoreError, Traffic
 
-_BUSY_SECONDS = 2.0
+_BUSY_SECONDS = 2.0  # a search must not wait long for its history
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 # One script per version of the file; a file's `user_version` says how many it has seen. Only ever append.
@@ -69,6 +69,7 @@ class SqliteStore:
             event.search_id,
         )
         with self._db.write("record an event") as db:
+            # A known id adds nothing: then the content tells a retry from a mistake.
             added = db.execute(
                 "INSERT INTO events (event_id, user, item_id, kind, query, time, search_id) VALUES (?,?,?,?,?,?,?)"
                 " ON CONFLICT (event_id) DO NOTHING",
@@ -96,6 +97,7 @@ class SqliteStore:
 
     def traffic(self, seconds: int) -> list[Traffic]:
         """See `Store.traffic`."""
+        # Spans are whole numbers of ``seconds`` since 1970, whatever the first search was.
         with self._db.read("read the traffic") as db:
             rows = db.execute(
                 "SELECT time / ?1 AS span, query, count(*) FROM searches GROUP BY span, query ORDER BY span, query",
@@ -105,6 +107,7 @@ class SqliteStore:
 
     def history(self, user: str) -> ShopperHistory:
         """See `Store.history`."""
+        # The newest ones in their order, oldest first; events of the same time as they came.
         newest = "SELECT item_id, query FROM events WHERE user = ? AND kind = ? ORDER BY time DESC, seq DESC LIMIT ?"
         with self._db.read("read a history") as db:
             clicks = db.execute(newest, (user, "click", MAX_CLICKS)).fetchall()[::-1]
@@ -125,6 +128,7 @@ class SqliteStore:
         """See `Store.change_items`."""
         bodies = [(item.item_id, ItemBody.from_item(item).model_dump_json()) for item in items]
         changes: list[tuple[str, str | None]] = [*bodies, *((item_id, None) for item_id in deleted)]
+        # Revisions in one transaction: a follower that saw one has seen all before it.
         with self._db.write("change items") as db:
             last = int(db.execute("SELECT coalesce(max(revision), 0) FROM items").fetchone()[0])
             db.executemany(
@@ -137,6 +141,7 @@ class SqliteStore:
     def item_changes(self, after: int, limit: int = 5000) -> list[ItemChange]:
         """See `Store.item_changes`."""
         with self._db.read("read changed items") as db:
+            # Of an item changed twice only the newest state is there, so a new server reads each item once.
             rows = db.execute(
                 "SELECT revision, item_id, body FROM items WHERE revision > ? ORDER BY revision LIMIT ?", (after, limit)
             ).fetchall()
@@ -147,6 +152,7 @@ class SqliteStore:
 
     def shoppers(self, limit: int) -> list[str]:
         """See `Store.shoppers`."""
+        # Of the last thousand events only, so that it stays fast however many there are.
         with self._db.read("list shoppers") as db:
             rows = db.execute(
                 "SELECT user FROM (SELECT user, seq FROM events WHERE user IS NOT NULL ORDER BY seq DESC LIMIT 1000)"

@@ -36,8 +36,8 @@ class Event:
 
     def same_happening(self, other: "Event") -> bool:
         """Whether a repeated event id means a retry (its time may differ) and not a mistake."""
-        mine = (self.user, self.item_id, self.kind, self.query)
-        return mine == (other.user, other.item_id, other.kind, other.query)
+        content = (self.user, self.item_id, self.kind, self.query)
+        return content == (other.user, other.item_id, other.kind, other.query)
 
 
 @dataclass(frozen=True)
@@ -76,36 +76,27 @@ class Store(Protocol):
         Raises:
             EventConflictError: the id is known with other content.
         """
-        ...
 
     def record_search(self, search: Search) -> None:
         """Remember a shown page; its query becomes one of the shopper's recent queries."""
-        ...
 
     def traffic(self, seconds: int) -> list[Traffic]:
         """The recorded searches in spans of so many seconds, oldest first; queries as they were typed."""
-        ...
 
     def history(self, user: str) -> ShopperHistory:
         """What this service saw of a shopper, without profile and log."""
-        ...
 
     def change_items(self, items: Sequence[Item], deleted: Sequence[str]) -> int:
         """Remember new, changed and deleted items, all or nothing; the newest revision they got."""
-        ...
 
     def item_changes(self, after: int, limit: int = 5000) -> list[ItemChange]:
         """Items whose newest change has a revision greater than ``after``, oldest first, at most ``limit``."""
-        ...
 
     def shoppers(self, limit: int) -> list[str]:
         """Shoppers with recorded events, the most recent first."""
-        ...
 
     def check(self) -> None:
         """Raise `StoreError` if the store does not work now."""
-        ...
 
     def close(self) -> None:
         """Release connections."""
-        ...

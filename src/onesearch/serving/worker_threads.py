@@ -24,7 +24,12 @@ class Answer(NamedTuple, Generic[_Out]):
 
 
 class Workers(Generic[_In, _Out]):
-    """Runs ``call`` on batches of jobs.
+    """Runs ``call`` on batches of jobs; each thread repeats::
+
+        wait for a job
+        take all that wait, up to ``max_batch``; leave out those whose caller has given up
+        one call for all of them; if it fails, one call for each, so that a wrong job fails alone
+        hand each caller its answer
 
     There is no waiting for a batch to fill: a free worker takes whatever queued up while all were busy, so an idle
     server answers at once and a busy one in batches.
@@ -40,6 +45,7 @@ class Workers(Generic[_In, _Out]):
     def __init__(
         self, call: Callable[[Sequence[_In]], Sequence[_Out]], threads: int, max_batch: int, max_queue: int, name: str
     ) -> None:
+        # A queue or a batch of nothing would never answer.
         for label, value in (("threads", threads), ("max_batch", max_batch), ("max_queue", max_queue)):
             if value < 1:
                 raise ValueError(f"{label} must be >= 1, got {value}")
@@ -47,7 +53,7 @@ class Workers(Generic[_In, _Out]):
         self._max_batch = max_batch
         self._max_queue = max_queue
         self._jobs: deque[tuple[_In, Future[Answer[_Out]]]] = deque()
-        self._changed = threading.Condition()
+        self._changed = threading.Condition()  # of the queue, or closed
         self._closed = False
         self._threads = [threading.Thread(target=self._work, name=f"{name}-{n}", daemon=True) for n in range(threads)]
         for thread in self._threads:
@@ -81,6 +87,7 @@ class Workers(Generic[_In, _Out]):
 
     def close(self) -> None:
         """Refuse new jobs, cancel waiting ones and let running ones end."""
+        # Waiting threads wake up and find it closed.
         with self._changed:
             self._closed = True
             for _, future in self._jobs:
@@ -109,7 +116,7 @@ class Workers(Generic[_In, _Out]):
             if len(values) != len(batch):
                 raise RuntimeError(f"the engine gave {len(values)} answers to {len(batch)} searches")
         except Exception as error:  # noqa: BLE001 - whatever it is belongs to the caller, not to this thread
-            if len(batch) == 1:
+            if len(batch) == 1:  # the fault is its own
                 batch[0][1].set_exception(error)
                 return
             # One wrong request must not fail its neighbours.

@@ -98,7 +98,6 @@ class BulkProducer(Protocol):
 
     def think_all(self, queries: Sequence[str]) -> list[Thought]:
         """Thoughts of the queries, in order."""
-        ...
 
 
 class Grounding(Protocol):

@@ -44,7 +44,6 @@ class ThoughtCache(Protocol):
 
     def get_many(self, queries: Sequence[str], producer: str, version: str) -> dict[str, Thought]:
         """The thoughts there are, by query as given; what cannot be read counts as missing."""
-        ...
 
     def put(self, thoughts: Sequence[Thought]) -> None:
         """Keep thoughts, in place of earlier ones with the same key, and forget that their queries had failed.
@@ -53,39 +52,30 @@ class ThoughtCache(Protocol):
             TypeError: something else than a `Thought`, such as one that carries more fields.
             ValueError: a thought that breaks the rules of `Thought`.
         """
-        ...
 
     def enqueue(self, query: str) -> bool:
         """Ask for a query to be thought about; False if it waits already, has failed, is empty, or all is full."""
-        ...
 
     def take(self, n: int, lease: float = LEASE_SECONDS) -> list[str]:
         """Up to ``n`` waiting queries, longest waiting first. After ``lease`` seconds they wait again, unless done."""
-        ...
 
     def done(self, queries: Sequence[str]) -> None:
         """Take queries off the queue."""
-        ...
 
     def release(self, queries: Sequence[str]) -> None:
         """End the leases of queries that were taken and not done: they may be taken again at once."""
-        ...
 
     def failed(self, query: str, reason: str) -> None:
         """Take a query off the queue for good and remember why."""
-        ...
 
     def queue_state(self) -> QueueState:
         """How many queries are where."""
-        ...
 
     def rejects(self) -> list[tuple[str, str]]:
         """Failed queries with the reasons, by query."""
-        ...
 
     def get_personal(self, query: str, history: str, producer: str, version: str) -> tuple[str, ...] | None:
         """Keywords for a query and the fingerprint of a history; None if there are none."""
-        ...
 
     def put_personal(self, query: str, history: str, producer: str, version: str, keywords: Sequence[str]) -> None:
         """Keep keywords of step 3 for 30 days; ``history`` as `history_fingerprint` gives it.
@@ -94,11 +84,9 @@ class ThoughtCache(Protocol):
             TypeError: no tuple or list, such as keywords with injected ones, which only training may see.
             ValueError: more than eight keywords.
         """
-        ...
 
     def close(self) -> None:
         """Release connections."""
-        ...
 
 
 def cache_key(query: str) -> str:
