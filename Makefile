@@ -1,23 +1,35 @@
-# Two commands do everything on a fresh machine with Python >= 3.11: `make demo` and `make test`.
+# On a fresh machine with Python >= 3.11, `make demo` and `make test` do everything. All targets:
+#
+#   demo      data, V1 and V2 trained and measured, an A/B test, then the web page on http://127.0.0.1:8000 (not with SERVE=0)
+#   test      fast and end-to-end tests, about ten minutes on two cores
+#   check     everything there is: lint, all tests, all mutants, the other Python versions, the documentation
+#   lint      rules, layout, types, arrows of import
+#   format    lay the code out
+#   mutants   do the tests notice one-line faults? PART=3/10 takes every tenth, beginning with the third
+#   docs      the documentation as a web site, in site/
+#   install   the environment, in .venv; CONSTRAINTS=constraints.txt takes the exact versions that we test with
+#   clean     remove what the targets made
 PYTHON ?= python3
 VENV ?= .venv
+CONSTRAINTS ?=
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PIP := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
+CODE := src tests benchmarks examples
 
 # Modules are compiled when they are first imported, which is faster than to have pip compile all of them. Where the
 # environment forbids to keep what was compiled, every process would spend 20 seconds on it anew.
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: demo test lint install clean
+.PHONY: demo test check lint format mutants docs install clean
 install: $(STAMP)
 
-$(STAMP): pyproject.toml
+$(STAMP): pyproject.toml $(CONSTRAINTS)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check "torch>=2.6,<2.14"
-	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -e ".[test]"
+	$(PIP) "torch>=2.6,<2.14"
+	$(PIP) -e ".[test]"
 	@touch $@
 
-# Data, training, evaluation, an A/B test of V1 and V2, then the web page on http://127.0.0.1:8000 (not with SERVE=0).
 SERVE ?= 1
 demo: install
 	$(BIN)/onesearch run configs/demo.yaml
@@ -26,13 +38,31 @@ demo: install
 
 # On two processes; a test that waits or computes alone leaves a core to the other.
 WORKERS ?= 2
+PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 test: install
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
+	$(PYTEST) -m "not long"
+
+check: lint test
+	$(PYTEST) -m long
+	$(MAKE) mutants docs
+	PATH="$(abspath $(BIN)):$$PATH" .ci/other-pythons
 
 lint: install
-	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+format: install
+	$(BIN)/ruff check --select I --fix $(CODE)
+	$(BIN)/ruff format $(CODE)
+
+PART ?= 1/1
+mutants: install
+	$(BIN)/python tests/mutants/run_mutants.py --part $(PART) --workers $(WORKERS)
+
+docs: install
+	$(BIN)/mkdocs build --strict
+
 clean:
-	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-3.* runs site .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

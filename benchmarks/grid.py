@@ -28,7 +28,7 @@ from onesearch.evaluation.evaluate import (
     valid_sid_share,
 )
 from onesearch.evaluation.report import Report
-from onesearch.evaluation.slices import banded, query_frequency, query_type
+from onesearch.evaluation.slices import band_labels, query_frequency, query_type
 from onesearch.market.market import Market
 from onesearch.market.world_files import FOLDER as MARKET_FOLDER
 from onesearch.pipeline import settings_of
@@ -475,7 +475,7 @@ def labels_of(run_data: RunData, page_views: Any) -> dict[str, NDArray[Any]]:
             counts = np.bincount(seen[seen >= 0], minlength=int(words.max(initial=0)) + 1)
             asked = words[rows]
             uses = np.where(asked >= 0, np.minimum(uses, counts[np.maximum(asked, 0)]), uses)
-    found = banded(np.where(np.isfinite(uses), uses, np.nan), NEED_WORDS)
+    found = band_labels(np.where(np.isfinite(uses), uses, np.nan), NEED_WORDS)
     labels["rarest need word, uses in training"] = np.where(is_complex, found, "").astype(object)
     return labels
 

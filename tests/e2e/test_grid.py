@@ -10,7 +10,7 @@ from benchmarks.result_files import ResultFiles
 from onesearch.common.artefact import read_json
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_cells_are_trained_measured_compared_and_not_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
     from benchmarks import v2_distillation as study
 
