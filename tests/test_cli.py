@@ -10,8 +10,13 @@ from typer.testing import CliRunner
 
 import onesearch.cli
 from onesearch.cli import app
+from onesearch.cli.producer_options import opened_dataset
 from onesearch.cli.search_command import parse_filters
 from onesearch.cli.terminal import FriendlyGroup, short, show_json, show_table
+from onesearch.cli.understand_command import read_queries
+from onesearch.data.click_statistics import ClickStatistics
+from onesearch.data.dataset import Dataset
+from onesearch.data.records import Item, PageView, items_frame, page_views_frame
 
 COMMANDS = ("data", "market", "understand", "run", "update", "evaluate", "abtest", "search", "serve")
 
@@ -99,6 +104,17 @@ def test_expected_errors_are_shown_without_traceback(monkeypatch):
     assert isinstance(CliRunner().invoke(failing_app(error), ["fail"]).exception, ValueError)
 
 
+def test_the_kind_of_an_error_is_told_where_it_says_something(monkeypatch):
+    monkeypatch.delenv("ONESEARCH_DEBUG", raising=False)
+    for error, line in (
+        (FileNotFoundError("no folder runs/x"), "error: no folder runs/x\n"),
+        (KeyError("no such item"), "error: KeyError: no such item\n"),
+        (ZeroDivisionError("no page views"), "error: ZeroDivisionError: no page views\n"),
+    ):
+        result = CliRunner().invoke(failing_app(error), ["fail"])
+        assert result.exit_code == 1 and result.stderr.startswith(line)
+
+
 def test_bugs_keep_their_traceback():
     assert isinstance(CliRunner().invoke(failing_app(TypeError("a bug")), ["fail"]).exception, TypeError)
 
@@ -128,6 +144,7 @@ def test_tables_json_and_short_figures(capsys):
     show_table("title", ("name", "value"), [("a", 1), ("b", None)], right=("value",))
     assert "name" in capsys.readouterr().out
     assert short({"hr": 0.123456, "n": 3, "text": "x"}) == "hr 0.1235, n 3"
+    assert short({name: 1 for name in "abcdef"}) == "a 1, b 1, c 1, d 1 …"
 
 
 def test_quiet_hides_progress():
@@ -136,3 +153,61 @@ def test_quiet_hides_progress():
     assert not logger.isEnabledFor(logging.INFO)
     onesearch.cli.terminal.start_logging()
     assert logger.isEnabledFor(logging.INFO)
+
+
+@pytest.fixture
+def shop(tmp_path):
+    log = [PageView(str(n), query, clicked=("a",)) for n, query in enumerate(["boot", "Shoe", "hat", "", "shoe "])]
+    return Dataset.write(tmp_path / "data", items_frame([Item("a", "Shoe")]), page_views=page_views_frame(log))
+
+
+def test_queries_of_a_log_begin_with_the_most_searched_those_of_a_file_stay_in_order(shop, tmp_path):
+    assert read_queries(shop.folder) == ["shoe", "boot", "hat"]
+    (tmp_path / "queries.txt").write_text("\ufeffhat\n\nBoot\nboot \nshoe\n", encoding="utf-8")
+    assert read_queries(tmp_path / "queries.txt") == ["hat", "boot", "shoe"]
+
+
+def test_a_run_speaks_by_its_training_part_a_dataset_has_none(shop, tmp_path):
+    assert opened_dataset(shop.folder)[1] is None
+    part = ClickStatistics.from_page_views(shop.page_views[:1], shop.items)
+    part.save(shop.folder / "statistics")
+    data, statistics = opened_dataset(tmp_path)
+    assert data.folder == shop.folder and statistics is not None and statistics.queries == ["boot"]
+
+
+def test_an_import_tells_what_it_did_and_a_check_what_is_wrong(invoke, tmp_path):
+    (tmp_path / "items.csv").write_text("id,name,price\n1,shoe,cheap\n1,again,2\n,none,3\n,none,3\n")
+    (tmp_path / "log.csv").write_text("q,seen,who\nshoe,1 9,ann\nboot,9,bob\n")
+    (tmp_path / "m.yaml").write_text(
+        "source: shop\n"
+        "items: {file: items.csv, columns: {item_id: id, title: name, price: price}}\n"
+        "page_views: {file: log.csv, columns: {query: q, shown: seen, user_id: who}, separators: {shown: ' '}}\n"
+    )
+    result = invoke("data", "import", str(tmp_path / "m.yaml"), "--out", str(tmp_path / "out"))
+    assert result.exit_code == 0, result.output
+    words = [line.strip("│ ").split() for line in result.stdout.splitlines()]
+    lines = [" ".join(word for word in line if word != "│") for line in words]
+    for line in (
+        "items 1 3",
+        "page_views 1 1",
+        "users 1 -",
+        "items: duplicate item_id, the first one is kept 1",
+        "items: no item id 2",
+        "page_views: no known item left 1",
+        "items.price: not a number, or negative 1",
+        "page_views.shown 2",
+        "page_views.shown -> items 3 1 33.3%",
+    ):
+        assert line in lines, (line, lines)
+    assert invoke("data", "check", str(tmp_path / "out")).exit_code == 0
+    items_frame([Item("2", "boot")]).write_parquet(tmp_path / "out" / "items.parquet")
+    result = invoke("data", "check", str(tmp_path / "out"))
+    assert result.exit_code == 1 and "1 errors" in result.stdout and "such as '1'" in result.stdout
+
+
+def test_an_import_is_of_one_kind(invoke, tmp_path):
+    for arguments in ((), ("m.yaml", "--kuaisearch", str(tmp_path))):
+        result = invoke("data", "import", *arguments)
+        assert result.exit_code == 2 and "either a mapping file or --kuaisearch" in result.output
+    result = invoke("data", "import", str(tmp_path / "none.yaml"))
+    assert result.exit_code == 1 and "none.yaml" in result.stderr

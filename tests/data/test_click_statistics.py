@@ -84,6 +84,7 @@ def test_counts_by_hand(tmp_path):
     assert statistics.items[0].tolist() == [0, 2]
     assert statistics.counts.tolist() == [2, 1]
     assert statistics.searched.tolist() == [2]
+    assert statistics.query_clicks[statistics.query_numbers(["Red shoe", "boots"])].tolist() == [3, 0]
     assert statistics.pair_counts(statistics.query_numbers(["RED SHOE"]), np.array([[2, 0, -1, 5]])).tolist() == [
         [1, 2, 0, 0]
     ]

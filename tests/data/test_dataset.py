@@ -10,6 +10,8 @@ from onesearch.data.records import (
     Judgment,
     PageView,
     User,
+    conform,
+    item_from_row,
     items_frame,
     judgments_frame,
     page_views_frame,
@@ -82,3 +84,20 @@ def test_wrong_columns_and_attribute_types_are_named(tmp_path):
         Item("a", "t", attributes={"Colour": ("red",)})
     with pytest.raises(ValueError, match="level 4"):
         Judgment("q", "a", 4)
+
+
+def test_writing_again_is_unfinished_until_the_end(tmp_path):
+    written(tmp_path)
+    with pytest.raises(ValueError, match="no column 'colour'"):
+        Dataset.write(tmp_path, pl.DataFrame({"item_id": ["a"], "colour": ["red"]}))
+    with pytest.raises(FileNotFoundError, match="not a complete dataset"):
+        Dataset.load(tmp_path)
+
+
+def test_what_is_missing_means_none_and_in_stock(tmp_path):
+    table = conform("items", pl.DataFrame({"title": ["t"], "item_id": ["1"]}))
+    assert table.schema == SCHEMAS["items"]
+    assert table["in_stock"].to_list() == [True] and table["category"].to_list() == [[]] and table["brand"][0] is None
+    assert item_from_row({**table.row(0, named=True), "in_stock": None}) == Item("1", "t")
+    with pytest.raises(ValueError, match="does not have the expected type"):
+        conform("items", pl.DataFrame({"item_id": ["1"], "price": ["cheap"]}))

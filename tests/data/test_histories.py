@@ -114,3 +114,24 @@ def test_targets_are_item_rows_without_unknown_ones():
     assert [targets.shown[i].tolist() for i in range(2)] == [[3, 1], []]
     assert [targets.clicked[i].tolist() for i in range(2)] == [[1], []]
     assert [targets.ordered[i].tolist() for i in range(2)] == [[], [5]]
+
+
+def test_repetitions_count_once_but_not_across_shoppers():
+    log = [
+        PageView("a", "boots", "u0", time=minute(1)),
+        PageView("b", "boots", "u1", time=minute(1)),
+        PageView("c", "boots", "u1", time=minute(2)),
+        PageView("d", "hat", "u1", time=minute(3)),
+        PageView("e", "boots", "u1", time=minute(4)),
+    ]
+    asked = [PageView("x", "", name, time=minute(9)) for name in ("u0", "u1")]
+    requests = Histories(frame(log), ITEMS, USERS).requests(frame(asked))
+    assert requests.recent_queries == [("boots",), ("boots", "hat", "boots")]
+
+
+def test_a_session_is_nobody_who_is_named_like_it():
+    log = [PageView("a", "one", "x", time=minute(1), clicked=("i0",))]
+    requests = Histories(frame(log), ITEMS, USERS).requests(
+        frame([PageView("b", "two", None, "x", minute(2)), PageView("c", "two", "x", "y", minute(2))]), clicks=1
+    )
+    assert requests.clicked.tolist() == [[-1], [0]]

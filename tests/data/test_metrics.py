@@ -67,3 +67,10 @@ def test_against_the_plain_definition(rows, k):
             assert got == pytest.approx(plain(places, set(right), k), rel=1e-5)
         else:
             assert all(math.isnan(value) for value in got)
+
+
+def test_of_an_item_listed_twice_the_larger_gain_counts():
+    targets = Ragged.from_lists([[4, 6, 4]])
+    gains = np.array([1.0, 3.0, 7.0])
+    ideal = 7 + 3 / math.log2(3)
+    assert ndcg(np.array([[6, 4]], np.int32), targets, 2, gains)[0] == pytest.approx((3 + 7 / math.log2(3)) / ideal)

@@ -39,3 +39,19 @@ def test_lift_is_the_arithmetic_done_by_hand_and_leaves_own_clicks_out():
     own = lift.score(np.array([0]), np.array([0]), np.float32(1), np.float32(1))
     assert own[0] == pytest.approx(expected)
     assert lift.score(np.array([-1, 0]), np.array([0, -1])).tolist() == [0, 0]
+
+
+def test_pairs_counted_more_than_once():
+    contexts, things, times = np.array([0, 0, 1, -1]), np.array([0, 1, 1, 0]), np.array([2, 1, 4, 9], np.float32)
+    table = PairCounts.from_pairs(contexts, things, times)
+    assert table.lookup(np.array([[0], [1]]), np.array([[0, 1]])).tolist() == [[2, 1], [0, 4]]
+    lift = Lift.from_pairs(contexts, things, 2, 2, smoothing=1.0, times=times)
+    assert (lift.contexts.tolist(), lift.things.tolist()) == ([3, 4], [2, 5])
+    share = (5 + 1) / (7 + 2)
+    expected = np.log((4 + share) / ((4 + 1) * share))
+    assert lift.score(np.array([1]), np.array([1]))[0] == pytest.approx(expected)
+
+
+def test_pair_counts_of_lists_are_those_of_their_contexts():
+    table = PairCounts.from_lists(np.array([3, -1, 3]), Ragged.from_lists([[1, 1], [1], [1, 2]]))
+    assert table.lookup(np.array([3]), np.array([0, 1, 2])).tolist() == [0, 3, 1]

@@ -52,3 +52,17 @@ def test_errors_say_what_to_do():
         split(log, 0.1, 0.1, by="time")
     with pytest.raises(ValueError, match=r"valid \+ test < 1"):
         split(log, 0.6, 0.4)
+
+
+def test_the_same_moment_is_not_cut():
+    log = frame([PageView(str(n), "q", time=minute(n // 4)) for n in range(12)])
+    parts = split(log, 0.25, 0.25, by="time")  # the last three of twelve are cut within four of one moment
+    assert [len(part) for part in (parts.train, parts.valid, parts.test)] == [4, 4, 4]
+
+
+def test_a_querys_number_is_pinned():
+    """Another hash would deal the queries of every data set anew."""
+    log = frame([PageView(str(n), f"query {n}") for n in range(12)])
+    parts = split(log, 0.3, 0.3, seed=5)
+    assert parts.valid["page_view_id"].to_list() == ["7", "9"]
+    assert parts.test["page_view_id"].to_list() == ["2", "3", "5"]

@@ -105,7 +105,7 @@ def understand(
     catalogue = dataset if dataset is not None else source
     if catalogue.is_file():
         raise typer.BadParameter(f"{source} is a file, so name the catalogue's dataset", param_hint="--dataset")
-    queries = [] if watch else _queries(source)[:limit]
+    queries = [] if watch else read_queries(source)[:limit]
     # Settings of a language model; other producers have none.
     limits = {
         "concurrency": concurrency,
@@ -157,7 +157,7 @@ def _show_coverage(place: str, cache: "ThoughtCache", producer: ProducerName, sp
     typer.echo(f"queue: {state.waiting:,} waiting, {state.in_work:,} in work; {state.set_aside:,} set aside")
 
 
-def _queries(source: Path) -> list[str]:
+def read_queries(source: Path) -> list[str]:
     """Distinct normalised queries: of a file in its order, of a log the most searched first."""
     import polars as pl
 

@@ -29,6 +29,8 @@ def test_a_good_data_set(tmp_path):
     assert found["judged queries that were asked"] == "1 of 2 (50.0%)"
     assert found["rows are in time order"] == "1 rows are earlier than the one above"
     assert found["items with a click"] == "1 of 6 (16.7%)"
+    assert found["clicked items that were shown"] == "1 of 1"
+    assert "items shown after they were listed" not in found
     result = CliRunner().invoke(app, ["data", "check", str(tmp_path)])
     assert result.exit_code == 0 and "no errors" in result.output
 
@@ -37,6 +39,7 @@ def test_a_good_data_set(tmp_path):
     ("broken", "what"),
     [
         ({"items": pl.concat([ITEMS, ITEMS[:1]])}, "items: item_id is unique"),
+        ({"log": [PageView("1", "q", time=minute(0).replace(year=2100), shown=("i0",))]}, "times are plausible"),
         ({"users": USERS[:1]}, "page_views.user_id in users"),
         ({"log": [PageView("1", "q", shown=("gone",))]}, "page_views.shown in items"),
         (
@@ -54,6 +57,18 @@ def test_each_fault_is_found(tmp_path, broken, what):
     assert list(errors(tmp_path)) == [what]
     result = CliRunner().invoke(app, ["data", "check", str(tmp_path)])
     assert result.exit_code == 1
+
+
+def test_times_and_ids_by_hand(tmp_path):
+    listed = ITEMS.with_columns(listed_at=pl.Series([minute(2), minute(1), None, None, None, None]))
+    write(tmp_path, items=pl.concat([listed, ITEMS[:1].with_columns(item_id=pl.lit(None, pl.String))]))
+    found = {finding.what: finding.detail for finding in check(tmp_path)}
+    # At minute 2 both listed items are shown, and one of them is clicked; none of this is before it was listed.
+    assert found["items shown after they were listed"] == "3 of 3"
+    assert found["items: item_id is unique"] == "1 missing"
+    write(tmp_path, items=listed.with_columns(listed_at=pl.col("listed_at") + pl.duration(minutes=1)))
+    found = {finding.what: finding.detail for finding in check(tmp_path)}
+    assert found["items shown after they were listed"] == "2 of 3"
 
 
 def test_changed_files(tmp_path):

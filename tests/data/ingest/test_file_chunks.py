@@ -115,3 +115,11 @@ def test_any_mix_of_good_and_bad_lines_in_blocks_of_any_size(tmp_path_factory, l
         text_blocks.BLOCK = size
     assert dict(rows) == good and len(rows) == len(good)
     assert sorted(line for line, _, _ in aside) == bad
+
+
+def test_lines_keep_their_numbers_in_other_encodings(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_bytes("id;name\n\n1;情侣\n2;鞋\n".encode("gb18030") + b"3;\xff\n")
+    rows, bad = read(path, ["id"], File(file="a.csv", format="csv", separator=";", encoding="gb18030"))
+    assert rows == [(3, {"id": "1"}), (4, {"id": "2"})]
+    assert [(line, reason.split(":")[0]) for line, reason, _ in bad] == [(5, "not valid gb18030")]

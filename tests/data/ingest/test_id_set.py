@@ -28,3 +28,11 @@ def test_hashes_tell_texts_apart():
     ids = pl.Series([str(n) for n in range(100_000)])
     assert len(np.unique(hashes(ids))) == 100_000
     assert np.array_equal(hashes(ids[:5]), hashes(ids)[:5])
+
+
+def test_a_copy_stays_as_it_was():
+    known = IdSet()
+    known.add(np.array([1, 2], np.uint64))
+    copied = known.copy()
+    known.add(np.array([3], np.uint64))
+    assert (len(copied), len(known)) == (2, 3) and not copied.contains(np.array([3], np.uint64))[0]

@@ -1,3 +1,4 @@
+import gzip
 import json
 from datetime import UTC, datetime
 
@@ -10,7 +11,7 @@ from onesearch.data.ingest.data_check import check
 from onesearch.data.ingest.importer import import_mapping
 from onesearch.data.ingest.page_view_grouping import Grouping
 from onesearch.data.ingest.rejected_rows import REJECTED
-from onesearch.data.records import ATTRIBUTES
+from onesearch.data.records import ATTRIBUTES, PageView, page_views_frame
 
 ITEMS_CSV = b"""id,name,path,brand,price,color,pictures,listed,stock
 1,Red shoe,Clothing > Shoes,Acme,9.50,red/dark red,a.jpg|b.jpg,2024-01-01,yes
@@ -292,3 +293,73 @@ def test_best_buy(shared_data, repository, tmp_path):
     assert summary.created["items"] == 13 and dataset.counts["items"] == 450
     assert dataset.page_views["time"].is_sorted()
     assert not [finding for finding in check(tmp_path) if finding.grade == "error"]
+
+
+def test_rows_of_a_group_are_chained_without_repetitions(folder):
+    grouping = Grouping(folder)
+    rows = page_views_frame(
+        [
+            PageView("1", "shoe", "ann", shown=("a", "b"), clicked=("b",), time=datetime(2024, 5, 1, 10, tzinfo=UTC)),
+            PageView("2", "boot", shown=("a",)),
+            PageView("3", "other", "bob", shown=("b", "c"), time=datetime(2024, 5, 1, 9, tzinfo=UTC)),
+        ]
+    ).with_columns(group=pl.Series([7, 8, 7], dtype=pl.UInt64))
+    grouping.add(rows)
+    (found,) = grouping.page_views()
+    assert found.select("page_view_id", "query", "user_id", "shown", "clicked").rows() == [
+        ("1", "shoe", "ann", ["a", "b", "c"], ["b"]),
+        ("2", "boot", None, ["a"], []),
+    ]
+    assert found["time"].to_list() == [datetime(2024, 5, 1, 9, tzinfo=UTC), None]
+
+
+def test_only_rows_that_are_taken_count(folder):
+    """A row that is set aside neither takes an id nor counts among the references."""
+    (folder / "items.csv").write_text("id,name\n1,\n1,shoe\n2,boot\n")
+    rows = [
+        {"id": "a", "q": "", "shown": [1, 99]},
+        {"id": "a", "q": "shoe", "shown": [1, 2]},
+        {"id": "a", "q": "boot", "shown": [2]},
+    ]
+    (folder / "views.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    columns = {"query": "q", "page_view_id": "id", "shown": "shown"}
+    summary, dataset = run(
+        folder,
+        items={"file": "items.csv", "columns": {"item_id": "id", "title": "name"}},
+        page_views={"file": "views.jsonl", "columns": columns},
+    )
+    assert dataset.items.select("item_id", "title").rows() == [("1", "shoe"), ("2", "boot")]
+    assert dataset.page_views["query"].to_list() == ["shoe"]
+    assert (summary.joins["page_views.shown -> items"].total, summary.joins["page_views.shown -> items"].found) == (
+        3,
+        3,
+    )
+    assert summary.dropped.total() == 0
+
+
+def test_category_columns_and_what_all_items_share(folder):
+    items = {
+        "file": "items.csv",
+        "columns": {"item_id": "id", "title": "name", "category": ["path", "brand"], "in_stock": "stock"},
+        "constants": {"in_stock": False, "brand": "house"},
+        "ignore": ["n/a"],
+    }
+    _, dataset = run(folder, items=items, page_views=None, judgments=None)
+    assert dataset.items["category"].to_list() == [
+        ["Clothing > Shoes", "Acme"],
+        ["Clothing > Shoes"],
+        ["Clothing", "Acme"],
+    ]
+    assert dataset.items["in_stock"].to_list() == [True, False, True]
+    assert dataset.items["brand"].to_list() == ["house"] * 3
+
+
+def test_a_score_at_the_bound_has_the_level(folder):
+    (folder / "judged.csv").write_text("q,id,score\na,1,1.49\nb,1,1.5\nc,1,2\nd,1,2.5\n")
+    assert run(folder)[1].judgments["level"].to_list() == [0, 1, 2, 3]
+
+
+def test_tabs_of_packed_files(folder):
+    (folder / "items.tsv.gz").write_bytes(gzip.compress(b"id\tname\n1\tshoe, red\n"))
+    items = {"file": "items.tsv.gz", "columns": {"item_id": "id", "title": "name"}}
+    assert run(folder, items=items, page_views=None, judgments=None)[1].items["title"].to_list() == ["shoe, red"]

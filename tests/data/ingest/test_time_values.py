@@ -1,4 +1,4 @@
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import polars as pl
 import pytest
@@ -69,3 +69,24 @@ def test_origin():
     assert parsed([60], unit="s", origin="2024-01-01")[0] == [datetime(2024, 1, 1, 0, 1, tzinfo=UTC)]
     with pytest.raises(ValidationError, match="goes with unit: text"):
         TimeFormat(unit="s", format="%Y")
+
+
+def test_times_of_parquet_files():
+    """Columns that are times already: with a zone of their own, or in the mapping's."""
+    naive = pl.Series([MOMENT.replace(tzinfo=None)])
+    assert parsed_series(naive, zone="Europe/Berlin") == [MOMENT - timedelta(hours=2)]
+    assert parsed_series(naive.dt.replace_time_zone("Asia/Tokyo"), zone="Europe/Berlin") == [
+        MOMENT - timedelta(hours=9)
+    ]
+    assert parsed_series(pl.Series([MOMENT.date()])) == [datetime(2011, 8, 11, tzinfo=UTC)]
+
+
+def parsed_series(series, **wanted):
+    return parse_times(series, TimeFormat(**wanted))[0].to_list()
+
+
+def test_years_are_from_the_earliest_up_to_the_latest():
+    times = ["2010-12-31", "2011-01-01", "2012-12-31", "2013-01-01"]
+    found, problems = parsed(times, earliest=2011, latest=2013)
+    assert [time is not None for time in found] == [False, True, True, False]
+    assert problems[3] == "time not within 2011 to 2013: 2013-01-01"
