@@ -95,3 +95,44 @@ def test_pseudo_queries_can_hold_typos():
     words = set(["red", "steel", "lamp", "stand"])
     wrong = [t for t in pseudo_queries(["red steel lamp stand"] * 300, 0, typos=1.0) if set(t.split()) - words]
     assert len(wrong) > 100
+
+
+def plain_swing(baskets, n_items, alpha=1.0):
+    """The mean-field form, one pair of items after another."""
+    sets = [set(basket) for basket in baskets]
+    holders = [sum(i in basket for basket in sets) for i in range(n_items)]
+    weight = [
+        1
+        / (alpha + sum(len(one & other) for j, other in enumerate(sets) if j != i) / (len(sets) - 1))
+        / len(one) ** 0.5
+        for i, one in enumerate(sets)
+    ]
+    found = {}
+    for i in range(n_items):
+        for j in range(i + 1, n_items):
+            total = sum(w for w, basket in zip(weight, sets, strict=True) if i in basket and j in basket)
+            if total:
+                found[i, j] = total / (holders[i] * holders[j]) ** 0.5
+    return found
+
+
+def as_dict(found):
+    ends = zip(found.left.tolist(), found.right.tolist(), strict=True)
+    return dict(zip(ends, found.weight.tolist(), strict=True))
+
+
+def test_swing_is_the_plain_sum_over_baskets():
+    rng = np.random.default_rng(0)
+    baskets = [rng.choice(7, rng.integers(1, 6)).tolist() for _ in range(12)]  # some hold an item twice
+    assert as_dict(swing(Ragged.from_lists(baskets), 7)) == pytest.approx(plain_swing(baskets, 7), rel=1e-5)
+
+
+def test_similarity_of_queries_is_the_cosine_of_damped_click_vectors():
+    rng = np.random.default_rng(1)
+    clicks = rng.integers(0, 4, (5, 6))
+    query, item = np.nonzero(clicks)
+    found = as_dict(cooccurring_queries(edges(query, item, clicks[query, item]), 5, 6))
+    vectors = np.sqrt(clicks) / np.sqrt(np.maximum((clicks > 0).sum(0), 1))
+    cosine = vectors @ vectors.T / np.outer(*[np.linalg.norm(vectors, axis=1)] * 2)
+    expected = {(i, j): cosine[i, j] for i in range(5) for j in range(i + 1, 5) if cosine[i, j] > 0}
+    assert found == pytest.approx(expected, rel=1e-5)

@@ -25,7 +25,7 @@ def khqe():
 
 
 def test_nearest_is_the_smallest_distance():
-    vectors, centroids = points(200, 5), points(9, 5, seed=1)
+    vectors, centroids = points(200, 5), points(9, 5, seed=1) * np.linspace(0.3, 2, 9, dtype=np.float32)[:, None]
     brute = np.square(vectors[:, None] - centroids[None]).sum(-1).argmin(1)
     assert (nearest(vectors, centroids) == brute).all()
 

@@ -44,9 +44,10 @@ def test_prefix_numbers_are_equal_exactly_where_prefixes_are(rows):
 
 
 def test_prefix_agreement_by_hand():
-    queries = np.array([[0, 1], [2, 1]], np.int32)
-    targets = Ragged.from_lists([[0, 1], [3]])  # first codes agree in all, both in (query 0, item 1) only
-    assert prefix_agreement(queries, CODES, targets) == pytest.approx([1.0, 1 / 3])
+    queries = np.array([[0, 1], [1, 0]], np.int32)
+    targets = Ragged.from_lists([[0, 1], [3]])
+    # first codes agree for (0, 0) and (0, 1); the second one of (1, 3) agrees, but not its prefix
+    assert prefix_agreement(queries, CODES, targets) == pytest.approx([2 / 3, 1 / 3])
 
 
 def test_top_items_breaks_ties_by_row():

@@ -1,5 +1,8 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -84,3 +87,55 @@ def test_through_sentence_transformers(encoder, tmp_path):
     model = as_sentence_transformer(encoder)
     np.testing.assert_allclose(model.encode(TEXTS), encoder.encode(TEXTS), atol=1e-6)
     assert model.similarity(model.encode(["red"]), model.encode(["red"])).item() == pytest.approx(1.0, abs=1e-5)
+
+
+def test_a_vector_is_the_unit_sum_of_its_features_vectors(encoder):
+    features, table = encoder.features, encoder.table.numpy()
+    number = {word: i for i, word in enumerate(features.words)}
+    grams = len(features.words) + len(features.pairs)
+    for text in ("red steel lamp", "steel lmap 60"):
+        words = text.split()
+        bag = [number[word] for word in words if word in number]
+        for first, second in pairwise(words):
+            key = number.get(first, -1) * len(number) + number.get(second, -1)
+            if first in number and second in number and key in features.pairs.tolist():
+                bag.append(len(number) + features.pairs.tolist().index(key))
+        for word in words:
+            bag += [grams + bucket for bucket in character_ngrams(word, features.sizes, features.buckets)]
+        total = table[bag].sum(0)
+        np.testing.assert_allclose(encoder.encode([text])[0], total / np.linalg.norm(total), atol=1e-5)
+
+
+def test_an_untrained_vector_is_as_long_as_its_feature_is_rare():
+    config = StaticSettings(dimension=4000, min_word=1, min_pair=1, ngram_buckets=30)
+    encoder = StaticEncoder.build(TEXTS, config)
+    words, pairs, grams = encoder.features.kinds
+    lengths = encoder.table.norm(dim=1).numpy()
+    idf = encoder.features.idf
+    np.testing.assert_allclose(lengths[words], idf[words], rtol=0.06)
+    np.testing.assert_allclose(lengths[pairs], 0.5 * idf[pairs], rtol=0.06)
+    np.testing.assert_allclose(lengths[grams], 0.3, rtol=0.06)
+    lamp = encoder.features.words.index("lamp")
+    assert idf[lamp] == pytest.approx(np.log1p(len(TEXTS) / 3))  # three of the texts hold it
+
+
+def test_updates_are_adam_with_one_second_moment_per_row():
+    encoder = StaticEncoder.build(TEXTS, StaticSettings(dimension=4, min_word=1, min_pair=1, ngram_buckets=50))
+    start = encoder.table.clone().numpy().astype(np.float64)
+    trainer = encoder.trainer(TEXTS, learning_rate=0.1)
+    mean, square, steps = np.zeros_like(start), np.zeros((len(start), 1)), np.zeros((len(start), 1))
+    rng = np.random.default_rng(0)
+    for texts, rate in (([0, 1], 1.0), ([1, 2], 0.5), ([5, 1], 0.25)):
+        gradient = np.zeros_like(start)
+        for text in texts:  # two reads of the table before the update
+            slope = rng.standard_normal(4).astype(np.float32)
+            (trainer.embed(np.array([text])) @ torch.from_numpy(slope)).sum().backward()
+            np.add.at(gradient, encoder.features.bags([TEXTS[text]]).values, slope)
+        trainer.update(rate)
+        touched = np.unique(encoder.features.bags([TEXTS[text] for text in texts]).values)
+        steps[touched] += 1
+        mean[touched] = 0.9 * mean[touched] + 0.1 * gradient[touched]
+        square[touched] = 0.99 * square[touched] + 0.01 * np.square(gradient[touched]).mean(1, keepdims=True)
+        corrected = mean[touched] / (1 - 0.9 ** steps[touched])
+        start[touched] -= 0.1 * rate * corrected / np.sqrt(square[touched] / (1 - 0.99 ** steps[touched]))
+    np.testing.assert_allclose(encoder.table.numpy(), start, atol=1e-5)

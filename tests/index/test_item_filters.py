@@ -200,3 +200,19 @@ def test_item_table_must_fit():
         ItemFilters.build(items, index_of(0, np.array([1, 9])))
     with pytest.raises(ValueError, match="unchanged=6"):
         ItemFilters.build(items, index_of(0, np.arange(5))).updated(items, index_of(0, np.arange(5)), unchanged=6)
+
+
+@pytest.mark.parametrize(
+    "members", [[0], [63], [64], [127, 128], [1, 62, 65, 129], [], list(range(64)), list(range(131))]
+)
+def test_ranges_that_begin_and_end_at_the_borders_of_words(members):
+    """Every range of 131 positions around the borders at 64 and 128, against plain sets."""
+    bits = RankedBits.from_words(pack(np.isin(np.arange(131), members)))
+    ends = [0, 1, 2, 31, 62, 63, 64, 65, 66, 100, 126, 127, 128, 129, 130, 131]
+    ranges = [(first, last) for first in ends for last in ends if first < last]
+    first, last = torch.tensor(ranges).T
+    held = [sum(low <= p < high for p in members) for low, high in ranges]
+    assert bits.any_between(first, last).tolist() == [count > 0 for count in held]
+    assert (bits.rank(last) - bits.rank(first)).tolist() == held
+    assert bits.contains(torch.arange(131)).tolist() == [p in members for p in range(131)]
+    assert bits.count == len(members)

@@ -248,3 +248,22 @@ def test_other_errors(tmp_path):
         built(items_of(7, 10), "float8")
     with pytest.raises(FileNotFoundError):
         SidIndex.load(tmp_path / "nothing")
+
+
+def test_a_mean_counts_items_and_not_children():
+    """Below the first node lie three items: two share a child, one is alone in another."""
+    sids = np.array([[0, 0, 0], [0, 0, 1], [0, 1, 0], [1, 0, 0]])
+    vectors = np.array([[0.0], [3.0], [9.0], [5.0]], np.float32)
+    index = SidIndex.build(sids, vectors, [2, 2, 2])
+    assert index.vectors(0, torch.tensor([0, 1])).ravel().tolist() == [4.0, 5.0]  # not (1.5 + 9) / 2
+    assert index.vectors(1, torch.tensor([0, 1, 2])).ravel().tolist() == [1.5, 9.0, 5.0]
+    grown = index.add(np.array([[0, 1, 1]]), np.array([[0.0]], np.float32), rows=[7])
+    assert grown.vectors(0, torch.tensor([0, 1])).ravel().tolist() == [3.0, 5.0]
+    assert grown.counts(0, torch.tensor([0, 1])).tolist() == [4, 1]
+
+
+def test_int8_vectors_use_their_whole_range():
+    vectors = np.array([[127.0, -63.5], [0.001, 0.0005]], np.float32)
+    index = SidIndex.build(np.array([[0], [1]]), vectors, [2], precision="int8")
+    assert index.table.data[:2].tolist() == [[127, -64], [127, 64]]
+    np.testing.assert_allclose(index.item_vectors(torch.arange(2)), vectors, rtol=0.01)
