@@ -72,3 +72,11 @@ def test_rates_come_back_from_disk(tmp_path):
 def test_a_log_without_impressions_is_said():
     with pytest.raises(ValueError, match="R_CTR"):
         ClickRates.from_impressions(Impressions(*(np.zeros(0, kind) for kind in (np.int64, np.int64, bool))), 3)
+
+
+def test_calibration_by_hand():
+    # One item at ranks that are examined always and half the time. Clicks over P(examined) are 1, 0, 0, 2; with weights
+    # P(examined)², which is least squares of the clicks themselves, their mean is (1 + 2/4) / (2 + 2/4).
+    held_out = Impressions(np.zeros(4, np.int64), np.array([0, 0, 1, 1]), np.array([True, False, False, True]))
+    rates = ClickRates(np.array([1.0, 0.5]), np.array([0.3]), np.zeros(0), np.zeros(0)).calibrated(held_out)
+    assert rates.rate(np.array([0])).tolist() == [pytest.approx(0.6)]

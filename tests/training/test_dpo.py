@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from onesearch.common.ragged import Ragged
+from onesearch.index.sid_index import SidIndex
 from onesearch.search.path_scoring import score_paths
 from onesearch.training.dpo import (
     LEVEL_WEIGHTS,
@@ -15,13 +16,14 @@ from onesearch.training.dpo import (
     DpoObjective,
     DpoSettings,
     PreferenceBatch,
+    Preferences,
     gap_weights,
     listwise_dpo_loss,
     orders_elsewhere,
     preferences,
 )
 from onesearch.training.tasks import TaskBatch
-from small_models import catalogue, generator, prompts
+from small_models import CODEBOOKS, catalogue, generator, prompts
 
 # Items 0-9 are of category 0, 10-19 of 1, 20-29 of 2.
 CATEGORY = np.repeat([0, 1, 2], 10)
@@ -170,3 +172,24 @@ def test_chosen_items_rise_above_rejected_ones(objective):
 def test_a_batch_without_preferences_is_refused(objective):
     with pytest.raises(ValueError, match="preferences"):
         objective(PreferenceBatch("dpo", TaskBatch("x", prompts(1)).prompt))
+
+
+def test_items_that_share_a_sid_are_no_pair():
+    # Items 0 and 1 have one SID, 2 another: of two rejected items only the second is compared with the first.
+    rows = np.random.default_rng(0).normal(size=(3, 8)).astype(np.float32)
+    index = SidIndex.build(np.array([[1, 1, 1, 1, 1], [1, 1, 1, 1, 1], [2, 0, 1, 3, 4]]), rows, CODEBOOKS)
+    objective = DpoObjective(generator(dtype=torch.float32), index, DpoSettings(beta=0.5, sft=0.0)).train()
+
+    def preference(rejected):
+        pairs = Preferences(
+            torch.tensor([0]),
+            torch.tensor([0]),
+            torch.tensor([1.0]),
+            torch.tensor([rejected]),
+            torch.tensor([0.5, 0.2]),
+        )
+        return float(objective(PreferenceBatch("dpo", prompts(1), preferences=pairs))["preference"])
+
+    # Policy and reference are equal, so one pair costs log 2, whatever its weight; none costs nothing.
+    assert preference([1, 2]) == preference([-1, 2]) == pytest.approx(math.log(2))
+    assert preference([1, -1]) == preference([1, 1]) == 0.0

@@ -6,12 +6,21 @@ import torch
 
 from onesearch.common.ragged import Ragged
 from onesearch.data.records import Item, items_frame
-from onesearch.search.path_scoring import score_paths
+from onesearch.search.path_scoring import path_distributions, score_paths
+from onesearch.training.distillation_losses import kl_per_path
 from onesearch.training.grpo import GrpoObjective, GrpoSettings, RolloutOutcomes
 from onesearch.training.rewards import Rewards, RewardSettings
 from onesearch.training.supervised import SupervisedObjective
 from onesearch.training.tasks import TaskBatch, item_targets
-from onesearch.training.tpma import gates, marginal_rewards, matches, normalise, position_weights
+from onesearch.training.tpma import (
+    gates,
+    marginal_rewards,
+    matches,
+    normalise,
+    position_weights,
+    tpma_advantages,
+    tpma_loss,
+)
 from small_models import catalogue, generator, prompts
 
 N, P = 60, 4
@@ -172,3 +181,49 @@ def test_a_batch_without_page_views_is_refused():
     objective, batch = parts()
     with pytest.raises(ValueError, match="page views"):
         objective(TaskBatch("pseudo", batch.prompt, items=batch.items))
+
+
+@pytest.mark.parametrize("decoding", ["sample", "beam"])
+def test_the_ratio_is_that_to_the_policy_that_drew(decoding):
+    objective, batch = parts(rollouts=6, sync_steps=3, sft=0.0, item_weight=0.5, decoding=decoding)
+    learn(objective, batch, 1, rate=0.05)  # the policy has moved, the behaviour policy has not
+    behaviour = objective.behaviour_policy
+    nodes, old = objective._draw(batch, behaviour.encode(batch.prompt))
+    paths, owner = nodes.flatten(0, 1), torch.arange(P).repeat_interleave(6)
+
+    def log_probs(model):
+        return score_paths(model, model.encode(batch.prompt), paths, owner, objective.index)[0].view(P, 6, 5)
+
+    torch.testing.assert_close(old, log_probs(behaviour), atol=1e-4, rtol=1e-4)
+    codes = objective.index.sids(4, nodes[..., -1])
+    matched = matches(codes, objective._targets(batch, P))
+    rewards = objective._rollout_rewards(batch, paths, owner)["total"].view(P, 6)
+    wanted = tpma_loss(
+        log_probs(objective.generator),
+        log_probs(behaviour),
+        tpma_advantages(matched, position_weights(5), rewards, 0.5),
+        gates(matched),
+    )
+    assert float(objective(batch)["policy"]) == pytest.approx(float(wanted.detach()), rel=1e-3)
+    assert not torch.allclose(log_probs(objective.generator), old, atol=1e-2)
+
+
+def test_a_low_temperature_draws_one_sid_again_and_again():
+    for temperature, distinct in ((1e-3, 1), (1.0, 2)):
+        objective, batch = parts(rollouts=12, temperature=temperature)
+        nodes, _ = objective._draw(batch, objective.generator.encode(batch.prompt))
+        counts = [len(set(row.tolist())) for row in nodes[..., -1]]
+        assert max(counts) == 1 if distinct == 1 else min(counts) > 1
+
+
+def test_the_kl_is_that_of_the_rollouts_alone():
+    objective, batch = parts(rollouts=4, sft=0.0, kl=0.5)
+    learn(objective, batch, 2, rate=0.02)
+    nodes, _ = objective._draw(batch, objective.generator.encode(batch.prompt))
+    paths, owner = nodes.flatten(0, 1), torch.arange(P).repeat_interleave(4)
+    policy, reference = (
+        path_distributions(model, model.encode(batch.prompt), paths, owner, objective.index)[0]
+        for model in (objective.generator, objective.reference)
+    )
+    wanted = sum(kl_per_path(one, two, len(paths)) for one, two in zip(policy, reference, strict=True)).mean()
+    assert float(objective(batch)["kl"]) == pytest.approx(float(wanted.detach()), rel=1e-3)

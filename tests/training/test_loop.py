@@ -265,3 +265,37 @@ def test_a_loss_may_be_a_generator_that_sees_the_gradients_of_its_first_part(tmp
     assert equal(plain, model)  # the second part adds nothing to the gradients here
     last = [line for line in records(tmp_path / "twice") if "loss" in line][-1]
     assert last["first/more"] == pytest.approx(last["first/entropy"]) and last["first/later_loss"] == 0.0
+
+
+def test_the_weights_are_those_of_a_plain_loop(tmp_path):
+    """Warm-up, schedule, accumulation, clipping, decay and averaging against AdamW in a loop written out."""
+    source, config = regression(learning_rate=0.1, warmup=0.25, floor=0.1, clip_norm=2.5, accumulate=2, average=0.8)
+    config = config.updated(weight_decay=0.3, log_steps=1)
+    torch.manual_seed(0)
+    model = nn.Linear(3, 1)
+    twin = nn.Linear(3, 1)
+    twin.load_state_dict(model.state_dict())
+    fit(model, source, lambda m, b: {"loss": (m(b) - 1).square().mean()}, config, tmp_path)
+
+    optimizer = torch.optim.AdamW(
+        [{"params": [twin.weight], "weight_decay": 0.3}, {"params": [twin.bias], "weight_decay": 0.0}],
+        betas=(0.9, 0.98),
+    )
+    average, norms, rates = [p.detach().clone() for p in twin.parameters()], [], []
+    for step in range(8):
+        # Two steps of warm-up, then down to a tenth.
+        rates.append(0.1 * ((step + 1) / 3 if step < 2 else 0.1 + 0.9 * (1 - (step - 2) / 6)))
+        optimizer.zero_grad()
+        for number in (2 * step, 2 * step + 1):
+            ((twin(source.batch(number).content) - 1).square().mean() / 2).backward()
+        norms.append(float(torch.nn.utils.clip_grad_norm_(twin.parameters(), 2.5)))
+        for group in optimizer.param_groups:
+            group["lr"] = rates[-1]
+        optimizer.step()
+        average = [0.8 * kept + 0.2 * p.detach() for kept, p in zip(average, twin.parameters(), strict=True)]
+    assert min(norms) < 2.5 < max(norms)  # some steps are clipped and some are not
+    for p, kept in zip(model.parameters(), average, strict=True):
+        torch.testing.assert_close(p.detach(), kept, atol=1e-6, rtol=1e-5)
+    lines = records(tmp_path)
+    assert [line["gradient_norm"] for line in lines] == pytest.approx(norms, rel=1e-4)
+    assert [line["learning_rate"] for line in lines] == pytest.approx(rates)

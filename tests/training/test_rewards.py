@@ -76,3 +76,17 @@ def test_a_shared_sid_takes_the_best_reward():
     assert sorted(zip(owner.tolist(), items.tolist(), strict=True)) == [(0, 2), (1, 0), (1, 1)]
     worth = torch.tensor([10.0, 30.0, 20.0, 0.0])
     assert best_of_sids(worth[items], owner, 2).tolist() == [20.0, 30.0]
+
+
+def test_a_judgment_goes_before_what_the_trees_say():
+    class Trees:
+        def compute(self, queries, items):
+            return np.stack([queries, items], 1).astype(np.float32)
+
+        def levels(self, features):
+            return ((features[:, 0] + features[:, 1]) % 4).astype(np.int8)
+
+    trees = Trees()
+    rewards = Rewards(RewardSettings(), ITEMS, pairs=trees, relevance=trees, judged={(1, 2): 1, (0, 1): 3})
+    assert rewards.levels(QUERY, ITEM).tolist() == [0, 3, 1, 1]  # by the trees 0, 1, 3, 1
+    assert Rewards(RewardSettings(), ITEMS, judged={(0, 1): 3}).levels(QUERY, ITEM).tolist() == [0, 3, 0, 0]

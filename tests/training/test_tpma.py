@@ -146,3 +146,14 @@ def test_rewards_add_up_to_the_best_target(seed: int, by: str):
     assert (gate[..., 0] == 1).all() and (gate >= 0).all() and (gate <= 1).all()
     if by != "position":
         assert (gate[..., 1:].diff(dim=-1) <= 1e-6).all()  # once shut, it does not open again
+
+
+def test_the_policy_of_the_draws_is_a_constant_in_the_ratio():
+    """With the policy itself as the old one the ratio is 1 everywhere, and its gradient is the advantage."""
+    advantages, gate = torch.tensor([[[1.0, -2.0], [0.5, 3.0]]]), torch.tensor([[[1.0, 0.5], [1.0, 0.0]]])
+    log_probs = torch.full((1, 2, 2), -1.0, requires_grad=True)
+    tpma_loss(log_probs, log_probs, advantages, gate).backward()
+    assert_close(log_probs.grad, -gate * advantages / 4)
+    log_probs.grad = None
+    grpo_loss(log_probs, log_probs, torch.tensor([[1.0, 0.0]]), 0.2).backward()
+    assert_close(log_probs.grad, torch.tensor([[[-1.0, -1.0], [1.0, 1.0]]]) / 4, atol=1e-5, rtol=1e-5)
