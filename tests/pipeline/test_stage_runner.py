@@ -56,6 +56,20 @@ def test_a_stage_may_have_a_seed_of_its_own(tmp_path):
     assert fingerprints(stages(None), 7) == fingerprints(stages(7), 7)
 
 
+def test_a_build_gets_what_its_stage_declares_and_nothing_else(tmp_path):
+    def build(context, width, *, server):
+        return {"width": width, "server": server}
+
+    (result,) = execute([Stage("a", (), {"width": 3}, build, {"server": "here"})], tmp_path / "run")
+    assert result.metrics == {"width": 3, "server": "here"}
+    elsewhere = [Stage("a", (), {"width": 3}, build, {"server": "there"})]
+    assert status(elsewhere, tmp_path / "run") == {"a": "finished"}
+    assert status([Stage("a", (), {"width": 4}, build)], tmp_path / "run") == {"a": "outdated"}
+    assert status([Stage("a", (), {"width": 3}, build, outside="files")], tmp_path / "run") == {"a": "outdated"}
+    with pytest.raises(TypeError, match="height"):
+        execute([Stage("b", (), {"height": 3}, build)], tmp_path / "run")
+
+
 def test_second_run_does_nothing_and_a_changed_setting_rebuilds_what_depends_on_it(tmp_path):
     calls = []
     assert set(outcomes(execute(chain(calls), tmp_path)).values()) == {"built"}

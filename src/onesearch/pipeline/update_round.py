@@ -164,7 +164,7 @@ def update(
             figures = run_grpo(run_data, context, grpo=config.grpo, rewards=config.rewards_now(), **settings)
         before, after, p = _judged(run_data, about, folder)
         write_json(folder / ENGINE, {**about, "model": name})
-        better = after["hr10"] > before["hr10"]
+        better = is_better(before, after)
         made = Update(
             name, better, len(split.train), len(split.test), aside, len(thoughts) - len(own), before, after, p
         )
@@ -184,6 +184,11 @@ def update(
             log.warning("%s changed during the round, so that %s is kept and not served", run, name)
             return replace(made, published=False)
     return made
+
+
+def is_better(before: Mapping[str, float], after: Mapping[str, float]) -> bool:
+    """Whether a version is worth publishing: equal is not better."""
+    return after["hr10"] > before["hr10"]
 
 
 def _judged(
