@@ -1,3 +1,4 @@
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ from onesearch.data.records import ATTRIBUTE_TYPES
 from onesearch.data.text import normalise_query
 from onesearch.market.market import Market
 from onesearch.market.market_traffic import QUERY_TYPES
+from onesearch.market.market_vocabulary import MarketVocabulary, build_vocabulary
 from onesearch.market.stand_in_thinker import MOST_KEYWORDS, MOST_TOPICS, Thinker
 
 
@@ -20,15 +22,20 @@ def complex_rows(market: Market) -> list[int]:
     return np.flatnonzero(market.truth.queries.kind > 0).tolist()
 
 
+@cache
+def _vocabulary(market: Market) -> MarketVocabulary:
+    return build_vocabulary(market.truth.seed)
+
+
 def _nouns(market: Market, types: np.ndarray) -> set[str]:
-    return {market.type_names[number][0] for number in np.flatnonzero(types).tolist()}
+    return {_vocabulary(market).type_nouns[number][0] for number in np.flatnonzero(types).tolist()}
 
 
 def test_without_errors_every_complex_query_is_understood_as_it_is_meant(thinker, market, complex_rows):
     """Nouns are those of the true types, values satisfy a trait of the query, the ban is kept, without exception."""
     queries = market.truth.queries
     names = [normalise_query(name) for name in market.truth.catalogue.value_names]
-    every_noun = {nouns[0] for nouns in market.type_names}
+    every_noun = {nouns[0] for nouns in _vocabulary(market).type_nouns}
     named = valued = 0
     for row in complex_rows:
         thought = thinker.think(queries.texts[row])
@@ -56,7 +63,7 @@ def test_without_errors_every_complex_query_is_understood_as_it_is_meant(thinker
 def test_values_are_ones_that_a_meant_type_can_have(thinker, market, complex_rows):
     allowed, number = thinker.knowledge.allowed(), {v: n for n, v in enumerate(thinker.knowledge.values)}
     queries = market.truth.queries
-    every_noun = {nouns[0] for nouns in market.type_names}
+    every_noun = {nouns[0] for nouns in _vocabulary(market).type_nouns}
     for row in complex_rows[:500]:
         types = np.flatnonzero(market.truth.type_sets[queries.type_set[row]]).tolist()
         for word in set(thinker.think(queries.texts[row])["keywords"]) - every_noun:
@@ -67,7 +74,7 @@ def test_category_is_the_common_path_of_the_meant_types(thinker, market, complex
     queries = market.truth.queries
     for row in complex_rows[:300]:
         types = np.flatnonzero(market.truth.type_sets[queries.type_set[row]])
-        paths = [market.leaf_names[leaf] for leaf in market.truth.type_leaf[types].tolist()]
+        paths = [_vocabulary(market).leaf_names[leaf] for leaf in market.truth.type_leaf[types].tolist()]
         common = []
         for level in zip(*paths, strict=False):
             if len(set(level)) > 1:

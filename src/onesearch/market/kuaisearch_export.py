@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 
 from onesearch.common.ragged import Ragged
 from onesearch.data.dataset import Dataset
+from onesearch.market.market_vocabulary import names_of
 
 RANK_ROWS: Final = 100_000
 _RECENT: Final = 20
 _MONTH: Final = 30 * 86_400
-_SPLITS: Final = ((0.8, "train"), (0.8 + 1 / 15, "valid"), (1.0, "test"))
+_SPLITS: Final = (0.8, 0.8 + 1 / 15)  # shares of page views before the validation and before the test part
 
 
 def _number(column: str) -> pl.Expr:
@@ -39,23 +40,24 @@ def export_kuaisearch(dataset_folder: Path, out: Path) -> None:
     """Write the five files of a market's dataset to ``out``."""
     dataset = Dataset.load(dataset_folder)
     out.mkdir(parents=True, exist_ok=True)
+    # Items and users: a category path becomes three levels.
     levels = [
         pl.col("category").list.get(i, null_on_oob=True).fill_null("UNKNOWN").alias(f"level{i + 1}") for i in range(3)
     ]
     items = dataset.items.with_columns(levels)
     items.select(
         item_id=_number("item_id"),
-        item_title=pl.col("title"),
+        item_title="title",
         brand_id=_identity("brand"),
-        brand_name=pl.col("brand"),
+        brand_name="brand",
         seller_id=_identity("seller"),
-        seller_name=pl.col("seller"),
+        seller_name="seller",
         category_level1_id=_identity("level1"),
-        category_level1_name=pl.col("level1"),
+        category_level1_name="level1",
         category_level2_id=_identity("level2"),
-        category_level2_name=pl.col("level2"),
+        category_level2_name="level2",
         category_level3_id=_identity("level3"),
-        category_level3_name=pl.col("level3"),
+        category_level3_name="level3",
     ).write_ndjson(out / "items.jsonl")
     dataset.users.select(
         user_id=_number("user_id"),
@@ -66,14 +68,12 @@ def export_kuaisearch(dataset_folder: Path, out: Path) -> None:
         fre_city=pl.lit("UNKNOWN"),
     ).write_ndjson(out / "users.jsonl")
 
-    day = dataset.page_views["time"].min()
-    views = dataset.page_views.with_row_index("row").with_columns(
-        time_index=(pl.col("time") - pl.lit(day).dt.truncate("1d")).dt.total_seconds(),
-        split=pl.when(pl.col("row") < _SPLITS[0][0] * pl.len())
-        .then(pl.lit(_SPLITS[0][1]))
-        .when(pl.col("row") < _SPLITS[1][0] * pl.len())
-        .then(pl.lit(_SPLITS[1][1]))
-        .otherwise(pl.lit(_SPLITS[2][1])),
+    # Page views, split by time.
+    midnight = pl.col("time").min().dt.truncate("1d")
+    part = np.digitize(np.arange(len(dataset.page_views)), np.array(_SPLITS) * len(dataset.page_views))
+    views = dataset.page_views.with_columns(
+        time_index=(pl.col("time") - midnight).dt.total_seconds(),
+        split=names_of(("train", "valid", "test"), part),
         user=_number("user_id"),
         session=_number("session_id"),
     )
@@ -87,8 +87,9 @@ def export_kuaisearch(dataset_folder: Path, out: Path) -> None:
         query="query",
         split="split",
     ).write_ndjson(out / "recall.jsonl")
-    _rank(dataset, views, items["price"].to_numpy()).write_ndjson(out / "rank.jsonl")
+    _rank(dataset, views).write_ndjson(out / "rank.jsonl")
 
+    # Judgments, with the texts that a rater would see.
     texts = items.select(
         "item_id",
         "title",
@@ -105,17 +106,17 @@ class _Counts:
     """How many events of a key (or how much of a weight) lie in the 30 days before a time, its own second excluded."""
 
     def __init__(
-        self, keys: NDArray[np.int64], times: NDArray[np.int64], weights: NDArray[np.float64] | None = None
+        self, keys: NDArray[np.integer], times: NDArray[np.int64], weights: NDArray[np.float64] | None = None
     ) -> None:
         self._span = int(times.max(initial=0)) + 1
-        events = keys * self._span + times
+        events = keys.astype(np.int64) * self._span + times
         order = np.argsort(events, kind="stable")
         self._events = events[order]
         ones = np.ones(len(events)) if weights is None else weights[order]
         self._sums = np.concatenate([[0.0], np.cumsum(ones)])
 
-    def before(self, keys: NDArray[np.int64], times: NDArray[np.int64]) -> NDArray[np.float64]:
-        base = keys * self._span
+    def before(self, keys: NDArray[np.integer], times: NDArray[np.int64]) -> NDArray[np.float64]:
+        base = keys.astype(np.int64) * self._span
         last = np.searchsorted(self._events, base + np.minimum(times, self._span))
         first = np.searchsorted(self._events, base + np.clip(times - _MONTH, 0, self._span))
         return np.asarray(self._sums[last] - self._sums[first], np.float64)
@@ -123,96 +124,54 @@ class _Counts:
 
 def _recent(users: NDArray[np.int64], times: NDArray[np.int64], events: Ragged, wanted: NDArray[np.int64]) -> pl.Series:
     """The last items of the user before each wanted page view, newest last, List(Int64)."""
-    owner = events.owners
+    # Events by (user, time): those before a page view are a range, of which the last few are taken.
     span = int(times.max(initial=0)) + 1
-    order = np.argsort(users[owner] * span + times[owner], kind="stable")
-    keys = (users[owner] * span + times[owner])[order]
-    values = events.values[order]
-    end = np.searchsorted(keys, users[wanted] * span + times[wanted])
-    start = np.maximum(np.searchsorted(keys, users[wanted] * span), end - _RECENT)
-    length = end - start
-    at = np.repeat(start, length) + np.arange(int(length.sum())) - np.repeat(np.cumsum(length) - length, length)
-    flat = pl.DataFrame({"row": np.repeat(np.arange(len(wanted)), length), "item": values[at].astype(np.int64)})
-    lists = flat.group_by("row", maintain_order=True).agg("item")
-    every = pl.DataFrame({"row": np.arange(len(wanted))})
-    return every.join(lists, on="row", how="left", maintain_order="left")["item"].fill_null(
-        pl.lit([], pl.List(pl.Int64))
-    )
+    key = users * span + times
+    order = np.argsort(key[events.owners], kind="stable")
+    sorted_keys, values = key[events.owners][order], events.values[order]
+    end = np.searchsorted(sorted_keys, key[wanted])
+    start = np.maximum(np.searchsorted(sorted_keys, users[wanted] * span), end - _RECENT)
+    lists = [values[first:last].tolist() for first, last in zip(start.tolist(), end.tolist(), strict=True)]
+    return pl.Series(lists, dtype=pl.List(pl.Int64))
 
 
-def _rank(dataset: Dataset, views: pl.DataFrame, price: NDArray[np.float64]) -> pl.DataFrame:
+def _rank(dataset: Dataset, views: pl.DataFrame) -> pl.DataFrame:
     """One row per shown item of evenly spread page views."""
     shown, clicked, ordered = (dataset.ragged(views[name]) for name in ("shown", "clicked", "ordered"))
     users, times = views["user"].to_numpy().astype(np.int64), views["time_index"].to_numpy().astype(np.int64)
+    price = dataset.items["price"].to_numpy()
     step = max(1, -(-len(shown.values) // RANK_ROWS))
     wanted = np.arange(0, len(views), step)
     part = shown.select(wanted)
-    owner, item = wanted[part.owners], part.values.astype(np.int64)
+    owner, item = wanted[part.owners], part.values.astype(np.int64)  # page view and item of each row, [R]
 
-    def happened(events: Ragged) -> NDArray[np.int64]:
+    def happened(events: Ragged) -> pl.Series:
         pairs = events.owners * len(price) + events.values
-        return np.isin(owner * len(price) + item, pairs).astype(np.int64)
+        return pl.Series(np.isin(owner * len(price) + item, pairs).astype(np.int64))
 
-    features: dict[str, NDArray[np.float64]] = {}
+    # What the shopper did and what happened to the item in the month before, as the platform's counters say.
+    of_user, of_item = {}, {}
     for name, events in (("show", shown), ("click", clicked), ("order", ordered)):
-        who = users[events.owners]
-        features[f"user_{name}"] = _Counts(who, times[events.owners]).before(users[owner], times[owner])
-        features[f"item_{name}"] = _Counts(events.values.astype(np.int64), times[events.owners]).before(
-            item, times[owner]
-        )
+        when = times[events.owners]
+        of_user[f"user_{name}_cnt_30d_hist"] = _Counts(users[events.owners], when).before(users[owner], times[owner])
+        of_item[f"item_{name}_cnt_30d_hist"] = _Counts(events.values, when).before(item, times[owner])
     spent = _Counts(users[ordered.owners], times[ordered.owners], price[ordered.values])
-    features["user_spent"] = spent.before(users[owner], times[owner])
-    history = pl.DataFrame(
-        {
-            "view": wanted,
-            "recently_clicked_item_ids": _recent(users, times, clicked, wanted),
-            "recently_purchased_item_ids": _recent(users, times, ordered, wanted),
-        }
-    )
-    rows = pl.DataFrame(
-        {
-            "view": owner,
-            "target_item_id": item,
-            "target_item_price": price[item],
-            "is_clicked": happened(clicked),
-            "is_purchased": happened(ordered),
-            **features,
-        }
-    )
-    rows = rows.join(history, on="view", how="left", maintain_order="left")
-    context = views.select(
-        view=pl.col("row").cast(pl.Int64),
+    of_user["user_gmv_30d_hist"] = spent.before(users[owner], times[owner])
+    return views[owner].select(
         user_id="user",
         session_id="session",
+        user_fan_number=pl.lit(0),
+        user_follow_number=pl.lit(0),
         time_index="time_index",
+        search_entrance=pl.lit("mall"),
+        recently_clicked_item_ids=_recent(users, times, clicked, wanted).gather(part.owners),
+        recently_purchased_item_ids=_recent(users, times, ordered, wanted).gather(part.owners),
         query="query",
+        target_item_id=pl.Series(item),
+        target_item_price=pl.Series(price[item]),
+        is_clicked=happened(clicked),
+        is_purchased=happened(ordered),
+        user_statistical_features=pl.DataFrame(of_user).with_columns(pl.col("user_gmv_30d_hist").round(2)).to_struct(),
+        target_item_statistical_features=pl.DataFrame(of_item).to_struct(),
         split="split",
-    )
-    rows = rows.join(context, on="view", how="left", maintain_order="left")
-    return rows.select(
-        "user_id",
-        "session_id",
-        pl.lit(0).alias("user_fan_number"),
-        pl.lit(0).alias("user_follow_number"),
-        "time_index",
-        pl.lit("mall").alias("search_entrance"),
-        "recently_clicked_item_ids",
-        "recently_purchased_item_ids",
-        "query",
-        "target_item_id",
-        "target_item_price",
-        "is_clicked",
-        "is_purchased",
-        pl.struct(
-            pl.col("user_show").alias("user_show_cnt_30d_hist"),
-            pl.col("user_click").alias("user_click_cnt_30d_hist"),
-            pl.col("user_order").alias("user_order_cnt_30d_hist"),
-            pl.col("user_spent").round(2).alias("user_gmv_30d_hist"),
-        ).alias("user_statistical_features"),
-        pl.struct(
-            pl.col("item_show").alias("item_show_cnt_30d_hist"),
-            pl.col("item_click").alias("item_click_cnt_30d_hist"),
-            pl.col("item_order").alias("item_order_cnt_30d_hist"),
-        ).alias("target_item_statistical_features"),
-        "split",
     )

@@ -12,7 +12,7 @@ import socket
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from onesearch.common.extras import from_extra
 from onesearch.market import keyed_random as keyed
@@ -21,25 +21,89 @@ from onesearch.market.stand_in_thinker import Thinker
 with from_extra("serve"):
     from fastapi import FastAPI, Request
     from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
 OFF_CATALOGUE: Final = "flux capacitor"  # no market sells it
 _FAIL, _MALFORMED, _HOW = 0, 1, 2  # what a draw is for
-_BLANKS: Final[dict[str, Any]] = {
-    "array": [],
-    "string": "",
-    "integer": 0,
-    "number": 0,
-    "boolean": False,
-    "object": {},
-    "null": None,
-}
+_BLANKS: Final = {"array": [], "integer": 0, "number": 0, "boolean": False, "object": {}, "null": None}
 
 
 class BadRequestError(ValueError):
     """A request that this server does not understand."""
+
+
+class _Message(BaseModel):
+    """A string, or parts of which those of type text count."""
+
+    role: str
+    content: str | list[dict[str, Any]] | None = None
+
+    @property
+    def text(self) -> str:
+        parts = self.content or ""
+        return parts if isinstance(parts, str) else "".join(str(part.get("text", "")) for part in parts)
+
+
+class _ResponseFormat(BaseModel):
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: dict[str, Any] = {}
+
+
+class _ChatRequest(BaseModel):
+    model: str
+    messages: list[_Message]
+    stream: Literal[False] = False
+    """Streaming is not simulated."""
+    response_format: _ResponseFormat | None = None
+
+
+class _Understand(BaseModel):
+    task: Literal["understand"]
+    query: str
+
+
+class _History(BaseModel):
+    queries: list[str] = []
+    items: list[str] = []
+    profile: str | None = None
+
+
+class _Calibrate(BaseModel):
+    task: Literal["calibrate"]
+    query: str
+    keywords: list[str]
+    history: _History = _History()
+
+
+_TASK: Final = TypeAdapter[_Understand | _Calibrate](Annotated[_Understand | _Calibrate, Field(discriminator="task")])
+
+
+def _parse(body: bytes) -> tuple[_ChatRequest, _Understand | _Calibrate]:
+    """A request and the task in its last user message."""
+    try:
+        request = _ChatRequest.model_validate_json(body)
+        asked = [message.text for message in request.messages if message.role == "user"]
+        if not asked:
+            raise BadRequestError("there is no message of the user")
+        task = _TASK.validate_json(asked[-1])
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise BadRequestError(f"{'.'.join(map(str, first['loc'])) or 'JSON'}: {first['msg']}") from None
+    wanted = request.response_format
+    if wanted and wanted.type == "json_schema" and not isinstance(wanted.json_schema.get("schema"), dict):
+        raise BadRequestError("response_format.json_schema has no schema")
+    return request, task
+
+
+def _answer(thinker: Thinker, task: _Understand | _Calibrate) -> dict[str, Any]:
+    if isinstance(task, _Understand):
+        return thinker.think(task.query)
+    history = task.history
+    kept = thinker.calibrate(task.query, task.keywords, history.queries, history.items, history.profile or "")
+    return {"keywords": kept}
 
 
 def make_app(
@@ -79,11 +143,12 @@ def make_app(
     async def completions(request: Request) -> JSONResponse:
         """Answer the last user message."""
         try:
-            body = _parsed(await request.body(), "the request")
-            schema = _schema(body)
-            answer = _answer(thinker, _last_message(body))
+            asked, task = _parse(await request.body())
         except BadRequestError as error:
             return _error(400, str(error), "invalid_request_error")
+        answer = _answer(thinker, task)
+        if asked.response_format and asked.response_format.type == "json_schema":
+            answer = fill(asked.response_format.json_schema["schema"], answer)
         app.state.calls += 1
         call = app.state.calls
         if latency:
@@ -91,14 +156,15 @@ def make_app(
         if drawn(call, _FAIL, fail):
             return _error(500, "the simulated server failed on purpose", "server_error")
         spoil = drawn(call, _MALFORMED, malformed)
-        filled = answer if schema is None else fill(schema, answer)
-        if spoil and drawn(call, _HOW, 0.5) and isinstance(filled.get("keywords"), list):
-            filled = {**filled, "keywords": [OFF_CATALOGUE, *filled["keywords"]][: max(1, len(filled["keywords"]))]}
+        if spoil and drawn(call, _HOW, 0.5) and isinstance(answer.get("keywords"), list):
+            answer = {**answer, "keywords": [OFF_CATALOGUE, *answer["keywords"]][: max(1, len(answer["keywords"]))]}
             spoil = False
-        content = json.dumps(filled, ensure_ascii=False)
+        content = json.dumps(answer, ensure_ascii=False)
         # Cut short, as when a limit of tokens is hit: never valid JSON.
         content = content[: 1 + len(content) // 2] if spoil and len(content) > 2 else "{" if spoil else content
-        prompt_tokens, completion_tokens = _characters(body["messages"]) // 4, len(content) // 4
+        # Four characters a token, roughly.
+        prompt_tokens = sum(len(message.text) for message in asked.messages) // 4
+        completion_tokens = len(content) // 4
         return JSONResponse(
             {
                 "id": f"chatcmpl-{call}",
@@ -136,7 +202,7 @@ def _filled(schema: dict[str, Any], known: dict[str, Any], root: dict[str, Any])
         elif _type(part) == "object":
             out[name] = _filled(part, known, root)
         else:
-            out[name] = part["const"] if "const" in part else (part.get("enum") or [_blank(part)])[0]
+            out[name] = part["const"] if "const" in part else (part.get("enum") or [_BLANKS.get(_type(part), "")])[0]
     return out
 
 
@@ -166,81 +232,8 @@ def _type(schema: dict[str, Any]) -> str:
     return str(kind[0]) if isinstance(kind, list) and kind else str(kind)
 
 
-def _blank(schema: dict[str, Any]) -> Any:
-    blank = _BLANKS.get(_type(schema), "")
-    return list(blank) if isinstance(blank, list) else blank
-
-
 def _mapping(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
-
-
-def _parsed(text: str | bytes, what: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        raise BadRequestError(f"{what} is not JSON") from None
-    if not isinstance(value, dict):
-        raise BadRequestError(f"{what} is not a JSON object")
-    return value
-
-
-def _text(content: Any) -> str:
-    """The text of a message: a string, or parts of which those of type text count."""
-    if isinstance(content, list):
-        return "".join(str(_mapping(part).get("text", "")) for part in content)
-    return content if isinstance(content, str) else ""
-
-
-def _characters(messages: list[Any]) -> int:
-    return sum(len(_text(_mapping(message).get("content"))) for message in messages)
-
-
-def _last_message(body: dict[str, Any]) -> dict[str, Any]:
-    messages = body.get("messages")
-    if not isinstance(body.get("model"), str):
-        raise BadRequestError("'model' is missing")
-    if body.get("stream"):
-        raise BadRequestError("streaming is not simulated")
-    if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
-        raise BadRequestError("'messages' must be a list of messages")
-    own = [message for message in messages if message.get("role") == "user"]
-    if not own:
-        raise BadRequestError("there is no message of the user")
-    return _parsed(_text(own[-1].get("content")), "the last message of the user")
-
-
-def _schema(body: dict[str, Any]) -> dict[str, Any] | None:
-    wanted = body.get("response_format")
-    if wanted is None or _mapping(wanted).get("type") in ("text", "json_object"):
-        return None
-    schema = _mapping(_mapping(wanted).get("json_schema")).get("schema")
-    if _mapping(wanted).get("type") != "json_schema" or not isinstance(schema, dict):
-        raise BadRequestError("'response_format' must be of type json_schema and have a schema")
-    return schema
-
-
-def _strings(value: Any, name: str) -> list[str]:
-    if not isinstance(value, list) or not all(isinstance(entry, str) for entry in value):
-        raise BadRequestError(f"{name!r} must be a list of strings")
-    return value
-
-
-def _answer(thinker: Thinker, task: dict[str, Any]) -> dict[str, Any]:
-    query = task.get("query")
-    if not isinstance(query, str):
-        raise BadRequestError("'query' must be a string")
-    if task.get("task") == "understand":
-        return thinker.think(query)
-    if task.get("task") == "calibrate":
-        history = _mapping(task.get("history"))
-        profile = history.get("profile") or ""
-        if not isinstance(profile, str):
-            raise BadRequestError("'profile' must be a string")
-        keywords = _strings(task.get("keywords"), "keywords")
-        queries, items = (_strings(history.get(name, []), name) for name in ("queries", "items"))
-        return {"keywords": thinker.calibrate(query, keywords, queries, items, profile)}
-    raise BadRequestError("'task' must be 'understand' or 'calibrate'")
 
 
 def _error(status: int, message: str, kind: str) -> JSONResponse:

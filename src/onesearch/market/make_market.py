@@ -8,9 +8,10 @@ from typing import Any, Final
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 from numpy.typing import NDArray
 
-from onesearch.common.artefact import MANIFEST, write_json
+from onesearch.common.artefact import MANIFEST
 from onesearch.common.progress import track
 from onesearch.common.ragged import Ragged
 from onesearch.data.dataset import Dataset
@@ -38,12 +39,8 @@ def numbered(prefix: str, numbers: NDArray[np.integer]) -> pl.Series:
 
 def id_lists(ragged: Ragged) -> pl.Series:
     """A ragged array of item rows as a List(String) column of item ids."""
-    owners = pl.DataFrame({"owner": ragged.owners, "id": numbered("i", ragged.values)})
-    grouped = owners.group_by("owner", maintain_order=True).agg("id")
-    every = pl.DataFrame({"owner": np.arange(len(ragged))})
-    return every.join(grouped, on="owner", how="left", maintain_order="left")["id"].fill_null(
-        pl.lit([], pl.List(pl.String))
-    )
+    ids = numbered("i", ragged.values).to_arrow()
+    return pl.Series(pa.LargeListArray.from_arrays(ragged.offsets, ids))
 
 
 def items_table(world: World) -> pl.DataFrame:
@@ -198,7 +195,6 @@ def save_truth(folder: Path, world: World, truth: Truth, visits: Visits) -> None
     save_table(folder, "shoppers", world.shoppers)
     save_table(folder, "needs", world.needs)
     save_table(folder, "queries", truth.queries)
-    write_json(folder / "types.json", {"nouns": world.vocabulary.type_nouns, "leaves": world.vocabulary.leaf_names})
     np.save(folder / "type_leaf.npy", world.vocabulary.type_leaf, allow_pickle=False)
     np.save(folder / "type_sets.npy", truth.type_sets, allow_pickle=False)
     save_table(folder, "visits", visits)

@@ -8,7 +8,6 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from onesearch.common.artefact import read_json
 from onesearch.data.text import normalise_query
 from onesearch.market.click_truth import Reactions, Truth, Visits
 from onesearch.market.market_catalogue import MarketCatalogue
@@ -65,6 +64,9 @@ class Market:
             raise KeyError(f"page view {text.filter(wrong)[0]!r} is not of the market in {self.folder}")
         return rows.to_numpy()
 
+    def _visits(self, page_views: PageViews) -> Visits:
+        return self.visits.select(self.page_view_rows(page_views))
+
     def query_rows(self, queries: Sequence[str]) -> NDArray[np.int64]:
         """Rows of query texts in the truth.
 
@@ -88,15 +90,15 @@ class Market:
 
     def levels(self, page_views: PageViews, items: NDArray[np.integer]) -> NDArray[np.int8]:
         """Level 0-3 of item rows [n, k] for page views; an item not yet listed has level 0."""
-        return self.truth.probabilities(self.visits.select(self.page_view_rows(page_views)), items)[0]
+        return self.truth.probabilities(self._visits(page_views), items)[0]
 
     def click_probability(self, page_views: PageViews, items: NDArray[np.integer]) -> NDArray[np.float32]:
         """P(click | examined) of item rows [n, k] on page views, float32 [n, k]."""
-        return self.truth.probabilities(self.visits.select(self.page_view_rows(page_views)), items)[1]
+        return self.truth.probabilities(self._visits(page_views), items)[1]
 
     def order_probability(self, page_views: PageViews, items: NDArray[np.integer]) -> NDArray[np.float32]:
         """P(click and order | examined) of item rows [n, k] on page views, float32 [n, k]."""
-        _, click, order = self.truth.probabilities(self.visits.select(self.page_view_rows(page_views)), items)
+        _, click, order = self.truth.probabilities(self._visits(page_views), items)
         return click * order
 
     def evaluate(self, page_views: PageViews, ranked: NDArray[np.integer]) -> dict[str, NDArray[np.float32]]:
@@ -116,21 +118,11 @@ class Market:
 
     def react(self, page_views: PageViews, ranked: NDArray[np.integer]) -> Reactions:
         """What the shoppers of page views would do on other pages [n, k], on the same fate as in the log."""
-        return self.truth.react(self.visits.select(self.page_view_rows(page_views)), ranked)
+        return self.truth.react(self._visits(page_views), ranked)
 
     def oracle(self, page_views: PageViews, k: int = 10, by: str = "click") -> NDArray[np.int32]:
         """The best possible ranking by true ``click``, ``order`` or ``relevance``, int32 [n, k]."""
-        return self.truth.best(self.visits.select(self.page_view_rows(page_views)), k, by)
-
-    @cached_property
-    def type_names(self) -> list[tuple[str, ...]]:
-        """The nouns of every product type, most used first."""
-        return [tuple(nouns) for nouns in read_json(self.folder / "types.json")["nouns"]]
-
-    @cached_property
-    def leaf_names(self) -> list[tuple[str, ...]]:
-        """The category path of every leaf."""
-        return [tuple(path) for path in read_json(self.folder / "types.json")["leaves"]]
+        return self.truth.best(self._visits(page_views), k, by)
 
     @property
     def emerging_items(self) -> NDArray[np.bool_]:

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from onesearch.market.market_settings import MarketSettings
 from onesearch.market.market_vocabulary import SLOTS, MarketVocabulary, draw_column, invent_names
-from onesearch.market.word_tables import attribute_numbers
+from onesearch.market.word_tables import attribute_figures
 
 TASTES = 8
 US_PER_DAY = 86_400_000_000
@@ -123,7 +123,7 @@ def build_catalogue(
     first_brand = len(vocabulary.values)
 
     values = np.full((n, len(SLOTS)), -1, np.int32)
-    present = attribute_numbers("present")
+    present = attribute_figures("present")
     for slot, kind in enumerate(SLOTS):
         if kind in vocabulary.allowed:
             table, cumulative = vocabulary.allowed[kind]

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from onesearch.market.market_catalogue import MarketCatalogue, model_names
 from onesearch.market.market_settings import MarketSettings
 from onesearch.market.market_vocabulary import SLOTS, MarketVocabulary, draw_column, names_of
-from onesearch.market.word_tables import attribute_numbers, read_words
+from onesearch.market.word_tables import attribute_figures, read_words
 
 
 def _capitals(name: str) -> str:
@@ -25,7 +25,7 @@ def _stated(
     """The value a listing states for a slot, int32 [N]; -1 when it states none, sometimes a wrong one."""
     n, kind = len(catalogue), SLOTS[slot]
     true = catalogue.values[:, slot]
-    said = np.where(rng.random(n) < state * attribute_numbers("stated")[kind], true, -1)
+    said = np.where(rng.random(n) < state * attribute_figures("stated")[kind], true, -1)
     if kind in vocabulary.allowed:
         table, cumulative = vocabulary.allowed[kind]
         other = table[catalogue.types, draw_column(cumulative, catalogue.types, rng)]

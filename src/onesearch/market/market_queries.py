@@ -1,5 +1,6 @@
 """Query texts and their meaning: every distinct text has one intent, written as predicates over latent attributes."""
 
+import re
 from dataclasses import dataclass
 from typing import Final
 
@@ -84,6 +85,7 @@ def _texts(
     plans: Plans, vocabulary: MarketVocabulary, needs: Needs, catalogue: MarketCatalogue, seed: int
 ) -> tuple[list[str], list[str]]:
     """Texts of distinct plans, and their core (without need and template words)."""
+    # The words that each plan may use.
     frame = pl.DataFrame(
         {
             "kind": plans.kind,
@@ -104,22 +106,20 @@ def _texts(
     def joined(*names: str) -> pl.Expr:
         return pl.concat_str([pl.col(name) for name in names], separator=" ", ignore_nulls=True)
 
+    # Plain queries in one of two word orders, complex ones by their template; only what titles can hold is their core.
     plain = pl.when(pl.col("variant") == 0).then(joined("brand", "second", "attribute", "noun", "model"))
     text = plain.otherwise(joined("noun", "model", "attribute", "second", "brand"))
     core = joined("noun", "ban")
     for kind, name in enumerate(COMPLEX_TYPES, 1):
         for form, template in enumerate(read_words("queries")["templates"][name]):
-            parts = template.split("{")
-            pieces = [pl.lit(parts[0])]
-            for part in parts[1:]:
-                column, rest = part.split("}")
-                pieces += [pl.col(column), pl.lit(rest)]
+            filled = pl.format(re.sub(r"{\w+}", "{}", template), *re.findall(r"{(\w+)}", template))
             here = (pl.col("kind") == kind) & (pl.col("form") == form)
-            text = pl.when(here).then(pl.concat_str(pieces)).otherwise(text)
+            text = pl.when(here).then(filled).otherwise(text)
     table = frame.select(
         text.alias("text"), pl.when(pl.col("kind") > 0).then(core).otherwise(pl.lit(None)).alias("core")
     )
     texts = table["text"].to_list()
+    # Typing errors belong to plain queries alone.
     for row in np.flatnonzero((plans.typo > 0) & (plans.kind == 0)).tolist():
         texts[row] = _typo(texts[row], int(plans.typo[row]))
     cores = [text if core is None else core for text, core in zip(texts, table["core"].to_list(), strict=True)]

@@ -11,7 +11,7 @@ from onesearch.market.market_settings import MarketSettings
 from onesearch.market.market_shoppers import Shoppers
 from onesearch.market.market_vocabulary import SLOTS, MarketVocabulary
 from onesearch.market.needs import Needs
-from onesearch.market.word_tables import attribute_numbers, read_words
+from onesearch.market.word_tables import attribute_figures, read_words
 
 # Each complex one has its templates in ``queries.yaml``.
 COMPLEX_TYPES: Final = ("question", "recommendation", "ranking", "knowledge", "negation", "alternatives")
@@ -102,7 +102,7 @@ class TrafficPlanner:
         self._items = ItemsByType(catalogue, len(type_weight), 0.6)
         # Shoppers ask for a type by its own few kinds of attribute: colour for dresses, size for memory cards.
         own = 1.3 * np.random.default_rng([config.seed, 12]).standard_normal((len(type_weight), len(SLOTS)))
-        asked = attribute_numbers("asked")
+        asked = attribute_figures("asked")
         self._slot_pull = np.log(np.array([asked[kind] for kind in SLOTS]) + 1e-9) + own
         same_leaf = vocabulary.type_leaf[:, None] == vocabulary.type_leaf[None, :]
         self.alternatives = same_leaf & ~vocabulary.noun_types[vocabulary.type_noun[:, 0]]

@@ -8,28 +8,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from onesearch.market.word_tables import read_words
+from onesearch.market.word_tables import attribute_figures, read_words
 
 # Latent attribute slots of an item. Entity is the product type, Model a column of its own; Marketing and Anchor are
 # words of titles without a latent meaning.
-SLOTS: Final[tuple[str, ...]] = (
-    "Material",
-    "Style",
-    "Function",
-    "Function",
-    "Modifier",
-    "Modifier",
-    "Color",
-    "Pattern",
-    "Season",
-    "Scene",
-    "Location",
-    "Specifications",
-    "Audience",
-    "Price",
-    "Brand",
-    "Series",
-)
+SLOTS: Final = tuple(kind for kind, number in attribute_figures("slots").items() for _ in range(int(number)))
 
 
 @dataclass(frozen=True)
@@ -60,10 +43,6 @@ class MarketVocabulary:
     values: list[str]
     value_type: list[str]
     allowed: dict[str, tuple[NDArray[np.int32], NDArray[np.float32]]]
-
-    def value_numbers(self, name: str) -> list[int]:
-        """All values with this name (a word may be of several types)."""
-        return [number for number, value in enumerate(self.values) if value == name]
 
 
 def _departments_of(values: list[str] | dict[str, Any]) -> dict[str, str]:

@@ -92,6 +92,7 @@ def build_needs(
     topics = _extend(list(words["topics"]), len(topic_weight), words["stems"]["topics"], taken, rng)
     traits = _extend(list(theme_of), len(trait_weight), words["stems"]["traits"], taken, rng)
 
+    # Topics: hand-written ones name their types; others take one by demand and up to three near it in the tree.
     first_noun = {nouns[0]: number for number, nouns in enumerate(vocabulary.type_nouns)}
     topic_types = np.zeros((len(topics), len(vocabulary.type_nouns)), np.bool_)
     weights = type_weights(vocabulary, np.random.default_rng([config.seed, 3]))
@@ -102,13 +103,14 @@ def build_needs(
             continue
         anchor = int(rng.choice(len(weights), p=weights))
         near = vocabulary.type_leaf == vocabulary.type_leaf[anchor]
-        pull = np.where(near, 6.0, np.where(department == department[anchor], 1.0, 0.08))
-        pull[anchor] = 0.0
-        more = rng.choice(len(weights), int(rng.integers(1, 4)), replace=False, p=pull / pull.sum())
+        nearness = np.where(near, 6.0, np.where(department == department[anchor], 1.0, 0.08))
+        nearness[anchor] = 0.0
+        more = rng.choice(len(weights), int(rng.integers(1, 4)), replace=False, p=nearness / nearness.sum())
         topic_types[row, [anchor, *more.tolist()]] = True
 
+    # Traits: most values of a theme, sometimes one from anywhere.
     themes = {
-        theme: sorted({number for name in entry["values"] for number in vocabulary.value_numbers(name)})
+        theme: np.array([number for number, name in enumerate(vocabulary.values) if name in entry["values"]])
         for theme, entry in words["themes"].items()
     }
     names = list(themes)
@@ -118,13 +120,14 @@ def build_needs(
     trait_theme = []
     for row, word in enumerate(traits):
         theme = theme_of.get(word) or names[int(rng.integers(len(names)))]
-        members = np.array(themes[theme])
+        members = themes[theme]
         kept = members[rng.random(len(members)) < 0.7]
         trait_values[row, kept if len(kept) >= 3 else members] = True
         if rng.random() < 0.3:
             trait_values[row, int(rng.choice(usable))] = True
         trait_theme.append(theme)
 
+    # How many sampled items of each type there are, and how many of them have each trait.
     sample = np.random.default_rng([config.seed, 7]).permutation(len(catalogue))[:_SAMPLE]
     values = catalogue.values[sample][:, list(TRAIT_SLOTS)]
     there = values >= 0

@@ -16,6 +16,6 @@ def read_words(table: str) -> dict[str, Any]:
     return words
 
 
-def attribute_numbers(figure: str) -> dict[str, float]:
-    """``present``, ``stated`` or ``asked`` of every attribute type (``attributes.yaml``)."""
+def attribute_figures(figure: str) -> dict[str, float]:
+    """``slots``, ``present``, ``stated`` or ``asked`` of every attribute type (``attributes.yaml``)."""
     return {kind: entry[figure] for kind, entry in read_words("attributes").items()}
