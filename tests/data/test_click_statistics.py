@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.data.logs import ITEM_IDS, ITEMS, frame, page_view_lists, quick
 
+from onesearch.common.ragged import Ragged
 from onesearch.data.click_statistics import ClickStatistics
 from onesearch.data.dataset import ragged_rows
 from onesearch.data.records import PageView
@@ -100,3 +101,25 @@ def test_empty_log(tmp_path):
     assert statistics.pair_counts(statistics.query_numbers(["a"]), np.array([[1]])).tolist() == [[0]]
     statistics.save(tmp_path)
     assert ClickStatistics.load(tmp_path).queries == []
+
+
+def test_own_clicks_left_out_by_hand():
+    log = [
+        PageView("1", "shoe", clicked=("i1", "i2")),
+        PageView("2", "shoe", clicked=("i1", "i0")),
+        PageView("3", "shoe", clicked=("i3",)),
+        PageView("4", "boot", clicked=("i0", "i3")),
+        PageView("5", "hat", clicked=("i0",)),
+    ]
+    statistics = ClickStatistics.from_page_views(frame(log), ITEMS)
+    shoe = statistics.query_numbers(["Shoe"] * 3)
+    own = Ragged.from_lists([[1, 0], [1, 2], [3]])
+    # Clicks for "shoe": i1 twice, i0, i2, i3 once; in all: i0 thrice, i1 and i3 twice, i2 once.
+    assert statistics.most_clicked(shoe[:1], 4).tolist() == [[1, 0, 3, 2]]
+    # Without page view 2: i3 (two in all), i1 and i2 (one each, the lower row first). Without 1: i0, i3, i1.
+    # Without 3: i1, i0, i2.
+    assert statistics.most_clicked(shoe, 3, own).tolist() == [[3, 1, 2], [0, 3, 1], [1, 0, 2]]
+    assert statistics.most_clicked(shoe, 1, own).tolist() == [[3], [0], [1]]
+    items = np.array([[0, 1, 2, 3]] * 3)
+    counts = statistics.pair_counts(shoe, items, own)
+    assert counts.tolist() == [[0, 1, 1, 1], [1, 1, 0, 1], [1, 2, 1, 0]]

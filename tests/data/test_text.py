@@ -11,6 +11,7 @@ from onesearch.data.text import ITEM_FIELDS, is_unspaced, item_texts, normalise_
 def test_by_hand():
     assert normalise_query("  Straße\t ２ ") == "strasse 2"
     assert normalise_query("XBOX  360") == "xbox 360"
+    assert normalise_query("\N{GREEK UPSILON WITH HOOK SYMBOL}") == "υ"  # a capital letter only once it is folded
     assert normalise_query("情侣　DIY") == "情侣 diy"
 
 

@@ -82,21 +82,21 @@ class ClickStatistics:
         numbers = self._numbers
         return np.fromiter((numbers.get(normalise_query(text), -1) for text in queries), np.int64, len(queries))
 
-    def most_clicked(self, rows: NDArray[np.int64], k: int, leave_out: Ragged | None = None) -> Ints:
+    def most_clicked(self, queries: NDArray[np.int64], k: int, leave_out: Ragged | None = None) -> Ints:
         """The items most clicked for each query, best first, -1 padded: int32 [n, k].
 
         Args:
-            rows: of n queries, from :meth:`query_numbers`.
+            queries: numbers [n] of :meth:`query_numbers`.
             k: items per query.
             leave_out: for training rows: the items clicked in each of the n page views, whose own clicks are not
                 counted; the result is the one of a log without that page view.
         """
-        known = np.flatnonzero(rows >= 0)
-        out = np.full((len(rows), k), -1, np.int32)
+        known = np.flatnonzero(queries >= 0)
+        out = np.full((len(queries), k), -1, np.int32)
         if not len(known):
             return out
         if leave_out is None:
-            out[known] = self.items.select(rows[known]).padded(k, newest=False)
+            out[known] = self.items.select(queries[known]).padded(k, newest=False)
             return out
         # Page views with the same number m of own clicks at a time, so that these are an array [same, m].
         left = _once(leave_out.select(known))
@@ -106,15 +106,15 @@ class ClickStatistics:
             step = max(1, _CELLS // ((k + m) * max(m, 1)))
             for begin in range(0, len(same), step):
                 part = slice(begin, begin + step)
-                out[known[same[part]]] = self._most_clicked_without(rows[known[same[part]]], k, own[part])
+                out[known[same[part]]] = self._most_clicked_without(queries[known[same[part]]], k, own[part])
         return out
 
-    def _most_clicked_without(self, rows: NDArray[np.int64], k: int, own: Ints) -> Ints:
+    def _most_clicked_without(self, queries: NDArray[np.int64], k: int, own: Ints) -> Ints:
         """The first k items of queries [n] when m own clicks of each [n, m] are not counted: int32 [n, k]."""
         # Taking one click from m items moves no other item down, so the new first k are among the old first k + m.
-        item = self.items.select(rows).padded(k + own.shape[1], newest=False)
+        item = self.items.select(queries).padded(k + own.shape[1], newest=False)
         there = item >= 0
-        at = np.where(there, self.items.offsets[rows][:, None] + np.arange(item.shape[1]), 0)
+        at = np.where(there, self.items.offsets[queries][:, None] + np.arange(item.shape[1]), 0)
         # Counts without the own clicks, then the same order as in `from_page_views`; all [n, k + m].
         own_click = (item[:, :, None] == own[:, None, :]).any(-1)
         count = np.where(there, self.counts[at] - own_click, 0)
@@ -124,16 +124,16 @@ class ClickStatistics:
         return np.where(np.take_along_axis(count, order, 1) > 0, kept, np.int32(-1))
 
     def pair_counts(
-        self, rows: NDArray[np.int64], items: NDArray[np.integer], leave_out: Ragged | None = None
+        self, queries: NDArray[np.int64], items: NDArray[np.integer], leave_out: Ragged | None = None
     ) -> Floats:
         """Clicks of given items for each query: float32 [n, m] for ``items`` [n, m]; 0 for -1 and unknown queries.
 
         Args:
-            rows: of n queries, from :meth:`query_numbers`.
+            queries: numbers [n] of :meth:`query_numbers`.
             items: item rows, -1 for none.
             leave_out: as in :meth:`most_clicked`.
         """
-        counts = self._pairs.lookup(rows[:, None], items)
+        counts = self._pairs.lookup(queries[:, None], items)
         return counts if leave_out is None else np.maximum(counts - contained(leave_out, items), 0)
 
     def save(self, folder: Path) -> None:

@@ -55,6 +55,10 @@ def test_a_variable_that_is_not_set_is_named(tmp_path, monkeypatch):
             {"judgments": {"file": "f", "columns": {"query": "q", "item_id": "i", "score": "s"}, "levels": [3, 2, 1]}},
             "levels must rise",
         ),
+        (
+            {"judgments": {"file": "f", "columns": {"query": "q", "item_id": "i", "score": "s"}, "levels": [1, 1, 2]}},
+            "levels must rise",
+        ),
     ],
 )
 def test_mistakes_are_explained(values, message):

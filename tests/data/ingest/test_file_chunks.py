@@ -119,7 +119,7 @@ def test_any_mix_of_good_and_bad_lines_in_blocks_of_any_size(tmp_path_factory, l
 
 def test_lines_keep_their_numbers_in_other_encodings(tmp_path):
     path = tmp_path / "a.csv"
-    path.write_bytes("id;name\n\n1;情侣\n2;鞋\n".encode("gb18030") + b"3;\xff\n")
+    path.write_bytes("id;name\n\n1;情侣\n".encode("gb18030") + b"2;\xff\n3;x\n")
     rows, bad = read(path, ["id"], File(file="a.csv", format="csv", separator=";", encoding="gb18030"))
-    assert rows == [(3, {"id": "1"}), (4, {"id": "2"})]
-    assert [(line, reason.split(":")[0]) for line, reason, _ in bad] == [(5, "not valid gb18030")]
+    assert rows == [(3, {"id": "1"}), (5, {"id": "3"})]
+    assert [(line, reason.split(":")[0]) for line, reason, _ in bad] == [(4, "not valid gb18030")]

@@ -338,6 +338,7 @@ def test_only_rows_that_are_taken_count(folder):
 
 
 def test_category_columns_and_what_all_items_share(folder):
+    (folder / "items.csv").write_bytes(ITEMS_CSV + b"6,Hat,,,,,,,perhaps\n")
     items = {
         "file": "items.csv",
         "columns": {"item_id": "id", "title": "name", "category": ["path", "brand"], "in_stock": "stock"},
@@ -349,9 +350,10 @@ def test_category_columns_and_what_all_items_share(folder):
         ["Clothing > Shoes", "Acme"],
         ["Clothing > Shoes"],
         ["Clothing", "Acme"],
+        [],
     ]
-    assert dataset.items["in_stock"].to_list() == [True, False, True]
-    assert dataset.items["brand"].to_list() == ["house"] * 3
+    assert dataset.items["in_stock"].to_list() == [True, False, True, False]
+    assert dataset.items["brand"].to_list() == ["house"] * 4
 
 
 def test_a_score_at_the_bound_has_the_level(folder):
