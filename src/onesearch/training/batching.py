@@ -17,28 +17,9 @@ from numpy.typing import NDArray
 
 from onesearch.common.artefact import fingerprint
 
-
-def to_device(value: Any, device: torch.device) -> Any:
-    """``value`` with every tensor in its dataclasses, dicts, lists and tuples on ``device`` (for the CPU: as it is)."""
-    if device.type == "cpu":
-        return value
-    if isinstance(value, torch.Tensor):
-        return value.to(device, non_blocking=True)
-    if is_dataclass(value) and not isinstance(value, type):
-        inner = [part.name for part in fields(value) if part.init]
-        return replace(value, **{name: to_device(getattr(value, name), device) for name in inner})
-    if isinstance(value, dict):
-        return {key: to_device(part, device) for key, part in value.items()}
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(to_device(part, device) for part in value))
-    if isinstance(value, (list, tuple)):
-        return type(value)(to_device(part, device) for part in value)
-    return value
-
-
 Rows = NDArray[np.int64]
 Collate = Callable[[Rows], Any]
-_MEGA_BATCHES = 64
+_MEGA_BATCHES = 64  # batches whose rows are sorted by length together
 
 
 @dataclass(frozen=True)
@@ -104,7 +85,7 @@ class BatchSource:
         seed: int = 0,
         name: str = "",
     ) -> None:
-        where = f" of task '{name}'" if name else ""
+        where = f" of task '{name}'" if name else ""  # for messages
         if len(lengths) == 0:
             raise ValueError(f"no rows to train on{where}: the training part of the data set is empty for it")
         if batch_size < 1 or (tokens is not None and tokens < 1):
@@ -167,6 +148,7 @@ class BatchSource:
         n, steps = len(self.lengths), self.steps_per_epoch
         rng = np.random.default_rng([self.seed, epoch])
         order = rng.permutation(n)
+        # Systematic sampling: n equally spaced points on the cumulated weights, from one random start.
         if self.weights is not None:
             at = np.minimum((np.arange(n) + rng.random()) / n, np.nextafter(1.0, 0.0))
             reach = np.cumsum(self.weights[order])
@@ -176,6 +158,7 @@ class BatchSource:
         block = np.arange(n) * steps // (n * _MEGA_BATCHES)
         length = self.lengths[order]
         order = order[np.lexsort((np.where(block % 2 == 0, length, -length), block))]
+        # Cut where the cumulated cost (rows, or tokens) passes the next multiple of an equal share.
         cost = np.cumsum(self.lengths[order]) if self._by_tokens else np.arange(1, n + 1)
         edges = np.searchsorted(cost, cost[-1] * np.arange(1, steps) / steps, side="right")
         # No batch may be empty, even where one row costs more than a batch.
@@ -190,7 +173,11 @@ class TaskMixture:
 
     The numbers of batches per task are exact up to rounding over the whole run, their order is shuffled in blocks, so
     that every stretch of the run has about the same mixture. Each source goes on where its last batch ended and starts
-    another epoch when it is through.
+    another epoch when it is through::
+
+        n_t     = share of task t · steps, rounded so that they add up
+        times_t = (0 … n_t - 1, each plus a random part of one) / n_t
+        order   = all tasks' steps by their times;  batch of a step = the next one of its task's source
 
     Args:
         sources: by task name.
@@ -217,8 +204,8 @@ class TaskMixture:
         self.task = _schedule(self._share, steps, seed)
         self.turn = np.zeros(steps, np.int64)
         for task in range(len(self.names)):
-            mine = self.task == task
-            self.turn[mine] = np.arange(int(mine.sum()))
+            steps_of_task = self.task == task
+            self.turn[steps_of_task] = np.arange(int(steps_of_task.sum()))  # number of the source's own batch
 
     @property
     def steps(self) -> int:
@@ -244,9 +231,28 @@ class TaskMixture:
 
 def _schedule(share: NDArray[np.float64], steps: int, seed: int) -> Rows:
     """Task number of each step, int64 [steps]: each task evenly spread with a random phase, then sorted by time."""
+    # Largest remainders get the steps that rounding down has left.
     counts = np.floor(share * steps).astype(np.int64)
     rest = np.argsort(counts - share * steps, kind="stable")[: steps - int(counts.sum())]
     counts[rest] += 1
     rng = np.random.default_rng([seed, 7919])
     times = np.concatenate([(np.arange(count) + rng.random(count)) / max(count, 1) for count in counts])
     return np.repeat(np.arange(len(share)), counts)[np.argsort(times, kind="stable")]
+
+
+def to_device(value: Any, device: torch.device) -> Any:
+    """``value`` with every tensor in its dataclasses, dicts, lists and tuples on ``device`` (for the CPU: as it is)."""
+    if device.type == "cpu":
+        return value
+    if isinstance(value, torch.Tensor):
+        return value.to(device, non_blocking=True)
+    if is_dataclass(value) and not isinstance(value, type):
+        inner = [part.name for part in fields(value) if part.init]
+        return replace(value, **{name: to_device(getattr(value, name), device) for name in inner})
+    if isinstance(value, dict):
+        return {key: to_device(part, device) for key, part in value.items()}
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(to_device(part, device) for part in value))
+    if isinstance(value, (list, tuple)):
+        return type(value)(to_device(part, device) for part in value)
+    return value

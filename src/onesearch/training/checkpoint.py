@@ -32,6 +32,7 @@ class RandomState:
     @classmethod
     def now(cls) -> "RandomState":
         """The states of this process."""
+        # Tensors and numbers alone, nothing pickled; the generators of Python and numpy keep a second normal value.
         tensors = {"cpu": torch.get_rng_state()}
         if torch.cuda.is_available():
             tensors["cuda"] = torch.cuda.get_rng_state()
@@ -102,6 +103,7 @@ class Checkpoints:
         """Give the written folder its name, then drop the oldest ones."""
         temporary = self.writing(step)
         final = self.folder / f"step-{step:08d}"
+        # First the contents reach the disk, then the name, then the old ones go: there is a whole one at any time.
         for file in temporary.iterdir():
             _flush(file)
         if final.exists():
@@ -152,6 +154,7 @@ def save_optimizer(optimizer: torch.optim.Optimizer, file: Path) -> None:
     Raises:
         TypeError: a state value that is neither tensor nor number.
     """
+    # By the parameter's name, so that the order of parameters may change.
     tensors: dict[str, Tensor] = {}
     for group in optimizer.param_groups:
         for name, parameter in zip(group["names"], group["params"], strict=True):

@@ -1,4 +1,4 @@
-"""Click rates that do not depend on where an item was shown: the raw material of ``R_CTR`` (specification section 7).
+"""Click rates that do not depend on where an item was shown: what ``R_CTR`` is made of (docs/method.md, 7.3 and 7.5).
 
 A position-based model: a click needs that the rank is examined and that the item attracts. Attraction is a posterior
 mean, so that an item shown twice is close to the average; isotonic calibration on page views that were not counted
@@ -30,6 +30,7 @@ class Impressions:
     @classmethod
     def from_page_views(cls, page_views: pl.DataFrame, item_ids: pl.Series) -> "Impressions":
         """Of a log, over the catalogue whose ids in row order are given."""
+        # Ranks count within a page view; a click belongs to the impression of its item there.
         shown, clicked = (ragged_rows(page_views[name], item_ids) for name in ("shown", "clicked"))
         rank = np.arange(len(shown.values)) - np.repeat(shown.offsets[:-1], shown.lengths)
         n = len(item_ids)
@@ -58,6 +59,13 @@ class Reliability:
 class ClickRates:
     """P(click | examined) of items.
 
+    ::
+
+        P(click) = η_rank · a_item                            # examined, and attracted
+        repeat:  examined = clicks + (shows - clicks) · η (1 - a) / (1 - η a)      # per (item, rank)
+                 a = (clicks + prior · mean) / (examined + prior);  η = examined / shows, η of the first rank 1
+        rate     = isotonic f(a), fitted to clicks / η of impressions that were not counted
+
     Attributes:
         examination: P(examined) of each rank, 1 at the first, float64 [K]; deeper ranks have the last one's.
         attraction: posterior mean of each item, before calibration, float64 [N].
@@ -85,19 +93,22 @@ class ClickRates:
         """
         if not len(shown):
             raise ValueError("the log has no impressions, so there are no click rates; set the weight of R_CTR to 0")
+        # Counts by cell, an (item, rank) pair that occurs: n shows and the clicks among them.
         ranks = int(shown.rank.max()) + 1
         cell, inverse = np.unique(shown.item * ranks + shown.rank, return_inverse=True)
         item, rank = cell // ranks, cell % ranks
         n = np.bincount(inverse).astype(np.float64)
         clicks = np.bincount(inverse, shown.clicked)
+        # Start: examination as the ranks' click rates, every item as attractive as the average at the top.
         of_rank, of_item = np.bincount(rank, n, ranks), np.bincount(item, clicks, items)
         rate = np.bincount(rank, clicks, ranks) / np.maximum(of_rank, 1)
         mean = max(float(rate[0]), 1e-6)
         examination, attraction = np.clip(rate / mean, 0.01, 1.0), np.full(items, mean)
         for _ in range(rounds):
+            # Expectation: a click was examined for certain; the others with P(examined | no click).
             e, a = examination[rank], attraction[item]
-            # A click was examined for certain; the others with P(examined | no click).
             examined = clicks + (n - clicks) * e * (1 - a) / np.maximum(1 - e * a, 1e-9)
+            # Maximisation: clicks over examined shows, of items with the prior, of ranks over all shows.
             seen = np.bincount(item, examined, items)
             mean = max(float(of_item.sum() / seen.sum()), 1e-6)
             before = np.concatenate([examination, attraction])
@@ -114,6 +125,7 @@ class ClickRates:
 
     def rate(self, items: NDArray[np.integer], low: float = 0.0, high: float = 1.0) -> Floats:
         """Calibrated P(click | examined) of item rows of any shape, clipped to [low, high]; -1 gives ``low``."""
+        # Linear between the knots of the calibration, constant outside of them.
         raw = self.attraction[np.maximum(items, 0)]
         found = np.interp(raw, self.knots, self.values) if len(self.knots) else raw
         return np.where(items >= 0, np.clip(found, low, high), low)
@@ -134,6 +146,7 @@ class ClickRates:
 
     def reliability(self, shown: Impressions, bins: int = 10) -> Reliability:
         """Predicted P(click) at the rank shown against clicks, in bins of equally many impressions."""
+        # Sorted by prediction and cut into parts of equal size.
         predicted = self.rate(shown.item) * self.seen(shown.rank)
         order = np.argsort(predicted, kind="stable")
         parts = [part for part in np.array_split(order, bins) if len(part)]

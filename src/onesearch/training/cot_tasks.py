@@ -1,4 +1,4 @@
-"""The four CoT tasks (specification section 4): the model learns to write what was thought of a query.
+"""The four CoT tasks (docs/method.md, section 4): the model learns to write what was thought of a query.
 
 Keywords as text are one sequence, in the order of the thought. Keyword SIDs are a set: each is a target of its own
 beside the same prompt, because a SID tells nothing of the place it has among the others. A thought's keywords come from
@@ -48,6 +48,7 @@ class KeywordTargets:
         """Targets of rows of keywords; ``number`` gives the row of each keyword in the table of keywords."""
         tokens = vocabulary.tokens([SEPARATOR.join(row) for row in keywords], limit)
         numbers = Ragged.from_lists([[number[word] for word in row] for row in keywords])
+        # Every target ends and is padded, so these marks are among its subwords.
         subwords = np.union1d(tokens.values, [PAD, BEGIN, END]).astype(np.int64)
         return cls(numbers, tokens, subwords)
 
@@ -57,7 +58,7 @@ def cot_tasks(
     keywords: TextFeatures,
     queries: TextFeatures,
     of_query: KeywordTargets,
-    columns: PromptInputs,
+    inputs: PromptInputs,
     of_shopper: KeywordTargets,
     limit: int,
 ) -> dict[str, Task]:
@@ -68,12 +69,13 @@ def cot_tasks(
         keywords: table of distinct keywords, which give the keyword SIDs.
         queries: distinct queries with keywords, Q rows.
         of_query: their targets.
-        columns: page views as model input, n rows.
+        inputs: n page views as model input.
         of_shopper: personalised targets of each.
         limit: subwords kept of a text target.
     """
     width, row_dim = queries.vectors.shape[1], queries.head_rows.shape[1]
 
+    # What is written: the keywords' text as one sequence, or each keyword's SID as a target beside the same prompt.
     def text(targets: KeywordTargets, rows: Ints, prompt: PromptBatch, task: str) -> TaskBatch:
         subwords = torch.from_numpy(targets.subwords)
         ids = text_targets(targets.tokens, rows, limit)
@@ -84,6 +86,7 @@ def cot_tasks(
         wanted = torch.from_numpy(keywords.sids[picked.values].astype(np.int64))
         return TaskBatch(task, prompt, sids=wanted, owner=torch.from_numpy(picked.owners.astype(np.int64)))
 
+    # What is read: the query or its SID; or the page view, with the query's text or with its SID alone.
     def query_to_keywords(rows: Ints) -> TaskBatch:
         return text(of_query, rows, builder.text_prompt(queries, rows, "task:query_to_keywords"), "query_to_keywords")
 
@@ -92,16 +95,17 @@ def cot_tasks(
         return sids(of_query, rows, prompt, "query_sid_to_keyword_sids")
 
     def user_query_to_keywords(rows: Ints) -> TaskBatch:
-        prompt = builder.search_prompt(columns, rows, "task:user_query_to_keywords")
+        prompt = builder.search_prompt(inputs, rows, "task:user_query_to_keywords")
         return text(of_shopper, rows, prompt, "user_query_to_keywords")
 
     def user_query_sid_to_keyword_sids(rows: Ints) -> TaskBatch:
-        prompt = builder.search_prompt(columns, rows, "task:user_query_sid_to_keyword_sids", query_text=False)
+        prompt = builder.search_prompt(inputs, rows, "task:user_query_sid_to_keyword_sids", query_text=False)
         return sids(of_shopper, rows, prompt, "user_query_sid_to_keyword_sids")
 
+    # For bucketing: tokens of the prompt, of which a SID alone always has L.
     lengths = np.minimum(queries.tokens.lengths, builder.config.query_tokens).astype(np.int64)
     constant = np.full(len(queries), builder.vocabulary.levels, np.int64)
-    of_user = builder.search_lengths(columns)
+    of_user = builder.search_lengths(inputs)
     plain: list[tuple[Callable[[Ints], TaskBatch], NDArray[np.int64]]] = [
         (query_to_keywords, lengths),
         (query_sid_to_keyword_sids, constant),

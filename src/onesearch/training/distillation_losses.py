@@ -27,6 +27,7 @@ def kl_per_path(first: LevelDistribution, second: LevelDistribution, paths: int,
     p, q = first.log_probs, second.log_probs
     if temperature != 1.0:
         p, q = _tempered(first, temperature), _tempered(second, temperature)
+    # Entries are candidates of all paths in a row; first their sum by path with a choice, then zeros for the others.
     terms = p.exp() * (p - q) * temperature**2
     of_choosing = torch.zeros(len(first.choosing), dtype=terms.dtype, device=terms.device)
     of_choosing = of_choosing.index_add(0, first.segment, terms)
@@ -101,6 +102,7 @@ def focal_nll(log_probs: Tensor, weights: Tensor, alpha: float = 2.0, gamma: flo
 
 def hidden_l1(teacher: Tensor, student: Tensor, weights: Tensor) -> Tensor:
     """CODI (6.10): mean absolute difference of hidden states [M, L, d], over the teacher's deviation; a scalar."""
+    # Without the scale a teacher could make the distance small by shrinking its states.
     scale = teacher.std().clamp(min=1e-6)
     share = weights / weights.sum().clamp(min=1e-9)
     return ((student - teacher).abs().mean((1, 2)) / scale * share).sum()
@@ -157,6 +159,7 @@ class Gradients:
 
 def fgm_step(gradients: Sequence[Tensor], epsilon: float) -> list[Tensor]:
     """``r = ε · g / ‖g‖`` with the norm over all tables together (FGM, 6.5); zeros where the gradient vanishes."""
+    # One norm over all tables: a table with small gradients moves little.
     norm = torch.stack([gradient.float().norm() for gradient in gradients]).norm()
     # A gradient that is not finite must reach the loop's check as a loss, not as a broken table.
     factor = torch.where(torch.isfinite(norm) & (norm > 0), epsilon / norm.clamp(min=1e-30), torch.zeros_like(norm))

@@ -91,9 +91,11 @@ def listwise_dpo_loss(
         ``loss``; ``preference`` and ``nll``, its two terms; ``accuracy``, the share of pairs with ρ_w > ρ_l. A chosen
         item without rejected ones has only the second term.
     """
+    # Log-ratios to the reference [W], [W, N], and the weighted margin of each pair; no pair adds exp(-inf) = 0.
     rho_w = beta * (chosen - chosen_reference.detach())
     rho_l = beta * (rejected - rejected_reference.detach())
     margin = (gaps * (rho_l - rho_w.unsqueeze(1))).masked_fill(~valid, float("-inf"))
+    # Mean over the chosen items that have a pair at all.
     has = valid.any(1)
     per_chosen = torch.zeros_like(chosen)
     if has.any():
@@ -244,14 +246,14 @@ class _Categories:
         return [int(item) for item in self.order[rng.integers(first, last, count)]]
 
 
-def preference_task(builder: PromptBuilder, columns: PromptInputs, behaviour: Behaviour, settings: DpoSettings) -> Task:
+def preference_task(builder: PromptBuilder, inputs: PromptInputs, behaviour: Behaviour, settings: DpoSettings) -> Task:
     """Page views as preferences; every one of them has a click or an order."""
 
     def batch(rows: NDArray[np.integer]) -> PreferenceBatch:
-        prompt: PromptBatch = builder.search_prompt(columns, rows)
+        prompt: PromptBatch = builder.search_prompt(inputs, rows)
         return PreferenceBatch("dpo", prompt, preferences=preferences(behaviour, rows, settings))
 
-    return Task("dpo", builder.search_lengths(columns), None, batch)
+    return Task("dpo", builder.search_lengths(inputs), None, batch)
 
 
 class DpoObjective(IndexedModule):

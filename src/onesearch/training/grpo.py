@@ -89,6 +89,7 @@ class RolloutOutcomes:
         self, rows: NDArray[np.integer], owner: NDArray[np.integer], items: NDArray[np.integer]
     ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """Whether items [m] were clicked and ordered in the page views ``rows[owner]``; bool [m] each."""
+        # A pair (page view, item) is one number, of the items asked for and of those in the log.
         out = []
         for lists in (self.clicked, self.ordered):
             picked = lists.select(rows)
@@ -235,6 +236,7 @@ class GrpoObjective(SupervisedObjective):
     def _targets(self, batch: TaskBatch, prompts: int) -> Tensor:
         """SIDs of the clicked and ordered items of each prompt, padded with -1: int64 [P, T, L]."""
         assert batch.items is not None
+        # The T-th target of a prompt has place T among its own.
         owner = batch.items.owner
         codes = self._codes(self.index.path(batch.items.rows))
         count = torch.bincount(owner, minlength=prompts)

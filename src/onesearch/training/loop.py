@@ -66,6 +66,16 @@ def fit(
 ) -> FitReport:
     """Train ``model`` in place and leave ``model.safetensors``, ``log.jsonl`` and ``curves.png`` in ``folder``.
 
+    ::
+
+        finished before: load the weights and return;  checkpoint: load it and go on behind its step
+        for each step:
+            for each of its batches, for each loss of the batch: backward of loss / batches
+            clip the gradient norm; stop if a loss or the norm is not finite
+            AdamW step at the learning rate of this step; move the averaged weights
+            when it is time: log, validate (keep the best weights; stop if patience is spent), write a checkpoint
+        keep the best, the averaged or the last weights
+
     Args:
         model: trained in place; buffers that are not persistent stay as they are.
         batches: what to train on; ``config.accumulate`` consecutive ones make a step.
@@ -89,6 +99,8 @@ def fit(
 
 
 class _Fit:
+    """One call of :func:`fit`, with its arguments; what moves while training are the attributes."""
+
     def __init__(
         self,
         model: nn.Module,
@@ -110,13 +122,14 @@ class _Fit:
             raise ValueError("patience needs a validation and the figure of it that counts ('best')")
         self.model, self.patience = model, patience
         self.precision = resolve_precision(config.precision)
+        # What decides the resulting weights: a checkpoint continues only a run in which all of it is the same.
         shapes = {name: [str(p.dtype), *p.shape] for name, p in model.named_parameters()}
         decisive = [config.decisive(), batches.fingerprint(), seed, shapes]
         self.fingerprint = fingerprint(decisive if patience is None else [*decisive, patience])
         self.checkpoints = files.Checkpoints(folder / CHECKPOINTS, config.keep)
         self.log = CurveLog(folder / LOG)
         self.averages = Averages()
-        self.best: dict[str, Any] = {}
+        self.best: dict[str, Any] = {}  # step and figures of the best validation
         self.waited = 0  # validations since the best one
         self.samples, self.spent = 0, 0.0
 
@@ -145,6 +158,7 @@ class _Fit:
 
     def _train(self) -> FitReport:
         config = self.config
+        # Everything that moves: weights, optimizer, averaged weights, random states; then what a checkpoint kept of it.
         self.model.to(self.accelerator.device)
         groups = parameter_groups(self.model, config.learning_rate, config.weight_decay, config.learning_rates)
         plain = adamw(groups, config.betas)
@@ -152,14 +166,16 @@ class _Fit:
         self.parameters = [p for group in plain.param_groups for p in group["params"]]
         torch.manual_seed(self.seed + self.accelerator.process_index)
         first = self._resume(plain)
+        # accelerate wraps the model for precision and processes; its wrapped optimizer is not used, since the loss
+        # functions of this project go backward several times before a step.
         self.wrapped, _ = self.accelerator.prepare(self.model, plain)
         self.optimizer = plain
         warmup = round(config.warmup * self.steps)
-        self.pending: list[tuple[int, str, dict[str, Tensor]]] = []
+        self.pending: list[tuple[int, str, dict[str, Tensor]]] = []  # losses that nobody has looked at yet
         self.started, self.saved = time.perf_counter() - self.spent, time.perf_counter()
         step = first
         if self.patience is not None and first == 0:
-            self._validate(0)
+            self._validate(0)  # the first weights compete
         for made in self._steps(first):
             factor = rate(step, self.steps, warmup, config.schedule, config.floor)
             for group in plain.param_groups:
@@ -167,6 +183,7 @@ class _Fit:
             self._step(step, made)
             step += 1
             self._look(step, config.learning_rate * factor)
+            # Ends early: the steps since the last line of the log get one of their own.
             if self.patience and self.waited >= self.patience:
                 log.info("%s: nothing better in %s validations, ending at step %s", self.label, self.waited, step)
                 if step % config.log_steps and step < self.steps:
@@ -184,6 +201,7 @@ class _Fit:
             numbers = range(step * config.accumulate, (step + 1) * config.accumulate)
             return [self.batches.batch(number, rank, world) for number in numbers]
 
+        # The batches of the next ``prefetch`` steps are under way; one that is taken is replaced by a later one.
         steps: Any = range(first, self.steps)
         shown = steps if quiet else track(steps, self.label, len(steps), "step")
         if config.prefetch == 0:
@@ -198,14 +216,16 @@ class _Fit:
                 yield made
 
     def _step(self, step: int, made: list[Batch]) -> None:
+        """One optimizer step on its batches."""
         accelerator, config = self.accelerator, self.config
         self.wrapped.train()
         for number, batch in enumerate(made):
             content = to_device(batch.content, accelerator.device)
-            wait = number < len(made) - 1
-            given = self._given(content, wait)
+            wait = number < len(made) - 1  # processes exchange gradients with the last batch of a step alone
+            losses = self._losses(content, wait)
             names: dict[str, str] = {}
-            while (terms := self._next(given, wait)) is not None:
+            # Each loss goes backward before the next is computed, which may read the gradients so far (FGM).
+            while (terms := self._next(losses, wait)) is not None:
                 if "loss" not in terms:
                     raise ValueError(f"the loss function returned {sorted(terms)} without the key 'loss'")
                 with _maybe(accelerator.no_sync(self.wrapped), wait):
@@ -214,6 +234,7 @@ class _Fit:
                 self.pending.append((step + 1, batch.task, logged))
                 names["loss"] = "later_loss"  # what is logged as the loss is the first one
             self.samples += batch.samples * accelerator.num_processes
+        # The norm is logged as it was before clipping.
         norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
         if config.clip_norm:
             torch.nn.utils.clip_grads_with_norm_(self.parameters, config.clip_norm, norm)
@@ -225,24 +246,27 @@ class _Fit:
         if self.average is not None:
             self.average.update()
 
-    def _given(self, content: Any, wait: bool) -> Iterator[Terms]:
+    def _losses(self, content: Any, wait: bool) -> Iterator[Terms]:
         """The loss function's terms as an iterator, whichever of the two forms it has."""
         with _maybe(self.accelerator.no_sync(self.wrapped), wait), self.accelerator.autocast():
             terms = self.loss(self.wrapped, content)
         return iter((terms,)) if isinstance(terms, dict) else terms
 
-    def _next(self, given: Iterator[Terms], wait: bool) -> Terms | None:
+    def _next(self, losses: Iterator[Terms], wait: bool) -> Terms | None:
+        # A generator computes when it is asked, so asking happens under autocast, too.
         with _maybe(self.accelerator.no_sync(self.wrapped), wait), self.accelerator.autocast():
-            return next(given, None)
+            return next(losses, None)
 
     def _look(self, step: int, learning_rate: float) -> None:
         """After step number ``step`` (from 1): log, validate, save, each when it is time."""
         config, end = self.config, step == self.steps
         validate = self.validate is not None and (end or (config.validate_steps and step % config.validate_steps == 0))
+        # Clocks differ between processes, and all of them must save at the same step.
         passed = time.perf_counter() - self.saved
         by_time = self._agreed(0 < config.checkpoint_seconds < passed)
         save = not end and (by_time or (config.checkpoint_steps and step % config.checkpoint_steps == 0))
         write = end or step % config.log_steps == 0
+        # What is written, judged or kept was looked at before.
         if write or validate or save or len(self.pending) >= 2 * _STEPS_UNCHECKED:
             self._collect()
         if write:
@@ -259,16 +283,17 @@ class _Fit:
             epoch = self.batches.epoch(step * self.config.accumulate)
             self.log.add(step, figures, epoch=epoch, learning_rate=learning_rate)
 
-    def _agreed(self, mine: bool) -> bool:
-        """The main process's answer: clocks differ between processes."""
+    def _agreed(self, own: bool) -> bool:
+        """The main process's answer in every process."""
         if self.accelerator.num_processes == 1:
-            return mine
-        answer = torch.tensor([float(mine and self.accelerator.is_main_process)], device=self.accelerator.device)
+            return own
+        answer = torch.tensor([float(own and self.accelerator.is_main_process)], device=self.accelerator.device)
         return bool(self.accelerator.reduce(answer, "sum").item())
 
     def _collect(self) -> None:
         """Look at the losses computed since the last time and add them to the averages."""
         for step, task, terms in self.pending:
+            # One transfer from the device for all terms of a batch.
             values = torch.stack([value.float() for value in terms.values()])
             if self.accelerator.num_processes > 1:
                 values = self.accelerator.reduce(values, "mean")
@@ -287,6 +312,7 @@ class _Fit:
 
     def _validate(self, step: int) -> None:
         assert self.validate is not None
+        # With the weights that would be kept, and without a trace in the random states: training must not notice.
         with self._weights_to_keep(), random_state_restored():
             self.model.eval()
             with torch.no_grad():
@@ -338,6 +364,7 @@ class _Fit:
                     "waited": self.waited,
                 },
             )
+        # Every process adds its own random states before the folder gets its name.
         accelerator.wait_for_everyone()
         RandomState.now().save(self.checkpoints.writing(step), accelerator.process_index)
         accelerator.wait_for_everyone()
@@ -349,7 +376,7 @@ class _Fit:
         """Load the newest checkpoint; the number of steps already done."""
         found = self.checkpoints.newest()
         if found is None:
-            self.log.keep_until(0)
+            self.log.keep_until(0)  # of a run that was killed before its first checkpoint
             return 0
         state = read_json(found / "state.json")
         files.check_same_run(state, self.fingerprint, self.folder)
@@ -369,6 +396,7 @@ class _Fit:
     def _end(self, steps: int) -> FitReport:
         """Choose the weights after so many steps, write them, and only then drop the checkpoints."""
         seconds = time.perf_counter() - self.started
+        # The best weights where validation chooses, else the averaged ones, else the last.
         if self.config.best and self.best:
             files.load_weights(self.model, self.folder / BEST)
         elif self.average is not None:
@@ -384,6 +412,7 @@ class _Fit:
             self.best.get("figures", {}),
             self.best.get("step", steps),
         )
+        # The report is what makes a run finished: it comes after the weights, and before the checkpoints go.
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
             files.save_weights(self.model, self.folder / WEIGHTS)

@@ -29,6 +29,7 @@ def parameter_groups(
     Raises:
         ValueError: a prefix that no parameter has, or nothing to train.
     """
+    # Embeddings by identity, since a table may be known by several names.
     embedded = {
         id(parameter)
         for module in model.modules()
@@ -42,6 +43,7 @@ def parameter_groups(
         if not any(name.startswith(prefix) for name, _ in named):
             heads = sorted({name.split(".")[0] for name, _ in named})
             raise ValueError(f"no trainable parameter begins with '{prefix}'; the first parts are {heads}")
+    # One group per pair of peak learning rate and decay.
     groups: dict[tuple[float, float], dict[str, object]] = {}
     for name, parameter in named:
         prefix = max((p for p in multipliers if name.startswith(p)), key=len, default="")

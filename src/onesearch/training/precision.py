@@ -17,6 +17,7 @@ def has_native_bf16() -> bool:
     """Whether the GPU, or without one the CPU (AVX-512 BF16 or AMX), multiplies bfloat16 in hardware."""
     if torch.cuda.is_available():
         return bool(torch.cuda.is_bf16_supported())
+    # Linux names what the CPU can do; elsewhere nothing is known, and float32 is right everywhere.
     info = Path("/proc/cpuinfo")
     if not info.is_file():
         return False
@@ -37,6 +38,7 @@ def deterministic(active: bool = True) -> Iterator[None]:
     if not active:
         yield
         return
+    # Where torch has no deterministic kernel it warns, once per operation; uninitialised memory need not be filled.
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     filled = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     try:

@@ -1,4 +1,4 @@
-"""How relevant an item is to a query, learnt from judgments: what ``R_Rel`` is where nobody judged (section 7).
+"""How relevant an item is to a query, learnt from judgments: ``R_Rel`` where nobody judged (docs/method.md, 7.4).
 
 Boosted trees over how texts, categories and attributes of the two agree. Thoughts, where a run has them, say what words
 of need mean. Nothing of clicks, popularity or the shopper is read, so that this reward cannot be earned by bait.
@@ -74,6 +74,7 @@ class PairFeatures:
         self.keyword_vectors = np.zeros_like(query_vectors) if keyword_vectors is None else keyword_vectors
         self._item_phrases = ItemPhrases(items, words)
         self._query_phrases = words.matches(queries)
+        # The thought of each query, {} where there is none, and its keywords as phrases.
         found = [-1] * len(queries) if thoughts is None else thoughts.rows(queries).tolist()
         rows = [thoughts.table.row(row, named=True) if thoughts is not None and row >= 0 else {} for row in found]
         number = {phrase: place for place, phrase in enumerate(words.phrases)}
@@ -93,6 +94,7 @@ class PairFeatures:
             )
             for negated in (False, True)
         )
+        # Categories as nodes of the tree at each depth, so that levels in common are equal entries.
         nodes = {path: place for place, path in enumerate(words.paths)}
         self._item_nodes = _nodes(items["category"].to_list(), nodes)
         self._query_nodes = _nodes([row.get("category", ()) for row in rows], nodes)
@@ -109,20 +111,25 @@ class PairFeatures:
 
     def _part(self, q: NDArray[np.integer], i: NDArray[np.integer]) -> Floats:
         vectors, phrases = self.item_vectors[i], self._item_phrases.rows(i)
+        # float32 [n] each, in the order of FEATURES; a share of nothing is nan, which the trees take as missing.
         levels = (self._query_nodes[q] == self._item_nodes[i]) & (self._query_nodes[q] >= 0)
         depth = (self._query_nodes[q] >= 0).sum(1)
         keywords = np.diff(self._keywords.indptr)[q].astype(np.float32)
         shared = _shared(self._keywords[q], phrases)
         with np.errstate(invalid="ignore", divide="ignore"):
             columns = [
+                # cosines
                 (self.query_vectors[q] * vectors).sum(1),
                 np.where(keywords > 0, (self.keyword_vectors[q] * vectors).sum(1), np.nan),
+                # phrases of the query and of its keywords
                 _shared(self._query_phrases[q], phrases) / np.diff(self._query_phrases.indptr)[q],
                 keywords,
                 shared / keywords,
                 shared,
+                # levels of the category tree
                 depth,
                 np.where(depth > 0, levels.sum(1), np.nan),
+                # attributes that the query states, and those that it rules out
                 _shared(self._stated[q], phrases) / np.diff(self._stated.indptr)[q],
                 _shared(self._banned[q], phrases),
             ]
@@ -141,6 +148,7 @@ class ItemPhrases:
 
     def rows(self, items: NDArray[np.integer]) -> csr_matrix:
         """float32 0/1 [n, phrases]."""
+        # The items that were not asked for before are matched now and stay behind the known ones.
         new = np.unique(items[self._place[items] < 0])
         if len(new):
             self._place[new] = self._known.shape[0] + np.arange(len(new))
@@ -168,7 +176,14 @@ class Agreement:
 
 
 class Relevance:
-    """Levels 0 to 3 of pairs by boosted trees."""
+    """Levels 0 to 3 of pairs by boosted trees.
+
+    ::
+
+        x     = how texts, keywords, categories and attributes of query and item agree (:class:`PairFeatures`)
+        trees = gradient boosting of the softmax over four levels, on judged pairs (q, i)
+        R_Rel = the judged level of (q, i), else the most probable level
+    """
 
     def __init__(self, model: str) -> None:
         """``model``: trees in LightGBM's text format."""
@@ -206,6 +221,7 @@ class Relevance:
         with from_extra("train"):
             from sklearn.metrics import cohen_kappa_score, roc_auc_score
 
+        # The expected level orders pairs; "good" are related and excellent ones.
         shares, good = self.shares(features), levels >= 2
         said = shares.argmax(1)
         several = good.any() and not good.all()
@@ -230,6 +246,7 @@ class Relevance:
 
 def held_out_queries(queries: Sequence[str], share: float = 0.2, seed: int = 0) -> NDArray[np.bool_]:
     """Which judgments to hold out, by query, bool [n]: all of a query's or none."""
+    # In the order of the texts, so that the choice depends on the set of queries and the seed alone.
     distinct = sorted({normalise_query(query) for query in queries})
     drawn = np.random.default_rng(seed).permutation(len(distinct))[: round(share * len(distinct))]
     chosen = {distinct[place] for place in drawn.tolist()}

@@ -1,4 +1,4 @@
-"""What a shown item is worth: ``R_item = R_C&O + R_CTR + R_Rel`` (specification section 7), as columns over pairs.
+"""What a shown item is worth: ``R_item = R_C&O + R_CTR + R_Rel`` (docs/method.md, 7.1 to 7.4), as columns over pairs.
 
 Weights and boosts come from a small YAML file that is read again before every round of alignment, so that what the shop
 wants can change between rounds and while one is running.
@@ -82,6 +82,7 @@ class Boosts:
         members = {}
         for boost in boosts:
             column, wanted = items[boost.column], list(boost.values)
+            # A category belongs to a group by any level of its path.
             if boost.column == "category":
                 inside = column.list.eval(pl.element().is_in(wanted)).list.any().fill_null(False).to_numpy()
             else:
@@ -118,6 +119,7 @@ class Rewards:
         self.config, self.rates, self.pairs, self.relevance = config, rates, pairs, relevance
         self.n_items = len(items)
         self.boosts = Boosts.from_settings(config.boosts, items)
+        # Judged pairs as sorted keys, to be found by binary search.
         keys = [query * self.n_items + item for query, item in judged or {}]
         order = np.argsort(np.asarray(keys, np.int64))
         self._judged = np.asarray(keys, np.int64)[order]
@@ -131,6 +133,7 @@ class Rewards:
         ordered: NDArray[np.bool_],
     ) -> dict[str, Floats]:
         """Each term of n pairs, weighted and boosted, and their sum ``total``; float32 [n] each."""
+        # Terms as they are, then each times its weight and the boosts of its items.
         config, n = self.config, len(items)
         parts = {"behaviour": behaviour_reward(clicked, ordered, config.click, config.order)}
         has_rate = self.rates is not None and config.click_rate > 0
@@ -152,6 +155,7 @@ class Rewards:
         if self.pairs is not None and self.relevance is not None and len(items):
             out = self.relevance.levels(self.pairs.compute(queries, items)).astype(np.float32)
         if len(self._judged):
+            # A key that is not there is compared with its neighbour, and differs.
             keys = queries.astype(np.int64) * self.n_items + items
             at = np.minimum(np.searchsorted(self._judged, keys), len(self._judged) - 1)
             out = np.where(self._judged[at] == keys, self._levels[at], out)

@@ -133,6 +133,7 @@ class SelfDistillationObjective(SupervisedObjective):
 
     def _targets_with_teacher(self, batch: TaskBatch, items: ItemTargets) -> tuple[Tensor, Tensor]:
         """Targets whose prompt has a teacher, int64 [k] ascending, and the teacher prompt of each, int64 [k]."""
+        # The teacher's number of every prompt [B], then of every target's prompt [M]; -1 where there is none.
         number = torch.full((len(batch.prompt),), -1, dtype=torch.int64, device=items.owner.device)
         if batch.with_teacher is not None:
             number[batch.with_teacher] = torch.arange(len(batch.with_teacher), device=number.device)
@@ -178,6 +179,7 @@ class SelfDistillationObjective(SupervisedObjective):
             if self.average is not None:
                 assert batch.teacher is not None
                 teacher = self._averaged(batch.teacher, paths[has_teacher], of_teacher)
+            # Every copy learns from the same teacher.
             target = detach(teacher) if settings.detach else teacher
             of_copies = [select_paths(one, has_teacher, m) for one in passes]
             kl = torch.stack([distillation_kl(target, one, weights, settings.temperature) for one in of_copies]).mean()
@@ -266,6 +268,7 @@ def distillation_loss(model: nn.Module, batch: Any) -> Iterator[dict[str, Tensor
     if not epsilon or batch.items is None:
         yield model(batch)
         return
+    # An accumulated step has gradients of earlier batches, which are no part of g.
     before = Gradients.from_tables(objective.tables)
     yield model(batch)
     with perturb(objective.tables, fgm_step(before.since(objective.tables), epsilon)):

@@ -1,4 +1,4 @@
-"""Settings of the training stages."""
+"""Settings of the supervised stages: semantic tasks (SFT 1, 2), CoT tasks, personalisation (SFT 3)."""
 
 from pydantic import Field
 
@@ -7,7 +7,7 @@ from onesearch.training.loop import LoopSettings
 
 
 class SemanticTaskSettings(Settings):
-    """SFT stages 1 and 2: shares of the tasks of specification section 5 (V1), and the loop."""
+    """SFT 1 and 2: shares of the semantic tasks (docs/method.md, section 5), and the loop."""
 
     loop: LoopSettings = LoopSettings()
     batch_size: int = Field(256, ge=1)
@@ -20,7 +20,7 @@ class SemanticTaskSettings(Settings):
 
 
 class CoTSettings(SemanticTaskSettings):
-    """The stage of the CoT tasks (specification section 4); ``tasks`` may name tasks of stages 1 and 2 as well."""
+    """The stage of the CoT tasks (docs/method.md, section 4); ``tasks`` may name semantic tasks as well."""
 
     steps: int = Field(0, ge=0)
     keyword_tokens: int = Field(32, ge=1, description="subwords kept of the text of a query's keywords")
@@ -28,7 +28,7 @@ class CoTSettings(SemanticTaskSettings):
 
 
 class PersonalisationSettings(Settings):
-    """SFT stage 3: the full input to the clicked and ordered items."""
+    """SFT 3: the full input to the clicked and ordered items."""
 
     loop: LoopSettings = LoopSettings()
     batch_size: int = Field(256, ge=1)

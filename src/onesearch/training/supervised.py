@@ -131,6 +131,7 @@ class SupervisedObjective(IndexedModule):
 
     def _items(self, memory: GeneratorMemory, items: ItemTargets) -> dict[str, Tensor]:
         model = self.generator
+        # Teacher forcing along the path of each target: log π of its tokens [M, L], hidden states [M, L, d].
         paths = self.index.path(items.rows)  # int64 [M, L]
         log_probs, hidden = score_paths(model, memory, paths, items.owner, self.index, model.config.legal_softmax)
         total, per_level = item_nll(log_probs, items.weights)

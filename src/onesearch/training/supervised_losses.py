@@ -1,4 +1,4 @@
-"""Losses as plain functions on tensors."""
+"""The losses of SFT as plain functions on tensors (docs/method.md, 5.10 to 5.13)."""
 
 import torch
 from torch import Tensor
@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 
 def item_nll(log_probs: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Negative log-likelihood of item SIDs under the softmax over legal children (section 3, target SID).
+    """Negative log-likelihood of item SIDs under the softmax over legal children (5.10).
 
     Shapes: ``log_probs`` [M, L] of the target's token per level, ``weights`` [M]. Returns the weighted mean of the sum
     over levels (scalar) and the weighted mean per level [L].
@@ -17,7 +17,7 @@ def item_nll(log_probs: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def codebook_nll(logits: list[Tensor], sids: Tensor) -> tuple[Tensor, Tensor]:
-    """Cross-entropy over whole codebooks, for SIDs that need not be an item's.
+    """Cross-entropy over whole codebooks (5.11), for SIDs that need not be an item's.
 
     Shapes: ``logits`` L tensors [M, K_l], ``sids`` int64 [M, L]. Returns the sum over levels and the mean per level.
     """
@@ -31,7 +31,7 @@ def text_nll(logits: Tensor, targets: Tensor, pad: int) -> Tensor:
 
 
 def score_nll(scores: Tensor, positive: Tensor, weights: Tensor, other_positives: Tensor | None = None) -> Tensor:
-    """Contrastive loss of the item score: softmax over candidate items (architecture, item score).
+    """Contrastive loss of the item score (5.13): softmax over candidate items.
 
     Shapes: ``scores`` [M, C] of each target's request against C candidates, ``positive`` int64 [M] column of the
     target, ``weights`` [M]; ``other_positives`` bool [M, C] marks further targets of the same request, no negatives.

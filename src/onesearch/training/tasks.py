@@ -145,6 +145,7 @@ def item_targets(
 
 def text_targets(tokens: Ragged, rows: Ints, limit: int) -> torch.Tensor:
     """Begin, at most ``limit`` subwords, end; padded: int64 [B, T]."""
+    # The end stands behind the last subword kept, which need not be the text's last.
     picked = tokens.select(rows)
     lengths = np.minimum(picked.lengths, limit)
     body = picked.padded(limit, fill=PAD, newest=False)
@@ -206,6 +207,7 @@ def semantic_tasks(
         one_each, weights = np.arange(len(rows)), np.ones(len(rows))
         return {"items": item_targets(rows, one_each, weights, n_items, negatives, rows)}
 
+    # Each text and each SID as something to read and something to write.
     read_query, read_title = read_text(queries), read_text(titles)
     read_query_sid, read_item_sid = read_sid(queries.sids), read_sid(catalogue.sids)
     write_query, write_title, write_category = (write_text(of) for of in (queries.tokens, titles.tokens, categories))

@@ -62,6 +62,7 @@ def gates(matched: Tensor, by: Gate = "prefix") -> Tensor:
     The target that matches best counts.
     """
     levels = matched.shape[3]
+    # The first token has nothing before it; without targets all later gates are shut.
     out = torch.zeros(*matched.shape[:2], levels, device=matched.device)
     out[..., 0] = 1.0
     if levels > 1 and matched.shape[2]:
@@ -72,6 +73,7 @@ def gates(matched: Tensor, by: Gate = "prefix") -> Tensor:
 
 def normalise(values: Tensor) -> Tensor:
     """(7.11) Values less the mean of their group (dimension 1), over its deviation; 0 where that is under 1e-6."""
+    # The standard deviation of the group itself (divided by G, not G - 1).
     centred = values - values.mean(1, keepdim=True)
     std = centred.square().mean(1, keepdim=True).sqrt()
     return torch.where(std < _FLAT, 0.0, centred / (std + _DELTA))

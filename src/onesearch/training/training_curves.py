@@ -1,4 +1,4 @@
-"""The training log: one JSON object per line, averages over the steps since the last line."""
+"""How a training run went: averages over steps, a log of one JSON object per line, and a picture of it."""
 
 import json
 import os
@@ -98,6 +98,7 @@ def plot_curves(log: Path, picture: Path, title: str) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
+    # Curves by panel: steps and values of each figure, in the order of the log.
     panels: dict[str, dict[str, tuple[list[int], list[float]]]] = defaultdict(dict)
     for record in CurveLog(log).records():
         for name, value in record.items():
@@ -108,6 +109,7 @@ def plot_curves(log: Path, picture: Path, title: str) -> None:
             values.append(value)
     if not panels:
         return
+    # A grid of at most three panels a line, the losses first; places that are left over stay empty.
     columns = min(3, len(panels))
     rows = -(-len(panels) // columns)
     figure, axes = pyplot.subplots(rows, columns, figsize=(4.6 * columns, 3.2 * rows), squeeze=False)
@@ -122,6 +124,7 @@ def plot_curves(log: Path, picture: Path, title: str) -> None:
         axis.grid(alpha=0.3)
         if len(curves) > 1:
             axis.legend(fontsize=7)
+    # Written beside and renamed, so that nobody reads half a picture.
     figure.suptitle(title)
     figure.tight_layout()
     picture.parent.mkdir(parents=True, exist_ok=True)
