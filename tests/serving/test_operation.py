@@ -156,3 +156,16 @@ def test_api_description_has_examples_that_work(client):
 def test_other_methods_are_refused_in_the_same_words(client, path):
     answer = client.get(path)
     assert answer.status_code == 405 and answer.json()["error"]
+
+
+@pytest.mark.parametrize(("size", "refused"), [(1024, False), (1025, True)])
+@pytest.mark.parametrize("counted", [True, False])
+def test_the_limit_of_a_body_holds_with_and_without_its_length(engine, store, size, refused, counted):
+    body = b'{"query": "lamp"' + b" " * (size - 17) + b"}"
+    assert len(body) == size
+    with TestClient(create_app(engine, store, ServingSettings(max_body=1024))) as client:
+        headers = {"content-type": "application/json"}
+        content = body if counted else iter([body[:700], body[700:]])
+        answer = client.post("/search", content=content, headers=headers)
+        assert answer.status_code == (413 if refused else 200)
+        assert ("at most 1024 bytes" in answer.text) == refused

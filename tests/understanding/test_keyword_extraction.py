@@ -58,6 +58,7 @@ def test_synonyms_are_merged_into_the_more_popular_and_the_more_specific():
     assert keywords == ("winter boots", "貂皮大衣")
     assert dict(dropped)["boot winter"] == "same words as 'winter boots'"
     assert dict(dropped)["boots"] == "less specific than 'winter boots'"
+    assert kept(["leather", "leather boots", "boots"]) == ("leather", "leather boots"), "leather is another thing"
 
 
 def test_marketing_words_are_taken_away():

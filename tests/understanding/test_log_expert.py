@@ -1,6 +1,8 @@
 import asyncio
+import math
 from datetime import UTC, datetime
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,7 +12,7 @@ from onesearch.data.records import Item, PageView, items_frame, page_views_frame
 from onesearch.understanding.catalogue_vocabulary import CatalogueVocabulary
 from onesearch.understanding.keyword_extraction import holds_phrase
 from onesearch.understanding.keyword_lexicon import Keyword, Lexicon
-from onesearch.understanding.log_expert import LogExpert
+from onesearch.understanding.log_expert import LogExpert, _informative_words, _whole
 from onesearch.understanding.thought import ThoughtError
 
 COLORS = ("red", "blue", "green", "black")
@@ -124,3 +126,53 @@ def test_thoughts_are_sound_and_do_not_depend_on_their_neighbours(queries):
         assert len(thought.keywords) <= 8 and set(thought.keywords) <= set(WORDS.phrases)
         for attribute in thought.analysis.attributes:
             assert not (attribute.negated and any(holds_phrase(k, attribute.value) for k in thought.keywords))
+
+
+# "camping" is said so often that its clicks are cut to twenty, and "dress" has clicks of its own and of others.
+FREQUENT = page_views_frame(
+    PageView(str(i), query, "u", "s", datetime(2024, 1, 1, tzinfo=UTC), tuple(clicked), tuple(clicked))
+    for i, (query, clicked) in enumerate(
+        [*LOG, *[("camping tent", ["tentred"])] * 25, ("camping stove", ["stovered"]), ("red dress", ["dressred"])]
+    )
+)
+QUERIES = ["camping", "camping dress", "dress", "tent", "red dress", "what to bring to woodstock", "保护手机", "zzz"]
+
+
+def plain_mass(expert, query, leave_out_own):
+    """Equation 4.3 by loops: clicks of a query by phrase, category node, and in total."""
+    queries, clicks = expert._statistics.queries, expert._clicks.toarray()
+    own = clicks[queries.index(query)] if query in queries else 0 * clicks[0]
+    words = []
+    for word in _informative_words(query):
+        says = [q for q in queries if word in _informative_words(q) and not (leave_out_own and q == query)]
+        total = sum((clicks[queries.index(q)] for q in says), 0 * clicks[0])
+        if total[-1] > 0:
+            words.append((math.log(1 + len(queries) / len(says)), total))
+    mass = 0 * own if leave_out_own else own.copy()
+    for rarity, total in words:
+        weight = rarity / sum(one for one, _ in words) * min(total[-1], 20) / total[-1]
+        mass += weight * total * (1 if leave_out_own else 5 / (5 + own[-1]))
+    return mass
+
+
+@pytest.mark.parametrize("leave_out_own", [False, True])
+def test_click_mass_topics_and_category_are_those_of_a_plain_twin(leave_out_own):
+    expert = LogExpert.from_log(
+        ITEMS, ClickStatistics.from_page_views(FREQUENT, ITEMS), WORDS, None, leave_out_own=leave_out_own
+    )
+    mass = expert._click_mass(QUERIES)
+    topics, categories = expert._topics(mass), expert._categories(mass)
+    for row, query in enumerate(QUERIES):
+        plain = plain_mass(expert, query, leave_out_own)
+        assert np.allclose([*mass.parts[row].toarray().ravel(), mass.total[row]], plain, atol=1e-9), query
+        scores = []
+        for phrase, share in enumerate(expert._share):
+            lift = math.log((plain[phrase] + 2 * share) / (plain[-1] + 2) / share)
+            if plain[phrase] > 1e-9 and lift > 0.2 and plain[phrase] >= 0.1 * plain[-1]:
+                scores.append((-round(lift * math.sqrt(plain[phrase]), 9), phrase))
+        best = [phrase for _, phrase in sorted(scores)][:24]
+        assert topics[row] == _whole([expert._phrases[p] for p in best], [plain[p] for p in best])[:12], query
+        nodes = [
+            n for n in range(len(WORDS.paths)) if plain[-1] > 0 and plain[len(expert._share) + n] >= 0.6 * plain[-1]
+        ]
+        assert categories[row] == max((WORDS.paths[n] for n in nodes), key=len, default=()), query

@@ -68,3 +68,10 @@ def test_injection_keeps_the_items_keywords(keywords, item_keywords):
     found = inject(keywords, item_keywords).keywords
     assert len(found) <= 8 and len(set(found)) == len(found)
     assert set(dict.fromkeys(item_keywords[:8])) <= set(found)
+
+
+def test_support_is_a_mean_over_words_and_preferences_of_more_items_come_first():
+    history = HistoryTexts(queries=("boots", "boots hat", "running shoes"))
+    assert calibrate(thought("running shoes", "boots"), history, WORDS) == ("boots", "running shoes")
+    history = HistoryTexts(items=("adidas red", "adidas red", "red"))
+    assert calibrate(thought("scarf"), history, WORDS) == ("scarf", "red", "adidas")

@@ -283,3 +283,28 @@ def test_redis_says_what_is_missing(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "redis", None)
     with pytest.raises(CacheError, match=r'pip install -e "\.\[redis\]"'):
         RedisThoughts("redis://host")
+
+
+def test_versions_and_producers_lie_side_by_side(cache):
+    cache.put([thought(keywords=(name,), producer=p, version=v) for name, p, v in (("a", "p", "1"), ("b", "p", "2"))])
+    cache.put([thought(keywords=("c",), producer="q")])
+    found = [cache.get_many(["boots"], *key)["boots"].keywords for key in (("p", "1"), ("p", "2"), ("q", "1"))]
+    assert found == [("a",), ("b",), ("c",)]
+
+
+def test_a_release_of_a_waiting_query_keeps_its_place(cache):
+    assert cache.enqueue("a") and cache.enqueue("b")
+    cache.release(["a"])
+    assert cache.take(2) == ["a", "b"]
+
+
+def test_every_part_of_a_history_is_in_its_fingerprint():
+    histories = [
+        HistoryTexts(),
+        HistoryTexts(("a",)),
+        HistoryTexts((), ("a",)),
+        HistoryTexts((), (), "a"),
+        HistoryTexts(("a", "b")),
+        HistoryTexts(("b", "a")),
+    ]
+    assert len({history_fingerprint(history) for history in histories}) == len(histories)

@@ -304,3 +304,54 @@ def test_a_killed_worker_loses_nothing(fake_llm, shop, cache):
     assert second.returncode == 0 and "ended: stopped by a signal" in out, out
     assert set(cache.get_many(queries, NAME, "1")) == set(queries) and cache.rejects() == []
     assert all(fake_llm.asked[query] == asked_before[query] for query in kept), "what was kept is not asked again"
+
+
+class Counted:
+    """Down at first; counts its calls and how many of them run at once."""
+
+    name, version = "counted", "1"
+
+    def __init__(self):
+        self.up, self.calls, self.now, self.most = False, 0, 0, 0
+
+    async def think(self, query):
+        self.calls, self.now = self.calls + 1, self.now + 1
+        self.most = max(self.most, self.now)
+        await asyncio.sleep(0.02)
+        self.now -= 1
+        if not self.up:
+            raise LLMUnavailableError("down")
+        return Thought(query=query, analysis=Analysis(intent="other"), producer="counted", version="1")
+
+
+def test_one_query_tries_in_an_outage_and_all_slots_work_after_it(cache):
+    producer = Counted()
+    queued(cache, *[f"boots {n}" for n in range(12)])
+
+    def come_back():
+        wait_for(lambda: producer.calls >= 5)  # four at once, then one
+        producer.most = 0
+        wait_for(lambda: producer.calls >= 9)
+        assert producer.most == 1
+        producer.up = True
+
+    summary = watched(producer, cache, has_ended(cache), come_back, concurrency=4)
+    assert (summary.answered, summary.outages, summary.set_aside) == (12, 1, 0) and producer.most == 4
+
+
+def test_pauses_double_up_to_the_longest():
+    assert [Pauses().after(failures) for failures in range(1, 9)] == [1, 2, 4, 8, 16, 32, 60, 60]
+
+
+def test_the_figures_of_a_queue_in_words(cache):
+    queued(cache, "odd", "other")
+
+    class Failing(Counted):
+        async def think(self, query):
+            raise ThoughtError(f"off the catalogue: {query}")
+
+    summary = watched(Failing(), cache, has_ended(cache))
+    assert summary.reasons == {"off the catalogue": 2} and summary.asked == summary.unfinished == 0
+    lines = summary.text(live=True).splitlines()
+    assert lines[0] == "0 cached before, 0 answered (0 repaired), 2 set aside, 0 outages"
+    assert lines[2:] == ["set aside: off the catalogue 2", "ended: stopped by a signal"]
