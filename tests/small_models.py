@@ -39,10 +39,8 @@ def remember(model: Generator, rows: list[int] | None = None) -> GeneratorMemory
     """Memory of random prompts; ``rows`` selects some of them, encoded without the others."""
     torch.manual_seed(4)
     dtype = model.begin.dtype
-    embeds, query_head_rows = (
-        torch.randn(B, max(LENGTHS), D, dtype=torch.float64),
-        torch.randn(B, R, dtype=torch.float64),
-    )
+    embeds = torch.randn(B, max(LENGTHS), D, dtype=torch.float64)
+    query_head_rows = torch.randn(B, R, dtype=torch.float64)
     rows = list(range(B)) if rows is None else rows
     length = max(LENGTHS[i] for i in rows)
     mask = torch.arange(length) < torch.tensor([LENGTHS[i] for i in rows])[:, None]

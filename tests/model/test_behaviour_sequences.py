@@ -45,3 +45,9 @@ def test_long_behaviour_ignores_order_within_a_stream_and_padding():
     codes = torch.randint(0, 4, (1, 3, 5, 3))
     padded = torch.cat([torch.full((1, 3, 2, 3), -1), codes.flip(2)], 2)
     torch.testing.assert_close(module(codes), module(padded))
+
+
+def test_a_history_of_one_item_again_and_again_has_its_sid_as_uid():
+    """Weights sum to one only up to rounding; that must not lift a code."""
+    for n in range(1, 60):
+        assert uid_codes(np.tile(np.array([7, 3, 1, 250, 9]), (1, n, 1))).tolist() == [[7, 3, 1, 250, 9]]

@@ -1,0 +1,139 @@
+"""The heads by hand, and what the encoder pass reads."""
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from onesearch.data.click_statistics import ClickStatistics
+from onesearch.model.generator import ItemHead, ItemScore
+from onesearch.model.head_row_projection import HeadRowProjection
+from onesearch.model.initialise import projection
+from onesearch.model.numeric_item_features import NumericItemFeatures
+from onesearch.model.token_vocabulary import MARKS
+from small_models import CODEBOOKS, generator, prompts, remember
+
+
+def test_the_item_heads_state_and_bias_by_hand():
+    head = ItemHead(d_model=2, row_dim=3, levels=2, scale=20.0)
+    hidden, row = torch.tensor([1.0, -2.0]), torch.tensor([0.5, 0.0, 1.0])
+    torch.testing.assert_close(head.state(0, hidden, row), 20 * row)  # untrained: dense search
+    torch.testing.assert_close(head.bias(0, torch.tensor([1, 8])), torch.tensor([1.0, 8.0]).log())
+    with torch.no_grad():
+        head.project[1].weight.copy_(torch.tensor([[1.0, 0], [0, 1], [1, 1]]))
+        head.project[1].bias.copy_(torch.tensor([0.0, 0, 10]))
+        head.log_scale.copy_(torch.tensor([1.0, 2.0]).log())
+        head.count_weight.copy_(torch.tensor([1.0, 0.5]))
+    torch.testing.assert_close(head.state(1, hidden, row), torch.tensor([1 + 2 * 0.5, -2.0, -1 + 10 + 2 * 1.0]))
+    torch.testing.assert_close(head.bias(1, torch.tensor([1, 4])), torch.tensor([0.0, 0.5 * np.log(4)]).float())
+
+
+def test_the_item_score_by_hand():
+    score = ItemScore(d_model=2, row_dim=2, scale=3.0)
+    with torch.no_grad():
+        score.project.weight.copy_(torch.tensor([[0.0, 1], [2, 0]]))
+    state = score(torch.tensor([1.0, -1]), torch.tensor([1.0, 10]))
+    torch.testing.assert_close(state, torch.tensor([-1 + 3 * 1.0, 2 + 3 * 10.0]))
+
+
+def test_the_item_score_reads_the_decoder_before_the_first_token():
+    model = generator()
+    memory = remember(model)
+    owner = torch.tensor([2, 0, 2])
+    hidden = model.backbone.decode(memory.prompts, model.begin.expand(4, 1, -1), torch.arange(4))[:, 0]
+    every = model.item_score(hidden, memory.query_head_rows)
+    torch.testing.assert_close(model.query_state(memory), every)
+    torch.testing.assert_close(model.query_state(memory, owner), every[owner])
+
+
+def test_states_of_beams_and_of_targets_start_from_their_own_querys_row():
+    model = generator()
+    memory = remember(model)
+    hidden, owner = torch.randn(4, 3, 16, dtype=torch.float64), torch.arange(4).repeat_interleave(3)
+    beams, targets = model.item_state(1, hidden, memory), model.item_state(1, hidden.flatten(0, 1), memory, owner)
+    torch.testing.assert_close(beams.flatten(0, 1), targets)
+    expected = model.item_head.state(1, hidden[2, 1], memory.query_head_rows[2])
+    torch.testing.assert_close(beams[2, 1], expected)
+
+
+def test_codes_have_the_embeddings_of_their_level():
+    model = generator()
+    table = model.extra_embedding.weight
+    for level in range(5):
+        first = len(MARKS) + sum(CODEBOOKS[:level])
+        codes = torch.arange(CODEBOOKS[level])
+        torch.testing.assert_close(model.token_embedding(level, codes), table[first : first + CODEBOOKS[level]])
+        hidden = torch.randn(2, 16, dtype=torch.float64)
+        logits = model.code_transform[level](hidden) @ table[first : first + CODEBOOKS[level]].T
+        torch.testing.assert_close(model.codebook_logits(level, hidden), logits)
+    rows = torch.randn(3, 8, dtype=torch.float64)
+    read = model.token_embedding(0, torch.tensor([1, 1, 2]), rows) - model.token_embedding(0, torch.tensor([1, 1, 2]))
+    torch.testing.assert_close(read, rows @ model.from_row.weight.T)
+    tokens = torch.tensor([3, 19, 20, 20 + len(MARKS)])
+    torch.testing.assert_close(model.embed(tokens)[1:3], torch.stack([model.text_embedding.weight[19], table[0]]))
+
+
+def test_soft_tokens_stand_in_front_and_keywords_at_their_mark():
+    model, batch = generator(dtype=torch.float32), prompts(3)
+    kw = 20 + MARKS.index("kw")
+    batch.tokens[1, 1] = kw
+    batch.keyword_vectors = torch.randn(3, 12)
+    batch.long_codes = torch.randint(0, 3, (3, 3, 4, 3))
+    embeds = torch.stack([model.embed(line) for line in batch.tokens])
+    embeds[1, 1] += model.query_token(batch.keyword_vectors[1])
+    front = torch.cat([model.query_token(batch.query_vectors)[:, None], model.long(batch.long_codes)], 1)
+    mask = torch.cat([torch.ones(3, 4, dtype=torch.bool), batch.mask], 1)
+    expected = model.backbone.encode(torch.cat([front, embeds], 1), mask)
+    found = model.encode(batch).prompts
+    assert torch.equal(found.mask, mask)
+    for ours, theirs in zip(found.keys + found.values, expected.keys + expected.values, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_numeric_features_by_hand():
+    items = pl.DataFrame(
+        {
+            "item_id": ["a", "b", "c"],
+            "category": [["x"], ["x"], ["y"]],
+            "price": [10.0, 1000.0, None],
+            "title": ["", "", ""],
+        }
+    )
+    views = pl.DataFrame(
+        {
+            "query": ["q", "q"],
+            "shown": [["a", "b"], ["a"]],
+            "clicked": [["a"], ["a"]],
+            "ordered": [["a"], []],
+        }
+    )
+    fitted, found = NumericItemFeatures.fit(items, ClickStatistics.from_page_views(views, items))
+    prices = np.log([10.0, 1000.0])
+    raw = np.array(
+        [
+            [np.log(3), np.log(2), np.log(3 / 12), prices[0], prices[0] - prices.mean(), 0],
+            [0, 0, np.log(1 / 11), prices[1], prices[1] - prices.mean(), 0],
+            [0, 0, np.log(1 / 10), prices.mean(), 0, 1],
+        ]
+    )
+    expected = 0.25 * np.clip((raw - raw.mean(0)) / raw.std(0), -4, 4)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    np.testing.assert_allclose(fitted.for_new_items(items[2:]), expected[2:], atol=1e-4)  # never shown, as a new one
+
+
+def test_head_rows_by_hand_and_by_leading_dimensions():
+    vectors = np.array([[3.0, 4, 0, 12]], np.float32) / 13
+    space = HeadRowProjection.fit(vectors, row_dim=4, features=2, leading=True)
+    rows = space.project_items(vectors, np.array([[7.0, 8]], np.float32))
+    np.testing.assert_allclose(rows, [[0.6, 0.8, 7, 8]], rtol=1e-6)
+    np.testing.assert_allclose(space.project_queries(vectors), [[0.6, 0.8, 0, 0]], rtol=1e-6)
+    with pytest.raises(ValueError, match="leaves no room"):
+        HeadRowProjection.fit(vectors, row_dim=2, features=2)
+
+
+@pytest.mark.parametrize("d_model", [4, 12])
+def test_the_start_of_a_model_from_scratch_keeps_products(d_model):
+    rng = np.random.default_rng(0)
+    vectors = (rng.standard_normal((50, 3)) @ rng.standard_normal((3, 8))).astype(np.float32)  # three true dimensions
+    inside = vectors @ projection(vectors, d_model, 0)
+    np.testing.assert_allclose(inside @ inside.T, vectors @ vectors.T, atol=1e-2)
