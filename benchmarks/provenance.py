@@ -10,9 +10,9 @@ ROOT = Path(__file__).parents[1]
 
 
 def commit() -> str:
-    """Short hash of the commit that is checked out; with a plus where tracked files differ from it."""
+    """Short hash of the commit that is checked out; with a plus where tracked files differ; unknown outside of git."""
     git = ["git", "describe", "--always", "--dirty=+", "--exclude=*"]
-    return subprocess.run(git, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+    return subprocess.run(git, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
 
 
 def today() -> str:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tiny_run import tiny_config, tiny_run  # noqa: F401 - fixtures of all folders
+
 _MUST_RUN_IN_CI = ("browser", "redis")
 
 

@@ -12,7 +12,7 @@ from onesearch.common.artefact import read_json
 
 @pytest.mark.long
 def test_cells_are_trained_measured_compared_and_not_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
-    from benchmarks import v2_distillation as study
+    from benchmarks import grid as study
 
     files = ResultFiles("v2_distillation", tmp_path / "results")
     grid = study.Grid(tmp_path / "runs", study.SMOKE, files)
