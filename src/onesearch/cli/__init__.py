@@ -50,6 +50,7 @@ def main(
     start_logging(quiet)
 
 
+# In the order of work, behind the groups that are imported when they are called: data, market.
 app.command("understand")(understand)
 app.command("run")(run)
 app.command("update")(update)

@@ -43,6 +43,7 @@ def read_json(path: Path) -> Any:
 
 def fingerprint(value: Any) -> str:
     """A short stable hash of a JSON-able value, for 'did the inputs of this stage change?'."""
+    # One text for equal values, whatever the order of their keys; 64 bits of its hash.
     text = json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

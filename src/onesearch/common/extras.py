@@ -24,6 +24,7 @@ def from_extra(extra: Extra) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
+        # `error.name` is the module that was not found, perhaps one inside of the library.
         library = (error.name or "a library").partition(".")[0]
         line = f'pip install -e ".[{extra}]"'
         raise MissingExtraError(f"{library} is not installed; in a checkout of onesearch: {line}") from error

@@ -43,5 +43,6 @@ def track(steps: Iterable[_T], label: str, total: int | None = None, unit: str =
         if now - last >= _SECONDS_BETWEEN_LINES:
             last = now
             rate = done / (now - start)
+            # Time left at the mean rate so far, where the end is known.
             left = f", {(total - done) / rate:,.0f} s left" if total else ""
             log.info("%s: %s%s, %.1f %s/s%s", label, done, f" of {total}" if total else "", rate, unit, left)

@@ -33,7 +33,7 @@ class Ragged:
         return len(self.offsets) - 1
 
     def __getitem__(self, row: int) -> NDArray[np.int32]:
-        if row < 0:
+        if row < 0:  # from the end, as in a list
             row += len(self)
         return self.values[self.offsets[row] : self.offsets[row + 1]]
 

@@ -30,6 +30,7 @@ class RedisDatabase:
         except MissingExtraError as error:
             raise problem(str(error)) from error
         try:
+            # Texts, not bytes; a server that is down fails within the timeout rather than never.
             self.client: Redis = redis.Redis.from_url(
                 url, decode_responses=True, socket_timeout=timeout, socket_connect_timeout=timeout
             )

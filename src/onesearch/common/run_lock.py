@@ -29,6 +29,7 @@ class RunLock:
         try:
             fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            # Written by the holder after it took the lock, so it may not be there yet.
             holder = os.read(self._handle, 64).decode(errors="replace").strip() or "unknown"
             os.close(self._handle)
             raise RunLockedError(

@@ -18,6 +18,7 @@ class Settings(BaseModel):
         if isinstance(values, dict):
             for key in values:
                 if key not in cls.model_fields:
+                    # Any key is better than none: a cutoff of 0 always finds one.
                     near = difflib.get_close_matches(str(key), list(cls.model_fields), n=1, cutoff=0.0)
                     hint = f"; the nearest valid key is '{near[0]}'" if near else ""
                     raise ValueError(f"unknown key '{key}' in {cls.__name__}{hint}")
@@ -41,6 +42,7 @@ def validated(model: type[_S], values: Any, path: Path) -> _S:
         return model.model_validate(values)
     except ValidationError as error:
         lines = []
+        # The whole of a section as "what was given" would hide the message.
         for problem in error.errors():
             key = ".".join(str(part) for part in problem["loc"]) or "(top level)"
             message = problem["msg"].removeprefix("Value error, ")

@@ -103,6 +103,7 @@ class ClickStatistics:
         for m in np.unique(left.lengths).tolist():
             same = np.flatnonzero(left.lengths == m)
             own = left.select(same).values.reshape(len(same), m)
+            # The comparison of k + m items with m own clicks holds (k + m) * m cells a page view.
             step = max(1, _CELLS // ((k + m) * max(m, 1)))
             for begin in range(0, len(same), step):
                 part = slice(begin, begin + step)
@@ -155,6 +156,7 @@ class ClickStatistics:
         """Read what :meth:`save` wrote."""
         totals = pl.read_parquet(folder / "item_counts.parquet")
         queries = pl.read_parquet(folder / "query_clicks.parquet")
+        # Lists back to flat values and lengths.
         lengths = queries["item"].list.len().cast(pl.Int64).to_numpy()
         shown, clicked, ordered = (totals[name].to_numpy().astype(np.float32) for name in totals.columns)
         return cls(
@@ -189,5 +191,6 @@ def _once(lists: Ragged) -> Ragged:
     _, first = np.unique(owners * (int(lists.values.max()) + 1) + lists.values, return_index=True)
     if len(first) == len(lists.values):
         return lists
+    # Back in the order of the lists.
     keep = np.sort(first)
     return Ragged.from_lengths(lists.values[keep], np.bincount(owners[keep], minlength=len(lists)))

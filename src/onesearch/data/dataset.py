@@ -64,6 +64,7 @@ class Dataset:
         """Write tables (columns of :mod:`onesearch.data.records`; missing ones become null) as a dataset folder."""
         folder = begin_dataset(folder)
         frames = {"items": items, "users": users, "page_views": page_views, "judgments": judgments}
+        # All four files are there, empty ones too: a reader needs no special case.
         for name, frame in frames.items():
             table = pl.DataFrame(schema=SCHEMAS[name]) if frame is None else conform(name, frame)
             table.write_parquet(table_path(folder, name), row_group_size=ROW_GROUP)
@@ -178,6 +179,7 @@ def begin_dataset(folder: str | Path) -> Path:
     """Make the folder and take away an old ``dataset.json``: unfinished until :func:`finish_dataset`."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    # First of all: whatever happens from here on, nobody takes the folder for complete.
     (folder / DESCRIPTION).unlink(missing_ok=True)
     return folder
 

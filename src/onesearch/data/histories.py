@@ -63,7 +63,7 @@ class _Events:
             # The width places before the end, [some, width]; those before the first are none.
             at = end[:, None] - width + np.arange(width)
             none = at < first[:, None]
-            np.maximum(at, 0, out=at)
+            np.maximum(at, 0, out=at)  # any place does where there is none
             for last, value in zip(out, self.values, strict=True):
                 last[rows] = np.where(none, -1, value[at])
         return out
@@ -87,6 +87,7 @@ class Histories:
             users: gives the user rows and profiles.
         """
         self._items, self._users = items["item_id"], users["user_id"]
+        # "F 24-30", "F", "24-30" or "".
         gender, age = users["gender"].fill_null(""), users["age_band"].fill_null("")
         self._profiles = (gender + " " + age).str.strip_chars().to_list()
         # Page views that can be anybody's history: [P] with time and shopper, and their keys.
@@ -118,6 +119,7 @@ class Histories:
         clicked, clicked_queries = self._clicks.last(first, end, clicks)
         (ordered,) = self._orders.last(first, end, orders)
         (recent,) = self._queries.last(first, end, queries)
+        # Who asks: -1 for sessions and for users that the user table does not have.
         user = rows_of(page_views["user_id"], self._users).to_numpy().astype(np.int64)
         return Requests(
             query=page_views["query"].fill_null("").to_list(),

@@ -52,6 +52,7 @@ class PairCounts:
         wanted = np.asarray(contexts, np.int64) * _SPAN + things
         if not len(self.keys):
             return np.zeros(wanted.shape, np.float32)
+        # Where each pair would stand among the keys; beyond the last one stands none.
         at = np.minimum(np.searchsorted(self.keys, wanted), len(self.keys) - 1)
         seen = (self.keys[at] == wanted) & (contexts >= 0) & (things >= 0)
         return np.where(seen, self.counts[at], np.float32(0))

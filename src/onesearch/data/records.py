@@ -105,6 +105,7 @@ class Judgment:
             raise ValueError(f"judgment of {self.item_id!r} for {self.query!r}: level {self.level} is not 0, 1, 2 or 3")
 
 
+# The tables: polars types of each column.
 TIME: Final = pl.Datetime("us", "UTC")
 TEXT: Final = pl.String()
 TEXTS: Final = pl.List(pl.String)
@@ -224,6 +225,7 @@ def conform(table: str, frame: pl.DataFrame) -> pl.DataFrame:
         elif name == "in_stock":
             column = column.fill_null(True)
         columns.append(column)
+    # Polars casts here, and says which value it could not.
     try:
         return frame.select(columns)
     except pl.exceptions.PolarsError as error:

@@ -54,6 +54,7 @@ class Requests:
 
     def select(self, rows: NDArray[np.integer]) -> "Requests":
         """The given requests, in the given order."""
+        # Lists of texts one by one, arrays at once; the texts that clicks refer to stay the same.
         index = rows.tolist()
         return Requests(
             [self.query[i] for i in index],

@@ -40,6 +40,7 @@ def split(page_views: pl.DataFrame, valid: float, test: float, by: By = "auto", 
     if not (0 <= valid < 1 and 0 <= test < 1 and valid + test < 1):
         raise ValueError(f"valid and test are shares with valid + test < 1, got valid={valid}, test={test}")
     untimed = page_views["time"].null_count()
+    # One page view without a time is enough: nobody could say what was known before it.
     if by == "auto":
         by = "time" if untimed == 0 and len(page_views) > 0 else "query"
     if by == "query":
@@ -53,6 +54,7 @@ def split(page_views: pl.DataFrame, valid: float, test: float, by: By = "auto", 
 
 def _by_time(page_views: pl.DataFrame, valid: float, test: float) -> Split:
     """The last stretches of the log as validation and test part."""
+    # Page views of one moment keep the order of the log.
     ordered = page_views.sort("time", maintain_order=True)
     time = ordered["time"].to_physical().to_numpy()
 

@@ -117,6 +117,7 @@ class Items(File):
     def _as_lists(cls, value: Any) -> Any:
         if not isinstance(value, dict):
             return value
+        # Said here, where the types can be listed, rather than by the first item.
         for name in value:
             if name not in ATTRIBUTE_TYPES:
                 raise ValueError(f"unknown attribute type {name!r}; the types are {', '.join(ATTRIBUTE_TYPES)}")
@@ -194,6 +195,7 @@ class PageViews(File):
             if not (columns.shown or columns.clicked or columns.ordered):
                 raise ValueError("columns needs at least one of shown, clicked, ordered")
             return self
+        # A row is a click or an item: it needs that item's id, and its lists follow from it.
         if columns.item_id is None:
             raise ValueError(f"rows: {self.rows} needs columns.item_id")
         if columns.shown is not None or (self.rows == "clicks" and columns.clicked is not None):
@@ -217,6 +219,7 @@ class PageViewsFromJudgments(Settings):
     @model_validator(mode="before")
     @classmethod
     def _from(cls, value: Any) -> Any:
+        # `from` is a word of Python's, so the field has another name.
         if isinstance(value, dict) and "from" in value:
             return {("origin" if key == "from" else key): given for key, given in value.items()}
         return value
@@ -310,6 +313,7 @@ def load_mapping(path: Path, data_root: Path | None = None) -> ColumnMapping:
 def _expanded(text: str, known: Mapping[str, str], path: Path) -> str:
     def value(match: re.Match[str]) -> str:
         name = match.group(1)
+        # An empty variable would mean the root of the file system.
         if not known.get(name):
             option = ", or pass --data-root FOLDER" if name == DATA_ROOT else ""
             raise ValueError(

@@ -32,8 +32,10 @@ def check(folder: Path) -> list[Finding]:
     """
     dataset = Dataset.load(folder)
     findings = list(_schema(dataset))
+    # Tables of another form cannot be asked anything else.
     if any(finding.grade == "error" for finding in findings):
         return findings
+    # Scanned, not read: a log need not fit in memory.
     tables = {name: pl.scan_parquet(table_path(dataset.folder, name)) for name in SCHEMAS}
     for part in (_ids, _references, _values, _times):
         findings.extend(part(tables))
@@ -98,6 +100,7 @@ def _references(tables: _Tables) -> Iterator[Finding]:
 def _reference(ids: pl.LazyFrame, known: pl.LazyFrame, what: str) -> Finding:
     """Whether all values of a single column are in the column of that name of another table."""
     (name,) = ids.collect_schema().names()
+    # Distinct ids and how often each occurs; those that the other table does not have, the most frequent first.
     counts = ids.group_by(name).agg(n=pl.len())
     total = _number(counts, pl.col("n").sum())
     missing = counts.join(known, on=name, how="anti").sort("n", descending=True).collect()
@@ -130,6 +133,7 @@ def _values(tables: _Tables) -> Iterator[Finding]:
 def _times(tables: _Tables) -> Iterator[Finding]:
     """Times are there, can be right and rise; items are shown after they were listed."""
     time, views = pl.col("time"), tables["page_views"]
+    # Steps back in time from one row to the next.
     back = (time.diff().dt.total_microseconds() < 0).sum()
     counts = views.select(n=pl.len(), timed=time.count(), first=time.min(), last=time.max(), back=back)
     row = counts.collect().row(0, named=True)

@@ -60,11 +60,13 @@ def files_of(folder: Path, table: File) -> list[Path]:
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder (from `folder` of the mapping)")
+    # A pattern finds files in folders below, too; a plain name is that file alone.
     if any(sign in table.file for sign in "*?["):
         found = sorted(path for path in folder.rglob("*") if fnmatch.fnmatch(str(path.relative_to(folder)), table.file))
     else:
         found = [path for path in [folder / table.file] if path.is_file()]
     if not found:
+        # Most often a name is misspelt: show what there is.
         there = ", ".join(sorted(path.name for path in folder.iterdir())[:20]) or "nothing"
         raise FileNotFoundError(f"{folder / table.file}: no such file; the folder has {there}")
     return found
@@ -87,6 +89,7 @@ def read_chunks(
         ValueError: a wanted column that a file does not have.
     """
     wanted = list(dict.fromkeys(columns))
+    # Files are read one after another; each may be written in its own format.
     for path in files_of(folder, table):
         style = _resolved(path, table)
         if style.format == "parquet":
@@ -121,6 +124,7 @@ def text_chunks(path: Path, style: File, table: str, columns: Sequence[str], rej
     """
     header: list[str] | None = None
     for block in text_blocks(path, style, table, rejects):
+        # The first record of a CSV file names the columns.
         if style.format == "csv" and header is None and len(block):
             header = _header(block.text(0), path, style.separator, columns)
             block = block.select(np.arange(len(block)) > 0)
@@ -130,6 +134,7 @@ def text_chunks(path: Path, style: File, table: str, columns: Sequence[str], rej
             frame, bad = parse_csv(block, style.separator, style.newlines_in_values, header, columns)
         else:
             frame, bad = parse_jsonl(block, columns)
+        # What stays of the block, record by record, is what the frame's rows say.
         block = block.set_aside(bad, table, path.name, rejects)
         if len(frame):
             yield Chunk(path.name, frame, block.lines, block)

@@ -4,6 +4,7 @@ from typing import Final
 
 import polars as pl
 
+# Files that went through a table of floats say 1.0 for yes.
 YES: Final = ("1", "1.0", "true", "t", "yes", "y")
 NO: Final = ("0", "0.0", "false", "f", "no", "n")
 

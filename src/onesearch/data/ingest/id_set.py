@@ -32,6 +32,7 @@ class IdSet:
 
     def add(self, new: Hashes) -> NDArray[np.bool_]:
         """Add hashes; True where one was not in the set before, nor earlier in ``new``."""
+        # Of equal new hashes the first counts; of these only those that no run holds.
         distinct, first = np.unique(new, return_index=True)
         fresh = ~self._contains_sorted(distinct)
         is_new = np.zeros(len(new), bool)
@@ -66,6 +67,7 @@ class IdSet:
 
     def _contains_sorted(self, wanted: Hashes) -> NDArray[np.bool_]:
         found = np.zeros(len(wanted), bool)
+        # One binary search per run, and there are about log2(n) of them.
         for run in self._runs:
             at = np.minimum(np.searchsorted(run, wanted), len(run) - 1)
             found |= run[at] == wanted

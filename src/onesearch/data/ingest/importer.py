@@ -64,6 +64,7 @@ class Importer:
     def page_views(self, part: Part, generated_ids: bool, grouping: Grouping | None = None) -> None:
         """Add page views (or, with a ``grouping``, rows to be grouped)."""
         good = part.reason.is_null()
+        # Lists without unknown items; a page view that has lost all of them is of no use.
         lists = [self._known_items(part.frame[name], f"page_views.{name}", good) for name in LISTS]
         had, frame = _any_item(part.frame), part.frame.with_columns(lists)
         none_left = ~_any_item(frame)
@@ -86,6 +87,7 @@ class Importer:
         """Add judgments; gives those taken, with ``score``."""
         good = part.reason.is_null()
         ids = part.frame["item_id"]
+        # Unknown items become items if wished, else they refuse the judgment.
         known = pl.Series(self.item_ids.contains(hashes(ids)))
         self.summary.join("judgments.item_id -> items", int(good.sum()), int((known & good).sum()))
         if self._create:
@@ -184,6 +186,7 @@ class Importer:
     def _new_users(self, ids: pl.Series) -> None:
         """Make users of the ids of page views that have none."""
         ids = ids.drop_nulls()
+        # The user table was read before: whoever is not in it gets a row of their own, once.
         known = self.user_ids.contains(hashes(ids))
         self.summary.join("page_views.user_id -> users", len(ids), int(known.sum()))
         new = ids.filter(pl.Series(~known)).unique(maintain_order=True)

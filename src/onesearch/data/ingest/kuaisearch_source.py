@@ -53,6 +53,7 @@ from onesearch.data.ingest.rejected_rows import Rejects
 from onesearch.data.ingest.text_values import identifier, text
 from onesearch.data.ingest.time_values import TimeFormat
 
+# What the schema's columns are to us; tables without columns here are read below, each in its own way.
 ORIGIN: Final = datetime(2024, 1, 1, tzinfo=UTC)
 UNKNOWN: Final = ("UNKNOWN", "其他/other", "无品牌")
 ITEMS: Final = Items(
@@ -121,6 +122,7 @@ class _Prices:
 
     def joined_to(self, items: pl.DataFrame) -> pl.DataFrame:
         """The items with their prices."""
+        # By hash, as ids are known throughout an import.
         keys = items.with_columns(key=pl.Series(hashes(items["item_id"]), dtype=pl.UInt64)).drop("price")
         joined = keys.join(self._known, on="key", how="left", maintain_order="left")
         return joined.select(items.columns)
@@ -145,10 +147,12 @@ class _Titles:
         """Judgments with ``item_id`` filled in, and ``how``: "id", "title and seller", "title", null."""
         empty = pl.DataFrame(schema={"item_id": pl.String, "title": pl.String, "seller": pl.String})
         found = pl.concat([empty, *self._found])
+        # Of several items with the same title (and seller) the first one in the file is meant.
         both = found.unique(["title", "seller"], keep="first", maintain_order=True).rename({"item_id": "by_both"})
         title = found.unique("title", keep="first", maintain_order=True).select("title", by_title="item_id")
         joined = judged.join(both, on=["title", "seller"], how="left", maintain_order="left")
         joined = joined.join(title, on="title", how="left", maintain_order="left")
+        # An id of the judgment's own goes first, then title and seller, then the title alone.
         return joined.with_columns(
             item_id=pl.coalesce("item_id", "by_both", "by_title"),
             how=pl.when(pl.col("item_id").is_not_null())
@@ -188,6 +192,7 @@ def import_kuaisearch(folder: Path, out: Path) -> ImportSummary:
                 seen.add(hashes(part.frame[name].drop_nulls()))
             importer.page_views(part, generated_ids=True)
         summary.join("distinct recall.user_id -> users", len(asking), asking.shared(users))
+        # How well the tables join, which the published sample hardly does.
         if has_rank:
             for name, referred, known in (
                 ("distinct rank.target_item_id -> items", prices.items, importer.item_ids),
@@ -217,6 +222,7 @@ def _judgments(folder: Path, importer: Importer, titles: _Titles, queries: IdSet
                 seller=text("seller_name").fill_null(""),
             )
         )
+        # Judgments without an id of their own: how many of them an item was found for.
         by_title = (judged["how"] != "id").fill_null(True)
         found = by_title & judged["how"].is_not_null()
         importer.summary.join("relevance.item_title -> items", int(by_title.sum()), int(found.sum()))

@@ -14,6 +14,7 @@ def parse_prices(raw: pl.Series) -> tuple[pl.Series, pl.Series]:
     Returns:
         ``price`` (Float64, null where missing or wrong) and ``problem`` (String, null where right or missing).
     """
+    # Wrong is what says something and is no price: NaN and infinity are numbers to a parser, not to a shop.
     written = pl.col("raw").cast(pl.String).str.strip_chars()
     value = number("raw")
     right = value.is_finite() & (value >= 0)

@@ -44,6 +44,7 @@ class Grouping:
         if self._rows > self._in_memory:
             self._temporary = tempfile.TemporaryDirectory(dir=self._folder, prefix=".grouping.")
             folder = Path(self._temporary.name)
+            # Row groups so small that all files together hold no more than memory did before.
             size = max(1, self._in_memory // (4 * PARTITIONS))
             self._files = [ParquetWriter(folder / f"{i}.parquet", STAGED, size) for i in range(PARTITIONS)]
             for held in self._held:
@@ -53,6 +54,7 @@ class Grouping:
     def page_views(self) -> Iterator[pl.DataFrame]:
         """The page views, in the order of their first rows within each file; to be called once, at the end."""
         if not self._files:
+            # All in memory: the order of first rows is that of the file.
             if self._held:
                 yield _grouped(pl.concat(self._held))
             self._held = []
@@ -60,6 +62,7 @@ class Grouping:
         assert self._temporary is not None
         for file in self._files:
             file.close()
+        # One file at a time: a group lies in one of them as a whole.
         for i in range(PARTITIONS):
             yield _grouped(pl.read_parquet(Path(self._temporary.name) / f"{i}.parquet"))
         self._temporary.cleanup()
@@ -73,6 +76,7 @@ class Grouping:
 
 def _grouped(rows: pl.DataFrame) -> pl.DataFrame:
     """One page view per group of rows."""
+    # A row without time has null, which `min` leaves out.
     lists = ("shown", "clicked", "ordered")
     first = [pl.col(name).first() for name in PAGE_VIEWS.names() if name not in (*lists, "time")]
     chained = [pl.col(name).explode(empty_as_null=False).unique(maintain_order=True) for name in lists]

@@ -22,6 +22,7 @@ def parse_csv(
     block: Records, separator: str, newlines_in_values: bool, header: Sequence[str], columns: Sequence[str]
 ) -> tuple[pl.DataFrame, Bad]:
     """The wanted columns of CSV records as text, null where empty, and the bad records with their reasons."""
+    # pyarrow counts what it skips but does not say which records these were.
     bad_rows = 0
 
     def skip(row: Any) -> str:
@@ -33,6 +34,7 @@ def parse_csv(
     places = [header.index(name) for name in columns]
     names = [f"c{place}" for place in places]
     try:
+        # All of the block in one piece (block_size), every wanted column as text, an empty one as null.
         read: pa.Table = pyarrow.csv.read_csv(
             io.BytesIO(block.joined()),
             read_options=pyarrow.csv.ReadOptions(
@@ -63,6 +65,7 @@ def parse_csv(
         except csv.Error as error:
             bad[i] = f"broken CSV: {error}"
             continue
+        # Two rows where line ends stand in quotes that the mapping does not know of.
         if len(rows) != 1 or len(rows[0]) != len(header):
             found = len(rows[0]) if rows else 0
             bad[i] = f"wrong number of columns: {found} where the header has {len(header)}"
@@ -74,11 +77,12 @@ def parse_csv(
 
 def parse_jsonl(block: Records, columns: Sequence[str]) -> tuple[pl.DataFrame, Bad]:
     """The wanted keys of JSON records, null where one is not there, and the bad records with their reasons."""
+    # The types of a key are those of the whole block; nested values stay as they are.
     try:
         frame = pl.read_ndjson(block.joined(), infer_schema_length=None)
     except pl.exceptions.PolarsError:
         return _jsonl_by_record(block, columns)
-    if len(frame) != len(block):
+    if len(frame) != len(block):  # something was read as more or fewer records than there are lines
         return _jsonl_by_record(block, columns)
     missing = [pl.lit(None, pl.String).alias(name) for name in columns if name not in frame.columns]
     return frame.with_columns(missing).select(columns), {}

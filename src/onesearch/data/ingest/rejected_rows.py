@@ -63,5 +63,6 @@ class Rejects:
 
 def _readable(text: str | bytes) -> str:
     if isinstance(text, bytes):
+        # At most four bytes a character, so that a long line is not decoded as a whole.
         text = text[: 4 * LONGEST_TEXT].decode("utf-8", "backslashreplace")
     return text.rstrip("\r\n")[:LONGEST_TEXT]

@@ -42,6 +42,7 @@ class Part:
 
         Of several reasons a row keeps the first; those it has already come before.
         """
+        # coalesce takes the first that is not null: the old reason, then the new ones in their order.
         more = (pl.when(condition).then(pl.lit(reason)) for reason, condition in wrong.items())
         return replace(self, reason=self.frame.select(pl.coalesce(self.reason, *more).alias("reason"))["reason"])
 
@@ -52,12 +53,13 @@ def items(folder: Path, table: Items, rejects: Rejects) -> Iterator[Part]:
     path = (columns.category,) if isinstance(columns.category, str) else columns.category or ()
     typed = [(kind, a.column, a.separator) for kind, listed in table.attributes.items() for a in listed]
     named = [(value,) if isinstance(value, str) else value or () for value in columns.model_dump().values()]
+    # Every column that is read, in the order of the mapping.
     names = [*itertools.chain(*named), *(name for _, name, _ in typed)]
     for chunk in read_chunks(folder, table, "items", names, rejects):
         raw = chunk.frame
         time, wrong_time = parse_times(_column(raw, columns.listed_at), table.time)
         price, wrong_price = parse_prices(_column(raw, columns.price))
-        # The path of a category: one column, cut at a separator, or one column per level.
+        # The category's path from the root: one column, cut at a separator, or one column per level.
         if len(path) == 1:
             category = texts(raw, path[0], table.separators.category, ignore)
         elif path:
@@ -78,6 +80,7 @@ def items(folder: Path, table: Items, rejects: Rejects) -> Iterator[Part]:
             listed_at=time,
             in_stock=stock if columns.in_stock is None else flag(raw, columns.in_stock).fill_null(stock),
         )
+        # A wrong time or price empties the value; an item without id or title is none.
         emptied = _counted("listed_at", wrong_time) + _counted("price", wrong_price)
         yield Part(chunk, frame, _no_reason(frame), emptied).refusing(
             {"no item id": frame["item_id"].is_null(), "no title": frame["title"].is_null()}
@@ -105,6 +108,7 @@ def page_views(folder: Path, table: PageViews, rejects: Rejects, optional: Seque
     columns = table.columns
     named = [name for name in (*columns.model_dump().values(), *table.group_by) if name is not None]
     names = [name for name in named if name not in optional]
+    # Line numbers are unique within a file only.
     several = len(files_of(folder, table)) > 1
     for chunk in read_chunks(folder, table, "page_views", names, rejects, optional):
         raw = chunk.frame
@@ -123,6 +127,7 @@ def page_views(folder: Path, table: PageViews, rejects: Rejects, optional: Seque
             **_item_lists(raw, table),
             query_type=text(columns.query_type),
         )
+        # A wrong time refuses the page view: where it lies in time decides what was known before it.
         part = Part(chunk, frame.with_columns(pl.col("query").fill_null("")), wrong_time).refusing(
             {
                 "no time": frame["time"].is_null() & (columns.time is not None),
@@ -131,6 +136,7 @@ def page_views(folder: Path, table: PageViews, rejects: Rejects, optional: Seque
             }
         )
         if table.group_by:
+            # 64-bit hashes of the columns that tell page views apart.
             keys = raw.select(text(name).alias(str(i)) for i, name in enumerate(table.group_by))
             part = replace(part, frame=part.frame.with_columns(group=keys.hash_rows(seed=17)))
         yield part
@@ -181,6 +187,7 @@ def graded(chunk: Chunk, frame: pl.DataFrame, levels: tuple[float, float, float]
     if levels is None:
         level = pl.when(score.is_in([0.0, 1.0, 2.0, 3.0])).then(score)
     else:
+        # As many levels as bounds that the score has reached, 0 to 3.
         level = pl.when(score.is_finite()).then(sum((score >= least).cast(pl.Int8) for least in levels))
     frame = frame.with_columns(level=level.cast(pl.Int8))
     return Part(chunk, frame, _no_reason(frame)).refusing(

@@ -55,6 +55,7 @@ class Records:
         """The other records; those in ``bad`` (number -> reason) go to ``rejects``."""
         if not bad:
             return self
+        # By number, [bad], for what is told of them; as a mask, [n], for what stays.
         index = np.fromiter(bad, np.int64, len(bad))
         rejects.add(table, file, self.lines[index].tolist(), list(bad.values()), [self.text(i) for i in bad])
         keep = np.ones(len(self), bool)
@@ -104,12 +105,13 @@ def _raw_blocks(stream: BinaryIO, path: Path, style: File) -> Iterator[Records]:
             used = int(block.ends[-1]) + 1
         line += data.count(b"\n", 0, used)
         rest = data[used:]
-    if rest:
+    if rest:  # a last line without an end
         yield _cut(rest + b"\n", line, False)
 
 
 def _cut(data: bytes, line: int, quoted: bool) -> Records:
     """Cut at line ends; ``quoted`` only at those outside quotes (an even number of quotes before)."""
+    # All line ends of the block, [lines]; those of records are these, or some of these.
     array = np.frombuffer(data, np.uint8)
     newlines = np.flatnonzero(array == _NEWLINE)
     ends = newlines
@@ -135,6 +137,7 @@ def _decoded(block: Records, path: Path, style: File, table: str, rejects: Rejec
                 bad[i] = f"not valid {style.encoding}: byte 0x{byte:02x} at position {error.start + 1}"
         block = block.set_aside(bad, table, path.name, rejects)
         text = block.joined().decode(style.encoding)
+    # UTF-8 already: nothing moves.
     if style.encoding.lower().replace("_", "-") in ("utf-8", "utf8", "ascii"):
         return block
     # Other encodings: the same records lie elsewhere in the UTF-8 bytes.

@@ -11,6 +11,7 @@ def text(name: str | None, ignore: Sequence[str] = ()) -> pl.Expr:
     """A column as trimmed text; null when empty, when one of ``ignore``, or without a column."""
     if name is None:
         return pl.lit(None, pl.String)
+    # A comparison with null is null, and `when` takes that for no.
     stripped = pl.col(name).cast(pl.String).str.strip_chars()
     return pl.when((stripped != "") & ~stripped.is_in(ignore)).then(stripped)
 
@@ -29,9 +30,10 @@ def texts(frame: pl.DataFrame, name: str | None, separator: str | None, ignore: 
     """
     if name is None:
         return pl.lit([], TEXTS)
+    # The parts, one list a row; then all of them trimmed and picked at once.
     kind = frame.schema[name]
     if isinstance(kind, pl.List):
-        value = pl.element()
+        value = pl.element()  # ids in lists are floats for the same reason as in columns
         parts = pl.col(name).list.eval(value.cast(pl.Int64, strict=False) if kind.inner == pl.Float64 else value)
     else:
         column = pl.col(name).cast(pl.String)

@@ -11,6 +11,7 @@ from onesearch.data.records import TIME
 
 Unit = Literal["text", "s", "ms", "us", "ns"]
 _NAMES = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
+# Microseconds per unit.
 _TO_US = {"s": 1_000_000.0, "ms": 1_000.0, "us": 1.0, "ns": 0.001}
 
 
@@ -79,6 +80,7 @@ def parse_times(raw: pl.Series, wanted: TimeFormat) -> tuple[pl.Series, pl.Serie
 def _explanation(wanted: TimeFormat) -> pl.Expr:
     """What is wrong with a time: the unit, if another one would make it right, else the year or all of it."""
     shown = pl.col("raw").cast(pl.String)
+    # Try each other unit: the first that puts the number into a possible year is most likely the right one.
     said = []
     for unit, name in _NAMES.items():
         if unit == wanted.unit:
@@ -99,12 +101,14 @@ def _from_number(number: pl.Expr, unit: str, origin: datetime) -> pl.Expr:
     return pl.when(possible).then(microseconds).cast(pl.Int64).cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
 
 
+# Written dates without a zone, tried in this order.
 _NAIVE = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%d", "%Y/%m/%d %H:%M:%S", "%Y/%m/%d")
 
 
 def _from_text(text: pl.Expr, wanted: TimeFormat) -> pl.Expr:
     """Written dates as UTC: by the mapping's pattern, else by the first of the usual ones that fits."""
     if wanted.format is not None:
+        # A pattern with a zone says its own; polars then gives UTC at once.
         if "%z" in wanted.format or "%#z" in wanted.format:
             return text.str.to_datetime(wanted.format, time_unit="us", strict=False).cast(TIME)
         return _zoned(text.str.to_datetime(wanted.format, time_unit="us", strict=False), wanted.zone, False)
@@ -122,5 +126,6 @@ def _zoned(time: pl.Expr, zone: str, has_zone: bool) -> pl.Expr:
     """A time as UTC, taken for one of ``zone`` if it has none of its own."""
     if has_zone:
         return time.cast(TIME)
+    # An hour that happens twice is the first of the two; one that the clock leaves out is no time.
     local = time.cast(pl.Datetime("us")).dt.replace_time_zone(zone, ambiguous="earliest", non_existent="null")
     return local.dt.convert_time_zone("UTC")
