@@ -110,9 +110,12 @@ def mine_pairs(
     statistics = ClickStatistics.from_page_views(page_views, items)
     queries, n_items = statistics.queries, len(items)
     left, right = statistics.items.owners, statistics.items.values.astype(np.int64)
+    # counts of distinct (query, clicked item) give q2i and q2q
     q2q = cooccurring_queries(Edges(left, right, statistics.counts), len(queries), n_items)
+    # baskets of shoppers give i2i, whatever the queries were
     i2i = swing(_baskets(page_views, items), n_items)
     names = pl.Series(queries, dtype=pl.String)
+    # what was shown and not clicked is known for rank only
     ranked, levels = _levels(page_views, items, names)
     return Pairs(
         queries=queries,
@@ -257,6 +260,7 @@ def _levels(page_views: pl.DataFrame, items: pl.DataFrame, queries: pl.Series) -
     """Distinct (query, item) with the highest level it reached: 0 shown, 1 clicked, 2 ordered."""
     number = rows_of(normalise_queries(page_views["query"]), queries).to_numpy()
     parts = []
+    # an ordered item is also shown and clicked; its highest level counts
     for level, column in enumerate(("shown", "clicked", "ordered")):
         item_rows = ragged_rows(page_views[column], items["item_id"])
         parts.append((number[item_rows.owners], item_rows.values, np.full(len(item_rows.values), level)))

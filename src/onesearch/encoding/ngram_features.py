@@ -66,17 +66,21 @@ class NgramFeatures:
         buckets: int = 20_000,
     ) -> "NgramFeatures":
         """Vocabulary of a corpus: words in at least ``min_word`` texts, pairs in at least ``min_pair`` texts."""
+        # words that enough texts hold, in alphabetical order
         documents = [split_words(text) for text in texts]
         counts = Counter(chain.from_iterable(map(set, documents)))
         words = sorted(word for word, count in counts.items() if count >= min_word)
+        # adjacent pairs of known words, counted once per text
         table = cls(words, np.zeros(0, np.int64), np.zeros(len(words), np.float32), sizes, 1)
         tokens = table._tokens(documents)[0]
         keys, owners = table._pair_keys(tokens)
         documents_of_pair = np.unique(np.stack([keys, owners], 1), axis=0)[:, 0] if len(keys) else keys
         pairs, pair_counts = np.unique(documents_of_pair, return_counts=True)
+        # too many pairs: a higher threshold keeps the frequent ones
         if len(pairs) > max_pairs:
             min_pair = max(min_pair, int(np.sort(pair_counts)[-max_pairs]))
         kept = pair_counts >= min_pair
+        # idf of words and pairs; n-gram buckets have none, as each stands for many n-grams
         document_counts = np.concatenate([np.array([counts[word] for word in words], np.float64), pair_counts[kept]])
         idf = np.log1p(len(documents) / np.maximum(document_counts, 1.0)).astype(np.float32)
         return cls(words, pairs[kept], idf, sizes, buckets)
@@ -96,12 +100,14 @@ class NgramFeatures:
         word_at, owner_at = tokens.values, tokens.owners
         known = word_at != _UNKNOWN
         keys, pair_owners = self._pair_keys(tokens)
+        # pairs are looked up by binary search among the sorted keys
         place = np.searchsorted(self.pairs, keys)
         found = (
             self.pairs[np.minimum(place, len(self.pairs) - 1)] == keys if len(self.pairs) else np.zeros(len(keys), bool)
         )
         grams = self._ngrams.select(word_at[known])
         base = len(self.words) + len(self.pairs)
+        # words outside the vocabulary have n-grams only; those of known words are kept ready
         new_grams = [character_ngrams(word, self.sizes, self.buckets) for word in unknown]
         new_owners = np.repeat(owner_at[~known], np.fromiter(map(len, new_grams), np.int64, len(new_grams)))
         values = np.concatenate(

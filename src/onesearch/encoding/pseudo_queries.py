@@ -28,6 +28,7 @@ def pseudo_queries(
         typos: probability that one word of four or more letters is misspelt.
     """
     rng = np.random.default_rng(seed)
+    # four numbers per title say how many words, which way, where, and whether one is misspelt
     uniform = rng.random((len(titles), 4))
     out = []
     for title, (size, style, place, slip) in zip(titles, uniform.tolist(), strict=True):
@@ -36,8 +37,10 @@ def pseudo_queries(
             out.append("")
             continue
         unspaced = is_unspaced(title)
+        # in unspaced scripts a word is about two characters
         most = max_words * 2 if unspaced else max_words
         keep = min(len(words), min_words + int(size * (most - min_words + 1)))
+        # a run of adjacent words, as in "steel lamp", or a scattered subset, as in "red 60 watt"
         if style < contiguous:
             start = int(place * (len(words) - keep + 1))
             chosen = words[start : start + keep]

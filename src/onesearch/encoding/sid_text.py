@@ -55,6 +55,7 @@ def parse_sid(text: str, codebook_sizes: Sequence[int], opq_parts: int = OPQ_PAR
     Raises:
         ValueError: the text is not exactly one token per level, or a code is outside its codebook.
     """
+    # joining the tokens again must give the text: nothing between them, nothing left over
     found = _TOKEN.findall(text)
     if "".join(f"<{letter}_{number}>" for letter, number in found) != text or len(found) != len(codebook_sizes):
         raise ValueError(f"{text!r} is not a SID of {len(codebook_sizes)} tokens such as <a_12><b_7><c_3><d_88><d_301>")

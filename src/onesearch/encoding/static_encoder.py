@@ -58,6 +58,7 @@ class StaticEncoder:
         )
         rng = np.random.default_rng(seed)
         table = rng.standard_normal((len(features), config.dimension), np.float32) / np.float32(config.dimension**0.5)
+        # a rare word says more than a frequent one, a pair less than its words
         words, pairs, ngrams = features.kinds
         table[words] *= features.idf[words, None]
         table[pairs] *= features.idf[pairs, None] * config.pair_scale
@@ -116,6 +117,7 @@ class StaticEncoderTrainer:
     def embed(self, rows: NDArray[np.integer]) -> Tensor:
         """Differentiable sums [n, d] of the given texts."""
         bags = self.bags.select(rows)
+        # only the rows that these texts touch become a leaf with a gradient
         unique, local = torch.unique(torch.from_numpy(bags.values).long(), return_inverse=True)
         part = self.table[unique].requires_grad_()
         self._pending.append((unique, part))
@@ -127,6 +129,7 @@ class StaticEncoderTrainer:
         self._pending.clear()
         if not touched:
             return
+        # a row read by several terms gets the sum of their gradients
         if len(touched) == 1:
             unique, gradient = touched[0]
         else:
@@ -134,6 +137,7 @@ class StaticEncoderTrainer:
             gradient = torch.zeros(len(unique), self.table.shape[1])
             gradient.index_add_(0, local, torch.cat([grad for _, grad in touched]))
         first, second = self.betas
+        # bias correction counts the updates of each row, not of the whole table
         steps = self._steps[unique] + 1
         mean = self._mean[unique].lerp_(gradient, 1 - first)
         square = self._square[unique].lerp_(gradient.square().mean(1, keepdim=True), 1 - second)

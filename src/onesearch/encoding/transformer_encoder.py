@@ -91,6 +91,7 @@ class TransformerEncoderTrainer:
         """Differentiable vectors [n, d] of the given texts."""
         self.model.train()
         batch = [self.texts[row] for row in rows.tolist()]
+        # the tokenising method has another name in newer versions
         prepare = getattr(self.model, "preprocess", None) or self.model.tokenize
         features = {
             key: value.to(self.model.device) if isinstance(value, torch.Tensor) else value

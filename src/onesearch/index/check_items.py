@@ -33,9 +33,11 @@ def check_items(
     """
     keys = layout.pack(as_numpy(sids))
     n = len(keys)
+    # rows default to the order given, vectors may be on any device, popularity may be absent
     item_rows = np.arange(n, dtype=np.int32) if rows is None else as_numpy(rows)
     table = vectors.detach() if isinstance(vectors, Tensor) else torch.from_numpy(np.ascontiguousarray(vectors))
     ranks = None if popularity is None else as_numpy(popularity).astype(np.float32)
+    # every check names the array and, where it can, the entry
     for name, array in (("rows", item_rows), ("vectors", table), ("popularity", ranks)):
         if array is not None and len(array) != n:
             raise ValueError(f"{name} has {len(array)} entries, but sids has {n}")
@@ -46,6 +48,7 @@ def check_items(
     if rows is not None and n:
         if item_rows.min() < 0 or item_rows.max() > _LARGEST_ROW:
             raise ValueError(f"item rows must be 0 to {_LARGEST_ROW}, got {item_rows.min()} to {item_rows.max()}")
+        # a row given twice would have two positions
         ordered = np.sort(item_rows)
         if (ordered[1:] == ordered[:-1]).any():
             raise ValueError(f"item row {ordered[1:][ordered[1:] == ordered[:-1]][0]} is given more than once")

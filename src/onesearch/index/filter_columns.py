@@ -50,6 +50,7 @@ class Names:
         """Which items have one of these names, bool [n]."""
         if len(numbers) == 1:
             return np.equal(self.code, numbers[0])
+        # one look-up table over the names instead of a comparison per name
         chosen = np.zeros(len(self.number) + 1, bool)  # the last entry serves code -1
         chosen[numbers] = True
         return np.take(chosen, self.code, mode="wrap")
@@ -121,6 +122,7 @@ class FilterColumns:
         chosen = []
         for path, number in self.paths.number.items():  # distinct paths, not items
             parts = tuple(path.split(_JOINT))
+            # a path from the root, or one name anywhere
             if parts[: len(wanted)] == wanted or value in parts:
                 chosen.append(number)
         return self.paths.among(chosen)

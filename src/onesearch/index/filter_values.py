@@ -25,12 +25,14 @@ def normalised(filters: Mapping[str, Any]) -> Checked:
     out = []
     for key, value in filters.items():
         if key not in FILTER_KEYS:
+            # a misspelt key would otherwise filter nothing, silently
             near = difflib.get_close_matches(str(key), FILTER_KEYS, n=1)
             hint = f"; did you mean '{near[0]}'?" if near else ""
             raise FilterError(f"unknown filter '{key}'{hint or '.'} Valid filters are {', '.join(FILTER_KEYS)}")
         alternatives = [_value(key, one) for one in _alternatives(key, value)]
         if not alternatives:
             raise FilterError(f"filter '{key}' is an empty list, which no item can match; leave the key out instead")
+        # sorted and without repeats: equal filters are equal keys of the cache
         out.append((key, tuple(sorted(set(alternatives), key=repr))))
     return tuple(sorted(out))
 

@@ -128,6 +128,7 @@ class SidIndex:
     ) -> "SidIndex":
         """As :meth:`add`, but items already in the index are replaced."""
         items, table = self._checked_like(sids, vectors, rows, popularity)
+        # what is already there is removed in the same merge
         old = items.rows[self._known(items.rows)]
         return self._spliced(as_numpy(self._position_of)[old].astype(np.int64), items, table)
 
@@ -184,6 +185,7 @@ class SidIndex:
         if level == 0:
             first = torch.zeros_like(nodes)
             return first, torch.full_like(first, self.size(0))
+        # CSR: the entries of a node and of its successor bound its children
         array = self._children[level - 1]
         parents = nodes.clamp(min=0)
         first = take(array, parents).long()
@@ -196,6 +198,7 @@ class SidIndex:
 
     def counts(self, level: int, nodes: Tensor) -> Tensor:
         """How many items lie below each node, int64."""
+        # rows below N are items: a node of one item; the others have a span
         stored = take(self._vector_rows[level], nodes.clamp(min=0)) - len(self)
         at = stored.clamp(min=0)
         count = take(self._spans[1], at) - take(self._spans[0], at)
@@ -384,6 +387,7 @@ class SidIndex:
         """New items as arrays, with popularity exactly if the index has it."""
         if popularity is not None and self._popularity is None:
             raise ValueError("this index was built without popularity; leave it out")
+        # new items have no clicks yet
         if popularity is None and self._popularity is not None:
             popularity = np.zeros(len(sids), np.float32)
         items, table = check_items(self._layout, sids, vectors, popularity, rows)

@@ -55,6 +55,7 @@ class KeyLayout:
             raise ValueError(f"sids must have shape [n, {self.levels}], got {list(sids.shape)}")
         keys = np.zeros(len(sids), np.int64)
         for level, (size, shift) in enumerate(zip(self.codebook_sizes, self.shifts, strict=True)):
+            # an error names the first wrong row and level
             codes = np.ascontiguousarray(sids[:, level])
             if len(codes) and (codes.min() < 0 or codes.max() >= size):
                 row = int(np.flatnonzero((codes < 0) | (codes >= size))[0])
@@ -62,6 +63,7 @@ class KeyLayout:
                     f"sids[{row}, {level}] is {codes[row]}, but the codebook of level {level} has codes 0 to {size - 1}"
                     " (codes are local to their level)"
                 )
+            # the first level lies in the highest bits, so that keys sort like SIDs
             keys |= codes.astype(np.int64) << shift
         return keys
 

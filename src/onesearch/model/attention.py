@@ -23,9 +23,11 @@ def dropout(x: Tensor, rate: float, training: bool = True) -> Tensor:
     """
     if not training or rate == 0.0:
         return x
+    # other devices draw in parallel
     if x.device.type != "cpu":
         return functional.dropout(x, rate, True)
     dropped = round(rate * 2**_BITS)
+    # four 16-bit numbers of each word, compared with the threshold of the rate
     words = torch.empty(-(-x.numel() * _BITS // 64), dtype=torch.int64).random_(-(2**63), None)
     bits = words.view(torch.int16)[: x.numel()].view(x.shape)
     keep = (bits >= dropped - 2 ** (_BITS - 1)).to(x.dtype)
@@ -80,6 +82,7 @@ class TargetGrid:
         self.n = int(counts.max()) if m else 1
         self.batch = batch
         self.owner: Tensor | None = owner if batch * self.n > 4 * m else None
+        # rank of each target within its prompt: its place in the order, less the targets of prompts before
         order = torch.argsort(owner, stable=True)
         rank = torch.empty_like(owner)
         rank[order] = torch.arange(m, device=owner.device) - (counts.cumsum(0) - counts)[owner[order]]
@@ -93,6 +96,7 @@ class TargetGrid:
         if self.full:
             whole: Tensor = x.unflatten(0, (self.batch, self.n))
             return whole
+        # unused slots stay zero; what is read there is never collected
         out = x.new_zeros(self.batch * self.n, *x.shape[1:]).index_copy(0, self.slot, x)
         grouped: Tensor = out.unflatten(0, (self.batch, self.n))
         return grouped
@@ -170,6 +174,7 @@ class FusedWeights(Generic[T]):
         """The derived tensors of the module's present weights."""
         key = tuple(_identity(parameter) for parameter in module.parameters())
         if self._value is None or key != self._key:
+            # also when first asked for under inference mode: training must be able to use them later
             with torch.inference_mode(False), torch.no_grad():
                 self._value, self._key = self._make(), key
         return self._value

@@ -98,6 +98,7 @@ class BartBackbone(Backbone):
         else:
             model = BartModel(_scratch(config))
         # The caller embeds tokens; without these tables no two names of the state dict share a storage.
+        # (the caller also ties its output heads to its own tables)
         for part in (model.encoder, model.decoder):
             part.embed_tokens = nn.Identity()
         model.shared = nn.Identity()
@@ -198,6 +199,7 @@ class BartBackbone(Backbone):
         """Projections that read the same input as one matrix; queries carry the 1/√h of their attention."""
         layers = []
         for layer in self.model.decoder.layers:
+            # 1/√h moves from the scores into the query projection
             own, cross = layer.self_attn, layer.encoder_attn
             q_own, k_own, v_own = (_affine(part) for part in _projections(own))
             layers.append(
@@ -214,6 +216,7 @@ class BartBackbone(Backbone):
                 )
             )
         encoder = [_stack([_affine(p) for p in _projections(layer.self_attn)]) for layer in self.model.encoder.layers]
+        # keys and values of all decoder layers read the same encoder states: one product for all
         attentions = [layer.encoder_attn for layer in self.model.decoder.layers]
         memory = _stack([_affine(part) for each in attentions for part in (each.k_proj, each.v_proj)])
         return _Weights(encoder, memory, layers)

@@ -67,6 +67,7 @@ class PromptMemory:
     @classmethod
     def concatenate(cls, memories: Sequence["PromptMemory"]) -> "PromptMemory":
         """Several batches as one, padded to the longest prompt."""
+        # keys and values are padded along the tokens, [B, H_kv, S, h]
         width = max(memory.mask.shape[1] for memory in memories)
 
         def together(parts: Sequence[Tensor]) -> Tensor:
@@ -121,6 +122,7 @@ class DecodeState:
                 parents = own.to(device).expand(batch, width)
             # who each beam descends from, position by position: parents of parents, then the parents themselves
             self.ancestors = [ancestor.gather(1, parents) for ancestor in self.ancestors] + [parents]
+            # beams of all prompts lie in one axis: the number within the prompt plus the prompt's offset
             request = torch.arange(batch, device=device).unsqueeze(1)
             for s, (kv, ancestor) in enumerate(zip(self.keys_values, self.ancestors, strict=True)):
                 flat = (ancestor + request * (len(kv) // batch)).flatten()

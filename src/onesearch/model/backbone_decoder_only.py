@@ -167,6 +167,7 @@ class GPT2Backbone(DecoderOnlyBackbone):
 
     def _project(self, layer: nn.Module, x: Tensor, positions: Tensor) -> Heads:
         attention = cast(Any, layer).attn
+        # [..., d] to queries, keys and values [..., H, h] in one product
         qkv = _conv1d(cast(Any, layer).ln_1(x), attention.c_attn).unflatten(-1, (3, self.heads, self.head_dim))
         q, k, v = qkv.unbind(-3)
         return q * attention.scaling, k, v
@@ -213,6 +214,7 @@ class Qwen3Backbone(DecoderOnlyBackbone):
     def _project(self, layer: nn.Module, x: Tensor, positions: Tensor) -> Heads:
         attention = cast(Any, layer).self_attn
         x = rms_norm(x, cast(Any, layer).input_layernorm)
+        # queries and keys are normalised per head before they are rotated
         q = rms_norm(attention.q_proj(x).unflatten(-1, (self.heads, self.head_dim)), attention.q_norm)
         k = rms_norm(attention.k_proj(x).unflatten(-1, (self.kv_heads, self.head_dim)), attention.k_norm)
         v = attention.v_proj(x).unflatten(-1, (self.kv_heads, self.head_dim))
@@ -221,6 +223,7 @@ class Qwen3Backbone(DecoderOnlyBackbone):
 
     def _angles(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Cosines and sines [..., 1, h] in at least float32: positions in bfloat16 would collide."""
+        # rotary angle of each pair of dimensions: position / θ^(2j / h)
         steps = torch.arange(0, self.head_dim, 2, dtype=torch.float32, device=positions.device) / self.head_dim
         angles = positions.unsqueeze(-1).float() / self._theta**steps
         angles = torch.cat([angles, angles], -1).unsqueeze(-2)

@@ -20,6 +20,7 @@ def recency_weights(valid: NDArray[np.bool_]) -> NDArray[np.float64]:
 
     Shapes: ``valid`` bool [n, m], newest last; result float64 [n, m], zero where invalid, rows sum to 1 or 0.
     """
+    # missing items do not count: the oldest real one has rank 1
     rank = np.cumsum(valid, axis=1)
     weight = np.where(valid, np.exp(np.sqrt(rank)), 0.0)
     total = weight.sum(axis=1, keepdims=True)
@@ -82,6 +83,7 @@ class LongBehaviour(nn.Module):
 
     def forward(self, codes: Tensor) -> Tensor:
         """Codes int64 [B, 3, C, layers] to token embeddings [B, N_M, d_model] of learned queries that read the sums."""
+        # no history at all: the Q-Former reads what kind of streams there could be
         if codes.shape[2] == 0:
             memory = self.kind.expand(codes.shape[0], -1, -1)
         else:

@@ -153,6 +153,7 @@ class Generator(nn.Module):
     def embed(self, tokens: Tensor) -> Tensor:
         """Vocabulary ids int64 [...] to embeddings [..., d]."""
         n = self.sizes.text
+        # ids below n are subwords; both tables are read at a safe place and the right one is taken
         text = tokens < n
         read = F.embedding(tokens.clamp(max=n - 1), self.text_embedding.weight)
         extra = F.embedding((tokens - n).clamp(min=0), self.extra_embedding.weight)
@@ -206,6 +207,7 @@ class Generator(nn.Module):
         of_query = after & (last >= 0) & (tokens < n) & batch.mask
         if batch.keyword_vectors is not None:
             of_query &= ~(tokens == n + MARKS.index("kw")).any(1, keepdim=True)
+        # sums over the query's subwords [B, R + 1], the gate in the last column
         some = of_query.any(1)
         found = (F.embedding(tokens.clamp(max=n - 1), self.word_rows.weight) * of_query.unsqueeze(-1)).sum(1)
         return found[:, :-1], found[:, -1] + self.word_bias * some
@@ -292,6 +294,7 @@ class Generator(nn.Module):
         about = read_json(folder / "model.json")
         tensors = load_file(str(folder / "model.safetensors"))
         sizes = Sizes(**{**about["sizes"], "codebooks": tuple(about["sizes"]["codebooks"])})
+        # centroids are part of the weights; the module only needs their shapes to be built
         centroids = [tensors[f"long.centroids_{layer}"] for layer in range(3)]
         model = cls(ModelSettings.model_validate(about["config"]), sizes, centroids)
         model.load_state_dict(tensors)

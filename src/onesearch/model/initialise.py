@@ -18,12 +18,14 @@ Floats = NDArray[np.float32]
 
 def projection(vectors: Floats, d_model: int, seed: int) -> Floats:
     """A linear map [d_e, d_model] that keeps products: leading PCA axes, spread over d_model where it is larger."""
+    # principal axes, strongest first (eigh gives the weakest first)
     width = vectors.shape[1]
     _, axes = np.linalg.eigh(vectors.T.astype(np.float64) @ vectors)
     leading = axes[:, ::-1]
     if d_model <= width:
         return np.ascontiguousarray(leading[:, :d_model], np.float32)
     rng = np.random.default_rng(seed)
+    # a random orthonormal map into the wider space keeps products as they are
     spread, _ = np.linalg.qr(rng.normal(size=(d_model, width)))
     return np.ascontiguousarray(leading @ spread.T, np.float32)
 

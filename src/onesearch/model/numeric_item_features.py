@@ -36,9 +36,11 @@ class NumericItemFeatures:
     @classmethod
     def fit(cls, items: pl.DataFrame, statistics: ClickStatistics) -> tuple["NumericItemFeatures", Floats]:
         """Fit on the catalogue and return its features too, float32 [N, F]."""
+        # the usual price of a category is a mean of logs: categories differ by factors
         prices = items.select(_path().alias("path"), _log_price().alias("price")).drop_nulls("price")
         by_category = prices.group_by("path").agg(pl.col("price").mean()).sort("path")
         known = dict(zip(by_category["path"].to_list(), by_category["price"].to_list(), strict=True))
+        # features before they are standardised
         bare = cls((0.0,) * len(FEATURE_NAMES), (1.0,) * len(FEATURE_NAMES), known)
         raw = bare._raw(items, statistics.clicked, statistics.ordered, statistics.shown)
         spread = raw.std(0)
@@ -55,6 +57,7 @@ class NumericItemFeatures:
         paths = items.select(_path()).to_series().to_list()
         usual = np.asarray([self.category_price.get(path, np.nan) for path in paths])
         mean_price = np.nanmean(list(self.category_price.values())) if self.category_price else 0.0
+        # counts as logs; a click rate with 10 shows of prior; prices where known
         columns = [
             np.log1p(clicked),
             np.log1p(ordered),

@@ -100,6 +100,7 @@ class PromptInputs:
         keyword_texts = [text for texts in keywords or [] for text in texts]
         wanted = [*requests.query, *profiles, *recent_texts, *used_texts, *keyword_texts]
         distinct = list(dict.fromkeys(text for text in wanted if text.strip()))
+        # blank texts have no number: they are missing
         number = {text: i for i, text in enumerate(distinct)}
 
         def numbers(texts: Sequence[str]) -> Ints:
@@ -159,6 +160,7 @@ class PromptBatch:
         Raises:
             ValueError: only some of the batches have long behaviour.
         """
+        # soft tokens are no part that may be missing in some prompts of a batch
         long = [batch.long_codes for batch in batches if batch.long_codes is not None]
         if len(long) not in (0, len(batches)):
             raise ValueError("prompts with and without long behaviour cannot share a batch")
@@ -196,6 +198,7 @@ def pack_tokens(parts: Sequence[Ints]) -> tuple[NDArray[np.int64], NDArray[np.bo
     """Join parts [n, w_j] whose gaps are -1 into left-aligned tokens [n, S] and their mask [n, S]."""
     wide = np.concatenate(parts, 1)
     gap = wide < 0
+    # a stable sort moves gaps to the right and keeps the order of tokens
     order = np.argsort(gap, axis=1, kind="stable")
     length = int((~gap).sum(1).max(initial=1))
     tokens = np.take_along_axis(wide, order, 1)[:, :length].astype(np.int64)
@@ -264,6 +267,7 @@ class PromptBuilder:
         Raises:
             ValueError: keywords are asked for and the inputs have none.
         """
+        # the student's parts are the teacher's, too
         texts, query = inputs.texts, inputs.query[rows]
         parts = self._search_parts(inputs, rows, task, query_text)
         if not keywords:
@@ -272,6 +276,7 @@ class PromptBuilder:
             return self._batch(parts, texts, known, self._long_codes(inputs, rows))
         if inputs.keywords is None:
             raise ValueError("these inputs hold no keywords; make them with 'keywords'")
+        # teacher: keywords [B, K] as text behind all else, as a mean vector, and in the head row
         numbers = inputs.keywords[rows]
         parts.append(self._marked("kw", self._text(texts, numbers, self.config.keyword_tokens)))
         batch = self._batch(parts, texts, query, self._long_codes(inputs, rows))

@@ -65,6 +65,7 @@ class TokenVocabulary:
     @classmethod
     def train(cls, texts: Iterable[str], size: int, codebook_sizes: Sequence[int]) -> "TokenVocabulary":
         """Train a byte-level BPE of at most ``size`` subwords on the catalogue and the training queries."""
+        # byte level: every text has tokens, whatever its script
         tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
         tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
@@ -110,6 +111,7 @@ class TokenVocabulary:
     @property
     def sid_offsets(self) -> NDArray[np.int64]:
         """First id of each level's codes, int64 [L]."""
+        # codes of all levels stand one after another behind the marks
         before = np.concatenate([[0], np.cumsum(self.codebook_sizes)[:-1]])
         return (self.text_size + len(MARKS) + before).astype(np.int64)
 
