@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -228,7 +228,7 @@ class _Fit:
             while (terms := self._next(losses, wait)) is not None:
                 if "loss" not in terms:
                     raise ValueError(f"the loss function returned {sorted(terms)} without the key 'loss'")
-                with _maybe(accelerator.no_sync(self.wrapped), wait):
+                with self._without_exchange(wait):
                     accelerator.backward(terms["loss"] / len(made))
                 logged = {names.get(name, name): value.detach() for name, value in terms.items()}
                 self.pending.append((step + 1, batch.task, logged))
@@ -246,15 +246,19 @@ class _Fit:
         if self.average is not None:
             self.average.update()
 
+    def _without_exchange(self, wait: bool) -> AbstractContextManager[Any]:
+        """Where processes do not exchange gradients, if there is more to come in this step."""
+        return self.accelerator.no_sync(self.wrapped) if wait else nullcontext()
+
     def _losses(self, content: Any, wait: bool) -> Iterator[Terms]:
         """The loss function's terms as an iterator, whichever of the two forms it has."""
-        with _maybe(self.accelerator.no_sync(self.wrapped), wait), self.accelerator.autocast():
+        with self._without_exchange(wait), self.accelerator.autocast():
             terms = self.loss(self.wrapped, content)
         return iter((terms,)) if isinstance(terms, dict) else terms
 
     def _next(self, losses: Iterator[Terms], wait: bool) -> Terms | None:
         # A generator computes when it is asked, so asking happens under autocast, too.
-        with _maybe(self.accelerator.no_sync(self.wrapped), wait), self.accelerator.autocast():
+        with self._without_exchange(wait), self.accelerator.autocast():
             return next(losses, None)
 
     def _look(self, step: int, learning_rate: float) -> None:
@@ -423,12 +427,3 @@ class _Fit:
             (self.folder / BEST).unlink(missing_ok=True)
         self.accelerator.wait_for_everyone()
         return report
-
-
-@contextmanager
-def _maybe(context: Any, active: bool) -> Iterator[None]:
-    if not active:
-        yield
-        return
-    with context:
-        yield

@@ -133,16 +133,14 @@ class Rewards:
         ordered: NDArray[np.bool_],
     ) -> dict[str, Floats]:
         """Each term of n pairs, weighted and boosted, and their sum ``total``; float32 [n] each."""
-        # Terms as they are, then each times its weight and the boosts of its items.
-        config, n = self.config, len(items)
-        parts = {"behaviour": behaviour_reward(clicked, ordered, config.click, config.order)}
-        has_rate = self.rates is not None and config.click_rate > 0
-        parts["click_rate"] = (
-            self.rates.rate(items, config.low, config.high).astype(np.float32)
-            if has_rate and self.rates is not None
-            else np.zeros(n, np.float32)
-        )
-        parts["relevance"] = self.levels(queries, items) if config.relevance > 0 else np.zeros(n, np.float32)
+        config = self.config
+        # Terms as they are, zero where nothing says them; then each times its weight and the boosts of its items.
+        parts = {term: np.zeros(len(items), np.float32) for term in TERMS}
+        parts["behaviour"] = behaviour_reward(clicked, ordered, config.click, config.order)
+        if self.rates is not None and config.click_rate > 0:
+            parts["click_rate"] = self.rates.rate(items, config.low, config.high).astype(np.float32)
+        if config.relevance > 0:
+            parts["relevance"] = self.levels(queries, items)
         out = {
             term: (getattr(config, term) * value * self.boosts.factor[term][items]).astype(np.float32)
             for term, value in parts.items()
