@@ -31,28 +31,32 @@ Loss = Callable[[Tensor, Tensor], Tensor]  # vectors [n, d] of a term's texts, r
 log = logging.getLogger("onesearch")
 _LINE_RATE = 0.05
 _PSEUDO_ROUNDS = 6  # different pseudo-queries of an item, at most
+_WARMUP = 0.05  # share of the steps in which the learning rate rises
 
 
 class EncoderAlignmentSettings(Settings):
     """Weights of the five terms (0 switches one off) and the training schedule."""
 
-    q2i: float = Field(default=1.0, ge=0)
-    q2q: float = Field(default=0.1, ge=0)
-    i2i: float = Field(default=0.1, ge=0)
-    rank: float = Field(default=0.1, ge=0)
-    relevance: float = Field(default=0.1, ge=0)
-    temperature: float = Field(default=0.05, gt=0)
-    margin: float = Field(default=0.1, ge=0)
-    least_cosine: float = -1.0  # drop pairs below this zero-shot cosine; 0.6 in the paper, for pretrained encoders
-    batch_size: int = Field(default=512, ge=2)
-    pseudo_share: float = Field(default=0.5, ge=0, lt=1)  # part of the q2i batch that is (pseudo-query, title)
-    pseudo_typos: float = Field(default=0.05, ge=0, le=1)
-    nested: tuple[int, ...] = (128,)  # the q2i loss is also taken on these leading dimensions (Matryoshka)
-    epochs: float = Field(default=10.0, gt=0)  # passes over the q2i pairs
-    max_steps: int | None = None
-    learning_rate: float | None = None  # the encoder's own default when None
-    warmup: float = Field(default=0.05, ge=0, le=1)
-    seed: int = 0
+    q2i: float = Field(1.0, ge=0, description="weight of query to clicked item, contrastive")
+    q2q: float = Field(0.1, ge=0, description="weight of queries that share clicks, contrastive")
+    i2i: float = Field(0.1, ge=0, description="weight of items clicked together, contrastive")
+    rank: float = Field(0.1, ge=0, description="weight of the margin between an ordered, a clicked and a shown item")
+    relevance: float = Field(0.1, ge=0, description="weight of the cosine's fit to judged levels")
+    temperature: float = Field(0.05, gt=0, description="of the contrastive terms; the generator starts from it, too")
+    margin: float = Field(0.1, ge=0, description="least distance of two cosines in the rank term")
+    least_cosine: float = Field(
+        -1.0, description="drop pairs below this zero-shot cosine; 0.6 in the paper, for pretrained encoders"
+    )
+    batch_size: int = Field(512, ge=2, description="query-item pairs of a step")
+    pseudo_share: float = Field(0.5, ge=0, lt=1, description="part of the q2i batch that is (pseudo-query, title)")
+    pseudo_typos: float = Field(0.05, ge=0, le=1, description="probability that a pseudo-query has a misspelt word")
+    nested: tuple[int, ...] = Field(
+        (128,), description="the q2i loss is also taken on these leading dimensions (Matryoshka)"
+    )
+    epochs: float = Field(10.0, gt=0, description="passes over the q2i pairs")
+    max_steps: int | None = Field(None, description="steps at most")
+    learning_rate: float | None = Field(None, description="the encoder's own default when none")
+    seed: int = Field(0, description="of batches and pseudo-queries; a run sets its own")
 
 
 # -- the losses --------------------------------------------------------------------------------------------------------
@@ -143,7 +147,7 @@ def align_encoder(
         for rows, term in batches.draw():
             loss = loss + term(trainer.embed(rows), line)
         loss.backward()
-        trainer.update(min(1.0, (step + 1) / (config.warmup * steps + 1)) * max(0.02, 1.0 - step / steps))
+        trainer.update(min(1.0, (step + 1) / (_WARMUP * steps + 1)) * max(0.02, 1.0 - step / steps))
         if line.grad is not None:
             with torch.no_grad():
                 line -= _LINE_RATE * line.grad

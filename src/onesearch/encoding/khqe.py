@@ -52,13 +52,17 @@ _ENCODE_AT_ONCE = 65_536  # bounds the residuals that are alive at a time
 class KHQESettings(Settings):
     """Shape and fitting of the quantizer."""
 
-    layers: tuple[int, ...] = (1024, 512, 256)  # residual k-means codebooks; paper scale (4096, 1024, 512)
-    balance: Literal["none", "last", "per_parent"] = "last"  # which fitting is balanced; per_parent: the release's way
-    opq_parts: int = Field(default=2, ge=0)  # sub-codes of the leftover residual; 0: plain RQ
-    opq_size: int = OPQ_SIZE
-    iterations: int = Field(default=20, ge=1)
-    sample: int = Field(default=256_000, ge=1)  # most vectors that fitting looks at
-    seed: int = 0
+    layers: tuple[int, ...] = Field(
+        (1024, 512, 256), description="residual k-means codebooks; paper scale (4096, 1024, 512)"
+    )
+    balance: Literal["none", "last", "per_parent"] = Field(
+        "last", description="which fitting is balanced; per_parent: the release's way"
+    )
+    opq_parts: int = Field(2, ge=0, description="sub-codes of the leftover residual; 0: plain RQ")
+    opq_size: int = Field(OPQ_SIZE, description="codes of each sub-code")
+    iterations: int = Field(20, ge=1, description="of k-means")
+    sample: int = Field(256_000, ge=1, description="most vectors that fitting looks at")
+    seed: int = Field(0, description="of fitting; a run sets its own")
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field
 from safetensors.numpy import load_file, save_file
 from torch import Tensor
 from torch.nn.functional import embedding_bag
@@ -17,20 +18,19 @@ from onesearch.encoding.ngram_features import NgramFeatures
 from onesearch.encoding.text_encoder import DESCRIPTION
 
 _TEXTS_AT_ONCE = 65_536
+_MAX_PAIRS = 400_000  # pairs of adjacent words with a vector of their own, the most frequent ones
+_NGRAM_SIZES = (3, 4)
+_PAIR_SCALE, _NGRAM_SCALE = 0.5, 0.3  # initial lengths of the vectors of pairs and n-grams; a word's is 1
 
 
 class StaticSettings(Settings):
     """The static encoder's size. Defaults suit catalogues of ten thousand to some million items."""
 
-    dimension: int = 256
-    min_word: int = 2  # a word needs this many texts to get a vector of its own
-    min_pair: int = 3  # the same for two adjacent words
-    max_pairs: int = 400_000
-    ngram_sizes: tuple[int, ...] = (3, 4)
-    ngram_buckets: int = 20_000
-    pair_scale: float = 0.5  # initial length of a pair's vector, relative to a word's
-    ngram_scale: float = 0.3
-    learning_rate: float = 0.02
+    dimension: int = Field(256, description="length of the vectors")
+    min_word: int = Field(2, description="a word needs this many texts to get a vector of its own")
+    min_pair: int = Field(3, description="the same for two adjacent words")
+    ngram_buckets: int = Field(20_000, description="vectors that the character n-grams share by hashing")
+    learning_rate: float = Field(0.02, description="of the alignment")
 
 
 class StaticEncoder:
@@ -54,15 +54,15 @@ class StaticEncoder:
         """
         config = config or StaticSettings()
         features = NgramFeatures.build(
-            texts, config.min_word, config.min_pair, config.max_pairs, config.ngram_sizes, config.ngram_buckets
+            texts, config.min_word, config.min_pair, _MAX_PAIRS, _NGRAM_SIZES, config.ngram_buckets
         )
         rng = np.random.default_rng(seed)
         table = rng.standard_normal((len(features), config.dimension), np.float32) / np.float32(config.dimension**0.5)
         # a rare word says more than a frequent one, a pair less than its words
         words, pairs, ngrams = features.kinds
         table[words] *= features.idf[words, None]
-        table[pairs] *= features.idf[pairs, None] * config.pair_scale
-        table[ngrams] *= config.ngram_scale
+        table[pairs] *= features.idf[pairs, None] * _PAIR_SCALE
+        table[ngrams] *= _NGRAM_SCALE
         return cls(features, table, config.learning_rate)
 
     @property

@@ -12,6 +12,7 @@ from typing import Any, Final
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
+from pydantic import Field
 
 from onesearch.common.artefact import read_json, write_json
 from onesearch.common.extras import from_extra
@@ -31,38 +32,26 @@ with from_extra("train"):
     import lightgbm
 
 _CHUNK: Final = 256
+# Depths of recall: by BM25, by dense search, by BM25 x popularity, most clicked for the query.
+_LEXICAL, _DENSE, _POPULAR, _CLICKED = 80, 80, 40, 40
+_GAINS = [0.0, 1.0, 3.0]  # of an item without a click, a clicked one, an ordered one
+_PATIENCE = 30  # rounds without improvement before stopping
+_SEED = 0
 
 
 class CascadeSettings(Settings):
-    """Depths of recall and settings of the ranker."""
+    """How the ranker of the cascade is trained."""
 
-    lexical: int = 80
-    """Candidates by BM25."""
-    dense: int = 80
-    """Candidates by dense search."""
-    popular: int = 40
-    """Candidates by BM25 x popularity."""
-    clicked: int = 40
-    """Candidates most clicked for the query."""
-    page_views: int = 20_000
-    """Training page views drawn for the ranker."""
-    validation_page_views: int = 3_000
-    """Validation page views drawn for early stopping and for choosing settings."""
-    negatives: int = 80
-    """Candidates without a click kept per training page view."""
-    trees: int = 600
-    """Most rounds; early stopping on validation NDCG@10 usually ends sooner."""
-    learning_rate: float = 0.07
-    leaves: int = 31
-    min_leaf: int = 50
-    """Fewest rows of a leaf."""
-    order_gain: float = 3.0
-    """Gain of an ordered item; a clicked one has 1."""
-    patience: int = 30
-    """Rounds without improvement before stopping."""
-    seed: int = 0
-    threads: int = 2
-    """Threads of LightGBM while training."""
+    page_views: int = Field(20_000, description="training page views drawn for the ranker")
+    validation_page_views: int = Field(
+        3_000, description="validation page views drawn for early stopping and for choosing settings"
+    )
+    negatives: int = Field(80, description="candidates without a click kept per training page view")
+    trees: int = Field(600, description="most rounds; early stopping on validation NDCG@10 usually ends sooner")
+    learning_rate: float = Field(0.07, description="of boosting")
+    leaves: int = Field(31, description="of a tree, at most")
+    min_leaf: int = Field(50, description="fewest candidates of a leaf")
+    threads: int = Field(2, description="threads of LightGBM while training")
 
 
 class Recall:
@@ -82,18 +71,16 @@ class Recall:
             leave_out: for training page views: their own clicks.
             vectors: for training page views: query vectors [n, d] held out of encoder training.
         """
-        config, features = self.config, self.features
+        features = self.features
         if vectors is None:
-            near = features.dense.rank(requests, config.dense).items
+            near = features.dense.rank(requests, _DENSE).items
         else:
-            near = features.dense.search_vectors(vectors, config.dense).items
+            near = features.dense.search_vectors(vectors, _DENSE).items
         lists = [
-            features.statistics.most_clicked(
-                features.statistics.query_numbers(requests.query), config.clicked, leave_out
-            ),
-            self._popular.rank(requests, config.popular).items,
+            features.statistics.most_clicked(features.statistics.query_numbers(requests.query), _CLICKED, leave_out),
+            self._popular.rank(requests, _POPULAR).items,
             near,
-            features.lexical.rank(requests, config.lexical).items,
+            features.lexical.rank(requests, _LEXICAL).items,
         ]
         return chained(lists, sum(part.shape[1] for part in lists))
 
@@ -192,8 +179,8 @@ class Cascade:
         """
         config = config or CascadeSettings()
         recall = Recall(features, config)
-        rows = draw_page_views(training_targets.clicked, config.page_views, config.seed)
-        held = draw_page_views(validation_targets.clicked, config.validation_page_views, config.seed)
+        rows = draw_page_views(training_targets.clicked, config.page_views, _SEED)
+        held = draw_page_views(validation_targets.clicked, config.validation_page_views, _SEED)
         targets = validation_targets.select(held)
         asked = validation.select(held)
         table = ranking_table(
@@ -202,11 +189,11 @@ class Cascade:
             training_targets.select(rows),
             config.negatives,
             True,
-            config.seed,
+            _SEED,
             None if lags is None else lags[rows],
             None if vectors is None else vectors[rows],
         )
-        check = ranking_table(recall, asked, targets, None, False, config.seed)
+        check = ranking_table(recall, asked, targets, None, False, _SEED)
         if not len(table.groups) or not len(check.groups):
             raise ValueError("the cascade needs training and validation page views with a click on a candidate item")
         best, best_figure = None, -np.inf
@@ -287,12 +274,11 @@ def draw_page_views(clicked: Ragged, most: int, seed: int) -> NDArray[np.int64]:
 
 def fit_ranker(table: RankingTable, check: RankingTable, config: CascadeSettings) -> lightgbm.Booster:
     """LambdaMART on ``table``, stopped on NDCG@10 of ``check``; the booster keeps the best round."""
-    gains = [0.0, 1.0, config.order_gain]
     parameters = {
         "objective": "lambdarank",
         "metric": "ndcg",
         "eval_at": [10],
-        "label_gain": gains,
+        "label_gain": _GAINS,
         "learning_rate": config.learning_rate,
         "num_leaves": config.leaves,
         "min_data_in_leaf": config.min_leaf,
@@ -301,7 +287,7 @@ def fit_ranker(table: RankingTable, check: RankingTable, config: CascadeSettings
         "bagging_freq": 1,
         "lambda_l2": 1.0,
         "lambdarank_truncation_level": 20,
-        "seed": config.seed,
+        "seed": _SEED,
         "deterministic": True,
         "force_row_wise": True,
         "num_threads": config.threads,
@@ -314,7 +300,7 @@ def fit_ranker(table: RankingTable, check: RankingTable, config: CascadeSettings
         data,
         config.trees,
         valid_sets=[held],
-        callbacks=[lightgbm.early_stopping(config.patience, verbose=False)],
+        callbacks=[lightgbm.early_stopping(_PATIENCE, verbose=False)],
     )
     return lightgbm.Booster(model_str=booster.model_to_string(num_iteration=booster.best_iteration))
 

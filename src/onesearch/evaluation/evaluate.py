@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field
 
 from onesearch.common.settings import Settings
 from onesearch.data import metrics
@@ -53,23 +54,17 @@ def valid_sid_share(engine: SearchEngine, requests: Requests, most: int, batch: 
 
 TrueMetrics = Callable[[NDArray[np.int32]], Mapping[str, NDArray[np.floating]]]
 """Extra metrics of ranked items [n, k], one value per request."""
+_LEVEL = 0.95  # coverage of the intervals
+_SEED = 0  # of bootstrap and flips
 
 
 class MeasureSettings(Settings):
     """What is measured and how surely."""
 
-    k: tuple[int, ...] = (1, 5, 10, 50)
-    """Cut-offs of HR, MRR, NDCG and Recall."""
-    resamples: int = 1000
-    """Bootstrap samples of the intervals."""
-    flips: int = 10_000
-    """Random sign vectors of the paired test."""
-    level: float = 0.95
-    """Coverage of the intervals."""
-    seed: int = 0
-    """Seed of bootstrap and flips."""
-    batch: int = 256
-    """Requests given to a method at once; the time per request depends on it."""
+    k: tuple[int, ...] = Field((1, 5, 10, 50), description="cut-offs of HR, MRR, NDCG and Recall")
+    resamples: int = Field(1000, description="bootstrap samples of the intervals")
+    flips: int = Field(10_000, description="random sign vectors of the paired test")
+    batch: int = Field(256, description="requests given to a method at once; the time per request depends on it")
 
 
 def evaluate(
@@ -194,7 +189,7 @@ def build_report(
         values=values,
         labels=slices,
         milliseconds=milliseconds or {},
-        settings={"level": config.level, "resamples": config.resamples, "flips": config.flips, "seed": config.seed},
+        settings={"level": _LEVEL, "resamples": config.resamples, "flips": config.flips, "seed": _SEED},
         notes=notes or {},
     )
 
@@ -242,7 +237,7 @@ def _estimates(values: Values, rows: NDArray[np.int64], config: MeasureSettings)
     """Means and intervals of every method and metric; all columns share the bootstrap draws."""
     keys = [(method, metric) for method, row in values.items() for metric in row]
     matrix = np.stack([values[method][metric][rows] for method, metric in keys], axis=1)
-    found = bootstrap(matrix, config.resamples, config.level, config.seed)
+    found = bootstrap(matrix, config.resamples, _LEVEL, _SEED)
     out: dict[str, dict[str, Estimate]] = {method: {} for method in values}
     for column, (method, metric) in enumerate(keys):
         out[method][metric] = Estimate(
@@ -257,7 +252,7 @@ def _compared(
     method, against = pair
     shared = [metric for metric in values[method] if metric in values[against]]
     a, b = (np.stack([values[name][metric][rows] for metric in shared], axis=1) for name in pair)
-    test = permutation_test(a, b, config.flips, config.resamples, config.level, config.seed)
+    test = permutation_test(a, b, config.flips, config.resamples, _LEVEL, _SEED)
     return [
         Comparison(
             method,

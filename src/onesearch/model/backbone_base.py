@@ -21,14 +21,14 @@ from onesearch.common.settings import Settings
 class BackboneSettings(Settings):
     """Which transformer, how large. Sizes are ignored with ``pretrained``, and both with ``architecture``."""
 
-    kind: Literal["bart", "gpt2", "qwen3"] = "bart"
+    kind: Literal["bart", "gpt2", "qwen3"] = Field("bart", description="encoder-decoder, or one of two decoders")
     d_model: int = Field(256, ge=8, description="width d of the hidden states")
     heads: int = Field(4, ge=1, description="attention heads")
     kv_heads: int | None = Field(None, ge=1, description="key/value heads (qwen3 only; none: half of the heads)")
     encoder_layers: int = Field(3, ge=1, description="encoder layers (bart only)")
     decoder_layers: int = Field(3, ge=1, description="decoder layers; all layers of gpt2 and qwen3")
     ffn: int | None = Field(None, ge=1, description="width of the feed-forward layers (none: 4 d)")
-    dropout: float = Field(0.1, ge=0.0, lt=1.0)
+    dropout: float = Field(0.1, ge=0.0, lt=1.0, description="in training")
     max_positions: int = Field(1024, ge=8, description="longest prompt or target, in tokens")
     pretrained: str | None = Field(None, description="name or path of pretrained weights, e.g. facebook/bart-base")
     architecture: dict[str, Any] | None = Field(

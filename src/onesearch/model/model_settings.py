@@ -13,17 +13,15 @@ class PromptSettings(Settings):
 
     query_tokens: int = Field(24, ge=1, description="subword tokens kept of a query")
     recent_queries: int = Field(3, ge=0, description="recent queries in Seq_q")
-    recent_query_tokens: int = Field(6, ge=1, description="subword tokens kept of each recent query")
     short: int = Field(5, ge=0, description="recent items in Seq_short, five tokens each (the paper's window)")
     long: int = Field(50, ge=0, description="items per stream of Seq_long")
     clicked_for_query: int = Field(
         5, ge=0, description="items most clicked for the query, used to fill missing history"
     )
-    keyword_tokens: int = Field(4, ge=1, description="subword tokens kept of each keyword (teacher's input only)")
     think: int = Field(0, ge=0, description="reasoning tokens after the input of a prompt without keywords")
-    uid: bool = True
-    query_sid: bool = True
-    profile: bool = True
+    uid: bool = Field(True, description="codes of the shopper, made of recent and ordered items")
+    query_sid: bool = Field(True, description="the query's semantic ID")
+    profile: bool = Field(True, description="gender and age band")
     query_vector: bool = Field(True, description="the dense query vector as one soft token")
     fill: Literal["none", "missing", "always"] = Field(
         "always",
@@ -48,4 +46,4 @@ class ModelSettings(Settings):
     )
     item_score: bool = Field(True, description="the item score s and its contrastive loss")
     row_dim: int = Field(128, ge=4, le=128, description="dimension of an item's row in the index")
-    row_precision: Literal["float32", "bfloat16", "int8"] = "float32"
+    row_precision: Literal["float32", "bfloat16", "int8"] = Field("float32", description="numbers of the rows")

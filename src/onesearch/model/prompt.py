@@ -39,6 +39,7 @@ from onesearch.model.token_vocabulary import PAD, TokenVocabulary
 Ints = NDArray[np.int32]
 Floats = NDArray[np.float32]
 _Number = TypeVar("_Number", np.int32, np.float32)
+_RECENT_QUERY_TOKENS, _KEYWORD_TOKENS = 6, 4  # subwords kept of each recent query, of each keyword
 _KEYWORDS = 8  # of a thought, at most (docs/method.md, section 4)
 _PROFILE_TOKENS = 8
 _RELEVANT_COSINE = 0.5
@@ -278,7 +279,7 @@ class PromptBuilder:
             raise ValueError("these inputs hold no keywords; make them with 'keywords'")
         # teacher: keywords [B, K] as text behind all else, as a mean vector, and in the head row
         numbers = inputs.keywords[rows]
-        parts.append(self._marked("kw", self._text(texts, numbers, self.config.keyword_tokens)))
+        parts.append(self._marked("kw", self._text(texts, numbers, _KEYWORD_TOKENS)))
         batch = self._batch(parts, texts, query, self._long_codes(inputs, rows))
         batch.keyword_vectors = torch.from_numpy(_mean_known(texts.vectors, numbers))
         fused = _unit(batch.query_head_rows.numpy() + _unit(_mean_known(texts.head_rows, numbers)))
@@ -333,7 +334,7 @@ class PromptBuilder:
         if config.query_sid or not query_text:
             parts.append(self._marked("sid_q", self._query_sid(texts, query)))
         if config.recent_queries:
-            parts.append(self._marked("seq_q", self._text(texts, inputs.recent[rows], config.recent_query_tokens)))
+            parts.append(self._marked("seq_q", self._text(texts, inputs.recent[rows], _RECENT_QUERY_TOKENS)))
         # Items as the SIDs they have in the index: recent clicks, then those most clicked for the query.
         if config.short:
             parts.append(self._marked("short", self._items(short)))

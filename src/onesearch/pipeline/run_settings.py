@@ -31,7 +31,9 @@ class DataSettings(Settings):
     kuaisearch: Path | None = Field(None, description="folder with files in the KuaiSearch schema")
     folder: Path | None = Field(None, description="a dataset made by `onesearch data import`")
     root: Path | None = Field(None, description="folder that relative paths of the mapping start from")
-    split: Literal["auto", "time", "query"] = "auto"
+    split: Literal["auto", "time", "query"] = Field(
+        "auto", description="by time, by query, or by time where every page view has one"
+    )
     valid: float = Field(0.1, ge=0, lt=1, description="share of the page views (or queries) for validation")
     test: float = Field(0.1, ge=0, lt=1, description="share for the final figures")
 
@@ -53,7 +55,7 @@ class LexiconSettings(Settings):
 class EncoderSettings(Settings):
     """The text encoder and its alignment."""
 
-    fields: tuple[str, ...] = ("title", "brand")
+    fields: tuple[str, ...] = Field(("title", "brand"), description="item columns that make an item's text")
     transformer: str | None = Field(None, description="name or path of a sentence-transformers model; else static")
     static: StaticSettings = StaticSettings()
     align: EncoderAlignmentSettings = EncoderAlignmentSettings()
@@ -73,8 +75,8 @@ class EvaluationSettings(Settings):
 class RunSettings(Settings):
     """Everything a run depends on."""
 
-    name: str = "run"
-    seed: int = 0
+    name: str = Field("run", description="shown in versions and reports")
+    seed: int = Field(0, description="makes data, training and evaluation repeatable")
     training_seed: int | None = Field(
         None, description="seed of the generator's training alone, so that several share data, encoder and SIDs"
     )

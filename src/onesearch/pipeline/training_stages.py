@@ -43,6 +43,7 @@ from onesearch.training.tasks import (
 from onesearch.understanding.thought_table import Taught
 
 log = logging.getLogger("onesearch")
+_MAX_TARGETS = 8  # kept of one page view
 BARE = SearchSettings(**BEAMS_ONLY)
 
 
@@ -289,7 +290,7 @@ def searches(run_data: RunData, sft3: PersonalisationSettings) -> tuple[pl.DataF
     """Training page views with a click or an order, their targets, and the weight of each target."""
     page_views = run_data.split.train
     outcome = run_data.targets(page_views)
-    targets, weights = example_weights(outcome.clicked, outcome.ordered, sft3.order_weight, sft3.max_targets)
+    targets, weights = example_weights(outcome.clicked, outcome.ordered, sft3.order_weight, _MAX_TARGETS)
     rows = np.flatnonzero(targets.lengths > 0)
     return page_views[rows], targets.select(rows), weights[np.isin(targets.owners, rows)]
 

@@ -30,6 +30,8 @@ from onesearch.search.search_settings import SearchSettings
 
 Floats = NDArray[np.float32]
 _RECENT = 10  # last clicks that taste is taken from
+_ITEMS_PER_SID = 8  # items of one SID that enter the ranking
+_PROBES = 64  # first-level nodes opened to find the nearest items; the whole level is exact
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,7 @@ class CandidateSearch:
             # Find: items [n, G] of the beams, then more [n, E] of the other channels.
             if fixed is None:
                 beams = beam_search(model, memory, snapshot.index, scope.width, scope.mask)
-                items, log_probs = from_beams(beams, snapshot, scope.mask, self.config.items_per_sid)
+                items, log_probs = from_beams(beams, snapshot, scope.mask, _ITEMS_PER_SID)
                 found = self._other_channels(queries, facts.clicked[rows], items, state, scope)
             else:
                 items = torch.zeros(len(rows), 0, dtype=torch.long, device=device)
@@ -161,7 +163,7 @@ class CandidateSearch:
         nearest = none
         if state is not None and config.nearest:
             index = scope.snapshot.index
-            nearest = nearest_items(state, index, config.nearest, config.probes, scope.mask).cpu().numpy()
+            nearest = nearest_items(state, index, config.nearest, _PROBES, scope.mask).cpu().numpy()
         lexical = scope.snapshot.lexical if config.lexical else None
         if lexical is None:
             return Found(np.concatenate([clicked, nearest], 1).astype(np.int64))

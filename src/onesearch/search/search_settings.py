@@ -13,11 +13,9 @@ class SearchSettings(Settings):
     lexical_candidates: int = Field(50, ge=0, description="items BM25 adds to the candidates")
     clicked_candidates: int = Field(20, ge=0, description="items most clicked for the query added to the candidates")
     nearest: int = Field(50, ge=0, description="items nearest by the item score added to the candidates")
-    probes: int = Field(64, ge=1, description="first-level nodes opened to find them; the whole level is exact")
     clicks: bool = Field(True, description="features from training clicks of the query and of its words")
     popularity: bool = Field(True, description="features from log training clicks of an item")
     taste: bool = Field(True, description="likeness to the shopper's last clicks, and the item's own numbers")
     relevance: float = Field(
         0.0, ge=0, description="weight of a relevance score fitted on judgments, added to the score fitted on clicks"
     )
-    items_per_sid: int = Field(8, ge=1, description="items of one SID that enter the ranking")

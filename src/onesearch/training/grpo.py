@@ -53,7 +53,7 @@ _SEEDS_APART: Final = 1_000_003  # so that no two of a run's seeds share the dra
 class GrpoSettings(Settings):
     """One stage of policy optimisation."""
 
-    algorithm: Literal["tpma", "grpo"] = "tpma"
+    algorithm: Literal["tpma", "grpo"] = Field("tpma", description="token-position advantages, or plain GRPO")
     steps: int = Field(0, ge=0, description="0 leaves the stage out")
     prompts: int = Field(64, ge=1, description="P, page views of a step")
     rollouts: int = Field(8, ge=2, description="G, SIDs drawn for each")
@@ -61,7 +61,7 @@ class GrpoSettings(Settings):
         "sample", description="how rollouts are drawn: independent samples, or the G best of a beam search"
     )
     temperature: float = Field(1.0, gt=0, description="of the draws")
-    gate: Gate = "prefix"
+    gate: Gate = Field("prefix", description="which levels of a rollout TPMA credits; see ``tpma_advantages``")
     item_weight: float = Field(0.3, ge=0, description="w_item; 0, the release's value, switches the reward off in TPMA")
     clip: float = Field(0.2, gt=0, description="of plain GRPO")
     sync_steps: int = Field(1, ge=1, description="steps after which the behaviour policy becomes the one that learns")

@@ -45,6 +45,7 @@ Validate = Callable[[nn.Module], dict[str, float]]
 
 CHECKPOINTS, FINISHED, WEIGHTS, BEST = "checkpoints", "finished.json", "model.safetensors", "best.safetensors"
 LOG, CURVES = "log.jsonl", "curves.png"
+_BETAS = (0.9, 0.98)  # AdamW's decay of the moments
 _STEPS_UNCHECKED = 16  # on a GPU the losses are looked at together after so many steps, so as not to wait for each
 
 
@@ -126,7 +127,7 @@ class _Fit:
         shapes = {name: [str(p.dtype), *p.shape] for name, p in model.named_parameters()}
         decisive = [config.decisive(), batches.fingerprint(), seed, shapes]
         self.fingerprint = fingerprint(decisive if patience is None else [*decisive, patience])
-        self.checkpoints = files.Checkpoints(folder / CHECKPOINTS, config.keep)
+        self.checkpoints = files.Checkpoints(folder / CHECKPOINTS, keep=1)
         self.log = CurveLog(folder / LOG)
         self.averages = Averages()
         self.best: dict[str, Any] = {}  # step and figures of the best validation
@@ -141,7 +142,7 @@ class _Fit:
         AcceleratorState._reset_state()
         self.accelerator = Accelerator(mixed_precision=self.precision, cpu=best_device().type == "cpu")
         try:
-            with deterministic(self.config.repeatable):
+            with deterministic(True):
                 return self._train()
         finally:
             self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
@@ -161,7 +162,7 @@ class _Fit:
         # Everything that moves: weights, optimizer, averaged weights, random states; then what a checkpoint kept of it.
         self.model.to(self.accelerator.device)
         groups = parameter_groups(self.model, config.learning_rate, config.weight_decay, config.learning_rates)
-        plain = adamw(groups, config.betas)
+        plain = adamw(groups, _BETAS)
         self.average = AveragedWeights(self.model, config.average) if config.average else None
         self.parameters = [p for group in plain.param_groups for p in group["params"]]
         torch.manual_seed(self.seed + self.accelerator.process_index)

@@ -18,7 +18,6 @@ class LoopSettings(Settings):
         default_factory=dict, description="parameter name prefix → multiple of learning_rate; the longest prefix counts"
     )
     weight_decay: float = Field(0.01, ge=0, description="of matrices; vectors, norms and embeddings have none")
-    betas: tuple[float, float] = Field((0.9, 0.98), description="AdamW's decay of the moments")
     warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps in which the learning rate rises")
     schedule: Schedule = Field("linear", description="linear or cosine fall after the warm-up, or constant")
     floor: float = Field(0.0, ge=0, le=1, description="share of the peak learning rate left at the end")
@@ -26,29 +25,27 @@ class LoopSettings(Settings):
     accumulate: int = Field(1, ge=1, description="batches per optimizer step")
     average: float = Field(0.0, ge=0, lt=1, description="decay of averaged weights, e.g. 0.999; 0 = off")
     precision: Precision = Field("auto", description="bf16 where the hardware multiplies it, or always / never")
-    repeatable: bool = Field(True, description="kernels whose result does not depend on thread timing")
     prefetch: int = Field(2, ge=0, description="batches made ahead in another thread")
     curves: bool = Field(True, description="draw curves.png at the end")
     log_steps: int = Field(20, ge=1, description="steps averaged into one line of the log")
     checkpoint_steps: int = Field(0, ge=0, description="steps between checkpoints; 0 = by time only")
     checkpoint_seconds: float = Field(60.0, ge=0, description="seconds between checkpoints; 0 = by steps only")
-    keep: int = Field(1, ge=1, description="checkpoints kept while training")
     validate_steps: int = Field(0, ge=0, description="steps between validations; 0 = only at the end")
     best: str = Field("", description="validation figure whose highest value chooses the weights; '' = the last ones")
 
     def decisive(self) -> dict[str, Any]:
         """The settings that change the resulting weights."""
-        ways = {"curves", "log_steps", "checkpoint_steps", "checkpoint_seconds", "keep", "prefetch"}
+        ways = {"curves", "log_steps", "checkpoint_steps", "checkpoint_seconds", "prefetch"}
         return self.model_dump(exclude=ways, mode="json")
 
 
 class PreferenceLoopSettings(LoopSettings):
     """The loop of preference alignment: small steps, and validation HR@10 decides which weights are kept."""
 
-    learning_rate: float = Field(1e-4, gt=0)
-    warmup: float = Field(0.1, ge=0, lt=1)
-    validate_steps: int = Field(25, ge=0)
-    best: str = "hr10"
+    learning_rate: float = Field(1e-4, gt=0, description="peak learning rate of AdamW")
+    warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps in which the learning rate rises")
+    validate_steps: int = Field(25, ge=0, description="steps between validations; 0 = only at the end")
+    best: str = Field("hr10", description="validation figure whose highest value chooses the weights; '' = the last")
 
 
 @dataclass(frozen=True)

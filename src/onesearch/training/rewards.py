@@ -46,7 +46,7 @@ class RewardSettings(Settings):
     click: float = Field(3.0, ge=0, description="R_C&O of a clicked item; at most that of an ordered one")
     low: float = Field(0.01, ge=0, lt=1, description="least R_CTR, so that bait cannot dominate")
     high: float = Field(0.99, gt=0, le=1, description="highest R_CTR")
-    boosts: tuple[Boost, ...] = ()
+    boosts: tuple[Boost, ...] = Field((), description="groups of items for which terms of the reward are multiplied")
 
     @model_validator(mode="after")
     def _in_order(self) -> "RewardSettings":

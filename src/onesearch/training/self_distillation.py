@@ -75,8 +75,8 @@ class DistillationSettings(Settings):
     r_drop: float = Field(0.5, ge=0, description="α_R; 0 leaves the second student pass out")
     fgm: float = Field(0.6, ge=0, description="ε of the adversarial step on the embeddings; 0 leaves it out")
     focal: bool = Field(True, description="focal loss in place of the cross-entropy of the student")
-    focal_alpha: float = Field(2.0, gt=0)
-    focal_gamma: float = Field(3.0, ge=0)
+    focal_alpha: float = Field(2.0, gt=0, description="α of the focal loss")
+    focal_gamma: float = Field(3.0, ge=0, description="γ of the focal loss")
 
     @property
     def reads(self) -> Literal["complex", "all"] | None:

@@ -10,19 +10,19 @@ class SemanticTaskSettings(Settings):
     """SFT 1 and 2: shares of the semantic tasks (docs/method.md, section 5), and the loop."""
 
     loop: LoopSettings = LoopSettings()
-    batch_size: int = Field(256, ge=1)
-    steps: int = Field(200, ge=0)
+    batch_size: int = Field(256, ge=1, description="examples of a batch")
+    steps: int = Field(200, ge=0, description="batches")
     tasks: dict[str, float] = Field(default_factory=dict, description="task name → share of the batches")
     text_tokens: int = Field(16, ge=1, description="subwords kept of a text target")
     score_weight: float = Field(1.0, ge=0, description="weight of the item score's contrastive loss")
-    score_negatives: int = Field(8192, ge=1)
+    score_negatives: int = Field(8192, ge=1, description="uniformly drawn items beside the batch's own targets")
     codebook_weight: float = Field(0.03, ge=0, description="weight of the codebook head on item targets")
 
 
 class CoTSettings(SemanticTaskSettings):
     """The stage of the CoT tasks (docs/method.md, section 4); ``tasks`` may name semantic tasks as well."""
 
-    steps: int = Field(0, ge=0)
+    steps: int = Field(0, ge=0, description="batches")
     keyword_tokens: int = Field(32, ge=1, description="subwords kept of the text of a query's keywords")
     page_views: int = Field(20_000, ge=1, description="page views sampled for the personalised tasks, at most")
 
@@ -31,8 +31,8 @@ class PersonalisationSettings(Settings):
     """SFT 3: the full input to the clicked and ordered items."""
 
     loop: LoopSettings = LoopSettings()
-    batch_size: int = Field(256, ge=1)
-    epochs: float = Field(2.0, ge=0)
+    batch_size: int = Field(256, ge=1, description="examples of a batch")
+    epochs: float = Field(2.0, ge=0, description="passes over the searches")
     order_weight: float = Field(2.0, ge=0, description="weight of an ordered target; a clicked one has 1")
     frequency_power: float = Field(0.5, ge=0, le=1, description="a query seen n times is sampled n^power times")
     score_weight: float = Field(1.0, ge=0, description="weight of the item score's contrastive loss")
@@ -40,4 +40,3 @@ class PersonalisationSettings(Settings):
     codebook_weight: float = Field(0.03, ge=0, description="weight of the codebook head on item targets")
     pseudo_share: float = Field(0.25, ge=0, lt=1, description="share of batches that train on pseudo-queries of titles")
     held_out_vectors: bool = Field(True, description="training queries use vectors of an encoder that never saw them")
-    max_targets: int = Field(8, ge=1, description="targets kept of one page view")
