@@ -494,7 +494,8 @@ class Worker:
         rate = done / max(now - self.start, 1e-9)
         left = "" if self.live or not rate else f", {self._open() / rate:,.0f} s left"
         of = "" if self.live else f" of {s.asked - s.cached:,}"
-        log.info("understanding: %s, %.1f/s, %s", f"{done:,}{of}", rate, f"{used['calls']:,} calls{left}")
+        spent = f"{used['calls']:,} calls, cost {used['cost']:.4g}"
+        log.info("understanding: %s, %.1f/s, %s", f"{done:,}{of}", rate, spent + left)
 
     def _summed_up(self) -> Summary:
         s = self.summary
