@@ -98,7 +98,6 @@ class BartBackbone(Backbone):
         else:
             model = BartModel(_scratch(config))
         # The caller embeds tokens; without these tables no two names of the state dict share a storage.
-        # (the caller also ties its output heads to its own tables)
         for part in (model.encoder, model.decoder):
             part.embed_tokens = nn.Identity()
         model.shared = nn.Identity()
