@@ -13,44 +13,67 @@ from benchmarks.provenance import ROOT
 from benchmarks.v1 import FILES
 
 START, END = "<!-- results:start -->", "<!-- results:end -->"
-METHODS = ("BM25", "BM25 + dense", "most clicked", "cascade", "generator alone", "engine without BM25", "engine")
+METHODS = (
+    "BM25",
+    "BM25 x popularity",
+    "BM25 + dense",
+    "most clicked",
+    "cascade",
+    "generator alone",
+    "engine without BM25",
+    "engine",
+)
 METRICS = ("click/HR@10", "click/MRR@10")
+DATA = {
+    "bestbuy": "**Best Buy**: a real shop, clicks on games for one console",
+    "homedepot": '**Home Depot**: a real catalogue; its "clicks" are good ratings by people who were asked',
+    "market": "**The simulated market**: no real shop, and no real shoppers",
+}
+"""What the figures of a data set are figures of."""
 
 
-def cell(estimate: dict[str, Any] | None) -> str:
-    """``mean (low-high)``, or a dash where the method has no such figure."""
+def cell(estimate: dict[str, Any] | None, best: float | None) -> str:
+    """``mean (low-high)``, bold for the best mean, or a dash where the method has no such figure."""
     if not estimate or estimate.get("mean") is None:
         return "–"
-    return f"{estimate['mean']:.3f} ({estimate['low']:.3f}–{estimate['high']:.3f})"
+    text = f"{estimate['mean']:.3f} ({estimate['low']:.3f}–{estimate['high']:.3f})"
+    return f"**{text}**" if estimate["mean"] == best else text
 
 
 def table() -> str:
-    """One row per data set and method, of its first seed; the best mean of each metric in bold."""
-    lines = ["| data | seed | method | " + " | ".join(METRICS) + " |", "|---|---|---|" + "---|" * len(METRICS)]
-    levels: set[float] = set()
-    shown: set[str] = set()
+    """For each data set what it is and a row per method, of its first seed, with the milliseconds of a request."""
+    lines: list[str] = []
+    levels, machines, shown = set[float](), set[str](), set[str]()
     for name, report in FILES.figures().items():
         dataset, _, seed = name.rpartition("-")
-        if "+" in name or "." in dataset or dataset in shown:  # an ablation, an earlier form, or another seed
+        if dataset not in DATA or dataset in shown or "+" in name:  # an ablation, an earlier form, or another seed
             continue
         shown.add(dataset)
         levels.add(report["level"])
+        source = report["provenance"]
+        machines.add(source["machine"])
+        sizes = source["data"]
+        lines += [
+            f"{DATA[dataset]}; {sizes['items']:,} items, {report['requests']:,} test page views (seed {seed})",
+            "",
+            "| method | " + " | ".join(METRICS) + " | ms |",
+            "|---|" + "---|" * (len(METRICS) + 1),
+        ]
         methods = {method: report["methods"][method] for method in METHODS if method in report["methods"]}
         best = {m: max((row[m]["mean"] for row in methods.values() if m in row), default=None) for m in METRICS}
         for method, row in methods.items():
-            cells = [
-                f"**{cell(row.get(m))}**" if row.get(m, {}).get("mean") == best[m] else cell(row.get(m))
-                for m in METRICS
-            ]
-            lines.append(f"| {dataset} | {seed} | {method} | " + " | ".join(cells) + " |")
-    if len(lines) == 2:
+            took = report.get("milliseconds", {}).get(method)
+            cells = [cell(row.get(m), best[m]) for m in METRICS] + ["–" if took is None else f"{took:.2g}"]
+            lines.append(f"| {method} | " + " | ".join(cells) + " |")
+        lines.append("")
+    if not lines:
         return "No report has been taken in yet."
     share = ", ".join(f"{level:.0%}" for level in sorted(levels))
-    lines += [
-        "",
-        f"In brackets: {share} bootstrap intervals. Test part of each data set; settings and weights were "
-        "chosen on its validation part.",
-    ]
+    lines.append(
+        f"In brackets: {share} bootstrap intervals; bold: the best mean. Test part of each data set; settings and "
+        "weights were chosen on its validation part. ms: mean time of a request, many at once, on "
+        f"{', '.join(sorted(machines))}."
+    )
     return "\n".join(lines)
 
 
