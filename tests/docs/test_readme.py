@@ -3,11 +3,11 @@
 import re
 
 import typer.main
+from tests.docs.code_blocks import blocks
+from tests.docs.code_references import ROOT, SOURCES
 
 from benchmarks import readme_table
 from onesearch.cli import app
-from tests.docs.code_references import ROOT, SOURCES
-from tests.docs.code_blocks import blocks
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 

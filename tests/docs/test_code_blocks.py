@@ -1,0 +1,216 @@
+"""Every code block of README and docs runs, on a tiny run in the place of runs/demo and with smaller numbers.
+
+A block marked ``network``, ``docker`` or ``gpu`` is only read: its options must exist. So are commands that never end.
+"""
+
+import json
+import logging
+import re
+import shutil
+import tomllib
+from pathlib import Path
+
+import click
+import numpy as np
+import polars as pl
+import pytest
+import typer.main
+import yaml
+from benchmarks.speed.__main__ import app as speed
+from tests.docs.code_blocks import Block, blocks
+from tests.docs.code_references import ROOT
+from typer.testing import CliRunner
+
+from onesearch.cli import app
+from onesearch.data.ingest.column_mapping import load_mapping
+from onesearch.training.rewards import RewardSettings
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+MARKS = {"network", "docker", "gpu"}
+SMALLER = {
+    "--items": 300,
+    "--users": 60,
+    "--page-views": 150,
+    "--rows": 1000,
+}  # of commands; 900 page views of a market
+SETTINGS = {"dpo.steps": ["dpo.batch_size=16"], "grpo.steps": ["grpo.prompts=8", "grpo.rollouts=4"]}
+
+
+def page_name(page: Path) -> str:
+    return page.name
+
+
+# -- what is only read ------------------------------------------------------------------------------------------------
+
+
+def check_options(words: list[str], root: click.Command) -> None:
+    """Follow the words from command to subcommand and read the rest as that command's options, running nothing."""
+    command, rest = root, words
+    while isinstance(command, click.Group) and rest:
+        context = click.Context(command)
+        found = command.get_command(context, rest[0])
+        assert found is not None, f"there is no command {' '.join(words)}"
+        command, rest = found, rest[1:]
+    command.make_parser(click.Context(command)).parse_args(list(rest))
+
+
+def check_command(words: list[str]) -> None:
+    """Whether a command could be given like this: its options, targets, modules and extras exist."""
+    words = [word for word in words if not re.match(r"^[A-Z_]+=", word)]
+    if words[0] == "onesearch":
+        check_options(words[1:], typer.main.get_command(app))
+    elif words[0] == "make":
+        assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    elif words[:2] == ["python", "-m"]:
+        module = ROOT / words[2].replace(".", "/")
+        assert module.with_suffix(".py").is_file() or (module / "__main__.py").is_file()
+    elif words[:2] == ["pip", "install"]:
+        extras = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"])
+        assert {name for part in re.findall(r"\[([\w,]+)\]", " ".join(words)) for name in part.split(",")} <= extras
+    else:
+        assert words[0] in ("curl", "docker", "mkdocs", "accelerate", "git"), f"nobody has looked at {words[0]}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
+def test_marks_and_options_exist(page: Path):
+    for block in blocks(page):
+        assert set(block.marks) <= MARKS
+        for words in block.commands if block.language == "sh" else []:
+            check_command(words)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
+def test_commands_within_sentences_have_these_options(page: Path):
+    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    for command in re.findall(r"`(onesearch [^`]+)`", text):
+        check_command(command.split())
+
+
+def test_wrong_commands_are_found():
+    for line in ("onesearch serch runs/demo", "onesearch run c.yaml --form x", "make coffee", "python -m benchmarks.x"):
+        with pytest.raises((AssertionError, click.UsageError)):
+            check_command(line.split())
+
+
+# -- what runs --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(autouse=True)
+def logger_kept():
+    """Commands set the package's logger up for a terminal; other tests read it through pytest."""
+    logger = logging.getLogger("onesearch")
+    before = logger.level, list(logger.handlers), logger.propagate
+    yield
+    logger.setLevel(before[0])
+    logger.handlers, logger.propagate = before[1], before[2]
+
+
+@pytest.fixture
+def place(tiny_run: Path, tiny_config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with what the documents speak of: configs, a run, files of a shop, new page views."""
+    shutil.copytree(tiny_run, tmp_path / "runs" / "demo")
+    (tmp_path / "configs").mkdir()
+    shutil.copy(tiny_config, tmp_path / "configs" / "demo.yaml")
+    files = tmp_path / "files"
+    files.mkdir()
+    (files / "products.csv").write_text("sku,name,brand,price_eur\n1,red shoe,Acme,10\n2,blue boot,Acme,20\n")
+    searches = [
+        {"q": "boot", "customer": "c", "ts": 1700000000000 + i, "results": ["1", "2"], "clicks": ["2"]} for i in (1, 2)
+    ]
+    (files / "searches.jsonl").write_text("\n".join(map(json.dumps, searches)))
+    log = pl.read_parquet(tmp_path / "runs" / "demo" / "data" / "page_views.parquet").sort("time")[-900:]
+    later = log.with_columns("new-" + pl.col("page_view_id"), pl.col("time") + pl.duration(days=30))
+    later.write_parquet(tmp_path / "new.parquet")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ONESEARCH_ADMIN_TOKEN", "a-token-for-the-test-only")
+    return tmp_path
+
+
+def smaller(words: list[str]) -> list[str]:
+    """The command with numbers that fit a test."""
+    out = list(words)
+    for at, word in enumerate(out[:-1]):
+        if word in SMALLER:
+            out[at + 1] = str(900 if "market" in words and word == "--page-views" else SMALLER[word])
+        if word == "--set" and (key := out[at + 1].split("=")[0]) in SETTINGS:
+            out[at + 1] = f"{key}=2"
+            out += [part for setting in SETTINGS[key] for part in ("--set", setting)]
+    if words[1] == "abtest":
+        out += ["--splits", "2"]
+    if words[1] == "update" and "--events" in words:
+        out += ["--steps", "2", *(part for setting in SETTINGS["grpo.steps"] for part in ("--set", setting))]
+    return out
+
+
+def run_shell(block: Block, served: dict) -> None:
+    for words in block.commands:
+        if words[0] == "curl":
+            post(words, served)
+        if words[:3] == ["python", "-m", "benchmarks.speed"]:
+            result = CliRunner().invoke(speed, words[3:])
+            assert result.exit_code == 0, result.output
+        if words[0] != "onesearch" or "--watch" in words:
+            continue
+        result = CliRunner().invoke(app, smaller(words)[1:])
+        assert result.exit_code == 0, f"line {block.line}: {' '.join(words)}\n{result.output}\n{result.exception!r}"
+
+
+def post(words: list[str], served: dict) -> None:
+    """Send a printed curl command to the application that ``onesearch serve`` has just made."""
+    from fastapi.testclient import TestClient
+
+    path, body = re.sub(r"^http://[\d.:]+", "", words[1]), json.loads(words[words.index("-d") + 1])
+    with TestClient(served["app"]) as client:
+        answer = client.post(path, json=body)
+    assert answer.status_code == 200, answer.text
+
+
+def run_python(block: Block, space: dict) -> None:
+    exec(compile("\n" * block.line + block.body, "block", "exec"), space)
+
+
+def read_yaml(block: Block, place: Path) -> None:
+    """A whole mapping becomes my-shop.yaml, a part of one is completed; other settings are those of rewards."""
+    values = yaml.safe_load(block.body)
+    if {"items", "page_views"} & set(values):
+        whole = {
+            "source": "my-shop",
+            "folder": "files",
+            "items": {"file": "products.csv", "columns": {"item_id": "sku", "title": "name"}},
+        }
+        path = place / ("my-shop.yaml" if "source" in values else "part.yaml")
+        if "from" in values.get("page_views", {}):
+            whole["judgments"] = {"file": "judged.csv", "columns": {"query": "q", "item_id": "sku", "score": "s"}}
+        path.write_text(yaml.safe_dump({**whole, **values}))
+        load_mapping(path)
+    else:
+        RewardSettings.model_validate(values)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name != "method.md"], ids=page_name)
+def test_blocks_run(page: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch):
+    found = [block for block in blocks(page) if block.language and not set(block.marks) & MARKS]
+    if not found:
+        return
+    place = request.getfixturevalue("place")
+    served: dict = {}
+    monkeypatch.setattr("uvicorn.run", lambda made, **options: served.update(app=made, **options))
+    views = np.arange(5)
+    space = {
+        "page_views": views,
+        "queries": views,
+        "items": views,
+        "ranked": np.tile(np.arange(10, dtype=np.int32), (5, 1)),
+    }
+    for block in sorted(found, key=lambda block: block.language != "yaml"):  # commands read the files
+        if block.language == "sh":
+            run_shell(block, served)
+        elif block.language == "python":
+            run_python(block, space)
+        elif block.language == "yaml":
+            read_yaml(block, place)
+        else:
+            assert block.language in ("text", "json"), f"line {block.line}: nobody runs {block.language}"
+    if "codes" in space:
+        assert space["codes"].shape == (len(space["dataset"].items), 5)
