@@ -1,4 +1,4 @@
-"""A/B tests of search engines: who is in which arm, what each arm earned, and how sure that is (specification 8).
+"""A/B tests of search engines: who is in which arm, what each arm earned, and how sure that is, docs/method.md (9.6).
 
 Everything starts from an exposure log, a page-view table of the kind that a service writes or a market's shoppers
 produce. What belongs together is the shopper: arms are dealt by shopper, and all intervals resample shoppers, since

@@ -259,8 +259,8 @@ class PromptBuilder:
             inputs: the requests.
             rows: which of them, [B].
             task: the mark that the prompt begins with.
-            keywords: the teacher's form (section 6). It reads the keywords as text and their mean vector at their
-                mark; its head row is the unit sum of the query's head row and the unit mean of theirs, which is
+            keywords: the teacher's form (docs/method.md (6.6)). It reads the keywords as text and their mean vector at
+                their mark; its head row is the unit sum of the query's head row and the unit mean of theirs, which is
                 keyword fusion with both parts of one length: the item head starts from that row, so a teacher points
                 at the items of the keywords before it is trained.
             query_text: without it the query is given as its SID alone: no subwords, no vector.

@@ -1,4 +1,4 @@
-"""Preference alignment after stage 3 (specification section 7): what rewards are made of, listwise DPO, GRPO.
+"""Preference alignment after stage 3 (docs/method.md, section 7): what rewards are made of, listwise DPO, GRPO.
 
 Everything is learnt from the training part; the validation part calibrates click rates and guards the policy: a stage
 whose validation HR@10 only falls leaves the weights that it was given.

@@ -46,7 +46,7 @@ class DataSettings(Settings):
 
 
 class LexiconSettings(Settings):
-    """Keyword mining and fusion (specification section 2)."""
+    """Keyword mining and fusion (docs/method.md (2.7))."""
 
     fuse: bool = Field(True, description="fuse keyword vectors into text vectors")
     per_type: int = Field(2000, ge=0, description="keywords kept of each of the 18 types")
