@@ -296,7 +296,7 @@ def searches(run_data: RunData, sft3: PersonalisationSettings) -> tuple[pl.DataF
 
 
 def frequency_weights(query: NDArray[np.int32], power: float) -> NDArray[np.float64]:
-    """Weights under which a query seen n times is drawn n^power times as often as one seen once, docs/method.md (5.15)."""
+    """Weights (docs/method.md (5.15)) by which a query seen n times is drawn n^power times as often as a rare one."""
     counts = np.bincount(query + 1)[query + 1].astype(np.float64)
     return np.asarray(counts ** (power - 1.0))
 
