@@ -195,11 +195,13 @@ class CandidateSearch:
         snapshot: Snapshot,
     ) -> dict[str, Floats]:
         """Item score and likeness of the candidates ``items`` [n, C]."""
+        # Head rows of the candidates, [n, C, R].
         candidates = snapshot.item_head_rows[items.clamp(min=0)]
         features = {"item_score": torch.zeros(items.shape, device=items.device)}
         if state is not None:
             features["item_score"] = torch.einsum("nr,ncr->nc", state.float(), candidates)
         if self.config.taste:
+            # The mean row of the last clicks says what the shopper likes.
             clicks = torch.from_numpy(facts.prompt.clicked[rows][:, -_RECENT:]).long().to(items.device)
             known = (clicks >= 0).unsqueeze(-1)
             history = (snapshot.item_head_rows[clicks.clamp(min=0)] * known).sum(1) / known.sum(1).clamp(min=1)
@@ -224,6 +226,7 @@ class CandidateSearch:
             features |= lexical_features(found.lexical, found.best)
         if config.popularity:
             features |= popularity_features(features, np.log1p(snapshot.popularity[np.maximum(items, 0)]))
+        # Where there is no item every feature is 0.
         return Candidates(
             items,
             {name: np.where(valid, value, 0).astype(np.float32) for name, value in features.items()},

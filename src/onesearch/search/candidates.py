@@ -46,6 +46,7 @@ def from_beams(
     """Items below the beams' nodes: rows int64 [B, W * per_sid] (-1 for none) and their log-probabilities."""
     index, last = snapshot.index, snapshot.index.levels - 1
     known = beams.nodes >= 0
+    # A last-level node is a range of items that share a SID: the first ``per_sid`` of each, [B, W, per_sid].
     first, end = index.positions(last, beams.nodes.clamp(min=0))
     within = torch.arange(per_sid, device=first.device)
     positions = first.unsqueeze(-1) + within
@@ -63,6 +64,7 @@ def from_beams(
 def without_repeats(items: torch.Tensor, more: torch.Tensor) -> torch.Tensor:
     """``more`` items [n, E] with -1 for those that are among ``items`` [n, C] already, and for repeats."""
     seen = (more.unsqueeze(2) == items.unsqueeze(1)).any(2)
+    # A repeat is an entry that equals an earlier one of its row: compare all pairs, [n, E, E].
     earlier = torch.ones(more.shape[1], more.shape[1], dtype=torch.bool, device=more.device).tril(-1)
     repeat = ((more.unsqueeze(2) == more.unsqueeze(1)) & earlier).any(2)
     return more.masked_fill(seen | repeat, -1)
@@ -72,6 +74,7 @@ def score_items(
     model: Generator, memory: GeneratorMemory, snapshot: Snapshot, items: torch.Tensor, mask: ItemMask | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Exact log-probabilities of items [n, E] along their paths; those outside the index or the filter become -1."""
+    # The path of an item is the same for every request; it is scored once per request it is wanted for.
     paths = snapshot.index.path(items.clamp(min=0).flatten()).reshape(*items.shape, -1)
     alive = (items >= 0) & (paths[..., 0] >= 0)
     if mask is not None:

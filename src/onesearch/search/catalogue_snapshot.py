@@ -63,6 +63,7 @@ class Snapshot:
 
     def choices(self) -> FilterChoices:
         """Values of the items' categories and brands with their numbers, and the price range."""
+        # Deleted items keep their row in the table and are no choice.
         alive = self.items[sorted(self.number.values())]
         brands = alive["brand"].drop_nulls().value_counts(sort=True).head(200)
         paths = alive.select(pl.col("category").list.join(" > "))["category"]
@@ -87,6 +88,7 @@ class Snapshot:
         index = self.index.remove(np.asarray(old, np.int64)) if old else self.index
         popularity = np.zeros(len(frame), np.float32)
         index = index.add(sids, new_rows, rows, popularity)
+        # Rows of the tables are appended, so that item rows of the log stay what they are.
         table = pl.concat([self.items, frame])
         return self._with(
             table,

@@ -85,6 +85,7 @@ def title_words(items: pl.DataFrame, analyze: Callable[[str], list[str]]) -> pl.
     pieces = items.select(pl.col("title").fill_null("").str.split(" ").alias("piece")).with_row_index("row")
     exploded = pieces.explode("piece")
     distinct = exploded.select(pl.col("piece").unique()).to_series()
+    # Each distinct piece of a title is analysed once.
     terms = pl.DataFrame(
         {"piece": distinct, "traits": [analyze(piece) for piece in distinct.to_list()]},
         schema={"piece": pl.String, "traits": pl.List(pl.String)},
@@ -229,6 +230,7 @@ class WordClicks:
         categories = category_keys(items)
         # Number the words of all clicked queries, and the categories.
         terms = [list(dict.fromkeys(analyze(query)))[:_WORDS] for query in statistics.queries]
+        # Words in sorted order, so that the same log gives the same numbers.
         words = {term: i for i, term in enumerate(sorted({term for row in terms for term in row}))}
         names = {name: i for i, name in enumerate(sorted(set(categories) - {""}))}
         category = np.fromiter((names.get(name, -1) for name in categories), np.int64, len(categories))
@@ -273,6 +275,7 @@ class WordClicks:
         # Items that are newer than the log have a category and traits, but no clicks of their own.
         logged = np.where(items < len(self.of_item.things), items, -1)
         category = np.where(items >= 0, traits.categories[np.maximum(items, 0)], -1)
+        # Sum over the words; one column at a time keeps the arrays [n, C].
         total = {"word_item": np.zeros(items.shape, np.float32), "word_category": np.zeros(items.shape, np.float32)}
         for column in range(int(n_words.max(initial=0))):
             word = words[:, column, None]

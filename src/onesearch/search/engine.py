@@ -147,12 +147,14 @@ class SearchEngine(CandidateSearch):
         """As :meth:`search`, for several requests; those with the same filters and width share their passes."""
         snapshot = self._snapshot
         answers: list[list[SearchResult]] = [[] for _ in requests]
+        # A batch shares one filter and one width.
         groups: dict[str, list[int]] = {}
         for i, request in enumerate(requests):
             groups.setdefault(repr((request.filters, request.width)), []).append(i)
         for group in groups.values():
             first = requests[group[0]]
             histories = [self._history(requests[i]) for i in group]
+            # Histories as columns; items that left the catalogue are left out.
             batch = to_requests([requests[i].query for i in group], histories, snapshot.number)
             hits = self.rank(batch, max(requests[i].k for i in group), first.filters, snapshot, first.width)
             for i, items, scores in zip(group, hits.items, hits.scores, strict=True):
@@ -238,6 +240,7 @@ class SearchEngine(CandidateSearch):
         if not filters:
             hits = snapshot.lexical.top_items([query], k)
             return _results(snapshot, hits.items[0], hits.scores[0])
+        # BM25 knows no filters: rank everything that matches, then keep what the filter allows.
         hits = snapshot.lexical.top_items([query], len(snapshot.items))
         found = torch.from_numpy(hits.items[0].astype(np.int64)).to(snapshot.index.device)
         position = snapshot.index.position_of(found.clamp(min=0))
@@ -250,6 +253,7 @@ class SearchEngine(CandidateSearch):
     def upsert(self, items: Sequence[Item]) -> None:
         """Add items or replace those with the same id; the next search finds them."""
         if items:
+            # One change at a time; searches that have begun keep the snapshot they read.
             with self._writing:
                 self._snapshot = self._snapshot.upserted(items, self.featurizer)
 
@@ -320,6 +324,7 @@ def load_engines(run: Path, models: Sequence[Model], device: str | None = None) 
     version = published(run)
     places = [version if version and model == "v2" else STAGE_OF[model] for model in models]
     abouts = [load_about(run, place) for place in places]
+    # What all models share: histories of the log, and examples for the page.
     past = log_histories(parts.dataset)
     active = sorted(past, key=lambda user: -len(past[user].clicked))
     for model, place, about in zip(models, places, abouts, strict=True):

@@ -117,6 +117,7 @@ def _dense(logits: Tensor, chosen: Tensor) -> LevelDistribution:
 
 def _root_logits(model: Generator, memory: GeneratorMemory, hidden: Tensor, owner: Tensor, index: SidIndex) -> Tensor:
     """Level 0: every path chooses among the same nodes, so one dense product serves all; [M, K]."""
+    # All nodes of the first level are legal.
     every = torch.arange(index.size(0), device=hidden.device)
     if not model.anchored:
         return model.codebook_logits(0, hidden)[:, index.codes(0, every).long()]
@@ -140,6 +141,7 @@ def _children(
     choosing = (count > 1).nonzero()[:, 0]
     if not len(choosing):
         return LevelDistribution(choosing, choosing, hidden.new_zeros(0, dtype=torch.float32), choosing)
+    # Children of all choosing paths as one list [T]; ``segment`` says whose each is.
     nodes, segment = ragged_ranges(first[choosing], count[choosing])
     if model.anchored:
         state = model.item_state(level, hidden[choosing], memory, owner[choosing])

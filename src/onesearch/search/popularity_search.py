@@ -42,6 +42,7 @@ class PopularitySearcher:
 
     def rank(self, requests: Requests, k: int) -> Hits:
         """The ``k`` items with the largest product, filled up with the most clicked ones of the catalogue."""
+        # Items that match come first, the most clicked ones of the catalogue fill the page.
         hits = self.lexical.top_items(requests.query, k, self._weights)
         head = self._head[:k].astype(np.int32)
         items = chained([hits.items, np.broadcast_to(head, (len(requests), len(head)))], k)

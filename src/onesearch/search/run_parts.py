@@ -238,6 +238,7 @@ def choose_model(run: Path, model: Model | None = None) -> Model:
             f"{run} has no V2 engine ({folder} is no finished stage): set understanding.producer in the run's"
             " configuration and run `onesearch run CONFIG` until it is through, or take model v1"
         )
+    # Without a wish V2, where its stages are finished.
     if model is not None or made is None:
         return model or "v1"
     # A run that is being brought up to date still holds the V2 engine of its earlier parts.

@@ -70,13 +70,16 @@ class Expansion:
         nodes below 0 are filling.
         """
         nodes = nodes.clamp(min=0)
+        # The decoder reads the token that led to each node, with the node's mean vector.
         vectors = self.index.vectors(level - 1, nodes) if self.model.anchored else None
         embeds = self.model.token_embedding(level - 1, self.index.codes(level - 1, nodes), vectors)
         hidden = self.model.step(self.state, embeds, parents if level > 1 else None)
         if not self.model.anchored:
+            # Plain form: a logit per code of the level, picked at the codes of the legal children.
             of_code = self.model.codebook_logits(level, hidden).flatten(0, 1)
             at = children.beam * of_code.shape[1] + self.index.codes(level, children.nodes)
             return _wide(of_code.flatten().index_select(0, at))
+        # Anchored form: state times the mean row of each child, plus a term for the child's size.
         state = self.model.item_state(level, hidden, self.memory).flatten(0, 1)
         rows = self.index.vector_rows(level, children.nodes)
         logits = ragged_products(state, self.index.table, rows, children)

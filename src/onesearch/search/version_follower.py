@@ -51,12 +51,14 @@ class VersionFollower:
         stamp = self._stamp()
         if stamp == self._seen:
             return False
+        # Whatever comes of this look, the same file is not looked at again.
         self._seen, self._problem = stamp, None
         if origin(self.run) != self._origin:
             # Another index and other semantic IDs, which the engine in memory does not have.
             self._problem = "versions: the run was rebuilt; restart the service to serve it"
             log.warning("%s: %s", self.run, self._problem)
             return False
+        # Another generator over the same catalogue, unless it is the one that is served.
         place = published(self.run) or STAGE_OF["v2"]
         name = engine_name(self.run, "v2", place)
         if name == self.engine.name:
