@@ -19,11 +19,11 @@ page_views: {file: clicks.csv, columns: {query: q, user_id: customer, time: ts, 
 CONFIG = """
 name: my-shop
 data: {folder: DATA, split: time}
-encoder: {static: {dimension: 32}, align: {epochs: 1, nested: [], batch_size: 64}}
+encoder: {static: {dimension: 32}, align: {epochs: 1, nested: [], batch_size: 64}, folds: 2}
 khqe: {layers: [16, 8, 8], opq_size: 16, iterations: 4}
 model: {backbone: {d_model: 32, heads: 2, encoder_layers: 1, decoder_layers: 1, ffn: 64}, text_vocabulary: 300}
-sft1: {steps: 10, batch_size: 32}
-sft2: {steps: 10, batch_size: 32}
+sft1: {steps: 5, batch_size: 32}
+sft2: {steps: 5, batch_size: 32}
 sft3: {epochs: 1, batch_size: 32}
 search: {width: 8, lexical: true}
 """

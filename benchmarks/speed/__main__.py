@@ -5,9 +5,10 @@ from typing import Annotated, Any
 
 import typer
 
-from onesearch.cli.terminal import show_json, show_table
+from onesearch.cli.terminal import FriendlyGroup, show_json, show_table
 
 app = typer.Typer(
+    cls=FriendlyGroup,
     no_args_is_help=True,
     help="Measure speed. Each benchmark prints its figures beside those of a peer measured in the same run.",
 )

@@ -15,12 +15,12 @@ from onesearch.cli.evaluate_command import evaluate
 from onesearch.cli.run_command import run
 from onesearch.cli.search_command import search
 from onesearch.cli.serve_command import serve
-from onesearch.cli.terminal import FriendlyGroup, start_logging
+from onesearch.cli.terminal import LazyGroup, start_logging
 from onesearch.cli.understand_command import understand
 from onesearch.cli.update_command import update
 
 app = typer.Typer(
-    cls=FriendlyGroup,
+    cls=LazyGroup,
     no_args_is_help=True,
     rich_markup_mode="markdown",
     help=(

@@ -37,7 +37,31 @@ _LAZY = {
 
 
 class FriendlyGroup(TyperGroup):
-    """Shows expected errors as their message with exit code 1, and imports some groups only when they are called."""
+    """Shows expected errors as their message with exit code 1."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise  # whoever read our output has had enough; click ends quietly
+        except _EXPECTED as error:
+            # click's Exit and Abort are RuntimeErrors too, and click's own business.
+            own = type(error).__module__.partition(".")[0]
+            if os.environ.get("ONESEARCH_DEBUG") or own in ("click", "typer"):
+                raise
+            plain = isinstance(error, MissingExtraError) or type(error) in (ValueError, FileNotFoundError)
+            name = "" if plain else f"{type(error).__name__}: "
+            message = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+            typer.secho(f"error: {name}{message}", fg="red", err=True)
+            for note in getattr(error, "__notes__", []):
+                typer.echo(f"  {note}", err=True)
+            typer.echo("  (ONESEARCH_DEBUG=1 shows the traceback)", err=True)
+            raise typer.Exit(1) from error
+
+
+class LazyGroup(FriendlyGroup):
+    """Imports some groups only when they are called."""
 
     _listing = False
 
@@ -64,26 +88,6 @@ class FriendlyGroup(TyperGroup):
             super().format_help(ctx, formatter)
         finally:
             self._listing = False
-
-    def invoke(self, ctx: Any) -> Any:
-        """Run the command."""
-        try:
-            return super().invoke(ctx)
-        except BrokenPipeError:
-            raise  # whoever read our output has had enough; click ends quietly
-        except _EXPECTED as error:
-            # click's Exit and Abort are RuntimeErrors too, and click's own business.
-            own = type(error).__module__.partition(".")[0]
-            if os.environ.get("ONESEARCH_DEBUG") or own in ("click", "typer"):
-                raise
-            plain = isinstance(error, MissingExtraError) or type(error) in (ValueError, FileNotFoundError)
-            name = "" if plain else f"{type(error).__name__}: "
-            message = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-            typer.secho(f"error: {name}{message}", fg="red", err=True)
-            for note in getattr(error, "__notes__", []):
-                typer.echo(f"  {note}", err=True)
-            typer.echo("  (ONESEARCH_DEBUG=1 shows the traceback)", err=True)
-            raise typer.Exit(1) from error
 
 
 def start_logging(quiet: bool = False) -> None:
