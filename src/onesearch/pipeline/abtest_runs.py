@@ -73,6 +73,7 @@ def compare_engines(
     # Markets number their items alike, so ids alone do not tell them apart.
     if not benches[0].dataset.items.equals(benches[1].dataset.items):
         raise ValueError(f"{runs[0]} and {runs[1]} have different catalogues; compare engines of one market")
+    # The same requests of the same shoppers for both; a shopper's arm is a hash of its id.
     data = need(runs[0], "data")
     laboratory = Laboratory(data, page_views, newcomers)
     requests, traffic = laboratory.requests(), [page_views, newcomers]
@@ -159,10 +160,12 @@ def compare_arms(path: Path, folder: Path, resamples: int = 1000, splits: int = 
     arms = sorted(log["arm"].unique().to_list())
     if len(arms) != 2:
         raise ValueError(f"{path} has {len(arms)} arms ({', '.join(arms[:5])}); two are compared")
+    # Shoppers who met both arms tell nothing of either.
     met = log.group_by("user_id", maintain_order=True).agg(pl.col("arm").unique())
     clean = met.filter(pl.col("arm").list.len() == 1)
     log = log.join(clean.select("user_id"), on="user_id", how="semi", maintain_order="left")
     of_shopper = dict(zip(clean["user_id"].cast(pl.String).to_list(), clean["arm"].list.first().to_list(), strict=True))
+    # The log's own groups, where it has any.
     kinds = (
         {"query type": PageViewGroups(sorted(set(query_type(log)) - {""}), query_type(log))}
         if ("query_type" in log.columns)

@@ -89,6 +89,7 @@ def apply_overrides(
     """
     result: dict[str, Any] = _copied(dict(values))
     for override in overrides:
+        # The key, checked against the model before the value is read.
         key, equals, text = override.partition("=")
         parts = key.strip().split(".")
         if not equals or not all(parts):
@@ -99,6 +100,7 @@ def apply_overrides(
             value = yaml.load(text, Loader=_Loader)
         except yaml.YAMLError as error:
             raise ValueError(f"override '{override}': the value is not valid YAML: {error}") from error
+        # Walk down to the section, making those that are not there.
         place = result
         for depth, part in enumerate(parts[:-1]):
             inner = place.setdefault(part, {})

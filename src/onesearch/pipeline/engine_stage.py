@@ -95,6 +95,7 @@ def run_engine(
         found = fit_engine(run_data, engine, run_data.split.valid, fit_requests, run_seed)
         return found.plus(fit_relevance(run_data, engine), search.relevance) if search.relevance else found
 
+    # The engine without BM25 has weights of its own: the others make up for it.
     weights = fitted(search)
     bare = fitted(search.updated(lexical=False)) if search.lexical else weights
     save_engine(context.folder, before, search, weights, bare, reads)

@@ -155,6 +155,7 @@ def run_grpo(
     worth, number = rewards_of(run_data, rewards, texts)
     query = np.fromiter((number[normalise_query(text)] for text in texts), np.int64, len(texts))
     outcome = run_data.targets(page_views)
+    # Prompts of a step are drawn as in stage 3.
     objective = GrpoObjective(
         generator,
         run_data.index,

@@ -108,6 +108,7 @@ def build_encoder(run_data: RunData, context: StageContext, encoder: EncoderSett
     settings, folder = encoder, context.folder
     write_json(folder / "fields.json", list(settings.fields))
     texts = item_texts(run_data.dataset.items, settings.fields)
+    # Pairs and judgments of training queries alone; an encoder from scratch is built on the texts of both sides.
     pairs = mine_pairs(run_data.split.train, run_data.dataset.items, texts, run_data.dataset.judgments, context.seed)
     align_config = settings.align.updated(seed=context.seed)
 
@@ -121,6 +122,7 @@ def build_encoder(run_data: RunData, context: StageContext, encoder: EncoderSett
     aligned = align_encoder(fresh(0), pairs, align_config)
     aligned.save(folder / "encoder")
     np.save(folder / "item_vectors.npy", aligned.encode(texts), allow_pickle=False)
+    # Each fold's queries are encoded by an encoder that was aligned without them.
     if settings.folds >= 2 and len(pairs.queries):
         held = held_out_vectors(aligned, lambda fold: fresh(fold + 1), pairs, align_config, settings.folds)
         np.save(folder / "held_out_vectors.npy", held, allow_pickle=False)
@@ -143,6 +145,8 @@ def build_khqe(
     texts = item_texts(run_data.dataset.items, tuple(read_json(encoder_folder / "fields.json")))
     plain = np.load(encoder_folder / "item_vectors.npy", allow_pickle=False)
     held_path = encoder_folder / "held_out_vectors.npy"
+    # Vectors of items [N, d] and of training queries [Q, d], those of encoders that never saw the query where there are
+    # any: what the quantizer meets in serving is new queries, too.
     queries = list(run_data.statistics.queries)
     query_vectors = np.load(held_path, allow_pickle=False) if held_path.is_file() else run_data.encoder.encode(queries)
     keywords = 0
@@ -154,10 +158,12 @@ def build_khqe(
         keywords = len(mined.texts)
         plain = fuse_keywords(plain, mined.match(texts), vectors)
         query_vectors = fuse_keywords(query_vectors, mined.match(queries), vectors)
+    # What training and serving read as the text vectors: fused, where fusion is on.
     if held_path.is_file():
         np.save(folder / "held_out_vectors.npy", query_vectors.astype(np.float32), allow_pickle=False)
         pl.DataFrame({"query": queries}).write_parquet(folder / "held_out_queries.parquet")
     np.save(folder / "item_vectors.npy", plain.astype(np.float32), allow_pickle=False)
+    # Items and queries are quantized jointly; all queries together weigh no more than all items.
     weights = np.concatenate([np.ones(len(plain)), np.full(len(queries), min(1.0, len(plain) / max(len(queries), 1)))])
     quantizer = KHQE.fit(
         np.concatenate([plain, query_vectors]).astype(np.float32),
@@ -167,6 +173,7 @@ def build_khqe(
     quantizer.save(folder)
     sids = quantizer.encode(plain)
     np.save(folder / "item_sids.npy", sids, allow_pickle=False)
+    # Quality on a sample of queries.
     some = np.sort(np.random.default_rng(context.seed).permutation(len(queries))[:5000])
     report = quality_report(quantizer, plain, query_vectors[some], run_data.statistics.items.select(some))
     write_json(folder / "quality.json", report)
@@ -195,6 +202,7 @@ def build_index(
     """
     folder, items = context.folder, run_data.dataset.items
     texts = item_texts(items, run_data.fields)
+    # The vocabulary is trained on what the model will read and write: titles, queries, category paths.
     sizes = run_data.khqe.codebook_sizes
     if pretrained is not None:
         vocabulary = TokenVocabulary.from_pretrained(pretrained, sizes)
@@ -204,6 +212,7 @@ def build_index(
             [*texts, *run_data.statistics.queries, *sorted(set(paths))], text_vocabulary, sizes
         )
     vocabulary.save(folder / "vocabulary")
+    # Head rows [N, R]: the item vectors projected, with some numbers beside them.
     features, extra = NumericItemFeatures.fit(items, run_data.statistics)
     features.save(folder / "item_features.json")
     space = HeadRowProjection.fit(run_data.item_vectors, row_dim, len(FEATURE_NAMES), leading)

@@ -153,10 +153,12 @@ def write_report(
         seed: of the draw.
     """
     page_views: pl.DataFrame = getattr(run_data.split, part)
+    # The same page views for every method.
     if len(page_views) > limit:
         rows = np.sort(np.random.default_rng(seed).choice(len(page_views), limit, replace=False))
         page_views = page_views[rows]
     requests, targets = run_data.requests(page_views), run_data.targets(page_views)
+    # Methods by name: baselines, V1's, V2's.
     engine = engine_of(run_data, need(run_data.run, "engine"))
     methods: dict[str, Searcher] = {
         **baseline_methods(run_data),
@@ -168,6 +170,7 @@ def write_report(
         second = {
             V2 + name: method for name, method in engine_methods(engine_of(run_data, folder_v2), folder_v2).items()
         }
+    # Pairs that are tested: the engine against all, the generator against the strong baselines, V2 against V1.
     against = [name for name in (FUSED, MOST_CLICKED, DENSE, CASCADE) if name in methods]
     ours = [name for name in (GENERATOR_ALONE, WITHOUT_LEXICAL) if name in methods]
     compare = [(ENGINE_NAME, name) for name in [*methods][:-1]] + [(one, name) for one in ours for name in against]

@@ -183,12 +183,14 @@ def execute(
     for name in [*redo, *([until] if until else [])]:
         if name not in marks:
             raise ValueError(f"there is no stage '{name}'; the stages are {list(marks)}")
+    # The stages up to ``until``; under `accelerate launch` every process comes by, and the first one builds.
     wanted = list(stages)
     if until is not None:
         wanted = wanted[: [stage.name for stage in stages].index(until) + 1]
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     if world > 1 and redo:
         raise ValueError("redo does not work with several processes: delete the stage's folder instead")
+    # What depends on a stage that is built again is built again.
     results: list[StageResult] = []
     guard: AbstractContextManager[Any] = RunLock(run) if rank == 0 else nullcontext()
     with guard:
@@ -213,12 +215,14 @@ def _bring_up(
     stage: Stage, run: Path, marks: Mapping[str, str], seed: int, reuse: Sequence[Path], redo: bool, place: str
 ) -> StageResult:
     folder, mark = run / stage.name, marks[stage.name]
+    # Up to date: nothing to do.
     state: Status = "outdated" if redo else _status(folder, mark)
     if state == "finished":
         manifest = read_manifest(folder) or {}
         log.info("%s: unchanged, skipped", place)
         return StageResult(stage.name, "skipped", 0.0, manifest.get("metrics", {}))
     start = time.perf_counter()
+    # Otherwise go on with what was begun, or take the stage over from another run, or begin anew.
     resumed = state == "begun" and stage.resumable
     if not resumed:
         _empty(folder)
@@ -228,6 +232,7 @@ def _bring_up(
                 log.info("%s: taken over from %s", place, other)
                 manifest = read_manifest(folder) or {}
                 return StageResult(stage.name, "reused", time.perf_counter() - start, manifest.get("metrics", {}))
+    # The mark of the work begun comes first, the manifest last.
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / STARTED, {"fingerprint": mark})
     log.info("%s: %s", place, "continuing" if resumed else "building")

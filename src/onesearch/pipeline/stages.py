@@ -131,6 +131,7 @@ def _v2(config: RunSettings) -> list[Stage]:
         "run_seed": config.seed,
     }
     distilled = {**stage_3_settings(config), "distill": distill, "cot": config.cot}
+    # What is asked of whom shapes the thoughts; where, and how fast, does not.
     stages = [
         Stage(
             "understanding",
@@ -144,6 +145,7 @@ def _v2(config: RunSettings) -> list[Stage]:
         _trained("cot", "sft2", writing, run_cot, seed, ["understanding"]),
         _trained("distill", "cot", distilled, run_personalisation, seed, ["understanding"], version=2),
     ]
+    # Preference optimisation: either part goes on from what is there.
     if config.dpo.steps:
         settings = {"dpo": config.dpo, **stage_3_settings(config)}
         stages.append(_trained("dpo", stages[-1].name, settings, run_dpo, seed))

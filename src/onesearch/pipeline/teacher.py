@@ -1,4 +1,6 @@
-"""Which keywords the teacher reads for each training page view: of the thought, calibrated, injected, or a placebo's.
+"""Which keywords the teacher reads for each training page view, and the tasks that teach to write them.
+
+The keywords are the thought's, calibrated, injected, or a placebo's.
 
 Everything here is for training. Injected keywords, which tell of the clicked item, exist only as the return value of
 :func:`teacher_keywords` on training page views; evaluation and serving never call it.
@@ -22,62 +24,6 @@ from onesearch.training.tasks import Task
 from onesearch.understanding.catalogue_vocabulary import CatalogueVocabulary
 from onesearch.understanding.preference_calibration import HistoryTexts, calibrate, inject
 from onesearch.understanding.thought_table import Taught, Thoughts
-
-
-def cot_task_set(
-    run_data: RunData,
-    generator: Generator,
-    settings: CoTSettings,
-    teach: Taught,
-    shuffle: bool,
-    held_out: bool,
-    seed: int,
-) -> dict[str, Task]:
-    """The CoT tasks over training queries that have keywords, and over a sample of their page views.
-
-    Args:
-        run_data: of the run.
-        generator: whose prompts the tasks are in.
-        settings: how many page views, and how much of a text.
-        teach: which queries have keywords.
-        shuffle: take the placebo's keywords.
-        held_out: training queries use vectors of an encoder that never saw them.
-        seed: of the sample of page views and of the placebo.
-
-    Returns:
-        By name; empty where no query has keywords.
-    """
-    thoughts = run_data.thoughts
-    if shuffle:  # a placebo is one in every task
-        thoughts = shuffled(thoughts, teach, seed)
-    words = CatalogueVocabulary.load(need(run_data.run, "understanding") / WORDS)
-    titles = run_data.dataset.items["title"].fill_null("").to_list()
-    vocabulary, prompt = run_data.vocabulary, generator.config.prompt
-    texts = list(dict.fromkeys(normalise_query(text) for text in run_data.statistics.queries))
-    of_query = thoughts.taught_keywords(texts, teach)
-    kept = [number for number, row in enumerate(of_query) if row]
-    if not kept:
-        return {}
-    page_views = run_data.split.train
-    of_view = thoughts.taught_keywords(page_views["query"].fill_null("").to_list(), teach)
-    rows = np.flatnonzero(np.fromiter((len(row) > 0 for row in of_view), np.bool_, len(of_view)))
-    if len(rows) > settings.page_views:
-        rows = np.sort(np.random.default_rng([seed, 72]).choice(rows, settings.page_views, replace=False))
-    requests = run_data.requests(page_views[rows])
-    of_shopper = personalised(thoughts, words, titles, requests, [of_view[row] for row in rows.tolist()])
-    written = [of_query[number] for number in kept]
-    distinct = sorted({word for row in [*written, *of_shopper] for word in row})
-    number = {word: place for place, word in enumerate(distinct)}
-    return cot_tasks(
-        run_data.builder(prompt),
-        run_data.featurizer.text_features(distinct),
-        run_data.training_text_features([texts[place] for place in kept], held_out),
-        KeywordTargets.from_keywords(written, number, vocabulary, settings.keyword_tokens),
-        run_data.training_columns(page_views[rows], prompt, held_out),
-        KeywordTargets.from_keywords(of_shopper, number, vocabulary, settings.keyword_tokens),
-        settings.keyword_tokens,
-    )
-
 
 Keywords = list[tuple[str, ...]]
 _ITEMS_OF_HISTORY = 10
@@ -167,3 +113,61 @@ def _injected(words: CatalogueVocabulary, titles: Sequence[str], clicked: Ragged
     for number, item in first.items():
         out[number] = inject(keywords[number], of_item[item]).keywords
     return out
+
+
+def cot_task_set(
+    run_data: RunData,
+    generator: Generator,
+    settings: CoTSettings,
+    teach: Taught,
+    shuffle: bool,
+    held_out: bool,
+    seed: int,
+) -> dict[str, Task]:
+    """The CoT tasks over training queries that have keywords, and over a sample of their page views.
+
+    Args:
+        run_data: of the run.
+        generator: whose prompts the tasks are in.
+        settings: how many page views, and how much of a text.
+        teach: which queries have keywords.
+        shuffle: take the placebo's keywords.
+        held_out: training queries use vectors of an encoder that never saw them.
+        seed: of the sample of page views and of the placebo.
+
+    Returns:
+        By name; empty where no query has keywords.
+    """
+    thoughts = run_data.thoughts
+    if shuffle:  # a placebo is one in every task
+        thoughts = shuffled(thoughts, teach, seed)
+    words = CatalogueVocabulary.load(need(run_data.run, "understanding") / WORDS)
+    titles = run_data.dataset.items["title"].fill_null("").to_list()
+    vocabulary, prompt = run_data.vocabulary, generator.config.prompt
+    # Tasks of a query alone: distinct training queries that have keywords.
+    texts = list(dict.fromkeys(normalise_query(text) for text in run_data.statistics.queries))
+    of_query = thoughts.taught_keywords(texts, teach)
+    kept = [number for number, row in enumerate(of_query) if row]
+    if not kept:
+        return {}
+    # Tasks of a query by a shopper: page views of such queries; calibration makes the keywords the shopper's.
+    page_views = run_data.split.train
+    of_view = thoughts.taught_keywords(page_views["query"].fill_null("").to_list(), teach)
+    rows = np.flatnonzero(np.fromiter((len(row) > 0 for row in of_view), np.bool_, len(of_view)))
+    if len(rows) > settings.page_views:
+        rows = np.sort(np.random.default_rng([seed, 72]).choice(rows, settings.page_views, replace=False))
+    requests = run_data.requests(page_views[rows])
+    of_shopper = personalised(thoughts, words, titles, requests, [of_view[row] for row in rows.tolist()])
+    # Every distinct keyword gets a number: of its features, and in the targets.
+    written = [of_query[number] for number in kept]
+    distinct = sorted({word for row in [*written, *of_shopper] for word in row})
+    number = {word: place for place, word in enumerate(distinct)}
+    return cot_tasks(
+        run_data.builder(prompt),
+        run_data.featurizer.text_features(distinct),
+        run_data.training_text_features([texts[place] for place in kept], held_out),
+        KeywordTargets.from_keywords(written, number, vocabulary, settings.keyword_tokens),
+        run_data.training_columns(page_views[rows], prompt, held_out),
+        KeywordTargets.from_keywords(of_shopper, number, vocabulary, settings.keyword_tokens),
+        settings.keyword_tokens,
+    )

@@ -256,11 +256,13 @@ def search_tasks(
     """
     prompt = generator.config.prompt
     builder = run_data.builder(prompt)
+    # Real searches, with the keywords that a teacher (or the model itself) reads.
     page_views, targets, weights = searches(run_data, sft3)
     keywords = None
     if distill is not None and distill.keywords != "none":
         keywords = keyword_source(run_data, run_data.thoughts, distill, seed)
     columns = run_data.training_columns(page_views, prompt, sft3.held_out_vectors, keywords)
+    # Which page views have a teacher, bool [n].
     taught = None if columns.keywords is None else np.asarray((columns.keywords >= 0).any(1))
     n_items = len(run_data.item_head_rows)
     as_input = distill is not None and distill.keywords == "input"

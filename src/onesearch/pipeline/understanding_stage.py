@@ -63,8 +63,10 @@ def build_understanding(
     items, parts = run_data.dataset.items, run_data.split
     words = CatalogueVocabulary.from_items(items, run_data.statistics.clicked)
     words.save(context.folder / WORDS)
+    # Queries of all parts: a thought holds nothing of a page view, so that there is nothing to leak.
     texts = pl.concat([frame["query"] for frame in (parts.train, parts.valid, parts.test)]).drop_nulls()
     queries = sorted({normalise_query(text) for text in texts.unique().to_list()} - {""})
+    # Ask what the cache does not answer.
     store = SqliteThoughts(cache or context.folder / CACHE)
     limits = {"model": model, "concurrency": concurrency, **({"base_url": base_url} if base_url else {})}
     try:
@@ -78,6 +80,7 @@ def build_understanding(
             f"{summary.unfinished} of {len(queries)} queries are still without an answer ({summary.stopped}); "
             "run the same command again: it asks for those only"
         )
+    # One table of what was answered.
     thoughts = Thoughts.from_thoughts(found.values())
     thoughts.save(context.folder)
     if not len(thoughts):

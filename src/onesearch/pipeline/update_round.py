@@ -132,6 +132,7 @@ def update(
         FileNotFoundError: the run has no V2 or no rewards, or there is no such file.
         ValueError: too few page views with a click, a setting is wrong, or the run is half rebuilt.
     """
+    # A run that can be updated: with V2, up to date, and with rewards where they are learnt from.
     need(run, ENGINE_STAGE)
     if choose_model(run) != "v2":
         raise ValueError(f"{run} is half rebuilt; run `onesearch run` until it is through, then update it")
@@ -141,6 +142,7 @@ def update(
         )
     config = _config(run, method, steps, overrides)
     with RunLock(run / FOLDER):
+        # From what is served now; the new page views are split into those to learn from, to choose by, to judge by.
         served = Served.now(run)
         about = load_about(run, served.version or ENGINE_STAGE)
         start = about["model"]
@@ -149,9 +151,11 @@ def update(
         split = _split(page_views, dataset.items["item_id"])
         own = RunData(run).thoughts
         thoughts = own if more_thoughts is None else own.plus(more_thoughts)
+        # Page views of earlier rounds are history as well.
         earlier = [pl.read_parquet(path) for path in sorted((run / FOLDER).glob(f"*/{EVENTS}"))]
         every = pl.concat([*earlier, page_views]).unique("page_view_id", keep="last", maintain_order=True)
         run_data = UpdateData(run, every, split, thoughts, start)
+        # The round is a stage in a folder of its own.
         name = next_name(run)
         folder = run / name
         folder.mkdir(parents=True)
@@ -162,6 +166,7 @@ def update(
             figures = run_dpo(run_data, context, dpo=config.dpo, **settings)
         else:
             figures = run_grpo(run_data, context, grpo=config.grpo, rewards=config.rewards_now(), **settings)
+        # Judge, write the version down, and serve it if more is found with it.
         before, after, p = _judged(run_data, about, folder)
         write_json(folder / ENGINE, {**about, "model": name})
         better = is_better(before, after)
