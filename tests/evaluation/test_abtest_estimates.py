@@ -160,6 +160,22 @@ def test_cuped_narrows_the_interval_and_keeps_the_lift():
         split_lifts(log, arm, simulated(10, 0))
 
 
+def test_cuped_by_hand():
+    """Equation (9.7), shopper by shopper: clicks less what the clicks before explain, over impressions."""
+    n = 400
+    before, log = simulated(n, 20), simulated(n, 21)
+    arm = assign_arms(log.shoppers, "s")
+    y, x = log.column("clicks"), log.column("impressions")
+    y_before, x_before = before.column("clicks"), before.column("impressions")
+    explained = y_before - y_before.sum() / x_before.sum() * x_before
+    rest = y - y.sum() / x.sum() * x
+    theta = np.mean((explained - explained.mean()) * (rest - rest.mean())) / explained.var()
+    assert abs(theta) > 0.1
+    rates = [(y - theta * (explained - explained.mean()))[arm == k].sum() / x[arm == k].sum() for k in (0, 1)]
+    found = split_lifts(log, arm, before, 20)["item CTR"]
+    assert (found.a, found.b, found.lift) == pytest.approx((*rates, rates[1] / rates[0] - 1))
+
+
 def test_power_is_the_share_of_splits_that_find_the_lift():
     n, lift = 1500, 0.15
     log = simulated(n, 1)

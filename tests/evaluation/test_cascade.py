@@ -10,6 +10,7 @@ from onesearch.evaluation.cascade import Cascade, CascadeSettings, Recall, page_
 from onesearch.evaluation.cascade_features import FEATURES, CascadeFeatures
 from onesearch.search.dense_search import DenseSearcher
 from onesearch.search.lexical_search import LexicalSearcher
+from onesearch.search.popularity_search import PopularitySearcher
 
 CONFIG = CascadeSettings(trees=40, min_leaf=5, leaves=7, threads=1, negatives=20)
 
@@ -87,6 +88,64 @@ def test_leave_one_out_equals_counting_without_the_page_view(shop, features):
         assert differs == []
         counted = features.compute(asked, items)[..., FEATURES.index("query clicks")]
         assert (counted != left_out[..., FEATURES.index("query clicks")]).sum() == 1
+
+
+def test_features_of_taste_by_hand(shop, features):
+    """Brand, category and price of the shopper's clicks against those of every item of the shop."""
+    requests = shop.requests["test"].select(np.array([5]))
+    history = requests.clicked[0][requests.clicked[0] >= 0].tolist()
+    items = np.arange(60, dtype=np.int32)
+    found = dict(zip(FEATURES, np.moveaxis(features.compute(requests, items[None])[0], -1, 0), strict=True))
+    brands, prices = shop.items["brand"].to_list(), np.log1p(shop.items["price"].to_numpy())
+    assert len(history) > 3 and found["history"] == pytest.approx(np.log1p(len(history)))
+    share = [np.mean([brands[past] == brand for past in history]) for brand in brands]
+    assert found["same brand"] == pytest.approx(share, abs=1e-6)
+    assert found["clicked before"] == pytest.approx([history.count(item) for item in items.tolist()])
+    assert found["price in page"] == pytest.approx(prices - prices.mean(), abs=1e-5)
+    assert found["price to taste"] == pytest.approx(prices - prices[history].mean(), abs=1e-5)
+    likeness = shop.vectors @ shop.vectors[history[-10:]].T
+    assert found["last click similarity"] == pytest.approx(likeness[:, -1], abs=1e-5)
+    assert found["mean click similarity"] == pytest.approx(likeness.mean(1), abs=1e-5)
+    assert found["largest click similarity"] == pytest.approx(likeness.max(1), abs=1e-5)
+
+
+def test_click_rates_of_candidates_by_hand(shop, features):
+    """Rates shrunk towards those of the whole log."""
+    train = shop.parts.train
+    shown, clicked, ordered = (
+        np.array(train[n].explode().drop_nulls().str.strip_prefix("i").cast(int))
+        for n in ("shown", "clicked", "ordered")
+    )
+    shows, clicks, orders = (np.bincount(events, minlength=60) for events in (shown, clicked, ordered))
+    items = np.arange(60, dtype=np.int32)
+    values = features.compute(shop.requests["test"].select(np.array([0])), items[None])[0]
+    found = dict(zip(FEATURES, values.T, strict=True))
+    rate = clicks.sum() / shows.sum()
+    assert found["item CTR"] == pytest.approx((clicks + 20 * rate) / (shows + 20), rel=1e-5)
+    rate = orders.sum() / clicks.sum()
+    assert found["item orders per click"] == pytest.approx((orders + 10 * rate) / (clicks + 10), rel=1e-5)
+    assert found["item clicks"] == pytest.approx(np.log1p(clicks), rel=1e-5)
+
+
+def test_recall_is_four_lists_without_repetitions(shop, features, monkeypatch):
+    """Most clicked, popular, near and matching items, in this order; a training page view's own click is no source."""
+    requests = shop.requests["train"].select(np.arange(40))
+    clicked = shop.targets["train"].select(np.arange(40)).clicked
+    for name, depth in (("_CLICKED", 3), ("_POPULAR", 2), ("_DENSE", 2), ("_LEXICAL", 4)):
+        monkeypatch.setattr(f"onesearch.evaluation.cascade.{name}", depth)
+    recall = Recall(features, CONFIG)
+    popular = PopularitySearcher(features.lexical, features.statistics.clicked, features.smoothing)
+    lists = [
+        features.statistics.most_clicked(features.statistics.query_numbers(requests.query), 3, clicked),
+        popular.rank(requests, 2).items,
+        features.dense.rank(requests, 2).items,
+        features.lexical.rank(requests, 4).items,
+    ]
+    found = recall(requests, clicked)
+    for row in range(40):
+        merged = dict.fromkeys(item for part in lists for item in part[row].tolist() if item >= 0)
+        assert [item for item in found[row].tolist() if item >= 0] == list(merged)
+    assert not np.array_equal(found, recall(requests))
 
 
 def test_training_rows_hold_clicked_candidates_with_their_labels(shop, features):

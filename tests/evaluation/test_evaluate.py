@@ -1,14 +1,18 @@
 import json
 from dataclasses import dataclass
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import polars as pl
 import pytest
+import torch
 
 from onesearch.common.ragged import Ragged
 from onesearch.data.histories import Targets
 from onesearch.data.requests import Requests
-from onesearch.evaluation.evaluate import MeasureSettings, build_report, evaluate, pool_reports
+from onesearch.evaluation.evaluate import MeasureSettings, build_report, evaluate, pool_reports, valid_sid_share
+from onesearch.index.sid_index import SidIndex
 from onesearch.search.hits import Hits
 
 CONFIG = MeasureSettings(k=(1, 3), resamples=200, flips=500, batch=2)
@@ -111,3 +115,40 @@ def test_the_same_seed_gives_the_same_report():
     assert one.to_json()["methods"] == two.to_json()["methods"]
     assert one.comparisons == two.comparisons
     assert build_report(one.values, one.labels, config=CONFIG).methods == one.methods
+
+
+class SpellsOut:
+    """Stands for a generator whose codebook head writes the given SID for each request."""
+
+    levels, anchored, begin = 3, False, torch.zeros(1)
+    config = SimpleNamespace(prompt=SimpleNamespace(clicked_for_query=0))
+
+    def __init__(self, sids):
+        self.sids = torch.tensor(sids)
+
+    def encode(self, rows):
+        return rows
+
+    def start(self, memory, beams):
+        return memory
+
+    def token_embedding(self, level, codes, vectors=None):
+        return None
+
+    def step(self, state, embeds, mask):
+        return state
+
+    def codebook_logits(self, level, rows):
+        return torch.nn.functional.one_hot(self.sids[rows, level], 4)[:, None].float()
+
+
+def test_valid_sids_are_those_of_items(monkeypatch):
+    index = SidIndex.build(np.array([[0, 0, 0], [1, 2, 3], [3, 3, 3]]), np.zeros((3, 2), np.float32), (4, 4, 4))
+    written = [[0, 0, 0], [1, 2, 2], [1, 2, 3], [2, 0, 0], [3, 3, 3]]
+    monkeypatch.setattr("onesearch.evaluation.evaluate.PromptInputs", Mock())
+    builder = SimpleNamespace(search_prompt=lambda inputs, rows: torch.tensor(rows))
+    engine = Mock(generator=SpellsOut(written), snapshot=SimpleNamespace(index=index, builder=builder))
+    requests = Requests.anonymous(["a"] * 5)
+    assert valid_sid_share(engine, requests, most=9, batch=2) == pytest.approx(3 / 5)
+    assert valid_sid_share(engine, requests, most=4, batch=2) == pytest.approx(2 / 4)
+    assert np.isnan(valid_sid_share(engine, requests, most=0))

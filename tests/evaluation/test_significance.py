@@ -36,6 +36,16 @@ def test_undefined_requests_are_left_out_and_the_seed_decides():
     assert np.isnan(bootstrap(np.zeros((0, 2))).mean).all()
 
 
+def test_undefined_requests_do_not_narrow_or_shift_the_interval():
+    """Half of the requests undefined: the interval is that of the other half."""
+    half = np.random.default_rng(3).normal(3, 2, 1000)
+    values = np.full((2000, 2), np.nan)
+    values[::2, 0], values[:, 1] = half, 0
+    with_nan, alone = bootstrap(values, 2000), bootstrap(half[:, None], 2000)
+    assert with_nan.low[0] == pytest.approx(alone.low[0], abs=0.02)
+    assert with_nan.high[0] == pytest.approx(alone.high[0], abs=0.02)
+
+
 def test_small_p_values_equal_the_exact_enumeration():
     difference = np.array([0.5, 0.25, 1.0, -0.25, 0.75, 0.5, 0.0, 1.0, -0.5])
     moved = difference[difference != 0]

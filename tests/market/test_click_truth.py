@@ -75,6 +75,19 @@ def test_levels_follow_their_definition(market: Market):
     assert set(levels.tolist()) == {0, 1, 2, 3}
 
 
+def test_what_a_query_rules_out_is_hardly_relevant(market: Market):
+    """Items of the meant types with the banned value, of which a random sample holds next to none."""
+    truth = market.truth
+    visits = market.visits.select(np.flatnonzero(truth.queries.ban[market.visits.query] >= 0)[:200])
+    owner, items = truth.candidates(visits)
+    query = visits.query[owner]
+    banned = (truth.catalogue.values[items] == truth.queries.ban[query][:, None]).any(1)
+    query, items = query[banned][:2_000], items[banned][:2_000]
+    levels = truth.levels(query, items)
+    assert levels.tolist() == [_plain_level(market, q, i) for q, i in zip(query.tolist(), items.tolist(), strict=True)]
+    assert len(levels) > 200 and set(levels.tolist()) == {0, 1}
+
+
 def test_no_relevant_item_lies_outside_the_candidates(market: Market):
     visits = market.visits.select(np.arange(0, len(market.visits), 400))
     n_items = len(market.truth.catalogue)

@@ -50,11 +50,13 @@ class AbTestAnalysis:
         Also deals the shoppers to two arms by ``salt``, to show what a real test of them would have seen. ``earlier``
         is the log before the test, for CUPED.
         """
+        # Arms of a real test, taken out of the two worlds: a shopper's sums come from the engine of their arm.
         a, b = self._sums(log_a), self._sums(log_b)
         before = self._sums(earlier, a.shoppers)
         arm = assign_arms(a.shoppers, salt)
         mixed = ShopperSums(a.shoppers, np.where(arm[:, None] == 1, b.values, a.values))
 
+        # Groups of page views, then groups of items: what the same shoppers did there.
         def part(kept: NDArray[np.bool_]) -> Lifts:
             one, two = (self._sums(log, kept=kept) for log in (log_a, log_b))
             return paired_lifts(one, two, self.resamples)
@@ -86,6 +88,7 @@ class AbTestAnalysis:
             arm_by_shopper: the arm, 0 or 1, of each of S shoppers.
             earlier: the log before the test, for CUPED.
         """
+        # Sums of all shoppers, and the arm that each one was served by.
         total = self._sums(log)
         shoppers, arm = total.shoppers, arm_by_shopper(total.shoppers)
 
@@ -96,6 +99,7 @@ class AbTestAnalysis:
         if earlier is not None:
             before = self._sums(earlier, shoppers)
             found["split_cuped"] = _plain(split_lifts(total, arm, before, self.resamples))
+        # Arm 0 alone is what the A/A check splits again.
         first = ShopperSums([shoppers[row] for row in np.flatnonzero(arm == 0)], total.values[arm == 0])
         return {
             **found,
@@ -115,6 +119,7 @@ class AbTestAnalysis:
     def _slices(
         self, part: Callable[[NDArray[np.bool_]], Lifts], part_of_items: Callable[[Sequence[str]], Lifts]
     ) -> dict[str, Any]:
+        # Lifts as plain values, by dimension and group; items stand behind page views.
         by_items = {
             name: {group: part_of_items(ids) for group, ids in found.items()} for name, found in self.groups.items()
         }

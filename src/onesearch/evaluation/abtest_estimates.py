@@ -54,6 +54,7 @@ def assign_arms(shoppers: Sequence[str], salt: str, arms: int = 2) -> NDArray[np
 
     Another salt deals all shoppers anew, independently of any earlier test.
     """
+    # Eight bytes of a keyless hash: not Python's own, which differs between processes.
     digests = (hashlib.blake2b(f"{salt}\x1f{name}".encode(), digest_size=8).digest() for name in shoppers)
     return np.fromiter((int.from_bytes(digest, "big") % arms for digest in digests), np.int64, len(shoppers))
 
@@ -87,10 +88,12 @@ class ShopperSums:
             kept: bool [n], one per page view: a slice of the log. A shopper outside of it has zeros, and is counted as
                 a shopper all the same, so that arms stay comparable.
         """
+        # GMV needs the price of each ordered item.
         known = pl.DataFrame(
             {"item": list(prices or {}), "price": [float(p) for p in (prices or {}).values()]},
             schema={"item": pl.String, "price": pl.Float64},
         )
+        # One row per page view: its counts, and the prices of what was ordered.
         log = page_views if kept is None else page_views.filter(pl.Series(kept))
         log = log.filter(pl.col("user_id").is_not_null()).with_row_index("view")
         bought = log.select("view", item="ordered").explode("item").drop_nulls("item")
@@ -107,6 +110,7 @@ class ShopperSums:
             orders=pl.col("ordered").list.len().cast(pl.Float64),
             GMV=pl.col("GMV").fill_null(0.0),
         )
+        # One row per wanted shopper, zeros for those without a page view.
         sums = counted.group_by("user_id", maintain_order=True).sum()
         if shoppers is None:
             ids = page_views["user_id"].drop_nulls().unique(maintain_order=True).cast(pl.String).to_list()
@@ -115,6 +119,7 @@ class ShopperSums:
         table = pl.DataFrame({"user_id": pl.Series(ids, dtype=pl.String)}).join(
             sums.cast({"user_id": pl.String}), on="user_id", how="left", maintain_order="left"
         )
+        # A shopper counts once, whether a slice holds a page view of them or not.
         bought_any = (pl.col("orders") > 0).cast(pl.Float64)
         table = table.with_columns(pl.lit(1.0).alias("shoppers"), bought_any.alias("buyers"))
         return cls(ids, table.select(pl.col(name).fill_null(0.0) for name in SUMS).to_numpy().astype(np.float64))
@@ -162,7 +167,13 @@ def split_lifts(
     seed: int = 0,
     metrics: Iterable[str] = METRICS,
 ) -> dict[str, MetricLift]:
-    """Lifts of arm 1 over arm 0 of a split by shopper.
+    """Lifts of arm 1 over arm 0 of a split by shopper (equations 9.6 and 9.7 of docs/method.md).
+
+    ::
+
+        per arm:  sums[r] = sums over the arm's shoppers, each counted Poisson(1) times    r = 1 .. R; r = 0: once each
+                  metric[r] = Y / X;  with CUPED (Y - theta . (D - mean D)) / X
+        lift = metric B / metric A - 1 of r = 0, interval and p from r = 1 .. R
 
     Args:
         log: totals of the test.
@@ -177,6 +188,7 @@ def split_lifts(
     """
     if before is not None and before.shoppers != log.shoppers:
         raise ValueError("CUPED needs the same shoppers before and during the test, in the same order")
+    # Each arm is resampled by itself; CUPED's theta comes from both together.
     parts = []
     for number in (0, 1):
         rows = np.flatnonzero(arm == number)
@@ -200,6 +212,7 @@ def paired_lifts(
     """
     if a.shoppers != b.shoppers:
         raise ValueError("a paired estimate needs the same shoppers in both arms, in the same order")
+    # Both worlds are drawn together, so that a shopper's habits cancel out: [1 + R, 2 columns].
     both = _resampled_sums(np.concatenate([a.values, b.values], 1), None, None, resamples, [seed, 2])
     width = len(SUMS)
     return {name: _lift(_ratios(both[:, :width], name, None), _ratios(both[:, width:], name, None)) for name in metrics}
@@ -216,6 +229,7 @@ def aa_p_values(
     """
     found: dict[str, list[float]] = {name: [] for name in METRICS}
     for number in range(splits):
+        # A salt of its own per split.
         arm = assign_arms(log.shoppers, f"a/a {seed} {number}")
         for name, lift in split_lifts(log, arm, resamples=resamples, seed=number).items():
             found[name].append(lift.p)
@@ -227,6 +241,7 @@ def detectable_lift(log: ShopperSums, metric: str, power: float = 0.8, level: fl
     """The smallest true lift that a split of these shoppers into two halves would find with this power."""
     above, below = (log.column(name) for name in METRICS[metric])
     ratio = log.ratio(metric)
+    # Delta method: the standard deviation of Y - M.X over the mean of X, relative to M (equation 9.8).
     spread = np.std((above - ratio * below) / below.mean()) / max(ratio, 1e-12)
     error = 2 * spread / np.sqrt(len(log))  # of the difference of two halves
     return float((norm.ppf(1 - level / 2) + norm.ppf(power)) * error)
@@ -234,6 +249,7 @@ def detectable_lift(log: ShopperSums, metric: str, power: float = 0.8, level: fl
 
 def power(detectable_lift: float, lift: float, level: float = 0.05) -> float:
     """The chance that a split finds a true ``lift``, told from the lift that it finds with 80 % power."""
+    # The standard error that belongs to a lift found with 80 % power.
     critical = norm.ppf(1 - level / 2)
     error = detectable_lift / (critical + norm.ppf(0.8))
     return float(norm.sf(critical - lift / error) + norm.cdf(-critical - lift / error))
@@ -265,7 +281,15 @@ def _resampled_sums(
 
 
 class _CupedAdjustment:
-    """CUPED for ratios: the part of a shopper's linearised value that the time before explains."""
+    """CUPED for ratios, equation (9.7): the part of a shopper's value that the time before explains.
+
+    ::
+
+        y = Y - metric . X                    of each shopper, in the test
+        x = Y_before - metric_before . X_before
+        theta = cov(x, y) / var(x)
+        adjusted metric = sum(Y - theta . (x - mean x)) / sum(X)
+    """
 
     def __init__(self, log: ShopperSums, before: ShopperSums) -> None:
         self.theta: dict[str, float] = {}
@@ -282,6 +306,7 @@ class _CupedAdjustment:
     def ratios(self, sums: Floats, name: str) -> Floats:
         """The adjusted metric from sums [R, 2 · columns]."""
         width = len(SUMS)
+        # Columns of the test stand first, those of the time before behind them.
         at = [SUMS.index(part) for part in METRICS[name]]
         then, mean = self.pooled[name]
         above, below = sums[:, at[0]], sums[:, at[1]]
@@ -302,6 +327,7 @@ def _lift(a: Floats, b: Floats) -> MetricLift:
     with np.errstate(invalid="ignore", divide="ignore"):
         lift = b / a - 1
         logs = np.log(b / a)
+    # Row 0 is the sample itself, the others are resamples; log(b / a) is nearly normal where the lift is skewed.
     drawn = logs[1:][np.isfinite(logs[1:])]
     spread = float(drawn.std(ddof=1)) if len(drawn) > 1 else float("nan")
     if not np.isfinite(logs[0]) or not np.isfinite(spread):
@@ -337,6 +363,7 @@ def lifts_by_group(
 
 def keep_items(page_views: pl.DataFrame, item_ids: Sequence[str]) -> pl.DataFrame:
     """The log as if only these items were on its pages: what happened to a group of items."""
+    # Each list keeps its wanted items, in order; pages without any stay, empty.
     wanted = pl.DataFrame({"item": pl.Series(list(item_ids), dtype=pl.String)})
     views = page_views.with_row_index("view")
     kept = {}

@@ -23,6 +23,7 @@ def write(folder: Path, found: dict[str, Any]) -> dict[str, Any]:
     # JSON objects have no order, and bands of frequency or age have one.
     found = {"order": [[dimension, list(groups)] for dimension, groups in found["slices"].items()], **found}
     write_json(folder / "abtest.json", found)
+    # One chart of lifts per dimension, and one of click rates by query frequency.
     charts = []
     for dimension, groups in found["slices"].items():
         path = folder / f"lift_by_{dimension.replace(' ', '_')}.png"
@@ -38,6 +39,7 @@ def write(folder: Path, found: dict[str, Any]) -> dict[str, Any]:
 def _lift_chart(dimension: str, groups: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Figure:
     figure = Figure(figsize=(max(5.0, 0.7 * len(groups) + 2), 3.8), layout="constrained")
     axes: Any = figure.add_subplot()
+    # Bars with the interval's ends as error bars.
     rows = [one["item CTR"] for one in groups.values()]
     middle = np.array([100 * row["lift"] for row in rows])
     ends = np.array([[100 * (row["lift"] - row["low"]), 100 * (row["high"] - row["lift"])] for row in rows]).T
@@ -65,6 +67,7 @@ def _rate_chart(groups: Mapping[str, Mapping[str, Mapping[str, float]]], a: str,
 
 def markdown(found: Mapping[str, Any], charts: Sequence[str] = (), by_group: bool = True) -> str:
     """The estimates as tables; ``by_group`` off leaves those of groups out."""
+    # What was compared, and how.
     kinds = [(kind, name) for kind, name in _ESTIMATES.items() if kind in found]
     lines = [f"# A: {found['a']}, B: {found['b']}", ""]
     if "paired" in found:
@@ -85,6 +88,7 @@ def markdown(found: Mapping[str, Any], charts: Sequence[str] = (), by_group: boo
             f"{found['page_views']:,} page views of {found['shoppers']:,} shoppers; {found['in_both_arms']:,} "
             "who met both arms are left out."
         )
+    # One row per metric.
     lines += [
         "",
         "Lift of B over A, 95 % intervals from a bootstrap over shoppers. *Detectable*: the smallest lift that a "
@@ -99,6 +103,7 @@ def markdown(found: Mapping[str, Any], charts: Sequence[str] = (), by_group: boo
         lines.append(
             f"| {name} | {first['a']:.4f} | {first['b']:.4f} | {' | '.join(cells)} | {found['detectable'][name]:.1%} |"
         )
+    # How well the test's p-values behave where nothing differs.
     if "a_a" in found:
         check = found["a_a"]
         uniform, below = check["uniform_p"], check["share_below_0.05"]
@@ -110,6 +115,7 @@ def markdown(found: Mapping[str, Any], charts: Sequence[str] = (), by_group: boo
             "|---|---|---|",
         ]
         lines += [f"| {name} | {uniform[name]:.3f} | {below[name]:.1%} |" for name in METRICS]
+    # The same within groups of page views and of items.
     for dimension, names in found["order"] if by_group else ():
         groups = {name: found["slices"][dimension][name] for name in names}
         columns = ("item CTR", "exposure", "conversion", "orders")

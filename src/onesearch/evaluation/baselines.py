@@ -72,6 +72,7 @@ class Baselines:
             lexical: a ready BM25 index with the settings' configuration.
         """
         self.settings = settings or BaselineSettings()
+        # Single searchers first; the others combine them.
         self.lexical = lexical or LexicalSearcher.build(items, self.settings.lexical)
         self.dense = DenseSearcher(vectors, encode, config=self.settings.dense)
         self.popular = PopularitySearcher(self.lexical, statistics.clicked, self.settings.smoothing)
@@ -128,11 +129,13 @@ def tune(
         ValueError: no validation page view has a click.
     """
     settings = base or BaselineSettings()
+    # Only page views with a click say which setting is better.
     rows = np.flatnonzero(clicked.lengths > 0)
     if not len(rows):
         raise ValueError("no validation page view has a click to tune on; enlarge the validation part")
     rows = np.sort(np.random.default_rng(seed).permutation(rows)[:most])
     requests, wanted = validation.select(rows), clicked.select(rows)
+    # One after the other: BM25, the smoothing of popularity over it, then the fusion of BM25 with dense search.
     lexical = tune_lexical(items, settings.lexical, requests, wanted)
     smoothing = _best(
         {
@@ -141,6 +144,7 @@ def tune(
         }
     )
     dense = DenseSearcher(vectors, encode, config=settings.dense)
+    # Candidates of both searchers are found once; only their fusion is tried in 42 ways.
     candidates, scores = candidate_scores([lexical, dense], requests, settings.depth)
     hows: tuple[Literal["minmax", "z"], ...] = ("minmax", "z")
     how, weight = _best(
@@ -156,6 +160,7 @@ def tune(
 
 def tune_lexical(items: pl.DataFrame, base: LexicalSettings, requests: Requests, wanted: Ragged) -> LexicalSearcher:
     """BM25 tuned on validation requests: fields first, then saturation and length; the first of equals stays."""
+    # A change is kept if it helps, and the next one starts from there.
     best = LexicalSearcher.build(items, base)
     figure = tuning_score(best.rank(requests, 10).items, wanted)
     fields: Sequence[tuple[str, ...]] = (
@@ -164,6 +169,7 @@ def tune_lexical(items: pl.DataFrame, base: LexicalSettings, requests: Requests,
         ("title", "brand", "category"),
         ("title", "brand", "category", "attributes"),
     )
+    # Saturation and length, coarsely.
     changes: list[dict[str, object]] = [{"fields": one} for one in fields if _adds(items, one)]
     changes += [{"k1": k1, "b": b} for k1, b in ((0.6, 0.75), (1.2, 0.4), (0.6, 0.4), (2.0, 0.75))]
     for change in changes:

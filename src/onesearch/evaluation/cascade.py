@@ -1,4 +1,12 @@
-"""The classical cascade: recall by several searchers, ranking by gradient-boosted trees (LambdaMART).
+"""The classical cascade: recall by several searchers, ranking by gradient-boosted trees (LambdaMART), equation (8.11).
+
+::
+
+    recall(request)  = most clicked for the query, BM25 x popularity, dense, BM25; one after the other, each item once
+    features         = 35 of each candidate: text match, clicks, item quality, the shopper's taste       [n, m, 35]
+    ranker           = LambdaMART on clicks (gain 1) and orders (gain 3) of training page views, whose own clicks
+                       are left out of recall and features
+    search(request)  = the k best candidates by the ranker's score
 
 The strongest baseline: the ranker sees text match, clicks, item quality and the shopper's taste. It is trained
 on training page views with leave-one-out statistics; rounds and settings are chosen on validation page views.
@@ -123,18 +131,23 @@ def ranking_table(
     groups: list[NDArray[np.int64]] = [np.zeros(0, np.int64)]
     for first in track(range(0, len(requests), _CHUNK), "candidates and features"):
         rows = np.arange(first, min(first + _CHUNK, len(requests)))
+        # 256 page views at once bound the memory of their candidates.
         asked, happened = requests.select(rows), targets.select(rows)
         held = None if vectors is None else vectors[rows]
+        # Candidates [n, m] and their labels.
         items = recall(asked, happened.clicked if leave_out else None, held)
         label = contained(happened.clicked, items).astype(np.int32)
         label[contained(happened.ordered, items)] = 2
+        # Which of them become rows: those listed by then, a few without a click, and only page views with a click.
         keep = items != NONE
         ages = None
         if lags is not None:
+            # Ages at the page view: what was not listed yet could not be shown.
             ages = recall.features.items.age[items] - lags[rows, None].astype(np.float32)
             keep &= ~(ages < 0) | (label > 0)
             ages = np.maximum(ages, 0)
         if negatives is not None:
+            # Clicked ones first, then candidates in random order, padding last: ranks below the limit stay.
             draw = np.where(label > 0, -1.0, np.where(keep, generator.random(items.shape), 2.0))
             keep &= np.argsort(np.argsort(draw, axis=1), axis=1) < negatives + (label > 0).sum(1, keepdims=True)
         keep &= (label > 0).any(1, keepdims=True)
@@ -196,11 +209,13 @@ class Cascade:
         check = ranking_table(recall, asked, targets, None, False, _SEED)
         if not len(table.groups) or not len(check.groups):
             raise ValueError("the cascade needs training and validation page views with a click on a candidate item")
+        # One ranker per setting.
         best, best_figure = None, -np.inf
         for changes in grid:
             tried = config.updated(**changes)
             cascade = cls(features, tried, fit_ranker(table, check, tried))
             items = cascade.rank(asked, 10).items
+            # As many figures as there are kinds of targets: HR@10 and MRR@10 of clicks, of orders.
             figures = [
                 metric(items, wanted, 10)
                 for metric in (hit_rate, mrr)
@@ -221,6 +236,7 @@ class Cascade:
             asked = requests.select(np.arange(first, min(first + _CHUNK, len(requests))))
             items = self._recall(asked)
             valid = items != NONE
+            # Padding is never returned.
             scores = np.full(items.shape, -np.inf, np.float32)
             if valid.any():
                 scores[valid] = self.ranker.predict(self.features.compute(asked, items)[valid])
@@ -293,8 +309,10 @@ def fit_ranker(table: RankingTable, check: RankingTable, config: CascadeSettings
         "num_threads": config.threads,
         "verbosity": -1,
     }
+    # Seeded, on one row order and a fixed number of threads: the same table gives the same trees.
     data = lightgbm.Dataset(table.features, table.labels, group=table.groups, feature_name=_plain_names())
     held = lightgbm.Dataset(check.features, check.labels, group=check.groups, reference=data)
+    # Early stopping looks at NDCG@10 of the check table; the best round is kept, the later ones are dropped.
     booster = lightgbm.train(
         parameters,
         data,

@@ -84,6 +84,7 @@ class CascadeItems:
             values = items.select(pl.col(name).fill_null("").rank("dense") - 1).to_series()
             return values.to_numpy().astype(np.int64)
 
+        # A category is its whole path; a price band is a fifth of the prices in a category.
         items = items.with_columns(pl.col("category").list.join("/", ignore_nulls=True))
         place = pl.col("price").rank().over("category") / (pl.col("price").count().over("category") + 1)
         band = items.select((place * _BANDS).floor().fill_null(_BANDS)).to_series().to_numpy().astype(np.int64)
@@ -124,10 +125,12 @@ class CascadeFeatures:
         self.items, self.statistics, self.smoothing = CascadeItems.from_items(items, now), statistics, smoothing
         self.lexical, self.dense = lexical, dense
         self._analyze = Analyzer(lexical.config.stemmer)
+        # Numbers of profiles and query words that training page views have.
         profiles = sorted(set(training.profile) - {""})
         self._profiles = {profile: number for number, profile in enumerate(profiles)}
         words = sorted(set(chain.from_iterable(map(self._analyze, sorted(set(training.query))))))
         self._words = {word: number for number, word in enumerate(words)}
+        # How much more often a profile, or a word, goes with clicks on a brand, a category, an item.
         clicked = targets.clicked
         context = self._profile_numbers(training)[clicked.owners]
         self._lifts: dict[str, Lift] = {}
@@ -135,6 +138,7 @@ class CascadeFeatures:
         for name, numbers in tables.items():
             things = numbers[clicked.values]
             self._lifts[f"profile {name}"] = Lift.from_pairs(context, things, len(profiles) + 1, int(numbers.max()) + 1)
+        # Every click counts once for each of the query's words.
         word = self._word_numbers(training.query)
         for name, numbers in tables.items():
             things = np.repeat(numbers[clicked.values], _WORDS)
@@ -169,6 +173,7 @@ class CascadeFeatures:
             **self._affinities(requests, candidates, targets),
             "age": self.items.age[candidates] if ages is None else ages,
         }
+        # "item clicks" is log(1 + clicks): back to the count, then smoothed as in BM25 x popularity.
         popularity = np.log(1 + self.smoothing + np.expm1(found["item clicks"]))
         found["bm25 x popularity"] = found["bm25"] * popularity
         return np.stack(
@@ -181,6 +186,7 @@ class CascadeFeatures:
             dense = self.dense.scores(requests.query, candidates)
         else:
             dense = self.dense.vector_scores(vectors, candidates)
+        # Of the query alone: the same for all candidates, [n, 1].
         words = np.array([len(self._analyze(query)) for query in requests.query], np.float32)
         return {
             "bm25": bm25,
@@ -200,17 +206,21 @@ class CascadeFeatures:
             statistics.ordered[candidates],
         )
         row = statistics.query_numbers(requests.query)
+        # Counts of the training log: clicks of query and item, of all items of the query, page views of the query.
         pair = statistics.pair_counts(row, candidates, targets.clicked if targets else None)
         asked = statistics.query_clicks[row]
         searched = np.where(row >= 0, statistics.searched[row], 0).astype(np.float32)
         out: dict[str, Floats] = {}
+        # Of a training page view, what happened on it is taken out of every count.
         if targets is not None:
             shown = shown - contained(targets.shown, candidates)
             clicked = clicked - contained(targets.clicked, candidates)
             ordered = ordered - contained(targets.ordered, candidates)
             asked, searched = asked - targets.clicked.lengths, searched - (targets.clicked.lengths > 0)
         for name, group in (("brand CTR", items.brand), ("seller CTR", items.seller)):
+            # The rate of all items of the brand or seller.
             group_shown, group_clicked = self._group_totals(name, group)
+            # Shows and clicks of the page view itself on items of the same brand or seller.
             own_shown = own_clicked = np.zeros((), np.float32)
             if targets is not None:
                 own_shown = counted(_grouped(targets.shown, group), group[candidates])
@@ -232,6 +242,7 @@ class CascadeFeatures:
 
     def _taste(self, requests: Requests, candidates: NDArray[np.int32]) -> dict[str, Floats]:
         items, history = self.items, requests.clicked
+        # Shares of the shopper's clicks on the same brand, category, price band and seller.
         known = history >= 0
         count = np.maximum(known.sum(1), 1).astype(np.float32)[:, None]
         out: dict[str, Floats] = {"history": np.log1p(known.sum(1)).astype(np.float32)[:, None]}
@@ -243,6 +254,7 @@ class CascadeFeatures:
         ):
             seen = Ragged.from_lengths(group[history[known]].astype(np.int32), known.sum(1))
             out[name] = counted(seen, group[candidates]) / count
+        # Log prices against the mean of the page and the mean of what the shopper clicked.
         price = items.price[candidates]
         usual = _mean(items.price[history], known & np.isfinite(items.price[history]))
         middle = _mean(price, np.isfinite(price) & (candidates >= 0))
@@ -258,6 +270,7 @@ class CascadeFeatures:
         empty = np.full(candidates.shape, np.nan, np.float32)
         if not history.shape[1]:
             return dict.fromkeys(("last click similarity", "mean click similarity", "largest click similarity"), empty)
+        # Candidates against clicks, [n, m, clicks], a few requests at once.
         each = np.empty((*candidates.shape, history.shape[1]), np.float32)
         for first in range(0, len(candidates), _TOGETHER):
             part = slice(first, first + _TOGETHER)
@@ -275,6 +288,7 @@ class CascadeFeatures:
         self, requests: Requests, candidates: NDArray[np.int32], targets: Targets | None
     ) -> dict[str, Floats]:
         out: dict[str, Floats] = {}
+        # Log lifts: how much more often this profile, or a word of the query, goes with clicks on the thing.
         profile, word = self._profile_numbers(requests)[:, None], self._word_numbers(requests.query)
         words = np.maximum((word >= 0).sum(1), 1)[:, None]
         for name, numbers in self._tables.items():
@@ -288,6 +302,7 @@ class CascadeFeatures:
             for column in range(_WORDS):
                 total += self._lifts[f"word {name}"].score(word[:, column, None], things, own, own_total)
             out[f"word {name}"] = total / words
+        # How much of the page is of the candidate's category: a query's main category stands out.
         category = np.where(candidates >= 0, self.items.category[candidates], -1)
         lists = Ragged.from_lengths(category[category >= 0].astype(np.int32), (category >= 0).sum(1))
         out["category share"] = counted(lists, category) / np.maximum((candidates >= 0).sum(1), 1)[:, None]
@@ -351,6 +366,7 @@ def _mean(values: Floats, valid: NDArray[np.bool_]) -> Floats:
 
 def _places(scores: Floats, candidates: NDArray[np.int32]) -> Floats:
     """log(1 + place) of each candidate by its score among the request's candidates."""
+    # Equal scores keep the order of recall; padding comes last.
     order = np.argsort(np.where(candidates >= 0, -scores, np.inf), axis=1, kind="stable")
     out = np.empty(scores.shape, np.float32)
     places = np.broadcast_to(np.log1p(np.arange(1, scores.shape[1] + 1, dtype=np.float32)), scores.shape)

@@ -1,4 +1,4 @@
-"""Run methods on test requests and summarise: metrics, intervals, slices, paired tests."""
+"""Run methods on test requests and report: metrics, intervals, slices, paired tests (docs/method.md, section 9)."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,38 +19,6 @@ from onesearch.evaluation.slices import Slices
 from onesearch.model.prompt import PromptInputs
 from onesearch.search.engine import SearchEngine
 from onesearch.search.hits import Searcher
-
-
-@torch.inference_mode()
-def valid_sid_share(engine: SearchEngine, requests: Requests, most: int, batch: int = 64) -> float:
-    """Greedy decoding over whole codebooks of at most ``most`` requests; how many SIDs belong to an item, 0 to 1."""
-    requests = requests.select(np.arange(min(most, len(requests))))
-    if not len(requests):
-        return float("nan")
-    model, snapshot = engine.generator, engine.snapshot
-    statistics = engine.click_features.statistics
-    clicked = statistics.most_clicked(
-        statistics.query_numbers(requests.query), max(model.config.prompt.clicked_for_query, 1)
-    )
-    inputs = PromptInputs.from_requests(requests, engine.featurizer.text_features, model.config.prompt, clicked)
-    found = []
-    for rows in np.split(np.arange(len(requests)), range(batch, len(requests), batch)):
-        memory = model.encode(snapshot.builder.search_prompt(inputs, rows).to(model.begin.device))
-        state = model.start(memory, 1)
-        codes: list[torch.Tensor] = []
-        embeds = model.token_embedding(-1, torch.zeros(len(rows), 1, dtype=torch.long))
-        for level in range(model.levels):
-            hidden = model.step(state, embeds, None)
-            codes.append(model.codebook_logits(level, hidden).argmax(-1))
-            nodes = snapshot.index.locate(torch.stack(codes, -1)[:, 0])
-            vectors = snapshot.index.vectors(level, nodes.clamp(min=0)).unsqueeze(1) if model.anchored else None
-            if vectors is not None:
-                # A prefix that does not exist has no node, so the next step sees its code alone.
-                vectors = vectors * (nodes >= 0)[:, None, None]
-            embeds = model.token_embedding(level, codes[-1], vectors)
-        found.append((snapshot.index.locate(torch.stack(codes, -1)[:, 0]) >= 0).float())
-    return float(torch.cat(found).mean())
-
 
 TrueMetrics = Callable[[NDArray[np.int32]], Mapping[str, NDArray[np.floating]]]
 """Extra metrics of ranked items [n, k], one value per request."""
@@ -93,10 +61,12 @@ def evaluate(
     Raises:
         ValueError: sizes of requests, targets, slices or extra metrics differ, or a compared method is missing.
     """
+    # Page views and targets must be those of the requests.
     config = config or MeasureSettings()
     n = len(requests)
     _check_size("targets.clicked", len(targets.clicked), n)
     _check_size("targets.ordered", len(targets.ordered), n)
+    # Every method ranks every request once; all figures come from these lists.
     values: dict[str, dict[str, NDArray[np.float32]]] = {}
     milliseconds: dict[str, float] = {}
     for name, searcher in methods.items():
@@ -110,6 +80,7 @@ def evaluate(
 
 def rank_all(searcher: Searcher, requests: Requests, k: int, batch: int = 256) -> tuple[NDArray[np.int32], float]:
     """Ranked items int32 [n, k] of all requests, and the mean milliseconds per request."""
+    # Time is taken over all requests, in batches as a server would take them.
     parts: list[NDArray[np.int32]] = [np.zeros((0, k), np.int32)]
     start = time.perf_counter()
     for first in range(0, len(requests), batch):
@@ -153,6 +124,7 @@ def build_report(
     config, slices = config or MeasureSettings(), slices or {}
     if not values:
         raise ValueError("nothing to summarise: give at least one method")
+    # Everything must speak of the same n requests.
     n = len(next(iter(next(iter(values.values())).values())))
     for method, row in values.items():
         for metric, one in row.items():
@@ -163,6 +135,7 @@ def build_report(
         for method in pair:
             if method not in values:
                 raise ValueError(f"cannot compare {method!r}: not among the methods {', '.join(values)}")
+    # Requests of each group of each dimension; the same estimates and tests are then made within it.
     groups = {
         dimension: {label: np.flatnonzero(labels == label) for label in _ordered(labels)}
         for dimension, labels in slices.items()
@@ -211,12 +184,14 @@ def pool_reports(
     """
     first = reports[0]
 
+    # A request's value: the mean over seeds, or each seed's requests one after the other.
     def join(parts: list[NDArray[np.float32]]) -> NDArray[np.float32]:
         return np.mean(parts, axis=0, dtype=np.float32) if same_requests else np.concatenate(parts)
 
     if same_requests:
         for report in reports:
             _check_size("a report over the same requests", report.requests, first.requests)
+    # Only methods and slices that every report has can be joined.
     values = {
         method: {metric: join([report.values[method][metric] for report in reports]) for metric in row}
         for method, row in first.values.items()
@@ -231,6 +206,38 @@ def pool_reports(
         method: float(np.mean([report.milliseconds.get(method, np.nan) for report in reports])) for method in values
     }
     return build_report(values, labels, compare, config, times, {"pooled reports": len(reports)})
+
+
+@torch.inference_mode()
+def valid_sid_share(engine: SearchEngine, requests: Requests, most: int, batch: int = 64) -> float:
+    """Greedy decoding over whole codebooks of at most ``most`` requests; how many SIDs belong to an item, 0 to 1."""
+    requests = requests.select(np.arange(min(most, len(requests))))
+    if not len(requests):
+        return float("nan")
+    model, snapshot = engine.generator, engine.snapshot
+    statistics = engine.click_features.statistics
+    clicked = statistics.most_clicked(
+        statistics.query_numbers(requests.query), max(model.config.prompt.clicked_for_query, 1)
+    )
+    inputs = PromptInputs.from_requests(requests, engine.featurizer.text_features, model.config.prompt, clicked)
+    found = []
+    for rows in np.split(np.arange(len(requests)), range(batch, len(requests), batch)):
+        memory = model.encode(snapshot.builder.search_prompt(inputs, rows).to(model.begin.device))
+        # One code after the other, the best of the whole codebook: int64 [rows, 1] each.
+        state = model.start(memory, 1)
+        codes: list[torch.Tensor] = []
+        embeds = model.token_embedding(-1, torch.zeros(len(rows), 1, dtype=torch.long))
+        for level in range(model.levels):
+            hidden = model.step(state, embeds, None)
+            codes.append(model.codebook_logits(level, hidden).argmax(-1))
+            nodes = snapshot.index.locate(torch.stack(codes, -1)[:, 0])
+            vectors = snapshot.index.vectors(level, nodes.clamp(min=0)).unsqueeze(1) if model.anchored else None
+            if vectors is not None:
+                # A prefix that does not exist has no node, so the next step sees its code alone.
+                vectors = vectors * (nodes >= 0)[:, None, None]
+            embeds = model.token_embedding(level, codes[-1], vectors)
+        found.append((snapshot.index.locate(torch.stack(codes, -1)[:, 0]) >= 0).float())
+    return float(torch.cat(found).mean())
 
 
 def _estimates(values: Values, rows: NDArray[np.int64], config: MeasureSettings) -> dict[str, dict[str, Estimate]]:

@@ -43,6 +43,7 @@ class Laboratory:
             raise ValueError(f"{newcomers} newcomers are too few to draw; take none, or at least 10")
         config = load_config(dataset / FOLDER)
         world = World.build(config)
+        # The market is built again from its settings, then newcomers are added behind its shoppers.
         known = len(world.shoppers)
         world = world.with_newcomers(newcomers)
         traffic, queries, visits = world.traffic(page_views, stream)

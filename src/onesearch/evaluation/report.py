@@ -153,6 +153,7 @@ class Report:
     def save(self, folder: Path, charts: bool = True) -> None:
         """Write ``report.json``, ``report.md``, ``values.parquet`` (columns ``method|metric``) and PNG charts."""
         folder.mkdir(parents=True, exist_ok=True)
+        # Per-request values and slice labels, from which other comparisons can be made later.
         columns = {f"{method}|{name}": row for method, rows in self.values.items() for name, row in rows.items()}
         columns |= {f"slice|{name}": labels for name, labels in self.labels.items()}
         pl.DataFrame(columns).write_parquet(folder / "values.parquet")
@@ -240,6 +241,7 @@ def _bars(groups: list[str], series: list[str], rows: list[list[Estimate | None]
     """Grouped bars with error bars: one group per label, one colour per method."""
     figure = Figure(figsize=(max(6.0, 0.28 * len(groups) * (len(series) + 2)), 4.2), layout="constrained")
     axes: Any = figure.add_subplot()
+    # Bars of a group stand side by side; a missing figure leaves a gap.
     width = 0.84 / max(len(series), 1)
     places = np.arange(len(groups))
     for number, (name, row) in enumerate(zip(series, rows, strict=True)):

@@ -42,6 +42,12 @@ class PairedTest:
 def bootstrap(values: NDArray[np.floating], resamples: int = 1000, level: float = 0.95, seed: int = 0) -> Interval:
     """Percentile bootstrap over requests (rows are drawn with replacement, all metrics together).
 
+    ::
+
+        repeat R times:  times[r] = how often each of the n requests is drawn      [R, n]
+                         sample[r] = sum(times . values) / sum(times . defined)    [R, M]
+        interval = percentiles (1 - level) / 2 and (1 + level) / 2 of the samples
+
     Args:
         values: per-request values [n, M], nan where undefined.
         resamples: number of bootstrap samples.
@@ -61,6 +67,7 @@ def bootstrap(values: NDArray[np.floating], resamples: int = 1000, level: float 
     samples = np.empty((resamples, metrics), np.float64)
     generator = np.random.default_rng(seed)
     size = max(1, _CELLS // n)
+    # A block of resamples at once: counts of the drawn requests times values is one matrix product.
     for first in range(0, resamples, size):
         rows = min(size, resamples - first)
         drawn = generator.integers(0, n, (rows, n)) + np.arange(rows)[:, None] * n
@@ -82,7 +89,11 @@ def permutation_test(
 ) -> PairedTest:
     """Paired sign-flip test: were the two methods equal, each request's difference could as well have the other sign.
 
-    The same flips serve all metrics. p = (1 + number of flips at least as extreme) / (1 + flips), so it is never 0.
+    Equation (9.5) of docs/method.md; the same flips serve all metrics::
+
+        d = a - b per request, observed = |sum d|
+        repeat B times:  signs = random +1 or -1 per request;  extreme += |sum signs . d| >= observed
+        p = (1 + extreme) / (1 + B), which is never 0
 
     Args:
         a: per-request values of the first method, [n, M].
@@ -103,6 +114,7 @@ def permutation_test(
     interval = bootstrap(difference, resamples, level, seed)
     defined = np.isfinite(difference)
     filled = np.where(defined, difference, 0)
+    # Requests without a difference in any metric change no sum, whatever their sign.
     kept = filled[(filled != 0).any(axis=1)]
     observed = np.abs(kept.sum(0))
     slack = 1e-6 * np.abs(kept).sum(0)  # float32 sums of the same numbers in another order are still 'as extreme'
@@ -114,7 +126,7 @@ def permutation_test(
         rows = min(size, flips - first)
         packed = generator.integers(0, 256, (rows, (len(kept) + 7) // 8), dtype=np.uint8)
         heads = np.unpackbits(packed, axis=1, count=len(kept)).astype(np.float32)
-        sums = 2.0 * (heads @ values) - total
+        sums = 2.0 * (heads @ values) - total  # sum of sign . d, where heads keep their sign: [flips, M]
         extreme += (np.abs(sums) >= observed - slack).sum(0)
     return PairedTest(
         difference=interval.mean,

@@ -33,6 +33,7 @@ def band_labels(values: NDArray[np.number], bands: Sequence[tuple[int, str]]) ->
 
 def query_frequency(queries: Sequence[str], training_queries: Sequence[str]) -> Labels:
     """By the number of training page views with the same normalised query: unseen, 1-3, 4-15, 16+."""
+    # Both sides are normalised as at serving time.
     seen = pl.DataFrame({"query": [normalise_query(query) for query in training_queries]}, {"query": pl.String})
     counts = seen.group_by("query").len()
     asked = pl.DataFrame({"query": [normalise_query(query) for query in queries]}, {"query": pl.String})
@@ -76,6 +77,7 @@ def item_age(
     Returns:
         "cold" (some target was never shown in training), else "new" or "old" ("seen" without dates).
     """
+    # One cold target makes the request a cold one; without targets it is in no group.
     cold = extreme_of_targets((training_shown <= 0).astype(np.float64), targets, largest=True)
     if ages is None:
         warm = np.full(len(targets), "seen", dtype=object)
@@ -109,6 +111,7 @@ def standard_slices(
     items: pl.DataFrame,
 ) -> dict[str, Labels]:
     """All five dimensions of a test part; dimensions with a single group (no times, no users) are left out."""
+    # Ages are counted to the first test page view.
     start = page_views["time"].min() if page_views["time"].null_count() < len(page_views) else None
     found = {
         "query frequency": query_frequency(requests.query, training["query"].to_list()),

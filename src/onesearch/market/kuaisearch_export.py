@@ -108,6 +108,7 @@ class _Counts:
     def __init__(
         self, keys: NDArray[np.integer], times: NDArray[np.int64], weights: NDArray[np.float64] | None = None
     ) -> None:
+        # Events sorted by (key, time): a window is the difference of two running sums.
         self._span = int(times.max(initial=0)) + 1
         events = keys.astype(np.int64) * self._span + times
         order = np.argsort(events, kind="stable")
@@ -140,6 +141,7 @@ def _rank(dataset: Dataset, views: pl.DataFrame) -> pl.DataFrame:
     shown, clicked, ordered = (dataset.ragged(views[name]) for name in ("shown", "clicked", "ordered"))
     users, times = views["user"].to_numpy().astype(np.int64), views["time_index"].to_numpy().astype(np.int64)
     price = dataset.items["price"].to_numpy()
+    # So many page views that about RANK_ROWS rows come out.
     step = max(1, -(-len(shown.values) // RANK_ROWS))
     wanted = np.arange(0, len(views), step)
     part = shown.select(wanted)

@@ -149,12 +149,14 @@ def make_app(
         answer = _answer(thinker, task)
         if asked.response_format and asked.response_format.type == "json_schema":
             answer = fill(asked.response_format.json_schema["schema"], answer)
+        # Only well-formed calls count; the number of the call decides its fault.
         app.state.calls += 1
         call = app.state.calls
         if latency:
             await asyncio.sleep(latency)
         if drawn(call, _FAIL, fail):
             return _error(500, "the simulated server failed on purpose", "server_error")
+        # Half of the spoilt answers name what no catalogue has, the others are broken JSON.
         spoil = drawn(call, _MALFORMED, malformed)
         if spoil and drawn(call, _HOW, 0.5) and isinstance(answer.get("keywords"), list):
             answer = {**answer, "keywords": [OFF_CATALOGUE, *answer["keywords"]][: max(1, len(answer["keywords"]))]}

@@ -65,6 +65,7 @@ class LoggingEngine:
 
     def _search(self, cores: list[str], k: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         """Top k by BM25 (scaled to the best match) plus popularity: item rows (-1 beyond) and scores, [n, k]."""
+        # Query by token, float32 [n, vocabulary], one entry per known token.
         known = self._bm25.vocab_dict
         tokens = [[known[token] for token in line if token in known] for line in self._tokens(cores)]
         lengths = np.array([len(line) for line in tokens], np.int64)
@@ -87,6 +88,7 @@ class LoggingEngine:
         packed = owner.astype(np.uint64) << np.uint64(44) | falling << np.uint64(28) | found.indices.astype(np.uint64)
         packed.sort()
         place = np.arange(len(packed)) - np.repeat(starts[:-1][filled] - starts[0], np.diff(starts)[filled])
+        # Unpack the k best of each query.
         top = packed[place < k]
         row, column = filled[(top >> np.uint64(44)).astype(np.int64)], place[place < k]
         items[row, column] = (top & np.uint64((1 << 28) - 1)).astype(np.int32)
@@ -132,9 +134,11 @@ class LoggingEngine:
         """Candidates of complex queries: items of the types the rules think of, a few by words; [n, C] each."""
         queries, config, width = self.truth.queries, self.config, self.config.candidates
         keys = keyed.key(self.seed, _UNDERSTOOD, queries.keys[rows].view(np.int64))
+        # A query whose topic is not understood is taken for some other query.
         right = keyed.uniform(keys) < config.understands_topic
         wrong = (keyed.uniform(keyed.mix(keys + np.uint64(7))) * len(queries)).astype(np.int64)
         sets = np.where(right, queries.type_set[rows], queries.type_set[wrong])
+        # Four fifths of the candidates by type, from what the rules think is meant; the others by words.
         by_words = width // 5
         draws = width - by_words
         draw_keys = keyed.key(self.seed, _DRAWS, queries.keys[rows].view(np.int64)[:, None], np.arange(draws)[None, :])
@@ -180,6 +184,7 @@ class LoggingEngine:
         row, slot = np.nonzero((u < config.category_slots + config.random_slots) | (page < 0))
         if not len(row):
             return page
+        # Which item: of the query's types mostly, now and then any item of the shop.
         keys = rng.integers(0, 1 << 62, len(row)).astype(np.uint64)
         near = self.draw_of_types(self.truth.queries.type_set[visits.query[row]], keys)
         anything = rng.integers(0, len(catalogue), len(row)).astype(np.int32)

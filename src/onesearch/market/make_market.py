@@ -104,6 +104,7 @@ def page_lists(
 def _judgments(truth: Truth, visits: Visits, shown: NDArray[np.int32], seed: int) -> pl.DataFrame:
     """True levels of items shown for a sample of queries of the first 80 % of the log, as raters would give."""
     rng = np.random.default_rng([seed, 10])
+    # The first page view of each of some queries: its first items are judged.
     early = visits.query[: int(0.8 * len(visits))]
     picked = rng.permutation(np.unique(early, return_index=True)[1])[:_JUDGED_QUERIES]
     items = shown[np.sort(picked), :_JUDGED_PER_QUERY]
@@ -123,6 +124,7 @@ def simulate(
     world: World, truth: Truth, titles: list[str], visits: Visits
 ) -> tuple[NDArray[np.int32], NDArray[np.bool_], NDArray[np.bool_]]:
     """Logged pages int32 [n, page_size], and what was clicked and ordered on them, bool."""
+    # Candidates once per query, then pages and reactions chunk by chunk.
     engine = LoggingEngine(titles, truth, world.config.engine, world.config.seed)
     candidates = engine.candidates()
     shown = np.empty((len(visits), world.config.engine.page_size), np.int32)
@@ -167,10 +169,12 @@ def figures(
 def make_market(config: MarketSettings, folder: Path) -> Dataset:
     """Make the market of a config and write it as a dataset; the truth goes to its subfolder ``market``."""
     clock = time.perf_counter()
+    # An old truth must not pass for that of the new log if this is interrupted.
     truth_folder = folder / FOLDER
     if truth_folder.is_dir():
         (truth_folder / MANIFEST).unlink(missing_ok=True)
         shutil.rmtree(truth_folder)
+    # The world, then who searches for what, then the pages that the logging engine shows and what happens on them.
     world = World.build(config)
     items = items_table(world)
     traffic, queries, visits = world.traffic(config.n_page_views)

@@ -81,6 +81,7 @@ def _unit(vectors: NDArray[np.float64]) -> NDArray[np.float32]:
 def type_weights(vocabulary: MarketVocabulary, rng: np.random.Generator) -> NDArray[np.float64]:
     """Share of items (and of demand) per product type: Zipf over leaves and over the types of a leaf, [T]."""
     n_leaves = len(vocabulary.leaf_names)
+    # Which leaf is popular is drawn; within a leaf the first type is.
     leaf = (rng.permutation(n_leaves) + 4.0) ** -0.7
     first = np.searchsorted(vocabulary.type_leaf, np.arange(n_leaves))
     rank = np.arange(len(vocabulary.type_leaf)) - first[vocabulary.type_leaf] + 1
@@ -95,6 +96,7 @@ def _brands(
     n_departments = int(vocabulary.leaf_department.max()) + 1
     per_department = max(8, round(config.items / config.catalogue.items_per_brand / n_departments))
     brand = np.empty(len(leaves), np.int64)
+    # Large and small brands; a third of them is at home in a leaf, the others are rare there.
     base = np.arange(1, per_department + 1) ** -0.8
     for leaf in range(len(vocabulary.leaf_names)):
         rows = np.flatnonzero(leaves == leaf)
@@ -111,10 +113,12 @@ def build_catalogue(
     rng = np.random.default_rng([config.seed, 2])
     n, settings = config.items, config.catalogue
     weights = type_weights(vocabulary, np.random.default_rng([config.seed, 3]))
+    # Product type, leaf and brand of each item, [N].
     types = rng.choice(len(weights), n, p=weights).astype(np.int16)
     leaves = vocabulary.type_leaf[types]
     brand, n_brands = _brands(config, vocabulary, leaves, rng)
 
+    # Values are the hand-written ones, then brands, then three series of each brand.
     taken = reserved | set(vocabulary.values) | set(vocabulary.nouns)
     brand_names = invent_names(n_brands, taken, rng)
     series_names = invent_names(3 * n_brands, taken, rng)
@@ -122,6 +126,7 @@ def build_catalogue(
     value_type = vocabulary.value_type + ["Brand"] * n_brands + ["Series"] * (3 * n_brands)
     first_brand = len(vocabulary.values)
 
+    # Latent attributes [N, 16] from what the type may have; two of a kind differ, or there is only one.
     values = np.full((n, len(SLOTS)), -1, np.int32)
     present = attribute_figures("present")
     for slot, kind in enumerate(SLOTS):
@@ -136,6 +141,7 @@ def build_catalogue(
     series = first_brand + n_brands + 3 * brand + rng.integers(0, 3, n)
     values[:, SLOTS.index("Series")] = np.where(rng.random(n) < present["Series"], series, -1)
 
+    # Price level: of the brand, of a luxurious style, a little of quality; its bands are the Price attribute.
     quality = rng.standard_normal(n).astype(np.float32)
     brand_level = rng.standard_normal(n_brands)
     style = values[:, SLOTS.index("Style")]
@@ -149,16 +155,19 @@ def build_catalogue(
     base = rng.normal(3.2, 0.7, len(weights))
     price = np.round(np.exp(base[types] + 0.45 * level), 2)
 
+    # Direction of taste: items of a brand and of a style lie together.
     style_taste = rng.standard_normal((len(value_names), TASTES))
     brand_taste = rng.standard_normal((n_brands, TASTES))
     taste = _unit(0.9 * brand_taste[brand] + 0.9 * style_taste[style] + 0.5 * rng.standard_normal((n, TASTES)))
 
+    # Sellers keep to a department; emerging ones are new, with new items.
     department = vocabulary.leaf_department[leaves].astype(np.int64)
     per_department = max(4, round(n / settings.items_per_seller / (int(department.max()) + 1)))
     size = np.arange(1, per_department + 1) ** -0.7
     seller = department * per_department + rng.choice(per_department, n, p=size / size.sum())
     emerging = rng.random(per_department * (int(department.max()) + 1)) < settings.emerging_seller_share
 
+    # Listing times: old stock within the 900 days before, new items during the period.
     period = config.days * US_PER_DAY
     is_new = rng.random(n) < settings.new_item_share
     before = start - (rng.random(n) ** 1.5 * 900 * US_PER_DAY).astype(np.int64) - 1
@@ -167,6 +176,7 @@ def build_catalogue(
     listed = np.where(emerging[seller], later, np.where(is_new, within, before))
     popularity = settings.popularity_sigma * (0.7 * rng.standard_normal(n) + 0.7 * quality) - 1.0 * emerging[seller]
 
+    # Models: up to four of a brand and type.
     group = (brand * len(weights) + types) * _FIRST_MODEL + rng.integers(0, _FIRST_MODEL, n)
     models = np.unique(group, return_inverse=True)[1].astype(np.int32)
     return MarketCatalogue(

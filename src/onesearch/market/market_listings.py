@@ -25,6 +25,7 @@ def _stated(
     """The value a listing states for a slot, int32 [N]; -1 when it states none, sometimes a wrong one."""
     n, kind = len(catalogue), SLOTS[slot]
     true = catalogue.values[:, slot]
+    # Not stated at all, stated as it is, or another value that the type may have.
     said = np.where(rng.random(n) < state * attribute_figures("stated")[kind], true, -1)
     if kind in vocabulary.allowed:
         table, cumulative = vocabulary.allowed[kind]
@@ -50,6 +51,7 @@ def build_listings(
     state = np.where(ambiguous, settings.stated_ambiguous, settings.stated)
     conflict = np.where(ambiguous, settings.conflict_ambiguous, settings.conflict)
 
+    # Title parts and structured fields state each slot independently of each other.
     parts: dict[str, pl.Series] = {}
     fields: list[pl.Expr] = []
     field_columns: dict[str, pl.Series] = {}
@@ -63,6 +65,7 @@ def build_listings(
             fields.append(pl.struct(pl.lit(kind).alias("type"), pl.col(label).alias("value")))
     says_model = rng.random(n) < np.array([one["model_stated"] for one in departments])[department]
     parts["Model"] = names_of(model_names(catalogue, config.seed), np.where(says_model, catalogue.models, -1))
+    # Some sellers use a synonym of the product's name.
     synonyms = (vocabulary.type_noun[catalogue.types] >= 0).sum(1)
     column = np.where(rng.random(n) < 0.7, 0, rng.integers(0, 3, n) % synonyms)
     noun = vocabulary.type_noun[catalogue.types, column]
@@ -73,10 +76,12 @@ def build_listings(
     neighbour = vocabulary.type_noun[
         np.clip(catalogue.types.astype(np.int64) + rng.integers(-6, 7, n), 0, len(vocabulary.type_nouns) - 1), 0
     ]
+    # Within six types in the tree, mostly.
     foreign = np.where(rng.random(n) < 0.7, neighbour, rng.integers(0, len(vocabulary.nouns), n))
     parts["Stuffed"] = names_of(vocabulary.nouns, np.where(rng.random(n) < stuffed_share, foreign, -1))
     parts["Anchor"] = _drawn_phrases(words["anchors"], 0.04, n, rng)
 
+    # Every seller has one of a few orders of the parts.
     layout = rng.integers(0, len(words["layouts"]), n)
     frame = pl.DataFrame(parts).with_columns(layout=pl.Series(layout))
     title = pl.lit("")

@@ -68,6 +68,7 @@ def build_type_sets(
 
 def _typo(text: str, number: int) -> str:
     """Misspell the longest word: swap, drop, double or replace a letter in its middle."""
+    # The place depends on the word alone, so that a text has few misspellings, each met again.
     words = text.split(" ")
     place = max(range(len(words)), key=lambda i: len(words[i]))
     word = words[place]
@@ -130,6 +131,7 @@ def build_queries(
     plans: Plans, vocabulary: MarketVocabulary, needs: Needs, catalogue: MarketCatalogue, seed: int
 ) -> tuple[Queries, NDArray[np.int32]]:
     """Distinct queries of the plans, and the query number of each plan, int32 [n]."""
+    # Equal plans are one query: texts are made for distinct plans only.
     number = keyed.key(0, *plans.parts())
     _, first, inverse = np.unique(number, return_index=True, return_inverse=True)
     distinct = plans.select(first)
@@ -142,6 +144,7 @@ def build_queries(
     kept, query_of_distinct = np.unique(owner, return_inverse=True)
     chosen = distinct.select(kept)
 
+    # Which product types are meant: rows of the type sets, in the order of build_type_sets.
     n_nouns, n_topics = len(vocabulary.nouns), len(needs.topics)
     noun_type = np.full(n_nouns + 1, -1, np.int64)
     for row in range(len(vocabulary.type_nouns) - 1, -1, -1):
@@ -154,6 +157,7 @@ def build_queries(
         [n_nouns + n_topics + noun_type[chosen.noun], n_nouns + chosen.topic, chosen.noun],
         brand_set,
     )
+    # Predicates [Q, 3]: traits of complex queries, values and brand of plain ones.
     n_values = len(catalogue.value_names)
     trait = np.where(chosen.trait >= 0, n_values + chosen.trait, -1)
     other = np.where(chosen.other_trait >= 0, n_values + chosen.other_trait, -1)

@@ -69,14 +69,17 @@ def build_shoppers(config: MarketSettings, vocabulary: MarketVocabulary, leaf_we
     """Draw the shoppers; ``leaf_weight`` is the demand per leaf, [L]."""
     rng = np.random.default_rng([config.seed, 8])
     n, settings = config.users, config.shoppers
+    # Who they are: gender, age, whether they buy for children.
     gender = (rng.random(n) >= _FEMALE_SHARE).astype(np.int8)
     age = rng.choice(len(AGE_BANDS), n, p=_AGE_SHARE).astype(np.int8)
     parent = (age >= 2) & (age <= 4) & (rng.random(n) < 0.45)
+    # What they like: a direction of taste, a price level that rises with age.
     taste = rng.standard_normal((n, TASTES))
     taste /= np.linalg.norm(taste, axis=1, keepdims=True)
     taste *= rng.uniform(0.6, 1.4, (n, 1))
     price = 0.8 * rng.standard_normal(n) + 0.15 * (age - 2.5)
 
+    # Demand of leaves by gender: of the department, then of leaves for women, men and children.
     departments = read_words("catalogue")["departments"].values()
     pull = np.array([[one["women"], 1.0] for one in departments])[vocabulary.leaf_department]  # [L, 2]
     leaf_audience = np.array(vocabulary.leaf_audience)
@@ -91,6 +94,7 @@ def build_shoppers(config: MarketSettings, vocabulary: MarketVocabulary, leaf_we
             for p in (0, 1)
         ]
     )
+    # Interests [U, weeks, interests]: drawn anew each week, most of them kept.
     cumulative = np.cumsum(demand / demand.sum(1, keepdims=True), 1)
     kind = gender.astype(np.int64) * 2 + parent
     weeks = -(-config.days // 7)
@@ -99,8 +103,8 @@ def build_shoppers(config: MarketSettings, vocabulary: MarketVocabulary, leaf_we
         u = rng.random((n, settings.interests))
         drawn = np.empty((n, settings.interests), np.int16)
         for row in range(4):
-            mine = kind == row
-            drawn[mine] = np.searchsorted(cumulative[row], u[mine]).clip(0, len(leaf_weight) - 1)
+            of_kind = kind == row
+            drawn[of_kind] = np.searchsorted(cumulative[row], u[of_kind]).clip(0, len(leaf_weight) - 1)
         keep = rng.random((n, settings.interests)) < settings.interest_kept_weekly
         interests[:, week] = np.where(keep & (week > 0), interests[:, week - 1], drawn)
     return Shoppers(

@@ -94,6 +94,7 @@ class TrafficPlanner:
     ) -> None:
         self.config, self.vocabulary, self.catalogue = config, vocabulary, catalogue
         self.needs, self.shoppers = needs, shoppers
+        # Demand of leaves, and the range of types and of cumulative demand of each leaf.
         self.type_weight = type_weight
         n_leaves = len(vocabulary.leaf_names)
         self.leaf_weight = np.bincount(vocabulary.type_leaf, type_weight, n_leaves).astype(np.float64)
@@ -103,7 +104,8 @@ class TrafficPlanner:
         # Shoppers ask for a type by its own few kinds of attribute: colour for dresses, size for memory cards.
         own = 1.3 * np.random.default_rng([config.seed, 12]).standard_normal((len(type_weight), len(SLOTS)))
         asked = attribute_figures("asked")
-        self._slot_pull = np.log(np.array([asked[kind] for kind in SLOTS]) + 1e-9) + own
+        self._slot_weight = np.log(np.array([asked[kind] for kind in SLOTS]) + 1e-9) + own
+        # Alternatives to a type: others of its leaf. Traits that go with a topic, or with the alternatives to a type.
         same_leaf = vocabulary.type_leaf[:, None] == vocabulary.type_leaf[None, :]
         self.alternatives = same_leaf & ~vocabulary.noun_types[vocabulary.type_noun[:, 0]]
         self._topic_feasible = needs.feasible(needs.topic_types)
@@ -115,6 +117,7 @@ class TrafficPlanner:
     def plan(self, n: int, rng: np.random.Generator) -> Traffic:
         """Plan n page views over the period of the config."""
         config, settings = self.config, self.config.queries
+        # Sessions of one to four page views, until there are n.
         steps = np.minimum(rng.geometric(1.0 - settings.session_continues, n), _MAX_STEPS)
         first = np.concatenate([[0], np.cumsum(steps)])
         sessions = int(np.searchsorted(first, n))
@@ -122,13 +125,16 @@ class TrafficPlanner:
         session = np.repeat(np.arange(sessions), np.diff(np.append(starts, n)))
         step = np.arange(n) - starts[session]
 
+        # Of each session: shopper, start, a leaf of interest (the shopper's own one, mostly), a type of it, a topic.
         user = weighted(self.shoppers.activity, sessions, rng)
         day = rng.integers(0, config.days, sessions)
         hour = weighted(_HOURS, sessions, rng)
         time = day * US_PER_DAY + ((hour + rng.random(sessions)) * 3600e6).astype(np.int64)
-        mine = self.shoppers.interests[user, day // 7, rng.integers(0, self.shoppers.interests.shape[2], sessions)]
+        interest = self.shoppers.interests[user, day // 7, rng.integers(0, self.shoppers.interests.shape[2], sessions)]
         focus = np.where(
-            rng.random(sessions) < config.shoppers.session_in_interest, mine, weighted(self.leaf_weight, sessions, rng)
+            rng.random(sessions) < config.shoppers.session_in_interest,
+            interest,
+            weighted(self.leaf_weight, sessions, rng),
         )
         low, high = self._type_ends[self._leaf_first[focus]], self._type_ends[self._leaf_first[focus + 1]]
         types = np.searchsorted(self._type_ends, low + rng.random(sessions) * (high - low), side="right") - 1
@@ -136,6 +142,7 @@ class TrafficPlanner:
         complex_session = rng.random(sessions) < settings.complex_share * 1.08  # some fall back to plain words
         topic = self._topics(focus, rng)
 
+        # First page views are planned from their session, each further one from the page view before it.
         plans = Plans.empty(n)
         kinds = np.where(complex_session, 1 + weighted(np.array(settings.complex_forms), sessions, rng), 0)[session]
         types_of_view = types[session]
@@ -149,6 +156,7 @@ class TrafficPlanner:
         plans.kind[:] = kinds
         plans.typo[:] = np.where(rng.random(n) < settings.typo, rng.integers(1, 5, n), 0)
         plans.variant[:] = np.where(rng.random(n) < 0.92, 0, 1)
+        # Pauses of 15 to 150 seconds within a session; then all page views in order of time.
         pause = np.where(step > 0, rng.integers(15_000_000, 150_000_000, n), 0)
         elapsed = np.cumsum(pause)
         time_of_view = time[session] + elapsed - elapsed[starts][session]
@@ -184,7 +192,7 @@ class TrafficPlanner:
         noun = nouns[np.arange(n), np.where(rng.random(n) < 0.9, 0, rng.integers(0, 3, n) % synonyms)]
         # Gumbel top-2 over the slots that the item has gives two different attributes.
         noise = (
-            self._slot_pull[self.catalogue.types[item]]
+            self._slot_weight[self.catalogue.types[item]]
             + rng.gumbel(size=(n, len(SLOTS)))
             + np.where(values >= 0, 0.0, -1e3)
         )
@@ -218,6 +226,7 @@ class TrafficPlanner:
         rng: np.random.Generator,
     ) -> None:
         n, kind = len(rows), kinds[rows]
+        # Templates and, for each [kind, form], which parts it has.
         names = [[], *(read_words("queries")["templates"][name] for name in COMPLEX_TYPES)]
         sizes = np.array([max(1, len(texts)) for texts in names])
         form = rng.integers(0, 1 << 30, n) % sizes[kind]
@@ -230,6 +239,7 @@ class TrafficPlanner:
         drop = has["other"] & (rng.random(n) >= self.config.queries.second_trait * 4)
         form = np.where(drop, 0, form)
         has = {part: table[kind, form] for part, table in holds.items()}
+        # Need words that go together; a reformulated query often keeps its trait.
         topic = np.where(has["topic"], topics[rows], -1)
         trait = np.where(
             has["topic"],
@@ -239,6 +249,7 @@ class TrafficPlanner:
         kept = (plans.trait[rows] >= 0) & (rng.random(n) < 0.6)
         trait = np.where(kept, plans.trait[rows], trait)
         other = self._traits(self._topic_feasible, topics[rows], rng)
+        # A ban is a value that an item of the topic really has, so that it rules something out.
         first_type = self.needs.topic_types[topics[rows]]
         some_type = (first_type * rng.random(first_type.shape)).argmax(1)
         item = self._item_in_mind(some_type, rng)

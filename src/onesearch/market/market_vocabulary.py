@@ -156,6 +156,7 @@ def invent_names(count: int, taken: set[str], rng: np.random.Generator, suffix: 
     syllables = np.array(read_words("catalogue")["syllables"])
     names: list[str] = []
     while len(names) < count:
+        # More than enough at once; names that are taken or too short are passed over.
         parts = syllables[rng.integers(0, len(syllables), (2 * count + 16, 3))]
         lengths = rng.integers(2, 4, len(parts))
         ends = rng.integers(0, len(suffix), len(parts))

@@ -46,6 +46,7 @@ class Needs:
 
     def feasible(self, type_sets: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Which traits enough items of a set of types have, and not nearly all of them: bool [S, T] to bool [S, Q]."""
+        # Sampled items of each set that have each trait, and all of them.
         matches = type_sets.astype(np.float32) @ self.type_trait
         total = type_sets.astype(np.float32) @ self.type_items
         return np.asarray((matches >= _LEAST) & (matches <= 0.6 * total[:, None]), np.bool_)
@@ -55,6 +56,7 @@ def _usage(
     expected: float, strata: tuple[tuple[float, float, float], ...], rng: np.random.Generator
 ) -> NDArray[np.float64]:
     """Expected uses in training of as many words as ``expected`` uses in total call for: log-uniform within strata."""
+    # So many words that their expected uses add up.
     mean = sum(share * (high - low) / np.log(high / low) for share, low, high in strata)
     count = max(12, round(expected / mean))
     shares = np.array([share for share, _, _ in strata])

@@ -54,6 +54,7 @@ class Reader:
 
     def read(self, text: str) -> Reading:
         """Read a normalised query text; words that mean nothing here are passed over."""
+        # The first form whose cue is there; what follows a negation is ruled out.
         form, ban_from = "plain", len(text)
         for name, cue in self._cues:
             matches = list(cue.finditer(text))

@@ -144,6 +144,7 @@ class Thinker:
         banned = frozenset(number for _, number in reading.banned)
         topic_nouns, values = self._best(types, traits, banned)
         category = self._category(types)
+        # What the text says itself goes before what is inferred.
         stated = [phrase for phrase, number in reading.phrases("value") if number not in banned]
         stated += [phrase for phrase, _ in (*reading.phrases("brand"), *reading.phrases("model"))]
         if reading.form == "plain" and not topics and not traits:
@@ -190,6 +191,7 @@ class Thinker:
         topics, traits = reading.phrases("topic"), reading.phrases("trait")
         numbers = [number for _, number in (*topics, *traits)]
         if self.error > 0.0 and numbers:
+            # A draw per (query, word, seed), so that the answer does not depend on what was asked before.
             keys = keyed.text_key([text, *(phrase for phrase, _ in (*topics, *traits))])
             state = keyed.key(self.seed, keys[:1], keys[1:])
             wrong = keyed.uniform(keyed.key(_CHANCE, state)) < self.error
@@ -222,6 +224,7 @@ class Thinker:
         A type is supported by the number of satisfying values that it may have (of the trait it serves least), a value
         by the number of types that may have it. If no type can have the traits, all types are named.
         """
+        # Values that serve each trait, without those that the query rules out.
         wanted = [self.knowledge.trait_values[trait] - banned for trait in traits]
         support = {t: min((len(self._allowed[t] & values) for values in wanted), default=1) for t in types}
         supported = [t for t in types if support[t] > 0] or list(types)
