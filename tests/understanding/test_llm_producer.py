@@ -232,23 +232,26 @@ def test_step_3_keeps_to_the_catalogue_and_to_what_is_not_ruled_out(fake_llm, sh
 
 
 @pytest.mark.parametrize(
-    ("settings", "expected"),
+    ("backoff", "longest", "expected"),
     [
-        ({"backoff": 1.0, "longest_backoff": 3.0}, [1.0, 2.0, 3.0, 3.0]),
-        ({"backoff": 0.001, "longest_backoff": 3.0}, [0.01, 0.01, 0.01, 0.01]),  # the server's Retry-After
-        ({"backoff": 0.001, "longest_backoff": 0.006}, [0.006, 0.006, 0.006, 0.006]),
+        (1.0, 3.0, [1.0, 2.0, 3.0, 3.0]),
+        (0.001, 3.0, [0.01, 0.01, 0.01, 0.01]),  # the server's Retry-After
+        (0.001, 0.006, [0.006, 0.006, 0.006, 0.006]),
     ],
 )
-def test_pauses_double_up_to_a_limit_unless_the_server_names_one(fake_llm, shop_words, monkeypatch, settings, expected):
+def test_pauses_double_up_to_a_limit_unless_the_server_names_one(
+    fake_llm, shop_words, monkeypatch, backoff, longest, expected
+):
     pauses, sleep = [], asyncio.sleep
 
     async def noted(seconds, *more):
         pauses.append(seconds)
         await sleep(0)
 
+    monkeypatch.setattr("onesearch.understanding.llm_producer._LONGEST_BACKOFF", longest)
     monkeypatch.setattr("onesearch.understanding.llm_producer.random.random", lambda: 1.0)
     monkeypatch.setattr("onesearch.understanding.llm_producer.asyncio.sleep", noted)
     replies(fake_llm, 500)
     with pytest.raises(LLMUnavailableError, match="in 5 attempts"):
-        think(fake_llm, shop_words, retries=4, **settings)
+        think(fake_llm, shop_words, retries=4, backoff=backoff)
     assert [seconds for seconds in pauses if seconds > 0] == expected
