@@ -42,7 +42,6 @@ with from_extra("train"):
 _CHUNK: Final = 256
 # Depths of recall: by BM25, by dense search, by BM25 x popularity, most clicked for the query.
 _LEXICAL, _DENSE, _POPULAR, _CLICKED = 80, 80, 40, 40
-_GAINS = [0.0, 1.0, 3.0]  # of an item without a click, a clicked one, an ordered one
 _PATIENCE = 30  # rounds without improvement before stopping
 _SEED = 0
 
@@ -59,6 +58,7 @@ class CascadeSettings(Settings):
     learning_rate: float = Field(0.07, description="of boosting")
     leaves: int = Field(31, description="of a tree, at most")
     min_leaf: int = Field(50, description="fewest candidates of a leaf")
+    order_gain: float = Field(3.0, description="gain of an ordered item; a clicked one has 1")
     threads: int = Field(2, description="threads of LightGBM while training")
 
 
@@ -294,7 +294,7 @@ def fit_ranker(table: RankingTable, check: RankingTable, config: CascadeSettings
         "objective": "lambdarank",
         "metric": "ndcg",
         "eval_at": [10],
-        "label_gain": _GAINS,
+        "label_gain": [0.0, 1.0, config.order_gain],
         "learning_rate": config.learning_rate,
         "num_leaves": config.leaves,
         "min_data_in_leaf": config.min_leaf,

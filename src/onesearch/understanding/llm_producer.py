@@ -28,7 +28,6 @@ _T = TypeVar("_T")
 BASE_URL: Final = "ONESEARCH_LLM_BASE_URL"
 MODEL: Final = "ONESEARCH_LLM_MODEL"
 API_KEY: Final = "ONESEARCH_LLM_API_KEY"
-_LONGEST_BACKOFF: Final = 20.0  # seconds
 _LONGEST_ANSWER: Final = 20_000  # characters
 _REFUSALS: Final = 3  # before any answer; a single query may be refused for its words, all of them for the setup
 _PASSING_STATUS: Final = frozenset([408, 409, 425, 429])  # and all from 500 on
@@ -73,6 +72,7 @@ class LLMSettings(Settings):
     timeout: float = Field(60.0, gt=0, description="seconds for one call")
     retries: int = Field(5, ge=0, description="further attempts after a failure that may pass")
     backoff: float = Field(0.5, ge=0, description="seconds before the first further attempt; doubles each time")
+    longest_backoff: float = Field(20.0, ge=0, description="seconds between two attempts at most")
     temperature: float = Field(0.0, ge=0, description="of sampling")
     answer_tokens: int = Field(1000, ge=1, description="longest answer")
     extra_body: dict[str, Any] = Field({}, description="further fields of the request, such as chat_template_kwargs")
@@ -207,9 +207,9 @@ class LLMProducer:
             if attempt:
                 # Twice as long as before, half of it by chance, so that calls which failed together do not come back
                 # together; longer if the server says so.
-                longest = min(self.config.backoff * 2 ** (attempt - 1), _LONGEST_BACKOFF)
+                longest = min(self.config.backoff * 2 ** (attempt - 1), self.config.longest_backoff)
                 backoff = longest * (0.5 + 0.5 * random.random())
-                await asyncio.sleep(max(backoff, min(failure.retry_after, _LONGEST_BACKOFF)))
+                await asyncio.sleep(max(backoff, min(failure.retry_after, self.config.longest_backoff)))
                 self.usage.retries += 1
             async with self._turns:  # given back while waiting, so that a slow failure does not block others
                 self._check_budget()
