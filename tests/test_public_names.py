@@ -34,9 +34,9 @@ def test_the_type_checker_sees_the_same_names():
 def test_importing_the_package_imports_no_library():
     code = (
         "import sys, time\n"
-        "start = time.perf_counter()\n"
+        "start = time.process_time()\n"
         "import onesearch\n"
-        "seconds = time.perf_counter() - start\n"
+        "seconds = time.process_time() - start\n"
         f"heavy = sorted(set({HEAVY!r}) & set(sys.modules))\n"
         "assert not heavy, heavy\n"
         "assert seconds < 0.2, seconds\n"

@@ -11,6 +11,7 @@ from onesearch.common.artefact import read_json
 
 
 @pytest.mark.long
+@pytest.mark.timeout(3600)
 def test_cells_are_trained_measured_compared_and_not_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
     from benchmarks import grid as study
 
