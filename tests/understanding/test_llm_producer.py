@@ -248,10 +248,9 @@ def test_pauses_double_up_to_a_limit_unless_the_server_names_one(
         pauses.append(seconds)
         await sleep(0)
 
-    monkeypatch.setattr("onesearch.understanding.llm_producer._LONGEST_BACKOFF", longest)
     monkeypatch.setattr("onesearch.understanding.llm_producer.random.random", lambda: 1.0)
     monkeypatch.setattr("onesearch.understanding.llm_producer.asyncio.sleep", noted)
     replies(fake_llm, 500)
     with pytest.raises(LLMUnavailableError, match="in 5 attempts"):
-        think(fake_llm, shop_words, retries=4, backoff=backoff)
+        think(fake_llm, shop_words, retries=4, backoff=backoff, longest_backoff=longest)
     assert [seconds for seconds in pauses if seconds > 0] == expected
