@@ -32,7 +32,7 @@ def abtest(
         ),
     ] = False,
     # What is compared.
-    alone: Annotated[bool, typer.Option("--generator-alone", help="Without the engine's evidence.")] = False,
+    alone: Annotated[bool, typer.Option("--generator-alone", help="Order by the model's probability alone.")] = False,
 ) -> None:
     """Let the shoppers of a simulated market search on the pages of two engines, and compare what they do.
 

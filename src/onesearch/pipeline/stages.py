@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from onesearch.common.artefact import write_json
 from onesearch.pipeline.config_files import load_settings
 from onesearch.pipeline.engine_stage import run_engine
 from onesearch.pipeline.preference_stages import build_rewards, run_dpo, run_grpo
@@ -196,8 +197,6 @@ def run_config(
     Raises:
         ValueError: a setting is wrong; one line per wrong value.
     """
-    from onesearch.common.artefact import write_json
-
     config = load_settings(RunSettings, path, overrides)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / SETTINGS, config.model_dump(mode="json"))

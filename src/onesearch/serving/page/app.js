@@ -178,7 +178,7 @@ function tile(item, at) {
 
 function side(result, name, answer) {
   const score = make("span", { class: "score", textContent: result.score.toFixed(2) });
-  score.title = name === "onesearch" ? "score: log-probability of the path plus item score and evidence" : "BM25 score";
+  score.title = name === "onesearch" ? "score: weighted sum of log-probability, item score, clicks, BM25 and more" : "BM25 score";
   return make("div", { class: "side" }, make("span", { class: "price", textContent: money(result.item.price) }), score, buyButton(result, answer));
 }
 
