@@ -1,8 +1,8 @@
 """``onesearch update``: a short round of alignment on new page views, and a new version of V2 if it is better.
 
 Encoder, semantic IDs, index and click features stay; what is learnt again is the generator, from the version that is
-served. The newest page views judge: a version is published only if the engine finds more there with it than before. They
-are others than those that chose the weights, since the best of several looks is better by chance alone.
+served. The newest page views judge: a version is published only if the engine finds more there with it than before.
+They are others than those that chose the weights, since the best of several looks is better by chance alone.
 """
 
 import logging
