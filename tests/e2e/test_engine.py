@@ -12,8 +12,8 @@ from onesearch.common.ragged import Ragged
 from onesearch.data.records import Item
 from onesearch.data.requests import Requests
 from onesearch.model.prompt import PromptBuilder
+from onesearch.pipeline.engine_stage import fit_relevance
 from onesearch.pipeline.run_data import RunData
-from onesearch.pipeline.training_stages import fit_relevance
 from onesearch.search.engine import SearchEngine
 from onesearch.search.results import SearchRequest
 from onesearch.search.shopper_history import ShopperHistory

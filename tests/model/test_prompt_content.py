@@ -83,21 +83,21 @@ def plain_prompt(settings: PromptSettings, made: Requests, i: int, keywords: lis
         out += marked("sid_q", sid(featurize([made.query[i]]).sids[0]))
     if settings.recent_queries:
         recent = made.recent_queries[i][-settings.recent_queries :]
-        out += marked("seq_q", [t for text in recent for t in words(text, settings.recent_query_tokens)])
+        out += marked("seq_q", [t for text in recent for t in words(text, 6)])
     out += marked("short", items(short))
     if settings.fill == "always":
         out += marked("clicked_for_q", items(filler))
     if settings.profile:
         out += marked("profile", words(made.profile[i], 8))
     if keywords is not None:
-        return out + marked("kw", [t for text in keywords for t in words(text, settings.keyword_tokens)])
+        return out + marked("kw", [t for text in keywords for t in words(text, 4)])
     return out + [VOCABULARY.mark("think")] * settings.think
 
 
 SETTINGS = {
     "defaults": PromptSettings(),
     "small": PromptSettings(short=2, long=3, clicked_for_query=2, recent_queries=2, query_tokens=1, think=2),
-    "missing": PromptSettings(fill="missing", short=3, recent_query_tokens=1),
+    "missing": PromptSettings(fill="missing", short=3),
     "none": PromptSettings(fill="none"),
     "bare": PromptSettings(
         uid=False, query_sid=False, profile=False, short=0, long=0, recent_queries=0, fill="missing"
