@@ -214,6 +214,15 @@ def test_the_detectable_lift_is_what_a_test_finds():
     assert 0.6 < hits / 40 <= 0.97
 
 
+def test_the_detectable_lift_by_hand():
+    # 400 shoppers who saw one item each, 100 of whom clicked: a half's CTR has variance .25 * .75 / 200.
+    sums = {name: np.zeros(400) for name in SUMS}
+    sums |= {"impressions": np.ones(400), "clicks": np.repeat([1.0, 0.0], [100, 300])}
+    log = ShopperSums([f"u{i}" for i in range(400)], np.stack([sums[name] for name in SUMS], 1))
+    error = np.sqrt(2 * 0.25 * 0.75 / 200) / 0.25  # of the difference of two halves, relative to the CTR
+    assert detectable_lift(log, "item CTR") == pytest.approx((1.959964 + 0.841621) * error, rel=1e-5)
+
+
 def test_slices_are_lifts_of_parts_of_the_log():
     kinds = PageViewGroups(["old", "new", "none"], np.array(["new", "old", "old", ""], object))
     found = lifts_by_group({"kind": kinds}, lambda kept: {"pages": float(kept.sum())})
