@@ -76,6 +76,9 @@ def test_leave_one_out_equals_counting_without_the_page_view(shop, features):
             shop.requests["train"].select(others),
             shop.targets["train"].select(others),
         )
+        # Rates at large, which smooth those of items, are left as they are: counts and rates must agree exactly. The
+        # lifts of words and profiles are smoothed by totals that move a little.
+        without._click_rate, without._order_rate = features._click_rate, features._order_rate
         asked = shop.requests["train"].select(rows)
         items = np.arange(60, dtype=np.int32)[None]
         left_out = features.compute(asked, items, shop.targets["train"].select(rows))
@@ -83,8 +86,14 @@ def test_leave_one_out_equals_counting_without_the_page_view(shop, features):
         differs = [
             name
             for i, name in enumerate(FEATURES)
-            if not np.allclose(left_out[..., i], expected[..., i], rtol=0.02, atol=0.02, equal_nan=True)
-        ]  # rates at large move a little
+            if not np.allclose(
+                left_out[..., i],
+                expected[..., i],
+                rtol=0.02 if name.startswith(("profile", "word")) else 1e-5,
+                atol=0.02 if name.startswith(("profile", "word")) else 1e-6,
+                equal_nan=True,
+            )
+        ]
         assert differs == []
         counted = features.compute(asked, items)[..., FEATURES.index("query clicks")]
         assert (counted != left_out[..., FEATURES.index("query clicks")]).sum() == 1
