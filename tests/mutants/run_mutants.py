@@ -7,12 +7,16 @@
 A mutant is a text of a source file (it must occur exactly once), what takes its place, and the fast tests meant to fail
 then. Each is applied to a copy of ``src``; the checkout is never touched. A mutant survives if the tests pass, and also
 if the tests it names do not run at all: they are run once on the sources as they are, and must pass there.
+
+The libraries are imported once; each run of tests is a fork of that process, which then imports the package anew from
+its own copy of the sources.
 """
 
 import argparse
+import multiprocessing
 import os
 import shutil
-import subprocess
+import signal
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -20,6 +24,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import fastapi.testclient  # noqa: F401  (what most tests import, loaded once)
+import hypothesis  # noqa: F401
+import lightgbm  # noqa: F401
+import polars  # noqa: F401
+import pytest
+import tokenizers  # noqa: F401
+import torch
+import transformers  # noqa: F401
 import yaml
 
 ROOT = Path(__file__).parents[2]
@@ -67,14 +79,30 @@ def read_mutants(path: Path) -> list[Mutant]:
 
 
 def run_tests(sources: Path, tests: Sequence[str]) -> int:
-    """Exit code of pytest on the tests, with the package taken from ``sources``."""
-    environment = {**os.environ, "PYTHONPATH": f"{sources}{os.pathsep}{ROOT}", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist", *tests]
-    try:
-        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, timeout=LIMIT, check=False)
-    except subprocess.TimeoutExpired:
+    """Exit code of pytest on the tests, with the package taken from ``sources``; run this in a process of its own."""
+    os.chdir(ROOT)
+    os.environ |= {"PYTHONPATH": f"{sources}{os.pathsep}{ROOT}", "OMP_NUM_THREADS": "1"}
+    sys.path[:0] = [str(sources), str(ROOT)]
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    os.dup2(1, 2)
+    return int(pytest.main(["-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist", *tests]))
+
+
+def exit_code(sources: Path, tests: Sequence[str], limit: float | None = None) -> int:
+    """That of :func:`run_tests` in a fork; tests that take longer than ``limit`` seconds have failed."""
+
+    def forked() -> None:
+        os.setsid()  # a test's own processes end with it
+        os._exit(run_tests(sources, tests))
+
+    child = multiprocessing.get_context("fork").Process(target=forked)
+    child.start()
+    child.join(limit)
+    if child.is_alive():
+        os.killpg(child.pid or 0, signal.SIGKILL)
+        child.join()
         return FAILED
-    return done.returncode
+    return int(child.exitcode or 0)
 
 
 def is_killed(mutant: Mutant) -> bool:
@@ -84,7 +112,7 @@ def is_killed(mutant: Mutant) -> bool:
         shutil.copytree(ROOT / "src", sources, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
         path = Path(folder) / mutant.file
         path.write_text(path.read_text(encoding="utf-8").replace(mutant.find, mutant.replace), encoding="utf-8")
-        return run_tests(sources, mutant.tests) == FAILED
+        return exit_code(sources, mutant.tests, LIMIT) == FAILED
 
 
 def main() -> None:
@@ -95,16 +123,17 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2, help="mutants at a time")
     arguments = parser.parse_args()
     first, step = (int(number) for number in arguments.part.split("/"))
+    torch.set_num_threads(1)  # before the first fork: a pool of threads does not survive one
 
     files = arguments.file or sorted(FOLDER.glob("*.yaml"))
     mutants = [mutant for path in files for mutant in read_mutants(path)][first - 1 :: step]
     # A test that fails anyway notices nothing.
     tests = sorted({test for mutant in mutants for test in mutant.tests})
-    if tests and run_tests(ROOT / "src", tests) != 0:
+    if tests and exit_code(ROOT / "src", tests) != 0:
         sys.exit("the tests fail without any fault; mend them first: pytest " + " ".join(tests))
 
     survivors = []
-    with ThreadPoolExecutor(arguments.workers) as pool:
+    with ThreadPoolExecutor(arguments.workers) as pool:  # a thread waits for its fork
         for mutant, killed in zip(mutants, pool.map(is_killed, mutants), strict=True):
             print(f"{'killed' if killed else 'SURVIVES'}: {mutant.file}: {mutant.why}", flush=True)
             if not killed:
