@@ -25,4 +25,6 @@ def main(run: Path, query: str) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit("usage: python examples/search_a_run.py RUN QUERY")
     main(Path(sys.argv[1]), sys.argv[2])

@@ -5,6 +5,7 @@ A block marked ``network``, ``docker`` or ``gpu`` is only read: its options must
 
 import json
 import logging
+import os
 import re
 import shutil
 import tomllib
@@ -23,6 +24,7 @@ from typer.testing import CliRunner
 
 from onesearch.cli import app
 from onesearch.data.ingest.column_mapping import load_mapping
+from onesearch.pipeline.run_settings import RunSettings
 from onesearch.training.rewards import RewardSettings
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -162,8 +164,10 @@ def post(words: list[str], served: dict) -> None:
     from fastapi.testclient import TestClient
 
     path, body = re.sub(r"^http://[\d.:]+", "", words[1]), json.loads(words[words.index("-d") + 1])
+    given = [os.path.expandvars(words[i + 1]) for i, word in enumerate(words) if word == "-H"]
+    headers = dict(header.split(": ", 1) for header in given)
     with TestClient(served["app"]) as client:
-        answer = client.post(path, json=body)
+        answer = client.post(path, json=body, headers=headers)
     assert answer.status_code == 200, answer.text
 
 
@@ -185,6 +189,8 @@ def read_yaml(block: Block, place: Path) -> None:
             whole["judgments"] = {"file": "judged.csv", "columns": {"query": "q", "item_id": "sku", "score": "s"}}
         path.write_text(yaml.safe_dump({**whole, **values}))
         load_mapping(path)
+    elif "data" in values:
+        RunSettings.model_validate(values)
     else:
         RewardSettings.model_validate(values)
 

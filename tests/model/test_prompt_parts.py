@@ -1,9 +1,12 @@
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from onesearch.common.artefact import read_json, write_json
 from onesearch.model.head_row_projection import HeadRowProjection
 from onesearch.model.prompt import fill_history, pack_tokens
+from onesearch.model.token_vocabulary import TokenVocabulary
 
 
 def test_history_is_filled_from_the_left_and_the_newest_wins():
@@ -74,3 +77,13 @@ def test_only_texts_that_the_requests_use_are_looked_up():
     columns = PromptInputs.from_requests(requests, table, PromptSettings())
     assert seen == ["boots", "lamp", "red"]
     assert columns.clicked_query.tolist() == [[-1, 1], [-1, 2]]
+
+
+def test_a_vocabulary_with_other_marks_is_refused(tmp_path):
+    """Its ids would mean something else, and the first to notice would be a tensor of the wrong size."""
+    TokenVocabulary.train(["red lamp"], 300, (4, 4)).save(tmp_path)
+    assert TokenVocabulary.load(tmp_path).codebook_sizes == (4, 4)
+    about = read_json(tmp_path / "vocabulary.json")
+    write_json(tmp_path / "vocabulary.json", {**about, "marks": about["marks"][1:]})
+    with pytest.raises(ValueError, match=r"other marks.*onesearch run"):
+        TokenVocabulary.load(tmp_path)

@@ -199,3 +199,9 @@ def test_a_training_seed_is_that_of_the_generators_training_alone():
     assert {stage.seed_in(3) for stage in stages} == {3, 8}
     # What is drawn with the run's seed stays the same: page views that validate, and those the weights are fitted on.
     assert {stage.settings["run_seed"] for stage in stages if "run_seed" in stage.settings} == {3}
+
+
+def test_the_markets_stand_in_thinks_of_a_market_alone():
+    with pytest.raises(ValidationError, match=r"producer: market is the stand-in.*log-expert"):
+        RunSettings.model_validate({"data": {"folder": "shop"}, "understanding": {"producer": "market"}})
+    assert RunSettings.model_validate({"data": {"folder": "shop"}, "understanding": {"producer": "log-expert"}}).has_v2

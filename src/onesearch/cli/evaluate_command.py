@@ -15,7 +15,8 @@ def evaluate(
 ) -> None:
     """Measure the engine, the generator alone and the baselines of a run, with intervals, slices and tests.
 
-    Writes report.json, report.md and charts, and prints the table. The report of the run's own `report` stage stays.
+    Writes report.json, report.md and charts, and prints the main tables. The report of the run's own `report` stage
+    stays.
 
     For example:
 
@@ -27,3 +28,4 @@ def evaluate(
         raise typer.BadParameter(f"'{part}' is neither valid nor test", param_hint="--part")
     folder = out if out is not None else run / f"evaluation-{part}"
     typer.echo(pipeline.evaluate_run(run, folder, part, page_views))
+    typer.echo(f"The same by groups of shoppers, queries and items, with charts: {folder / 'report.md'}")

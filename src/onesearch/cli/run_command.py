@@ -14,7 +14,7 @@ def run(
     out: Annotated[Path | None, typer.Option(help="Run folder; by default runs/NAME for NAME.yaml.")] = None,
     sets: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change a setting: --set training.sft3.epochs=1. Repeatable."),
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a setting: --set sft3.epochs=1. Repeatable."),
     ] = None,
     # Which stages are taken over, built again or left for later.
     reuse: Annotated[

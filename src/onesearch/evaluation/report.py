@@ -112,8 +112,8 @@ class Report:
         cleaned: dict[str, Any] = _without_nan(value)
         return cleaned
 
-    def markdown(self, metrics: Sequence[str] | None = None) -> str:
-        """Tables for reading: all methods, the comparisons and the slices of the main metrics."""
+    def markdown(self, metrics: Sequence[str] | None = None, by_group: bool = True) -> str:
+        """Tables for reading: all methods, the comparisons and, ``by_group``, the slices of the main metrics."""
         metrics = [name for name in metrics or self.main_metrics() if any(name in row for row in self.methods.values())]
         lines = [f"{self.requests:,} requests; mean with 95 % bootstrap interval.", ""]
         lines += _table(
@@ -127,6 +127,8 @@ class Report:
         if overall:
             lines += ["", "Paired comparisons (two-sided sign-flip test):", ""]
             lines += _comparison_table(overall)
+        if not by_group:
+            return "\n".join(lines) + "\n"
         sliced = [one for one in self.comparisons if one.slice is not None and one.metric in metrics]
         if sliced:
             lines += ["", "Paired comparisons within slices:", ""]

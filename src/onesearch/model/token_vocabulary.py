@@ -135,11 +135,18 @@ class TokenVocabulary:
         """Write ``tokenizer.json`` and ``vocabulary.json``."""
         folder.mkdir(parents=True, exist_ok=True)
         self.tokenizer.save(str(folder / "tokenizer.json"))
-        write_json(folder / "vocabulary.json", {"codebook_sizes": self.codebook_sizes, "pretrained": self.pretrained})
+        about = {"codebook_sizes": self.codebook_sizes, "pretrained": self.pretrained, "marks": MARKS}
+        write_json(folder / "vocabulary.json", about)
 
     @classmethod
     def load(cls, folder: Path) -> "TokenVocabulary":
-        """Read what :meth:`save` wrote."""
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            ValueError: it was made with other marks, so that its ids mean something else.
+        """
         about: dict[str, Any] = read_json(folder / "vocabulary.json")
+        if tuple(about.get("marks", MARKS)) != MARKS:
+            raise ValueError(f"{folder} was made with other marks of a prompt; make the run again with `onesearch run`")
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         return cls(tokenizer, tuple(about["codebook_sizes"]), about["pretrained"])

@@ -81,7 +81,7 @@ def apply_overrides(
 
     Args:
         values: nested settings as read from YAML.
-        overrides: such as ``training.sft3.epochs=1`` or ``tasks={query_to_sid: 2}``.
+        overrides: such as ``sft3.epochs=1`` or ``sft1.tasks={query_to_sid: 2}``.
         model: the settings model; if given, each key must exist in it.
 
     Raises:

@@ -24,7 +24,7 @@ from onesearch.training.sft_settings import CoTSettings, PersonalisationSettings
 
 
 class DataSettings(Settings):
-    """Where the data comes from (exactly one of ``market``, ``mapping`` and ``folder``) and how it is split."""
+    """Where the data comes from, exactly one of ``market``, ``mapping``, ``kuaisearch`` and ``folder``; its split."""
 
     market: MarketSettings | None = Field(None, description="a simulated marketplace, made by the run itself")
     mapping: Path | None = Field(None, description="YAML mapping of your own files; see docs/your-own-data.md")
@@ -75,7 +75,7 @@ class EvaluationSettings(Settings):
 class RunSettings(Settings):
     """Everything a run depends on."""
 
-    name: str = Field("run", description="shown in versions and reports")
+    name: str = Field("run", description="for the reader of the file; a run is called by its folder")
     seed: int = Field(0, description="makes data, training and evaluation repeatable")
     training_seed: int | None = Field(
         None, description="seed of the generator's training alone, so that several share data, encoder and SIDs"
@@ -103,6 +103,15 @@ class RunSettings(Settings):
         if (self.dpo.steps or self.grpo.steps) and (not self.has_v2 or self.distill.keywords == "input"):
             raise ValueError(
                 "dpo and grpo align V2: set understanding.producer, and distill.keywords to 'teacher' or 'none'"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _a_market_thinks_of_its_own(self) -> "RunSettings":
+        if self.understanding.producer == "market" and self.data.market is None:
+            raise ValueError(
+                "understanding.producer: market is the stand-in of a simulated market, and the data is none; set it to"
+                " 'log-expert' (keywords from the click log), 'llm' (a language model) or, without V2, 'none'"
             )
         return self
 

@@ -218,8 +218,8 @@ def settings_of(run: Path) -> RunSettings:
 
 
 def evaluate_run(run: Path, folder: Path, part: str, page_views: int | None = None) -> str:
-    """Measure a finished run on its validation or test part; writes a report folder and returns its Markdown."""
+    """Measure a finished run on its validation or test part; writes a report folder and returns its main tables."""
     config = settings_of(run)
     limit = page_views if page_views is not None else config.evaluation.test_requests
     report = write_report(RunData(run), folder, part, config.evaluation.measures, limit, config.has_v2, config.seed)
-    return report.markdown()
+    return report.markdown(by_group=False)
