@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import tomllib
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -160,14 +161,18 @@ def run_shell(block: Block, served: dict) -> None:
 
 
 def post(words: list[str], served: dict) -> None:
-    """Send a printed curl command to the application that ``onesearch serve`` has just made."""
+    """Send a printed curl command to the application that ``onesearch serve`` has just made.
+
+    A page's commands share a client, as they would a server: an application that has stopped does not start again.
+    """
     from fastapi.testclient import TestClient
 
     path, body = re.sub(r"^http://[\d.:]+", "", words[1]), json.loads(words[words.index("-d") + 1])
     given = [os.path.expandvars(words[i + 1]) for i, word in enumerate(words) if word == "-H"]
     headers = dict(header.split(": ", 1) for header in given)
-    with TestClient(served["app"]) as client:
-        answer = client.post(path, json=body, headers=headers)
+    if served.get("of") is not served["app"]:
+        served.update(of=served["app"], client=served["stack"].enter_context(TestClient(served["app"])))
+    answer = served["client"].post(path, json=body, headers=headers)
     assert answer.status_code == 200, answer.text
 
 
@@ -202,7 +207,8 @@ def test_blocks_run(page: Path, request: pytest.FixtureRequest, monkeypatch: pyt
     if not found:
         return
     place = request.getfixturevalue("place")
-    served: dict = {}
+    served: dict = {"stack": ExitStack()}
+    request.addfinalizer(served["stack"].close)
     monkeypatch.setattr("uvicorn.run", lambda made, **options: served.update(app=made, **options))
     space: dict = {}
     for block in sorted(found, key=lambda block: block.language != "yaml"):  # commands read the files
