@@ -116,6 +116,7 @@ class Report:
         """Tables for reading: all methods, the comparisons and, ``by_group``, the slices of the main metrics."""
         metrics = [name for name in metrics or self.main_metrics() if any(name in row for row in self.methods.values())]
         lines = [f"{self.requests:,} requests; mean with 95 % bootstrap interval.", ""]
+        # One line a method, then the tests over all requests.
         lines += _table(
             ["method", *metrics, "ms per request"],
             [
@@ -127,6 +128,7 @@ class Report:
         if overall:
             lines += ["", "Paired comparisons (two-sided sign-flip test):", ""]
             lines += _comparison_table(overall)
+        # The same within groups of requests, whose numbers are many.
         if not by_group:
             return "\n".join(lines) + "\n"
         sliced = [one for one in self.comparisons if one.slice is not None and one.metric in metrics]
