@@ -5,6 +5,7 @@ import polars as pl
 import torch
 
 from onesearch.data.click_statistics import ClickStatistics
+from onesearch.data.item_pairs import ItemPairs
 from onesearch.data.records import Item, items_frame
 from onesearch.encoding.khqe import KHQE, KHQESettings
 from onesearch.encoding.static_encoder import StaticEncoder, StaticSettings
@@ -43,11 +44,30 @@ LOG = pl.DataFrame(
         "ordered": [[], [], ["red-tent-0"], [], []],
     }
 )
+SHOPPERS = pl.DataFrame(
+    {
+        "user_id": ["ann", "ann", "bob", "bob", "bob", "cid"],
+        "session_id": [None] * 6,
+        "time": [1, 2, 1, 2, 3, 1],
+        "clicked": [["red-tent-0"], ["blue-lamp-0"], ["red-tent-0"], ["blue-lamp-0"], ["red-lamp-1"], ["red-tent-0"]],
+        "ordered": [[]] * 6,
+    },
+    schema_overrides={"session_id": pl.String, "ordered": pl.List(pl.String)},
+)
 WEIGHTS = RankingWeights({"log_prob": 0.1, "item_score": 0.3, "clicks": 1.0, "lexical_share": 2.0, "popularity": 0.1})
 
 
-def small_engine(settings: SearchSettings | None = None) -> SearchEngine:
-    """Every channel and every feature is on; in float64, so that a batch's composition changes nothing."""
+EVIDENCE = ModelSettings(
+    prompt={"item_tokens": "row", "evidence": {"clicked": 2, "lexical": 4, "nearest": 3, "together": 3, "most": 9}},
+    free_codes=True,
+)
+
+
+def small_engine(settings: SearchSettings | None = None, model: ModelSettings | None = None) -> SearchEngine:
+    """Every channel and every feature is on; in float64, so that a batch's composition changes nothing.
+
+    With ``model`` settings the generator's learned parts that start at zero are drawn at random.
+    """
     torch.manual_seed(0)
     titles = ITEMS["title"].to_list()
     encoder = StaticEncoder.build(titles, StaticSettings(dimension=16, min_word=1, min_pair=1))
@@ -63,17 +83,22 @@ def small_engine(settings: SearchSettings | None = None) -> SearchEngine:
     index = SidIndex.build(sids, head_rows, khqe.codebook_sizes, statistics.clicked)
 
     backbone = BackboneSettings(d_model=16, heads=2, encoder_layers=1, decoder_layers=1, ffn=32)
-    model_settings = ModelSettings(backbone=backbone, row_dim=16)
+    model_settings = (model or ModelSettings()).updated(backbone=backbone.model_dump(), row_dim=16)
     sizes = Sizes(vocabulary.text_size, khqe.codebook_sizes, vectors.shape[1], head_rows.shape[1], 5.0)
     generator = Generator(model_settings, sizes, [torch.from_numpy(table) for table in khqe.centroids[:3]])
     initialise(generator, vocabulary, encoder, khqe, vectors, seed=0)
+    if model is not None:
+        with torch.no_grad():
+            for parameter in generator.parameters():
+                if not parameter.any():
+                    parameter.normal_(std=0.5)
 
     click_features = ClickFeatures(statistics, ITEMS)
     snapshot = Snapshot(
         ITEMS,
         index,
         ItemFilters.build(ITEMS, index),
-        PromptBuilder(vocabulary, model_settings.prompt, sids),
+        PromptBuilder(vocabulary, model_settings.prompt, sids, torch.from_numpy(head_rows)),
         sids,
         torch.from_numpy(head_rows),
         statistics.clicked,
@@ -81,6 +106,7 @@ def small_engine(settings: SearchSettings | None = None) -> SearchEngine:
         LexicalSearcher.build(ITEMS),
         click_features,
         click_features.item_traits(ITEMS),
+        ItemPairs.from_page_views(SHOPPERS, ITEMS),
     )
     featurizer = Featurizer(encoder, None, khqe, projection, vocabulary, item_features=numbers)
     settings = settings or SearchSettings(width=4, lexical=True, lexical_candidates=5, clicked_candidates=3, nearest=4)

@@ -1,5 +1,7 @@
 """A catalogue, a generator with random weights and prompts, small enough for plain twins."""
 
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -21,13 +23,16 @@ def catalogue(n: int = 120, seed: int = 0, precision: str = "float32") -> SidInd
     return SidIndex.build(sids, rng.normal(size=(n, R)).astype(np.float32), CODEBOOKS, precision=precision)
 
 
-def generator(kind: str = "bart", anchored: bool = True, dtype: torch.dtype = torch.float64) -> Generator:
+def generator(
+    kind: str = "bart", anchored: bool = True, dtype: torch.dtype = torch.float64, **settings: Any
+) -> Generator:
     torch.manual_seed(3)
     backbone = BackboneSettings(
         kind=kind, d_model=D, heads=2, encoder_layers=1, decoder_layers=2, ffn=24, max_positions=16
     )
     centroids = [torch.randn(size, 12) for size in CODEBOOKS[:3]]
-    model = Generator(ModelSettings(backbone=backbone, anchored=anchored), Sizes(20, CODEBOOKS, 12, R, 1.5), centroids)
+    config = ModelSettings(backbone=backbone, anchored=anchored, **settings)
+    model = Generator(config, Sizes(20, CODEBOOKS, 12, R, 1.5), centroids)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.4) if parameter.dim() > 1 else parameter.data.add_(
             0.1 * torch.randn_like(parameter)

@@ -39,11 +39,9 @@ def test_the_item_score_by_hand():
 def test_the_item_score_reads_the_decoder_before_the_first_token():
     model = generator()
     memory = remember(model)
-    owner = torch.tensor([2, 0, 2])
     hidden = model.backbone.decode(memory.prompts, model.begin.expand(4, 1, -1), torch.arange(4))[:, 0]
     every = model.item_score(hidden, memory.query_head_rows)
-    torch.testing.assert_close(model.query_state(memory), every)
-    torch.testing.assert_close(model.query_state(memory, owner), every[owner])
+    torch.testing.assert_close(model.ask(memory).state, every)
 
 
 def test_states_of_beams_and_of_targets_start_from_their_own_querys_row():

@@ -1,10 +1,14 @@
 """The path of one search on a small engine: what is found once, where candidates come from, what describes them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import torch
 
 from onesearch.data.click_statistics import ClickStatistics
 from onesearch.data.requests import Requests
+from onesearch.model.model_settings import ModelSettings
 from onesearch.model.numeric_item_features import FEATURE_NAMES
 from onesearch.search.candidates import Candidates, ordered
 from onesearch.search.engine import SearchEngine
@@ -12,7 +16,7 @@ from onesearch.search.lexical_search import Analyzer, LexicalSearcher
 from onesearch.search.ranking_weights import GENERATOR_ALONE, RankingWeights
 from onesearch.search.search_settings import SearchSettings
 from onesearch.search.shopper_history import ShopperHistory, to_requests
-from small_engine import ITEMS, small_engine
+from small_engine import EVIDENCE, ITEMS, small_engine
 
 IDS = ITEMS["item_id"].to_list()
 
@@ -78,7 +82,9 @@ def test_features_of_bm25_are_those_of_the_searcher_wherever_a_candidate_came_fr
     np.testing.assert_allclose(found.features["lexical_share_square"], expected**2, rtol=1e-5)
 
 
-def test_candidates_of_other_channels_have_the_log_probability_of_a_beam(engine: SearchEngine):
+@pytest.mark.parametrize("model", [None, EVIDENCE], ids=["plain", "evidence"])
+def test_candidates_of_other_channels_have_the_log_probability_of_a_beam(model: ModelSettings | None):
+    engine = small_engine(model=model)
     requests = Requests.anonymous(["red tent", "lamp"])
     narrow = engine.candidates(requests)
     wide = engine.with_settings(engine.config.updated(width=200), engine.weights).candidates(requests)
@@ -176,3 +182,41 @@ def test_the_generator_alone_has_beams_and_nothing_else(engine: SearchEngine):
     assert set(found.features) == {"log_prob", "item_score"} and found.generated[found.items >= 0].all()
     hits = engine.alone().rank(Requests.anonymous(["red tent"]), 3)
     assert hits.scores[0].tolist() == sorted(found.features["log_prob"][0].tolist(), reverse=True)[:3]
+
+
+def test_with_evidence_all_paths_sum_to_one_and_evidence_changes_them():
+    engine = small_engine(model=EVIDENCE)
+    requests = Requests.anonymous(["red tent", "lamp"])
+    config = engine.config.updated(width=200)
+    found = engine.with_settings(config, GENERATOR_ALONE).candidates(requests)
+    for row in range(2):
+        beams = found.generated[row]
+        items, log_probs = found.items[row][beams].tolist(), found.features["log_prob"][row][beams].tolist()
+        by_sid = {engine.sid(IDS[item]): value for item, value in zip(items, log_probs, strict=True)}
+        assert sum(np.exp(list(by_sid.values()))) == pytest.approx(1, abs=1e-5)
+    # Without the evidence of BM25 the distribution is another.
+    snapshot = replace(engine.snapshot, lexical=None)
+    other = engine.with_settings(config.updated(lexical=False), GENERATOR_ALONE).candidates(requests, snapshot=snapshot)
+    assert not np.allclose(found.features["log_prob"][:, :3], other.features["log_prob"][:, :3], atol=1e-3)
+
+
+def test_evidence_joins_the_candidates_and_its_score_has_what_the_pointer_says():
+    engine = small_engine(model=EVIDENCE)
+    requests = Requests.anonymous(["red tent"])
+    off = {"width": 1, "lexical_candidates": 0, "clicked_candidates": 0, "nearest": 0}
+    found = engine.with_settings(SearchSettings(**off), GENERATOR_ALONE).candidates(requests)
+    inputs = engine.prompt_inputs(requests, engine.snapshot)
+    evidence = inputs.evidence(np.array([0])).items[0]
+    assert set(evidence.tolist()) <= set(found.items[0].tolist())
+    # The score by hand: the state on the item's row, plus the pointer's number for evidence.
+    with torch.inference_mode():
+        memory = engine.generator.encode(engine.snapshot.builder.search_prompt(inputs, np.array([0])))
+        asked = engine.generator.ask(memory)
+    rows = engine.snapshot.item_head_rows.double()
+    for item, score in zip(found.items[0].tolist(), found.features["item_score"][0].tolist(), strict=True):
+        if item < 0:
+            continue
+        told = asked.told[0, evidence.tolist().index(item)] if item in evidence else 0.0
+        assert score == pytest.approx(float(asked.state[0] @ rows[item] + told), abs=1e-4)
+    unwanted = engine.with_settings(SearchSettings(**off, evidence=False), GENERATOR_ALONE).candidates(requests)
+    assert unwanted.generated[0][unwanted.items[0] >= 0].all()

@@ -1,9 +1,14 @@
 """The objective of SFT against plain twins on a tiny generator."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch.nn import functional
 
+from onesearch.index.sid_index import SidIndex
+from onesearch.model.prompt import ItemTokens
+from onesearch.search.path_scoring import score_paths
 from onesearch.training.supervised import SupervisedObjective
 from onesearch.training.tasks import TaskBatch, item_targets
 from small_models import CODEBOOKS, R, catalogue, generator, prompts
@@ -11,9 +16,10 @@ from small_models import CODEBOOKS, R, catalogue, generator, prompts
 N = 40
 
 
-def objective(score: float = 0.0, codebook: float = 0.0) -> SupervisedObjective:
+def objective(score: float = 0.0, codebook: float = 0.0, **settings: Any) -> SupervisedObjective:
     rows = torch.randn(N, R, generator=torch.Generator().manual_seed(0))
-    return SupervisedObjective(generator(dtype=torch.float32), catalogue(N), rows, score, codebook).eval()
+    model = generator(dtype=torch.float32, **settings)
+    return SupervisedObjective(model, catalogue(N), rows, score, codebook).eval()
 
 
 def test_a_code_is_predicted_from_the_codes_before_it_alone():
@@ -46,3 +52,51 @@ def test_the_score_compares_with_all_candidates_but_further_targets_of_the_reque
     torch.testing.assert_close(found["score"], torch.tensor(loss, dtype=torch.float32), atol=1e-4, rtol=1e-4)
     bare = objective()(batch)["loss"]
     torch.testing.assert_close(found["loss"], bare + 0.5 * found["score"], atol=1e-4, rtol=1e-4)
+
+
+def test_what_the_own_click_adds_to_a_row_is_taken_off_the_targets_path_and_score():
+    """As if the page view had never been counted: an index and rows with the target's numbers as they were before."""
+    made = objective(score=1.0)
+    model, index, prompt = made.generator, made.index, prompts(1)
+    with torch.no_grad():
+        model.from_row.weight.zero_()  # what the decoder reads of nodes is not what is tested here
+    own = torch.tensor([[0.5, -1.0, 2.0]])
+    target = 8
+    rows = index.item_vectors(index.position_of(torch.arange(N))).clone()
+    rows[target, -3:] -= own[0]
+    sids = index.sids(4, index.path(torch.arange(N))[:, 4])
+    before = SidIndex.build(sids.numpy(), rows.numpy(), CODEBOOKS)
+    owner, path = torch.zeros(1, dtype=torch.long), index.path(torch.tensor([target]))
+    memory = model.encode(prompt)
+    left, _ = score_paths(model, memory, path, owner, index, leave_out=own)
+    expected, _ = score_paths(model, memory, before.path(torch.tensor([target])), owner, before)
+    torch.testing.assert_close(left, expected, atol=1e-5, rtol=1e-4)
+    assert not torch.allclose(left, score_paths(model, memory, path, owner, index)[0], atol=1e-3)
+    # The contrastive loss: the target's row without its click, all others as they are.
+    items = item_targets(np.array([target]), np.array([0]), np.array([1.0]), N, N, np.array([0]))
+    items.leave_out = own
+    found = made(TaskBatch("t", prompt, items=items))["score"]
+    made.item_head_rows[target, -3:] -= own[0]
+    items.leave_out = None
+    torch.testing.assert_close(found, made(TaskBatch("t", prompt, items=items))["score"], atol=1e-5, rtol=1e-5)
+
+
+def test_the_score_of_evidence_has_what_the_pointer_says_of_it():
+    made = objective(score=1.0, prompt={"evidence": {"lexical": 3}})
+    prompt, rows = prompts(2), np.array([3, 20])
+    evidence = torch.tensor([[3, 7, -1], [5, 20, 9]])
+    prompt.items = ItemTokens(evidence, torch.randn(2, 3, R), torch.rand(2, 3, 9))
+    batch = TaskBatch("t", prompt, items=item_targets(rows, np.arange(2), np.ones(2), N, N, rows))
+    found = made(batch)["score"]
+    memory, model = made.generator.encode(prompt), made.generator
+    asked = model.ask(memory)
+    scores = asked.state @ made.item_head_rows.T
+    for request in range(2):
+        for column, item in enumerate(evidence[request].tolist()):
+            if item >= 0:
+                scores[request, item] += asked.told[request, column]
+    loss = functional.cross_entropy(scores, torch.from_numpy(rows))
+    torch.testing.assert_close(found, loss, atol=1e-4, rtol=1e-4)
+    # Evidence must be among the candidates of a large catalogue: as negatives that are hard to tell.
+    few = item_targets(rows, np.arange(2), np.ones(2), 100_000, 4, rows, evidence.numpy())
+    assert {3, 5, 7, 9, 20} <= set(few.candidates.tolist()) and -1 not in few.candidates

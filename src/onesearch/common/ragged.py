@@ -55,6 +55,20 @@ class Ragged:
         within = np.arange(int(lengths.sum())) - np.repeat(np.cumsum(lengths) - lengths, lengths)
         return Ragged.from_lengths(self.values[starts + within], lengths)
 
+    def heads(self, rows: NDArray[np.integer], width: int, fill: int = -1) -> NDArray[np.int32]:
+        """The first ``width`` values of the given rows, int32 [n, width]; only these are touched."""
+        within = np.arange(width)
+        inside = within < self.lengths[rows][:, None]
+        place = np.where(inside, self.offsets[:-1][rows][:, None] + within, 0)
+        if not len(self.values):
+            return np.full(place.shape, fill, np.int32)
+        return np.where(inside, self.values[place], np.int32(fill))
+
+    def last(self, most: int) -> "Ragged":
+        """The last ``most`` values of each row."""
+        before_end = self.offsets[1:][self.owners] - np.arange(len(self.values))
+        return Ragged.from_lengths(self.values[before_end <= most], np.minimum(self.lengths, most))
+
     def joined(self, more: "Ragged") -> "Ragged":
         """These rows, then the others."""
         values = np.concatenate([self.values, more.values])

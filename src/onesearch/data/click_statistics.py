@@ -93,10 +93,10 @@ class ClickStatistics:
         """
         known = np.flatnonzero(queries >= 0)
         out = np.full((len(queries), k), -1, np.int32)
-        if not len(known):
+        if not len(known) or not k:
             return out
         if leave_out is None:
-            out[known] = self.items.select(queries[known]).padded(k, newest=False)
+            out[known] = self.items.heads(queries[known], k)
             return out
         # Page views with the same number m of own clicks at a time, so that these are an array [same, m].
         left = _once(leave_out.select(known))
@@ -113,7 +113,7 @@ class ClickStatistics:
     def _most_clicked_without(self, queries: NDArray[np.int64], k: int, own: Ints) -> Ints:
         """The first k items of queries [n] when m own clicks of each [n, m] are not counted: int32 [n, k]."""
         # Taking one click from m items moves no other item down, so the new first k are among the old first k + m.
-        item = self.items.select(queries).padded(k + own.shape[1], newest=False)
+        item = self.items.heads(queries, k + own.shape[1])
         there = item >= 0
         at = np.where(there, self.items.offsets[queries][:, None] + np.arange(item.shape[1]), 0)
         # Counts without the own clicks, then the same order as in `from_page_views`; all [n, k + m].

@@ -91,7 +91,7 @@ class Histories:
         gender, age = users["gender"].fill_null(""), users["age_band"].fill_null("")
         self._profiles = (gender + " " + age).str.strip_chars().to_list()
         # Page views that can be anybody's history: [P] with time and shopper, and their keys.
-        shoppers = _shoppers(page_views)
+        shoppers = shopper_keys(page_views)
         known = page_views["time"].is_not_null() & shoppers.is_not_null()
         log = page_views.filter(known)
         shoppers = shoppers.filter(known)
@@ -142,7 +142,7 @@ class Histories:
 
     def _bounds(self, page_views: pl.DataFrame) -> tuple[Longs, Longs]:
         """Keys of the shopper's first possible event and of the page view's own moment; equal when nothing is known."""
-        shopper = rows_of(_shoppers(page_views), self._shoppers).to_numpy()
+        shopper = rows_of(shopper_keys(page_views), self._shoppers).to_numpy()
         time = page_views["time"]
         # How many moments of the log lie strictly before: the page view's own moment is not one of them.
         before = np.searchsorted(self._moments, time.to_physical().fill_null(0).to_numpy(), side="left")
@@ -174,6 +174,7 @@ class Histories:
         return list(out.tolist())
 
 
-def _shoppers(page_views: pl.DataFrame) -> pl.Series:
+def shopper_keys(page_views: pl.DataFrame) -> pl.Series:
+    """Whose page view it is: a user's, else a session's, else nobody's (null)."""
     user, session = "u" + pl.col("user_id"), "s" + pl.col("session_id")
     return page_views.select(pl.coalesce(user, session).alias("shopper"))["shopper"]

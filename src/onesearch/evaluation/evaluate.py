@@ -16,7 +16,6 @@ from onesearch.data.requests import Requests
 from onesearch.evaluation.report import Comparison, Estimate, Report, SliceResult, Values
 from onesearch.evaluation.significance import bootstrap, permutation_test
 from onesearch.evaluation.slices import Slices
-from onesearch.model.prompt import PromptInputs
 from onesearch.search.engine import SearchEngine
 from onesearch.search.hits import Searcher
 
@@ -215,11 +214,7 @@ def valid_sid_share(engine: SearchEngine, requests: Requests, most: int, batch: 
     if not len(requests):
         return float("nan")
     model, snapshot = engine.generator, engine.snapshot
-    statistics = engine.click_features.statistics
-    clicked = statistics.most_clicked(
-        statistics.query_numbers(requests.query), max(model.config.prompt.clicked_for_query, 1)
-    )
-    inputs = PromptInputs.from_requests(requests, engine.featurizer.text_features, model.config.prompt, clicked)
+    inputs = engine.prompt_inputs(requests, snapshot)
     found = []
     for rows in np.split(np.arange(len(requests)), range(batch, len(requests), batch)):
         memory = model.encode(snapshot.builder.search_prompt(inputs, rows).to(model.begin.device))

@@ -107,6 +107,11 @@ class BartBackbone(Backbone):
         self.heads = int(model.config.decoder_attention_heads)
         self._fused: FusedWeights[_Weights] = FusedWeights(self._fuse)
 
+    @property
+    def memory_width(self) -> int:
+        """As many values as the decoder is wide."""
+        return self.d_model
+
     # -- the two passes of training ----------------------------------------------------------------------------------
 
     def encode(self, embeds: Tensor, mask: Tensor) -> PromptMemory:

@@ -144,6 +144,11 @@ class Backbone(nn.Module, ABC):
     d_model: int
     pretrained_embedding: Tensor | None = None
 
+    @property
+    @abstractmethod
+    def memory_width(self) -> int:
+        """Width of a token's values in :class:`PromptMemory`: heads times their width."""
+
     @abstractmethod
     def encode(self, embeds: Tensor, mask: Tensor) -> PromptMemory:
         """Read prompts: ``embeds`` [B, S, d], ``mask`` bool [B, S], true at real tokens, padding on the right."""

@@ -52,6 +52,11 @@ class DecoderOnlyBackbone(Backbone):
     def _leave(self, x: Tensor) -> Tensor:
         """After the last layer."""
 
+    @property
+    def memory_width(self) -> int:
+        """Values of the key-value heads."""
+        return self.kv_heads * self.head_dim
+
     def encode(self, embeds: Tensor, mask: Tensor) -> PromptMemory:
         """Keys and values of every layer over the prompt; padding on the right, so causality alone hides it."""
         # causal self-attention over the prompts, [B, S, d]; the last layer's outputs are not needed

@@ -27,16 +27,10 @@ from torch.nn import functional as F
 from onesearch.common.artefact import read_json, write_json
 from onesearch.model.backbones import DecodeState, PromptMemory, build_backbone
 from onesearch.model.behaviour_sequences import LongBehaviour
+from onesearch.model.evidence import EVIDENCE_NUMBERS, EvidenceMemory, EvidencePointer, zero_linear
 from onesearch.model.model_settings import ModelSettings
-from onesearch.model.prompt import PromptBatch
+from onesearch.model.prompt import ItemTokens, PromptBatch
 from onesearch.model.token_vocabulary import MARKS
-
-
-def _zero_linear(width: int, out: int) -> nn.Linear:
-    layer = nn.Linear(width, out)
-    nn.init.zeros_(layer.weight)
-    nn.init.zeros_(layer.bias)
-    return layer
 
 
 class ItemHead(nn.Module):
@@ -49,7 +43,7 @@ class ItemHead(nn.Module):
 
     def __init__(self, d_model: int, row_dim: int, levels: int, scale: float) -> None:
         super().__init__()
-        self.project = nn.ModuleList(_zero_linear(d_model, row_dim) for _ in range(levels))
+        self.project = nn.ModuleList(zero_linear(d_model, row_dim) for _ in range(levels))
         self.log_scale = nn.Parameter(torch.full((levels,), float(scale)).log())
         self.count_weight = nn.Parameter(torch.ones(levels))
 
@@ -67,7 +61,7 @@ class ItemScore(nn.Module):
 
     def __init__(self, d_model: int, row_dim: int, scale: float) -> None:
         super().__init__()
-        self.project = _zero_linear(d_model, row_dim)
+        self.project = zero_linear(d_model, row_dim)
         self.log_scale = nn.Parameter(torch.tensor(float(scale)).log())
 
     def forward(self, hidden: Tensor, query_head_rows: Tensor) -> Tensor:
@@ -96,10 +90,33 @@ class Sizes:
 
 @dataclass
 class GeneratorMemory:
-    """What one encoder pass leaves for the decoder: the prompts' keys and values, and the queries' head rows [B, R]."""
+    """What one encoder pass leaves for the decoder: the prompts' keys and values, the queries' head rows [B, R], and
+    the evidence where prompts have some.
+    """
 
     prompts: PromptMemory
     query_head_rows: Tensor
+    evidence: EvidenceMemory | None = None
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the item score is made of: ``score(i) = state · head row of i + what the pointer told of i``.
+
+    Shapes: ``state`` [B, R]; ``evidence`` int64 [B, E], -1 for none, and what the pointer ``told`` of it, float32
+    [B, E]; both None without evidence.
+    """
+
+    state: Tensor
+    evidence: Tensor | None = None
+    told: Tensor | None = None
+
+    def told_of(self, items: Tensor) -> Tensor:
+        """What the pointer told of ``items`` int64 [B, C]; 0 for all that are no evidence."""
+        if self.evidence is None or self.told is None:
+            return torch.zeros(items.shape, device=items.device)
+        same = (items.unsqueeze(2) == self.evidence.unsqueeze(1)) & (items >= 0).unsqueeze(2)
+        return (same * self.told.unsqueeze(1)).sum(2)
 
 
 class Generator(nn.Module):
@@ -141,12 +158,22 @@ class Generator(nn.Module):
         self.begin = nn.Parameter(torch.randn(d) * d**-0.5)
         self.from_row = nn.Linear(sizes.row, d, bias=False)
         nn.init.zeros_(self.from_row.weight)
+        # items that enter as one token each: of the history by their place, of the evidence with their numbers
+        if config.prompt.has_item_tokens:
+            self.item_token = nn.Linear(sizes.row, d)
+            self.item_place = nn.Embedding(config.prompt.short + 1, d)
+            self.item_numbers = nn.Linear(len(EVIDENCE_NUMBERS), d)
+            nn.init.normal_(self.item_place.weight, std=d**-0.5)
+        if config.prompt.evidence.any:
+            self.pointer = EvidencePointer(d, self.backbone.memory_width, self.levels)
         # output heads
         self.item_head = ItemHead(d, sizes.row, self.levels, sizes.scale)
         self.item_score = ItemScore(d, sizes.row, sizes.scale)
         # codebook and text head: a transform (one per level) before the tied embeddings
         self.code_transform = nn.ModuleList(nn.Linear(d, d) for _ in range(self.levels))
         self.text_transform = nn.Linear(d, d)
+        if config.free_codes:
+            self.free_transform = nn.ModuleList(zero_linear(d, d) for _ in range(self.levels))
 
     # -- input ----------------------------------------------------------------------------------------------------
 
@@ -177,7 +204,34 @@ class Generator(nn.Module):
             front = torch.cat(soft, 1)
             embeds = torch.cat([front.to(embeds.dtype), embeds], 1)
             mask = torch.cat([mask.new_ones(front.shape[:2]), mask], 1)
-        return GeneratorMemory(self.backbone.encode(embeds, mask), self.query_head_rows(batch))
+        if batch.items is None:
+            return GeneratorMemory(self.backbone.encode(embeds, mask), self.query_head_rows(batch))
+        # Item tokens come last; then all real tokens move to the left, as every backbone wants them.
+        embeds = torch.cat([embeds, self.item_embeds(batch.items).to(embeds.dtype)], 1)
+        mask = torch.cat([mask, batch.items.items >= 0], 1)
+        order = (~mask).to(torch.uint8).argsort(dim=1, stable=True)[:, : int(mask.sum(1).max())]
+        embeds = embeds.gather(1, order.unsqueeze(-1).expand(-1, -1, embeds.shape[2]))
+        prompts = self.backbone.encode(embeds, mask.gather(1, order))
+        return GeneratorMemory(prompts, self.query_head_rows(batch), self._evidence(batch.items, prompts, mask))
+
+    def item_embeds(self, tokens: ItemTokens) -> Tensor:
+        """Embeddings of item tokens, [B, H + E, d]: head row plus place in the history, or plus the numbers."""
+        h, e = tokens.history, tokens.numbers.shape[1]
+        # The newest item of a history has place 1; evidence has place 0.
+        place = torch.cat([torch.arange(h, 0, -1), torch.zeros(e, dtype=torch.long)]).to(tokens.items.device)
+        dtype = self.item_token.weight.dtype
+        told = F.pad(self.item_numbers(tokens.numbers.to(dtype)), (0, 0, h, 0))
+        return torch.as_tensor(self.item_token(tokens.head_rows.to(dtype)) + self.item_place(place) + told)
+
+    def _evidence(self, tokens: ItemTokens, prompts: PromptMemory, mask: Tensor) -> EvidenceMemory | None:
+        """Keys of the evidence from what the encoder gives the decoder's last layer; ``mask`` before the move left."""
+        h, e = tokens.history, tokens.numbers.shape[1]
+        if not e or not self.config.prompt.evidence.any:
+            return None
+        at = (mask.cumsum(1) - 1)[:, -e:].clamp(min=0)  # where each evidence token went, [B, E]
+        values = prompts.values[-1].transpose(1, 2).flatten(2)  # [B, S, width]
+        read = values.gather(1, at.unsqueeze(-1).expand(-1, -1, values.shape[2]))
+        return EvidenceMemory(tokens.items[:, h:], self.pointer.key(read), tokens.numbers, tokens.head_rows[:, h:])
 
     def query_head_rows(self, batch: PromptBatch) -> Tensor:
         """Head rows of the queries [B, R], which the item head and the item score start from.
@@ -255,6 +309,19 @@ class Generator(nn.Module):
         """Size term of nodes with ``counts`` items below them."""
         return self.item_head.bias(level, counts)
 
+    def free_logits(self, level: int, hidden: Tensor) -> Tensor | None:
+        """A learned logit of each code, which new items share with old ones: [..., d] to [..., K_l]; None without."""
+        if not self.config.free_codes:
+            return None
+        start = self._code_offset(level)
+        table = self.extra_embedding.weight[start : start + self.sizes.codebooks[level]]
+        return F.linear(self.free_transform[level](hidden), table)
+
+    def evidence_logits(self, level: int, hidden: Tensor, state: Tensor, evidence: EvidenceMemory) -> Tensor:
+        """Logits of n requests' evidence items themselves, [n, E], from ``hidden`` [n, d] and ``state`` [n, R]."""
+        own = torch.einsum("nr,ner->ne", state, evidence.head_rows.to(state.dtype))
+        return torch.as_tensor(own + self.pointer(level, hidden, evidence.keys, evidence.numbers))
+
     def codebook_logits(self, level: int, hidden: Tensor) -> Tensor:
         """Logits over the whole codebook of a level: [..., d] to [..., K_l]."""
         start = self._code_offset(level)
@@ -266,12 +333,15 @@ class Generator(nn.Module):
         table = self.text_embedding.weight
         return F.linear(self.text_transform(hidden), table if subwords is None else F.embedding(subwords, table))
 
-    def query_state(self, memory: GeneratorMemory, owner: Tensor | None = None) -> Tensor:
-        """The vector of the item score: float [B, R], or [M, R] with ``owner``."""
-        n = len(memory.query_head_rows) if owner is None else len(owner)
-        owner = torch.arange(n, device=memory.query_head_rows.device) if owner is None else owner
+    def ask(self, memory: GeneratorMemory) -> "Asked":
+        """What the item score is made of, for the B requests of ``memory``."""
+        n = len(memory.query_head_rows)
+        owner = torch.arange(n, device=memory.query_head_rows.device)
         hidden = self.backbone.decode(memory.prompts, self.begin.expand(n, 1, -1), owner)[:, 0]
-        return self.score_state(hidden, memory, owner)
+        state, evidence = self.score_state(hidden, memory, owner), memory.evidence
+        if evidence is None:
+            return Asked(state)
+        return Asked(state, evidence.items, self.pointer(-1, hidden, evidence.keys, evidence.numbers).float())
 
     def score_state(self, hidden: Tensor, memory: GeneratorMemory, owner: Tensor) -> Tensor:
         """The item score's vector from decoder states before the first SID token: [M, d] to [M, R]."""

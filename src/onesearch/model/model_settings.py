@@ -8,6 +8,21 @@ from onesearch.common.settings import Settings
 from onesearch.model.backbones import BackboneSettings
 
 
+class EvidenceSettings(Settings):
+    """What search finds before the model reads: items that stand in the prompt, one token each (section 3.7)."""
+
+    clicked: int = Field(0, ge=0, description="items most clicked for the query")
+    lexical: int = Field(0, ge=0, description="best items by BM25")
+    nearest: int = Field(0, ge=0, description="items nearest to the query by the text encoder")
+    together: int = Field(0, ge=0, description="items that other shoppers took with those of the history")
+    most: int = Field(48, ge=1, description="items of all four kinds together, at most")
+
+    @property
+    def any(self) -> bool:
+        """Whether there is any."""
+        return bool(self.clicked or self.lexical or self.nearest or self.together)
+
+
 class PromptSettings(Settings):
     """Which parts the model reads (docs/method.md, section 3) and how much of each."""
 
@@ -28,6 +43,15 @@ class PromptSettings(Settings):
         description="items most clicked for the query: nowhere; where history is missing (the paper); "
         "or there and, for every shopper, as a prompt part of their own",
     )
+    item_tokens: Literal["sid", "row"] = Field(
+        "sid", description="an item of Seq_short as the tokens of its SID (the paper), or as one token: its head row"
+    )
+    evidence: EvidenceSettings = EvidenceSettings()
+
+    @property
+    def has_item_tokens(self) -> bool:
+        """Whether items enter as one token each."""
+        return self.evidence.any or self.item_tokens == "row"
 
 
 class ModelSettings(Settings):
@@ -40,6 +64,9 @@ class ModelSettings(Settings):
     anchored: bool = Field(True, description="item head on node-mean rows; off: codebook rows masked to legal children")
     legal_softmax: bool = Field(
         True, description="train on the softmax over legal children; off: over the whole codebook"
+    )
+    free_codes: bool = Field(
+        False, description="item head: a learned logit of each code is added to that of the anchored row"
     )
     word_rows: bool = Field(
         False, description="a learned row of each subword stands in for keywords where the item head starts (V2)"

@@ -4,6 +4,7 @@
 
     uid | q | SID_q | Seq_q | Seq_short | items most clicked for q | profile [| kw: teacher only]     tokens
     query vector | Seq_long as N_M vectors                                                            soft tokens
+    Seq_short, with item_tokens: row | evidence                                                       item tokens
 
 :meth:`PromptInputs.from_requests` looks every text of the requests up once and keeps integer arrays; the
 :class:`PromptBuilder` then turns any rows of them into a :class:`PromptBatch` without a loop over requests. A missing
@@ -17,6 +18,8 @@ Differences from the paper:
 3. The relevant-search stream of Seq_long holds the clicks whose query has a cosine of at least 0.5 with this one; the
    paper names the stream, not its rule.
 4. A teacher's head row is fused with its keywords as KHQE fuses vectors; the paper gives keywords as text alone.
+5. An item may enter as one token, its head row, instead of the five of its SID (``item_tokens: row``).
+6. What cheap searches find for the request may stand in the prompt (``evidence``, :mod:`onesearch.model.evidence`).
 """
 
 from collections.abc import Callable, Sequence
@@ -32,6 +35,7 @@ from torch.nn import functional
 from onesearch.common.ragged import Ragged
 from onesearch.data.requests import Requests
 from onesearch.model.behaviour_sequences import uid_codes
+from onesearch.model.evidence import EVIDENCE_NUMBERS, FindEvidence
 from onesearch.model.featurizer import TextFeatures
 from onesearch.model.model_settings import PromptSettings
 from onesearch.model.token_vocabulary import PAD, TokenVocabulary
@@ -53,7 +57,8 @@ class PromptInputs:
 
     Shapes: ``query`` [n], ``profile`` [n], ``recent`` [n, Q] recent queries, ``clicked`` and ``clicked_query`` [n, C],
     ``ordered`` [n, O], ``clicked_for_query`` [n, E] (items most clicked for the query, the most clicked one last),
-    ``keywords`` [n, K] (of the query's thought; None where nobody thinks, as in serving).
+    ``keywords`` [n, K] (of the query's thought; None where nobody thinks, as in serving). ``evidence`` finds the
+    evidence items of any of the requests.
     """
 
     texts: TextFeatures
@@ -65,9 +70,18 @@ class PromptInputs:
     ordered: Ints
     clicked_for_query: Ints
     keywords: Ints | None = None
+    evidence: FindEvidence | None = None
 
     def __len__(self) -> int:
         return len(self.query)
+
+    def with_evidence(self, evidence: FindEvidence) -> "PromptInputs":
+        """The same requests with what finds their evidence."""
+        return replace(self, evidence=evidence)
+
+    def query_head_rows(self) -> Floats:
+        """The head row of each query, zero where there is none, float32 [n, R]."""
+        return _known_rows(self.texts.head_rows, self.query)
 
     @classmethod
     def from_requests(
@@ -77,6 +91,7 @@ class PromptInputs:
         config: PromptSettings,
         clicked_for_query: Ints | None = None,
         keywords: Sequence[Sequence[str]] | None = None,
+        evidence: FindEvidence | None = None,
     ) -> "PromptInputs":
         """Number the texts of the requests and compute their features once per distinct text.
 
@@ -87,6 +102,7 @@ class PromptInputs:
             clicked_for_query: int32 [n, E], the items most clicked for each query, best first (training counts only;
                 for training requests with the current page view left out).
             keywords: those of each request's query: for a teacher's input, never for serving.
+            evidence: finds the evidence items of requests by their numbers.
         """
         n, absent = len(requests), np.full((len(requests), 0), -1, np.int32)
         recent = [texts[-config.recent_queries :] if config.recent_queries else () for texts in requests.recent_queries]
@@ -126,6 +142,39 @@ class PromptInputs:
             ordered=requests.ordered[:, -long:] if long else absent,
             clicked_for_query=best_last,
             keywords=None if keywords is None else padded(keywords, keyword_texts, _KEYWORDS, newest=False),
+            evidence=evidence,
+        )
+
+
+@dataclass
+class ItemTokens:
+    """The items of a prompt that enter as one token each: those of the history, then the evidence.
+
+    Shapes: ``items`` int64 [B, H + E] item rows, -1 for none; ``head_rows`` float32 [B, H + E, R]; ``numbers`` float32
+    [B, E, F] of the evidence. In the history the newest item is last.
+    """
+
+    items: Tensor
+    head_rows: Tensor
+    numbers: Tensor
+
+    @property
+    def history(self) -> int:
+        """H, the columns of the history."""
+        return self.items.shape[1] - self.numbers.shape[1]
+
+    def to(self, device: torch.device | str) -> "ItemTokens":
+        """The tokens on another device."""
+        return ItemTokens(self.items.to(device), self.head_rows.to(device), self.numbers.to(device))
+
+    @classmethod
+    def concatenate(cls, parts: Sequence["ItemTokens"]) -> "ItemTokens":
+        """Several batches as one, with as many columns of evidence as the widest has."""
+        width = max(part.items.shape[1] for part in parts)
+        return cls(
+            torch.cat([functional.pad(part.items, (0, width - part.items.shape[1]), value=-1) for part in parts]),
+            torch.cat([functional.pad(p.head_rows, (0, 0, 0, width - p.head_rows.shape[1])) for p in parts]),
+            torch.cat([functional.pad(p.numbers, (0, 0, 0, width - p.items.shape[1])) for p in parts]),
         )
 
 
@@ -137,7 +186,7 @@ class PromptBatch:
     ``query_vectors`` float32 [B, d_e] and ``query_head_rows`` float32 [B, R] (zero where there is no query);
     ``long_codes`` int64 [B, 3, C, layers], -1 for missing, or None for prompts without soft tokens;
     ``keyword_vectors`` float32 [B, d_e], the mean vector of the keywords (zero where there is none), or None for
-    prompts without keywords.
+    prompts without keywords; ``items``, or None for prompts without item tokens.
     """
 
     tokens: Tensor
@@ -146,6 +195,7 @@ class PromptBatch:
     query_head_rows: Tensor
     long_codes: Tensor | None
     keyword_vectors: Tensor | None = None
+    items: ItemTokens | None = None
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -159,12 +209,15 @@ class PromptBatch:
         """Several batches as one, padded to the longest; a batch without keywords gets zero keyword vectors.
 
         Raises:
-            ValueError: only some of the batches have long behaviour.
+            ValueError: only some of the batches have long behaviour, or item tokens.
         """
         # soft tokens are no part that may be missing in some prompts of a batch
         long = [batch.long_codes for batch in batches if batch.long_codes is not None]
         if len(long) not in (0, len(batches)):
             raise ValueError("prompts with and without long behaviour cannot share a batch")
+        items = [batch.items for batch in batches if batch.items is not None]
+        if len(items) not in (0, len(batches)):
+            raise ValueError("prompts with and without item tokens cannot share a batch")
         width = max(batch.tokens.shape[1] for batch in batches)
 
         def wide(part: Tensor) -> Tensor:
@@ -181,6 +234,7 @@ class PromptBatch:
             torch.cat([batch.query_head_rows for batch in batches]),
             torch.cat(long) if long else None,
             keywords,
+            ItemTokens.concatenate(items) if items else None,
         )
 
 
@@ -234,11 +288,25 @@ def _unit(rows: Floats) -> Floats:
 
 
 class PromptBuilder:
-    """The collator: rows of :class:`PromptInputs` to a batch; holds the item SIDs that behaviour is written with."""
+    """The collator: rows of :class:`PromptInputs` to a batch; holds the SIDs and head rows of all items."""
 
-    def __init__(self, vocabulary: TokenVocabulary, config: PromptSettings, item_sids: NDArray[np.integer]) -> None:
+    def __init__(
+        self,
+        vocabulary: TokenVocabulary,
+        config: PromptSettings,
+        item_sids: NDArray[np.integer],
+        item_head_rows: Tensor | None = None,
+    ) -> None:
+        """Hold the tables of N items: ``item_sids`` [N, L], ``item_head_rows`` float32 [N, R].
+
+        Raises:
+            ValueError: items enter by their head rows, and there are none.
+        """
+        if config.has_item_tokens and item_head_rows is None:
+            raise ValueError("item tokens and evidence need the items' head rows")
         self.vocabulary = vocabulary
         self.config = config
+        self._head_rows = item_head_rows
         none = np.full((1, vocabulary.levels), -1)
         self._sids = np.concatenate([np.asarray(item_sids), none]).astype(np.int32)  # row -1 is 'missing'
         self._sid_tokens = vocabulary.sid_tokens(self._sids)
@@ -274,13 +342,16 @@ class PromptBuilder:
         if not keywords:
             parts.append(np.full((len(rows), self.config.think), self.vocabulary.mark("think"), np.int32))
             known = query if query_text else np.full(len(rows), -1, np.int32)
-            return self._batch(parts, texts, known, self._long_codes(inputs, rows))
+            batch = self._batch(parts, texts, known, self._long_codes(inputs, rows))
+            batch.items = self._item_tokens(inputs, rows)
+            return batch
         if inputs.keywords is None:
             raise ValueError("these inputs hold no keywords; make them with 'keywords'")
         # teacher: keywords [B, K] as text behind all else, as a mean vector, and in the head row
         numbers = inputs.keywords[rows]
         parts.append(self._marked("kw", self._text(texts, numbers, _KEYWORD_TOKENS)))
         batch = self._batch(parts, texts, query, self._long_codes(inputs, rows))
+        batch.items = self._item_tokens(inputs, rows)
         batch.keyword_vectors = torch.from_numpy(_mean_known(texts.vectors, numbers))
         fused = _unit(batch.query_head_rows.numpy() + _unit(_mean_known(texts.head_rows, numbers)))
         batch.query_head_rows = torch.from_numpy(fused)
@@ -336,7 +407,7 @@ class PromptBuilder:
         if config.recent_queries:
             parts.append(self._marked("seq_q", self._text(texts, inputs.recent[rows], _RECENT_QUERY_TOKENS)))
         # Items as the SIDs they have in the index: recent clicks, then those most clicked for the query.
-        if config.short:
+        if config.short and config.item_tokens == "sid":
             parts.append(self._marked("short", self._items(short)))
         if config.fill == "always" and clicked_for_query.shape[1]:
             parts.append(self._marked("clicked_for_q", self._items(clicked_for_query)))
@@ -384,6 +455,24 @@ class PromptBuilder:
         relevant = np.where(cosine >= _RELEVANT_COSINE, clicked, -1)
         streams = np.stack([clicked, ordered, relevant], 1)
         return torch.from_numpy(self._sids[:, :RQ_LAYERS][streams].astype(np.int64))
+
+    def _item_tokens(self, inputs: PromptInputs, rows: NDArray[np.integer]) -> ItemTokens | None:
+        """The items that enter as one token each; None where there can be none."""
+        config = self.config
+        if self._head_rows is None or not config.has_item_tokens:
+            return None
+        # The history as in Seq_short, [n, H], then the evidence, [n, E].
+        history = np.full((len(rows), 0), -1, np.int32)
+        if config.item_tokens == "row" and config.short:
+            filler = inputs.clicked_for_query[rows] if config.fill != "none" else history
+            history = fill_history(inputs.clicked[rows], filler, config.short)
+        items, numbers = history, np.zeros((len(rows), 0, len(EVIDENCE_NUMBERS)), np.float32)
+        if config.evidence.any and inputs.evidence is not None:
+            found = inputs.evidence(rows)
+            items, numbers = np.concatenate([history, found.items], 1), found.numbers
+        number = torch.from_numpy(items.astype(np.int64))
+        known = self._head_rows[number.clamp(min=0).to(self._head_rows.device)].cpu()
+        return ItemTokens(number, known * (number >= 0).unsqueeze(-1), torch.from_numpy(numbers))
 
     def _batch(self, parts: Sequence[Ints], texts: TextFeatures, query: Ints, long_codes: Tensor | None) -> PromptBatch:
         """Token parts with the dense vector and the head row of each query (zero where there is none)."""

@@ -16,6 +16,7 @@ from onesearch.data.dataset import DESCRIPTION, Dataset
 from onesearch.data.ingest.column_mapping import load_mapping
 from onesearch.data.ingest.importer import import_mapping
 from onesearch.data.ingest.kuaisearch_source import import_kuaisearch
+from onesearch.data.item_pairs import ItemPairs
 from onesearch.data.split import split
 from onesearch.data.text import item_texts
 from onesearch.encoding.click_pairs import mine_pairs
@@ -36,6 +37,7 @@ from onesearch.pipeline.run_data import PARTS, RunData
 from onesearch.pipeline.run_settings import DataSettings, EncoderSettings, LexiconSettings
 from onesearch.pipeline.stage_runner import StageContext
 from onesearch.search.lexical_search import LexicalSearcher, LexicalSettings
+from onesearch.search.run_parts import ITEM_PAIRS
 from onesearch.understanding.keyword_lexicon import Lexicon
 
 
@@ -89,6 +91,7 @@ def build_data(context: StageContext, data: DataSettings) -> Mapping[str, Any]:
     for name, frame in zip(PARTS, (parts.train, parts.valid, parts.test), strict=True):
         frame.write_parquet(context.folder / f"{name}.parquet")
     ClickStatistics.from_page_views(parts.train, dataset.items).save(context.folder / "statistics")
+    ItemPairs.from_page_views(parts.train, dataset.items).save(context.folder / ITEM_PAIRS)
     return {**dataset.counts, "split_by": parts.by, **{f"{n}_page_views": len(getattr(parts, n)) for n in PARTS}}
 
 

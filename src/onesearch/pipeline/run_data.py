@@ -16,6 +16,7 @@ from onesearch.data.text import item_texts, normalise_queries, normalise_query
 from onesearch.model.featurizer import TextFeatures
 from onesearch.model.model_settings import PromptSettings
 from onesearch.model.prompt import PromptInputs
+from onesearch.search.evidence_finder import EvidenceRequests
 from onesearch.search.run_parts import RunParts, load_array, need
 
 Floats = NDArray[np.float32]
@@ -104,10 +105,13 @@ class RunData(RunParts):
         config: PromptSettings,
         held_out: bool,
         keywords: Callable[[Requests, Ragged], Sequence[Sequence[str]]] | None = None,
+        part_dropout: float = 0.0,
+        seed: int = 0,
     ) -> PromptInputs:
         """Training page views as model input; what is most clicked for a query leaves out each page view's own clicks.
 
         ``keywords`` gives those of each page view, for a teacher's input, from requests and what was clicked in them.
+        Each kind of evidence is left out of a share ``part_dropout`` of the prompts, drawn with ``seed``.
         """
         requests = self.requests(page_views)
         clicked = self.targets(page_views).clicked
@@ -116,6 +120,31 @@ class RunData(RunParts):
             self.statistics.query_numbers(requests.query), config.clicked_for_query, leave_out=own
         )
         thoughts = None if keywords is None else keywords(requests, clicked)
-        return PromptInputs.from_requests(
+        inputs = PromptInputs.from_requests(
             requests, lambda texts: self.training_text_features(texts, held_out), config, clicked_for_query, thoughts
         )
+        finder = self.evidence_finder(config)
+        if finder is None:
+            return inputs
+        pairs = self.item_pairs.own_items(page_views) if self.counted and config.evidence.together else None
+        return inputs.with_evidence(
+            finder.prepare(self._evidence_requests(requests, inputs, own, pairs), part_dropout, seed)
+        )
+
+    def _evidence_requests(
+        self, requests: Requests, inputs: PromptInputs, own: Ragged | None, pairs: Ragged | None
+    ) -> EvidenceRequests:
+        facts = self.click_features.query_facts(requests.query)
+        head_rows = inputs.query_head_rows()
+        return EvidenceRequests(facts.texts, facts.terms, facts.click_rows, head_rows, requests.clicked, own, pairs)
+
+    @cached_property
+    def own_numbers(self) -> Floats | None:
+        """What a page view adds to the numbers of an item that it clicks, and of one that it orders, [2, N, F].
+
+        None where the statistics do not count the page views that are learnt.
+        """
+        if not self.counted:
+            return None
+        items, add = self.dataset.items, self.item_features.of_own_page_view
+        return np.stack([add(items, self.statistics, ordered) for ordered in (False, True)])

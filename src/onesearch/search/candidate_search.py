@@ -17,12 +17,13 @@ from torch import Tensor
 from onesearch.data.requests import Requests
 from onesearch.index.item_filters import ItemMask
 from onesearch.model.featurizer import Featurizer
-from onesearch.model.generator import Generator, GeneratorMemory
+from onesearch.model.generator import Asked, Generator, GeneratorMemory
 from onesearch.model.prompt import PromptInputs
 from onesearch.search.beam_search import beam_search
 from onesearch.search.candidates import Candidates, from_beams, joined, score_items, without_repeats
 from onesearch.search.catalogue_snapshot import Snapshot
 from onesearch.search.click_features import ClickFeatures, QueryFacts
+from onesearch.search.evidence_finder import EvidenceRequests
 from onesearch.search.nearest_items import nearest_items
 from onesearch.search.ranking_features import lexical_features, likeness_features, popularity_features
 from onesearch.search.run_parts import Keywords
@@ -100,22 +101,32 @@ class CandidateSearch:
 
         With ``fixed`` item rows [n, C] (-1 for none) these are the candidates, and nothing is searched.
         """
-        facts = self._request_facts(requests)
+        facts = self._request_facts(requests, scope.snapshot)
         batches = np.split(np.arange(len(requests)), range(self.batch_size, len(requests), self.batch_size))
         return joined([self._batch(facts, rows, scope, None if fixed is None else fixed[rows]) for rows in batches])
 
-    def _request_facts(self, requests: Requests) -> RequestFacts:
+    def prompt_inputs(self, requests: Requests, snapshot: Snapshot) -> PromptInputs:
+        """What the model reads of requests."""
+        return self._request_facts(requests, snapshot).prompt
+
+    def _request_facts(self, requests: Requests, snapshot: Snapshot) -> RequestFacts:
         """Everything that is looked up for requests, once."""
         queries, prompt = self.click_features.query_facts(requests.query), self.generator.config.prompt
         # The same list fills missing history in the prompt and gives candidates; each reads its beginning.
         most = max(prompt.clicked_for_query, self.config.clicked_candidates)
         clicked = self.click_features.statistics.most_clicked(queries.click_rows, most)
         keywords = None if self.keywords is None else self.keywords(requests.query)
-        return RequestFacts(
-            queries,
-            clicked,
-            PromptInputs.from_requests(requests, self.featurizer.text_features, prompt, clicked, keywords),
-        )
+        inputs = PromptInputs.from_requests(requests, self.featurizer.text_features, prompt, clicked, keywords)
+        finder = snapshot.evidence_finder(self.featurizer.head_row_projection.features)
+        if finder is not None:
+            inputs = inputs.with_evidence(
+                finder.prepare(
+                    EvidenceRequests(
+                        queries.texts, queries.terms, queries.click_rows, inputs.query_head_rows(), requests.clicked
+                    )
+                )
+            )
+        return RequestFacts(queries, clicked, inputs)
 
     def _batch(
         self, facts: RequestFacts, rows: NDArray[np.int64], scope: Scope, fixed: NDArray[np.int64] | None
@@ -127,13 +138,17 @@ class CandidateSearch:
             # Encode: the states that beams attend to, and the state that is compared with whole items.
             prompt = snapshot.builder.search_prompt(facts.prompt, rows, keywords=facts.prompt.keywords is not None)
             memory = model.encode(prompt.to(device))
-            state = model.query_state(memory) if model.config.item_score else None
+            asked = model.ask(memory) if model.config.item_score else None
+            state = None if asked is None else asked.state
 
             # Find: items [n, G] of the beams, then more [n, E] of the other channels.
             if fixed is None:
                 beams = beam_search(model, memory, snapshot.index, scope.width, scope.mask)
                 items, log_probs = from_beams(beams, snapshot, scope.mask, _ITEMS_PER_SID)
-                found = self._other_channels(queries, facts.clicked[rows], items, state, scope)
+                evidence = np.zeros((len(rows), 0), np.int64)
+                if asked is not None and asked.evidence is not None and self.config.evidence:
+                    evidence = asked.evidence.cpu().numpy()
+                found = self._other_channels(queries, facts.clicked[rows], evidence, items, state, scope)
             else:
                 items = torch.zeros(len(rows), 0, dtype=torch.long, device=device)
                 log_probs, found = torch.zeros(len(rows), 0, device=device), self._fixed(queries, fixed, snapshot)
@@ -144,7 +159,7 @@ class CandidateSearch:
                 more = without_repeats(items, torch.from_numpy(found.more).to(device))
                 more, more_log_probs = score_items(model, memory, snapshot, more, scope.mask)
                 items, log_probs = torch.cat([items, more], 1), torch.cat([log_probs, more_log_probs], 1)
-            features = self._model_features(facts, rows, memory, state, items, snapshot)
+            features = self._model_features(facts, rows, memory, asked, items, snapshot)
         picked = items.cpu().numpy()
         features = {"log_prob": log_probs.float().cpu().numpy(), **features}
         return self._with_log_features(queries, picked, generated, features, found, snapshot)
@@ -153,27 +168,30 @@ class CandidateSearch:
         self,
         queries: QueryFacts,
         clicked: NDArray[np.int32],
+        evidence: NDArray[np.int64],
         beams: Tensor,
         state: Tensor | None,
         scope: Scope,
     ) -> Found:
-        """Items from elsewhere than the beams: most clicked, best by BM25, nearest by the item score, in this order."""
+        """Items from elsewhere than the beams: most clicked, evidence, best by BM25, nearest by the item score, in this
+        order.
+        """
         config, none = self.config, np.zeros((len(clicked), 0), np.int64)
-        clicked = clicked[:, : config.clicked_candidates]
+        given = np.concatenate([clicked[:, : config.clicked_candidates], evidence], 1)
         nearest = none
         if state is not None and config.nearest:
             index = scope.snapshot.index
             nearest = nearest_items(state, index, config.nearest, _PROBES, scope.mask).cpu().numpy()
         lexical = scope.snapshot.lexical if config.lexical else None
         if lexical is None:
-            return Found(np.concatenate([clicked, nearest], 1).astype(np.int64))
+            return Found(np.concatenate([given, nearest], 1).astype(np.int64))
         # The catalogue is scored once: the best items, and the scores of all candidates, come from the same pass.
-        before = np.concatenate([beams.cpu().numpy(), clicked], 1)
+        before = np.concatenate([beams.cpu().numpy(), given], 1)
         known = np.concatenate([before, nearest], 1)
         match = lexical.match(queries.texts, queries.terms, config.lexical_candidates, known)
         scores = np.split(match.scores, [before.shape[1]], 1)
         return Found(
-            np.concatenate([clicked, match.found, nearest], 1).astype(np.int64),
+            np.concatenate([given, match.found, nearest], 1).astype(np.int64),
             np.concatenate([scores[0], match.found_scores, scores[1]], 1),
             match.best,
         )
@@ -190,7 +208,7 @@ class CandidateSearch:
         facts: RequestFacts,
         rows: NDArray[np.int64],
         memory: GeneratorMemory,
-        state: Tensor | None,
+        asked: Asked | None,
         items: Tensor,
         snapshot: Snapshot,
     ) -> dict[str, Floats]:
@@ -198,8 +216,9 @@ class CandidateSearch:
         # Head rows of the candidates, [n, C, R].
         candidates = snapshot.item_head_rows[items.clamp(min=0)]
         features = {"item_score": torch.zeros(items.shape, device=items.device)}
-        if state is not None:
-            features["item_score"] = torch.einsum("nr,ncr->nc", state.float(), candidates)
+        if asked is not None:
+            score = torch.einsum("nr,ncr->nc", asked.state.float(), candidates)
+            features["item_score"] = score + asked.told_of(items)
         if self.config.taste:
             # The mean row of the last clicks says what the shopper likes.
             clicks = torch.from_numpy(facts.prompt.clicked[rows][:, -_RECENT:]).long().to(items.device)

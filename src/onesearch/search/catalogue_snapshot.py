@@ -11,6 +11,7 @@ import polars as pl
 import torch
 from numpy.typing import NDArray
 
+from onesearch.data.item_pairs import ItemPairs
 from onesearch.data.records import Item, item_from_row, items_frame
 from onesearch.data.text import item_texts
 from onesearch.index.item_filters import ItemFilters
@@ -18,6 +19,7 @@ from onesearch.index.sid_index import SidIndex
 from onesearch.model.featurizer import Featurizer
 from onesearch.model.prompt import PromptBuilder
 from onesearch.search.click_features import ClickFeatures, ItemTraits
+from onesearch.search.evidence_finder import EvidenceFinder, evidence_finder
 from onesearch.search.lexical_search import LexicalSearcher
 from onesearch.search.results import FilterChoices
 
@@ -33,6 +35,7 @@ class Snapshot:
         sids: int32 [N, L]; item_head_rows: float32 [N, R]; popularity: float32 [N], training clicks.
         number: item id to its current row; deleted items are absent.
         click_features: of the log; traits: what they read of every item row.
+        pairs: items taken together in the log, where prompts have such evidence.
         version: grows by one with every change.
     """
 
@@ -47,6 +50,7 @@ class Snapshot:
     lexical: LexicalSearcher | None
     click_features: ClickFeatures
     traits: ItemTraits
+    pairs: ItemPairs | None = None
     version: int = 0
 
     def on(self, device: torch.device) -> "Snapshot":
@@ -56,6 +60,11 @@ class Snapshot:
         index = self.index.to(device)
         filters = self.filters.updated(self.items, index, unchanged=len(self.items))
         return replace(self, index=index, item_head_rows=self.item_head_rows.to(device), filters=filters)
+
+    def evidence_finder(self, numbers: int) -> EvidenceFinder | None:
+        """What finds the evidence of requests in this catalogue; the last ``numbers`` of a head row are no text."""
+        statistics, config = self.click_features.statistics, self.builder.config
+        return evidence_finder(config, statistics, self.pairs, self.lexical, self.item_head_rows, numbers)
 
     def item(self, row: int) -> Item:
         """The item of a row."""
@@ -128,7 +137,7 @@ class Snapshot:
         number: dict[str, int],
         lexical: LexicalSearcher | None,
     ) -> "Snapshot":
-        builder = PromptBuilder(self.builder.vocabulary, self.builder.config, sids)
+        builder = PromptBuilder(self.builder.vocabulary, self.builder.config, sids, item_head_rows)
         added = items[len(self.items) :]
         traits = self.traits.extended(self.click_features.item_traits(added)) if len(added) else self.traits
         return replace(

@@ -40,6 +40,7 @@ BEAMS_ONLY: Mapping[str, Any] = {
     "lexical": False,
     "clicked_candidates": 0,
     "nearest": 0,
+    "evidence": False,
     "clicks": False,
     "popularity": False,
     "taste": False,

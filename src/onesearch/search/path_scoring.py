@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from onesearch.index.sid_index import SidIndex
+from onesearch.model.evidence import EvidenceMemory, with_evidence
 from onesearch.model.generator import Generator, GeneratorMemory
 
 
@@ -55,14 +56,17 @@ def score_paths(
     owner: Tensor,
     index: SidIndex,
     legal_softmax: bool = True,
+    leave_out: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Log-probability of each node of M paths among its legal siblings, with gradients.
 
     Shapes: ``paths`` int64 [M, L] node ids per level, ``owner`` int64 [M] request of each path. Returns
     log-probabilities float32 [M, L] and the decoder's hidden states before each token, [M, L, d] (other heads read
     them too). With ``legal_softmax`` off the softmax runs over each level's whole codebook (the paper's plain form).
+    ``leave_out`` float32 [M, F] is what the page view that is learnt added to the numbers of each path's item, the last
+    F columns of its head row; it is taken off the rows of the path's nodes, so that no target is told by its own click.
     """
-    levels, hidden = path_distributions(model, memory, paths, owner, index, legal_softmax)
+    levels, hidden = path_distributions(model, memory, paths, owner, index, legal_softmax, leave_out)
     return chosen_log_probs(levels, len(paths)), hidden
 
 
@@ -82,6 +86,7 @@ def path_distributions(
     owner: Tensor,
     index: SidIndex,
     legal_softmax: bool = True,
+    leave_out: Tensor | None = None,
 ) -> tuple[list[LevelDistribution], Tensor]:
     """Teacher-forced distributions along M paths, one entry per level, and the hidden states [M, L, d].
 
@@ -96,15 +101,42 @@ def path_distributions(
     inputs += [model.token_embedding(level, codes[level], vectors[level]) for level in range(levels - 1)]
     hidden = model.backbone.decode(memory.prompts, torch.stack(inputs, 1), owner)
     out = []
+    evidence = _EvidencePaths.from_memory(memory, owner, index)
     for level in range(levels):
         state = hidden[:, level]
         if not legal_softmax:
             out.append(_dense(model.codebook_logits(level, state), codes[level]))
         elif level == 0:
-            out.append(_dense(_root_logits(model, memory, state, owner, index), paths[:, 0]))
+            logits = _root_logits(model, memory, state, owner, index, evidence)
+            if leave_out is not None:
+                own = _left_out(model.item_state(0, state, memory, owner), leave_out, index, 0, paths[:, 0])
+                logits = logits.scatter_add(1, paths[:, :1], -own.to(logits.dtype).unsqueeze(1))
+            out.append(_dense(logits, paths[:, 0]))
         else:
-            out.append(_children(model, memory, state, owner, paths, level, index))
+            out.append(_children(model, memory, state, owner, paths, level, index, evidence, leave_out))
     return out, hidden
+
+
+@dataclass(frozen=True)
+class _EvidencePaths:
+    """The evidence of M paths' requests and its nodes, int64 [M, E, L] (-1 for items that are not in the index)."""
+
+    memory: EvidenceMemory
+    paths: Tensor
+
+    @classmethod
+    def from_memory(cls, memory: GeneratorMemory, owner: Tensor, index: SidIndex) -> "_EvidencePaths | None":
+        if memory.evidence is None:
+            return None
+        # Nodes are looked up once per request, then handed to its paths.
+        nodes = memory.evidence.nodes(index)
+        return cls(memory.evidence.select(owner), nodes[owner])
+
+
+def _left_out(state: Tensor, leave_out: Tensor, index: SidIndex, level: int, nodes: Tensor) -> Tensor:
+    """What the own click adds to the logit of each path's node, [M]: the row's change over the node's items."""
+    share = leave_out.to(state.dtype) / index.counts(level, nodes).clamp(min=1).unsqueeze(1)
+    return (state[:, -share.shape[1] :] * share).sum(1)
 
 
 def _dense(logits: Tensor, chosen: Tensor) -> LevelDistribution:
@@ -115,15 +147,32 @@ def _dense(logits: Tensor, chosen: Tensor) -> LevelDistribution:
     return LevelDistribution(rows, torch.full_like(rows, k), log_probs, rows * k + chosen)
 
 
-def _root_logits(model: Generator, memory: GeneratorMemory, hidden: Tensor, owner: Tensor, index: SidIndex) -> Tensor:
+def _root_logits(
+    model: Generator,
+    memory: GeneratorMemory,
+    hidden: Tensor,
+    owner: Tensor,
+    index: SidIndex,
+    evidence: _EvidencePaths | None,
+) -> Tensor:
     """Level 0: every path chooses among the same nodes, so one dense product serves all; [M, K]."""
     # All nodes of the first level are legal.
     every = torch.arange(index.size(0), device=hidden.device)
     if not model.anchored:
         return model.codebook_logits(0, hidden)[:, index.codes(0, every).long()]
     rows = index.vectors(0, every)
-    logits = model.item_state(0, hidden, memory, owner) @ rows.to(hidden.dtype).T
-    return logits + model.node_bias(0, index.counts(0, every)).to(logits.dtype)
+    state = model.item_state(0, hidden, memory, owner)
+    logits = state @ rows.to(hidden.dtype).T
+    logits = logits + model.node_bias(0, index.counts(0, every)).to(logits.dtype)
+    free = model.free_logits(0, hidden)
+    if free is not None:
+        logits = logits + free.index_select(1, index.codes(0, every).long())
+    if evidence is None:
+        return logits
+    values = model.evidence_logits(0, hidden, state, evidence.memory)
+    nodes = evidence.paths[..., 0]
+    start = torch.arange(len(logits), device=logits.device).unsqueeze(1) * logits.shape[1]
+    return with_evidence(logits.flatten(), start + nodes, values, nodes >= 0).view_as(logits)
 
 
 def _children(
@@ -134,6 +183,8 @@ def _children(
     paths: Tensor,
     level: int,
     index: SidIndex,
+    evidence: _EvidencePaths | None,
+    leave_out: Tensor | None,
 ) -> LevelDistribution:
     """Deeper levels: a ragged softmax over the children of each path's parent; lone children cost nothing."""
     # A lone child has probability one, so its path is left out here.
@@ -147,10 +198,24 @@ def _children(
         state = model.item_state(level, hidden[choosing], memory, owner[choosing])
         rows = index.vectors(level, nodes).to(state.dtype)
         logits = (state[segment] * rows).sum(1) + model.node_bias(level, index.counts(level, nodes)).to(state.dtype)
+        free = model.free_logits(level, hidden[choosing])
+        if free is not None:
+            logits = logits + free[segment, index.codes(level, nodes).long()]
     else:
         logits = model.codebook_logits(level, hidden[choosing])[segment, index.codes(level, nodes).long()]
     logits = logits.float()
     # The chosen child's place among all children, and the softmax within each path's segment.
-    target = torch.cumsum(count[choosing], 0) - count[choosing] + (paths[choosing, level] - first[choosing])
+    begin = torch.cumsum(count[choosing], 0) - count[choosing]
+    target = begin + (paths[choosing, level] - first[choosing])
+    if model.anchored and leave_out is not None:
+        own = _left_out(state, leave_out[choosing], index, level, paths[choosing, level])
+        logits = logits.index_add(0, target, -own.float())
+    if model.anchored and evidence is not None:
+        # Evidence below the path's parent counts at the child that it lies below.
+        known = evidence.memory.select(choosing)
+        values = model.evidence_logits(level, hidden[choosing], state, known)
+        below = evidence.paths[choosing, :, level - 1] == paths[choosing, level - 1 : level]
+        at = (begin - first[choosing]).unsqueeze(1) + evidence.paths[choosing, :, level]
+        logits = with_evidence(logits, at, values, below)
     log_probs = logits - segment_logsumexp(logits, segment, len(choosing))[segment]
     return LevelDistribution(choosing, count[choosing], log_probs, target)

@@ -15,6 +15,7 @@ from onesearch.common.artefact import read_json, read_manifest, write_json
 from onesearch.common.device import device_of
 from onesearch.data.click_statistics import ClickStatistics
 from onesearch.data.dataset import Dataset
+from onesearch.data.item_pairs import ItemPairs
 from onesearch.encoding.encoder_loading import load_encoder
 from onesearch.encoding.khqe import KHQE
 from onesearch.encoding.text_encoder import TextEncoder
@@ -29,6 +30,7 @@ from onesearch.model.prompt import PromptBuilder
 from onesearch.model.token_vocabulary import TokenVocabulary
 from onesearch.search.catalogue_snapshot import Snapshot
 from onesearch.search.click_features import ClickFeatures
+from onesearch.search.evidence_finder import EvidenceFinder, evidence_finder
 from onesearch.search.lexical_search import LexicalSearcher
 from onesearch.search.ranking_weights import RankingWeights
 from onesearch.search.search_settings import SearchSettings
@@ -42,6 +44,7 @@ Model = Literal["v1", "v2"]
 Keywords = Callable[[Sequence[str]], Sequence[Sequence[str]]]
 GENERATOR: Final = "generator"
 ENGINE: Final = "engine.json"
+ITEM_PAIRS: Final = "item_pairs"
 STAGE_OF: Final[dict[Model, str]] = {"v1": "engine", "v2": "engine_v2"}
 
 
@@ -77,6 +80,11 @@ class RunParts:
     def statistics(self) -> ClickStatistics:
         """Click counts of the training part."""
         return ClickStatistics.load(need(self.run, "data") / "statistics")
+
+    @cached_property
+    def item_pairs(self) -> ItemPairs:
+        """Items that the shoppers of the training part took together."""
+        return ItemPairs.load(need(self.run, "data") / ITEM_PAIRS)
 
     @cached_property
     def lexicon(self) -> Lexicon | None:
@@ -166,7 +174,18 @@ class RunParts:
 
     def builder(self, config: PromptSettings) -> PromptBuilder:
         """Prompts over the run's items."""
-        return PromptBuilder(self.vocabulary, config, self.sids)
+        return PromptBuilder(self.vocabulary, config, self.sids, self.item_head_rows)
+
+    def evidence_finder(self, config: PromptSettings) -> EvidenceFinder | None:
+        """What finds the evidence of requests in the run's catalogue; None where prompts have none."""
+        return evidence_finder(
+            config,
+            self.statistics,
+            self.item_pairs if config.evidence.together else None,
+            self.lexical if config.evidence.lexical else None,
+            self.item_head_rows,
+            self.head_row_projection.features,
+        )
 
     def generator(self, stage: str) -> Generator:
         """The model that a training stage left."""
@@ -175,6 +194,7 @@ class RunParts:
     def snapshot(self, config: PromptSettings, lexical: bool = True) -> Snapshot:
         """The catalogue ready to be searched; ``lexical`` off leaves BM25 out."""
         items = self.dataset.items
+        with_pairs = config.evidence.together > 0
         return Snapshot(
             items,
             self.index,
@@ -184,9 +204,10 @@ class RunParts:
             self.item_head_rows,
             self.statistics.clicked,
             dict(self.dataset.item_rows),
-            self.lexical if lexical else None,
+            self.lexical if lexical or config.evidence.lexical else None,
             self.click_features,
             self.click_features.item_traits(items),
+            self.item_pairs if with_pairs else None,
         )
 
     def keyword_reader(self, which: Taught | None) -> Keywords | None:

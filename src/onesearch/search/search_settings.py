@@ -13,6 +13,7 @@ class SearchSettings(Settings):
     lexical_candidates: int = Field(50, ge=0, description="items BM25 adds to the candidates")
     clicked_candidates: int = Field(20, ge=0, description="items most clicked for the query added to the candidates")
     nearest: int = Field(50, ge=0, description="items nearest by the item score added to the candidates")
+    evidence: bool = Field(True, description="items of the prompt's evidence added to the candidates")
     clicks: bool = Field(True, description="features from training clicks of the query and of its words")
     popularity: bool = Field(True, description="features from log training clicks of an item")
     taste: bool = Field(True, description="likeness to the shopper's last clicks, and the item's own numbers")

@@ -39,4 +39,7 @@ class PersonalisationSettings(Settings):
     score_negatives: int = Field(8192, ge=1, description="uniformly drawn items beside the batch's own targets")
     codebook_weight: float = Field(0.03, ge=0, description="weight of the codebook head on item targets")
     pseudo_share: float = Field(0.25, ge=0, lt=1, description="share of batches that train on pseudo-queries of titles")
+    part_dropout: float = Field(
+        0.2, ge=0, lt=1, description="share of the prompts in which a kind of evidence is left out"
+    )
     held_out_vectors: bool = Field(True, description="training queries use vectors of an encoder that never saw them")

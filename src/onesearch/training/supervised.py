@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from onesearch.index.sid_index import SidIndex
+from onesearch.model.evidence import EvidenceMemory
 from onesearch.model.generator import Generator, GeneratorMemory
 from onesearch.model.token_vocabulary import PAD
 from onesearch.search.path_scoring import score_paths
@@ -133,7 +134,8 @@ class SupervisedObjective(IndexedModule):
         model = self.generator
         # Teacher forcing along the path of each target: log π of its tokens [M, L], hidden states [M, L, d].
         paths = self.index.path(items.rows)  # int64 [M, L]
-        log_probs, hidden = score_paths(model, memory, paths, items.owner, self.index, model.config.legal_softmax)
+        legal, own = model.config.legal_softmax, items.leave_out
+        log_probs, hidden = score_paths(model, memory, paths, items.owner, self.index, legal, own)
         total, per_level = item_nll(log_probs, items.weights)
         terms = {"loss": total, **{f"level_{i + 1}": value for i, value in enumerate(per_level.detach())}}
         self._heads(terms, memory, hidden, paths, items)
@@ -157,5 +159,18 @@ class SupervisedObjective(IndexedModule):
             others = torch.zeros(len(items.rows), len(candidates), dtype=torch.bool, device=candidates.device)
             others[pair[:, 0], items.column[pair[:, 1]]] = True
             others[torch.arange(len(items.rows), device=candidates.device), items.column] = False
-            score = score_nll(state @ candidates.T, items.column, items.weights, others)
+            scores = state @ candidates.T
+            if items.leave_out is not None:
+                told = (state[:, -items.leave_out.shape[1] :] * items.leave_out.to(state.dtype)).sum(1, keepdim=True)
+                scores = scores.scatter_add(1, items.column.unsqueeze(1), -told)
+            if memory.evidence is not None:
+                scores = self._pointed(scores, hidden[:, 0], memory.evidence.select(items.owner), items.candidates)
+            score = score_nll(scores, items.column, items.weights, others)
             add_term(terms, "score", self.score_weight, score)
+
+    def _pointed(self, scores: Tensor, hidden: Tensor, evidence: EvidenceMemory, candidates: Tensor) -> Tensor:
+        """The scores [M, C] with what the pointer says of evidence among the candidates int64 [C], ascending."""
+        told = self.generator.pointer(-1, hidden, evidence.keys, evidence.numbers)
+        column = torch.searchsorted(candidates, evidence.items.clamp(min=0)).clamp(max=len(candidates) - 1)
+        there = (candidates[column] == evidence.items) & (evidence.items >= 0)
+        return scores.scatter_add(1, column, (told * there).to(scores.dtype))

@@ -37,6 +37,7 @@ class ItemTargets:
 
     Shapes: ``rows`` int64 [M] item rows, ``owner`` int64 [M] prompt of each target, ``weights`` float32 [M],
     ``candidates`` int64 [C] sorted item rows of the contrastive loss, ``column`` int64 [M] the target's place in them.
+    ``leave_out`` float32 [M, F], what the page view that is learnt added to the numbers of the target's head row.
     """
 
     rows: torch.Tensor
@@ -44,6 +45,7 @@ class ItemTargets:
     weights: torch.Tensor
     candidates: torch.Tensor
     column: torch.Tensor
+    leave_out: torch.Tensor | None = None
 
 
 @dataclass
@@ -125,15 +127,25 @@ def example_weights(
 
 
 def item_targets(
-    rows: Ints, owner: Ints, weights: NDArray[np.floating], n_items: int, negatives: int, seed: Ints
+    rows: Ints,
+    owner: Ints,
+    weights: NDArray[np.floating],
+    n_items: int,
+    negatives: int,
+    seed: Ints,
+    more: Ints | None = None,
 ) -> ItemTargets:
-    """Targets with their contrastive candidates: all items if few, else the batch's targets and random others."""
+    """Targets with their contrastive candidates: all items if few, else the batch's targets and random others.
+
+    ``more`` are items that must be among the candidates, such as the prompts' evidence; -1 for none.
+    """
     if n_items <= negatives:
         candidates = np.arange(n_items)
     else:
         # The draw depends on the batch's rows alone, so a resumed run draws the same.
         rng = np.random.default_rng(np.asarray(seed, np.int64).astype(np.uint32)[:16])
-        candidates = np.unique(np.concatenate([rows, rng.integers(0, n_items, negatives)]))
+        known = rows[:0] if more is None else more[more >= 0]
+        candidates = np.unique(np.concatenate([rows, rng.integers(0, n_items, negatives), known]))
     return ItemTargets(
         _tensor(rows),
         _tensor(owner),
@@ -256,11 +268,13 @@ def search_task(
     sampling: NDArray[np.float64] | None = None,
     has_teacher: NDArray[np.bool_] | None = None,
     keywords: bool = False,
+    own_numbers: NDArray[np.float32] | None = None,
 ) -> Task:
     """Full input → clicked and ordered items (SFT 3); several targets of a page view share one encoder pass.
 
     ``targets`` item rows of n page views, ``weights`` float32 [total] one per target; ``has_teacher`` bool [n] says
     which page views have a teacher, whose keywords ``inputs`` then hold. With ``keywords`` these stand in every input.
+    ``own_numbers`` float32 [2, N, F] is what a page view adds to the numbers of an item that it clicks, or orders.
     """
 
     def batch(rows: Ints) -> TaskBatch:
@@ -269,7 +283,11 @@ def search_task(
         picked = targets.select(rows)
         first = np.cumsum(picked.lengths) - picked.lengths
         place = targets.offsets[rows][picked.owners] + np.arange(len(picked.values)) - first[picked.owners]
-        items = item_targets(picked.values, picked.owners, weights[place], n_items, negatives, rows)
+        evidence = None if prompt.items is None else prompt.items.items[:, prompt.items.history :].numpy()
+        items = item_targets(picked.values, picked.owners, weights[place], n_items, negatives, rows, evidence)
+        if own_numbers is not None:
+            ordered = (weights[place] > 1).astype(np.int64)
+            items.leave_out = torch.from_numpy(own_numbers[ordered, picked.values])
         made = TaskBatch(name, prompt, items=items, rows=_tensor(rows))
         # The same page views once more with keywords, where there is a teacher.
         with_teacher = np.flatnonzero(has_teacher[rows]) if has_teacher is not None else rows[:0]

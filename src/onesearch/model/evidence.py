@@ -1,0 +1,138 @@
+"""Evidence at the input: items that cheap searches found for a request, for the model to read and to point at.
+
+Every item is one token: its head row, and a few numbers that say who found it and how surely. The model's encoder
+compares them with the query, the shopper and each other; the pointer (:class:`EvidencePointer`) then adds what it
+thinks of each to the item head and to the item score.
+
+The paper has no such part; it fills missing history with the items most clicked for the query, which is the nearest to
+it. What an item's own page view adds to a number is left out in training.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from onesearch.index.sid_index import SidIndex
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int32]
+
+EVIDENCE_NUMBERS: Final = (
+    "lexical_share",  # BM25, as a share of the best item's
+    "lexical_place",  # 1 / place by BM25
+    "clicks",  # log(1 + clicks for the query) / 3
+    "click_share",  # of the query's clicks
+    "similarity",  # of the query's head row and the item's
+    "together",  # taken with the history's items, sum of cosines
+    "following",  # taken right after them, sum of shares
+    "popularity",  # log(1 + clicks) / 5
+    "in_history",  # 1 if the shopper has taken it already
+)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Items int32 [n, E], -1 for none, and their numbers float32 [n, E, F] in the order of ``EVIDENCE_NUMBERS``."""
+
+    items: Ints
+    numbers: Floats
+
+
+FindEvidence = Callable[[NDArray[np.integer]], Evidence]
+"""The evidence of the requests with the given numbers."""
+
+
+def zero_linear(width: int, out: int) -> nn.Linear:
+    """A linear map that starts at zero."""
+    layer = nn.Linear(width, out)
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+class EvidencePointer(nn.Module):
+    """What the model thinks of each evidence item, at each level of the SID and for the item score.
+
+    ::
+
+        k_e = W v_e                      # v_e: what the encoder's last layer gives the decoder at the item's token
+        a_l(e) = Q_l h · k_e + w · numbers_e + c_l        # l = 1 .. L, and 0 for the item score
+        logit of a node n    = logaddexp(logit of n, logsumexp over evidence e below n of (state_l · row_e + a_l(e)))
+        item score of item e = state_0 · row_e + a_0(e)
+
+    So an evidence item counts below each of its nodes with its own logit, where other items count by the node's mean
+    row. ``Q`` and ``w`` are zero at the start: an untrained pointer thinks alike of all.
+    """
+
+    def __init__(self, d_model: int, width: int, levels: int) -> None:
+        super().__init__()
+        size = min(width, 64)
+        self.key = nn.Linear(width, size)
+        self.query = nn.ModuleList(zero_linear(d_model, size) for _ in range(levels + 1))
+        self.numbers = nn.Parameter(torch.zeros(levels + 1, len(EVIDENCE_NUMBERS)))
+        self.start = nn.Parameter(torch.zeros(levels + 1))
+
+    def forward(self, level: int, hidden: Tensor, keys: Tensor, numbers: Tensor) -> Tensor:
+        """``hidden`` [n, d], ``keys`` [n, E, p], ``numbers`` [n, E, F] to [n, E]; level -1 is the item score's."""
+        asked: Tensor = self.query[level + 1](hidden)
+        told = numbers.to(asked.dtype) @ self.numbers[level + 1].to(asked.dtype)
+        return torch.einsum("np,nep->ne", asked, keys) + told + self.start[level + 1]
+
+
+@dataclass
+class EvidenceMemory:
+    """What the decoder needs to know of B requests' evidence: items int64 [B, E] (-1 for none), keys [B, E, p], numbers
+    [B, E, F], head rows [B, E, R].
+    """
+
+    items: Tensor
+    keys: Tensor
+    numbers: Tensor
+    head_rows: Tensor
+
+    def nodes(self, index: SidIndex) -> Tensor:
+        """The node of each item at every level, int64 [B, E, L]; -1 for none and for items outside the index."""
+        found = index.path(self.items.clamp(min=0).flatten()).view(*self.items.shape, -1)
+        return torch.where((self.items >= 0).unsqueeze(-1), found, -1)
+
+    def select(self, rows: Tensor) -> "EvidenceMemory":
+        """That of the requests ``rows`` int64 [n]."""
+        return EvidenceMemory(self.items[rows], self.keys[rows], self.numbers[rows], self.head_rows[rows])
+
+
+def merged_logits(at_node: Tensor, values: Tensor, nodes: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits of nodes with the evidence below them counted in.
+
+    Args:
+        at_node: the logit of each evidence item's node, float [n, E].
+        values: the item's own logit, float [n, E].
+        nodes: the node, int64 [n, E]; several items of a request may share one.
+        valid: which entries count, bool [n, E].
+
+    Returns the new logit of each entry's node [n, E], and which entries are the first of their node, bool [n, E].
+    """
+    same = (nodes.unsqueeze(2) == nodes.unsqueeze(1)) & valid.unsqueeze(2) & valid.unsqueeze(1)
+    lowest = torch.finfo(values.dtype).min / 2
+    total = values.unsqueeze(1).masked_fill(~same, lowest).logsumexp(2)
+    e = nodes.shape[1]
+    earlier = torch.ones(e, e, dtype=torch.bool, device=nodes.device).tril(-1)
+    first = valid & ~(same & earlier).any(2)
+    return torch.logaddexp(at_node, total), first
+
+
+def with_evidence(logits: Tensor, at: Tensor, values: Tensor, valid: Tensor) -> Tensor:
+    """A flat list of logits [T] in which the evidence [n, E] below some of its entries is counted in.
+
+    ``at`` int64 [n, E] is the place of the node of each evidence item in ``logits``, where ``valid``; differentiable.
+    """
+    place = torch.where(valid, at, 0)
+    new, first = merged_logits(logits[place], values.to(logits.dtype), at, valid)
+    # One entry past the end takes what is not to be written; entries of the same node write once.
+    target = torch.where(first, place, len(logits)).flatten()
+    padded = torch.cat([logits, logits.new_zeros(1)])
+    return padded.scatter(0, target, new.flatten())[:-1]

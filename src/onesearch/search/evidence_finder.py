@@ -1,0 +1,207 @@
+"""Finds the evidence of requests: the items that stand in the prompt (:mod:`onesearch.model.evidence`).
+
+Four cheap searches, each with its own numbers; an item found by several is one piece of evidence::
+
+    clicked   items most clicked for the query
+    together  items that others took with the history's
+    lexical   best items by BM25
+    nearest   items nearest to the query's vector
+
+In training the page view's own clicks, and the shopper's own pairs of items, are left out of every count, and each
+search is left out of a share of the prompts, so that the model learns to do without it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from onesearch.common.ragged import Ragged
+from onesearch.data.click_statistics import ClickStatistics
+from onesearch.data.item_pairs import ItemPairs
+from onesearch.data.pair_counts import contained
+from onesearch.model.evidence import EVIDENCE_NUMBERS, Evidence, FindEvidence
+from onesearch.model.model_settings import EvidenceSettings, PromptSettings
+from onesearch.search.lexical_search import LexicalSearcher
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int32]
+_CELLS = 8_000_000  # products of queries and items held at once
+_HISTORY = 10  # items of a history whose neighbours are asked for
+
+
+@dataclass(frozen=True)
+class EvidenceRequests:
+    """n requests as the searches need them.
+
+    Attributes:
+        texts, terms: queries as typed and analysed, [n].
+        click_rows: int64 [n], the query's number in the click statistics, -1 for none.
+        head_rows: float32 [n, R], zero without a query.
+        history: int32 [n, H], items taken before, newest last, -1 for none.
+        own: for training rows, the items clicked in each page view.
+        own_pairs: for training rows, what each shopper took in the training part.
+    """
+
+    texts: Sequence[str]
+    terms: Sequence[Sequence[str]]
+    click_rows: NDArray[np.int64]
+    head_rows: Floats
+    history: Ints
+    own: Ragged | None = None
+    own_pairs: Ragged | None = None
+
+
+@dataclass(frozen=True)
+class _Lists:
+    """The best items of distinct queries by one search: items int32 [Q, k], -1 for none, scores float32 [Q, k]."""
+
+    items: Ints
+    scores: Floats
+
+
+class EvidenceFinder:
+    """The four searches over one catalogue and one training log."""
+
+    def __init__(
+        self,
+        settings: EvidenceSettings,
+        statistics: ClickStatistics,
+        pairs: ItemPairs | None,
+        lexical: LexicalSearcher | None,
+        item_head_rows: torch.Tensor,
+        numbers: int,
+    ) -> None:
+        """``numbers`` of the ``item_head_rows`` [N, R] are no text, the last ones."""
+        self.settings, self.statistics, self.pairs, self.lexical = settings, statistics, pairs, lexical
+        self._text_rows = item_head_rows[:, : item_head_rows.shape[1] - numbers].cpu().numpy()
+
+    def prepare(self, requests: EvidenceRequests, dropout: float = 0.0, seed: int = 0) -> FindEvidence:
+        """What finds the evidence of any of the requests; each distinct query is searched for once, now.
+
+        With ``dropout`` each search is left out of that share of the prompts, drawn anew for every batch of rows.
+        """
+        # Distinct queries, and the place of each request's.
+        _, first, place = np.unique(np.asarray(requests.texts, dtype=object), return_index=True, return_inverse=True)
+        lexical = self._lexical(requests, first)
+        nearest = self._nearest(requests.head_rows[first])
+
+        def find(rows: NDArray[np.integer]) -> Evidence:
+            use = np.ones((len(rows), 4), bool)
+            if dropout:
+                draw = np.random.default_rng([seed, *np.asarray(rows[:16], np.int64).tolist()])
+                use = draw.random(use.shape) >= dropout
+            return self._find(requests, rows, _select(lexical, place[rows]), _select(nearest, place[rows]), use)
+
+        return find
+
+    def _lexical(self, requests: EvidenceRequests, first: NDArray[np.int64]) -> _Lists:
+        """BM25's best of the requests ``first``, as shares of the best one's score."""
+        k = self.settings.lexical if self.lexical is not None else 0
+        if not k or self.lexical is None:
+            return _Lists(np.full((len(first), 0), -1, np.int32), np.zeros((len(first), 0), np.float32))
+        texts, terms = [requests.texts[i] for i in first.tolist()], [requests.terms[i] for i in first.tolist()]
+        match = self.lexical.match(texts, terms, k, np.zeros((len(first), 0), np.int64))
+        share = match.found_scores / np.where(match.best > 0, match.best, 1)[:, None]
+        return _Lists(match.found.astype(np.int32), share.astype(np.float32))
+
+    def _nearest(self, head_rows: Floats) -> _Lists:
+        """The items nearest to queries [Q, R] by the text columns; none for a query without a vector."""
+        k, n = min(self.settings.nearest, len(self._text_rows)), len(head_rows)
+        items, scores = np.full((n, k), -1, np.int32), np.zeros((n, k), np.float32)
+        if not k:
+            return _Lists(items, scores)
+        asked = head_rows[:, : self._text_rows.shape[1]]
+        step = max(1, _CELLS // len(self._text_rows))
+        for begin in range(0, n, step):
+            part = slice(begin, begin + step)
+            products = asked[part] @ self._text_rows.T
+            best = np.argpartition(-products, k - 1, axis=1)[:, :k]
+            order = np.argsort(-np.take_along_axis(products, best, 1), axis=1, kind="stable")
+            items[part] = np.take_along_axis(best, order, 1)
+            scores[part] = np.take_along_axis(products, items[part].astype(np.int64), 1)
+        items[~asked.any(1)] = -1
+        return _Lists(items, scores)
+
+    def _find(
+        self,
+        requests: EvidenceRequests,
+        rows: NDArray[np.integer],
+        lexical: _Lists,
+        nearest: _Lists,
+        use: NDArray[np.bool_],
+    ) -> Evidence:
+        """Evidence of the requests ``rows``; ``use`` bool [n, 4] says which searches count."""
+        settings, statistics, n = self.settings, self.statistics, len(rows)
+        queries, history = requests.click_rows[rows], requests.history[rows][:, -_HISTORY:]
+        own = None if requests.own is None else requests.own.select(rows)
+        own_pairs = None if requests.own_pairs is None else requests.own_pairs.select(rows)
+        none = np.full((n, 0), -1, np.int32)
+        # Each search's items [n, k], best first.
+        clicked = statistics.most_clicked(queries, settings.clicked, own) if settings.clicked else none
+        together, cosine, following = none, none.astype(np.float32), none.astype(np.float32)
+        if settings.together and history.shape[1] and self.pairs is not None:
+            together, cosine, following = self.pairs.top(history, settings.together, own_pairs)
+        lists = [clicked, together, lexical.items, nearest.items]
+        lists = [np.where(use[:, i, None], found, np.int32(-1)) for i, found in enumerate(lists)]
+        items = _distinct(np.concatenate(lists, 1), settings.most)
+        known = items >= 0
+        # Numbers, in the order of EVIDENCE_NUMBERS; all [n, E].
+        out = np.zeros((*items.shape, len(EVIDENCE_NUMBERS)), np.float32)
+        out[..., 0], out[..., 1] = _looked_up(items, lists[2], lexical.scores)
+        counted = queries >= 0
+        counts = statistics.pair_counts(np.where(use[:, 0], queries, -1), items, own)
+        total = statistics.query_clicks[queries] * counted - (0 if own is None else own.lengths)
+        out[..., 2] = np.log1p(counts) / 3
+        out[..., 3] = counts / np.maximum(total, 1)[:, None]
+        rows_of_items = self._text_rows[np.maximum(items, 0)]
+        out[..., 4] = np.einsum("nr,ner->ne", requests.head_rows[rows][:, : rows_of_items.shape[2]], rows_of_items)
+        out[..., 5], _ = _looked_up(items, lists[1], cosine)
+        out[..., 6], _ = _looked_up(items, lists[1], following)
+        logged = known & (items < len(statistics.clicked))
+        popularity = np.where(logged, statistics.clicked[np.where(logged, items, 0)], 0)
+        if own is not None:
+            popularity = popularity - contained(own, items)
+        out[..., 7] = np.log1p(np.maximum(popularity, 0)) / 5
+        out[..., 8] = ((items[:, :, None] == requests.history[rows][:, None, :]) & known[:, :, None]).any(2)
+        out[~known] = 0
+        return Evidence(items, out)
+
+
+def evidence_finder(
+    config: PromptSettings,
+    statistics: ClickStatistics,
+    pairs: ItemPairs | None,
+    lexical: LexicalSearcher | None,
+    item_head_rows: torch.Tensor,
+    numbers: int,
+) -> EvidenceFinder | None:
+    """The finder that prompts of these settings need; None where they have no evidence."""
+    if not config.evidence.any:
+        return None
+    return EvidenceFinder(config.evidence, statistics, pairs, lexical, item_head_rows, numbers)
+
+
+def _select(lists: _Lists, rows: NDArray[np.int64]) -> _Lists:
+    return _Lists(lists.items[rows], lists.scores[rows])
+
+
+def _distinct(items: Ints, most: int) -> Ints:
+    """The first ``most`` distinct items of each row [n, K], left-aligned, -1 for none."""
+    repeated = np.tril(items[:, :, None] == items[:, None, :], -1).any(2)
+    kept = np.where(repeated, np.int32(-1), items)
+    order = np.argsort(kept < 0, axis=1, kind="stable")[:, :most]
+    out = np.take_along_axis(kept, order, 1)
+    return np.ascontiguousarray(out[:, : int((out >= 0).sum(1).max(initial=0))])
+
+
+def _looked_up(items: Ints, found: Ints, scores: Floats) -> tuple[Floats, Floats]:
+    """The score and 1 / place of each of ``items`` [n, E] in a search's list [n, k]; 0 for those not in it."""
+    if not found.shape[1]:
+        return np.zeros(items.shape, np.float32), np.zeros(items.shape, np.float32)
+    same = (items[:, :, None] == found[:, None, :]) & (items >= 0)[:, :, None]
+    at = same.argmax(2)
+    there = same.any(2)
+    return np.where(there, np.take_along_axis(scores, at, 1), 0), np.where(there, 1 / (at + 1), 0)

@@ -1,0 +1,116 @@
+"""Which items become evidence, and what is said of each: by hand on a small catalogue."""
+
+import numpy as np
+import pytest
+
+from onesearch.common.ragged import Ragged
+from onesearch.data.requests import Requests
+from onesearch.model.evidence import EVIDENCE_NUMBERS, Evidence
+from onesearch.model.model_settings import EvidenceSettings
+from onesearch.model.numeric_item_features import FEATURE_NAMES
+from onesearch.search.engine import SearchEngine
+from onesearch.search.evidence_finder import EvidenceFinder, EvidenceRequests
+from small_engine import EVIDENCE, ITEMS, small_engine
+
+IDS = ITEMS["item_id"].to_list()
+ROW = {item: row for row, item in enumerate(IDS)}
+
+
+@pytest.fixture(scope="module")
+def engine() -> SearchEngine:
+    return small_engine(model=EVIDENCE)
+
+
+def finder(engine: SearchEngine, **settings: int) -> EvidenceFinder:
+    snapshot = engine.snapshot
+    statistics = engine.click_features.statistics
+    return EvidenceFinder(
+        EvidenceSettings(**settings),
+        statistics,
+        snapshot.pairs,
+        snapshot.lexical,
+        snapshot.item_head_rows,
+        len(FEATURE_NAMES),
+    )
+
+
+def asked(engine: SearchEngine, queries: list[str], history: list[list[str]], **own: Ragged) -> EvidenceRequests:
+    facts = engine.click_features.query_facts(queries)
+    rows = engine.prompt_inputs(Requests.anonymous(queries), engine.snapshot).query_head_rows()
+    items = Ragged.from_lists([[ROW[item] for item in taken] for taken in history]).padded(4)
+    return EvidenceRequests(facts.texts, facts.terms, facts.click_rows, rows, items, **own)
+
+
+def names(found: Evidence, row: int = 0) -> list[str]:
+    return [IDS[item] for item in found.items[row] if item >= 0]
+
+
+def number(found: Evidence, item: str, name: str, row: int = 0) -> float:
+    column = found.items[row].tolist().index(ROW[item])
+    return float(found.numbers[row, column, EVIDENCE_NUMBERS.index(name)])
+
+
+def test_each_search_gives_its_items_and_its_numbers(engine: SearchEngine):
+    requests = asked(engine, ["red tent", "", "red tent"], [[], ["red-tent-0"], ["red-tent-1"]])
+    first = np.array([0])
+
+    found = finder(engine, clicked=2).prepare(requests)(first)
+    assert names(found) == ["red-tent-0", "red-tent-1"], "both clicked once; the first has more clicks in all"
+    assert number(found, "red-tent-0", "clicks") == pytest.approx(np.log(2) / 3)
+    assert number(found, "red-tent-0", "click_share") == pytest.approx(1 / 2)
+    assert number(found, "red-tent-0", "popularity") == pytest.approx(np.log(3) / 5)
+
+    found = finder(engine, lexical=3).prepare(requests)(first)
+    assert set(names(found)[:2]) == {"red-tent-0", "red-tent-1"}
+    assert number(found, names(found)[0], "lexical_share") == 1
+    assert [number(found, item, "lexical_place") for item in names(found)] == pytest.approx([1, 1 / 2, 1 / 3])
+
+    found = finder(engine, nearest=40).prepare(requests)(first)
+    similar = [number(found, item, "similarity") for item in names(found)]
+    assert len(similar) == len(IDS) and similar == sorted(similar, reverse=True)
+    assert number(found, "red-tent-0", "clicks") > 0, "an item has all its numbers, whoever found it"
+
+    # Ann and Bob took the lamp after the tent, Bob another lamp later: 3 shoppers of the tent, 2 and 1 of the lamps.
+    found = finder(engine, together=3).prepare(requests)(np.array([1]))
+    assert names(found) == ["blue-lamp-0", "red-lamp-1"]
+    assert number(found, "blue-lamp-0", "together") == pytest.approx(2 / 6**0.5)
+    assert number(found, "blue-lamp-0", "following") == pytest.approx(2 / 3)
+    assert number(found, "red-lamp-1", "following") == 0
+
+
+def test_an_item_found_twice_is_one_and_the_list_has_an_end(engine: SearchEngine):
+    requests = asked(engine, ["red tent", "lamp"], [["red-tent-1"], []])
+    found = finder(engine, clicked=2, lexical=4, most=5).prepare(requests)(np.arange(2))
+    assert len(names(found)) == len(set(names(found))) == 4 and len(names(found, 1)) == 4
+    both = "red-tent-0"
+    assert number(found, both, "clicks") > 0 and number(found, both, "lexical_share") > 0
+    assert number(found, "red-tent-1", "in_history") == 1 and number(found, both, "in_history") == 0
+    short = finder(engine, clicked=2, lexical=4, most=3).prepare(requests)(np.arange(2))
+    assert names(short) == names(found)[:3]
+    assert not found.numbers[found.items < 0].any()
+
+
+def test_a_training_page_view_is_not_told_of_its_own_click(engine: SearchEngine):
+    own = Ragged.from_lists([[ROW["red-tent-1"]]])
+    requests = asked(engine, ["red tent"], [[]], own=own)
+    found = finder(engine, clicked=2, lexical=4).prepare(requests)(np.array([0]))
+    assert names(found)[0] == "red-tent-0"
+    assert number(found, "red-tent-1", "clicks") == 0 and number(found, "red-tent-1", "popularity") == 0
+    assert number(found, "red-tent-0", "click_share") == 1, "the one click that is left"
+    # Ann's own pairs alone spoke for the lamp's place right after the tent, apart from Bob's.
+    pairs = Ragged.from_lists([[ROW["red-tent-0"], ROW["blue-lamp-0"]]])
+    requests = asked(engine, [""], [["red-tent-0"]], own_pairs=pairs)
+    found = finder(engine, together=3).prepare(requests)(np.array([0]))
+    assert number(found, "blue-lamp-0", "following") == pytest.approx(1 / 3)
+
+
+def test_dropout_leaves_searches_out_and_depends_on_the_rows_alone(engine: SearchEngine):
+    n = 400
+    requests = asked(engine, ["red tent"] * n, [["red-tent-0"]] * n)
+    find = finder(engine, clicked=2, lexical=4).prepare(requests, dropout=0.25, seed=1)
+    found, again = find(np.arange(n)), find(np.arange(n))
+    np.testing.assert_array_equal(found.items, again.items)
+    with_clicks = (found.numbers[..., EVIDENCE_NUMBERS.index("clicks")] > 0).any(1)
+    with_words = (found.numbers[..., EVIDENCE_NUMBERS.index("lexical_share")] > 0).any(1)
+    assert 0.15 < 1 - with_clicks.mean() < 0.35 and 0.15 < 1 - with_words.mean() < 0.35
+    assert 0.45 < (with_clicks & with_words).mean() < 0.68, "each search has a draw of its own"
