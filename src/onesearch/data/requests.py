@@ -2,11 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 NOBODY = -1
+LeaveOut = Literal["nothing", "ordered", "clicked"]
+"""Items not shown again: none, those ordered, those clicked or ordered."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,12 @@ class Requests:
         n = len(query)
         none = np.full((n, 0), -1, np.int32)
         return cls(list(query), np.full(n, NOBODY, np.int64), [""] * n, [()] * n, none, none, none)
+
+    def taken(self, leave_out: LeaveOut) -> NDArray[np.int32]:
+        """Items that are not shown again, int32 [n, T], -1 for none."""
+        if leave_out == "nothing":
+            return np.full((len(self), 0), -1, np.int32)
+        return np.concatenate([self.ordered, self.clicked], 1) if leave_out == "clicked" else self.ordered
 
     def select(self, rows: NDArray[np.integer]) -> "Requests":
         """The given requests, in the given order."""

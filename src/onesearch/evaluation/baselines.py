@@ -21,12 +21,13 @@ from onesearch.search.score_fusion import FusedSearcher, candidate_scores, fuse_
 
 _T = TypeVar("_T")
 
-BM25, DENSE, FUSED, POPULAR, MOST_CLICKED, CASCADE = (
+BM25, DENSE, FUSED, POPULAR, MOST_CLICKED, TOGETHER, CASCADE = (
     "BM25",
     "dense",
     "BM25 + dense",
     "BM25 x popularity",
     "most clicked",
+    "taken together",
     "cascade",
 )
 """Names of the baselines in reports; the cascade is in ``cascade.py``."""

@@ -79,9 +79,9 @@ class PromptInputs:
         """The same requests with what finds their evidence."""
         return replace(self, evidence=evidence)
 
-    def query_head_rows(self) -> Floats:
-        """The head row of each query, zero where there is none, float32 [n, R]."""
-        return _known_rows(self.texts.head_rows, self.query)
+    def query_head_rows(self, rows: NDArray[np.integer] | None = None) -> Floats:
+        """The head row of each query, or of those of the requests ``rows``; zero without a query, float32 [n, R]."""
+        return _known_rows(self.texts.head_rows, self.query if rows is None else self.query[rows])
 
     @classmethod
     def from_requests(

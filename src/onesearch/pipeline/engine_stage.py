@@ -14,7 +14,7 @@ from onesearch.model.numeric_item_features import FEATURE_NAMES
 from onesearch.pipeline.run_data import RunData
 from onesearch.pipeline.stage_runner import StageContext
 from onesearch.search.candidates import Candidates
-from onesearch.search.engine import SearchEngine
+from onesearch.search.engine import MODEL_ONLY, SearchEngine
 from onesearch.search.ranking_weights import GENERATOR_ALONE, RankingWeights, fit_weights
 from onesearch.search.run_parts import save_engine
 from onesearch.search.search_settings import SearchSettings
@@ -22,7 +22,30 @@ from onesearch.understanding.thought_table import Taught
 
 log = logging.getLogger("onesearch")
 # Features whose weight is the same for every request; the others' depends on how well the query is known.
-PLAIN = ("text", "taste", *(f"item_{name}" for name in FEATURE_NAMES))
+PLAIN = (
+    "text",
+    "taste",
+    *(f"item_{name}" for name in FEATURE_NAMES),
+    "together",
+    "together_root",
+    "following",
+    "in_history",
+)
+
+ONE_MODEL, WITHOUT_GENERATOR, WITHOUT_LEXICAL = "one model", "engine without generator", "engine without BM25"
+
+
+def controls_of(search: SearchSettings) -> dict[str, SearchSettings]:
+    """The controls of an engine by name, each with weights of its own: the others make up for what is left out.
+
+    *One model* takes candidates and order from the model's forward pass alone, log π + w · item score; the *engine
+    without generator* has everything else.
+    """
+    controls = {ONE_MODEL: search.updated(**MODEL_ONLY, relevance=0.0)}
+    controls[WITHOUT_GENERATOR] = search.updated(generator=False)
+    if search.lexical:
+        controls[WITHOUT_LEXICAL] = search.updated(lexical=False)
+    return controls
 
 
 def fit_engine(
@@ -95,8 +118,7 @@ def run_engine(
         found = fit_engine(run_data, engine, run_data.split.valid, fit_requests, run_seed)
         return found.plus(fit_relevance(run_data, engine), search.relevance) if search.relevance else found
 
-    # The engine without BM25 has weights of its own: the others make up for it.
     weights = fitted(search)
-    bare = fitted(search.updated(lexical=False)) if search.lexical else weights
-    save_engine(context.folder, before, search, weights, bare, reads)
-    return {"weights": dict(weights.values), "weights_without_lexical": dict(bare.values)}
+    controls = {name: fitted(settings) for name, settings in controls_of(search).items()}
+    save_engine(context.folder, before, search, weights, controls, reads)
+    return {"weights": dict(weights.values), "controls": {name: dict(one.values) for name, one in controls.items()}}

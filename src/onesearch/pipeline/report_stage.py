@@ -9,8 +9,18 @@ import polars as pl
 from numpy.typing import NDArray
 
 from onesearch.common.artefact import read_json, write_json
+from onesearch.data.requests import LeaveOut
 from onesearch.data.text import normalise_query
-from onesearch.evaluation.baselines import CASCADE, DENSE, FUSED, MOST_CLICKED, Baselines, BaselineSettings, tune
+from onesearch.evaluation.baselines import (
+    CASCADE,
+    DENSE,
+    FUSED,
+    MOST_CLICKED,
+    TOGETHER,
+    Baselines,
+    BaselineSettings,
+    tune,
+)
 from onesearch.evaluation.cascade import Cascade, CascadeSettings, page_view_lags
 from onesearch.evaluation.cascade_features import CascadeFeatures
 from onesearch.evaluation.evaluate import MeasureSettings, TrueMetrics, evaluate, valid_sid_share
@@ -18,15 +28,17 @@ from onesearch.evaluation.report import Report
 from onesearch.evaluation.slices import standard_slices
 from onesearch.market.market import Market
 from onesearch.market.world_files import FOLDER as MARKET_FOLDER
+from onesearch.pipeline.engine_stage import ONE_MODEL, WITHOUT_GENERATOR, WITHOUT_LEXICAL, controls_of
 from onesearch.pipeline.run_data import RunData
 from onesearch.pipeline.stage_runner import StageContext
 from onesearch.search.engine import SearchEngine
 from onesearch.search.hits import Searcher
+from onesearch.search.popularity_search import TogetherSearcher
 from onesearch.search.ranking_weights import RankingWeights
 from onesearch.search.run_parts import ENGINE, need
 from onesearch.search.search_settings import SearchSettings
 
-GENERATOR_ALONE, WITHOUT_LEXICAL, ENGINE_NAME = "generator alone", "engine without BM25", "engine"
+GENERATOR_ALONE, ENGINE_NAME = "generator alone", "engine"
 V2 = "V2 "  # before the names of V2's methods
 
 
@@ -99,15 +111,22 @@ def _cascade_features(run_data: RunData, base: Baselines, settings: BaselineSett
     )
 
 
-def baseline_methods(run_data: RunData) -> dict[str, Searcher]:
-    """The run's tuned baselines by name; none where the run has switched them off."""
+def baseline_methods(run_data: RunData, leave_out: LeaveOut = "nothing") -> dict[str, Searcher]:
+    """The run's tuned baselines by name; none where the run has switched them off.
+
+    Where page views without a query are recommendations, what goes with the shopper's items is one of them;
+    ``leave_out`` holds for it as for the engine.
+    """
     folder = need(run_data.run, "baselines")
     if not (folder / "settings.json").is_file():
         return {}
     settings = BaselineSettings.model_validate(read_json(folder / "settings.json"))
     base = _baselines(run_data, settings)
     features = _cascade_features(run_data, base, settings)
-    return {**base.methods(), CASCADE: Cascade.load(folder / "cascade", features)}
+    methods = base.methods()
+    if (run_data.split.train["query"].fill_null("").str.strip_chars() == "").any():
+        methods[TOGETHER] = TogetherSearcher(run_data.item_pairs, run_data.statistics.clicked, leave_out)
+    return {**methods, CASCADE: Cascade.load(folder / "cascade", features)}
 
 
 def engine_of(run_data: RunData, folder: Path) -> SearchEngine:
@@ -119,12 +138,13 @@ def engine_of(run_data: RunData, folder: Path) -> SearchEngine:
 
 
 def engine_methods(engine: SearchEngine, folder: Path) -> dict[str, Searcher]:
-    """The generator alone, the engine without BM25 (where it has it), and the engine."""
-    methods: dict[str, Searcher] = {GENERATOR_ALONE: engine.alone()}
-    if engine.config.lexical:
-        bare = RankingWeights(read_json(folder / ENGINE)["weights_without_lexical"])
-        methods[WITHOUT_LEXICAL] = engine.with_settings(engine.config.updated(lexical=False), bare)
-    return {**methods, ENGINE_NAME: engine}
+    """The generator alone, the engine's controls, and the engine."""
+    weights = read_json(folder / ENGINE)["controls"]
+    controls = {
+        name: engine.with_settings(settings, RankingWeights(weights[name]))
+        for name, settings in controls_of(engine.config).items()
+    }
+    return {GENERATOR_ALONE: engine.alone(), **controls, ENGINE_NAME: engine}
 
 
 def build_report(
@@ -161,7 +181,7 @@ def write_report(
     # Methods by name: baselines, V1's, V2's.
     engine = engine_of(run_data, need(run_data.run, "engine"))
     methods: dict[str, Searcher] = {
-        **baseline_methods(run_data),
+        **baseline_methods(run_data, engine.config.leave_out),
         **engine_methods(engine, need(run_data.run, "engine")),
     }
     second: dict[str, Searcher] = {}
@@ -171,8 +191,8 @@ def write_report(
             V2 + name: method for name, method in engine_methods(engine_of(run_data, folder_v2), folder_v2).items()
         }
     # Pairs that are tested: the engine against all, the generator against the strong baselines, V2 against V1.
-    against = [name for name in (FUSED, MOST_CLICKED, DENSE, CASCADE) if name in methods]
-    ours = [name for name in (GENERATOR_ALONE, WITHOUT_LEXICAL) if name in methods]
+    against = [name for name in (FUSED, MOST_CLICKED, DENSE, TOGETHER, CASCADE) if name in methods]
+    ours = [name for name in (GENERATOR_ALONE, ONE_MODEL, WITHOUT_GENERATOR, WITHOUT_LEXICAL) if name in methods]
     compare = [(ENGINE_NAME, name) for name in [*methods][:-1]] + [(one, name) for one in ours for name in against]
     compare += [(name, name.removeprefix(V2)) for name in second]
     compare += [(V2 + ENGINE_NAME, CASCADE)] if second and CASCADE in methods else []

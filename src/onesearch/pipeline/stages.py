@@ -77,7 +77,7 @@ def _preparation(config: RunSettings) -> list[Stage]:
     compared = {"baselines": evaluation.baselines, "cascade": evaluation.cascade}
     quantizer = {"khqe": config.khqe, "lexicon": config.lexicon}
     return [
-        Stage("data", (), {"data": data}, build_data, outside=source_fingerprint(data)),
+        Stage("data", (), {"data": data}, build_data, version=2, outside=source_fingerprint(data)),
         Stage("encoder", ("data",), {"encoder": config.encoder}, _on_run(build_encoder)),
         Stage("khqe", ("data", "encoder"), quantizer, _on_run(build_khqe)),
         Stage("index", ("data", "encoder", "khqe"), index, _on_run(build_index)),
@@ -114,7 +114,7 @@ def _v1(config: RunSettings) -> list[Stage]:
         _trained("sft1", None, first, run_sft1, seed, version=3),
         _trained("sft2", "sft1", {"sft2": config.sft2, "held_out": held_out}, run_sft2, seed),
         _trained("sft3", "sft2", stage_3_settings(config), run_personalisation, seed),
-        _engine("engine", "sft3", config, version=3),
+        _engine("engine", "sft3", config, version=4),
     ]
 
 
@@ -155,7 +155,7 @@ def _v2(config: RunSettings) -> list[Stage]:
         grpo = _trained("grpo", stages[-1].name, settings, run_grpo, seed, ["rewards", "understanding"])
         rewards = Stage("rewards", ("data", "encoder", "khqe", "understanding"), {}, _on_run(build_rewards))
         stages += [rewards, grpo]
-    return [*stages, _engine("engine_v2", stages[-1].name, config, distill.reads, ["understanding"])]
+    return [*stages, _engine("engine_v2", stages[-1].name, config, distill.reads, ["understanding"], version=2)]
 
 
 def stage_3_settings(config: RunSettings) -> dict[str, Any]:

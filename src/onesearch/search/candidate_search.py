@@ -17,15 +17,15 @@ from torch import Tensor
 from onesearch.data.requests import Requests
 from onesearch.index.item_filters import ItemMask
 from onesearch.model.featurizer import Featurizer
-from onesearch.model.generator import Asked, Generator, GeneratorMemory
+from onesearch.model.generator import Asked, Generator
 from onesearch.model.prompt import PromptInputs
 from onesearch.search.beam_search import beam_search
-from onesearch.search.candidates import Candidates, from_beams, joined, score_items, without_repeats
+from onesearch.search.candidates import Candidates, from_beams, joined, score_items, searchable, without_repeats
 from onesearch.search.catalogue_snapshot import Snapshot
 from onesearch.search.click_features import ClickFeatures, QueryFacts
 from onesearch.search.evidence_finder import EvidenceRequests
 from onesearch.search.nearest_items import nearest_items
-from onesearch.search.ranking_features import lexical_features, likeness_features, popularity_features
+from onesearch.search.ranking_features import lexical_features, likeness_features, pair_features, popularity_features
 from onesearch.search.run_parts import Keywords
 from onesearch.search.search_settings import SearchSettings
 
@@ -43,11 +43,14 @@ class RequestFacts:
         queries: their terms and their places in the click log.
         clicked: int32 [n, E], the items most clicked for each query, best first, -1 padded.
         prompt: subwords, vectors and SIDs of all their texts, and the shoppers' histories.
+        history: int32 [n, H], items clicked before, newest last, -1 for none; taken: [n, T], those not shown again.
     """
 
     queries: QueryFacts
     clicked: NDArray[np.int32]
     prompt: PromptInputs
+    history: NDArray[np.int32]
+    taken: NDArray[np.int32]
 
 
 @dataclass(frozen=True)
@@ -126,43 +129,54 @@ class CandidateSearch:
                     )
                 )
             )
-        return RequestFacts(queries, clicked, inputs)
+        return RequestFacts(queries, clicked, inputs, requests.clicked, requests.taken(self.config.leave_out))
 
     def _batch(
         self, facts: RequestFacts, rows: NDArray[np.int64], scope: Scope, fixed: NDArray[np.int64] | None
     ) -> Candidates:
         """Candidates of the given requests: one pass of the encoder, one of the decoder's beams, one of BM25."""
         model, snapshot, device = self.generator, scope.snapshot, self.generator.begin.device
-        queries = facts.queries.select(rows)
+        config, queries = self.config, facts.queries.select(rows)
         with torch.inference_mode():
             # Encode: the states that beams attend to, and the state that is compared with whole items.
-            prompt = snapshot.builder.search_prompt(facts.prompt, rows, keywords=facts.prompt.keywords is not None)
-            memory = model.encode(prompt.to(device))
-            asked = model.ask(memory) if model.config.item_score else None
-            state = None if asked is None else asked.state
+            if config.generator:
+                prompt = snapshot.builder.search_prompt(facts.prompt, rows, keywords=facts.prompt.keywords is not None)
+                memory = model.encode(prompt.to(device))
+                asked = model.ask(memory) if model.config.item_score else None
+                head_rows, state = memory.query_head_rows, None if asked is None else asked.state
+            else:
+                # The control: a query's own head row finds what is nearest, as in dense search.
+                head_rows = torch.from_numpy(facts.prompt.query_head_rows(rows)).to(device)
+                memory, asked, state = None, None, head_rows
+            evidence = np.zeros((len(rows), 0), np.int64)
+            if config.evidence and facts.prompt.evidence is not None:
+                evidence = facts.prompt.evidence(rows).items.astype(np.int64)
 
             # Find: items [n, G] of the beams, then more [n, E] of the other channels.
-            if fixed is None:
+            items = torch.zeros(len(rows), 0, dtype=torch.long, device=device)
+            log_probs = torch.zeros(len(rows), 0, device=device)
+            if memory is not None and fixed is None:
                 beams = beam_search(model, memory, snapshot.index, scope.width, scope.mask)
                 items, log_probs = from_beams(beams, snapshot, scope.mask, _ITEMS_PER_SID)
-                evidence = np.zeros((len(rows), 0), np.int64)
-                if asked is not None and asked.evidence is not None and self.config.evidence:
-                    evidence = asked.evidence.cpu().numpy()
+            if fixed is None:
                 found = self._other_channels(queries, facts.clicked[rows], evidence, items, state, scope)
             else:
-                items = torch.zeros(len(rows), 0, dtype=torch.long, device=device)
-                log_probs, found = torch.zeros(len(rows), 0, device=device), self._fixed(queries, fixed, snapshot)
+                found = self._fixed(queries, fixed, snapshot)
             generated = items.shape[1]
 
             # What no beam found gets its log-probability along its path.
             if found.more.shape[1]:
                 more = without_repeats(items, torch.from_numpy(found.more).to(device))
-                more, more_log_probs = score_items(model, memory, snapshot, more, scope.mask)
-                items, log_probs = torch.cat([items, more], 1), torch.cat([log_probs, more_log_probs], 1)
-            features = self._model_features(facts, rows, memory, asked, items, snapshot)
-        picked = items.cpu().numpy()
-        features = {"log_prob": log_probs.float().cpu().numpy(), **features}
-        return self._with_log_features(queries, picked, generated, features, found, snapshot)
+                if memory is not None:
+                    more, more_log_probs = score_items(model, memory, snapshot, more, scope.mask)
+                    log_probs = torch.cat([log_probs, more_log_probs], 1)
+                else:
+                    more = searchable(more, snapshot, scope.mask)
+                items = torch.cat([items, more], 1)
+            features = self._model_features(facts, rows, head_rows, asked, items, snapshot)
+        if memory is not None:
+            features = {"log_prob": log_probs.float().cpu().numpy(), **features}
+        return self._with_log_features(facts, rows, queries, items.cpu().numpy(), generated, features, found, snapshot)
 
     def _other_channels(
         self,
@@ -207,15 +221,15 @@ class CandidateSearch:
         self,
         facts: RequestFacts,
         rows: NDArray[np.int64],
-        memory: GeneratorMemory,
+        head_rows: Tensor,
         asked: Asked | None,
         items: Tensor,
         snapshot: Snapshot,
     ) -> dict[str, Floats]:
-        """Item score and likeness of the candidates ``items`` [n, C]."""
+        """Item score and likeness of the candidates ``items`` [n, C]; ``head_rows`` of the queries [n, R]."""
         # Head rows of the candidates, [n, C, R].
         candidates = snapshot.item_head_rows[items.clamp(min=0)]
-        features = {"item_score": torch.zeros(items.shape, device=items.device)}
+        features = {"item_score": torch.zeros(items.shape, device=items.device)} if self.config.generator else {}
         if asked is not None:
             score = torch.einsum("nr,ncr->nc", asked.state.float(), candidates)
             features["item_score"] = score + asked.told_of(items)
@@ -225,11 +239,13 @@ class CandidateSearch:
             known = (clicks >= 0).unsqueeze(-1)
             history = (snapshot.item_head_rows[clicks.clamp(min=0)] * known).sum(1) / known.sum(1).clamp(min=1)
             numbers = self.featurizer.head_row_projection.features
-            features |= likeness_features(memory.query_head_rows, candidates, history, numbers)
+            features |= likeness_features(head_rows, candidates, history, numbers)
         return {name: value.float().cpu().numpy() for name, value in features.items()}
 
     def _with_log_features(
         self,
+        facts: RequestFacts,
+        rows: NDArray[np.int64],
         queries: QueryFacts,
         items: NDArray[np.int64],
         generated: int,
@@ -238,7 +254,15 @@ class CandidateSearch:
         snapshot: Snapshot,
     ) -> Candidates:
         """The candidates with the features of the click log, BM25 and popularity added."""
-        config, valid = self.config, items >= 0
+        config = self.config
+        taken = facts.taken[rows]
+        if taken.shape[1]:
+            # What the shopper has taken already is no candidate.
+            items = np.where((items[:, :, None] == taken[:, None, :]).any(2), -1, items)
+        valid = items >= 0
+        if config.pairs and snapshot.pairs is not None and facts.history.shape[1]:
+            history = facts.history[rows]
+            features |= pair_features(snapshot.pairs.beside(history[:, -_RECENT:]), history, items)
         if config.clicks:
             features |= self.click_features.features(queries, items, snapshot.traits)
         if found.lexical is not None and found.best is not None:

@@ -75,17 +75,24 @@ def score_items(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Exact log-probabilities of items [n, E] along their paths; those outside the index or the filter become -1."""
     # The path of an item is the same for every request; it is scored once per request it is wanted for.
+    items = searchable(items, snapshot, mask)
+    alive = items >= 0
     paths = snapshot.index.path(items.clamp(min=0).flatten()).reshape(*items.shape, -1)
-    alive = (items >= 0) & (paths[..., 0] >= 0)
-    if mask is not None:
-        alive &= mask.allowed(snapshot.index.levels - 1, paths[..., -1].clamp(min=0))
-        alive &= mask.items_allowed(snapshot.index.position_of(items.clamp(min=0)).clamp(min=0))
     log_probs = torch.full(items.shape, float(NOTHING), device=items.device)
     picked = alive.nonzero()
     if len(picked):
         each, _ = score_paths(model, memory, paths[alive], picked[:, 0], snapshot.index)
         log_probs[alive] = each.sum(1)
-    return torch.where(alive, items, -1), log_probs
+    return items, log_probs
+
+
+def searchable(items: torch.Tensor, snapshot: Snapshot, mask: ItemMask | None) -> torch.Tensor:
+    """``items`` [n, E] with -1 for those outside the index or the filter."""
+    position = snapshot.index.position_of(items.clamp(min=0))
+    alive = (items >= 0) & (position >= 0)
+    if mask is not None:
+        alive &= mask.items_allowed(position.clamp(min=0))
+    return torch.where(alive, items, -1)
 
 
 def joined(parts: Sequence[Candidates]) -> Candidates:
@@ -110,7 +117,8 @@ def ordered(found: Candidates, weights: RankingWeights, k: int, popularity: Floa
     valid = found.items >= 0
     scores = np.where(valid, weights.score(found.features, found.contexts), NOTHING).astype(np.float32)
     # numpy's last key is the first to sort by.
-    keys = (-popularity[np.maximum(found.items, 0)], -found.features["item_score"], -scores)
+    second = found.features.get("item_score", np.zeros_like(scores))
+    keys = (-popularity[np.maximum(found.items, 0)], -second, -scores)
     order = np.lexsort(keys, axis=1)[:, :k]
     items, best = np.take_along_axis(found.items, order, 1), np.take_along_axis(scores, order, 1)
     return padded_hits(items, best, k)

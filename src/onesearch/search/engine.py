@@ -44,7 +44,10 @@ BEAMS_ONLY: Mapping[str, Any] = {
     "clicks": False,
     "popularity": False,
     "taste": False,
+    "pairs": False,
 }
+MODEL_ONLY: Mapping[str, Any] = {**BEAMS_ONLY, "nearest": 50, "evidence": True}
+"""Everything from the model's forward pass: beams, the evidence it reads, what is nearest by its item score."""
 
 
 class SearchEngine(CandidateSearch):
@@ -179,7 +182,8 @@ class SearchEngine(CandidateSearch):
     ) -> Hits:
         """The ``k`` best items of each request; shapes as in :class:`Hits`."""
         snapshot = snapshot or self._snapshot
-        return ordered(self.candidates(requests, filters, snapshot, width), self.weights, k, snapshot.popularity)
+        found = self.candidates(requests, filters, snapshot, width)
+        return ordered(found, self.weights, k, snapshot.popularity)
 
     def candidates(
         self,

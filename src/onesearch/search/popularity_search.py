@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onesearch.common.ragged import Ragged
-from onesearch.data.requests import Requests
+from onesearch.data.item_pairs import ItemPairs
+from onesearch.data.requests import LeaveOut, Requests
 from onesearch.search.hits import Hits
 from onesearch.search.lexical_search import LexicalSearcher
 from onesearch.search.ranked_lists import NONE, chained, padded_hits
@@ -69,3 +70,28 @@ class MostClickedSearcher:
         items = chained([clicked, self.backoff.rank(requests, k).items], k)
         scores = np.broadcast_to(-np.arange(items.shape[1], dtype=np.float32), items.shape)
         return padded_hits(items, scores, k)
+
+
+class TogetherSearcher:
+    """The items that other shoppers took with those of the history (co-purchase counts): the bar for recommendations.
+
+    It reads no query; the list is filled up with the most clicked items.
+    """
+
+    def __init__(self, pairs: ItemPairs, clicks: NDArray[np.float32], leave_out: LeaveOut = "nothing") -> None:
+        """``clicks`` [items] come from the training log; ``leave_out`` as in :class:`SearchSettings`."""
+        self.pairs, self.leave_out = pairs, leave_out
+        self._head = np.argsort(-clicks, kind="stable").astype(np.int32)
+
+    def rank(self, requests: Requests, k: int) -> Hits:
+        """The ``k`` items that go best with each history."""
+        taken = requests.taken(self.leave_out)
+        items, _, _ = self.pairs.top(requests.clicked, k, without=taken)
+        # Where there are fewer: the most clicked items, without those taken.
+        head = np.broadcast_to(
+            self._head[: k + taken.shape[1]], (len(requests), min(k + taken.shape[1], len(self._head)))
+        )
+        head = np.where((head[:, :, None] == taken[:, None, :]).any(2), np.int32(NONE), head)
+        chain = chained([items, head], k)
+        scores = np.broadcast_to(-np.arange(chain.shape[1], dtype=np.float32), chain.shape)
+        return padded_hits(chain, scores, k)

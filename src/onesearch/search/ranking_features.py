@@ -9,8 +9,10 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import sparse
 from torch import Tensor
 
+from onesearch.data.item_pairs import ItemNeighbours
 from onesearch.model.numeric_item_features import FEATURE_NAMES
 
 Floats = NDArray[np.float32]
@@ -41,6 +43,24 @@ def lexical_features(scores: Floats, best: Floats) -> dict[str, Floats]:
         "lexical": scores,
         "lexical_share": share.astype(np.float32),
         "lexical_share_square": (share**2).astype(np.float32),
+    }
+
+
+def pair_features(beside: ItemNeighbours, history: NDArray[np.int32], items: NDArray[np.int64]) -> dict[str, Floats]:
+    """What others took with the items of the ``history`` [n, H], for candidates [n, C]; and which are in it."""
+    n, c = items.shape
+    logged = (items >= 0) & (items < beside.together.shape[1])
+    row, item = np.repeat(np.arange(n), c), np.where(logged, items, 0).ravel()
+
+    def looked_up(scores: sparse.csr_matrix) -> Floats:
+        return np.where(logged, np.asarray(scores[row, item]).reshape(n, c), 0).astype(np.float32)
+
+    together = looked_up(beside.together)
+    return {
+        "together": together,
+        "together_root": np.sqrt(together),
+        "following": looked_up(beside.following),
+        "in_history": (items[:, :, None] == history[:, None, :]).any(2).astype(np.float32),
     }
 
 

@@ -1,7 +1,7 @@
 """Where the parts of a finished run lie, and how they are put together again. Nothing here runs code from the run."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -194,7 +194,6 @@ class RunParts:
     def snapshot(self, config: PromptSettings, lexical: bool = True) -> Snapshot:
         """The catalogue ready to be searched; ``lexical`` off leaves BM25 out."""
         items = self.dataset.items
-        with_pairs = config.evidence.together > 0
         return Snapshot(
             items,
             self.index,
@@ -207,7 +206,7 @@ class RunParts:
             self.lexical if lexical or config.evidence.lexical else None,
             self.click_features,
             self.click_features.item_traits(items),
-            self.item_pairs if with_pairs else None,
+            self.item_pairs,
         )
 
     def keyword_reader(self, which: Taught | None) -> Keywords | None:
@@ -222,10 +221,10 @@ def save_engine(
     stage: str,
     config: SearchSettings,
     weights: RankingWeights,
-    without_lexical: RankingWeights,
+    controls: Mapping[str, RankingWeights],
     reads: Taught | None = None,
 ) -> None:
-    """Write which model an engine uses and how it orders candidates, with and without BM25.
+    """Write which model an engine uses, how it orders candidates, and how its ``controls`` do, by name.
 
     ``reads`` says whose keywords the model was trained to read in serving as well; None for every model but RAG's.
     """
@@ -235,7 +234,7 @@ def save_engine(
             "model": stage,
             "search": config.model_dump(mode="json"),
             "weights": dict(weights.values),
-            "weights_without_lexical": dict(without_lexical.values),
+            "controls": {name: dict(one.values) for name, one in controls.items()},
             "reads_keywords": reads,
         },
     )

@@ -3,12 +3,16 @@
 from pydantic import Field
 
 from onesearch.common.settings import Settings
+from onesearch.data.requests import LeaveOut
 
 
 class SearchSettings(Settings):
     """How the engine turns beams into a ranking."""
 
     width: int = Field(64, ge=1, le=512, description="beams")
+    generator: bool = Field(
+        True, description="beams, log-probability and item score; off: the control that has everything else"
+    )
     lexical: bool = Field(False, description="BM25: its best items join the candidates, its score the ranking")
     lexical_candidates: int = Field(50, ge=0, description="items BM25 adds to the candidates")
     clicked_candidates: int = Field(20, ge=0, description="items most clicked for the query added to the candidates")
@@ -17,6 +21,10 @@ class SearchSettings(Settings):
     clicks: bool = Field(True, description="features from training clicks of the query and of its words")
     popularity: bool = Field(True, description="features from log training clicks of an item")
     taste: bool = Field(True, description="likeness to the shopper's last clicks, and the item's own numbers")
+    pairs: bool = Field(True, description="features from items that other shoppers took with the shopper's")
+    leave_out: LeaveOut = Field(
+        "nothing", description="what the shopper has ordered, or clicked or ordered, is not shown again"
+    )
     relevance: float = Field(
         0.0, ge=0, description="weight of a relevance score fitted on judgments, added to the score fitted on clicks"
     )
