@@ -2,7 +2,7 @@
 
 Every item is one token: its head row, and a few numbers that say who found it and how surely. The model's encoder
 compares them with the query, the shopper and each other; the pointer (:class:`EvidencePointer`) then adds what it
-thinks of each to the item head and to the item score.
+thinks of each to the item head and to the item score (docs/method.md, 3.6 and 5.9a to 5.9c).
 
 The paper has no such part; it fills missing history with the items most clicked for the query, which is the nearest to
 it. What an item's own page view adds to a number is left out in training.
