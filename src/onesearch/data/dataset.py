@@ -127,7 +127,8 @@ class Dataset:
         return ragged_rows(lists, self.items["item_id"])
 
     def _read(self, table: str) -> pl.DataFrame:
-        return pl.read_parquet(table_path(self.folder, table))
+        # A folder written before a column was thought of reads as if nothing were known of it.
+        return conform(table, pl.read_parquet(table_path(self.folder, table)))
 
 
 def rows_of(values: pl.Series, known: pl.Series) -> pl.Series:

@@ -33,6 +33,8 @@ ATTRIBUTE_TYPES: Final[tuple[str, ...]] = (
 """The attribute types of the paper."""
 LEVELS: Final = (0, 1, 2, 3)
 """Of relevance; see :class:`Judgment`."""
+PARTS: Final = ("train", "valid", "test")
+"""Of a split log, and the words that ``split`` of a :class:`PageView` may be."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,10 @@ class User:
 
 @dataclass(frozen=True)
 class PageView:
-    """One page of results as a shopper saw it; item ids in the order shown, clicked, ordered."""
+    """One page of results as a shopper saw it; item ids in the order shown, clicked, ordered.
+
+    ``split`` is the part that a published split puts it in ("train", "valid", "test"), if there is one.
+    """
 
     page_view_id: str
     query: str
@@ -90,6 +95,7 @@ class PageView:
     clicked: tuple[str, ...] = ()
     ordered: tuple[str, ...] = ()
     query_type: str | None = None
+    split: str | None = None
 
 
 @dataclass(frozen=True)
@@ -137,6 +143,7 @@ PAGE_VIEWS: Final = pl.Schema(
         "clicked": TEXTS,
         "ordered": TEXTS,
         "query_type": TEXT,
+        "split": TEXT,
     }
 )
 JUDGMENTS: Final = pl.Schema({"query": TEXT, "item_id": TEXT, "level": pl.Int8()})

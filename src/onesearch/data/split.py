@@ -7,9 +7,11 @@ from typing import Literal
 import numpy as np
 import polars as pl
 
+from onesearch.data.histories import shopper_keys
+from onesearch.data.records import PARTS
 from onesearch.data.text import normalise_queries
 
-By = Literal["auto", "time", "query"]
+By = Literal["auto", "time", "query", "leave-one-out", "given"]
 _DRAWS = pl.Schema({"query": pl.String(), "draw": pl.Float64()})
 
 
@@ -18,7 +20,8 @@ class Split:
     """Three parts of a page view table, rows in time order where there are times.
 
     Attributes:
-        by: "time" (validation and test are the last stretches of the log) or "query" (no query is in two parts).
+        by: "time" (validation and test are the last stretches of the log), "query" (no query is in two parts),
+            "leave-one-out" (the last clicks of each shopper) or "given" (as the page views say).
     """
 
     train: pl.DataFrame
@@ -30,12 +33,15 @@ class Split:
 def split(page_views: pl.DataFrame, valid: float, test: float, by: By = "auto", seed: int = 0) -> Split:
     """Split page views; ``valid`` and ``test`` are shares of the page views (by time) or of the queries (by query).
 
+    The other two ways take no shares: see :func:`_leave_one_out` and :func:`_as_given`.
+
     By time, page views of the same moment stay together, so shares are met up to such ties. By query, a keyed hash of
     the normalised query decides: the part of a query depends on nothing but its text and ``seed``. "auto" takes time
     when every page view has one.
 
     Raises:
-        ValueError: shares that leave no training part, or a split by time of page views without time.
+        ValueError: shares that leave no training part, page views without time where times are needed, or a part that
+            would be empty where nobody asked for a share; the message says what to set.
     """
     if not (0 <= valid < 1 and 0 <= test < 1 and valid + test < 1):
         raise ValueError(f"valid and test are shares with valid + test < 1, got valid={valid}, test={test}")
@@ -45,11 +51,13 @@ def split(page_views: pl.DataFrame, valid: float, test: float, by: By = "auto", 
         by = "time" if untimed == 0 and len(page_views) > 0 else "query"
     if by == "query":
         return _by_query(page_views, valid, test, seed)
+    if by == "given":
+        return _as_given(page_views)
     if untimed:
         raise ValueError(
-            f"cannot split by time: {untimed:,} of {len(page_views):,} page views have no time; use 'query'"
+            f"cannot split by {by}: {untimed:,} of {len(page_views):,} page views have no time; use data.split: query"
         )
-    return _by_time(page_views, valid, test)
+    return _leave_one_out(page_views) if by == "leave-one-out" else _by_time(page_views, valid, test)
 
 
 def _by_time(page_views: pl.DataFrame, valid: float, test: float) -> Split:
@@ -79,6 +87,52 @@ def _by_query(page_views: pl.DataFrame, valid: float, test: float, seed: int) ->
     return Split(
         page_views.filter(~(in_test | in_valid)), page_views.filter(in_valid), page_views.filter(in_test), "query"
     )
+
+
+def _leave_one_out(page_views: pl.DataFrame) -> Split:
+    """Each shopper's last page view with a click tests, the one with a click before it validates, the rest trains.
+
+    A shopper is a user or, without one, a session. One with fewer than three page views with a click stays in training,
+    as does everything without a click or a shopper. Of one moment, the page view that the log has later is the later.
+    """
+    ordered = page_views.sort("time", maintain_order=True)
+    # Place of each page view with a click among those of its shopper, counted from the last; and how many there are.
+    frame = pl.DataFrame({"shopper": shopper_keys(ordered), "clicked": ordered["clicked"].list.len() > 0})
+    clicks = frame.with_row_index("row").filter(pl.col("clicked") & pl.col("shopper").is_not_null())
+    clicks = clicks.with_columns(
+        from_last=pl.int_range(pl.len()).reverse().over("shopper"), of=pl.len().over("shopper")
+    ).filter(pl.col("of") >= 3)
+    if not len(clicks):
+        raise ValueError(
+            "data.split is 'leave-one-out', but no shopper (user or session) has three page views with a click; "
+            "set it to 'auto'"
+        )
+    part = np.zeros(len(ordered), np.int8)
+    for number, from_last in ((1, 1), (2, 0)):
+        part[clicks.filter(pl.col("from_last") == from_last)["row"].to_numpy()] = number
+    train, valid, test = (ordered.filter(pl.Series(part == number)) for number in range(3))
+    return Split(train, valid, test, "leave-one-out")
+
+
+def _as_given(page_views: pl.DataFrame) -> Split:
+    """The parts that the column ``split`` of the page views names."""
+    word = page_views["split"]
+    advice = (
+        "map a column that says train, valid or test for every page view (page_views.columns.split of the mapping), "
+        "or set data.split to 'auto'"
+    )
+    wrong = page_views.filter(~word.is_in(PARTS).fill_null(False))
+    if len(wrong):
+        raise ValueError(
+            f"data.split is 'given', but {len(wrong):,} of {len(page_views):,} page views say neither train, valid nor "
+            f"test in 'split' but, for instance, {wrong['split'][0]!r}; {advice}"
+        )
+    ordered = page_views if page_views["time"].null_count() else page_views.sort("time", maintain_order=True)
+    train, valid, test = (ordered.filter(pl.col("split") == name) for name in PARTS)
+    for name, part in zip(PARTS, (train, valid, test), strict=True):
+        if not len(part):
+            raise ValueError(f"data.split is 'given', but no page view says {name!r} in 'split'; {advice}")
+    return Split(train, valid, test, "given")
 
 
 def _draw(text: str, seed: int) -> float:

@@ -17,6 +17,7 @@ from onesearch.data.ingest.column_mapping import load_mapping
 from onesearch.data.ingest.importer import import_mapping
 from onesearch.data.ingest.kuaisearch_source import import_kuaisearch
 from onesearch.data.item_pairs import ItemPairs
+from onesearch.data.records import PARTS
 from onesearch.data.split import split
 from onesearch.data.text import item_texts
 from onesearch.encoding.click_pairs import mine_pairs
@@ -33,7 +34,7 @@ from onesearch.market.make_market import make_market
 from onesearch.model.head_row_projection import HeadRowProjection
 from onesearch.model.numeric_item_features import FEATURE_NAMES, NumericItemFeatures
 from onesearch.model.token_vocabulary import TokenVocabulary
-from onesearch.pipeline.run_data import PARTS, RunData
+from onesearch.pipeline.run_data import RunData
 from onesearch.pipeline.run_settings import DataSettings, EncoderSettings, LexiconSettings
 from onesearch.pipeline.stage_runner import StageContext
 from onesearch.search.lexical_search import LexicalSearcher, LexicalSettings

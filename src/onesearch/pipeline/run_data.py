@@ -8,8 +8,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from onesearch.common.artefact import MANIFEST, read_json
 from onesearch.common.ragged import Ragged
 from onesearch.data.histories import Histories, Targets
+from onesearch.data.records import PARTS
 from onesearch.data.requests import Requests
 from onesearch.data.split import Split
 from onesearch.data.text import item_texts, normalise_queries, normalise_query
@@ -20,7 +22,6 @@ from onesearch.search.evidence_finder import EvidenceRequests
 from onesearch.search.run_parts import RunParts, load_array, need
 
 Floats = NDArray[np.float32]
-PARTS = ("train", "valid", "test")
 
 
 class RunData(RunParts):
@@ -37,8 +38,7 @@ class RunData(RunParts):
         """Training, validation and test page views."""
         folder = need(self.run, "data")
         train, valid, test = (pl.read_parquet(folder / f"{part}.parquet") for part in PARTS)
-        by = "time" if train["time"].null_count() == 0 and len(train) else "query"
-        return Split(train, valid, test, by)
+        return Split(train, valid, test, read_json(folder / MANIFEST)["metrics"]["split_by"])
 
     @cached_property
     def histories(self) -> Histories:

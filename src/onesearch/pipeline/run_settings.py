@@ -1,11 +1,11 @@
 """The settings of a run: one frozen section per package, read from a file in ``configs/``."""
 
 from pathlib import Path
-from typing import Literal
 
 from pydantic import Field, model_validator
 
 from onesearch.common.settings import Settings
+from onesearch.data.split import By
 from onesearch.encoding.encoder_alignment import EncoderAlignmentSettings
 from onesearch.encoding.khqe import KHQESettings
 from onesearch.encoding.static_encoder import StaticSettings
@@ -31,11 +31,15 @@ class DataSettings(Settings):
     kuaisearch: Path | None = Field(None, description="folder with files in the KuaiSearch schema")
     folder: Path | None = Field(None, description="a dataset made by `onesearch data import`")
     root: Path | None = Field(None, description="folder that relative paths of the mapping start from")
-    split: Literal["auto", "time", "query"] = Field(
-        "auto", description="by time, by query, or by time where every page view has one"
+    split: By = Field(
+        "auto",
+        description="time, query, or auto: time where every page view has one; leave-one-out: each shopper's last page "
+        "view with a click tests, the one before validates; given: as the column split of the page views says",
     )
-    valid: float = Field(0.1, ge=0, lt=1, description="share of the page views (or queries) for validation")
-    test: float = Field(0.1, ge=0, lt=1, description="share for the final figures")
+    valid: float = Field(
+        0.1, ge=0, lt=1, description="share of the page views (or queries) for validation; by time and query only"
+    )
+    test: float = Field(0.1, ge=0, lt=1, description="share for the final figures; by time and query only")
 
     @model_validator(mode="after")
     def _one_source(self) -> "DataSettings":

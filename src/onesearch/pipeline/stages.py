@@ -77,7 +77,7 @@ def _preparation(config: RunSettings) -> list[Stage]:
     compared = {"baselines": evaluation.baselines, "cascade": evaluation.cascade}
     quantizer = {"khqe": config.khqe, "lexicon": config.lexicon}
     return [
-        Stage("data", (), {"data": data}, build_data, version=2, outside=source_fingerprint(data)),
+        Stage("data", (), {"data": data}, build_data, version=3, outside=source_fingerprint(data)),
         Stage("encoder", ("data",), {"encoder": config.encoder}, _on_run(build_encoder)),
         Stage("khqe", ("data", "encoder"), quantizer, _on_run(build_khqe)),
         Stage("index", ("data", "encoder", "khqe"), index, _on_run(build_index)),

@@ -159,6 +159,33 @@ def test_page_views(folder):
     assert summary.joins["page_views.user_id -> users"].found == 1
 
 
+def test_the_part_that_a_page_view_belongs_to_is_a_column(folder):
+    words = ["train", " Valid ", "dev", "", "TEST"]
+    lines = [json.dumps({"q": f"shoe {n}", "clicked": [1], "part": word}) for n, word in enumerate(words)]
+    (folder / "views.jsonl").write_text("\n".join(lines) + "\n")
+    views = {"file": "views.jsonl", "columns": {"query": "q", "clicked": "clicked", "split": "part"}}
+    _, dataset = run(folder, page_views=views)
+    assert dataset.page_views.select("query", "split").rows() == [
+        ("shoe 0", "train"),
+        ("shoe 1", "valid"),
+        ("shoe 4", "test"),
+    ]
+    assert aside(folder, "page_views") == {
+        (3, "split is not train, valid or test"),
+        (4, "split is not train, valid or test"),
+    }
+    # Without such a column nothing is refused.
+    del views["columns"]["split"]
+    assert run(folder, page_views=views)[1].page_views["split"].to_list() == [None] * 5
+
+
+def test_grouped_page_views_keep_their_part(folder):
+    (folder / "parts.csv").write_text("v,q,sku,part\nx,shoe,1,valid\nx,shoe,2,valid\ny,sock,5,test\n")
+    columns = {"page_view_id": "v", "query": "q", "item_id": "sku", "split": "part"}
+    table = {"file": "parts.csv", "rows": "clicks", "group_by": ["v", "part"], "columns": columns}
+    assert run(folder, page_views=table)[1].page_views["split"].to_list() == ["valid", "test"]
+
+
 def test_judgments(folder):
     summary, dataset = run(folder)
     assert dataset.judgments.rows() == [("shoe", "1", 3), ("sock", "5", 0)]

@@ -145,7 +145,10 @@ class Users(File):
 
 
 class PageViewColumns(Settings):
-    """Our name: their column. One of ``shown``, ``clicked``, ``ordered`` at least, or ``item_id``; see ``rows``."""
+    """Our name: their column. One of ``shown``, ``clicked``, ``ordered`` at least, or ``item_id``; see ``rows``.
+
+    ``split`` says train, valid or test, for ``data.split: given``.
+    """
 
     query: str
     page_view_id: str | None = None
@@ -157,6 +160,7 @@ class PageViewColumns(Settings):
     ordered: str | None = None
     item_id: str | None = None
     query_type: str | None = None
+    split: str | None = None
 
 
 class ListSeparators(Settings):

@@ -18,7 +18,7 @@ from onesearch.data.ingest.number_values import number, parse_prices
 from onesearch.data.ingest.rejected_rows import Rejects
 from onesearch.data.ingest.text_values import attributes, identifier, text, texts
 from onesearch.data.ingest.time_values import parse_times
-from onesearch.data.records import TEXT, TEXTS
+from onesearch.data.records import PARTS, TEXT, TEXTS
 
 
 @dataclass(frozen=True)
@@ -126,6 +126,7 @@ def page_views(folder: Path, table: PageViews, rejects: Rejects, optional: Seque
             query=text(columns.query),
             **_item_lists(raw, table),
             query_type=text(columns.query_type),
+            split=text(columns.split).str.to_lowercase(),
         )
         # A wrong time refuses the page view: where it lies in time decides what was known before it.
         part = Part(chunk, frame.with_columns(pl.col("query").fill_null("")), wrong_time).refusing(
@@ -133,6 +134,8 @@ def page_views(folder: Path, table: PageViews, rejects: Rejects, optional: Seque
                 "no time": frame["time"].is_null() & (columns.time is not None),
                 "no page view id": frame["page_view_id"].is_null(),
                 "no query": frame["query"].is_null() & (table.empty_query == "reject"),
+                # Guessing a part could put test page views into training.
+                "split is not train, valid or test": ~frame["split"].is_in(PARTS).fill_null(columns.split is None),
             }
         )
         if table.group_by:
