@@ -28,6 +28,48 @@ def test_paths_are_legal_and_have_the_log_probabilities_of_teacher_forcing(kind,
     torch.testing.assert_close(samples.log_probs.flatten(0, 1), expected.float(), atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("anchored", [True, False])
+def test_whole_codebooks_train_the_head_that_decodes(anchored):
+    """The item head, which a loss over whole codebooks leaves as it is, has no say in what is found."""
+    index, model = catalogue(), generator(anchored=anchored, legal_softmax=False)
+    memory = remember(model)
+    assert not model.anchored
+    # What is trained: by hand, the codebook head's cross-entropy over all codes, and nothing of the item head.
+    item, owner = torch.tensor([7]), torch.tensor([1])
+    path = index.path(item)
+    trained, hidden = score_paths(model, memory, path, owner, index, legal_softmax=False)
+    sid = index.sids(4, path[:, -1])
+    for level in range(5):
+        of_codes = model.codebook_logits(level, hidden[:, level]).log_softmax(1)
+        torch.testing.assert_close(trained[0, level].double(), of_codes[0, sid[0, level]], atol=1e-5, rtol=1e-5)
+    trained.sum().backward()
+    untrained = [*model.item_head.parameters(), *model.from_row.parameters()]
+    assert all(parameter.grad is None for parameter in untrained)
+    # What decodes: the same logits over the legal children; that of item 7 is exact by hand on its first level.
+    before = beam_search(model, memory, index, 20)
+    legal = model.codebook_logits(0, hidden[:, 0])[0, index.codes(0, torch.arange(index.size(0))).long()].log_softmax(0)
+    decoded, _ = score_paths(model, memory, path, owner, index)
+    torch.testing.assert_close(decoded[0, 0].double(), legal[path[0, 0]], atol=1e-5, rtol=1e-5)
+    found = sample_paths(model, memory, index, 40, draw=drawn())
+    expected, _ = score_paths(model, memory, found.nodes.flatten(0, 1), torch.arange(B).repeat_interleave(40), index)
+    torch.testing.assert_close(found.log_probs.flatten(0, 1), expected.float(), atol=1e-5, rtol=1e-5)
+    with torch.no_grad():
+        for parameter in untrained:
+            parameter.add_(torch.randn_like(parameter))
+    after = beam_search(model, memory, index, 20)
+    assert torch.equal(before.nodes, after.nodes) and torch.equal(before.log_probs, after.log_probs)
+
+
+@pytest.mark.parametrize("form", [{"anchored": False}, {"legal_softmax": False}])
+def test_codebook_rows_know_nothing_of_own_clicks(form):
+    """What the page view that is learnt added to an item's row is no part of a logit that has no row."""
+    index, model = catalogue(), generator(**form)
+    memory, path, owner = remember(model), index.path(torch.tensor([7])), torch.tensor([1])
+    own = torch.tensor([[0.5, -1.0, 2.0]])
+    plain, left = (score_paths(model, memory, path, owner, index, leave_out=given)[0] for given in (None, own))
+    assert torch.equal(plain, left)
+
+
 @pytest.mark.parametrize("temperature", [1.0, 0.5])
 def test_paths_come_as_often_as_they_are_likely(temperature):
     index, model, n = catalogue(40), generator(), 20_000

@@ -13,6 +13,8 @@ Differences from the paper, whose model has a learned row for each code and noth
 4. A query's head row may be fused with learned rows of its subwords, which stand in for a teacher's keywords
    (``word_rows``).
 5. The softmax runs over the legal children only, in training as well (``legal_softmax``, in `search/path_scoring.py`).
+   Without it the codebook head is what is trained, so it is what decodes, masked to the legal children, and
+   ``anchored`` has no say.
 """
 
 from collections.abc import Sequence
@@ -277,7 +279,7 @@ class Generator(nn.Module):
         if codes is None:
             raise ValueError("codes are needed for every level but -1")
         embeds = F.embedding(codes + self._code_offset(level), self.extra_embedding.weight)
-        if self.config.anchored and vectors is not None:
+        if self.anchored and vectors is not None:
             embeds = embeds + self.from_row(vectors.to(embeds.dtype))
         return embeds
 
@@ -288,8 +290,12 @@ class Generator(nn.Module):
 
     @property
     def anchored(self) -> bool:
-        """Whether SIDs of items are scored on node-mean rows (else on codebook rows)."""
-        return self.config.anchored
+        """Whether SIDs of items are scored on node-mean rows, by the item head; else on codebook rows.
+
+        A softmax over whole codebooks has no rows of nodes, which are legal by their nature: what it trains is the
+        codebook head, and a head that nothing trains must not decode.
+        """
+        return self.config.anchored and self.config.legal_softmax
 
     def start(self, memory: GeneratorMemory, width: int) -> DecodeState:
         """Begin incremental decoding with ``width`` beams per request."""

@@ -63,7 +63,9 @@ class ModelSettings(Settings):
     long_vectors: int = Field(3, ge=1, description="N_M, vectors the Q-Former compresses Seq_long to")
     anchored: bool = Field(True, description="item head on node-mean rows; off: codebook rows masked to legal children")
     legal_softmax: bool = Field(
-        True, description="train on the softmax over legal children; off: over the whole codebook"
+        True,
+        description="train on the softmax over legal children; off: over whole codebooks, whose rows, masked to "
+        "legal children, then decode whatever `anchored` says",
     )
     free_codes: bool = Field(
         False, description="item head: a learned logit of each code is added to that of the anchored row"

@@ -111,7 +111,7 @@ def _v1(config: RunSettings) -> list[Stage]:
         "held_out": held_out,
     }
     return [
-        _trained("sft1", None, first, run_sft1, seed, version=3),
+        _trained("sft1", None, first, run_sft1, seed, version=4),
         _trained("sft2", "sft1", {"sft2": config.sft2, "held_out": held_out}, run_sft2, seed),
         _trained("sft3", "sft2", stage_3_settings(config), run_personalisation, seed),
         _engine("engine", "sft3", config, version=4),

@@ -62,7 +62,8 @@ def score_paths(
 
     Shapes: ``paths`` int64 [M, L] node ids per level, ``owner`` int64 [M] request of each path. Returns
     log-probabilities float32 [M, L] and the decoder's hidden states before each token, [M, L, d] (other heads read
-    them too). With ``legal_softmax`` off the softmax runs over each level's whole codebook (the paper's plain form).
+    them too). With ``legal_softmax`` off the softmax runs over each level's whole codebook (the paper's plain form):
+    what a model in that form is trained by; what it decodes by is the same head over the legal children alone.
     ``leave_out`` float32 [M, F] is what the page view that is learnt added to the numbers of each path's item, the last
     F columns of its head row; it is taken off the rows of the path's nodes, so that no target is told by its own click.
     """
@@ -108,7 +109,7 @@ def path_distributions(
             out.append(_dense(model.codebook_logits(level, state), codes[level]))
         elif level == 0:
             logits = _root_logits(model, memory, state, owner, index, evidence)
-            if leave_out is not None:
+            if model.anchored and leave_out is not None:
                 own = _left_out(model.item_state(0, state, memory, owner), leave_out, index, 0, paths[:, 0])
                 logits = logits.scatter_add(1, paths[:, :1], -own.to(logits.dtype).unsqueeze(1))
             out.append(_dense(logits, paths[:, 0]))
