@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from onesearch.search.path_scoring import LevelDistribution, chosen_log_probs
 from onesearch.training.distillation_losses import (
-    Gradients,
     detach,
     distillation_kl,
     fgm_step,
@@ -142,15 +141,6 @@ def test_perturbed_tables_come_back_bit_by_bit_even_after_an_error():
         assert table[0].item() == pytest.approx(0.4)
         raise RuntimeError
     assert torch.equal(table.detach(), before)
-
-
-def test_gradients_since_leave_out_what_earlier_batches_added():
-    table = torch.nn.Parameter(torch.ones(2))
-    (table.sum() * 5).backward()
-    kept = Gradients.from_tables([table])
-    (table * torch.tensor([1.0, 2.0])).sum().backward()
-    assert kept.since([table])[0].tolist() == [1.0, 2.0]
-    assert table.grad.tolist() == [6.0, 7.0]
 
 
 def test_average_by_hand():

@@ -6,9 +6,10 @@ import torch
 
 from onesearch.index.sid_index import SidIndex
 from onesearch.model.backbones import BackboneSettings
+from onesearch.model.evidence import EVIDENCE_NUMBERS
 from onesearch.model.generator import Generator, Sizes
 from onesearch.model.model_settings import ModelSettings
-from onesearch.model.prompt import PromptBatch
+from onesearch.model.prompt import ItemTokens, PromptBatch
 from onesearch.model.token_vocabulary import MARKS
 from onesearch.search.path_scoring import chosen_log_probs, path_distributions, score_paths
 from onesearch.training.distillation_losses import distillation_kl
@@ -159,6 +160,84 @@ def test_fgm_adds_the_gradient_of_the_perturbed_input_and_restores_the_tables(pa
     made.zero_grad()
     made(batch())["loss"].backward()
     assert not torch.allclose(both, made.tables[1].grad)
+
+
+def test_fgm_follows_cross_entropy_and_divergence_alone(parts):
+    """The other terms, a hundred times as heavy, and gradients of earlier batches leave the step as it is."""
+    settings = OFF.updated(kl=1.0, fgm=0.6, focal=True)
+    made = objective(parts, settings.updated(teacher_ce=100.0, hidden=100.0), score=100.0, codebook=100.0)
+    before = [table.detach().clone() for table in made.tables]
+    # By hand: both terms with their weights, the teacher's logits held constant.
+    generator, index, _ = parts
+    given = batch()
+    paths, taught = index.path(given.items.rows), torch.tensor([0, 1, 3])
+    student, _ = path_distributions(generator, generator.encode(given.prompt), paths, given.items.owner, index)
+    with torch.no_grad():
+        memory = generator.encode(given.teacher)
+        teacher, _ = path_distributions(generator, memory, paths[taught], torch.tensor([0, 0, 1]), index)
+    log_probs, weights = chosen_log_probs(student, 5), given.items.weights
+    ce = -2 * ((1 - log_probs.exp()) ** 3 * log_probs).sum(1) @ weights / weights.sum()
+    of_taught, _ = path_distributions(
+        generator, generator.encode(given.prompt), paths[taught], torch.tensor([0, 0, 2]), index
+    )
+    base = ce + 4 / 7 * distillation_kl(teacher, of_taught, weights[taught])
+    wanted = torch.autograd.grad(base, made.tables)
+    norm = sum(float(gradient.square().sum()) for gradient in wanted) ** 0.5
+
+    made.zero_grad()
+    for table in made.tables:
+        table.grad = torch.randn_like(table)
+    earlier = [table.grad.clone() for table in made.tables]
+    steps = distillation_loss(made, given)
+    first = next(steps)
+    assert "base" not in first  # no term to log
+    assert all(torch.equal(table.grad, kept) for table, kept in zip(made.tables, earlier, strict=True))
+    first["loss"].backward()
+    next(steps)
+    for table, kept, gradient in zip(made.tables, before, wanted, strict=True):
+        torch.testing.assert_close(table.detach() - kept, 0.6 * gradient / norm, atol=1e-5, rtol=1e-3)
+    steps.close()
+    assert all(torch.equal(table.detach(), kept) for table, kept in zip(made.tables, before, strict=True))
+
+
+def test_own_clicks_are_taken_off_the_targets_of_students_and_teacher(parts):
+    generator, index, _ = parts
+    made = objective(parts, OFF.updated(kl=1.0, teacher_ce=1.0, fgm=0.6))
+    own = torch.randn(5, 3)
+    given = batch()
+    given.items.leave_out = own
+    paths, taught = index.path(given.items.rows), torch.tensor([0, 1, 3])
+    student, _ = score_paths(generator, generator.encode(given.prompt), paths, given.items.owner, index, leave_out=own)
+    memory = generator.encode(given.teacher)
+    teacher, _ = score_paths(generator, memory, paths[taught], torch.tensor([0, 0, 1]), index, leave_out=own[taught])
+    terms = made(given)
+    torch.testing.assert_close(terms["ce"], item_nll(student, given.items.weights)[0])
+    torch.testing.assert_close(terms["teacher_ce"], item_nll(teacher, given.items.weights[taught])[0])
+    # On the input as it is, the second pass is the first one's base.
+    torch.testing.assert_close(made(given, adversarial=True)["loss"], terms["base"])
+    twice = repeat_targets(given.items, 2, 4)
+    assert torch.equal(twice.leave_out, torch.cat([own, own]))
+
+
+def test_the_joint_memory_has_the_evidence_of_both(parts):
+    _, index, _ = parts
+    torch.manual_seed(3)
+    backbone = BackboneSettings(d_model=D, heads=2, encoder_layers=1, decoder_layers=1, ffn=24, max_positions=32)
+    config = ModelSettings(backbone=backbone, prompt={"evidence": {"lexical": 3}})
+    generator = Generator(config, Sizes(20, CODEBOOKS, E, R, 1.5), [torch.randn(size, E) for size in CODEBOOKS[:3]])
+    for parameter in generator.pointer.parameters():
+        torch.nn.init.normal_(parameter)
+    made = batch()
+    numbers = len(EVIDENCE_NUMBERS)
+    made.prompt.items = ItemTokens(torch.randint(0, N, (4, 3)), torch.randn(4, 3, R), torch.rand(4, 3, numbers))
+    made.teacher.items = ItemTokens(torch.tensor([[4, 9], [30, -1]]), torch.randn(2, 2, R), torch.rand(2, 2, numbers))
+    both = encode_both(generator.eval(), made.prompt, made.teacher)
+    paths = index.path(torch.tensor([4, 9, 30, 9, 4, 30]))
+    found, _ = score_paths(generator, both, paths, torch.arange(6), index)
+    for prompt_batch, rows in ((made.prompt, slice(0, 4)), (made.teacher, slice(4, 6))):
+        memory = generator.encode(prompt_batch)
+        alone, _ = score_paths(generator, memory, paths[rows], torch.arange(len(prompt_batch)), index)
+        torch.testing.assert_close(found[rows], alone, atol=1e-5, rtol=1e-4)
 
 
 def test_batches_without_item_targets_have_one_plain_step(parts):

@@ -8,7 +8,7 @@ The paper has no such part; it fills missing history with the items most clicked
 it. What an item's own page view adds to a number is left out in training.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from onesearch.index.sid_index import SidIndex
 
@@ -103,6 +104,17 @@ class EvidenceMemory:
     def select(self, rows: Tensor) -> "EvidenceMemory":
         """That of the requests ``rows`` int64 [n]."""
         return EvidenceMemory(self.items[rows], self.keys[rows], self.numbers[rows], self.head_rows[rows])
+
+    @classmethod
+    def concatenate(cls, parts: "Sequence[EvidenceMemory]") -> "EvidenceMemory":
+        """Several batches as one, with as many entries a request as the widest has."""
+        width = max(part.items.shape[1] for part in parts)
+
+        def wide(of: Callable[[EvidenceMemory], Tensor]) -> Tensor:
+            return torch.cat([F.pad(of(part), (0, 0, 0, width - part.items.shape[1])) for part in parts])
+
+        items = [F.pad(part.items, (0, width - part.items.shape[1]), value=-1) for part in parts]
+        return cls(torch.cat(items), wide(lambda p: p.keys), wide(lambda p: p.numbers), wide(lambda p: p.head_rows))
 
 
 def merged_logits(at_node: Tensor, values: Tensor, nodes: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:

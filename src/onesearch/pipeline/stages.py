@@ -144,7 +144,7 @@ def _v2(config: RunSettings) -> list[Stage]:
             resumable=True,
         ),
         _trained("cot", "sft2", writing, run_cot, seed, ["understanding"]),
-        _trained("distill", "cot", distilled, run_personalisation, seed, ["understanding"], version=2),
+        _trained("distill", "cot", distilled, run_personalisation, seed, ["understanding"], version=3),
     ]
     # Preference optimisation: either part goes on from what is there.
     if config.dpo.steps:

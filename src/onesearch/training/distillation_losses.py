@@ -8,7 +8,6 @@ the paper takes means of both, so its weights carry over.
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -135,26 +134,6 @@ def update_average(average: Mapping[str, Tensor], live: Mapping[str, Tensor], de
     """EMA teacher (6.11): ``a ← decay · a + (1 - decay) · w`` in place, for every name of ``average``."""
     for name, value in average.items():
         value.lerp_(live[name].to(value.dtype), 1.0 - decay)
-
-
-@dataclass(frozen=True)
-class Gradients:
-    """Gradients that tables already had before a backward pass (of earlier batches of an accumulated step)."""
-
-    before: list[Tensor | None]
-
-    @classmethod
-    def from_tables(cls, tables: Sequence[Tensor]) -> "Gradients":
-        """Remember them."""
-        return cls([None if table.grad is None else table.grad.clone() for table in tables])
-
-    def since(self, tables: Sequence[Tensor]) -> list[Tensor]:
-        """What was added since, one tensor per table; zeros where nothing was."""
-        out = []
-        for table, before in zip(tables, self.before, strict=True):
-            now = torch.zeros_like(table) if table.grad is None else table.grad
-            out.append(now.clone() if before is None else now - before)
-        return out
 
 
 def fgm_step(gradients: Sequence[Tensor], epsilon: float) -> list[Tensor]:

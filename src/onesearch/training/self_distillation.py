@@ -14,24 +14,24 @@ Differences from the paper, each with the setting that gives the paper's form:
    targets' weight that has one.
 6. No keywords of the clicked item are added (``inject: true``): they leak the label.
 7. The student learns rows of words, what the teacher's query row gets from its keywords (``row: 0``).
-8. FGM follows the gradient of all terms of the first pass, not of CE and KL alone.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from onesearch.common.settings import Settings
 from onesearch.index.sid_index import SidIndex
 from onesearch.model.backbones import PromptMemory
+from onesearch.model.evidence import EvidenceMemory
 from onesearch.model.generator import Generator, GeneratorMemory
 from onesearch.model.prompt import PromptBatch
 from onesearch.search.path_scoring import LevelDistribution, chosen_log_probs, path_distributions
 from onesearch.training.distillation_losses import (
-    Gradients,
     detach,
     distillation_kl,
     fgm_step,
@@ -94,7 +94,8 @@ class SelfDistillationObjective(SupervisedObjective):
         loss += T̄ · (teacher_ce · CE of the teacher + kl · mean over copies of KL(teacher ‖ copy))
         loss += r_drop · ½ [KL(copy 1 ‖ copy 2) + KL(copy 2 ‖ copy 1)]
 
-    T̄ is the share of the targets' weight whose prompt has a teacher. FGM makes a second pass (:meth:`forward` with
+    T̄ is the share of the targets' weight whose prompt has a teacher. ``base``, which is no term of its own, is what FGM
+    follows: CE and KL of the same pass, with their graph. FGM makes a second pass (:meth:`forward` with
     ``adversarial``) on one copy, against the teacher of the first.
     """
 
@@ -120,7 +121,10 @@ class SelfDistillationObjective(SupervisedObjective):
         return [self.generator.text_embedding.weight, self.generator.extra_embedding.weight]
 
     def forward(self, batch: TaskBatch, adversarial: bool = False) -> dict[str, Tensor]:
-        """All terms of the batch; with ``adversarial`` ``L_adv`` against the teacher of the call before."""
+        """All terms of the batch; with ``adversarial`` ``L_adv`` against the teacher of the call before.
+
+        With FGM the first call's terms have ``base`` beside them, for :func:`distillation_loss` to take out.
+        """
         if batch.items is None:
             return super().forward(batch)
         return self._adversarial(batch, batch.items) if adversarial else self._distill(batch, batch.items)
@@ -154,14 +158,19 @@ class SelfDistillationObjective(SupervisedObjective):
         students = repeat_targets(items, copies, prompts)
         owner = torch.cat([students.owner, of_teacher + copies * prompts])
         every = torch.cat([paths.repeat(copies, 1), paths[has_teacher]])  # int64 [c · M + k, L]
-        levels, hidden = path_distributions(model, memory, every, owner, self.index, model.config.legal_softmax)
+        # A teacher's target is without its own click as a student's is.
+        own, legal = students.leave_out, model.config.legal_softmax
+        if own is not None and items.leave_out is not None:
+            own = torch.cat([own, items.leave_out[has_teacher]])
+        levels, hidden = path_distributions(model, memory, every, owner, self.index, legal, own)
         log_probs = chosen_log_probs(levels, len(every))  # [c · M + k, L]
         numbers = torch.arange(len(every), device=every.device)
         passes = [select_paths(levels, numbers[i * m : (i + 1) * m], len(every)) for i in range(copies)]
 
         # The students' terms, as in stage 3 without a teacher.
         plain, per_level = item_nll(log_probs[: copies * m], students.weights)
-        terms = {"loss": self._ce(log_probs[: copies * m], students.weights), "ce": plain.detach()}
+        base = self._ce(log_probs[: copies * m], students.weights)
+        terms = {"loss": base, "ce": plain.detach()}
         terms.update({f"level_{i + 1}": value for i, value in enumerate(per_level.detach())})
         self._heads(terms, memory, hidden[: copies * m], paths.repeat(copies, 1), students)
         if model.config.word_rows and settings.row > 0:
@@ -178,12 +187,14 @@ class SelfDistillationObjective(SupervisedObjective):
                 add_term(terms, "teacher_ce", settings.teacher_ce * share, teacher_ce)
             if self.average is not None:
                 assert batch.teacher is not None
-                teacher = self._averaged(batch.teacher, paths[has_teacher], of_teacher)
+                own = None if items.leave_out is None else items.leave_out[has_teacher]
+                teacher = self._averaged(batch.teacher, paths[has_teacher], of_teacher, own)
             # Every copy learns from the same teacher.
             target = detach(teacher) if settings.detach else teacher
             of_copies = [select_paths(one, has_teacher, m) for one in passes]
             kl = torch.stack([distillation_kl(target, one, weights, settings.temperature) for one in of_copies]).mean()
             add_term(terms, "kl", settings.kl * share, kl)
+            base = base + settings.kl * share * kl
             if settings.hidden > 0:
                 state = hidden[copies * m :].detach() if settings.detach else hidden[copies * m :]
                 distance = hidden_l1(state, hidden[:m][has_teacher], weights)
@@ -192,7 +203,7 @@ class SelfDistillationObjective(SupervisedObjective):
 
         if copies == 2:
             add_term(terms, "r_drop", settings.r_drop, r_drop(passes[0], passes[1], items.weights))
-        return terms
+        return {**terms, "base": base} if settings.fgm else terms
 
     def _row(self, batch: TaskBatch) -> Tensor:
         """The loss of the words' rows against what the teacher's query rows are fused with."""
@@ -204,21 +215,24 @@ class SelfDistillationObjective(SupervisedObjective):
         return row_loss(rows, gate, wanted, with_teacher)
 
     @torch.no_grad()
-    def _averaged(self, prompt: PromptBatch, paths: Tensor, owner: Tensor) -> list[LevelDistribution]:
+    def _averaged(
+        self, prompt: PromptBatch, paths: Tensor, owner: Tensor, leave_out: Tensor | None
+    ) -> list[LevelDistribution]:
         """The distributions of the EMA teacher, whose weights first move towards the live ones."""
         average = self.average
         assert average is not None
         if self.training:
             update_average(dict(average.named_parameters()), dict(self.generator.named_parameters()), self.settings.ema)
         memory = average.encode(prompt)
-        return path_distributions(average, memory, paths, owner, self.index, average.config.legal_softmax)[0]
+        return path_distributions(average, memory, paths, owner, self.index, average.config.legal_softmax, leave_out)[0]
 
     def _adversarial(self, batch: TaskBatch, items: ItemTargets) -> dict[str, Tensor]:
         """``L_adv``: cross-entropy and KL of one student copy on the perturbed input, the teacher's logits reused."""
         settings, model = self.settings, self.generator
         memory = model.encode(batch.prompt)
         paths = self.index.path(items.rows)
-        levels, _ = path_distributions(model, memory, paths, items.owner, self.index, model.config.legal_softmax)
+        legal, own = model.config.legal_softmax, items.leave_out
+        levels, _ = path_distributions(model, memory, paths, items.owner, self.index, legal, own)
         loss = self._ce(chosen_log_probs(levels, len(paths)), items.weights)
         if self._teacher is not None:
             has_teacher, _ = self._targets_with_teacher(batch, items)
@@ -235,9 +249,11 @@ def encode_both(model: Generator, students: PromptBatch, teacher: PromptBatch | 
     if teacher is None:
         return memory
     other = model.encode(teacher)
+    evidence = [one.evidence for one in (memory, other) if one.evidence is not None]
     return GeneratorMemory(
         PromptMemory.concatenate([memory.prompts, other.prompts]),
         torch.cat([memory.query_head_rows, other.query_head_rows]),
+        EvidenceMemory.concatenate(evidence) if evidence else None,
     )
 
 
@@ -245,9 +261,13 @@ def repeat_targets(items: ItemTargets, copies: int, prompts: int) -> ItemTargets
     """The targets of ``copies`` copies of a batch of ``prompts`` prompts, one after the other."""
     if copies == 1:
         return items
-    owner = torch.cat([items.owner + copy * prompts for copy in range(copies)])
-    return ItemTargets(
-        items.rows.repeat(copies), owner, items.weights.repeat(copies), items.candidates, items.column.repeat(copies)
+    return replace(
+        items,
+        rows=items.rows.repeat(copies),
+        owner=torch.cat([items.owner + copy * prompts for copy in range(copies)]),
+        weights=items.weights.repeat(copies),
+        column=items.column.repeat(copies),
+        leave_out=None if items.leave_out is None else items.leave_out.repeat(copies, 1),
     )
 
 
@@ -256,20 +276,32 @@ def distillation_loss(model: nn.Module, batch: Any) -> Iterator[dict[str, Tensor
 
     ::
 
-        yield L_base                             # the loop goes backward; g: what that added to the input embeddings
+        g = ∂(CE + α_KL · T̄ · KL) / ∂E           # of the student's terms alone, whatever else the loss has
+        yield all terms of the first pass        # the loop goes backward
         E ← E + ε · g / ‖g‖                      # one norm over all embedding tables
         yield L_adv                              # one student copy, the teacher's logits reused; gradients add up
         E ← E as it was, bit by bit
 
-    A batch without item targets, and ``fgm: 0``, have the first line alone.
+    A batch without item targets, and ``fgm: 0``, have the second line alone. The gradient costs a backward pass that
+    ends at the embeddings, through what has been computed anyway; several processes take the sum of theirs.
     """
     objective: Any = getattr(model, "module", model)
     epsilon = objective.settings.fgm
     if not epsilon or batch.items is None:
         yield model(batch)
         return
-    # An accumulated step has gradients of earlier batches, which are no part of g.
-    before = Gradients.from_tables(objective.tables)
-    yield model(batch)
-    with perturb(objective.tables, fgm_step(before.since(objective.tables), epsilon)):
+    terms = model(batch)
+    step = fgm_step(_gradients(terms.pop("base"), objective.tables), epsilon)
+    yield terms
+    with perturb(objective.tables, step):
         yield model(batch, adversarial=True)
+
+
+def _gradients(loss: Tensor, tables: list[Tensor]) -> list[Tensor]:
+    """The gradient of ``loss`` on each table over all processes; the graph stays, and so do gradients of parameters."""
+    with torch.autocast(loss.device.type, enabled=False):
+        found = torch.autograd.grad(loss, tables, retain_graph=True, materialize_grads=True)
+    if distributed.is_available() and distributed.is_initialized():
+        for gradient in found:
+            distributed.all_reduce(gradient)
+    return list(found)
