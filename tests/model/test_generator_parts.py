@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from onesearch.data.click_statistics import ClickStatistics
+from onesearch.data.records import Item, PageView, items_frame, page_views_frame
 from onesearch.model.generator import ItemHead, ItemScore
 from onesearch.model.head_row_projection import HeadRowProjection
 from onesearch.model.initialise import projection
@@ -95,6 +96,8 @@ def test_numeric_features_by_hand():
             "category": [["x"], ["x"], ["y"]],
             "price": [10.0, 1000.0, None],
             "title": ["", "", ""],
+            "brand": [None, None, None],
+            "seller": [None, None, None],
         }
     )
     views = pl.DataFrame(
@@ -105,7 +108,7 @@ def test_numeric_features_by_hand():
             "ordered": [["a"], []],
         }
     )
-    fitted, found = NumericItemFeatures.fit(items, ClickStatistics.from_page_views(views, items))
+    _, found = NumericItemFeatures.fit(items, ClickStatistics.from_page_views(views, items))
     prices = np.log([10.0, 1000.0])
     raw = np.array(
         [
@@ -116,7 +119,47 @@ def test_numeric_features_by_hand():
     )
     expected = 0.25 * np.clip((raw - raw.mean(0)) / raw.std(0), -4, 4)
     np.testing.assert_allclose(found, expected, atol=1e-4)
-    np.testing.assert_allclose(fitted.for_new_items(items[2:]), expected[2:], atol=1e-4)  # never shown, as a new one
+
+
+def test_new_items_start_as_what_is_usual_for_their_brand_category_and_seller(tmp_path):
+    """Clicks of a, b, c: 2, 0, 1, d was not shown; a and b have one brand, a and c one category, c alone a seller."""
+    items = items_frame(
+        [
+            Item("a", "", ("x", "shoes"), "Acme", 10.0),
+            Item("b", "", ("y", "shoes"), "Acme", 40.0),
+            Item("c", "", ("x", "shoes"), "Bolt", 20.0, seller="Cy"),
+            Item("d", "", (), ""),
+        ]
+    )
+    log = [
+        PageView("1", "q", shown=("a", "b"), clicked=("a",), ordered=("a",)),
+        PageView("2", "q", shown=("a", "c"), clicked=("a", "c")),
+    ]
+    fitted, found = NumericItemFeatures.fit(items, ClickStatistics.from_page_views(page_views_frame(log), items))
+    counted = np.log([[3, 2, 3 / 12], [1, 1, 1 / 11], [2, 1, 2 / 11], [1, 1, 1 / 10]])
+    mean = counted.mean(0)
+    acme = 2 / 7 * ((counted[0] + counted[1]) / 2 - mean)
+    shoes = 2 / 7 * ((counted[0] + counted[2]) / 2 - mean)
+    sold_by_cy = 1 / 6 * (counted[2] - mean)
+    new = items_frame(
+        [
+            Item("e", "", ("x", "shoes"), "Acme", 10.0, seller="Cy"),
+            Item("f", "", ("x", "hats"), "Acme", 10.0, seller="nobody"),  # one known trait: its offset as it is
+            Item("g", "", ("shoes",), "Acme Inc"),  # nothing is known
+            Item("h", ""),  # no traits; that items without a brand have no clicks is nothing about this one
+        ]
+    )
+    expected = [mean + (acme + shoes + sold_by_cy) / 3, mean + acme, mean, mean]
+    fitted.save(tmp_path / "item_features.json")
+    for one in (fitted, NumericItemFeatures.load(tmp_path / "item_features.json")):
+        numbers = one.for_new_items(new)
+        np.testing.assert_allclose(numbers[:, :3], 0.25 * (expected - mean) / counted.std(0), atol=1e-5)
+    # Of the four old ones d alone was never shown; a new item has had no chance.
+    shown = np.array([0.0, 0, 0, 1])
+    np.testing.assert_allclose(found[:, 5], 0.25 * (shown - 0.25) / shown.std(), atol=1e-5)
+    np.testing.assert_allclose(numbers[:, 5], found[0, 5])
+    # Prices are their own.
+    np.testing.assert_allclose(numbers[0, 3:5], found[0, 3:5], atol=1e-6)
 
 
 def test_head_rows_by_hand_and_by_leading_dimensions():

@@ -65,7 +65,7 @@ class Featurizer:
     def items(self, items: pl.DataFrame) -> tuple[NDArray[np.int32], Floats]:
         """SIDs int32 [n, L] and rows float32 [n, R] of items that are new to the catalogue (no clicks yet)."""
         vectors = self.vectors(item_texts(items, self.fields))
-        # numbers of an item without clicks; zeros where a run has none
+        # numbers that are usual for such items; zeros where a run has none
         extra = np.zeros((len(items), self.head_row_projection.features), np.float32)
         if self.item_features is not None:
             extra = self.item_features.for_new_items(items)

@@ -80,7 +80,7 @@ def _preparation(config: RunSettings) -> list[Stage]:
         Stage("data", (), {"data": data}, build_data, version=3, outside=source_fingerprint(data)),
         Stage("encoder", ("data",), {"encoder": config.encoder}, _on_run(build_encoder)),
         Stage("khqe", ("data", "encoder"), quantizer, _on_run(build_khqe)),
-        Stage("index", ("data", "encoder", "khqe"), index, _on_run(build_index)),
+        Stage("index", ("data", "encoder", "khqe"), index, _on_run(build_index), version=2),
         Stage("lexical", ("data", "encoder"), {}, _on_run(build_lexical)),
         Stage("baselines", PREPARED, compared, _on_run(build_baselines), version=2),
     ]
