@@ -5,6 +5,7 @@ import pytest
 
 from onesearch.data.click_statistics import ClickStatistics
 from onesearch.data.requests import Requests
+from onesearch.evaluation import cascade as cascades
 from onesearch.evaluation.baselines import Baselines, tuning_score
 from onesearch.evaluation.cascade import Cascade, CascadeSettings, Recall, page_view_lags, ranking_table
 from onesearch.evaluation.cascade_features import FEATURES, CascadeFeatures
@@ -164,6 +165,34 @@ def test_training_rows_hold_clicked_candidates_with_their_labels(shop, features)
     assert len(table.groups) == 60 and table.groups.sum() == len(table.labels) == len(table.features)
     assert (table.groups == 7).all() and (table.labels > 0).sum() == 60
     assert (table.labels == 2).sum() == (targets.ordered.lengths > 0).sum()
+
+
+def test_all_training_page_views_with_a_click_teach_the_ranker_and_none_of_them_lies_in_memory(
+    shop, features, tmp_path, monkeypatch
+):
+    seen, fit = [], cascades.fit_ranker
+
+    def spy(table, check, config):
+        files = sorted(path.name for path in tmp_path.glob(".cascade.*/*"))
+        seen.append((table, len(table.groups), files, np.array(table.features)))
+        return fit(table, check, config)
+
+    monkeypatch.setattr(cascades, "fit_ranker", spy)
+    arguments = [features, shop.requests["train"], shop.targets["train"], shop.requests["valid"], shop.targets["valid"]]
+    few = CONFIG.updated(trees=5)
+    models = [
+        Cascade.train(*arguments, config, folder=folder, grid=({},)).ranker.model_to_string()
+        for config, folder in ((few, tmp_path), (few, None), (few.updated(page_views=50), tmp_path))
+    ]
+    clicks = int((shop.targets["train"].clicked.lengths > 0).sum())
+    (filed, all_of_them, files, kept), (held, others, no_files, features_held), (_, drawn, *_) = seen
+    assert CascadeSettings().page_views is None
+    assert clicks * 0.9 < all_of_them <= clicks and others == all_of_them and drawn <= 50 < all_of_them
+    # The same numbers, the same trees; the file is gone afterwards.
+    assert isinstance(filed.features, np.memmap) and not isinstance(held.features, np.memmap)
+    assert files == ["features"] and no_files == [] and not list(tmp_path.iterdir())
+    np.testing.assert_array_equal(kept, features_held)
+    assert models[0] == models[1] != models[2]
 
 
 def test_held_out_vectors_replace_the_encoder_for_training_rows(shop, features):

@@ -12,6 +12,7 @@ The strongest baseline: the ranker sees text match, clicks, item quality and the
 on training page views with leave-one-out statistics; rounds and settings are chosen on validation page views.
 """
 
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,7 +50,9 @@ _SEED = 0
 class CascadeSettings(Settings):
     """How the ranker of the cascade is trained."""
 
-    page_views: int = Field(20_000, description="training page views drawn for the ranker")
+    page_views: int | None = Field(
+        None, ge=1, description="training page views drawn for the ranker, at most; empty: all with a click"
+    )
     validation_page_views: int = Field(
         3_000, description="validation page views drawn for early stopping and for choosing settings"
     )
@@ -111,6 +114,7 @@ def ranking_table(
     seed: int,
     lags: NDArray[np.floating] | None = None,
     vectors: Floats | None = None,
+    file: Path | None = None,
 ) -> RankingTable:
     """Rows of page views that have a clicked candidate; labels 0 (no click), 1 (click), 2 (order).
 
@@ -124,9 +128,10 @@ def ranking_table(
         lags: days from each page view to the moment item ages are counted to, [n]; items that were not listed yet at
             the page view are left out.
         vectors: query vectors [n, d] held out of encoder training.
+        file: where the features are written and read from as they are needed; in memory without it.
     """
     generator = np.random.default_rng(seed)
-    features: list[Floats] = [np.zeros((0, len(FEATURES)), np.float32)]
+    features = _Rows(file)
     labels: list[NDArray[np.int32]] = [np.zeros(0, np.int32)]
     groups: list[NDArray[np.int64]] = [np.zeros(0, np.int64)]
     for first in track(range(0, len(requests), _CHUNK), "candidates and features"):
@@ -153,10 +158,35 @@ def ranking_table(
         keep &= (label > 0).any(1, keepdims=True)
         # Columns are dropped only after the features: places and shares are those of all candidates, as in serving.
         found = recall.features.compute(asked, items, happened if leave_out else None, ages, held)
-        features.append(found[keep])
+        features.add(found[keep])
         labels.append(label[keep])
         groups.append(keep.sum(1)[keep.any(1)])
-    return RankingTable(np.concatenate(features), np.concatenate(labels), np.concatenate(groups))
+    return RankingTable(features.all(), np.concatenate(labels), np.concatenate(groups))
+
+
+class _Rows:
+    """Rows of features, float32 [R, F], that need not fit in memory: some gigabytes for a million page views."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path, self._rows = path, 0
+        self._held: list[Floats] = [np.zeros((0, len(FEATURES)), np.float32)]
+        if path is not None:
+            path.write_bytes(b"")
+
+    def add(self, rows: Floats) -> None:
+        """Add rows [n, F]."""
+        self._rows += len(rows)
+        if self._path is None:
+            self._held.append(rows)
+            return
+        with self._path.open("ab") as file:
+            np.ascontiguousarray(rows, np.float32).tofile(file)
+
+    def all(self) -> Floats:
+        """All rows; those of a file are read when they are looked at."""
+        if self._path is None or not self._rows:
+            return np.concatenate(self._held)
+        return np.memmap(self._path, np.float32, "r", shape=(self._rows, len(FEATURES)))
 
 
 class Cascade:
@@ -178,6 +208,7 @@ class Cascade:
         config: CascadeSettings | None = None,
         lags: NDArray[np.floating] | None = None,
         vectors: Floats | None = None,
+        folder: Path | None = None,
         grid: Sequence[dict[str, Any]] = ({}, {"order_gain": 1.0}, {"leaves": 63, "learning_rate": 0.05}),
     ) -> "Cascade":
         """Train one ranker per entry of ``grid`` (changes of the config) and keep the best on validation.
@@ -186,6 +217,7 @@ class Cascade:
         from each training page view to the end of training, [n]; see :func:`page_view_lags`. ``vectors``: query vectors
         of the training page views [n, d] from encoders that did not see the query's (or the page view's) clicks.
         Without them the dense score knows the labels of training page views, and the ranker trusts it far too much.
+        In ``folder`` the training table lies while it is needed, so that memory holds its bins alone, a byte a number.
 
         Raises:
             ValueError: no training page view has a clicked item among its candidates.
@@ -196,35 +228,39 @@ class Cascade:
         held = draw_page_views(validation_targets.clicked, config.validation_page_views, _SEED)
         targets = validation_targets.select(held)
         asked = validation.select(held)
-        table = ranking_table(
-            recall,
-            training.select(rows),
-            training_targets.select(rows),
-            config.negatives,
-            True,
-            _SEED,
-            None if lags is None else lags[rows],
-            None if vectors is None else vectors[rows],
-        )
-        check = ranking_table(recall, asked, targets, None, False, _SEED)
-        if not len(table.groups) or not len(check.groups):
-            raise ValueError("the cascade needs training and validation page views with a click on a candidate item")
-        # One ranker per setting.
-        best, best_figure = None, -np.inf
-        for changes in grid:
-            tried = config.updated(**changes)
-            cascade = cls(features, tried, fit_ranker(table, check, tried))
-            items = cascade.rank(asked, 10).items
-            # As many figures as there are kinds of targets: HR@10 and MRR@10 of clicks, of orders.
-            figures = [
-                metric(items, wanted, 10)
-                for metric in (hit_rate, mrr)
-                for wanted in (targets.clicked, targets.ordered)
-                if wanted.lengths.any()
-            ]
-            figure = float(np.mean([np.nanmean(one) for one in figures]))
-            if figure > best_figure:
-                best, best_figure = cascade, figure
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".cascade.") as temporary:
+            table = ranking_table(
+                recall,
+                training.select(rows),
+                training_targets.select(rows),
+                config.negatives,
+                True,
+                _SEED,
+                None if lags is None else lags[rows],
+                None if vectors is None else vectors[rows],
+                Path(temporary) / "features" if folder is not None else None,
+            )
+            check = ranking_table(recall, asked, targets, None, False, _SEED)
+            if not len(table.groups) or not len(check.groups):
+                raise ValueError(
+                    "the cascade needs training and validation page views with a click on a candidate item"
+                )
+            # One ranker per setting.
+            best, best_figure = None, -np.inf
+            for changes in grid:
+                tried = config.updated(**changes)
+                cascade = cls(features, tried, fit_ranker(table, check, tried))
+                items = cascade.rank(asked, 10).items
+                # As many figures as there are kinds of targets: HR@10 and MRR@10 of clicks, of orders.
+                figures = [
+                    metric(items, wanted, 10)
+                    for metric in (hit_rate, mrr)
+                    for wanted in (targets.clicked, targets.ordered)
+                    if wanted.lengths.any()
+                ]
+                figure = float(np.mean([np.nanmean(one) for one in figures]))
+                if figure > best_figure:
+                    best, best_figure = cascade, figure
         if best is None:
             raise ValueError("grid is empty; give at least one entry, {} for the config as it is")
         return best
@@ -280,10 +316,10 @@ def page_view_lags(page_views: pl.DataFrame) -> NDArray[np.float64] | None:
     return np.asarray(page_views.select(lag).to_series().to_numpy(), np.float64)
 
 
-def draw_page_views(clicked: Ragged, most: int, seed: int) -> NDArray[np.int64]:
-    """Sorted random page views with a click, at most ``most``."""
+def draw_page_views(clicked: Ragged, most: int | None, seed: int) -> NDArray[np.int64]:
+    """Sorted random page views with a click, at most ``most``; all without it."""
     rows = np.flatnonzero(clicked.lengths > 0)
-    if len(rows) > most:
+    if most is not None and len(rows) > most:
         rows = np.sort(np.random.default_rng(seed).choice(rows, most, replace=False))
     return rows
 

@@ -68,6 +68,7 @@ def build_baselines(
         cascade,
         page_view_lags(parts.train),
         vectors=_held_out_for_cascade(run_data),
+        folder=context.folder,
     )
     trained.save(context.folder / "cascade")
     return {"settings": settings.model_dump(mode="json"), "cascade_importances": trained.importances()}

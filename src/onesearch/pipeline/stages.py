@@ -82,7 +82,7 @@ def _preparation(config: RunSettings) -> list[Stage]:
         Stage("khqe", ("data", "encoder"), quantizer, _on_run(build_khqe)),
         Stage("index", ("data", "encoder", "khqe"), index, _on_run(build_index), version=2),
         Stage("lexical", ("data", "encoder"), {}, _on_run(build_lexical)),
-        Stage("baselines", PREPARED, compared, _on_run(build_baselines), version=2),
+        Stage("baselines", PREPARED, compared, _on_run(build_baselines), version=3),
     ]
 
 
