@@ -3,11 +3,19 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
+from onesearch.common.ragged import Ragged
 from onesearch.data.click_statistics import ClickStatistics
 from onesearch.data.requests import Requests
 from onesearch.evaluation import cascade as cascades
 from onesearch.evaluation.baselines import Baselines, tuning_score
-from onesearch.evaluation.cascade import Cascade, CascadeSettings, Recall, page_view_lags, ranking_table
+from onesearch.evaluation.cascade import (
+    Cascade,
+    CascadeSettings,
+    Recall,
+    judged_table,
+    page_view_lags,
+    ranking_table,
+)
 from onesearch.evaluation.cascade_features import FEATURES, CascadeFeatures
 from onesearch.search.dense_search import DenseSearcher
 from onesearch.search.lexical_search import LexicalSearcher
@@ -193,6 +201,55 @@ def test_all_training_page_views_with_a_click_teach_the_ranker_and_none_of_them_
     assert files == ["features"] and no_files == [] and not list(tmp_path.iterdir())
     np.testing.assert_array_equal(kept, features_held)
     assert models[0] == models[1] != models[2]
+
+
+def test_judged_rows_are_the_judged_items_among_what_recall_finds(shop, features):
+    queries = shop.requests["train"].query[:3]
+    every, asked = Recall(features, CONFIG), Requests.anonymous(queries)
+
+    class Few:
+        """Recall that leaves out one of the judged items."""
+
+        def __init__(self):
+            self.features = features
+
+        def __call__(self, requests):
+            return every(requests)[:, :5]
+
+    recall = Few()
+    found = recall(asked)
+    judged = [[int(found[0, 2]), int(found[0, 0])], [int(every(asked)[1, 7])], []]
+    table = judged_table(recall, queries, Ragged.from_lists(judged), Ragged.from_lists([[0, 3], [2], []]))
+    assert table.groups.tolist() == [2, 1] and table.labels.tolist() == [0, 3, 2]
+    # Their features are those beside recall's candidates, as in serving: judged items alone would have other places.
+    first = judged[0] + [item for item in found[0].tolist() if item >= 0 and item not in judged[0]]
+    whole = features.compute(asked.select(np.array([0])), np.array([first], np.int32))[0]
+    np.testing.assert_allclose(table.features[:2], whole[:2], rtol=1e-6)
+    alone = features.compute(asked.select(np.array([0])), np.array([judged[0]], np.int32))[0]
+    assert not np.allclose(alone, whole[:2], equal_nan=True)
+
+
+def test_a_judge_moves_judged_items_up_by_its_weight(shop, features, cascade, tmp_path):
+    """Judgments that call the dear things right: without the judge they do not lead, with a heavy one they do."""
+    queries = shop.requests["train"].query[:60]
+    found = Recall(features, CONFIG)(Requests.anonymous(queries))
+    price = np.nan_to_num(features.items.price)
+    lists = [[item for item in row.tolist() if item >= 0] for row in found]
+    levels = [[int(3 * (np.sum(price[row] < price[item])) / len(row)) for item in row] for row in lists]
+    given = (queries, Ragged.from_lists(lists), Ragged.from_lists(levels))
+    requests = shop.requests["test"]
+
+    def dear(one):
+        return price[one.rank(requests, 3).items].mean()
+
+    heavy, light = (cascade.with_judge(*given, relevance) for relevance in (100.0, 1e-9))
+    assert dear(heavy) > dear(cascade) + 0.1
+    np.testing.assert_array_equal(light.rank(requests, 3).items, cascade.rank(requests, 3).items)
+    heavy.save(tmp_path)
+    again = Cascade.load(tmp_path, features)
+    np.testing.assert_array_equal(again.rank(requests, 3).items, heavy.rank(requests, 3).items)
+    with pytest.raises(ValueError, match="five training queries or more, not 4"):
+        cascade.with_judge(queries[:4], *(one.select(np.arange(4)) for one in given[1:]), 1.0)
 
 
 def test_held_out_vectors_replace_the_encoder_for_training_rows(shop, features):

@@ -62,6 +62,7 @@ READ = {
     "dpo": {"dpo"},
     "grpo": {"grpo"},
     "search": {"engine", "engine_v2"},
+    "search.relevance": {"baselines", "engine", "engine_v2"},
     "search.width": {"sft3", "distill", "dpo", "grpo", "engine", "engine_v2"},
     "evaluation.measures": {"report"},
     "evaluation.test_requests": {"report"},

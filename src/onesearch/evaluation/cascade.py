@@ -6,7 +6,8 @@
     features         = 35 of each candidate: text match, clicks, item quality, the shopper's taste       [n, m, 35]
     ranker           = LambdaMART on clicks (gain 1) and orders (gain 3) of training page views, whose own clicks
                        are left out of recall and features
-    search(request)  = the k best candidates by the ranker's score
+    judge            = LambdaMART on levels of judged items of training queries (gain 2^level - 1), where wished
+    search(request)  = the k best candidates by the ranker's score + relevance x the judge's
 
 The strongest baseline: the ranker sees text match, clicks, item quality and the shopper's taste. It is trained
 on training page views with leave-one-out statistics; rounds and settings are chosen on validation page views.
@@ -31,6 +32,7 @@ from onesearch.common.settings import Settings
 from onesearch.data.histories import Targets
 from onesearch.data.metrics import hit_rate, mrr
 from onesearch.data.pair_counts import Floats, contained
+from onesearch.data.records import LEVELS
 from onesearch.data.requests import Requests
 from onesearch.evaluation.cascade_features import FEATURES, CascadeFeatures
 from onesearch.search.hits import Hits
@@ -164,6 +166,35 @@ def ranking_table(
     return RankingTable(features.all(), np.concatenate(labels), np.concatenate(groups))
 
 
+def judged_table(recall: Recall, queries: Sequence[str], items: Ragged, levels: Ragged) -> RankingTable:
+    """Rows of judged items, labels their levels; a group per query that has one in the catalogue.
+
+    Args:
+        recall: gives the candidates beside which features are computed, since places and shares are those of a page.
+        queries: that are judged, n.
+        items: item rows judged for each, n lists.
+        levels: of these items, 0 to 3.
+    """
+    features, labels, groups = _Rows(None), [np.zeros(0, np.int32)], [np.zeros(0, np.int64)]
+    for first in range(0, len(queries), _CHUNK):
+        rows = np.arange(first, min(first + _CHUNK, len(queries)))
+        asked, own = Requests.anonymous([queries[int(row)] for row in rows]), items.select(rows)
+        # The judged items first, then what recall finds, [n, m].
+        lists = [own.padded(int(own.lengths.max(initial=0)), newest=False), recall(asked)]
+        candidates = chained(lists, sum(part.shape[1] for part in lists))
+        # The level of each candidate by (query, item); only judged ones become rows.
+        size = max(int(candidates.max(initial=0)), int(own.values.max(initial=0))) + 1
+        wanted = own.owners * size + own.values
+        order = np.argsort(wanted, kind="stable")
+        keys = np.arange(len(rows))[:, None] * size + candidates
+        place = np.searchsorted(wanted[order], keys).clip(max=max(len(order) - 1, 0))
+        keep = contained(own, candidates)
+        features.add(recall.features.compute(asked, candidates)[keep])
+        labels.append(levels.select(rows).values[order[place[keep]]].astype(np.int32))
+        groups.append(keep.sum(1)[keep.any(1)])
+    return RankingTable(features.all(), np.concatenate(labels), np.concatenate(groups))
+
+
 class _Rows:
     """Rows of features, float32 [R, F], that need not fit in memory: some gigabytes for a million page views."""
 
@@ -192,9 +223,17 @@ class _Rows:
 class Cascade:
     """Recall, features and ranker as one searcher."""
 
-    def __init__(self, features: CascadeFeatures, config: CascadeSettings, ranker: lightgbm.Booster) -> None:
-        """Use :meth:`train` or :meth:`load`."""
+    def __init__(
+        self,
+        features: CascadeFeatures,
+        config: CascadeSettings,
+        ranker: lightgbm.Booster,
+        judge: lightgbm.Booster | None = None,
+        relevance: float = 0.0,
+    ) -> None:
+        """Use :meth:`train` or :meth:`load`; ``relevance`` is the weight of what ``judge`` says."""
         self.features, self.config, self.ranker = features, config, ranker
+        self.judge, self.relevance = judge, relevance
         self._recall = Recall(features, config)
 
     @classmethod
@@ -265,8 +304,28 @@ class Cascade:
             raise ValueError("grid is empty; give at least one entry, {} for the config as it is")
         return best
 
+    def with_judge(self, queries: Sequence[str], items: Ragged, levels: Ragged, relevance: float) -> "Cascade":
+        """The cascade with a second ranker, fitted on judgments; arguments as :func:`judged_table`, and its weight.
+
+        Every fifth query tells when to stop.
+
+        Raises:
+            ValueError: too few queries of the training part are judged.
+        """
+        held = np.arange(len(queries)) % 5 == 4
+        table, check = (
+            judged_table(self._recall, [queries[int(row)] for row in rows], items.select(rows), levels.select(rows))
+            for rows in (np.flatnonzero(~held), np.flatnonzero(held))
+        )
+        if not len(table.groups) or not len(check.groups):
+            raise ValueError(
+                f"search.relevance needs judgments of five training queries or more, not {len(queries)}; set it to 0"
+            )
+        judge = fit_ranker(table, check, self.config, [2.0**level - 1 for level in LEVELS])
+        return Cascade(self.features, self.config, self.ranker, judge, relevance)
+
     def rank(self, requests: Requests, k: int) -> Hits:
-        """The ``k`` best candidates by the ranker's score."""
+        """The ``k`` best candidates by the score."""
         parts: list[Hits] = []
         for first in range(0, len(requests), _CHUNK):
             asked = requests.select(np.arange(first, min(first + _CHUNK, len(requests))))
@@ -275,7 +334,10 @@ class Cascade:
             # Padding is never returned.
             scores = np.full(items.shape, -np.inf, np.float32)
             if valid.any():
-                scores[valid] = self.ranker.predict(self.features.compute(asked, items)[valid])
+                found = self.features.compute(asked, items)[valid]
+                scores[valid] = self.ranker.predict(found)
+                if self.judge is not None:
+                    scores[valid] += self.relevance * np.asarray(self.judge.predict(found), np.float32)
             places, best = top_k(scores, k)
             parts.append(padded_hits(np.take_along_axis(items, places, 1), best, k))
         if not parts:
@@ -289,10 +351,13 @@ class Cascade:
         return {FEATURES[i]: float(shares[i]) for i in np.argsort(-shares)}
 
     def save(self, folder: Path) -> None:
-        """Write the ranker as LightGBM's text and its settings as JSON."""
+        """Write the rankers as LightGBM's text and the settings as JSON."""
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "ranker.txt").write_text(self.ranker.model_to_string(), encoding="utf-8")
-        write_json(folder / "cascade.json", {"config": self.config.model_dump(), "features": list(FEATURES)})
+        if self.judge is not None:
+            (folder / "judge.txt").write_text(self.judge.model_to_string(), encoding="utf-8")
+        about = {"config": self.config.model_dump(), "features": list(FEATURES), "relevance": self.relevance}
+        write_json(folder / "cascade.json", about)
 
     @classmethod
     def load(cls, folder: Path, features: CascadeFeatures) -> "Cascade":
@@ -304,8 +369,12 @@ class Cascade:
         description = read_json(folder / "cascade.json")
         if tuple(description["features"]) != FEATURES:
             raise ValueError(f"{folder}: the ranker was trained with other features than today's; train it again")
+        relevance = float(description["relevance"])
         ranker = lightgbm.Booster(model_str=(folder / "ranker.txt").read_text(encoding="utf-8"))
-        return cls(features, CascadeSettings.model_validate(description["config"]), ranker)
+        judge = None
+        if relevance:
+            judge = lightgbm.Booster(model_str=(folder / "judge.txt").read_text(encoding="utf-8"))
+        return cls(features, CascadeSettings.model_validate(description["config"]), ranker, judge, relevance)
 
 
 def page_view_lags(page_views: pl.DataFrame) -> NDArray[np.float64] | None:
@@ -324,13 +393,18 @@ def draw_page_views(clicked: Ragged, most: int | None, seed: int) -> NDArray[np.
     return rows
 
 
-def fit_ranker(table: RankingTable, check: RankingTable, config: CascadeSettings) -> lightgbm.Booster:
-    """LambdaMART on ``table``, stopped on NDCG@10 of ``check``; the booster keeps the best round."""
+def fit_ranker(
+    table: RankingTable, check: RankingTable, config: CascadeSettings, gains: Sequence[float] | None = None
+) -> lightgbm.Booster:
+    """LambdaMART on ``table``, stopped on NDCG@10 of ``check``; the booster keeps the best round.
+
+    ``gains`` are those of the labels; without them the labels are 0, 1 for a click and 2 for an order.
+    """
     parameters = {
         "objective": "lambdarank",
         "metric": "ndcg",
         "eval_at": [10],
-        "label_gain": [0.0, 1.0, config.order_gain],
+        "label_gain": [0.0, 1.0, config.order_gain] if gains is None else list(gains),
         "learning_rate": config.learning_rate,
         "num_leaves": config.leaves,
         "min_data_in_leaf": config.min_leaf,

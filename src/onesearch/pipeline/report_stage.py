@@ -9,6 +9,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from onesearch.common.artefact import read_json, write_json
+from onesearch.common.ragged import Ragged
 from onesearch.data.requests import LeaveOut
 from onesearch.data.text import normalise_query
 from onesearch.evaluation.baselines import (
@@ -43,9 +44,12 @@ V2 = "V2 "  # before the names of V2's methods
 
 
 def build_baselines(
-    run_data: RunData, context: StageContext, baselines: bool, cascade: CascadeSettings
+    run_data: RunData, context: StageContext, baselines: bool, cascade: CascadeSettings, relevance: float
 ) -> Mapping[str, Any]:
-    """Tune the plain searchers and train the cascade; validation data decides everything."""
+    """Tune the plain searchers and train the cascade; validation data decides everything.
+
+    ``relevance`` is the weight of judgments: what the engine learns from, its strongest rival learns from, too.
+    """
     if not baselines:
         return {}
     dataset, parts = run_data.dataset, run_data.split
@@ -70,6 +74,11 @@ def build_baselines(
         vectors=_held_out_for_cascade(run_data),
         folder=context.folder,
     )
+    if relevance:
+        judged = run_data.training_judgments.with_columns(row=dataset.rows_of(run_data.training_judgments["item_id"]))
+        lists = judged.filter(pl.col("row") >= 0).group_by("query", maintain_order=True).agg("row", "level")
+        items, levels = (Ragged.from_lists(lists[name].to_list()) for name in ("row", "level"))
+        trained = trained.with_judge(lists["query"].to_list(), items, levels, relevance)
     trained.save(context.folder / "cascade")
     return {"settings": settings.model_dump(mode="json"), "cascade_importances": trained.importances()}
 

@@ -74,7 +74,11 @@ def _preparation(config: RunSettings) -> list[Stage]:
         "pretrained": model.backbone.pretrained,
         "leading": bool(config.encoder.align.nested),
     }
-    compared = {"baselines": evaluation.baselines, "cascade": evaluation.cascade}
+    compared = {
+        "baselines": evaluation.baselines,
+        "cascade": evaluation.cascade,
+        "relevance": config.search.relevance,
+    }
     quantizer = {"khqe": config.khqe, "lexicon": config.lexicon}
     return [
         Stage("data", (), {"data": data}, build_data, version=3, outside=source_fingerprint(data)),

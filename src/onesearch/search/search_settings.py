@@ -26,5 +26,8 @@ class SearchSettings(Settings):
         "nothing", description="what the shopper has ordered, or clicked or ordered, is not shown again"
     )
     relevance: float = Field(
-        0.0, ge=0, description="weight of a relevance score fitted on judgments, added to the score fitted on clicks"
+        0.0,
+        ge=0,
+        description="weight of a relevance score fitted on judgments, added to the score fitted on clicks; "
+        "of the cascade, too",
     )
