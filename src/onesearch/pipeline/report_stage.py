@@ -52,6 +52,7 @@ def build_baselines(
     """
     if not baselines:
         return {}
+    # The plain searchers' settings, by what they find of the validation part's clicks.
     dataset, parts = run_data.dataset, run_data.split
     valid = run_data.requests(parts.valid)
     outcomes = run_data.targets(parts.valid)
@@ -62,6 +63,7 @@ def build_baselines(
         dataset.items, run_data.statistics, vectors, encode, valid, outcomes.clicked, start, seed=context.seed
     )
     write_json(context.folder / "settings.json", settings.model_dump(mode="json"))
+    # The cascade on top of them, from all training page views.
     features = _cascade_features(run_data, _baselines(run_data, settings), settings)
     trained = Cascade.train(
         features,
@@ -74,6 +76,7 @@ def build_baselines(
         vectors=_held_out_for_cascade(run_data),
         folder=context.folder,
     )
+    # Judged items of training queries, a list for each query; items that have left the catalogue are left out.
     if relevance:
         judged = run_data.training_judgments.with_columns(row=dataset.rows_of(run_data.training_judgments["item_id"]))
         lists = judged.filter(pl.col("row") >= 0).group_by("query", maintain_order=True).agg("row", "level")
