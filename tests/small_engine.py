@@ -60,6 +60,7 @@ WEIGHTS = RankingWeights({"log_prob": 0.1, "item_score": 0.3, "clicks": 1.0, "le
 EVIDENCE = ModelSettings(
     prompt={"item_tokens": "row", "evidence": {"clicked": 2, "lexical": 4, "nearest": 3, "together": 3, "most": 9}},
     free_codes=True,
+    item_memory=True,
 )
 
 
@@ -84,7 +85,7 @@ def small_engine(settings: SearchSettings | None = None, model: ModelSettings | 
 
     backbone = BackboneSettings(d_model=16, heads=2, encoder_layers=1, decoder_layers=1, ffn=32)
     model_settings = (model or ModelSettings()).updated(backbone=backbone.model_dump(), row_dim=16)
-    sizes = Sizes(vocabulary.text_size, khqe.codebook_sizes, vectors.shape[1], head_rows.shape[1], 5.0)
+    sizes = Sizes(vocabulary.text_size, khqe.codebook_sizes, vectors.shape[1], head_rows.shape[1], 5.0, len(ITEMS) - 1)
     generator = Generator(model_settings, sizes, [torch.from_numpy(table) for table in khqe.centroids[:3]])
     initialise(generator, vocabulary, encoder, khqe, vectors, seed=0)
     if model is not None:

@@ -32,7 +32,7 @@ def generator(
     )
     centroids = [torch.randn(size, 12) for size in CODEBOOKS[:3]]
     config = ModelSettings(backbone=backbone, anchored=anchored, **settings)
-    model = Generator(config, Sizes(20, CODEBOOKS, 12, R, 1.5), centroids)
+    model = Generator(config, Sizes(20, CODEBOOKS, 12, R, 1.5, 40), centroids)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.4) if parameter.dim() > 1 else parameter.data.add_(
             0.1 * torch.randn_like(parameter)

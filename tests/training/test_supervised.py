@@ -82,7 +82,7 @@ def test_what_the_own_click_adds_to_a_row_is_taken_off_the_targets_path_and_scor
 
 
 def test_the_score_of_evidence_has_what_the_pointer_says_of_it():
-    made = objective(score=1.0, prompt={"evidence": {"lexical": 3}})
+    made = objective(score=1.0, prompt={"evidence": {"lexical": 3}}, item_memory=True)
     prompt, rows = prompts(2), np.array([3, 20])
     evidence = torch.tensor([[3, 7, -1], [5, 20, 9]])
     prompt.items = ItemTokens(evidence, torch.randn(2, 3, R), torch.rand(2, 3, 9))
@@ -90,7 +90,7 @@ def test_the_score_of_evidence_has_what_the_pointer_says_of_it():
     found = made(batch)["score"]
     memory, model = made.generator.encode(prompt), made.generator
     asked = model.ask(memory)
-    scores = asked.state @ made.item_head_rows.T
+    scores = asked.state @ made.item_head_rows.T + asked.recalling @ model.item_memory.weight.T
     for request in range(2):
         for column, item in enumerate(evidence[request].tolist()):
             if item >= 0:

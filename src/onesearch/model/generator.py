@@ -81,6 +81,7 @@ class Sizes:
         vector: d_e, the width of the text encoder.
         row: R, the width of head rows.
         scale: inverse temperature that the encoder's cosines were trained with, where the item head starts.
+        items: number of training items, for the learned vectors of ``item_memory``.
     """
 
     text: int
@@ -88,6 +89,7 @@ class Sizes:
     vector: int
     row: int
     scale: float = 20.0
+    items: int = 0
 
 
 @dataclass
@@ -103,15 +105,16 @@ class GeneratorMemory:
 
 @dataclass(frozen=True)
 class Asked:
-    """What the item score is made of: ``score(i) = state · head row of i + what the pointer told of i``.
+    """What the item score is made of: ``state · head row of i + what the pointer told of i + recalling · memory of i``.
 
     Shapes: ``state`` [B, R]; ``evidence`` int64 [B, E], -1 for none, and what the pointer ``told`` of it, float32
-    [B, E]; both None without evidence.
+    [B, E], both None without evidence; ``recalling`` [B, d], None without item memory.
     """
 
     state: Tensor
     evidence: Tensor | None = None
     told: Tensor | None = None
+    recalling: Tensor | None = None
 
     def told_of(self, items: Tensor) -> Tensor:
         """What the pointer told of ``items`` int64 [B, C]; 0 for all that are no evidence."""
@@ -166,6 +169,10 @@ class Generator(nn.Module):
             self.item_place = nn.Embedding(config.prompt.short + 1, d)
             self.item_numbers = nn.Linear(len(EVIDENCE_NUMBERS), d)
             nn.init.normal_(self.item_place.weight, std=d**-0.5)
+        if config.item_memory:
+            # Zero at the start and for items that are newer than training.
+            self.item_memory = nn.Embedding.from_pretrained(torch.zeros(sizes.items, d), freeze=False)
+            self.memory_query = nn.Linear(d, d)
         if config.prompt.evidence.any:
             self.pointer = EvidencePointer(d, self.backbone.memory_width, self.levels)
         # output heads
@@ -223,7 +230,13 @@ class Generator(nn.Module):
         place = torch.cat([torch.arange(h, 0, -1), torch.zeros(e, dtype=torch.long)]).to(tokens.items.device)
         dtype = self.item_token.weight.dtype
         told = F.pad(self.item_numbers(tokens.numbers.to(dtype)), (0, 0, h, 0))
-        return torch.as_tensor(self.item_token(tokens.head_rows.to(dtype)) + self.item_place(place) + told)
+        embeds = torch.as_tensor(self.item_token(tokens.head_rows.to(dtype)) + self.item_place(place) + told)
+        return embeds + self.remembered(tokens.items) if self.config.item_memory else embeds
+
+    def remembered(self, items: Tensor) -> Tensor:
+        """The learned vectors of items, int64 [...] to [..., d]; zero for -1 and for items newer than training."""
+        known = (items >= 0) & (items < self.sizes.items)
+        return F.embedding(items * known, self.item_memory.weight) * known.unsqueeze(-1)
 
     def _evidence(self, tokens: ItemTokens, prompts: PromptMemory, mask: Tensor) -> EvidenceMemory | None:
         """Keys of the evidence from what the encoder gives the decoder's last layer; ``mask`` before the move left."""
@@ -345,9 +358,20 @@ class Generator(nn.Module):
         owner = torch.arange(n, device=memory.query_head_rows.device)
         hidden = self.backbone.decode(memory.prompts, self.begin.expand(n, 1, -1), owner)[:, 0]
         state, evidence = self.score_state(hidden, memory, owner), memory.evidence
-        if evidence is None:
-            return Asked(state)
-        return Asked(state, evidence.items, self.pointer(-1, hidden, evidence.keys, evidence.numbers).float())
+        told = None if evidence is None else self.pointer(-1, hidden, evidence.keys, evidence.numbers).float()
+        return Asked(
+            state,
+            None if evidence is None else evidence.items,
+            told,
+            self.memory_query(hidden) if self.config.item_memory else None,
+        )
+
+    def item_scores(self, asked: "Asked", items: Tensor, head_rows: Tensor) -> Tensor:
+        """The item score of ``items`` int64 [B, C], -1 for none, with their ``head_rows`` [B, C, R]; float32 [B, C]."""
+        scores = torch.einsum("br,bcr->bc", asked.state.float(), head_rows.float()) + asked.told_of(items)
+        if asked.recalling is not None:
+            scores = scores + torch.einsum("bd,bcd->bc", asked.recalling, self.remembered(items)).float()
+        return scores
 
     def score_state(self, hidden: Tensor, memory: GeneratorMemory, owner: Tensor) -> Tensor:
         """The item score's vector from decoder states before the first SID token: [M, d] to [M, R]."""

@@ -70,6 +70,10 @@ class ModelSettings(Settings):
     free_codes: bool = Field(
         False, description="item head: a learned logit of each code is added to that of the anchored row"
     )
+    item_memory: bool = Field(
+        False,
+        description="a learned vector of each training item, at its token and in the item score; new items have none",
+    )
     word_rows: bool = Field(
         False, description="a learned row of each subword stands in for keywords where the item head starts (V2)"
     )

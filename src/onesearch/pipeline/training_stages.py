@@ -55,6 +55,7 @@ def new_generator(run_data: RunData, model: ModelSettings, temperature: float, s
         run_data.item_vectors.shape[1],
         int(run_data.item_head_rows.shape[1]),
         1.0 / temperature,
+        len(run_data.item_head_rows),
     )
     torch.manual_seed(seed)
     centroids = [torch.from_numpy(table) for table in run_data.khqe.centroids[:3]]

@@ -231,8 +231,7 @@ class CandidateSearch:
         candidates = snapshot.item_head_rows[items.clamp(min=0)]
         features = {"item_score": torch.zeros(items.shape, device=items.device)} if self.config.generator else {}
         if asked is not None:
-            score = torch.einsum("nr,ncr->nc", asked.state.float(), candidates)
-            features["item_score"] = score + asked.told_of(items)
+            features["item_score"] = self.generator.item_scores(asked, items, candidates)
         if self.config.taste:
             # The mean row of the last clicks says what the shopper likes.
             clicks = torch.from_numpy(facts.prompt.clicked[rows][:, -_RECENT:]).long().to(items.device)

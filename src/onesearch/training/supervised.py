@@ -160,6 +160,8 @@ class SupervisedObjective(IndexedModule):
             others[pair[:, 0], items.column[pair[:, 1]]] = True
             others[torch.arange(len(items.rows), device=candidates.device), items.column] = False
             scores = state @ candidates.T
+            if model.config.item_memory:
+                scores = scores + model.memory_query(hidden[:, 0]) @ model.remembered(items.candidates).T
             if items.leave_out is not None:
                 told = (state[:, -items.leave_out.shape[1] :] * items.leave_out.to(state.dtype)).sum(1, keepdim=True)
                 scores = scores.scatter_add(1, items.column.unsqueeze(1), -told)
