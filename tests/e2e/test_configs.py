@@ -1,11 +1,13 @@
 """Every shipped configuration loads, and the runnable ones run from data to report at smoke scale."""
 
+import gzip
 from pathlib import Path
 
 import polars as pl
 import pytest
 from typer.testing import CliRunner
 
+from onesearch import SearchEngine
 from onesearch.cli import app
 from onesearch.common.artefact import read_json
 from onesearch.data.ingest.column_mapping import load_mapping
@@ -54,7 +56,8 @@ def smoke(name: str, folder: Path, *overrides: str) -> dict:
     """The report of a small run of a shipped config."""
     run_config(ROOT / "configs" / f"{name}.yaml", folder, [*SMALL, *overrides])
     report = read_json(folder / "report" / "report.json")
-    assert {"cascade", "generator alone", "engine"} <= set(report["methods"])
+    assert {"generator alone", "one model", "engine without generator", "engine"} <= set(report["methods"])
+    assert "cascade" in report["methods"] or "taken together" in report["methods"]
     assert 0 <= report["methods"]["engine"]["click/HR@10"]["mean"] <= 1
     return report
 
@@ -72,9 +75,9 @@ def test_mappings_are_valid(path: Path, tmp_path: Path):
 
 
 def test_the_list_of_configs_is_complete():
-    names = {"demo", "market", "market-v2", "homedepot", "bestbuy", "kuaisearch", "paper"}
+    names = {"demo", "market", "market-v2", "homedepot", "bestbuy", "kuaisearch", "paper", "toys"}
     assert {path.stem for path in CONFIGS} == names
-    assert {path.stem for path in MAPPINGS} == {"homedepot", "bestbuy"}
+    assert {path.stem for path in MAPPINGS} == {"homedepot", "bestbuy", "toys"}
 
 
 @pytest.mark.slow
@@ -110,6 +113,24 @@ def test_bestbuy_runs_on_a_cut(shared_data: Path, tmp_path: Path):
     cut(source / "products.csv", target / "products.csv", head=10_000)
     smoke("bestbuy", tmp_path / "run", f"data.root={tmp_path / 'data'}")
     assert read_json(tmp_path / "run" / "data" / "manifest.json")["metrics"]["split_by"] == "time"
+
+
+@pytest.mark.slow
+def test_toys_runs_on_a_cut(shared_data: Path, tmp_path: Path):
+    """Recommendations: items as one token, evidence of items taken together, nothing shown that was bought."""
+    source, target = shared_data / "toys", tmp_path / "data" / "toys"
+    target.mkdir(parents=True)
+    views = pl.read_csv(source / "views.csv.gz", infer_schema=False).head(900)
+    items = pl.read_csv(source / "items.csv.gz", infer_schema=False).join(views, on="item", how="semi")
+    for name, frame in (("views", views), ("items", items)):
+        (target / f"{name}.csv.gz").write_bytes(gzip.compress(frame.write_csv().encode()))
+    report = smoke("toys", tmp_path / "run", f"data.root={tmp_path / 'data'}")
+    assert "taken together" in report["methods"]
+    engine = SearchEngine.load(tmp_path / "run")
+    shopper = engine.shoppers(1)[0]
+    bought = set(engine.logged_history(shopper).clicked)
+    found = [result.item_id for result in engine.search("", shopper, 20)]
+    assert found and not bought & set(found)
 
 
 @pytest.mark.slow

@@ -119,6 +119,12 @@ def run_engine(
         return found.plus(fit_relevance(run_data, engine), search.relevance) if search.relevance else found
 
     weights = fitted(search)
-    controls = {name: fitted(settings) for name, settings in controls_of(search).items()}
+    controls = {}
+    for name, settings in controls_of(search).items():
+        try:
+            controls[name] = fitted(settings)
+        except ValueError as error:  # a control may find nothing that was clicked: that is what it says
+            log.warning("%s is ordered by popularity: %s", name, error)
+            controls[name] = RankingWeights({"popularity": 1.0})
     save_engine(context.folder, before, search, weights, controls, reads)
     return {"weights": dict(weights.values), "controls": {name: dict(one.values) for name, one in controls.items()}}

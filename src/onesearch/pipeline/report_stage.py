@@ -125,21 +125,21 @@ def _cascade_features(run_data: RunData, base: Baselines, settings: BaselineSett
 
 
 def baseline_methods(run_data: RunData, leave_out: LeaveOut = "nothing") -> dict[str, Searcher]:
-    """The run's tuned baselines by name; none where the run has switched them off.
+    """The run's tuned baselines by name; where the run has switched these off, what needs no tuning alone.
 
     Where page views without a query are recommendations, what goes with the shopper's items is one of them;
     ``leave_out`` holds for it as for the engine.
     """
+    methods: dict[str, Searcher] = {}
+    if (run_data.split.train["query"].fill_null("").str.strip_chars() == "").any():
+        methods[TOGETHER] = TogetherSearcher(run_data.item_pairs, run_data.statistics.clicked, leave_out)
     folder = need(run_data.run, "baselines")
     if not (folder / "settings.json").is_file():
-        return {}
+        return methods
     settings = BaselineSettings.model_validate(read_json(folder / "settings.json"))
     base = _baselines(run_data, settings)
     features = _cascade_features(run_data, base, settings)
-    methods = base.methods()
-    if (run_data.split.train["query"].fill_null("").str.strip_chars() == "").any():
-        methods[TOGETHER] = TogetherSearcher(run_data.item_pairs, run_data.statistics.clicked, leave_out)
-    return {**methods, CASCADE: Cascade.load(folder / "cascade", features)}
+    return {**base.methods(), **methods, CASCADE: Cascade.load(folder / "cascade", features)}
 
 
 def engine_of(run_data: RunData, folder: Path) -> SearchEngine:
