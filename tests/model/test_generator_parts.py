@@ -178,3 +178,9 @@ def test_the_start_of_a_model_from_scratch_keeps_products(d_model):
     vectors = (rng.standard_normal((50, 3)) @ rng.standard_normal((3, 8))).astype(np.float32)  # three true dimensions
     inside = vectors @ projection(vectors, d_model, 0)
     np.testing.assert_allclose(inside @ inside.T, vectors @ vectors.T, atol=1e-2)
+
+
+def test_the_head_that_is_trained_is_the_head_that_decodes():
+    """Anchored rows belong to the softmax over legal children; over whole codebooks the codebook head does both."""
+    assert generator().anchored and not generator(legal_softmax=False).anchored
+    assert not generator(anchored=False).anchored

@@ -218,7 +218,7 @@ def test_weights_of_the_engine_are_fitted_on_validation_clicks(
 ):
     search = SearchSettings(lexical=True)
     engine_stage.run_engine(run_data, context(tmp_path), "sft3", search, fit_requests=7, run_seed=0)
-    assert engine.asked == ["valid"] * 14  # the engine, and the one without BM25
+    assert engine.asked == ["valid"] * 28  # the engine, and its three controls
     about = read_json(tmp_path / "engine.json")
     assert about["model"] == "sft3" and about["weights"]["log_prob"] > 0  # 0, 1 and 2 are clicked, 11 is not
 

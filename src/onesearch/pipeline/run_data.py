@@ -113,6 +113,7 @@ class RunData(RunParts):
         ``keywords`` gives those of each page view, for a teacher's input, from requests and what was clicked in them.
         Each kind of evidence is left out of a share ``part_dropout`` of the prompts, drawn with ``seed``.
         """
+        # What the log knew before each page view, its own clicks left out.
         requests = self.requests(page_views)
         clicked = self.targets(page_views).clicked
         own = clicked if self.counted else None
@@ -123,6 +124,7 @@ class RunData(RunParts):
         inputs = PromptInputs.from_requests(
             requests, lambda texts: self.training_text_features(texts, held_out), config, clicked_for_query, thoughts
         )
+        # Evidence is found when a batch is made, without the shopper's own pairs.
         finder = self.evidence_finder(config)
         if finder is None:
             return inputs

@@ -178,6 +178,8 @@ class RunParts:
 
     def evidence_finder(self, config: PromptSettings) -> EvidenceFinder | None:
         """What finds the evidence of requests in the run's catalogue; None where prompts have none."""
+        if not config.evidence.any:
+            return None
         return evidence_finder(
             config,
             self.statistics,
