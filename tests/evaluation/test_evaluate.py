@@ -142,10 +142,9 @@ class SpellsOut:
         return torch.nn.functional.one_hot(self.sids[rows, level], 4)[:, None].float()
 
 
-def test_valid_sids_are_those_of_items(monkeypatch):
+def test_valid_sids_are_those_of_items():
     index = SidIndex.build(np.array([[0, 0, 0], [1, 2, 3], [3, 3, 3]]), np.zeros((3, 2), np.float32), (4, 4, 4))
     written = [[0, 0, 0], [1, 2, 2], [1, 2, 3], [2, 0, 0], [3, 3, 3]]
-    monkeypatch.setattr("onesearch.evaluation.evaluate.PromptInputs", Mock())
     builder = SimpleNamespace(search_prompt=lambda inputs, rows: torch.tensor(rows))
     engine = Mock(generator=SpellsOut(written), snapshot=SimpleNamespace(index=index, builder=builder))
     requests = Requests.anonymous(["a"] * 5)
