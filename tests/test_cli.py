@@ -17,6 +17,7 @@ from onesearch.cli.understand_command import read_queries
 from onesearch.data.click_statistics import ClickStatistics
 from onesearch.data.dataset import Dataset
 from onesearch.data.records import Item, PageView, items_frame, page_views_frame
+from onesearch.search.results import SearchResult
 
 COMMANDS = ("data", "market", "understand", "run", "update", "evaluate", "abtest", "search", "serve")
 
@@ -211,3 +212,32 @@ def test_an_import_is_of_one_kind(invoke, tmp_path):
         assert result.exit_code == 2 and "either a mapping file or --kuaisearch" in result.output
     result = invoke("data", "import", str(tmp_path / "none.yaml"))
     assert result.exit_code == 1 and "none.yaml" in result.stderr
+
+
+def test_search_hands_everything_on_and_counts_from_one(tmp_path, monkeypatch):
+    asked = []
+
+    class Engine:
+        def search(self, *arguments):
+            asked.append(arguments)
+            return [SearchResult(f"i{n}", 1.0, (1, 2), Item(f"i{n}", f"lamp {n}")) for n in range(2)]
+
+    monkeypatch.setattr("onesearch.search.engine.SearchEngine.load", lambda *given: asked.append(given) or Engine())
+    words = [
+        "search",
+        str(tmp_path),
+        "lamp",
+        "-k",
+        "2",
+        "--user",
+        "u7",
+        "--width",
+        "9",
+        "--filter",
+        "brand=b",
+        "--json",
+    ]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, result.output
+    assert asked == [(tmp_path, 9, None), ("lamp", "u7", 2, {"brand": "b"})]
+    assert [found["rank"] for found in json.loads(result.output)] == [1, 2]

@@ -36,3 +36,11 @@ def test_the_fingerprint_is_that_of_the_content():
     assert fingerprint({"a": 1, "b": [2]}) == fingerprint({"b": [2], "a": 1}) != fingerprint({"a": 1, "b": [3]})
     # As it stands in the manifests of runs: another one would build every stage of them again.
     assert fingerprint({"a": 1, "b": [2, "é"]}) == "992f8d0a5d6192a6"
+
+
+def test_a_file_is_on_disk_before_it_takes_its_name(tmp_path, monkeypatch):
+    """A power cut may otherwise leave the name with an empty file."""
+    steps = []
+    monkeypatch.setattr("os.fsync", lambda _: steps.append((tmp_path / "a.json").exists()))
+    write_json(tmp_path / "a.json", {"a": 1})
+    assert steps == [False]

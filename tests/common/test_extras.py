@@ -18,3 +18,8 @@ def test_other_errors_pass_and_so_does_what_is_installed():
     assert json.loads("1") == 1
     with pytest.raises(ImportError, match="cannot import name"), from_extra("train"):
         from json import no_such_name  # noqa: F401
+
+
+def test_of_a_missing_part_of_a_library_the_library_is_named():
+    with pytest.raises(MissingExtraError, match=r"^no_such_library is not installed"), from_extra("serve"):
+        raise ModuleNotFoundError("No module named 'no_such_library.part'", name="no_such_library.part")

@@ -23,6 +23,9 @@ def test_items_decide_by_the_hardest_target_and_no_target_means_no_group():
     assert slices.item_age(targets, shown).tolist() == ["seen", "seen", "", "cold"]
     ages = np.array([2.0, 400.0, np.nan])
     assert slices.item_age(targets, shown, ages, days=7).tolist() == ["new", "old", "", "cold"]
+    assert slices.item_age(targets, shown, np.array([7.0, 400.0, 1.0]), days=7).tolist()[0] == "old", (
+        "7 days are not new"
+    )
 
 
 def test_item_ages_are_days_before_now():
