@@ -53,6 +53,9 @@ def test_prefix_agreement_by_hand():
 def test_top_items_breaks_ties_by_row():
     items = np.array([[1, 0], [0, 1], [1, 0]], np.float32)
     assert top_items(np.array([[1, 0]], np.float32), items, 3).tolist() == [[0, 2, 1]]
+    # enough ties that a partition leaves them in disorder
+    equal = np.ones((200, 1), np.float32) * (np.arange(200) % 2 == 0)[:, None]
+    assert top_items(np.array([[1]], np.float32), equal.astype(np.float32), 100).tolist() == [list(range(0, 200, 2))]
 
 
 def test_fusion_by_hand():

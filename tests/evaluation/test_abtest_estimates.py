@@ -125,6 +125,12 @@ def test_a_real_lift_is_found_and_covered():
     assert found["item CTR"].lift == pytest.approx(halves[1].ratio("item CTR") / halves[0].ratio("item CTR") - 1)
 
 
+def test_the_seed_draws_the_shoppers_again():
+    a, b = simulated(300, 1, tastes=1), simulated(300, 2, lift=0.2, tastes=1)
+    interval = lambda seed: paired_lifts(a, b, 200, seed)["item CTR"].low  # noqa: E731
+    assert interval(1) == interval(1) != interval(2)
+
+
 def test_the_same_fate_needs_far_fewer_shoppers():
     n = 3000
     a, b = simulated(n, 5), simulated(n, 5, lift=0.05)  # the same draws where the rate is the same

@@ -84,7 +84,7 @@ def reconstruction(khqe: KHQE, vectors: Floats, codes: Codes) -> dict[str, list[
 
 
 def top_items(queries: Floats, items: Floats, k: int) -> NDArray[np.int32]:
-    """The k items of largest dot product, best first, int32 [n, k]; ties go to the lower row."""
+    """The k items of largest dot product, best first, int32 [n, k]; of two that tie, the lower row first."""
     k = min(k, len(items))
     out = np.empty((len(queries), k), np.int32)
     transposed = np.ascontiguousarray(items.T)

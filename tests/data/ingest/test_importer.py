@@ -388,6 +388,14 @@ def test_a_score_at_the_bound_has_the_level(folder):
     assert run(folder)[1].judgments["level"].to_list() == [0, 1, 2, 3]
 
 
+def test_a_score_that_is_no_number_is_set_aside_whatever_the_levels(folder):
+    (folder / "judged.csv").write_text("q,id,score\nshoe,1,nan\nshoe,2,inf\nshoe,5,-inf\nsock,5,3\n,5,1\n")
+    summary, dataset = run(folder)
+    assert dataset.judgments.rows() == [("sock", "5", 3)]
+    # the most frequent reason first
+    assert list(summary.rejected["judgments"].items()) == [("score is not a number", 3), ("no query", 1)]
+
+
 def test_tabs_of_packed_files(folder):
     (folder / "items.tsv.gz").write_bytes(gzip.compress(b"id\tname\n1\tshoe, red\n"))
     items = {"file": "items.tsv.gz", "columns": {"item_id": "id", "title": "name"}}

@@ -191,13 +191,13 @@ def graded(chunk: Chunk, frame: pl.DataFrame, levels: tuple[float, float, float]
         level = pl.when(score.is_in([0.0, 1.0, 2.0, 3.0])).then(score)
     else:
         # As many levels as bounds that the score has reached, 0 to 3.
-        level = pl.when(score.is_finite()).then(sum((score >= least).cast(pl.Int8) for least in levels))
+        level = sum((score >= least).cast(pl.Int8) for least in levels)
     frame = frame.with_columns(level=level.cast(pl.Int8))
     return Part(chunk, frame, _no_reason(frame)).refusing(
         {
             "no query": frame["query"].is_null(),
             "no item id": frame["item_id"].is_null(),
-            "score is not a number": frame["score"].is_null() | frame["score"].is_nan(),
+            "score is not a number": frame["score"].is_null() | ~frame["score"].is_finite(),
             "score is not 0, 1, 2 or 3, and the mapping has no levels": frame["level"].is_null(),
         }
     )
