@@ -147,9 +147,7 @@ def test_versions_of_an_engine_that_was_rebuilt_are_left_alone(made, monkeypatch
     roll_back(made)
 
 
-def test_a_version_made_from_what_is_no_longer_served_is_not_published(
-    made, events, judged, monkeypatch, caplog
-):
+def test_a_version_made_from_what_is_no_longer_served_is_not_published(made, events, judged, monkeypatch, caplog):
     judged(itertools.count())
     assert update(made, events, "dpo", 2, ("dpo.loop.learning_rate=1e-3",)).published
 

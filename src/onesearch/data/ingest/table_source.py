@@ -187,11 +187,12 @@ def graded(chunk: Chunk, frame: pl.DataFrame, levels: tuple[float, float, float]
         levels: least score of level 1, 2 and 3; without it the score is the level.
     """
     score = pl.col("score")
+    level: pl.Expr
     if levels is None:
         level = pl.when(score.is_in([0.0, 1.0, 2.0, 3.0])).then(score)
     else:
         # As many levels as bounds that the score has reached, 0 to 3.
-        level = sum((score >= least).cast(pl.Int8) for least in levels)
+        level = pl.sum_horizontal((score >= least).cast(pl.Int8) for least in levels)
     frame = frame.with_columns(level=level.cast(pl.Int8))
     return Part(chunk, frame, _no_reason(frame)).refusing(
         {
