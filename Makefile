@@ -33,7 +33,7 @@ $(STAMP): pyproject.toml $(CONSTRAINTS)
 SERVE ?= 1
 demo: install
 	$(BIN)/onesearch run configs/demo.yaml
-	$(BIN)/onesearch abtest runs/demo:v1 runs/demo:v2 --page-views 2500 --out runs/demo/abtest
+	$(BIN)/onesearch abtest runs/demo:v1 runs/demo:v2 --page-views 1500 --out runs/demo/abtest
 	@if [ "$(SERVE)" = "1" ]; then $(BIN)/onesearch serve runs/demo; fi
 
 # On two processes; a test that waits or computes alone leaves a core to the other.
