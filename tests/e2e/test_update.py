@@ -17,7 +17,9 @@ from onesearch.evaluation.market_laboratory import Laboratory
 from onesearch.model.generator import Generator
 from onesearch.pipeline import run_config
 from onesearch.pipeline.abtest_runs import open_arm
+from onesearch.pipeline.run_data import RunData
 from onesearch.pipeline.update_round import update
+from onesearch.search.run_parts import load_about
 from onesearch.search.served_versions import Served, publish, published, roll_back
 from onesearch.search.version_follower import VersionFollower
 from onesearch.understanding.thought import Analysis, Thought
@@ -117,6 +119,28 @@ def wait_until(holds) -> None:
     while not holds():
         assert time.monotonic() < end
         time.sleep(0.01)
+
+
+def test_boosts_of_the_rewards_come_with_a_version_and_go_with_it(made, events, judged, tmp_path):
+    before, engine = published(made), open_arm(f"{made}:v2")
+    follower = VersionFollower(made, engine, seconds=0.01)
+    seller = RunData(made).dataset.items["seller"].drop_nulls()[0]
+    rewards = tmp_path / "rewards.yaml"
+    rewards.write_text(f"boosts: [{{name: emerging, column: seller, values: ['{seller}'], times: 16}}]\n")
+    for method in ("tpma", "dpo"):
+        judged(itertools.count())
+        done = update(made, events, method, 2, (f"rewards_file={rewards}",))
+        about, own = load_about(made, done.version), load_about(made, "engine_v2")
+        assert [boost["values"] for boost in about["boosts"]] == [[seller]] and own["boosts"] == []
+        assert about["weights"] == own["weights"] and about["search"] == own["search"]
+        assert own["weights"]["boost"] == 1.0 and own["search"]["relevance"] == 0.5
+        assert follower.look() and [boost.name for boost in engine.snapshot.boosts] == ["emerging"]
+        assert open_arm(f"{made}:v2").snapshot.boosts == engine.snapshot.boosts
+        roll_back(made)
+        assert follower.look() and engine.snapshot.boosts == () and published(made) == before
+    rewards.write_text("boosts: [{name: emerging, column: seller, values: [nobody], times: 2}]\n")
+    with pytest.raises(ValueError, match="boost 'emerging': no item"):
+        update(made, events, "dpo", 2, (f"rewards_file={rewards}",))
 
 
 def test_a_worse_version_is_kept_and_not_served(made, events, judged):

@@ -24,6 +24,7 @@ from onesearch.pipeline.preparation_stages import build_encoder, build_khqe, bui
 from onesearch.pipeline.run_data import RunData
 from onesearch.pipeline.run_settings import EncoderSettings, LexiconSettings
 from onesearch.pipeline.stage_runner import StageContext
+from onesearch.search.boosts import Boost
 from onesearch.search.candidates import Candidates
 from onesearch.search.hits import Hits
 from onesearch.search.search_settings import SearchSettings
@@ -67,7 +68,7 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> RecordingEngine:
     """Every engine that a stage makes."""
     one = RecordingEngine()
     for module in (engine_stage, training_stages, update_round):
-        made = SimpleNamespace(from_parts=lambda *_: one)
+        made = SimpleNamespace(from_parts=lambda *_: one, from_about=lambda *_: one)
         monkeypatch.setattr(module, "SearchEngine", made if module is not training_stages else lambda *_, **__: one)
     return one
 
@@ -221,6 +222,25 @@ def test_weights_of_the_engine_are_fitted_on_validation_clicks(
     assert engine.asked == ["valid"] * 28  # the engine, and its three controls
     about = read_json(tmp_path / "engine.json")
     assert about["model"] == "sft3" and about["weights"]["log_prob"] > 0  # 0, 1 and 2 are clicked, 11 is not
+
+
+def test_the_weight_of_boosts_is_set_and_not_fitted(
+    run_data: RunData, engine: RecordingEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    fitted = []
+    made = SimpleNamespace(from_parts=lambda *given: fitted.append(given) or engine)
+    monkeypatch.setattr(engine_stage, "SearchEngine", made)
+    boost = Boost(name="few", column="item_id", values=("i0", "i1"), times=4.0)
+    search = SearchSettings(boost=0.3)
+    found = engine_stage.run_engine(run_data, context(tmp_path), "sft3", search, 7, 0, boosts=(boost,))
+    about = read_json(tmp_path / "engine.json")
+    assert about["weights"]["boost"] == about["controls"]["engine without generator"]["boost"] == 0.3
+    assert "boost" not in about["controls"]["one model"] and about["boosts"] == [boost.model_dump(mode="json")]
+    assert found["boosted_items"] == {"few": 2}
+    assert len(fitted) == 3 and all(len(given) == 5 for given in fitted), "engines that are fitted have no boosts"
+    nothing = boost.updated(values=("none",))
+    with pytest.raises(ValueError, match="boost 'few'"):
+        engine_stage.run_engine(run_data, context(tmp_path), "sft3", search, 7, 0, boosts=(nothing,))
 
 
 def test_relevance_is_fitted_on_judgments_that_training_may_see(run_data: RunData, engine: RecordingEngine):

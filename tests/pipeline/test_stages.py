@@ -59,6 +59,7 @@ READ = {
     "distill.shuffle": {"cot", "distill"},
     "distill.keywords": {"distill", "engine_v2"},
     "rewards": {"grpo"},
+    "rewards.boosts": {"grpo", "engine", "engine_v2"},
     "dpo": {"dpo"},
     "grpo": {"grpo"},
     "search": {"engine", "engine_v2"},
@@ -191,6 +192,12 @@ def test_each_training_stage_starts_from_the_weights_of_the_one_before():
     assert all(start in stages[name].inputs for name, start in before.items())
     shorter = {stage.name: stage for stage in stages_of(CONFIG.updated(dpo={}, grpo={}))}
     assert shorter["engine_v2"].settings["before"] == "distill" and not {"dpo", "rewards", "grpo"} & set(shorter)
+
+
+def test_without_a_weight_boosts_are_no_matter_of_engines():
+    off = CONFIG.updated(search={"boost": 0})
+    engines = [stage for stage in stages_of(off.updated(rewards={"boosts": BOOSTS})) if "engine" in stage.name]
+    assert [stage.settings["boosts"] for stage in engines] == [(), ()]
 
 
 def test_a_training_seed_is_that_of_the_generators_training_alone():

@@ -5,9 +5,9 @@ from pydantic import ValidationError
 
 from onesearch.data.records import Item, items_frame
 from onesearch.index.sid_index import SidIndex
+from onesearch.search.boosts import Boost
 from onesearch.training.click_rates import ClickRates
 from onesearch.training.rewards import (
-    Boost,
     Boosts,
     Rewards,
     RewardSettings,
@@ -48,6 +48,9 @@ def test_boosts_raise_one_term_of_one_group():
     boosts = Boosts.from_settings([boost, shoes], ITEMS)
     assert boosts.members == {"emerging": 1, "shoes": 2}
     assert boosts.factor["relevance"].tolist() == [6, 1, 3] and boosts.factor["behaviour"].tolist() == [3, 1, 3]
+    assert boosts.raised.tolist() == [True, False, True]
+    lowered = Boost(name="old", column="seller", values=("old",), times=0.5)
+    assert Boosts.from_settings([lowered], ITEMS).raised is None
     config = RewardSettings(click_rate=0, boosts=(boost,))
     found = Rewards(config, ITEMS, RATES, judged={(0, 0): 3, (0, 1): 3}).compute(QUERY, ITEM, CLICKED, ORDERED)
     assert found["relevance"].tolist() == [6, 3, 0, 0] and not found["click_rate"].any()

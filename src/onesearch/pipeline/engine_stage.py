@@ -1,7 +1,7 @@
 """The engine's stage: how candidates are ordered, chosen on validation data."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from onesearch.data.requests import Requests
 from onesearch.model.numeric_item_features import FEATURE_NAMES
 from onesearch.pipeline.run_data import RunData
 from onesearch.pipeline.stage_runner import StageContext
+from onesearch.search.boosts import Boost
 from onesearch.search.candidates import Candidates
 from onesearch.search.engine import MODEL_ONLY, SearchEngine
 from onesearch.search.ranking_weights import GENERATOR_ALONE, RankingWeights, fit_weights
@@ -32,6 +33,7 @@ PLAIN = (
     "in_history",
 )
 
+BOOST = RankingWeights({"boost": 1.0})
 ONE_MODEL, WITHOUT_GENERATOR, WITHOUT_LEXICAL = "one model", "engine without generator", "engine without BM25"
 
 
@@ -100,6 +102,7 @@ def run_engine(
     fit_requests: int,
     run_seed: int,
     reads: Taught | None = None,
+    boosts: Sequence[Boost] = (),
 ) -> Mapping[str, Any]:
     """Choose the weights of the engine's features on validation data.
 
@@ -111,12 +114,19 @@ def run_engine(
         fit_requests: validation page views that weights are fitted on, at most.
         run_seed: draws them.
         reads: whose keywords the model reads in serving as well (RAG).
+        boosts: groups that pages show more. No fit sees them: how much more is what the shop says, and no click.
+
+    Raises:
+        ValueError: the catalogue has no item of a boost's group.
     """
+    boosted = {boost.name: int(boost.members(run_data.dataset.items).sum()) for boost in boosts}
 
     def fitted(search: SearchSettings) -> RankingWeights:
         engine = SearchEngine.from_parts(run_data, before, search, GENERATOR_ALONE, run_data.keyword_reader(reads))
         found = fit_engine(run_data, engine, run_data.split.valid, fit_requests, run_seed)
-        return found.plus(fit_relevance(run_data, engine), search.relevance) if search.relevance else found
+        if search.relevance:
+            found = found.plus(fit_relevance(run_data, engine), search.relevance)
+        return found.plus(BOOST, search.boost) if search.boost else found
 
     weights = fitted(search)
     controls = {}
@@ -126,5 +136,6 @@ def run_engine(
         except ValueError as error:  # a control may find nothing that was clicked: that is what it says
             log.warning("%s is ordered by popularity: %s", name, error)
             controls[name] = RankingWeights({"popularity": 1.0})
-    save_engine(context.folder, before, search, weights, controls, reads)
-    return {"weights": dict(weights.values), "controls": {name: dict(one.values) for name, one in controls.items()}}
+    save_engine(context.folder, before, search, weights, controls, reads, boosts)
+    found = {"weights": dict(weights.values), "controls": {name: dict(one.values) for name, one in controls.items()}}
+    return {**found, "boosted_items": boosted}

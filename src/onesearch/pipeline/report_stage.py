@@ -37,7 +37,6 @@ from onesearch.search.hits import Searcher
 from onesearch.search.popularity_search import TogetherSearcher
 from onesearch.search.ranking_weights import RankingWeights
 from onesearch.search.run_parts import ENGINE, need
-from onesearch.search.search_settings import SearchSettings
 
 GENERATOR_ALONE, ENGINE_NAME = "generator alone", "engine"
 V2 = "V2 "  # before the names of V2's methods
@@ -144,10 +143,7 @@ def baseline_methods(run_data: RunData, leave_out: LeaveOut = "nothing") -> dict
 
 def engine_of(run_data: RunData, folder: Path) -> SearchEngine:
     """The engine that an ``engine`` stage chose."""
-    about = read_json(folder / ENGINE)
-    search = SearchSettings.model_validate(about["search"])
-    keywords = run_data.keyword_reader(about.get("reads_keywords"))
-    return SearchEngine.from_parts(run_data, about["model"], search, RankingWeights(about["weights"]), keywords)
+    return SearchEngine.from_about(run_data, read_json(folder / ENGINE))
 
 
 def engine_methods(engine: SearchEngine, folder: Path) -> dict[str, Searcher]:

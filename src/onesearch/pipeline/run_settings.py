@@ -15,6 +15,7 @@ from onesearch.market.market_settings import MarketSettings
 from onesearch.model.model_settings import ModelSettings
 from onesearch.pipeline.config_files import load_settings
 from onesearch.pipeline.understanding_stage import UnderstandingSettings
+from onesearch.search.boosts import Boost
 from onesearch.search.search_settings import SearchSettings
 from onesearch.training.dpo import DpoSettings
 from onesearch.training.grpo import GrpoSettings
@@ -122,6 +123,10 @@ class RunSettings(Settings):
     def rewards_now(self) -> RewardSettings:
         """Weights and boosts: of the file that ``rewards_file`` names, read anew, else of the run's settings."""
         return load_settings(RewardSettings, self.rewards_file) if self.rewards_file else self.rewards
+
+    def boosts_now(self) -> tuple[Boost, ...]:
+        """The boosts that the order of pages knows: those of the rewards, unless ``search.boost`` is 0."""
+        return self.rewards_now().boosts if self.search.boost else ()
 
     @property
     def has_v2(self) -> bool:

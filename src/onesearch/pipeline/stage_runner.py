@@ -94,15 +94,19 @@ class Stage:
 
     def described(self) -> dict[str, Any]:
         """The settings as JSON."""
-        found = {
-            name: value.model_dump(mode="json") if isinstance(value, Settings) else value
-            for name, value in self.settings.items()
-        }
+        found = {name: _as_json(value) for name, value in self.settings.items()}
         return found if self.outside is None else {**found, "outside": self.outside}
 
     def run(self, context: StageContext) -> Mapping[str, Any]:
         """Build with exactly the declared settings."""
         return self.build(context, **self.settings, **self.unmarked)
+
+
+def _as_json(value: Any) -> Any:
+    """A setting as JSON: models as mappings, also those in a tuple."""
+    if isinstance(value, tuple):
+        return [_as_json(one) for one in value]
+    return value.model_dump(mode="json") if isinstance(value, Settings) else value
 
 
 @dataclass(frozen=True)

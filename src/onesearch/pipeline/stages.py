@@ -180,7 +180,12 @@ def _engine(
     version: int = 1,
 ) -> Stage:
     """The engine on the model of a training stage."""
-    settings = {"search": config.search, "fit_requests": config.evaluation.fit_requests, "run_seed": config.seed}
+    settings = {
+        "search": config.search,
+        "boosts": config.boosts_now(),
+        "fit_requests": config.evaluation.fit_requests,
+        "run_seed": config.seed,
+    }
     inputs = (*PREPARED, "lexical", before, *more)
     seed = config.training_seed
     return Stage(

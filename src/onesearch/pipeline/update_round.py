@@ -1,8 +1,10 @@
 """``onesearch update``: a short round of alignment on new page views, and a new version of V2 if it is better.
 
-Encoder, semantic IDs, index and click features stay; what is learnt again is the generator, from the version that is
-served. The newest page views judge: a version is published only if the engine finds more there with it than before.
-They are others than those that chose the weights, since the best of several looks is better by chance alone.
+Encoder, semantic IDs, index, click features and the weights of the order stay; what is learnt again is the generator,
+from the version that is served. The newest page views judge: a version is published only if the engine finds more there
+with it than before. They are others than those that chose the weights, since the best of several looks is better by
+chance alone. A version also carries the boosts of the rewards as they are now. Both engines are judged under these:
+what a boost costs in clicks is the shop's wish, and no fault of the generator.
 """
 
 import logging
@@ -31,9 +33,7 @@ from onesearch.pipeline.run_settings import RunSettings
 from onesearch.pipeline.stage_runner import StageContext
 from onesearch.pipeline.stages import settings_of, stage_3_settings
 from onesearch.search.engine import SearchEngine
-from onesearch.search.ranking_weights import RankingWeights
 from onesearch.search.run_parts import ENGINE, GENERATOR, choose_model, load_about, need
-from onesearch.search.search_settings import SearchSettings
 from onesearch.search.served_versions import ENGINE_STAGE, FOLDER, Served, next_name, publish
 from onesearch.understanding.thought_table import Thoughts
 
@@ -130,7 +130,8 @@ def update(
 
     Raises:
         FileNotFoundError: the run has no V2 or no rewards, or there is no such file.
-        ValueError: too few page views with a click, a setting is wrong, or the run is half rebuilt.
+        ValueError: too few page views with a click, a setting is wrong, a boost's group has no item, or the run is half
+            rebuilt.
     """
     # A run that can be updated: with V2, up to date, and with rewards where they are learnt from.
     need(run, ENGINE_STAGE)
@@ -145,8 +146,10 @@ def update(
         # From what is served now; the new page views are split into those to learn from, to choose by, to judge by.
         served = Served.now(run)
         about = load_about(run, served.version or ENGINE_STAGE)
-        start = about["model"]
+        start, boosts = about["model"], config.boosts_now()
         dataset = RunData(run).dataset
+        boosted = {boost.name: int(boost.members(dataset.items).sum()) for boost in boosts}
+        about["boosts"] = [boost.model_dump(mode="json") for boost in boosts]
         page_views, aside = _read(events, dataset)
         split = _split(page_views, dataset.items["item_id"])
         own = RunData(run).thoughts
@@ -182,6 +185,7 @@ def update(
                 "update": found,
                 "method": method,
                 "started_from": start,
+                "boosted_items": boosted,
                 "engine": served.origin,
             },
         )
@@ -199,13 +203,10 @@ def is_better(before: Mapping[str, float], after: Mapping[str, float]) -> bool:
 def _judged(
     run_data: UpdateData, about: Mapping[str, Any], folder: Path
 ) -> tuple[dict[str, float], dict[str, float], float]:
-    """Figures of the served engine on the page views that judge, before and after, and p of their HR@10."""
+    """Figures of the engine on the page views that judge, before and after the round, and p of their HR@10."""
     page_views = run_data.split.test
     requests, clicked = run_data.requests(page_views), run_data.targets(page_views).clicked
-    search, weights = SearchSettings.model_validate(about["search"]), RankingWeights(about["weights"])
-    engine = SearchEngine.from_parts(
-        run_data, about["model"], search, weights, run_data.keyword_reader(about.get("reads_keywords"))
-    )
+    engine = SearchEngine.from_about(run_data, about)
     found = []
     for generator in (None, Generator.load(folder / GENERATOR)):
         if generator is not None:

@@ -3,7 +3,7 @@
 facts      = what is known of the requests: terms, click log, prompt features     each looked up once
 memory     = encoder(prompts)                                                     one pass
 candidates = items below the beams + most clicked + best by BM25 + nearest        one beam search, one BM25 pass
-features   = log probability, item score, likeness, click log, BM25, popularity
+features   = log probability, item score, likeness, click log, BM25, popularity, boosts
 order      = linear in the features (:func:`onesearch.search.candidates.ordered`)
 """
 
@@ -266,6 +266,8 @@ class CandidateSearch:
             features |= self.click_features.features(queries, items, snapshot.traits)
         if found.lexical is not None and found.best is not None:
             features |= lexical_features(found.lexical, found.best)
+        if config.boost and snapshot.boost is not None:
+            features["boost"] = snapshot.boost[np.maximum(items, 0)]
         if config.popularity:
             features |= popularity_features(features, np.log1p(snapshot.popularity[np.maximum(items, 0)]))
         # Where there is no item every feature is 0.

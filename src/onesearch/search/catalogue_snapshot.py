@@ -18,6 +18,7 @@ from onesearch.index.item_filters import ItemFilters
 from onesearch.index.sid_index import SidIndex
 from onesearch.model.featurizer import Featurizer
 from onesearch.model.prompt import PromptBuilder
+from onesearch.search.boosts import Boost, log_times
 from onesearch.search.click_features import ClickFeatures, ItemTraits
 from onesearch.search.evidence_finder import EvidenceFinder, evidence_finder
 from onesearch.search.lexical_search import LexicalSearcher
@@ -36,6 +37,7 @@ class Snapshot:
         number: item id to its current row; deleted items are absent.
         click_features: of the log; traits: what they read of every item row.
         pairs: items taken together in the log, where prompts have such evidence.
+        boosts: groups that pages show more; boost: float32 [N], what they add to the order, None without any.
         version: grows by one with every change.
     """
 
@@ -51,6 +53,8 @@ class Snapshot:
     click_features: ClickFeatures
     traits: ItemTraits
     pairs: ItemPairs | None = None
+    boosts: tuple[Boost, ...] = ()
+    boost: Floats | None = None
     version: int = 0
 
     def on(self, device: torch.device) -> "Snapshot":
@@ -65,6 +69,10 @@ class Snapshot:
         """What finds the evidence of requests in this catalogue; the last ``numbers`` of a head row are no text."""
         statistics, config = self.click_features.statistics, self.builder.config
         return evidence_finder(config, statistics, self.pairs, self.lexical, self.item_head_rows, numbers)
+
+    def boosted(self, boosts: Sequence[Boost]) -> "Snapshot":
+        """The same catalogue under other boosts."""
+        return replace(self, boosts=tuple(boosts), boost=log_times(boosts, self.items) if boosts else None)
 
     def item(self, row: int) -> Item:
         """The item of a row."""
@@ -138,8 +146,12 @@ class Snapshot:
         lexical: LexicalSearcher | None,
     ) -> "Snapshot":
         builder = PromptBuilder(self.builder.vocabulary, self.builder.config, sids, item_head_rows)
+        # What features read of each item, for the new rows as well.
         added = items[len(self.items) :]
         traits = self.traits.extended(self.click_features.item_traits(added)) if len(added) else self.traits
+        boost = self.boost
+        if boost is not None:
+            boost = np.concatenate([boost, log_times(self.boosts, added)])
         return replace(
             self,
             items=items,
@@ -152,5 +164,6 @@ class Snapshot:
             number=number,
             lexical=lexical,
             traits=traits,
+            boost=boost,
             version=self.version + 1,
         )

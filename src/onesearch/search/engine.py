@@ -13,6 +13,7 @@ from onesearch.data.records import Item
 from onesearch.data.requests import Requests
 from onesearch.model.featurizer import Featurizer
 from onesearch.model.generator import Generator
+from onesearch.search.boosts import Boost
 from onesearch.search.candidate_search import CandidateSearch, Scope
 from onesearch.search.candidates import Candidates, ordered
 from onesearch.search.catalogue_snapshot import Snapshot
@@ -25,6 +26,7 @@ from onesearch.search.run_parts import (
     Keywords,
     Model,
     RunParts,
+    boosts_of,
     choose_model,
     engine_name,
     load_about,
@@ -45,6 +47,7 @@ BEAMS_ONLY: Mapping[str, Any] = {
     "popularity": False,
     "taste": False,
     "pairs": False,
+    "boost": 0.0,
 }
 MODEL_ONLY: Mapping[str, Any] = {**BEAMS_ONLY, "nearest": 50, "evidence": True}
 """Everything from the model's forward pass: beams, the evidence it reads, what is nearest by its item score."""
@@ -115,10 +118,11 @@ class SearchEngine(CandidateSearch):
         config: SearchSettings,
         weights: RankingWeights,
         keywords: Keywords | None = None,
+        boosts: Sequence[Boost] = (),
     ) -> "SearchEngine":
         """An engine on the model of a stage; ``keywords`` for a model that reads them in serving, too (RAG)."""
         generator = parts.generator(stage).to(parts.device)
-        snapshot = parts.snapshot(generator.config.prompt)
+        snapshot = parts.snapshot(generator.config.prompt).boosted(boosts)
         return cls(
             generator,
             parts.featurizer,
@@ -128,6 +132,18 @@ class SearchEngine(CandidateSearch):
             weights,
             name=parts.run.name,
             keywords=keywords,
+        )
+
+    @classmethod
+    def from_about(cls, parts: RunParts, about: Mapping[str, Any]) -> "SearchEngine":
+        """The engine that an ``engine.json`` describes."""
+        return cls.from_parts(
+            parts,
+            about["model"],
+            SearchSettings.model_validate(about["search"]),
+            RankingWeights(about["weights"]),
+            parts.keyword_reader(about.get("reads_keywords")),
+            boosts_of(about),
         )
 
     @property
@@ -269,8 +285,10 @@ class SearchEngine(CandidateSearch):
             self._snapshot = self._snapshot.deleted(item_ids)
         return known
 
-    def adopt(self, generator: Generator, name: str) -> None:
+    def adopt(self, generator: Generator, name: str, boosts: Sequence[Boost] | None = None) -> None:
         """Search with another generator of the same run from the next model call on, under another name.
+
+        ``boosts`` take the place of those that the engine has, unless they are None.
 
         Raises:
             ValueError: it reads other prompts, or its tables do not fit the catalogue.
@@ -279,6 +297,9 @@ class SearchEngine(CandidateSearch):
             raise ValueError(f"the model of {name} was made for another catalogue or prompt than that of {self.name}")
         # One assignment: a model call that has begun keeps the model that it read.
         self.generator, self.name = generator.to(self.generator.begin.device).eval(), name
+        if boosts is not None:
+            with self._writing:
+                self._snapshot = self._snapshot.boosted(boosts)
 
     def with_settings(self, config: SearchSettings, weights: RankingWeights) -> "SearchEngine":
         """An engine under other settings; shares model, catalogue and index as they are now."""
@@ -333,9 +354,7 @@ def load_engines(run: Path, models: Sequence[Model], device: str | None = None) 
     past = log_histories(parts.dataset)
     active = sorted(past, key=lambda user: -len(past[user].clicked))
     for model, place, about in zip(models, places, abouts, strict=True):
-        search = SearchSettings.model_validate(about["search"])
-        keywords = parts.keyword_reader(about.get("reads_keywords"))
-        engine = SearchEngine.from_parts(parts, about["model"], search, RankingWeights(about["weights"]), keywords)
+        engine = SearchEngine.from_about(parts, about)
         engine.name = engine_name(run, model, place)
         engine.histories = FixedHistories(past)
         engine.known_shoppers = tuple(active[:1000])

@@ -28,6 +28,7 @@ from onesearch.model.model_settings import PromptSettings
 from onesearch.model.numeric_item_features import NumericItemFeatures
 from onesearch.model.prompt import PromptBuilder
 from onesearch.model.token_vocabulary import TokenVocabulary
+from onesearch.search.boosts import Boost
 from onesearch.search.catalogue_snapshot import Snapshot
 from onesearch.search.click_features import ClickFeatures
 from onesearch.search.evidence_finder import EvidenceFinder, evidence_finder
@@ -225,10 +226,12 @@ def save_engine(
     weights: RankingWeights,
     controls: Mapping[str, RankingWeights],
     reads: Taught | None = None,
+    boosts: Sequence[Boost] = (),
 ) -> None:
     """Write which model an engine uses, how it orders candidates, and how its ``controls`` do, by name.
 
     ``reads`` says whose keywords the model was trained to read in serving as well; None for every model but RAG's.
+    ``boosts`` are written as groups, not as lists of their items.
     """
     write_json(
         folder / ENGINE,
@@ -238,6 +241,7 @@ def save_engine(
             "weights": dict(weights.values),
             "controls": {name: dict(one.values) for name, one in controls.items()},
             "reads_keywords": reads,
+            "boosts": [boost.model_dump(mode="json") for boost in boosts],
         },
     )
 
@@ -245,6 +249,11 @@ def save_engine(
 def load_about(run: Path, place: str) -> dict[str, Any]:
     """The ``engine.json`` of a finished engine stage or version: its model, its search settings, its weights."""
     return dict(read_json(need(run, place) / ENGINE))
+
+
+def boosts_of(about: Mapping[str, Any]) -> tuple[Boost, ...]:
+    """The boosts that an ``engine.json`` names."""
+    return tuple(Boost.model_validate(boost) for boost in about.get("boosts", ()))
 
 
 def choose_model(run: Path, model: Model | None = None) -> Model:

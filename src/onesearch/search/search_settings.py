@@ -31,3 +31,9 @@ class SearchSettings(Settings):
         description="weight of a relevance score fitted on judgments, added to the score fitted on clicks; "
         "of the cascade, too",
     )
+    boost: float = Field(
+        1.0,
+        ge=0,
+        description="weight of the rewards' boosts in the order; at 1 a boost of 4 makes an item's odds fourfold, at 0 "
+        "pages know no boost",
+    )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from onesearch.model.generator import Generator
 from onesearch.search.engine import SearchEngine
-from onesearch.search.run_parts import GENERATOR, STAGE_OF, engine_name, load_about
+from onesearch.search.run_parts import GENERATOR, STAGE_OF, boosts_of, engine_name, load_about
 from onesearch.search.served_versions import FOLDER, PUBLISHED, origin, published
 
 log = logging.getLogger("onesearch")
@@ -15,8 +15,8 @@ log = logging.getLogger("onesearch")
 class VersionFollower:
     """Looks every few seconds whether another version is published, and lets the engine search with it.
 
-    Versions of a run differ in their generator alone, so that catalogue, index, events and open searches stay. One
-    that cannot be read is logged and left; the engine goes on with what it has.
+    Versions of a run differ in their generator and their boosts alone, so that catalogue, index, events and open
+    searches stay. One that cannot be read is logged and left; the engine goes on with what it has.
 
     Args:
         run: whose V2 the engine serves.
@@ -58,13 +58,13 @@ class VersionFollower:
             self._problem = "versions: the run was rebuilt; restart the service to serve it"
             log.warning("%s: %s", self.run, self._problem)
             return False
-        # Another generator over the same catalogue, unless it is the one that is served.
+        # Another generator, with its boosts, over the same catalogue, unless it is the one that is served.
         place = published(self.run) or STAGE_OF["v2"]
         name = engine_name(self.run, "v2", place)
         if name == self.engine.name:
             return False
-        model = load_about(self.run, place)["model"]
-        self.engine.adopt(Generator.load(self.run / model / GENERATOR), name)
+        about = load_about(self.run, place)
+        self.engine.adopt(Generator.load(self.run / about["model"] / GENERATOR), name, boosts_of(about))
         log.info("%s is served now", name)
         return True
 

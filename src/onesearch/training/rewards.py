@@ -6,7 +6,8 @@ wants can change between rounds and while one is running.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from functools import cached_property
+from typing import Final
 
 import numpy as np
 import polars as pl
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from onesearch.common.settings import Settings
 from onesearch.index.sid_index import SidIndex
+from onesearch.search.boosts import Boost
 from onesearch.search.path_scoring import ragged_ranges
 from onesearch.training.click_rates import ClickRates
 from onesearch.training.relevance import PairFeatures, Relevance
@@ -24,16 +26,6 @@ from onesearch.training.relevance import PairFeatures, Relevance
 Floats = NDArray[np.float32]
 TERMS: Final = ("behaviour", "click_rate", "relevance")
 """``R_C&O``, ``R_CTR`` and ``R_Rel``."""
-
-
-class Boost(Settings):
-    """A group of items whose reward counts more, such as those of emerging sellers."""
-
-    name: str = Field(description="for logs")
-    column: Literal["seller", "brand", "category", "item_id"] = Field(description="of the item table")
-    values: tuple[str, ...] = Field(description="values of the column; of a category any level of its path")
-    term: Literal["behaviour", "click_rate", "relevance", "all"] = "relevance"
-    times: float = Field(gt=0, description="what the term of these items is multiplied with")
 
 
 class RewardSettings(Settings):
@@ -46,7 +38,9 @@ class RewardSettings(Settings):
     click: float = Field(3.0, ge=0, description="R_C&O of a clicked item; at most that of an ordered one")
     low: float = Field(0.01, ge=0, lt=1, description="least R_CTR, so that bait cannot dominate")
     high: float = Field(0.99, gt=0, le=1, description="highest R_CTR")
-    boosts: tuple[Boost, ...] = Field((), description="groups of items for which terms of the reward are multiplied")
+    boosts: tuple[Boost, ...] = Field(
+        (), description="groups of items for which terms of the reward are multiplied, and which pages show more"
+    )
 
     @model_validator(mode="after")
     def _in_order(self) -> "RewardSettings":
@@ -71,6 +65,12 @@ class Boosts:
     factor: Mapping[str, Floats]
     members: Mapping[str, int]
 
+    @cached_property
+    def raised(self) -> NDArray[np.bool_] | None:
+        """Items of which a term counts more than without boosts, bool [N]; None where there is none."""
+        found = np.stack(list(self.factor.values())).max(0) > 1
+        return found if found.any() else None
+
     @classmethod
     def from_settings(cls, boosts: Sequence[Boost], items: pl.DataFrame) -> "Boosts":
         """Look the groups up in the item table.
@@ -81,14 +81,7 @@ class Boosts:
         factor = {term: np.ones(len(items), np.float32) for term in TERMS}
         members = {}
         for boost in boosts:
-            column, wanted = items[boost.column], list(boost.values)
-            # A category belongs to a group by any level of its path.
-            if boost.column == "category":
-                inside = column.list.eval(pl.element().is_in(wanted)).list.any().fill_null(False).to_numpy()
-            else:
-                inside = column.is_in(wanted).fill_null(False).to_numpy()
-            if not inside.any():
-                raise ValueError(f"boost '{boost.name}': no item has one of these values of '{boost.column}'")
+            inside = boost.members(items)
             members[boost.name] = int(inside.sum())
             for term in TERMS if boost.term == "all" else (boost.term,):
                 factor[term][inside] *= boost.times
