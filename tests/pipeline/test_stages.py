@@ -22,6 +22,7 @@ CONFIG = RunSettings.model_validate(
         "dpo": {"steps": 5},
         "grpo": {"steps": 5},
         "search": {"width": 16},
+        "pseudo": {"searches": 9},
     }
 )
 # What changes where the results lie, how they are made or shown, or how the run is named; but not what they are.
@@ -62,12 +63,13 @@ READ = {
     "rewards.boosts": {"grpo", "engine", "engine_v2"},
     "dpo": {"dpo"},
     "grpo": {"grpo"},
-    "search": {"engine", "engine_v2"},
-    "search.relevance": {"baselines", "engine", "engine_v2"},
-    "search.width": {"sft3", "distill", "dpo", "grpo", "engine", "engine_v2"},
+    "pseudo": {"pseudo"},
+    "search": {"pseudo", "engine", "engine_v2"},
+    "search.relevance": {"baselines", "pseudo", "engine", "engine_v2"},
+    "search.width": {"pseudo", "sft3", "distill", "dpo", "grpo", "engine", "engine_v2"},
     "evaluation.measures": {"report"},
     "evaluation.test_requests": {"report"},
-    "evaluation.fit_requests": {"engine", "engine_v2"},
+    "evaluation.fit_requests": {"pseudo", "engine", "engine_v2"},
     "evaluation.cascade": {"baselines"},
     "evaluation.baselines": {"baselines"},
     "training_seed": {"sft1", "sft2", "sft3", "engine", "cot", "distill", "dpo", "grpo", "engine_v2"},
@@ -170,7 +172,7 @@ def test_the_settings_of_a_stage_are_the_arguments_of_its_build(producer: str):
     config = CONFIG.updated(understanding={"producer": producer}, **steps)
     for stage in stages_of(config):
         wanted = set(inspect.signature(stage.build).parameters) - {"run_data", "context"}
-        optional = {"distill", "cot", "reads"}  # of V2 alone
+        optional = {"distill", "cot", "reads", "pseudo"}  # of V2 alone, or of runs that write searches
         given = {*stage.settings, *stage.unmarked}
         assert given <= wanted and wanted - given <= optional, stage.name
         assert not any(isinstance(value, RunSettings) for value in stage.settings.values())
@@ -181,6 +183,7 @@ def test_each_training_stage_starts_from_the_weights_of_the_one_before():
     before = {name: stage.settings["before"] for name, stage in stages.items() if "before" in stage.settings}
     assert before == {
         "sft2": "sft1",
+        "pseudo": "sft2",
         "sft3": "sft2",
         "engine": "sft3",
         "cot": "sft2",

@@ -1,8 +1,13 @@
-"""Pseudo-queries: random parts of item titles, with an occasional typo, as free (query, item) training pairs."""
+"""Pseudo-queries: searches that nobody made, from what the shop has.
+
+Three sources: pieces of titles, with an occasional typo; what an item is made of (attributes, brand, category); and
+queries of the log, of which two that share a word are put together there, or one loses a word.
+"""
 
 from collections.abc import Sequence
 
 import numpy as np
+import polars as pl
 
 from onesearch.data.text import is_unspaced, split_words
 
@@ -69,3 +74,55 @@ def _misspell(words: list[str], rng: np.random.Generator) -> list[str]:
     else:
         word = word[:place] + _LETTERS[int(rng.integers(26))] + word[place + 1 :]
     return [*words[:at], word, *words[at + 1 :]]
+
+
+def trait_queries(items: pl.DataFrame, seed: int) -> list[str]:
+    """One pseudo-query per item: its leaf category and one or two of its brand and attribute values, in any order.
+
+    Items without a category give their last title word for it; those with neither give "".
+    """
+    rng = np.random.default_rng(seed)
+    uniform = rng.random((len(items), 2))
+    out = []
+    columns = ("title", "brand", "category", "attributes")
+    for row, (many, order) in zip(items.select(columns).iter_rows(named=True), uniform.tolist(), strict=True):
+        values = [row["brand"], *(one["value"] for one in row["attributes"] or ())]
+        values = [value for value in dict.fromkeys(values) if value]
+        kept = [values[i] for i in rng.permutation(len(values))[: 1 + int(many < 0.5)]]
+        words = split_words(row["title"] or "")
+        thing = (row["category"] or words or [""])[-1]
+        out.append(" ".join([*kept, thing] if order < 0.8 else [thing, *kept]).strip().lower())
+    return out
+
+
+def rewritten_queries(queries: Sequence[str], n: int, seed: int) -> list[str]:
+    """``n`` queries nobody typed: the beginning of one and the end of another that share a word, or one without a word.
+
+    None is among the ``queries``. Fewer than ``n`` come back from a log whose queries have too little in common.
+    """
+    rng = np.random.default_rng(seed)
+    words = [query.split() for query in queries]
+    known = set(queries)
+    places: dict[str, list[tuple[int, int]]] = {}
+    for number, query in enumerate(words):
+        for place, word in enumerate(query):
+            places.setdefault(word, []).append((number, place))
+    long = [number for number, query in enumerate(words) if len(query) > 1]
+    out: dict[str, None] = {}
+    if not long:
+        return []
+    for _ in range(4 * n):  # most draws are new; where few are, the log has no more to give
+        query = words[long[int(rng.integers(len(long)))]]
+        at = int(rng.integers(len(query)))
+        if rng.random() < 0.7:
+            others = places[query[at]]
+            number, place = others[int(rng.integers(len(others)))]
+            made = [*query[: at + 1], *words[number][place + 1 :]]
+        else:
+            made = [*query[:at], *query[at + 1 :]]
+        text = " ".join(dict.fromkeys(made))
+        if text and text not in known:
+            out[text] = None
+        if len(out) == n:
+            break
+    return list(out)

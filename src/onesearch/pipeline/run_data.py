@@ -133,6 +133,18 @@ class RunData(RunParts):
             finder.prepare(self._evidence_requests(requests, inputs, own, pairs), part_dropout, seed)
         )
 
+    def inputs_with_evidence(
+        self, requests: Requests, config: PromptSettings, part_dropout: float, seed: int
+    ) -> PromptInputs:
+        """Searches that are not in the log as model input, with evidence as in serving and ``part_dropout`` of it."""
+        inputs = PromptInputs.from_requests(requests, self.featurizer.text_features, config)
+        finder = self.evidence_finder(config)
+        if finder is None:
+            return inputs
+        return inputs.with_evidence(
+            finder.prepare(self._evidence_requests(requests, inputs, None, None), part_dropout, seed)
+        )
+
     def _evidence_requests(
         self, requests: Requests, inputs: PromptInputs, own: Ragged | None, pairs: Ragged | None
     ) -> EvidenceRequests:

@@ -21,7 +21,12 @@ from onesearch.training.dpo import DpoSettings
 from onesearch.training.grpo import GrpoSettings
 from onesearch.training.rewards import RewardSettings
 from onesearch.training.self_distillation import DistillationSettings
-from onesearch.training.sft_settings import CoTSettings, PersonalisationSettings, SemanticTaskSettings
+from onesearch.training.sft_settings import (
+    CoTSettings,
+    PersonalisationSettings,
+    PseudoQuerySettings,
+    SemanticTaskSettings,
+)
 
 
 class DataSettings(Settings):
@@ -92,6 +97,7 @@ class RunSettings(Settings):
     model: ModelSettings = ModelSettings()
     sft1: SemanticTaskSettings = SemanticTaskSettings()
     sft2: SemanticTaskSettings = SemanticTaskSettings()
+    pseudo: PseudoQuerySettings = PseudoQuerySettings()
     sft3: PersonalisationSettings = PersonalisationSettings()
     understanding: UnderstandingSettings = UnderstandingSettings()
     cot: CoTSettings = CoTSettings()

@@ -17,6 +17,7 @@ from onesearch.pipeline.preparation_stages import (
     build_lexical,
     source_fingerprint,
 )
+from onesearch.pipeline.pseudo_query_stage import build_pseudo_queries
 from onesearch.pipeline.report_stage import build_baselines, build_report, write_report
 from onesearch.pipeline.run_data import RunData
 from onesearch.pipeline.run_settings import RunSettings
@@ -114,12 +115,29 @@ def _v1(config: RunSettings) -> list[Stage]:
         "temperature": config.encoder.align.temperature,
         "held_out": held_out,
     }
+    more, answered = _pseudo_queries(config)
     return [
         _trained("sft1", None, first, run_sft1, seed, version=4),
         _trained("sft2", "sft1", {"sft2": config.sft2, "held_out": held_out}, run_sft2, seed),
-        _trained("sft3", "sft2", stage_3_settings(config), run_personalisation, seed),
+        *answered,
+        _trained("sft3", "sft2", {**stage_3_settings(config), **more}, run_personalisation, seed, [*more.values()]),
         _engine("engine", "sft3", config, version=4),
     ]
+
+
+def _pseudo_queries(config: RunSettings) -> tuple[dict[str, str], list[Stage]]:
+    """The stage that writes and ranks searches that nobody made, where the run has one, and how stage 3 names it."""
+    if not config.pseudo.searches:
+        return {}, []
+    settings = {
+        "before": "sft2",
+        "pseudo": config.pseudo,
+        "search": config.search,
+        "fit_requests": config.evaluation.fit_requests,
+        "run_seed": config.seed,
+    }
+    inputs = (*PREPARED, "lexical", "sft2")
+    return {"pseudo": "pseudo"}, [Stage("pseudo", inputs, settings, _on_run(build_pseudo_queries))]
 
 
 def _v2(config: RunSettings) -> list[Stage]:
@@ -135,7 +153,8 @@ def _v2(config: RunSettings) -> list[Stage]:
         "held_out": config.sft3.held_out_vectors,
         "run_seed": config.seed,
     }
-    distilled = {**stage_3_settings(config), "distill": distill, "cot": config.cot}
+    more, _ = _pseudo_queries(config)
+    distilled = {**stage_3_settings(config), "distill": distill, "cot": config.cot, **more}
     # What is asked of whom shapes the thoughts; where, and how fast, does not.
     stages = [
         Stage(
@@ -148,7 +167,7 @@ def _v2(config: RunSettings) -> list[Stage]:
             resumable=True,
         ),
         _trained("cot", "sft2", writing, run_cot, seed, ["understanding"]),
-        _trained("distill", "cot", distilled, run_personalisation, seed, ["understanding"], version=3),
+        _trained("distill", "cot", distilled, run_personalisation, seed, ["understanding", *more.values()], version=3),
     ]
     # Preference optimisation: either part goes on from what is there.
     if config.dpo.steps:

@@ -18,11 +18,12 @@ from onesearch.model.generator import Generator, Sizes
 from onesearch.model.initialise import initialise
 from onesearch.model.model_settings import ModelSettings
 from onesearch.model.prompt import PromptInputs
+from onesearch.pipeline.pseudo_query_stage import load_pseudo_queries
 from onesearch.pipeline.run_data import RunData
 from onesearch.pipeline.stage_runner import StageContext
 from onesearch.pipeline.teacher import cot_task_set, keyword_source
 from onesearch.search.engine import BEAMS_ONLY, SearchEngine
-from onesearch.search.run_parts import GENERATOR, Keywords
+from onesearch.search.run_parts import GENERATOR, Keywords, need
 from onesearch.search.search_settings import SearchSettings
 from onesearch.training.batching import BatchSource, TaskMixture
 from onesearch.training.cot_tasks import COT
@@ -197,11 +198,13 @@ def run_personalisation(
     run_seed: int,
     distill: DistillationSettings | None = None,
     cot: CoTSettings | None = None,
+    pseudo: str | None = None,
 ) -> Mapping[str, Any]:
     """SFT stage 3: the full input to clicked and ordered items, and pseudo-queries for items nobody searched.
 
-    With ``distill`` it is V2's form of it: with a teacher that reads the keywords of the ``understanding`` stage, or
-    one of the alternatives that the settings name, and beside it CoT tasks of ``cot``.
+    These are the searches that the stage ``pseudo`` wrote, and without one pieces of titles. With ``distill`` it is V2's
+    form of it: with a teacher that reads the keywords of the ``understanding`` stage, or one of the alternatives that
+    the settings name, and beside it CoT tasks of ``cot``.
     """
     generator = run_data.generator(before)
     if distill is not None and distill.think:
@@ -209,15 +212,15 @@ def run_personalisation(
         generator.config = generator.config.updated(prompt=prompt.model_dump())
 
     # Tasks and their shares: pseudo-queries and, for V2, writing keywords have fixed ones, searches the rest.
-    tasks = search_tasks(run_data, generator, sft3, run_seed, distill)
-    pseudo = sft3.pseudo_share if "pseudo" in tasks else 0.0
+    tasks = search_tasks(run_data, generator, sft3, run_seed, distill, pseudo)
+    made_up = sft3.pseudo_share if "pseudo" in tasks else 0.0
     writing: dict[str, Task] = {}
     if distill is not None and cot is not None and distill.cot:
         writing = cot_task_set(
             run_data, generator, cot, distill.teach, distill.shuffle, sft3.held_out_vectors, run_seed
         )
     written = distill.cot if distill is not None and writing else 0.0
-    shares = {"search": 1 - pseudo - written, **({"pseudo": pseudo} if pseudo else {})}
+    shares = {"search": 1 - made_up - written, **({"pseudo": made_up} if made_up else {})}
     shares |= {name: written / len(writing) for name in writing}
 
     # An epoch has seen every search once; the other tasks' batches come on top.
@@ -249,8 +252,9 @@ def search_tasks(
     sft3: PersonalisationSettings,
     seed: int,
     distill: DistillationSettings | None = None,
+    pseudo: str | None = None,
 ) -> dict[str, Task]:
-    """The two tasks of stage 3: real page views, and pseudo-queries cut from item texts.
+    """The two tasks of stage 3: real page views, and pseudo-queries: of the stage ``pseudo``, or cut from item texts.
 
     With ``distill`` the page views that ``distill.teach`` names and that have keywords have a teacher, too; or read
     the keywords themselves. ``seed`` draws the pseudo-queries and the placebo.
@@ -282,6 +286,12 @@ def search_tasks(
     )
     if not sft3.pseudo_share:
         return {"search": search}
+    if pseudo is not None:
+        # Searches that nobody made, with evidence as in serving; a teacher's ranking is their target.
+        requests, targets, weights = load_pseudo_queries(run_data, need(run_data.run, pseudo))
+        asked = run_data.inputs_with_evidence(requests, prompt, sft3.part_dropout, seed)
+        more = search_task("pseudo", builder, asked, targets, weights, n_items, sft3.score_negatives)
+        return {"search": search, "pseudo": more}
     # One pseudo-query per item, by an anonymous shopper; its target is the item.
     texts = pseudo_queries(run_data.item_texts, seed + 101)
     made = PromptInputs.from_requests(Requests.anonymous(texts), run_data.featurizer.text_features, prompt)

@@ -43,3 +43,16 @@ class PersonalisationSettings(Settings):
         0.2, ge=0, lt=1, description="share of the prompts in which a kind of evidence is left out"
     )
     held_out_vectors: bool = Field(True, description="training queries use vectors of an encoder that never saw them")
+
+
+class PseudoQuerySettings(Settings):
+    """Searches that nobody made, ranked by the engine without generator: what stage 3 learns beside the log."""
+
+    searches: int = Field(
+        0, ge=0, description="how many; 0: pseudo-queries are pieces of titles, the only right answer is that item"
+    )
+    titles: float = Field(1.0, ge=0, description="share of pieces of titles")
+    traits: float = Field(1.0, ge=0, description="share of category, brand and attribute values of an item")
+    rewritten: float = Field(1.0, ge=0, description="share of queries of the log put together anew")
+    items: int = Field(8, ge=1, description="items of the teacher's ranking that are learnt, the best ones")
+    temperature: float = Field(1.0, gt=0, description="their weights are the softmax of score over temperature")
