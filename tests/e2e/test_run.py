@@ -4,6 +4,7 @@ import asyncio
 import json
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 from safetensors.numpy import load_file
@@ -11,6 +12,7 @@ from safetensors.numpy import load_file
 from onesearch.common.artefact import read_json
 from onesearch.pipeline import evaluate_run, run_config, status_of
 from onesearch.pipeline import understanding_stage as understand
+from onesearch.pipeline.pseudo_query_stage import load_pseudo_queries
 from onesearch.pipeline.run_data import RunData
 from onesearch.pipeline.stage_runner import StageContext
 from onesearch.search.engine import SearchEngine
@@ -156,3 +158,14 @@ def test_an_unfinished_understanding_is_no_finished_stage_and_keeps_its_answers(
     figures = understand.build_understanding(RunData(tiny_run), context, **settings)
     assert 0 < figures["with_keywords"] <= figures["thoughts"] <= figures["queries"]
     assert not list(tmp_path.glob("cache.sqlite*"))
+
+
+def test_stage_3_learns_the_ranking_of_searches_that_nobody_made(tiny_run: Path, tiny_config: Path, tmp_path: Path):
+    sets = ("pseudo.searches=60", "sft3.pseudo_share=0.5", "model.prompt.evidence.lexical=4", "sft3.epochs=0.1")
+    done = run_config(tiny_config, tmp_path / "run", sets, reuse=(tiny_run,), until="sft3")
+    assert [one.name for one in done][-2:] == ["pseudo", "sft3"]
+    said = read_json(tmp_path / "run" / "pseudo" / "manifest.json")["metrics"]
+    assert said["titles"] == 20 and said["searches"] >= 40
+    requests, targets, weights = load_pseudo_queries(RunData(tmp_path / "run"), tmp_path / "run" / "pseudo")
+    assert len(requests) > 20 and 2 < targets.lengths.mean() <= 8
+    assert np.allclose(np.bincount(targets.owners, weights), 1, atol=1e-5)
