@@ -81,5 +81,3 @@ def test_the_teacher_has_no_generator_and_its_ranking_is_the_target(fields, tmp_
     assert requests.query == again.query and requests.user.tolist() == again.user.tolist()
     np.testing.assert_array_equal(requests.clicked, again.clicked)
     assert len({row.tobytes() for row in requests.clicked}) > 5
-
-
