@@ -202,7 +202,7 @@ def run_personalisation(
 ) -> Mapping[str, Any]:
     """SFT stage 3: the full input to clicked and ordered items, and pseudo-queries for items nobody searched.
 
-    These are the searches that the stage ``pseudo`` wrote, and without one pieces of titles. With ``distill`` it is V2's
+    They are the searches that the stage ``pseudo`` wrote, or else pieces of titles. With ``distill`` it is V2's
     form of it: with a teacher that reads the keywords of the ``understanding`` stage, or one of the alternatives that
     the settings name, and beside it CoT tasks of ``cot``.
     """
