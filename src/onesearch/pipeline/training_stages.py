@@ -296,8 +296,8 @@ def search_tasks(
     texts = pseudo_queries(run_data.item_texts, seed + 101)
     made = PromptInputs.from_requests(Requests.anonymous(texts), run_data.featurizer.text_features, prompt)
     own = Ragged.from_lengths(np.arange(n_items, dtype=np.int32), np.ones(n_items, np.int64))
-    pseudo = search_task("pseudo", builder, made, own, np.ones(n_items, np.float32), n_items, sft3.score_negatives)
-    return {"search": search, "pseudo": pseudo}
+    pieces = search_task("pseudo", builder, made, own, np.ones(n_items, np.float32), n_items, sft3.score_negatives)
+    return {"search": search, "pseudo": pieces}
 
 
 def searches(run_data: RunData, sft3: PersonalisationSettings) -> tuple[pl.DataFrame, Ragged, NDArray[np.float32]]:
