@@ -6,6 +6,7 @@ import torch
 
 from onesearch.common.ragged import Ragged
 from onesearch.data.records import Item, items_frame
+from onesearch.search.boosts import Boost
 from onesearch.search.path_scoring import path_distributions, score_paths
 from onesearch.training.distillation_losses import kl_per_path
 from onesearch.training.grpo import GrpoObjective, GrpoSettings, RolloutOutcomes
@@ -29,10 +30,10 @@ CLICKED = Ragged.from_lists([[3], [10, 11], [20], [30]])
 ORDERED = Ragged.from_lists([[], [11], [], []])
 
 
-def parts(judged=None, seed: int = 0, heads=(0.0, 0.0), **settings):
+def parts(judged=None, seed: int = 0, heads=(0.0, 0.0), boosts=(), **settings):
     """An objective and one batch of its four page views."""
     model, index = generator(dtype=torch.float32), catalogue(N)
-    rewards = Rewards(RewardSettings(), ITEMS, judged=judged)
+    rewards = Rewards(RewardSettings(boosts=boosts), ITEMS, judged=judged)
     item_head_rows = torch.randn(N, index.dimension, generator=torch.Generator().manual_seed(0))
     outcomes = RolloutOutcomes(np.zeros(P), CLICKED, ORDERED)
     objective = GrpoObjective(model, index, item_head_rows, rewards, outcomes, GrpoSettings(**settings), *heads, seed)
@@ -136,6 +137,61 @@ def test_the_item_reward_steers_where_nothing_was_clicked():
         learn(objective, batch, 60)
         after = of_items(objective, batch, *wanted).exp().mean().item()
         assert after > 2 * before if weight else after == before  # no reward, no gradient
+
+
+BOOSTED = (8, 22, 43)  # drawn now and then
+JUDGED = {(0, item): 1 for item in range(N)}
+
+
+def boost(times: float) -> Boost:
+    return Boost(name="few", column="item_id", values=tuple(map(str, BOOSTED)), times=times)
+
+
+def test_the_policy_loss_with_boosted_items():
+    objective, batch = parts(JUDGED, boosts=(boost(2.0),), rollouts=24, item_weight=0.0, sft=0.0)
+    nodes, _ = objective._draw(batch, objective.generator.encode(batch.prompt))
+    objective.steps.zero_()
+    terms = objective(batch)
+    # A click is worth 3 + 1, an order 4 + 1; of the four page views the second has one of each. A boosted item has 2.
+    worth_of_clicks = [4.0, 4.5, 4.0, 4.0]
+    codes, loss, held = objective.index.sids(4, nodes[..., -1]), 0.0, 0
+    for p in range(P):
+        targets = objective.index.sids(4, objective.index.path(torch.from_numpy(CLICKED[p].astype(np.int64)))[:, -1])
+        rows, worth = list(targets), [1.0] * len(targets)
+        for g in range(24):
+            first, last = objective.index.positions(4, nodes[p, g, -1])
+            items = objective.index.item_rows(torch.arange(int(first), int(last))).tolist()
+            if set(items) & set(BOOSTED):
+                rows.append(codes[p, g])
+                worth.append(2.0 / worth_of_clicks[p])
+                held += 1
+        matched = matches(codes[p : p + 1], torch.stack(rows).unsqueeze(0))
+        advantage = normalise(marginal_rewards(matched, position_weights(5), torch.tensor([worth])))
+        loss -= float((gates(matched) * advantage).mean()) / P
+    assert float(terms["policy"]) == pytest.approx(loss, abs=1e-5)
+    assert 0 < held / (P * 24) == pytest.approx(float(terms["boosted"]))
+    # Of any rollouts: what a reward of 2 is of what the page view's clicks are worth on average.
+    paths = objective.index.path(torch.tensor([8, 43, 3, 40]).repeat(P))
+    shares = torch.tensor([[2 / of_clicks] * 2 + [0.0] * 2 for of_clicks in worth_of_clicks])
+    torch.testing.assert_close(objective._boosted(batch, paths, torch.full((P, 4), 2.0)), shares)
+    objective.steps.zero_()
+    plain, _ = parts(JUDGED, rollouts=24, item_weight=0.0, sft=0.0)
+    assert torch.equal(terms["hit"], plain(batch)["hit"]), "a hit is one of what was clicked"
+
+
+def test_a_boost_brings_its_items_up_under_tpma():
+    after = {}
+    for times in (1.0, 0.5, 4.0):
+        objective, batch = parts(JUDGED, boosts=(boost(times),), rollouts=32, sft=0.0)
+        wanted = torch.tensor(BOOSTED).repeat(P), torch.arange(P).repeat_interleave(len(BOOSTED))
+        before = of_items(objective, batch, *wanted).exp().sum().item()
+        log = learn(objective, batch, 40)
+        after[times] = of_items(objective, batch, *wanted).exp().sum().item() / before
+        assert ("boosted" in log[0]) == (times > 1), "what is worth less than before is no target"
+    assert after[4.0] > 1.5 and after[4.0] > 2 * after[1.0]
+    # Plain GRPO has no gate, and so no targets to add to.
+    objective, batch = parts(JUDGED, boosts=(boost(4.0),), algorithm="grpo")
+    assert "boosted" not in objective(batch)
 
 
 def test_the_reference_holds_the_policy():

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from onesearch.training.tpma import (
+    boosted_worth,
     gates,
     grpo_loss,
     marginal_rewards,
@@ -70,6 +71,31 @@ def test_the_best_of_several_targets_counts():
     targets = torch.tensor([[[1, 2, 8, 8, 8], [1, 7, 7, 7, 7]]])
     rollouts = torch.tensor([[[1, 7, 7, 0, 0], [1, 2, 0, 0, 0]]])
     assert marginal_rewards(matches(rollouts, targets), WEIGHTS).tolist() == [[[2, 2, 1, 0, 0], [2, 2, 0, 0, 0]]]
+
+
+def test_a_boosted_rollout_is_worth_its_share_of_what_was_clicked():
+    rewards = torch.tensor([[6.0, 1.5, 9.0, 2.0], [1.0, 0.0, 2.0, 0.0]])
+    boosted = torch.tensor([[False, True, True, True], [True, True, False, False]])
+    found = boosted_worth(boosted, rewards, torch.tensor([6.0, 0.0]))
+    # Of 6: 1.5 is a quarter, 9 no more than all. Where clicks are worth nothing whatever has a reward is worth all.
+    assert_close(found, torch.tensor([[0, 0.25, 1, 1 / 3], [1, 0, 0, 0]]))
+
+
+def test_boosted_targets_earn_their_worth_and_open_the_gate_by_hand():
+    # Clicked 1-2-3-4-5; the second and third rollout hold boosted items of worth 3/4 and 1/10.
+    rollouts = torch.tensor([[[1, 2, 3, 4, 5], [1, 8, 8, 8, 8], [7, 7, 7, 7, 7], [1, 8, 8, 6, 6], [6, 7, 7, 7, 7]]])
+    targets = torch.cat([TARGETS[:, :1], rollouts[:, 1:3]], 1)
+    matched, worth = matches(rollouts, targets), torch.tensor([[1.0, 0.75, 0.1]])
+    # R of the second: max(2, 1.5), then 3/4 of 4, 5, 6; the fourth shares three of its tokens, and R so far.
+    expected = [[2, 2, 1, 1, 0], [2, 1, 0.75, 0.75, 0], [0.2, 0.2, 0.1, 0.1, 0], [2, 1, 0.75, 0, 0], [0, 0, 0, 0, 0]]
+    assert_close(marginal_rewards(matched, WEIGHTS, worth)[0], torch.tensor(expected))
+    open_wide = [1, 1, 1, 1, 1]
+    assert_close(
+        gates(matched)[0],
+        torch.tensor([open_wide, open_wide, open_wide, [1, 1, 1, 1, 3 / 4], [1, 0, 0, 0, 0]]),
+    )
+    advantages = tpma_advantages(matched, WEIGHTS, torch.zeros(1, 5), 1.0, worth)
+    assert_close(advantages, normalise(torch.tensor([expected])))
 
 
 def test_advantages_by_hand():

@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
+from torch.nn import functional
 
 from onesearch.common.ragged import Ragged
 from onesearch.common.settings import Settings
@@ -38,6 +39,7 @@ from onesearch.training.supervised_losses import item_nll
 from onesearch.training.tasks import TaskBatch
 from onesearch.training.tpma import (
     Gate,
+    boosted_worth,
     gates,
     grpo_loss,
     matches,
@@ -105,7 +107,8 @@ class GrpoObjective(SupervisedObjective):
 
         o_1 … o_G  = SIDs drawn from the behaviour policy for each prompt, under the constraint
         R_item     = R_C&O + R_CTR + R_Rel of each SID, the best of its items;  Â^item = R_item normalised over the G
-        R_l        = max over clicked SIDs of the weights of the first l tokens while they match;  ΔR_l = R_l - R_(l-1)
+        ρ          = 1 for clicked SIDs, min(1, R_item / mean R_item of the clicked) for rollouts with a boosted item
+        R_l        = max over these SIDs of ρ · weights of the first l tokens while they match;  ΔR_l = R_l - R_(l-1)
         TPMA: Â_l  = ΔR_l normalised over the G + w_item · Â^item;  g_l = matched share of the first l - 1 tokens
               loss = -mean of g_l · π/π_old · Â_l
         GRPO: loss = -mean of min(π/π_old · Â^item, clip(π/π_old) · Â^item)
@@ -173,12 +176,20 @@ class GrpoObjective(SupervisedObjective):
         # What the rollouts are worth: rewards float32 [P, G], matches bool [P, G, T, L], gate float32 [P, G, L].
         rewards = self._rollout_rewards(batch, rollouts, prompt)
         item_rewards = rewards["total"].view(p, g)
-        matched = matches(self._codes(rollouts).view(p, g, levels), self._targets(batch, p), settings.gate)
+        codes = self._codes(rollouts).view(p, g, levels)
+        hits = matches(codes, self._targets(batch, p), settings.gate)
+        boosted = self._boosted(batch, rollouts, item_rewards) if settings.algorithm == "tpma" else None
+        matched, worth = hits, None
+        if boosted is not None:
+            # Rollouts with a boosted item are further targets behind the clicked SIDs, each of its own worth.
+            targets = codes.masked_fill((boosted <= 0).unsqueeze(-1), -1)
+            matched = torch.cat([hits, matches(codes, targets, settings.gate)], 2)
+            worth = functional.pad(boosted, (hits.shape[2], 0), value=1.0)
         gate = gates(matched, settings.gate)
 
         # The policy's loss.
         if settings.algorithm == "tpma":
-            advantages = tpma_advantages(matched, self.weights, item_rewards, settings.item_weight)
+            advantages = tpma_advantages(matched, self.weights, item_rewards, settings.item_weight, worth)
             policy = tpma_loss(log_probs, old, advantages, gate)
         else:
             advantages = normalise(item_rewards).unsqueeze(-1).expand_as(gate)
@@ -198,7 +209,9 @@ class GrpoObjective(SupervisedObjective):
         # Figures for the log.
         with torch.no_grad():
             terms.update({f"reward_{name}": value.mean() for name, value in rewards.items()})
-            terms["hit"] = matched[..., -1].any(2).float().mean()
+            terms["hit"] = hits[..., -1].any(2).float().mean()
+            if boosted is not None:
+                terms["boosted"] = (boosted > 0).float().mean()
             for level in range(levels):
                 terms[f"entropy_{level + 1}"] = -log_probs[..., level].mean()  # of the draws, so an estimate
                 terms[f"gate_{level + 1}"] = gate[..., level].mean()
@@ -247,17 +260,37 @@ class GrpoObjective(SupervisedObjective):
 
     def _rollout_rewards(self, batch: TaskBatch, flat: Tensor, owner: Tensor) -> dict[str, Tensor]:
         """Each term of the reward and their total for every rollout, float32 [P · G]; the best of a SID's items."""
-        assert batch.rows is not None
         # Every item of every rollout's SID: item rows, their rollouts, and the page views these were drawn for.
         items, of_sid = items_of_sids(self.index, flat[:, -1])
-        rows, of_prompt = batch.rows.cpu().numpy(), owner[of_sid].cpu().numpy()
-        item = items.cpu().numpy()
+        found = self._item_rewards(batch, items, owner[of_sid])
+        return {name: best_of_sids(value, of_sid, len(flat)) for name, value in found.items()}
+
+    def _item_rewards(self, batch: TaskBatch, items: Tensor, owner: Tensor) -> dict[str, Tensor]:
+        """Each term of the reward and their total for items int64 [m] and their prompts int64 [m], float32 [m]."""
+        assert batch.rows is not None
+        rows, of_prompt, item = batch.rows.cpu().numpy(), owner.cpu().numpy(), items.cpu().numpy()
         clicked, ordered = self.outcomes.clicked_and_ordered(rows, of_prompt, item)
         found = self.rewards.compute(self.outcomes.query[rows[of_prompt]], item, clicked, ordered)
-        return {
-            name: best_of_sids(torch.from_numpy(value).to(flat.device), of_sid, len(flat))
-            for name, value in found.items()
-        }
+        return {name: torch.from_numpy(value).to(items.device) for name, value in found.items()}
+
+    def _boosted(self, batch: TaskBatch, flat: Tensor, rewards: Tensor) -> Tensor | None:
+        """(7.10a) What each rollout with a boosted item is worth as a target, 0 for others, float32 [P, G].
+
+        ``flat`` int64 [P · G, L], ``rewards`` float32 [P, G]; None where no boost raises anything.
+        """
+        raised = self.rewards.boosts.raised
+        if raised is None:
+            return None
+        assert batch.items is not None
+        # Rollouts with a boosted item among those of their SID, bool [P, G].
+        items, of_sid = items_of_sids(self.index, flat[:, -1])
+        among = torch.from_numpy(raised).to(flat.device)[items].float()
+        boosted = best_of_sids(among, of_sid, len(flat)).view_as(rewards) > 0
+        # The mean reward of what was clicked or ordered, float32 [P].
+        owner = batch.items.owner
+        found = self._item_rewards(batch, batch.items.rows, owner)["total"]
+        total = torch.zeros(len(rewards), device=flat.device).index_add(0, owner, found)
+        return boosted_worth(boosted, rewards, total / torch.bincount(owner, minlength=len(rewards)).clamp(min=1))
 
     def _kl(
         self,

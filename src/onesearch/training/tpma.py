@@ -1,10 +1,12 @@
 """Token-position marginal advantage (TPMA) and plain GRPO as functions of tensors (docs/method.md, 7.9 to 7.16).
 
-P prompts have G rollouts each, SIDs of L tokens; the T targets of a prompt are the SIDs clicked or ordered there,
-padded with rows of -1. What a rollout earned is compared within its group of G only::
+P prompts have G rollouts each, SIDs of L tokens; the T targets of a prompt are the SIDs clicked or ordered there, with
+boosts also rollouts that hold a boosted item, padded with rows of -1. What a rollout earned is compared within its
+group of G only::
 
     matched   = which tokens of a rollout match a target
-    R_l       = max over targets of Σ_(k ≤ l) [token k matches] · w_k;  ΔR_l = R_l - R_(l-1)
+    ρ         = worth of a target: 1 where clicked or ordered, min(1, R_item / mean R_item of these) where boosted
+    R_l       = max over targets of ρ · Σ_(k ≤ l) [token k matches] · w_k;  ΔR_l = R_l - R_(l-1)
     advantage = ΔR_l normalised over the group + w_item · R_item normalised over the group
     gate      = 1 for the first token, then matched tokens among the first l - 1, over l - 1
     loss      = -mean of gate · π/π_old · advantage
@@ -14,6 +16,8 @@ Differences from the paper:
 1. A match counts only while all tokens before it match, in reward and gate: our reading of the article. The release
    counts position by position, so that a rollout with a wrong first token keeps an open gate (``gate: position``).
 2. Where the rewards of a group are equal (standard deviation under 1e-6) the advantage is 0, not 0 / δ.
+3. Rollouts that hold a boosted item are targets, too: the gate would else shut behind the first token of every item
+   that nobody clicked, and a boost could not reach it.
 """
 
 from typing import Literal
@@ -45,21 +49,33 @@ def matches(rollouts: Tensor, targets: Tensor, by: Gate = "prefix") -> Tensor:
     return same if by == "position" else same.cumprod(-1).bool()
 
 
-def marginal_rewards(matched: Tensor, weights: Tensor) -> Tensor:
-    """(7.10) What token l adds to ``R_{i,l} = max_t Σ_{k<=l} [o_{i,k} = t_k]·w_k``: ``ΔR`` float32 [P, G, L].
+def boosted_worth(boosted: Tensor, rewards: Tensor, clicked: Tensor) -> Tensor:
+    """(7.10a) ``ρ = min(1, R_item / R_clicked)`` of rollouts that hold a boosted item, 0 of others: float32 [P, G].
 
-    ``matched`` is that of :func:`matches`, ``weights`` float32 [L]. A prompt without targets has zeros.
+    ``boosted`` bool [P, G]; ``rewards`` float32 [P, G] of the rollouts; ``clicked`` float32 [P], the mean reward of
+    what was clicked or ordered.
+    """
+    share = rewards / clicked.clamp(min=_DELTA).unsqueeze(1)
+    return torch.where(boosted, share.clamp(max=1.0), 0.0)
+
+
+def marginal_rewards(matched: Tensor, weights: Tensor, worth: Tensor | None = None) -> Tensor:
+    """(7.10) What token l adds to ``R_{i,l} = max_t ρ_t·Σ_{k<=l} [o_{i,k} = t_k]·w_k``: ``ΔR`` float32 [P, G, L].
+
+    ``matched`` is that of :func:`matches`, ``weights`` float32 [L]; ``worth`` float32 [P, T] are the ρ_t, all 1 where
+    it is None. A prompt without targets has zeros.
     """
     reward = torch.zeros(*matched.shape[:2], matched.shape[3], dtype=weights.dtype, device=matched.device)
     if matched.shape[2]:
-        reward = (matched * weights.to(matched.device)).cumsum(-1).amax(2)
+        earned = (matched * weights.to(matched.device)).cumsum(-1)
+        reward = (earned if worth is None else earned * worth[:, None, :, None]).amax(2)
     return reward.diff(dim=-1, prepend=torch.zeros_like(reward[..., :1]))
 
 
 def gates(matched: Tensor, by: Gate = "prefix") -> Tensor:
     """(7.13) ``g_{i,1} = 1``, ``g_{i,l}`` = matched tokens among the first l - 1, over l - 1: float32 [P, G, L].
 
-    The target that matches best counts.
+    The target that matches best counts, whatever it is worth.
     """
     levels = matched.shape[3]
     # The first token has nothing before it; without targets all later gates are shut.
@@ -79,12 +95,15 @@ def normalise(values: Tensor) -> Tensor:
     return torch.where(std < _FLAT, 0.0, centred / (std + _DELTA))
 
 
-def tpma_advantages(matched: Tensor, weights: Tensor, item_rewards: Tensor, item_weight: float) -> Tensor:
+def tpma_advantages(
+    matched: Tensor, weights: Tensor, item_rewards: Tensor, item_weight: float, worth: Tensor | None = None
+) -> Tensor:
     """(7.12) ``Â^final = Â_{i,l} + w_item·Â^item_i``: float32 [P, G, L].
 
-    ``item_rewards`` float32 [P, G] is the composite reward of each rollout's item, ``item_weight`` w_item.
+    ``item_rewards`` float32 [P, G] is the composite reward of each rollout's item, ``item_weight`` w_item; the other
+    arguments as in :func:`marginal_rewards`.
     """
-    per_token = normalise(marginal_rewards(matched, weights))
+    per_token = normalise(marginal_rewards(matched, weights, worth))
     return per_token + item_weight * normalise(item_rewards).unsqueeze(-1)
 
 
