@@ -3,10 +3,11 @@
 import pytest
 import torch
 
+from onesearch.index.sid_index import SidIndex
 from onesearch.search.beam_search import beam_search
 from onesearch.search.path_sampling import sample_paths
-from onesearch.search.path_scoring import score_paths
-from small_models import B, catalogue, generator, remember
+from onesearch.search.path_scoring import OwnClicks, score_paths
+from small_models import CODEBOOKS, B, catalogue, generator, remember
 
 
 def drawn(seed: int = 0) -> torch.Generator:
@@ -112,3 +113,27 @@ def test_impossible_draws_are_refused():
         sample_paths(model, remember(model), index, 1, 0.0)
     with pytest.raises(ValueError, match="no item"):
         sample_paths(model, remember(model), catalogue(0), 1)
+
+
+def test_own_clicks_are_taken_off_wherever_their_items_are_candidates():
+    """Paths of all items, as if a page view with two clicks had never been counted."""
+    model, index, n = generator(), catalogue(40), 40
+    with torch.no_grad():
+        model.from_row.weight.zero_()
+    clicked, own = torch.tensor([8, 12]), torch.tensor([[0.5, -1.0, 2.0], [1.0, 1.5, -0.5]])
+    rows = index.item_vectors(index.position_of(torch.arange(n))).clone()
+    rows[clicked, -3:] -= own
+    paths, owner = index.path(torch.arange(n)), torch.zeros(n, dtype=torch.long)
+    before = SidIndex.build(index.sids(4, paths[:, 4]).numpy(), rows.numpy(), CODEBOOKS)
+    memory = remember(model, [0])
+    # Of two page views with one and two clicks the second is asked for: fewer clicks are filled up with none.
+    others = torch.cat([index.path(torch.tensor([20])), paths[clicked]]), torch.cat([own[:1], own])
+    left = OwnClicks.from_items(*others, torch.tensor([0, 1, 1]), 2)
+    found, _ = score_paths(model, memory, paths, owner, index, leave_out=left.select(owner + 1))
+    expected, _ = score_paths(model, memory, paths, owner, before)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+    alone, _ = score_paths(model, memory, paths, owner, index, leave_out=left.select(owner))
+    rows[clicked, -3:] += own
+    rows[20, -3:] -= own[0]
+    before = SidIndex.build(index.sids(4, paths[:, 4]).numpy(), rows.numpy(), CODEBOOKS)
+    torch.testing.assert_close(alone, score_paths(model, memory, paths, owner, before)[0], atol=1e-5, rtol=1e-4)

@@ -1,4 +1,5 @@
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from onesearch.training.dpo import (
     gap_weights,
     listwise_dpo_loss,
     orders_elsewhere,
+    preference_task,
     preferences,
 )
 from onesearch.training.tasks import TaskBatch
@@ -167,6 +169,44 @@ def test_chosen_items_rise_above_rejected_ones(objective):
         for model in (objective.generator, objective.reference)
     )
     assert not torch.allclose(policy, reference)
+
+
+def test_the_clicks_that_say_what_is_chosen_are_taken_off_the_rows():
+    """As if the page view had never been counted: the losses and gradients of an index without its clicks."""
+    index, chosen = catalogue(30), torch.tensor([2, 5, 11])
+    own = torch.tensor([[0.5, -1.0, 2.0], [1.0, 1.5, -0.5], [-1.0, 0.5, 1.0]])
+    rows = index.item_vectors(index.position_of(torch.arange(30))).clone()
+    rows[chosen, -3:] -= own
+    before = SidIndex.build(index.sids(4, index.path(torch.arange(30))[:, 4]).numpy(), rows.numpy(), CODEBOOKS)
+    found = []
+    for catalogue_now, leave_out in ((index, own), (before, None), (index, None)):
+        made = DpoObjective(generator(dtype=torch.float32), catalogue_now, DpoSettings(beta=0.5, sft=1.0)).train()
+        for model in (made.generator, made.reference):
+            model.from_row.weight.requires_grad_(False).zero_()  # what the decoder reads of nodes is not tested here
+        made.generator.item_head.log_scale.data.add_(0.5)
+        pairs = Preferences(
+            chosen,
+            torch.zeros(3, dtype=torch.long),
+            torch.tensor([2.0, 1.0, 1.0]),
+            torch.tensor([[7, 19, -1, 23]]),
+            torch.tensor([0.5, 0.5, 0.2, 0.2]),
+            leave_out,
+        )
+        terms = made(PreferenceBatch("dpo", prompts(1), preferences=pairs))
+        terms["loss"].backward()
+        gradient = [p.grad.flatten() for p in made.generator.parameters() if p.grad is not None]
+        found.append((terms["preference"], terms["nll"], torch.cat(gradient)))
+    for one, same, other in zip(*found, strict=True):
+        assert_close(one, same, atol=1e-5, rtol=1e-3)
+        assert not torch.allclose(one, other, atol=1e-3)
+
+
+def test_each_chosen_item_has_the_numbers_of_what_made_it_one():
+    own = np.arange(60, dtype=np.float32).reshape(2, 30, 1)
+    builder = SimpleNamespace(search_prompt=lambda *_: None, search_lengths=lambda _: np.zeros(3))
+    made = preference_task(builder, None, BEHAVIOUR, DpoSettings(), own).batch(np.array([0, 2])).preferences
+    # 2 was ordered, 5 ordered elsewhere, 1 and 20 clicked.
+    assert made.chosen.tolist() == [2, 5, 1, 20] and made.leave_out[:, 0].tolist() == [32, 35, 1, 20]
 
 
 def test_a_batch_without_preferences_is_refused(objective):

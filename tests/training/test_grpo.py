@@ -6,8 +6,9 @@ import torch
 
 from onesearch.common.ragged import Ragged
 from onesearch.data.records import Item, items_frame
+from onesearch.index.sid_index import SidIndex
 from onesearch.search.boosts import Boost
-from onesearch.search.path_scoring import path_distributions, score_paths
+from onesearch.search.path_scoring import padded_by_owner, path_distributions, score_paths
 from onesearch.training.distillation_losses import kl_per_path
 from onesearch.training.grpo import GrpoObjective, GrpoSettings, RolloutOutcomes
 from onesearch.training.rewards import Rewards, RewardSettings
@@ -22,7 +23,7 @@ from onesearch.training.tpma import (
     tpma_advantages,
     tpma_loss,
 )
-from small_models import catalogue, generator, prompts
+from small_models import CODEBOOKS, catalogue, generator, prompts
 
 N, P = 60, 4
 ITEMS = items_frame([Item(str(n), f"item {n}") for n in range(N)])
@@ -40,6 +41,13 @@ def parts(judged=None, seed: int = 0, heads=(0.0, 0.0), boosts=(), **settings):
     rows = np.arange(P)
     targets = item_targets(CLICKED.values, CLICKED.owners, np.ones(5), N, N, rows)
     return objective.train(), TaskBatch("search", prompts(P), items=targets, rows=torch.from_numpy(rows))
+
+
+def drawn(objective: GrpoObjective, batch: TaskBatch) -> torch.Tensor:
+    """The rollouts of the step that comes."""
+    model = objective.generator if objective.behaviour_policy is None else objective.behaviour_policy
+    targets = padded_by_owner(objective.index.path(batch.items.rows), batch.items.owner, P)
+    return objective._draw(model, model.encode(batch.prompt), targets)
 
 
 def of_items(objective: GrpoObjective, batch: TaskBatch, items: torch.Tensor, owner: torch.Tensor) -> torch.Tensor:
@@ -70,8 +78,8 @@ def learn(objective: GrpoObjective, batch: TaskBatch, steps: int, rate: float = 
 @pytest.mark.parametrize("decoding", ["sample", "beam"])
 def test_the_policy_loss_of_a_batch(decoding):
     objective, batch = parts(decoding=decoding, rollouts=6, item_weight=0.5, sft=0.0)
-    nodes, old = objective._draw(batch, objective.generator.encode(batch.prompt))
-    assert nodes.shape == (P, 6, 5) and old is None
+    nodes = drawn(objective, batch)
+    assert nodes.shape == (P, 6, 5)
     objective.steps.zero_()
     terms = objective(batch)
     # The same from plain lists: codes of the drawn paths, targets, who was clicked, who was ordered.
@@ -96,8 +104,10 @@ def test_the_policy_loss_of_a_batch(decoding):
     assert float(terms["loss"]) == pytest.approx(0.5 * float(terms["policy"]) + 2.0 * float(terms["sft"]))
 
 
-def test_the_anchor_is_the_loss_of_stage_3():
-    objective, batch = parts(heads=(1.0, 0.03), sft=0.1, rollouts=4)
+@pytest.mark.parametrize("boosted", [False, True])
+def test_the_anchor_is_the_loss_of_stage_3(boosted):
+    boosts = (Boost(name="all", column="item_id", values=tuple(map(str, range(N))), times=2.0),) if boosted else ()
+    objective, batch = parts(heads=(1.0, 0.03), boosts=boosts, sft=0.1, rollouts=4)
     terms = objective(batch)
     plain = SupervisedObjective(objective.generator, objective.index, objective.item_head_rows, 1.0, 0.03).eval()(batch)
     assert float(terms["score"]) == pytest.approx(float(plain["score"]), rel=1e-5)
@@ -149,7 +159,7 @@ def boost(times: float) -> Boost:
 
 def test_the_policy_loss_with_boosted_items():
     objective, batch = parts(JUDGED, boosts=(boost(2.0),), rollouts=24, item_weight=0.0, sft=0.0)
-    nodes, _ = objective._draw(batch, objective.generator.encode(batch.prompt))
+    nodes = drawn(objective, batch)
     objective.steps.zero_()
     terms = objective(batch)
     # A click is worth 3 + 1, an order 4 + 1; of the four page views the second has one of each. A boosted item has 2.
@@ -208,13 +218,75 @@ def test_the_reference_holds_the_policy():
 
 def test_draws_repeat_and_differ_by_step_and_seed():
     objective, batch = parts(rollouts=8)
-    memory = objective.generator.encode(batch.prompt)
-    first = objective._draw(batch, memory)[0]
-    assert torch.equal(first, objective._draw(batch, memory)[0])
+    first = drawn(objective, batch)
+    assert torch.equal(first, drawn(objective, batch))
     objective.steps += 1
-    assert not torch.equal(first, objective._draw(batch, memory)[0])
+    assert not torch.equal(first, drawn(objective, batch))
     other, _ = parts(rollouts=8, seed=1)
-    assert not torch.equal(first, other._draw(batch, memory)[0])
+    assert not torch.equal(first, drawn(other, batch))
+    objective.steps.zero_()
+    objective.settings = objective.settings.updated(expert=0)
+    free = drawn(objective, batch)
+    assert torch.equal(free[:, :7], first[:, :7]), "an expert takes the place of the last draw and changes no other"
+    assert not torch.equal(free[:, 7:], first[:, 7:])
+
+
+@pytest.mark.parametrize("decoding", ["sample", "beam"])
+def test_experts_are_what_was_clicked_or_ordered_there_each_in_turn(decoding):
+    objective, batch = parts(rollouts=6, expert=3, decoding=decoding)
+    of_item = objective.index.path(torch.arange(N))
+    first = set()
+    for step in range(12):
+        objective.steps.fill_(step)
+        nodes = drawn(objective, batch)[:, 3:]
+        for p, items in enumerate([[3], [10, 11], [20], [30]]):
+            found = [[of_item[item].tolist() for item in items].index(path) for path in nodes[p].tolist()]
+            assert found == [(found[0] + turn) % len(items) for turn in range(3)]
+        first.add(items_of(objective, nodes[1, 0]))
+    assert first == {(10,), (11,)}, "drawn anew in each step"
+    assert float(objective(batch)["hit"]) >= 0.5
+    # A page view without a target keeps its draws.
+    nodes = objective._draw(objective.generator, objective.generator.encode(batch.prompt), torch.full((P, 1, 5), -1))
+    assert (nodes >= 0).all()
+    with pytest.raises(ValueError, match="expert is 6 of 6 rollouts"):
+        GrpoSettings(rollouts=6, expert=6)
+
+
+def items_of(objective: GrpoObjective, path: torch.Tensor) -> tuple[int, ...]:
+    first, last = objective.index.positions(4, path[-1])
+    return tuple(objective.index.item_rows(torch.arange(int(first), int(last))).tolist())
+
+
+def test_own_clicks_are_taken_off_all_paths_of_their_page_view():
+    """As if the page view had never been counted, in the gradients of all terms but the score's negatives."""
+    gradients = []
+    rows = catalogue(N).item_vectors(catalogue(N).position_of(torch.arange(N))).clone()
+    own = torch.tensor([[0.5, -1.0, 2.0], [1.0, 0.5, -0.5]])
+    rows[[10, 11], -3:] -= own
+    sids = catalogue(N).sids(4, catalogue(N).path(torch.arange(N))[:, 4])
+    before = SidIndex.build(sids.numpy(), rows.numpy(), CODEBOOKS)
+    nodes = None
+    for index, leave_out in ((catalogue(N), own), (before, None), (catalogue(N), None)):
+        objective, _ = parts(rollouts=8, expert=2, kl=0.5, item_weight=0.5, sync_steps=2)
+        objective.index = index
+        objective.steps.fill_(
+            1
+        )  # the behaviour policy stays what it is, other than the policy, and so is the reference
+        for number, model in enumerate((objective.generator, objective.behaviour_policy, objective.reference)):
+            model.item_head.log_scale.data.add_(0.3 * number)
+            model.from_row.weight.requires_grad_(False).zero_()  # what the decoder reads of nodes is not tested here
+        items = item_targets(np.array([10, 11]), np.array([0, 0]), np.ones(2), N, N, np.array([1]))
+        items.leave_out = leave_out
+        batch = TaskBatch("search", prompts(1), items=items, rows=torch.tensor([1]))
+        if nodes is None:
+            nodes = objective._draw(
+                objective.generator, objective.generator.encode(batch.prompt), index.path(torch.tensor([10, 11]))[None]
+            )
+        objective._draw = lambda *_, fixed=nodes: fixed
+        objective(batch)["loss"].backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in objective.generator.parameters() if p.grad is not None]))
+    torch.testing.assert_close(gradients[0], gradients[1], atol=1e-5, rtol=1e-3)
+    assert not torch.allclose(gradients[0], gradients[2], atol=1e-3)
 
 
 def test_the_behaviour_policy_lags_behind():
@@ -241,16 +313,15 @@ def test_a_batch_without_page_views_is_refused():
 
 @pytest.mark.parametrize("decoding", ["sample", "beam"])
 def test_the_ratio_is_that_to_the_policy_that_drew(decoding):
-    objective, batch = parts(rollouts=6, sync_steps=3, sft=0.0, item_weight=0.5, decoding=decoding)
+    objective, batch = parts(rollouts=6, expert=2, sync_steps=3, sft=0.0, item_weight=0.5, decoding=decoding)
     learn(objective, batch, 1, rate=0.05)  # the policy has moved, the behaviour policy has not
     behaviour = objective.behaviour_policy
-    nodes, old = objective._draw(batch, behaviour.encode(batch.prompt))
+    nodes = drawn(objective, batch)
     paths, owner = nodes.flatten(0, 1), torch.arange(P).repeat_interleave(6)
 
     def log_probs(model):
         return score_paths(model, model.encode(batch.prompt), paths, owner, objective.index)[0].view(P, 6, 5)
 
-    torch.testing.assert_close(old, log_probs(behaviour), atol=1e-4, rtol=1e-4)
     codes = objective.index.sids(4, nodes[..., -1])
     matched = matches(codes, objective._targets(batch, P))
     rewards = objective._rollout_rewards(batch, paths, owner)["total"].view(P, 6)
@@ -261,13 +332,13 @@ def test_the_ratio_is_that_to_the_policy_that_drew(decoding):
         gates(matched),
     )
     assert float(objective(batch)["policy"]) == pytest.approx(float(wanted.detach()), rel=1e-3)
-    assert not torch.allclose(log_probs(objective.generator), old, atol=1e-2)
+    assert not torch.allclose(log_probs(objective.generator), log_probs(behaviour), atol=1e-2)
 
 
 def test_a_low_temperature_draws_one_sid_again_and_again():
     for temperature, distinct in ((1e-3, 1), (1.0, 2)):
-        objective, batch = parts(rollouts=12, temperature=temperature)
-        nodes, _ = objective._draw(batch, objective.generator.encode(batch.prompt))
+        objective, batch = parts(rollouts=12, expert=0, temperature=temperature)
+        nodes = drawn(objective, batch)
         counts = [len(set(row.tolist())) for row in nodes[..., -1]]
         assert max(counts) == 1 if distinct == 1 else min(counts) > 1
 
@@ -275,7 +346,7 @@ def test_a_low_temperature_draws_one_sid_again_and_again():
 def test_the_kl_is_that_of_the_rollouts_alone():
     objective, batch = parts(rollouts=4, sft=0.0, kl=0.5)
     learn(objective, batch, 2, rate=0.02)
-    nodes, _ = objective._draw(batch, objective.generator.encode(batch.prompt))
+    nodes = drawn(objective, batch)
     paths, owner = nodes.flatten(0, 1), torch.arange(P).repeat_interleave(4)
     policy, reference = (
         path_distributions(model, model.encode(batch.prompt), paths, owner, objective.index)[0]

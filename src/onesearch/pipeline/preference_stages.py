@@ -149,6 +149,7 @@ def run_grpo(
         len(run_data.item_head_rows),
         sft3.score_negatives,
         frequency_weights(columns.query, sft3.frequency_power),
+        own_numbers=run_data.own_numbers,
     )
     # What rollouts are worth: by query and item, and by what the shopper did in the page view.
     texts = page_views["query"].fill_null("").to_list()
@@ -188,7 +189,8 @@ def run_dpo(
     user = page_views["user_id"].rank("dense").cast(pl.Int64).fill_null(0).to_numpy() - 1
     elsewhere = orders_elsewhere(user, outcome.clicked, outcome.ordered, category)
     behaviour = Behaviour(outcome.shown, outcome.clicked, outcome.ordered, elsewhere, category)
-    task = preference_task(run_data.builder(generator.config.prompt), columns, behaviour, dpo)
+    builder = run_data.builder(generator.config.prompt)
+    task = preference_task(builder, columns, behaviour, dpo, run_data.own_numbers)
     objective = DpoObjective(generator, run_data.index, dpo)
     mixture = mixture_of({task.name: task}, {task.name: 1.0}, dpo.batch_size, dpo.steps, context.seed)
     return _guarded(run_data, context, dpo, objective, mixture, validation_width, run_seed)

@@ -172,10 +172,10 @@ def _v2(config: RunSettings) -> list[Stage]:
     # Preference optimisation: either part goes on from what is there.
     if config.dpo.steps:
         settings = {"dpo": config.dpo, **stage_3_settings(config)}
-        stages.append(_trained("dpo", stages[-1].name, settings, run_dpo, seed))
+        stages.append(_trained("dpo", stages[-1].name, settings, run_dpo, seed, version=2))
     if config.grpo.steps:
         settings = {"grpo": config.grpo, "rewards": config.rewards_now(), **stage_3_settings(config)}
-        grpo = _trained("grpo", stages[-1].name, settings, run_grpo, seed, ["rewards", "understanding"])
+        grpo = _trained("grpo", stages[-1].name, settings, run_grpo, seed, ["rewards", "understanding"], version=2)
         rewards = Stage("rewards", ("data", "encoder", "khqe", "understanding"), {}, _on_run(build_rewards))
         stages += [rewards, grpo]
     return [*stages, _engine("engine_v2", stages[-1].name, config, distill.reads, ["understanding"], version=2)]

@@ -295,11 +295,11 @@ class SearchEngine(CandidateSearch):
         """
         if (self.generator.config, self.generator.sizes) != (generator.config, generator.sizes):
             raise ValueError(f"the model of {name} was made for another catalogue or prompt than that of {self.name}")
-        # One assignment: a model call that has begun keeps the model that it read.
-        self.generator, self.name = generator.to(self.generator.begin.device).eval(), name
         if boosts is not None:
             with self._writing:
                 self._snapshot = self._snapshot.boosted(boosts)
+        # One assignment: a model call that has begun keeps the model that it read.
+        self.generator, self.name = generator.to(self.generator.begin.device).eval(), name
 
     def with_settings(self, config: SearchSettings, weights: RankingWeights) -> "SearchEngine":
         """An engine under other settings; shares model, catalogue and index as they are now."""

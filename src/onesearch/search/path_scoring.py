@@ -19,6 +19,15 @@ def ragged_ranges(first: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
     return first[owner] + within, owner
 
 
+def padded_by_owner(values: Tensor, owner: Tensor, n: int, fill: float = -1) -> Tensor:
+    """Rows [M, ...] of n owners, int64 [M] ascending, side by side: [n, T, ...], T the most of one, at least 1."""
+    count = torch.bincount(owner, minlength=n)
+    place = torch.arange(len(owner), device=owner.device) - (count.cumsum(0) - count)[owner]
+    out = values.new_full((n, max(int(count.max()), 1), *values.shape[1:]), fill)
+    out[owner, place] = values
+    return out
+
+
 def segment_logsumexp(values: Tensor, owner: Tensor, n: int) -> Tensor:
     """``log Σ exp`` of flat values [T] per segment; differentiable; float [n]."""
     with torch.no_grad():
@@ -49,6 +58,34 @@ class LevelDistribution:
         return torch.repeat_interleave(self.count)
 
 
+@dataclass(frozen=True)
+class OwnClicks:
+    """What page views that are learnt have added to rows of the index, by clicks of their own (docs/method.md, 5.3a).
+
+    Shapes, of n page views, or of n paths after :meth:`select`: ``nodes`` int64 [n, T, L], the paths of up to T items
+    that were clicked there, -1 for none; ``numbers`` float32 [n, T, F], what the page view added to the last F columns
+    of each item's head row.
+    """
+
+    nodes: Tensor
+    numbers: Tensor
+
+    @classmethod
+    def from_items(cls, paths: Tensor, numbers: Tensor, owner: Tensor, n: int) -> "OwnClicks":
+        """Of n page views: paths int64 [M, L] and numbers float32 [M, F] of items, page view of each int64 [M]."""
+        return cls(padded_by_owner(paths, owner, n), padded_by_owner(numbers, owner, n, 0.0))
+
+    def select(self, rows: Tensor) -> "OwnClicks":
+        """Of the given page views, in the given order."""
+        return OwnClicks(self.nodes[rows], self.numbers[rows])
+
+    def logits(self, state: Tensor, index: SidIndex, level: int) -> Tensor:
+        """What they add to the logit of each item's node, [n, T], for states [n, R]: a row's change over its items."""
+        counts = index.counts(level, self.nodes[:, :, level].clamp(min=0))
+        share = self.numbers.to(state.dtype) / counts.clamp(min=1).unsqueeze(-1)
+        return (state[:, None, -share.shape[-1] :] * share).sum(-1)
+
+
 def score_paths(
     model: Generator,
     memory: GeneratorMemory,
@@ -56,7 +93,7 @@ def score_paths(
     owner: Tensor,
     index: SidIndex,
     legal_softmax: bool = True,
-    leave_out: Tensor | None = None,
+    leave_out: Tensor | OwnClicks | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Log-probability of each node of M paths among its legal siblings, with gradients.
 
@@ -66,6 +103,8 @@ def score_paths(
     what a model in that form is trained by; what it decodes by is the same head over the legal children alone.
     ``leave_out`` float32 [M, F] is what the page view that is learnt added to the numbers of each path's item, the last
     F columns of its head row; it is taken off the rows of the path's nodes, so that no target is told by its own click.
+    Where paths are not those of the clicked items alone, :class:`OwnClicks` of M paths are taken off wherever one of
+    their nodes is a candidate.
     """
     levels, hidden = path_distributions(model, memory, paths, owner, index, legal_softmax, leave_out)
     return chosen_log_probs(levels, len(paths)), hidden
@@ -87,7 +126,7 @@ def path_distributions(
     owner: Tensor,
     index: SidIndex,
     legal_softmax: bool = True,
-    leave_out: Tensor | None = None,
+    leave_out: Tensor | OwnClicks | None = None,
 ) -> tuple[list[LevelDistribution], Tensor]:
     """Teacher-forced distributions along M paths, one entry per level, and the hidden states [M, L, d].
 
@@ -95,6 +134,9 @@ def path_distributions(
     same paths can be compared entry by entry.
     """
     levels = paths.shape[1]
+    own = leave_out
+    if isinstance(own, Tensor):
+        own = OwnClicks(paths.unsqueeze(1), own.unsqueeze(1))
     # Teacher forcing: the decoder reads the begin token, then the first L - 1 tokens of each path.
     codes = [index.codes(level, paths[:, level]).long() for level in range(levels)]
     vectors = [index.vectors(level, paths[:, level]) if model.anchored else None for level in range(levels - 1)]
@@ -109,12 +151,13 @@ def path_distributions(
             out.append(_dense(model.codebook_logits(level, state), codes[level]))
         elif level == 0:
             logits = _root_logits(model, memory, state, owner, index, evidence)
-            if model.anchored and leave_out is not None:
-                own = _left_out(model.item_state(0, state, memory, owner), leave_out, index, 0, paths[:, 0])
-                logits = logits.scatter_add(1, paths[:, :1], -own.to(logits.dtype).unsqueeze(1))
+            if model.anchored and own is not None:
+                # The fill of a page view with fewer items adds nothing.
+                added = own.logits(model.item_state(0, state, memory, owner), index, 0)
+                logits = logits.scatter_add(1, own.nodes[:, :, 0].clamp(min=0), -added.to(logits.dtype))
             out.append(_dense(logits, paths[:, 0]))
         else:
-            out.append(_children(model, memory, state, owner, paths, level, index, evidence, leave_out))
+            out.append(_children(model, memory, state, owner, paths, level, index, evidence, own))
     return out, hidden
 
 
@@ -132,12 +175,6 @@ class _EvidencePaths:
         # Nodes are looked up once per request, then handed to its paths.
         nodes = memory.evidence.nodes(index)
         return cls(memory.evidence.select(owner), nodes[owner])
-
-
-def _left_out(state: Tensor, leave_out: Tensor, index: SidIndex, level: int, nodes: Tensor) -> Tensor:
-    """What the own click adds to the logit of each path's node, [M]: the row's change over the node's items."""
-    share = leave_out.to(state.dtype) / index.counts(level, nodes).clamp(min=1).unsqueeze(1)
-    return (state[:, -share.shape[1] :] * share).sum(1)
 
 
 def _dense(logits: Tensor, chosen: Tensor) -> LevelDistribution:
@@ -185,7 +222,7 @@ def _children(
     level: int,
     index: SidIndex,
     evidence: _EvidencePaths | None,
-    leave_out: Tensor | None,
+    own: OwnClicks | None,
 ) -> LevelDistribution:
     """Deeper levels: a ragged softmax over the children of each path's parent; lone children cost nothing."""
     # A lone child has probability one, so its path is left out here.
@@ -208,9 +245,12 @@ def _children(
     # The chosen child's place among all children, and the softmax within each path's segment.
     begin = torch.cumsum(count[choosing], 0) - count[choosing]
     target = begin + (paths[choosing, level] - first[choosing])
-    if model.anchored and leave_out is not None:
-        own = _left_out(state, leave_out[choosing], index, level, paths[choosing, level])
-        logits = logits.index_add(0, target, -own.float())
+    if model.anchored and own is not None:
+        # Own clicks count where they lie below the path's parent, so that their node is among the children.
+        own = own.select(choosing)
+        below = own.nodes[:, :, level - 1] == paths[choosing, level - 1 : level]
+        at = (begin - first[choosing]).unsqueeze(1) + own.nodes[:, :, level]
+        logits = logits.index_add(0, at[below], -own.logits(state, index, level)[below].float())
     if model.anchored and evidence is not None:
         # Evidence below the path's parent counts at the child that it lies below.
         known = evidence.memory.select(choosing)

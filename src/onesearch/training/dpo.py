@@ -7,6 +7,7 @@ Differences from the paper:
 3. A page view may have several chosen items; each is compared with all rejected ones of its page view.
 4. A rejected item that shares the SID of the chosen one is skipped: the policy cannot tell them apart.
 5. The weights before the first step compete with all later ones by validation HR@10 (``loop.best``).
+6. Own clicks are taken off the rows of all paths (docs/method.md, 5.3a): see :class:`DpoObjective`.
 """
 
 from collections.abc import Mapping
@@ -27,7 +28,7 @@ from onesearch.common.settings import Settings
 from onesearch.index.sid_index import SidIndex
 from onesearch.model.generator import Generator
 from onesearch.model.prompt import PromptBatch, PromptBuilder, PromptInputs
-from onesearch.search.path_scoring import score_paths
+from onesearch.search.path_scoring import OwnClicks, score_paths
 from onesearch.training.loop_settings import PreferenceLoopSettings
 from onesearch.training.supervised import IndexedModule, constant_copy
 from onesearch.training.tasks import Task, TaskBatch
@@ -143,6 +144,7 @@ class Preferences:
 
     Shapes: ``chosen`` int64 [W] item rows, ``owner`` int64 [W] the prompt of each, ``chosen_reward`` float32 [W];
     ``rejected`` int64 [P, N] item rows, -1 for none, ``rejected_reward`` float32 [N], which depends on the kind alone.
+    ``leave_out`` float32 [W, F], what the click or order that makes an item a chosen one added to its head row.
     """
 
     chosen: Tensor
@@ -150,6 +152,7 @@ class Preferences:
     chosen_reward: Tensor
     rejected: Tensor
     rejected_reward: Tensor
+    leave_out: Tensor | None = None
 
 
 @dataclass
@@ -246,12 +249,26 @@ class _Categories:
         return [int(item) for item in self.order[rng.integers(first, last, count)]]
 
 
-def preference_task(builder: PromptBuilder, inputs: PromptInputs, behaviour: Behaviour, settings: DpoSettings) -> Task:
-    """Page views as preferences; every one of them has a click or an order."""
+def preference_task(
+    builder: PromptBuilder,
+    inputs: PromptInputs,
+    behaviour: Behaviour,
+    settings: DpoSettings,
+    own_numbers: NDArray[np.float32] | None = None,
+) -> Task:
+    """Page views as preferences; every one of them has a click or an order.
+
+    ``own_numbers`` float32 [2, N, F] is what a page view adds to the numbers of an item that it clicks, or orders.
+    """
 
     def batch(rows: NDArray[np.integer]) -> PreferenceBatch:
         prompt: PromptBatch = builder.search_prompt(inputs, rows)
-        return PreferenceBatch("dpo", prompt, preferences=preferences(behaviour, rows, settings))
+        found = preferences(behaviour, rows, settings)
+        if own_numbers is not None:
+            # An order elsewhere is what makes its item a chosen one, too.
+            ordered = (found.chosen_reward > LEVEL_WEIGHTS[CLICKED]).long()
+            found.leave_out = torch.from_numpy(own_numbers)[ordered, found.chosen]
+        return PreferenceBatch("dpo", prompt, preferences=found)
 
     return Task("dpo", builder.search_lengths(inputs), None, batch)
 
@@ -265,6 +282,10 @@ class DpoObjective(IndexedModule):
         ρ(i)   = β·(log π(i) - log π_ref(i)), log π summed over the tokens of i's SID
         rw_l   = 1 + (max(R_w, 1) - R_l)^(-1.5)
         loss   = mean over w of -log σ(-log Σ_l exp(rw_l·(ρ_l - ρ_w))) + α·(-log π(w))
+
+    Rows of items count the very clicks and orders that say what is chosen. Policy and reference score all paths of a
+    page view without these, so that the policy does not learn to read its answer off the rows. That a rejected item was
+    shown here stays in its numbers; one showing changes a click rate by little.
 
     Args:
         generator: the policy, trained in place; the reference is a copy of what it is now.
@@ -288,10 +309,12 @@ class DpoObjective(IndexedModule):
         w, shape = len(pairs.chosen), pairs.rejected.shape
         prompt, place = (pairs.rejected >= 0).nonzero(as_tuple=True)
         items, owner = torch.cat([pairs.chosen, pairs.rejected[prompt, place]]), torch.cat([pairs.owner, prompt])
-        paths = self.index.path(items)
-        policy = self._log_probs(self.generator, batch.prompt, paths, owner)
+        paths, own = self.index.path(items), None
+        if pairs.leave_out is not None:
+            own = OwnClicks.from_items(paths[:w], pairs.leave_out, pairs.owner, shape[0]).select(owner)
+        policy = self._log_probs(self.generator, batch.prompt, paths, owner, own)
         with torch.no_grad():
-            reference = self._log_probs(self.reference, batch.prompt, paths, owner)
+            reference = self._log_probs(self.reference, batch.prompt, paths, owner, own)
 
         def per_chosen(values: Tensor) -> Tensor:
             """What belongs to rejected items, as [P, N], then for each chosen item those of its prompt: [W, N]."""
@@ -311,6 +334,8 @@ class DpoObjective(IndexedModule):
             self.settings.sft,
         )
 
-    def _log_probs(self, model: Generator, prompt: PromptBatch, paths: Tensor, owner: Tensor) -> Tensor:
+    def _log_probs(
+        self, model: Generator, prompt: PromptBatch, paths: Tensor, owner: Tensor, own: OwnClicks | None
+    ) -> Tensor:
         """Log-probabilities of paths int64 [M, L] for the prompts of their owners, summed over the tokens: [M]."""
-        return score_paths(model, model.encode(prompt), paths, owner, self.index)[0].sum(1)
+        return score_paths(model, model.encode(prompt), paths, owner, self.index, leave_out=own)[0].sum(1)

@@ -13,6 +13,9 @@ Differences from the paper:
    policy moves, and the engine ranks by them.
 6. The KL to the reference is exact over legal children along the rollouts, not an estimate; it is off by default.
 7. The weights before the first step compete with all later ones by validation HR@10 (``loop.best``).
+8. One of the G rollouts is no draw but a SID that was clicked or ordered (``expert``), as in arXiv 2605.14434, so that
+   no group is without a hit.
+9. Own clicks of the page view are taken off the rows of all its paths (docs/method.md, 5.3a): see the class.
 """
 
 from typing import Final, Literal
@@ -20,7 +23,7 @@ from typing import Final, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn import functional
 
@@ -30,7 +33,13 @@ from onesearch.index.sid_index import SidIndex
 from onesearch.model.generator import Generator, GeneratorMemory
 from onesearch.search.beam_search import beam_search
 from onesearch.search.path_sampling import sample_paths
-from onesearch.search.path_scoring import LevelDistribution, chosen_log_probs, path_distributions
+from onesearch.search.path_scoring import (
+    LevelDistribution,
+    OwnClicks,
+    chosen_log_probs,
+    padded_by_owner,
+    path_distributions,
+)
 from onesearch.training.distillation_losses import kl_per_path
 from onesearch.training.loop_settings import PreferenceLoopSettings
 from onesearch.training.rewards import Rewards, best_of_sids, items_of_sids
@@ -59,6 +68,9 @@ class GrpoSettings(Settings):
     steps: int = Field(0, ge=0, description="0 leaves the stage out")
     prompts: int = Field(64, ge=1, description="P, page views of a step")
     rollouts: int = Field(8, ge=2, description="G, SIDs drawn for each")
+    expert: int = Field(
+        1, ge=0, description="how many of the G are SIDs clicked or ordered in the page view itself, and not drawn"
+    )
     decoding: Literal["sample", "beam"] = Field(
         "sample", description="how rollouts are drawn: independent samples, or the G best of a beam search"
     )
@@ -73,6 +85,12 @@ class GrpoSettings(Settings):
     validate_requests: int = Field(1000, ge=1, description="validation page views that guard the weights, at most")
     patience: int = Field(3, ge=0, description="validations without a better HR@10 that end the stage; 0: none do")
     loop: PreferenceLoopSettings = PreferenceLoopSettings()
+
+    @model_validator(mode="after")
+    def _some_are_drawn(self) -> "GrpoSettings":
+        if self.expert >= self.rollouts:
+            raise ValueError(f"expert is {self.expert} of {self.rollouts} rollouts; at least one must be drawn")
+        return self
 
 
 class RolloutOutcomes:
@@ -105,7 +123,7 @@ class GrpoObjective(SupervisedObjective):
 
     ::
 
-        o_1 … o_G  = SIDs drawn from the behaviour policy for each prompt, under the constraint
+        o_1 … o_G  = SIDs drawn from the behaviour policy for each prompt, under the constraint; the last a clicked one
         R_item     = R_C&O + R_CTR + R_Rel of each SID, the best of its items;  Â^item = R_item normalised over the G
         ρ          = 1 for clicked SIDs, min(1, R_item / mean R_item of the clicked) for rollouts with a boosted item
         R_l        = max over these SIDs of ρ · weights of the first l tokens while they match;  ΔR_l = R_l - R_(l-1)
@@ -114,7 +132,13 @@ class GrpoObjective(SupervisedObjective):
         GRPO: loss = -mean of min(π/π_old · Â^item, clip(π/π_old) · Â^item)
         loss += sft · loss of stage 3 on what was clicked + kl · KL(π ‖ π_ref) along the rollouts
 
-    The behaviour policy is the policy itself, or with ``sync_steps`` above 1 what it was some steps ago.
+    The behaviour policy is the policy itself, or with ``sync_steps`` above 1 what it was some steps ago. Its
+    log-probability of a SID is π_old, whether the SID was drawn or clicked.
+
+    Rows of items count clicks, also those of the page view that is learnt. All policies score a page view's paths as if
+    it had never been counted: where a path ends at a clicked item, and where one is only a candidate beside it. Else
+    the policy would learn that what was clicked is what the numbers say, and the reward would praise it for that. What
+    draws are made from is the policy as it serves; the page view's own clicks make them a little likelier to hit.
 
     Args:
         generator: trained in place, without dropout.
@@ -162,16 +186,24 @@ class GrpoObjective(SupervisedObjective):
             raise ValueError(f"the batch of task '{batch.task}' has no page views to draw for")
         settings, model = self.settings, self.generator
         # Rollouts, and one pass over them and the M clicked and ordered items: paths int64 [P · G + M, L].
-        memory = model.encode(batch.prompt)
-        nodes, old = self._draw(batch, memory)
+        memory, items = model.encode(batch.prompt), batch.items
+        behaviour, read = (model, memory) if self.behaviour_policy is None else self._behaviour(batch)
+        targets = self.index.path(items.rows)
+        nodes = self._draw(behaviour, read, padded_by_owner(targets, items.owner, len(batch.prompt)))
         p, g, levels = nodes.shape
-        rollouts, targets = nodes.flatten(0, 1), self.index.path(batch.items.rows)
-        prompt = torch.arange(p, device=nodes.device).repeat_interleave(g)
-        paths, owner = torch.cat([rollouts, targets]), torch.cat([prompt, batch.items.owner])
-        distributions, hidden = path_distributions(model, memory, paths, owner, self.index)
+        rollouts, prompt = nodes.flatten(0, 1), torch.arange(p, device=nodes.device).repeat_interleave(g)
+        paths, owner = torch.cat([rollouts, targets]), torch.cat([prompt, items.owner])
+        own = None
+        if items.leave_out is not None:
+            own = OwnClicks.from_items(targets, items.leave_out, items.owner, p).select(owner)
+        distributions, hidden = path_distributions(model, memory, paths, owner, self.index, leave_out=own)
         all_log_probs = chosen_log_probs(distributions, len(paths))
         log_probs = all_log_probs[: p * g].view(p, g, levels)
-        old = log_probs.detach() if old is None else old
+        old = log_probs.detach()
+        if behaviour is not model:
+            with torch.no_grad():
+                others, _ = path_distributions(behaviour, read, paths, owner, self.index, leave_out=own)
+            old = chosen_log_probs(others, len(paths))[: p * g].view(p, g, levels)
 
         # What the rollouts are worth: rewards float32 [P, G], matches bool [P, G, T, L], gate float32 [P, G, L].
         rewards = self._rollout_rewards(batch, rollouts, prompt)
@@ -182,8 +214,8 @@ class GrpoObjective(SupervisedObjective):
         matched, worth = hits, None
         if boosted is not None:
             # Rollouts with a boosted item are further targets behind the clicked SIDs, each of its own worth.
-            targets = codes.masked_fill((boosted <= 0).unsqueeze(-1), -1)
-            matched = torch.cat([hits, matches(codes, targets, settings.gate)], 2)
+            further = codes.masked_fill((boosted <= 0).unsqueeze(-1), -1)
+            matched = torch.cat([hits, matches(codes, further, settings.gate)], 2)
             worth = functional.pad(boosted, (hits.shape[2], 0), value=1.0)
         gate = gates(matched, settings.gate)
 
@@ -196,14 +228,14 @@ class GrpoObjective(SupervisedObjective):
             policy = grpo_loss(log_probs, old, item_rewards, settings.clip)
 
         # The anchor: stage 3's losses on what was clicked; then the reference.
-        nll, _ = item_nll(all_log_probs[p * g :], batch.items.weights)
+        nll, _ = item_nll(all_log_probs[p * g :], items.weights)
         anchor = {"loss": nll}
         if settings.sft > 0:
-            self._heads(anchor, memory, hidden[p * g :], targets, batch.items)
+            self._heads(anchor, memory, hidden[p * g :], targets, items)
         loss = settings.policy * policy + settings.sft * anchor.pop("loss")
         terms = {"loss": loss, "policy": policy.detach(), "sft": nll.detach(), **anchor}
         if self.reference is not None:
-            kl = self._kl(self.reference, batch, paths, owner, distributions, p * g)
+            kl = self._kl(self.reference, batch, paths, owner, own, distributions, p * g)
             add_term(terms, "kl", settings.kl, kl)
 
         # Figures for the log.
@@ -220,27 +252,35 @@ class GrpoObjective(SupervisedObjective):
         return terms
 
     @torch.no_grad()
-    def _draw(self, batch: TaskBatch, memory: GeneratorMemory) -> tuple[Tensor, Tensor | None]:
-        """Rollouts int64 [P, G, L], and their log-probabilities if another policy than the learning one drew them."""
-        settings, model, step = self.settings, self.generator, int(self.steps)
-        if self.behaviour_policy is not None:
-            if step % settings.sync_steps == 0:
-                self.behaviour_policy.load_state_dict(self.generator.state_dict())
-            model, memory = self.behaviour_policy, self.behaviour_policy.encode(batch.prompt)
+    def _behaviour(self, batch: TaskBatch) -> tuple[Generator, GeneratorMemory]:
+        """The behaviour policy, which is the learning one every ``sync_steps`` steps, and the batch as it reads it."""
+        policy = self.behaviour_policy
+        assert policy is not None
+        if int(self.steps) % self.settings.sync_steps == 0:
+            policy.load_state_dict(self.generator.state_dict())
+        return policy, policy.encode(batch.prompt)
+
+    @torch.no_grad()
+    def _draw(self, model: Generator, memory: GeneratorMemory, targets: Tensor) -> Tensor:
+        """Rollouts int64 [P, G, L], the last ``expert`` ones from ``targets`` int64 [P, T, L], clicked paths or -1."""
+        settings, last_level = self.settings, self.index.levels - 1
+        draw = torch.Generator(self.steps.device).manual_seed(self.seed * _SEEDS_APART + int(self.steps))
         if settings.decoding == "sample":
-            draw = torch.Generator(self.steps.device).manual_seed(self.seed * _SEEDS_APART + step)
-            samples = sample_paths(model, memory, self.index, settings.rollouts, settings.temperature, draw)
-            return samples.nodes, None if self.behaviour_policy is None else samples.log_probs
-        # The G best SIDs; where there are fewer, the best one again. The first item of a beam's last node has its path.
-        last = beam_search(model, memory, self.index, settings.rollouts).nodes
-        last = torch.where(last < 0, last[:, :1], last)
-        first, _ = self.index.positions(self.index.levels - 1, last.flatten())
-        nodes = self.index.path(self.index.item_rows(first)).view(*last.shape, self.index.levels)
-        if self.behaviour_policy is None:
-            return nodes, None
-        owner = torch.arange(len(nodes), device=nodes.device).repeat_interleave(settings.rollouts)
-        levels, _ = path_distributions(model, memory, nodes.flatten(0, 1), owner, self.index)
-        return nodes, chosen_log_probs(levels, len(owner)).view(nodes.shape)
+            nodes = sample_paths(model, memory, self.index, settings.rollouts, settings.temperature, draw).nodes
+        else:
+            # The G best SIDs; where there are fewer, the best one again. A beam's path is that of its first item.
+            last = beam_search(model, memory, self.index, settings.rollouts).nodes
+            last = torch.where(last < 0, last[:, :1], last)
+            first, _ = self.index.positions(last_level, last.flatten())
+            nodes = self.index.path(self.index.item_rows(first)).view(*last.shape, self.index.levels)
+        # Of each prompt's targets some in turn, from a drawn one on; a prompt without any keeps all its draws.
+        count = (targets[..., 0] >= 0).sum(1, keepdim=True)
+        start = (torch.rand(count.shape, generator=draw, device=count.device) * count).long()
+        turn = torch.arange(settings.expert, device=count.device)
+        chosen = targets[torch.arange(len(targets), device=count.device)[:, None], (start + turn) % count.clamp(min=1)]
+        drawn = settings.rollouts - settings.expert
+        expert = torch.where(count.unsqueeze(-1) > 0, chosen, nodes[:, drawn:])
+        return torch.cat([nodes[:, :drawn], expert], 1)
 
     def _codes(self, nodes: Tensor) -> Tensor:
         """SIDs int64 [n, L] of paths int64 [n, L]."""
@@ -249,14 +289,7 @@ class GrpoObjective(SupervisedObjective):
     def _targets(self, batch: TaskBatch, prompts: int) -> Tensor:
         """SIDs of the clicked and ordered items of each prompt, padded with -1: int64 [P, T, L]."""
         assert batch.items is not None
-        # The T-th target of a prompt has place T among its own.
-        owner = batch.items.owner
-        codes = self._codes(self.index.path(batch.items.rows))
-        count = torch.bincount(owner, minlength=prompts)
-        place = torch.arange(len(owner), device=owner.device) - (count.cumsum(0) - count)[owner]
-        out = torch.full((prompts, max(int(count.max()), 1), codes.shape[1]), -1, device=owner.device)
-        out[owner, place] = codes
-        return out
+        return padded_by_owner(self._codes(self.index.path(batch.items.rows)), batch.items.owner, prompts)
 
     def _rollout_rewards(self, batch: TaskBatch, flat: Tensor, owner: Tensor) -> dict[str, Tensor]:
         """Each term of the reward and their total for every rollout, float32 [P · G]; the best of a SID's items."""
@@ -298,12 +331,13 @@ class GrpoObjective(SupervisedObjective):
         batch: TaskBatch,
         paths: Tensor,
         owner: Tensor,
+        own: OwnClicks | None,
         levels: list[LevelDistribution],
         rollouts: int,
     ) -> Tensor:
         """``KL(π_θ ‖ π_ref)`` summed over positions, mean over the rollouts: exact over legal children."""
         with torch.no_grad():
             memory = reference.encode(batch.prompt)
-            other, _ = path_distributions(reference, memory, paths, owner, self.index)
+            other, _ = path_distributions(reference, memory, paths, owner, self.index, leave_out=own)
         pairs = zip(levels, other, strict=True)
         return torch.stack([kl_per_path(one, two, len(paths))[:rollouts] for one, two in pairs]).sum(0).mean()
