@@ -4,8 +4,10 @@
     python -m benchmarks.balance render              # docs/results/balance.md
 
 A cell is a short round of alignment from the full V2 of ``market-1`` with other rewards, and two A/B tests of the
-generators alone: against that V2 before the round, and against a round without rewards. Paired, on known shoppers and
-newcomers. Reports stay in RUNS; what the page shows of them goes to ``docs/results/balance.json``.
+generators alone: against that V2 before the round, and against a round without rewards. The festival, a boost of
+emerging sellers, is also measured on the pages of the engines, with the boost in their order (``search.boost``) and
+without. Paired, on known shoppers and newcomers. Reports stay in RUNS; what the page shows of them goes to
+``docs/results/balance.json``.
 """
 
 import time
@@ -31,6 +33,7 @@ from onesearch.pipeline.run_data import RunData
 from onesearch.search.run_parts import need
 
 FILES = ResultFiles("balance")
+CONFIG = ROOT / "configs" / "market-v2.yaml"
 # Without the guard of validation clicks: what a reward does is to be seen, also where it costs clicks.
 ROUND = ("grpo.steps=100", "grpo.loop.learning_rate=1e-3", "grpo.item_weight=1", "grpo.loop.best=''")
 PAGE_VIEWS, NEWCOMERS = 15_000, 4_000
@@ -48,6 +51,8 @@ class Round:
     boost: float = 1.0
     served: bool = False
     """Whether the engines are compared, too, and not the generators alone."""
+    order: tuple[float, ...] = ()
+    """Weights of the boost in the engines' order (``search.boost``) that are compared beside 0."""
 
 
 CONTROL, WEIGHTLESS = "clicks", "over relevance weight 0"
@@ -55,8 +60,8 @@ GRPO = ("grpo.algorithm=grpo",)
 ROUNDS = (
     Round(CONTROL, "no reward: the likelihood of clicks alone", ("grpo.policy=0",)),
     *(Round(f"relevance-{w}", f"relevance weight {w}", (f"rewards.relevance={w}",)) for w in (0, 0.5, 1, 4, 8)),
-    Round("boost-4.0", "relevance of emerging sellers times 4.0", (), 4.0),
-    # TPMA's gate shuts behind a token that no clicked item has, whatever the item is worth; plain GRPO has no gate.
+    Round("boost-4.0", "relevance of emerging sellers times 4.0", (), 4.0, served=True, order=(0.3, 1.0)),
+    # Plain GRPO has no gate that could shut before what is boosted.
     Round("grpo", "plain GRPO", GRPO, served=True),
     *(
         Round(f"grpo-boost-{b}", f"plain GRPO, relevance of emerging sellers times {b}", GRPO, b, served=True)
@@ -80,20 +85,15 @@ def run(
     study = Grid(runs, small)
     study.run("market-1/full")
     before = study.folder("market", 1, "full")
-    config = ROOT / "configs" / "market-v2.yaml"
-    full = next(cell for name, _, cell in study.cells("market-1/full") if name == "market")
     for cell in [one for one in ROUNDS if one.name == only] or [one for one in ROUNDS if one.name.startswith(only)]:
         report = _report(study, cell.name)
         if report.is_file():
             continue
         folder = study.folder("market", 1, f"balance/{cell.name}")
         emerging = _emerging(before)
-        sets = [*study._sets("market", 1, full), *ROUND, *cell.sets, *small]
-        if cell.boost != 1.0:
-            sets.append(f"rewards_file={_boost(folder, emerging, cell.boost)}")
         with RunLock(study.folder("market", 1, f"balance/{cell.name}.work")):
             start = time.perf_counter()
-            pipeline.run_config(config, folder, sets, reuse=(before,), until="engine_v2")
+            pipeline.run_config(CONFIG, folder, _sets(study, cell, folder), reuse=(before,), until="engine_v2")
             minutes = (time.perf_counter() - start) / 60
             found = _compared(before, folder, emerging, page_views, newcomers)
         about = {
@@ -140,6 +140,30 @@ def _compare_further(study: Grid, before: Path) -> None:
         if cell.served and "engines" not in made:
             made["engines"] = _compared(before, folder, emerging, *traffic, alone=False)
             write_json(report, made)
+        for weight in cell.order:
+            if (key := _in_order(weight)) in made:
+                continue
+            # The same round, whose engine is fitted again with the boost in its order.
+            other = study.folder("market", 1, f"balance/{cell.name}-order-{weight}")
+            sets = [*_sets(study, cell, folder), f"search.boost={weight}"]
+            pipeline.run_config(CONFIG, other, sets, reuse=(before, folder), until="engine_v2")
+            made[key] = _compared(before, other, emerging, *traffic, alone=False)
+            write_json(report, made)
+
+
+def _in_order(weight: float) -> str:
+    """The key of figures of engines with the boost in their order."""
+    return f"engines, search.boost {weight:g}"
+
+
+def _sets(study: Grid, cell: Round, folder: Path) -> list[str]:
+    """What the run of a cell sets. A boost stands in a file beside the run and moves the generator alone."""
+    full = next(one for name, _, one in study.cells("market-1/full") if name == "market")
+    sets = [*study._sets("market", 1, full), *ROUND, *cell.sets, *study.more]
+    if cell.boost != 1.0:
+        emerging = _emerging(study.folder("market", 1, "full"))
+        sets += [f"rewards_file={_boost(folder, emerging, cell.boost)}", "search.boost=0"]
+    return sets
 
 
 def _compared(
@@ -187,12 +211,17 @@ def render() -> None:
     made.sort(key=lambda one: order.get(one["cell"], len(order)))
     _draw(made)
     lines = [*FILES.head(), "", f"![Orders over the weight of relevance]({FILES.name}/{CURVE})"]
+    weights = sorted({weight for cell in ROUNDS for weight in cell.order})
     lines += ["", "## Before and after the round, generators alone"]
     lines += _tables([(one["what"], one, f"{one['minutes_to_a_new_version']:.1f}") for one in made])
     for key, title in (
         ("over the control", "Against as many steps on clicks alone, generators alone"),
         (WEIGHTLESS, "Against relevance weight 0 under the same algorithm, generators alone"),
-        ("engines", "Before and after the round, engines"),
+        ("engines", "Before and after the round, engines without the boost in their order"),
+        *(
+            (_in_order(w), f"Before and after the round, engines with the boost in their order, weight {w:g}")
+            for w in weights
+        ),
     ):
         if rows := [(one["what"], one[key], "") for one in made if key in one]:
             lines += ["", f"## {title}", *_tables(rows)]

@@ -81,10 +81,14 @@ def test_cells_are_trained_measured_compared_and_not_repeated(tmp_path: Path, mo
     from benchmarks import balance
 
     monkeypatch.setattr(balance, "FILES", ResultFiles("balance", tmp_path / "results"))
+    festival = replace(next(one for one in balance.ROUNDS if one.name == "grpo-boost-4.0"), order=(1.0,))
+    monkeypatch.setattr(balance, "ROUNDS", (festival, *(one for one in balance.ROUNDS if one.name != festival.name)))
     for cell in ("grpo-boost-4", balance.CONTROL):
         balance.run(tmp_path / "runs", cell, (*study.SMOKE, "grpo.steps=2", "grpo.prompts=8"), 200, 20)
     found = balance.FILES.figures()["grpo-boost-4.0"]
     assert set(found["over the control"]["paired"]) == set(found["engines"]["paired"]) == set(found["paired"])
+    raised = [found[key][balance.EMERGING]["exposure"]["lift"] for key in ("engines", "engines, search.boost 1")]
+    assert raised[1] > raised[0]
     assert set(found[balance.EMERGING]) == {"exposure", "item CTR", "orders"} and found["minutes_to_a_new_version"] > 0
     head("balance")
     balance.render()
