@@ -1,8 +1,9 @@
-"""Cells of V2 studies: each is a run that takes shared stages over, trains its own last one, and is measured."""
+"""Studies of cells: each is a run that takes shared stages over, trains its own last ones, and is measured."""
 
 import json
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -68,6 +69,7 @@ class Cell:
         measured: variants: "student"; "keywords" at the input; "own" keywords, written by the model first; "engine".
         same_time_as: epochs are raised until training takes as long as the stages of that cell.
         epochs_of: epochs are those of that cell, whose V1 is taken over.
+        times: epochs of stage 3, as a multiple of the other cells'.
     """
 
     name: str
@@ -78,6 +80,7 @@ class Cell:
     measured: tuple[str, ...] = ("student",)
     same_time_as: str = ""
     epochs_of: str = ""
+    times: float = 1.0
 
 
 THREE = (1, 2, 3)
@@ -127,12 +130,17 @@ REAL = (
 
 @dataclass(frozen=True)
 class DataSet:
-    """A configuration file with the settings that every cell on it shares."""
+    """A configuration file with the settings that every cell on it shares.
+
+    ``same_requests``: all seeds have one test part, so that they are pooled request by request; else each seed's
+    requests are a sample of their own.
+    """
 
     config: str
     cells: tuple[Cell, ...]
     sets: tuple[str, ...] = ()
     seeds: tuple[int, ...] = THREE
+    same_requests: bool = True
 
 
 _LOG_EXPERT = (
@@ -179,14 +187,15 @@ SMOKE = (
 class Grid:
     """The cells below a folder; ``more`` settings hold for all of them.
 
-    A cell's figures and the values of its requests lie in its run folder; :meth:`compare` takes what the page shows
-    into the repository.
+    A cell's figures and the values of its requests lie in its run folder; :meth:`save` takes what the page shows into
+    the repository.
     """
 
     runs: Path
     more: tuple[str, ...] = ()
     files: ResultFiles = FILES
     sets: Mapping[str, DataSet] = field(default_factory=lambda: SETS)
+    tested: Sequence[str] = TESTED
 
     def cells(self, prefix: str = "") -> Iterator[tuple[str, int, Cell]]:
         """Data set, seed and cell in the order of work: what the main table needs comes first."""
@@ -205,11 +214,16 @@ class Grid:
         return (self.folder(name, seed, cell) / CELL).is_file()
 
     def run(self, prefix: str = "") -> None:
-        """Train and measure every unfinished cell; one that another process works on is left to it."""
+        """Train and measure every unfinished cell; one that another process works on is left to it.
+
+        Raises:
+            SystemExit: a cell failed. It does not keep the others from being made first.
+        """
+        failed = []
         for name, seed, cell in self.cells(prefix):
             if self.finished(name, seed, cell.name):
                 continue
-            first = cell.same_time_as or cell.epochs_of
+            first = self.after(cell)
             if first and not self.finished(name, seed, first):
                 print(f"{name}-{seed}/{cell.name} waits for {first}", flush=True)
                 continue
@@ -219,6 +233,15 @@ class Grid:
                     self._measure(name, seed, cell)
             except RunLockedError as error:
                 print(f"{name}-{seed}/{cell.name}: {error}", flush=True)
+            except Exception:  # noqa: BLE001 - whatever it died of, the cells after it are independent of it
+                traceback.print_exc()
+                failed.append(f"{name}-{seed}/{cell.name}")
+        if failed:
+            raise SystemExit(f"failed: {', '.join(failed)}")
+
+    def after(self, cell: Cell) -> str:
+        """The cell that must be finished before; "" for none."""
+        return cell.same_time_as or cell.epochs_of
 
     def _sets(self, name: str, seed: int, cell: Cell | None = None) -> tuple[str, ...]:
         # Seeds are those of training: data, encoder and SIDs are made once.
@@ -276,19 +299,9 @@ class Grid:
         manifests = {stage: read_json(folder / stage / "manifest.json") for stage in made}
         seconds = {stage: found["seconds"] for stage, found in manifests.items()}
         chosen = {stage: found["metrics"].get("chosen_step") for stage, found in manifests.items()}
-        sets = [one.replace(str(self.runs.absolute()), "RUNS") for one in self._sets(name, seed, cell)]
         about = {
-            "cell": cell.name,
-            "what": cell.what,
-            "data": name,
-            "seed": seed,
+            **self._provenance(name, seed, cell),
             "requests": len(page_views),
-            "command": f"python -m benchmarks.{self.files.name} run RUNS {name}-{seed}/{cell.name}",
-            "config": self.sets[name].config,
-            "sets": sets,
-            "commit": commit(),
-            "date": today(),
-            "machine": machine(),
             "training_seconds": seconds,
             "epochs": config.sft3.epochs,
             "valid_sid_share": share,
@@ -299,18 +312,33 @@ class Grid:
         write_json(folder / CELL, {**about, **{key: figures[key] for key in ("methods", "milliseconds", "slices")}})
         print(f"{name}-{seed}/{cell.name}: {headline(report)}", flush=True)
 
+    def _provenance(self, name: str, seed: int, cell: Cell) -> dict[str, Any]:
+        """What cell it is, and what made it."""
+        return {
+            "cell": cell.name,
+            "what": cell.what,
+            "data": name,
+            "seed": seed,
+            "command": f"python -m benchmarks.{self.files.name} run RUNS {name}-{seed}/{cell.name}",
+            "config": self.sets[name].config,
+            "sets": [one.replace(str(self.runs.absolute()), "RUNS") for one in self._sets(name, seed, cell)],
+            "commit": commit(),
+            "date": today(),
+            "machine": machine(),
+        }
+
     def pairs(self, data: DataSet) -> list[tuple[str, str]]:
         """Which methods are tested against which."""
         return pairs(data)
 
-    def compare(self) -> None:
+    def save(self) -> None:
         """Take finished cells into the repository, with paired tests per pair, pooled over the seeds that both have.
 
         What the repository has of cells and pairs that these runs lack stays as it is.
         """
         kept = self.files.figures()
         cells = {
-            f"{name}-{seed}/{cell.name}": shown(read_json(self.folder(name, seed, cell.name) / CELL))
+            f"{name}-{seed}/{cell.name}": shown(read_json(self.folder(name, seed, cell.name) / CELL), self.tested)
             for name, seed, cell in self.cells()
             if self.finished(name, seed, cell.name)
         }
@@ -320,18 +348,18 @@ class Grid:
                 reports = {seed: self._report(name, seed, pair) for seed in data.seeds}
                 found = {seed: report for seed, report in reports.items() if report is not None}
                 if found:
-                    joined = pool_reports(list(found.values()), (pair,), same_requests=True, config=METRICS)
+                    joined = pool_reports(list(found.values()), (pair,), data.same_requests, METRICS)
                     tested = [one for one in joined.to_json()["comparisons"] if is_shown(one)]
                     tests[f"{name}: {pair[0]} - {pair[1]}"] = {"seeds": list(found), "tests": tested}
         self.files.write_figures(
-            {"cells": {**kept.get("cells", {}), **cells}, "tests": {**kept.get("tests", {}), **tests}}
+            {**kept, "cells": {**kept.get("cells", {}), **cells}, "tests": {**kept.get("tests", {}), **tests}}
         )
 
-    def _report(self, name: str, seed: int, pair: tuple[str, str]) -> Report | None:
-        """Both methods ("cell/variant") of a pair on the same requests; None where one has not been measured."""
+    def _report(self, name: str, seed: int, methods: Sequence[str]) -> Report | None:
+        """Methods ("cell/variant") on the same requests, to be pooled; None where one has not been measured."""
         values: Values = {}
         labels: dict[str, NDArray[Any]] = {}
-        for method in pair:
+        for method in methods:
             cell, variant = method.split("/")
             path = self.folder(name, seed, cell) / VALUES
             if not path.is_file():
@@ -340,13 +368,13 @@ class Grid:
             if variant not in found:
                 return None
             values[method] = found[variant]
-        return build_report(values, labels, (), METRICS)
+        return build_report(values, labels, (), METRICS.updated(resamples=1))  # nobody reads these intervals
 
 
-def shown(cell: dict[str, Any]) -> dict[str, Any]:
+def shown(cell: dict[str, Any], tested: Sequence[str]) -> dict[str, Any]:
     """A cell's figures without intervals of slices and what else no page shows."""
     methods = {
-        variant: {metric: rounded(figure) for metric, figure in row.items() if metric in TESTED}
+        variant: {metric: rounded(figure) for metric, figure in row.items() if metric in tested}
         for variant, row in cell["methods"].items()
     }
     slices = {
@@ -354,7 +382,7 @@ def shown(cell: dict[str, Any]) -> dict[str, Any]:
             group: {
                 "requests": part["requests"],
                 "methods": {
-                    variant: {metric: {"mean": rounded(row[metric]["mean"])} for metric in TESTED if metric in row}
+                    variant: {metric: {"mean": rounded(row[metric]["mean"])} for metric in tested if metric in row}
                     for variant, row in part["methods"].items()
                 },
             }
@@ -501,15 +529,15 @@ def headline(report: Report) -> str:
 
 
 def main(arguments: list[str], grid: Grid, render: Callable[[], None], usage: str) -> None:
-    """The commands ``run``, ``list``, ``compare`` and ``render`` of a study."""
+    """The commands ``run``, ``list``, ``save`` and ``render`` of a study."""
     if arguments[:1] == ["render"]:
         render()
         return
-    if len(arguments) < 2 or arguments[0] not in ("run", "list", "compare"):
+    if len(arguments) < 2 or arguments[0] not in ("run", "list", "save"):
         sys.exit(usage.split("\n\n")[1])
     grid.runs = Path(arguments[1])
-    if arguments[0] == "compare":
-        grid.compare()
+    if arguments[0] == "save":
+        grid.save()
     elif arguments[0] == "run":
         start = time.time()
         grid.run(*arguments[2:3])

@@ -1,16 +1,23 @@
-"""Fill the results table of README.md from docs/results/v1.json, so that no figure is typed by hand.
+"""Fill the results table of README.md from the studies' figures, so that none is typed by hand.
 
     python -m benchmarks.readme_table                                     # rewrite the table
     python -m benchmarks.readme_table --check                             # fail if the table is out of date
 
-``python -m benchmarks.v1 save RUN`` fills that file. The table shows the first seed of each data set.
+The table shows the first seed of each data set: what ``docs/results/generator.json`` has of it, else
+``docs/results/v1.json``.
 """
 
 import argparse
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
+from benchmarks import generator_grid, v1
+from benchmarks.generator_grid import FLAGSHIP, SIMPLE
 from benchmarks.provenance import ROOT
-from benchmarks.v1 import FILES
+from onesearch.evaluation.baselines import CASCADE
+from onesearch.pipeline.engine_stage import ONE_MODEL, WITHOUT_GENERATOR
+from onesearch.pipeline.report_stage import ENGINE_NAME, GENERATOR_ALONE
 
 START, END = "<!-- results:start -->", "<!-- results:end -->"
 METHODS = (
@@ -23,11 +30,14 @@ METHODS = (
     "engine without BM25",
     "engine",
 )
+CONTROLS = (CASCADE, GENERATOR_ALONE, ONE_MODEL, WITHOUT_GENERATOR, ENGINE_NAME)
+"""Shown of a report of the generator's study, below the strongest simple baseline."""
 METRICS = ("click/HR@10", "click/MRR@10")
 DATA = {
     "bestbuy": "**Best Buy**: a real shop, clicks on games for one console",
     "homedepot": '**Home Depot**: a real catalogue; its "clicks" are good ratings by people who were asked',
     "market": "**The simulated market**: no real shop, and no real shoppers",
+    "toys": "**Toys**: what shoppers of a real shop buy next, without queries",
 }
 """What the figures of a data set are figures of."""
 
@@ -40,39 +50,66 @@ def cell(estimate: dict[str, Any] | None, best: float | None) -> str:
     return f"**{text}**" if estimate["mean"] == best else text
 
 
+@dataclass(frozen=True)
+class Shown:
+    """What the table shows of a data set."""
+
+    dataset: str
+    seed: int
+    items: int
+    report: Mapping[str, Any]
+    methods: Mapping[str, Mapping[str, Any]]
+    machine: str
+
+
+def shown() -> Iterator[Shown]:
+    """The first seed of each data set: its flagship of the generator's study, else its run of V1's."""
+    flagships: dict[str, dict[str, Any]] = {}
+    for report in generator_grid.FILES.figures().get("cells", {}).values():
+        first = flagships.get(report["data"])
+        if report["cell"] == FLAGSHIP.name and (first is None or report["seed"] < first["seed"]):
+            flagships[report["data"]] = report
+    plain: dict[str, dict[str, Any]] = {}
+    for name, report in v1.FILES.figures().items():
+        if "+" not in name:  # no ablation
+            plain.setdefault(name.rpartition("-")[0], report)
+    for dataset in DATA:
+        if report := flagships.get(dataset):
+            rows = report["methods"]
+            simple = [one for one in SIMPLE if one in rows]
+            strongest = max(simple, key=lambda one: rows[one][METRICS[0]]["mean"])
+            methods = {one: rows[one] for one in (strongest, *CONTROLS) if one in rows}
+            yield Shown(dataset, report["seed"], report["sizes"]["items"], report, methods, report["machine"])
+        elif report := plain.get(dataset):
+            made = report["provenance"]
+            methods = {one: report["methods"][one] for one in METHODS if one in report["methods"]}
+            yield Shown(dataset, made["seed"], made["data"]["items"], report, methods, made["machine"])
+
+
 def table() -> str:
     """For each data set what it is and a row per method, of its first seed, with the milliseconds of a request."""
     lines: list[str] = []
-    levels, machines, shown = set[float](), set[str](), set[str]()
-    for name, report in FILES.figures().items():
-        dataset, _, seed = name.rpartition("-")
-        if dataset not in DATA or dataset in shown or "+" in name:  # an ablation, an earlier form, or another seed
-            continue
-        shown.add(dataset)
-        levels.add(report["level"])
-        source = report["provenance"]
-        machines.add(source["machine"])
-        sizes = source["data"]
+    sets = list(shown())
+    for one in sets:
         lines += [
-            f"{DATA[dataset]}; {sizes['items']:,} items, {report['requests']:,} test page views (seed {seed})",
+            f"{DATA[one.dataset]}; {one.items:,} items, {one.report['requests']:,} test page views (seed {one.seed})",
             "",
             "| method | " + " | ".join(METRICS) + " | ms |",
             "|---|" + "---|" * (len(METRICS) + 1),
         ]
-        methods = {method: report["methods"][method] for method in METHODS if method in report["methods"]}
-        best = {m: max((row[m]["mean"] for row in methods.values() if m in row), default=None) for m in METRICS}
-        for method, row in methods.items():
-            took = report.get("milliseconds", {}).get(method)
+        best = {m: max((row[m]["mean"] for row in one.methods.values() if m in row), default=None) for m in METRICS}
+        for method, row in one.methods.items():
+            took = one.report["milliseconds"].get(method)
             cells = [cell(row.get(m), best[m]) for m in METRICS] + ["–" if took is None else f"{took:.2g}"]
             lines.append(f"| {method} | " + " | ".join(cells) + " |")
         lines.append("")
     if not lines:
         return "No report has been taken in yet."
-    share = ", ".join(f"{level:.0%}" for level in sorted(levels))
+    share = ", ".join(sorted({f"{one.report['level']:.0%}" for one in sets}))
     lines.append(
         f"In brackets: {share} bootstrap intervals; bold: the best mean. Test part of each data set; settings and "
         "weights were chosen on its validation part. ms: mean time of a request, many at once, on "
-        f"{', '.join(sorted(machines))}."
+        f"{', '.join(sorted({one.machine for one in sets}))}."
     )
     return "\n".join(lines)
 

@@ -2,10 +2,10 @@
 
     python -m benchmarks.v2 run RUNS [DATASET-SEED/CELL]     # the same RUNS folder: cells go on from its cell "full"
     python -m benchmarks.v2 list RUNS
-    python -m benchmarks.v2 compare RUNS
+    python -m benchmarks.v2 save RUNS
     python -m benchmarks.v2 render                           # docs/results/v2.md
 
-``compare`` takes what the page shows into ``docs/results/v2.json``; values of single requests stay in RUNS.
+``save`` takes what the page shows into ``docs/results/v2.json``; values of single requests stay in RUNS.
 
 Main metrics, declared before the first run: order and click HR@10 and MRR@10 of the generator alone over all requests.
 """

@@ -3,12 +3,12 @@
     python -m benchmarks.v2_distillation run RUNS                 # every cell that is not finished
     python -m benchmarks.v2_distillation run RUNS market-1        # those whose name begins so
     python -m benchmarks.v2_distillation list RUNS                # which cells are finished
-    python -m benchmarks.v2_distillation compare RUNS             # finished cells and paired tests between them
+    python -m benchmarks.v2_distillation save RUNS                # finished cells and paired tests between them
     python -m benchmarks.v2_distillation render                   # docs/results/v2_distillation.md
 
 RUNS lies outside the checkout and grows to a few gigabytes. A cell is ``DATASET-SEED/NAME``: a run folder that takes
 data, encoder, SIDs and the first stages over from ``DATASET-SEED/base`` and trains its own last stage. Figures and
-values of single requests stay in the cell's run folder; ``compare`` takes what the page shows into
+values of single requests stay in the cell's run folder; ``save`` takes what the page shows into
 ``docs/results/v2_distillation.json``. Several processes may work on RUNS.
 
 Main metrics, declared before the first run: expected HR@10 (the true click mass in the top ten) and sampled click HR@10

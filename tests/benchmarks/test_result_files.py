@@ -11,7 +11,7 @@ from benchmarks.result_files import ResultFiles
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "docs" / "results"
-STUDIES = ("v1", "v2", "v2_distillation", "balance", "abtest", "speed")
+STUDIES = ("v1", "v2", "v2_distillation", "generator", "balance", "abtest", "speed")
 
 
 def test_the_results_are_pages_charts_and_one_small_json_of_each_study():
@@ -32,7 +32,7 @@ def test_a_page_is_what_its_figures_give(name, tmp_path, monkeypatch):
     if name == "speed":
         monkeypatch.setattr(study, "PLOT", files.charts / "width.png")
     files.page.unlink()
-    study.render(files) if name == "v2_distillation" else study.render()
+    study.render(files) if name in ("v2_distillation", "generator") else study.render()
     assert files.page.read_text(encoding="utf-8") == (RESULTS / f"{name}.md").read_text(encoding="utf-8")
 
 

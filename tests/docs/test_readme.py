@@ -42,4 +42,4 @@ def test_the_python_block_is_short():
 def test_the_results_table_is_what_the_reports_say():
     assert readme_table.filled(README) == README, "run python -m benchmarks.readme_table"
     table = readme_table.table()
-    assert "| engine |" in table and "| BM25 x popularity |" in table and "simulated" in table
+    assert "| engine |" in table and "| cascade |" in table and "simulated" in table

@@ -29,7 +29,7 @@ def test_cells_are_trained_measured_compared_and_not_repeated(tmp_path: Path, mo
 
     earlier = {"cells": {"market-1/v1": {}, "market-3/v1": {"seed": 3}}, "tests": {"market: a/student - b/student": {}}}
     files.write_figures(earlier)
-    grid.compare()
+    grid.save()
     kept = files.figures()
     assert set(kept["cells"]) == {"market-1/v1", "market-1/full", "market-1/v1-time", "market-3/v1"}
     assert kept["cells"]["market-1/v1"]["seed"] == 1 and kept["cells"]["market-3/v1"] == {"seed": 3}
@@ -65,7 +65,7 @@ def test_cells_are_trained_measured_compared_and_not_repeated(tmp_path: Path, mo
     aligned = v2.AlignmentGrid(tmp_path / "runs", study.SMOKE, v2.FILES, {"market": small})
     aligned.run("market-1")
     assert (tmp_path / "runs" / "market-1" / "sd-long" / "cell.json").is_file()
-    aligned.compare()
+    aligned.save()
     cells, tests = v2.FILES.figures()["cells"], v2.FILES.figures()["tests"]
     assert {"cot", "distill", "grpo"} == set(cells["market-1/tpma"]["training_seconds"])
     assert cells["market-1/long-clicks"]["epochs"] == longer["epochs"]
