@@ -184,11 +184,11 @@ class GeneratorGrid(Grid):
     def _train(self, name: str, seed: int, cell: Cell) -> None:
         folder, sets = self.folder(name, seed, cell.name), self._sets(name, seed, cell)
         if cell.name == FLAGSHIP.name:
-            pipeline.run_config(ROOT / self.sets[name].config, folder, sets)
+            pipeline.run_config(ROOT / self.sets[name].config, folder, sets, until="report")
         else:
             # The flagship's settings as it ran, whatever the configuration file says by now.
             others = [self.folder(name, seed, other) for other in (FLAGSHIP.name, SHORT)]
-            pipeline.run_config(others[0] / SETTINGS, folder, sets, reuse=others)
+            pipeline.run_config(others[0] / SETTINGS, folder, sets, reuse=others, until="report")
 
     def _measure(self, name: str, seed: int, cell: Cell) -> None:
         folder = self.folder(name, seed, cell.name)
