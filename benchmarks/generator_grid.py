@@ -60,6 +60,7 @@ PAPER_FORM = (
     "model.prompt.long=50",
     "sft3.held_out_vectors=false",
     "sft3.pseudo_share=0",
+    "pseudo.searches=0",
     "sft3.frequency_power=1",
 )
 """Every deviation of docs/paper_index.md that a setting switches off."""
@@ -91,7 +92,8 @@ OF_QUERIES = (
     Cell("no-query-vector", "no query vector", ("model.prompt.query_vector=false",)),
     Cell("not-held-out", "training queries with vectors that have seen them", ("sft3.held_out_vectors=false",)),
     Cell("fill-missing", "clicked items fill missing history alone", ("model.prompt.fill=missing",)),
-    Cell("no-pseudo-queries", "no pseudo-queries", ("sft3.pseudo_share=0",)),
+    Cell("no-pseudo-queries", "no pseudo-queries", ("sft3.pseudo_share=0", "pseudo.searches=0")),
+    Cell("no-teacher", "pseudo-queries without a teacher's ranking", ("pseudo.searches=0",)),
     Cell("every-page-view", "every page view drawn alike", ("sft3.frequency_power=1",)),
 )
 """Trials that mean something only where shoppers type queries."""

@@ -69,7 +69,20 @@ ABOUT = {
 }
 PUBLISHED = {"SASRec": (0.0463, 0.0306, 0.0675, 0.0374), "TIGER": (0.0521, 0.0371, 0.0712, 0.0432)}
 """R@5, N@5, R@10, N@10 on Toys and Games: Rajput et al. 2023, arXiv 2305.05065, table 1. Typed in, nothing else is."""
-STAGES = ("data", "encoder", "khqe", "index", "lexical", "baselines", "sft1", "sft2", "sft3", "engine", "report")
+STAGES = (
+    "data",
+    "encoder",
+    "khqe",
+    "index",
+    "lexical",
+    "baselines",
+    "sft1",
+    "sft2",
+    "pseudo",
+    "sft3",
+    "engine",
+    "report",
+)
 
 
 @dataclass(frozen=True)

@@ -109,6 +109,7 @@ def test_the_paper_form_has_every_part_of_ours_off():
         assert not any((model.anchored, model.legal_softmax, model.item_score, model.free_codes, model.item_memory))
         assert not prompt.evidence.any and not prompt.query_vector and not prompt.has_item_tokens
         assert prompt.fill == "missing" and not made.sft3.held_out_vectors and not made.sft3.pseudo_share
+        assert not made.pseudo.searches and not model.word_rows
 
 
 def test_trials_are_as_long_as_their_minutes_allow_at_the_flagships_speed(tmp_path):
