@@ -82,10 +82,12 @@ def test_weights_of_the_rewards_can_change_between_rounds(aligned, tiny_config, 
     path.write_text(f"boosts: [{{name: emerging, column: seller, values: ['{seller}'], times: 2}}]\n")
     sets = (*SETS, f"rewards_file={path}")
     changed = run_config(tiny_config, folder, sets, reuse=(aligned,), until="grpo")
-    assert [result.name for result in changed if result.outcome == "built"] == ["grpo"]
+    assert [result.name for result in changed if result.outcome == "built"] == ["engine", "grpo"]
+    assert SearchEngine.load(folder, model="v1").snapshot.boosts[0].values == (seller,)
     path.write_text("relevance: 2\n")
     again = run_config(tiny_config, folder, sets, until="grpo")
-    assert [result.name for result in again if result.outcome == "built"] == ["grpo"]
+    assert [result.name for result in again if result.outcome == "built"] == ["engine", "grpo"]
+    assert SearchEngine.load(folder, model="v1").snapshot.boosts == ()
     path.write_text("relevence: 2\n")
     with pytest.raises(ValueError, match="relevance"):
         run_config(tiny_config, folder, sets, until="grpo")
