@@ -8,7 +8,7 @@ from onesearch.data.click_statistics import ClickStatistics
 from onesearch.data.records import Item, items_frame
 from onesearch.search.click_features import ClickFeatures
 from onesearch.search.lexical_search import LexicalSearcher, LexicalSettings
-from onesearch.search.ranking_features import lexical_features
+from onesearch.search.ranking_features import lexical_features, probability_features
 
 ITEMS = items_frame(
     [
@@ -67,6 +67,15 @@ def test_contexts_tell_known_queries_from_new_ones(log_features: ClickFeatures):
     assert found["known"].tolist() == [1, 0, 0]
     np.testing.assert_allclose(found["frequency"], np.log1p([3, 0, 0]) / 3, rtol=1e-6)
     np.testing.assert_allclose(found["words"], [1 / 3, 1, 0], rtol=1e-6)
+
+
+def test_powers_of_the_probability():
+    found = probability_features(np.log(np.array([[1.0, 1 / 256, 1e-30]], np.float32)))
+    np.testing.assert_allclose(found["prob"], [[1, 1 / 256, 1e-30]], rtol=1e-4)
+    np.testing.assert_allclose(found["prob_half"], [[1, 1 / 16, 1e-15]], rtol=1e-4)
+    np.testing.assert_allclose(found["prob_eighth"], [[1, 0.5, 10**-3.75]], rtol=1e-4)
+    outside = probability_features(np.array([[-1e9]], np.float32))  # an item outside the index
+    assert all(value == 0 for value in outside.values())
 
 
 def test_lexical_share_is_relative_to_the_best_of_the_whole_catalogue():

@@ -25,7 +25,13 @@ from onesearch.search.catalogue_snapshot import Snapshot
 from onesearch.search.click_features import ClickFeatures, QueryFacts
 from onesearch.search.evidence_finder import EvidenceRequests
 from onesearch.search.nearest_items import nearest_items
-from onesearch.search.ranking_features import lexical_features, likeness_features, pair_features, popularity_features
+from onesearch.search.ranking_features import (
+    lexical_features,
+    likeness_features,
+    pair_features,
+    popularity_features,
+    probability_features,
+)
 from onesearch.search.run_parts import Keywords
 from onesearch.search.search_settings import SearchSettings
 
@@ -259,6 +265,8 @@ class CandidateSearch:
             # What the shopper has taken already is no candidate.
             items = np.where((items[:, :, None] == taken[:, None, :]).any(2), -1, items)
         valid = items >= 0
+        if config.probability and "log_prob" in features:
+            features |= probability_features(features["log_prob"])
         if config.pairs and snapshot.pairs is not None and facts.history.shape[1]:
             history = facts.history[rows]
             features |= pair_features(snapshot.pairs.beside(history[:, -_RECENT:]), history, items)

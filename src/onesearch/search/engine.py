@@ -39,6 +39,7 @@ from onesearch.search.shopper_history import NO_HISTORY, FixedHistories, History
 
 Floats = NDArray[np.float32]
 BEAMS_ONLY: Mapping[str, Any] = {
+    "probability": False,
     "lexical": False,
     "clicked_candidates": 0,
     "nearest": 0,

@@ -36,6 +36,19 @@ def likeness_features(query_rows: Tensor, candidates: Tensor, history: Tensor, n
     }
 
 
+def probability_features(log_probs: Floats) -> dict[str, Floats]:
+    """Powers of the SID's probability, for candidates of log π [n, C].
+
+    A linear score in log π alone says that a hundredth and a tenth of a chance differ as a hundred-thousandth and a
+    ten-thousandth do; with these it may tell likely items apart and leave the unlikely ones to other features.
+    """
+    return {
+        "prob": np.exp(log_probs),
+        "prob_half": np.exp(log_probs / 2),
+        "prob_eighth": np.exp(log_probs / 8),
+    }
+
+
 def lexical_features(scores: Floats, best: Floats) -> dict[str, Floats]:
     """BM25 of candidates [n, C], and relative to the ``best`` item of the whole catalogue [n]."""
     share = scores / np.where(best > 0, best, 1)[:, None]

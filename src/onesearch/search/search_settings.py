@@ -13,6 +13,7 @@ class SearchSettings(Settings):
     generator: bool = Field(
         True, description="beams, log-probability and item score; off: the control that has everything else"
     )
+    probability: bool = Field(True, description="features from powers of the probability, beside its logarithm")
     lexical: bool = Field(False, description="BM25: its best items join the candidates, its score the ranking")
     lexical_candidates: int = Field(50, ge=0, description="items BM25 adds to the candidates")
     clicked_candidates: int = Field(20, ge=0, description="items most clicked for the query added to the candidates")
