@@ -65,7 +65,8 @@ def _sections(key: str, model: type[BaseModel], seen: dict[type[BaseModel], str]
         section = section_of(field.annotation)
         if section:
             inner.append((below, section))
-        if section and get_origin(field.annotation) is not tuple:
+        # A section that may be left out has a value of its own.
+        if section and get_origin(field.annotation) is not tuple and type(None) not in get_args(field.annotation):
             continue
         default = field.get_default(call_default_factory=True)
         given = "required" if field.is_required() else f"`{shown(default)}`"

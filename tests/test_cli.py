@@ -222,7 +222,8 @@ def test_search_hands_everything_on_and_counts_from_one(tmp_path, monkeypatch):
             asked.append(arguments)
             return [SearchResult(f"i{n}", 1.0, (1, 2), Item(f"i{n}", f"lamp {n}")) for n in range(2)]
 
-    monkeypatch.setattr("onesearch.search.engine.SearchEngine.load", lambda *given: asked.append(given) or Engine())
+    load = lambda *given, **more: asked.append((*given, more)) or Engine()  # noqa: E731
+    monkeypatch.setattr("onesearch.search.engine.SearchEngine.load", load)
     words = [
         "search",
         str(tmp_path),
@@ -236,8 +237,9 @@ def test_search_hands_everything_on_and_counts_from_one(tmp_path, monkeypatch):
         "--filter",
         "brand=b",
         "--json",
+        "--measured",
     ]
     result = CliRunner().invoke(app, words)
     assert result.exit_code == 0, result.output
-    assert asked == [(tmp_path, 9, None), ("lamp", "u7", 2, {"brand": "b"})]
+    assert asked == [(tmp_path, 9, None, {"measured": True}), ("lamp", "u7", 2, {"brand": "b"})]
     assert [found["rank"] for found in json.loads(result.output)] == [1, 2]

@@ -65,7 +65,7 @@ def bench_search(
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        parts, engine = RunParts(run), SearchEngine.load(run)
+        parts, engine = RunParts(run), SearchEngine.load(run, measured=True)
         about = {"run": run.name, "items": len(engine), "threads": threads, "own_width": engine.config.width}
         histories = Histories(parts.dataset.page_views, parts.dataset.items, parts.dataset.users)
         found = _speed(engine, histories, sampled(run, "test", requests), searchers or {}, widths)

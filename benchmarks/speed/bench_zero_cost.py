@@ -50,7 +50,7 @@ def bench_zero_cost(run: Path, threads: int = 1, requests: int = REQUESTS, repea
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        engines: dict[str, SearchEngine] = dict(zip(MODELS, load_engines(run, MODELS), strict=True))
+        engines: dict[str, SearchEngine] = dict(zip(MODELS, load_engines(run, MODELS, measured=True), strict=True))
         page_views = sampled(run, "test", requests)
         asked = list(zip(page_views["query"].fill_null("").to_list(), page_views["user_id"].to_list(), strict=True))
         return {

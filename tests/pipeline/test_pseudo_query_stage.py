@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from onesearch.pipeline import pseudo_query_stage
+from onesearch.pipeline.final_stage import FinalData
 from onesearch.pipeline.pseudo_query_stage import build_pseudo_queries, load_pseudo_queries, softmax, written
 from onesearch.pipeline.stage_runner import StageContext
 from onesearch.search.hits import Hits
@@ -81,3 +82,5 @@ def test_the_teacher_has_no_generator_and_its_ranking_is_the_target(fields, tmp_
     assert requests.query == again.query and requests.user.tolist() == again.user.tolist()
     np.testing.assert_array_equal(requests.clicked, again.clicked)
     assert len({row.tobytes() for row in requests.clicked}) > 5
+    # The final engine trains on other page views, and is asked by the same shoppers.
+    np.testing.assert_array_equal(load_pseudo_queries(FinalData(fields.run, 0), stage)[0].clicked, requests.clicked)

@@ -23,6 +23,7 @@ CONFIG = RunSettings.model_validate(
         "grpo": {"steps": 5},
         "search": {"width": 16},
         "pseudo": {"searches": 9},
+        "final": {},
     }
 )
 # What changes where the results lie, how they are made or shown, or how the run is named; but not what they are.
@@ -51,14 +52,14 @@ READ = {
     "model.backbone.pretrained": {"index", "sft1"},
     "sft1": {"sft1"},
     "sft2": {"sft2"},
-    "sft3": {"sft3", "distill", "dpo", "grpo"},
-    "sft3.held_out_vectors": {"sft1", "sft2", "sft3", "cot", "distill", "dpo", "grpo"},
+    "sft3": {"sft3", "distill", "dpo", "grpo", "final"},
+    "sft3.held_out_vectors": {"sft1", "sft2", "sft3", "cot", "distill", "dpo", "grpo", "final"},
     "understanding": {"understanding"},
-    "cot": {"cot", "distill"},
-    "distill": {"distill"},
-    "distill.teach": {"cot", "distill"},
-    "distill.shuffle": {"cot", "distill"},
-    "distill.keywords": {"distill", "engine_v2"},
+    "cot": {"cot", "distill", "final"},
+    "distill": {"distill", "final"},
+    "distill.teach": {"cot", "distill", "final"},
+    "distill.shuffle": {"cot", "distill", "final"},
+    "distill.keywords": {"distill", "engine_v2", "final"},
     "rewards": {"grpo"},
     "rewards.boosts": {"grpo", "engine", "engine_v2"},
     "dpo": {"dpo"},
@@ -72,7 +73,8 @@ READ = {
     "evaluation.fit_requests": {"pseudo", "engine", "engine_v2"},
     "evaluation.cascade": {"baselines"},
     "evaluation.baselines": {"baselines"},
-    "training_seed": {"sft1", "sft2", "sft3", "engine", "cot", "distill", "dpo", "grpo", "engine_v2"},
+    "final": {"final"},
+    "training_seed": {"sft1", "sft2", "sft3", "engine", "cot", "distill", "dpo", "grpo", "engine_v2", "final"},
     "seed": {"data"},
 }
 
@@ -191,6 +193,7 @@ def test_each_training_stage_starts_from_the_weights_of_the_one_before():
         "dpo": "distill",
         "grpo": "dpo",
         "engine_v2": "grpo",
+        "final": "grpo",
     }
     assert all(start in stages[name].inputs for name, start in before.items())
     shorter = {stage.name: stage for stage in stages_of(CONFIG.updated(dpo={}, grpo={}))}
@@ -201,6 +204,28 @@ def test_without_a_weight_boosts_are_no_matter_of_engines():
     off = CONFIG.updated(search={"boost": 0})
     engines = [stage for stage in stages_of(off.updated(rewards={"boosts": BOOSTS})) if "engine" in stage.name]
     assert [stage.settings["boosts"] for stage in engines] == [(), ()]
+
+
+@pytest.mark.parametrize("producer", ["none", "market"])
+def test_the_final_stage_is_the_last_one_and_changes_no_other(producer: str):
+    steps = {} if producer == "market" else {"dpo": {}, "grpo": {}}
+    config = CONFIG.updated(understanding={"producer": producer}, **steps)
+    stages, without = stages_of(config), stages_of(config.updated(final=False))
+    assert stages[-1].name == "final" and stages[-2].name == without[-1].name == "report"
+    assert not any("final" in stage.inputs for stage in stages)
+    found = fingerprints(stages, config.seed)
+    del found["final"]
+    assert found == fingerprints(without, config.seed)
+    newest = "engine" if producer == "none" else "engine_v2"
+    assert stages[-1].settings["engine"] == newest and newest in stages[-1].inputs
+
+
+def test_final_is_true_false_or_settings():
+    for given, epochs in ((True, 1.0), (False, None), (None, None), ({"epochs": 2}, 2.0)):
+        final = CONFIG.updated(final=given).final
+        assert (None if final is None else final.epochs) == epochs
+    with pytest.raises(ValidationError, match="epochs"):
+        CONFIG.updated(final={"epoch": 2})
 
 
 def test_a_training_seed_is_that_of_the_generators_training_alone():

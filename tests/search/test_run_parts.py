@@ -3,7 +3,8 @@
 import pytest
 
 from onesearch.common.artefact import write_manifest
-from onesearch.search.run_parts import choose_model
+from onesearch.search.run_parts import choose_model, engine_name, own_place
+from onesearch.search.served_versions import Served, origin, publish, served_place
 
 
 @pytest.fixture
@@ -31,3 +32,30 @@ def test_a_v2_engine_of_an_earlier_index_is_not_served_unasked(run, caplog):
     with caplog.at_level("WARNING"):
         assert choose_model(run) == "v1"
     assert "another index" in caplog.text and choose_model(run, "v2") == "v2"
+
+
+def test_the_final_engine_is_what_its_model_serves(run):
+    assert own_place(run, "v1") == "engine" and engine_name(run, "v1", "engine") == f"{run.name}/v1"
+    write_manifest(run / "final", {"fingerprint": "f1", "inputs": {"index": "i1", "engine": "e1"}})
+    assert served_place(run, "v1") == own_place(run, "v1") == "final"
+    assert engine_name(run, "v1", "final") == f"{run.name}/v1@final"
+    write_manifest(run / "engine_v2", {"fingerprint": "e2", "inputs": {"index": "i1"}})
+    assert own_place(run, "v2") == "engine_v2", "the final engine is another model's"
+
+
+def test_a_final_engine_of_what_was_built_again_since_is_not_served(run, caplog):
+    write_manifest(run / "final", {"fingerprint": "f1", "inputs": {"index": "i1", "engine": "e0"}})
+    with caplog.at_level("WARNING"):
+        assert own_place(run, "v1") == "engine"
+    assert "another engine, so the measured" in caplog.text
+    (run / "final" / "manifest.json").unlink()  # begun, not finished
+    assert own_place(run, "v1") == "engine"
+
+
+def test_versions_belong_to_the_engine_that_they_started_from(run):
+    write_manifest(run / "engine_v2", {"fingerprint": "e2", "inputs": {"index": "i1"}})
+    assert origin(run) == "e2" and publish(run, "versions/0001", Served.now(run))
+    assert served_place(run, "v2") == "versions/0001" and served_place(run, "v1") == "engine"
+    write_manifest(run / "final", {"fingerprint": "f1", "inputs": {"index": "i1", "engine_v2": "e2"}})
+    assert origin(run) == "f1" and served_place(run, "v2") == "final", "the version started from the measured one"
+    assert publish(run, "versions/0002", Served.now(run)) and served_place(run, "v2") == "versions/0002"

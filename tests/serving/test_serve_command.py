@@ -16,8 +16,8 @@ def started(monkeypatch):
     """Runs the command without a port or a trained run; gives what would have been served."""
     served = {}
 
-    def load(run, width=None, model=None, device=None):
-        served.update(run=run, width=width, model=model, device=device)
+    def load(run, width=None, model=None, device=None, measured=False):
+        served.update(run=run, width=width, model=model, device=device, measured=measured)
         return FakeEngine(catalogue())
 
     monkeypatch.setattr("onesearch.search.engine.SearchEngine.load", load)
@@ -50,7 +50,12 @@ def test_the_model_can_be_chosen(started, tmp_path, monkeypatch):
     assert call(tmp_path, "--model", "v3").exit_code == 2
     assert "follows" not in started, "V1 has no versions"
     monkeypatch.setattr("onesearch.search.run_parts.choose_model", lambda run, model: "v2")
-    assert call(tmp_path).exit_code == 0 and started["follows"] == tmp_path
+    assert call(tmp_path).exit_code == 0 and started["follows"] == tmp_path and not started["measured"]
+
+
+def test_the_measured_engine_can_be_asked_for_and_follows_nothing(started, tmp_path, monkeypatch):
+    monkeypatch.setattr("onesearch.search.run_parts.choose_model", lambda run, model: "v2")
+    assert call(tmp_path, "--measured").exit_code == 0 and started["measured"] and "follows" not in started
 
 
 def test_the_device_can_be_chosen(started, tmp_path):

@@ -12,7 +12,8 @@ def abtest(
         str,
         typer.Argument(
             metavar="RUN_A",
-            help="Run of arm A, RUN:v1 or RUN:v2 for one of its models; or the exposure log"
+            help="Run of arm A, RUN:v1 or RUN:v2 for one of its models, with :measured behind it for the engine"
+            " that the report measured; or the exposure log"
             " of a service, a Parquet file with the columns user_id, arm, shown, clicked, ordered.",
         ),
     ],

@@ -16,16 +16,20 @@ def evaluate(
     """Measure the engine, the generator alone and the baselines of a run, with intervals, slices and tests.
 
     Writes report.json, report.md and charts, and prints the main tables. The report of the run's own `report` stage
-    stays.
+    stays. What is measured is the run's engine, also where `final: true` made another one to serve: that one has learnt
+    these page views.
 
     For example:
 
       onesearch evaluate runs/demo --part valid --page-views 1000
     """
     from onesearch import pipeline
+    from onesearch.search.run_parts import FINAL
 
     if part not in ("valid", "test"):
         raise typer.BadParameter(f"'{part}' is neither valid nor test", param_hint="--part")
     folder = out if out is not None else run / f"evaluation-{part}"
     typer.echo(pipeline.evaluate_run(run, folder, part, page_views))
+    if (run / FINAL).is_dir():
+        typer.echo("Measured: the engines of the stages. The final engine, which is served, learnt these page views.")
     typer.echo(f"The same by groups of shoppers, queries and items, with charts: {folder / 'report.md'}")

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from onesearch.cli.terminal import Model, show_json, show_table
+from onesearch.cli.terminal import Measured, Model, show_json, show_table
 
 
 def search(
@@ -25,6 +25,7 @@ def search(
     ] = None,
     # Which model looks, and how hard.
     model: Model = None,
+    measured: Measured = False,
     width: Annotated[int | None, typer.Option(min=1, max=512, help="Beams; more find more and take longer.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -37,7 +38,8 @@ def search(
     from onesearch.search.engine import SearchEngine
 
     wanted = parse_filters(filters or [])
-    results = SearchEngine.load(run, width, model.value if model else None).search(query, user, k, wanted or None)
+    engine = SearchEngine.load(run, width, model.value if model else None, measured=measured)
+    results = engine.search(query, user, k, wanted or None)
     # For programs: every field, nothing rounded.
     if as_json:
         show_json(

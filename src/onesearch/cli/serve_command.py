@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from onesearch.cli.producer_options import ProducerName, open_thoughts, producer_key
-from onesearch.cli.terminal import Model
+from onesearch.cli.terminal import Measured, Model
 from onesearch.common.extras import from_extra
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ def serve(
     # Which of its models, and how hard it looks.
     width: Annotated[int | None, typer.Option(min=1, max=512, help="Beams per search; default: the run's.")] = None,
     model: Model = None,
+    measured: Measured = False,
     # What the service keeps, and what it knows about queries.
     store: Annotated[
         str | None,
@@ -84,10 +85,11 @@ def serve(
     memory = open_store(store or str(run / "serving.sqlite3"), run)
     torch.set_num_threads(cores)
     typer.echo(f"Loading {run} …", err=True)
-    engine = SearchEngine.load(run, width=width, model=model.value if model else None, device=device)
+    engine = SearchEngine.load(run, width=width, model=model.value if model else None, device=device, measured=measured)
     config = ServingSettings(max_batch=batch, max_queue=queue, threads=threads, page=not api_only)
     # V2 is what `onesearch update` goes on with: its new versions are taken over while the service runs.
-    follower = VersionFollower(run, engine) if choose_model(run, model.value if model else None) == "v2" else None
+    newest = not measured and choose_model(run, model.value if model else None) == "v2"
+    follower = VersionFollower(run, engine) if newest else None
     checks = [] if follower is None else [follower.problem]
     app = create_app(engine, memory, config, admin_token(), thought_source(thoughts, producer), checks)
     # An address to open: 0.0.0.0 means every interface, and IPv6 stands in brackets.

@@ -28,6 +28,12 @@ class ModelName(StrEnum):
 Model = Annotated[
     ModelName | None, typer.Option("--model", help="Model; default: v2 where the run has one.", show_default=False)
 ]
+Measured = Annotated[
+    bool,
+    typer.Option(
+        "--measured", help="The engine that the report measured, not what was learnt since (the final one, updates)."
+    ),
+]
 
 # Groups imported only when they are called: name → (module with an ``app``, line in the help).
 _LAZY = {

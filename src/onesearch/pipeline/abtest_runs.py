@@ -20,7 +20,7 @@ from onesearch.evaluation.market_laboratory import Laboratory
 from onesearch.evaluation.slices import ACTIVITY, CLICKS, COUNTS, band_labels, item_ages, query_frequency, query_type
 from onesearch.pipeline.run_data import RunData
 from onesearch.search.engine import SearchEngine, load_engine
-from onesearch.search.run_parts import STAGE_OF, Model, need
+from onesearch.search.run_parts import FINAL, STAGE_OF, Model, need
 
 PAGE = 10
 _KEPT = 25_600  # page views whose pages are kept at once
@@ -28,10 +28,17 @@ _AGES = ((-10_000, "under 7 days"), (7, "7-29 days"), (30, "30 days or more"))
 
 
 def open_arm(place: str) -> SearchEngine:
-    """The engine of ``RUN``, ``RUN:v1`` or ``RUN:v2``."""
-    path, _, model = place.rpartition(":")
+    """The engine of ``RUN``, ``RUN:v1`` or ``RUN:v2``, as it is served or, with ``:measured`` behind it, measured."""
+    run, model, measured = _arm(place)
+    return load_engine(run, model, measured=measured)
+
+
+def _arm(place: str) -> tuple[Path, Model | None, bool]:
+    """The run, the model and whether the measured engine is asked for."""
+    rest = place.removesuffix(":measured")
+    path, _, model = rest.rpartition(":")
     chosen: Model | None = {"v1": "v1", "v2": "v2"}.get(model) if path else None  # type: ignore[assignment]
-    return load_engine(Path(path), chosen) if chosen else load_engine(Path(place))
+    return Path(path if chosen else rest), chosen, rest != place
 
 
 def compare_engines(
@@ -50,7 +57,7 @@ def compare_engines(
     """Serve requests by two engines, let the market's shoppers act, and compare.
 
     Args:
-        a: run of arm A, with ``:v1`` or ``:v2`` for one of its models.
+        a: run of arm A, with ``:v1`` or ``:v2`` for one of its models, as :func:`open_arm` reads it.
         b: run of arm B, over the same data.
         folder: gets ``abtest.json``, ``abtest.md``, charts, and the pages served: the same test goes on from them.
         page_views: requests after the end of the log.
@@ -68,7 +75,7 @@ def compare_engines(
         FileNotFoundError: the data is no market's.
     """
     engines = [open_arm(place) for place in (a, b)]
-    runs = [Path(place.removesuffix(":v1").removesuffix(":v2")) for place in (a, b)]
+    runs = [_arm(place)[0] for place in (a, b)]
     benches = [RunData(run) for run in runs]
     # Markets number their items alike, so ids alone do not tell them apart.
     if not benches[0].dataset.items.equals(benches[1].dataset.items):
@@ -116,7 +123,7 @@ def _pages(
     folder: Path, run: Path, engine: SearchEngine, requests: Requests, alone: bool, traffic: Sequence[int | str]
 ) -> tuple[NDArray[np.int32], float]:
     """The pages of one arm and the milliseconds per request; kept, so that a test that was killed goes on with them."""
-    stages = [(read_manifest(run / name) or {}).get("fingerprint") for name in (*STAGE_OF.values(), "data")]
+    stages = [(read_manifest(run / name) or {}).get("fingerprint") for name in (*STAGE_OF.values(), FINAL, "data")]
     made_by = [version("onesearch"), PAGE, str(run.resolve()), engine.name, stages]
     key = fingerprint([*made_by, engine.config.model_dump(), alone, *traffic])
     searcher = engine.alone() if alone else engine

@@ -91,8 +91,7 @@ def build_data(context: StageContext, data: DataSettings) -> Mapping[str, Any]:
     parts = split(dataset.page_views, data.valid, data.test, data.split, context.seed)
     for name, frame in zip(PARTS, (parts.train, parts.valid, parts.test), strict=True):
         frame.write_parquet(context.folder / f"{name}.parquet")
-    ClickStatistics.from_page_views(parts.train, dataset.items).save(context.folder / "statistics")
-    ItemPairs.from_page_views(parts.train, dataset.items).save(context.folder / ITEM_PAIRS)
+    save_counts(parts.train, dataset.items, context.folder)
     return {**dataset.counts, "split_by": parts.by, **{f"{n}_page_views": len(getattr(parts, n)) for n in PARTS}}
 
 
@@ -216,15 +215,9 @@ def build_index(
             [*texts, *run_data.statistics.queries, *sorted(set(paths))], text_vocabulary, sizes
         )
     vocabulary.save(folder / "vocabulary")
-    # Head rows [N, R]: the item vectors projected, with some numbers beside them.
-    features, extra = NumericItemFeatures.fit(items, run_data.statistics)
-    features.save(folder / "item_features.json")
     space = HeadRowProjection.fit(run_data.item_vectors, row_dim, len(FEATURE_NAMES), leading)
     space.save(folder / "row_space.safetensors")
-    rows = space.project_items(run_data.item_vectors, extra)
-    np.save(folder / "item_rows.npy", rows, allow_pickle=False)
-    index = SidIndex.build(run_data.sids, rows, sizes, run_data.statistics.clicked, precision=row_precision)
-    index.save(folder)
+    index = save_head_rows(run_data, run_data.statistics, space, row_precision, folder)
     bytes_ = index.nbytes
     return {
         "items": len(index),
@@ -232,6 +225,29 @@ def build_index(
         "bytes_per_item": bytes_.structure / max(len(index), 1),
         "vector_bytes": bytes_.vectors,
     }
+
+
+def save_head_rows(
+    run_data: RunData, statistics: ClickStatistics, space: HeadRowProjection, precision: Precision, folder: Path
+) -> SidIndex:
+    """Write the head rows [N, R] of all items and the index over them; returns the index.
+
+    A head row is the item's vector projected, with some numbers of the log's counts beside it.
+    """
+    features, extra = NumericItemFeatures.fit(run_data.dataset.items, statistics)
+    features.save(folder / "item_features.json")
+    rows = space.project_items(run_data.item_vectors, extra)
+    np.save(folder / "item_rows.npy", rows, allow_pickle=False)
+    sizes = run_data.khqe.codebook_sizes
+    index = SidIndex.build(run_data.sids, rows, sizes, statistics.clicked, precision=precision)
+    index.save(folder)
+    return index
+
+
+def save_counts(page_views: pl.DataFrame, items: pl.DataFrame, folder: Path) -> None:
+    """Write click statistics and item pairs of some page views."""
+    ClickStatistics.from_page_views(page_views, items).save(folder / "statistics")
+    ItemPairs.from_page_views(page_views, items).save(folder / ITEM_PAIRS)
 
 
 def build_lexical(run_data: RunData, context: StageContext) -> Mapping[str, Any]:

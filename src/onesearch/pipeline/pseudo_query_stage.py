@@ -127,12 +127,12 @@ def _by_shoppers(run_data: RunData, texts: list[str], seed: int) -> tuple[Reques
     """The queries asked by the shoppers of training page views drawn with ``seed``, with what each knew then."""
     train = run_data.split.train
     page_view = np.random.default_rng([seed, 2]).integers(0, len(train), len(texts))
-    return asked_by(run_data, texts, page_view), page_view
+    return asked_by(run_data, texts, train[page_view]), page_view
 
 
-def asked_by(run_data: RunData, texts: list[str], page_view: NDArray[np.integer]) -> Requests:
-    """The training page views of these numbers [n] as requests for other queries."""
-    return replace(run_data.requests(run_data.split.train[page_view]), query=texts)
+def asked_by(run_data: RunData, texts: list[str], page_views: pl.DataFrame) -> Requests:
+    """Page views [n] as requests for other queries."""
+    return replace(run_data.requests(page_views), query=texts)
 
 
 def load_pseudo_queries(run_data: RunData, folder: Path) -> tuple[Requests, Ragged, NDArray[np.float32]]:
@@ -143,8 +143,10 @@ def load_pseudo_queries(run_data: RunData, folder: Path) -> tuple[Requests, Ragg
     rows = np.flatnonzero(kept.any(1))
     targets = Ragged.from_lengths(items[rows][kept[rows]], kept[rows].sum(1))
     chosen = table[rows]
+    # Numbers of the run's own training part, which is not what the final engine trains on.
+    shoppers = RunData(run_data.run).split.train[chosen["page_view"].to_numpy()]
     return (
-        asked_by(run_data, chosen["query"].to_list(), chosen["page_view"].to_numpy()),
+        asked_by(run_data, chosen["query"].to_list(), shoppers),
         targets,
         weights[rows][kept[rows]].astype(np.float32),
     )

@@ -30,8 +30,8 @@ class RunData(RunParts):
     counted = True
     """Whether the statistics count the clicks of the training part, which its rows must then not see."""
 
-    def __init__(self, run: Path) -> None:
-        super().__init__(run)
+    def __init__(self, run: Path, counts: str | None = None) -> None:
+        super().__init__(run, counts=counts)
 
     @cached_property
     def split(self) -> Split:

@@ -1,8 +1,9 @@
 """The settings of a run: one frozen section per package, read from a file in ``configs/``."""
 
 from pathlib import Path
+from typing import Any
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from onesearch.common.settings import Settings
 from onesearch.data.split import By
@@ -23,6 +24,7 @@ from onesearch.training.rewards import RewardSettings
 from onesearch.training.self_distillation import DistillationSettings
 from onesearch.training.sft_settings import (
     CoTSettings,
+    FinalSettings,
     PersonalisationSettings,
     PseudoQuerySettings,
     SemanticTaskSettings,
@@ -108,6 +110,14 @@ class RunSettings(Settings):
     grpo: GrpoSettings = GrpoSettings()
     search: SearchSettings = SearchSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
+    final: FinalSettings | None = Field(
+        None, description="true, or settings: an engine of all page views, made after the report, is what is served"
+    )
+
+    @field_validator("final", mode="before")
+    @classmethod
+    def _true_has_the_defaults(cls, given: Any) -> Any:
+        return ({} if given else None) if isinstance(given, bool) else given
 
     @model_validator(mode="after")
     def _alignment_needs_v2(self) -> "RunSettings":

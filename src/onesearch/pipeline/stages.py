@@ -8,6 +8,7 @@ from typing import Any
 from onesearch.common.artefact import write_json
 from onesearch.pipeline.config_files import load_settings
 from onesearch.pipeline.engine_stage import run_engine
+from onesearch.pipeline.final_stage import run_final
 from onesearch.pipeline.preference_stages import build_rewards, run_dpo, run_grpo
 from onesearch.pipeline.preparation_stages import (
     build_data,
@@ -24,6 +25,7 @@ from onesearch.pipeline.run_settings import RunSettings
 from onesearch.pipeline.stage_runner import Stage, StageContext, StageResult, Status, execute, status
 from onesearch.pipeline.training_stages import run_cot, run_personalisation, run_sft1, run_sft2
 from onesearch.pipeline.understanding_stage import build_understanding
+from onesearch.search.run_parts import FINAL
 from onesearch.understanding.thought_table import Taught
 
 SETTINGS = "config.json"
@@ -52,7 +54,8 @@ def stages_of(config: RunSettings) -> list[Stage]:
         _on_run(build_report),
         version=2,
     )
-    return [*v1, *v2, report]
+    final = [] if config.final is None else [_final(config, [*v1, *v2][-1])]
+    return [*v1, *v2, report, *final]
 
 
 def _on_run(build: Callable[..., Mapping[str, Any]]) -> Callable[..., Mapping[str, Any]]:
@@ -212,6 +215,23 @@ def _engine(
     )
 
 
+def _final(config: RunSettings, engine: Stage) -> Stage:
+    """The engine of all page views, on what the run's newest ``engine`` stage left; no other stage reads it."""
+    settings: dict[str, Any] = {
+        "engine": engine.name,
+        "final": config.final,
+        "sft3": config.sft3,
+        "run_seed": config.seed,
+    }
+    more = [engine.name]
+    if config.has_v2:
+        settings |= {"distill": config.distill, "cot": config.cot}
+        more.append("understanding")
+    asked, _ = _pseudo_queries(config)
+    settings, more = {**settings, **asked}, [*more, *asked.values()]
+    return _trained(FINAL, engine.settings["before"], settings, run_final, config.training_seed, more)
+
+
 def run_config(
     path: Path,
     folder: Path,
@@ -246,7 +266,10 @@ def settings_of(run: Path) -> RunSettings:
 
 
 def evaluate_run(run: Path, folder: Path, part: str, page_views: int | None = None) -> str:
-    """Measure a finished run on its validation or test part; writes a report folder and returns its main tables."""
+    """Measure a finished run on its validation or test part; writes a report folder and returns its main tables.
+
+    What is measured are the engines of the stages, never the final one: that has learnt these page views.
+    """
     config = settings_of(run)
     limit = page_views if page_views is not None else config.evaluation.test_requests
     report = write_report(RunData(run), folder, part, config.evaluation.measures, limit, config.has_v2, config.seed)

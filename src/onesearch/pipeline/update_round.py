@@ -33,8 +33,8 @@ from onesearch.pipeline.run_settings import RunSettings
 from onesearch.pipeline.stage_runner import StageContext
 from onesearch.pipeline.stages import settings_of, stage_3_settings
 from onesearch.search.engine import SearchEngine
-from onesearch.search.run_parts import ENGINE, GENERATOR, choose_model, load_about, need
-from onesearch.search.served_versions import ENGINE_STAGE, FOLDER, Served, next_name, publish
+from onesearch.search.run_parts import ENGINE, GENERATOR, STAGE_OF, choose_model, load_about, need, own_place
+from onesearch.search.served_versions import FOLDER, Served, next_name, publish
 from onesearch.understanding.thought_table import Thoughts
 
 log = logging.getLogger("onesearch")
@@ -80,12 +80,21 @@ class UpdateData(RunData):
         split: what this round learns from and is judged by.
         thoughts: of the run's queries and of the new ones.
         start: folder below the run whose generator the round starts from.
+        counts: of the engine that the round starts from.
     """
 
     counted = False
 
-    def __init__(self, run: Path, page_views: pl.DataFrame, split: Split, thoughts: Thoughts, start: str) -> None:
-        super().__init__(run)
+    def __init__(
+        self,
+        run: Path,
+        page_views: pl.DataFrame,
+        split: Split,
+        thoughts: Thoughts,
+        start: str,
+        counts: str | None = None,
+    ) -> None:
+        super().__init__(run, counts)
         self._page_views, self._split, self._thoughts, self.start = page_views, split, thoughts, start
 
     @cached_property
@@ -134,7 +143,7 @@ def update(
             rebuilt.
     """
     # A run that can be updated: with V2, up to date, and with rewards where they are learnt from.
-    need(run, ENGINE_STAGE)
+    need(run, STAGE_OF["v2"])
     if choose_model(run) != "v2":
         raise ValueError(f"{run} is half rebuilt; run `onesearch run` until it is through, then update it")
     if method != "dpo" and not (run / "rewards" / "manifest.json").is_file():
@@ -145,7 +154,7 @@ def update(
     with RunLock(run / FOLDER):
         # From what is served now; the new page views are split into those to learn from, to choose by, to judge by.
         served = Served.now(run)
-        about = load_about(run, served.version or ENGINE_STAGE)
+        about = load_about(run, served.version or own_place(run, "v2"))
         start, boosts = about["model"], config.boosts_now()
         dataset = RunData(run).dataset
         boosted = {boost.name: int(boost.members(dataset.items).sum()) for boost in boosts}
@@ -157,7 +166,7 @@ def update(
         # Page views of earlier rounds are history as well.
         earlier = [pl.read_parquet(path) for path in sorted((run / FOLDER).glob(f"*/{EVENTS}"))]
         every = pl.concat([*earlier, page_views]).unique("page_view_id", keep="last", maintain_order=True)
-        run_data = UpdateData(run, every, split, thoughts, start)
+        run_data = UpdateData(run, every, split, thoughts, start, about.get("counts"))
         # The round is a stage in a folder of its own.
         name = next_name(run)
         folder = run / name

@@ -34,7 +34,7 @@ from onesearch.search.run_parts import (
     varied_queries,
 )
 from onesearch.search.search_settings import SearchSettings
-from onesearch.search.served_versions import published
+from onesearch.search.served_versions import served_place
 from onesearch.search.shopper_history import NO_HISTORY, FixedHistories, HistoryStore, ShopperHistory, to_requests
 
 Floats = NDArray[np.float32]
@@ -96,17 +96,23 @@ class SearchEngine(CandidateSearch):
 
     @classmethod
     def load(
-        cls, run: str | Path, width: int | None = None, model: Model | None = None, device: str | None = None
+        cls,
+        run: str | Path,
+        width: int | None = None,
+        model: Model | None = None,
+        device: str | None = None,
+        measured: bool = False,
     ) -> "SearchEngine":
         """The engine of a finished run folder: of its V2 model where it has one, unless ``model`` says ``"v1"``.
 
+        It is what the run serves, as :func:`load_engine` says; with ``measured`` the engine that its report measured.
         It runs on ``device``, such as ``"cuda:1"``; without one on a GPU where there is one, else on the CPU.
 
         Raises:
             FileNotFoundError: the run or one of its stages is missing or unfinished; the message says which.
             ValueError: this machine has no such device.
         """
-        engine = load_engine(Path(run), model, device)
+        engine = load_engine(Path(run), model, device, measured)
         if width is not None:
             engine.config = engine.config.updated(width=width)
         return engine
@@ -331,8 +337,13 @@ def _results(snapshot: Snapshot, items: NDArray[np.int32], scores: Floats) -> li
     return out
 
 
-def load_engine(run: str | Path, model: Model | None = None, device: str | None = None) -> SearchEngine:
+def load_engine(
+    run: str | Path, model: Model | None = None, device: str | None = None, measured: bool = False
+) -> SearchEngine:
     """The engine of a finished run, with the shoppers of its log: V2 where the run has one, unless ``model`` is given.
+
+    Of that model it is the version that an update published, else the final engine, which has learnt from all page
+    views, else the one that the report measured. ``measured`` asks for the last one.
 
     V2 has its keywords in its weights and reads none; only a model trained with ``distill.keywords: input`` does.
 
@@ -340,25 +351,29 @@ def load_engine(run: str | Path, model: Model | None = None, device: str | None 
         FileNotFoundError: there is no such run, or a stage of it is missing or unfinished.
         ValueError: this machine has no such device.
     """
-    return load_engines(Path(run), [choose_model(Path(run), model)], device)[0]
+    return load_engines(Path(run), [choose_model(Path(run), model)], device, measured)[0]
 
 
-def load_engines(run: Path, models: Sequence[Model], device: str | None = None) -> list[SearchEngine]:
-    """As :func:`load_engine`, for each of several models; they share all parts of the run but the model."""
+def load_engines(
+    run: Path, models: Sequence[Model], device: str | None = None, measured: bool = False
+) -> list[SearchEngine]:
+    """As :func:`load_engine`, for each of several models; those with the same counts share all parts but the model."""
     if not run.is_dir():
         raise FileNotFoundError(f"there is no run folder {run}; make one with `onesearch run configs/demo.yaml`")
-    parts, engines = RunParts(run, device), []
-    version = published(run)
-    places = [version if version and model == "v2" else STAGE_OF[model] for model in models]
+    places = [STAGE_OF[model] if measured else served_place(run, model) for model in models]
     abouts = [load_about(run, place) for place in places]
+    parts_of = {counts: RunParts(run, device, counts) for counts in {about.get("counts") for about in abouts}}
     # What all models share: histories of the log, and examples for the page.
-    past = log_histories(parts.dataset)
+    dataset = next(iter(parts_of.values())).dataset
+    past = log_histories(dataset)
     active = sorted(past, key=lambda user: -len(past[user].clicked))
+    queries = tuple(varied_queries(dataset))
+    engines = []
     for model, place, about in zip(models, places, abouts, strict=True):
-        engine = SearchEngine.from_about(parts, about)
+        engine = SearchEngine.from_about(parts_of[about.get("counts")], about)
         engine.name = engine_name(run, model, place)
         engine.histories = FixedHistories(past)
         engine.known_shoppers = tuple(active[:1000])
-        engine.known_queries = tuple(varied_queries(parts.dataset))
+        engine.known_queries = queries
         engines.append(engine)
     return engines

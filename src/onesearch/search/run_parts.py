@@ -47,6 +47,7 @@ GENERATOR: Final = "generator"
 ENGINE: Final = "engine.json"
 ITEM_PAIRS: Final = "item_pairs"
 STAGE_OF: Final[dict[Model, str]] = {"v1": "engine", "v2": "engine_v2"}
+FINAL: Final = "final"
 
 
 def need(run: Path, stage: str) -> Path:
@@ -67,10 +68,21 @@ def load_array(path: Path) -> Floats:
 
 
 class RunParts:
-    """The artefacts of a run's folder, each read when first asked for; ``device`` is where its engines run."""
+    """The artefacts of a run's folder, each read when first asked for.
 
-    def __init__(self, run: Path, device: str | None = None) -> None:
-        self.run, self.device = run, device_of(device)
+    Args:
+        run: the run's folder.
+        device: where its engines run.
+        counts: folder below the run that holds what the log's counts make (statistics, item pairs, head rows, index);
+            None for those of the training part, in the run's own stages.
+    """
+
+    def __init__(self, run: Path, device: str | None = None, counts: str | None = None) -> None:
+        self.run, self.device, self.counts = run, device_of(device), counts
+
+    def _counted(self, stage: str) -> Path:
+        """Where what the counts make of a stage lies."""
+        return self.run / self.counts if self.counts else need(self.run, stage)
 
     @cached_property
     def dataset(self) -> Dataset:
@@ -79,13 +91,13 @@ class RunParts:
 
     @cached_property
     def statistics(self) -> ClickStatistics:
-        """Click counts of the training part."""
-        return ClickStatistics.load(need(self.run, "data") / "statistics")
+        """Click counts of the training part, or of all page views."""
+        return ClickStatistics.load(self._counted("data") / "statistics")
 
     @cached_property
     def item_pairs(self) -> ItemPairs:
-        """Items that the shoppers of the training part took together."""
-        return ItemPairs.load(need(self.run, "data") / ITEM_PAIRS)
+        """Items that the shoppers of the same page views took together."""
+        return ItemPairs.load(self._counted("data") / ITEM_PAIRS)
 
     @cached_property
     def lexicon(self) -> Lexicon | None:
@@ -126,17 +138,17 @@ class RunParts:
     @cached_property
     def item_features(self) -> NumericItemFeatures:
         """Numbers beside the text in item rows."""
-        return NumericItemFeatures.load(need(self.run, "index") / "item_features.json")
+        return NumericItemFeatures.load(self._counted("index") / "item_features.json")
 
     @cached_property
     def item_head_rows(self) -> torch.Tensor:
         """Rows of the item head, float32 [N, R], in item-row order."""
-        return torch.from_numpy(load_array(need(self.run, "index") / "item_rows.npy"))
+        return torch.from_numpy(load_array(self._counted("index") / "item_rows.npy"))
 
     @cached_property
     def index(self) -> SidIndex:
         """The SID index."""
-        return SidIndex.load(need(self.run, "index"))
+        return SidIndex.load(self._counted("index"))
 
     @cached_property
     def lexical(self) -> LexicalSearcher:
@@ -145,7 +157,7 @@ class RunParts:
 
     @cached_property
     def click_features(self) -> ClickFeatures:
-        """What the training log says of queries, words and items."""
+        """What the counted log says of queries, words and items."""
         return ClickFeatures(self.statistics, self.dataset.items)
 
     @cached_property
@@ -230,6 +242,8 @@ def save_engine(
 ) -> None:
     """Write which model an engine uses, how it orders candidates, and how its ``controls`` do, by name.
 
+    The final engine and versions write as well which ``counts`` they search with, as in :class:`RunParts`.
+
     ``reads`` says whose keywords the model was trained to read in serving as well; None for every model but RAG's.
     ``boosts`` are written as groups, not as lists of their items.
     """
@@ -273,19 +287,38 @@ def choose_model(run: Path, model: Model | None = None) -> Model:
     if model is not None or made is None:
         return model or "v1"
     # A run that is being brought up to date still holds the V2 engine of its earlier parts.
-    changed = [name for name, mark in made["inputs"].items() if _mark(run / name) != mark]
-    if changed:
-        log.warning("%s was made from another %s, so V1 is used; `onesearch run` renews it", folder, ", ".join(changed))
+    if changed := _changed(run, made):
+        log.warning("%s was made from another %s, so V1 is used; `onesearch run` renews it", folder, changed)
         return "v1"
     return "v2"
 
 
-def _mark(folder: Path) -> str | None:
-    return (read_manifest(folder) or {}).get("fingerprint")
+def own_place(run: Path, model: Model) -> str:
+    """The folder of the engine that a run's stages leave of a model: the final one if there is one, else the measured.
+
+    A run has a final engine of its newest model alone.
+    """
+    made, measured = read_manifest(run / FINAL), STAGE_OF[model]
+    if made is None or measured not in made["inputs"]:
+        return measured
+    if changed := _changed(run, made):
+        log.warning(
+            "%s was made from another %s, so the measured engine is used; `onesearch run` renews it",
+            run / FINAL,
+            changed,
+        )
+        return measured
+    return FINAL
+
+
+def _changed(run: Path, made: Mapping[str, Any]) -> str:
+    """The inputs of a stage, given its manifest, that were built again since."""
+    marks = {name: (read_manifest(run / name) or {}).get("fingerprint") for name in made["inputs"]}
+    return ", ".join(name for name, mark in made["inputs"].items() if marks[name] != mark)
 
 
 def engine_name(run: Path, model: Model, place: str) -> str:
-    """What an engine is called: run and model, and the version where it is not the run's own."""
+    """What an engine is called: run and model, and ``final`` or the version where it is not the measured one."""
     return f"{run.name}/{model}" + (f"@{Path(place).name}" if place != STAGE_OF[model] else "")
 
 

@@ -2,7 +2,7 @@
 
 A version is a folder ``versions/NUMBER`` with a generator and an ``engine.json``. ``versions/published.json`` says
 which one is served, and which ones were before it, so that going back is one small file. Versions belong to the engine
-that they started from: once the run is rebuilt they are left alone.
+of the run's stages that they started from, the final one where there is one: once it is rebuilt they are left alone.
 """
 
 import logging
@@ -12,11 +12,11 @@ from typing import Any, Final
 
 from onesearch.common.artefact import read_json, read_manifest, write_json
 from onesearch.common.run_lock import RunLock
+from onesearch.search.run_parts import Model, own_place
 
 log = logging.getLogger("onesearch")
 FOLDER: Final = "versions"
 PUBLISHED: Final = "published.json"
-ENGINE_STAGE: Final = "engine_v2"
 
 
 def published(run: Path) -> str | None:
@@ -28,6 +28,12 @@ def published(run: Path) -> str | None:
         log.warning("%s was rebuilt since its versions were made, so its own engine is used", run)
         return None
     return str(state["served"][-1])
+
+
+def served_place(run: Path, model: Model) -> str:
+    """The folder below a run of the engine that it serves of a model: a published version of V2, else the run's own."""
+    version = published(run) if model == "v2" else None
+    return version or own_place(run, model)
 
 
 @dataclass(frozen=True)
@@ -78,8 +84,8 @@ def next_name(run: Path) -> str:
 
 
 def origin(run: Path) -> str | None:
-    """The fingerprint of the run's own V2 engine."""
-    return (read_manifest(run / ENGINE_STAGE) or {}).get("fingerprint")
+    """The fingerprint of the run's own V2 engine, the final one where there is one."""
+    return (read_manifest(run / own_place(run, "v2")) or {}).get("fingerprint")
 
 
 def _changing(run: Path) -> RunLock:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from onesearch.model.generator import Generator
 from onesearch.search.engine import SearchEngine
-from onesearch.search.run_parts import GENERATOR, STAGE_OF, boosts_of, engine_name, load_about
-from onesearch.search.served_versions import FOLDER, PUBLISHED, origin, published
+from onesearch.search.run_parts import GENERATOR, boosts_of, engine_name, load_about
+from onesearch.search.served_versions import FOLDER, PUBLISHED, origin, served_place
 
 log = logging.getLogger("onesearch")
 
@@ -59,7 +59,7 @@ class VersionFollower:
             log.warning("%s: %s", self.run, self._problem)
             return False
         # Another generator, with its boosts, over the same catalogue, unless it is the one that is served.
-        place = published(self.run) or STAGE_OF["v2"]
+        place = served_place(self.run, "v2")
         name = engine_name(self.run, "v2", place)
         if name == self.engine.name:
             return False

@@ -1,4 +1,4 @@
-"""Settings of the supervised stages: semantic tasks (SFT 1, 2), CoT tasks, personalisation (SFT 3)."""
+"""Settings of the supervised stages: semantic tasks (SFT 1, 2), CoT tasks, personalisation (SFT 3), the final one."""
 
 from pydantic import Field
 
@@ -56,3 +56,18 @@ class PseudoQuerySettings(Settings):
     rewritten: float = Field(1.0, ge=0, description="share of queries of the log put together anew")
     items: int = Field(8, ge=1, description="items of the teacher's ranking that are learnt, the best ones")
     temperature: float = Field(1.0, gt=0, description="their weights are the softmax of score over temperature")
+
+
+class FinalSettings(Settings):
+    """The final engine, which is made of all page views after the report and served in place of the measured one.
+
+    ``final: true`` makes it with these settings, ``false`` makes none. Stage 3 goes on, V2's with its teacher; all else
+    of it is as in ``sft3``.
+    """
+
+    epochs: float = Field(
+        1.0,
+        ge=0,
+        description="passes over the validation and test page views and as many others; 0 renews the counts alone",
+    )
+    learning_rate_factor: float = Field(0.3, gt=0, description="peak learning rate, as a multiple of stage 3's")
