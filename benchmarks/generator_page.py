@@ -132,13 +132,7 @@ class Ahead:
         names = COLUMNS[self.data]
         text = (" or " if self.in_one else " and ").join(names[metric] for metric in self.metrics)
         by = f"at least +{self.by:g} over" if self.by else "above"
-        sure = (
-            ""
-            if not self.sure
-            else ", there p < .05"
-            if self.in_one
-            else f", p < .05 in {('one', 'both')[self.sure - 1]}"
-        )
+        sure = ("", ", there p < .05" if self.in_one else ", p < .05 in one", ", p < .05 in both")[self.sure]
         rows = []
         for other in self.others:
             tests = [study.tested(self.data, self.method, other, metric) for metric in self.metrics]
@@ -148,10 +142,7 @@ class Ahead:
                 ahead = [test for test in known if test["difference"] > 0 and test["difference"] >= self.by]
                 enough = bool(ahead) if self.in_one else len(ahead) == len(known)
                 holds = enough and sum(test["p"] < 0.05 for test in ahead) >= self.sure
-            shown = "; ".join(
-                f"{names[metric]} {difference(test)}" for metric, test in zip(self.metrics, tests, strict=True)
-            )
-            rows.append(verdict(f"{self.method} {by} {other} in {text}{sure}", holds, shown))
+            rows.append(verdict(f"{self.method} {by} {other} in {text}{sure}", holds, named(self, tests)))
         return rows
 
 
@@ -166,15 +157,18 @@ class NotBelow:
 
     def rows(self, study: "Study") -> list[list[str]]:
         """The target, whether it holds, and what was measured."""
-        names = COLUMNS[self.data]
         tests = [study.tested(self.data, self.method, self.other, metric) for metric in self.metrics]
         known = [test for test in tests if test is not None]
         below = any(test["difference"] < 0 and test["p"] < 0.05 for test in known)
         holds = None if len(known) < len(tests) else not below
-        shown = "; ".join(
-            f"{names[metric]} {difference(test)}" for metric, test in zip(self.metrics, tests, strict=True)
-        )
-        return [verdict(f"{self.method} nowhere below {self.other} with p < .05", holds, shown)]
+        return [verdict(f"{self.method} nowhere below {self.other} with p < .05", holds, named(self, tests))]
+
+
+def named(goal: Ahead | NotBelow, tests: Sequence[dict[str, Any] | None]) -> str:
+    """The differences in a goal's metrics."""
+    return "; ".join(
+        f"{COLUMNS[goal.data][metric]} {difference(test)}" for metric, test in zip(goal.metrics, tests, strict=True)
+    )
 
 
 @dataclass(frozen=True)
@@ -252,10 +246,13 @@ def goals(study: Study) -> None:
     """The targets that were set before the runs, and whether each is reached."""
     rows = []
     for goal in GOALS:
+        wanted = list(SETS[goal.data].seeds)
         seeds = study.pooled.get(goal.data, {}).get("seeds", [])
         if isinstance(goal, Valid):
-            seeds = [seed for seed in study.seeds(goal.data, goal.cell)]
-        rows += [[ABOUT[goal.data][0], *row, ", ".join(map(str, seeds)) or "–"] for row in goal.rows(study)]
+            wanted, seeds = wanted[:1], study.seeds(goal.data, goal.cell)
+        later = ", so far" if seeds and seeds != wanted else ""
+        for target, holds, measured in goal.rows(study):
+            rows.append([ABOUT[goal.data][0], target, holds + later, measured, ", ".join(map(str, seeds)) or "–"])
     study.lines += ["", "## Targets set before the runs"]
     study.table(["set", "target", "reached", "measured", "seeds"], rows)
 
