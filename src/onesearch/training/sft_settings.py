@@ -70,4 +70,4 @@ class FinalSettings(Settings):
         ge=0,
         description="passes over the validation and test page views and as many others; 0 renews the counts alone",
     )
-    learning_rate_factor: float = Field(0.3, gt=0, description="peak learning rate, as a multiple of stage 3's")
+    learning_rate_factor: float = Field(0.1, gt=0, description="peak learning rate, as a multiple of stage 3's")
