@@ -10,6 +10,7 @@ from torch.testing import assert_close
 
 from onesearch.common.ragged import Ragged
 from onesearch.index.sid_index import SidIndex
+from onesearch.model.prompt import ItemTokens
 from onesearch.search.path_scoring import score_paths
 from onesearch.training.dpo import (
     LEVEL_WEIGHTS,
@@ -203,10 +204,16 @@ def test_the_clicks_that_say_what_is_chosen_are_taken_off_the_rows():
 
 def test_each_chosen_item_has_the_numbers_of_what_made_it_one():
     own = np.arange(60, dtype=np.float32).reshape(2, 30, 1)
-    builder = SimpleNamespace(search_prompt=lambda *_: None, search_lengths=lambda _: np.zeros(3))
+    tokens = ItemTokens(torch.tensor([[2, 9], [2, 20]]), torch.full((2, 2, 3), 100.0), torch.zeros(2, 2, 9))
+    prompt = SimpleNamespace(items=tokens)
+    builder = SimpleNamespace(search_prompt=lambda *_: prompt, search_lengths=lambda _: np.zeros(3))
     made = preference_task(builder, None, BEHAVIOUR, DpoSettings(), own).batch(np.array([0, 2])).preferences
     # 2 was ordered, 5 ordered elsewhere, 1 and 20 clicked.
     assert made.chosen.tolist() == [2, 5, 1, 20] and made.leave_out[:, 0].tolist() == [32, 35, 1, 20]
+    # The same is taken off the rows at their tokens: 2 in the first page view, 20 in the second.
+    assert made.owner.tolist() == [0, 0, 1, 1]
+    assert prompt.items.head_rows[..., 2].tolist() == [[68, 100], [100, 80]]
+    assert (prompt.items.head_rows[..., :2] == 100).all()
 
 
 def test_a_batch_without_preferences_is_refused(objective):

@@ -1,10 +1,13 @@
 """One batch of every task, read back as words and SIDs: what stands in the prompt, and what is to be written."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from onesearch.common.ragged import Ragged
+from onesearch.model.evidence import EVIDENCE_NUMBERS, Evidence
 from onesearch.model.featurizer import TextFeatures
 from onesearch.model.model_settings import PromptSettings
 from onesearch.model.prompt import PromptBuilder, PromptInputs
@@ -239,3 +242,34 @@ def test_a_search_batch_has_its_targets_weights_and_teachers():
     assert search_task("search", BUILDER, INPUTS, targets, weights, 4, 100).batch(np.arange(3)).teacher is None
     always = search_task("search", BUILDER, INPUTS, targets, weights, 4, 100, keywords=True).batch(np.array([0]))
     assert "kw" in prompts(always)[0] and always.teacher is None
+
+
+def test_a_clicked_items_token_does_not_tell_of_the_click():
+    """The rows of tokens are those before the page view: in history and evidence, of student and teacher."""
+    head_rows = torch.arange(16, dtype=torch.float32).view(4, 4)
+    evidence = lambda rows: Evidence(  # noqa: E731
+        np.tile(np.array([[0, 1, 3, -1]], np.int32), (len(rows), 1)),
+        np.zeros((len(rows), 4, len(EVIDENCE_NUMBERS)), np.float32),
+    )
+    settings = PromptSettings(long=0, short=2, item_tokens="row", fill="none", evidence={"nearest": 4})
+    builder = PromptBuilder(VOCABULARY, settings, ITEM_SIDS, head_rows)
+    inputs = replace(INPUTS, evidence=evidence)
+    # a click adds .25 and .5 to the last two columns, an order twice as much
+    own = np.stack([np.tile([0.25, 0.5], (4, 1)), np.tile([0.5, 1.0], (4, 1))]).astype(np.float32)
+    targets, weights = Ragged.from_lists([[3], [1, 2], [0]]), np.array([2.0, 2.0, 1.0, 1.0], np.float32)
+    has_teacher = np.array([True, False, True])
+    task = search_task("search", builder, inputs, targets, weights, 4, 100, None, has_teacher, False, own)
+    batch = task.batch(np.array([0, 1, 2]))
+    tokens = batch.prompt.items
+    taken = head_rows[tokens.items.clamp(min=0)] * (tokens.items >= 0).unsqueeze(-1) - tokens.head_rows
+    # [history of two, four of evidence]; item 3 was ordered in the first page view, where it is in the history as well
+    click, order, none = [0.25, 0.5], [0.5, 1.0], [0.0, 0.0]
+    assert taken[..., 2:].tolist() == [
+        [none, order, none, none, order, none],
+        [none, none, none, order, none, none],
+        [click, none, click, none, none, none],
+    ]
+    assert taken[..., :2].abs().max() == 0
+    torch.testing.assert_close(batch.teacher.items.head_rows, tokens.head_rows[[0, 2]])
+    plain = search_task("search", builder, inputs, targets, weights, 4, 100).batch(np.array([0, 1, 2]))
+    assert plain.prompt.items.head_rows[0, 1].tolist() == [12, 13, 14, 15]

@@ -163,6 +163,23 @@ class ItemTokens:
         """H, the columns of the history."""
         return self.items.shape[1] - self.numbers.shape[1]
 
+    def without_own_clicks(self, owner: Tensor, items: Tensor, numbers: Tensor) -> "ItemTokens":
+        """The tokens with the rows of M clicked items as they were before the page view that is learnt.
+
+        Args:
+            owner: the prompt in which each was clicked, int64 [M].
+            items: the clicked items, int64 [M]; any of them may be a token of that prompt, or none.
+            numbers: what the click added to the last columns of its head row, float32 [M, F].
+        """
+        clicked, token = (self.items[owner] == items.unsqueeze(1)).nonzero(as_tuple=True)
+        before = self.head_rows.clone()
+        before[owner[clicked], token, -numbers.shape[1] :] -= numbers[clicked]
+        return ItemTokens(self.items, before, self.numbers)
+
+    def select(self, prompts: Tensor) -> "ItemTokens":
+        """Those of the prompts int64 [b]."""
+        return ItemTokens(self.items[prompts], self.head_rows[prompts], self.numbers[prompts])
+
     def to(self, device: torch.device | str) -> "ItemTokens":
         """The tokens on another device."""
         return ItemTokens(self.items.to(device), self.head_rows.to(device), self.numbers.to(device))

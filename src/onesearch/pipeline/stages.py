@@ -123,7 +123,7 @@ def _v1(config: RunSettings) -> list[Stage]:
         _trained("sft1", None, first, run_sft1, seed, version=4),
         _trained("sft2", "sft1", {"sft2": config.sft2, "held_out": held_out}, run_sft2, seed),
         *answered,
-        _trained("sft3", "sft2", {**stage_3_settings(config), **more}, run_personalisation, seed, [*more.values()]),
+        _trained("sft3", "sft2", {**stage_3_settings(config), **more}, run_personalisation, seed, [*more.values()], 2),
         _engine("engine", "sft3", config, version=5),
     ]
 
@@ -170,7 +170,7 @@ def _v2(config: RunSettings) -> list[Stage]:
             resumable=True,
         ),
         _trained("cot", "sft2", writing, run_cot, seed, ["understanding"]),
-        _trained("distill", "cot", distilled, run_personalisation, seed, ["understanding", *more.values()], version=3),
+        _trained("distill", "cot", distilled, run_personalisation, seed, ["understanding", *more.values()], version=4),
     ]
     # Preference optimisation: either part goes on from what is there.
     if config.dpo.steps:

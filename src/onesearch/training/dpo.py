@@ -268,6 +268,8 @@ def preference_task(
             # An order elsewhere is what makes its item a chosen one, too.
             ordered = (found.chosen_reward > LEVEL_WEIGHTS[CLICKED]).long()
             found.leave_out = torch.from_numpy(own_numbers)[ordered, found.chosen]
+            if prompt.items is not None:
+                prompt.items = prompt.items.without_own_clicks(found.owner, found.chosen, found.leave_out)
         return PreferenceBatch("dpo", prompt, preferences=found)
 
     return Task("dpo", builder.search_lengths(inputs), None, batch)

@@ -288,12 +288,16 @@ def search_task(
         if own_numbers is not None:
             ordered = (weights[place] > 1).astype(np.int64)
             items.leave_out = torch.from_numpy(own_numbers[ordered, picked.values])
+            if prompt.items is not None:
+                prompt.items = prompt.items.without_own_clicks(items.owner, items.rows, items.leave_out)
         made = TaskBatch(name, prompt, items=items, rows=_tensor(rows))
         # The same page views once more with keywords, where there is a teacher.
         with_teacher = np.flatnonzero(has_teacher[rows]) if has_teacher is not None else rows[:0]
         if len(with_teacher):
             made.teacher = builder.search_prompt(inputs, rows[with_teacher], keywords=True)
             made.with_teacher = _tensor(with_teacher)
+            if made.teacher.items is not None and prompt.items is not None:
+                made.teacher.items = prompt.items.select(made.with_teacher)
         return made
 
     return Task(name, builder.search_lengths(inputs), sampling, batch)
