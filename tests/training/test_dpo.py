@@ -211,7 +211,7 @@ def test_each_chosen_item_has_the_numbers_of_what_made_it_one():
     # 2 was ordered, 5 ordered elsewhere, 1 and 20 clicked.
     assert made.chosen.tolist() == [2, 5, 1, 20] and made.leave_out[:, 0].tolist() == [32, 35, 1, 20]
     # The same is taken off the rows at their tokens: 2 in the first page view, 20 in the second.
-    assert made.owner.tolist() == [0, 0, 1, 1]
+    assert made.owner.tolist() == [0, 0, 0, 1]
     assert prompt.items.head_rows[..., 2].tolist() == [[68, 100], [100, 80]]
     assert (prompt.items.head_rows[..., :2] == 100).all()
 
