@@ -181,7 +181,7 @@ class GeneratorGrid(Grid):
         share = min(1.0, 60 * MINUTES / max(stage_seconds(flagship / "sft3"), 1e-9)) * cell.times
         epochs = settings_of(flagship).sft3.epochs * share
         requests = min(TRIAL_REQUESTS, settings_of(flagship).evaluation.test_requests)
-        return (*cell.sets, f"sft3.epochs={epochs:.3g}", f"evaluation.test_requests={requests}")
+        return (f"seed={seed}", *cell.sets, f"sft3.epochs={epochs:.3g}", f"evaluation.test_requests={requests}")
 
     def _train(self, name: str, seed: int, cell: Cell) -> None:
         folder, sets = self.folder(name, seed, cell.name), self._sets(name, seed, cell)

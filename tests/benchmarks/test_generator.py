@@ -123,7 +123,7 @@ def test_trials_are_as_long_as_their_minutes_allow_at_the_flagships_speed(tmp_pa
     for times, epochs in ((1, "1"), (0.5, "0.5"), (2, "2")):
         assert f"sft3.epochs={epochs}" in grid._sets("toys", 0, Cell("x", "", times=times))
     (flagship / "sft3" / "log.jsonl").unlink()
-    assert {"sft3.epochs=6", "evaluation.test_requests=5000"} <= set(grid._sets("toys", 0, Cell("x", "")))
+    assert {"seed=0", "sft3.epochs=6", "evaluation.test_requests=5000"} <= set(grid._sets("toys", 0, Cell("x", "")))
 
 
 def test_trials_wait_for_their_flagship_and_a_failing_cell_does_not_stop_the_others(tmp_path, monkeypatch, capsys):
