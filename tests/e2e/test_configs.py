@@ -102,7 +102,7 @@ def test_homedepot_runs_on_a_cut(shared_data: Path, tmp_path: Path):
     judged = cut(source / "judgments.csv", target / "judgments.csv", head=600)
     wanted = judged["product_uid"].unique().to_list()
     cut(source / "products.csv", target / "products.csv", pl.col("product_uid").is_in(wanted))
-    smoke("homedepot", tmp_path / "run", f"data.root={tmp_path / 'data'}")
+    smoke("homedepot", tmp_path / "run", f"data.root={tmp_path / 'data'}", "pseudo.searches=60")
     assert read_json(tmp_path / "run" / "data" / "manifest.json")["metrics"]["split_by"] == "query"
 
 
