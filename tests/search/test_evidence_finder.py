@@ -31,6 +31,8 @@ def finder(engine: SearchEngine, **settings: int) -> EvidenceFinder:
         snapshot.lexical,
         snapshot.item_head_rows,
         len(FEATURE_NAMES),
+        engine.click_features.words,
+        snapshot.traits.categories,
     )
 
 
@@ -38,7 +40,7 @@ def asked(engine: SearchEngine, queries: list[str], history: list[list[str]], **
     facts = engine.click_features.query_facts(queries)
     rows = engine.prompt_inputs(Requests.anonymous(queries), engine.snapshot).query_head_rows()
     items = Ragged.from_lists([[ROW[item] for item in taken] for taken in history]).padded(4)
-    return EvidenceRequests(facts.texts, facts.terms, facts.click_rows, rows, items, **own)
+    return EvidenceRequests(facts.texts, facts.terms, facts.click_rows, facts.words, rows, items, **own)
 
 
 def names(found: Evidence, row: int = 0) -> list[str]:
@@ -59,6 +61,11 @@ def test_each_search_gives_its_items_and_its_numbers(engine: SearchEngine):
     assert number(found, "red-tent-0", "clicks") == pytest.approx(np.log(2) / 3)
     assert number(found, "red-tent-0", "click_share") == pytest.approx(1 / 2)
     assert number(found, "red-tent-0", "popularity") == pytest.approx(np.log(3) / 5)
+    lifts = engine.click_features.features(
+        engine.click_features.query_facts(["red tent"]), np.array([[ROW["red-tent-0"]]]), engine.snapshot.traits
+    )
+    assert number(found, "red-tent-0", "word_item") == pytest.approx(lifts["word_item"][0, 0] / 3)
+    assert number(found, "red-tent-0", "word_category") == pytest.approx(lifts["word_category"][0, 0] / 3)
 
     found = finder(engine, lexical=3).prepare(requests)(first)
     assert set(names(found)[:2]) == {"red-tent-0", "red-tent-1"}
@@ -97,6 +104,10 @@ def test_a_training_page_view_is_not_told_of_its_own_click(engine: SearchEngine)
     assert names(found)[0] == "red-tent-0"
     assert number(found, "red-tent-1", "clicks") == 0 and number(found, "red-tent-1", "popularity") == 0
     assert number(found, "red-tent-0", "click_share") == 1, "the one click that is left"
+    log, rows = engine.click_features, np.array([[ROW["red-tent-1"]]])
+    lifts = log.words.lifts(log.query_facts(["red tent"]).words, rows, engine.snapshot.traits.categories, own)
+    assert number(found, "red-tent-1", "word_item") == pytest.approx(lifts[0][0, 0] / 3)
+    assert number(found, "red-tent-1", "word_category") == pytest.approx(lifts[1][0, 0] / 3)
     # Ann's own pairs alone spoke for the lamp's place right after the tent, apart from Bob's.
     pairs = Ragged.from_lists([[ROW["red-tent-0"], ROW["blue-lamp-0"]]])
     requests = asked(engine, [""], [["red-tent-0"]], own_pairs=pairs)

@@ -4,6 +4,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from onesearch.common.ragged import Ragged
 from onesearch.data.click_statistics import ClickStatistics
 from onesearch.data.records import Item, items_frame
 from onesearch.search.click_features import ClickFeatures
@@ -88,3 +89,19 @@ def test_lexical_share_is_relative_to_the_best_of_the_whole_catalogue():
     np.testing.assert_allclose(found["lexical_share"][0], share, rtol=1e-6)
     np.testing.assert_allclose(found["lexical_share_square"][0], share**2, rtol=1e-6)
     assert not found["lexical_share"][1].any()
+
+
+def test_a_page_views_own_clicks_are_left_out_of_the_lifts(log_features: ClickFeatures):
+    """The log's second page view, by hand: "tent", of whose four clicks its own are one on each of two tents."""
+    words = log_features.query_facts(["tent", "tent"]).words
+    categories, items = log_features.item_traits(ITEMS).categories, np.array([[0, 3, -1], [0, 3, -1]])
+    of_item, of_category = log_features.words.lifts(words, items, categories, Ragged.from_lists([[0, 1], []]))
+    # Item 0: 2 of 2 other clicks of the word; 3 + 1 of 6 + 4 clicks of words in all.
+    assert of_item[0, 0] == pytest.approx(np.log((2 + 5 * 0.4) / ((2 + 5) * 0.4)))
+    # Its category: 2 of 2; 3 + 1 of 6 + 2. Item 3 has none.
+    assert of_category[0].tolist() == pytest.approx([np.log((2 + 5 * 0.5) / ((2 + 5) * 0.5)), 0, 0])
+    # Without own clicks they are the engine's features.
+    plain = log_features.words.features(words, items, log_features.item_traits(ITEMS))
+    np.testing.assert_array_equal(of_item[1], plain["word_item"][1])
+    np.testing.assert_array_equal(of_category[1], plain["word_category"][1])
+    assert of_item[0, 2] == 0 and of_item[1, 0] != of_item[0, 0]

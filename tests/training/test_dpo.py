@@ -204,7 +204,7 @@ def test_the_clicks_that_say_what_is_chosen_are_taken_off_the_rows():
 
 def test_each_chosen_item_has_the_numbers_of_what_made_it_one():
     own = np.arange(60, dtype=np.float32).reshape(2, 30, 1)
-    tokens = ItemTokens(torch.tensor([[2, 9], [2, 20]]), torch.full((2, 2, 3), 100.0), torch.zeros(2, 2, 9))
+    tokens = ItemTokens(torch.tensor([[2, 9], [2, 20]]), torch.full((2, 2, 3), 100.0), torch.zeros(2, 2, 11))
     prompt = SimpleNamespace(items=tokens)
     builder = SimpleNamespace(search_prompt=lambda *_: prompt, search_lengths=lambda _: np.zeros(3))
     made = preference_task(builder, None, BEHAVIOUR, DpoSettings(), own).batch(np.array([0, 2])).preferences

@@ -85,7 +85,7 @@ def test_the_score_of_evidence_has_what_the_pointer_says_of_it():
     made = objective(score=1.0, prompt={"evidence": {"lexical": 3}}, item_memory=True)
     prompt, rows = prompts(2), np.array([3, 20])
     evidence = torch.tensor([[3, 7, -1], [5, 20, 9]])
-    prompt.items = ItemTokens(evidence, torch.randn(2, 3, R), torch.rand(2, 3, 9))
+    prompt.items = ItemTokens(evidence, torch.randn(2, 3, R), torch.rand(2, 3, 11))
     batch = TaskBatch("t", prompt, items=item_targets(rows, np.arange(2), np.ones(2), N, N, rows))
     found = made(batch)["score"]
     memory, model = made.generator.encode(prompt), made.generator

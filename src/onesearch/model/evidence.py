@@ -33,6 +33,8 @@ EVIDENCE_NUMBERS: Final = (
     "following",  # taken right after them, sum of shares
     "popularity",  # log(1 + clicks) / 5
     "in_history",  # 1 if the shopper has taken it already
+    "word_item",  # log lift of the query's words on the item (1.3), mean over them, / 3
+    "word_category",  # and on its category
 )
 
 

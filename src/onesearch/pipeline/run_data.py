@@ -150,7 +150,9 @@ class RunData(RunParts):
     ) -> EvidenceRequests:
         facts = self.click_features.query_facts(requests.query)
         head_rows = inputs.query_head_rows()
-        return EvidenceRequests(facts.texts, facts.terms, facts.click_rows, head_rows, requests.clicked, own, pairs)
+        return EvidenceRequests(
+            facts.texts, facts.terms, facts.click_rows, facts.words, head_rows, requests.clicked, own, pairs
+        )
 
     @cached_property
     def own_numbers(self) -> Floats | None:

@@ -120,7 +120,7 @@ def _v1(config: RunSettings) -> list[Stage]:
     }
     more, answered = _pseudo_queries(config)
     return [
-        _trained("sft1", None, first, run_sft1, seed, version=4),
+        _trained("sft1", None, first, run_sft1, seed, version=5),
         _trained("sft2", "sft1", {"sft2": config.sft2, "held_out": held_out}, run_sft2, seed),
         *answered,
         _trained("sft3", "sft2", {**stage_3_settings(config), **more}, run_personalisation, seed, [*more.values()], 2),

@@ -131,7 +131,12 @@ class CandidateSearch:
             inputs = inputs.with_evidence(
                 finder.prepare(
                     EvidenceRequests(
-                        queries.texts, queries.terms, queries.click_rows, inputs.query_head_rows(), requests.clicked
+                        queries.texts,
+                        queries.terms,
+                        queries.click_rows,
+                        queries.words,
+                        inputs.query_head_rows(),
+                        requests.clicked,
                     )
                 )
             )

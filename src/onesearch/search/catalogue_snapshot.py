@@ -67,8 +67,9 @@ class Snapshot:
 
     def evidence_finder(self, numbers: int) -> EvidenceFinder | None:
         """What finds the evidence of requests in this catalogue; the last ``numbers`` of a head row are no text."""
-        statistics, config = self.click_features.statistics, self.builder.config
-        return evidence_finder(config, statistics, self.pairs, self.lexical, self.item_head_rows, numbers)
+        log, config = self.click_features, self.builder.config
+        rows, categories = self.item_head_rows, self.traits.categories
+        return evidence_finder(config, log.statistics, self.pairs, self.lexical, rows, numbers, log.words, categories)
 
     def boosted(self, boosts: Sequence[Boost]) -> "Snapshot":
         """The same catalogue under other boosts."""

@@ -25,7 +25,7 @@ from scipy import sparse
 
 from onesearch.common.ragged import Ragged
 from onesearch.data.click_statistics import ClickStatistics
-from onesearch.data.pair_counts import Lift
+from onesearch.data.pair_counts import Lift, counted
 from onesearch.search.lexical_search import STEMMER, Analyzer
 
 Floats = NDArray[np.float32]
@@ -252,16 +252,59 @@ class WordClicks:
 
     def item_traits(self, items: pl.DataFrame, analyze: Callable[[str], list[str]]) -> ItemTraits:
         """What the features need to know of items; categories and traits that the log does not know are left out."""
-        number = self.categories.get
-        categories = np.fromiter((number(name, -1) for name in category_keys(items)), np.int64, len(items))
         title = title_words(items, analyze)
-        return ItemTraits(categories, self.of_attribute.numbers(attributes(items)), self.of_title.numbers(title))
+        return ItemTraits(
+            self.category_numbers(items), self.of_attribute.numbers(attributes(items)), self.of_title.numbers(title)
+        )
+
+    def category_numbers(self, items: pl.DataFrame) -> NDArray[np.int64]:
+        """Numbers of the items' categories, int64 [N]; -1 for none and for those that the log does not know."""
+        number = self.categories.get
+        return np.fromiter((number(name, -1) for name in category_keys(items)), np.int64, len(items))
 
     def word_numbers(self, terms: Sequence[Sequence[str]]) -> NDArray[np.int32]:
         """Numbers of the first distinct terms of each query that the log knows, int32 [n, 8], -1 padded."""
         known = [[self.words.get(term, -1) for term in dict.fromkeys(query)][:_WORDS] for query in terms]
         lists = Ragged.from_lists([[number for number in query if number >= 0] for query in known])
         return lists.padded(_WORDS, newest=False)
+
+    def lifts(
+        self,
+        words: NDArray[np.int32],
+        items: NDArray[np.integer],
+        categories: NDArray[np.int64],
+        own: Ragged | None = None,
+    ) -> tuple[Floats, Floats]:
+        """Mean log lifts over the query's words on items and on their categories, float32 [n, C] each.
+
+        Args:
+            words: word numbers of each query, int32 [n, 8], -1 for none.
+            items: item rows [n, C], -1 for none.
+            categories: of every item row, int64 [N].
+            own: for training page views the items clicked in each, left out of the counts.
+        """
+        # Items that are newer than the log have a category, but no clicks of their own.
+        logged = np.where(items < len(self.of_item.things), items, -1)
+        category = np.where(items >= 0, categories[np.maximum(items, 0)], -1)
+        # Own clicks on each item and each category [n, C], and in all [n, 1].
+        own_clicks: tuple[Floats, Floats] | tuple[None, None] = (None, None)
+        own_in_category = own_clicks
+        if own is not None:
+            own_clicks = counted(own, logged), own.lengths[:, None].astype(np.float32)
+            of_own = categories[own.values]
+            known = Ragged.from_lengths(
+                of_own[of_own >= 0].astype(np.int32), np.bincount(own.owners[of_own >= 0], minlength=len(own))
+            )
+            own_in_category = counted(known, category), known.lengths[:, None].astype(np.float32)
+        # Sum over the words; one column at a time keeps the arrays [n, C].
+        n_words = (words >= 0).sum(1)
+        of_item, of_category = np.zeros(items.shape, np.float32), np.zeros(items.shape, np.float32)
+        for column in range(int(n_words.max(initial=0))):
+            word = words[:, column, None]
+            of_item += self.of_item.score(word, logged, *own_clicks)
+            of_category += self.of_category.score(word, category, *own_in_category)
+        count = np.maximum(n_words, 1).astype(np.float32)[:, None]
+        return of_item / count, of_category / count
 
     def features(self, words: NDArray[np.int32], items: NDArray[np.int64], traits: ItemTraits) -> dict[str, Floats]:
         """Mean log lifts over the query's words, float32 [n, C] each.
@@ -271,18 +314,7 @@ class WordClicks:
             items: candidates, item rows [n, C], -1 for none.
             traits: of every item row.
         """
-        n_words = (words >= 0).sum(1)
-        # Items that are newer than the log have a category and traits, but no clicks of their own.
-        logged = np.where(items < len(self.of_item.things), items, -1)
-        category = np.where(items >= 0, traits.categories[np.maximum(items, 0)], -1)
-        # Sum over the words; one column at a time keeps the arrays [n, C].
-        total = {"word_item": np.zeros(items.shape, np.float32), "word_category": np.zeros(items.shape, np.float32)}
-        for column in range(int(n_words.max(initial=0))):
-            word = words[:, column, None]
-            total["word_item"] += self.of_item.score(word, logged)
-            total["word_category"] += self.of_category.score(word, category)
-        count = np.maximum(n_words, 1).astype(np.float32)[:, None]
-        found = {name: value / count for name, value in total.items()}
+        found = dict(zip(("word_item", "word_category"), self.lifts(words, items, traits.categories), strict=True))
         found["word_attribute"], found["word_attribute_sum"] = self.of_attribute.lifts(words, traits.attributes, items)
         found["word_title"], found["word_title_sum"] = self.of_title.lifts(words, traits.title, items)
         return found

@@ -24,6 +24,7 @@ from onesearch.data.item_pairs import ItemPairs
 from onesearch.data.pair_counts import contained
 from onesearch.model.evidence import EVIDENCE_NUMBERS, Evidence, FindEvidence
 from onesearch.model.model_settings import EvidenceSettings, PromptSettings
+from onesearch.search.click_features import WordClicks
 from onesearch.search.lexical_search import LexicalSearcher
 
 Floats = NDArray[np.float32]
@@ -39,6 +40,7 @@ class EvidenceRequests:
     Attributes:
         texts, terms: queries as typed and analysed, [n].
         click_rows: int64 [n], the query's number in the click statistics, -1 for none.
+        words: int32 [n, 8], numbers of the query's words among those of the log, -1 for none.
         head_rows: float32 [n, R], zero without a query.
         history: int32 [n, H], items taken before, newest last, -1 for none.
         own: for training rows, the items clicked in each page view.
@@ -48,6 +50,7 @@ class EvidenceRequests:
     texts: Sequence[str]
     terms: Sequence[Sequence[str]]
     click_rows: NDArray[np.int64]
+    words: NDArray[np.int32]
     head_rows: Floats
     history: Ints
     own: Ragged | None = None
@@ -73,9 +76,12 @@ class EvidenceFinder:
         lexical: LexicalSearcher | None,
         item_head_rows: torch.Tensor,
         numbers: int,
+        words: WordClicks,
+        categories: NDArray[np.int64],
     ) -> None:
-        """``numbers`` of the ``item_head_rows`` [N, R] are no text, the last ones."""
+        """``numbers`` of the ``item_head_rows`` [N, R] are no text, the last ones; ``categories`` of all items [N]."""
         self.settings, self.statistics, self.pairs, self.lexical = settings, statistics, pairs, lexical
+        self.words, self.categories = words, categories
         self._text_rows = item_head_rows[:, : item_head_rows.shape[1] - numbers].cpu().numpy()
 
     def prepare(self, requests: EvidenceRequests, dropout: float = 0.0, seed: int = 0) -> FindEvidence:
@@ -166,6 +172,8 @@ class EvidenceFinder:
             popularity = popularity - contained(own, items)
         out[..., 7] = np.log1p(np.maximum(popularity, 0)) / 5
         out[..., 8] = ((items[:, :, None] == requests.history[rows][:, None, :]) & known[:, :, None]).any(2)
+        lifts = self.words.lifts(requests.words[rows], items, self.categories, own)
+        out[..., 9], out[..., 10] = lifts[0] / 3, lifts[1] / 3
         out[~known] = 0
         return Evidence(items, out)
 
@@ -177,11 +185,13 @@ def evidence_finder(
     lexical: LexicalSearcher | None,
     item_head_rows: torch.Tensor,
     numbers: int,
+    words: WordClicks,
+    categories: NDArray[np.int64],
 ) -> EvidenceFinder | None:
     """The finder that prompts of these settings need; None where they have no evidence."""
     if not config.evidence.any:
         return None
-    return EvidenceFinder(config.evidence, statistics, pairs, lexical, item_head_rows, numbers)
+    return EvidenceFinder(config.evidence, statistics, pairs, lexical, item_head_rows, numbers, words, categories)
 
 
 def _select(lists: _Lists, rows: NDArray[np.int64]) -> _Lists:

@@ -200,6 +200,8 @@ class RunParts:
             self.lexical if config.evidence.lexical else None,
             self.item_head_rows,
             self.head_row_projection.features,
+            self.click_features.words,
+            self.click_features.words.category_numbers(self.dataset.items),
         )
 
     def generator(self, stage: str) -> Generator:
