@@ -9,7 +9,7 @@ from onesearch.model.backbones import BackboneSettings
 
 
 class EvidenceSettings(Settings):
-    """What search finds before the model reads: items that stand in the prompt, one token each (docs/method.md, 3.6)."""
+    """What search finds before the model reads: items of the prompt, one token each (docs/method.md, 3.6)."""
 
     clicked: int = Field(0, ge=0, description="items most clicked for the query")
     lexical: int = Field(0, ge=0, description="best items by BM25")
