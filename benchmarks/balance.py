@@ -3,7 +3,7 @@
     python -m benchmarks.balance run RUNS [CELL]     # cells that are not finished; RUNS as in v2.py
     python -m benchmarks.balance render              # docs/results/balance.md
 
-A cell is a short round of alignment from the full V2 of ``market-1`` with other rewards, and two A/B tests of the
+A cell is a short round of alignment from the full V2 of ``fresh-21`` with other rewards, and two A/B tests of the
 generators alone: against that V2 before the round, and against a round without rewards. The festival, a boost of
 emerging sellers, is also measured on the pages of the engines, with the boost in their order (``search.boost``) and
 without. Paired, on known shoppers and newcomers. Reports stay in RUNS; what the page shows of them goes to
@@ -33,6 +33,7 @@ from onesearch.pipeline.run_data import RunData
 from onesearch.search.run_parts import need
 
 FILES = ResultFiles("balance")
+DATA, SEED = "fresh", 21
 CONFIG = ROOT / "configs" / "market-v2.yaml"
 # Without the guard of validation clicks: what a reward does is to be seen, also where it costs clicks.
 ROUND = ("grpo.steps=100", "grpo.loop.learning_rate=1e-3", "grpo.item_weight=1", "grpo.loop.best=''")
@@ -83,15 +84,15 @@ def run(
 ) -> None:
     """Every unfinished cell; ``small`` settings make a smoke test."""
     study = Grid(runs, small)
-    study.run("market-1/full")
-    before = study.folder("market", 1, "full")
+    study.run(f"{DATA}-{SEED}/full")
+    before = study.folder(DATA, SEED, "full")
     for cell in [one for one in ROUNDS if one.name == only] or [one for one in ROUNDS if one.name.startswith(only)]:
         report = _report(study, cell.name)
         if report.is_file():
             continue
-        folder = study.folder("market", 1, f"balance/{cell.name}")
+        folder = study.folder(DATA, SEED, f"balance/{cell.name}")
         emerging = _emerging(before)
-        with RunLock(study.folder("market", 1, f"balance/{cell.name}.work")):
+        with RunLock(study.folder(DATA, SEED, f"balance/{cell.name}.work")):
             start = time.perf_counter()
             pipeline.run_config(CONFIG, folder, _sets(study, cell, folder), reuse=(before,), until="engine_v2")
             minutes = (time.perf_counter() - start) / 60
@@ -118,7 +119,7 @@ def run(
 
 def _report(study: Grid, cell: str) -> Path:
     """Where a cell's report lies; with it the cell is finished."""
-    return study.folder("market", 1, f"balance/{cell}.json")
+    return study.folder(DATA, SEED, f"balance/{cell}.json")
 
 
 def _compare_further(study: Grid, before: Path) -> None:
@@ -128,13 +129,13 @@ def _compare_further(study: Grid, before: Path) -> None:
         report = _report(study, cell.name)
         if not report.is_file():
             continue
-        made, folder = read_json(report), study.folder("market", 1, f"balance/{cell.name}")
+        made, folder = read_json(report), study.folder(DATA, SEED, f"balance/{cell.name}")
         traffic = made["page_views"], made["newcomers"]
         kind = cell.name.rpartition("relevance-")
         others = {"over the control": CONTROL, **({WEIGHTLESS: f"{kind[0]}relevance-0"} if kind[1] else {})}
         for key, other in others.items():
             if other != cell.name and _report(study, other).is_file() and key not in made:
-                arm = study.folder("market", 1, f"balance/{other}")
+                arm = study.folder(DATA, SEED, f"balance/{other}")
                 made[key] = _compared(arm, folder, emerging, *traffic)
                 write_json(report, made)
         if cell.served and "engines" not in made:
@@ -144,7 +145,7 @@ def _compare_further(study: Grid, before: Path) -> None:
             if (key := _in_order(weight)) in made:
                 continue
             # The same round, whose engine is fitted again with the boost in its order.
-            other = study.folder("market", 1, f"balance/{cell.name}-order-{weight}")
+            other = study.folder(DATA, SEED, f"balance/{cell.name}-order-{weight}")
             sets = [*_sets(study, cell, folder), f"search.boost={weight}"]
             pipeline.run_config(CONFIG, other, sets, reuse=(before, folder), until="engine_v2")
             made[key] = _compared(before, other, emerging, *traffic, alone=False)
@@ -158,10 +159,10 @@ def _in_order(weight: float) -> str:
 
 def _sets(study: Grid, cell: Round, folder: Path) -> list[str]:
     """What the run of a cell sets. A boost stands in a file beside the run and moves the generator alone."""
-    full = next(one for name, _, one in study.cells("market-1/full") if name == "market")
-    sets = [*study._sets("market", 1, full), *ROUND, *cell.sets, *study.more]
+    full = next(one for _, _, one in study.cells(f"{DATA}-{SEED}/full") if one.name == "full")
+    sets = [*study._sets(DATA, SEED, full), *ROUND, *cell.sets, *study.more]
     if cell.boost != 1.0:
-        emerging = _emerging(study.folder("market", 1, "full"))
+        emerging = _emerging(study.folder(DATA, SEED, "full"))
         sets += [f"rewards_file={_boost(folder, emerging, cell.boost)}", "search.boost=0"]
     return sets
 

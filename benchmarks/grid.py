@@ -33,7 +33,8 @@ from onesearch.evaluation.slices import band_labels, query_frequency, query_type
 from onesearch.market.market import Market
 from onesearch.market.world_files import FOLDER as MARKET_FOLDER
 from onesearch.pipeline import settings_of
-from onesearch.pipeline.report_stage import engine_of, truth_of
+from onesearch.pipeline.engine_stage import WITHOUT_GENERATOR
+from onesearch.pipeline.report_stage import engine_methods, engine_of, truth_of
 from onesearch.pipeline.run_data import RunData
 from onesearch.search.engine import SearchEngine
 from onesearch.search.ranking_weights import GENERATOR_ALONE
@@ -66,7 +67,8 @@ class Cell:
         sets: settings that differ from the configuration file.
         seeds: that the cell is trained with.
         stage: whose generator is measured.
-        measured: variants: "student"; "keywords" at the input; "own" keywords, written by the model first; "engine".
+        measured: variants: "student"; "keywords" at the input; "own" keywords, written by the model first; "engine";
+            the engine "without" its generator.
         same_time_as: epochs are raised until training takes as long as the stages of that cell.
         epochs_of: epochs are those of that cell, whose V1 is taken over.
         times: epochs of stage 3, as a multiple of the other cells'.
@@ -83,7 +85,8 @@ class Cell:
     times: float = 1.0
 
 
-THREE = (1, 2, 3)
+THREE, NEW = (1, 2, 3), (21, 22)
+ENGINES = ("student", "engine", "without")
 MARKET = (
     Cell("v1", "V1", seeds=THREE, stage="sft3", measured=("student", "engine")),
     Cell("sd", "+ self-distillation", PLAIN_CE, THREE, measured=("student", "keywords")),
@@ -122,6 +125,21 @@ MARKET = (
     Cell("inject", "self-distillation, clicked item injected", (*PLAIN_CE, "distill.inject=true")),
     Cell("personal", "self-distillation, personalised keywords", (*PLAIN_CE, "distill.personal=true")),
 )
+FRESH = (
+    Cell("v1", "V1", seeds=NEW, stage="sft3", measured=ENGINES),
+    Cell("full", "full V2", (), NEW, measured=ENGINES),
+    Cell("row-only", "rows of words alone, no KL", (*PLAIN_CE, "distill.kl=0"), NEW, measured=ENGINES),
+    Cell("kl-only", "the KL alone, no rows of words", (*PLAIN_CE, "distill.row=0"), NEW, measured=ENGINES),
+    Cell("v1-long", "V1, twice as long", ("sft3.epochs=2",), NEW, "sft3", ENGINES),
+    Cell(
+        "kl-long",
+        "the KL alone, twice as long",
+        (*PLAIN_CE, "distill.row=0", "sft3.epochs=2"),
+        NEW,
+        measured=(*ENGINES, "keywords"),
+    ),
+)
+"""What of V2 is expansion of the query by rows of words, and what distillation, in the shipped form."""
 REAL = (
     Cell("v1", "V1", seeds=THREE, stage="sft3", measured=("student", "engine")),
     Cell("full", "full V2, log expert", (), THREE, measured=("student", "engine")),
@@ -153,8 +171,19 @@ _LOG_EXPERT = (
     "model.word_rows=true",
     "sft3.loop.learning_rates={generator.word_: 5}",
 )
+PLAIN_PROMPT = (
+    *(f"model.prompt.evidence.{kind}=0" for kind in ("clicked", "lexical", "nearest", "together")),
+    "model.prompt.item_tokens=sid",
+    "model.prompt.short=3",
+    "model.prompt.clicked_for_query=3",
+    "model.prompt.fill=always",
+    "model.free_codes=false",
+    "model.item_memory=false",
+)
+"""The form in which the cells of ``market`` were trained: no evidence at the input."""
 SETS: Mapping[str, DataSet] = {
-    "market": DataSet("configs/market-v2.yaml", MARKET),
+    "fresh": DataSet("configs/market-v2.yaml", FRESH, seeds=NEW, same_requests=False),
+    "market": DataSet("configs/market-v2.yaml", MARKET, PLAIN_PROMPT),
     # One epoch of three, for V1 as well: a cell has at most twenty minutes.
     "bestbuy": DataSet("configs/bestbuy.yaml", REAL, (*_LOG_EXPERT, "sft3.epochs=1")),
     "homedepot": DataSet("configs/homedepot.yaml", REAL, _LOG_EXPERT, (1,)),
@@ -244,19 +273,25 @@ class Grid:
         return cell.same_time_as or cell.epochs_of
 
     def _sets(self, name: str, seed: int, cell: Cell | None = None) -> tuple[str, ...]:
-        # Seeds are those of training: data, encoder and SIDs are made once.
-        sets = (*self.sets[name].sets, *self.more, "seed=1", f"training_seed={seed}", *(cell.sets if cell else ()))
-        if name != "market":
+        data = self.sets[name]
+        # Seeds are those of training alone where data, encoder and SIDs are made once.
+        seeds = ("seed=1", f"training_seed={seed}") if data.same_requests else (f"seed={seed}",)
+        sets = (*data.sets, *self.more, *seeds, *(cell.sets if cell else ()))
+        if not self._is_market(name):
             return sets
-        # Thoughts are made once for all seeds: a query's error belongs to its thought, not to a training.
+        # Thoughts are made once for all trainings on a market: a query's error belongs to its thought.
         error = next((one.partition("=")[2] for one in sets if one.startswith("understanding.error")), "default")
-        return (*sets, f"understanding.cache={self.runs.absolute() / f'thoughts-{error}.sqlite3'}")
+        market = "" if data.same_requests else f"{name}-{seed}-"
+        return (*sets, f"understanding.cache={self.runs.absolute() / f'thoughts-{market}{error}.sqlite3'}")
+
+    def _is_market(self, name: str) -> bool:
+        return "market" in self.sets[name].config
 
     def _train(self, name: str, seed: int, cell: Cell) -> None:
         config, base = ROOT / self.sets[name].config, self.folder(name, seed, "base")
         shared = pipeline.status_of(config, base, self._sets(name, seed))
         if any(shared[stage] != "finished" for stage in SHARED):
-            first = () if seed == 1 else (self.folder(name, 1, "base"),)
+            first = (self.folder(name, 1, "base"),) if self.sets[name].same_requests and seed != 1 else ()
             pipeline.run_config(config, base, self._sets(name, seed), reuse=first, until="cot")
         sets, reuse = self._sets(name, seed, cell), [base]
         if cell.epochs_of:
@@ -282,7 +317,7 @@ class Grid:
         milliseconds: dict[str, float] = {}
         share = float("nan")
         for variant, engine in engines(run_data, cell):
-            searcher = engine if variant == "engine" else engine.alone()
+            searcher = engine if variant in ("engine", "without") else engine.alone()
             ranked, milliseconds[variant] = rank_all(searcher, requests, 10)
             sampled = sampled_metrics(ranked, targets, METRICS.k)
             row = {key: one for key, one in sampled.items() if key in SAMPLED}
@@ -419,6 +454,11 @@ def pairs(data: DataSet) -> list[tuple[str, str]]:
     """Which methods are tested against which."""
     names = [f"{cell.name}/student" for cell in data.cells]
     found = [(name, "v1/student") for name in names if name != "v1/student"]
+    if data.cells is FRESH:
+        found += [(f"{cell.name}/{kind}", f"v1/{kind}") for cell in data.cells[1:] for kind in ENGINES[1:]]
+        found += [(f"{cell.name}/engine", f"{cell.name}/without") for cell in data.cells]
+        found += [(f"kl-long/{kind}", f"v1-long/{kind}") for kind in ENGINES]
+        return [*found, ("kl-long/keywords", "v1-long/student"), ("full/engine", "row-only/engine")]
     found += [("full/engine", "v1/engine")]
     if data.cells is MARKET:
         found += [("full/student", name) for name in names if name not in ("v1/student", "full/student")]
@@ -446,9 +486,10 @@ def engines(run_data: RunData, cell: Cell) -> Iterator[tuple[str, SearchEngine]]
     config = settings_of(run_data.run)
     keywords: Callable[[Sequence[str]], Sequence[Sequence[str]]] | None = None
     for variant in cell.measured:
-        if variant == "engine":
-            stage = engine_stage(cell)
-            yield variant, engine_of(run_data, need(run_data.run, stage))
+        if variant in ("engine", "without"):
+            folder = need(run_data.run, engine_stage(cell))
+            engine = engine_of(run_data, folder)
+            yield variant, engine if variant == "engine" else engine_methods(engine, folder)[WITHOUT_GENERATOR]
             continue
         engine = SearchEngine.from_parts(run_data, cell.stage, config.search, GENERATOR_ALONE)
         if variant == "keywords":

@@ -3,11 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmarks.grid import COMPLEX, HEAD, MARKET, RARE, REAL, SAMPLED, SETS, Cell, DataSet
+from benchmarks.grid import COMPLEX, ENGINES, FRESH, HEAD, MARKET, RARE, REAL, SAMPLED, SETS, Cell, DataSet
 from benchmarks.result_files import ResultFiles
 
 Report = dict[str, Any]
 
+MARKETS = ("market", "fresh")
 TRUE = ("ehr@10", "ndcg@10")
 NAMES = {"ehr@10": "expected HR@10", "ndcg@10": "true NDCG@10"}
 
@@ -88,7 +89,7 @@ def effects(
 ) -> None:
     """Methods with their figures, and the difference from one of them; on complex and all requests by default."""
     if columns is None:
-        columns = (*ON_COMPLEX, *ON_ALL) if data == "market" else ON_ALL
+        columns = (*ON_COMPLEX, *ON_ALL) if data in MARKETS else ON_ALL
     names = [f"{part[1] if part else 'all'}: {NAMES.get(metric, metric.replace('/', ' '))}" for metric, part in columns]
     head = ["", "seeds", *(cell for name in names for cell in (name, "difference"))]
     rows = []
@@ -106,7 +107,7 @@ def effects(
 
 def figures(page: Page, data: str, methods: Sequence[tuple[str, str]]) -> None:
     """All metrics over all requests, share of valid SIDs, minutes of training."""
-    metrics = [*SAMPLED, *(TRUE if data == "market" else ())]
+    metrics = [*SAMPLED, *(TRUE if data in MARKETS else ())]
     rows = []
     for method, what in methods:
         cell = method.split("/")[0]
@@ -150,6 +151,9 @@ def verdicts(page: Page) -> None:
     def positive(pair: tuple[str, str], metric: str, part: tuple[str, str] | None) -> tuple[bool | None, str]:
         return above(page.test("market", pair, metric, part))
 
+    for metric in ("ehr@10", "click/HR@10"):
+        found = above(page.test("fresh", ("full/engine", "v1/engine"), metric, COMPLEX))
+        check(f"fresh markets: V2's engine above V1's on complex queries, {NAMES.get(metric, metric)}", *found)
     room = page.test("market", ("rag/keywords", "v1/student"), "ehr@10", COMPLEX)
     check(
         "RAG over V1 on complex queries, expected HR@10: at least +.03 of room",
@@ -249,11 +253,42 @@ def named(cells: Sequence[Cell], *names: str) -> list[tuple[str, str]]:
     return [(f"{name}/student", what[name]) for name in names]
 
 
+def fresh_markets(page: Page) -> None:
+    """V2 in the shipped form, with evidence at the input, on markets that nobody looked at before."""
+    if not page.seeds("fresh", "v1"):
+        return
+    page.lines += ["", "## Fresh markets: the shipped form, with evidence at the input"]
+    kinds = dict(zip(ENGINES, ("Generator alone", "Engine", "Engine without generator"), strict=True))
+    for kind, what in kinds.items():
+        page.lines += ["", f"{what}; the differences are from V1."]
+        effects(page, "fresh", f"v1/{kind}", [(f"{cell.name}/{kind}", cell.what) for cell in FRESH])
+    page.lines += [
+        "",
+        "Twice as long a training; the differences are from that V1.",
+        "First generators alone, then engines, then the teacher with its keywords.",
+    ]
+    longer = [cell for cell in FRESH if cell.name.endswith("-long")]
+    for kind in ENGINES[:2]:
+        effects(page, "fresh", f"v1-long/{kind}", [(f"{cell.name}/{kind}", cell.what) for cell in longer])
+    read = [("v1-long/student", "V1, twice as long"), ("kl-long/keywords", "the teacher of the KL, with keywords")]
+    effects(page, "fresh", "v1-long/student", read)
+    page.lines += ["", "What the generator brings to each engine: the difference from the same engine without it."]
+    for cell in FRESH:
+        both = [(f"{cell.name}/without", f"{cell.what}, engine without generator"), (f"{cell.name}/engine", "engine")]
+        effects(page, "fresh", f"{cell.name}/without", both)
+    figures(
+        page,
+        "fresh",
+        [(f"{cell.name}/{kind}", f"{cell.what}, {kinds[kind].lower()}") for cell in FRESH for kind in kinds],
+    )
+
+
 def render(files: ResultFiles) -> None:
     """Write the page."""
     page = Page(files)
     page.lines = files.head()
     verdicts(page)
+    fresh_markets(page)
     steps = named(MARKET, "v1", "cot", "sd", "full")
     page.lines += ["", "## Market: the steps", ""]
     page.lines += ["Generator alone, without keywords at serving; the differences are from V1."]
