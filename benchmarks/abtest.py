@@ -18,7 +18,9 @@ from benchmarks.run_or_render import main
 from onesearch.common.artefact import read_json
 from onesearch.evaluation.abtest_estimates import power
 from onesearch.evaluation.abtest_report import lift_text, markdown, write
+from onesearch.market.word_tables import read_words
 from onesearch.pipeline.abtest_runs import compare_engines
+from onesearch.pipeline.run_data import RunData
 
 FILES = ResultFiles("abtest")
 ARTICLE = {"item CTR": 0.0398, "page CTR": 0.0117, "conversion": 0.0290, "buyers": 0.0207, "orders": 0.0211}
@@ -28,8 +30,12 @@ SPLITS = 200
 
 @dataclass(frozen=True)
 class Test:
-    """Two engines of ``market-1``: cells of the grids, what they are called, their traffic, and who meets whom."""
+    """Two engines of a market: its data set and seed, cells of the grids, what they are called, their traffic, and
+    whether every shopper meets both.
+    """
 
+    data: str
+    seed: int
     a: str
     b: str
     names: tuple[str, str]
@@ -43,20 +49,26 @@ class Test:
         return "paired" if self.paired else "split"
 
 
-_V2 = ("base:v1", "aligned/all:v2", ("V1", "V2"))
-TESTS = {"v2": Test(*_V2, 60_000, 22_000, paired=True), "split": Test(*_V2, 600_000, 220_000, paired=False)}
+_V2 = ("aligned/all:v2", ("V1", "V2"))
+TESTS = {
+    "v2": Test("fresh", 21, "v1:v1", *_V2, 60_000, 22_000, paired=True),
+    "split": Test("market", 1, "base:v1", *_V2, 600_000, 220_000, paired=False),
+}
 
 
 def run(runs: Path, only: str = "") -> None:
     """Every test that is not finished."""
     grid = Grid(runs)
     for name, test in TESTS.items():
-        work = grid.folder("market", 1, f"abtest/{name}")
+        work = grid.folder(test.data, test.seed, f"abtest/{name}")
         report = work / "report"
         if (report / "abtest.json").is_file() or not name.startswith(only):
             continue
-        places = [str(grid.folder("market", 1, place)) for place in (test.a, test.b)]
-        found = compare_engines(*places, work, test.page_views, test.newcomers, splits=SPLITS, paired=test.paired)
+        places = [str(grid.folder(test.data, test.seed, place)) for place in (test.a, test.b)]
+        groups = {"departments": _departments(Path(places[0].rpartition(":")[0]))}
+        found = compare_engines(
+            *places, work, test.page_views, test.newcomers, splits=SPLITS, paired=test.paired, groups=groups
+        )
         made = {
             "command": f"python -m benchmarks.abtest run RUNS {name}",
             "commit": commit(),
@@ -69,6 +81,14 @@ def run(runs: Path, only: str = "") -> None:
         for chart in report.glob("*.png"):
             shutil.copyfile(chart, FILES.charts / name / chart.name)
         print(name, {metric: round(one["lift"], 4) for metric, one in found[test.kind].items()}, flush=True)
+
+
+def _departments(run: Path) -> dict[str, list[str]]:
+    """Item ids of ambiguous departments, whose titles say less and contradict themselves more often, and of others."""
+    ambiguous = [one["name"] for one in read_words("catalogue")["departments"].values() if one["ambiguous"]]
+    items = RunData(run).dataset.items
+    inside = items["category"].list.first().is_in(ambiguous)
+    return {name: items.filter(of)["item_id"].to_list() for name, of in (("ambiguous", inside), ("clear", ~inside))}
 
 
 def render() -> None:

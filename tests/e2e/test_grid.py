@@ -81,6 +81,8 @@ def test_cells_are_trained_measured_compared_and_not_repeated(tmp_path: Path, mo
     from benchmarks import balance
 
     monkeypatch.setattr(balance, "FILES", ResultFiles("balance", tmp_path / "results"))
+    monkeypatch.setattr(balance, "DATA", "market")
+    monkeypatch.setattr(balance, "SEED", 1)
     festival = replace(next(one for one in balance.ROUNDS if one.name == "grpo-boost-4.0"), order=(1.0,))
     monkeypatch.setattr(balance, "ROUNDS", (festival, *(one for one in balance.ROUNDS if one.name != festival.name)))
     for cell in ("grpo-boost-4", balance.CONTROL):
@@ -99,7 +101,16 @@ def test_cells_are_trained_measured_compared_and_not_repeated(tmp_path: Path, mo
 
     monkeypatch.setattr(abtest, "FILES", ResultFiles("abtest", tmp_path / "results"))
     tests = {
-        name: replace(test, b="aligned/tpma:v2", names=("one", "two"), page_views=200, newcomers=20)
+        name: replace(
+            test,
+            data="market",
+            seed=1,
+            a="v1:v1",
+            b="aligned/tpma:v2",
+            names=("one", "two"),
+            page_views=200,
+            newcomers=20,
+        )
         for name, test in abtest.TESTS.items()
     }
     assert set(tests) == {"v2", "split"}
