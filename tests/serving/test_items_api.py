@@ -68,6 +68,10 @@ def test_without_a_token_admin_calls_are_off(engine, store):
         ({"upsert": [NEW | {"price": -1}]}, "upsert.0.price"),
         ({"upsert": [NEW | {"title": ""}]}, "upsert.0.title"),
         ({"upsert": [NEW | {"listed_at": "2024-05-01T10:00:00"}]}, "upsert.0.listed_at"),
+        ({"upsert": [NEW | {"listed_at": "0001-01-01T00:00:00+23:59"}]}, "upsert.0.listed_at: lies outside"),
+        ({"upsert": [NEW | {"item_id": "n0"}, NEW | {"listed_at": "9999-12-31T23:59:59-23:59"}]}, "(item 'n1')"),
+        ({"upsert": [NEW, NEW | {"item_id": "n2", "category": ["a", 5]}]}, "(item 'n2')"),
+        ({"upsert": [{"title": "x"}, 7, {"item_id": 5, "title": "x"}]}, "upsert.0.item_id"),
         ({"upsert": [NEW | {"titel": "x"}]}, "the nearest valid key is 'title'"),
     ],
 )
@@ -86,11 +90,31 @@ def test_store_failure_changes_nothing(client, admin, engine, store):
     assert client.post("/items", json={"upsert": [NEW]}, headers=admin).status_code == 200
 
 
+def test_errors_show_no_paths(tmp_path, admin, engine):
+    """A store whose file is lost says in the log which one, and to callers that it failed."""
+    store = SqliteStore(tmp_path / "store.sqlite3")
+    with TestClient(create_app(engine, store, admin_token=admin["Authorization"][7:])) as client:
+        store._db._disconnect()
+        (tmp_path / "store.sqlite3").unlink()
+        (tmp_path / "store.sqlite3").mkdir()
+        click = {"user": "u", "item_id": "i1", "kind": "click"}
+        for answer in (
+            client.post("/events", json=click),
+            client.post("/items", json={"upsert": [NEW]}, headers=admin),
+            client.get("/healthz"),
+            client.get("/shoppers/u/history"),
+            client.post("/search", json={"query": "lamp", "user": "u"}),
+        ):
+            assert tmp_path.name not in answer.text and "sqlite" not in answer.text, answer.text
+        assert client.post("/events", json=click).status_code == 503
+        assert client.get("/healthz").json()["status"] == "degraded"
+
+
 def test_an_item_the_engine_cannot_take_is_named_and_stops_no_other(client, admin, engine):
     engine.refuse_titles = {"poison"}
     body = {"upsert": [NEW | {"item_id": "bad", "title": "poison"}, NEW]}
     answer = client.post("/items", json=body, headers=admin)
-    assert answer.status_code == 500 and "'bad'" in answer.json()["error"]
+    assert answer.status_code == 500 and "'bad'" in answer.json()["error"] and "encode" not in answer.text
     assert found(client, "teapot") == ["n1"]
     health = client.get("/healthz").json()
     assert health["status"] == "degraded" and "'bad'" in health["reasons"][0]

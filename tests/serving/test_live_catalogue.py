@@ -1,11 +1,14 @@
 """The engine follows the store's item changes: all of them, in order, and a bad one stops no other."""
 
+import shutil
+
 import pytest
 from serving_fakes import FakeEngine
 
 from onesearch.data.records import Item
 from onesearch.serving.live_catalogue import LiveCatalogue
 from onesearch.serving.service_metrics import Metrics
+from onesearch.serving.sqlite_store import SqliteStore
 from onesearch.serving.store import StoreError
 
 
@@ -55,3 +58,95 @@ def test_pages_of_changes_are_read_to_the_end_and_a_failure_loses_none(engine, s
     assert len(engine.items) == 3, "what was applied stays"
     assert catalogue.follow() == 4 and len(engine.items) == 7
     assert pages == [0, 3, 3, 6, 7]
+
+
+def seen(engine):
+    return {item_id: item.title for item_id, item in engine.items.items()}
+
+
+def test_a_store_that_was_emptied_takes_the_catalogue_with_it(engine, tmp_path):
+    """A run of a and b; the store knew of a new a, a deleted b and c, and lost all of it."""
+    engine.upsert([Item("a", "lamp"), Item("b", "mug")])
+    store = SqliteStore(tmp_path / "s.sqlite3")
+    catalogue = LiveCatalogue(engine, store, Metrics())
+    catalogue.change([Item("a", "new lamp"), Item("c", "shoe")], ["b"])
+    catalogue.change([Item("a", "newest lamp")], [])
+    assert seen(engine) == {"a": "newest lamp", "c": "shoe"} and catalogue.problems() == []
+    (tmp_path / "s.sqlite3").unlink()
+    assert catalogue.follow() == 0 and seen(engine) == {"a": "lamp", "b": "mug"}
+    assert "went back from revision 4 to 0" in catalogue.problems()[0]
+    catalogue.follow()
+    assert seen(engine) == {"a": "lamp", "b": "mug"}, "once is enough"
+
+
+def test_a_change_of_an_emptied_store_is_served_before_it_is_answered(engine, tmp_path):
+    engine.upsert([Item("a", "lamp")])
+    store = SqliteStore(tmp_path / "s.sqlite3")
+    catalogue = LiveCatalogue(engine, store, Metrics())
+    catalogue.change([Item("b", "mug"), Item("c", "shoe")], ["a"])
+    (tmp_path / "s.sqlite3").unlink()
+    assert catalogue.change([Item("d", "drill")], []) == {}
+    assert seen(engine) == {"a": "lamp", "d": "drill"}
+
+
+def test_a_store_that_failed_over_to_an_older_copy_is_followed_back(engine, tmp_path):
+    path, copy = tmp_path / "s.sqlite3", tmp_path / "copy.sqlite3"
+    store = SqliteStore(path)
+    catalogue = LiveCatalogue(engine, store, Metrics())
+    catalogue.change([Item("a", "lamp"), Item("b", "mug")], [])
+    store.close()
+    shutil.copy(path, copy)
+    store = catalogue._store = SqliteStore(path)
+    catalogue.change([Item("c", "shoe"), Item("a", "new lamp")], ["b"])
+    assert seen(engine) == {"c": "shoe", "a": "new lamp"}
+    store.close()
+    copy.replace(path)
+    catalogue._store = SqliteStore(path)
+    catalogue.follow()
+    assert seen(engine) == {"a": "lamp", "b": "mug"} and "from revision 5 to 2" in catalogue.problems()[0]
+
+
+def test_a_change_that_the_store_loses_at_once_is_not_answered(engine, tmp_path, monkeypatch):
+    store = SqliteStore(tmp_path / "s.sqlite3")
+    catalogue = LiveCatalogue(engine, store, Metrics())
+    plain = store.change_items
+
+    def changed_and_lost(items, deleted):
+        revision = plain(items, deleted)
+        (tmp_path / "s.sqlite3").unlink()
+        return revision
+
+    monkeypatch.setattr(store, "change_items", changed_and_lost)
+    with pytest.raises(StoreError, match="not in the store any more"):
+        catalogue.change([Item("a", "lamp")], [])
+
+
+def test_a_store_that_fails_while_it_is_noticed_changes_nothing_yet(engine, tmp_path, monkeypatch):
+    store = SqliteStore(tmp_path / "s.sqlite3")
+    catalogue = LiveCatalogue(engine, store, Metrics())
+    catalogue.change([Item("a", "lamp")], [])
+    (tmp_path / "s.sqlite3").unlink()
+
+    def fails(*_):
+        raise StoreError("disk on fire")
+
+    with monkeypatch.context() as broken, pytest.raises(StoreError):
+        broken.setattr(store, "item_changes", fails)
+        catalogue.follow()
+    assert seen(engine) == {"a": "lamp"} and "not applied yet" in catalogue.problems()[0]
+    catalogue.follow()
+    assert seen(engine) == {} and len(catalogue.problems()) == 1
+
+
+@pytest.mark.redis
+def test_a_redis_that_was_emptied_is_noticed(engine, redis_url, tmp_path):
+    from onesearch.serving.redis_store import RedisStore
+
+    store = RedisStore(redis_url, prefix=f"{tmp_path.name}:")
+    catalogue = LiveCatalogue(engine, store, Metrics())
+    catalogue.change([Item("a", "lamp"), Item("b", "mug")], [])
+    for key in store._redis.client.scan_iter(f"{tmp_path.name}:*"):
+        store._redis.client.delete(key)
+    assert catalogue.change([Item("c", "shoe")], []) == {} and seen(engine) == {"c": "shoe"}
+    assert "went back from revision 2 to 1" in catalogue.problems()[0]
+    store.close()

@@ -1,5 +1,7 @@
 """Search, events and histories over HTTP."""
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
 
 
@@ -150,10 +152,21 @@ def test_events_are_checked(client):
     assert click(client, "u", "i1", time="2024-01-01T00:00:00").status_code == 422, "a time needs its zone"
 
 
-def test_events_are_ordered_by_their_time(client):
-    click(client, "u", "i1", time="2024-01-02T00:00:00Z")
-    click(client, "u", "i2", time="2024-01-01T00:00:00+01:00")
-    assert [e["item_id"] for e in client.get("/shoppers/u/history").json()["clicked"]] == ["i1", "i2"]
+def test_the_servers_clock_bounds_times_and_orders_events(client):
+    now = datetime.now(UTC)
+    for gap in (timedelta(hours=25), timedelta(hours=-25)):
+        answer = click(client, "u", "i1", time=(now + gap).isoformat())
+        assert answer.status_code == 422 and "within a day" in answer.json()["fields"]["time"]
+    for time in ("9999-12-31T23:59:59Z", "0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59"):
+        assert click(client, "u", "i1", time=time).status_code == 422
+    assert click(client, "u", "i1", time=(now + timedelta(hours=23)).isoformat()).status_code == 200
+    assert click(client, "u", "i2", time=(now - timedelta(hours=23)).isoformat()).status_code == 200
+    assert [e["item_id"] for e in client.get("/shoppers/u/history").json()["clicked"]] == ["i2", "i1"]
+
+
+def test_an_id_that_somebody_else_claimed_is_still_the_owners(client):
+    assert click(client, "thief", "i1", event_id="order-1001").status_code == 200
+    assert click(client, "owner", "i2", event_id="order-1001").json()["recorded"] is True
 
 
 def test_anonymous_events_belong_to_nobody(client):

@@ -4,6 +4,7 @@ import sys
 
 import pytest
 import typer
+from fastapi.testclient import TestClient
 from serving_fakes import FakeEngine, catalogue
 from typer.testing import CliRunner
 
@@ -80,6 +81,39 @@ def test_api_only_and_another_store(started, tmp_path):
     call(tmp_path, "--api-only", "--store", tmp_path / "else.db")
     assert started["app"].state.service.config.page is False
     assert (tmp_path / "else.db").is_file() and not (tmp_path / "serving.sqlite3").exists()
+
+
+def test_only_the_own_names_are_answered_unless_more_are_given(started, tmp_path):
+    own = {"localhost", "127.0.0.1", "::1"}
+    for options, expected in (
+        ((), own),
+        (("--host", "shop.local"), {*own, "shop.local"}),
+        (("--host", "0.0.0.0"), set()),
+        (("--host", "::", "--allowed-host", "Shop.example", "--allowed-host", "[::2]"), {*own, "shop.example", "::2"}),
+        (("--allowed-host", "*"), set()),
+    ):
+        result = call(tmp_path, *options)
+        assert result.exit_code == 0, result.output
+        assert set(started["app"].state.service.config.allowed_hosts) == expected, options
+        assert ("--allowed-host" in result.output) == (options == ("--host", "0.0.0.0"))
+
+
+def test_keys_come_from_the_environment_and_go_with_no_page(started, tmp_path):
+    keys = {"ONESEARCH_SEARCH_KEY": "s3cret", "ONESEARCH_EVENTS_KEY": "s4cret"}
+    refused = call(tmp_path, **keys)
+    assert refused.exit_code == 1 and "--api-only" in str(refused.exception)
+    result = call(tmp_path, "--api-only", **keys)
+    assert result.exit_code == 0 and "cret" not in result.output
+    with TestClient(started["app"], base_url="http://localhost") as client:
+        assert client.post("/search", json={"query": "lamp"}).status_code == 401
+        answer = client.post("/search", json={"query": "lamp"}, headers={"Authorization": "Bearer s3cret"})
+        assert answer.status_code == 200
+
+
+def test_the_server_has_deadlines(started, tmp_path):
+    assert call(tmp_path, "--keep-days", 30).exit_code == 0
+    assert started["timeout_graceful_shutdown"] == 10 and started["http"].limits.max_connections == 512
+    assert started["app"].state.service.config.keep_days == 30
 
 
 def test_a_made_token_is_shown_on_a_terminal_and_never_in_a_log(monkeypatch, capsys):

@@ -45,11 +45,18 @@ def test_history_is_newest_last_and_limited(any_store):
     assert not any_store.history("nobody")
 
 
-def test_the_same_item_clicked_twice_is_two_clicks_in_order_of_time(any_store):
+def test_the_same_item_clicked_twice_is_two_clicks_as_they_came_whatever_their_times(any_store):
     any_store.record(event(1, item="a", minute=5))
     any_store.record(event(2, item="b", minute=1))
     any_store.record(event(3, item="a", minute=3))
-    assert any_store.history("u").clicked == ("b", "a", "a")
+    assert any_store.history("u").clicked == ("a", "b", "a")
+
+
+def test_events_of_the_far_future_keep_no_later_one_out(any_store):
+    for number in range(50):
+        any_store.record(event(number, item="old", minute=60 * 24 * 365 * 900))
+    any_store.record(event(50, item="new", minute=1))
+    assert any_store.history("u").clicked == ("old",) * 49 + ("new",)
 
 
 def test_events_count_once(any_store):
@@ -59,6 +66,54 @@ def test_events_count_once(any_store):
     with pytest.raises(EventConflictError, match="'e1' was already used"):
         any_store.record(event(1, item="another"))
     assert any_store.history("u").clicked == ("i",)
+
+
+def test_an_event_id_belongs_to_its_shopper(any_store):
+    """Whoever claims another's id first keeps nothing from them, however ids and names are joined."""
+    assert any_store.record(event(1, user="thief", item="x"))
+    assert any_store.record(event(1, user="owner", item="y"))
+    assert any_store.record(event(1, user=None, item="z"))
+    assert any_store.record(event(1, user=None, item="z")) is False, "those of nobody share their ids"
+    assert any_store.record(event(1, user="a:e"))
+    assert any_store.record(Event("e:e1", "a", "other", "click", "q", T0))
+    assert any_store.history("owner").clicked == ("y",)
+
+
+def test_the_state_tells_which_store_it_is_and_its_newest_change(any_store):
+    first = any_store.state()
+    assert first.origin and first.revision == 0 and any_store.state() == first
+    assert any_store.change_items([Item("a", "title")], ["b"]) == 2
+    assert any_store.state() == (first.origin, 2)
+
+
+def test_what_is_old_is_forgotten_and_item_changes_stay(any_store, monkeypatch):
+    monkeypatch.setattr("onesearch.serving.sqlite_store._FORGOTTEN_AT_ONCE", 3)
+    any_store.change_items([Item("a", "title")], [])
+    for number in range(8):
+        any_store.record(event(number))
+        any_store.record_search(Search(f"s{number}", "u", f"q{number}", T0 + timedelta(minutes=number), ()))
+    if isinstance(any_store, SqliteStore):
+        assert any_store.forget(T0 + timedelta(minutes=7)) == 14
+        assert any_store.history("u").clicked == ("i",) and any_store.forget(T0 + timedelta(minutes=7)) == 0
+    else:  # its entries are dated as they come
+        assert any_store.forget(T0) == 0 and any_store.forget(datetime.now(UTC) + timedelta(minutes=1)) == 16
+    assert sum(traffic.searches for traffic in any_store.traffic(60)) == (isinstance(any_store, SqliteStore))
+    assert len(any_store.item_changes(0)) == 1
+
+
+def test_a_file_of_the_first_version_keeps_what_it_holds(tmp_path):
+    from onesearch.serving import sqlite_store
+
+    path = tmp_path / "old.sqlite3"
+    with sqlite3.connect(path) as raw:
+        raw.executescript(sqlite_store._MIGRATIONS[0])
+        for n in (1, 2):
+            values = (f"e{n}", "u", f"i{n}", "click", "q", 3 - n)
+            raw.execute("INSERT INTO events (event_id, user, item_id, kind, query, time) VALUES (?,?,?,?,?,?)", values)
+        raw.execute("PRAGMA user_version = 1")
+    store = SqliteStore(path)
+    assert store.history("u").clicked == ("i1", "i2")
+    assert store.record(event(1, item="i1")) is False and store.record(event(1, user="other"))
 
 
 def test_concurrent_events_count_once(any_store):
@@ -148,7 +203,7 @@ def test_sqlite_survives_reopening(tmp_path):
     assert again.history("u").clicked == ("i",) and again.item_changes(0)[0].item.title == "title"
     with sqlite3.connect(path) as raw:
         assert raw.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-        assert raw.execute("PRAGMA user_version").fetchone() == (1,)
+        assert raw.execute("PRAGMA user_version").fetchone() == (2,)
 
 
 def test_sqlite_without_close_keeps_what_was_answered(tmp_path):

@@ -3,6 +3,7 @@
 import os
 import secrets
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,13 +11,13 @@ import typer
 
 from onesearch.cli.producer_options import ProducerName, open_thoughts, producer_key
 from onesearch.cli.terminal import Measured, Model
-from onesearch.common.extras import from_extra
 
 if TYPE_CHECKING:
     from onesearch.serving.keyword_coverage import ThoughtSource
     from onesearch.serving.store import Store
 
 TOKEN_VARIABLE = "ONESEARCH_ADMIN_TOKEN"
+SEARCH_VARIABLE, EVENTS_VARIABLE = "ONESEARCH_SEARCH_KEY", "ONESEARCH_EVENTS_KEY"
 
 
 def serve(
@@ -24,6 +25,10 @@ def serve(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run, such as runs/demo.")],
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 opens it to the network.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on.")] = 8000,
+    allowed_host: Annotated[
+        list[str] | None,
+        typer.Option(help="Name that callers may use in their Host header, repeatable; '*': any. Default: --host."),
+    ] = None,
     # Which of its models, and how hard it looks.
     width: Annotated[int | None, typer.Option(min=1, max=512, help="Beams per search; default: the run's.")] = None,
     model: Model = None,
@@ -36,6 +41,9 @@ def serve(
             " redis://HOST:PORT/DB when several servers share them."
         ),
     ] = None,
+    keep_days: Annotated[
+        float, typer.Option(min=1, help="Days that searches and events are kept; item changes stay.")
+    ] = 365,
     thoughts: Annotated[
         str | None,
         typer.Option(
@@ -66,19 +74,18 @@ def serve(
     """Serve a finished run: web page, API and its description at /docs.
 
     Changing the catalogue (POST /items) needs a token: the variable ONESEARCH_ADMIN_TOKEN, or one made at start and
-    shown once on the terminal.
+    shown once on the terminal. With --api-only, ONESEARCH_SEARCH_KEY and ONESEARCH_EVENTS_KEY close searches and events
+    in the same way.
 
     Example:  onesearch serve runs/demo --port 8080 --thoughts thoughts.sqlite3 --producer log-expert
     """
     import torch
 
-    with from_extra("serve"):
-        import uvicorn
-
     from onesearch.search.engine import SearchEngine
     from onesearch.search.run_parts import choose_model
     from onesearch.search.version_follower import VersionFollower
     from onesearch.serving.http_app import create_app
+    from onesearch.serving.http_server import run_server
     from onesearch.serving.serving_settings import ServingSettings
 
     # A store that cannot be opened is told at once, before the model is loaded.
@@ -86,12 +93,20 @@ def serve(
     torch.set_num_threads(cores)
     typer.echo(f"Loading {run} …", err=True)
     engine = SearchEngine.load(run, width=width, model=model.value if model else None, device=device, measured=measured)
-    config = ServingSettings(max_batch=batch, max_queue=queue, threads=threads, page=not api_only)
+    config = ServingSettings(
+        max_batch=batch,
+        max_queue=queue,
+        threads=threads,
+        page=not api_only,
+        allowed_hosts=host_names(host, allowed_host),
+        keep_days=keep_days,
+    )
     # V2 is what `onesearch update` goes on with: its new versions are taken over while the service runs.
     newest = not measured and choose_model(run, model.value if model else None) == "v2"
     follower = VersionFollower(run, engine) if newest else None
     checks = [] if follower is None else [follower.problem]
-    app = create_app(engine, memory, config, admin_token(), thought_source(thoughts, producer), checks)
+    keys = {"search_key": _given(SEARCH_VARIABLE), "events_key": _given(EVENTS_VARIABLE)}
+    app = create_app(engine, memory, config, admin_token(), thought_source(thoughts, producer), checks, **keys)
     # An address to open: 0.0.0.0 means every interface, and IPv6 stands in brackets.
     shown = f"[{host}]" if ":" in host else host
     place = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else shown}:{port}/"
@@ -99,7 +114,23 @@ def serve(
     typer.secho(f"{len(engine):,} items, {engine.version}. Open {page}", fg="green", err=True)
     if follower is not None:
         follower.start()
-    uvicorn.run(app, host=host, port=port, log_level="warning", access_log=False, server_header=False)
+    run_server(app, host, port, config)
+
+
+def host_names(host: str, given: Sequence[str] | None) -> tuple[str, ...]:
+    """The names that a service listening on ``host`` answers to; none for any.
+
+    A page elsewhere can lead a browser to this machine by a name of its own, but not change what it sends as ``Host``.
+    """
+    if given and "*" in given:
+        return ()
+    names = [name.strip("[]").lower() for name in given or ()]
+    if host not in ("0.0.0.0", "::", ""):
+        names.append(host.lower())
+    elif not names:
+        typer.echo("Any name in the Host header is answered: give yours by --allowed-host.", err=True)
+        return ()
+    return tuple(dict.fromkeys([*names, "localhost", "127.0.0.1", "::1"]))
 
 
 def thought_source(place: str | None, producer: ProducerName) -> "ThoughtSource | None":
@@ -133,8 +164,7 @@ def open_store(place: str, run: Path | None = None) -> "Store":
 
 def admin_token() -> str | None:
     """The token of the environment, or a new one shown on the terminal; None when there is nobody to show it to."""
-    given = os.environ.get(TOKEN_VARIABLE, "").strip()
-    if given:
+    if given := _given(TOKEN_VARIABLE):
         return given
     # A redirected stream ends up in a log file, where a token does not belong.
     if not sys.stderr.isatty():
@@ -143,3 +173,7 @@ def admin_token() -> str | None:
     token = secrets.token_urlsafe(24)
     typer.echo(f"Admin token for POST /items, shown only here: {token}", err=True)
     return token
+
+
+def _given(variable: str) -> str | None:
+    return os.environ.get(variable, "").strip() or None

@@ -1,6 +1,5 @@
 """The HTTP interface: routes, who may call them, and how errors look. What they do is in `service`."""
 
-import hmac
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -9,6 +8,7 @@ from typing import Annotated, Any
 
 from onesearch.common.extras import from_extra
 from onesearch.encoding.sid_text import sid_tokens
+from onesearch.serving.access import Keys, Role
 from onesearch.serving.engine_protocol import Engine
 from onesearch.serving.http_models import (
     EventAnswer,
@@ -36,7 +36,7 @@ with from_extra("serve"):
     from fastapi import Depends, FastAPI, HTTPException, Query, Request, Response
     from fastapi.exceptions import RequestValidationError
     from fastapi.responses import FileResponse, JSONResponse
-    from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+    from fastapi.security import HTTPBearer
     from fastapi.staticfiles import StaticFiles
     from starlette.exceptions import HTTPException as StarletteHTTPException
 
@@ -48,9 +48,9 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
 }
 _BUSY: dict[int | str, dict[str, Any]] = {503: {"model": Problem, "description": "try again after Retry-After seconds"}}
 _UNKNOWN: dict[int | str, dict[str, Any]] = {404: {"model": Problem, "description": "no such item"}}
-_ADMIN: dict[int | str, dict[str, Any]] = {
-    401: {"model": Problem, "description": "no admin token"},
-    403: {"model": Problem, "description": "wrong admin token"},
+_KEYED: dict[int | str, dict[str, Any]] = {
+    401: {"model": Problem, "description": "no key"},
+    403: {"model": Problem, "description": "wrong key"},
 }
 
 
@@ -61,6 +61,8 @@ def create_app(
     admin_token: str | None = None,
     thoughts: ThoughtSource | None = None,
     checks: Sequence[Callable[[], str | None]] = (),
+    search_key: str | None = None,
+    events_key: str | None = None,
 ) -> FastAPI:
     """The service as an ASGI application.
 
@@ -71,8 +73,17 @@ def create_app(
         admin_token: what `POST /items` asks for; None switches it off.
         thoughts: where searched queries are looked up and queued; None leaves that out.
         checks: asked for `/healthz`; each gives what degrades the service, or None.
+        search_key: what searches ask for; None leaves them open.
+        events_key: what `POST /events` asks for; None leaves it open.
+
+    Raises:
+        ValueError: a key for searches or events, and the page, which sends none.
     """
+    keys = Keys(search_key, events_key, admin_token)
     service = Service(engine, store, config, thoughts, checks)
+
+    if service.config.page and (search_key, events_key) != (None, None):
+        raise ValueError("the web page sends no key: leave it out (--api-only), or set none for searches and events")
 
     # Threads and tasks of the service live as long as the application.
     @asynccontextmanager
@@ -91,37 +102,37 @@ def create_app(
         description="Generative product search: a model writes the semantic ID of the item a shopper wants.",
     )
     app.state.service = service  # for tests and for whoever embeds the application
-    # Around everything: limits of bodies, security headers, measurements.
-    app.add_middleware(
-        Guard,
-        metrics=service.metrics,
-        max_body=service.config.max_body,
-        max_body_of={"/items": service.config.max_items_body},
-    )
+    # Around everything: who may call, limits, security headers, measurements.
+    app.add_middleware(Guard, metrics=service.metrics, config=service.config, keys=keys)
     # Every error is a `Problem`; then the routes.
     _say_errors(app)
-    _add_search(app, service)
-    _add_items(app, service, admin_token)
+    _add_search(app, service, keys)
+    _add_items(app, service, keys)
     _add_health(app, service)
     if service.config.page:
         _add_page(app, service)
     return app
 
 
-def _add_search(app: FastAPI, service: Service) -> None:
-    @app.post("/search", tags=["search"], responses=_PROBLEMS | _BUSY)
+def _add_search(app: FastAPI, service: Service, keys: Keys) -> None:
+    @app.post("/search", tags=["search"], responses=_PROBLEMS | _BUSY | _KEYED, dependencies=[_keyed(keys, "search")])
     async def search(body: SearchBody) -> SearchAnswer:
         """The best items for a query and a shopper."""
         return await service.search(body)
 
-    @app.post("/events", tags=["search"], responses=_PROBLEMS | _UNKNOWN | _BUSY | {409: {"model": Problem}})
+    @app.post(
+        "/events",
+        tags=["search"],
+        responses=_PROBLEMS | _UNKNOWN | _BUSY | _KEYED | {409: {"model": Problem}},
+        dependencies=[_keyed(keys, "events")],
+    )
     def events(body: EventBody) -> EventAnswer:
         """Remember a click or an order; the shopper's next search sees it."""
         return service.record(body)
 
 
-def _add_items(app: FastAPI, service: Service, admin_token: str | None) -> None:
-    @app.post("/items", tags=["catalogue"], responses=_PROBLEMS | _BUSY | _ADMIN, dependencies=[_admin(admin_token)])
+def _add_items(app: FastAPI, service: Service, keys: Keys) -> None:
+    @app.post("/items", tags=["catalogue"], responses=_PROBLEMS | _BUSY | _KEYED, dependencies=[_keyed(keys, "admin")])
     def change_items(body: ItemsBody) -> ItemsAnswer:
         """Add, replace and delete items; needs the admin token. All or nothing, searchable when the answer arrives."""
         # Written to the store first: a change that the engine cannot index is not lost, and others index it later.
@@ -137,7 +148,12 @@ def _add_items(app: FastAPI, service: Service, admin_token: str | None) -> None:
             upserted=len(body.upsert), deleted=len(body.delete), items=len(engine), version=engine.version
         )
 
-    @app.get("/items/{item_id:path}", tags=["catalogue"], responses=_UNKNOWN)
+    @app.get(
+        "/items/{item_id:path}",
+        tags=["catalogue"],
+        responses=_UNKNOWN | _KEYED,
+        dependencies=[_keyed(keys, "search")],
+    )
     def item(item_id: str) -> ItemAnswer:
         """An item and its semantic ID."""
         record = service.engine.item(item_id)
@@ -188,20 +204,17 @@ def _add_page(app: FastAPI, service: Service) -> None:
     app.mount("/page", StaticFiles(directory=_PAGE))
 
 
-def _admin(token: str | None) -> Any:
-    """A dependency that lets only the holder of ``token`` pass."""
-    bearer = HTTPBearer(auto_error=False, description="the admin token")
+def _keyed(keys: Keys, role: Role) -> Any:
+    """A dependency that lets only the holder of a role's key pass, wherever the application is mounted.
 
-    def check(given: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]) -> None:
-        if token is None:  # no token, no changes: never open by mistake
-            raise HTTPException(403, "admin calls are off: start the service with ONESEARCH_ADMIN_TOKEN set")
-        if given is None:
-            raise HTTPException(
-                401, "needs the header 'Authorization: Bearer <admin token>'", headers={"WWW-Authenticate": "Bearer"}
-            )
-        # In constant time, so that a wrong token does not tell how much of it is right.
-        if not hmac.compare_digest(given.credentials.encode(), token.encode()):
-            raise HTTPException(403, "wrong admin token")
+    `Guard` has looked at most calls before their body was read; the description of the API learns of it here.
+    """
+    bearer = HTTPBearer(auto_error=False, scheme_name=f"{role} key", description=f"the key for {role} calls")
+
+    def check(request: Request, _: Annotated[object, Depends(bearer)]) -> None:
+        if problem := keys.problem(role, request.headers.get("authorization", "").encode("latin-1")):
+            status, words = problem
+            raise HTTPException(status, words, headers={"WWW-Authenticate": "Bearer"} if status == 401 else None)
 
     return Depends(check)
 
@@ -229,7 +242,8 @@ def _say_errors(app: FastAPI) -> None:
                 return _problem(400, f"the body is not valid JSON: {problem['ctx']['error']}")
             # ("body", "filters", "price") is filters.price; the body itself has no field. Names come from the caller.
             place = ".".join(str(part) for part in problem["loc"][1:]) or str(problem["loc"][0])
-            fields.setdefault(place[:200], str(problem["msg"]).removeprefix("Value error, ")[:_LONGEST_MESSAGE])
+            words = str(problem["msg"]).removeprefix("Value error, ")[:_LONGEST_MESSAGE]
+            fields.setdefault(place[:200], words + _of_item(error.body, problem["loc"]))
         return _problem(422, "; ".join(f"{name}: {message}" for name, message in fields.items()), fields)
 
     handlers: dict[type[Exception], Callable[[Request, Exception], Response]] = {
@@ -238,12 +252,21 @@ def _say_errors(app: FastAPI) -> None:
         RequestRefusedError: answering(422),
         UnknownItemError: answering(404),
         EventConflictError: answering(409),
-        StoreError: answering(503, "not done, sending it again is safe: {}", retry_seconds=2),
-        SaturatedError: answering(503, "too busy, try again: {}", retry_seconds=1),
+        # Whose words may hold a path or an address.
+        StoreError: answering(503, "not done, sending it again is safe: the store failed, see the log", 2),
+        SaturatedError: answering(503, "too busy, try again: {}", 1),
         Exception: answering(500, "internal error; see the server's log"),  # whose words stay inside
     }
     for kind, handler in handlers.items():
         app.add_exception_handler(kind, handler)
+
+
+def _of_item(body: Any, place: Sequence[int | str]) -> str:
+    """Which item of a call is meant, where ``place`` in the body leads into one: an index alone is hard to find."""
+    if len(place) < 4 or place[1] != "upsert" or not isinstance(place[2], int):
+        return ""
+    item_id = body["upsert"][place[2]].get("item_id")
+    return f" (item {item_id[:200]!r})" if isinstance(item_id, str) else ""
 
 
 def _problem(

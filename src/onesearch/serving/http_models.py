@@ -3,7 +3,7 @@
 import difflib
 import unicodedata
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
@@ -18,6 +18,7 @@ MAX_K = 100
 MAX_WIDTH = 512
 MAX_ITEMS_PER_CALL = 1000
 MAX_FILTER_VALUES = 50
+MAX_CLOCK_GAP = timedelta(days=1)
 
 
 def _no_control(text: str) -> str:
@@ -115,11 +116,19 @@ class EventBody(Body):
     kind: Literal["click", "order"]
     query: str = Field("", max_length=MAX_QUERY, description="the query the item was found with")
     search_id: Identifier | None = Field(None, description="of the answer the item was in")
-    time: AwareDatetime | None = Field(None, description="with time zone; null is now")
+    time: AwareDatetime | None = Field(None, description="with time zone, within a day of now, which null means")
 
     _plain = field_validator("query", "user", "item_id", "event_id", "search_id")(
         lambda text: text if text is None else _no_control(text)
     )
+
+    @field_validator("time")
+    @classmethod
+    def _near(cls, time: datetime | None) -> datetime | None:
+        # What a page view was is told by its time: one of the far future or past would be learnt from for ever.
+        if time is not None and abs(time - now()) > MAX_CLOCK_GAP:
+            raise ValueError(f"must be within a day of the server's clock, which says {now():%Y-%m-%dT%H:%MZ}")
+        return time
 
 
 class ItemBody(Body):
@@ -154,6 +163,14 @@ class ItemBody(Body):
 
     _plain = field_validator("item_id")(_no_control)
 
+    @field_validator("listed_at")
+    @classmethod
+    def _in_utc(cls, time: datetime | None) -> datetime | None:
+        try:
+            return None if time is None else time.astimezone(UTC)
+        except OverflowError:
+            raise ValueError("lies outside of the years 1 to 9999 in UTC") from None
+
     @field_validator("attributes")
     @classmethod
     def _known_types(cls, attributes: dict[str, list[str]]) -> dict[str, list[str]]:
@@ -181,8 +198,7 @@ class ItemBody(Body):
         """The record."""
         tuples = {"category": tuple(self.category), "images": tuple(self.images)}
         attributes = {name: tuple(values) for name, values in self.attributes.items()}
-        listed = self.listed_at.astimezone(UTC) if self.listed_at else None
-        return Item(**{**dict(self), **tuples, "attributes": attributes, "listed_at": listed})
+        return Item(**{**dict(self), **tuples, "attributes": attributes})
 
 
 class ItemsBody(Body):

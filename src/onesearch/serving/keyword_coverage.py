@@ -127,9 +127,9 @@ class KeywordCoverage:
         return states
 
     def _failed(self, error: Exception) -> None:
-        self._problem = str(error) if isinstance(error, CacheError) else type(error).__name__
+        self._problem = f"{type(error).__name__}, see the log"  # whose own words may hold a path
         if not self._failures:
-            log.warning("thoughts: %s", self._problem, exc_info=None if isinstance(error, CacheError) else error)
+            log.warning("thoughts: %s", error, exc_info=None if isinstance(error, CacheError) else error)
         self._failures += 1
         self._metrics.thought_failures.inc()
         self._forget_cache()  # a file that was replaced is another one

@@ -1,7 +1,8 @@
 """Keeps the engine's catalogue in step with the item changes in the store.
 
 Every change takes one way: it is written to the store, then the engine follows the store. So changes survive a
-restart, and several servers on one store all see them.
+restart, and several servers on one store all see them. A store that went back (Redis restarted empty, a failover to an
+older copy, another file) is noticed, and the catalogue is rebuilt from it: all servers then serve what it says.
 """
 
 import logging
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from onesearch.data.records import Item
 from onesearch.serving.engine_protocol import Engine
-from onesearch.serving.store import ItemChange, Store, StoreError
+from onesearch.serving.store import ItemChange, Store, StoreError, StoreState
 
 if TYPE_CHECKING:
     from onesearch.serving.service_metrics import Metrics
@@ -22,7 +23,8 @@ class LiveCatalogue:
     """The engine following the store's item changes::
 
     change: write the items to the store, which gives each a revision; then follow
-    follow: read the changes after the last applied revision; hand them to the engine; repeat until there are none
+    follow: if the store went back, give each changed item that it does not know its first state, and begin at 0
+            read the changes after the last applied revision; hand them to the engine; repeat until there are none
     """
 
     def __init__(self, engine: Engine, store: Store, metrics: "Metrics") -> None:
@@ -30,8 +32,11 @@ class LiveCatalogue:
         self._store = store
         self._metrics = metrics
         self._lock = threading.Lock()
+        self._origin: str | None = None  # of the store
         self._applied = 0
-        self._read_once = False
+        self._behind = True
+        self._went_back = ""
+        self._first: dict[str, Item | None] = {}  # what changed items were in the run; None: not there
         self._rejected: dict[str, str] = {}
 
     def change(self, items: list[Item], deleted: list[str]) -> dict[str, str]:
@@ -47,6 +52,8 @@ class LiveCatalogue:
             # The changes are safe in the store but could not be read back; this server catches up by itself.
             log.exception("item changes up to revision %d are stored but not yet searchable", revision)
             raise
+        if self._applied < revision:  # the store lost them in this moment
+            raise StoreError(f"item changes up to revision {revision} are not in the store any more")
         # `follow` may have applied changes of other servers, too: only the caller's own problems are the answer.
         changed = {item.item_id for item in items} | set(deleted)
         return {item_id: problem for item_id, problem in self._rejected.items() if item_id in changed}
@@ -57,27 +64,58 @@ class LiveCatalogue:
         Raises:
             StoreError: the store could not be read; what was applied stays.
         """
-        done = 0
         with self._lock:  # one follower at a time: changes are applied in their order
-            # Page by page; what was applied stays applied if the store fails in between.
-            while changes := self._store.item_changes(self._applied):
-                self._apply(changes)
-                self._applied = changes[-1].revision
-                done += len(changes)
-            self._read_once = True
+            try:
+                done = self._catch_up()
+            except Exception:
+                self._behind = True
+                raise
+            self._behind = False
         return done
 
     def problems(self) -> list[str]:
         """Why the catalogue may not be complete; empty when it is."""
-        problems = [] if self._read_once else ["items: changes of earlier runs are not applied yet"]
+        problems = ["items: changes in the store are not applied yet"] if self._behind else []
+        if self._went_back:
+            problems.append(self._went_back)
         if self._rejected:
             item_id, problem = next(iter(self._rejected.items()))
             problems.append(f"items: {len(self._rejected)} could not be indexed, such as {item_id!r}: {problem}")
         return problems
 
+    def _catch_up(self) -> int:
+        done, state = 0, self._store.state()
+        if state.origin != self._origin or state.revision < self._applied:
+            self._begin_anew(state)
+        # Page by page; what was applied stays applied if the store fails in between.
+        while changes := self._store.item_changes(self._applied):
+            self._apply(changes)
+            self._applied = changes[-1].revision
+            done += len(changes)
+        return done
+
+    def _begin_anew(self, state: StoreState) -> None:
+        """Give all changed items that the store does not know their first state; the others' changes come again."""
+        if self._origin is not None:
+            self._went_back = (
+                f"items: the store went back from revision {self._applied} to {state.revision}, and the catalogue with"
+                " it: send the changes since then again, and restart the service"
+            )
+            log.error("%s", self._went_back)
+            # All ids of the store first, so that a failure changes nothing and no item goes back and forth.
+            known, revision = set(), 0
+            while changes := self._store.item_changes(revision):
+                known |= {change.item_id for change in changes}
+                revision = changes[-1].revision
+            gone = {item_id: item for item_id, item in self._first.items() if item_id not in known}
+            self._apply([ItemChange(0, item_id, item) for item_id, item in gone.items()])
+        self._origin, self._applied = state.origin, 0
+
     def _apply(self, changes: list[ItemChange]) -> None:
         for change in changes:
             self._rejected.pop(change.item_id, None)  # it gets another chance
+            if change.item_id not in self._first:
+                self._first[change.item_id] = self._engine.item(change.item_id)
         # All at once, which is fast; if that fails one by one, so that a single bad item keeps no other out.
         try:
             self._hand_over(changes)
@@ -88,7 +126,7 @@ class LiveCatalogue:
                     self._hand_over([change])
                 except Exception as error:
                     log.exception("item %r could not be indexed", change.item_id)
-                    self._rejected[change.item_id] = f"{type(error).__name__}: {error}"
+                    self._rejected[change.item_id] = f"{type(error).__name__}, see the log"
 
     def _hand_over(self, changes: list[ItemChange]) -> None:
         items = [change.item for change in changes if change.item is not None]

@@ -1,11 +1,14 @@
-"""Around every request: a limit on the body, security headers, and measurements."""
+"""Around every request: who may call, how much is taken on, limits of the body, security headers, measurements."""
 
+import asyncio
 import json
 import time
-from collections.abc import Mapping
+from collections import Counter
 
 from onesearch.common.extras import from_extra
+from onesearch.serving.access import Keys, host_name, role_of
 from onesearch.serving.service_metrics import Metrics
+from onesearch.serving.serving_settings import ServingSettings
 
 with from_extra("serve"):
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -22,23 +25,45 @@ _HEADERS = (
     (b"cross-origin-opener-policy", b"same-origin"),
     (b"cross-origin-resource-policy", b"same-origin"),
 )
+_WATCHED = ("/healthz", "/metrics")  # answered also when everything else is refused
+_RETRY_SECONDS = 1
+_HUNG_UP = 499  # in the measurements: nobody is there to read an answer
+
+
+class _RefusedError(Exception):
+    """The request is answered here, with these words."""
+
+    def __init__(self, status: int, words: str, *headers: tuple[bytes, bytes]) -> None:
+        super().__init__(words)
+        self.status, self.headers = status, headers
+
+
+class _HungUpError(Exception):
+    """The caller went away before the whole request was there."""
 
 
 class Guard:
-    """ASGI middleware.
+    """ASGI middleware. For each request::
+
+        refuse what comes for another host, without its role's key, or while as many are at work as may be
+        read the body up to its limit, in time, and refuse if too many bytes wait in all bodies; nothing runs on a half
+        hand it to the application
+        count what came of it
+
+    A connection whose request was refused as one too many is not read for the second that ``Retry-After`` names, so
+    that callers who come back at once do not take the time of those who are served.
 
     Args:
         app: what it guards.
         metrics: where answers are counted.
-        max_body: bytes of a request body at most.
-        max_body_of: other limits by path.
+        config: limits and hosts.
+        keys: of the roles.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, max_body: int, max_body_of: Mapping[str, int]) -> None:
-        self._app = app
-        self._metrics = metrics
-        self._max_body = max_body
-        self._max_body_of = max_body_of
+    def __init__(self, app: ASGIApp, metrics: Metrics, config: ServingSettings, keys: Keys) -> None:
+        self._app, self._metrics, self._config, self._keys = app, metrics, config, keys
+        self._at_work: Counter[str] = Counter()  # requests by kind
+        self._held = 0  # bytes of all bodies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection."""
@@ -47,6 +72,7 @@ class Guard:
             return
         start = time.perf_counter()
         status = 500  # unless an answer begins
+        kind, body = _kind(scope), bytearray()
 
         async def send_guarded(message: Message) -> None:
             nonlocal status
@@ -55,48 +81,92 @@ class Guard:
                 message = {**message, "headers": [*message.get("headers", []), *_HEADERS]}
             await send(message)
 
-        # The body is read here, so that one that is too large costs nothing further.
         try:
-            limit = self._max_body_of.get(scope["path"], self._max_body)
-            body = await _read_body(scope, receive, limit)
-            if body is None:
-                await _refuse(send_guarded, limit)
-            else:
-                await self._app(scope, _replay(body, receive), send_guarded)
+            # Looked at twice: while the body came others may have taken the last place.
+            self._check_caller(scope)
+            self._check_room(kind)
+            await self._read_body(scope, receive, body)
+            self._check_room(kind)
+            self._at_work[kind] += 1
+            try:
+                await self._app(scope, _replay(bytes(body), receive), send_guarded)
+            finally:
+                self._at_work[kind] -= 1
+        except _RefusedError as refused:
+            await _refuse(send_guarded, refused)
+        except _HungUpError:
+            status = _HUNG_UP
         finally:
+            self._held -= len(body)
             # The template, not the path: labels must not grow with what callers send.
             route = getattr(scope.get("route"), "path", "other")
             self._metrics.requests.labels(route, _method(scope), status).inc()
             self._metrics.request_seconds.labels(route).observe(time.perf_counter() - start)
 
+    def _check_caller(self, scope: Scope) -> None:
+        headers = dict(scope["headers"])
+        hosts = self._config.allowed_hosts
+        if hosts and host_name(headers.get(b"host", b"")) not in hosts:
+            raise _RefusedError(400, "this service has another name: see --allowed-host")
+        # The routes check keys once more, since only they know for sure which route a path leads to.
+        role = role_of(scope["method"], scope["path"])
+        problem = role and self._keys.problem(role, headers.get(b"authorization", b""))
+        if problem:
+            status, words = problem
+            wanted = ((b"www-authenticate", b"Bearer"),) if status == 401 else ()
+            raise _RefusedError(status, words, *wanted, (b"connection", b"close"))
+
+    def _check_room(self, kind: str) -> None:
+        if (most := self._config.most_at_work(kind)) is not None and self._at_work[kind] >= most:
+            if kind == "search":
+                self._metrics.refused.inc()
+            raise _too_busy(f"{most} requests of this kind are at work already")
+
+    async def _read_body(self, scope: Scope, receive: Receive, body: bytearray) -> None:
+        """Fill ``body``, which never holds more than its limit and one chunk."""
+        # A caller that says how much is coming is believed if it is too much, and counted in any case.
+        config, headers = self._config, dict(scope["headers"])
+        limit = config.max_items_body if scope["path"] == "/items" else config.max_body
+        length = headers.get(b"content-length", b"")
+        if length.isdigit() and int(length) > limit:
+            raise _too_large(limit)
+        if not length and b"transfer-encoding" not in headers:  # HTTP's way to say that there is no body
+            return
+        try:
+            async with asyncio.timeout(config.body_seconds):
+                await self._read_chunks(receive, body, limit)
+        except TimeoutError:
+            words = f"the request body did not arrive within {config.body_seconds:g} seconds"
+            raise _RefusedError(408, words, (b"connection", b"close")) from None
+
+    async def _read_chunks(self, receive: Receive, body: bytearray, limit: int) -> None:
+        # Chunk by chunk, so that a caller who sends without end is cut off at the limit.
+        more = True
+        while more:
+            message = await receive()
+            if message["type"] != "http.request":
+                raise _HungUpError
+            chunk = message.get("body", b"")
+            body += chunk
+            self._held += len(chunk)
+            if len(body) > limit:
+                raise _too_large(limit)
+            if self._held > self._config.max_held:
+                raise _too_busy("too many request bodies are on their way", (b"connection", b"close"))
+            more = message.get("more_body", False)
+
+
+def _kind(scope: Scope) -> str:
+    """What a request takes a place of."""
+    path = scope["path"]
+    if path == "/items" and scope["method"] == "POST":
+        return "change"
+    return "search" if path == "/search" else "watch" if path in _WATCHED else "other"
+
 
 def _method(scope: Scope) -> str:
     method = str(scope["method"])
     return method if method in ("GET", "POST", "HEAD", "OPTIONS") else "other"
-
-
-async def _read_body(scope: Scope, receive: Receive, limit: int) -> bytes | None:
-    """The whole body, or None when it is too large; never holds more than the limit and one chunk."""
-    # A caller that says how much is coming is believed if it is too much, and counted in any case.
-    headers = dict(scope["headers"])
-    length = headers.get(b"content-length", b"")
-    if length.isdigit() and int(length) > limit:
-        return None
-    if not length and b"transfer-encoding" not in headers:  # HTTP's way to say that there is no body
-        return b""
-    # Chunk by chunk, so that a caller who sends without end is cut off at the limit.
-    parts, size, more = [], 0, True
-    while more:
-        message = await receive()
-        if message["type"] != "http.request":  # the caller hung up
-            break
-        part = message.get("body", b"")
-        size += len(part)
-        if size > limit:
-            return None
-        parts.append(part)
-        more = message.get("more_body", False)
-    return b"".join(parts)
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
@@ -113,12 +183,26 @@ def _replay(body: bytes, receive: Receive) -> Receive:
     return replayed
 
 
-async def _refuse(send: Send, limit: int) -> None:
-    answer = json.dumps({"error": f"the request body is too large: at most {limit} bytes", "fields": {}}).encode()
+def _too_large(limit: int) -> _RefusedError:
+    return _RefusedError(413, f"the request body is too large: at most {limit} bytes", (b"connection", b"close"))
+
+
+def _too_busy(why: str, *headers: tuple[bytes, bytes]) -> _RefusedError:
+    retry = (b"retry-after", str(_RETRY_SECONDS).encode())
+    return _RefusedError(503, f"too busy, try again: {why}", retry, *headers)
+
+
+async def _refuse(send: Send, refused: _RefusedError) -> None:
+    """Answer; the message ends, and with it the wait of the connection's next request, only after ``Retry-After``."""
+    answer = json.dumps({"error": str(refused), "fields": {}}).encode()
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(answer)).encode()),
-        (b"connection", b"close"),
+        *refused.headers,
     ]
-    await send({"type": "http.response.start", "status": 413, "headers": headers})
+    await send({"type": "http.response.start", "status": refused.status, "headers": headers})
+    if refused.status == 503:
+        await send({"type": "http.response.body", "body": answer, "more_body": True})
+        await asyncio.sleep(_RETRY_SECONDS)
+        answer = b""
     await send({"type": "http.response.body", "body": answer})

@@ -1,11 +1,13 @@
 """A store that several servers share: Redis, through the optional extra ``redis``.
 
-Keys, all under a prefix (default ``onesearch:``): ``event:<id>`` recent events by id; ``clicks:<user>`` and
-``orders:<user>`` sorted by time; ``queries:<user>`` the last queries; ``searches`` and ``events`` streams to train on
-later; ``shoppers`` by last event; ``items`` bodies and ``item_revisions`` the order of their changes.
+Keys, all under a prefix (default ``onesearch:``): ``event:<length of user>:<user>:<id>`` recent events by shopper and
+id; ``last_clicks:<user>`` and ``last_orders:<user>`` as they came; ``queries:<user>`` the last queries; ``searches``
+and ``events`` streams to train on later; ``shoppers`` by last event; ``items`` bodies and ``item_revisions`` the order
+of their changes; ``origin`` made anew where it is missing, so that a store that was emptied is noticed.
 """
 
 import json
+import uuid
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -16,24 +18,28 @@ from onesearch.common.redis_client import RedisDatabase
 from onesearch.data.records import Item
 from onesearch.search.shopper_history import MAX_CLICKS, MAX_ORDERS, MAX_QUERIES, ShopperHistory
 from onesearch.serving.http_models import ItemBody
-from onesearch.serving.store import Event, EventConflictError, ItemChange, Search, StoreError, Traffic
+from onesearch.serving.store import Event, EventConflictError, ItemChange, Search, StoreError, StoreState, Traffic
 
 _TIMEOUT_SECONDS = 1.0  # a search must not wait long for its history
 _KEPT_EVENTS = 1_000_000  # in the streams to train on
 _PER_PAGE = 5000  # searches read by one call
 _RETRY_SECONDS = 30 * 24 * 3600  # an event id is known for this long
+_USER_SECONDS = 365 * 24 * 3600  # of a shopper who does not come back nothing is left after this long
+_KEPT_SHOPPERS = 1000
 
 # Scripts run as a whole: a server that dies in between leaves nothing half done, and revisions appear in order.
 _RECORD = """
 local known = redis.call('GET', KEYS[1])
 if known then return known end
-redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[7])
+redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[6])
 if ARGV[2] ~= '' then
-  redis.call('ZADD', KEYS[2], ARGV[3], ARGV[5])
-  redis.call('ZREMRANGEBYRANK', KEYS[2], 0, -1 - tonumber(ARGV[4]))
+  redis.call('RPUSH', KEYS[2], ARGV[4])
+  redis.call('LTRIM', KEYS[2], -tonumber(ARGV[3]), -1)
+  redis.call('EXPIRE', KEYS[2], ARGV[7])
   redis.call('ZADD', KEYS[3], redis.call('INCR', KEYS[4]), ARGV[2])
+  redis.call('ZREMRANGEBYRANK', KEYS[3], 0, -1 - tonumber(ARGV[8]))
 end
-redis.call('XADD', KEYS[5], 'MAXLEN', '~', ARGV[6], '*', 'event', ARGV[1])
+redis.call('XADD', KEYS[5], 'MAXLEN', '~', ARGV[5], '*', 'event', ARGV[1])
 return false
 """
 _CHANGE_ITEMS = """
@@ -45,6 +51,10 @@ for at = 1, #ARGV, 2 do
 end
 redis.call('SET', KEYS[3], revision)
 return revision
+"""
+_STATE = """
+redis.call('SET', KEYS[1], ARGV[1], 'NX')
+return {redis.call('GET', KEYS[1]), redis.call('GET', KEYS[2]) or '0'}
 """
 _ITEM_CHANGES = """
 local found = redis.call('ZRANGEBYSCORE', KEYS[2], '(' .. ARGV[1], '+inf', 'WITHSCORES', 'LIMIT', 0, ARGV[2])
@@ -71,6 +81,7 @@ class RedisStore:
         self._prefix = prefix
         self._record = self._redis.client.register_script(_RECORD)
         self._change_items = self._redis.client.register_script(_CHANGE_ITEMS)
+        self._state = self._redis.client.register_script(_STATE)
         self._item_changes = self._redis.client.register_script(_ITEM_CHANGES)
 
     def record(self, event: Event) -> bool:
@@ -79,11 +90,14 @@ class RedisStore:
         user = event.user or ""
         member = json.dumps([event.event_id, event.item_id, event.query], ensure_ascii=False)
         room = MAX_CLICKS if event.kind == "click" else MAX_ORDERS
-        keys = [f"event:{event.event_id}", f"{event.kind}s:{user}", "shoppers", "event_number", "events"]
+        # The user's length keeps "a:b" with event "c" apart from "a" with event "b:c".
+        known_as = f"event:{len(user)}:{user}:{event.event_id}"
+        keys = [known_as, f"last_{event.kind}s:{user}", "shoppers", "event_number", "events"]
+        kept = [_KEPT_EVENTS, _RETRY_SECONDS, _USER_SECONDS, _KEPT_SHOPPERS]
         with self._redis.calls("record an event"):
             known = self._record(
                 keys=[self._prefix + key for key in keys],
-                args=[_to_json(event), user, event.time.timestamp(), room, member, _KEPT_EVENTS, _RETRY_SECONDS],
+                args=[_to_json(event), user, room, member, *kept],
             )
         if not known:
             return True
@@ -105,6 +119,7 @@ class RedisStore:
                 pipe.lrem(key, 0, search.query)
                 pipe.rpush(key, search.query)
                 pipe.ltrim(key, -MAX_QUERIES, -1)
+                pipe.expire(key, _USER_SECONDS)
             pipe.execute()
 
     def traffic(self, seconds: int) -> list[Traffic]:
@@ -130,8 +145,8 @@ class RedisStore:
     def history(self, user: str) -> ShopperHistory:
         """See `Store.history`."""
         with self._redis.transaction("read a history") as pipe:
-            pipe.zrange(f"{self._prefix}clicks:{user}", -MAX_CLICKS, -1)
-            pipe.zrange(f"{self._prefix}orders:{user}", -MAX_ORDERS, -1)
+            pipe.lrange(f"{self._prefix}last_clicks:{user}", 0, -1)
+            pipe.lrange(f"{self._prefix}last_orders:{user}", 0, -1)
             pipe.lrange(f"{self._prefix}queries:{user}", 0, -1)
             clicks, orders, queries = pipe.execute()
         clicked = [json.loads(member) for member in clicks]
@@ -154,6 +169,13 @@ class RedisStore:
             keys = [*self._item_keys(), self._prefix + "revision"]
             return int(cast(int, self._change_items(keys=keys, args=arguments)))
 
+    def state(self) -> StoreState:
+        """See `Store.state`."""
+        with self._redis.calls("read its state"):
+            keys = [self._prefix + "origin", self._prefix + "revision"]
+            origin, revision = cast(list[str], self._state(keys=keys, args=[uuid.uuid4().hex]))
+        return StoreState(origin, int(revision))
+
     def item_changes(self, after: int, limit: int = 5000) -> list[ItemChange]:
         """See `Store.item_changes`."""
         with self._redis.calls("read changed items"):
@@ -167,6 +189,13 @@ class RedisStore:
         """See `Store.shoppers`."""
         with self._redis.calls("list shoppers") as redis:
             return cast(list[str], redis.zrevrange(self._prefix + "shoppers", 0, limit - 1))
+
+    def forget(self, before: datetime) -> int:
+        """See `Store.forget`."""
+        # An entry's id begins with its milliseconds; what belongs to one shopper expires by itself.
+        with self._redis.calls("forget what is old") as redis:
+            oldest = str(int(before.timestamp() * 1000))
+            return sum(int(redis.xtrim(self._prefix + name, minid=oldest)) for name in ("searches", "events"))
 
     def check(self) -> None:
         """See `Store.check`."""

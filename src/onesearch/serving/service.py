@@ -2,10 +2,12 @@
 
 import asyncio
 import logging
+import math
 import time
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from datetime import timedelta
 from typing import TypeVar
 
 from onesearch.common.extras import from_extra
@@ -35,6 +37,7 @@ with from_extra("serve"):
 
 log = logging.getLogger("onesearch.serving")
 _T = TypeVar("_T")
+_FORGET_SECONDS = 3600.0
 
 
 class UnknownItemError(LookupError):
@@ -200,8 +203,8 @@ class Service:
         reasons = self.catalogue.problems()
         try:
             self._stored("check", self.store.check)
-        except StoreError as error:
-            reasons.append(f"history, events and item changes: {error}")
+        except StoreError:
+            reasons.append("history, events and item changes: the store failed, see the log")
         if self.coverage is not None and (problem := self.coverage.problem()) is not None:
             reasons.append(problem)
         reasons += [problem for check in self.checks if (problem := check()) is not None]
@@ -265,10 +268,22 @@ class Service:
         return [self.engine.search_lexical(request.query, request.k, request.filters) for request in requests]
 
     def _follow(self) -> None:
-        with suppress(StoreError):  # counted; the next look catches up
+        try:
             self._stored("item_changes", self.catalogue.follow)
+        except StoreError:
+            pass  # counted; the next look catches up
+        except Exception:  # a change that cannot be read, say: `/healthz` tells, and what comes later is still followed
+            log.exception("item changes could not be applied")
+
+    def _forget(self) -> None:
+        with suppress(StoreError):  # counted; an hour later it is tried again
+            self._stored("forget", lambda: self.store.forget(now() - timedelta(days=self.config.keep_days)))
 
     async def _keep_following(self) -> None:
+        forgotten = -math.inf
         while True:
+            if time.monotonic() - forgotten > _FORGET_SECONDS:
+                await run_in_threadpool(self._forget)
+                forgotten = time.monotonic()
             await asyncio.sleep(self.config.follow_seconds)
             await run_in_threadpool(self._follow)

@@ -15,11 +15,37 @@ class ServingSettings(Settings):
     follow_seconds: float = Field(
         default=1.0, gt=0, description="how often item changes of other servers are looked for"
     )
+    keep_days: float = Field(default=365.0, gt=0, description="searches and events older than this are removed")
     thoughts_seconds: float = Field(
         default=1.0, gt=0, description="how often searched queries are looked up in the cache of thoughts"
     )
     max_body: int = Field(default=1 << 20, ge=1024, description="bytes of a request body at most")
     max_items_body: int = Field(default=8 << 20, ge=1024, description="bytes of a POST /items body at most")
+    max_held: int = Field(default=64 << 20, ge=1024, description="bytes of all request bodies at once; more get 503")
+    body_seconds: float = Field(default=20.0, gt=0, description="a body that takes longer is refused with 408")
+    head_seconds: float = Field(
+        default=10.0, gt=0, description="a connection without a whole request for so long is closed"
+    )
+    read_seconds: float = Field(
+        default=30.0, gt=0, description="a connection whose caller takes no more of an answer for so long is closed"
+    )
+    max_connections: int = Field(default=512, ge=1, description="open at once; more are closed after a 503")
+    max_changes: int = Field(default=4, ge=1, description="calls of POST /items at work; more are refused with 503")
+    max_others: int = Field(
+        default=64, ge=1, description="requests at work besides searches and changes; more are refused with 503"
+    )
+    stop_seconds: int = Field(default=10, ge=1, description="what is at work when the service ends has so long")
+    allowed_hosts: tuple[str, ...] = Field(
+        default=(), description="names in the Host header that are answered, without ports; none given: all"
+    )
     page: bool = Field(
         default=True, description="serve the web page and what it needs: shoppers, their histories, filters"
     )
+
+    def most_at_work(self, kind: str) -> int | None:
+        """How many requests of a kind may be at work: "search", "change", "other"; None for what is always answered.
+
+        Searches fill the queue and the batches before it: what came on top of them would only wait to be refused.
+        """
+        searches = self.max_queue + self.threads * self.max_batch
+        return {"search": searches, "change": self.max_changes, "other": self.max_others}.get(kind)

@@ -8,7 +8,7 @@ from onesearch.common.sqlite import SqliteDatabase
 from onesearch.data.records import Item
 from onesearch.search.shopper_history import MAX_CLICKS, MAX_ORDERS, MAX_QUERIES, ShopperHistory
 from onesearch.serving.http_models import ItemBody
-from onesearch.serving.store import Event, EventConflictError, ItemChange, Search, StoreError, Traffic
+from onesearch.serving.store import Event, EventConflictError, ItemChange, Search, StoreError, StoreState, Traffic
 
 _BUSY_SECONDS = 2.0  # a search must not wait long for its history
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -42,7 +42,28 @@ _MIGRATIONS = (
         body TEXT                   -- JSON, NULL means deleted
     );
     """,
+    # Event ids belong to their shopper; histories are in order of arrival; a file that was replaced is noticed.
+    """
+    CREATE TABLE new_events (
+        seq INTEGER PRIMARY KEY,
+        event_id TEXT NOT NULL,
+        user TEXT,
+        item_id TEXT NOT NULL,
+        kind TEXT NOT NULL CHECK (kind IN ('click', 'order')),
+        query TEXT NOT NULL,
+        time INTEGER NOT NULL,      -- microseconds since 1970, UTC
+        search_id TEXT
+    );
+    INSERT INTO new_events SELECT seq, event_id, user, item_id, kind, query, time, search_id FROM events ORDER BY seq;
+    DROP TABLE events;
+    ALTER TABLE new_events RENAME TO events;
+    CREATE UNIQUE INDEX event_ids ON events (event_id, coalesce(user, ''));
+    CREATE INDEX events_of_user ON events (user, kind, seq);
+    CREATE TABLE origin (id TEXT NOT NULL);
+    INSERT INTO origin VALUES (lower(hex(randomblob(16))))
+    """,
 )
+_FORGOTTEN_AT_ONCE = 5000  # rows removed by one transaction: others want to write, too
 
 
 class SqliteStore:
@@ -72,13 +93,14 @@ class SqliteStore:
             # A known id adds nothing: then the content tells a retry from a mistake.
             added = db.execute(
                 "INSERT INTO events (event_id, user, item_id, kind, query, time, search_id) VALUES (?,?,?,?,?,?,?)"
-                " ON CONFLICT (event_id) DO NOTHING",
+                " ON CONFLICT (event_id, coalesce(user, '')) DO NOTHING",
                 values,
             ).rowcount
             if added:
                 return True
             known = db.execute(
-                "SELECT user, item_id, kind, query FROM events WHERE event_id = ?", values[:1]
+                "SELECT user, item_id, kind, query FROM events WHERE event_id = ? AND coalesce(user, '') = ?",
+                (event.event_id, event.user or ""),
             ).fetchone()
         user, item_id, kind, query = known
         if not event.same_happening(Event(event.event_id, user, item_id, kind, query, event.time)):
@@ -107,8 +129,8 @@ class SqliteStore:
 
     def history(self, user: str) -> ShopperHistory:
         """See `Store.history`."""
-        # The newest ones in their order, oldest first; events of the same time as they came.
-        newest = "SELECT item_id, query FROM events WHERE user = ? AND kind = ? ORDER BY time DESC, seq DESC LIMIT ?"
+        # The newest ones, oldest first. As they came: a caller's clock cannot put an event before all later ones.
+        newest = "SELECT item_id, query FROM events WHERE user = ? AND kind = ? ORDER BY seq DESC LIMIT ?"
         with self._db.read("read a history") as db:
             clicks = db.execute(newest, (user, "click", MAX_CLICKS)).fetchall()[::-1]
             orders = db.execute(newest, (user, "order", MAX_ORDERS)).fetchall()[::-1]
@@ -138,6 +160,12 @@ class SqliteStore:
             )
         return last + len(changes)
 
+    def state(self) -> StoreState:
+        """See `Store.state`."""
+        with self._db.read("read its state") as db:
+            row = db.execute("SELECT id, (SELECT coalesce(max(revision), 0) FROM items) FROM origin").fetchone()
+        return StoreState(*row)
+
     def item_changes(self, after: int, limit: int = 5000) -> list[ItemChange]:
         """See `Store.item_changes`."""
         with self._db.read("read changed items") as db:
@@ -160,6 +188,20 @@ class SqliteStore:
                 (limit,),
             ).fetchall()
         return [user for (user,) in rows]
+
+    def forget(self, before: datetime) -> int:
+        """See `Store.forget`."""
+        # From the oldest rows on, a few at a time. Rows are in order of arrival, and times within a day of it.
+        removed = 0
+        for table in ("events", "searches"):
+            oldest = f"SELECT seq, time FROM {table} ORDER BY seq LIMIT {_FORGOTTEN_AT_ONCE}"
+            delete = f"DELETE FROM {table} WHERE seq IN (SELECT seq FROM ({oldest}) WHERE time < ?)"
+            gone = _FORGOTTEN_AT_ONCE
+            while gone == _FORGOTTEN_AT_ONCE:
+                with self._db.write("forget what is old") as db:
+                    gone = db.execute(delete, (_micros(before),)).rowcount
+                removed += gone
+        return removed
 
     def check(self) -> None:
         """See `Store.check`."""

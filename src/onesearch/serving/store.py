@@ -19,7 +19,7 @@ class StoreError(RuntimeError):
 
 
 class EventConflictError(ValueError):
-    """An event id came a second time with different content."""
+    """A shopper's event id came a second time with different content."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,13 @@ class ItemChange(NamedTuple):
     item: Item | None
 
 
+class StoreState(NamedTuple):
+    """Tells whether a store went back: one that was emptied has another ``origin``, a failover a lower revision."""
+
+    origin: str
+    revision: int
+
+
 class Traffic(NamedTuple):
     """How often a query was searched in one span of time that begins at ``start`` (UTC)."""
 
@@ -71,7 +78,7 @@ class Store(Protocol):
     """Shared memory of the service. Every method may be called from any thread and raises only `StoreError`."""
 
     def record(self, event: Event) -> bool:
-        """Remember an event once: False when this ``event_id`` is already known.
+        """Remember an event once: False when this ``event_id`` of its shopper is already known.
 
         Raises:
             EventConflictError: the id is known with other content.
@@ -84,16 +91,22 @@ class Store(Protocol):
         """The recorded searches in spans of so many seconds, oldest first; queries as they were typed."""
 
     def history(self, user: str) -> ShopperHistory:
-        """What this service saw of a shopper, without profile and log."""
+        """What this service saw of a shopper, in the order in which it came, without profile and log."""
 
     def change_items(self, items: Sequence[Item], deleted: Sequence[str]) -> int:
         """Remember new, changed and deleted items, all or nothing; the newest revision they got."""
+
+    def state(self) -> StoreState:
+        """Which store this is, and its newest item change."""
 
     def item_changes(self, after: int, limit: int = 5000) -> list[ItemChange]:
         """Items whose newest change has a revision greater than ``after``, oldest first, at most ``limit``."""
 
     def shoppers(self, limit: int) -> list[str]:
         """Shoppers with recorded events, the most recent first."""
+
+    def forget(self, before: datetime) -> int:
+        """Remove the searches and events of before ``before``; about how many they were. Item changes stay."""
 
     def check(self) -> None:
         """Raise `StoreError` if the store does not work now."""

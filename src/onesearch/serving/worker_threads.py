@@ -95,7 +95,7 @@ class Workers(Generic[_In, _Out]):
             self._jobs.clear()
             self._changed.notify_all()
         for thread in self._threads:
-            thread.join(timeout=30)
+            thread.join(timeout=5)
 
     def _work(self) -> None:
         while True:
