@@ -11,11 +11,27 @@ from onesearch.data.split import split
 from onesearch.data.text import normalise_query
 
 
+def split_if_it_fills(log, valid, test, **how):
+    """The split; None where a part would be empty."""
+    try:
+        parts = split(frame(log), valid, test, **how)
+    except ValueError as error:
+        assert "would leave nothing in" in str(error) or not log
+        return None
+    shares = (1.0, valid, test)
+    assert all(
+        len(part) or not share for part, share in zip((parts.train, parts.valid, parts.test), shares, strict=True)
+    )
+    return parts
+
+
 @quick
 @given(page_view_lists, st.floats(0, 0.5), st.floats(0, 0.49))
 def test_by_time_no_part_overlaps_a_later_one(log, valid, test):
     timed = [p for p in log if p.time is not None]
-    parts = split(frame(timed), valid, test, by="time")
+    parts = split_if_it_fills(timed, valid, test, by="time")
+    if parts is None:
+        return
     assert len(parts.train) + len(parts.valid) + len(parts.test) == len(timed)
     edges = [part["time"] for part in (parts.train, parts.valid, parts.test) if len(part)]
     assert all(earlier.max() < later.min() for earlier, later in itertools.pairwise(edges))
@@ -24,7 +40,9 @@ def test_by_time_no_part_overlaps_a_later_one(log, valid, test):
 @quick
 @given(page_view_lists, st.floats(0, 0.5), st.floats(0, 0.49), st.integers(0, 3))
 def test_by_query_no_query_is_in_two_parts(log, valid, test, seed):
-    parts = split(frame(log), valid, test, by="query", seed=seed)
+    parts = split_if_it_fills(log, valid, test, by="query", seed=seed)
+    if parts is None:
+        return
     assert len(parts.train) + len(parts.valid) + len(parts.test) == len(log)
     queries = [{normalise_query(q) for q in part["query"]} for part in (parts.train, parts.valid, parts.test)]
     assert not (queries[0] & queries[1] or queries[0] & queries[2] or queries[1] & queries[2])
@@ -48,11 +66,39 @@ def test_a_querys_part_does_not_depend_on_the_other_queries():
 
 def test_errors_say_what_to_do():
     log = frame([PageView("1", "a", time=minute(0)), PageView("2", "b")])
-    assert split(log, 0.1, 0.1).by == "query"
+    assert split(log, 0, 0).by == "query"
     with pytest.raises(ValueError, match="1 of 2 page views have no time"):
         split(log, 0.1, 0.1, by="time")
     with pytest.raises(ValueError, match=r"valid \+ test < 1"):
         split(log, 0.6, 0.4)
+
+
+@pytest.mark.parametrize(
+    ("moments", "shares", "complaint"),
+    [
+        ([0] * 20, (0.1, 0.1), "nothing in 'train' and 'valid': 20 page views have one and the same time; .* 'query'$"),
+        (
+            [0] * 19 + [1],
+            (0.1, 0.1),
+            "nothing in 'train' and 'valid': 20 page views have 2 different times; .* other shares",
+        ),
+        ([0, 1], (0.1, 0.5), "nothing in 'valid'"),
+        ([], (0.1, 0.1), "no page views.*import a search log"),
+    ],
+)
+def test_a_part_that_would_be_empty_is_refused_with_what_to_set(moments, shares, complaint):
+    log = frame([PageView(str(n), "q", time=minute(at)) for n, at in enumerate(moments)])
+    with pytest.raises(ValueError, match=complaint):
+        split(log, *shares)
+
+
+def test_few_queries_are_refused_and_a_share_of_nothing_is_not():
+    log = frame([PageView(str(n), f"query {n % 2}") for n in range(20)])
+    with pytest.raises(ValueError, match=r"20 page views have 2 different queries; set larger shares .* seed"):
+        split(log, 0.01, 0.01)
+    assert len(split(log, 0, 0).train) == 20
+    timed = frame([PageView(str(n), "q", time=minute(n)) for n in range(10)])
+    assert [len(part) for part in (split(timed, 0, 0.2).valid, split(timed, 0.2, 0).test)] == [0, 0]
 
 
 def test_the_same_moment_is_not_cut():

@@ -77,6 +77,24 @@ def test_opq_rotation_is_orthonormal_and_beats_nothing():
     assert np.square(vectors - guess).sum() < 0.7 * np.square(vectors).sum()
 
 
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 90), st.integers(1, 120), st.integers(1, 70), st.integers(1, 3))
+def test_any_number_of_vectors_of_any_width_can_be_coded(n, d, size, parts):
+    """Fewer vectors than dimensions, or than the power of two above the codes, is what small shops have."""
+    config = KHQESettings(layers=(4, 2), opq_parts=parts, opq_size=size, iterations=2)
+    vectors = points(n, d, seed=n)
+    khqe = KHQE.fit(vectors, config)
+    codes = khqe.encode(vectors)
+    assert codes.shape == (n, 2 + parts) and (codes >= 0).all() and (codes[:, 2:] < size).all()
+    np.testing.assert_allclose(khqe.opq.rotation.T @ khqe.opq.rotation, np.eye(d), atol=1e-3)
+
+
+@pytest.mark.parametrize("wrong", [{"opq_size": 0}, {"layers": (8, 0)}])
+def test_a_codebook_without_codes_is_refused(wrong):
+    with pytest.raises(ValueError, match="greater than or equal to 1"):
+        KHQESettings(**wrong)
+
+
 def test_shapes_ranges_and_error_falls_with_every_level(khqe):
     codes = khqe.encode(points())
     assert khqe.codebook_sizes == (16, 8, 4, 16, 16) and codes.dtype == np.int32

@@ -233,3 +233,16 @@ def test_too_long_prompts_are_refused():
 def test_bad_head_counts_are_named():
     with pytest.raises(ValueError, match="heads"):
         BackboneSettings(d_model=30, heads=4)
+
+
+@pytest.mark.parametrize(("theirs", "ours"), [("t5", "bart"), ("bart", "gpt2"), ("qwen2", "qwen3"), ("mbart", "bart")])
+def test_weights_of_another_family_are_refused_by_name(theirs, ours, tmp_path):
+    """Their layers have other names: transformers would leave ours at random and only print a warning."""
+    from transformers import AutoConfig
+
+    AutoConfig.for_model(theirs).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=f"family '{theirs}', but kind is '{ours}'"):
+        build_backbone(BackboneSettings(kind=ours, pretrained=str(tmp_path)))
+    backbone = tiny(ours)  # a saved model carries its architecture: nothing is looked up
+    again = backbone.config.updated(pretrained=str(tmp_path))
+    assert build_backbone(again).d_model == D

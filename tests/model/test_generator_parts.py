@@ -1,5 +1,7 @@
 """The heads by hand, and what the encoder pass reads."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import polars as pl
 import pytest
@@ -9,7 +11,7 @@ from onesearch.data.click_statistics import ClickStatistics
 from onesearch.data.records import Item, PageView, items_frame, page_views_frame
 from onesearch.model.generator import ItemHead, ItemScore
 from onesearch.model.head_row_projection import HeadRowProjection
-from onesearch.model.initialise import projection
+from onesearch.model.initialise import initialise, projection
 from onesearch.model.numeric_item_features import NumericItemFeatures
 from onesearch.model.token_vocabulary import MARKS
 from small_models import CODEBOOKS, generator, prompts, remember
@@ -184,3 +186,27 @@ def test_the_head_that_is_trained_is_the_head_that_decodes():
     """Anchored rows belong to the softmax over legal children; over whole codebooks the codebook head does both."""
     assert generator().anchored and not generator(legal_softmax=False).anchored
     assert not generator(anchored=False).anchored
+
+
+class Letters:
+    """An encoder that only the SID tokens and the query need here."""
+
+    dimension = 4
+
+
+@pytest.mark.parametrize("padding", [0, 7, -3])
+def test_of_a_padded_pretrained_table_the_tokens_rows_are_taken(padding):
+    """Released checkpoints round their tables up (Qwen3: 151,936 rows for 151,669 tokens); fewer rows are wrong."""
+    model = generator()
+    size, width = model.text_embedding.weight.shape
+    model.backbone.pretrained_embedding = table = torch.randn(size + padding, width, dtype=torch.float64)
+    vocabulary = SimpleNamespace(text_size=size, pretrained="a/model")
+    vectors = np.eye(4, dtype=np.float32)
+    arguments = (model, vocabulary, Letters(), SimpleNamespace(centroids=[]), vectors, 0)
+    if padding < 0:
+        with pytest.raises(ValueError, match=f"'a/model' embed {size - 3} tokens, but its tokenizer has {size}"):
+            initialise(*arguments)
+        return
+    model.query_token = torch.nn.Linear(4, width, dtype=torch.float64)
+    initialise(*arguments)
+    torch.testing.assert_close(model.text_embedding.weight.detach(), table[:size])

@@ -87,3 +87,16 @@ def test_a_vocabulary_with_other_marks_is_refused(tmp_path):
     write_json(tmp_path / "vocabulary.json", {**about, "marks": about["marks"][1:]})
     with pytest.raises(ValueError, match=r"other marks.*onesearch run"):
         TokenVocabulary.load(tmp_path)
+
+
+def test_a_tokenizer_with_gaps_in_its_ids_is_refused(tmp_path):
+    """Marks and SID tokens come behind the text's: a token numbered beyond their count would be one of them."""
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    for name, last in (("whole", 2), ("gap", 9)):
+        tokenizer = Tokenizer(models.WordLevel({"<unk>": 0, "red": 1, "lamp": last}, unk_token="<unk>"))
+        PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>").save_pretrained(tmp_path / name)
+    assert TokenVocabulary.from_pretrained(str(tmp_path / "whole"), (4,)).text_size == 3
+    with pytest.raises(ValueError, match="has 3 tokens, but ids up to 9"):
+        TokenVocabulary.from_pretrained(str(tmp_path / "gap"), (4,))

@@ -41,7 +41,7 @@ def split(page_views: pl.DataFrame, valid: float, test: float, by: By = "auto", 
 
     Raises:
         ValueError: shares that leave no training part, page views without time where times are needed, or a part that
-            would be empty where nobody asked for a share; the message says what to set.
+            would be empty (and whose share is not 0); the message says what to set.
     """
     if not (0 <= valid < 1 and 0 <= test < 1 and valid + test < 1):
         raise ValueError(f"valid and test are shares with valid + test < 1, got valid={valid}, test={test}")
@@ -50,14 +50,40 @@ def split(page_views: pl.DataFrame, valid: float, test: float, by: By = "auto", 
     if by == "auto":
         by = "time" if untimed == 0 and len(page_views) > 0 else "query"
     if by == "query":
-        return _by_query(page_views, valid, test, seed)
+        return _filled(_by_query(page_views, valid, test, seed), valid, test)
     if by == "given":
         return _as_given(page_views)
     if untimed:
         raise ValueError(
             f"cannot split by {by}: {untimed:,} of {len(page_views):,} page views have no time; use data.split: query"
         )
-    return _leave_one_out(page_views) if by == "leave-one-out" else _by_time(page_views, valid, test)
+    return (
+        _leave_one_out(page_views) if by == "leave-one-out" else _filled(_by_time(page_views, valid, test), valid, test)
+    )
+
+
+def _filled(parts: Split, valid: float, test: float) -> Split:
+    """The split, if no part is empty that was asked for."""
+    shares = {"train": 1 - valid - test, "valid": valid, "test": test}
+    rows = {name: getattr(parts, name) for name in PARTS}
+    if not (empty := [name for name in PARTS if shares[name] > 0 and not len(rows[name])]):
+        return parts
+    # Why: too few of what the split is by, or (by time) one moment that holds more than a part.
+    whole = pl.concat(rows.values())
+    if not len(whole):
+        raise ValueError("there are no page views, and a model learns from them; import a search log (page_views)")
+    if parts.by == "query":
+        counted = f"{normalise_queries(whole['query']).n_unique():,} different queries"
+        advice = "set larger shares data.valid and data.test, another seed, or import more of the log"
+    elif (moments := whole["time"].n_unique()) == 1:
+        counted, advice = "one and the same time", "set data.split to 'query'"
+    else:
+        counted = f"{moments:,} different times"
+        advice = "set data.split to 'query', or other shares data.valid and data.test"
+    raise ValueError(
+        f"data.split by {parts.by} would leave nothing in {' and '.join(map(repr, empty))}: "
+        f"{len(whole):,} page views have {counted}; {advice}"
+    )
 
 
 def _by_time(page_views: pl.DataFrame, valid: float, test: float) -> Split:

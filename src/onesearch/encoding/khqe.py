@@ -11,7 +11,7 @@ Differences from the paper:
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,14 +52,14 @@ _ENCODE_AT_ONCE = 65_536  # bounds the residuals that are alive at a time
 class KHQESettings(Settings):
     """Shape and fitting of the quantizer."""
 
-    layers: tuple[int, ...] = Field(
+    layers: tuple[Annotated[int, Field(ge=1)], ...] = Field(
         (1024, 512, 256), description="residual k-means codebooks; paper scale (4096, 1024, 512)"
     )
     balance: Literal["none", "last", "per_parent"] = Field(
         "last", description="which fitting is balanced; per_parent: the release's way"
     )
     opq_parts: int = Field(2, ge=0, description="sub-codes of the leftover residual; 0: plain RQ")
-    opq_size: int = Field(OPQ_SIZE, description="codes of each sub-code")
+    opq_size: int = Field(OPQ_SIZE, ge=1, description="codes of each sub-code")
     iterations: int = Field(20, ge=1, description="of k-means")
     sample: int = Field(256_000, ge=1, description="most vectors that fitting looks at")
     seed: int = Field(0, description="of fitting; a run sets its own")

@@ -46,7 +46,10 @@ class OPQ:
             quantizer.cp.min_points_per_centroid = 1  # below that faiss prints a warning at every rotation
             matrix.pq = quantizer
             matrix.niter = min(20, iterations)
-            matrix.train(filled)
+            # faiss needs a vector per dimension (with fewer it writes out of bounds) and one per code, a power of two:
+            # a few are repeated, whole rounds of them, which leaves their statistics as they are
+            least = max(padded, quantizer.ksub)
+            matrix.train(np.tile(filled, (-(-least // n), 1)) if n < least else filled)
             rotation = faiss.vector_to_array(matrix.A).reshape(padded, padded).astype(np.float32)
         # codebooks of the parts, [M, K, d' / M]; unused codes repeat the last one, which ties never choose
         rotated = filled @ rotation.T

@@ -34,12 +34,22 @@ def projection(vectors: Floats, d_model: int, seed: int) -> Floats:
 def initialise(
     generator: Generator, vocabulary: TokenVocabulary, encoder: TextEncoder, khqe: KHQE, item_vectors: Floats, seed: int
 ) -> None:
-    """Set the embedding tables in place; pretrained text embeddings are kept where the backbone brings them."""
+    """Set the embedding tables in place; pretrained text embeddings are kept where the backbone brings them.
+
+    Raises:
+        ValueError: the pretrained weights have fewer rows than the tokenizer has tokens.
+    """
     d = generator.backbone.d_model
     axes = projection(item_vectors, d, seed)
     pretrained = generator.backbone.pretrained_embedding
     if pretrained is not None:
-        generator.text_embedding.weight.copy_(pretrained)
+        # a checkpoint's table may be padded, as all of Qwen are: the rows behind the last token mean nothing
+        if len(pretrained) < vocabulary.text_size:
+            raise ValueError(
+                f"the weights of {vocabulary.pretrained!r} embed {len(pretrained):,} tokens, but its tokenizer has "
+                f"{vocabulary.text_size:,}; take the tokenizer and the weights of one checkpoint"
+            )
+        generator.text_embedding.weight.copy_(pretrained[: vocabulary.text_size])
     else:
         # a subword that the encoder knows nothing of keeps its random start
         pieces = [vocabulary.text([i]) for i in range(vocabulary.text_size)]

@@ -81,13 +81,24 @@ class TokenVocabulary:
 
     @classmethod
     def from_pretrained(cls, name: str, codebook_sizes: Sequence[int]) -> "TokenVocabulary":
-        """The tokenizer of a pretrained backbone, by name or path (fast tokenizers only)."""
+        """The tokenizer of a pretrained backbone, by name or path (fast tokenizers only).
+
+        Raises:
+            ValueError: it has no fast version, or gaps in its ids, where marks and SID tokens would collide with text.
+        """
         from transformers import AutoTokenizer
 
         fast = AutoTokenizer.from_pretrained(name)
         if not fast.is_fast:
             raise ValueError(f"the tokenizer of '{name}' has no fast version; choose a backbone that has one")
-        return cls(fast.backend_tokenizer, tuple(codebook_sizes), name)
+        tokenizer = fast.backend_tokenizer
+        largest = max(tokenizer.get_vocab().values(), default=-1)
+        if largest + 1 != tokenizer.get_vocab_size():
+            raise ValueError(
+                f"the tokenizer of '{name}' has {tokenizer.get_vocab_size():,} tokens, but ids up to {largest:,}; "
+                "choose a backbone whose tokenizer numbers its tokens without gaps"
+            )
+        return cls(tokenizer, tuple(codebook_sizes), name)
 
     @property
     def text_size(self) -> int:
