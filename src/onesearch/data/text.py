@@ -44,7 +44,7 @@ UNSPACED: Final = (
 )
 # Combining marks belong to the word around them (Devanagari vowels, accents that NFKC cannot compose).
 _MARKS: Final = (
-    "\u0300-\u036f\u0483-\u0487\u0591-\u05bd\u0610-\u061a\u064b-\u065f\u0900-\u0903\u093a-\u094f"
+    "\u0300-\u036f\u0483-\u0487\u0591-\u05bd\u05bf\u05c1\u05c2\u05c7\u0610-\u061a\u064b-\u065f\u0900-\u0903\u093a-\u094f"
     "\u0980-\u0983\u09bc-\u09d7\u0a01-\u0a03\u0a3c-\u0a51\u0abc-\u0acd\u0b3c-\u0b57\u0bbe-\u0bd7"
     "\u0c3e-\u0c56\u0cbc-\u0cd6\u0d3e-\u0d57"
 )
@@ -53,10 +53,26 @@ _APOSTROPHES: Final = str.maketrans("", "", "'’ʼ`´")
 _UNSPACED_CHARACTER: Final = re.compile(rf"[{UNSPACED}]")
 
 
+# Accents that people leave out when they type: on Latin and Greek letters, Hebrew points, Arabic vowel signs. Marks
+# that make another letter (Cyrillic и and й, Japanese か and が, Indic vowels) stay.
+_ACCENTS: Final = re.compile(
+    "(?<=[a-z\u0370-\u03ff])[\u0300-\u036f]+|[\u0591-\u05bd\u05bf\u05c1\u05c2\u05c7\u0610-\u061a\u0640\u064b-\u065f\u0670]"
+)
+_LETTERS: Final = str.maketrans(
+    {"ø": "o", "ł": "l", "đ": "d", "ð": "d", "þ": "th", "æ": "ae", "œ": "oe", "ı": "i", "ё": "е"}
+    | dict.fromkeys("أإآٱ", "ا")
+)
+
+
 def fold(text: str) -> str:
-    """Casefolded NFKC text; apostrophes dropped so that "men's" and "mens" agree."""
+    """Casefolded NFKC text without accents and apostrophes: "Crème" is creme, and "men's" is mens.
+
+    >>> fold("Größe, ŁÓDŹ")
+    'grosse, lodz'
+    """
     if not text.isascii():
-        text = unicodedata.normalize("NFKC", text)
+        text = unicodedata.normalize("NFKC", text).casefold().translate(_LETTERS)
+        text = unicodedata.normalize("NFC", _ACCENTS.sub("", unicodedata.normalize("NFD", text)))
     return text.casefold().translate(_APOSTROPHES)
 
 

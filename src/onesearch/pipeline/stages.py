@@ -86,10 +86,10 @@ def _preparation(config: RunSettings) -> list[Stage]:
     quantizer = {"khqe": config.khqe, "lexicon": config.lexicon}
     return [
         Stage("data", (), {"data": data}, build_data, version=3, outside=source_fingerprint(data)),
-        Stage("encoder", ("data",), {"encoder": config.encoder}, _on_run(build_encoder)),
+        Stage("encoder", ("data",), {"encoder": config.encoder}, _on_run(build_encoder), version=2),
         Stage("khqe", ("data", "encoder"), quantizer, _on_run(build_khqe)),
         Stage("index", ("data", "encoder", "khqe"), index, _on_run(build_index), version=2),
-        Stage("lexical", ("data", "encoder"), {}, _on_run(build_lexical)),
+        Stage("lexical", ("data", "encoder"), {}, _on_run(build_lexical), version=2),
         Stage("baselines", PREPARED, compared, _on_run(build_baselines), version=3),
     ]
 
