@@ -8,6 +8,7 @@ import pytest
 import torch
 from benchmarks.direct_cot import write_keywords
 
+from onesearch.common.artefact import read_json
 from onesearch.data.histories import Histories
 from onesearch.model.prompt import PromptInputs
 from onesearch.model.token_vocabulary import BEGIN, END
@@ -15,9 +16,11 @@ from onesearch.pipeline import run_config, settings_of
 from onesearch.pipeline import understanding_stage as understand
 from onesearch.pipeline.report_stage import engine_of
 from onesearch.pipeline.run_data import RunData
+from onesearch.pipeline.shopper_keywords import history_texts, load_calibrated
 from onesearch.pipeline.stage_runner import StageContext
 from onesearch.pipeline.teacher import cot_task_set, keyword_source, personalised, shuffled
 from onesearch.training.cot_tasks import COT
+from onesearch.understanding.calibration_worker import shopper_key
 from onesearch.understanding.catalogue_vocabulary import CatalogueVocabulary
 from onesearch.understanding.keyword_extraction import holds_phrase
 from onesearch.understanding.thought_table import Thoughts
@@ -66,11 +69,36 @@ def test_calibration_keeps_to_the_thought_and_the_shoppers_past(run_data, though
     plain = thoughts.taught_keywords(requests.query, "complex")
     words = CatalogueVocabulary.load(run_data.run / "understanding" / "words")
     titles = run_data.dataset.items["title"].to_list()
-    found = personalised(thoughts, words, titles, requests, plain)
+    found = personalised(thoughts, words, {}, titles, requests, plain)
     assert found == keywords_of(run_data, thoughts, page_views, personal=True)
     assert any(a != b for a, b in zip(found, plain, strict=True))
     for row, base in zip(found, plain, strict=True):
         assert len(row) <= 8 and bool(row) == bool(base) and set(base) <= set(row)
+
+
+def test_a_language_model_calibrates_where_the_run_asks_it_to(tiny_config, tiny_run, run_data, tmp_path):
+    run = tmp_path / "calibrated"
+    sets = ["understanding.calibrate=20", "distill.personal=true", "cot.steps=2"]
+    run_config(tiny_config, run, sets, reuse=[tiny_run], until="cot")
+    calibrated = load_calibrated(run / "understanding")
+    asked = RunData(run)
+    assert read_json(run / "understanding" / "manifest.json")["metrics"]["calibrated"] == len(calibrated) > 0
+    assert asked.thoughts.table.equals(run_data.thoughts.table) and load_calibrated(tiny_run / "understanding") == {}
+    # A training page view of such a query and history reads the answer, every other one what the rule says.
+    requests = asked.requests(asked.split.train)
+    titles = asked.dataset.items["title"].to_list()
+    keys = [
+        shopper_key(query, history)
+        for query, history in zip(requests.query, history_texts(requests, titles), strict=True)
+    ]
+    found = keywords_of(asked, asked.thoughts, asked.split.train, personal=True)
+    ruled = keywords_of(run_data, run_data.thoughts, run_data.split.train, personal=True)
+    assert found == [calibrated.get(key, rule) for key, rule in zip(keys, ruled, strict=True)] != ruled
+    # A placebo reads nobody's answer to the true query.
+    placebo = [
+        keywords_of(one, one.thoughts, one.split.train, personal=True, shuffle=True) for one in (asked, run_data)
+    ]
+    assert placebo[0] == placebo[1]
 
 
 def test_injection_adds_words_of_the_clicked_item_to_training_keywords_only(run_data, thoughts):

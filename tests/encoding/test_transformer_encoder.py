@@ -1,4 +1,4 @@
-"""A sentence-transformers model behind the encoder's protocol: a tiny random BERT, made here, no download."""
+"""A sentence-transformers model behind the encoder's protocol."""
 
 import numpy as np
 import pytest
@@ -7,6 +7,7 @@ from onesearch.encoding.click_pairs import Edges, Pairs
 from onesearch.encoding.encoder_alignment import EncoderAlignmentSettings, align_encoder
 from onesearch.encoding.encoder_loading import load_encoder
 from onesearch.encoding.transformer_encoder import TransformerEncoder
+from tiny_bert import make_tiny_bert
 
 WORDS = ["red", "blue", "lamp", "table", "zlamp", "ztable"]
 ITEMS, QUERIES = ["red lamp", "blue lamp", "red table", "blue table"], ["zlamp", "ztable red"]
@@ -14,28 +15,7 @@ ITEMS, QUERIES = ["red lamp", "blue lamp", "red table", "blue table"], ["zlamp",
 
 @pytest.fixture
 def folder(tmp_path):
-    transformers = pytest.importorskip("transformers")
-    tokenizers = pytest.importorskip("tokenizers")
-    vocabulary = {word: i for i, word in enumerate(["[PAD]", "[UNK]", *WORDS])}
-    raw = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="[UNK]"))
-    raw.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
-    tokenizer = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=raw, pad_token="[PAD]", unk_token="[UNK]", model_max_length=16
-    )
-    config = transformers.BertConfig(
-        vocab_size=len(vocabulary),
-        hidden_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=64,
-        hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
-        max_position_embeddings=32,
-    )
-    transformers.set_seed(0)
-    transformers.BertModel(config).save_pretrained(tmp_path / "bert")
-    tokenizer.save_pretrained(tmp_path / "bert")
-    return tmp_path / "bert"
+    return make_tiny_bert(tmp_path / "bert", WORDS)
 
 
 def test_encode_align_save_load(folder, tmp_path):

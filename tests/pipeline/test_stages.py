@@ -34,6 +34,7 @@ NOT_READ = {
     "data.folder",
     "rewards_file",
     "understanding.base_url",
+    "understanding.response_format",
     "understanding.concurrency",
     "understanding.cache",
 }
@@ -175,6 +176,7 @@ def test_the_settings_of_a_stage_are_the_arguments_of_its_build(producer: str):
     for stage in stages_of(config):
         wanted = set(inspect.signature(stage.build).parameters) - {"run_data", "context"}
         optional = {"distill", "cot", "reads", "pseudo"}  # of V2 alone, or of runs that write searches
+        optional |= {"calibrate", "max_calls", "encoder"}  # where they are set
         given = {*stage.settings, *stage.unmarked}
         assert given <= wanted and wanted - given <= optional, stage.name
         assert not any(isinstance(value, RunSettings) for value in stage.settings.values())

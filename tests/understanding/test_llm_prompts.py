@@ -75,3 +75,16 @@ def test_any_text_becomes_one_short_line_of_json(text):
     query = json.loads(content)["query"]
     assert content.encode() and len(query) <= prompts.LONGEST_QUERY
     assert len(query.splitlines()) <= 1 and not any(ord(character) < 32 for character in query)
+
+
+def test_a_small_model_is_asked_after_examples_and_again_after_an_error():
+    asked = prompts.keyword_messages('boots" }', "en")
+    roles = [message["role"] for message in asked]
+    assert roles == ["system", *["user", "assistant"] * 6, "user"]
+    for number, message in enumerate(asked[1:-1]):
+        assert set(json.loads(message["content"])) == ({"keywords"} if number % 2 else {"task", "query"})
+    assert json.loads(asked[-1]["content"]) == {"task": "keywords", "query": 'boots" }'}
+    again = prompts.repair_messages(asked, "off the catalogue")
+    assert again[:-1] == asked[:-1]
+    assert json.loads(again[-1]["content"]) == {"task": "keywords", "query": 'boots" }', "error": "off the catalogue"}
+    assert "睡袋" in prompts.keyword_messages("登山鞋", "zh")[2]["content"]

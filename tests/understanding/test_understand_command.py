@@ -8,6 +8,7 @@ from onesearch.cli import app
 from onesearch.data.dataset import Dataset
 from onesearch.data.records import PageView, page_views_frame
 from onesearch.understanding.thought_cache import SqliteThoughts
+from tiny_bert import make_tiny_bert
 
 GOOD = {
     "intent": "merchandise",
@@ -66,3 +67,29 @@ def test_a_missing_address_is_said(invoke, shop, tmp_path, monkeypatch):
     monkeypatch.delenv("ONESEARCH_LLM_BASE_URL", raising=False)
     result = invoke(shop, "--cache", tmp_path / "c")
     assert result.exit_code == 1 and "ONESEARCH_LLM_BASE_URL" in result.output
+
+
+def test_a_sentence_encoder_of_a_folder_thinks(invoke, shop, tmp_path):
+    model, path = make_tiny_bert(tmp_path / "bert", ["boots", "leather", "tent"]), tmp_path / "thoughts.sqlite3"
+    result = invoke(shop, "--producer", "encoder", "--encoder", model, "--cache", path)
+    assert "3 distinct queries of 3: 0 cached before, 3 answered" in result.output, result.output
+    assert SqliteThoughts(path).get_many(["boots"], "encoder", "1")["boots"].analysis.topics[0] == "boots"
+    missing = invoke(shop, "--producer", "encoder", "--cache", path)
+    assert missing.exit_code == 1 and "encoder" in missing.output
+
+
+def test_calibration_needs_a_language_model_and_a_run(invoke, shop, tmp_path):
+    arguments = (shop, "--cache", tmp_path / "c", "--calibrate", 5)
+    for more in (["--producer", "log-expert"], ["--producer", "encoder"], ["--watch"]):
+        refused = invoke(*arguments, *more)
+        assert refused.exit_code == 2 and "language model" in refused.output
+    assert "is no run" in invoke(*arguments).output
+
+
+def test_a_server_may_know_no_json_schema(invoke, shop, tmp_path, fake_llm):
+    for form in ("json_schema", "json_object"):
+        arguments = ("--cache", tmp_path / form, "--base-url", fake_llm.url, "--limit", 1, "--response-format", form)
+        assert invoke(shop, *arguments).exit_code == 0
+    first, second = (body["response_format"] for body in fake_llm.bodies)
+    assert first["type"] == "json_schema" and second["type"] == "json_object"
+    assert second["schema"] == first["json_schema"]["schema"]

@@ -11,7 +11,16 @@ from onesearch.cli.producer_options import ProducerName, open_thoughts, opened_d
 from onesearch.cli.terminal import show_json, show_table
 
 if TYPE_CHECKING:
+    from onesearch.understanding.thought import Producer
     from onesearch.understanding.thought_cache import ThoughtCache
+    from onesearch.understanding.worker import Summary
+
+
+class ResponseFormat(StrEnum):
+    """How a server is told the schema of an answer."""
+
+    json_schema = "json_schema"
+    json_object = "json_object"
 
 
 class Span(StrEnum):
@@ -37,12 +46,25 @@ def understand(
     producer: Annotated[
         ProducerName,
         typer.Option(
-            help="llm: a language model; log-expert: what shoppers clicked; market: a simulated market's"
-            " stand-in for a language model."
+            help="llm: a language model; llm-keywords: a small one, asked for keywords alone; log-expert: what shoppers"
+            " clicked; encoder: words of the catalogue near the query; market: a simulated market's stand-in for a"
+            " language model."
         ),
     ] = ProducerName.llm,
     base_url: Annotated[
         str | None, typer.Option(help="Address of the model's server, ending in /v1.", envvar="ONESEARCH_LLM_BASE_URL")
+    ] = None,
+    response_format: Annotated[
+        ResponseFormat,
+        typer.Option(help="How the schema of an answer is sent: json_object for servers that know no json_schema."),
+    ] = ResponseFormat.json_schema,
+    encoder: Annotated[
+        str | None,
+        typer.Option(
+            help="With --producer encoder: name or path of a sentence-transformers model; by default the run's own"
+            " encoder.",
+            show_default=False,
+        ),
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="So many queries only, the most searched ones.")] = None,
     concurrency: Annotated[int, typer.Option(min=1, help="Calls in flight.")] = 16,
@@ -50,6 +72,14 @@ def understand(
     max_tokens: Annotated[int | None, typer.Option(min=0, help="Budget of tokens, read and written.")] = None,
     price_in: Annotated[float, typer.Option(min=0, help="Price of a million tokens read, for the cost.")] = 0.0,
     price_out: Annotated[float, typer.Option(min=0, help="Price of a million tokens written.")] = 0.0,
+    calibrate: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Then let the language model calibrate keywords (step 3) for so many searches of a run's training"
+            " part: complex queries by shoppers with a history, drawn by the run's seed.",
+        ),
+    ] = 0,
     rejects: Annotated[
         Path | None,
         typer.Option(help="JSON-lines file for queries without a usable answer; by default CACHE.rejects.jsonl."),
@@ -102,6 +132,10 @@ def understand(
     if coverage is not None:
         _show_coverage(store or str(source / "serving.sqlite3"), open_thoughts(cache), producer, coverage)
         return
+    if calibrate and (watch or producer in (ProducerName.log_expert, ProducerName.encoder)):
+        raise typer.BadParameter("needs a language model, and no --watch", param_hint="--calibrate")
+    if calibrate and not (source / "config.json").is_file():
+        raise typer.BadParameter(f"{source} is no run, which knows its training part", param_hint="--calibrate")
     catalogue = dataset if dataset is not None else source
     if catalogue.is_file():
         raise typer.BadParameter(f"{source} is a file, so name the catalogue's dataset", param_hint="--dataset")
@@ -113,21 +147,44 @@ def understand(
         "max_tokens": max_tokens,
         "price_in": price_in,
         "price_out": price_out,
+        "response_format": response_format.value,
         **({"base_url": base_url} if base_url else {}),
     }
     from onesearch.understanding.worker import run_understand, run_watch
 
-    with closing(open_thoughts(cache)) as thoughts, opened_producer(producer, catalogue, limits) as thinker:
+    with closing(open_thoughts(cache)) as thoughts, opened_producer(producer, catalogue, limits, encoder) as thinker:
         if watch:
             typer.echo(f"Thinking about what comes into {cache}, as {thinker.name}. Ctrl-C stops.", err=True)
             typer.echo(run_watch(thinker, thoughts, concurrency, lease).text(live=True))
             return
         aside = rejects if rejects is not None or "://" in cache else Path(f"{cache}.rejects.jsonl")
-        summary = run_understand(queries, thinker, thoughts, aside, concurrency)
+        summaries = [run_understand(queries, thinker, thoughts, aside, concurrency)]
+        if calibrate and not summaries[0].stopped:
+            summaries.append(_calibrate(source, queries, calibrate, thinker, thoughts, concurrency))
         if as_json:
-            show_json(vars(summary))
+            personal = {"personal": vars(summaries[1])} if len(summaries) > 1 else {}
+            show_json({**vars(summaries[0]), **personal})
         else:
-            typer.echo(summary.text())
+            typer.echo("\n".join(summary.text() for summary in summaries))
+
+
+def _calibrate(
+    run: Path, queries: list[str], most: int, thinker: "Producer", cache: "ThoughtCache", concurrency: int
+) -> "Summary":
+    """Step 3 for shoppers of a run's training part whose query the producer has a thought about."""
+    from onesearch.pipeline import settings_of
+    from onesearch.pipeline.run_data import RunData
+    from onesearch.pipeline.shopper_keywords import shoppers_to_calibrate
+    from onesearch.understanding.calibration_worker import run_calibrate
+    from onesearch.understanding.preference_calibration import Calibrator
+    from onesearch.understanding.thought_table import Thoughts
+
+    if not isinstance(thinker, Calibrator):
+        raise TypeError(f"{thinker.name} does not calibrate")
+    found = cache.get_many(queries, thinker.name, thinker.version)
+    seed = settings_of(run).seed
+    shoppers = shoppers_to_calibrate(RunData(run), Thoughts.from_thoughts(found.values()), most, seed)
+    return run_calibrate(shoppers, thinker, cache, concurrency)
 
 
 def _show_coverage(place: str, cache: "ThoughtCache", producer: ProducerName, span: Span) -> None:

@@ -159,13 +159,18 @@ def _v2(config: RunSettings) -> list[Stage]:
     more, _ = _pseudo_queries(config)
     distilled = {**stage_3_settings(config), "distill": distill, "cot": config.cot, **more}
     # What is asked of whom shapes the thoughts; where, and how fast, does not.
+    asked: dict[str, Any] = {"producer": thinker.producer, "error": thinker.error, "model": thinker.model}
+    asked |= {"calibrate": thinker.calibrate} if thinker.calibrate else {}
+    asked |= {"max_calls": thinker.max_calls} if thinker.max_calls is not None else {}
+    asked |= {"encoder": thinker.encoder} if thinker.encoder is not None else {}
+    how = ("base_url", "response_format", "concurrency", "cache")
     stages = [
         Stage(
             "understanding",
             ("data", "encoder", "khqe"),
-            {"producer": thinker.producer, "error": thinker.error, "model": thinker.model},
+            asked,
             _on_run(build_understanding),
-            {"base_url": thinker.base_url, "concurrency": thinker.concurrency, "cache": thinker.cache},
+            {name: getattr(thinker, name) for name in how},
             version=2,
             resumable=True,
         ),

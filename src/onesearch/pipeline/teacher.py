@@ -6,6 +6,7 @@ Everything here is for training. Injected keywords, which tell of the clicked it
 :func:`teacher_keywords` on training page views; evaluation and serving never call it.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -15,18 +16,20 @@ from onesearch.data.requests import Requests
 from onesearch.data.text import normalise_query
 from onesearch.model.generator import Generator
 from onesearch.pipeline.run_data import RunData
+from onesearch.pipeline.shopper_keywords import Calibrated, history_texts, load_calibrated
 from onesearch.pipeline.understanding_stage import WORDS
 from onesearch.search.run_parts import need
 from onesearch.training.cot_tasks import KeywordTargets, cot_tasks
 from onesearch.training.self_distillation import DistillationSettings
 from onesearch.training.sft_settings import CoTSettings
 from onesearch.training.tasks import Task
+from onesearch.understanding.calibration_worker import shopper_key
 from onesearch.understanding.catalogue_vocabulary import CatalogueVocabulary
-from onesearch.understanding.preference_calibration import HistoryTexts, calibrate, inject
+from onesearch.understanding.preference_calibration import calibrate, inject
 from onesearch.understanding.thought_table import Taught, Thoughts
 
+log = logging.getLogger("onesearch")
 Keywords = list[tuple[str, ...]]
-_ITEMS_OF_HISTORY = 10
 _INJECTED = 4  # keywords of the clicked item, so that half of the thought's own stay
 
 
@@ -34,14 +37,17 @@ def keyword_source(
     run_data: RunData, thoughts: Thoughts, settings: DistillationSettings, seed: int
 ) -> Callable[[Requests, Ragged], Keywords]:
     """:func:`teacher_keywords` of a run, as a function of requests and what was clicked in them."""
-    words = CatalogueVocabulary.load(need(run_data.run, "understanding") / WORDS)
+    words, calibrated = _words(run_data), load_calibrated(need(run_data.run, "understanding"))
     titles = run_data.dataset.items["title"].fill_null("").to_list()
-    return lambda requests, clicked: teacher_keywords(thoughts, words, titles, requests, clicked, settings, seed)
+    return lambda requests, clicked: teacher_keywords(
+        thoughts, words, calibrated, titles, requests, clicked, settings, seed
+    )
 
 
 def teacher_keywords(
     thoughts: Thoughts,
     words: CatalogueVocabulary,
+    calibrated: Calibrated,
     titles: Sequence[str],
     requests: Requests,
     clicked: Ragged,
@@ -53,6 +59,7 @@ def teacher_keywords(
     Args:
         thoughts: of the log's queries.
         words: the catalogue's keywords.
+        calibrated: a language model's calibrated keywords; a placebo does without them.
         titles: of all items.
         requests: the page views with what was known before each, n.
         clicked: items clicked in each, n rows; read for injection only.
@@ -62,7 +69,7 @@ def teacher_keywords(
     source = shuffled(thoughts, settings.teach, seed) if settings.shuffle else thoughts
     found = source.taught_keywords(requests.query, settings.teach)
     if settings.personal:
-        found = personalised(source, words, titles, requests, found)
+        found = personalised(source, words, {} if settings.shuffle else calibrated, titles, requests, found)
     if settings.inject:
         found = _injected(words, titles, clicked, found)
     return found
@@ -80,23 +87,29 @@ def shuffled(thoughts: Thoughts, teach: Taught, seed: int) -> Thoughts:
 
 
 def personalised(
-    thoughts: Thoughts, words: CatalogueVocabulary, titles: Sequence[str], requests: Requests, keywords: Keywords
+    thoughts: Thoughts,
+    words: CatalogueVocabulary,
+    calibrated: Calibrated,
+    titles: Sequence[str],
+    requests: Requests,
+    keywords: Keywords,
 ) -> Keywords:
-    """Step 3 for each request that has ``keywords``: calibrated by recent searches, clicked items and profile."""
-    rows = thoughts.rows(requests.query)
+    """Step 3 for each request that has ``keywords``: calibrated by recent searches, clicked items and profile.
+
+    A language model's answer where ``calibrated`` has one with keywords, else the rule of equation 4.2.
+    """
+    rows, by_model, by_rule = thoughts.rows(requests.query).tolist(), 0, 0
     out: Keywords = []
-    for number, row in enumerate(rows.tolist()):
-        if not keywords[number]:
-            out.append(())
-            continue
-        items = requests.clicked[number, -_ITEMS_OF_HISTORY:]
-        history = HistoryTexts(
-            requests.recent_queries[number],
-            tuple(titles[item] for item in items.tolist() if item >= 0),
-            requests.profile[number],
-        )
-        out.append(calibrate(thoughts.thought(row), history, words))
+    for query, row, own, history in zip(requests.query, rows, keywords, history_texts(requests, titles), strict=True):
+        answer = calibrated.get(shopper_key(query, history)) if own and calibrated else None
+        by_model, by_rule = by_model + bool(answer), by_rule + (bool(own) and not answer)
+        out.append(() if not own else answer or calibrate(thoughts.thought(row), history, words))
+    log.info("keywords calibrated for %s page views by the language model, %s by rule", f"{by_model:,}", f"{by_rule:,}")
     return out
+
+
+def _words(run_data: RunData) -> CatalogueVocabulary:
+    return CatalogueVocabulary.load(need(run_data.run, "understanding") / WORDS)
 
 
 def _injected(words: CatalogueVocabulary, titles: Sequence[str], clicked: Ragged, keywords: Keywords) -> Keywords:
@@ -141,7 +154,8 @@ def cot_task_set(
     thoughts = run_data.thoughts
     if shuffle:  # a placebo is one in every task
         thoughts = shuffled(thoughts, teach, seed)
-    words = CatalogueVocabulary.load(need(run_data.run, "understanding") / WORDS)
+    words = _words(run_data)
+    calibrated = {} if shuffle else load_calibrated(need(run_data.run, "understanding"))
     titles = run_data.dataset.items["title"].fill_null("").to_list()
     vocabulary, prompt = run_data.vocabulary, generator.config.prompt
     # Tasks of a query alone: distinct training queries that have keywords.
@@ -157,7 +171,7 @@ def cot_task_set(
     if len(rows) > settings.page_views:
         rows = np.sort(np.random.default_rng([seed, 72]).choice(rows, settings.page_views, replace=False))
     requests = run_data.requests(page_views[rows])
-    of_shopper = personalised(thoughts, words, titles, requests, [of_view[row] for row in rows.tolist()])
+    of_shopper = personalised(thoughts, words, calibrated, titles, requests, [of_view[row] for row in rows.tolist()])
     # Every distinct keyword gets a number: of its features, and in the targets.
     written = [of_query[number] for number in kept]
     distinct = sorted({word for row in [*written, *of_shopper] for word in row})

@@ -8,20 +8,27 @@ from pathlib import Path
 from typing import Any, Literal
 
 import polars as pl
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from onesearch.common.settings import Settings
 from onesearch.data.text import normalise_query
+from onesearch.encoding.transformer_encoder import TransformerEncoder
 from onesearch.pipeline.run_data import RunData
+from onesearch.pipeline.shopper_keywords import Calibrated, save_calibrated, shoppers_to_calibrate
 from onesearch.pipeline.stage_runner import StageContext
 from onesearch.search.run_parts import need
+from onesearch.understanding.calibration_worker import run_calibrate
 from onesearch.understanding.catalogue_vocabulary import CatalogueVocabulary
+from onesearch.understanding.encoder_producer import EncoderProducer
+from onesearch.understanding.llm_keyword_producer import LLMKeywordProducer
 from onesearch.understanding.llm_producer import LLMProducer, LLMSettings
+from onesearch.understanding.llm_prompts import FormatKind
 from onesearch.understanding.log_expert import LogExpert
+from onesearch.understanding.preference_calibration import Calibrator
 from onesearch.understanding.thought import Producer
 from onesearch.understanding.thought_cache import SqliteThoughts
 from onesearch.understanding.thought_table import Thoughts
-from onesearch.understanding.worker import run_understand
+from onesearch.understanding.worker import Summary, run_understand
 
 log = logging.getLogger("onesearch")
 CACHE, SET_ASIDE, WORDS = "cache.sqlite", "set_aside.jsonl", "words"
@@ -30,16 +37,44 @@ CACHE, SET_ASIDE, WORDS = "cache.sqlite", "set_aside.jsonl", "words"
 class UnderstandingSettings(Settings):
     """Who thinks about the queries; V2 is trained where somebody does."""
 
-    producer: Literal["none", "log-expert", "market", "llm"] = Field(
-        "none", description="nobody (V1 only); the click log; the market's stand-in language model; a real one"
+    producer: Literal["none", "log-expert", "encoder", "market", "llm", "llm-keywords"] = Field(
+        "none",
+        description="nobody (V1 only); the click log; a text encoder; the market's stand-in for a language model; a "
+        "real one; a small one, which is asked for keywords alone",
+    )
+    encoder: str | None = Field(
+        None, description="name or path of a sentence-transformers model that thinks; else the run's own encoder"
     )
     error: float = Field(0.15, ge=0, le=1, description="chance that the stand-in misunderstands a need word of a query")
     base_url: str = Field("", description="OpenAI-compatible server, ending in /v1; else the environment's")
     model: str = Field("Qwen3-32B", description="name of the model on that server")
+    response_format: FormatKind = Field(
+        "json_schema", description="how the schema of an answer is sent; json_object for servers that know no other"
+    )
     concurrency: int = Field(16, ge=1, description="calls in flight")
+    calibrate: int = Field(
+        0,
+        ge=0,
+        description="step 3 by the language model for so many queries with a shopper's history, at most, in place of "
+        "the rule (with distill.personal and the CoT tasks)",
+    )
+    max_calls: int | None = Field(
+        None,
+        ge=0,
+        description="calls of a language model, at most: what is not asked has no thought; 0 reads the cache",
+    )
     cache: Path | None = Field(
         None, description="file of `onesearch understand --cache`, read and filled; runs that share it ask once"
     )
+
+    @model_validator(mode="after")
+    def _a_language_model_calibrates(self) -> "UnderstandingSettings":
+        if self.calibrate and self.producer in ("none", "log-expert", "encoder"):
+            raise ValueError(
+                f"calibrate asks a language model, and producer is {self.producer}: set that to llm (or market), or "
+                "calibrate to 0, which leaves step 3 to the rule"
+            )
+        return self
 
 
 def build_understanding(
@@ -49,15 +84,20 @@ def build_understanding(
     error: float,
     model: str,
     base_url: str,
+    response_format: str,
     concurrency: int,
     cache: Path | None,
+    calibrate: int = 0,
+    max_calls: int | None = None,
+    encoder: str | None = None,
 ) -> Mapping[str, Any]:
     """Thoughts of all queries of the log as ``thoughts.parquet``; an interrupted stage goes on from its cache.
 
-    The arguments are those of :class:`UnderstandingSettings`.
+    With ``calibrate`` a language model's keywords for shoppers of the training part lie beside them. The arguments are
+    those of :class:`UnderstandingSettings`.
 
     Raises:
-        RuntimeError: some queries were not asked (server down, budget spent, stopped); what was answered is kept.
+        RuntimeError: some queries were not asked (server down, stopped); what was answered is kept.
         ValueError: no query has a thought.
     """
     items, parts = run_data.dataset.items, run_data.split
@@ -68,24 +108,28 @@ def build_understanding(
     queries = sorted({normalise_query(text) for text in texts.unique().to_list()} - {""})
     # Ask what the cache does not answer.
     store = SqliteThoughts(cache or context.folder / CACHE)
-    limits = {"model": model, "concurrency": concurrency, **({"base_url": base_url} if base_url else {})}
+    limits: dict[str, Any] = {"model": model, "response_format": response_format, "concurrency": concurrency}
+    limits["max_calls"] = max_calls
+    limits |= {"base_url": base_url} if base_url else {}
     try:
-        with _producer(run_data, producer, error, limits, words, context.seed) as thinker:
+        with _producer(run_data, producer, error, encoder, limits, words, context.seed) as thinker:
             summary = run_understand(queries, thinker, store, context.folder / SET_ASIDE, concurrency)
+            _finished(summary, max_calls)
+            # One table of what was answered.
             found = store.get_many(queries, thinker.name, thinker.version)
+            thoughts = Thoughts.from_thoughts(found.values())
+            thoughts.save(context.folder)
+            if not len(thoughts):
+                raise ValueError(f"no query could be thought about; the reasons are in {context.folder / SET_ASIDE}")
+            calibrated: Calibrated = {}
+            if calibrate and isinstance(thinker, Calibrator):
+                shoppers = shoppers_to_calibrate(run_data, thoughts, calibrate, context.seed)
+                _finished(run_calibrate(shoppers, thinker, store, concurrency), max_calls)
+                answers = {key: store.get_personal(*key, thinker.name, thinker.version) for key in shoppers}
+                calibrated = {key: answer for key, answer in answers.items() if answer}
+                save_calibrated(calibrated, context.folder)
     finally:
         store.close()
-    if summary.unfinished:
-        raise RuntimeError(
-            f"{summary.unfinished} of {len(queries)} queries are still without an answer ({summary.stopped}); "
-            "run the same command again: it asks for those only"
-        )
-    # One table of what was answered.
-    thoughts = Thoughts.from_thoughts(found.values())
-    thoughts.save(context.folder)
-    if not len(thoughts):
-        raise ValueError(f"no query could be thought about; the reasons are in {context.folder / SET_ASIDE}")
-    log.info("%s", summary.text())
     # Everything is in the table now; a cache in the stage's folder is only for going on after an interruption.
     for left in context.folder.glob(f"{CACHE}*"):
         left.unlink()
@@ -96,20 +140,46 @@ def build_understanding(
         "thoughts": len(known),
         "with_keywords": int((known["keywords"].list.len() > 0).sum()),
         "complex": int((known["query_type"] != "plain").sum()),
+        **({"calibrated": len(calibrated)} if calibrate else {}),
     }
+
+
+def _finished(summary: Summary, max_calls: int | None) -> None:
+    """Log what became of a list of work.
+
+    Raises:
+        RuntimeError: some of it was not asked, and no budget says so.
+    """
+    if summary.unfinished and (max_calls is None or summary.calls < max_calls):
+        raise RuntimeError(
+            f"{summary.unfinished} of {summary.asked} {summary.what} are still without an answer ({summary.stopped}); "
+            "run the same command again: it asks for those only"
+        )
+    log.info("%s", summary.text())
 
 
 @contextmanager
 def _producer(
-    run_data: RunData, kind: str, error: float, limits: Mapping[str, Any], words: CatalogueVocabulary, seed: int
+    run_data: RunData,
+    kind: str,
+    error: float,
+    encoder: str | None,
+    limits: Mapping[str, Any],
+    words: CatalogueVocabulary,
+    seed: int,
 ) -> Iterator[Producer]:
     if kind == "log-expert":
         # Without a query's own clicks: they are what the model shall predict in training.
         yield LogExpert.from_log(
             run_data.dataset.items, run_data.statistics, words, run_data.lexicon, leave_out_own=True
         )
+    elif kind == "encoder":
+        opened = run_data.encoder if encoder is None else TransformerEncoder.open(encoder)
+        yield EncoderProducer(words, run_data.lexicon, opened.encode)
     elif kind == "llm":
         yield LLMProducer(words, LLMSettings(**limits))
+    elif kind == "llm-keywords":
+        yield LLMKeywordProducer(words, LLMSettings(**limits))
     else:
         with stand_in(need(run_data.run, "data"), error, seed) as address:
             yield LLMProducer(words, LLMSettings(**{**limits, "base_url": address}))

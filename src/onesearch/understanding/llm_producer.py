@@ -75,6 +75,9 @@ class LLMSettings(Settings):
     longest_backoff: float = Field(20.0, ge=0, description="seconds between two attempts at most")
     temperature: float = Field(0.0, ge=0, description="of sampling")
     answer_tokens: int = Field(1000, ge=1, description="longest answer")
+    response_format: prompts.FormatKind = Field(
+        "json_schema", description="how the schema of an answer is sent; json_object for servers that know no other"
+    )
     extra_body: dict[str, Any] = Field({}, description="further fields of the request, such as chat_template_kwargs")
     max_calls: int | None = Field(None, ge=0, description="budget of calls, further attempts included")
     max_tokens: int | None = Field(
@@ -167,7 +170,7 @@ class LLMProducer:
             return ()
         language = prompts.detect_language(thought.query)
         asked = prompts.calibrate_messages(thought.query, thought.keywords, history, language)
-        offered = await self._ask_twice(asked, prompts.KEYWORDS_SCHEMA, _offered_keywords)
+        offered = await self._ask_twice(asked, prompts.KEYWORDS_SCHEMA, offered_keywords)
         # Untrusted as every answer: the catalogue's spelling, nothing that the query rules out, at most eight.
         ruled_out = [attribute.value for attribute in thought.analysis.attributes if attribute.negated]
         found = [keyword for text in offered if (keyword := self._words.keyword(text)) is not None]
@@ -218,7 +221,10 @@ class LLMProducer:
             if isinstance(answer, str):
                 return _json_object(answer)
             failure = answer
-        raise LLMUnavailableError(f"no answer from the language model in {attempts} attempts: {failure.reason}")
+        # Some servers have no better word than 500 for a form that they do not know.
+        form = "" if self._answered else f"; does it know response_format {self.config.response_format}?"
+        reason = failure.reason + (form if "status" in failure.reason else "")
+        raise LLMUnavailableError(f"no answer from the language model in {attempts} attempts: {reason}")
 
     async def _attempt(self, asked: Messages, schema: Mapping[str, Any]) -> "str | _PassingFailure":
         """One call: the text of the answer, or why it failed if that may pass."""
@@ -236,7 +242,7 @@ class LLMProducer:
                     "messages": asked,
                     "temperature": config.temperature,
                     "max_tokens": config.answer_tokens,
-                    "response_format": prompts.response_format(dict(schema)),
+                    "response_format": prompts.response_format(dict(schema), config.response_format),
                     **config.extra_body,
                 },
             )
@@ -277,7 +283,11 @@ class LLMProducer:
             ) from None
         self._refusals += 1
         if not self._answered and self._refusals > _REFUSALS:
-            raise LLMError(f"{where} to the first questions: does it know response_format json_schema?") from None
+            form = self.config.response_format
+            raise LLMError(
+                f"{where} to the first questions: does it know response_format {form}? There are json_schema and "
+                "json_object"
+            ) from None
         raise AnswerRefusedError(f"refused by the server: status {status}") from None
 
     def _connected(self) -> "AsyncOpenAI":
@@ -334,7 +344,12 @@ def _json_object(content: str) -> dict[str, Any]:
     return answer
 
 
-def _offered_keywords(answer: Mapping[str, Any]) -> list[str]:
+def offered_keywords(answer: Mapping[str, Any]) -> list[str]:
+    """The texts of an answer that is a list of keywords and nothing else.
+
+    Raises:
+        ThoughtError: it is something else.
+    """
     found = answer.get("keywords")
     if set(answer) != {"keywords"} or not isinstance(found, list) or not all(isinstance(text, str) for text in found):
         raise ThoughtError('malformed answer: not {"keywords": [texts]}')

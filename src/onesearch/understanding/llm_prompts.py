@@ -16,7 +16,11 @@ from onesearch.understanding.thought import MOST_KEYWORDS, Intent, QueryType
 VERSION: Final = "1"
 """Part of the cache key: change it with any change of what is asked or told here."""
 
+KEYWORDS_VERSION: Final = "keywords-1"
+"""The same for :func:`keyword_messages`."""
+
 Language = Literal["en", "zh"]
+FormatKind = Literal["json_schema", "json_object"]
 Messages = list[dict[str, str]]
 LONGEST_QUERY: Final = 200
 LONGEST_ERROR: Final = 300
@@ -105,6 +109,37 @@ _CALIBRATE: Final[dict[Language, str]] = {
         f"最多 {MOST_KEYWORDS} 个。只回答一个含有列表 “keywords” 的 JSON 对象。"
     ),
 }
+_KEYWORDS: Final[dict[Language, str]] = {
+    "en": (
+        "For each search query of an online shop, name the products and properties under which its catalogue sells "
+        "what the shopper wants, best first. " + _DATA_EN + 'Answer with one JSON object with the list "keywords", at '
+        f"most {MOST_KEYWORDS}."
+    ),
+    "zh": (
+        "针对一家网上商店的每个搜索词，写出商品目录中能满足顾客需求的商品名和属性，最合适的在前。"
+        + _DATA_ZH
+        + "只回答一个"
+        f"含有列表 “keywords” 的 JSON 对象，最多 {MOST_KEYWORDS} 个。"
+    ),
+}
+_EXAMPLES: Final[dict[Language, dict[str, list[str]]]] = {
+    "en": {
+        "what do i need for camping in winter": ["sleeping bag", "winter tent", "camping stove", "thermal underwear"],
+        "hedphones wireles": ["wireless headphones", "bluetooth", "earbuds"],
+        "something to keep food cold without electricity": ["cooler box", "ice pack", "insulated bag"],
+        "gift for a new father": ["baby carrier", "coffee mug", "diaper bag", "photo frame"],
+        "instead of a bath tub": ["shower stall", "shower base"],
+        "27in monitor arm": ["monitor mount", "desk mount", "27 in"],
+    },
+    "zh": {
+        "冬天露营要带什么": ["睡袋", "冬季帐篷", "露营炉", "保暖内衣"],
+        "蓝牙耳麦": ["无线耳机", "蓝牙耳机", "耳塞"],
+        "不用插电的食物保冷": ["保温箱", "冰袋", "保温袋"],
+        "送给新手爸爸的礼物": ["婴儿背带", "马克杯", "妈咪包", "相框"],
+        "浴缸的替代品": ["淋浴房", "淋浴底盆"],
+        "27寸显示器支架": ["显示器支架", "桌面支架", "27寸"],
+    },
+}
 _TREE: Final[dict[Language, str]] = {
     "en": "The upper levels of the shop's category tree: ",
     "zh": "本店类目树的上层：",
@@ -139,6 +174,20 @@ def messages(query: str, system: str) -> Messages:
     return _messages(system, {"task": "understand", "query": clean(query)})
 
 
+def keyword_messages(query: str, language: Language) -> Messages:
+    """Ask for keywords alone, after examples: what a model of a few hundred million weights can answer."""
+    examples = (
+        message
+        for asked, keywords in _EXAMPLES[language].items()
+        for message in (
+            _user({"task": "keywords", "query": asked}),
+            {"role": "assistant", "content": json.dumps({"keywords": keywords}, ensure_ascii=False)},
+        )
+    )
+    system = {"role": "system", "content": _KEYWORDS[language]}
+    return [system, *examples, _user({"task": "keywords", "query": clean(query)})]
+
+
 def calibrate_messages(query: str, keywords: Sequence[str], history: HistoryTexts, language: Language) -> Messages:
     """Ask for step 3: the keywords for one shopper."""
     told = {
@@ -153,16 +202,25 @@ def calibrate_messages(query: str, keywords: Sequence[str], history: HistoryText
 def repair_messages(asked: Messages, error: str) -> Messages:
     """Ask again, with the reason why the answer to ``asked`` was refused, which may quote that answer."""
     # The answer itself is not shown again: it may hold instructions.
-    system, user = asked
+    *before, user = asked
     task = {**json.loads(user["content"]), "error": clean(error, LONGEST_ERROR)}
-    return _messages(system["content"], task)
+    return [*before, _user(task)]
 
 
-def response_format(schema: dict[str, Any]) -> dict[str, Any]:
-    """The ``response_format`` that holds the model to a schema."""
+def response_format(schema: dict[str, Any], kind: FormatKind = "json_schema") -> dict[str, Any]:
+    """The ``response_format`` that holds the model to a schema.
+
+    ``json_schema`` is OpenAI's form; ``json_object`` that of servers which know JSON only, of which some, such as
+    llama-cpp-python's, take a schema beside it.
+    """
+    if kind == "json_object":
+        return {"type": "json_object", "schema": schema}
     return {"type": "json_schema", "json_schema": {"name": "answer", "strict": True, "schema": schema}}
 
 
 def _messages(system: str, task: dict[str, Any]) -> Messages:
-    content = json.dumps(task, ensure_ascii=False)
-    return [{"role": "system", "content": system}, {"role": "user", "content": content}]
+    return [{"role": "system", "content": system}, _user(task)]
+
+
+def _user(task: dict[str, Any]) -> dict[str, str]:
+    return {"role": "user", "content": json.dumps(task, ensure_ascii=False)}

@@ -15,24 +15,27 @@ from scipy.sparse import coo_matrix, csr_matrix, diags, hstack
 
 from onesearch.data.click_statistics import ClickStatistics
 from onesearch.data.text import is_unspaced, normalise_query, split_words
-from onesearch.understanding.catalogue_vocabulary import STOP_WORDS, CatalogueVocabulary, canonical, singular
-from onesearch.understanding.keyword_extraction import extract
-from onesearch.understanding.keyword_lexicon import Keyword, Lexicon
-from onesearch.understanding.query_types import merchandise, query_type, split_negated
-from onesearch.understanding.thought import Analysis, Attribute, Thought, ThoughtError
+from onesearch.understanding.catalogue_vocabulary import STOP_WORDS, CatalogueVocabulary, singular
+from onesearch.understanding.keyword_lexicon import Lexicon
+from onesearch.understanding.query_types import split_negated
+from onesearch.understanding.rule_thoughts import (
+    MOST_TOPICS,
+    StatedAttributes,
+    thought_of_topics,
+    topic_phrases,
+    typed_phrases,
+)
+from onesearch.understanding.thought import Thought, ThoughtError
 
 Floats = NDArray[np.float64]
 
 # Constants of equations 4.3 and 4.4, chosen on the simulated market.
-_TOPICS: Final = 12
-_MOST_ATTRIBUTES: Final = 16
 _CLICKS_OF_A_WORD: Final = 20.0  # one word never counts for more clicks than this
 _ENOUGH_OWN: Final = 5.0  # own clicks at which words count half
 _PRIOR: Final = 2.0  # clicks at catalogue share that smooth a phrase's share
 _LEAST_SHARE: Final = 0.1
 _LEAST_LIFT: Final = 0.2
 _SHORT_LIST: Final = 24  # phrases of a query from which its topics are taken
-_MOST_CANDIDATES: Final = 8  # so that popular topics do not push out the better ones
 _PART_OF_LONGER: Final = 0.8  # of a phrase's clicks: it hardly occurs outside the longer phrase
 _CATEGORY_SHARE: Final = 0.6  # of a query's clicks: they lie in one category
 _CHUNK: Final = 2048  # queries at once
@@ -92,7 +95,7 @@ class LogExpert:
         self._statistics, self._clicks = statistics, clicks
         self._total_clicks: Floats = clicks[:, -1].toarray().ravel()
         self._depth = np.array([len(path) for path in words.paths], np.int64)
-        self._stated = Lexicon([Keyword(text, kind, words.popularity(text)) for text, kind in kinds.items()])
+        self._stated = StatedAttributes(words, kinds)
         # Of each of W words: queries that say it [W], their clicks [W], these by phrase and node [W, P + K + 1].
         self._word_number: dict[str, int] = {}
         bags = [_informative_words(query) for query in statistics.queries]
@@ -123,17 +126,9 @@ class LogExpert:
                 one every phrase of the pool is a candidate.
             leave_out_own: see the class.
         """
-        # Attribute types of phrases: those of the catalogue, then those of the lexicon's keywords.
-        kinds = dict(words.kinds)
-        if lexicon is not None:
-            for keyword in lexicon.keywords:
-                known = words.keyword(keyword.text)
-                if known is not None:
-                    kinds.setdefault(known, keyword.type)
         # The P phrases that may be topics, and their shares of the items [P].
-        upper = _upper_names(words)
-        able = [(lexicon is None or text in kinds) and text not in upper for text in words.phrases]
-        chosen = np.flatnonzero(np.array(able, bool))
+        kinds = typed_phrases(words, lexicon)
+        chosen = topic_phrases(words, kinds, lexicon)
         holds = words.incidence(items).tocsc()[:, chosen].astype(np.float64)
         share = (np.asarray(holds.sum(0)).ravel() + 0.5) / (len(items) + 1)
         # Of each item: phrases, category nodes, and 1 for all clicks [N, P + K + 1]; then of each query [Q, P + K + 1].
@@ -164,47 +159,14 @@ class LogExpert:
         return out
 
     def _chunk(self, queries: list[str]) -> list[Thought]:
-        # What each query states, and what it rules out ("without leather").
-        parts = [split_negated(query) for query in queries]
-        stated = self._stated.match([kept for kept, _ in parts])
-        owners = [i for i, (_, texts) in enumerate(parts) for _ in texts]
-        refused = self._stated.match([text for _, texts in parts for text in texts])
-        ruled_out: dict[int, list[int]] = {}
-        for number, owner in enumerate(owners):
-            ruled_out.setdefault(owner, []).extend(refused[number].tolist())
-        # What was clicked for it and for queries like it.
-        mass = self._click_mass(queries)
+        # What each query states, and what was clicked for it and for queries like it.
+        stated, mass = self._stated.find(queries), self._click_mass(queries)
         topics, categories = self._topics(mass), self._categories(mass)
-        out = []
-        # Each query's analysis and keywords.
-        for i, query in enumerate(queries):
-            attributes = self._attributes(stated[i].tolist(), ruled_out.get(i, []))
-            out.append(self._thought(query, attributes, topics[i], categories[i]))
-        return out
-
-    def _thought(
-        self, query: str, attributes: tuple[Attribute, ...], topics: list[str], category: tuple[str, ...]
-    ) -> Thought:
-        intent, form = merchandise(query), query_type(query)
-        if intent != "merchandise":
-            analysis = Analysis(intent=intent, query_type=form)
-            return Thought(query=query, analysis=analysis, producer=self.name, version=self.version)
-        # What the query says itself is never wrong; where the log knows nothing, it is all there is.
-        said = [attribute.value for attribute in attributes if not attribute.negated]
-        topics = list(dict.fromkeys([*said, *topics]))[:_TOPICS]
-        analysis = Analysis(
-            intent=intent, query_type=form, category=category, attributes=attributes, topics=tuple(topics)
-        )
-        keywords, _ = extract(topics[:_MOST_CANDIDATES], analysis, self._words)
-        return Thought(query=query, analysis=analysis, keywords=keywords, producer=self.name, version=self.version)
-
-    def _attributes(self, stated: list[int], ruled_out: list[int]) -> tuple[Attribute, ...]:
-        """Attributes out of keyword numbers; ruled out ones first, for they must not be cut off."""
-        keywords = self._stated.keywords
-        found = [(number, True) for number in dict.fromkeys(ruled_out)]
-        found += [(number, False) for number in stated if number not in ruled_out]
-        fitting = [(keywords[number], negated) for number, negated in found if len(keywords[number].text) <= 80]
-        return tuple(Attribute(type=k.type, value=k.text, negated=n) for k, n in fitting[:_MOST_ATTRIBUTES])
+        producer = self.name, self.version
+        return [
+            thought_of_topics(query, stated[i], topics[i], categories[i], producer, self._words)
+            for i, query in enumerate(queries)
+        ]
 
     def _bags(self, bags: Sequence[Sequence[str]]) -> csr_matrix:
         """Which text holds which known word: float64 0/1 [n, words]."""
@@ -265,7 +227,7 @@ class LogExpert:
         for a, b in pairwise(starts.tolist()):
             part = slice(a, min(b, a + _SHORT_LIST))
             texts = [self._phrases[p] for p in phrase[part].tolist()]
-            out.append(_whole(texts, clicks[part].tolist())[:_TOPICS])
+            out.append(_whole(texts, clicks[part].tolist())[:MOST_TOPICS])
         return out
 
     def _categories(self, mass: _ClickMass) -> list[tuple[str, ...]]:
@@ -302,13 +264,6 @@ def _informative_words(query: str) -> list[str]:
     spaced = [singular(word) for word in words if word not in STOP_WORDS and not is_unspaced(word)]
     pairs = [a + b for a, b in pairwise(words) if is_unspaced(a) and is_unspaced(b)]
     return list(dict.fromkeys([*spaced, *pairs]))
-
-
-def _upper_names(words: CatalogueVocabulary) -> set[str]:
-    """Names that only inner category nodes have: too broad to be a topic."""
-    inner = {path[:-1] for path in words.paths}
-    names = {path: canonical(split_words(path[-1])) for path in words.paths}
-    return {names[path] for path in words.paths if path in inner} - {names[p] for p in words.paths if p not in inner}
 
 
 def _nodes(items: pl.DataFrame, words: CatalogueVocabulary) -> csr_matrix:

@@ -7,7 +7,7 @@ The result belongs to the query *and* the history; it is never stored with the q
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal, Protocol
+from typing import Final, Literal, Protocol, runtime_checkable
 
 from onesearch.data.text import is_unspaced, split_words
 from onesearch.understanding.catalogue_vocabulary import canonical, singular
@@ -37,6 +37,23 @@ class HistoryTexts:
     queries: tuple[str, ...] = ()
     items: tuple[str, ...] = ()
     profile: str = ""
+
+
+@runtime_checkable
+class Calibrator(Protocol):
+    """Who does step 3 in place of :func:`calibrate`, such as a language model. ``name`` and ``version`` are part of
+    the cache key.
+    """
+
+    name: str
+    version: str
+
+    async def calibrate(self, thought: Thought, history: HistoryTexts) -> tuple[str, ...]:
+        """At most eight keywords for one shopper.
+
+        Raises:
+            ThoughtError: no usable answer; the message says why.
+        """
 
 
 @dataclass(frozen=True)

@@ -63,6 +63,7 @@ class Summary:
     """What became of the queries. Of a list: ``asked == cached + answered + set_aside + unfinished``, always.
 
     Attributes:
+        what: what is counted, for the reader: queries, or queries with a history (step 3).
         given: queries handed in; asked: distinct ones among them, normalised and not empty. Both 0 for the queue.
         cached: there already. answered: thought about and kept now.
         set_aside: no usable answer. unfinished: not reached, or the server was down; another run goes on with them.
@@ -70,6 +71,7 @@ class Summary:
         outages: how often the producer was found to be down. stopped: why it ended early, "" if it did not.
     """
 
+    what: str = "queries"
     given: int = 0
     asked: int = 0
     cached: int = 0
@@ -101,7 +103,7 @@ class Summary:
         lines = [
             f"{became}, {self.outages:,} outages"
             if live
-            else f"{self.asked:,} distinct queries of {self.given:,}: {became}, {self.unfinished:,} unfinished",
+            else f"{self.asked:,} distinct {self.what} of {self.given:,}: {became}, {self.unfinished:,} unfinished",
             f"{self.calls:,} calls ({self.retries:,} repeated), {self.tokens_in:,} tokens in, {self.tokens_out:,} out, "
             f"cost {self.cost:.4g}, {self.seconds:.1f} s",
         ]
@@ -185,7 +187,7 @@ def run_understand(
     patience: float = 120.0,
 ) -> Summary:
     """:func:`understand` from ordinary code. Ctrl-C stops it cleanly, a second one at once."""
-    return _run(
+    return run_until_stopped(
         lambda stop: understand(queries, producer, cache, rejects, concurrency, batch, patience, stop),
         producer,
         signal.SIGINT,
@@ -194,7 +196,9 @@ def run_understand(
 
 def run_watch(producer: Producer, cache: ThoughtCache, concurrency: int = 16, lease: float = LEASE) -> Summary:
     """:func:`watch` from ordinary code, until SIGTERM or Ctrl-C."""
-    return _run(lambda stop: watch(producer, cache, stop, concurrency, lease), producer, signal.SIGINT, signal.SIGTERM)
+    return run_until_stopped(
+        lambda stop: watch(producer, cache, stop, concurrency, lease), producer, signal.SIGINT, signal.SIGTERM
+    )
 
 
 @dataclass
@@ -511,7 +515,9 @@ class Worker:
         return s
 
 
-def _run(work: Callable[[asyncio.Event], Awaitable[Summary]], producer: Producer, *signals: signal.Signals) -> Summary:
+def run_until_stopped(
+    work: Callable[[asyncio.Event], Awaitable[Summary]], producer: object, *signals: signal.Signals
+) -> Summary:
     """Run work in an event loop of its own, stopped by signals, and close the producer at the end."""
 
     async def main() -> Summary:

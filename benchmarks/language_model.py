@@ -1,0 +1,359 @@
+"""What producers of thoughts say on real queries, at what cost, and what their keywords are worth to plain search.
+
+    python -m benchmarks.language_model run RUN OUT PRODUCER [MOST]   # llm, llm-keywords, encoder or log-expert
+    python -m benchmarks.language_model save RUN OUT
+    python -m benchmarks.language_model render                        # docs/results/language_model.md
+
+RUN is a finished run of a real log; its held-out queries come first, then those of its training part in random order.
+OUT lies outside the checkout: a cache of thoughts, and the summary of every portion of queries, so that ``run`` goes on
+where it stopped. A language model's server and name come from ONESEARCH_LLM_BASE_URL and ONESEARCH_LLM_MODEL, the path
+of a sentence encoder from ONESEARCH_ENCODER. ``save`` reads what there is by then: all figures are of the queries that
+every producer was asked about.
+"""
+
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.provenance import commit, machine, today
+from benchmarks.result_files import ResultFiles
+from onesearch.cli.producer_options import ProducerName, opened_producer, producer_key
+from onesearch.common.artefact import read_json, write_json
+from onesearch.common.ragged import Ragged
+from onesearch.data.requests import Requests
+from onesearch.data.text import normalise_queries
+from onesearch.encoding.khqe import fuse_keywords
+from onesearch.evaluation.evaluate import MeasureSettings, evaluate
+from onesearch.pipeline import settings_of
+from onesearch.pipeline.run_data import RunData
+from onesearch.search.dense_search import DenseSearcher
+from onesearch.search.hits import Hits, Searcher
+from onesearch.understanding.keyword_extraction import holds_phrase, stated_in
+from onesearch.understanding.thought import Thought
+from onesearch.understanding.thought_cache import SqliteThoughts
+from onesearch.understanding.worker import run_understand
+
+FILES = ResultFiles("language_model")
+PORTION = 50
+"""Queries of one summary."""
+PRODUCERS = {
+    "llm-keywords": "language model, keywords alone after examples",
+    "llm": "language model, both steps by instructions",
+    "encoder": "sentence encoder",
+    "log-expert": "log expert",
+}
+LIMITS: Mapping[str, Any] = {"concurrency": 1, "timeout": 900.0, "response_format": "json_object"}
+ANSWER_TOKENS = {"llm": 250, "llm-keywords": 120}
+EXAMPLES, REFUSED = 14, 8
+METRICS = ("click/HR@10", "click/MRR@10")
+PLACEBO = "placebo"
+"""Keywords of another query by the language model."""
+
+
+def held_out_first(run_data: RunData) -> list[str]:
+    """The distinct queries of a run: held-out ones first, each group in random order."""
+    parts = run_data.split
+    found: list[str] = []
+    for part in (parts.test, parts.valid, parts.train):
+        texts = sorted(set(normalise_queries(part["query"])) - {""})
+        found += [texts[place] for place in np.random.default_rng(7).permutation(len(texts))]
+    return list(dict.fromkeys(found))
+
+
+def run(folder: Path, out: Path, name: str, most: int | None) -> None:
+    """Think about queries in portions, each with a summary of its own."""
+    producer, cache = ProducerName(name), SqliteThoughts(out / "thoughts.sqlite3")
+    limits = {**LIMITS, "answer_tokens": ANSWER_TOKENS.get(name, 1)}
+    queries = held_out_first(RunData(folder))[:most]
+    with closing(cache), opened_producer(producer, folder, limits, os.environ.get("ONESEARCH_ENCODER")) as thinker:
+        about = {"producer": thinker.name, "version": thinker.version, "commit": commit(), "machine": machine()}
+        for begin in range(0, len(queries), PORTION):
+            path = out / name / f"{begin:06}.json"
+            if path.is_file():
+                continue
+            asked = queries[begin : begin + PORTION]
+            summary = run_understand(asked, thinker, cache, out / f"{name}.rejects.jsonl", concurrency=1)
+            if summary.unfinished:
+                sys.exit(summary.text())
+            # A portion that was interrupted has cached queries: its figures are of the others.
+            write_json(path, {**vars(summary), **about, "date": today(), "queries": asked})
+            print(path.name, summary.text().replace("\n", "; "), flush=True)
+
+
+@dataclass(frozen=True)
+class Expanded:
+    """A searcher that reads each query followed by its keywords."""
+
+    searcher: Searcher
+    keywords: Mapping[str, tuple[str, ...]]
+
+    def rank(self, requests: Requests, k: int) -> Hits:
+        """See the searcher's."""
+        texts = [" ".join((query, *self.keywords.get(query, ()))) for query in requests.query]
+        return self.searcher.rank(replace(requests, query=texts), k)
+
+
+def fused(run_data: RunData, keywords: Mapping[str, tuple[str, ...]]) -> DenseSearcher:
+    """Dense search by query vectors that are fused with those of their keywords (docs/method.md (2.7))."""
+
+    def encode(texts: Sequence[str]) -> Any:
+        words = sorted({word for text in texts for word in keywords.get(text, ())})
+        number = {word: place for place, word in enumerate(words)}
+        rows = [[number[word] for word in keywords.get(text, ())] for text in texts]
+        numbers = Ragged.from_lists(rows)
+        return fuse_keywords(run_data.encoder.encode(texts), numbers, run_data.encoder.encode(words))
+
+    return DenseSearcher(run_data.item_vectors, encode)
+
+
+def portions(out: Path, name: str) -> Iterator[dict[str, Any]]:
+    """Summaries of a producer in order."""
+    return (read_json(path) for path in sorted((out / name).glob("*.json")))
+
+
+def save(folder: Path, out: Path) -> None:
+    """Cost, answers, what clicked items say of the keywords, and plain search with and without them."""
+    run_data, settings = RunData(folder), settings_of(folder)
+    figures: dict[str, dict[str, Any]] = {"producers": {}, "search": {}, "comparisons": {}, "examples": {}}
+    thoughts: dict[str, dict[str, Thought]] = {}
+    asked: dict[str, list[str]] = {}
+    with closing(SqliteThoughts(out / "thoughts.sqlite3")) as cache:
+        for name, what in PRODUCERS.items():
+            found = list(portions(out, name))
+            if not found:
+                continue
+            asked[name] = [query for one in found for query in one["queries"]]
+            thoughts[name] = cache.get_many(asked[name], found[0]["producer"], producer_key(ProducerName(name))[1])
+            figures["producers"][name] = {"what": what, **cost(found)}
+    # Page views of held-out queries that every producer of the comparison was asked about.
+    compared = [name for name in ("llm-keywords", "encoder", "log-expert") if name in thoughts]
+    everywhere = set.intersection(*(set(asked[name]) for name in compared))
+    page_views = run_data.split.test.vstack(run_data.split.valid)
+    kept = [query in everywhere for query in normalise_queries(page_views["query"]).to_list()]
+    page_views = page_views.filter(kept).with_columns(query=normalise_queries(page_views["query"]).filter(kept))
+    requests, targets = run_data.requests(page_views), run_data.targets(page_views)
+    titles = run_data.dataset.items["title"].fill_null("").to_list()
+    clicked = {query: [titles[item] for item in targets.clicked[n]] for n, query in enumerate(requests.query)}
+    keywords = {name: {query: one.keywords for query, one in thoughts[name].items()} for name in compared}
+    keywords[PLACEBO] = shifted(keywords["llm-keywords"], sorted(clicked))
+    for name, found in keywords.items():
+        figures["search"][f"keywords/{name}"] = said(found, clicked)
+    # BM25 over query and keywords, dense search by the fused vector; each against the query alone.
+    methods: dict[str, Searcher] = {"BM25": run_data.lexical, "dense": fused(run_data, {})}
+    for name, found in keywords.items():
+        methods[f"BM25/{name}"] = Expanded(run_data.lexical, found)
+        methods[f"dense/{name}"] = fused(run_data, found)
+    pairs = [(name, name.split("/")[0]) for name in methods if "/" in name]
+    report = evaluate(methods, requests, targets, compare=pairs, config=MeasureSettings(k=(10,)))
+    for name in methods:
+        figures["search"][name] = {metric: report[name, metric].value for metric in METRICS}
+    for pair in pairs:
+        for metric in METRICS:
+            test = report.comparison(*pair, metric)
+            figures["comparisons"][f"{pair[0]} {metric}"] = {
+                key: getattr(test, key) for key in ("difference", "low", "high", "p")
+            }
+    figures["examples"] = examples(out, thoughts, sorted(clicked))
+    figures["about"] = {
+        "run": {
+            "config": settings.name,
+            "seed": settings.seed,
+            "page_views": len(requests),
+            "queries": len(clicked),
+            "commit": commit(),
+            "machine": machine(),
+            "date": today(),
+        }
+    }
+    FILES.write_figures(figures)
+
+
+def cost(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Shares and costs over portions; queries that were in the cache before a portion began are left out."""
+    names = ("answered", "set_aside", "repaired", "dropped", "calls", "tokens_in", "tokens_out", "seconds")
+    total = {name: sum(one[name] for one in found) for name in names}
+    reasons = Counter[str]()
+    for one in found:
+        reasons.update(one["reasons"])
+    days = sorted({one["date"] for one in found})
+    made = {"commit": sorted({one["commit"] for one in found}), "date": days, "machine": found[0]["machine"]}
+    return {**total, "reasons": dict(reasons), "by": found[0]["producer"], **made}
+
+
+def shifted(keywords: Mapping[str, tuple[str, ...]], queries: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Every query with keywords gets those of another one."""
+    some = [query for query in queries if keywords.get(query)]
+    order = np.random.default_rng(8).permutation(len(some)).tolist()
+    return {some[a]: keywords[some[b]] for a, b in zip(order, [*order[1:], *order[:1]], strict=True)}
+
+
+def said(keywords: Mapping[str, tuple[str, ...]], clicked: Mapping[str, Sequence[str]]) -> dict[str, float]:
+    """How much keywords add to held-out queries, and how much of that stands in a title that was clicked."""
+    rows = [(query, word) for query in clicked for word in keywords.get(query, ())]
+    new = [(query, word) for query, word in rows if not stated_in(word, query)]
+    right = [any(holds_phrase(title, word) for title in clicked[query]) for query, word in new]
+    return {
+        "with_keywords": sum(bool(keywords.get(query)) for query in clicked) / len(clicked),
+        "keywords": len(rows) / max(sum(bool(keywords.get(query)) for query in clicked), 1),
+        "new": len(new) / max(len(rows), 1),
+        "new_and_right": float(np.mean(right)) if right else 0.0,
+    }
+
+
+def examples(
+    out: Path, thoughts: Mapping[str, Mapping[str, Thought]], queries: Sequence[str]
+) -> dict[str, Mapping[str, Any]]:
+    """Keywords of queries drawn by chance, and queries that got no usable answer."""
+    order = np.random.default_rng(9).permutation(len(queries)).tolist()
+    drawn = [queries[place] for place in order[:EXAMPLES]]
+    shown = {
+        query: {name: list(found[query].keywords) if query in found else None for name, found in thoughts.items()}
+        for query in drawn
+    }
+    rejects = out / "llm-keywords.rejects.jsonl"
+    lines = rejects.read_text(encoding="utf-8").splitlines() if rejects.is_file() else []
+    return {"drawn": shown, "refused": {"lines": lines[:REFUSED]}}
+
+
+def render() -> None:
+    """Write docs/results/language_model.md."""
+    found = FILES.figures()
+    lines = [*FILES.head(), "", "## What it costs", ""]
+    lines += table(
+        [
+            "producer",
+            "by",
+            "queries",
+            "accepted",
+            "of them repaired",
+            "refused",
+            "s a query",
+            "tokens/s out",
+            "parts dropped",
+        ],
+        [cost_row(one) for one in found["producers"].values()],
+    )
+    reasons = found["producers"].get("llm-keywords", {}).get("reasons", {})
+    lines += ["", "Why the language model's answers were refused: " + listed(reasons) + "."] if reasons else []
+    about = found["about"]["run"]
+    lines += ["", "## What the keywords say", ""]
+    lines += [
+        f"{about['queries']:,} held-out queries. *New*: keywords that the query does not say itself. *Right*: new ones "
+        "that the title of an item with a good rating says. The placebo has another query's keywords."
+    ]
+    names = [key.partition("/")[2] for key in found["search"] if key.startswith("keywords/")]
+    lines += [
+        "",
+        *table(
+            ["keywords by", "queries with keywords", "keywords of those", "new", "right among new"],
+            [
+                [
+                    PRODUCERS.get(name, name),
+                    f"{one['with_keywords']:.1%}",
+                    f"{one['keywords']:.2f}",
+                    f"{one['new']:.1%}",
+                    f"{one['new_and_right']:.1%}",
+                ]
+                for name in names
+                for one in [found["search"][f"keywords/{name}"]]
+            ],
+        ),
+    ]
+    lines += ["", "## Plain search with and without them", ""]
+    lines += [
+        f"{about['page_views']:,} held-out page views. BM25 reads the query followed by its keywords; dense search "
+        "takes the query's vector fused with theirs ([2.7](../method.md#keywords-and-their-fusion)). Differences are "
+        "from the query alone, with paired sign-flip tests."
+    ]
+    lines += [
+        "",
+        *table(["search", "keywords by", *(x for m in METRICS for x in (m, "difference"))], search_rows(found)),
+    ]
+    lines += ["", "## Examples", "", "Drawn by chance."]
+    columns = [name for name in PRODUCERS if name in found["producers"]]
+    lines += [
+        "",
+        *table(
+            ["query", *(PRODUCERS[name] for name in columns)],
+            [
+                [f"`{query}`", *(", ".join(row.get(name) or ["–"]) for name in columns)]
+                for query, row in found["examples"]["drawn"].items()
+            ],
+        ),
+    ]
+    lines += ["", "## What made the figures", "", f"Machine: {about['machine']}. Run: `{about['config']}`, seed "]
+    lines[-1] += f"{about['seed']}. Search measured at commit {about['commit']}, {about['date']}."
+    lines += [
+        "",
+        *table(
+            ["producer", "commit", "date"],
+            [[PRODUCERS[n], ", ".join(one["commit"]), ", ".join(one["date"])] for n, one in found["producers"].items()],
+        ),
+    ]
+    FILES.write_page(lines)
+
+
+def cost_row(one: Mapping[str, Any]) -> list[str]:
+    """A row of the table of costs."""
+    asked = one["answered"] + one["set_aside"]
+    return [
+        one["what"],
+        f"`{one['by']}`",
+        f"{asked:,}",
+        f"{one['answered'] / asked:.1%}",
+        f"{one['repaired'] / max(one['answered'], 1):.1%}",
+        f"{one['set_aside'] / asked:.1%}",
+        f"{one['seconds'] / asked:.3g}",
+        f"{one['tokens_out'] / one['seconds']:.1f}" if one["tokens_out"] else "–",
+        f"{one['dropped']:,}",
+    ]
+
+
+def search_rows(found: Mapping[str, Any]) -> list[list[str]]:
+    """Rows of the table of searches."""
+    rows = []
+    for name, one in found["search"].items():
+        search, _, by = name.partition("/")
+        if search == "keywords":
+            continue
+        row = [search, PRODUCERS.get(by, by) or "–"]
+        for metric in METRICS:
+            test = found["comparisons"].get(f"{name} {metric}")
+            row += [f"{one[metric]:.4f}", "" if test is None else difference(test)]
+        rows.append(row)
+    return rows
+
+
+def difference(test: Mapping[str, float]) -> str:
+    """Difference with interval and p."""
+    p = "p < 0.0002" if test["p"] < 2e-4 else f"p = {test['p']:.4f}"
+    return f"{test['difference']:+.4f} [{test['low']:+.4f}, {test['high']:+.4f}], {p}"
+
+
+def listed(counts: Mapping[str, int]) -> str:
+    """Names with counts, most first."""
+    return ", ".join(f"{name} {count:,}" for name, count in sorted(counts.items(), key=lambda pair: -pair[1]))
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """A table in Markdown."""
+    return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
+
+
+if __name__ == "__main__":
+    match sys.argv[1:]:
+        case ["run", folder, out, name, *most]:
+            run(Path(folder), Path(out), name, int(most[0]) if most else None)
+        case ["save", folder, out]:
+            save(Path(folder), Path(out))
+        case ["render"]:
+            render()
+        case _:
+            sys.exit((__doc__ or "").split("\n\n")[1])
