@@ -7,6 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from onesearch.data.records import Item, PageView, User, items_frame, page_views_frame, users_frame
+from onesearch.data.split import Split, split
 
 ITEM_IDS = [f"i{n}" for n in range(6)]
 ITEMS = items_frame([Item(name, f"title {name}") for name in ITEM_IDS])
@@ -36,3 +37,17 @@ page_view_lists = st.lists(_page_view, max_size=14)
 
 def frame(page_views: list[PageView]) -> pl.DataFrame:
     return page_views_frame(page_views)
+
+
+def split_if_it_fills(log: list[PageView], valid: float, test: float, **how) -> Split | None:
+    """The split of a random log; None where a part would be empty."""
+    try:
+        parts = split(frame(log), valid, test, **how)
+    except ValueError as error:
+        assert "would leave nothing in" in str(error) or not log
+        return None
+    shares = (1.0, valid, test)
+    assert all(
+        len(part) or not share for part, share in zip((parts.train, parts.valid, parts.test), shares, strict=True)
+    )
+    return parts

@@ -3,7 +3,7 @@ from collections import Counter
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.data.logs import ITEM_IDS, ITEMS, frame, page_view_lists, quick
+from tests.data.logs import ITEM_IDS, ITEMS, frame, page_view_lists, quick, split_if_it_fills
 
 from onesearch.common.ragged import Ragged
 from onesearch.data.click_statistics import ClickStatistics
@@ -58,7 +58,9 @@ def test_leaving_a_page_view_out_is_the_log_without_it(log, k):
 def test_statistics_of_training_do_not_depend_on_later_parts(log, clicked):
     """Changing every click of the validation and test part changes no training statistic."""
     timed = [p for p in log if p.time is not None]
-    parts = split(frame(timed), valid=0.2, test=0.2, by="time")
+    parts = split_if_it_fills(timed, valid=0.2, test=0.2, by="time")
+    if parts is None:
+        return
     first_later = min([*parts.valid["time"], *parts.test["time"]], default=None)
     changed = [
         p if first_later is None or p.time < first_later else PageView("", "other", time=p.time, clicked=tuple(clicked))

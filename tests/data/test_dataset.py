@@ -80,7 +80,7 @@ def test_an_unfinished_folder_is_no_dataset(tmp_path):
 def test_wrong_columns_and_attribute_types_are_named(tmp_path):
     with pytest.raises(ValueError, match="no column 'colour'"):
         Dataset.write(tmp_path, pl.DataFrame({"item_id": ["a"], "colour": ["red"]}))
-    with pytest.raises(ValueError, match="attribute type 'Colour' is not one of Entity"):
+    with pytest.raises(ValueError, match="attribute type 'Colour'; the nearest valid one is 'Color'"):
         Item("a", "t", attributes={"Colour": ("red",)})
     with pytest.raises(ValueError, match="level 4"):
         Judgment("q", "a", 4)
@@ -98,6 +98,6 @@ def test_what_is_missing_means_none_and_in_stock(tmp_path):
     table = conform("items", pl.DataFrame({"title": ["t"], "item_id": ["1"]}))
     assert table.schema == SCHEMAS["items"]
     assert table["in_stock"].to_list() == [True] and table["category"].to_list() == [[]] and table["brand"][0] is None
-    assert item_from_row({**table.row(0, named=True), "in_stock": None}) == Item("1", "t")
+    assert item_from_row({**table.row(0, named=True), "in_stock": None}) == Item("1", "t", in_stock=None)
     with pytest.raises(ValueError, match="does not have the expected type"):
         conform("items", pl.DataFrame({"item_id": ["1"], "price": ["cheap"]}))

@@ -3,26 +3,12 @@ import itertools
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.data.logs import ITEMS, USERS, frame, minute, page_view_lists, quick
+from tests.data.logs import ITEMS, USERS, frame, minute, page_view_lists, quick, split_if_it_fills
 
 from onesearch.data.histories import Histories
 from onesearch.data.records import PageView
 from onesearch.data.split import split
 from onesearch.data.text import normalise_query
-
-
-def split_if_it_fills(log, valid, test, **how):
-    """The split; None where a part would be empty."""
-    try:
-        parts = split(frame(log), valid, test, **how)
-    except ValueError as error:
-        assert "would leave nothing in" in str(error) or not log
-        return None
-    shares = (1.0, valid, test)
-    assert all(
-        len(part) or not share for part, share in zip((parts.train, parts.valid, parts.test), shares, strict=True)
-    )
-    return parts
 
 
 @quick

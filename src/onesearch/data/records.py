@@ -3,6 +3,7 @@
 Each comes in two forms with the same names: a frozen dataclass for one record, a polars schema for a table of them.
 """
 
+import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -30,11 +31,35 @@ ATTRIBUTE_TYPES: Final[tuple[str, ...]] = (
     "Season",
     "Pattern",
 )
-"""The attribute types of the paper."""
+"""The attribute types of the paper. A shop may have types of its own; keywords of these count as :data:`OWN_TYPES`."""
+OWN_TYPES: Final = "Specifications"
 LEVELS: Final = (0, 1, 2, 3)
 """Of relevance; see :class:`Judgment`."""
 PARTS: Final = ("train", "valid", "test")
 """Of a split log, and the words that ``split`` of a :class:`PageView` may be."""
+
+
+def check_attribute_type(name: str) -> None:
+    """Whether a name can be an attribute type: one of the 18, or one of the shop's own that is not nearly one of them.
+
+    Raises:
+        ValueError: it is empty, or one of the 18 misspelt.
+    """
+    if name in ATTRIBUTE_TYPES:
+        return
+    if not name.strip():
+        raise ValueError("an attribute type needs a name")
+    near = difflib.get_close_matches(name.strip().capitalize(), ATTRIBUTE_TYPES, 1, cutoff=0.82)
+    if near:
+        raise ValueError(
+            f"unknown attribute type {name[:50]!r}; the nearest valid one is {near[0]!r}, "
+            f"of {', '.join(ATTRIBUTE_TYPES)}; types of your own have other names"
+        )
+
+
+def known_type(kind: pl.Expr) -> pl.Expr:
+    """Attribute types as keywords have them: one of the 18; a shop's own is :data:`OWN_TYPES`."""
+    return pl.when(kind.is_in(list(ATTRIBUTE_TYPES))).then(kind).when(kind.is_not_null()).then(pl.lit(OWN_TYPES))
 
 
 @dataclass(frozen=True)
@@ -46,9 +71,11 @@ class Item:
         title: as listed.
         category: path from the root, such as ``("Clothing", "Shoes")``.
         price: in the shop's currency; None when unknown.
-        attributes: values by type; the types are those of :data:`~onesearch.data.records.ATTRIBUTE_TYPES`.
+        attributes: values by type: one of :data:`~onesearch.data.records.ATTRIBUTE_TYPES`, or one of the shop's own.
         images: paths or URLs.
         listed_at: when the item came into the catalogue, with time zone.
+        in_stock: None when unknown; a filter for items in stock leaves these out.
+        description: a longer text; part of an item's text where ``fields`` of the settings names it.
     """
 
     item_id: str
@@ -60,14 +87,15 @@ class Item:
     seller: str | None = None
     images: tuple[str, ...] = ()
     listed_at: datetime | None = None
-    in_stock: bool = True
+    in_stock: bool | None = True
+    description: str | None = None
 
     def __post_init__(self) -> None:
         for name in self.attributes:
-            if name not in ATTRIBUTE_TYPES:
-                raise ValueError(
-                    f"item {self.item_id!r}: attribute type {name!r} is not one of {', '.join(ATTRIBUTE_TYPES)}"
-                )
+            try:
+                check_attribute_type(name)
+            except ValueError as error:
+                raise ValueError(f"item {self.item_id!r}: {error}") from None
 
 
 @dataclass(frozen=True)
@@ -129,6 +157,7 @@ ITEMS: Final = pl.Schema(
         "images": TEXTS,
         "listed_at": TIME,
         "in_stock": pl.Boolean(),
+        "description": TEXT,
     }
 )
 USERS: Final = pl.Schema({"user_id": TEXT, "gender": TEXT, "age_band": TEXT})
@@ -171,7 +200,8 @@ def item_from_row(row: Mapping[str, Any]) -> Item:
         row["seller"],
         tuple(row["images"] or ()),
         row["listed_at"],
-        row["in_stock"] is not False,
+        row["in_stock"],
+        row["description"],
     )
 
 
@@ -212,7 +242,7 @@ def _plain(record: object) -> dict[str, Any]:
 def conform(table: str, frame: pl.DataFrame) -> pl.DataFrame:
     """The frame with exactly the columns and types of a table of :data:`SCHEMAS`.
 
-    Missing columns become null, missing lists empty, a missing ``in_stock`` true.
+    Missing columns become null, missing lists empty, a missing column ``in_stock`` true.
 
     Raises:
         ValueError: a column that the table does not have, or one that cannot be cast.
@@ -229,7 +259,7 @@ def conform(table: str, frame: pl.DataFrame) -> pl.DataFrame:
         column = column.cast(kind)
         if isinstance(kind, pl.List):
             column = column.fill_null([])
-        elif name == "in_stock":
+        elif name == "in_stock" and name not in frame.columns:
             column = column.fill_null(True)
         columns.append(column)
     # Polars casts here, and says which value it could not.

@@ -88,7 +88,7 @@ def is_unspaced(text: str) -> bool:
 
 # -- items: what they say --
 
-ITEM_FIELDS: Final = ("title", "brand", "category", "attributes", "seller")
+ITEM_FIELDS: Final = ("title", "brand", "category", "attributes", "seller", "description")
 
 
 def item_texts(items: pl.DataFrame, fields: Sequence[str], distinct: bool = True) -> list[str]:
@@ -112,6 +112,7 @@ def item_texts(items: pl.DataFrame, fields: Sequence[str], distinct: bool = True
         "category": pl.col("category"),
         "attributes": pl.col("attributes").list.eval(pl.element().struct.field("value")),
         "seller": pl.concat_list("seller"),
+        "description": pl.concat_list("description"),
     }
     columns = [items.select(values[field]).to_series().to_list() for field in fields]
     join = _joined_distinct if distinct else " ".join

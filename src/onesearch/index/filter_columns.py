@@ -138,5 +138,6 @@ def _read(items: pl.DataFrame) -> tuple[pl.Series, pl.Series, pl.Series, pl.Seri
         items["brand"].cast(pl.String),
         items["seller"].cast(pl.String),
         items["price"].cast(pl.Float64).fill_null(float("nan")),
-        items["in_stock"].cast(pl.Boolean).fill_null(True),
+        # Whoever asks for items in stock shall not get one of which nobody knows.
+        items["in_stock"].cast(pl.Boolean).fill_null(False),
     )

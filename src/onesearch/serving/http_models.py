@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
-from onesearch.data.records import ATTRIBUTE_TYPES, Item
+from onesearch.data.records import Item, check_attribute_type
 from onesearch.encoding.sid_text import sid_tokens
 from onesearch.search.results import FilterChoices, SearchResult
 
@@ -18,6 +18,7 @@ MAX_K = 100
 MAX_WIDTH = 512
 MAX_ITEMS_PER_CALL = 1000
 MAX_FILTER_VALUES = 50
+MAX_TYPE_LENGTH = 100
 MAX_CLOCK_GAP = timedelta(days=1)
 
 
@@ -155,11 +156,14 @@ class ItemBody(Body):
     category: list[Label] = Field(default_factory=list, max_length=20, description="path, widest first")
     brand: Label | None = None
     price: float | None = Field(None, ge=0, allow_inf_nan=False)
-    attributes: dict[str, list[Label]] = Field(default_factory=dict, description="by one of the 18 attribute types")
+    attributes: dict[str, list[Label]] = Field(
+        default_factory=dict, description="by attribute type: the 18 or your own"
+    )
     seller: Label | None = None
     images: list[Annotated[str, StringConstraints(max_length=2000)]] = Field(default_factory=list, max_length=20)
     listed_at: AwareDatetime | None = None
-    in_stock: bool = True
+    in_stock: bool | None = Field(True, description="null: unknown, and so not in stock to a filter")
+    description: str | None = Field(None, max_length=50_000)
 
     _plain = field_validator("item_id")(_no_control)
 
@@ -174,11 +178,10 @@ class ItemBody(Body):
     @field_validator("attributes")
     @classmethod
     def _known_types(cls, attributes: dict[str, list[str]]) -> dict[str, list[str]]:
-        # A name that is none of the 18 would be stored and found by nothing.
         for name, values in attributes.items():
-            if name not in ATTRIBUTE_TYPES:
-                near = nearest(name, ATTRIBUTE_TYPES)
-                raise ValueError(f"unknown attribute type {name[:50]!r}; the nearest valid one is {near!r}")
+            check_attribute_type(name)
+            if len(name) > MAX_TYPE_LENGTH:
+                raise ValueError(f"an attribute type has {len(name)} characters; at most {MAX_TYPE_LENGTH} are allowed")
             if len(values) > MAX_FILTER_VALUES:
                 raise ValueError(f"{name} has {len(values)} values; at most {MAX_FILTER_VALUES} are allowed")
         return attributes

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from onesearch.common.artefact import read_json, write_json
-from onesearch.data.records import ATTRIBUTE_TYPES
+from onesearch.data.records import known_type
 from onesearch.data.text import is_unspaced, split_words
 
 PHRASES: Final = "phrases.parquet"
@@ -274,7 +274,7 @@ def _kinds(items: pl.DataFrame) -> dict[str, str]:
         items.select(text=pl.col("category")).explode("text").with_columns(type=pl.lit("Entity")),
     ]
     table = pl.concat([part.cast(pl.String) for part in parts]).drop_nulls()
-    counted = table.filter(pl.col("type").is_in(list(ATTRIBUTE_TYPES))).group_by("text", "type").len()
+    counted = table.group_by("text", known_type(pl.col("type")).alias("type")).len()
     # Counts by spelling, since "T-Shirt" and "t shirt" are one phrase; of equal counts the first type by name.
     totals: dict[str, Counter[str]] = {}
     for text, kind, count in counted.iter_rows():

@@ -18,7 +18,7 @@ import polars as pl
 
 from onesearch.common.ragged import Ragged
 from onesearch.data.dataset import rows_of
-from onesearch.data.records import ATTRIBUTE_TYPES
+from onesearch.data.records import ATTRIBUTE_TYPES, known_type
 from onesearch.data.text import is_unspaced, normalise_queries, split_words
 
 FILE: Final = "lexicon.parquet"
@@ -201,7 +201,7 @@ def _attribute_values(items: pl.DataFrame) -> pl.DataFrame:
         words=pl.Series([len(w) for w in words], dtype=pl.Int64),
         letters=pl.Series([sum(map(len, w)) for w in words], dtype=pl.Int64),
     )
-    table = table.join(spelling, on="keyword").filter(pl.col("type").is_in(list(ATTRIBUTE_TYPES)))
+    table = table.join(spelling, on="keyword").with_columns(known_type(pl.col("type")).alias("type"))
     table = table.filter(pl.col("words").is_between(1, 8) & (pl.col("letters") > 1))
     table = table.filter(~pl.col("normal").is_in(list(_FILLERS)))
     # One type for each spelling: that of most items.

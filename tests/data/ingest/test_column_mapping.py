@@ -45,7 +45,7 @@ def test_a_variable_that_is_not_set_is_named(tmp_path, monkeypatch):
         ({"items": {**ITEMS, "colums": {}}}, "unknown key 'colums' in Items; the nearest valid key is 'columns'"),
         ({"items": {"file": "i", "columns": {"item_id": "a", "titel": "b"}}}, "nearest valid key is 'title'"),
         ({"items": {**ITEMS, "attributes": {"Colour": "c"}}}, "unknown attribute type 'Colour'"),
-        ({"items": {**ITEMS, "encoding": "utf-16"}}, "iconv"),
+        ({"items": {**ITEMS, "encoding": "utf-99"}}, "unknown encoding"),
         ({"items": {**ITEMS, "separator": ", "}}, "one character"),
         ({"page_views": {"from": "judgments", "clicked_at": 1}}, "needs a judgments table"),
         ({"page_views": {"file": "f", "columns": {"query": "q"}}}, "at least one of shown, clicked, ordered"),

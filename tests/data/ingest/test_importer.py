@@ -379,7 +379,7 @@ def test_category_columns_and_what_all_items_share(folder):
         ["Clothing", "Acme"],
         [],
     ]
-    assert dataset.items["in_stock"].to_list() == [True, False, True, False]
+    assert dataset.items["in_stock"].to_list() == [True, False, True, None]
     assert dataset.items["brand"].to_list() == ["house"] * 4
 
 

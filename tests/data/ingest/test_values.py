@@ -49,10 +49,10 @@ def test_attributes_of_all_columns_are_one_list():
 
 def test_numbers_and_prices():
     assert read(number("x"), ["1.50", " 2 ", "two", None]) == [1.5, 2.0, None, None]
-    price, problem = parse_prices(pl.Series(["9.50", "0", "-3", "inf", "nan", "cheap", " ", None]))
-    assert price.to_list() == [9.5, 0.0, None, None, None, None, None, None]
-    assert [text is not None for text in problem] == [False, False, True, True, True, True, False, False]
-    assert parse_prices(pl.Series([1, None]))[0].to_list() == [1.0, None]
+    prices = parse_prices(pl.Series(["9.50", "0", "-3", "inf", "nan", "cheap", " ", None]))
+    assert prices.price.to_list() == [9.5, 0.0, None, None, None, None, None, None]
+    assert [text is not None for text in prices.problem] == [False, False, True, True, True, True, False, False]
+    assert parse_prices(pl.Series([1, None])).price.to_list() == [1.0, None]
 
 
 def test_flags_of_any_case_and_words_that_are_none():
@@ -62,4 +62,4 @@ def test_flags_of_any_case_and_words_that_are_none():
         *[None] * 3,
     ]
     assert of_frame(flag, [True, None, False]) == [True, None, False]
-    assert of_frame(flag, [1, 0, 2]) == [True, False, None]
+    assert of_frame(flag, [1, 0, 2, -1]) == [True, False, True, False]

@@ -10,8 +10,9 @@ import yaml
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from onesearch.common.settings import Settings, validated
+from onesearch.data.ingest.number_values import Decimal
 from onesearch.data.ingest.time_values import TimeFormat
-from onesearch.data.records import ATTRIBUTE_TYPES
+from onesearch.data.records import check_attribute_type
 
 DATA_ROOT: Final = "ONESEARCH_DATA"
 
@@ -21,9 +22,9 @@ class File(Settings):
 
     Attributes:
         file: name in the mapping's folder; ``*`` and ``?`` take all matching files in order of their names.
-        format: by the file's ending when "auto"; ``.gz`` may follow.
+        format: by the file's ending when "auto"; ``.gz``, ``.zst``, ``.zip``, ``.bz2`` or ``.xz`` may follow.
         separator: of CSV columns.
-        encoding: any of Python's except UTF-16 and UTF-32.
+        encoding: any of Python's; a file with the mark of UTF-16 or UTF-32 is read as that.
         newlines_in_values: quoted CSV values may hold line breaks.
     """
 
@@ -36,19 +37,16 @@ class File(Settings):
     @field_validator("encoding")
     @classmethod
     def _known_encoding(cls, value: str) -> str:
-        # Files are cut at the byte of a line end, which UTF-16 and UTF-32 do not have.
         try:
-            newline = "\n".encode(value)
-        except LookupError as error:
+            "\n".encode(value)
+        except (LookupError, UnicodeError) as error:
             raise ValueError(f"unknown encoding {value!r}; say for example utf-8, latin-1 or gb18030") from error
-        if newline != b"\n":
-            raise ValueError(f"encoding {value!r} is not supported; convert the file, e.g. iconv -f {value} -t utf-8")
         return value
 
     @field_validator("separator")
     @classmethod
     def _one_character(cls, value: str) -> str:
-        if len(value) != 1:
+        if len(value) != 1 or not value.isascii():
             raise ValueError(f'separator must be one character, such as "," or "\\t", got {value!r}')
         return value
 
@@ -65,10 +63,11 @@ class ItemColumns(Settings):
     images: str | None = None
     listed_at: str | None = None
     in_stock: str | None = None
+    description: str | None = None
 
 
 class ItemSeparators(Settings):
-    """Between the parts of a text that holds a list; without one the text is a list of one."""
+    """Between the parts of a text that holds a list; without one a category is cut at ">", images are one."""
 
     category: str | None = None
     images: str | None = None
@@ -100,9 +99,12 @@ class Items(File):
 
     Attributes:
         columns: where the fields are.
-        attributes: attribute type -> column, ``{column, separator}``, or a list of them.
+        attributes: attribute type (one of the 18 or of your own) -> column, ``{column, separator}``, or a list of them.
         ignore: texts that stand for "unknown" in brand, category, seller and attributes.
         time: of ``listed_at``.
+        decimal: what "1.050" means in a price: the sign before the cents, "." or ","; without it a point is that sign,
+            a comma parts thousands, and the summary counts such prices.
+        stock_words: words of ``in_stock`` beside the known ones, and whether they mean that an item is there.
     """
 
     columns: ItemColumns
@@ -111,16 +113,17 @@ class Items(File):
     constants: ItemConstants = ItemConstants()
     ignore: tuple[str, ...] = ()
     time: TimeFormat = TimeFormat()
+    decimal: Decimal | None = None
+    stock_words: dict[str, bool] = Field(default_factory=dict)
 
     @field_validator("attributes", mode="before")
     @classmethod
     def _as_lists(cls, value: Any) -> Any:
         if not isinstance(value, dict):
             return value
-        # Said here, where the types can be listed, rather than by the first item.
+        # Said here rather than by the first item.
         for name in value:
-            if name not in ATTRIBUTE_TYPES:
-                raise ValueError(f"unknown attribute type {name!r}; the types are {', '.join(ATTRIBUTE_TYPES)}")
+            check_attribute_type(str(name))
         return {name: given if isinstance(given, list | tuple) else [given] for name, given in value.items()}
 
 

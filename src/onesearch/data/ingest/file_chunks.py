@@ -2,6 +2,7 @@
 
 import csv
 import fnmatch
+import itertools
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from onesearch.data.ingest.column_mapping import File
+from onesearch.data.ingest.file_opening import inner_name
+from onesearch.data.ingest.nested_values import cell_value, plain_column
 from onesearch.data.ingest.record_parsing import parse_csv, parse_jsonl
 from onesearch.data.ingest.rejected_rows import Rejects
 from onesearch.data.ingest.text_blocks import Longs, Records, text_blocks
@@ -85,8 +88,11 @@ def read_chunks(
         rejects: gets the records that cannot be parsed.
         optional: more columns, which may be missing from JSON lines.
 
+    A name with dots, ``brand.name``, that no column has is a key within an object: of JSON lines, of Parquet, or of CSV
+    cells that hold JSON.
+
     Raises:
-        ValueError: a wanted column that a file does not have.
+        ValueError: a wanted column that a file does not have, or one that holds objects.
     """
     wanted = list(dict.fromkeys(columns))
     # Files are read one after another; each may be written in its own format.
@@ -94,80 +100,155 @@ def read_chunks(
         style = _resolved(path, table)
         if style.format == "parquet":
             yield from parquet_chunks(path, wanted)
-            continue
-        for number, chunk in enumerate(text_chunks(path, style, name, [*wanted, *optional], rejects)):
-            if number == 0 and style.format == "jsonl":
-                _check_keys(path, chunk.frame, wanted)
-            yield chunk
+        else:
+            yield from text_chunks(path, style, name, wanted, rejects, optional)
 
 
 def _resolved(path: Path, table: File) -> File:
     """The table's description with the format, and the separator of ``.tsv``, told by the file's ending."""
+    name = inner_name(path)
+    ending = Path(name).suffix.lower()
     if table.format != "auto":
         kind = table.format
+    elif ending not in _ENDINGS:
+        raise ValueError(f"{path}: cannot tell the format by the ending {ending!r}; say format: csv, jsonl or parquet")
     else:
-        ending = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
-        if ending.lower() not in _ENDINGS:
-            raise ValueError(
-                f"{path}: cannot tell the format by the ending {ending!r}; say format: csv, jsonl or parquet"
-            )
-        kind = _ENDINGS[ending.lower()]
-    tabs = kind == "csv" and ".tsv" in path.suffixes and table.separator == ","
+        kind = _ENDINGS[ending]
+    tabs = kind == "csv" and ".tsv" in Path(name).suffixes and table.separator == ","
     return table.model_copy(update={"format": kind, "separator": "\t" if tabs else table.separator})
 
 
-def text_chunks(path: Path, style: File, table: str, columns: Sequence[str], rejects: Rejects) -> Iterator[Chunk]:
+def text_chunks(
+    path: Path, style: File, table: str, columns: Sequence[str], rejects: Rejects, optional: Sequence[str] = ()
+) -> Iterator[Chunk]:
     """The wanted columns of a CSV or JSON lines file; bad records are set aside as records of ``table``.
 
     Raises:
-        ValueError: a CSV file without header or without a wanted column; a line that never ends.
+        ValueError: a CSV file without header or without a wanted column; JSON lines none of whose first ones has a
+            wanted key; a line that never ends.
     """
-    header: list[str] | None = None
-    for block in text_blocks(path, style, table, rejects):
-        # The first record of a CSV file names the columns.
-        if style.format == "csv" and header is None and len(block):
-            header = _header(block.text(0), path, style.separator, columns)
-            block = block.select(np.arange(len(block)) > 0)
+    blocks = (block for block in text_blocks(path, style, table, rejects) if len(block))
+    yield from (_csv_chunks if style.format == "csv" else _jsonl_chunks)(
+        path, style, blocks, table, columns, rejects, optional
+    )
+
+
+def _csv_chunks(
+    path: Path,
+    style: File,
+    blocks: Iterator[Records],
+    table: str,
+    columns: Sequence[str],
+    rejects: Rejects,
+    optional: Sequence[str],
+) -> Iterator[Chunk]:
+    """CSV: the first record names the columns, the others have values."""
+    first = next(blocks, None)
+    if first is None:
+        raise ValueError(f"{path}: empty, not even a header line")
+    header = _header(first.text(0), path, style.separator)
+    places = _places(path, header, [*columns, *optional])
+    read = list(dict.fromkeys(places.values()))
+    for block in itertools.chain([first.select(np.arange(len(first)) > 0)], blocks):
         if not len(block):
             continue
-        if header is not None:
-            frame, bad = parse_csv(block, style.separator, style.newlines_in_values, header, columns)
-        else:
-            frame, bad = parse_jsonl(block, columns)
-        # What stays of the block, record by record, is what the frame's rows say.
+        raw, bad = parse_csv(block, style.separator, style.newlines_in_values, header, read)
+        # Cells that hold an object give the values of its keys.
+        frame = pl.DataFrame(
+            [
+                raw[column].alias(name) if name == column else cell_value(raw[column], name, name[len(column) + 1 :])
+                for name, column in places.items()
+            ]
+        )
         block = block.set_aside(bad, table, path.name, rejects)
         if len(frame):
             yield Chunk(path.name, frame, block.lines, block)
-    if style.format == "csv" and header is None:
-        raise ValueError(f"{path}: empty, not even a header line")
+
+
+def _jsonl_chunks(
+    path: Path,
+    style: File,
+    blocks: Iterator[Records],
+    table: str,
+    columns: Sequence[str],
+    rejects: Rejects,
+    optional: Sequence[str],
+) -> Iterator[Chunk]:
+    """JSON lines: every record is an object."""
+    checked = False
+    for block in blocks:
+        if not checked and block.text(0).lstrip().startswith(b"["):
+            raise ValueError(f"{path}: a JSON array; JSON lines have one object a line, e.g. by jq -c '.[]'")
+        try:
+            parsed = parse_jsonl(block, [*columns, *optional])
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+        # A key may be missing from a record; one that no record of the first block has is misspelt.
+        if not checked and len(parsed.frame):
+            missing = [name for name in columns if name in parsed.absent]
+            _complain(path, missing, parsed.keys, f"none of the first {len(block):,} lines has the key")
+            checked = True
+        block = block.set_aside(parsed.bad, table, path.name, rejects)
+        if len(parsed.frame):
+            yield Chunk(path.name, parsed.frame, block.lines, block)
 
 
 def parquet_chunks(path: Path, columns: Sequence[str]) -> Iterator[Chunk]:
-    """The wanted columns of a Parquet file, a hundred thousand rows at a time."""
-    file = pq.ParquetFile(path)
-    _check_columns(path, columns, file.schema_arrow.names)
-    first = 1
-    for batch in file.iter_batches(batch_size=PARQUET_ROWS, columns=list(columns)):
-        frame = pl.DataFrame(pa.Table.from_batches([batch]))
-        yield Chunk(path.name, frame, np.arange(first, first + len(frame)))
-        first += len(frame)
+    """The wanted columns of a Parquet file, a hundred thousand rows at a time.
+
+    Raises:
+        ValueError: it is no Parquet file, or lacks a column.
+    """
+    try:
+        file = pq.ParquetFile(path)
+        places = _places(path, file.schema_arrow.names, columns)
+        first = 1
+        for batch in file.iter_batches(batch_size=PARQUET_ROWS, columns=list(dict.fromkeys(places.values()))):
+            raw = pl.DataFrame(pa.Table.from_batches([batch]))
+            frame = pl.DataFrame([plain_column(raw[column], name) for name, column in places.items()])
+            yield Chunk(path.name, frame, np.arange(first, first + len(frame)))
+            first += len(frame)
+    except (pa.ArrowException, OSError, pl.exceptions.PolarsError) as error:
+        raise ValueError(f"{path}: cannot be read as Parquet: {error}") from error
 
 
-def _header(record: bytes, path: Path, separator: str, columns: Sequence[str]) -> list[str]:
-    names = [name.strip() for name in next(csv.reader([record.decode().rstrip("\r\n")], delimiter=separator))]
-    _check_columns(path, columns, names)
-    return names
+def _header(record: bytes, path: Path, separator: str) -> list[str]:
+    """The names of the columns.
+
+    Raises:
+        ValueError: a quote in the header line never closes.
+    """
+    try:
+        names = next(csv.reader([record.decode()], delimiter=separator, strict=True), [])
+    except csv.Error as error:
+        raise ValueError(f"{path}: the header line is broken CSV: {error}; set separator or encoding") from error
+    return [name.strip() for name in names]
 
 
-def _check_columns(path: Path, wanted: Sequence[str], there: Sequence[str]) -> None:
-    missing = [name for name in wanted if name not in there]
+def _places(path: Path, there: Sequence[str], wanted: Sequence[str]) -> dict[str, str]:
+    """The column of the file that each wanted name is in: of its name or, before a dot, with objects that have it."""
+    places: dict[str, str] = {}
+    for name in wanted:
+        # The longest column first: "a.b" of "a.b.c" before "a".
+        parts = name.split(".")
+        fits = (".".join(parts[:n]) for n in range(len(parts), 0, -1))
+        found = next((column for column in fits if column in there), None)
+        if found is not None:
+            places[name] = found
+    missing = [name for name in wanted if name not in places]
+    hint = ""
+    if len(there) == 1 and missing:
+        sign = next((repr(sign) for sign in (";", "\t", "|", ",") if sign in there[0]), None)
+        hint = f"; set separator: {sign}" if sign else ""
+    _complain(path, missing, there, "no column", hint)
+    twice = [name for name in places.values() if there.count(name) > 1]
+    if twice:
+        raise ValueError(f"{path}: the column {twice[0]!r} is there twice; rename one of them")
+    return places
+
+
+def _complain(path: Path, missing: Sequence[str], there: Sequence[str], what: str, hint: str = "") -> None:
+    """Say which names are missing, and which there are."""
     if missing:
-        raise ValueError(f"{path}: no column {', '.join(map(repr, missing))}; it has {', '.join(map(repr, there))}")
-
-
-def _check_keys(path: Path, frame: pl.DataFrame, wanted: Sequence[str]) -> None:
-    """JSON records need not have every key; one that no record of the first chunk has is misspelt."""
-    empty = [name for name in wanted if frame[name].null_count() == len(frame)]
-    # In a short chunk a key may be missing by chance.
-    if len(empty) == len(wanted) or (empty and len(frame) >= 1000):
-        raise ValueError(f"{path}: none of the first {len(frame):,} lines has the key {', '.join(map(repr, empty))}")
+        known = ", ".join(map(repr, there)) or "nothing"
+        raise ValueError(f"{path}: {what} {', '.join(map(repr, missing))}; it has {known}{hint}")

@@ -32,6 +32,8 @@ class ImportSummary:
         rows: rows in each table of the data set.
         rejected: table -> reason -> rows set aside (all of them are in ``rejected.parquet``).
         emptied: table -> reason -> values left empty because they could not be right.
+        repaired: table -> column and what was changed -> values.
+        suspicious: table -> column and why -> values that were taken and may mean something else.
         dropped: what -> item ids left out of lists because the catalogue does not have them.
         created: what -> records made for ids that had none.
         joins: "from -> to" -> how many references were found.
@@ -43,6 +45,8 @@ class ImportSummary:
     rows: dict[str, int] = field(default_factory=dict)
     rejected: dict[str, dict[str, int]] = field(default_factory=dict)
     emptied: dict[str, Counter[str]] = field(default_factory=dict)
+    repaired: dict[str, Counter[str]] = field(default_factory=dict)
+    suspicious: dict[str, Counter[str]] = field(default_factory=dict)
     dropped: Counter[str] = field(default_factory=Counter)
     created: Counter[str] = field(default_factory=Counter)
     joins: dict[str, Join] = field(default_factory=dict)
@@ -53,9 +57,12 @@ class ImportSummary:
         """Count references of one kind."""
         self.joins.setdefault(name, Join()).add(total, found)
 
-    def empty(self, table: str, counts: Mapping[str, int]) -> None:
-        """Count values left empty."""
-        self.emptied.setdefault(table, Counter()).update(counts)
+    def values(
+        self, table: str, emptied: Mapping[str, int], repaired: Mapping[str, int], suspicious: Mapping[str, int]
+    ) -> None:
+        """Count values left empty, changed, and doubtful."""
+        for counts, more in ((self.emptied, emptied), (self.repaired, repaired), (self.suspicious, suspicious)):
+            counts.setdefault(table, Counter()).update(more)
 
     @property
     def rejected_rows(self) -> int:
@@ -67,7 +74,14 @@ class ImportSummary:
         return {
             "rows": self.rows,
             "rejected": self.rejected,
-            "emptied": {table: dict(counts) for table, counts in self.emptied.items() if counts},
+            **{
+                name: {table: dict(counts) for table, counts in counted.items() if counts}
+                for name, counted in (
+                    ("emptied", self.emptied),
+                    ("repaired", self.repaired),
+                    ("suspicious", self.suspicious),
+                )
+            },
             "dropped": dict(self.dropped),
             "created": dict(self.created),
             "joins": {name: {"total": join.total, "found": join.found} for name, join in self.joins.items()},

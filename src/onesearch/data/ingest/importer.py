@@ -12,6 +12,7 @@ from typing import Final, Literal, Self
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 
 from onesearch.common.progress import track
 from onesearch.data.dataset import begin_dataset, finish_dataset, table_path
@@ -50,9 +51,11 @@ class Importer:
     def items(self, part: Part) -> pl.DataFrame:
         """Add items; gives those taken."""
         ids = hashes(part.frame["item_id"])
-        return self._take(
-            "items", self._first_ones(part, self.item_ids, ids, "duplicate item_id, the first one is kept")
-        )
+        part = self._first_ones(part, self.item_ids, ids, "duplicate item_id, the first one is kept")
+        # Shops export a row for every size or picture, and the title in the first of them only.
+        variant = (part.reason == "no title") & pl.Series(self.item_ids.contains(ids))
+        named = "variant without a title, of: " + part.frame["item_id"]
+        return self._take("items", replace(part, reason=part.reason.zip_with(~variant.fill_null(False), named)))
 
     def users(self, part: Part) -> pl.DataFrame:
         """Add users; gives those taken."""
@@ -144,7 +147,7 @@ class Importer:
 
     def _set_aside(self, table: str, part: Part) -> pl.DataFrame:
         """The good rows of a part; the others go to ``rejects``."""
-        self.summary.empty(table, part.emptied)
+        self.summary.values(table, part.emptied, part.repaired, part.suspicious)
         index = np.flatnonzero(part.reason.is_not_null().to_numpy())
         if len(index):
             rows, texts = part.chunk.rows[index].tolist(), part.chunk.texts(index)
@@ -204,8 +207,16 @@ def import_mapping(mapping: ColumnMapping, out: Path) -> ImportSummary:
     """Import the files of a mapping into the data set folder ``out``.
 
     Raises:
-        FileNotFoundError, ValueError: a file or column is not there, or no item could be read.
+        FileNotFoundError, ValueError: a file or column is not there, a file cannot be read, or no item could be.
     """
+    try:
+        return _import_mapping(mapping, out)
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, pa.ArrowException) as error:
+        # No file should come so far; what does is still no traceback.
+        raise ValueError(f"{mapping.folder}: the files hold something that cannot be read: {error}") from error
+
+
+def _import_mapping(mapping: ColumnMapping, out: Path) -> ImportSummary:
     folder = Path(mapping.folder)
     given = mapping.page_views
     with Importer(out, mapping.source, mapping.unknown_items) as importer:

@@ -107,7 +107,7 @@ class _Prices:
             ids = chunk.frame.select(identifier(chunk.frame, name).alias(name) for name in known)
             for name, seen in known.items():
                 seen.add(hashes(ids[name].drop_nulls()))
-            price, _ = parse_prices(chunk.frame["target_item_price"])
+            price = parse_prices(chunk.frame["target_item_price"]).price
             frame = pl.DataFrame({"key": hashes(ids["target_item_id"]), "price": price})
             self._new.append(frame.drop_nulls("price").unique("key", keep="last"))
             # Merge now and then: memory holds the distinct items and some rows, not the whole table.

@@ -6,13 +6,17 @@ Each parser gives the wanted columns of the good records, and why the others are
 import csv
 import io
 import json
+import re
+from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Final
 
 import polars as pl
 import pyarrow as pa
 import pyarrow.csv
 
+from onesearch.data.ingest.nested_values import dig, has_object, json_column, object_complaint, plain_column
 from onesearch.data.ingest.text_blocks import LONGEST_RECORD, Records
 
 Bad = dict[int, str]
@@ -75,8 +79,32 @@ def parse_csv(
     return frame.with_columns(pl.all().replace("", None)), bad
 
 
-def parse_jsonl(block: Records, columns: Sequence[str]) -> tuple[pl.DataFrame, Bad]:
-    """The wanted keys of JSON records, null where one is not there, and the bad records with their reasons."""
+@dataclass(frozen=True)
+class Parsed:
+    """JSON records as columns.
+
+    Attributes:
+        frame: the wanted keys of the good records, [n]; null where a record has none.
+        bad: the other records, with their reasons.
+        absent: wanted keys that no record has.
+        keys: the keys that there are.
+    """
+
+    frame: pl.DataFrame
+    bad: Bad
+    absent: tuple[str, ...]
+    keys: tuple[str, ...]
+
+
+def parse_jsonl(block: Records, columns: Sequence[str]) -> Parsed:
+    """The wanted keys of JSON records; ``brand.name`` is a key of the object under another one.
+
+    Raises:
+        ValueError: a wanted key holds objects wherever it has a value.
+    """
+    # Polars reads a lone surrogate as the character 0.
+    if _LONE_SURROGATE.search(block.data):
+        return _jsonl_by_record(block, columns)
     # The types of a key are those of the whole block; nested values stay as they are.
     try:
         frame = pl.read_ndjson(block.joined(), infer_schema_length=None)
@@ -84,34 +112,76 @@ def parse_jsonl(block: Records, columns: Sequence[str]) -> tuple[pl.DataFrame, B
         return _jsonl_by_record(block, columns)
     if len(frame) != len(block):  # something was read as more or fewer records than there are lines
         return _jsonl_by_record(block, columns)
-    missing = [pl.lit(None, pl.String).alias(name) for name in columns if name not in frame.columns]
-    return frame.with_columns(missing).select(columns), {}
+    found: dict[str, pl.Series] = {}
+    for name in columns:
+        source = name if name in frame.columns else name.partition(".")[0]
+        if source not in frame.columns:
+            continue
+        column = frame[source]
+        # A text may be what polars made of an object or a list where other records have texts.
+        if column.dtype == pl.String and column.str.contains(r"^\s*[\[{]").any():
+            return _jsonl_by_record(block, columns)
+        if column.dtype.is_nested() or name != source:
+            try:
+                column = plain_column(column, name)
+            except ValueError:
+                return _jsonl_by_record(block, columns)
+        found[name] = column.alias(name)
+    absent = tuple(name for name in columns if name not in found)
+    nothing = pl.repeat(None, len(frame), dtype=pl.String, eager=True)
+    return Parsed(
+        pl.DataFrame([found.get(name, nothing.alias(name)) for name in columns]), {}, absent, tuple(frame.columns)
+    )
 
 
-def _jsonl_by_record(block: Records, columns: Sequence[str]) -> tuple[pl.DataFrame, Bad]:
+# A first half without a second one, or the other way round, written as JSON writes them.
+_LONE_SURROGATE: Final = re.compile(
+    rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+)
+
+
+def _jsonl_by_record(block: Records, columns: Sequence[str]) -> Parsed:
     """One by one: also where the same key holds numbers in one record and texts in another."""
     bad: Bad = {}
-    rows: list[dict[str, Any]] = []
+    rows: list[list[Any]] = []
+    keys: dict[str, None] = {}
+    objects, filled = Counter[str](), Counter[str]()
+    complaints: dict[str, str] = {}
+    seen = set[str]()
     for i in range(len(block)):
         try:
-            value = json.loads(block.text(i))
+            record = json.loads(block.text(i))
         except (ValueError, RecursionError) as error:
             bad[i] = f"broken JSON: {error}"
             continue
-        if isinstance(value, dict):
-            rows.append(value)
-        else:
-            bad[i] = f"not a JSON object: {type(value).__name__}"
-    return pl.DataFrame([_json_column(name, [row.get(name) for row in rows]) for name in columns]), bad
+        if not isinstance(record, dict):
+            bad[i] = f"not a JSON object: {type(record).__name__}"
+            continue
+        keys |= dict.fromkeys(record)
+        # A key of the record's own goes before a path through its objects.
+        values = [record[name] if name in record else dig(record, name.split(".")) for name in columns]
+        seen.update(name for name, value in zip(columns, values, strict=True) if name in record or value is not None)
+        if not _encodes(values):
+            bad[i] = "lone surrogate: half a character, which no text can hold"
+            continue
+        for name, value in zip(columns, values, strict=True):
+            filled[name] += value not in (None, [], "")
+            if has_object(value):
+                objects[name] += 1
+                bad[i] = complaints[name] = object_complaint(name, value)
+        if i not in bad:
+            rows.append(values)
+    # A key that never holds anything else is a mistake of the mapping, not of these records.
+    for name, count in objects.items():
+        if count == filled[name]:
+            raise ValueError(complaints[name])
+    frame = pl.DataFrame([json_column(name, [row[place] for row in rows]) for place, name in enumerate(columns)])
+    return Parsed(frame, bad, tuple(name for name in columns if name not in seen), tuple(keys))
 
 
-def _json_column(name: str, values: list[Any]) -> pl.Series:
-    """Values of a key as texts, or as lists of texts if any of them is a list."""
-    if any(isinstance(value, list) for value in values):
-        lists = [None if v is None else [_json_text(x) for x in (v if isinstance(v, list) else [v])] for v in values]
-        return pl.Series(name, lists, dtype=pl.List(pl.String))
-    return pl.Series(name, [_json_text(value) for value in values], dtype=pl.String)
-
-
-def _json_text(value: Any) -> str | None:
-    return value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+def _encodes(values: list[Any]) -> bool:
+    try:
+        json.dumps(values, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True

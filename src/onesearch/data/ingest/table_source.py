@@ -13,9 +13,10 @@ import polars as pl
 
 from onesearch.data.ingest.column_mapping import Items, Judgments, PageViews, Users
 from onesearch.data.ingest.file_chunks import Chunk, files_of, read_chunks
-from onesearch.data.ingest.flag_values import flag
+from onesearch.data.ingest.flag_values import flag, unknown_words
 from onesearch.data.ingest.number_values import number, parse_prices
 from onesearch.data.ingest.rejected_rows import Rejects
+from onesearch.data.ingest.text_cleaning import cleaned
 from onesearch.data.ingest.text_values import attributes, identifier, text, texts
 from onesearch.data.ingest.time_values import parse_times
 from onesearch.data.records import PARTS, TEXT, TEXTS
@@ -29,13 +30,17 @@ class Part:
         chunk: the rows of the file, [n].
         frame: columns of the table, [n].
         reason: why a row cannot be taken, String [n]; null for good rows.
-        emptied: values left empty because they could not be right, counted by reason.
+        emptied: values left empty because they could not be right, counted by column and reason.
+        repaired: values that were changed, such as texts with HTML.
+        suspicious: values taken as they are that may mean something else.
     """
 
     chunk: Chunk
     frame: pl.DataFrame
     reason: pl.Series
     emptied: Mapping[str, int] = field(default_factory=dict)
+    repaired: Mapping[str, int] = field(default_factory=dict)
+    suspicious: Mapping[str, int] = field(default_factory=dict)
 
     def refusing(self, wrong: Mapping[str, pl.Series]) -> "Part":
         """The part with more reasons: each refuses the rows where its Boolean series [n] holds.
@@ -55,34 +60,49 @@ def items(folder: Path, table: Items, rejects: Rejects) -> Iterator[Part]:
     named = [(value,) if isinstance(value, str) else value or () for value in columns.model_dump().values()]
     # Every column that is read, in the order of the mapping.
     names = [*itertools.chain(*named), *(name for _, name, _ in typed)]
+    # Texts that HTML may be in; our names are what the summary speaks of.
+    written = {
+        "title": (columns.title,),
+        "category": path,
+        "brand": (columns.brand,),
+        "seller": (columns.seller,),
+        "description": (columns.description,),
+        "attributes": tuple(name for _, name, _ in typed),
+    }
     for chunk in read_chunks(folder, table, "items", names, rejects):
-        raw = chunk.frame
+        raw, repaired, suspicious = cleaned(chunk.frame, {name: list(filter(None, c)) for name, c in written.items()})
         time, wrong_time = parse_times(_column(raw, columns.listed_at), table.time)
-        price, wrong_price = parse_prices(_column(raw, columns.price))
+        prices = parse_prices(_column(raw, columns.price), table.decimal)
         # The category's path from the root: one column, cut at a separator, or one column per level.
         if len(path) == 1:
-            category = texts(raw, path[0], table.separators.category, ignore)
+            category = texts(raw, path[0], table.separators.category, ignore, path=True)
         elif path:
             category = pl.concat_list([text(name, ignore) for name in path]).list.drop_nulls()
         else:
             category = pl.lit(list(constants.category or ()), TEXTS)
-        # What the file does not say of an item's stock: in stock, unless the mapping says otherwise.
-        stock = pl.lit(constants.in_stock is not False)
+        # Nothing said of an item's stock: as the mapping says. Without a column every item is there, since a shop lists
+        # what it sells; with one, an empty cell is unknown.
+        stock = pl.lit(constants.in_stock is not False if columns.in_stock is None else constants.in_stock, pl.Boolean)
+        said = flag(raw, columns.in_stock, table.stock_words) if columns.in_stock else pl.lit(None, pl.Boolean)
+        unknown = unknown_words(raw, columns.in_stock, said)
         frame = raw.select(
             item_id=identifier(raw, columns.item_id),
             title=text(columns.title),
             category=category,
             brand=pl.coalesce(text(columns.brand, ignore), pl.lit(constants.brand, pl.String)),
-            price=price,
+            price=prices.price,
             attributes=attributes(raw, typed, ignore),
             seller=pl.coalesce(text(columns.seller, ignore), pl.lit(constants.seller, pl.String)),
             images=texts(raw, columns.images, table.separators.images),
             listed_at=time,
-            in_stock=stock if columns.in_stock is None else flag(raw, columns.in_stock).fill_null(stock),
+            in_stock=pl.when(unknown).then(None).otherwise(pl.coalesce(said, stock)),
+            description=text(columns.description, ignore),
         )
-        # A wrong time or price empties the value; an item without id or title is none.
-        emptied = _counted("listed_at", wrong_time) + _counted("price", wrong_price)
-        yield Part(chunk, frame, _no_reason(frame), emptied).refusing(
+        # A wrong value empties its cell; an item without id or title is none.
+        emptied = _counted("listed_at", wrong_time) + _counted("price", prices.problem)
+        emptied += Counter({"in_stock: not a known word, see stock_words": int(unknown.sum())})
+        suspicious["price: could mean two amounts, set decimal"] += int(prices.ambiguous.sum())
+        yield Part(chunk, frame, _no_reason(frame), +emptied, repaired, +suspicious).refusing(
             {"no item id": frame["item_id"].is_null(), "no title": frame["title"].is_null()}
         )
 
@@ -128,8 +148,15 @@ def page_views(folder: Path, table: PageViews, rejects: Rejects, optional: Seque
             query_type=text(columns.query_type),
             split=text(columns.split).str.to_lowercase(),
         )
+        # A word that is neither yes nor no is not taken for either.
+        flags = {name: getattr(columns, name) for name in ("clicked", "ordered") if columns.item_id is not None}
+        emptied = {
+            f"{name}: not a known word": int(unknown_words(raw, column, flag(raw, column)).sum())
+            for name, column in flags.items()
+            if column is not None
+        }
         # A wrong time refuses the page view: where it lies in time decides what was known before it.
-        part = Part(chunk, frame.with_columns(pl.col("query").fill_null("")), wrong_time).refusing(
+        part = Part(chunk, frame.with_columns(pl.col("query").fill_null("")), wrong_time, emptied).refusing(
             {
                 "no time": frame["time"].is_null() & (columns.time is not None),
                 "no page view id": frame["page_view_id"].is_null(),

@@ -5,23 +5,22 @@ a slower second parse, line by line, and nothing else. Blocks know the line numb
 setting it aside.
 """
 
-import gzip
-import io
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onesearch.data.ingest.column_mapping import File
+from onesearch.data.ingest.file_opening import text_pieces
 from onesearch.data.ingest.rejected_rows import Rejects
 
 Longs = NDArray[np.int64]
 BLOCK = 8 << 20
 LONGEST_RECORD = 64 << 20
-_NEWLINE, _QUOTE = b"\n"[0], b'"'[0]
+_NEWLINE = b"\n"[0]
 
 
 @dataclass(frozen=True)
@@ -66,39 +65,33 @@ class Records:
 def text_blocks(path: Path, style: File, table: str, rejects: Rejects) -> Iterator[Records]:
     """The records of a CSV or JSON lines file as UTF-8, block by block, empty lines left out.
 
-    Records that are not in the file's encoding are set aside; ``.gz`` files are unpacked on the way.
+    Records that are not in the file's encoding are set aside; packed files are unpacked on the way.
 
     Raises:
-        ValueError: a line that never ends.
+        ValueError: a line that never ends, a header line in another encoding, or a file that cannot be unpacked.
     """
-    with _opened(path) as stream:
-        for block in _raw_blocks(stream, path, style):
-            decoded = _decoded(block, path, style, table, rejects)
-            yield decoded.select(_filled(decoded))
+    pieces, encoding = text_pieces(path, style.encoding, BLOCK)
+    for block in _raw_blocks(pieces, path, style):
+        decoded = _decoded(block, path, style, encoding, table, rejects)
+        yield decoded.select(_filled(decoded))
 
 
-def _opened(path: Path) -> BinaryIO:
-    return io.BufferedReader(gzip.GzipFile(path, "rb")) if path.suffix == ".gz" else path.open("rb")
-
-
-def _quoted(style: File) -> bool:
-    return style.format == "csv" and style.newlines_in_values
-
-
-def _raw_blocks(stream: BinaryIO, path: Path, style: File) -> Iterator[Records]:
+def _raw_blocks(pieces: Iterator[bytes], path: Path, style: File) -> Iterator[Records]:
     """Blocks of whole records in the file's own encoding; what follows the last line end waits for the next piece."""
+    quoted = _quoted_values(style.separator) if style.format == "csv" and style.newlines_in_values else None
     rest, line = b"", 1
-    while piece := stream.read(BLOCK):
+    for piece in pieces:
         data = rest + piece
         if line == 1:
             data = data.removeprefix(b"\xef\xbb\xbf")
-        block = _cut(data, line, _quoted(style))
+        block = _cut(data, line, quoted, whole=False)
         if not len(block) and len(data) > LONGEST_RECORD:
-            if not _quoted(style):
+            # A quote that never closes is none; without it there are line ends again.
+            block = _cut(data, line, quoted, whole=True)
+            if not len(block):
                 raise ValueError(
                     f"{path}: line {line} is longer than {LONGEST_RECORD >> 20} MiB; is this {style.format}?"
                 )
-            block = _cut(data, line, False)  # a quote that never closes: cut at line ends, broken lines fall out
         used = 0
         if len(block):
             yield block
@@ -106,43 +99,73 @@ def _raw_blocks(stream: BinaryIO, path: Path, style: File) -> Iterator[Records]:
         line += data.count(b"\n", 0, used)
         rest = data[used:]
     if rest:  # a last line without an end
-        yield _cut(rest + b"\n", line, False)
+        yield _cut(rest + b"\n", line, quoted, whole=True)
 
 
-def _cut(data: bytes, line: int, quoted: bool) -> Records:
-    """Cut at line ends; ``quoted`` only at those outside quotes (an even number of quotes before)."""
+def _quoted_values(separator: str) -> re.Pattern[bytes]:
+    """Matches a quoted CSV value: from a quote that begins a value to the one before a separator or line end.
+
+    A quote within a value (15" sleeve) is a character. So is one that begins a value and has no such end: its line is
+    broken, and the lines after it are not. The end of the data counts as one in group 1 alone.
+    """
+    sign = re.escape(separator.encode())
+    # Possessive, so that a quote without end costs one look ahead and no search for another end.
+    return re.compile(rb'(?<![^%b\n])"[^"]*+(?:""[^"]*+)*+(?:"(?=[%b\r\n])|("?\Z))' % (sign, sign))
+
+
+def _cut(data: bytes, line: int, quoted: re.Pattern[bytes] | None, whole: bool) -> Records:
+    """Cut at line ends, with ``quoted`` only at those outside of quoted values.
+
+    ``whole``: nothing follows the data, so that a value that does not end in it never ends.
+    """
     # All line ends of the block, [lines]; those of records are these, or some of these.
-    array = np.frombuffer(data, np.uint8)
-    newlines = np.flatnonzero(array == _NEWLINE)
+    newlines = np.flatnonzero(np.frombuffer(data, np.uint8) == _NEWLINE)
     ends = newlines
-    if quoted:
-        odd = np.cumsum(array == _QUOTE, dtype=np.uint8)[newlines] & 1
-        ends = newlines[odd == 0]
+    if quoted is not None:
+        spans = [match.span() for match in _values(quoted, data, whole)]
+        opened, closed = np.array(spans, np.int64).reshape(-1, 2).T
+        inside = np.searchsorted(opened, newlines) - np.searchsorted(closed, newlines, side="right")
+        ends = newlines[inside == 0]
     starts = np.concatenate([[0], ends[:-1] + 1]) if len(ends) else ends
     return Records(data, starts, ends, line + np.searchsorted(newlines, starts))
 
 
-def _decoded(block: Records, path: Path, style: File, table: str, rejects: Rejects) -> Records:
+def _values(quoted: re.Pattern[bytes], data: bytes, whole: bool) -> Iterator[re.Match[bytes]]:
+    """The quoted values one after another; in ``whole`` data one without end is passed over."""
+    at = 0
+    while match := quoted.search(data, at):
+        open_ended = match.group(1) is not None
+        if whole and open_ended:
+            at = match.start() + 1
+            continue
+        yield match
+        at = match.end()
+
+
+def _decoded(block: Records, path: Path, style: File, encoding: str, table: str, rejects: Rejects) -> Records:
     """The block as UTF-8; records that are not in the file's encoding are set aside."""
-    try:
-        text = block.joined().decode(style.encoding)
-    except UnicodeDecodeError:
-        # Something in the block is wrong: find the records one by one.
-        bad: dict[int, str] = {}
-        for i in range(len(block)):
-            try:
-                block.text(i).decode(style.encoding)
-            except UnicodeDecodeError as error:
-                byte = error.object[error.start]
-                bad[i] = f"not valid {style.encoding}: byte 0x{byte:02x} at position {error.start + 1}"
-        block = block.set_aside(bad, table, path.name, rejects)
-        text = block.joined().decode(style.encoding)
-    # UTF-8 already: nothing moves.
-    if style.encoding.lower().replace("_", "-") in ("utf-8", "utf8", "ascii"):
-        return block
-    # Other encodings: the same records lie elsewhere in the UTF-8 bytes.
-    again = _cut(text.encode(), 1, _quoted(style))
-    return Records(again.data, again.starts, again.ends, block.lines)
+    utf8 = encoding.lower().replace("_", "-") in ("utf-8", "utf8", "ascii")
+    if utf8:
+        try:
+            block.joined().decode(encoding)
+            return block
+        except UnicodeDecodeError:
+            pass  # Something in the block is wrong: find the records one by one.
+    bad: dict[int, str] = {}
+    texts: list[bytes] = []
+    for i in range(len(block)):
+        try:
+            texts.append(block.text(i).decode(encoding).encode())
+        except UnicodeDecodeError as error:
+            byte = error.object[error.start]
+            bad[i] = f"not valid {encoding}: byte 0x{byte:02x} at position {error.start + 1}"
+    if style.format == "csv" and 0 in bad and block.lines[0] == 1:
+        raise ValueError(f"{path}: the header line is {bad[0]}; set encoding, for example cp1252")
+    block = block.set_aside(bad, table, path.name, rejects)
+    # The same records lie elsewhere in the UTF-8 bytes.
+    lengths = np.fromiter((len(text) for text in texts), np.int64, len(texts))
+    ends = np.cumsum(lengths + 1) - 1
+    return Records(b"".join(text + b"\n" for text in texts), ends - lengths, ends, block.lines)
 
 
 def _filled(block: Records) -> NDArray[np.bool_]:

@@ -1,6 +1,9 @@
 """Texts, ids, lists of texts and attributes out of a file's columns, as expressions over a chunk of its rows."""
 
+import json
+import re
 from collections.abc import Sequence
+from typing import Final
 
 import polars as pl
 
@@ -19,14 +22,31 @@ def text(name: str | None, ignore: Sequence[str] = ()) -> pl.Expr:
 def identifier(frame: pl.DataFrame, name: str | None) -> pl.Expr:
     """As :func:`text`; float columns hold whole numbers, as pandas writes integers beside missing values."""
     if name is not None and frame.schema[name].is_float():
-        return pl.col(name).cast(pl.Int64, strict=False).cast(pl.String)
+        return _whole(pl.col(name))
     return text(name)
 
 
-def texts(frame: pl.DataFrame, name: str | None, separator: str | None, ignore: Sequence[str] = ()) -> pl.Expr:
+def _whole(number: pl.Expr) -> pl.Expr:
+    """Whole numbers without ".0"; a fraction is not cut off, or two ids would be one."""
+    whole = number.cast(pl.Int64, strict=False)
+    return pl.when(whole == number).then(whole.cast(pl.String)).otherwise(number.cast(pl.String))
+
+
+# A list as a text: JSON's, Python's, or bare; its values in quotes or without.
+_LIST: Final = r"(?s)^\s*\[.*\]\s*$"
+_VALUES: Final = re.compile(r"""'((?:[^'\\]|\\.)*)'|"((?:[^"\\]|\\.)*)"|([^\s,\[\]'"][^,\[\]]*)""")
+# Between the parts of a category's path, unless the mapping says another sign.
+_PATH: Final = r"\s*[>›»]\s*"
+_JOINT: Final = "\x1f"
+
+
+def texts(
+    frame: pl.DataFrame, name: str | None, separator: str | None, ignore: Sequence[str] = (), path: bool = False
+) -> pl.Expr:
     """A column as a list of trimmed texts, those that are empty or in ``ignore`` left out.
 
-    A list is taken as it is, a text is cut at the separator or, without one, is a list of one.
+    A list is taken as it is, and so is a text that is a list written out (``["a", "b"]``); another text is cut at the
+    separator or, without one, is a list of one. The texts of a ``path`` are cut at ">" where no separator is given.
     """
     if name is None:
         return pl.lit([], TEXTS)
@@ -34,12 +54,43 @@ def texts(frame: pl.DataFrame, name: str | None, separator: str | None, ignore: 
     kind = frame.schema[name]
     if isinstance(kind, pl.List):
         value = pl.element()  # ids in lists are floats for the same reason as in columns
-        parts = pl.col(name).list.eval(value.cast(pl.Int64, strict=False) if kind.inner == pl.Float64 else value)
+        parts = pl.col(name).list.eval(
+            _whole(value) if kind.inner in (pl.Float32, pl.Float64) else value.cast(pl.String)
+        )
     else:
         column = pl.col(name).cast(pl.String)
-        parts = pl.concat_list(column) if separator is None else column.str.split(separator)
-    trimmed = pl.element().cast(pl.String).str.strip_chars()
+        cut = pl.concat_list(column) if separator is None else column.str.split(separator)
+        listed = column.map_batches(_written_lists, return_dtype=TEXTS)
+        parts = pl.when(column.str.contains(_LIST)).then(listed).otherwise(cut)
+    if path:
+        joined = parts.list.eval(pl.element().drop_nulls()).list.join(_JOINT)
+        parts = (joined.str.replace_all(_PATH, _JOINT) if separator is None else joined).str.split(_JOINT)
+    trimmed = pl.element().str.strip_chars()
     return parts.list.eval(trimmed.filter((trimmed != "") & ~trimmed.is_in(ignore))).fill_null([])
+
+
+def _written_lists(column: pl.Series) -> pl.Series:
+    """The values of the texts of a column that are lists written out; null for the others."""
+    found: list[list[str] | None] = [None] * len(column)
+    for row in column.str.contains(_LIST).fill_null(False).arg_true().to_list():
+        found[row] = _written_list(column[row])
+    return pl.Series(column.name, found, dtype=TEXTS)
+
+
+def _written_list(text: str) -> list[str]:
+    """The values of a list written out.
+
+    >>> _written_list("['a', 'b c']"), _written_list('["a", 7]'), _written_list("[7, 8]"), _written_list("[7 8]")
+    (['a', 'b c'], ['a', '7'], ['7', '8'], ['7 8'])
+    """
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError):
+        # A quote or backslash of the text's own has a backslash before it.
+        found = (single or double or bare for single, double, bare in _VALUES.findall(text))
+        return [re.sub(r"\\(.)", r"\1", value) for value in found]
+    flat = [value for value in values if value is not None and not isinstance(value, list | dict)]
+    return [value if isinstance(value, str) else json.dumps(value) for value in flat]
 
 
 def attributes(

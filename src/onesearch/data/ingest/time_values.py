@@ -1,7 +1,8 @@
 """Times of any unit to UTC, with a word on what is wrong when they cannot be right."""
 
 from datetime import UTC, datetime
-from typing import Literal, Self
+from typing import Final, Literal, Self
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import polars as pl
 from pydantic import field_validator, model_validator
@@ -20,7 +21,8 @@ class TimeFormat(Settings):
 
     Attributes:
         unit: "text" for dates written out, else the unit of a number.
-        format: strftime pattern of "text"; without one, ISO 8601 with or without fractions and zone.
+        format: strftime pattern of "text"; without one, ISO 8601 in its usual forms ("2024-05-01T10:00Z", "20240501",
+            "2024-05-01 10:00:00.5 UTC").
         zone: of texts without their own.
         origin: the moment that the number 0 stands for.
         earliest, latest: years outside of which a time is taken for an error, in [earliest, latest).
@@ -37,6 +39,15 @@ class TimeFormat(Settings):
     @classmethod
     def _in_utc(cls, value: datetime) -> datetime:
         return value if value.tzinfo is not None else value.replace(tzinfo=UTC)
+
+    @field_validator("zone")
+    @classmethod
+    def _known_zone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            raise ValueError(f"unknown time zone {value!r}; say for example Europe/Berlin") from None
+        return value
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -61,7 +72,7 @@ def parse_times(raw: pl.Series, wanted: TimeFormat) -> tuple[pl.Series, pl.Serie
         )
         number = pl.lit(None, pl.Float64)
     else:
-        number = pl.col("raw").cast(pl.Float64, strict=False)
+        number = pl.col("raw").cast(pl.String).str.strip_chars().cast(pl.Float64, strict=False)
         time = (
             _from_text(pl.col("raw").cast(pl.String), wanted)
             if wanted.unit == "text"
@@ -70,7 +81,8 @@ def parse_times(raw: pl.Series, wanted: TimeFormat) -> tuple[pl.Series, pl.Serie
     frame = frame.select("raw", time=time, number=number)
     # Read, but in a year that cannot be: most often a wrong unit.
     inside = pl.col("time").dt.year().is_between(wanted.earliest, wanted.latest, closed="left")
-    present = pl.col("raw").is_not_null()
+    # A blank text says nothing, as null does.
+    present = pl.col("raw").cast(pl.String).str.strip_chars().fill_null("") != ""
     frame = frame.with_columns(wrong=present & ~inside.fill_null(False))
     problem = pl.when("wrong").then(_explanation(wanted)) if frame["wrong"].any() else pl.lit(None, pl.String)
     frame = frame.select(pl.when(~pl.col("wrong")).then("time").alias("time"), problem.alias("problem"))
@@ -101,25 +113,44 @@ def _from_number(number: pl.Expr, unit: str, origin: datetime) -> pl.Expr:
     return pl.when(possible).then(microseconds).cast(pl.Int64).cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
 
 
-# Written dates without a zone, tried in this order.
-_NAIVE = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%d", "%Y/%m/%d %H:%M:%S", "%Y/%m/%d")
+# ISO 8601 as files have it: date; time to the hour, minute, second or fraction; zone.
+_ISO: Final = (
+    r"^(\d{4})(?:[-/.](\d{1,2})(?:[-/.](\d{1,2}))?)?"
+    r"(?:[Tt ]\s*(\d{1,2})(?::?(\d{2})(?::?(\d{2})(?:[.,](\d{1,9}))?)?)?"
+    r"\s*([Zz]|UTC|GMT)?([+-]\d{1,2}(?::?\d{2})?)?)?$"
+)
+# Dates without signs between their parts: alone, before a time, and with one in 14 digits.
+_PLAIN_DATES: Final = (
+    (r"^(\d{4})(\d{2})(\d{2})$", "${1}-${2}-${3}"),
+    (r"^(\d{4})(\d{2})(\d{2})[Tt ](\d)", "${1}-${2}-${3}T${4}"),
+    (r"^(\d{4})(\d{2})(\d{2})(\d{6})([^\d].*)?$", "${1}-${2}-${3}T${4}${5}"),
+)
 
 
 def _from_text(text: pl.Expr, wanted: TimeFormat) -> pl.Expr:
-    """Written dates as UTC: by the mapping's pattern, else by the first of the usual ones that fits."""
+    """Written dates as UTC: by the mapping's pattern, else as ISO 8601."""
+    text = text.str.strip_chars()
     if wanted.format is not None:
         # A pattern with a zone says its own; polars then gives UTC at once.
         if "%z" in wanted.format or "%#z" in wanted.format:
             return text.str.to_datetime(wanted.format, time_unit="us", strict=False).cast(TIME)
         return _zoned(text.str.to_datetime(wanted.format, time_unit="us", strict=False), wanted.zone, False)
-    # Without a zone of its own a text matches one of the naive patterns only, with one only the others.
-    zoned = text.str.replace(r"[Zz]$", "+00:00")
-    with_zone = [
-        zoned.str.to_datetime(p, time_unit="us", strict=False).cast(TIME)
-        for p in ("%Y-%m-%dT%H:%M:%S%.f%z", "%Y-%m-%d %H:%M:%S%.f%z")
-    ]
-    naive = pl.coalesce(text.str.to_datetime(pattern, time_unit="us", strict=False) for pattern in _NAIVE)
-    return pl.coalesce(_zoned(naive, wanted.zone, False), *with_zone)
+    for pattern, signs in _PLAIN_DATES:
+        text = text.str.replace(pattern, signs)
+    # What is left out is the first month, day or moment of what is there.
+    year, month, day, hour, minute, second, fraction, utc, offset = (text.str.extract(_ISO, n) for n in range(1, 10))
+    parts = [part.fill_null(first).str.zfill(2) for part, first in ((month, "1"), (day, "1"), (hour, "0"))]
+    parts += [part.fill_null(none) for part, none in ((minute, "00"), (second, "00"), (fraction, "0"))]
+    written = pl.format("{}-{}-{} {}:{}:{}.{}", year, *parts)
+    time = written.str.to_datetime("%Y-%m-%d %H:%M:%S%.f", time_unit="us", strict=False)
+    # A zone of its own: hours and perhaps minutes east of UTC.
+    digits = offset.str.replace(":", "").str.slice(1)
+    hours = digits.str.slice(0, 2).str.to_integer(strict=False)
+    minutes = digits.str.slice(2).str.to_integer(strict=False).fill_null(0)
+    east: pl.Expr = pl.when((hours < 24) & (minutes < 60)).then(60 * hours + minutes)
+    east = pl.when(offset.str.starts_with("-")).then(-east).otherwise(east)
+    own = (time - pl.duration(minutes=pl.when(offset.is_null()).then(0).otherwise(east))).dt.replace_time_zone("UTC")
+    return pl.when(utc.is_null() & offset.is_null()).then(_zoned(time, wanted.zone, False)).otherwise(own)
 
 
 def _zoned(time: pl.Expr, zone: str, has_zone: bool) -> pl.Expr:
