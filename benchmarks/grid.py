@@ -1,6 +1,7 @@
 """Studies of cells: each is a run that takes shared stages over, trains its own last ones, and is measured."""
 
 import json
+import os
 import sys
 import time
 import traceback
@@ -124,6 +125,11 @@ MARKET = (
     Cell("log-expert", "self-distillation, log expert", (*PLAIN_CE, "understanding.producer=log-expert")),
     Cell("inject", "self-distillation, clicked item injected", (*PLAIN_CE, "distill.inject=true")),
     Cell("personal", "self-distillation, personalised keywords", (*PLAIN_CE, "distill.personal=true")),
+    Cell(
+        "personal-llm",
+        "self-distillation, keywords personalised by the language model",
+        (*PLAIN_CE, "distill.personal=true", "understanding.calibrate=40000"),
+    ),
 )
 FRESH = (
     Cell("v1", "V1", seeds=NEW, stage="sft3", measured=ENGINES),
@@ -143,6 +149,42 @@ FRESH = (
 REAL = (
     Cell("v1", "V1", seeds=THREE, stage="sft3", measured=("student", "engine")),
     Cell("full", "full V2, log expert", (), THREE, measured=("student", "engine")),
+)
+PRODUCERS: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "log-expert": ("log expert", ("understanding.producer=log-expert",)),
+    "encoder": (
+        "sentence encoder",
+        ("understanding.producer=encoder", "understanding.encoder=${ONESEARCH_ENCODER}"),
+    ),
+    "llm": (
+        "language model",
+        (
+            "understanding.producer=llm-keywords",
+            "understanding.model=${ONESEARCH_LLM_MODEL}",
+            "understanding.max_calls=0",
+            "understanding.cache=${ONESEARCH_THOUGHTS}",
+        ),
+    ),
+}
+"""Who thinks in the cells of ``thinkers``: what it is called, and settings, with variables of the environment."""
+READING = ("student", "keywords", "engine")
+THINKERS = (
+    Cell("v1", "V1", seeds=(11,), stage="sft3", measured=("student", "engine")),
+    *(
+        Cell(f"{form}-{name}", f"{what}, {who}", (*sets, *more), (11,), measured=READING)
+        for name, (who, sets) in PRODUCERS.items()
+        for form, what, more in (
+            ("rag", "keywords at the input (RAG)", ("distill.keywords=input",)),
+            ("full", "full V2", ()),
+        )
+    ),
+    Cell(
+        "placebo-llm",
+        "full V2, keywords of another query, language model",
+        (*PRODUCERS["llm"][1], "distill.shuffle=true"),
+        (11,),
+        measured=("student",),
+    ),
 )
 
 
@@ -187,6 +229,7 @@ SETS: Mapping[str, DataSet] = {
     # One epoch of three, for V1 as well: a cell has at most twenty minutes.
     "bestbuy": DataSet("configs/bestbuy.yaml", REAL, (*_LOG_EXPERT, "sft3.epochs=1")),
     "homedepot": DataSet("configs/homedepot.yaml", REAL, _LOG_EXPERT, (1,)),
+    "thinkers": DataSet("configs/homedepot.yaml", THINKERS, _LOG_EXPERT, (11,), same_requests=False),
 }
 SMOKE = (
     "data.market.items=300",
@@ -289,11 +332,12 @@ class Grid:
 
     def _train(self, name: str, seed: int, cell: Cell) -> None:
         config, base = ROOT / self.sets[name].config, self.folder(name, seed, "base")
-        shared = pipeline.status_of(config, base, self._sets(name, seed))
+        # What a cell's record shows has variables of the environment, and no paths of this machine.
+        every, sets = (tuple(map(os.path.expandvars, self._sets(name, seed, one))) for one in (None, cell))
+        shared, reuse = pipeline.status_of(config, base, every), [base]
         if any(shared[stage] != "finished" for stage in SHARED):
             first = (self.folder(name, 1, "base"),) if self.sets[name].same_requests and seed != 1 else ()
-            pipeline.run_config(config, base, self._sets(name, seed), reuse=first, until="cot")
-        sets, reuse = self._sets(name, seed, cell), [base]
+            pipeline.run_config(config, base, every, reuse=first, until="cot")
         if cell.epochs_of:
             reuse.append(self.folder(name, seed, cell.epochs_of))
             sets = (*sets, f"sft3.epochs={settings_of(reuse[-1]).sft3.epochs}")
@@ -459,6 +503,11 @@ def pairs(data: DataSet) -> list[tuple[str, str]]:
         found += [(f"{cell.name}/engine", f"{cell.name}/without") for cell in data.cells]
         found += [(f"kl-long/{kind}", f"v1-long/{kind}") for kind in ENGINES]
         return [*found, ("kl-long/keywords", "v1-long/student"), ("full/engine", "row-only/engine")]
+    if data.cells is THINKERS:
+        read = [f"{cell.name}/keywords" for cell in data.cells if "keywords" in cell.measured]
+        found += [(name, "v1/student") for name in read]
+        found += [("full-llm/student", "placebo-llm/student")]
+        return [*found, *((f"{name.split('/')[0]}/engine", "v1/engine") for name in read)]
     found += [("full/engine", "v1/engine")]
     if data.cells is MARKET:
         found += [("full/student", name) for name in names if name not in ("v1/student", "full/student")]

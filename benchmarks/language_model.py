@@ -14,27 +14,25 @@ every producer was asked about.
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import closing
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
+from numpy.typing import NDArray
 
 from benchmarks.provenance import commit, machine, today
 from benchmarks.result_files import ResultFiles
 from onesearch.cli.producer_options import ProducerName, opened_producer, producer_key
 from onesearch.common.artefact import read_json, write_json
-from onesearch.common.ragged import Ragged
-from onesearch.data.requests import Requests
 from onesearch.data.text import normalise_queries
-from onesearch.encoding.khqe import fuse_keywords
 from onesearch.evaluation.evaluate import MeasureSettings, evaluate
 from onesearch.pipeline import settings_of
 from onesearch.pipeline.run_data import RunData
 from onesearch.search.dense_search import DenseSearcher
-from onesearch.search.hits import Hits, Searcher
+from onesearch.search.hits import Searcher
 from onesearch.understanding.keyword_extraction import holds_phrase, stated_in
 from onesearch.understanding.thought import Thought
 from onesearch.understanding.thought_cache import SqliteThoughts
@@ -53,16 +51,18 @@ LIMITS: Mapping[str, Any] = {"concurrency": 1, "timeout": 900.0, "response_forma
 ANSWER_TOKENS = {"llm": 250, "llm-keywords": 120}
 EXAMPLES, REFUSED = 14, 8
 METRICS = ("click/HR@10", "click/MRR@10")
-PLACEBO = "placebo"
-"""Keywords of another query by the language model."""
+COMPARED = ("llm-keywords", "encoder", "log-expert")
+PLACEBO, QUERY = "placebo", "query alone"
+"""The placebo has keywords of another query by the first of those compared."""
+SHARES = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5)
 
 
 def held_out_first(run_data: RunData) -> list[str]:
-    """The distinct queries of a run: held-out ones first, each group in random order."""
+    """The distinct queries of a run: those of test and validation part first, each group in random order."""
     parts = run_data.split
     found: list[str] = []
-    for part in (parts.test, parts.valid, parts.train):
-        texts = sorted(set(normalise_queries(part["query"])) - {""})
+    for group in ((parts.test, parts.valid), (parts.train,)):
+        texts = sorted({query for part in group for query in normalise_queries(part["query"])} - {""})
         found += [texts[place] for place in np.random.default_rng(7).permutation(len(texts))]
     return list(dict.fromkeys(found))
 
@@ -87,28 +87,18 @@ def run(folder: Path, out: Path, name: str, most: int | None) -> None:
             print(path.name, summary.text().replace("\n", "; "), flush=True)
 
 
-@dataclass(frozen=True)
-class Expanded:
-    """A searcher that reads each query followed by its keywords."""
+def fused(run_data: RunData, keywords: Mapping[str, tuple[str, ...]], share: float) -> DenseSearcher:
+    """Dense search by query vectors that take over ``share`` of the mean vector of their keywords."""
 
-    searcher: Searcher
-    keywords: Mapping[str, tuple[str, ...]]
-
-    def rank(self, requests: Requests, k: int) -> Hits:
-        """See the searcher's."""
-        texts = [" ".join((query, *self.keywords.get(query, ()))) for query in requests.query]
-        return self.searcher.rank(replace(requests, query=texts), k)
-
-
-def fused(run_data: RunData, keywords: Mapping[str, tuple[str, ...]]) -> DenseSearcher:
-    """Dense search by query vectors that are fused with those of their keywords (docs/method.md (2.7))."""
-
-    def encode(texts: Sequence[str]) -> Any:
+    def encode(texts: Sequence[str]) -> NDArray[np.float32]:
+        vectors = run_data.encoder.encode(texts)
         words = sorted({word for text in texts for word in keywords.get(text, ())})
-        number = {word: place for place, word in enumerate(words)}
-        rows = [[number[word] for word in keywords.get(text, ())] for text in texts]
-        numbers = Ragged.from_lists(rows)
-        return fuse_keywords(run_data.encoder.encode(texts), numbers, run_data.encoder.encode(words))
+        of_word = dict(zip(words, run_data.encoder.encode(words), strict=True))
+        for row, text in enumerate(texts):
+            if keywords.get(text):
+                mean = np.mean([of_word[word] for word in keywords[text]], axis=0)
+                vectors[row] = (1 - share) * vectors[row] + share * mean
+        return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12), np.float32)
 
     return DenseSearcher(run_data.item_vectors, encode)
 
@@ -121,7 +111,7 @@ def portions(out: Path, name: str) -> Iterator[dict[str, Any]]:
 def save(folder: Path, out: Path) -> None:
     """Cost, answers, what clicked items say of the keywords, and plain search with and without them."""
     run_data, settings = RunData(folder), settings_of(folder)
-    figures: dict[str, dict[str, Any]] = {"producers": {}, "search": {}, "comparisons": {}, "examples": {}}
+    figures: dict[str, dict[str, Any]] = {"producers": {}, "keywords": {}, "search": {}}
     thoughts: dict[str, dict[str, Thought]] = {}
     asked: dict[str, list[str]] = {}
     with closing(SqliteThoughts(out / "thoughts.sqlite3")) as cache:
@@ -133,39 +123,46 @@ def save(folder: Path, out: Path) -> None:
             thoughts[name] = cache.get_many(asked[name], found[0]["producer"], producer_key(ProducerName(name))[1])
             figures["producers"][name] = {"what": what, **cost(found)}
     # Page views of held-out queries that every producer of the comparison was asked about.
-    compared = [name for name in ("llm-keywords", "encoder", "log-expert") if name in thoughts]
+    compared = [name for name in COMPARED if name in thoughts]
     everywhere = set.intersection(*(set(asked[name]) for name in compared))
-    page_views = run_data.split.test.vstack(run_data.split.valid)
-    kept = [query in everywhere for query in normalise_queries(page_views["query"]).to_list()]
-    page_views = page_views.filter(kept).with_columns(query=normalise_queries(page_views["query"]).filter(kept))
-    requests, targets = run_data.requests(page_views), run_data.targets(page_views)
-    titles = run_data.dataset.items["title"].fill_null("").to_list()
-    clicked = {query: [titles[item] for item in targets.clicked[n]] for n, query in enumerate(requests.query)}
     keywords = {name: {query: one.keywords for query, one in thoughts[name].items()} for name in compared}
-    keywords[PLACEBO] = shifted(keywords["llm-keywords"], sorted(clicked))
+    keywords[PLACEBO] = shifted(keywords[COMPARED[0]], sorted(everywhere))
+    valid, test = (asked_about(part, everywhere) for part in (run_data.split.valid, run_data.split.test))
+    titles = run_data.dataset.items["title"].fill_null("").to_list()
+    clicked: dict[str, list[str]] = {}
+    for part in (valid, test):
+        for query, items in zip(part["query"], run_data.targets(part).clicked, strict=True):
+            clicked.setdefault(query, []).extend(titles[item] for item in items)
     for name, found in keywords.items():
-        figures["search"][f"keywords/{name}"] = said(found, clicked)
-    # BM25 over query and keywords, dense search by the fused vector; each against the query alone.
-    methods: dict[str, Searcher] = {"BM25": run_data.lexical, "dense": fused(run_data, {})}
-    for name, found in keywords.items():
-        methods[f"BM25/{name}"] = Expanded(run_data.lexical, found)
-        methods[f"dense/{name}"] = fused(run_data, found)
-    pairs = [(name, name.split("/")[0]) for name in methods if "/" in name]
-    report = evaluate(methods, requests, targets, compare=pairs, config=MeasureSettings(k=(10,)))
+        figures["keywords"][name] = said(found, clicked)
+    # Dense search by the query, and with the share of its keywords that finds most on the validation part.
+    chosen = {name: best_share(run_data, found, valid) for name, found in keywords.items()}
+    methods: dict[str, Searcher] = {QUERY: fused(run_data, {}, 0.0)}
+    methods |= {name: fused(run_data, found, chosen[name]) for name, found in keywords.items()}
+    methods |= {f"{name}, half": fused(run_data, found, 0.5) for name, found in keywords.items()}
+    report = evaluate(
+        methods,
+        run_data.requests(test),
+        run_data.targets(test),
+        compare=[(name, QUERY) for name in methods if name != QUERY],
+        config=MeasureSettings(k=(10,)),
+    )
     for name in methods:
-        figures["search"][name] = {metric: report[name, metric].value for metric in METRICS}
-    for pair in pairs:
-        for metric in METRICS:
-            test = report.comparison(*pair, metric)
-            figures["comparisons"][f"{pair[0]} {metric}"] = {
-                key: getattr(test, key) for key in ("difference", "low", "high", "p")
+        row: dict[str, Any] = {metric: report[name, metric].mean for metric in METRICS}
+        if name != QUERY:
+            tests = {metric: report.comparison(name, QUERY, metric) for metric in METRICS}
+            row["tests"] = {
+                m: {k: getattr(one, k) for k in ("difference", "low", "high", "p")} for m, one in tests.items()
             }
+            row["share"] = chosen.get(name, 0.5)
+        figures["search"][name] = row
     figures["examples"] = examples(out, thoughts, sorted(clicked))
     figures["about"] = {
         "run": {
             "config": settings.name,
             "seed": settings.seed,
-            "page_views": len(requests),
+            "test_page_views": len(test),
+            "validation_page_views": len(valid),
             "queries": len(clicked),
             "commit": commit(),
             "machine": machine(),
@@ -173,6 +170,21 @@ def save(folder: Path, out: Path) -> None:
         }
     }
     FILES.write_figures(figures)
+
+
+def asked_about(page_views: pl.DataFrame, queries: Set[str]) -> pl.DataFrame:
+    """Page views with one of the queries, which are normalised."""
+    return page_views.with_columns(query=normalise_queries(page_views["query"])).filter(
+        pl.col("query").is_in(list(queries))
+    )
+
+
+def best_share(run_data: RunData, keywords: Mapping[str, tuple[str, ...]], valid: pl.DataFrame) -> float:
+    """The share of the keywords' vector that finds most on validation page views."""
+    requests, targets = run_data.requests(valid), run_data.targets(valid)
+    methods = {str(share): fused(run_data, keywords, share) for share in SHARES}
+    report = evaluate(methods, requests, targets, config=MeasureSettings(k=(10,), resamples=2, flips=1))
+    return max(SHARES, key=lambda share: (report[str(share), METRICS[0]].mean, -share))
 
 
 def cost(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -238,7 +250,7 @@ def render() -> None:
             "tokens/s out",
             "parts dropped",
         ],
-        [cost_row(one) for one in found["producers"].values()],
+        [cost_row(found["producers"][name]) for name in PRODUCERS if name in found["producers"]],
     )
     reasons = found["producers"].get("llm-keywords", {}).get("reasons", {})
     lines += ["", "Why the language model's answers were refused: " + listed(reasons) + "."] if reasons else []
@@ -246,36 +258,32 @@ def render() -> None:
     lines += ["", "## What the keywords say", ""]
     lines += [
         f"{about['queries']:,} held-out queries. *New*: keywords that the query does not say itself. *Right*: new ones "
-        "that the title of an item with a good rating says. The placebo has another query's keywords."
-    ]
-    names = [key.partition("/")[2] for key in found["search"] if key.startswith("keywords/")]
-    lines += [
+        "that the title of an item with a good rating says. The placebo has another query's keywords.",
         "",
-        *table(
-            ["keywords by", "queries with keywords", "keywords of those", "new", "right among new"],
-            [
-                [
-                    PRODUCERS.get(name, name),
-                    f"{one['with_keywords']:.1%}",
-                    f"{one['keywords']:.2f}",
-                    f"{one['new']:.1%}",
-                    f"{one['new_and_right']:.1%}",
-                ]
-                for name in names
-                for one in [found["search"][f"keywords/{name}"]]
-            ],
-        ),
     ]
-    lines += ["", "## Plain search with and without them", ""]
-    lines += [
-        f"{about['page_views']:,} held-out page views. BM25 reads the query followed by its keywords; dense search "
-        "takes the query's vector fused with theirs ([2.7](../method.md#keywords-and-their-fusion)). Differences are "
-        "from the query alone, with paired sign-flip tests."
+    said_rows = [
+        [
+            PRODUCERS.get(name, name),
+            f"{one['with_keywords']:.1%}",
+            f"{one['keywords']:.2f}",
+            f"{one['new']:.1%}",
+            f"{one['new_and_right']:.1%}",
+        ]
+        for name in (*COMPARED, PLACEBO)
+        if (one := found["keywords"].get(name))
     ]
+    lines += table(["keywords by", "queries with keywords", "keywords of those", "new", "right among new"], said_rows)
+    lines += ["", "## Dense search with and without them", ""]
     lines += [
+        f"{about['test_page_views']:,} test page views. The query's vector takes over a share of the mean vector of "
+        f"its keywords: the one of {', '.join(f'{share:g}' for share in SHARES)} that finds most on "
+        f"{about['validation_page_views']:,} validation page views, or half of it, as a teacher's query row is fused "
+        "([2.7](../method.md#keywords-and-their-fusion)). Differences are from the query alone, with paired sign-flip "
+        "tests.",
         "",
-        *table(["search", "keywords by", *(x for m in METRICS for x in (m, "difference"))], search_rows(found)),
     ]
+    head = ["keywords by", "share", *(name for metric in METRICS for name in (metric.replace("/", " "), "difference"))]
+    lines += table(head, [search_row(name, found["search"][name]) for name in searches(found)])
     lines += ["", "## Examples", "", "Drawn by chance."]
     columns = [name for name in PRODUCERS if name in found["producers"]]
     lines += [
@@ -294,7 +302,11 @@ def render() -> None:
         "",
         *table(
             ["producer", "commit", "date"],
-            [[PRODUCERS[n], ", ".join(one["commit"]), ", ".join(one["date"])] for n, one in found["producers"].items()],
+            [
+                [PRODUCERS[name], ", ".join(one["commit"]), ", ".join(one["date"])]
+                for name in PRODUCERS
+                if (one := found["producers"].get(name))
+            ],
         ),
     ]
     FILES.write_page(lines)
@@ -316,19 +328,19 @@ def cost_row(one: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def search_rows(found: Mapping[str, Any]) -> list[list[str]]:
-    """Rows of the table of searches."""
-    rows = []
-    for name, one in found["search"].items():
-        search, _, by = name.partition("/")
-        if search == "keywords":
-            continue
-        row = [search, PRODUCERS.get(by, by) or "–"]
-        for metric in METRICS:
-            test = found["comparisons"].get(f"{name} {metric}")
-            row += [f"{one[metric]:.4f}", "" if test is None else difference(test)]
-        rows.append(row)
-    return rows
+def searches(found: Mapping[str, Any]) -> list[str]:
+    """Methods of the table of searches, in order."""
+    by = [*COMPARED, PLACEBO]
+    return [name for name in (QUERY, *by, *(f"{name}, half" for name in by)) if name in found["search"]]
+
+
+def search_row(name: str, one: Mapping[str, Any]) -> list[str]:
+    """A row of the table of searches."""
+    by = name.removesuffix(", half")
+    row = [PRODUCERS.get(by, by), f"{one['share']:g}" if "share" in one else "–"]
+    for metric in METRICS:
+        row += [f"{one[metric]:.4f}", difference(one["tests"][metric]) if "tests" in one else ""]
+    return row
 
 
 def difference(test: Mapping[str, float]) -> str:

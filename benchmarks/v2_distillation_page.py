@@ -3,7 +3,20 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmarks.grid import COMPLEX, ENGINES, FRESH, HEAD, MARKET, RARE, REAL, SAMPLED, SETS, Cell, DataSet
+from benchmarks.grid import (
+    COMPLEX,
+    ENGINES,
+    FRESH,
+    HEAD,
+    MARKET,
+    RARE,
+    REAL,
+    SAMPLED,
+    SETS,
+    THINKERS,
+    Cell,
+    DataSet,
+)
 from benchmarks.result_files import ResultFiles
 
 Report = dict[str, Any]
@@ -319,6 +332,7 @@ def render(files: ResultFiles) -> None:
         "joint",
         "inject",
         "personal",
+        "personal-llm",
     )
     effects(page, "market", "sd/student", parts)
     page.lines += [
@@ -366,5 +380,19 @@ def render(files: ResultFiles) -> None:
             effects(page, data, "v1/engine", engines)
             figures(page, data, [*both, *engines])
             slices(page, data, [*both, *engines], "query frequency", "click/HR@10")
+    if page.seeds("thinkers", "v1"):
+        page.lines += ["", "## homedepot: who thinks", ""]
+        page.lines += ["What the producers say: [keywords on real queries](language_model.md). Generator alone:"]
+        names = [cell.name for cell in THINKERS]
+        cells = named(THINKERS, *names)
+        read = [
+            (f"{cell.name}/keywords", f"{cell.what}, tested with keywords")
+            for cell in THINKERS
+            if "keywords" in cell.measured
+        ]
+        effects(page, "thinkers", "v1/student", [*cells, *read])
+        page.lines += ["", "Engine:"]
+        effects(page, "thinkers", "v1/engine", [(f"{cell.name}/engine", cell.what) for cell in THINKERS[:-1]])
+        figures(page, "thinkers", cells)
     provenance(page)
     files.write_page(page.lines)
