@@ -3,8 +3,8 @@
     python -m benchmarks.speed_page run [NAME ...]    # into docs/results/speed.json; all of them without a name
     python -m benchmarks.speed_page render            # docs/results/speed.md
 
-``search`` and ``zero-cost`` measure the run in ``runs/demo`` (``make demo SERVE=0``). Run them on a machine that does
-nothing else.
+``search`` and ``zero-cost`` measure the run in ``runs/demo`` (``make demo SERVE=0``), ``evidence`` those of
+``configs/market.yaml`` and ``configs/bestbuy.yaml``. Run them on a machine that does nothing else.
 """
 
 import json
@@ -75,6 +75,14 @@ ALL = {
         "the repeats), model files, and positions that the encoder reads. Thoughts teach V2 in training only, so all "
         "three should be 1; the command fails if V2's input holds keywords.",
         {"latency_v2_over_v1": "<= 1.05", "size_v2_over_v1": "<= 1", "tokens_v2_over_v1": "<= 1"},
+    ),
+    "evidence": Benchmark(
+        "python -m benchmarks.speed evidence runs/market runs/bestbuy --json",
+        "What evidence at the input costs: CPU time of a search with it over one of the same model without, in turns, "
+        "for single requests and in batches of 32 (low and high are the lowest and the highest of the repeats); and "
+        "milliseconds a request of the parts. Evidence makes prompts longer, adds candidates, and counts at every step "
+        "of the decoder.",
+        {f"{run}: ratio_{size}": "<= 1.3" for run in ("market", "bestbuy") for size in (1, 32)},
     ),
     "understanding": Benchmark(
         "python -m benchmarks.understand_faults",

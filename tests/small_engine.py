@@ -96,6 +96,7 @@ def small_engine(settings: SearchSettings | None = None, model: ModelSettings | 
 
     click_features = ClickFeatures(statistics, ITEMS)
     snapshot = Snapshot(
+        generator.double(),
         ITEMS,
         index,
         ItemFilters.build(ITEMS, index),
@@ -111,4 +112,4 @@ def small_engine(settings: SearchSettings | None = None, model: ModelSettings | 
     )
     featurizer = Featurizer(encoder, None, khqe, projection, vocabulary, item_features=numbers)
     settings = settings or SearchSettings(width=4, lexical=True, lexical_candidates=5, clicked_candidates=3, nearest=4)
-    return SearchEngine(generator.double(), featurizer, snapshot, click_features, settings, WEIGHTS)
+    return SearchEngine(featurizer, snapshot, click_features, settings, WEIGHTS)

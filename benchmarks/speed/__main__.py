@@ -109,5 +109,21 @@ def zero_cost(
     _show("zero-cost", figures, as_json)
 
 
+@app.command()
+def evidence(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders whose prompts have evidence.")],
+    as_json: Json = False,
+    threads: Threads = 1,
+    requests: Annotated[int, typer.Option(min=1, help="Test page views searched for in each repeat.")] = 96,
+    repeats: Annotated[int, typer.Option(min=2, help="Turns, each with a ratio of its own; an even number.")] = 4,
+    quick: Quick = False,
+) -> None:
+    """CPU time of a search with evidence in the prompt over one without, and of its parts."""
+    from benchmarks.speed.bench_evidence import bench_evidence
+
+    figures = bench_evidence(runs, threads, 4 if quick else requests, 2 if quick else repeats)
+    _show("evidence", figures, as_json)
+
+
 if __name__ == "__main__":
     app()

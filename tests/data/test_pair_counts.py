@@ -34,7 +34,8 @@ def test_lift_is_the_arithmetic_done_by_hand_and_leaves_own_clicks_out():
     share = (2 + 1) / (4 + 2)
     expected = np.log((2 + 2 * share) / ((3 + 2) * share))
     assert lift.score(np.array([0]), np.array([0]))[0] == pytest.approx(expected)
-    share = (1 + 1) / (4 + 2)
+    # One click less of everything.
+    share = (1 + 1) / (3 + 2)
     expected = np.log((1 + 2 * share) / ((2 + 2) * share))
     own = lift.score(np.array([0]), np.array([0]), np.float32(1), np.float32(1))
     assert own[0] == pytest.approx(expected)

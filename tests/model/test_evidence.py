@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onesearch.model.evidence import EVIDENCE_NUMBERS, EvidencePointer, with_evidence
+from onesearch.model.evidence import EVIDENCE_NUMBERS, EvidencePointer, products_with, with_evidence
 
 
 def plain(logits: list[float], at: list[list[int]], values: list[list[float]]) -> list[float]:
@@ -53,3 +53,14 @@ def test_an_untrained_pointer_thinks_alike_of_all_and_a_trained_one_is_the_arith
     expected = torch.einsum("nd,ned->ne", hidden, pointer.key(keys)[..., :3]) + 3 * numbers[..., 1] - 1
     torch.testing.assert_close(found, expected)
     assert not pointer(0, hidden, pointer.key(keys), numbers).any(), "each level has a query of its own"
+
+
+def test_states_meet_the_rows_of_their_request_in_whatever_order_they_come():
+    rows, owner = torch.randn(3, 4, 5), torch.tensor([2, 0, 2, 2, 0])
+    states = torch.randn(5, 5, requires_grad=True)
+    found = products_with(states, rows, owner)
+    torch.testing.assert_close(found, torch.einsum("nr,ner->ne", states, rows[owner]))
+    torch.testing.assert_close(products_with(states[:3], rows), torch.einsum("nr,ner->ne", states[:3], rows))
+    (gradient,) = torch.autograd.grad(found.sum(), states)
+    torch.testing.assert_close(gradient, rows[owner].sum(1))
+    assert products_with(states[:0], rows, owner[:0]).shape == (0, 4)

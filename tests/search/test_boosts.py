@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from onesearch.common.artefact import read_json
 from onesearch.data.records import Item
@@ -67,6 +68,26 @@ def test_without_boosts_or_weight_there_is_no_such_feature():
     assert engine.snapshot.boosts == (LAMPS,), "another generator alone leaves the boosts as they are"
     engine.adopt(engine.generator, "none", ())
     assert engine.snapshot.boost is None
+
+
+def test_a_search_reads_one_model_with_its_boosts():
+    """Another version comes while a search is under way, after each of its model's passes in turn."""
+    engine, other = boosted(LAMPS), small_engine().generator
+    with torch.no_grad():
+        other.item_head.log_scale.add_(1.0)
+    before = engine.rank(REQUESTS, 40)
+    first, encode = engine.generator, engine.generator.encode
+
+    def adopts_first(prompt):
+        engine.adopt(other, "other", (CHEAP,))
+        return encode(prompt)
+
+    engine.batch_size, first.encode = 1, adopts_first
+    during = engine.rank(REQUESTS, 40)
+    np.testing.assert_array_equal(during.items, before.items)
+    np.testing.assert_allclose(during.scores, before.scores, atol=1e-5)
+    assert engine.generator is other and engine.snapshot.boosts == (CHEAP,) and engine.name == "other"
+    assert not np.allclose(engine.rank(REQUESTS, 40).scores, before.scores, atol=1e-2)
 
 
 def test_items_added_or_changed_later_belong_to_their_group():

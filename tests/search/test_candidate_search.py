@@ -12,6 +12,7 @@ from onesearch.model.model_settings import ModelSettings
 from onesearch.model.numeric_item_features import FEATURE_NAMES
 from onesearch.search.candidates import Candidates, ordered
 from onesearch.search.engine import SearchEngine
+from onesearch.search.evidence_finder import EvidenceFinder, EvidenceRequests
 from onesearch.search.lexical_search import Analyzer, LexicalSearcher
 from onesearch.search.ranking_weights import GENERATOR_ALONE, RankingWeights
 from onesearch.search.search_settings import SearchSettings
@@ -30,7 +31,9 @@ def found_ids(candidates: Candidates, row: int = 0) -> list[str]:
     return [IDS[item] for item in candidates.items[row] if item >= 0]
 
 
-def test_each_thing_is_looked_up_once_for_a_search(engine: SearchEngine, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("model", [None, EVIDENCE], ids=["plain", "evidence"])
+def test_each_thing_is_looked_up_once_for_a_search(model: ModelSettings | None, monkeypatch: pytest.MonkeyPatch):
+    engine = small_engine(model=model)
     calls: dict[str, int] = {}
 
     def counted(owner: type, name: str) -> None:
@@ -45,8 +48,17 @@ def test_each_thing_is_looked_up_once_for_a_search(engine: SearchEngine, monkeyp
     counted(Analyzer, "__call__")
     counted(ClickStatistics, "query_numbers")
     counted(LexicalSearcher, "_score_chunks")
+    counted(EvidenceFinder, "_find")
+    counted(EvidenceFinder, "__init__")
     assert engine.search("red tents")
-    assert calls == {"__call__": 1, "query_numbers": 1, "_score_chunks": 1}
+    once = {"__call__": 1, "query_numbers": 1, "_score_chunks": 1}
+    assert calls == (once if model is None else {**once, "_find": 1, "__init__": 1})
+    # The finder is made once for a catalogue, and anew for a changed one.
+    engine.search("lamp")
+    assert calls.get("__init__", 0) == (model is not None)
+    engine.delete(["red-lamp-0"])
+    engine.search("lamp")
+    assert calls.get("__init__", 0) == 2 * (model is not None)
 
 
 def test_candidates_come_from_beams_clicks_bm25_and_the_nearest_items(engine: SearchEngine):
@@ -66,7 +78,8 @@ def test_candidates_come_from_beams_clicks_bm25_and_the_nearest_items(engine: Se
     assert set(only(clicked_candidates=2)) <= {"red-tent-0", "red-tent-1"}
     # "red" and "tent" are in two titles, one of them in fourteen more.
     by_bm25 = engine.snapshot.lexical.top_items(["red tent"], 6).items[0]
-    assert set(only(lexical_candidates=6)) <= {IDS[item] for item in by_bm25}
+    added = only(lexical_candidates=6)
+    assert added and set(added) <= {IDS[item] for item in by_bm25}
     assert 1 <= len(only(nearest=3)) <= 3
 
 
@@ -224,3 +237,18 @@ def test_evidence_joins_the_candidates_and_its_score_has_what_the_pointer_says()
         assert score == pytest.approx(float(by_hand), abs=1e-4), "the last item is newer than training"
     unwanted = engine.with_settings(SearchSettings(**off, evidence=False), GENERATOR_ALONE).candidates(requests)
     assert unwanted.generated[0][unwanted.items[0] >= 0].all()
+
+
+def test_the_evidence_of_a_search_is_what_training_finds():
+    """BM25's list comes from the pass that gives the candidates; which of equal scores end it is as in training."""
+    engine = small_engine(model=EVIDENCE)
+    queries = ["tent", "red", "stove no 1", "tent", "nothing known", ""]  # many titles score alike
+    requests = Requests.anonymous(queries)
+    inputs, facts = engine.prompt_inputs(requests, engine.snapshot), engine.click_features.query_facts(queries)
+    alone = EvidenceRequests(
+        facts.texts, facts.terms, facts.click_rows, facts.words, inputs.query_head_rows(), requests.clicked
+    )
+    rows = np.arange(len(queries))
+    found, expected = inputs.evidence(rows), engine.snapshot.evidence_finder.prepare(alone)(rows)
+    np.testing.assert_array_equal(found.items, expected.items)
+    np.testing.assert_array_equal(found.numbers, expected.numbers)

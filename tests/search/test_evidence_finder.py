@@ -2,14 +2,17 @@
 
 import numpy as np
 import pytest
+import torch
 
 from onesearch.common.ragged import Ragged
+from onesearch.data.records import Item
 from onesearch.data.requests import Requests
 from onesearch.model.evidence import EVIDENCE_NUMBERS, Evidence
 from onesearch.model.model_settings import EvidenceSettings
-from onesearch.model.numeric_item_features import FEATURE_NAMES
+from onesearch.search import evidence_finder
 from onesearch.search.engine import SearchEngine
 from onesearch.search.evidence_finder import EvidenceFinder, EvidenceRequests
+from onesearch.search.nearest_items import nearest_items
 from small_engine import EVIDENCE, ITEMS, small_engine
 
 IDS = ITEMS["item_id"].to_list()
@@ -29,8 +32,8 @@ def finder(engine: SearchEngine, **settings: int) -> EvidenceFinder:
         statistics,
         snapshot.pairs,
         snapshot.lexical,
+        snapshot.index,
         snapshot.item_head_rows,
-        len(FEATURE_NAMES),
         engine.click_features.words,
         snapshot.traits.categories,
     )
@@ -125,3 +128,37 @@ def test_dropout_leaves_searches_out_and_depends_on_the_rows_alone(engine: Searc
     with_words = (found.numbers[..., EVIDENCE_NUMBERS.index("lexical_share")] > 0).any(1)
     assert 0.15 < 1 - with_clicks.mean() < 0.35 and 0.15 < 1 - with_words.mean() < 0.35
     assert 0.45 < (with_clicks & with_words).mean() < 0.68, "each search has a draw of its own"
+
+
+def test_the_nearest_of_a_large_catalogue_are_those_of_the_nearest_nodes(monkeypatch: pytest.MonkeyPatch):
+    engine = small_engine(model=EVIDENCE)
+    queries = ["red tent", "blue lamp", "stove", ""]
+    requests = asked(engine, queries, [[]] * 4)
+    rows = engine.snapshot.item_head_rows.numpy()
+    index, products = engine.snapshot.index, requests.head_rows @ rows.T
+    exact = finder(engine, nearest=5).prepare(requests)(np.arange(4)).items
+    for row in range(3):
+        assert exact[row].tolist() == np.argsort(-products[row], kind="stable")[:5].tolist()
+    assert (exact[3] < 0).all(), "a query without a vector is near to nothing"
+    # As if forty items were many: of each query's nearest first-level node, for several queries at a time.
+    monkeypatch.setattr(evidence_finder, "_COMPARED", len(index) // index.size(0))
+    monkeypatch.setattr(evidence_finder, "_CELLS", 2 * len(index) // index.size(0))
+    some = finder(engine, nearest=40).prepare(requests)(np.arange(4)).items
+    expected = nearest_items(torch.from_numpy(requests.head_rows), index, 40, probes=1).numpy()[:, : some.shape[1]]
+    np.testing.assert_array_equal(some[:3], expected[:3])
+    assert (some[3] < 0).all() and (some < 0)[:3].any(), "there are fewer than forty in a node"
+    # What has left the catalogue is not near to anything, whichever way it is looked for.
+    gone = IDS[exact[0, 0]]
+    engine.delete([gone])
+    for compared in (len(index) // 2, len(index)):
+        monkeypatch.setattr(evidence_finder, "_COMPARED", compared)
+        found = finder(engine, nearest=5).prepare(requests)(np.arange(4))
+        assert gone not in names(found) and len(names(found)) == 5
+
+
+def test_a_changed_catalogue_has_evidence_of_its_own(engine: SearchEngine):
+    changed = engine.with_settings(engine.config, engine.weights)
+    assert engine.snapshot.evidence_finder is engine.snapshot.evidence_finder
+    changed.upsert([Item("green-tent-9", "green tent no 9", ("Shop", "tent"))])
+    found = changed.prompt_inputs(Requests.anonymous(["green tent"]), changed.snapshot).evidence(np.array([0]))
+    assert len(IDS) in found.items[0].tolist(), "the new item is near to its words"

@@ -66,7 +66,7 @@ def test_codebook_rows_know_nothing_of_own_clicks(form):
     """What the page view that is learnt added to an item's row is no part of a logit that has no row."""
     index, model = catalogue(), generator(**form)
     memory, path, owner = remember(model), index.path(torch.tensor([7])), torch.tensor([1])
-    own = torch.tensor([[0.5, -1.0, 2.0]])
+    own = OwnClicks(path.unsqueeze(1), torch.tensor([[[0.5, -1.0, 2.0]]]))
     plain, left = (score_paths(model, memory, path, owner, index, leave_out=given)[0] for given in (None, own))
     assert torch.equal(plain, left)
 

@@ -82,8 +82,8 @@ def test_powers_of_the_probability():
 def test_lexical_share_is_relative_to_the_best_of_the_whole_catalogue():
     searcher = LexicalSearcher.build(ITEMS, LexicalSettings(fields=("title",)))
     queries, items = ["red tent", "nothing known"], np.array([[1, 2], [0, -1]])
-    match = searcher.match(queries, [query.split() for query in queries], 2, items)
-    found = lexical_features(match.scores, match.best)
+    terms = [query.split() for query in queries]
+    found = lexical_features(searcher.pair_scores(terms, items), searcher.match(queries, terms, 2).best)
     whole = searcher.scores(["red tent"], np.array([[0, 1, 2, 3]], np.int32))[0]
     share = whole[1:3] / whole.max()
     np.testing.assert_allclose(found["lexical_share"][0], share, rtol=1e-6)
@@ -96,12 +96,30 @@ def test_a_page_views_own_clicks_are_left_out_of_the_lifts(log_features: ClickFe
     words = log_features.query_facts(["tent", "tent"]).words
     categories, items = log_features.item_traits(ITEMS).categories, np.array([[0, 3, -1], [0, 3, -1]])
     of_item, of_category = log_features.words.lifts(words, items, categories, Ragged.from_lists([[0, 1], []]))
-    # Item 0: 2 of 2 other clicks of the word; 3 + 1 of 6 + 4 clicks of words in all.
-    assert of_item[0, 0] == pytest.approx(np.log((2 + 5 * 0.4) / ((2 + 5) * 0.4)))
-    # Its category: 2 of 2; 3 + 1 of 6 + 2. Item 3 has none.
-    assert of_category[0].tolist() == pytest.approx([np.log((2 + 5 * 0.5) / ((2 + 5) * 0.5)), 0, 0])
+    # Item 0: 2 of 2 other clicks of the word; 3 + 1 of the other 4 clicks of words in all + 4 items.
+    assert of_item[0, 0] == pytest.approx(np.log((2 + 5 * 0.5) / ((2 + 5) * 0.5)))
+    # Its category: 2 of 2; 3 + 1 of 4 + 2. Item 3 has none.
+    assert of_category[0].tolist() == pytest.approx([np.log((2 + 5 * 4 / 6) / ((2 + 5) * 4 / 6)), 0, 0])
     # Without own clicks they are the engine's features.
     plain = log_features.words.features(words, items, log_features.item_traits(ITEMS))
     np.testing.assert_array_equal(of_item[1], plain["word_item"][1])
     np.testing.assert_array_equal(of_category[1], plain["word_category"][1])
     assert of_item[0, 2] == 0 and of_item[1, 0] != of_item[0, 0]
+
+
+def test_the_lifts_of_several_words_without_own_clicks_are_those_of_a_log_without_the_page_view():
+    """An own click is one of its item for each word of the query."""
+    log = pl.DataFrame(
+        {"query": ["red big tent", "big red tent", "red lamp"], "clicked": [["a"], ["a", "b"], ["c"]]}
+    ).with_columns(shown=pl.col("clicked"), ordered=pl.Series([[], [], []], dtype=pl.List(pl.String)))
+    items = items_frame([Item(name, name, ("Shop", kind)) for name, kind in zip("abc", "ttl", strict=True)])
+    rows = np.array([[0, 1, 2]])
+
+    def lifts(part: pl.DataFrame, own: Ragged | None) -> np.ndarray:
+        found = ClickFeatures(ClickStatistics.from_page_views(part, items), items)
+        words, categories = found.query_facts(["red big tent"]).words, found.item_traits(items).categories
+        return np.stack(found.words.lifts(words, rows, categories, own))
+
+    without = lifts(log[[1, 2]], None)
+    np.testing.assert_allclose(lifts(log, Ragged.from_lists([[0]])), without, rtol=1e-5)
+    assert not np.allclose(lifts(log, None), without, atol=1e-2)

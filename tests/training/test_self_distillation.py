@@ -206,10 +206,13 @@ def test_own_clicks_are_taken_off_the_targets_of_students_and_teacher(parts):
     own = torch.randn(5, 3)
     given = batch()
     given.items.leave_out = own
-    paths, taught = index.path(given.items.rows), torch.tensor([0, 1, 3])
-    student, _ = score_paths(generator, generator.encode(given.prompt), paths, given.items.owner, index, leave_out=own)
-    memory = generator.encode(given.teacher)
-    teacher, _ = score_paths(generator, memory, paths[taught], torch.tensor([0, 0, 1]), index, leave_out=own[taught])
+    owner, paths, taught = given.items.owner, index.path(given.items.rows), torch.tensor([0, 1, 3])
+    clicks = given.items.own_clicks(paths, len(given.prompt))
+    assert clicks.nodes.shape[1] > 1, "a page view has several targets; all of its clicks are taken off each path"
+    left = clicks.select(owner)
+    student, _ = score_paths(generator, generator.encode(given.prompt), paths, owner, index, leave_out=left)
+    memory, left = generator.encode(given.teacher), left.select(taught)
+    teacher, _ = score_paths(generator, memory, paths[taught], torch.tensor([0, 0, 1]), index, leave_out=left)
     terms = made(given)
     torch.testing.assert_close(terms["ce"], item_nll(student, given.items.weights)[0])
     torch.testing.assert_close(terms["teacher_ce"], item_nll(teacher, given.items.weights[taught])[0])

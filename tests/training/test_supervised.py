@@ -10,6 +10,7 @@ from onesearch.index.sid_index import SidIndex
 from onesearch.model.prompt import ItemTokens
 from onesearch.search.path_scoring import score_paths
 from onesearch.training.supervised import SupervisedObjective
+from onesearch.training.supervised_losses import item_nll
 from onesearch.training.tasks import TaskBatch, item_targets
 from small_models import CODEBOOKS, R, catalogue, generator, prompts
 
@@ -54,24 +55,29 @@ def test_the_score_compares_with_all_candidates_but_further_targets_of_the_reque
     torch.testing.assert_close(found["loss"], bare + 0.5 * found["score"], atol=1e-4, rtol=1e-4)
 
 
-def test_what_the_own_click_adds_to_a_row_is_taken_off_the_targets_path_and_score():
-    """As if the page view had never been counted: an index and rows with the target's numbers as they were before."""
+def test_what_own_clicks_add_to_rows_is_taken_off_the_targets_paths_and_scores():
+    """As if a page view of two clicks had never been counted: an index and rows with the numbers from before."""
     made = objective(score=1.0)
-    model, index, prompt = made.generator, made.index, prompts(1)
+    model, index, prompt = made.generator, made.index, prompts(2)
     with torch.no_grad():
         model.from_row.weight.zero_()  # what the decoder reads of nodes is not what is tested here
-    own = torch.tensor([[0.5, -1.0, 2.0]])
-    target = 8
+    both, owner = torch.tensor([8, 12, 20]), torch.tensor([0, 0, 1])
+    added = torch.tensor([[0.5, -1.0, 2.0], [1.0, 1.5, -0.5], [0.0, 0.0, 0.0]])
     rows = index.item_vectors(index.position_of(torch.arange(N))).clone()
-    rows[target, -3:] -= own[0]
+    rows[both, -3:] -= added
     sids = index.sids(4, index.path(torch.arange(N))[:, 4])
     before = SidIndex.build(sids.numpy(), rows.numpy(), CODEBOOKS)
-    owner, path = torch.zeros(1, dtype=torch.long), index.path(torch.tensor([target]))
+    items = item_targets(both.numpy(), owner.numpy(), np.ones(3), N, N, np.array([0]))
+    items.leave_out = added
     memory = model.encode(prompt)
-    left, _ = score_paths(model, memory, path, owner, index, leave_out=own)
-    expected, _ = score_paths(model, memory, before.path(torch.tensor([target])), owner, before)
-    torch.testing.assert_close(left, expected, atol=1e-5, rtol=1e-4)
-    assert not torch.allclose(left, score_paths(model, memory, path, owner, index)[0], atol=1e-3)
+    # Every target of the page view, beside the other one; the second page view has added nothing.
+    plain, _ = score_paths(model, memory, index.path(both), owner, index)
+    expected, _ = score_paths(model, memory, before.path(both), owner, before)
+    expected = torch.cat([expected[:2], plain[2:]])
+    found = made(TaskBatch("t", prompt, items=items))
+    torch.testing.assert_close(found["loss"] - found["score"], item_nll(expected, items.weights)[0])
+    assert not torch.allclose(expected[:2], plain[:2], atol=1e-3)
+    prompt, target, own = prompts(1), 8, added[:1]
     # The contrastive loss: the target's row without its click, all others as they are.
     items = item_targets(np.array([target]), np.array([0]), np.array([1.0]), N, N, np.array([0]))
     items.leave_out = own

@@ -93,22 +93,32 @@ class Lift:
             smoothing,
         )
 
-    def score(self, contexts: Ints, things: Ints, own: Floats | None = None, own_total: Floats | None = None) -> Floats:
+    def score(
+        self,
+        contexts: Ints,
+        things: Ints,
+        own: Floats | None = None,
+        own_total: Floats | None = None,
+        times: Floats | float = 1.0,
+    ) -> Floats:
         """Smoothed log lift, 0 where context or thing is -1 or unknown.
 
         Args:
             contexts: context numbers, broadcastable to the shape of the result.
             things: thing numbers, broadcastable likewise.
-            own: the request's own clicks on each thing, left out of pair and thing counts.
-            own_total: the request's own clicks in all, left out of the context count.
+            own: the request's own clicks on each thing; with ``own_total`` the result is that of a log without them.
+            own_total: the request's own clicks in all.
+            times: contexts that each own click is counted under, such as the words of the query: an own click is one
+                of its context, and so many of its thing.
         """
         # A number of -1 reads the last entry here; `known` hides it in the end.
         known = (contexts >= 0) & (things >= 0)
         pair, context, thing = self.pairs.lookup(contexts, things), self.contexts[contexts], self.things[things]
+        total = self.things.sum()
         if own is not None and own_total is not None:
-            pair, thing = np.maximum(pair - own, 0), np.maximum(thing - own, 0)
-            context = np.maximum(context - own_total, 0)
+            pair, thing = np.maximum(pair - own, 0), np.maximum(thing - times * own, 0)
+            context, total = np.maximum(context - own_total, 0), np.maximum(total - times * own_total, 0)
         # P(thing), then P(thing | context) / P(thing).
-        share = (thing + 1.0) / (self.things.sum() + len(self.things))
+        share = (thing + 1.0) / (total + len(self.things))
         lift = (pair + self.smoothing * share) / ((context + self.smoothing) * share)
         return np.where(known, np.log(lift), 0).astype(np.float32)

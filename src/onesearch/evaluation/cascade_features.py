@@ -300,7 +300,7 @@ class CascadeFeatures:
             out[f"profile {name}"] = self._lifts[f"profile {name}"].score(profile, things, own, own_total)
             total = np.zeros(candidates.shape, np.float32)
             for column in range(_WORDS):
-                total += self._lifts[f"word {name}"].score(word[:, column, None], things, own, own_total)
+                total += self._lifts[f"word {name}"].score(word[:, column, None], things, own, own_total, words)
             out[f"word {name}"] = total / words
         # How much of the page is of the candidate's category: a query's main category stands out.
         category = np.where(candidates >= 0, self.items.category[candidates], -1)

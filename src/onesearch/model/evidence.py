@@ -58,6 +58,25 @@ def zero_linear(width: int, out: int) -> nn.Linear:
     return layer
 
 
+def products_with(states: Tensor, rows: Tensor, owner: Tensor | None = None) -> Tensor:
+    """Products of n states [n, R] with the rows [B, E, R] of the request of each, ``owner`` int64 [n]: [n, E].
+
+    The states of a request stand side by side, so that its rows are read where they lie, not copied for every state.
+    """
+    if owner is None:
+        return torch.einsum("nr,ner->ne", states, rows)
+    if len(rows) == 1:
+        return states @ rows[0].T
+    # The place of each state among those of its request, in whatever order they come.
+    order = owner.argsort(stable=True)
+    count = torch.bincount(owner, minlength=len(rows))
+    place = torch.empty_like(owner)
+    place[order] = torch.arange(len(owner), device=owner.device) - (count.cumsum(0) - count)[owner[order]]
+    beside = states.new_zeros(len(rows), int(count.max()) if len(owner) else 0, states.shape[1])
+    beside = beside.index_put((owner, place), states)
+    return torch.bmm(beside, rows.transpose(1, 2))[owner, place]
+
+
 class EvidencePointer(nn.Module):
     """What the model thinks of each evidence item, at each level of the SID and for the item score.
 
@@ -80,11 +99,14 @@ class EvidencePointer(nn.Module):
         self.numbers = nn.Parameter(torch.zeros(levels + 1, len(EVIDENCE_NUMBERS)))
         self.start = nn.Parameter(torch.zeros(levels + 1))
 
-    def forward(self, level: int, hidden: Tensor, keys: Tensor, numbers: Tensor) -> Tensor:
-        """``hidden`` [n, d], ``keys`` [n, E, p], ``numbers`` [n, E, F] to [n, E]; level -1 is the item score's."""
+    def forward(self, level: int, hidden: Tensor, keys: Tensor, numbers: Tensor, owner: Tensor | None = None) -> Tensor:
+        """``hidden`` [n, d], ``keys`` [B, E, p], ``numbers`` [B, E, F] to [n, E]; level -1 is the item score's.
+
+        ``owner`` int64 [n] is the request of each state; None for one state a request.
+        """
         asked: Tensor = self.query[level + 1](hidden)
-        told = numbers.to(asked.dtype) @ self.numbers[level + 1].to(asked.dtype)
-        return torch.einsum("np,nep->ne", asked, keys) + told + self.start[level + 1]
+        told = numbers.to(asked.dtype) @ self.numbers[level + 1].to(asked.dtype) + self.start[level + 1]
+        return products_with(asked, keys, owner) + (told if owner is None else told[owner])
 
 
 @dataclass
@@ -103,10 +125,6 @@ class EvidenceMemory:
         found = index.path(self.items.clamp(min=0).flatten()).view(*self.items.shape, -1)
         return torch.where((self.items >= 0).unsqueeze(-1), found, -1)
 
-    def select(self, rows: Tensor) -> "EvidenceMemory":
-        """That of the requests ``rows`` int64 [n]."""
-        return EvidenceMemory(self.items[rows], self.keys[rows], self.numbers[rows], self.head_rows[rows])
-
     @classmethod
     def concatenate(cls, parts: "Sequence[EvidenceMemory]") -> "EvidenceMemory":
         """Several batches as one, with as many entries a request as the widest has."""
@@ -119,34 +137,16 @@ class EvidenceMemory:
         return cls(torch.cat(items), wide(lambda p: p.keys), wide(lambda p: p.numbers), wide(lambda p: p.head_rows))
 
 
-def merged_logits(at_node: Tensor, values: Tensor, nodes: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits of nodes with the evidence below them counted in.
-
-    Args:
-        at_node: the logit of each evidence item's node, float [n, E].
-        values: the item's own logit, float [n, E].
-        nodes: the node, int64 [n, E]; several items of a request may share one.
-        valid: which entries count, bool [n, E].
-
-    Returns the new logit of each entry's node [n, E], and which entries are the first of their node, bool [n, E].
-    """
-    same = (nodes.unsqueeze(2) == nodes.unsqueeze(1)) & valid.unsqueeze(2) & valid.unsqueeze(1)
-    lowest = torch.finfo(values.dtype).min / 2
-    total = values.unsqueeze(1).masked_fill(~same, lowest).logsumexp(2)
-    e = nodes.shape[1]
-    earlier = torch.ones(e, e, dtype=torch.bool, device=nodes.device).tril(-1)
-    first = valid & ~(same & earlier).any(2)
-    return torch.logaddexp(at_node, total), first
-
-
 def with_evidence(logits: Tensor, at: Tensor, values: Tensor, valid: Tensor) -> Tensor:
     """A flat list of logits [T] in which the evidence [n, E] below some of its entries is counted in.
 
     ``at`` int64 [n, E] is the place of the node of each evidence item in ``logits``, where ``valid``; differentiable.
     """
-    place = torch.where(valid, at, 0)
-    new, first = merged_logits(logits[place], values.to(logits.dtype), at, valid)
-    # One entry past the end takes what is not to be written; entries of the same node write once.
-    target = torch.where(first, place, len(logits)).flatten()
-    padded = torch.cat([logits, logits.new_zeros(1)])
-    return padded.scatter(0, target, new.flatten())[:-1]
+    # The v items that count, and the u entries of the list that they lie below.
+    places, below = at[valid].unique(return_inverse=True)
+    counted = values[valid].to(logits.dtype)
+    own = logits[places]
+    with torch.no_grad():
+        peak = own.scatter_reduce(0, below, counted, "amax")
+    total = (own - peak).exp().index_add(0, below, (counted - peak[below]).exp())
+    return logits.index_put((places,), total.log() + peak)

@@ -29,7 +29,7 @@ from torch.nn import functional as F
 from onesearch.common.artefact import read_json, write_json
 from onesearch.model.backbones import DecodeState, PromptMemory, build_backbone
 from onesearch.model.behaviour_sequences import LongBehaviour
-from onesearch.model.evidence import EVIDENCE_NUMBERS, EvidenceMemory, EvidencePointer, zero_linear
+from onesearch.model.evidence import EVIDENCE_NUMBERS, EvidenceMemory, EvidencePointer, products_with, zero_linear
 from onesearch.model.model_settings import ModelSettings
 from onesearch.model.prompt import ItemTokens, PromptBatch
 from onesearch.model.token_vocabulary import MARKS
@@ -336,10 +336,15 @@ class Generator(nn.Module):
         table = self.extra_embedding.weight[start : start + self.sizes.codebooks[level]]
         return F.linear(self.free_transform[level](hidden), table)
 
-    def evidence_logits(self, level: int, hidden: Tensor, state: Tensor, evidence: EvidenceMemory) -> Tensor:
-        """Logits of n requests' evidence items themselves, [n, E], from ``hidden`` [n, d] and ``state`` [n, R]."""
-        own = torch.einsum("nr,ner->ne", state, evidence.head_rows.to(state.dtype))
-        return torch.as_tensor(own + self.pointer(level, hidden, evidence.keys, evidence.numbers))
+    def evidence_logits(
+        self, level: int, hidden: Tensor, state: Tensor, evidence: EvidenceMemory, owner: Tensor | None = None
+    ) -> Tensor:
+        """Logits of evidence items themselves, [n, E], from ``hidden`` [n, d] and ``state`` [n, R] of n paths.
+
+        ``owner`` int64 [n] is the request of each path, whose evidence counts; None for one path a request.
+        """
+        own = products_with(state, evidence.head_rows.to(state.dtype), owner)
+        return torch.as_tensor(own + self.pointer(level, hidden, evidence.keys, evidence.numbers, owner))
 
     def codebook_logits(self, level: int, hidden: Tensor) -> Tensor:
         """Logits over the whole codebook of a level: [..., d] to [..., K_l]."""

@@ -90,7 +90,7 @@ def _preparation(config: RunSettings) -> list[Stage]:
         Stage("khqe", ("data", "encoder"), quantizer, _on_run(build_khqe)),
         Stage("index", ("data", "encoder", "khqe"), index, _on_run(build_index), version=2),
         Stage("lexical", ("data", "encoder"), {}, _on_run(build_lexical), version=2),
-        Stage("baselines", PREPARED, compared, _on_run(build_baselines), version=3),
+        Stage("baselines", PREPARED, compared, _on_run(build_baselines), version=4),
     ]
 
 
@@ -123,7 +123,7 @@ def _v1(config: RunSettings) -> list[Stage]:
         _trained("sft1", None, first, run_sft1, seed, version=5),
         _trained("sft2", "sft1", {"sft2": config.sft2, "held_out": held_out}, run_sft2, seed),
         *answered,
-        _trained("sft3", "sft2", {**stage_3_settings(config), **more}, run_personalisation, seed, [*more.values()], 2),
+        _trained("sft3", "sft2", {**stage_3_settings(config), **more}, run_personalisation, seed, [*more.values()], 3),
         _engine("engine", "sft3", config, version=5),
     ]
 
@@ -174,8 +174,8 @@ def _v2(config: RunSettings) -> list[Stage]:
             version=2,
             resumable=True,
         ),
-        _trained("cot", "sft2", writing, run_cot, seed, ["understanding"]),
-        _trained("distill", "cot", distilled, run_personalisation, seed, ["understanding", *more.values()], version=4),
+        _trained("cot", "sft2", writing, run_cot, seed, ["understanding"], version=2),
+        _trained("distill", "cot", distilled, run_personalisation, seed, ["understanding", *more.values()], version=5),
     ]
     # Preference optimisation: either part goes on from what is there.
     if config.dpo.steps:

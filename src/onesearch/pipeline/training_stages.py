@@ -372,12 +372,10 @@ def validator(
         return None
     requests = run_data.requests(page_views)
     search = BARE.updated(width=width)
-    snapshot = run_data.snapshot(generator.config.prompt, lexical=False)
+    snapshot = run_data.snapshot(generator, lexical=False)
 
     def validate(_: nn.Module) -> dict[str, float]:
-        engine = SearchEngine(
-            generator, run_data.featurizer, snapshot, run_data.click_features, search, keywords=keywords
-        )
+        engine = SearchEngine(run_data.featurizer, snapshot, run_data.click_features, search, keywords=keywords)
         items = engine.rank(requests, 10).items
         generator.train(False)
         return {"hr10": float(np.nanmean(hit_rate(items, clicked))), "mrr10": float(np.nanmean(mrr(items, clicked)))}

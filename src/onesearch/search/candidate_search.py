@@ -1,8 +1,8 @@
 """From requests to candidates with features: the path of a search, one batch after the other.
 
-facts      = what is known of the requests: terms, click log, prompt features     each looked up once
+facts      = what is known of the requests: terms, click log, BM25, prompt        each looked up once
 memory     = encoder(prompts)                                                     one pass
-candidates = items below the beams + most clicked + best by BM25 + nearest        one beam search, one BM25 pass
+candidates = items below the beams + most clicked + best by BM25 + nearest        one beam search
 features   = log probability, item score, likeness, click log, BM25, popularity, boosts
 order      = linear in the features (:func:`onesearch.search.candidates.ordered`)
 """
@@ -17,13 +17,14 @@ from torch import Tensor
 from onesearch.data.requests import Requests
 from onesearch.index.item_filters import ItemMask
 from onesearch.model.featurizer import Featurizer
-from onesearch.model.generator import Asked, Generator
+from onesearch.model.generator import Asked
 from onesearch.model.prompt import PromptInputs
 from onesearch.search.beam_search import beam_search
 from onesearch.search.candidates import Candidates, from_beams, joined, score_items, searchable, without_repeats
 from onesearch.search.catalogue_snapshot import Snapshot
 from onesearch.search.click_features import ClickFeatures, QueryFacts
 from onesearch.search.evidence_finder import EvidenceRequests
+from onesearch.search.lexical_search import LexicalMatches
 from onesearch.search.nearest_items import nearest_items
 from onesearch.search.ranking_features import (
     lexical_features,
@@ -48,12 +49,14 @@ class RequestFacts:
     Attributes:
         queries: their terms and their places in the click log.
         clicked: int32 [n, E], the items most clicked for each query, best first, -1 padded.
+        lexical: the best items of each by BM25: those of the evidence, then those that join the candidates.
         prompt: subwords, vectors and SIDs of all their texts, and the shoppers' histories.
         history: int32 [n, H], items clicked before, newest last, -1 for none; taken: [n, T], those not shown again.
     """
 
     queries: QueryFacts
     clicked: NDArray[np.int32]
+    lexical: LexicalMatches | None
     prompt: PromptInputs
     history: NDArray[np.int32]
     taken: NDArray[np.int32]
@@ -61,31 +64,17 @@ class RequestFacts:
 
 @dataclass(frozen=True)
 class Scope:
-    """Where is searched: the catalogue, the filter (None for all of it) and the number of beams."""
+    """Where is searched: the catalogue with its model, the filter (None for all of it) and the number of beams."""
 
     snapshot: Snapshot
     mask: ItemMask | None
     width: int
 
 
-@dataclass(frozen=True)
-class Found:
-    """Items ``more`` int64 [n, E] that other channels than the beams gave, -1 for none.
-
-    With BM25 also its score of all candidates, beams first, ``lexical`` float32 [n, G + E], and of the ``best`` item
-    of the catalogue, float32 [n].
-    """
-
-    more: NDArray[np.int64]
-    lexical: Floats | None = None
-    best: Floats | None = None
-
-
 class CandidateSearch:
-    """Finds candidates with a model and a click log, over a catalogue that each call names.
+    """Finds candidates with a click log, over a catalogue and with a model that each call names.
 
     Args:
-        generator: the trained model; it is put into eval mode.
         featurizer: encoder, lexicon, quantizer and vocabulary of the run.
         click_features: of the training log; what was clicked also fills missing history.
         config: beam width, and what else gives and describes candidates.
@@ -95,14 +84,13 @@ class CandidateSearch:
 
     def __init__(
         self,
-        generator: Generator,
         featurizer: Featurizer,
         click_features: ClickFeatures,
         config: SearchSettings,
         batch_size: int = 64,
         keywords: Keywords | None = None,
     ) -> None:
-        self.generator, self.featurizer, self.click_features = generator.eval(), featurizer, click_features
+        self.featurizer, self.click_features = featurizer, click_features
         self.config, self.batch_size, self.keywords = config, batch_size, keywords
 
     def find(self, requests: Requests, scope: Scope, fixed: NDArray[np.int64] | None = None) -> Candidates:
@@ -120,38 +108,43 @@ class CandidateSearch:
 
     def _request_facts(self, requests: Requests, snapshot: Snapshot) -> RequestFacts:
         """Everything that is looked up for requests, once."""
-        queries, prompt = self.click_features.query_facts(requests.query), self.generator.config.prompt
+        queries, prompt = self.click_features.query_facts(requests.query), snapshot.builder.config
         # The same list fills missing history in the prompt and gives candidates; each reads its beginning.
         most = max(prompt.clicked_for_query, self.config.clicked_candidates)
         clicked = self.click_features.statistics.most_clicked(queries.click_rows, most)
         keywords = None if self.keywords is None else self.keywords(requests.query)
         inputs = PromptInputs.from_requests(requests, self.featurizer.text_features, prompt, clicked, keywords)
-        finder = snapshot.evidence_finder(self.featurizer.head_row_projection.features)
-        if finder is not None:
-            inputs = inputs.with_evidence(
-                finder.prepare(
-                    EvidenceRequests(
-                        queries.texts,
-                        queries.terms,
-                        queries.click_rows,
-                        queries.words,
-                        inputs.query_head_rows(),
-                        requests.clicked,
-                    )
-                )
+        # BM25 scores the catalogue once, for the evidence and for the candidates.
+        config, lexical = self.config, None
+        if snapshot.lexical is not None and (config.lexical or prompt.evidence.lexical):
+            lengths = prompt.evidence.lexical, config.lexical_candidates if config.lexical else 0
+            lexical = snapshot.lexical.match(queries.texts, queries.terms, *lengths)
+        if snapshot.evidence_finder is not None:
+            asked = EvidenceRequests(
+                queries.texts,
+                queries.terms,
+                queries.click_rows,
+                queries.words,
+                inputs.query_head_rows(),
+                requests.clicked,
+                matches=lexical,
             )
-        return RequestFacts(queries, clicked, inputs, requests.clicked, requests.taken(self.config.leave_out))
+            inputs = inputs.with_evidence(snapshot.evidence_finder.prepare(asked))
+        taken = requests.taken(config.leave_out)
+        return RequestFacts(queries, clicked, lexical, inputs, requests.clicked, taken)
 
     def _batch(
         self, facts: RequestFacts, rows: NDArray[np.int64], scope: Scope, fixed: NDArray[np.int64] | None
     ) -> Candidates:
-        """Candidates of the given requests: one pass of the encoder, one of the decoder's beams, one of BM25."""
-        model, snapshot, device = self.generator, scope.snapshot, self.generator.begin.device
-        config, queries = self.config, facts.queries.select(rows)
+        """Candidates of the given requests: one pass of the encoder, one of the decoder's beams."""
+        config, snapshot, model = self.config, scope.snapshot, scope.snapshot.generator
+        device = model.begin.device
         with torch.inference_mode():
             # Encode: the states that beams attend to, and the state that is compared with whole items.
             if config.generator:
                 prompt = snapshot.builder.search_prompt(facts.prompt, rows, keywords=facts.prompt.keywords is not None)
+                # The evidence, int64 [n, E], is looked up once: it is the last of the prompt's items.
+                evidence = None if prompt.items is None else prompt.items.items[:, prompt.items.history :].numpy()
                 memory = model.encode(prompt.to(device))
                 asked = model.ask(memory) if model.config.item_score else None
                 head_rows, state = memory.query_head_rows, None if asked is None else asked.state
@@ -159,9 +152,7 @@ class CandidateSearch:
                 # The control: a query's own head row finds what is nearest, as in dense search.
                 head_rows = torch.from_numpy(facts.prompt.query_head_rows(rows)).to(device)
                 memory, asked, state = None, None, head_rows
-            evidence = np.zeros((len(rows), 0), np.int64)
-            if config.evidence and facts.prompt.evidence is not None:
-                evidence = facts.prompt.evidence(rows).items.astype(np.int64)
+                evidence = None if facts.prompt.evidence is None else facts.prompt.evidence(rows).items.astype(np.int64)
 
             # Find: items [n, G] of the beams, then more [n, E] of the other channels.
             items = torch.zeros(len(rows), 0, dtype=torch.long, device=device)
@@ -169,15 +160,12 @@ class CandidateSearch:
             if memory is not None and fixed is None:
                 beams = beam_search(model, memory, snapshot.index, scope.width, scope.mask)
                 items, log_probs = from_beams(beams, snapshot, scope.mask, _ITEMS_PER_SID)
-            if fixed is None:
-                found = self._other_channels(queries, facts.clicked[rows], evidence, items, state, scope)
-            else:
-                found = self._fixed(queries, fixed, snapshot)
+            channels = self._other_channels(facts, rows, evidence, state, scope) if fixed is None else fixed
             generated = items.shape[1]
 
             # What no beam found gets its log-probability along its path.
-            if found.more.shape[1]:
-                more = without_repeats(items, torch.from_numpy(found.more).to(device))
+            if channels.shape[1]:
+                more = without_repeats(items, torch.from_numpy(channels).to(device))
                 if memory is not None:
                     more, more_log_probs = score_items(model, memory, snapshot, more, scope.mask)
                     log_probs = torch.cat([log_probs, more_log_probs], 1)
@@ -187,46 +175,29 @@ class CandidateSearch:
             features = self._model_features(facts, rows, head_rows, asked, items, snapshot)
         if memory is not None:
             features = {"log_prob": log_probs.float().cpu().numpy(), **features}
-        return self._with_log_features(facts, rows, queries, items.cpu().numpy(), generated, features, found, snapshot)
+        return self._with_log_features(facts, rows, items.cpu().numpy(), generated, features, snapshot)
 
     def _other_channels(
         self,
-        queries: QueryFacts,
-        clicked: NDArray[np.int32],
-        evidence: NDArray[np.int64],
-        beams: Tensor,
+        facts: RequestFacts,
+        rows: NDArray[np.int64],
+        evidence: NDArray[np.int64] | None,
         state: Tensor | None,
         scope: Scope,
-    ) -> Found:
+    ) -> NDArray[np.int64]:
         """Items from elsewhere than the beams: most clicked, evidence, best by BM25, nearest by the item score, in this
-        order.
+        order; int64 [n, E], -1 for none.
         """
-        config, none = self.config, np.zeros((len(clicked), 0), np.int64)
-        given = np.concatenate([clicked[:, : config.clicked_candidates], evidence], 1)
-        nearest = none
+        config = self.config
+        channels: list[NDArray[np.integer]] = [facts.clicked[rows, : config.clicked_candidates]]
+        if config.evidence and evidence is not None:
+            channels.append(evidence)
+        if config.lexical and facts.lexical is not None:
+            channels.append(facts.lexical.items[1][rows])
         if state is not None and config.nearest:
             index = scope.snapshot.index
-            nearest = nearest_items(state, index, config.nearest, _PROBES, scope.mask).cpu().numpy()
-        lexical = scope.snapshot.lexical if config.lexical else None
-        if lexical is None:
-            return Found(np.concatenate([given, nearest], 1).astype(np.int64))
-        # The catalogue is scored once: the best items, and the scores of all candidates, come from the same pass.
-        before = np.concatenate([beams.cpu().numpy(), given], 1)
-        known = np.concatenate([before, nearest], 1)
-        match = lexical.match(queries.texts, queries.terms, config.lexical_candidates, known)
-        scores = np.split(match.scores, [before.shape[1]], 1)
-        return Found(
-            np.concatenate([given, match.found, nearest], 1).astype(np.int64),
-            np.concatenate([scores[0], match.found_scores, scores[1]], 1),
-            match.best,
-        )
-
-    def _fixed(self, queries: QueryFacts, fixed: NDArray[np.int64], snapshot: Snapshot) -> Found:
-        """The given items in the place of what channels find."""
-        if not self.config.lexical or snapshot.lexical is None:
-            return Found(fixed)
-        match = snapshot.lexical.match(queries.texts, queries.terms, 0, fixed)
-        return Found(fixed, match.scores, match.best)
+            channels.append(nearest_items(state, index, config.nearest, _PROBES, scope.mask).cpu().numpy())
+        return np.concatenate(channels, 1).astype(np.int64)
 
     def _model_features(
         self,
@@ -242,7 +213,7 @@ class CandidateSearch:
         candidates = snapshot.item_head_rows[items.clamp(min=0)]
         features = {"item_score": torch.zeros(items.shape, device=items.device)} if self.config.generator else {}
         if asked is not None:
-            features["item_score"] = self.generator.item_scores(asked, items, candidates)
+            features["item_score"] = snapshot.generator.item_scores(asked, items, candidates)
         if self.config.taste:
             # The mean row of the last clicks says what the shopper likes.
             clicks = torch.from_numpy(facts.prompt.clicked[rows][:, -_RECENT:]).long().to(items.device)
@@ -256,15 +227,13 @@ class CandidateSearch:
         self,
         facts: RequestFacts,
         rows: NDArray[np.int64],
-        queries: QueryFacts,
         items: NDArray[np.int64],
         generated: int,
         features: dict[str, Floats],
-        found: Found,
         snapshot: Snapshot,
     ) -> Candidates:
         """The candidates with the features of the click log, BM25 and popularity added."""
-        config = self.config
+        config, queries = self.config, facts.queries.select(rows)
         taken = facts.taken[rows]
         if taken.shape[1]:
             # What the shopper has taken already is no candidate.
@@ -277,8 +246,8 @@ class CandidateSearch:
             features |= pair_features(snapshot.pairs.beside(history[:, -_RECENT:]), history, items)
         if config.clicks:
             features |= self.click_features.features(queries, items, snapshot.traits)
-        if found.lexical is not None and found.best is not None:
-            features |= lexical_features(found.lexical, found.best)
+        if config.lexical and snapshot.lexical is not None and facts.lexical is not None:
+            features |= lexical_features(snapshot.lexical.pair_scores(queries.terms, items), facts.lexical.best[rows])
         if config.boost and snapshot.boost is not None:
             features["boost"] = snapshot.boost[np.maximum(items, 0)]
         if config.popularity:

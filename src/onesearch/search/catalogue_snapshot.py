@@ -1,10 +1,11 @@
-"""One consistent state of the catalogue that searches read; upserts and deletes make a new one.
+"""One consistent state of the catalogue and the model that searches read; every change makes a new one.
 
-Readers hold a snapshot for the length of a search, so they see the old catalogue or the new one, never a half.
+Readers hold a snapshot for the length of a search, so they see the old state or the new one, never a half.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import polars as pl
@@ -17,6 +18,7 @@ from onesearch.data.text import item_texts
 from onesearch.index.item_filters import ItemFilters
 from onesearch.index.sid_index import SidIndex
 from onesearch.model.featurizer import Featurizer
+from onesearch.model.generator import Generator
 from onesearch.model.prompt import PromptBuilder
 from onesearch.search.boosts import Boost, log_times
 from onesearch.search.click_features import ClickFeatures, ItemTraits
@@ -29,9 +31,10 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Items, their index, filters and the tables the model reads.
+    """Items, their index, filters and the tables the model reads; and the model.
 
     Attributes:
+        generator: the model, in eval mode.
         items: the item table; its row order gives the item rows. Deleted items keep their row but leave the index.
         sids: int32 [N, L]; item_head_rows: float32 [N, R]; popularity: float32 [N], training clicks.
         number: item id to its current row; deleted items are absent.
@@ -41,6 +44,7 @@ class Snapshot:
         version: grows by one with every change.
     """
 
+    generator: Generator
     items: pl.DataFrame
     index: SidIndex
     filters: ItemFilters
@@ -65,11 +69,14 @@ class Snapshot:
         filters = self.filters.updated(self.items, index, unchanged=len(self.items))
         return replace(self, index=index, item_head_rows=self.item_head_rows.to(device), filters=filters)
 
-    def evidence_finder(self, numbers: int) -> EvidenceFinder | None:
-        """What finds the evidence of requests in this catalogue; the last ``numbers`` of a head row are no text."""
+    @cached_property
+    def evidence_finder(self) -> EvidenceFinder | None:
+        """What finds the evidence of requests in this catalogue, made once for it; None where prompts have none."""
         log, config = self.click_features, self.builder.config
         rows, categories = self.item_head_rows, self.traits.categories
-        return evidence_finder(config, log.statistics, self.pairs, self.lexical, rows, numbers, log.words, categories)
+        return evidence_finder(
+            config, log.statistics, self.pairs, self.lexical, self.index, rows, log.words, categories
+        )
 
     def boosted(self, boosts: Sequence[Boost]) -> "Snapshot":
         """The same catalogue under other boosts."""

@@ -286,24 +286,24 @@ class WordClicks:
         # Items that are newer than the log have a category, but no clicks of their own.
         logged = np.where(items < len(self.of_item.things), items, -1)
         category = np.where(items >= 0, categories[np.maximum(items, 0)], -1)
-        # Own clicks on each item and each category [n, C], and in all [n, 1].
-        own_clicks: tuple[Floats, Floats] | tuple[None, None] = (None, None)
+        n_words = (words >= 0).sum(1)
+        count = np.maximum(n_words, 1).astype(np.float32)[:, None]
+        # Own clicks on each item and each category [n, C], in all [n, 1], and the words that each is counted under.
+        own_clicks: tuple[Floats, ...] = ()
         own_in_category = own_clicks
         if own is not None:
-            own_clicks = counted(own, logged), own.lengths[:, None].astype(np.float32)
+            own_clicks = counted(own, logged), own.lengths[:, None].astype(np.float32), count
             of_own = categories[own.values]
             known = Ragged.from_lengths(
                 of_own[of_own >= 0].astype(np.int32), np.bincount(own.owners[of_own >= 0], minlength=len(own))
             )
-            own_in_category = counted(known, category), known.lengths[:, None].astype(np.float32)
+            own_in_category = counted(known, category), known.lengths[:, None].astype(np.float32), count
         # Sum over the words; one column at a time keeps the arrays [n, C].
-        n_words = (words >= 0).sum(1)
         of_item, of_category = np.zeros(items.shape, np.float32), np.zeros(items.shape, np.float32)
         for column in range(int(n_words.max(initial=0))):
             word = words[:, column, None]
             of_item += self.of_item.score(word, logged, *own_clicks)
             of_category += self.of_category.score(word, category, *own_in_category)
-        count = np.maximum(n_words, 1).astype(np.float32)[:, None]
         return of_item / count, of_category / count
 
     def features(self, words: NDArray[np.int32], items: NDArray[np.int64], traits: ItemTraits) -> dict[str, Floats]:

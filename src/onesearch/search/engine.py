@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,9 +61,8 @@ class SearchEngine(CandidateSearch):
     Searching is safe from several threads, also while items are upserted: each search reads one snapshot.
 
     Args:
-        generator: the trained model, in eval mode.
         featurizer: encoder, lexicon, quantizer, row space and vocabulary of the run.
-        snapshot: the catalogue and its index.
+        snapshot: the trained model, which is put into eval mode, the catalogue and its index.
         click_features: of the training log; they order candidates, and what was clicked fills missing history.
         config: beam width, and what else gives and orders candidates.
         weights: how candidates are ordered; the generator alone by default.
@@ -74,7 +74,6 @@ class SearchEngine(CandidateSearch):
 
     def __init__(
         self,
-        generator: Generator,
         featurizer: Featurizer,
         snapshot: Snapshot,
         click_features: ClickFeatures,
@@ -87,11 +86,11 @@ class SearchEngine(CandidateSearch):
         known_queries: Sequence[str] = (),
         keywords: Keywords | None = None,
     ) -> None:
-        super().__init__(generator, featurizer, click_features, config, batch_size, keywords)
+        super().__init__(featurizer, click_features, config, batch_size, keywords)
         self.weights, self.name = weights, name
         self.histories: HistoryStore = histories if histories is not None else FixedHistories()
         self.known_shoppers, self.known_queries = tuple(known_shoppers), tuple(known_queries)
-        self._snapshot = snapshot.on(generator.begin.device)
+        self._snapshot = snapshot.on(snapshot.generator.eval().begin.device)
         self._writing = threading.Lock()
 
     @classmethod
@@ -129,9 +128,8 @@ class SearchEngine(CandidateSearch):
     ) -> "SearchEngine":
         """An engine on the model of a stage; ``keywords`` for a model that reads them in serving, too (RAG)."""
         generator = parts.generator(stage).to(parts.device)
-        snapshot = parts.snapshot(generator.config.prompt).boosted(boosts)
+        snapshot = parts.snapshot(generator).boosted(boosts)
         return cls(
-            generator,
             parts.featurizer,
             snapshot,
             parts.click_features,
@@ -155,8 +153,13 @@ class SearchEngine(CandidateSearch):
 
     @property
     def snapshot(self) -> Snapshot:
-        """The catalogue as searches see it now."""
+        """The catalogue and the model as searches see them now."""
         return self._snapshot
+
+    @property
+    def generator(self) -> Generator:
+        """The model that searches use now."""
+        return self._snapshot.generator
 
     # -- the public contract ---------------------------------------------------------------------------------------
 
@@ -293,7 +296,7 @@ class SearchEngine(CandidateSearch):
         return known
 
     def adopt(self, generator: Generator, name: str, boosts: Sequence[Boost] | None = None) -> None:
-        """Search with another generator of the same run from the next model call on, under another name.
+        """Search with another generator of the same run from the next search on, under another name.
 
         ``boosts`` take the place of those that the engine has, unless they are None.
 
@@ -302,16 +305,15 @@ class SearchEngine(CandidateSearch):
         """
         if (self.generator.config, self.generator.sizes) != (generator.config, generator.sizes):
             raise ValueError(f"the model of {name} was made for another catalogue or prompt than that of {self.name}")
-        if boosts is not None:
-            with self._writing:
-                self._snapshot = self._snapshot.boosted(boosts)
-        # One assignment: a model call that has begun keeps the model that it read.
-        self.generator, self.name = generator.to(self.generator.begin.device).eval(), name
+        generator = generator.to(self.generator.begin.device).eval()
+        with self._writing:
+            snapshot = self._snapshot if boosts is None else self._snapshot.boosted(boosts)
+            # One assignment: a search that has begun keeps the model and the boosts that it read.
+            self._snapshot, self.name = replace(snapshot, generator=generator), name
 
     def with_settings(self, config: SearchSettings, weights: RankingWeights) -> "SearchEngine":
         """An engine under other settings; shares model, catalogue and index as they are now."""
         return SearchEngine(
-            self.generator,
             self.featurizer,
             self._snapshot,
             self.click_features,

@@ -5,14 +5,16 @@ Four cheap searches, each with its own numbers; an item found by several is one 
     clicked   items most clicked for the query
     together  items that others took with the history's
     lexical   best items by BM25
-    nearest   items nearest to the query's vector
+    nearest   items nearest to the query's vector, of the first-level nodes that are nearest: all of a small catalogue
 
 In training the page view's own clicks, and the shopper's own pairs of items, are left out of every count, and each
 search is left out of a share of the prompts, so that the model learns to do without it.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -22,14 +24,17 @@ from onesearch.common.ragged import Ragged
 from onesearch.data.click_statistics import ClickStatistics
 from onesearch.data.item_pairs import ItemPairs
 from onesearch.data.pair_counts import contained
+from onesearch.index.sid_index import SidIndex
 from onesearch.model.evidence import EVIDENCE_NUMBERS, Evidence, FindEvidence
 from onesearch.model.model_settings import EvidenceSettings, PromptSettings
 from onesearch.search.click_features import WordClicks
-from onesearch.search.lexical_search import LexicalSearcher
+from onesearch.search.lexical_search import LexicalMatches, LexicalSearcher
+from onesearch.search.nearest_items import nearest_items
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int32]
 _CELLS = 8_000_000  # products of queries and items held at once
+_COMPARED = 100_000  # items, about, that a query's vector is compared with: all of a catalogue that has no more
 _HISTORY = 10  # items of a history whose neighbours are asked for
 
 
@@ -45,6 +50,7 @@ class EvidenceRequests:
         history: int32 [n, H], items taken before, newest last, -1 for none.
         own: for training rows, the items clicked in each page view.
         own_pairs: for training rows, what each shopper took in the training part.
+        matches: for a search, whose BM25 candidates come from the same pass: the first list is the evidence.
     """
 
     texts: Sequence[str]
@@ -55,14 +61,7 @@ class EvidenceRequests:
     history: Ints
     own: Ragged | None = None
     own_pairs: Ragged | None = None
-
-
-@dataclass(frozen=True)
-class _Lists:
-    """The best items of distinct queries by one search: items int32 [Q, k], -1 for none, scores float32 [Q, k]."""
-
-    items: Ints
-    scores: Floats
+    matches: LexicalMatches | None = None
 
 
 class EvidenceFinder:
@@ -74,15 +73,14 @@ class EvidenceFinder:
         statistics: ClickStatistics,
         pairs: ItemPairs | None,
         lexical: LexicalSearcher | None,
+        index: SidIndex,
         item_head_rows: torch.Tensor,
-        numbers: int,
         words: WordClicks,
         categories: NDArray[np.int64],
     ) -> None:
-        """``numbers`` of the ``item_head_rows`` [N, R] are no text, the last ones; ``categories`` of all items [N]."""
+        """Shapes: ``item_head_rows`` float32 [N, R] and ``categories`` int64 [N] of all item rows."""
         self.settings, self.statistics, self.pairs, self.lexical = settings, statistics, pairs, lexical
-        self.words, self.categories = words, categories
-        self._text_rows = item_head_rows[:, : item_head_rows.shape[1] - numbers].cpu().numpy()
+        self.index, self.item_head_rows, self.words, self.categories = index, item_head_rows, words, categories
 
     def prepare(self, requests: EvidenceRequests, dropout: float = 0.0, seed: int = 0) -> FindEvidence:
         """What finds the evidence of any of the requests; each distinct query is searched for once, now.
@@ -91,7 +89,7 @@ class EvidenceFinder:
         """
         # Distinct queries, and the place of each request's.
         _, first, place = np.unique(np.asarray(requests.texts, dtype=object), return_index=True, return_inverse=True)
-        lexical = self._lexical(requests, first)
+        lexical, shares = self._lexical(requests, first)
         nearest = self._nearest(requests.head_rows[first])
 
         def find(rows: NDArray[np.integer]) -> Evidence:
@@ -99,47 +97,70 @@ class EvidenceFinder:
             if dropout:
                 draw = np.random.default_rng([seed, *np.asarray(rows[:16], np.int64).tolist()])
                 use = draw.random(use.shape) >= dropout
-            return self._find(requests, rows, _select(lexical, place[rows]), _select(nearest, place[rows]), use)
+            at = place[rows]
+            return self._find(requests, rows, lexical[at], shares[at], nearest[at], use)
 
         return find
 
-    def _lexical(self, requests: EvidenceRequests, first: NDArray[np.int64]) -> _Lists:
-        """BM25's best of the requests ``first``, as shares of the best one's score."""
-        k = self.settings.lexical if self.lexical is not None else 0
-        if not k or self.lexical is None:
-            return _Lists(np.full((len(first), 0), -1, np.int32), np.zeros((len(first), 0), np.float32))
-        texts, terms = [requests.texts[i] for i in first.tolist()], [requests.terms[i] for i in first.tolist()]
-        match = self.lexical.match(texts, terms, k, np.zeros((len(first), 0), np.int64))
-        share = match.found_scores / np.where(match.best > 0, match.best, 1)[:, None]
-        return _Lists(match.found.astype(np.int32), share.astype(np.float32))
+    def _lexical(self, requests: EvidenceRequests, first: NDArray[np.int64]) -> tuple[Ints, Floats]:
+        """BM25's best of the requests ``first``, int32 [Q, k], and their shares of the best one's score [Q, k]."""
+        if self.lexical is None or not self.settings.lexical:
+            return np.full((len(first), 0), -1, np.int32), np.zeros((len(first), 0), np.float32)
+        match, rows = requests.matches, first
+        if match is None:
+            texts, terms = [requests.texts[i] for i in first.tolist()], [requests.terms[i] for i in first.tolist()]
+            match, rows = self.lexical.match(texts, terms, self.settings.lexical), np.arange(len(first))
+        best = match.best[rows]
+        share = match.scores[0][rows] / np.where(best > 0, best, 1)[:, None]
+        return match.items[0][rows].astype(np.int32), share.astype(np.float32)
 
-    def _nearest(self, head_rows: Floats) -> _Lists:
-        """The items nearest to queries [Q, R] by the text columns; none for a query without a vector."""
-        k, n = min(self.settings.nearest, len(self._text_rows)), len(head_rows)
-        items, scores = np.full((n, k), -1, np.int32), np.zeros((n, k), np.float32)
+    @cached_property
+    def _gone(self) -> torch.Tensor | None:
+        """Which item rows are no longer in the index, bool [N]; None where all are there."""
+        rows = torch.arange(len(self.item_head_rows), device=self.index.device)
+        gone = self.index.position_of(rows) < 0
+        return gone if bool(gone.any()) else None
+
+    def _nearest(self, head_rows: Floats) -> Ints:
+        """The items nearest to queries [Q, R], int32 [Q, k]; none for a query without a vector.
+
+        A query's row is zero where an item's has numbers, so these do not count.
+        """
+        k, n, items = min(self.settings.nearest, len(self.index)), len(head_rows), len(self.item_head_rows)
+        found = np.full((n, k), -1, np.int32)
         if not k:
-            return _Lists(items, scores)
-        asked = head_rows[:, : self._text_rows.shape[1]]
-        step = max(1, _CELLS // len(self._text_rows))
+            return found
+        # So many first-level nodes as hold about ``_COMPARED`` items; where these are all, one product with all rows.
+        probes = math.ceil(self.index.size(0) * _COMPARED / len(self.index))
+        exact = probes >= self.index.size(0)
+        step = max(1, _CELLS // (items if exact else _COMPARED))
         for begin in range(0, n, step):
             part = slice(begin, begin + step)
-            products = asked[part] @ self._text_rows.T
-            best = np.argpartition(-products, k - 1, axis=1)[:, :k]
-            order = np.argsort(-np.take_along_axis(products, best, 1), axis=1, kind="stable")
-            items[part] = np.take_along_axis(best, order, 1)
-            scores[part] = np.take_along_axis(products, items[part].astype(np.int64), 1)
-        items[~asked.any(1)] = -1
-        return _Lists(items, scores)
+            asked = torch.from_numpy(head_rows[part]).to(self.item_head_rows)
+            if exact:
+                products = asked @ self.item_head_rows.T
+                if self._gone is not None:
+                    products.masked_fill_(self._gone, float("-inf"))
+                best = products.topk(k).indices
+            else:
+                best = nearest_items(asked, self.index, k, probes)
+            found[part] = best.cpu().numpy()
+        found[~head_rows.any(1)] = -1
+        return found
 
     def _find(
         self,
         requests: EvidenceRequests,
         rows: NDArray[np.integer],
-        lexical: _Lists,
-        nearest: _Lists,
+        lexical: Ints,
+        shares: Floats,
+        nearest: Ints,
         use: NDArray[np.bool_],
     ) -> Evidence:
-        """Evidence of the requests ``rows``; ``use`` bool [n, 4] says which searches count."""
+        """Evidence of the requests ``rows`` int64 [n]; ``use`` bool [n, 4] says which searches count.
+
+        BM25's best items of each, int32 [n, k], their ``shares`` float32 [n, k], and the nearest int32 [n, k'].
+        """
         settings, statistics, n = self.settings, self.statistics, len(rows)
         queries, history = requests.click_rows[rows], requests.history[rows][:, -_HISTORY:]
         own = None if requests.own is None else requests.own.select(rows)
@@ -150,20 +171,20 @@ class EvidenceFinder:
         together, cosine, following = none, none.astype(np.float32), none.astype(np.float32)
         if settings.together and history.shape[1] and self.pairs is not None:
             together, cosine, following = self.pairs.top(history, settings.together, own_pairs)
-        lists = [clicked, together, lexical.items, nearest.items]
+        lists = [clicked, together, lexical, nearest]
         lists = [np.where(use[:, i, None], found, np.int32(-1)) for i, found in enumerate(lists)]
         items = _distinct(np.concatenate(lists, 1), settings.most)
         known = items >= 0
         # Numbers, in the order of EVIDENCE_NUMBERS; all [n, E].
         out = np.zeros((*items.shape, len(EVIDENCE_NUMBERS)), np.float32)
-        out[..., 0], out[..., 1] = _looked_up(items, lists[2], lexical.scores)
+        out[..., 0], out[..., 1] = _looked_up(items, lists[2], shares)
         counted = queries >= 0
         counts = statistics.pair_counts(np.where(use[:, 0], queries, -1), items, own)
         total = statistics.query_clicks[queries] * counted - (0 if own is None else own.lengths)
         out[..., 2] = np.log1p(counts) / 3
         out[..., 3] = counts / np.maximum(total, 1)[:, None]
-        rows_of_items = self._text_rows[np.maximum(items, 0)]
-        out[..., 4] = np.einsum("nr,ner->ne", requests.head_rows[rows][:, : rows_of_items.shape[2]], rows_of_items)
+        number = torch.from_numpy(np.maximum(items, 0).astype(np.int64)).to(self.item_head_rows.device)
+        out[..., 4] = np.einsum("nr,ner->ne", requests.head_rows[rows], self.item_head_rows[number].cpu().numpy())
         out[..., 5], _ = _looked_up(items, lists[1], cosine)
         out[..., 6], _ = _looked_up(items, lists[1], following)
         logged = known & (items < len(statistics.clicked))
@@ -183,19 +204,15 @@ def evidence_finder(
     statistics: ClickStatistics,
     pairs: ItemPairs | None,
     lexical: LexicalSearcher | None,
+    index: SidIndex,
     item_head_rows: torch.Tensor,
-    numbers: int,
     words: WordClicks,
     categories: NDArray[np.int64],
 ) -> EvidenceFinder | None:
     """The finder that prompts of these settings need; None where they have no evidence."""
     if not config.evidence.any:
         return None
-    return EvidenceFinder(config.evidence, statistics, pairs, lexical, item_head_rows, numbers, words, categories)
-
-
-def _select(lists: _Lists, rows: NDArray[np.int64]) -> _Lists:
-    return _Lists(lists.items[rows], lists.scores[rows])
+    return EvidenceFinder(config.evidence, statistics, pairs, lexical, index, item_head_rows, words, categories)
 
 
 def _distinct(items: Ints, most: int) -> Ints:

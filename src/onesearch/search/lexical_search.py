@@ -68,16 +68,16 @@ class Analyzer:
 
 @dataclass(frozen=True)
 class LexicalMatches:
-    """Best items of n queries by BM25, and the scores of given candidates.
+    """The best items of n queries by BM25, in lists of several lengths.
 
-    Shapes: ``found`` int64 [n, k] item rows, -1 where fewer items share a term with the query, and ``found_scores``
-    float32 [n, k]; ``scores`` float32 [n, C] of the given candidates, 0 for -1 and for items that are not indexed;
-    ``best`` float32 [n], the score of the best item of the whole catalogue, 0 where none matches.
+    Which of equal scores end a list depends on its length, so one list is not the beginning of another.
+
+    Shapes: ``items`` for each length k int64 [n, k] item rows, -1 where fewer items share a term with the query, and
+    ``scores`` float32 [n, k]; ``best`` float32 [n], the score of the best item, 0 where none matches.
     """
 
-    found: NDArray[np.int64]
-    found_scores: NDArray[np.float32]
-    scores: NDArray[np.float32]
+    items: tuple[NDArray[np.int64], ...]
+    scores: tuple[NDArray[np.float32], ...]
     best: NDArray[np.float32]
 
 
@@ -103,6 +103,8 @@ class LexicalSearcher:
         self.config, self._vocabulary, self._idf, self._average_length = config, vocabulary, idf, average_length
         self._main, self._rows, self._extra, self._extra_rows = main, rows, extra, extra_rows
         self._analyze = Analyzer(config.stemmer)
+        for matrix in (main, extra):
+            matrix.sort_indices()  # a look-up finds an item among those of a term; scipy remembers what is sorted
         self._all_rows = np.concatenate([rows, extra_rows])
         self._dead = np.flatnonzero(self._all_rows == NONE)
         live = np.flatnonzero(self._all_rows != NONE)
@@ -163,46 +165,50 @@ class LexicalSearcher:
         items, best = (np.concatenate(parts)[inverse] for parts in zip(*found, strict=True))
         return padded_hits(items, best, k)
 
-    def scores(self, queries: Sequence[str], items: NDArray[np.int32]) -> NDArray[np.float32]:
-        """BM25 of given candidates, float32 [n, m]; 0 for -1 and for items that are not indexed.
+    def scores(self, queries: Sequence[str], items: NDArray[np.integer]) -> NDArray[np.float32]:
+        """BM25 of given candidates, as :meth:`pair_scores`, from query texts [n]."""
+        return self.pair_scores([self._analyze(query) for query in queries], items)
+
+    def pair_scores(self, terms: Sequence[Sequence[str]], items: NDArray[np.integer]) -> NDArray[np.float32]:
+        """BM25 of given candidates, float32 [n, C]; 0 for -1 and for items that are not indexed.
+
+        Nothing but the candidates is scored: each is looked up among the items of each of the query's terms.
 
         Args:
-            queries: query texts, [n].
-            items: item rows, [n, m].
+            terms: the analysed words of each query, [n].
+            items: item rows, [n, C].
         """
-        return self.match(queries, [self._analyze(query) for query in queries], 0, items).scores
+        columns = self._column[np.where(items >= len(self._column) - 1, NONE, items)]
+        scores, first_extra = np.zeros(items.shape, np.float32), self._main.shape[1]
+        for row, words in enumerate(terms):
+            known = [self._vocabulary[word] for word in words if word in self._vocabulary]
+            _add_scores(scores[row], self._main, known, columns[row])
+            if self._extra.shape[1]:
+                _add_scores(scores[row], self._extra, known, columns[row] - first_extra)
+        return scores
 
-    def match(
-        self, queries: Sequence[str], terms: Sequence[Sequence[str]], k: int, items: NDArray[np.integer]
-    ) -> LexicalMatches:
-        """The ``k`` best items and the scores of given candidates, from scoring the catalogue once.
+    def match(self, queries: Sequence[str], terms: Sequence[Sequence[str]], *lengths: int) -> LexicalMatches:
+        """The best items of each query, in a list of each of the ``lengths``, from scoring the catalogue once.
 
         Args:
             queries: query texts, [n].
             terms: the analysed words of each, [n].
-            k: items to find.
-            items: candidates, item rows [n, C], -1 for none.
+            lengths: items to find.
         """
         _, first, inverse = np.unique(np.asarray(queries, dtype=object), return_index=True, return_inverse=True)
-        columns = self._column[np.where(items >= len(self._column) - 1, NONE, items)]
-        n, k = len(queries), min(k, len(self._all_rows))
-        found, found_scores = np.full((n, k), NONE, np.int64), np.zeros((n, k), np.float32)
-        scores, best = np.zeros(items.shape, np.float32), np.zeros(n, np.float32)
-        # Requests sorted by their query, so that a chunk of queries is a slice of them.
-        by_query = np.argsort(inverse, kind="stable")
-        bounds = np.searchsorted(inverse[by_query], np.arange(len(first) + 1))
+        sizes = [min(k, len(self._all_rows)) for k in lengths]
+        items = [np.full((len(first), k), NONE, np.int64) for k in sizes]
+        scores, best = [np.zeros((len(first), k), np.float32) for k in sizes], np.zeros(len(first), np.float32)
+        # Each distinct query is searched for once, a chunk of them at a time.
         for start, of_catalogue in self._score_chunks([terms[i] for i in first.tolist()]):
-            # The requests of this chunk's queries, and the place of each one's query in the chunk.
-            requests = by_query[bounds[start] : bounds[start + len(of_catalogue)]]
-            place = inverse[requests] - start
-            best[requests] = of_catalogue.max(1, initial=0)[place]
-            if k:
-                top_columns, top = top_k(of_catalogue, k)
-                found[requests] = np.where(top > 0, self._all_rows[top_columns], NONE)[place]
-                found_scores[requests] = top[place]
-            wanted = columns[requests]
-            scores[requests] = np.where(wanted == NONE, 0, of_catalogue[place[:, None], wanted])
-        return LexicalMatches(found, found_scores, scores, best)
+            part = slice(start, start + len(of_catalogue))
+            best[part] = of_catalogue.max(1, initial=0)
+            for found, top, k in zip(items, scores, sizes, strict=True):
+                columns, top[part] = top_k(of_catalogue, k)
+                found[part] = np.where(top[part] > 0, self._all_rows[columns], NONE)
+        return LexicalMatches(
+            tuple(one[inverse] for one in items), tuple(one[inverse] for one in scores), best[inverse]
+        )
 
     def add(self, rows: NDArray[np.integer], texts: Sequence[str]) -> "LexicalSearcher":
         """A searcher that also finds these items; a row that is already indexed gets the new text.
@@ -312,6 +318,21 @@ class LexicalSearcher:
             if len(self._dead):
                 scores[:, self._dead] = 0
             yield first, np.ascontiguousarray(scores, np.float32)
+
+
+def _add_scores(
+    scores: NDArray[np.float32], matrix: sparse.csr_matrix, terms: Sequence[int], columns: NDArray[np.int64]
+) -> None:
+    """Add each term's scores of the texts ``columns`` [C] to ``scores`` [C]; there is none outside of the matrix."""
+    wanted = columns.astype(matrix.indices.dtype)
+    for term in terms:
+        if term >= matrix.shape[0]:
+            continue
+        part = slice(matrix.indptr[term], matrix.indptr[term + 1])
+        texts = matrix.indices[part]
+        if len(texts):
+            at = np.minimum(np.searchsorted(texts, wanted), len(texts) - 1)
+            scores += np.where(texts[at] == wanted, matrix.data[part][at], np.float32(0))
 
 
 def _stretched(indptr: NDArray[np.integer], terms: int) -> NDArray[np.integer]:

@@ -93,7 +93,7 @@ def score_paths(
     owner: Tensor,
     index: SidIndex,
     legal_softmax: bool = True,
-    leave_out: Tensor | OwnClicks | None = None,
+    leave_out: OwnClicks | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Log-probability of each node of M paths among its legal siblings, with gradients.
 
@@ -101,10 +101,8 @@ def score_paths(
     log-probabilities float32 [M, L] and the decoder's hidden states before each token, [M, L, d] (other heads read
     them too). With ``legal_softmax`` off the softmax runs over each level's whole codebook (the paper's plain form):
     what a model in that form is trained by; what it decodes by is the same head over the legal children alone.
-    ``leave_out`` float32 [M, F] is what the page view that is learnt added to the numbers of each path's item, the last
-    F columns of its head row; it is taken off the rows of the path's nodes, so that no target is told by its own click.
-    Where paths are not those of the clicked items alone, :class:`OwnClicks` of M paths are taken off wherever one of
-    their nodes is a candidate.
+    ``leave_out``, of M paths, is what the page views that are learnt added to the rows of what was clicked in them; it
+    is taken off wherever one of their nodes is a candidate, so that no target is told by the clicks of its page view.
     """
     levels, hidden = path_distributions(model, memory, paths, owner, index, legal_softmax, leave_out)
     return chosen_log_probs(levels, len(paths)), hidden
@@ -126,17 +124,14 @@ def path_distributions(
     owner: Tensor,
     index: SidIndex,
     legal_softmax: bool = True,
-    leave_out: Tensor | OwnClicks | None = None,
+    leave_out: OwnClicks | None = None,
 ) -> tuple[list[LevelDistribution], Tensor]:
     """Teacher-forced distributions along M paths, one entry per level, and the hidden states [M, L, d].
 
     Arguments as :func:`score_paths`. The candidates of a path depend on the path alone, so that two passes over the
     same paths can be compared entry by entry.
     """
-    levels = paths.shape[1]
-    own = leave_out
-    if isinstance(own, Tensor):
-        own = OwnClicks(paths.unsqueeze(1), own.unsqueeze(1))
+    levels, own = paths.shape[1], leave_out
     # Teacher forcing: the decoder reads the begin token, then the first L - 1 tokens of each path.
     codes = [index.codes(level, paths[:, level]).long() for level in range(levels)]
     vectors = [index.vectors(level, paths[:, level]) if model.anchored else None for level in range(levels - 1)]
@@ -163,9 +158,13 @@ def path_distributions(
 
 @dataclass(frozen=True)
 class _EvidencePaths:
-    """The evidence of M paths' requests and its nodes, int64 [M, E, L] (-1 for items that are not in the index)."""
+    """The evidence of B requests, the request int64 [M] of each path, and of its evidence the nodes, int64 [M, E, L].
+
+    A node is -1 for items that are not in the index.
+    """
 
     memory: EvidenceMemory
+    owner: Tensor
     paths: Tensor
 
     @classmethod
@@ -174,7 +173,7 @@ class _EvidencePaths:
             return None
         # Nodes are looked up once per request, then handed to its paths.
         nodes = memory.evidence.nodes(index)
-        return cls(memory.evidence.select(owner), nodes[owner])
+        return cls(memory.evidence, owner, nodes[owner])
 
 
 def _dense(logits: Tensor, chosen: Tensor) -> LevelDistribution:
@@ -207,7 +206,7 @@ def _root_logits(
         logits = logits + free.index_select(1, index.codes(0, every).long())
     if evidence is None:
         return logits
-    values = model.evidence_logits(0, hidden, state, evidence.memory)
+    values = model.evidence_logits(0, hidden, state, evidence.memory, evidence.owner)
     nodes = evidence.paths[..., 0]
     start = torch.arange(len(logits), device=logits.device).unsqueeze(1) * logits.shape[1]
     return with_evidence(logits.flatten(), start + nodes, values, nodes >= 0).view_as(logits)
@@ -253,8 +252,7 @@ def _children(
         logits = logits.index_add(0, at[below], -own.logits(state, index, level)[below].float())
     if model.anchored and evidence is not None:
         # Evidence below the path's parent counts at the child that it lies below.
-        known = evidence.memory.select(choosing)
-        values = model.evidence_logits(level, hidden[choosing], state, known)
+        values = model.evidence_logits(level, hidden[choosing], state, evidence.memory, evidence.owner[choosing])
         below = evidence.paths[choosing, :, level - 1] == paths[choosing, level - 1 : level]
         at = (begin - first[choosing]).unsqueeze(1) + evidence.paths[choosing, :, level]
         logits = with_evidence(logits, at, values, below)

@@ -198,8 +198,8 @@ class RunParts:
             self.statistics,
             self.item_pairs if config.evidence.together else None,
             self.lexical if config.evidence.lexical else None,
+            self.index,
             self.item_head_rows,
-            self.head_row_projection.features,
             self.click_features.words,
             self.click_features.words.category_numbers(self.dataset.items),
         )
@@ -208,10 +208,11 @@ class RunParts:
         """The model that a training stage left."""
         return Generator.load(need(self.run, stage) / GENERATOR)
 
-    def snapshot(self, config: PromptSettings, lexical: bool = True) -> Snapshot:
-        """The catalogue ready to be searched; ``lexical`` off leaves BM25 out."""
-        items = self.dataset.items
+    def snapshot(self, generator: Generator, lexical: bool = True) -> Snapshot:
+        """The catalogue ready to be searched with a model; ``lexical`` off leaves BM25 out."""
+        items, config = self.dataset.items, generator.config.prompt
         return Snapshot(
+            generator,
             items,
             self.index,
             ItemFilters.build(items, self.index),

@@ -47,7 +47,9 @@ class TrieScorer(Protocol):
         """What is added to the logits of anchored rows for each code; None for nothing."""
         ...
 
-    def evidence_logits(self, level: int, hidden: Tensor, state: Tensor, evidence: EvidenceMemory) -> Tensor:
+    def evidence_logits(
+        self, level: int, hidden: Tensor, state: Tensor, evidence: EvidenceMemory, owner: Tensor | None = None
+    ) -> Tensor:
         """Logits of evidence items themselves."""
         ...
 
@@ -127,9 +129,8 @@ class Expansion:
         if not len(some):
             return logits
         # Only paths that have evidence below them, n of them.
-        values = self.model.evidence_logits(
-            level, hidden.flatten(0, 1)[some], state.flatten(0, 1)[some], evidence.select(owner[some])
-        )
+        states = hidden.flatten(0, 1)[some], state.flatten(0, 1)[some]
+        values = self.model.evidence_logits(level, *states, evidence, owner[some])
         begin = children.offsets[:-1][some]
         at = (begin - children.nodes[begin]).unsqueeze(1) + self.nodes[owner[some], :, level]
         return with_evidence(logits, at, _wide(values), below[some])

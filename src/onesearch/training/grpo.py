@@ -193,9 +193,8 @@ class GrpoObjective(SupervisedObjective):
         p, g, levels = nodes.shape
         rollouts, prompt = nodes.flatten(0, 1), torch.arange(p, device=nodes.device).repeat_interleave(g)
         paths, owner = torch.cat([rollouts, targets]), torch.cat([prompt, items.owner])
-        own = None
-        if items.leave_out is not None:
-            own = OwnClicks.from_items(targets, items.leave_out, items.owner, p).select(owner)
+        own = items.own_clicks(targets, p)
+        own = None if own is None else own.select(owner)
         distributions, hidden = path_distributions(model, memory, paths, owner, self.index, leave_out=own)
         all_log_probs = chosen_log_probs(distributions, len(paths))
         log_probs = all_log_probs[: p * g].view(p, g, levels)

@@ -30,7 +30,7 @@ from onesearch.model.backbones import PromptMemory
 from onesearch.model.evidence import EvidenceMemory
 from onesearch.model.generator import Generator, GeneratorMemory
 from onesearch.model.prompt import PromptBatch
-from onesearch.search.path_scoring import LevelDistribution, chosen_log_probs, path_distributions
+from onesearch.search.path_scoring import LevelDistribution, OwnClicks, chosen_log_probs, path_distributions
 from onesearch.training.distillation_losses import (
     detach,
     distillation_kl,
@@ -158,10 +158,10 @@ class SelfDistillationObjective(SupervisedObjective):
         students = repeat_targets(items, copies, prompts)
         owner = torch.cat([students.owner, of_teacher + copies * prompts])
         every = torch.cat([paths.repeat(copies, 1), paths[has_teacher]])  # int64 [c · M + k, L]
-        # A teacher's target is without its own click as a student's is.
-        own, legal = students.leave_out, model.config.legal_softmax
-        if own is not None and items.leave_out is not None:
-            own = torch.cat([own, items.leave_out[has_teacher]])
+        # Students and teacher are without the clicks of the page view alike.
+        clicks, legal = items.own_clicks(paths, prompts), model.config.legal_softmax
+        page_view = torch.cat([items.owner.repeat(copies), items.owner[has_teacher]])
+        own = None if clicks is None else clicks.select(page_view)
         levels, hidden = path_distributions(model, memory, every, owner, self.index, legal, own)
         log_probs = chosen_log_probs(levels, len(every))  # [c · M + k, L]
         numbers = torch.arange(len(every), device=every.device)
@@ -187,7 +187,7 @@ class SelfDistillationObjective(SupervisedObjective):
                 add_term(terms, "teacher_ce", settings.teacher_ce * share, teacher_ce)
             if self.average is not None:
                 assert batch.teacher is not None
-                own = None if items.leave_out is None else items.leave_out[has_teacher]
+                own = None if clicks is None else clicks.select(items.owner[has_teacher])
                 teacher = self._averaged(batch.teacher, paths[has_teacher], of_teacher, own)
             # Every copy learns from the same teacher.
             target = detach(teacher) if settings.detach else teacher
@@ -216,7 +216,7 @@ class SelfDistillationObjective(SupervisedObjective):
 
     @torch.no_grad()
     def _averaged(
-        self, prompt: PromptBatch, paths: Tensor, owner: Tensor, leave_out: Tensor | None
+        self, prompt: PromptBatch, paths: Tensor, owner: Tensor, leave_out: OwnClicks | None
     ) -> list[LevelDistribution]:
         """The distributions of the EMA teacher, whose weights first move towards the live ones."""
         average = self.average
@@ -231,7 +231,8 @@ class SelfDistillationObjective(SupervisedObjective):
         settings, model = self.settings, self.generator
         memory = model.encode(batch.prompt)
         paths = self.index.path(items.rows)
-        legal, own = model.config.legal_softmax, items.leave_out
+        legal, own = model.config.legal_softmax, items.own_clicks(paths, len(batch.prompt))
+        own = None if own is None else own.select(items.owner)
         levels, _ = path_distributions(model, memory, paths, items.owner, self.index, legal, own)
         loss = self._ce(chosen_log_probs(levels, len(paths)), items.weights)
         if self._teacher is not None:

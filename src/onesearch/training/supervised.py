@@ -134,7 +134,8 @@ class SupervisedObjective(IndexedModule):
         model = self.generator
         # Teacher forcing along the path of each target: log π of its tokens [M, L], hidden states [M, L, d].
         paths = self.index.path(items.rows)  # int64 [M, L]
-        legal, own = model.config.legal_softmax, items.leave_out
+        legal, own = model.config.legal_softmax, items.own_clicks(paths, len(memory.query_head_rows))
+        own = None if own is None else own.select(items.owner)
         log_probs, hidden = score_paths(model, memory, paths, items.owner, self.index, legal, own)
         total, per_level = item_nll(log_probs, items.weights)
         terms = {"loss": total, **{f"level_{i + 1}": value for i, value in enumerate(per_level.detach())}}
@@ -166,13 +167,14 @@ class SupervisedObjective(IndexedModule):
                 told = (state[:, -items.leave_out.shape[1] :] * items.leave_out.to(state.dtype)).sum(1, keepdim=True)
                 scores = scores.scatter_add(1, items.column.unsqueeze(1), -told)
             if memory.evidence is not None:
-                scores = self._pointed(scores, hidden[:, 0], memory.evidence.select(items.owner), items.candidates)
+                scores = self._pointed(scores, hidden[:, 0], memory.evidence, items)
             score = score_nll(scores, items.column, items.weights, others)
             add_term(terms, "score", self.score_weight, score)
 
-    def _pointed(self, scores: Tensor, hidden: Tensor, evidence: EvidenceMemory, candidates: Tensor) -> Tensor:
+    def _pointed(self, scores: Tensor, hidden: Tensor, evidence: EvidenceMemory, targets: ItemTargets) -> Tensor:
         """The scores [M, C] with what the pointer says of evidence among the candidates int64 [C], ascending."""
-        told = self.generator.pointer(-1, hidden, evidence.keys, evidence.numbers)
-        column = torch.searchsorted(candidates, evidence.items.clamp(min=0)).clamp(max=len(candidates) - 1)
-        there = (candidates[column] == evidence.items) & (evidence.items >= 0)
+        told = self.generator.pointer(-1, hidden, evidence.keys, evidence.numbers, targets.owner)
+        candidates, items = targets.candidates, evidence.items[targets.owner]
+        column = torch.searchsorted(candidates, items.clamp(min=0)).clamp(max=len(candidates) - 1)
+        there = (candidates[column] == items) & (items >= 0)
         return scores.scatter_add(1, column, (told * there).to(scores.dtype))

@@ -17,6 +17,7 @@ from onesearch.common.ragged import Ragged
 from onesearch.model.featurizer import TextFeatures
 from onesearch.model.prompt import PromptBatch, PromptBuilder, PromptInputs
 from onesearch.model.token_vocabulary import BEGIN, END, PAD, TokenVocabulary
+from onesearch.search.path_scoring import OwnClicks
 
 Ints = NDArray[np.integer]
 STAGE_1: tuple[str, ...] = (
@@ -46,6 +47,10 @@ class ItemTargets:
     candidates: torch.Tensor
     column: torch.Tensor
     leave_out: torch.Tensor | None = None
+
+    def own_clicks(self, paths: torch.Tensor, prompts: int) -> OwnClicks | None:
+        """What each of the ``prompts`` page views added to the rows of its targets; ``paths`` int64 [M, L] theirs."""
+        return None if self.leave_out is None else OwnClicks.from_items(paths, self.leave_out, self.owner, prompts)
 
 
 @dataclass
