@@ -216,3 +216,9 @@ def test_ranges_that_begin_and_end_at_the_borders_of_words(members):
     assert (bits.rank(last) - bits.rank(first)).tolist() == held
     assert bits.contains(torch.arange(131)).tolist() == [p in members for p in range(131)]
     assert bits.count == len(members)
+
+
+def test_items_of_unknown_stock_are_not_in_stock():
+    items = catalogue(0, 3).with_columns(in_stock=pl.Series([True, None, False]))
+    filters = ItemFilters.build(items, index_of(0, np.arange(3)))
+    assert [filters.mask({"in_stock": asked}).count for asked in (True, False)] == [1, 2]

@@ -8,7 +8,7 @@ import typer
 
 from onesearch.cli.terminal import show_table
 from onesearch.data.ingest.column_mapping import load_mapping
-from onesearch.data.ingest.data_check import check
+from onesearch.data.ingest.data_check import check, column_values, verdict
 from onesearch.data.ingest.import_summary import ImportSummary
 from onesearch.data.ingest.importer import import_mapping
 from onesearch.data.ingest.kuaisearch_source import import_kuaisearch
@@ -43,7 +43,7 @@ _CHECK_EPILOG = """
 
 `onesearch data check data/my-shop`
 
-The exit code is 1 when there is an error, so scripts can rely on it; notes do not count.
+The exit code is 1 when there is an error, so scripts can rely on it; warnings and notes do not count.
 """
 
 
@@ -75,14 +75,36 @@ def import_command(
 def check_command(
     folder: Annotated[Path, typer.Argument(help="Folder of a data set.", show_default=False)],
 ) -> None:
-    """Check a data set: schema, ids, references between the tables, times."""
+    """Check a data set: values of each column, schema, ids, references between the tables, times; and a verdict."""
     findings = check(folder)
+    broken = any(finding.grade == "error" and finding.what.endswith(": schema") for finding in findings)
+    if not broken:
+        _show_columns(folder)
     rows = [(finding.grade, finding.what, finding.detail) for finding in findings]
     show_table(f"Check of {folder}", ("", "what", "result"), rows)
-    errors = sum(finding.grade == "error" for finding in findings)
-    typer.echo(f"{errors} errors" if errors else "no errors")
+    errors, warnings = (sum(finding.grade == grade for finding in findings) for grade in ("error", "warning"))
+    typer.echo(f"{errors or 'no'} errors, {warnings or 'no'} warnings")
+    typer.echo(f"verdict: {verdict(findings)}")
     if errors:
         raise typer.Exit(1)
+
+
+def _show_columns(folder: Path) -> None:
+    """How many values each column has, and what the import did to them."""
+
+    def share(count: int, of: int) -> str:
+        return f"{count:,} ({count / of:.1%})" if count else "-"
+
+    columns = ("column", "rows", "empty", "left empty", "repaired", "doubtful")
+    rows = [
+        (
+            values.column,
+            f"{values.rows:,}",
+            *(share(n, values.rows) for n in (values.empty, values.emptied, values.repaired, values.suspicious)),
+        )
+        for values in column_values(folder)
+    ]
+    show_table(f"Values of {folder}", columns, rows, columns[1:])
 
 
 def show_summary(summary: ImportSummary, out: Path) -> None:
@@ -97,6 +119,8 @@ def show_summary(summary: ImportSummary, out: Path) -> None:
     # Why, and what was changed in the rest.
     _show_counts(f"Set aside (all in {REJECTED})", summary.rejected, ": ")
     _show_counts("Values left empty", summary.emptied, ".")
+    _show_counts("Values repaired", summary.repaired, ".")
+    _show_counts("Values that may mean something else", summary.suspicious, ".")
     _show_counts("Unknown item ids dropped", {"": summary.dropped})
     _show_counts("Records made for ids without one", {"": summary.created})
     joins = [

@@ -5,7 +5,9 @@ from typer.testing import CliRunner
 
 from onesearch.cli import app
 from onesearch.data.dataset import Dataset
-from onesearch.data.ingest.data_check import check
+from onesearch.data.ingest.column_mapping import ColumnMapping
+from onesearch.data.ingest.data_check import ColumnValues, check, column_values, verdict
+from onesearch.data.ingest.importer import import_mapping
 from onesearch.data.records import Judgment, PageView, judgments_frame
 
 LOG = [
@@ -108,3 +110,62 @@ def test_import_by_command(tmp_path):
     assert CliRunner().invoke(app, ["data", "import"]).exit_code == 2
     for command in ("import", "check"):
         assert "onesearch data" in CliRunner().invoke(app, ["data", command, "--help"]).output
+
+
+def imported(folder, rows, log=None):
+    """A catalogue, and perhaps a log, through a mapping."""
+    (folder / "i.csv").write_text("id,t,p,s\n" + "\n".join(rows))
+    mapping = {
+        "source": "s",
+        "folder": str(folder),
+        "items": {"file": "i.csv", "columns": {"item_id": "id", "title": "t", "price": "p", "in_stock": "s"}},
+    }
+    if log is not None:
+        (folder / "log.csv").write_text("q,c\n" + "\n".join(log))
+        mapping["page_views"] = {"file": "log.csv", "columns": {"query": "q", "clicked": "c"}}
+    import_mapping(ColumnMapping.model_validate(mapping), folder / "out")
+    return folder / "out"
+
+
+def test_shares_of_every_column(tmp_path):
+    rows = ["1,Cup &amp; pot,1.050,ja", "2,Tray,cheap,perhaps", "3,Bowl,,nein", "4,,3,ja"]
+    folder = imported(tmp_path, rows)
+    found = {values.column: values for values in column_values(folder)}
+    assert found["items.price"] == ColumnValues("items.price", 3, empty=2, emptied=1, repaired=0, suspicious=1)
+    assert found["items.title"] == ColumnValues("items.title", 3, empty=0, emptied=0, repaired=1, suspicious=0)
+    assert found["items.in_stock"] == ColumnValues("items.in_stock", 3, empty=1, emptied=1, repaired=0, suspicious=0)
+    assert found["items.category"].empty == 3 and not [name for name in found if name.startswith("users")]
+
+
+def test_the_verdict_says_where_to_look_first(tmp_path):
+    folder = imported(tmp_path, ["1,Cup,1.050,ja", "2,Pot,2,ja"], ["cup,1"])
+    said = verdict(check(folder))
+    assert said.startswith(
+        "usable, but look first at: items.price: could mean two amounts, set decimal (1 values doubtful)"
+    )
+    result = CliRunner().invoke(app, ["data", "check", str(folder)])
+    assert result.exit_code == 0 and "no errors, 1 warnings" in result.output and f"verdict: {said}" in result.output
+    assert "1 (50.0%)" in result.output
+    folder = imported(tmp_path, ["1,Cup,1.5,ja", "2,Pot,2,ja"], ["cup,1"])
+    assert verdict(check(folder)).startswith("ready to train")
+    folder = imported(tmp_path, ["1,Cup,1.5,ja", "2,Pot,2,ja"])
+    assert "no page views: a model learns from them" in verdict(check(folder))
+
+
+def test_a_log_of_which_every_row_was_set_aside_does_not_pass(tmp_path):
+    folder = imported(tmp_path, ["1,Cup,1.5,ja"], ["cup,9", "pot,8", ",1"])
+    assert errors(folder) == {
+        "page_views: rows were taken": "3 of 3 rows set aside, most of them for: no known item left",
+    }
+    result = CliRunner().invoke(app, ["data", "check", str(folder)])
+    assert result.exit_code == 1 and "verdict: not usable: page_views: rows were taken" in result.output
+    # Some of many are worth a look; one of many is not.
+    folder = imported(tmp_path, ["1,Cup,1.5,ja"], ["cup,9", "pot,1"])
+    assert "1 of 2 rows set aside" in verdict(check(folder))
+    folder = imported(tmp_path, ["1,Cup,1.5,ja"], ["cup,9", *["pot,1"] * 200])
+    assert verdict(check(folder)).startswith("ready")
+
+
+def test_ids_that_look_like_lists_are_a_warning(tmp_path):
+    folder = imported(tmp_path, ["1,Cup,1.5,ja", "2,Pot,2,ja"], ["cup,1", "pot,1|2", "pan,1|2"])
+    assert "page_views.clicked in items (2 of 3 item ids are not; see separators" in verdict(check(folder))

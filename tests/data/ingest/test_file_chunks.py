@@ -1,5 +1,7 @@
+import csv
 import gzip
 import json
+import zipfile
 
 import polars as pl
 import pytest
@@ -9,7 +11,7 @@ from tests.data.logs import quick
 
 from onesearch.data.ingest import file_chunks, text_blocks
 from onesearch.data.ingest.column_mapping import File
-from onesearch.data.ingest.file_chunks import parquet_chunks, text_chunks
+from onesearch.data.ingest.file_chunks import parquet_chunks, read_chunks, text_chunks
 from onesearch.data.ingest.rejected_rows import REJECTED, Rejects
 
 
@@ -123,3 +125,198 @@ def test_lines_keep_their_numbers_in_other_encodings(tmp_path):
     rows, bad = read(path, ["id"], File(file="a.csv", format="csv", separator=";", encoding="gb18030"))
     assert rows == [(3, {"id": "1"}), (5, {"id": "3"})]
     assert [(line, reason.split(":")[0]) for line, reason, _ in bad] == [(4, "not valid gb18030")]
+
+
+QUOTED = File(file="a.csv", format="csv", newlines_in_values=True)
+
+
+@pytest.mark.parametrize("block", [16, 40, 1 << 20])
+def test_a_quote_that_never_closes_costs_its_own_line(tmp_path, monkeypatch, block):
+    """With line ends in values the lines after it could be part of it; they are rows of their own, counted as such."""
+    monkeypatch.setattr(text_blocks, "BLOCK", block)
+    path = tmp_path / "a.csv"
+    lines = [
+        "id,name",
+        '1,"two',
+        'lines"',
+        '2,"never closed',
+        '3,15" sleeve',
+        '4,"a ""b"""',
+        *(f"{n},x" for n in range(5, 25)),
+    ]
+    path.write_text("\n".join([*lines, '99,"at the end', "100,y"]) + "\n")
+    rows, bad = read(path, ["id", "name"], QUOTED)
+    assert [row["id"] for _, row in rows] == ["1", "3", "4", *map(str, range(5, 25)), "100"]
+    assert dict(rows)[2] == {"id": "1", "name": "two\nlines"} and dict(rows)[5] == {"id": "3", "name": '15" sleeve'}
+    assert dict(rows)[6]["name"] == 'a "b"'
+    assert [(line, reason.split(":")[0]) for line, reason, _ in bad] == [(4, "broken CSV"), (27, "broken CSV")]
+
+
+CELLS = st.text(st.sampled_from('ab";\n\r é'), max_size=6)
+
+
+@quick
+@given(
+    st.lists(st.tuples(CELLS, CELLS), min_size=1, max_size=8), st.integers(10, 60), st.sampled_from(["utf-8", "cp1252"])
+)
+def test_quoted_values_are_those_of_pythons_csv(tmp_path_factory, cells, block, encoding):
+    path = tmp_path_factory.mktemp("quoted") / "a.csv"
+    with path.open("w", newline="", encoding=encoding) as file:
+        csv.writer(file, delimiter=";", quoting=csv.QUOTE_ALL).writerows([("x", "y"), *cells])
+    size, text_blocks.BLOCK = text_blocks.BLOCK, block
+    try:
+        style = QUOTED.updated(separator=";", encoding=encoding)
+        rows, bad = read(path, ["x", "y"], style)
+    finally:
+        text_blocks.BLOCK = size
+    assert bad == []
+    # A value of nothing is none; pyarrow reads "\r" within quotes as Python does.
+    assert [tuple(row.values()) for _, row in rows] == [tuple(cell or None for cell in pair) for pair in cells]
+
+
+def test_lone_surrogates_are_set_aside_and_pairs_are_not(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text(
+        '{"t": "chair \\ud83e\\ude91"}\n{"t": "half \\ud83e"}\n{"t": "other \\ude91 half"}\n'
+        '{"t": "ok", "x": "\\ud800"}\n'
+    )
+    rows, bad = read(path, ["t"])
+    assert rows == [(1, {"t": "chair 🪑"}), (4, {"t": "ok"})]
+    assert [(line, reason.split(":")[0]) for line, reason, _ in bad] == [(2, "lone surrogate"), (3, "lone surrogate")]
+
+
+NESTED = [
+    {
+        "sku": 1,
+        "brand": {"name": "Acme", "id": 7},
+        "pics": [{"url": "a"}, {"url": "b"}],
+        "a.b": "flat",
+        "stock": {"n": 0},
+    },
+    {"sku": 2, "brand": {"name": None}, "pics": [], "stock": None},
+    {"sku": 3},
+]
+WANTED = ["sku", "brand.name", "pics.url", "a.b", "stock.n"]
+VALUES_OF_NESTED = {"brand.name": ["Acme", None, None], "a.b": ["flat", None, None], "stock.n": [0, None, None]}
+
+
+@pytest.mark.parametrize("form", ["jsonl", "mixed jsonl", "parquet", "csv"])
+def test_keys_within_objects_are_columns(tmp_path, form):
+    table = File(file=f"a.{form.split()[-1]}")
+    path = tmp_path / table.file
+    if form == "parquet":
+        pl.DataFrame(NESTED).write_parquet(path)
+    elif form == "csv":
+        cells = [{key: json.dumps(value) for key, value in row.items()} for row in NESTED]
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, ["sku", "brand", "pics", "a.b", "stock"])
+            writer.writeheader()
+            writer.writerows(cells)
+    else:
+        # A number where others have texts makes the block be read record by record.
+        more = [{"sku": "x", "brand": {"name": ["a", 7]}}] if form == "mixed jsonl" else []
+        path.write_text("\n".join(map(json.dumps, [*NESTED, *more])))
+    (chunk,) = read_chunks(tmp_path, table, "items", WANTED, Rejects(None))
+    frame = chunk.frame[:3]
+    assert frame.columns == WANTED
+    for name, values in VALUES_OF_NESTED.items():
+        found = [value[0] if isinstance(value, list) and value else value for value in frame[name].to_list()]
+        expected = values if form != "csv" or name != "a.b" else ['"flat"', None, None]
+        assert [None if v is None else str(v) for v in found] == [None if v is None else str(v) for v in expected]
+    assert [value or [] for value in frame["pics.url"].to_list()] == [["a", "b"], [], []]
+
+
+@pytest.mark.parametrize(
+    ("records", "wanted", "complaint"),
+    [
+        (
+            [{"brand": {"name": "A", "id": 1}}],
+            "brand",
+            r"'brand' holds objects; map one of their keys: brand\.name, brand\.id",
+        ),
+        ([{"brand": [{"name": "A"}]}, {"brand": []}], "brand", r"'brand' holds objects; .* brand\.name$"),
+        ([{"brand": [["A"]]}], "brand", "'brand' holds lists of lists"),
+        ([{"brand": "A"}, {"brand": "B"}], "brnad", "none of the first 2 lines has the key 'brnad'; it has 'brand'"),
+        ([{"brand": {"name": "A"}}], "brand.title", "has the key 'brand.title'"),
+        ([[{"brand": "A"}]], "brand", r"a JSON array; JSON lines have one object a line, e\.g\. by jq"),
+    ],
+)
+def test_mistakes_with_keys_are_named(tmp_path, records, wanted, complaint):
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, records)))
+    with pytest.raises(ValueError, match=rf"a\.jsonl: .*{complaint}"):
+        read(tmp_path / "a.jsonl", [wanted])
+
+
+def test_an_object_among_texts_is_a_row_set_aside(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"b": "Acme"}\n{"b": {"name": "Zet"}}\n{"b": "[New]"}\n{"b": ["x"]}\n')
+    rows, bad = read(tmp_path / "a.jsonl", ["b"])
+    assert rows == [(1, {"b": ["Acme"]}), (3, {"b": ["[New]"]}), (4, {"b": ["x"]})]
+    assert [(line, reason) for line, reason, _ in bad] == [
+        (2, "the column 'b' holds objects; map one of their keys: b.name")
+    ]
+
+
+def test_columns_of_parquet_that_text_files_do_not_have(tmp_path):
+    frame = pl.DataFrame(
+        {
+            "bytes": [b"a", b"\xff"],
+            "kind": pl.Series(["x", "y"], dtype=pl.Categorical),
+            "price": pl.Series(["1.050", "2.5"]).cast(pl.Decimal(10, 3)),
+            "nothing": [None, None],
+            "listed": pl.Series([[1, 2], [3, 4]], dtype=pl.Array(pl.Int64, 2)),
+        }
+    )
+    frame.write_parquet(tmp_path / "a.parquet")
+    (chunk,) = parquet_chunks(tmp_path / "a.parquet", frame.columns)
+    assert chunk.frame.to_dict(as_series=False) == {
+        "bytes": ["a", None],
+        "kind": ["x", "y"],
+        "price": [1.05, 2.5],
+        "nothing": [None, None],
+        "listed": [[1, 2], [3, 4]],
+    }
+    with pytest.raises(ValueError, match=r"a\.parquet: no column 'prise'; it has 'bytes'"):
+        list(parquet_chunks(tmp_path / "a.parquet", ["prise"]))
+    pl.DataFrame({"b": [{"n": 1}]}).write_parquet(tmp_path / "a.parquet")
+    with pytest.raises(ValueError, match=r"'b' holds objects; map one of their keys: b\.n"):
+        list(parquet_chunks(tmp_path / "a.parquet", ["b"]))
+    (tmp_path / "a.parquet").write_bytes(b"sku,name\n1,x\n")
+    with pytest.raises(ValueError, match=r"a\.parquet: cannot be read as Parquet"):
+        list(parquet_chunks(tmp_path / "a.parquet", ["b"]))
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (b"sku;name\n1;x\n", "no column 'sku', 'name'; it has 'sku;name'; set separator: ';'"),
+        (b"sku,name,name\n1,x,y\n", "the column 'name' is there twice"),
+        (b'sku,"name\n1,x\n', "the header line is broken CSV"),
+        (
+            "sku,näme\n1,x\n".encode("cp1252"),
+            "the header line is not valid utf-8: .*; set encoding, for example cp1252",
+        ),
+    ],
+)
+def test_headers_that_do_not_fit_are_explained(tmp_path, content, complaint):
+    (tmp_path / "a.csv").write_bytes(content)
+    with pytest.raises(ValueError, match=complaint):
+        read(tmp_path / "a.csv", ["sku", "name"])
+
+
+@pytest.mark.parametrize("ending", ["csv.gz", "csv.zst", "csv.bz2", "zip", "CSV"])
+def test_the_format_is_that_of_the_name_within_the_packing(tmp_path, ending):
+    data = b"sku,name\n1,x\n"
+    if ending == "zip":
+        with zipfile.ZipFile(tmp_path / "shop.zip", "w") as archive:
+            archive.writestr("inside.csv", data)
+    else:
+        (tmp_path / f"shop.{ending}").write_bytes(gzip.compress(data))
+    (chunk,) = read_chunks(tmp_path, File(file=f"shop.{ending}"), "items", ["sku"], Rejects(None))
+    assert chunk.frame["sku"].to_list() == ["1"]
+
+
+def test_deep_nesting_is_one_bad_row(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"t": "one"}\n{"t": ' + "[" * 200_000 + "]" * 200_000 + '}\n{"t": "two"}\n')
+    rows, bad = read(tmp_path / "a.jsonl", ["t"])
+    assert [row["t"] for _, row in rows] == ["one", "two"]
+    assert [(line, reason.split(":")[0]) for line, reason, _ in bad] == [(2, "broken JSON")]

@@ -1,9 +1,12 @@
 import gzip
+import io
 import json
 from datetime import UTC, datetime
 
 import polars as pl
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from onesearch.data.dataset import Dataset
 from onesearch.data.ingest.column_mapping import ColumnMapping, load_mapping
@@ -400,3 +403,103 @@ def test_tabs_of_packed_files(folder):
     (folder / "items.tsv.gz").write_bytes(gzip.compress(b"id\tname\n1\tshoe, red\n"))
     items = {"file": "items.tsv.gz", "columns": {"item_id": "id", "title": "name"}}
     assert run(folder, items=items, page_views=None, judgments=None)[1].items["title"].to_list() == ["shoe, red"]
+
+
+SHOP = """sku,name,kind,maker,cost,there,text,size
+1,Tent &amp; Poles,Outdoor > Tents,Fjord,"1.050",ja,<p>Two <b>persons</b></p>,L/XL
+2,Stove,Outdoor > Stoves,Fjord,"€ 49,90",vielleicht,,
+3,Cup,Kitchen,None,"12,00",,,S
+,,,,,,,
+1,,,,"1.049",nein,,M
+"""
+
+
+def shop_items(**more):
+    columns = {
+        "item_id": "sku",
+        "title": "name",
+        "category": "kind",
+        "brand": "maker",
+        "price": "cost",
+        "in_stock": "there",
+        "description": "text",
+    }
+    attributes = {"Size": {"column": "size", "separator": "/"}}
+    return {"file": "shop.csv", "columns": columns, "attributes": attributes, **more}
+
+
+def test_what_is_done_to_every_value_is_counted(folder):
+    (folder / "shop.csv").write_text(SHOP)
+    summary, dataset = run(folder, items=shop_items(), page_views=None, judgments=None, users=None)
+    tent, stove, cup = (dataset.item(row) for row in range(3))
+    assert (tent.title, tent.description, tent.category) == ("Tent & Poles", "Two persons", ("Outdoor", "Tents"))
+    assert (tent.attributes, tent.price, stove.price) == ({"Size": ("L", "XL")}, 1.05, 49.9)
+    assert (tent.in_stock, stove.in_stock, cup.in_stock) == (True, None, None)
+    assert summary.emptied["items"] == {"in_stock: not a known word, see stock_words": 1}
+    assert summary.repaired["items"] == {
+        "title: HTML or invisible characters": 1,
+        "description: HTML or invisible characters": 1,
+    }
+    assert summary.suspicious["items"] == {"price: could mean two amounts, set decimal": 2}
+    assert aside(folder, "items") == {(5, "no item id"), (6, "variant without a title, of")}
+    reasons = pl.read_parquet(folder / "out" / REJECTED)["reason"].to_list()
+    assert "variant without a title, of: 1" in reasons
+    assert dataset.description["import"]["suspicious"] == {"items": dict(summary.suspicious["items"])}
+    # The mapping knows better.
+    more = {"decimal": ",", "stock_words": {"vielleicht": False}, "constants": {"in_stock": True}, "ignore": ["None"]}
+    summary, dataset = run(folder, items=shop_items(**more), page_views=None, judgments=None, users=None)
+    assert dataset.items["price"].to_list() == [1050, 49.9, 12]
+    assert dataset.items["in_stock"].to_list() == [True, False, True] and dataset.items["brand"][2] is None
+    assert not summary.emptied["items"] and not summary.suspicious["items"]
+
+
+def test_flags_of_clicks_that_are_no_known_words_are_counted(folder):
+    (folder / "shown.csv").write_text("v,q,sku,click\nx,shoe,1,maybe\nx,shoe,2,ja\ny,sock,5,2\n")
+    columns = {"page_view_id": "v", "query": "q", "item_id": "sku", "clicked": "click"}
+    views = {"file": "shown.csv", "rows": "items", "group_by": ["v"], "columns": columns}
+    summary, dataset = run(folder, page_views=views)
+    assert dataset.page_views["clicked"].to_list() == [["2"], ["5"]]
+    assert summary.emptied["page_views"] == {"clicked: not a known word": 1}
+
+
+FORMS = {
+    "csv": b'sku,name,price,when,pics\n1,"Chair, red",9.50,2024-05-01,"[""a""]"\n'
+    b'2,Table &amp; co,"1.234,5",2024-05-02,b\n',
+    "jsonl": b'{"sku": 1, "name": "Chair", "price": 9.5, "when": "2024-05-01", "pics": ["a"]}\n'
+    b'{"sku": "2", "name": "T\\u00e4ble", "price": "1.050", "when": null, "pics": []}\n',
+}
+
+
+def parquet_bytes():
+    out = io.BytesIO()
+    frame = pl.DataFrame({"sku": ["1", "2"], "name": ["Chair", "Table"], "price": [9.5, None], "when": ["2024", None]})
+    frame.with_columns(pics=pl.Series([["a"], []])).write_parquet(out)
+    return out.getvalue()
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_no_bytes_that_a_file_can_hold_are_a_traceback(tmp_path, data):
+    """Bytes changed and cut out in each format, packed or not: the import ends, or says in a sentence why not."""
+    kind = data.draw(st.sampled_from(["csv", "jsonl", "parquet"]))
+    whole = bytearray(FORMS.get(kind) or parquet_bytes())
+    if data.draw(st.booleans()) and kind != "parquet":
+        whole = bytearray(gzip.compress(bytes(whole)))
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, max(0, len(whole) - 1)))
+        other = data.draw(
+            st.sampled_from([b'"', b"\n", b"\r", b"{", b"]", b"\\ud800", b"\xff\xfe", b"\x00", b"[[", b"9" * 40, b""])
+        )
+        length = data.draw(st.integers(0, 6))
+        whole[at : at + length] = other
+    (tmp_path / f"items.{kind}").write_bytes(whole)
+    columns = {"item_id": "sku", "title": "name", "price": "price", "listed_at": "when", "images": "pics"}
+    style = {
+        "newlines_in_values": data.draw(st.booleans()),
+        "encoding": data.draw(st.sampled_from(["utf-8", "cp1252"])),
+    }
+    mapping = {"source": "x", "folder": str(tmp_path), "items": {"file": f"items.{kind}", "columns": columns, **style}}
+    try:
+        import_mapping(ColumnMapping.model_validate(mapping), tmp_path / "out")
+    except ValueError as error:
+        assert str(tmp_path) in str(error) and "\n" not in str(error)

@@ -90,3 +90,57 @@ def test_years_are_from_the_earliest_up_to_the_latest():
     found, problems = parsed(times, earliest=2011, latest=2013)
     assert [time is not None for time in found] == [False, True, True, False]
     assert problems[3] == "time not within 2011 to 2013: 2013-01-01"
+
+
+@pytest.mark.parametrize(
+    ("text", "hour"),
+    [
+        ("2023-11-05T10:00", 10),
+        ("2023-11-05T10:00Z", 10),
+        ("2023-11-05t10:00:00z", 10),
+        ("2023-11-05 10:00:00 UTC", 10),
+        ("2023-11-05 10:00:00 GMT", 10),
+        ("2023-11-05T10:00:00+03", 7),
+        ("2023-11-05T10:00:00+0300", 7),
+        ("2023-11-05T10:00:00 +03:00", 7),
+        ("2023-11-05T10:00:00-01:00", 11),
+        ("2023-11-05T10", 10),
+        ("20231105T100000", 10),
+        ("20231105100000", 10),
+        ("20231105T1000Z", 10),
+        ("2023/11/05 10:00", 10),
+        ("  2023-11-05T10:00:00.000000000Z ", 10),
+        ("20231105", 0),
+        ("2023-11-5", 0),
+    ],
+)
+def test_iso_8601_in_its_usual_forms(text, hour):
+    time, problem = parse_times(pl.Series([text]), TimeFormat())
+    assert (time[0], problem[0]) == (datetime(2023, 11, 5, hour, tzinfo=UTC), None)
+
+
+def test_dates_cut_off_begin_their_year_or_month():
+    time, _ = parse_times(pl.Series(["2023-11", "2023"]), TimeFormat())
+    assert [(t.year, t.month, t.day) for t in time] == [(2023, 11, 1), (2023, 1, 1)]
+
+
+def test_zones_hold_for_texts_without_one_alone():
+    wanted = TimeFormat(zone="Europe/Berlin")
+    time, _ = parse_times(pl.Series(["2023-11-05T10:00", "2023-11-05T10:00Z", "2023-11-05T10:00+03"]), wanted)
+    assert [t.hour for t in time] == [9, 10, 7]
+    with pytest.raises(ValueError, match="unknown time zone 'Europe/Berlim'"):
+        TimeFormat(zone="Europe/Berlim")
+
+
+@pytest.mark.parametrize(
+    "text", ["2023-13-01", "2023-02-30", "2023-11-05T25:00", "2023-11-05T10:00+99", "05.11.2023", "2023-11-05 10 pm"]
+)
+def test_what_is_no_moment_is_said(text):
+    time, problem = parse_times(pl.Series([text]), TimeFormat())
+    assert time[0] is None and problem[0] == f"time not readable: {text}"
+
+
+def test_numbers_with_blanks_around_and_blanks_alone():
+    time, problem = parse_times(pl.Series([" 1699178400 ", "", "  ", None]), TimeFormat(unit="s"))
+    assert time.to_list() == [datetime(2023, 11, 5, 10, tzinfo=UTC), None, None, None]
+    assert problem.to_list() == [None] * 4

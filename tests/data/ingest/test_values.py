@@ -1,8 +1,9 @@
 """How values of a file's columns are read: texts, ids, lists, attributes, numbers, prices, flags."""
 
 import polars as pl
+import pytest
 
-from onesearch.data.ingest.flag_values import flag
+from onesearch.data.ingest.flag_values import NO, YES, flag
 from onesearch.data.ingest.number_values import number, parse_prices
 from onesearch.data.ingest.text_values import attributes, identifier, text, texts
 
@@ -63,3 +64,128 @@ def test_flags_of_any_case_and_words_that_are_none():
     ]
     assert of_frame(flag, [True, None, False]) == [True, None, False]
     assert of_frame(flag, [1, 0, 2, -1]) == [True, False, True, False]
+
+
+def test_fractions_are_not_cut_off_ids():
+    assert of_frame(identifier, [7.0, 12.5, 7.5, 1e300]) == ["7", "12.5", "7.5", "1e+300"]
+
+
+def test_lists_written_out_in_cells():
+    written = [
+        '["a", "b c"]',
+        "['a', \"it's\"]",
+        "[7, 8]",
+        " [x, y z] ",
+        "[]",
+        "[New] Shoe",
+        '["a", null, ["b"]]',
+        "[" * 5000 + "]",
+    ]
+    assert of_frame(texts, written, None) == [
+        ["a", "b c"],
+        ["a", "it's"],
+        ["7", "8"],
+        ["x", "y z"],
+        [],
+        ["[New] Shoe"],
+        ["a"],
+        [],
+    ]
+    assert of_frame(texts, ["['a|b', 'c']", "a|b"], "|") == [["a|b", "c"], ["a", "b"]]
+
+
+def test_category_paths_are_cut_where_no_separator_is_given():
+    def path(values, separator=None, dtype=None):
+        frame = pl.DataFrame({"x": pl.Series(values, dtype=dtype)})
+        return frame.select(x=texts(frame, "x", separator, ("n/a",), path=True))["x"].to_list()
+
+    assert path(["Home > Mugs", "Home>Mugs › Red", "Home", None, "['A > B', 'C']", " > "]) == [
+        ["Home", "Mugs"],
+        ["Home", "Mugs", "Red"],
+        ["Home"],
+        [],
+        ["A", "B", "C"],
+        [],
+    ]
+    assert path([["Auto", "Care > n/a > Seats"], [], None]) == [["Auto", "Care", "Seats"], [], []]
+    assert path(["A > B|C"], "|") == [["A > B", "C"]]
+
+
+@pytest.mark.parametrize(
+    ("written", "amount"),
+    [
+        ("2.499,00 €", 2499),
+        ("€ 30.80", 30.8),
+        ("7,49", 7.49),
+        ("19.90", 19.9),
+        ("4,250.00 GBP", 4250),
+        ("SEK 1 299,50", 1299.5),
+        ("CHF 2'150.-", 2150),
+        ("15,-", 15),
+        ("1.234.567", 1_234_567),
+        ("₹ 1,25,000.50", 125_000.5),
+        ("0.250", 0.25),
+        ("1234.567", 1234.567),
+        ("３９９円", 399),
+        ("R$ 89,90", 89.9),
+        ("2\u202f799,00 kr", 2799),
+        ("1e3", 1000),
+        ("from 12.99", None),
+        ("12.99 - 15.99", None),
+        ("2 for 10", None),
+        ("-5", None),
+        ("\u22125 €", None),
+        ("1.2.3", None),
+        ("9 99", None),
+        ("None", None),
+    ],
+)
+def test_prices_as_shops_write_them(written, amount):
+    for decimal in (None, ".", ","):
+        prices = parse_prices(pl.Series([written]), decimal)
+        assert prices.price.to_list() == [amount] and not prices.ambiguous.any()
+        assert (prices.problem[0] is None) == (amount is not None)
+
+
+def test_a_sign_before_three_digits_is_what_the_mapping_says():
+    written = pl.Series(["1.050", "2,500", "12.750 €", "999"])
+    assert parse_prices(written, ",").price.to_list() == [1050, 2.5, 12750, 999]
+    assert parse_prices(written, ".").price.to_list() == [1.05, 2500, 12.75, 999]
+    said_nothing = parse_prices(written)
+    assert said_nothing.price.to_list() == [1.05, 2500, 12.75, 999]
+    assert said_nothing.ambiguous.to_list() == [True, True, True, False]
+    assert not parse_prices(pl.Series([1.05, 2.5])).ambiguous.any()
+
+
+def test_stock_words_of_shops():
+    yes = [
+        "in stock",
+        "In_Stock",
+        "https://schema.org/InStock",
+        "ja",
+        "Auf Lager",
+        "disponible",
+        "有货",
+        "在庫あり",
+        "17",
+        "2.0",
+    ]
+    no = [
+        "out of stock",
+        "OUT-OF-STOCK",
+        "sold  out",
+        "nein",
+        "agotado",
+        "Épuisé",
+        "售罄",
+        "нет в наличии",
+        "0",
+        "-1",
+        "\u22121",
+    ]
+    assert of_frame(flag, yes) == [True] * len(yes)
+    assert of_frame(flag, no) == [False] * len(no)
+    unclear = ["preorder", "soon", "nan", "?", ""]
+    assert of_frame(flag, unclear) == [None] * len(unclear)
+    assert of_frame(flag, unclear, {"Pre-Order": False, "preorder": True}) == [True, *[None] * 4]
+    assert not YES & NO

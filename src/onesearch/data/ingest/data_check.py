@@ -1,23 +1,29 @@
 """Does a data set folder hold what the rest of the package relies on?"""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Final, Literal
 
 import polars as pl
 
 from onesearch.data.dataset import Dataset, table_path
 from onesearch.data.records import LEVELS, SCHEMAS
 
-Grade = Literal["ok", "note", "error"]
+Grade = Literal["ok", "note", "warning", "error"]
+# Of a column's values; from this share on what an import emptied or found doubtful is more than single mistakes.
+WORTH_A_LOOK: Final = 0.01
 _Tables = dict[str, pl.LazyFrame]
 _LISTS = ("shown", "clicked", "ordered")
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing checked. ``error``: later steps would fail or be wrong; ``note``: worth knowing, nothing more."""
+    """One thing checked.
+
+    ``error``: later steps would fail or be wrong; ``warning``: they run, and what they learn may be wrong; ``note``:
+    worth knowing, nothing more.
+    """
 
     grade: Grade
     what: str
@@ -31,9 +37,9 @@ def check(folder: Path) -> list[Finding]:
         FileNotFoundError: no data set there.
     """
     dataset = Dataset.load(folder)
-    findings = list(_schema(dataset))
+    findings = [*_schema(dataset), *_imported(dataset)]
     # Tables of another form cannot be asked anything else.
-    if any(finding.grade == "error" for finding in findings):
+    if any(finding.grade == "error" and finding.what.endswith((": schema", ": rows")) for finding in findings):
         return findings
     # Scanned, not read: a log need not fit in memory.
     tables = {name: pl.scan_parquet(table_path(dataset.folder, name)) for name in SCHEMAS}
@@ -67,6 +73,99 @@ def _schema(dataset: Dataset) -> Iterator[Finding]:
             yield Finding("error", f"{name}: rows", f"{rows:,}, but dataset.json says {said}; the file was changed")
         else:
             yield Finding("ok", f"{name}: schema", f"{rows:,} rows")
+
+
+@dataclass(frozen=True)
+class ColumnValues:
+    """What the values of a column are: how many rows have none, and what the import did to those that have.
+
+    Attributes:
+        column: as table and name.
+        rows: all of them.
+        empty: rows without a value.
+        emptied: values that could not be right and were left empty, among them those of rows set aside.
+        repaired: values that were changed.
+        suspicious: values that were taken and may mean something else.
+    """
+
+    column: str
+    rows: int
+    empty: int
+    emptied: int
+    repaired: int
+    suspicious: int
+
+
+def column_values(folder: Path) -> list[ColumnValues]:
+    """Every column of the tables that have rows.
+
+    Raises:
+        FileNotFoundError: no data set there.
+    """
+    dataset = Dataset.load(folder)
+    imported = dataset.description.get("import", {})
+    out = []
+    for table, schema in SCHEMAS.items():
+        if not dataset.counts[table]:
+            continue
+        # An empty list is no value either.
+        nothing = [
+            (pl.col(name).list.len().fill_null(0) == 0 if isinstance(kind, pl.List) else pl.col(name).is_null())
+            .sum()
+            .alias(name)
+            for name, kind in schema.items()
+        ]
+        empty = pl.scan_parquet(table_path(dataset.folder, table)).select(nothing).collect().row(0, named=True)
+        for name in schema:
+            counts = [_of_column(imported.get(kind, {}).get(table, {}), name) for kind in _KINDS]
+            out.append(ColumnValues(f"{table}.{name}", dataset.counts[table], empty[name], *counts))
+    return out
+
+
+_KINDS: Final = ("emptied", "repaired", "suspicious")
+
+
+def _of_column(counts: Mapping[str, int], name: str) -> int:
+    return sum(count for what, count in counts.items() if what.partition(": ")[0] == name)
+
+
+def verdict(findings: Sequence[Finding]) -> str:
+    """One sentence that says whether to go on, and where to look first."""
+    errors = [finding for finding in findings if finding.grade == "error"]
+    warnings = [finding for finding in findings if finding.grade == "warning"]
+    # The first of each, since one mistake of a mapping often makes several findings.
+    worst = (errors or warnings)[:3]
+    named = "; ".join(f"{finding.what} ({finding.detail})" for finding in worst)
+    if errors:
+        return f"not usable: {named}. Mend the mapping or the files and import again."
+    if warnings:
+        return f"usable, but look first at: {named}."
+    return "ready to train: nothing was lost or doubtful beyond single values."
+
+
+def _imported(dataset: Dataset) -> Iterator[Finding]:
+    """What the import set aside, emptied and doubted, where it is more than single mistakes."""
+    imported: Mapping[str, Any] = dataset.description.get("import", {})
+    for table, reasons in imported.get("rejected", {}).items():
+        aside, rows = sum(reasons.values()), dataset.counts[table] - imported.get("created", {}).get(table, 0)
+        detail = f"{aside:,} of {aside + rows:,} rows set aside, most of them for: {max(reasons, key=reasons.get)}"
+        # Without judgments a run goes on; without the log that somebody gave it learns nothing.
+        if not rows and table == "page_views":
+            yield Finding("error", f"{table}: rows were taken", detail)
+        elif aside > (aside + rows) * WORTH_A_LOOK:
+            yield Finding("warning", f"{table}: rows were taken", detail)
+    for kind, said in (("emptied", "left empty"), ("suspicious", "doubtful")):
+        for table, counts in imported.get(kind, {}).items():
+            for what, count in counts.items():
+                grade: Grade = "warning" if count > dataset.counts[table] * WORTH_A_LOOK else "note"
+                yield Finding(grade, f"{table}.{what}", f"{count:,} values {said}")
+    for name, join in imported.get("joins", {}).items():
+        lost = join["total"] - join["found"]
+        if lost > join["total"] / 2 and name.endswith("-> items") and imported.get("dropped", {}):
+            detail = f"{lost:,} of {join['total']:,} item ids are not; see separators, and unknown_items"
+            yield Finding("warning", f"{name.replace(' ->', ' in')}", detail)
+    if not dataset.counts["page_views"] and "page_views" not in imported.get("rejected", {}):
+        yield Finding("warning", "there is a log", "no page views: a model learns from them; import a search log")
 
 
 def _ids(tables: _Tables) -> Iterator[Finding]:

@@ -209,7 +209,7 @@ def parquet_chunks(path: Path, columns: Sequence[str]) -> Iterator[Chunk]:
             yield Chunk(path.name, frame, np.arange(first, first + len(frame)))
             first += len(frame)
     except (pa.ArrowException, OSError, pl.exceptions.PolarsError) as error:
-        raise ValueError(f"{path}: cannot be read as Parquet: {error}") from error
+        raise ValueError(f"{path}: cannot be read as Parquet: {str(error).partition(chr(10))[0]}") from error
 
 
 def _header(record: bytes, path: Path, separator: str) -> list[str]:

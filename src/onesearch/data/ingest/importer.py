@@ -213,7 +213,8 @@ def import_mapping(mapping: ColumnMapping, out: Path) -> ImportSummary:
         return _import_mapping(mapping, out)
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, pa.ArrowException) as error:
         # No file should come so far; what does is still no traceback.
-        raise ValueError(f"{mapping.folder}: the files hold something that cannot be read: {error}") from error
+        first_line = str(error).partition("\n")[0]
+        raise ValueError(f"{mapping.folder}: the files hold something that cannot be read: {first_line}") from error
 
 
 def _import_mapping(mapping: ColumnMapping, out: Path) -> ImportSummary:

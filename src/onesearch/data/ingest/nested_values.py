@@ -29,8 +29,25 @@ def plain_column(column: pl.Series, name: str) -> pl.Series:
         raise ValueError(_object(name, keys))
     if isinstance(inner, pl.List | pl.Array):
         raise ValueError(f"the column {name!r} holds lists of lists; map a column of values or of lists")
+    if inner == pl.Binary:
+        return _decoded(column).alias(name)
     readable = _readable(inner)
     return column.cast(pl.List(readable) if listed else readable, strict=False).alias(name)
+
+
+def _decoded(column: pl.Series) -> pl.Series:
+    """Bytes as texts; null where they are none."""
+
+    def text(value: Any) -> Any:
+        if value is None or isinstance(value, list):
+            return value and [text(part) for part in value]
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            return None
+
+    kind = TEXTS if column.dtype.is_nested() else pl.String()
+    return pl.Series([text(value) for value in column.to_list()], dtype=kind)
 
 
 def _readable(kind: Any) -> Any:

@@ -20,6 +20,8 @@ from onesearch.data.ingest.nested_values import dig, has_object, json_column, ob
 from onesearch.data.ingest.text_blocks import LONGEST_RECORD, Records
 
 Bad = dict[int, str]
+# Python's own limit of 128 KiB is less than a page of description in HTML.
+csv.field_size_limit(LONGEST_RECORD)
 
 
 def parse_csv(
@@ -55,7 +57,8 @@ def parse_csv(
                 null_values=[""],
             ),
         )
-        if not bad_rows and len(read) == len(block):
+        # Of a quote that never closes pyarrow makes a value up to the end: that could be the last record's only.
+        if not bad_rows and len(read) == len(block) and not isinstance(_rows(block, len(block) - 1, separator), str):
             return pl.DataFrame(read).rename(dict(zip(names, columns, strict=True))), {}
     except pa.ArrowInvalid:
         pass
@@ -63,11 +66,9 @@ def parse_csv(
     bad: Bad = {}
     values: list[list[str]] = []
     for i in range(len(block)):
-        text = io.StringIO(block.text(i).decode(), newline="")
-        try:
-            rows = list(csv.reader(text, delimiter=separator, strict=True))
-        except csv.Error as error:
-            bad[i] = f"broken CSV: {error}"
+        rows = _rows(block, i, separator)
+        if isinstance(rows, str):
+            bad[i] = f"broken CSV: {rows}"
             continue
         # Two rows where line ends stand in quotes that the mapping does not know of.
         if len(rows) != 1 or len(rows[0]) != len(header):
@@ -77,6 +78,15 @@ def parse_csv(
         values.append([rows[0][place] for place in places])
     frame = pl.DataFrame(values, schema=dict.fromkeys(columns, pl.String), orient="row")
     return frame.with_columns(pl.all().replace("", None)), bad
+
+
+def _rows(block: Records, i: int, separator: str) -> list[list[str]] | str:
+    """The rows of values that a record is, one if it is well formed; or what is wrong with it."""
+    text = io.StringIO(block.text(i).decode(), newline="")
+    try:
+        return list(csv.reader(text, delimiter=separator, strict=True))
+    except csv.Error as error:
+        return str(error)
 
 
 @dataclass(frozen=True)

@@ -80,11 +80,13 @@ def _raw_blocks(pieces: Iterator[bytes], path: Path, style: File) -> Iterator[Re
     """Blocks of whole records in the file's own encoding; what follows the last line end waits for the next piece."""
     quoted = _quoted_values(style.separator) if style.format == "csv" and style.newlines_in_values else None
     rest, line = b"", 1
-    for piece in pieces:
+    for piece, last in _with_last(pieces):
         data = rest + piece
         if line == 1:
             data = data.removeprefix(b"\xef\xbb\xbf")
-        block = _cut(data, line, quoted, whole=False)
+        if last and not data.endswith(b"\n"):
+            data += b"\n"
+        block = _cut(data, line, quoted, whole=last)
         if not len(block) and len(data) > LONGEST_RECORD:
             # A quote that never closes is none; without it there are line ends again.
             block = _cut(data, line, quoted, whole=True)
@@ -98,8 +100,15 @@ def _raw_blocks(pieces: Iterator[bytes], path: Path, style: File) -> Iterator[Re
             used = int(block.ends[-1]) + 1
         line += data.count(b"\n", 0, used)
         rest = data[used:]
-    if rest:  # a last line without an end
-        yield _cut(rest + b"\n", line, quoted, whole=True)
+
+
+def _with_last(pieces: Iterator[bytes]) -> Iterator[tuple[bytes, bool]]:
+    """Each piece, and whether it is the last one."""
+    piece = next(pieces, None)
+    while piece is not None:
+        after = next(pieces, None)
+        yield piece, after is None
+        piece = after
 
 
 def _quoted_values(separator: str) -> re.Pattern[bytes]:
