@@ -2,7 +2,15 @@ import json
 
 import pytest
 
-from onesearch.common.artefact import fingerprint, read_json, read_manifest, write_json, write_manifest
+from onesearch.common.artefact import (
+    fingerprint,
+    inside,
+    read_json,
+    read_manifest,
+    refuse_links,
+    write_json,
+    write_manifest,
+)
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path):
@@ -44,3 +52,26 @@ def test_a_file_is_on_disk_before_it_takes_its_name(tmp_path, monkeypatch):
     monkeypatch.setattr("os.fsync", lambda _: steps.append((tmp_path / "a.json").exists()))
     write_json(tmp_path / "a.json", {"a": 1})
     assert steps == [False]
+
+
+def test_a_folder_with_links_is_refused_and_one_behind_a_link_is_not(tmp_path):
+    run = tmp_path / "run"
+    (run / "a" / "b").mkdir(parents=True)
+    (run / "a" / "b" / "file").write_text("x")
+    (tmp_path / "short").symlink_to(run)
+    refuse_links(run)
+    refuse_links(tmp_path / "short")
+    refuse_links(tmp_path / "nothing")
+    for at, target in enumerate((tmp_path, "file", "/dev/zero", "nowhere")):
+        link = run / "a" / "b" / f"link{at}"
+        link.symlink_to(target)
+        with pytest.raises(ValueError, match=f"link{at} is a link"):
+            refuse_links(run)
+        link.unlink()
+
+
+@pytest.mark.parametrize("name", ["../other", "/etc", "a/../../b", "..", "", "a\0b"])
+def test_names_in_a_folders_files_do_not_lead_out_of_it(tmp_path, name):
+    with pytest.raises(ValueError, match="folder of its own"):
+        inside(tmp_path, name)
+    assert inside(tmp_path, "versions/0001") == tmp_path / "versions" / "0001"

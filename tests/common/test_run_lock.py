@@ -28,3 +28,21 @@ def test_an_error_inside_frees_the_run(tmp_path):
         raise KeyError
     with RunLock(tmp_path):
         pass
+
+
+@pytest.mark.parametrize("kind", ["link", "hard link", "pipe", "link below"])
+def test_a_strangers_run_cannot_have_another_file_written(tmp_path, kind):
+    run, precious = tmp_path / "run", tmp_path / "precious.txt"
+    (run / "stage").mkdir(parents=True)
+    precious.write_text("mine")
+    if kind == "pipe":
+        os.mkfifo(run / ".lock")
+    elif kind == "link below":
+        (run / "stage" / "weights").symlink_to(precious)
+    elif kind == "hard link":
+        (run / ".lock").hardlink_to(precious)
+    else:
+        (run / ".lock").symlink_to(precious)
+    with pytest.raises(ValueError, match=r"\.lock|weights is a link"), RunLock(run):
+        pass
+    assert precious.read_text() == "mine"

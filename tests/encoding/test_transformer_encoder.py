@@ -1,5 +1,7 @@
 """A sentence-transformers model behind the encoder's protocol."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -31,3 +33,24 @@ def test_encode_align_save_load(folder, tmp_path):
     loaded = load_encoder(tmp_path / "saved")
     np.testing.assert_allclose(loaded.encode(ITEMS), encoder.encode(ITEMS), atol=1e-6)
     assert not [path for path in (tmp_path / "saved").rglob("*") if path.suffix in (".bin", ".pkl", ".pt")]
+
+
+@pytest.mark.parametrize("guarded", ["here", "by the library"])
+def test_the_code_of_a_strangers_encoder_is_not_run(tmp_path, monkeypatch, guarded):
+    """A module of its own, a file beside the weights: refused here, and by every version that may be installed."""
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "modules.json").write_text('[{"idx": 0, "name": "0", "path": "", "type": "stranger.Module"}]')
+    (model / "stranger.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Module: pass\n")
+    (tmp_path / "encoder.json").write_text('{"kind": "transformer", "learning_rate": 1e-5, "batch_size": 8}')
+    if guarded == "by the library":
+        monkeypatch.setattr(
+            "onesearch.encoding.transformer_encoder.read_json",
+            lambda path: {} if path.parent == model else json.loads(path.read_text()),
+        )
+    with pytest.raises(ValueError, match=r"'?stranger\.Module"):
+        load_encoder(tmp_path)
+    assert not (tmp_path / "ran").exists()
+    import sentence_transformers
+
+    assert int(sentence_transformers.__version__.split(".")[0]) >= 6, "older ones run it"

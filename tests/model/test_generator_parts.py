@@ -7,9 +7,10 @@ import polars as pl
 import pytest
 import torch
 
+from onesearch.common.artefact import read_json, write_json
 from onesearch.data.click_statistics import ClickStatistics
 from onesearch.data.records import Item, PageView, items_frame, page_views_frame
-from onesearch.model.generator import ItemHead, ItemScore
+from onesearch.model.generator import Generator, ItemHead, ItemScore
 from onesearch.model.head_row_projection import HeadRowProjection
 from onesearch.model.initialise import initialise, projection
 from onesearch.model.numeric_item_features import NumericItemFeatures
@@ -210,3 +211,50 @@ def test_of_a_padded_pretrained_table_the_tokens_rows_are_taken(padding):
     model.query_token = torch.nn.Linear(4, width, dtype=torch.float64)
     initialise(*arguments)
     torch.testing.assert_close(model.text_embedding.weight.detach(), table[:size])
+
+
+@pytest.fixture(params=["bart", "gpt2", "qwen3"])
+def saved(request, tmp_path):
+    model = generator(request.param, dtype=torch.float32)
+    model.save(tmp_path)
+    return tmp_path, model
+
+
+def test_a_saved_model_is_read_bit_by_bit(saved):
+    folder, model = saved
+    again = Generator.load(folder)
+    assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in model.state_dict().items())
+
+
+HUGE = 10**9
+
+
+def test_a_description_that_asks_for_more_than_the_weights_hold_is_refused_at_once(saved):
+    """Built as described each of these would fill the memory, or load a model from elsewhere."""
+    folder, _ = saved
+    about = read_json(folder / "model.json")
+    backbone = about["config"]["backbone"]
+    told = backbone["architecture"]
+    names = [name for name in told if name in GROWS and (backbone["kind"], name) != ("qwen3", GROWS[-2])]
+    changes = [{"architecture": told | {name: HUGE}} for name in names]
+    changes += [{"architecture": told | {name: 3000}} for name in names if "layer" in name]
+    assert len(changes) >= 3
+    changes += [{"architecture": None}, {"architecture": None, "pretrained": "facebook/bart-base"}]
+    for change in changes:
+        wrong = about | {"config": about["config"] | {"backbone": backbone | change}}
+        write_json(folder / "model.json", wrong)
+        with pytest.raises(ValueError, match=r"model\.json"):
+            Generator.load(folder)
+    for name in ("text", "vector", "row", "items"):
+        write_json(folder / "model.json", about | {"sizes": about["sizes"] | {name: HUGE}})
+        if name != "items":  # without item memory there is no table of them
+            with pytest.raises(ValueError, match=r"model\.json"):
+                Generator.load(folder)
+
+
+# Rotary positions need no table.
+GROWS = (
+    *("encoder_layers", "decoder_layers", "n_layer", "num_hidden_layers"),
+    *("d_model", "encoder_ffn_dim", "decoder_ffn_dim", "n_embd", "n_inner", "hidden_size", "intermediate_size"),
+    *("max_position_embeddings", "n_positions"),
+)

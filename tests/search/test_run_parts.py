@@ -2,9 +2,9 @@
 
 import pytest
 
-from onesearch.common.artefact import write_manifest
-from onesearch.search.run_parts import choose_model, engine_name, own_place
-from onesearch.search.served_versions import Served, origin, publish, served_place
+from onesearch.common.artefact import write_json, write_manifest
+from onesearch.search.run_parts import RunParts, choose_model, engine_name, load_about, own_place
+from onesearch.search.served_versions import Served, origin, publish, roll_back, served_place
 
 
 @pytest.fixture
@@ -59,3 +59,27 @@ def test_versions_belong_to_the_engine_that_they_started_from(run):
     write_manifest(run / "final", {"fingerprint": "f1", "inputs": {"index": "i1", "engine_v2": "e2"}})
     assert origin(run) == "f1" and served_place(run, "v2") == "final", "the version started from the measured one"
     assert publish(run, "versions/0002", Served.now(run)) and served_place(run, "v2") == "versions/0002"
+
+
+def test_no_file_of_a_run_leads_out_of_it(run, tmp_path_factory):
+    """The model of an engine, its counts, the published version: names in JSON that somebody else may have written."""
+    other = tmp_path_factory.mktemp("other")
+    write_manifest(other / "sft3", {"fingerprint": "s3", "inputs": {}})
+    outside = f"../{other.name}/sft3"
+    for name in (outside, str(other / "sft3")):
+        with pytest.raises(ValueError, match="folder of its own"):
+            RunParts(run).generator(name)
+        with pytest.raises(ValueError, match="folder of its own"):
+            _ = RunParts(run, counts=name).statistics
+        write_manifest(run / "engine_v2", {"fingerprint": "e2", "inputs": {}})
+        write_json(run / "versions" / "published.json", {"from": "e2", "served": [name]})
+        with pytest.raises(ValueError, match="folder of its own"):
+            load_about(run, served_place(run, "v2"))
+
+
+def test_a_run_that_holds_links_is_not_read(run, tmp_path_factory):
+    (run / "data").symlink_to(tmp_path_factory.mktemp("elsewhere"))
+    with pytest.raises(ValueError, match="data is a link"):
+        RunParts(run)
+    with pytest.raises(ValueError, match="data is a link"):
+        roll_back(run)

@@ -27,6 +27,7 @@ def running(engine, store, **limits):
     config = ServingSettings(**limits)
     app = create_app(engine, store, config, TOKEN)
     server = uvicorn.Server(uvicorn.Config(app, port=0, **server_options(config)))
+    server.waiting = lambda: app.state.service._workers["onesearch"].waiting
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     end = time.monotonic() + 10
@@ -38,6 +39,13 @@ def running(engine, store, **limits):
         server.should_exit = True
         thread.join(20)
         assert not thread.is_alive(), "the server ends"
+
+
+def wait_for(condition):
+    end = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
 
 
 def head(path, *headers, method="POST"):
@@ -151,9 +159,9 @@ def test_an_answered_connection_that_drops_in_its_next_head_is_closed(engine, st
 
 def test_an_endless_body_behind_its_answer_is_cut_off(engine, store):
     engine.gate = threading.Event()
-    with running(engine, store, head_seconds=0.6, max_queue=1, max_batch=1) as (port, _):
+    with running(engine, store, head_seconds=0.6, max_queue=1, max_batch=1) as (port, server):
         busy = [Caller(port).send(request("/search", SEARCH)) for _ in range(2)]
-        time.sleep(0.3)
+        wait_for(lambda: server.waiting() == 1)
         caller = Caller(port).send(head("/search", "Transfer-Encoding: chunked"))
         assert caller.answer()[0] == 503
         start = time.monotonic()
@@ -237,9 +245,9 @@ def test_a_running_search_is_answered_at_shutdown(engine, store):
 def test_overload_is_refused_first_thing_and_the_refused_are_held_back(engine, store, monkeypatch):
     """Three places, ten callers who come back at once: three searches are at work, seven answers say when to return."""
     engine.gate = threading.Event()
-    with running(engine, store, max_queue=2, max_batch=1) as (port, _):
+    with running(engine, store, max_queue=2, max_batch=1) as (port, server):
         callers = [Caller(port).send(request("/search", SEARCH)) for _ in range(3)]
-        time.sleep(0.3)
+        wait_for(lambda: server.waiting() == 2)
         reads = []
         monkeypatch.setattr(store, "history", lambda user: reads.append(user))
         refused = Caller(port)
@@ -259,6 +267,31 @@ def test_overload_is_refused_first_thing_and_the_refused_are_held_back(engine, s
         engine.gate.set()
         assert [caller.answer()[0] for caller in callers] == [200] * 3
         assert Caller(port).send(request("/search", SEARCH)).answer()[0] == 200, "recovered right after"
+
+
+def test_no_more_searches_are_taken_on_than_a_slow_engine_answers_in_time(engine, store, monkeypatch):
+    """A search takes 0.1 s and may take one: of 24 callers five are at work, and nobody waits only to be given up."""
+    plain = engine.search_batch
+
+    def slow(requests):
+        time.sleep(0.1 * len(requests))
+        return plain(requests)
+
+    monkeypatch.setattr(engine, "search_batch", slow)
+    with running(engine, store, timeout_seconds=1.0) as (port, _), ThreadPoolExecutor(24) as pool:
+        assert Caller(port).send(request("/search", SEARCH)).answer()[0] == 200  # tells the pace
+        end = time.monotonic() + 2
+
+        def call(_):
+            caller, answers = Caller(port), []
+            while time.monotonic() < end:
+                answers.append(caller.send(request("/search", SEARCH)).answer())
+            return answers
+
+        answers = [answer for found in pool.map(call, range(24)) for answer in found]
+    refused = [body["error"] for status, _, body in answers if status == 503]
+    assert refused and not any("no answer within" in words for words in refused)
+    assert sum(status == 200 for status, _, _ in answers) >= 14
 
 
 def test_changes_and_other_calls_have_places_of_their_own(engine, store, monkeypatch):

@@ -11,6 +11,7 @@ import typer
 
 from onesearch.cli.producer_options import ProducerName, open_thoughts, producer_key
 from onesearch.cli.terminal import Measured, Model
+from onesearch.common.artefact import refuse_links
 
 if TYPE_CHECKING:
     from onesearch.serving.keyword_coverage import ThoughtSource
@@ -149,10 +150,13 @@ def open_store(place: str, run: Path | None = None) -> "Store":
 
     Raises:
         FileNotFoundError: the run's folder does not exist; it is not made here.
+        ValueError: the run's folder holds a link.
         StoreError: the store cannot be opened, or Redis is asked for but its client is not installed.
     """
     if run is not None and not run.is_dir():
         raise FileNotFoundError(f"no folder {run}; make it with 'onesearch run configs/demo.yaml'")
+    if run is not None:
+        refuse_links(run)  # a link in the store's place would be written through
     if place.startswith(("redis://", "rediss://", "unix://")):
         from onesearch.serving.redis_store import RedisStore
 

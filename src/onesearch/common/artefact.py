@@ -5,7 +5,7 @@ import json
 import os
 import tempfile
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 MANIFEST = "manifest.json"
@@ -46,6 +46,37 @@ def fingerprint(value: Any) -> str:
     # One text for equal values, whatever the order of their keys; 64 bits of its hash.
     text = json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def refuse_links(folder: Path) -> None:
+    """Look through a folder that a stranger may have packed: what it holds must lie in it.
+
+    Raises:
+        ValueError: a link, or something else that is neither a file nor a folder.
+    """
+    if not folder.is_dir():
+        return
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                refuse_links(Path(entry.path))
+            elif not entry.is_file(follow_symlinks=False):
+                kind = "a link" if entry.is_symlink() else "no plain file"
+                raise ValueError(
+                    f"{entry.path} is {kind}, which a run's folder may not hold: put the file in its place"
+                )
+
+
+def inside(folder: Path, name: str) -> Path:
+    """``folder / name``, where ``name`` was read from a file of the folder.
+
+    Raises:
+        ValueError: that leads out of the folder.
+    """
+    parts = PurePosixPath(name).parts
+    if not parts or parts[0] == "/" or ".." in parts or "\0" in name:
+        raise ValueError(f"{folder} names {name!r} as a folder of its own, and it is none")
+    return folder / name
 
 
 def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:

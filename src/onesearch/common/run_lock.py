@@ -2,9 +2,12 @@
 
 import fcntl
 import os
+import stat
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+from onesearch.common.artefact import refuse_links
 
 
 class RunLockedError(RuntimeError):
@@ -14,8 +17,13 @@ class RunLockedError(RuntimeError):
 class RunLock:
     """Hold ``<run>/.lock`` for the length of a ``with`` block.
 
-    The file stays afterwards; what counts is the lock on it, which dies with the process. POSIX only, and not across
-    machines on network file systems without locking.
+    The folder may come from a stranger: one that holds links is refused. The file stays afterwards; what counts is the
+    lock on it, which dies with the process. POSIX only, and not across machines on network file systems without
+    locking.
+
+    Raises:
+        RunLockedError: another process holds it.
+        ValueError: the folder holds a link.
     """
 
     def __init__(self, run: Path) -> None:
@@ -23,8 +31,13 @@ class RunLock:
         self._handle = -1
 
     def __enter__(self) -> Self:
+        refuse_links(self.run)  # what is written here must not end elsewhere
         self.run.mkdir(parents=True, exist_ok=True)
-        self._handle = os.open(self.run / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        self._handle = os.open(self.run / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
+        found = os.fstat(self._handle)
+        if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
+            os.close(self._handle)
+            raise ValueError(f"{self.run / '.lock'} is another file's name, too: remove it")
         # Open first, lock then: a file that is there says nothing, its holder may be dead.
         try:
             fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

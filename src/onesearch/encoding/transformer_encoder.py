@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from onesearch.common.artefact import write_json
+from onesearch.common.artefact import read_json, write_json
 from onesearch.common.device import best_device
 from onesearch.common.extras import from_extra
 from onesearch.encoding.text_encoder import DESCRIPTION
@@ -68,11 +68,18 @@ class TransformerEncoder:
 
     @classmethod
     def load(cls, folder: Path) -> "TransformerEncoder":
-        """Load what :meth:`save` wrote; needs no network."""
+        """Load what :meth:`save` wrote; needs no network, and runs no code of the folder's.
+
+        Raises:
+            ValueError: it has a module that is not sentence-transformers' own.
+        """
+        # sentence-transformers itself refuses that only from 6.0 on.
+        path = folder / "model" / "modules.json"
+        for module in read_json(path):
+            if not str(module["type"]).startswith("sentence_transformers."):
+                raise ValueError(f"{path}: {module['type']!r} is foreign code, and none is run; use another encoder")
         with from_extra("encoders"):
             from sentence_transformers import SentenceTransformer
-
-        from onesearch.common.artefact import read_json
 
         values = read_json(folder / DESCRIPTION)
         model = SentenceTransformer(str(folder / "model"), device=str(best_device()), local_files_only=True)

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from onesearch.common.artefact import read_json, write_json
+from onesearch.common.boosted_trees import read_trees
 from onesearch.common.extras import from_extra
 from onesearch.common.progress import track
 from onesearch.common.ragged import Ragged
@@ -364,16 +365,14 @@ class Cascade:
         """Read what :meth:`save` wrote; ``features`` is rebuilt from the training part.
 
         Raises:
-            ValueError: the ranker was trained with other features.
+            ValueError: the ranker was trained with other features, or its file does not hold trees.
         """
         description = read_json(folder / "cascade.json")
         if tuple(description["features"]) != FEATURES:
             raise ValueError(f"{folder}: the ranker was trained with other features than today's; train it again")
         relevance = float(description["relevance"])
-        ranker = lightgbm.Booster(model_str=(folder / "ranker.txt").read_text(encoding="utf-8"))
-        judge = None
-        if relevance:
-            judge = lightgbm.Booster(model_str=(folder / "judge.txt").read_text(encoding="utf-8"))
+        ranker = lightgbm.Booster(model_str=read_trees(folder / "ranker.txt"))
+        judge = lightgbm.Booster(model_str=read_trees(folder / "judge.txt")) if relevance else None
         return cls(features, CascadeSettings.model_validate(description["config"]), ranker, judge, relevance)
 
 

@@ -395,12 +395,34 @@ class Generator(nn.Module):
 
     @classmethod
     def load(cls, folder: Path) -> "Generator":
-        """Read what :meth:`save` wrote; the backbone's architecture comes from the file, not from a hub."""
+        """Read what :meth:`save` wrote; the backbone's architecture comes from the file, not from a hub.
+
+        Raises:
+            ValueError: the two files do not belong together. Nothing larger than the weights is built to find that out.
+        """
         about = read_json(folder / "model.json")
         tensors = load_file(str(folder / "model.safetensors"))
         sizes = Sizes(**{**about["sizes"], "codebooks": tuple(about["sizes"]["codebooks"])})
+        config = ModelSettings.model_validate(about["config"])
+        architecture = config.backbone.architecture
+        if architecture is None:
+            raise ValueError(
+                f"{folder / 'model.json'} names no architecture, and no other model is loaded in its place"
+            )
+        if any("layer" in key and isinstance(n, int) and n > len(tensors) for key, n in architecture.items()):
+            raise ValueError(f"{folder / 'model.json'} has more layers than {folder / 'model.safetensors'} has weights")
         # centroids are part of the weights; the module only needs their shapes to be built
         centroids = [tensors[f"long.centroids_{layer}"] for layer in range(3)]
-        model = cls(ModelSettings.model_validate(about["config"]), sizes, centroids)
+        # first without memory, to compare shapes
+        try:
+            with torch.device("meta"):
+                shapes = {name: tensor.shape for name, tensor in cls(config, sizes, centroids).state_dict().items()}
+        except (RuntimeError, TypeError, ArithmeticError) as error:
+            raise ValueError(f"{folder / 'model.json'} describes no model: {error}") from None
+        if shapes != {name: tensor.shape for name, tensor in tensors.items()}:
+            raise ValueError(
+                f"{folder / 'model.json'} describes another model than {folder / 'model.safetensors'} holds"
+            )
+        model = cls(config, sizes, centroids)
         model.load_state_dict(tensors)
         return model.eval()

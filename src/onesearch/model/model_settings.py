@@ -11,11 +11,11 @@ from onesearch.model.backbones import BackboneSettings
 class EvidenceSettings(Settings):
     """What search finds before the model reads: items of the prompt, one token each (docs/method.md, 3.6)."""
 
-    clicked: int = Field(0, ge=0, description="items most clicked for the query")
-    lexical: int = Field(0, ge=0, description="best items by BM25")
-    nearest: int = Field(0, ge=0, description="items nearest to the query by the text encoder")
-    together: int = Field(0, ge=0, description="items that other shoppers took with those of the history")
-    most: int = Field(48, ge=1, description="items of all four kinds together, at most")
+    clicked: int = Field(0, ge=0, le=1000, description="items most clicked for the query")
+    lexical: int = Field(0, ge=0, le=1000, description="best items by BM25")
+    nearest: int = Field(0, ge=0, le=1000, description="items nearest to the query by the text encoder")
+    together: int = Field(0, ge=0, le=1000, description="items that other shoppers took with those of the history")
+    most: int = Field(48, ge=1, le=1000, description="items of all four kinds together, at most")
 
     @property
     def any(self) -> bool:
@@ -26,14 +26,14 @@ class EvidenceSettings(Settings):
 class PromptSettings(Settings):
     """Which parts the model reads (docs/method.md, section 3) and how much of each."""
 
-    query_tokens: int = Field(24, ge=1, description="subword tokens kept of a query")
-    recent_queries: int = Field(3, ge=0, description="recent queries in Seq_q")
-    short: int = Field(5, ge=0, description="recent items in Seq_short, five tokens each (the paper's window)")
-    long: int = Field(50, ge=0, description="items per stream of Seq_long")
+    query_tokens: int = Field(24, ge=1, le=512, description="subword tokens kept of a query")
+    recent_queries: int = Field(3, ge=0, le=100, description="recent queries in Seq_q")
+    short: int = Field(5, ge=0, le=1000, description="recent items in Seq_short, five tokens each (the paper's window)")
+    long: int = Field(50, ge=0, le=10000, description="items per stream of Seq_long")
     clicked_for_query: int = Field(
-        5, ge=0, description="items most clicked for the query, used to fill missing history"
+        5, ge=0, le=1000, description="items most clicked for the query, used to fill missing history"
     )
-    think: int = Field(0, ge=0, description="reasoning tokens after the input of a prompt without keywords")
+    think: int = Field(0, ge=0, le=1000, description="reasoning tokens after the input of a prompt without keywords")
     uid: bool = Field(True, description="codes of the shopper, made of recent and ordered items")
     query_sid: bool = Field(True, description="the query's semantic ID")
     profile: bool = Field(True, description="gender and age band")
@@ -59,8 +59,8 @@ class ModelSettings(Settings):
 
     backbone: BackboneSettings = BackboneSettings()
     prompt: PromptSettings = PromptSettings()
-    text_vocabulary: int = Field(8000, ge=300, description="subwords, when no pretrained tokenizer is used")
-    long_vectors: int = Field(3, ge=1, description="N_M, vectors the Q-Former compresses Seq_long to")
+    text_vocabulary: int = Field(8000, ge=300, le=1000000, description="subwords, when no pretrained tokenizer is used")
+    long_vectors: int = Field(3, ge=1, le=100, description="N_M, vectors the Q-Former compresses Seq_long to")
     anchored: bool = Field(True, description="item head on node-mean rows; off: codebook rows masked to legal children")
     legal_softmax: bool = Field(
         True,

@@ -23,7 +23,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from onesearch.common.artefact import MANIFEST, fingerprint, read_json, read_manifest, write_json, write_manifest
+from onesearch.common.artefact import (
+    MANIFEST,
+    fingerprint,
+    read_json,
+    read_manifest,
+    refuse_links,
+    write_json,
+    write_manifest,
+)
 from onesearch.common.run_lock import RunLock
 from onesearch.common.settings import Settings
 
@@ -231,6 +239,7 @@ def _bring_up(
     if not resumed:
         _empty(folder)
         for other in [] if redo else reuse:
+            refuse_links(other / stage.name)
             if _status(other / stage.name, mark) == "finished" and other.resolve() != run.resolve():
                 _take_over(other / stage.name, folder)
                 log.info("%s: taken over from %s", place, other)

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 
-from onesearch.common.artefact import write_json, write_manifest
+from onesearch.common.artefact import refuse_links, write_json, write_manifest
 from onesearch.common.run_lock import RunLock
 from onesearch.data.dataset import Dataset, ragged_rows, read_parquet
 from onesearch.data.histories import Histories
@@ -143,6 +143,7 @@ def update(
             rebuilt.
     """
     # A run that can be updated: with V2, up to date, and with rewards where they are learnt from.
+    refuse_links(run)
     need(run, STAGE_OF["v2"])
     if choose_model(run) != "v2":
         raise ValueError(f"{run} is half rebuilt; run `onesearch run` until it is through, then update it")

@@ -11,7 +11,7 @@ import polars as pl
 import torch
 from numpy.typing import NDArray
 
-from onesearch.common.artefact import read_json, read_manifest, write_json
+from onesearch.common.artefact import inside, read_json, read_manifest, refuse_links, write_json
 from onesearch.common.device import device_of
 from onesearch.data.click_statistics import ClickStatistics
 from onesearch.data.dataset import Dataset
@@ -55,8 +55,9 @@ def need(run: Path, stage: str) -> Path:
 
     Raises:
         FileNotFoundError: the stage is missing or unfinished.
+        ValueError: ``stage``, which a file may have named, leads out of the run.
     """
-    folder = run / stage
+    folder = inside(run, stage)
     if read_manifest(folder) is None:
         raise FileNotFoundError(f"{folder} is not a finished stage; run `onesearch run CONFIG` until it is through")
     return folder
@@ -75,14 +76,18 @@ class RunParts:
         device: where its engines run.
         counts: folder below the run that holds what the log's counts make (statistics, item pairs, head rows, index);
             None for those of the training part, in the run's own stages.
+
+    Raises:
+        ValueError: the folder holds a link; a run may come from a stranger, and is not to lead elsewhere.
     """
 
     def __init__(self, run: Path, device: str | None = None, counts: str | None = None) -> None:
+        refuse_links(run)
         self.run, self.device, self.counts = run, device_of(device), counts
 
     def _counted(self, stage: str) -> Path:
         """Where what the counts make of a stage lies."""
-        return self.run / self.counts if self.counts else need(self.run, stage)
+        return inside(self.run, self.counts) if self.counts else need(self.run, stage)
 
     @cached_property
     def dataset(self) -> Dataset:

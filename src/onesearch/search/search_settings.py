@@ -15,9 +15,11 @@ class SearchSettings(Settings):
     )
     probability: bool = Field(True, description="features from powers of the probability, beside its logarithm")
     lexical: bool = Field(False, description="BM25: its best items join the candidates, its score the ranking")
-    lexical_candidates: int = Field(50, ge=0, description="items BM25 adds to the candidates")
-    clicked_candidates: int = Field(20, ge=0, description="items most clicked for the query added to the candidates")
-    nearest: int = Field(50, ge=0, description="items nearest by the item score added to the candidates")
+    lexical_candidates: int = Field(50, ge=0, le=10000, description="items BM25 adds to the candidates")
+    clicked_candidates: int = Field(
+        20, ge=0, le=10000, description="items most clicked for the query added to the candidates"
+    )
+    nearest: int = Field(50, ge=0, le=10000, description="items nearest by the item score added to the candidates")
     evidence: bool = Field(True, description="items of the prompt's evidence added to the candidates")
     clicks: bool = Field(True, description="features from training clicks of the query and of its words")
     popularity: bool = Field(True, description="features from log training clicks of an item")

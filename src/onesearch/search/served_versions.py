@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from onesearch.common.artefact import read_json, read_manifest, write_json
+from onesearch.common.artefact import read_json, read_manifest, refuse_links, write_json
 from onesearch.common.run_lock import RunLock
 from onesearch.search.run_parts import Model, own_place
 
@@ -90,6 +90,7 @@ def origin(run: Path) -> str | None:
 
 def _changing(run: Path) -> RunLock:
     """Held for the moment of a change, not for the minutes of a round."""
+    refuse_links(run)
     return RunLock(run / FOLDER / "publishing")
 
 

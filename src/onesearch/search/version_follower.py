@@ -6,7 +6,7 @@ from pathlib import Path
 
 from onesearch.model.generator import Generator
 from onesearch.search.engine import SearchEngine
-from onesearch.search.run_parts import GENERATOR, boosts_of, engine_name, load_about
+from onesearch.search.run_parts import GENERATOR, boosts_of, engine_name, load_about, need
 from onesearch.search.served_versions import FOLDER, PUBLISHED, origin, served_place
 
 log = logging.getLogger("onesearch")
@@ -64,7 +64,7 @@ class VersionFollower:
         if name == self.engine.name:
             return False
         about = load_about(self.run, place)
-        self.engine.adopt(Generator.load(self.run / about["model"] / GENERATOR), name, boosts_of(about))
+        self.engine.adopt(Generator.load(need(self.run, about["model"]) / GENERATOR), name, boosts_of(about))
         log.info("%s is served now", name)
         return True
 

@@ -103,7 +103,9 @@ def create_app(
     )
     app.state.service = service  # for tests and for whoever embeds the application
     # Around everything: who may call, limits, security headers, measurements.
-    app.add_middleware(Guard, metrics=service.metrics, config=service.config, keys=keys)
+    app.add_middleware(
+        Guard, metrics=service.metrics, config=service.config, keys=keys, most_at_work=service.most_at_work
+    )
     # Every error is a `Problem`; then the routes.
     _say_errors(app)
     _add_search(app, service, keys)

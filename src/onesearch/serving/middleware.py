@@ -4,6 +4,7 @@ import asyncio
 import json
 import time
 from collections import Counter
+from collections.abc import Callable
 
 from onesearch.common.extras import from_extra
 from onesearch.serving.access import Keys, host_name, role_of
@@ -26,7 +27,8 @@ _HEADERS = (
     (b"cross-origin-resource-policy", b"same-origin"),
 )
 _WATCHED = ("/healthz", "/metrics")  # answered also when everything else is refused
-_RETRY_SECONDS = 1
+_LONGEST_RETRY = 5  # seconds
+_REFUSALS_PER_SECOND = 40
 _HUNG_UP = 499  # in the measurements: nobody is there to read an answer
 
 
@@ -50,20 +52,31 @@ class Guard:
         hand it to the application
         count what came of it
 
-    A connection whose request was refused as one too many is not read for the second that ``Retry-After`` names, so
-    that callers who come back at once do not take the time of those who are served.
+    A connection whose request was refused as one too many is not read for the seconds that ``Retry-After`` names, so
+    that callers who come back at once do not take the time of those who are served. The more of them wait, the later:
+    refusing stays at a rate that costs little.
 
     Args:
         app: what it guards.
         metrics: where answers are counted.
         config: limits and hosts.
         keys: of the roles.
+        most_at_work: how many requests of a kind ("search", "change", "other", "watch") may be at work; None for any.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, config: ServingSettings, keys: Keys) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        metrics: Metrics,
+        config: ServingSettings,
+        keys: Keys,
+        most_at_work: Callable[[str], int | None],
+    ) -> None:
         self._app, self._metrics, self._config, self._keys = app, metrics, config, keys
+        self._most_at_work = most_at_work
         self._at_work: Counter[str] = Counter()  # requests by kind
         self._held = 0  # bytes of all bodies
+        self._refused = 0  # connections that wait out their ``Retry-After``
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection."""
@@ -93,7 +106,7 @@ class Guard:
             finally:
                 self._at_work[kind] -= 1
         except _RefusedError as refused:
-            await _refuse(send_guarded, refused)
+            await self._refuse(send_guarded, refused)
         except _HungUpError:
             status = _HUNG_UP
         finally:
@@ -117,7 +130,7 @@ class Guard:
             raise _RefusedError(status, words, *wanted, (b"connection", b"close"))
 
     def _check_room(self, kind: str) -> None:
-        if (most := self._config.most_at_work(kind)) is not None and self._at_work[kind] >= most:
+        if (most := self._most_at_work(kind)) is not None and self._at_work[kind] >= most:
             if kind == "search":
                 self._metrics.refused.inc()
             raise _too_busy(f"{most} requests of this kind are at work already")
@@ -155,6 +168,29 @@ class Guard:
                 raise _too_busy("too many request bodies are on their way", (b"connection", b"close"))
             more = message.get("more_body", False)
 
+    async def _refuse(self, send: Send, refused: _RefusedError) -> None:
+        """Answer; one that was too many ends its message, and lets its connection go on, only after ``Retry-After``."""
+        answer = json.dumps({"error": str(refused), "fields": {}}).encode()
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(answer)).encode()),
+            *refused.headers,
+        ]
+        if refused.status != 503:
+            await send({"type": "http.response.start", "status": refused.status, "headers": headers})
+            await send({"type": "http.response.body", "body": answer})
+            return
+        seconds = min(_LONGEST_RETRY, 1 + self._refused // _REFUSALS_PER_SECOND)
+        headers.append((b"retry-after", str(seconds).encode()))
+        await send({"type": "http.response.start", "status": refused.status, "headers": headers})
+        await send({"type": "http.response.body", "body": answer, "more_body": True})
+        self._refused += 1
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            self._refused -= 1
+        await send({"type": "http.response.body", "body": b""})
+
 
 def _kind(scope: Scope) -> str:
     """What a request takes a place of."""
@@ -188,21 +224,4 @@ def _too_large(limit: int) -> _RefusedError:
 
 
 def _too_busy(why: str, *headers: tuple[bytes, bytes]) -> _RefusedError:
-    retry = (b"retry-after", str(_RETRY_SECONDS).encode())
-    return _RefusedError(503, f"too busy, try again: {why}", retry, *headers)
-
-
-async def _refuse(send: Send, refused: _RefusedError) -> None:
-    """Answer; the message ends, and with it the wait of the connection's next request, only after ``Retry-After``."""
-    answer = json.dumps({"error": str(refused), "fields": {}}).encode()
-    headers = [
-        (b"content-type", b"application/json"),
-        (b"content-length", str(len(answer)).encode()),
-        *refused.headers,
-    ]
-    await send({"type": "http.response.start", "status": refused.status, "headers": headers})
-    if refused.status == 503:
-        await send({"type": "http.response.body", "body": answer, "more_body": True})
-        await asyncio.sleep(_RETRY_SECONDS)
-        answer = b""
-    await send({"type": "http.response.body", "body": answer})
+    return _RefusedError(503, f"too busy, try again: {why}", *headers)

@@ -70,6 +70,7 @@ class Service:
         )
         self._workers: dict[str, Workers[SearchRequest, list[SearchResult]]] = {}
         self._follower: asyncio.Task[None] | None = None
+        self._pace = math.inf  # searches that are answered in a second while the engine is at work
 
     async def start(self) -> None:
         """Apply stored item changes, start the threads, and follow other servers' item changes."""
@@ -94,6 +95,18 @@ class Service:
         if self.coverage is not None:
             await run_in_threadpool(self.coverage.close)
         await run_in_threadpool(self.store.close)
+
+    def most_at_work(self, kind: str) -> int | None:
+        """How many requests of a kind may be at work; None for what is always answered.
+
+        Searches fill the queue and the batches before it, but no more are taken on than the engine answers in half of
+        the time that a search may take: later ones would be given up while they wait, and some be searched for nobody.
+        """
+        c = self.config
+        if kind == "search":
+            in_time = max(2.0 * c.threads, self._pace * c.timeout_seconds / 2)
+            return int(min(c.max_queue + c.threads * c.max_batch, in_time))
+        return {"change": c.max_changes, "other": c.max_others}.get(kind)
 
     async def search(self, body: SearchBody) -> SearchAnswer:
         """Answer a search; a failing store makes it anonymous and unrecorded, and the answer says so.
@@ -260,6 +273,10 @@ class Service:
             raise
         except ValueError as error:  # the engine's word for "the request is wrong"
             raise RequestRefusedError(str(error)) from error
+        if method == "onesearch":
+            # A mean of about the last ten answers; it begins with the first.
+            pace = self.config.threads * answer.batch / max(answer.seconds, 1e-6)
+            self._pace = pace if math.isinf(self._pace) else 0.9 * self._pace + 0.1 * pace
         self.metrics.search_seconds.labels(method).observe(answer.seconds)
         self.metrics.batch.observe(answer.batch)
         return answer

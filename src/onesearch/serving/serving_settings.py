@@ -41,11 +41,3 @@ class ServingSettings(Settings):
     page: bool = Field(
         default=True, description="serve the web page and what it needs: shoppers, their histories, filters"
     )
-
-    def most_at_work(self, kind: str) -> int | None:
-        """How many requests of a kind may be at work: "search", "change", "other"; None for what is always answered.
-
-        Searches fill the queue and the batches before it: what came on top of them would only wait to be refused.
-        """
-        searches = self.max_queue + self.threads * self.max_batch
-        return {"search": searches, "change": self.max_changes, "other": self.max_others}.get(kind)

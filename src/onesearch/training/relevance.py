@@ -14,6 +14,7 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, vstack
 
+from onesearch.common.boosted_trees import read_trees
 from onesearch.common.extras import from_extra
 from onesearch.data.text import normalise_query
 from onesearch.understanding.catalogue_vocabulary import CatalogueVocabulary
@@ -240,8 +241,12 @@ class Relevance:
 
     @classmethod
     def load(cls, folder: Path) -> "Relevance":
-        """Read what :meth:`save` wrote."""
-        return cls((folder / MODEL).read_text(encoding="utf-8"))
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            ValueError: the file does not hold trees.
+        """
+        return cls(read_trees(folder / MODEL))
 
 
 def held_out_queries(queries: Sequence[str], share: float = 0.2, seed: int = 0) -> NDArray[np.bool_]:
