@@ -1,5 +1,10 @@
 import asyncio
+import gzip
 import json
+import socket
+import threading
+import time
+from contextlib import contextmanager, suppress
 
 import pytest
 from pydantic import ValidationError
@@ -254,3 +259,100 @@ def test_pauses_double_up_to_a_limit_unless_the_server_names_one(
     with pytest.raises(LLMUnavailableError, match="in 5 attempts"):
         think(fake_llm, shop_words, retries=4, backoff=backoff, longest_backoff=longest)
     assert [seconds for seconds in pauses if seconds > 0] == expected
+
+
+@contextmanager
+def hostile(answer):
+    """A server that reads a request and then does ``answer(connection)``; gives its address and the requests."""
+    server, requests = socket.create_server(("127.0.0.1", 0)), []
+
+    def one(connection):
+        with connection, suppress(OSError):
+            requests.append(connection.recv(1 << 20))
+            answer(connection)
+            connection.shutdown(socket.SHUT_WR)
+            while connection.recv(1 << 20):  # closed with something unread its answer would be lost
+                pass
+
+    def serve():
+        with suppress(OSError):
+            while True:
+                threading.Thread(target=one, args=(server.accept()[0],), daemon=True).start()
+
+    threading.Thread(target=serve, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}/v1", requests
+    finally:
+        server.close()
+
+
+def head(*lines, status="200 OK"):
+    return "\r\n".join([f"HTTP/1.1 {status}", "Content-Type: application/json", *lines, "", ""]).encode()
+
+
+def asked_of(url, words, **settings):
+    async def run():
+        async with LLMProducer(words, LLMSettings(base_url=url, backoff=0.001, retries=0, **settings)) as llm:
+            return await llm.think("boots")
+
+    return asyncio.run(run())
+
+
+@pytest.mark.parametrize("status", ["200 OK", "400 Bad Request", "500 Oops"])
+def test_an_endless_answer_is_cut_off_and_set_aside(shop_words, status):
+    sent = []
+
+    def endless(connection):
+        connection.sendall(head("Transfer-Encoding: chunked", status=status))
+        while True:
+            connection.sendall(b"10000\r\n" + b" " * 65536 + b"\r\n")
+            sent.append(65536)
+
+    with hostile(endless) as (url, _), pytest.raises(ThoughtError, match="longer than 1,048,576 bytes"):
+        asked_of(url, shop_words, timeout=20)
+    assert sum(sent) < 32 << 20, "what the sockets buffer, not what comes"
+
+
+def test_a_compressed_answer_is_not_unpacked(shop_words):
+    bomb = gzip.compress(b" " * (64 << 20))
+    with hostile(
+        lambda connection: connection.sendall(head("Content-Encoding: gzip", f"Content-Length: {len(bomb)}") + bomb)
+    ) as (url, requests):
+        with pytest.raises(ThoughtError, match="compressed"):
+            asked_of(url, shop_words)
+        assert b"accept-encoding: identity" in requests[0].lower()
+
+
+def test_an_answer_that_drops_in_has_the_time_of_one_call(shop_words):
+    def slow(connection):
+        connection.sendall(head("Content-Length: 1000"))
+        for _ in range(1000):
+            connection.sendall(b" ")
+            time.sleep(0.05)
+
+    start = time.monotonic()
+    with hostile(slow) as (url, _), pytest.raises(LLMUnavailableError, match="timed out"):
+        asked_of(url, shop_words, timeout=0.5)
+    assert time.monotonic() - start < 5
+
+
+def test_an_answer_nested_without_end_is_set_aside(shop_words):
+    deep = b"[" * 200_000
+    answer = head(f"Content-Length: {len(deep)}") + deep
+    with (
+        hostile(lambda connection: connection.sendall(answer)) as (url, _),
+        pytest.raises(ThoughtError, match="malformed answer"),
+    ):
+        asked_of(url, shop_words)
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_redirects_are_not_followed(shop_words, status):
+    with hostile(lambda connection: connection.sendall(head("Content-Length: 0"))) as (elsewhere, got):
+        told = head(f"Location: {elsewhere}/chat/completions", "Content-Length: 0", status=f"{status} Moved")
+        with (
+            hostile(lambda connection: connection.sendall(told)) as (url, _),
+            pytest.raises(LLMError, match="a redirect, which is not followed"),
+        ):
+            asked_of(url, shop_words)
+        assert got == []

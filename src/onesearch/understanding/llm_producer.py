@@ -5,7 +5,7 @@ import json
 import os
 import random
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 from urllib.parse import urlsplit
@@ -29,6 +29,7 @@ BASE_URL: Final = "ONESEARCH_LLM_BASE_URL"
 MODEL: Final = "ONESEARCH_LLM_MODEL"
 API_KEY: Final = "ONESEARCH_LLM_API_KEY"
 _LONGEST_ANSWER: Final = 20_000  # characters
+_MOST_BYTES: Final = 1 << 20  # of a response, what stands around the answer included
 _REFUSALS: Final = 3  # before any answer; a single query may be refused for its words, all of them for the setup
 _PASSING_STATUS: Final = frozenset([408, 409, 425, 429])  # and all from 500 on
 _THINKING: Final = re.compile(r"^\s*<think>.*?</think>", re.DOTALL)
@@ -69,7 +70,7 @@ class LLMSettings(Settings):
         description=f"name on the server; default ${MODEL}",
     )
     concurrency: int = Field(16, ge=1, description="calls in flight")
-    timeout: float = Field(60.0, gt=0, description="seconds for one call")
+    timeout: float = Field(60.0, gt=0, description="seconds for one call, its whole answer included")
     retries: int = Field(5, ge=0, description="further attempts after a failure that may pass")
     backoff: float = Field(0.5, ge=0, description="seconds before the first further attempt; doubles each time")
     longest_backoff: float = Field(20.0, ge=0, description="seconds between two attempts at most")
@@ -233,22 +234,32 @@ class LLMProducer:
 
         config = self.config
         try:
-            # The client's typed call walks the whole schema every time: half of what a call costs here.
-            answer: Any = await self._connected().post(
-                "/chat/completions",
-                cast_to=object,
-                body={
-                    "model": config.model,
-                    "messages": asked,
-                    "temperature": config.temperature,
-                    "max_tokens": config.answer_tokens,
-                    "response_format": prompts.response_format(dict(schema), config.response_format),
-                    **config.extra_body,
-                },
-            )
+            # The client's own timeout is that of one read: an answer that drops in byte by byte never meets it.
+            async with asyncio.timeout(config.timeout):
+                # The client's typed call walks the whole schema every time: half of what a call costs here.
+                answer: Any = await self._connected().post(
+                    "/chat/completions",
+                    cast_to=object,
+                    body={
+                        "model": config.model,
+                        "messages": asked,
+                        "temperature": config.temperature,
+                        "max_tokens": config.answer_tokens,
+                        "response_format": prompts.response_format(dict(schema), config.response_format),
+                        **config.extra_body,
+                    },
+                )
+        except TimeoutError:
+            return _PassingFailure("timed out")
+        except ThoughtError:
+            raise
+        except RecursionError:
+            raise ThoughtError("malformed answer: nested too deeply") from None
         except openai.APIStatusError as error:
             return self._refused(error)
         except openai.APIConnectionError as error:
+            if isinstance(error.__cause__, ThoughtError):  # as some versions of the client say it
+                raise error.__cause__ from None
             return _PassingFailure("timed out" if isinstance(error, openai.APITimeoutError) else "could not be reached")
         except (openai.APIError, ValueError) as error:
             return _PassingFailure(f"its answer could not be read ({type(error).__name__})")
@@ -277,6 +288,8 @@ class LLMProducer:
         where = f"the language model server answered with status {status}"
         if status in (401, 403):
             raise LLMError(f"{where}: set a valid key in the environment variable {API_KEY}") from None
+        if 300 <= status < 400:
+            raise LLMError(f"{where}, a redirect, which is not followed: queries go to no other address than yours")
         if status == 404:
             raise LLMError(
                 f"{where}: no model '{self.config.model}' (see {MODEL}), or the address does not end in /v1"
@@ -293,7 +306,7 @@ class LLMProducer:
     def _connected(self) -> "AsyncOpenAI":
         if self._client is None:
             with from_extra("llm"):
-                from openai import AsyncOpenAI
+                from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
             # Local servers need no key, but the client insists on one; retries are ours, since they count as calls.
             self._client = AsyncOpenAI(
@@ -301,6 +314,11 @@ class LLMProducer:
                 api_key=os.environ.get(API_KEY) or "none",
                 max_retries=0,
                 timeout=self.config.timeout,
+                # No compression: a few bytes could become any number.
+                default_headers={"Accept-Encoding": "identity"},
+                http_client=DefaultAsyncHttpxClient(
+                    follow_redirects=False, event_hooks={"response": [_bound_response]}
+                ),
             )
         return self._client
 
@@ -327,6 +345,33 @@ class _PassingFailure:
 
     reason: str
     retry_after: float = 0.0
+
+
+async def _bound_response(response: Any) -> None:
+    """Let no more than `_MOST_BYTES` of a response be read; called when its headers are there.
+
+    Raises:
+        ThoughtError: it is compressed; reading it raises the same where it is too long.
+    """
+    if response.headers.get("content-encoding", "identity") != "identity":
+        raise ThoughtError("malformed answer: compressed, which was not asked for")
+    whole = response.stream
+    # The client's library has another name in newer versions; its streams are told by their base.
+    base: Any = next(kind for kind in type(whole).__mro__ if kind.__name__ == "AsyncByteStream")
+
+    class Bounded(base):  # type: ignore[misc]
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            size = 0
+            async for chunk in whole:
+                size += len(chunk)
+                if size > _MOST_BYTES:
+                    raise ThoughtError(f"malformed answer: longer than {_MOST_BYTES:,} bytes")
+                yield chunk
+
+        async def aclose(self) -> None:
+            await whole.aclose()
+
+    response.stream = Bounded()
 
 
 def _json_object(content: str) -> dict[str, Any]:
