@@ -128,7 +128,7 @@ class Dataset:
 
     def _read(self, table: str) -> pl.DataFrame:
         # A folder written before a column was thought of reads as if nothing were known of it.
-        return conform(table, pl.read_parquet(table_path(self.folder, table)))
+        return conform(table, read_parquet(table_path(self.folder, table)))
 
 
 def rows_of(values: pl.Series, known: pl.Series) -> pl.Series:

@@ -14,7 +14,7 @@ from onesearch.common.artefact import read_json, write_json
 from onesearch.data.click_statistics import ClickStatistics
 from onesearch.data.dataset import DESCRIPTION, Dataset
 from onesearch.data.ingest.column_mapping import load_mapping
-from onesearch.data.ingest.importer import import_mapping
+from onesearch.data.ingest.importer import IMPORT_VERSION, import_mapping
 from onesearch.data.ingest.kuaisearch_source import import_kuaisearch
 from onesearch.data.item_pairs import ItemPairs
 from onesearch.data.records import PARTS
@@ -58,7 +58,7 @@ def import_source(data: DataSettings, folder: Path) -> Dataset:
 
 
 def source_fingerprint(data: DataSettings) -> Any:
-    """What tells whether the files outside the run changed: their names and digests.
+    """What tells whether the files outside the run changed, or how they are read: names, digests, the import's version.
 
     Not their times: a copy or a fresh mount of the same files must not train everything anew.
     """
@@ -66,8 +66,8 @@ def source_fingerprint(data: DataSettings) -> Any:
         return read_json(data.folder / DESCRIPTION)["fingerprint"] if (data.folder / DESCRIPTION).is_file() else None
     if data.mapping is not None:
         folder = Path(load_mapping(data.mapping, data.root).folder)
-        return [data.mapping.read_text(encoding="utf-8"), _listing(folder)]
-    return _listing(data.kuaisearch) if data.kuaisearch is not None else None
+        return [IMPORT_VERSION, data.mapping.read_text(encoding="utf-8"), _listing(folder)]
+    return [IMPORT_VERSION, _listing(data.kuaisearch)] if data.kuaisearch is not None else None
 
 
 def _listing(folder: Path) -> list[list[Any]]:

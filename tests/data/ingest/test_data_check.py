@@ -169,3 +169,21 @@ def test_a_log_of_which_every_row_was_set_aside_does_not_pass(tmp_path):
 def test_ids_that_look_like_lists_are_a_warning(tmp_path):
     folder = imported(tmp_path, ["1,Cup,1.5,ja", "2,Pot,2,ja"], ["cup,1", "pot,1|2", "pan,1|2"])
     assert "page_views.clicked in items (2 of 3 item ids are not; see separators" in verdict(check(folder))
+
+
+def test_a_log_of_one_moment_is_a_warning(tmp_path):
+    log = [PageView(str(n), "q", time=minute(0), shown=("i0",)) for n in range(3)]
+    write(tmp_path, log=log)
+    assert "page views have different times (one and the same for all" in verdict(check(tmp_path))
+
+
+@pytest.mark.parametrize("table", ["items", "page_views"])
+def test_a_damaged_table_is_one_error(tmp_path, table):
+    write(tmp_path)
+    path = tmp_path / f"{table}.parquet"
+    whole = path.read_bytes()
+    for place in range(4, len(whole), max(1, len(whole) // 25)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF, 0xFF]) + whole[place + 2 :])
+        result = CliRunner().invoke(app, ["data", "check", str(tmp_path)])
+        assert isinstance(result.exception, SystemExit | None), result.exception
+        assert "Traceback" not in result.output

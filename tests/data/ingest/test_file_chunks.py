@@ -183,6 +183,9 @@ def test_lone_surrogates_are_set_aside_and_pairs_are_not(tmp_path):
     rows, bad = read(path, ["t"])
     assert rows == [(1, {"t": "chair 🪑"}), (4, {"t": "ok"})]
     assert [(line, reason.split(":")[0]) for line, reason, _ in bad] == [(2, "lone surrogate"), (3, "lone surrogate")]
+    # Of this one polars would make the character 0.
+    path.write_text('{"t": "half \\ud83e"}\n')
+    assert read(path, ["t"])[0] == []
 
 
 NESTED = [

@@ -453,6 +453,16 @@ def test_what_is_done_to_every_value_is_counted(folder):
     assert not summary.emptied["items"] and not summary.suspicious["items"]
 
 
+def test_ids_are_not_cleaned_where_titles_are(folder):
+    (folder / "shop.csv").write_text("name\nTea &amp; Co\n")
+    (folder / "log.csv").write_text("q,c\ntea,Tea &amp; Co\n")
+    items = {"file": "shop.csv", "columns": {"item_id": "name", "title": "name"}}
+    views = {"file": "log.csv", "columns": {"query": "q", "clicked": "c"}}
+    _, dataset = run(folder, items=items, page_views=views, judgments=None, users=None)
+    assert dataset.items.select("item_id", "title").rows() == [("Tea &amp; Co", "Tea & Co")]
+    assert dataset.page_views["clicked"].to_list() == [["Tea &amp; Co"]]
+
+
 def test_flags_of_clicks_that_are_no_known_words_are_counted(folder):
     (folder / "shown.csv").write_text("v,q,sku,click\nx,shoe,1,maybe\nx,shoe,2,ja\ny,sock,5,2\n")
     columns = {"page_view_id": "v", "query": "q", "item_id": "sku", "clicked": "click"}

@@ -8,6 +8,7 @@ from typing import Any, Final, Literal
 import polars as pl
 
 from onesearch.data.dataset import Dataset, table_path
+from onesearch.data.ingest.importer import readable_errors
 from onesearch.data.records import LEVELS, SCHEMAS
 
 Grade = Literal["ok", "note", "warning", "error"]
@@ -35,6 +36,7 @@ def check(folder: Path) -> list[Finding]:
 
     Raises:
         FileNotFoundError: no data set there.
+        ValueError: a table is damaged.
     """
     dataset = Dataset.load(folder)
     findings = [*_schema(dataset), *_imported(dataset)]
@@ -43,8 +45,9 @@ def check(folder: Path) -> list[Finding]:
         return findings
     # Scanned, not read: a log need not fit in memory.
     tables = {name: pl.scan_parquet(table_path(dataset.folder, name)) for name in SCHEMAS}
-    for part in (_ids, _references, _values, _times):
-        findings.extend(part(tables))
+    with readable_errors(folder):
+        for part in (_ids, _references, _values, _times):
+            findings.extend(part(tables))
     return findings
 
 
@@ -115,7 +118,8 @@ def column_values(folder: Path) -> list[ColumnValues]:
             .alias(name)
             for name, kind in schema.items()
         ]
-        empty = pl.scan_parquet(table_path(dataset.folder, table)).select(nothing).collect().row(0, named=True)
+        with readable_errors(folder):
+            empty = pl.scan_parquet(table_path(dataset.folder, table)).select(nothing).collect().row(0, named=True)
         for name in schema:
             counts = [_of_column(imported.get(kind, {}).get(table, {}), name) for kind in _KINDS]
             out.append(ColumnValues(f"{table}.{name}", dataset.counts[table], empty[name], *counts))
@@ -244,6 +248,9 @@ def _times(tables: _Tables) -> Iterator[Finding]:
         yield Finding("note", "page views have a time", detail)
     else:
         yield Finding("ok", "page views have a time", f"{row['first']:%Y-%m-%d} to {row['last']:%Y-%m-%d}")
+    if row["first"] == row["last"] and row["n"] > 1:
+        detail = "one and the same for all; nothing lies before anything: set data.split to 'query' in the run"
+        yield Finding("warning", "page views have different times", detail)
     inside = row["first"].year >= 1995 and row["last"].year < 2100
     yield _verdict("times are plausible", "" if inside else "not within 1995 to 2100")
     order = f"{row['back']:,} rows are earlier than the one above" if row["back"] else "yes"

@@ -5,6 +5,8 @@ Memory holds one chunk of rows, one row group per table and eight bytes per know
 """
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -27,6 +29,8 @@ from onesearch.data.ingest.table_source import Part
 from onesearch.data.records import PAGE_VIEWS, SCHEMAS, TEXT, conform
 
 LISTS: Final = ("shown", "clicked", "ordered")
+# Raised when the same files give other values: runs that import them then do so again.
+IMPORT_VERSION: Final = 2
 
 
 class Importer:
@@ -203,18 +207,24 @@ def _any_item(frame: pl.DataFrame) -> pl.Series:
     return frame.select(pl.any_horizontal(pl.col(name).list.len() > 0 for name in LISTS)).to_series()
 
 
+@contextmanager
+def readable_errors(folder: Path | str) -> Iterator[None]:
+    """What polars and Arrow raise of files in a folder, as one sentence. No file should come so far."""
+    try:
+        yield
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, pa.ArrowException) as error:
+        first_line = str(error).partition("\n")[0]
+        raise ValueError(f"{folder}: the files hold something that cannot be read: {first_line}") from error
+
+
 def import_mapping(mapping: ColumnMapping, out: Path) -> ImportSummary:
     """Import the files of a mapping into the data set folder ``out``.
 
     Raises:
         FileNotFoundError, ValueError: a file or column is not there, a file cannot be read, or no item could be.
     """
-    try:
+    with readable_errors(mapping.folder):
         return _import_mapping(mapping, out)
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, pa.ArrowException) as error:
-        # No file should come so far; what does is still no traceback.
-        first_line = str(error).partition("\n")[0]
-        raise ValueError(f"{mapping.folder}: the files hold something that cannot be read: {first_line}") from error
 
 
 def _import_mapping(mapping: ColumnMapping, out: Path) -> ImportSummary:

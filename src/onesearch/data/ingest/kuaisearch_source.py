@@ -47,7 +47,7 @@ from onesearch.data.ingest.column_mapping import (
 from onesearch.data.ingest.file_chunks import read_chunks
 from onesearch.data.ingest.id_set import IdSet, hashes
 from onesearch.data.ingest.import_summary import ImportSummary
-from onesearch.data.ingest.importer import Importer
+from onesearch.data.ingest.importer import Importer, readable_errors
 from onesearch.data.ingest.number_values import number, parse_prices
 from onesearch.data.ingest.rejected_rows import Rejects
 from onesearch.data.ingest.text_values import identifier, text
@@ -169,10 +169,11 @@ def import_kuaisearch(folder: Path, out: Path) -> ImportSummary:
 
     Raises:
         FileNotFoundError: items, users or recall are missing.
+        ValueError: a file cannot be read.
     """
     prices, titles = _Prices(), _Titles()
     has_rank, has_relevance = ((folder / table.file).is_file() for table in (RANK, RELEVANCE))
-    with Importer(out, "kuaisearch") as importer:
+    with readable_errors(folder), Importer(out, "kuaisearch") as importer:
         summary, rejects = importer.summary, importer.rejects
         # What the other tables say of items comes first, so that items are written once.
         if has_rank:

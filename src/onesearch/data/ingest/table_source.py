@@ -86,7 +86,8 @@ def items(folder: Path, table: Items, rejects: Rejects) -> Iterator[Part]:
         said = flag(raw, columns.in_stock, table.stock_words) if columns.in_stock else pl.lit(None, pl.Boolean)
         unknown = unknown_words(raw, columns.in_stock, said)
         frame = raw.select(
-            item_id=identifier(raw, columns.item_id),
+            # As it stands in the file: the log names it so, even where a title in the same column is cleaned.
+            item_id=chunk.frame.select(id=identifier(chunk.frame, columns.item_id))["id"],
             title=text(columns.title),
             category=category,
             brand=pl.coalesce(text(columns.brand, ignore), pl.lit(constants.brand, pl.String)),
