@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -70,10 +70,13 @@ class Server:
         store: file or Redis address.
         log: where its words go.
         options: further ones of the command.
+        program: what stands in for ``python -m onesearch``.
     """
 
-    def __init__(self, run: Path, store: str, log: Path, options: tuple[str, ...] = ()) -> None:
-        self._arguments, self._log = [*ONESEARCH, "serve", str(run), "--store", store, *options], log
+    def __init__(
+        self, run: Path, store: str, log: Path, options: tuple[str, ...] = (), program: Sequence[str] = ONESEARCH
+    ) -> None:
+        self._arguments, self._log = [*program, "serve", str(run), "--store", store, *options], log
         self.port = free_port()
         self.process: subprocess.Popen[bytes] | None = None
 

@@ -1,4 +1,5 @@
 import json
+import os
 
 import pytest
 
@@ -51,7 +52,23 @@ def test_a_file_is_on_disk_before_it_takes_its_name(tmp_path, monkeypatch):
     steps = []
     monkeypatch.setattr("os.fsync", lambda _: steps.append((tmp_path / "a.json").exists()))
     write_json(tmp_path / "a.json", {"a": 1})
-    assert steps == [False]
+    assert steps == [False, True], "the content before the name is there, the name in its folder after"
+
+
+def test_all_of_a_folder_is_on_disk_before_its_mark(tmp_path, monkeypatch):
+    (tmp_path / "deep").mkdir()
+    paths = [tmp_path / "deep" / "weights", tmp_path / "table", tmp_path / "deep", tmp_path]
+    for path in paths[:2]:
+        path.write_text("x")
+    synced = []
+
+    def fsync(handle):
+        assert not (tmp_path / "manifest.json").exists() or os.fstat(handle).st_ino == tmp_path.stat().st_ino
+        synced.append(os.fstat(handle).st_ino)
+
+    monkeypatch.setattr("os.fsync", fsync)
+    write_manifest(tmp_path, {})
+    assert {path.stat().st_ino for path in paths} <= set(synced[:-2])
 
 
 def test_a_folder_with_links_is_refused_and_one_behind_a_link_is_not(tmp_path):

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import shutil
 import time
 from pathlib import Path
 
@@ -141,6 +142,18 @@ def test_boosts_of_the_rewards_come_with_a_version_and_go_with_it(made, events, 
     rewards.write_text("boosts: [{name: emerging, column: seller, values: [nobody], times: 2}]\n")
     with pytest.raises(ValueError, match="boost 'emerging': no item"):
         update(made, events, "dpo", 2, (f"rewards_file={rewards}",))
+
+
+def test_a_round_that_was_killed_hinders_no_later_one(made, events, judged):
+    """SIGKILL while its page views were written: a folder with half a table and no mark."""
+    before, left = published(made), made / "versions" / "0700"
+    left.mkdir(parents=True)
+    (left / "page_views.parquet").write_bytes(events.read_bytes()[:1000])
+    judged(itertools.count())
+    done = update(made, events, "dpo", 2)
+    assert done.published and done.version == "versions/0701"
+    assert roll_back(made) == before
+    shutil.rmtree(left)
 
 
 def test_a_worse_version_is_kept_and_not_served(made, events, judged):

@@ -240,6 +240,8 @@ def test_a_description_that_asks_for_more_than_the_weights_hold_is_refused_at_on
     changes += [{"architecture": told | {name: 3000}} for name in names if "layer" in name]
     assert len(changes) >= 3
     changes += [{"architecture": None}, {"architecture": None, "pretrained": "facebook/bart-base"}]
+    foreign = {"attn_implementation": "a/kernel", "_attn_implementation": "a/b:c", "auto_map": {"AutoModel": "a--b.c"}}
+    changes += [{"architecture": told | {name: value}} for name, value in foreign.items()]
     for change in changes:
         wrong = about | {"config": about["config"] | {"backbone": backbone | change}}
         write_json(folder / "model.json", wrong)

@@ -1,5 +1,8 @@
 """Which engine of a run is served."""
 
+import multiprocessing
+import time
+
 import pytest
 
 from onesearch.common.artefact import write_json, write_manifest
@@ -83,3 +86,27 @@ def test_a_run_that_holds_links_is_not_read(run, tmp_path_factory):
         RunParts(run)
     with pytest.raises(ValueError, match="data is a link"):
         roll_back(run)
+
+
+def test_publishing_that_is_killed_leaves_the_old_or_the_new(run):
+    """SIGKILL at any moment: what is served can be read, is one of the two, and the next one can be published."""
+    write_manifest(run / "engine_v2", {"fingerprint": "e2", "inputs": {}})
+    for number in (1, 2):
+        write_manifest(run / "versions" / f"000{number}", {"fingerprint": number})
+    publish(run, "versions/0001", Served.now(run))
+    fork = multiprocessing.get_context("fork")
+
+    def back_and_forth():
+        while True:
+            publish(run, "versions/0002", Served.now(run))
+            roll_back(run)
+
+    for turn in range(15):
+        child = fork.Process(target=back_and_forth)
+        child.start()
+        time.sleep(0.005 + 0.003 * turn)
+        child.kill()
+        child.join()
+        assert served_place(run, "v2") in ("versions/0001", "versions/0002")
+        if served_place(run, "v2") == "versions/0002":
+            assert roll_back(run) == "versions/0001"

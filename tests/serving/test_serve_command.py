@@ -133,7 +133,7 @@ def test_missing_run_names_the_command_that_makes_it(tmp_path):
 
 
 def test_store_address_is_checked(tmp_path):
-    with pytest.raises(StoreError, match="could not open"):
+    with pytest.raises(StoreError, match=r"could not open.*--store names another place"):
         command.open_store(str(tmp_path), tmp_path)  # a folder
 
 

@@ -162,8 +162,12 @@ def open_store(place: str, run: Path | None = None) -> "Store":
 
         return RedisStore(place)
     from onesearch.serving.sqlite_store import SqliteStore
+    from onesearch.serving.store import StoreError
 
-    return SqliteStore(Path(place))
+    try:
+        return SqliteStore(Path(place))
+    except StoreError as error:  # a run may lie where nothing can be written
+        raise StoreError(f"{error}; --store names another place") from error
 
 
 def admin_token() -> str | None:

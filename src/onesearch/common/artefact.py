@@ -24,6 +24,7 @@ def write_json(path: Path, value: Any) -> None:
             os.fsync(file.fileno())
         Path(name).chmod(0o644)  # mkstemp makes files that only their owner can read
         Path(name).replace(path)
+        _on_disk(path.parent)
     finally:
         Path(name).unlink(missing_ok=True)
 
@@ -80,8 +81,23 @@ def inside(folder: Path, name: str) -> Path:
 
 
 def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Mark an artefact folder complete; call it after every other file is on disk."""
+    """Mark an artefact folder complete; call it after every other file is written.
+
+    They are on disk before the mark is: a power cut leaves a folder unfinished, never one that only looks whole.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in [*folder.rglob("*"), folder]:
+        _on_disk(path)
     write_json(folder / MANIFEST, dict(manifest))
+
+
+def _on_disk(path: Path) -> None:
+    """Wait until the content of a file, or the names in a folder, would survive a power cut."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:

@@ -34,6 +34,9 @@ from onesearch.model.model_settings import ModelSettings
 from onesearch.model.prompt import ItemTokens, PromptBatch
 from onesearch.model.token_vocabulary import MARKS
 
+# Keys of a transformers configuration by which it fetches what computes: attention kernels, model code, number formats.
+_CODE = ("implementation", "kernel", "auto_map", "quantization")
+
 
 class ItemHead(nn.Module):
     """Per level ``s = α_l · query's head row + W_l h`` (5.4); a child has the logit ``s · head row + b_l · log count``.
@@ -409,6 +412,8 @@ class Generator(nn.Module):
             raise ValueError(
                 f"{folder / 'model.json'} names no architecture, and no other model is loaded in its place"
             )
+        if code := [key for key in architecture if any(word in key for word in _CODE)]:
+            raise ValueError(f"{folder / 'model.json'}: {code[0]!r} may have code loaded from elsewhere: remove it")
         if any("layer" in key and isinstance(n, int) and n > len(tensors) for key, n in architecture.items()):
             raise ValueError(f"{folder / 'model.json'} has more layers than {folder / 'model.safetensors'} has weights")
         # centroids are part of the weights; the module only needs their shapes to be built

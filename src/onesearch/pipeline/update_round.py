@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 
-from onesearch.common.artefact import refuse_links, write_json, write_manifest
+from onesearch.common.artefact import read_manifest, refuse_links, write_json, write_manifest
 from onesearch.common.run_lock import RunLock
 from onesearch.data.dataset import Dataset, ragged_rows, read_parquet
 from onesearch.data.histories import Histories
@@ -164,8 +164,9 @@ def update(
         split = _split(page_views, dataset.items["item_id"])
         own = RunData(run).thoughts
         thoughts = own if more_thoughts is None else own.plus(more_thoughts)
-        # Page views of earlier rounds are history as well.
-        earlier = [pl.read_parquet(path) for path in sorted((run / FOLDER).glob(f"*/{EVENTS}"))]
+        # Page views of earlier rounds are history as well. A round that was killed left a folder without its mark.
+        rounds = [path.parent for path in sorted((run / FOLDER).glob(f"*/{EVENTS}"))]
+        earlier = [pl.read_parquet(folder / EVENTS) for folder in rounds if read_manifest(folder) is not None]
         every = pl.concat([*earlier, page_views]).unique("page_view_id", keep="last", maintain_order=True)
         run_data = UpdateData(run, every, split, thoughts, start, about.get("counts"))
         # The round is a stage in a folder of its own.
