@@ -1,5 +1,6 @@
 """Health, metrics, degraded stores, saturation, headers, the API description."""
 
+import re
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -178,7 +179,12 @@ def test_api_description_has_examples_that_work(client):
         assert client.post("/search", json=example).status_code == 200
     for name in ("EventBody", "ItemBody"):
         assert spec["components"]["schemas"][name]["examples"]
-    assert spec["paths"]["/items"]["post"]["security"], "the description says that a token is needed"
+    assert spec["paths"]["/items"]["post"]["security"] == [{"admin_key": []}], "the description names the key"
+    for name in [*spec["components"]["securitySchemes"], *spec["components"]["schemas"]]:
+        assert re.fullmatch(r"[A-Za-z0-9._-]+", name), "OpenAPI's rule for names"
+    for path, methods in spec["paths"].items():
+        for method in methods.values():
+            assert {"400", "408", "413", "503"} <= set(method["responses"]), f"{path}: any call may be refused"
 
 
 @pytest.mark.parametrize("path", ["/search", "/events"])

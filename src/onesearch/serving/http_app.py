@@ -46,7 +46,13 @@ _LONGEST_MESSAGE = 500
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
     422: {"model": Problem, "description": "breaks a rule, which the answer names"}
 }
-_BUSY: dict[int | str, dict[str, Any]] = {503: {"model": Problem, "description": "try again after Retry-After seconds"}}
+# What `Guard` may answer to any call.
+_ANY: dict[int | str, dict[str, Any]] = {
+    400: {"model": Problem, "description": "not HTTP or JSON as it should be, or for another host"},
+    408: {"model": Problem, "description": "the body did not arrive in time"},
+    413: {"model": Problem, "description": "the body is too large"},
+    503: {"model": Problem, "description": "try again after Retry-After seconds"},
+}
 _UNKNOWN: dict[int | str, dict[str, Any]] = {404: {"model": Problem, "description": "no such item"}}
 _KEYED: dict[int | str, dict[str, Any]] = {
     401: {"model": Problem, "description": "no key"},
@@ -100,6 +106,7 @@ def create_app(
         docs_url=None,
         redoc_url=None,
         description="Generative product search: a model writes the semantic ID of the item a shopper wants.",
+        responses=_ANY,
     )
     app.state.service = service  # for tests and for whoever embeds the application
     # Around everything: who may call, limits, security headers, measurements.
@@ -117,7 +124,7 @@ def create_app(
 
 
 def _add_search(app: FastAPI, service: Service, keys: Keys) -> None:
-    @app.post("/search", tags=["search"], responses=_PROBLEMS | _BUSY | _KEYED, dependencies=[_keyed(keys, "search")])
+    @app.post("/search", tags=["search"], responses=_PROBLEMS | _KEYED, dependencies=[_keyed(keys, "search")])
     async def search(body: SearchBody) -> SearchAnswer:
         """The best items for a query and a shopper."""
         return await service.search(body)
@@ -125,7 +132,7 @@ def _add_search(app: FastAPI, service: Service, keys: Keys) -> None:
     @app.post(
         "/events",
         tags=["search"],
-        responses=_PROBLEMS | _UNKNOWN | _BUSY | _KEYED | {409: {"model": Problem}},
+        responses=_PROBLEMS | _UNKNOWN | _KEYED | {409: {"model": Problem}},
         dependencies=[_keyed(keys, "events")],
     )
     def events(body: EventBody) -> EventAnswer:
@@ -134,7 +141,7 @@ def _add_search(app: FastAPI, service: Service, keys: Keys) -> None:
 
 
 def _add_items(app: FastAPI, service: Service, keys: Keys) -> None:
-    @app.post("/items", tags=["catalogue"], responses=_PROBLEMS | _BUSY | _KEYED, dependencies=[_keyed(keys, "admin")])
+    @app.post("/items", tags=["catalogue"], responses=_PROBLEMS | _KEYED, dependencies=[_keyed(keys, "admin")])
     def change_items(body: ItemsBody) -> ItemsAnswer:
         """Add, replace and delete items; needs the admin token. All or nothing, searchable when the answer arrives."""
         # Written to the store first: a change that the engine cannot index is not lost, and others index it later.
@@ -211,7 +218,7 @@ def _keyed(keys: Keys, role: Role) -> Any:
 
     `Guard` has looked at most calls before their body was read; the description of the API learns of it here.
     """
-    bearer = HTTPBearer(auto_error=False, scheme_name=f"{role} key", description=f"the key for {role} calls")
+    bearer = HTTPBearer(auto_error=False, scheme_name=f"{role}_key", description=f"the key for {role} calls")
 
     def check(request: Request, _: Annotated[object, Depends(bearer)]) -> None:
         if problem := keys.problem(role, request.headers.get("authorization", "").encode("latin-1")):
