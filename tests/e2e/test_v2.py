@@ -101,6 +101,16 @@ def test_a_language_model_calibrates_where_the_run_asks_it_to(tiny_config, tiny_
     assert placebo[0] == placebo[1]
 
 
+def test_a_budget_of_calls_leaves_queries_without_a_thought(tiny_config, tiny_run, thoughts, tmp_path):
+    run, cache = tmp_path / "some", tmp_path / "thoughts.sqlite3"
+    for calls, known in ((5, 5), (0, 5)):  # what an earlier run has asked is in the cache
+        sets = [f"understanding.max_calls={calls}", f"understanding.cache={cache}", "understanding.concurrency=1"]
+        run_config(tiny_config, run, sets, reuse=[tiny_run], until="understanding")
+        found = Thoughts.load(run / "understanding")
+        assert len(found) == known < len(thoughts)
+        assert set(found.table["query"]) <= set(thoughts.table["query"])
+
+
 def test_injection_adds_words_of_the_clicked_item_to_training_keywords_only(run_data, thoughts):
     page_views = run_data.split.train
     clicked = run_data.targets(page_views).clicked
