@@ -7,8 +7,8 @@
 RUN is a finished run of a real log; its held-out queries come first, then those of its training part in random order.
 OUT lies outside the checkout: a cache of thoughts, and the summary of every portion of queries, so that ``run`` goes on
 where it stopped. A language model's server and name come from ONESEARCH_LLM_BASE_URL and ONESEARCH_LLM_MODEL, the path
-of a sentence encoder from ONESEARCH_ENCODER. ``save`` reads what there is by then: all figures are of the queries that
-every producer was asked about.
+of a sentence encoder from ONESEARCH_ENCODER. ``save`` reads what there is by then: a producer's figures are of the
+queries that it has been asked about.
 """
 
 import os
@@ -52,8 +52,7 @@ ANSWER_TOKENS = {"llm": 250, "llm-keywords": 120}
 EXAMPLES, REFUSED = 14, 8
 METRICS = ("click/HR@10", "click/MRR@10")
 COMPARED = ("llm-keywords", "encoder", "log-expert")
-PLACEBO, QUERY = "placebo", "query alone"
-"""The placebo has keywords of another query by the first of those compared."""
+QUERY, CHOSEN, HALF = "query alone", "share chosen on validation", "half"
 SHARES = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5)
 
 
@@ -111,7 +110,7 @@ def portions(out: Path, name: str) -> Iterator[dict[str, Any]]:
 def save(folder: Path, out: Path) -> None:
     """Cost, answers, what clicked items say of the keywords, and plain search with and without them."""
     run_data, settings = RunData(folder), settings_of(folder)
-    figures: dict[str, dict[str, Any]] = {"producers": {}, "keywords": {}, "search": {}}
+    figures: dict[str, dict[str, Any]] = {"producers": {}, "worth": {}}
     thoughts: dict[str, dict[str, Thought]] = {}
     asked: dict[str, list[str]] = {}
     with closing(SqliteThoughts(out / "thoughts.sqlite3")) as cache:
@@ -122,54 +121,58 @@ def save(folder: Path, out: Path) -> None:
             asked[name] = [query for one in found for query in one["queries"]]
             thoughts[name] = cache.get_many(asked[name], found[0]["producer"], producer_key(ProducerName(name))[1])
             figures["producers"][name] = {"what": what, **cost(found)}
-    # Page views of held-out queries that every producer of the comparison was asked about.
-    compared = [name for name in COMPARED if name in thoughts]
-    everywhere = set.intersection(*(set(asked[name]) for name in compared))
-    keywords = {name: {query: one.keywords for query, one in thoughts[name].items()} for name in compared}
-    keywords[PLACEBO] = shifted(keywords[COMPARED[0]], sorted(everywhere))
-    valid, test = (asked_about(part, everywhere) for part in (run_data.split.valid, run_data.split.test))
-    titles = run_data.dataset.items["title"].fill_null("").to_list()
-    clicked: dict[str, list[str]] = {}
-    for part in (valid, test):
-        for query, items in zip(part["query"], run_data.targets(part).clicked, strict=True):
-            clicked.setdefault(query, []).extend(titles[item] for item in items)
-    for name, found in keywords.items():
-        figures["keywords"][name] = said(found, clicked)
-    # Dense search by the query, and with the share of its keywords that finds most on the validation part.
-    chosen = {name: best_share(run_data, found, valid) for name, found in keywords.items()}
-    methods: dict[str, Searcher] = {QUERY: fused(run_data, {}, 0.0)}
-    methods |= {name: fused(run_data, found, chosen[name]) for name, found in keywords.items()}
-    methods |= {f"{name}, half": fused(run_data, found, 0.5) for name, found in keywords.items()}
-    report = evaluate(
-        methods,
-        run_data.requests(test),
-        run_data.targets(test),
-        compare=[(name, QUERY) for name in methods if name != QUERY],
-        config=MeasureSettings(k=(10,)),
-    )
-    for name in methods:
-        row: dict[str, Any] = {metric: report[name, metric].mean for metric in METRICS}
-        if name != QUERY:
-            tests = {metric: report.comparison(name, QUERY, metric) for metric in METRICS}
-            row["tests"] = {
-                m: {k: getattr(one, k) for k in ("difference", "low", "high", "p")} for m, one in tests.items()
-            }
-            row["share"] = chosen.get(name, 0.5)
-        figures["search"][name] = row
-    figures["examples"] = examples(out, thoughts, sorted(clicked))
+    for name in COMPARED:
+        if name in thoughts:
+            keywords = {query: one.keywords for query, one in thoughts[name].items()}
+            figures["worth"][name] = worth(run_data, keywords, set(asked[name]))
+    everywhere = set.intersection(*(set(asked[name]) for name in COMPARED if name in asked))
+    held_out = set(held_out_first(run_data)) - set(normalise_queries(run_data.split.train["query"]))
+    figures["examples"] = examples(out, thoughts, sorted(everywhere & held_out))
     figures["about"] = {
         "run": {
             "config": settings.name,
             "seed": settings.seed,
-            "test_page_views": len(test),
-            "validation_page_views": len(valid),
-            "queries": len(clicked),
             "commit": commit(),
             "machine": machine(),
             "date": today(),
         }
     }
     FILES.write_figures(figures)
+
+
+def worth(run_data: RunData, keywords: Mapping[str, tuple[str, ...]], queries: Set[str]) -> dict[str, Any]:
+    """What the keywords of held-out queries say, and what dense search finds with them."""
+    valid, test = (asked_about(part, queries) for part in (run_data.split.valid, run_data.split.test))
+    # Titles of the items with a good rating, by query.
+    titles = run_data.dataset.items["title"].fill_null("").to_list()
+    clicked: dict[str, list[str]] = {}
+    for part in (valid, test):
+        for query, items in zip(part["query"], run_data.targets(part).clicked, strict=True):
+            clicked.setdefault(query, []).extend(titles[item] for item in items)
+    chance = said(shifted(keywords, sorted(clicked)), clicked)["new_and_right"]
+    # The share of the keywords that finds most on the validation part, and half, against the query alone.
+    share = best_share(run_data, keywords, valid)
+    methods: dict[str, Searcher] = {
+        QUERY: fused(run_data, {}, 0.0),
+        CHOSEN: fused(run_data, keywords, share),
+        HALF: fused(run_data, keywords, 0.5),
+    }
+    pairs = [(CHOSEN, QUERY), (HALF, QUERY)]
+    requests, targets, config = run_data.requests(test), run_data.targets(test), MeasureSettings(k=(10,))
+    report = evaluate(methods, requests, targets, compare=pairs, config=config)
+    tests = {name: {metric: report.comparison(name, QUERY, metric) for metric in METRICS} for name, _ in pairs}
+    return {
+        **said(keywords, clicked),
+        "by_chance": chance,
+        "queries": len(clicked),
+        "page_views": len(test),
+        "share": share,
+        "means": {name: {metric: report[name, metric].mean for metric in METRICS} for name in methods},
+        "tests": {
+            name: {m: {k: getattr(one, k) for k in ("difference", "low", "high", "p")} for m, one in row.items()}
+            for name, row in tests.items()
+        },
+    }
 
 
 def asked_about(page_views: pl.DataFrame, queries: Set[str]) -> pl.DataFrame:
@@ -257,33 +260,36 @@ def render() -> None:
     about = found["about"]["run"]
     lines += ["", "## What the keywords say", ""]
     lines += [
-        f"{about['queries']:,} held-out queries. *New*: keywords that the query does not say itself. *Right*: new ones "
-        "that the title of an item with a good rating says. The placebo has another query's keywords.",
+        "Held-out queries. *New*: keywords that the query does not say itself. *Right*: new ones that the title of an "
+        "item with a good rating says; *by chance*: the same with keywords of another query.",
         "",
     ]
+    worths = [(PRODUCERS[name], found["worth"][name]) for name in COMPARED if name in found["worth"]]
     said_rows = [
         [
-            PRODUCERS.get(name, name),
+            what,
+            f"{one['queries']:,}",
             f"{one['with_keywords']:.1%}",
             f"{one['keywords']:.2f}",
             f"{one['new']:.1%}",
             f"{one['new_and_right']:.1%}",
+            f"{one['by_chance']:.1%}",
         ]
-        for name in (*COMPARED, PLACEBO)
-        if (one := found["keywords"].get(name))
+        for what, one in worths
     ]
-    lines += table(["keywords by", "queries with keywords", "keywords of those", "new", "right among new"], said_rows)
+    head = ["keywords by", "queries", "with keywords", "keywords of those", "new", "right among new", "by chance"]
+    lines += table(head, said_rows)
     lines += ["", "## Dense search with and without them", ""]
     lines += [
-        f"{about['test_page_views']:,} test page views. The query's vector takes over a share of the mean vector of "
-        f"its keywords: the one of {', '.join(f'{share:g}' for share in SHARES)} that finds most on "
-        f"{about['validation_page_views']:,} validation page views, or half of it, as a teacher's query row is fused "
-        "([2.7](../method.md#keywords-and-their-fusion)). Differences are from the query alone, with paired sign-flip "
-        "tests.",
+        "Page views of the test part. The query's vector takes over a share of the mean vector of its keywords: the "
+        f"one of {', '.join(f'{share:g}' for share in SHARES)} that finds most on validation page views, or half, as a "
+        "teacher's query row is fused ([2.7](../method.md#keywords-and-their-fusion)). Differences are from the query "
+        "alone on the same page views, with paired sign-flip tests.",
         "",
     ]
-    head = ["keywords by", "share", *(name for metric in METRICS for name in (metric.replace("/", " "), "difference"))]
-    lines += table(head, [search_row(name, found["search"][name]) for name in searches(found)])
+    names = [metric.replace("/", " ") for metric in METRICS]
+    head = ["keywords by", "page views", "share", *(cell for name in names for cell in (name, "difference"))]
+    lines += table(head, [row for what, one in worths for row in search_rows(what, one)])
     lines += ["", "## Examples", "", "Drawn by chance."]
     columns = [name for name in PRODUCERS if name in found["producers"]]
     lines += [
@@ -328,19 +334,18 @@ def cost_row(one: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def searches(found: Mapping[str, Any]) -> list[str]:
-    """Methods of the table of searches, in order."""
-    by = [*COMPARED, PLACEBO]
-    return [name for name in (QUERY, *by, *(f"{name}, half" for name in by)) if name in found["search"]]
-
-
-def search_row(name: str, one: Mapping[str, Any]) -> list[str]:
-    """A row of the table of searches."""
-    by = name.removesuffix(", half")
-    row = [PRODUCERS.get(by, by), f"{one['share']:g}" if "share" in one else "–"]
-    for metric in METRICS:
-        row += [f"{one[metric]:.4f}", difference(one["tests"][metric]) if "tests" in one else ""]
-    return row
+def search_rows(what: str, one: Mapping[str, Any]) -> list[list[str]]:
+    """Rows of the table of searches: query alone, chosen share, half."""
+    shares = {QUERY: "query alone", CHOSEN: f"{one['share']:g} (chosen)", HALF: "0.5"}
+    rows = []
+    for name, share in shares.items():
+        row = [what, f"{one['page_views']:,}", share]
+        for metric in METRICS:
+            row += [f"{one['means'][name][metric]:.4f}", ""]
+            if name in one["tests"]:
+                row[-1] = difference(one["tests"][name][metric])
+        rows.append(row)
+    return rows
 
 
 def difference(test: Mapping[str, float]) -> str:
