@@ -242,7 +242,9 @@ def test_weights_of_another_family_are_refused_by_name(theirs, ours, tmp_path):
 
     AutoConfig.for_model(theirs).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=f"family '{theirs}', but kind is '{ours}'"):
-        build_backbone(BackboneSettings(kind=ours, pretrained=str(tmp_path)))
+        BackboneSettings(kind=ours, pretrained=str(tmp_path))  # a folder, before anything runs
+    with pytest.raises(ValueError, match=f"family '{theirs}', but kind is '{ours}'"):
+        build_backbone(BackboneSettings.model_construct(kind=ours, pretrained=str(tmp_path), architecture=None))
     backbone = tiny(ours)  # a saved model carries its architecture: nothing is looked up
     again = backbone.config.updated(pretrained=str(tmp_path))
     assert build_backbone(again).d_model == D

@@ -8,6 +8,7 @@ training targets and by all its beams, without a copy per target or beam.
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -42,6 +43,29 @@ class BackboneSettings(Settings):
         if self.kv_heads is not None and self.heads % self.kv_heads:
             raise ValueError(f"heads {self.heads} is not divisible by kv_heads {self.kv_heads}")
         return self
+
+    @model_validator(mode="after")
+    def _check_family(self) -> "BackboneSettings":
+        # A folder can be asked at once; a name is asked where it is fetched, stages later.
+        if self.pretrained is not None and self.architecture is None and Path(self.pretrained).is_dir():
+            check_family(self.kind, self.pretrained)
+        return self
+
+
+def check_family(kind: str, pretrained: str) -> None:
+    """Whether pretrained weights, by name or path, fill the layers of a kind of backbone.
+
+    Raises:
+        ValueError: they are of another family: transformers would only warn and leave the layers at random.
+    """
+    from transformers import PretrainedConfig
+
+    family = PretrainedConfig.get_config_dict(pretrained)[0].get("model_type")
+    if family != kind:
+        raise ValueError(
+            f"{pretrained!r} is a model of the family {family!r}, but kind is {kind!r}; set kind to its "
+            "family (bart, gpt2 or qwen3), or name another model"
+        )
 
 
 @dataclass
