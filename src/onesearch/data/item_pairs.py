@@ -15,6 +15,7 @@ from scipy import sparse
 
 from onesearch.common.artefact import read_json, write_json
 from onesearch.common.ragged import Ragged
+from onesearch.common.sparse_files import load_csr
 from onesearch.data.dataset import ragged_rows
 from onesearch.data.histories import shopper_keys
 
@@ -196,10 +197,7 @@ class ItemPairs:
 
         shoppers = array("shoppers").astype(np.float32)
         n = len(shoppers)
-        together, following = (
-            sparse.csr_matrix(tuple(array(f"{name}_{part}") for part in ("data", "indices", "indptr")), shape=(n, n))
-            for name in ("together", "following")
-        )
+        together, following = (load_csr(folder, f"{name}_", n, n) for name in ("together", "following"))
         own = Ragged(array("own_values").astype(np.int32), array("own_offsets").astype(np.int64))
         names: Sequence[str] = read_json(folder / "shoppers.json")
         return cls(shoppers, together, following, own, {name: i for i, name in enumerate(names)})

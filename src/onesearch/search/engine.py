@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from onesearch.common.artefact import readable
 from onesearch.data.records import Item
 from onesearch.data.requests import Requests
 from onesearch.model.featurizer import Featurizer
@@ -351,9 +352,10 @@ def load_engine(
 
     Raises:
         FileNotFoundError: there is no such run, or a stage of it is missing or unfinished.
-        ValueError: this machine has no such device.
+        ValueError: this machine has no such device, or a file of the run is damaged.
     """
-    return load_engines(Path(run), [choose_model(Path(run), model)], device, measured)[0]
+    with readable(Path(run)):
+        return load_engines(Path(run), [choose_model(Path(run), model)], device, measured)[0]
 
 
 def load_engines(

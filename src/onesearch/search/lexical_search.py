@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import bm25s
 import numpy as np
@@ -19,6 +18,7 @@ from scipy import sparse
 
 from onesearch.common.artefact import read_json, write_json
 from onesearch.common.settings import Settings
+from onesearch.common.sparse_files import load_csr
 from onesearch.data.requests import Requests
 from onesearch.data.text import is_unspaced, item_texts, split_words
 from onesearch.search.hits import Hits
@@ -284,18 +284,13 @@ class LexicalSearcher:
         if not (folder / "lexical.json").is_file():
             raise FileNotFoundError(f"{folder} holds no BM25 index (lexical.json is missing); build and save one first")
         description = read_json(folder / "lexical.json")
-        array: dict[str, NDArray[Any]] = {name: np.load(folder / f"{name}.npy", allow_pickle=False) for name in _ARRAYS}
+        rows, extra_rows, idf = (
+            np.load(folder / f"{name}.npy", allow_pickle=False) for name in ("rows", "extra_rows", "idf")
+        )
         vocabulary = {term: i for i, term in enumerate(description["terms"])}
-        rows, extra_rows = array["rows"], array["extra_rows"]
-        main = sparse.csr_matrix(
-            (array["data"], array["indices"], array["indptr"]), (len(array["indptr"]) - 1, len(rows))
-        )
-        extra = sparse.csr_matrix(
-            (array["extra_data"], array["extra_indices"], array["extra_indptr"]),
-            (len(array["extra_indptr"]) - 1, len(extra_rows)),
-        )
+        main, extra = load_csr(folder, "", len(rows)), load_csr(folder, "extra_", len(extra_rows))
         config = LexicalSettings.model_validate(description["config"])
-        return cls(config, vocabulary, array["idf"], description["average_length"], main, rows, extra, extra_rows)
+        return cls(config, vocabulary, idf, description["average_length"], main, rows, extra, extra_rows)
 
     def _score_chunks(self, queries: Sequence[Sequence[str]]) -> Iterator[tuple[int, NDArray[np.float32]]]:
         """(number of the first query, BM25 of every text [chunk, N + M]) for successive chunks of queries' terms."""
