@@ -1,19 +1,21 @@
-"""Speed and size of SidIndex: build, add, remove, look-ups and filters. Prints one JSON object.
+"""Speed and size of the index: build, changes, look-ups and filters. Prints one JSON object.
 
 The catalogue is made up: skewed codes on the first two levels, even ones below, as a quantizer with a balanced last
-layer gives. Every figure is the best of the repetitions, in wall clock.
+layer gives. Figures are the best of the repetitions, in wall clock; those of changes are medians of CPU time.
 """
 
 import argparse
 import json
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import polars as pl
 import torch
 
+from onesearch.index.changed_index import ChangedIndex
 from onesearch.index.item_filters import ItemFilters
 from onesearch.index.sid_index import SidIndex
 
@@ -35,6 +37,16 @@ def sids_of(rng: np.random.Generator, n: int) -> np.ndarray:
     columns = [(rng.zipf(1.3, n) - 1) % size for size in CODEBOOKS[:2]]
     columns += [rng.integers(0, size, n) for size in CODEBOOKS[2:]]
     return np.stack(columns, 1).astype(np.int32)
+
+
+def cpu_milliseconds(calls: Sequence[Callable[[], object]]) -> float:
+    """Median CPU time of a call."""
+    times = []
+    for call in calls:
+        start = time.process_time()
+        call()
+        times.append(time.process_time() - start)
+    return round(1e3 * float(np.median(times)), 2)
 
 
 def main() -> None:
@@ -74,10 +86,23 @@ def main() -> None:
         "build_items_per_cpu_second": round(n / cpu_seconds),
         "bytes_per_item_besides_vectors": round(index.nbytes.structure / n, 2),
         "bytes_per_item_vectors": round(index.nbytes.vectors / n, 2),
-        "add_items_per_second": round(batch / seconds(lambda: index.add(more, vectors[:batch], rows), repeats)),
-        "remove_items_per_second": round(batch / seconds(lambda: index.remove(gone), repeats)),
-        "add_one_ms": round(1e3 * seconds(lambda: index.add(more[:1], vectors[:1], rows[:1]), repeats), 1),
         "batch": batch,
+    }
+    # Changes on top of it, each on the version that the one before left.
+    living = [ChangedIndex.over(index)]
+
+    def add(begin: int, end: int) -> None:
+        living[0] = living[0].add(more[begin:end], vectors[begin:end], rows[begin:end])
+
+    def remove(gone: np.ndarray) -> None:
+        living[0] = living[0].remove(gone)
+
+    figures |= {
+        "add_one_cpu_ms": cpu_milliseconds([partial(add, i, i + 1) for i in range(50)]),
+        "add_batch_cpu_ms": cpu_milliseconds([partial(add, 50, batch)]),
+        "remove_batch_cpu_ms": cpu_milliseconds([partial(remove, gone)]),
+        "remove_one_after_that_cpu_ms": cpu_milliseconds([partial(remove, rows[i : i + 1]) for i in range(50)]),
+        "merge_cpu_ms": cpu_milliseconds([living[0].merged]),
     }
     beams = torch.from_numpy(rng.integers(0, index.size(1), 512))
     nodes = torch.from_numpy(rng.integers(0, index.size(2), 100_000))

@@ -48,7 +48,7 @@ def test_it_is_what_is_taken_and_the_measured_one_can_be_asked_for(made: Path):
     final, measured = SearchEngine.load(made), SearchEngine.load(made, measured=True)
     assert final.name == "run/v2@final" and measured.name == "run/v2"
     assert final.weights == measured.weights and final.config == measured.config
-    assert final.snapshot.popularity.sum() > measured.snapshot.popularity.sum()
+    assert final.snapshot.popularity.flat().sum() > measured.snapshot.popularity.flat().sum()
     pairs = zip(final.generator.parameters(), measured.generator.parameters(), strict=True)
     assert not all(torch.equal(a, b) for a, b in pairs)
     arms = ("", ":v2", ":v1", ":measured", ":v2:measured", ":v1:measured")
@@ -56,7 +56,9 @@ def test_it_is_what_is_taken_and_the_measured_one_can_be_asked_for(made: Path):
     assert [open_arm(f"{made}{arm}").name for arm in arms] == names
     # Two models of a run, one with the counts of the whole log.
     v1, v2 = load_engines(made, ["v1", "v2"])
-    assert v1.snapshot.popularity.sum() == measured.snapshot.popularity.sum() and v2.name == "run/v2@final"
+    assert (
+        v1.snapshot.popularity.flat().sum() == measured.snapshot.popularity.flat().sum() and v2.name == "run/v2@final"
+    )
     assert len(v2.search("boots")) > 0
 
 
@@ -91,7 +93,10 @@ def test_updates_start_from_it(made: Path, tmp_path: Path, monkeypatch: pytest.M
     assert done.published and about["started_from"] == "final"
     # The version is searched with the counts of the whole log, by a service that runs and by one that starts.
     again = SearchEngine.load(made)
-    assert again.name == "run/v2@0001" and again.snapshot.popularity.sum() == engine.snapshot.popularity.sum()
+    assert (
+        again.name == "run/v2@0001"
+        and again.snapshot.popularity.flat().sum() == engine.snapshot.popularity.flat().sum()
+    )
     assert follower.look() and engine.name == again.name and follower.problem() is None
     assert [one.item_id for one in engine.search("boots")] == [one.item_id for one in again.search("boots")]
     assert SearchEngine.load(made, measured=True).name == "run/v2"

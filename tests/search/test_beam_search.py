@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from onesearch.index.changed_index import ChangedIndex
 from onesearch.index.sid_index import SidIndex
 from onesearch.search.beam_search import Beams, beam_search
 from onesearch.search.ragged_scores import Children, best, pad_rows, ragged_logsumexp, ragged_products
@@ -129,7 +130,8 @@ def test_small_and_empty_catalogues():
     one = SidIndex.build(np.array([[1, 2, 0, 3, 5]]), np.ones((1, R), np.float32), CODEBOOKS)
     beams = beam_search(model, memory, one, 3)
     assert beams.nodes.tolist() == [[0, -1, -1]] * B and beams.log_probs[:, 0].tolist() == [0.0] * B
-    empty = one.remove([0])
+    empty = ChangedIndex.over(one).remove([0])
+    assert (beam_search(model, memory, empty.merged(), 3).nodes == -1).all()
     assert (beam_search(model, memory, empty, 3).nodes == -1).all()
     with pytest.raises(ValueError, match="width"):
         beam_search(model, memory, one, 0)
@@ -182,7 +184,7 @@ def test_best_equals_sorting(b, c, width, seed):
     rng = np.random.default_rng(seed)
     scores = rng.choice([0.0, -1.0, -2.0, -math.inf], size=(b, c))
     nodes = np.stack([rng.permutation(c) for _ in range(b)]) if c else np.zeros((b, 0), np.int64)
-    columns, found = best(torch.tensor(scores), torch.tensor(nodes), width)
+    columns, found = best(torch.tensor(scores), torch.tensor(nodes), width, lambda nodes: nodes)
     for row in range(b):
         order = sorted(
             (j for j in range(c) if scores[row, j] > -math.inf), key=lambda j: (-scores[row, j], nodes[row, j])

@@ -96,13 +96,16 @@ def test_items_added_or_changed_later_belong_to_their_group():
         [Item("new", "red tent lamp", ("Shop", "lamp")), Item("red-lamp-0", "red lamp no 0", ("Shop", "tent"))]
     )
     number, boost = engine.snapshot.number, engine.snapshot.boost
-    assert boost is not None and len(boost) == len(engine.snapshot.items) == len(ITEMS) + 2
-    assert boost[number["new"]] == pytest.approx(math.log(4)) and boost[number["red-lamp-0"]] == 0
+    assert boost is not None and len(boost) == len(engine.snapshot.records) == len(ITEMS) + 1
+    of_both = boost.take(np.array([number["new"], number["red-lamp-0"]]))
+    assert of_both.tolist() == pytest.approx([math.log(4), 0])
+    again = engine.snapshot.boosted((LAMPS,)).boost
+    assert again is not None and torch.equal(again.flat(), boost.flat())
     found = engine.candidates(Requests.anonymous(["red tent lamp"]))
     at = found.items[0].tolist().index(number["new"])
     assert found.features["boost"][0, at] == pytest.approx(math.log(4))
     engine.delete(["new"])
-    assert engine.snapshot.boost is not None and len(engine.snapshot.boost) == len(ITEMS) + 2
+    assert engine.snapshot.boost is not None and len(engine.snapshot.boost) == len(ITEMS) + 1
 
 
 def test_an_engine_file_names_groups(tmp_path: Path):

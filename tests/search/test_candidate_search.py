@@ -118,7 +118,7 @@ def test_taste_without_clicks_is_zero(engine: SearchEngine):
 def test_likeness_by_hand(engine: SearchEngine):
     user = ShopperHistory(("green-stove-0", "gone", "green-stove-1"), ("stove", "", "stove"))
     found = engine.candidates(to_requests(["red tent"], [user], engine.snapshot.number))
-    rows = engine.snapshot.item_head_rows.numpy()
+    rows = engine.snapshot.item_head_rows.flat().numpy()
     text = rows.shape[1] - engine.featurizer.head_row_projection.features
     mean = rows[[IDS.index("green-stove-0"), IDS.index("green-stove-1")]].mean(0)
     there = found.items[0] >= 0
@@ -138,7 +138,7 @@ def test_likeness_by_hand(engine: SearchEngine):
 def test_popularity_and_its_products(engine: SearchEngine):
     found = engine.candidates(Requests.anonymous(["red tent"]))
     there = found.items >= 0
-    popularity = np.where(there, np.log1p(engine.snapshot.popularity[np.maximum(found.items, 0)]), 0)
+    popularity = np.where(there, np.log1p(engine.snapshot.popularity.take(np.maximum(found.items, 0))), 0)
     np.testing.assert_allclose(found.features["popularity"], popularity, rtol=1e-6)
     for name in ("text", "word_item", "lexical_share"):
         np.testing.assert_allclose(
@@ -225,7 +225,7 @@ def test_evidence_joins_the_candidates_and_its_score_has_what_the_pointer_says()
     with torch.inference_mode():
         memory = engine.generator.encode(engine.snapshot.builder.search_prompt(inputs, np.array([0])))
         asked = engine.generator.ask(memory)
-    rows = engine.snapshot.item_head_rows.double()
+    rows = engine.snapshot.item_head_rows.flat().double()
     for item, score in zip(found.items[0].tolist(), found.features["item_score"][0].tolist(), strict=True):
         if item < 0:
             continue

@@ -5,9 +5,10 @@ import polars as pl
 import pytest
 from scipy import sparse
 
+from onesearch.common.layered_table import ChangedRows
 from onesearch.common.ragged import Ragged
 from onesearch.data.records import Item, items_frame
-from onesearch.search.click_features import TraitClicks, attributes, title_words
+from onesearch.search.click_features import TraitClicks, TraitLists, attributes, title_words
 from onesearch.search.lexical_search import Analyzer
 
 # Traits x, y, z of twenty items: enough for a trait to be kept (three items) and not so common as to be dropped.
@@ -43,7 +44,7 @@ def by_hand(word: int) -> np.ndarray:
 def test_mean_lift_and_sum_of_positive_lifts(clicks: TraitClicks):
     words = np.array([[0, -1], [0, 1], [-1, -1]], np.int32)
     items = np.array([[0, 5, 6, -1]] * 3)
-    mean, positive = clicks.lifts(words, clicks.numbers(TRAITS), items)
+    mean, positive = clicks.lifts(words, TraitLists.over(clicks.numbers(TRAITS)), items)
     for row, lift in enumerate((by_hand(0), (by_hand(0) + by_hand(1)) / 2, np.zeros(3))):
         np.testing.assert_allclose(mean[row], [lift[:2].mean(), lift[2], 0, 0], rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(
@@ -62,14 +63,17 @@ def test_rare_and_common_and_unknown_traits_say_nothing():
 def test_a_catalogue_without_traits_and_a_log_without_clicks():
     none = pl.Series([[]] * 3, dtype=pl.List(pl.String))
     empty = TraitClicks.from_clicks(none, sparse.csr_matrix((1, 3), dtype=np.float32))
-    mean, positive = empty.lifts(np.array([[0]], np.int32), empty.numbers(none), np.array([[0, 2]]))
+    mean, positive = empty.lifts(np.array([[0]], np.int32), TraitLists.over(empty.numbers(none)), np.array([[0, 2]]))
     assert not mean.any() and not positive.any()
     unclicked = TraitClicks.from_clicks(TRAITS, sparse.csr_matrix((2, 20), dtype=np.float32))
-    mean, _ = unclicked.lifts(np.array([[1]], np.int32), unclicked.numbers(TRAITS), np.array([[0]]))
+    mean, _ = unclicked.lifts(np.array([[1]], np.int32), TraitLists.over(unclicked.numbers(TRAITS)), np.array([[0]]))
     assert mean[0, 0] == 0
 
 
-def test_facts_of_new_rows_follow_those_of_the_old():
-    old, new = Ragged.from_lists([[1, 2], []]), Ragged.from_lists([[3], [4, 5]])
-    joined = old.joined(new)
-    assert [joined[i].tolist() for i in range(4)] == [[1, 2], [], [3], [4, 5]]
+def test_traits_of_rows_that_changed_or_came_later():
+    traits = TraitLists.over(Ragged.from_lists([[1, 2], [], [5]]))
+    changed = ChangedRows.none().with_rows(np.array([4, 0]), 0)
+    later = traits.with_rows(changed, Ragged.from_lists([[3], [4, 5]]))
+    found = later.rows(np.array([[0, 1, 2], [4, -1, 3]]))
+    assert [[row[row >= 0].tolist() for row in rows] for rows in found] == [[[4, 5], [], [5]], [[3], [], []]]
+    assert traits.rows(np.array([[0, -1]]))[0, :, :3].tolist() == [[1, 2, -1], [-1, -1, -1]]

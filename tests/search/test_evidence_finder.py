@@ -134,7 +134,7 @@ def test_the_nearest_of_a_large_catalogue_are_those_of_the_nearest_nodes(monkeyp
     engine = small_engine(model=EVIDENCE)
     queries = ["red tent", "blue lamp", "stove", ""]
     requests = asked(engine, queries, [[]] * 4)
-    rows = engine.snapshot.item_head_rows.numpy()
+    rows = engine.snapshot.item_head_rows.flat().numpy()
     index, products = engine.snapshot.index, requests.head_rows @ rows.T
     exact = finder(engine, nearest=5).prepare(requests)(np.arange(4)).items
     for row in range(3):

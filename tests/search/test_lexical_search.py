@@ -88,6 +88,37 @@ def test_added_items_are_found_replaced_and_removed_without_touching_the_old_sea
     assert set(found(twice, "zeppelin")) == {5, 6} and found(twice, "purple") == []
 
 
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10**6))
+def test_changes_and_merges_give_what_a_plain_list_of_texts_gives(seed):
+    """Scores are those of the words' statistics at the build, whatever came and went, merged or not."""
+    rng, words = np.random.default_rng(seed), ["red", "shoe", "hose", "lamp", "blue", "new", "rare"]
+    text_of = lambda known: " ".join(rng.choice(words[:known], rng.integers(1, 5)))  # noqa: E731
+    texts = {row: text_of(5) for row in range(6)}
+    searcher = LexicalSearcher.from_texts(list(texts.values()))
+    before, held = searcher, dict(texts)
+    for _ in range(4):
+        rows = rng.permutation(12)[: rng.integers(1, 4)]
+        if rng.random() < 0.3:
+            searcher, texts = searcher.remove(rows), {row: text for row, text in texts.items() if row not in rows}
+        else:
+            new = {int(row): text_of(7) for row in rows}
+            searcher, texts = searcher.add(np.array(list(new)), list(new.values())), texts | new
+        if rng.random() < 0.3:
+            searcher = searcher.merged()
+            assert searcher.changes == 0
+    query, items = "red new lamp lamp rare", np.arange(13)[None]
+    for one, known in ((searcher, texts), (searcher.merged(), texts), (before, held)):
+        assert len(one) == len(known)
+        plain = before.add(np.arange(100, 100 + len(known)), list(known.values()))  # weighted by the same statistics
+        wanted = dict(zip(known, plain.scores([query], np.arange(100, 100 + len(known))[None])[0], strict=True))
+        expected = np.array([wanted.get(row, 0.0) for row in range(13)])
+        np.testing.assert_allclose(one.scores([query], items)[0], expected, rtol=1e-5)
+        hits = one.top_items([query], 20)
+        found = {int(item): score for item, score in zip(hits.items[0], hits.scores[0], strict=True) if item >= 0}
+        assert found == pytest.approx({row: score for row, score in wanted.items() if score > 0}, rel=1e-5)
+
+
 def test_an_added_twin_scores_like_the_original():
     searcher = LexicalSearcher.from_texts(TITLES).add(np.array([5]), [TITLES[3]])
     scores = searcher.scores(["steel claw hammer"], np.array([[3, 5]], np.int32))[0]

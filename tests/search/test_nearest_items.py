@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from onesearch.index.changed_index import ChangedIndex
 from onesearch.index.sid_index import SidIndex
 from onesearch.search.nearest_items import nearest_items
 
@@ -67,13 +68,14 @@ def test_a_filter_removes_items_and_moves_no_other(catalogue):
 def test_after_changes_of_the_catalogue(catalogue):
     index, rows = catalogue
     new = torch.full((1, 8), 9.0)
-    changed = index.remove([3]).add(np.array([[1, 1, 1, 1, 1]]), new, np.array([200]))
+    changed = ChangedIndex.over(index).remove([3]).add(np.array([[1, 1, 1, 1, 1]]), new, np.array([200]))
     states = torch.stack([torch.ones(8), rows[3] * 5])
     found = nearest_items(states, changed, 3, probes=99)
     assert found[0, 0] == 200 and 3 not in found[1].tolist()
+    assert torch.equal(found, nearest_items(states, changed.merged(), 3, probes=99))
 
 
 def test_an_empty_catalogue_gives_nothing(catalogue):
     index, _ = catalogue
-    empty = index.remove(torch.arange(200))
+    empty = ChangedIndex.over(index).remove(torch.arange(200))
     assert nearest_items(torch.randn(2, 8), empty, 4, probes=3).tolist() == [[-1] * 4] * 2

@@ -4,6 +4,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from onesearch.common.layered_table import ChangedRows
 from onesearch.common.ragged import Ragged
 from onesearch.data.click_statistics import ClickStatistics
 from onesearch.data.records import Item, items_frame
@@ -57,7 +58,8 @@ def test_words_carry_clicks_over_to_a_new_query(log_features: ClickFeatures):
 
 def test_items_newer_than_the_log_have_a_category_but_no_clicks(log_features: ClickFeatures):
     new = items_frame([Item("e", "Green tent", ("Outdoor", "Tents"))])
-    traits = log_features.item_traits(ITEMS).extended(log_features.item_traits(new))
+    traits = log_features.item_traits(ITEMS)
+    traits = traits.with_rows(ChangedRows.none().with_rows(np.array([4]), 0), *log_features.traits_of(new))
     found = log_features.features(log_features.query_facts(["tent"]), np.array([[0, 4]]), traits)
     assert found["word_item"][0, 1] == found["clicks"][0, 1] == 0
     assert found["word_category"][0, 1] == found["word_category"][0, 0]

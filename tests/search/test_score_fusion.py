@@ -76,3 +76,14 @@ def test_top_k_values_are_those_of_a_sort(scores, k):
     np.testing.assert_array_equal(np.take_along_axis(scores, columns, 1), best)
     tied = best[:, 1:] == best[:, :-1]
     assert (np.diff(columns, axis=1)[tied] > 0).all()
+
+
+def test_of_equal_scores_at_the_last_place_those_of_the_first_columns_are_kept():
+    rng = np.random.default_rng(0)
+    scores = rng.integers(0, 4, (50, 40)).astype(np.float32)
+    for k in (1, 3, 10, 40):
+        columns, best = top_k(scores, k)
+        plain = np.stack([sorted(range(40), key=lambda c, row=row: (-row[c], c))[:k] for row in scores])
+        np.testing.assert_array_equal(best, np.take_along_axis(scores, plain, 1))
+        kept = best > 0  # which of those without a score are kept says nothing
+        np.testing.assert_array_equal(columns[kept], plain[kept])

@@ -30,7 +30,7 @@ def running(engine, store, **limits):
     server.waiting = lambda: app.state.service._workers["onesearch"].waiting
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while not server.started and time.monotonic() < end:
         time.sleep(0.01)
     try:
@@ -42,7 +42,7 @@ def running(engine, store, **limits):
 
 
 def wait_for(condition):
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.02)

@@ -56,10 +56,11 @@ class Ragged:
         return Ragged.from_lengths(self.values[starts + within], lengths)
 
     def heads(self, rows: NDArray[np.integer], width: int, fill: int = -1) -> NDArray[np.int32]:
-        """The first ``width`` values of the given rows, int32 [n, width]; only these are touched."""
+        """The first ``width`` values of rows of any shape, int32 [*rows.shape, width]; only these are touched."""
+        begin, end = self.offsets[rows], self.offsets[rows + 1]
         within = np.arange(width)
-        inside = within < self.lengths[rows][:, None]
-        place = np.where(inside, self.offsets[:-1][rows][:, None] + within, 0)
+        inside = within < (end - begin)[..., None]
+        place = np.where(inside, begin[..., None] + within, 0)
         if not len(self.values):
             return np.full(place.shape, fill, np.int32)
         return np.where(inside, self.values[place], np.int32(fill))

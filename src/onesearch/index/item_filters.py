@@ -10,9 +10,9 @@
 So the question costs the same at every level, and nothing of the index is rebuilt. Sets are cached per filter value.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial, reduce
-from operator import and_, or_
+from operator import add, and_, or_
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from onesearch.data.records import Item
 from onesearch.index.bits import RankedBits, pack
 from onesearch.index.filter_columns import FilterColumns
 from onesearch.index.filter_values import Checked, Value, normalised
@@ -45,12 +46,13 @@ class ItemMask:
 
     def allowed(self, level: int, nodes: Tensor) -> Tensor:
         """Whether an allowed item lies below each node, bool like ``nodes``; False for -1."""
-        return self._bits.any_between(*self._index.positions(level, nodes)) & (nodes >= 0)
+        below = [self._bits.any_between(first, end) for first, end in self._index.ranges(level, nodes)]
+        return reduce(or_, below) & (nodes >= 0)
 
     def counts(self, level: int, nodes: Tensor) -> Tensor:
         """How many allowed items lie below each node, int64 like ``nodes``; 0 for -1."""
-        first, last = self._index.positions(level, nodes)
-        return (self._bits.rank(last) - self._bits.rank(first)).masked_fill_(nodes < 0, 0)
+        below = [self._bits.rank(end) - self._bits.rank(first) for first, end in self._index.ranges(level, nodes)]
+        return reduce(add, below).masked_fill_(nodes < 0, 0)
 
     def items_allowed(self, positions: Tensor) -> Tensor:
         """Whether the items at sorted positions are allowed, bool like ``positions``; False for -1."""
@@ -67,46 +69,86 @@ class ItemMask:
 
 
 class ItemFilters:
-    """Makes the masks of one index from the item table."""
+    """Makes the masks of one index, plain or changed, from the item table.
 
-    def __init__(self, columns: FilterColumns, index: SidIndex) -> None:
-        rows = index.item_rows(torch.arange(len(index), device=index.device)).int().cpu().numpy()
-        if len(rows) and int(rows.max()) >= len(columns):
-            raise ValueError(f"the index has item row {int(rows.max())}, but the item table has {len(columns)} rows")
-        self._columns = columns
-        # a set takes 1.5 bits per item; large catalogues keep fewer of them
-        entries = max(16, min(_LARGEST_CACHE, _CACHE_BYTES // (len(rows) // 5 + 64)))
-        # the caches hold no reference to self: an old version with its arrays goes when its last reader goes
-        words: WordsOf = lru_cache(entries)(partial(_words, columns, rows, index.device))
-        self._mask: Callable[[Checked], ItemMask] = lru_cache(entries)(partial(_mask, words, index))
+    The sets of filter values over the base of an index serve all versions on top of it; those of the few items on top
+    are made for each version.
+    """
+
+    def __init__(
+        self,
+        columns: FilterColumns,
+        index: SidIndex,
+        words: WordsOf,
+        entries: int,
+        changed: tuple[NDArray[np.int64], FilterColumns],
+    ) -> None:
+        """Use :meth:`build` and :meth:`changed`.
+
+        ``columns`` are those of the items at the base's positions; ``changed`` are the item rows that are no longer as
+        the base has them, ascending, and their columns.
+        """
+        self._columns, self._words, self._entries, self._changed = columns, words, entries, changed
+        self._index = index
+        # The caches hold no reference to self: an old version with its arrays goes when its last reader goes.
+        live: Callable[[], FilterColumns] = lru_cache(1)(
+            partial(_columns_of, columns, changed, index.base, index.live_rows)
+        )
+        self._mask: Callable[[Checked], ItemMask] = lru_cache(entries)(partial(_mask, words, live, index))
 
     @classmethod
     def build(cls, items: pl.DataFrame, index: SidIndex) -> "ItemFilters":
         """Read columns category, brand, seller, price, in_stock of the item table whose rows the index refers to."""
-        return cls(FilterColumns.from_items(items), index)
+        columns = FilterColumns.from_items(items)
+        rows, live = _base_rows(index), np.unique(index.live_rows).astype(np.int64)
+        if (largest := int(max(rows.max(initial=-1), live.max(initial=-1)))) >= len(columns):
+            raise ValueError(f"the index has item row {largest}, but the item table has {len(columns)} rows")
+        return cls._of(columns.take(rows), index, (live, columns.take(live)))
 
-    def updated(self, items: pl.DataFrame, index: SidIndex, unchanged: int = 0) -> "ItemFilters":
-        """The filters of a changed item table and index; these stay as they are for their readers.
+    @classmethod
+    def _of(
+        cls, columns: FilterColumns, index: SidIndex, changed: tuple[NDArray[np.int64], FilterColumns]
+    ) -> "ItemFilters":
+        # A set takes 1.5 bits per item; large catalogues keep fewer of them.
+        entries = max(16, min(_LARGEST_CACHE, _CACHE_BYTES // (len(columns) // 5 + 64)))
+        words: WordsOf = lru_cache(entries)(partial(_words, columns, index.device))
+        return cls(columns, index, words, entries, changed)
 
-        Args:
-            items: the new item table.
-            index: the new index.
-            unchanged: the first so many rows of the table are as before and need not be read again.
-        """
-        if unchanged > len(self._columns):
-            raise ValueError(f"unchanged={unchanged}, but these filters know only {len(self._columns)} rows")
-        if not unchanged:
-            return ItemFilters.build(items, index)
-        return ItemFilters(self._columns.head(unchanged).extended(items[unchanged:]), index)
+    def rebased(self, index: SidIndex) -> "ItemFilters":
+        """The filters of a plain index of the same items, as they are now."""
+        columns = _columns_of(self._columns, self._changed, self._index.base, _base_rows(index))
+        return ItemFilters._of(columns, index, (np.zeros(0, np.int64), columns.of([])))
+
+    def columns(self) -> FilterColumns:
+        """Columns of the items in the index, in any order."""
+        base = torch.arange(len(self._index.base), device=self._index.device)
+        present = self._index.present(base)
+        rows = self._index.base.item_rows(base if present is None else base[present]).int().cpu().numpy()
+        rows = np.concatenate([rows, self._index.live_rows])
+        return _columns_of(self._columns, self._changed, self._index.base, rows)
+
+    def changed(
+        self, rows: Sequence[int] | NDArray[np.integer], items: Sequence[Item], index: SidIndex
+    ) -> "ItemFilters":
+        """The filters of an index on the same base whose ``rows`` are now ``items``; readers keep these."""
+        known, columns = self._changed
+        new = np.asarray(rows, np.int64)
+        kept = ~np.isin(known, new)
+        both = zip(columns.arrays(), columns.of(items).arrays(), strict=True)
+        joined = [np.concatenate([before[kept], after]) for before, after in both]
+        every = np.concatenate([known[kept], new])
+        order = np.argsort(every, kind="stable")
+        changed = (every[order], columns.like([array[order] for array in joined]))
+        return ItemFilters(self._columns, index, self._words, self._entries, changed)
 
     def mask(self, filters: Mapping[str, Any]) -> ItemMask:
         """The items that match every filter.
 
         Args:
             filters: ``category``: a name anywhere in the path, or a path from the root ('A > B' or a tuple), which
-                includes what lies below; ``brand``, ``seller``: the exact name; ``price``: [low, high], inclusive,
-                either may be None; ``in_stock``: a bool. A list of values means any of them. A value that no item has
-                allows nothing. No filters allow everything.
+                includes what lies below; ``brand``, ``seller``: the name; ``price``: [low, high], inclusive, either
+                may be None; ``in_stock``: a bool. Case and accents of names do not matter. A list of values means any
+                of them. A value that no item has allows nothing. No filters allow everything.
 
         Raises:
             FilterError: an unknown key, or a value of the wrong kind.
@@ -114,13 +156,45 @@ class ItemFilters:
         return self._mask(normalised(filters))
 
 
-def _words(columns: FilterColumns, rows: NDArray[np.int32], device: torch.device, key: str, value: Value) -> Tensor:
-    """The packed set of the sorted positions whose items have a value."""
-    return pack(columns.having(key, value)[rows]).to(device)
+def _base_rows(index: SidIndex) -> NDArray[np.int32]:
+    """The item row at each position of the base."""
+    positions = torch.arange(len(index.base), device=index.device)
+    rows: NDArray[np.int32] = index.base.item_rows(positions).int().cpu().numpy()
+    return rows
 
 
-def _mask(words_of: WordsOf, index: SidIndex, filters: Checked) -> ItemMask:
+def _words(columns: FilterColumns, device: torch.device, key: str, value: Value) -> Tensor:
+    """The packed set of the base's positions whose items have a value."""
+    return pack(columns.having(key, value)).to(device)
+
+
+def _columns_of(
+    columns: FilterColumns,
+    changed: tuple[NDArray[np.int64], FilterColumns],
+    base: SidIndex,
+    rows: NDArray[np.int32],
+) -> FilterColumns:
+    """The columns of some item rows [n]: of changed ones as they are now, of others as the base has them."""
+    known, now = changed
+    is_changed = np.isin(rows, known)
+    at = np.searchsorted(known, rows[is_changed])
+    positions = base.position_of(torch.from_numpy(rows[~is_changed].astype(np.int64)).to(base.device)).cpu().numpy()
+    out = []
+    for before, after in zip(columns.arrays(), now.arrays(), strict=True):
+        column = np.empty(len(rows), after.dtype)
+        column[is_changed], column[~is_changed] = after[at], before[positions]
+        out.append(column)
+    return columns.like(out)
+
+
+def _mask(words_of: WordsOf, live: Callable[[], FilterColumns], index: SidIndex, filters: Checked) -> ItemMask:
     """The mask of several filters from the sets of their values."""
-    sets = [reduce(or_, (words_of(key, value) for value in values)) for key, values in filters]
-    words = reduce(and_, sets) if sets else pack(np.ones(len(index), bool)).to(index.device)
+
+    def both(key: str, value: Value) -> Tensor:
+        on_top = pack(live().having(key, value)).to(index.device)
+        return index.position_bits(words_of(key, value), on_top)
+
+    sets = [reduce(or_, (both(key, value) for value in values)) for key, values in filters]
+    every = [pack(np.ones(n, bool)).to(index.device) for n in (len(index.base), len(index.live_rows))]
+    words = reduce(and_, sets) if sets else index.position_bits(*every)
     return ItemMask(RankedBits.from_words(words), index)

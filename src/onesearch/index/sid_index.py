@@ -1,12 +1,12 @@
 """SidIndex: which items have which semantic ID, and what may follow after each prefix (docs/method.md, section 8).
 
 The SIDs are kept sorted. A trie node is a range of sorted positions, named by (level, number within the level); the
-numbers of a node's children are consecutive. An index never changes: ``add``, ``remove`` and ``upsert`` give a new one,
-so a reader sees the old index or the new one, never a half. Such a call copies the integer arrays once (the vectors
-stay where they are), so put many items into one call.
+numbers of a node's children are consecutive. An index never changes; what comes and goes afterwards stands on top of it
+(:mod:`onesearch.index.changed_index`).
 """
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ from onesearch.common.artefact import read_json, write_json
 from onesearch.index.bits import take
 from onesearch.index.check_items import as_numpy, check_items
 from onesearch.index.sid_keys import KeyLayout
-from onesearch.index.sorted_update import IndexArrays, SortedItems, build, splice
+from onesearch.index.sorted_update import IndexArrays, SortedItems, build
 from onesearch.index.tensor_files import read_tensors, write_tensors
 from onesearch.index.trie import TrieArrays, keys_of
 from onesearch.index.vector_table import Precision, VectorTable, VectorView
@@ -100,52 +100,6 @@ class SidIndex:
         layout = KeyLayout.from_sizes(codebook_sizes)
         items, table = check_items(layout, sids, vectors, popularity, rows)
         return cls(build(items, table, layout, precision), layout, table.device)
-
-    def add(
-        self,
-        sids: NDArray[np.integer] | Tensor,
-        vectors: NDArray[np.floating] | Tensor,
-        rows: NDArray[np.integer] | Tensor,
-        popularity: NDArray[np.floating] | Tensor | None = None,
-    ) -> "SidIndex":
-        """A new index with k more items; shapes as in :meth:`build`. Popularity is 0 if not given.
-
-        Raises:
-            ValueError: an item row is already in the index (use :meth:`upsert` to replace it).
-        """
-        items, table = self._checked_like(sids, vectors, rows, popularity)
-        known = self._known(items.rows)
-        if known.any():
-            raise ValueError(f"item rows {items.rows[known][:5].tolist()} are already in the index; use upsert()")
-        return self._spliced(np.zeros(0, np.int64), items, table)
-
-    def upsert(
-        self,
-        sids: NDArray[np.integer] | Tensor,
-        vectors: NDArray[np.floating] | Tensor,
-        rows: NDArray[np.integer] | Tensor,
-        popularity: NDArray[np.floating] | Tensor | None = None,
-    ) -> "SidIndex":
-        """As :meth:`add`, but items already in the index are replaced."""
-        items, table = self._checked_like(sids, vectors, rows, popularity)
-        # what is already there is removed in the same merge
-        old = items.rows[self._known(items.rows)]
-        return self._spliced(as_numpy(self._position_of)[old].astype(np.int64), items, table)
-
-    def remove(self, rows: NDArray[np.integer] | Tensor | Sequence[int]) -> "SidIndex":
-        """A new index without the items of the given rows.
-
-        Raises:
-            ValueError: an item row is not in the index.
-        """
-        gone = np.unique(as_numpy(rows).astype(np.int64))
-        known = self._known(gone)
-        if not known.all():
-            raise ValueError(f"item rows {gone[~known][:5].tolist()} are not in the index; nothing was removed")
-        popularity = None if self._popularity is None else np.zeros(0, np.float32)
-        nothing = SortedItems(np.zeros(0, np.int64), np.zeros(0, np.int32), popularity)
-        places = as_numpy(self._position_of)[gone].astype(np.int64)
-        return self._spliced(places, nothing, torch.zeros(0, self.dimension))
 
     def to(self, device: torch.device | str) -> "SidIndex":
         """The same index on another device."""
@@ -245,6 +199,56 @@ class SidIndex:
     def item_rows(self, positions: Tensor) -> Tensor:
         """Rows in the item table of the items at sorted positions, int64."""
         return take(self._rows, positions.clamp(min=0)).long()
+
+    def order_of(self, level: int, nodes: Tensor) -> Tensor:
+        """Numbers that sort nodes of a level as their SIDs do, int64 like ``nodes``."""
+        return nodes
+
+    def item_order_of(self, positions: Tensor) -> Tensor:
+        """Numbers that sort items at positions as the index does, int64 like ``positions``."""
+        return positions
+
+    def ranges(self, level: int, nodes: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Ranges of positions (first, last excluded) that together hold all items below each node; see ``present``."""
+        return [self.positions(level, nodes)]
+
+    def present(self, positions: Tensor) -> Tensor | None:
+        """Which positions of ``ranges`` hold an item of this index, bool; None for all."""
+        return None
+
+    @property
+    def base(self) -> "SidIndex":
+        """The index that changes stand on top of: this one."""
+        return self
+
+    @property
+    def live_rows(self) -> NDArray[np.int32]:
+        """Rows of the items that stand on top of the base, in the order of their positions: none."""
+        return np.zeros(0, np.int32)
+
+    def position_bits(self, of_base: Tensor, of_live: Tensor) -> Tensor:
+        """A set of items as packed bits over all positions, from the bits of the base and of what stands on it."""
+        return of_base
+
+    # -- what changes on top of it ask ---------------------------------------------------------------------------
+
+    @cached_property
+    def structure(self) -> tuple[SortedItems, TrieArrays]:
+        """Sorted items and trie as arrays on the CPU; without a copy if they are there already."""
+        trie = TrieArrays(
+            [as_numpy(tensor) for tensor in self._codes],
+            [as_numpy(tensor) for tensor in self._children],
+            [as_numpy(tensor) for tensor in self._vector_rows],
+            self._bases,
+            as_numpy(self._spans),
+        )
+        popularity = None if self._popularity is None else as_numpy(self._popularity)
+        return SortedItems(keys_of(trie.codes, trie.children, self._layout), as_numpy(self._rows), popularity), trie
+
+    @cached_property
+    def position_keys(self) -> Tensor:
+        """The packed SID of the item at each position, int64 [N]."""
+        return torch.from_numpy(self.structure[0].keys).to(self.device)
 
     # -- from items and SIDs to nodes ----------------------------------------------------------------------------
 
@@ -355,42 +359,6 @@ class SidIndex:
     # -- between tensors and arrays ------------------------------------------------------------------------------
 
     def _arrays(self) -> IndexArrays:
-        """Everything on the CPU as arrays (without a copy if it is there already), keys rebuilt from the codes."""
-        trie = TrieArrays(
-            [as_numpy(tensor) for tensor in self._codes],
-            [as_numpy(tensor) for tensor in self._children],
-            [as_numpy(tensor) for tensor in self._vector_rows],
-            self._bases,
-            as_numpy(self._spans),
-        )
-        popularity = None if self._popularity is None else as_numpy(self._popularity)
-        keys = keys_of(trie.codes, trie.children, self._layout)
-        return IndexArrays(SortedItems(keys, as_numpy(self._rows), popularity), trie, self._vectors.to("cpu"))
-
-    def _spliced(self, removed: NDArray[np.int64], added: SortedItems, vectors: Tensor) -> "SidIndex":
-        return SidIndex(splice(self._arrays(), removed, added, vectors, self._layout), self._layout, self.device)
-
-    def _known(self, rows: NDArray[np.integer]) -> NDArray[np.bool_]:
-        """Which item rows are in the index."""
-        positions = as_numpy(self._position_of)
-        known = (rows >= 0) & (rows < len(positions))
-        known[known] = positions[rows[known]] >= 0
-        return known
-
-    def _checked_like(
-        self,
-        sids: NDArray[np.integer] | Tensor,
-        vectors: NDArray[np.floating] | Tensor,
-        rows: NDArray[np.integer] | Tensor,
-        popularity: NDArray[np.floating] | Tensor | None,
-    ) -> tuple[SortedItems, Tensor]:
-        """New items as arrays, with popularity exactly if the index has it."""
-        if popularity is not None and self._popularity is None:
-            raise ValueError("this index was built without popularity; leave it out")
-        # new items have no clicks yet
-        if popularity is None and self._popularity is not None:
-            popularity = np.zeros(len(sids), np.float32)
-        items, table = check_items(self._layout, sids, vectors, popularity, rows)
-        if table.shape[1] != self.dimension:
-            raise ValueError(f"vectors have {table.shape[1]} dimensions, but the index has {self.dimension}")
-        return items, table
+        """Everything on the CPU (without a copy if it is there already)."""
+        items, trie = self.structure
+        return IndexArrays(items, trie, self._vectors.to("cpu"))

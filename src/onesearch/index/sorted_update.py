@@ -1,4 +1,4 @@
-"""Adding and removing items by merging sorted arrays; only the means of touched nodes are computed anew.
+"""Items that came and went put into an index by merging sorted arrays; only means of touched nodes are computed anew.
 
 ::
 
@@ -69,9 +69,17 @@ def build(items: SortedItems, vectors: Tensor, layout: KeyLayout, precision: Pre
 
 
 def splice(
-    old: IndexArrays, removed: NDArray[np.int64], added: SortedItems, vectors: Tensor, layout: KeyLayout
+    old: IndexArrays,
+    removed: NDArray[np.int64],
+    added: SortedItems,
+    data: Tensor,
+    scale: Tensor | None,
+    layout: KeyLayout,
 ) -> IndexArrays:
-    """New arrays without the sorted positions ``removed`` [m] and with the items ``added`` (vectors [k, R])."""
+    """New arrays without the sorted positions ``removed`` [m] and with the items ``added``.
+
+    Vectors of added items come as they are stored: ``data`` [k, R], and ``scale`` [k] for int8.
+    """
     # 1. what stays, what comes, and where both stand in the merged order of n items
     keep = np.ones(len(old.items), bool)
     keep[removed] = False
@@ -106,8 +114,8 @@ def splice(
         source[trie.bases[level] + np.flatnonzero(~after)] = old.trie.bases[level] + np.flatnonzero(~before)
         stale.append(after)
     filled = old.vectors.rearranged(torch.from_numpy(source))
-    chosen = vectors.index_select(0, torch.from_numpy(order).to(vectors.device)).cpu().float()
-    filled.write(torch.from_numpy(places), chosen)
+    chosen = torch.from_numpy(order)
+    filled.write_stored(torch.from_numpy(places), data[chosen], None if scale is None else scale[chosen])
     fill_means(filled, trie, stale)
     return IndexArrays(items, trie, filled)
 

@@ -51,6 +51,14 @@ class VectorTable:
             return values if values.dtype == dtype else values.to(dtype)
         return (values.to(dtype) * self.scale.index_select(0, slots)[:, None]).to(dtype)
 
+    def write(self, slots: Tensor | slice, vectors: Tensor) -> None:
+        """Round float vectors [n, R] to the stored precision, into slots that nobody reads yet."""
+        if self.scale is not None:  # int8: each vector on its own scale, so that its largest entry is 127
+            scale = vectors.abs().amax(1).clamp_min(torch.finfo(torch.float32).tiny) / _INT8_LARGEST
+            self.scale[slots] = scale
+            vectors = (vectors / scale[:, None]).round_()
+        self.data[slots] = vectors.to(self.data.dtype)
+
     def reserve(self, rows: int) -> int | None:
         """The first of ``rows`` fresh slots, or None when the table is full."""
         with self.lock:
@@ -83,6 +91,17 @@ class VectorView:
     def from_stored(cls, data: Tensor, scale: Tensor | None) -> "VectorView":
         """Stored rows, in their order."""
         return cls(VectorTable(data, scale, len(data)), len(data))
+
+    def with_room(self) -> "VectorView":
+        """The same rows in a table of their own, in order, with room for more."""
+        data, scale = self.stored()
+        copy = VectorTable.empty(self.rows, self.dimension, self.precision)
+        copy.data = copy.data.to(data.device)
+        copy.data[: self.rows] = data
+        if scale is not None and copy.scale is not None:
+            copy.scale = copy.scale.to(scale.device)
+            copy.scale[: self.rows] = scale
+        return VectorView(copy, self.rows)
 
     @property
     def dimension(self) -> int:
@@ -124,12 +143,14 @@ class VectorView:
 
     def write(self, rows: Tensor | slice, vectors: Tensor) -> None:
         """Round float vectors [n, R] to the stored precision; only while an index is being made."""
+        self.table.write(rows if self.slots is None else self.slots[rows].long(), vectors)
+
+    def write_stored(self, rows: Tensor, data: Tensor, scale: Tensor | None) -> None:
+        """As :meth:`write`, of vectors that are in the stored precision already."""
         slots = rows if self.slots is None else self.slots[rows].long()
-        if self.table.scale is not None:  # int8: each vector on its own scale, so that its largest entry is 127
-            scale = vectors.abs().amax(1).clamp_min(torch.finfo(torch.float32).tiny) / _INT8_LARGEST
+        self.table.data[slots] = data
+        if self.table.scale is not None and scale is not None:
             self.table.scale[slots] = scale
-            vectors = (vectors / scale[:, None]).round_()
-        self.table.data[slots] = vectors.to(self.table.data.dtype)
 
     def stored(self) -> tuple[Tensor, Tensor | None]:
         """All rows in order, as stored: values [rows, R] and, for int8, scales [rows]."""

@@ -12,7 +12,7 @@ from onesearch.data.text import item_texts
 from onesearch.encoding.khqe import KHQE, fuse_keywords
 from onesearch.encoding.text_encoder import TextEncoder
 from onesearch.model.head_row_projection import HeadRowProjection
-from onesearch.model.numeric_item_features import NumericItemFeatures
+from onesearch.model.numeric_item_features import PRICED, NumericItemFeatures
 from onesearch.model.token_vocabulary import TokenVocabulary
 from onesearch.understanding.keyword_lexicon import Lexicon
 
@@ -70,6 +70,15 @@ class Featurizer:
         if self.item_features is not None:
             extra = self.item_features.for_new_items(items)
         return self.khqe.encode(vectors).astype(np.int32), self.head_row_projection.project_items(vectors, extra)
+
+    def set_price(self, head_rows: Floats, rows: NDArray[np.integer], items: pl.DataFrame) -> None:
+        """Write what the price of ``items`` says into ``rows`` of ``head_rows`` [n, R], in place."""
+        if self.item_features is None or not len(items):
+            return
+        numbers = self.item_features.for_new_items(items)
+        text = head_rows.shape[1] - numbers.shape[1]
+        for column in PRICED:
+            head_rows[rows, text + column] = numbers[:, column]
 
     def text_features(self, texts: Sequence[str], vectors: Floats | None = None) -> TextFeatures:
         """All features of the given texts; ``vectors`` replaces the encoder's (held-out ones of training queries)."""

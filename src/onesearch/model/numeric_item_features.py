@@ -19,6 +19,8 @@ Floats = NDArray[np.float32]
 
 FEATURE_NAMES: Final = ("clicks", "orders", "click_rate", "price", "price_in_category", "never_shown")
 _COUNTED: Final = 3  # the first features come from the log; new items get them from others
+PRICED: Final = tuple(place for place, name in enumerate(FEATURE_NAMES) if name.startswith("price"))
+"""Those that change with an item's price or category alone."""
 _TRAITS: Final = ("brand", "category", "seller")
 _PRIOR = 5.0  # items of the whole catalogue that are added to those of a trait
 _SCALE = 0.25  # head rows are unit text vectors beside these; large features would drown them at the start of training

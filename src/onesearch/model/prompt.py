@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from onesearch.common.layered_table import LayeredTable
 from onesearch.common.ragged import Ragged
 from onesearch.data.requests import Requests
 from onesearch.model.behaviour_sequences import uid_codes
@@ -311,10 +312,10 @@ class PromptBuilder:
         self,
         vocabulary: TokenVocabulary,
         config: PromptSettings,
-        item_sids: NDArray[np.integer],
-        item_head_rows: Tensor | None = None,
+        item_sids: NDArray[np.integer] | LayeredTable,
+        item_head_rows: Tensor | LayeredTable | None = None,
     ) -> None:
-        """Hold the tables of N items: ``item_sids`` [N, L], ``item_head_rows`` float32 [N, R].
+        """Hold the tables of N items: ``item_sids`` int32 [N, L], ``item_head_rows`` float32 [N, R].
 
         Raises:
             ValueError: items enter by their head rows, and there are none.
@@ -324,9 +325,9 @@ class PromptBuilder:
         self.vocabulary = vocabulary
         self.config = config
         self._head_rows = item_head_rows
-        none = np.full((1, vocabulary.levels), -1)
-        self._sids = np.concatenate([np.asarray(item_sids), none]).astype(np.int32)  # row -1 is 'missing'
-        self._sid_tokens = vocabulary.sid_tokens(self._sids)
+        if not isinstance(item_sids, LayeredTable):
+            item_sids = LayeredTable.over(torch.from_numpy(np.ascontiguousarray(item_sids, np.int32)))
+        self._item_sids = item_sids
 
     # -- the three kinds of prompts ------------------------------------------------------------------------------
 
@@ -449,14 +450,21 @@ class PromptBuilder:
             tokens = np.full((numbers.size, limit), -1, np.int32)
         return tokens.reshape(len(numbers), limit * (numbers.shape[1] if numbers.ndim > 1 else 1))
 
+    def _sids(self, item_rows: Ints) -> Ints:
+        """SIDs of items, int32 [*item_rows.shape, L]; -1 for missing ones."""
+        if not len(self._item_sids):
+            return np.full((*item_rows.shape, self.vocabulary.levels), -1, np.int32)
+        found = self._item_sids.take(np.maximum(item_rows, 0))
+        return np.where(item_rows[..., None] >= 0, found, -1).astype(np.int32)
+
     def _items(self, item_rows: Ints) -> Ints:
-        return self._sid_tokens[item_rows].reshape(len(item_rows), -1)
+        return self.vocabulary.sid_tokens(self._sids(item_rows)).reshape(len(item_rows), -1)
 
     def _query_sid(self, texts: TextFeatures, query: Ints) -> Ints:
         return self.vocabulary.sid_tokens(_known_rows(texts.sids, query, -1))
 
     def _uid(self, item_rows: Ints) -> Ints:
-        return self.vocabulary.sid_tokens(uid_codes(self._sids[item_rows]))
+        return self.vocabulary.sid_tokens(uid_codes(self._sids(item_rows)))
 
     # -- what is no token ----------------------------------------------------------------------------------------
 
@@ -471,7 +479,7 @@ class PromptBuilder:
         cosine = np.einsum("nd,ncd->nc", query_vectors, click_vectors)
         relevant = np.where(cosine >= _RELEVANT_COSINE, clicked, -1)
         streams = np.stack([clicked, ordered, relevant], 1)
-        return torch.from_numpy(self._sids[:, :RQ_LAYERS][streams].astype(np.int64))
+        return torch.from_numpy(self._sids(streams)[..., :RQ_LAYERS].astype(np.int64))
 
     def _item_tokens(self, inputs: PromptInputs, rows: NDArray[np.integer]) -> ItemTokens | None:
         """The items that enter as one token each; None where there can be none."""

@@ -117,7 +117,7 @@ class _Search:
         logits = self.expansion.root()
         nodes = torch.arange(logits.shape[1], device=logits.device)
         every = nodes.expand(self.batch, -1)
-        column, scores = best(logits.log_softmax(1), every, self.width, self._allowed(0))
+        column, scores = best(logits.log_softmax(1), every, self.width, self._order_of(0), self._allowed(0))
         return _level(column, scores, torch.zeros_like(column))
 
     def _descend(self, level: int, beams: _Level) -> _Level:
@@ -142,7 +142,7 @@ class _Search:
         # The best ``width`` of both kinds, per request.
         request, row, nodes, scores = _join(parts, self.batch)
         nodes, row, scores = pad_rows(request, self.batch, [(nodes, -1), (row, 0), (scores, float("-inf"))])
-        column, scores = best(scores, nodes, self.width, self._allowed(level))
+        column, scores = best(scores, nodes, self.width, self._order_of(level), self._allowed(level))
         return _level(nodes.gather(1, column), scores, row.gather(1, column))
 
     def _closed(self, level: int, nodes: Tensor) -> Tensor:
@@ -157,6 +157,9 @@ class _Search:
         # One gather adds the beam's score and takes off its normaliser.
         shift = beams.scores.flatten() - ragged_logsumexp(logits, children)
         return logits.add_(shift.index_select(0, children.beam))
+
+    def _order_of(self, level: int) -> Callable[[Tensor], Tensor]:
+        return lambda nodes: self.index.order_of(level, nodes)
 
     def _allowed(self, level: int) -> Callable[[Tensor, Tensor], Tensor] | None:
         """What the filters say about nodes [T] of a level for requests [T]; None without filters."""

@@ -249,9 +249,9 @@ class CandidateSearch:
         if config.lexical and snapshot.lexical is not None and facts.lexical is not None:
             features |= lexical_features(snapshot.lexical.pair_scores(queries.terms, items), facts.lexical.best[rows])
         if config.boost and snapshot.boost is not None:
-            features["boost"] = snapshot.boost[np.maximum(items, 0)]
+            features["boost"] = snapshot.boost.take(np.maximum(items, 0))
         if config.popularity:
-            features |= popularity_features(features, np.log1p(snapshot.popularity[np.maximum(items, 0)]))
+            features |= popularity_features(features, np.log1p(snapshot.popularity.take(np.maximum(items, 0))))
         # Where there is no item every feature is 0.
         return Candidates(
             items,

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from onesearch.common.layered_table import LayeredTable
 from onesearch.index.item_filters import ItemMask
 from onesearch.model.generator import Generator, GeneratorMemory
 from onesearch.search.beam_search import Beams
@@ -51,7 +52,7 @@ def from_beams(
     within = torch.arange(per_sid, device=first.device)
     positions = first.unsqueeze(-1) + within
     inside = (positions < end.unsqueeze(-1)) & known.unsqueeze(-1)
-    positions = positions.clamp(max=max(len(index) - 1, 0))
+    positions = torch.where(inside, positions, first.unsqueeze(-1))
     if mask is not None:
         inside &= mask.items_allowed(positions)
     rows = torch.where(inside, index.item_rows(positions).long(), -1)
@@ -112,13 +113,13 @@ def joined(parts: Sequence[Candidates]) -> Candidates:
     )
 
 
-def ordered(found: Candidates, weights: RankingWeights, k: int, popularity: Floats) -> Hits:
+def ordered(found: Candidates, weights: RankingWeights, k: int, popularity: Floats | LayeredTable) -> Hits:
     """The ``k`` best candidates by weighted features; ties go to the item score, then to popularity float32 [N]."""
     valid = found.items >= 0
     scores = np.where(valid, weights.score(found.features, found.contexts), NOTHING).astype(np.float32)
     # numpy's last key is the first to sort by.
     second = found.features.get("item_score", np.zeros_like(scores))
-    keys = (-popularity[np.maximum(found.items, 0)], -second, -scores)
+    keys = (-popularity.take(np.maximum(found.items, 0)), -second, -scores)
     order = np.lexsort(keys, axis=1)[:, :k]
     items, best = np.take_along_axis(found.items, order, 1), np.take_along_axis(scores, order, 1)
     return padded_hits(items, best, k)

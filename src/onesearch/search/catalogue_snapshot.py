@@ -1,9 +1,12 @@
 """One consistent state of the catalogue and the model that searches read; every change makes a new one.
 
-Readers hold a snapshot for the length of a search, so they see the old state or the new one, never a half.
+Readers hold a snapshot for the length of a search, so they see the old state or the new one, never a half. An item's
+row is its own for good, whatever is sent of it and also while it is deleted: what the log knows of it stays with it.
+A change costs what it changes: tables, index, filters and BM25 keep what does not change and put a layer on top, which
+:meth:`Snapshot.merged` folds into new bases from time to time, in the background.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -12,9 +15,11 @@ import polars as pl
 import torch
 from numpy.typing import NDArray
 
+from onesearch.common.layered_table import LayeredTable
 from onesearch.data.item_pairs import ItemPairs
-from onesearch.data.records import Item, item_from_row, items_frame
+from onesearch.data.records import Item, items_frame
 from onesearch.data.text import item_texts
+from onesearch.index.changed_index import ChangedIndex
 from onesearch.index.item_filters import ItemFilters
 from onesearch.index.sid_index import SidIndex
 from onesearch.model.featurizer import Featurizer
@@ -23,10 +28,22 @@ from onesearch.model.prompt import PromptBuilder
 from onesearch.search.boosts import Boost, log_times
 from onesearch.search.click_features import ClickFeatures, ItemTraits
 from onesearch.search.evidence_finder import EvidenceFinder, evidence_finder
+from onesearch.search.item_records import ItemNumbers, ItemRecords
 from onesearch.search.lexical_search import LexicalSearcher
 from onesearch.search.results import FilterChoices
 
 Floats = NDArray[np.float32]
+_MOST_CHOICES = 200  # values of a filter that a page may offer
+_MOST_CHANGES, _CHANGED_SHARE = 4096, 64  # a merge is due from so many changes on, or one in so many items
+
+
+@dataclass(frozen=True)
+class Merged:
+    """New bases of a snapshot's index, filters and BM25, without layers."""
+
+    index: SidIndex
+    filters: ItemFilters
+    lexical: LexicalSearcher | None
 
 
 @dataclass(frozen=True)
@@ -35,9 +52,9 @@ class Snapshot:
 
     Attributes:
         generator: the model, in eval mode.
-        items: the item table; its row order gives the item rows. Deleted items keep their row but leave the index.
+        records: the item of every row. Deleted items keep their row but leave the index.
+        number: item id to row; deleted items are absent.
         sids: int32 [N, L]; item_head_rows: float32 [N, R]; popularity: float32 [N], training clicks.
-        number: item id to its current row; deleted items are absent.
         click_features: of the log; traits: what they read of every item row.
         pairs: items taken together in the log, where prompts have such evidence.
         boosts: groups that pages show more; boost: float32 [N], what they add to the order, None without any.
@@ -45,29 +62,62 @@ class Snapshot:
     """
 
     generator: Generator
-    items: pl.DataFrame
+    records: ItemRecords
+    number: ItemNumbers
     index: SidIndex
     filters: ItemFilters
     builder: PromptBuilder
-    sids: NDArray[np.int32]
-    item_head_rows: torch.Tensor
-    popularity: Floats
-    number: dict[str, int]
+    sids: LayeredTable
+    item_head_rows: LayeredTable
+    popularity: LayeredTable
     lexical: LexicalSearcher | None
     click_features: ClickFeatures
     traits: ItemTraits
     pairs: ItemPairs | None = None
     boosts: tuple[Boost, ...] = ()
-    boost: Floats | None = None
+    boost: LayeredTable | None = None
     version: int = 0
+
+    @classmethod
+    def over(
+        cls,
+        generator: Generator,
+        items: pl.DataFrame,
+        index: SidIndex,
+        builder: PromptBuilder,
+        sids: NDArray[np.int32],
+        item_head_rows: torch.Tensor,
+        popularity: Floats,
+        number: Mapping[str, int],
+        lexical: LexicalSearcher | None,
+        click_features: ClickFeatures,
+        pairs: ItemPairs | None = None,
+    ) -> "Snapshot":
+        """The catalogue as a run left it; tables as the attributes of their names, ``number`` of every item id."""
+        return cls(
+            generator,
+            ItemRecords.over(items),
+            ItemNumbers(number),
+            index,
+            ItemFilters.build(items, index),
+            builder,
+            LayeredTable.over(torch.from_numpy(np.ascontiguousarray(sids))),
+            LayeredTable.over(item_head_rows),
+            LayeredTable.over(torch.from_numpy(np.asarray(popularity, np.float32))),
+            lexical,
+            click_features,
+            click_features.item_traits(items),
+            pairs,
+        )
 
     def on(self, device: torch.device) -> "Snapshot":
         """The same catalogue with its tensors on a device."""
         if self.index.device == device:
             return self
         index = self.index.to(device)
-        filters = self.filters.updated(self.items, index, unchanged=len(self.items))
-        return replace(self, index=index, item_head_rows=self.item_head_rows.to(device), filters=filters)
+        return replace(
+            self, index=index, item_head_rows=self.item_head_rows.to(device), filters=self.filters.rebased(index)
+        )
 
     @cached_property
     def evidence_finder(self) -> EvidenceFinder | None:
@@ -80,98 +130,181 @@ class Snapshot:
 
     def boosted(self, boosts: Sequence[Boost]) -> "Snapshot":
         """The same catalogue under other boosts."""
-        return replace(self, boosts=tuple(boosts), boost=log_times(boosts, self.items) if boosts else None)
+        if not boosts:
+            return replace(self, boosts=(), boost=None)
+        # Layered as all tables are, so that they keep changing together.
+        boost = LayeredTable.over(torch.from_numpy(log_times(boosts, self.records.table)))
+        if self.records.later:
+            of_later = torch.from_numpy(log_times(boosts, items_frame(self.records.later)))
+            boost = boost.with_rows(self.records.changed, of_later)
+        return replace(self, boosts=tuple(boosts), boost=boost)
 
     def item(self, row: int) -> Item:
         """The item of a row."""
-        return item_from_row(self.items.row(row, named=True))
+        return self.records.item(row)
 
+    def sid(self, row: int) -> tuple[int, ...]:
+        """The SID of the item of a row, as level-local codes."""
+        return tuple(int(code) for code in self.sids.take(np.array([row]))[0])
+
+    @cached_property
     def choices(self) -> FilterChoices:
         """Values of the items' categories and brands with their numbers, and the price range."""
-        # Deleted items keep their row in the table and are no choice.
-        alive = self.items[sorted(self.number.values())]
-        brands = alive["brand"].drop_nulls().value_counts(sort=True).head(200)
-        paths = alive.select(pl.col("category").list.join(" > "))["category"]
-        categories = paths.filter(paths != "").value_counts(sort=True).head(200)
-        prices = alive["price"].drop_nulls()
-        low, high = prices.min(), prices.max()
+        columns = self.filters.columns()
+        prices = columns.price[~np.isnan(columns.price)]
         return FilterChoices(
-            tuple(categories.iter_rows()),
-            tuple(brands.iter_rows()),
-            (float(low), float(high)) if isinstance(low, float) and isinstance(high, float) else None,
+            tuple(columns.paths.counted(_MOST_CHOICES)),
+            tuple(columns.brand.counted(_MOST_CHOICES)),
+            (float(prices.min()), float(prices.max())) if len(prices) else None,
         )
 
-    def upserted(self, items: Sequence[Item], featurizer: Featurizer) -> "Snapshot":
-        """A snapshot with the items added or replaced; the frozen quantizer gives their SIDs, nothing is learned."""
-        # Of an item sent twice the last counts; its old row, if any, leaves index and BM25 and stays in the table.
-        newest = {item.item_id: item for item in items}
-        frame = items_frame(list(newest.values()))
-        old = [self.number[i] for i in newest if i in self.number]
-        rows = np.arange(len(self.items), len(self.items) + len(frame))
-        sids, new_rows = featurizer.items(frame)
-        # New items are merged into the sorted index.
-        index = self.index.remove(np.asarray(old, np.int64)) if old else self.index
-        popularity = np.zeros(len(frame), np.float32)
-        index = index.add(sids, new_rows, rows, popularity)
-        # Rows of the tables are appended, so that item rows of the log stay what they are.
-        table = pl.concat([self.items, frame])
-        return self._with(
-            table,
-            index,
-            np.concatenate([self.sids, sids]),
-            torch.cat([self.item_head_rows, torch.from_numpy(new_rows).to(self.item_head_rows)]),
-            np.concatenate([self.popularity, popularity]),
-            {**self.number, **dict(zip(newest, rows.tolist(), strict=True))},
-            self._lexical_with(old, rows, frame),
-        )
+    # -- changes -------------------------------------------------------------------------------------------------
 
-    def deleted(self, item_ids: Sequence[str]) -> "Snapshot":
-        """A snapshot without the items; ids it does not know are ignored."""
-        rows = [self.number[i] for i in dict.fromkeys(item_ids) if i in self.number]
-        if not rows:
-            return self
-        number = {i: row for i, row in self.number.items() if i not in set(item_ids)}
-        index = self.index.remove(np.asarray(rows, np.int64))
-        lexical = self._lexical_with(rows, np.zeros(0, np.int64), self.items.head(0))
-        return self._with(self.items, index, self.sids, self.item_head_rows, self.popularity, number, lexical)
+    def upserted(self, items: Iterable[Item], featurizer: Featurizer) -> "Snapshot":
+        """A snapshot with the items added or replaced; the frozen quantizer gives their SIDs, nothing is learned.
 
-    def _lexical_with(
-        self, gone: Sequence[int], rows: NDArray[np.int64], added: pl.DataFrame
-    ) -> LexicalSearcher | None:
-        if self.lexical is None:
-            return None
-        kept = self.lexical.remove(np.asarray(gone, np.int64)) if gone else self.lexical
-        return kept.add(rows, item_texts(added, kept.config.fields, distinct=False)) if len(rows) else kept
+        An item that is known keeps its row with its clicks; its SID and vector change only with its text.
+        """
+        # Of an item sent twice the last counts. Rows: known ones, also of deleted items, or new ones at the end.
+        newest = list({item.item_id: item for item in items}.values())
+        known = [self.number.row_of(item.item_id) for item in newest]
+        fresh = iter(range(len(self.records), len(self.records) + known.count(None)))
+        rows = np.array([next(fresh) if row is None else row for row in known], np.int64)
+        was_known = np.array([row is not None for row in known], bool)
+        frame = items_frame(newest)
+        before = items_frame([self.item(row) for row in rows[was_known].tolist()])
 
-    def _with(
-        self,
-        items: pl.DataFrame,
-        index: SidIndex,
-        sids: NDArray[np.int32],
-        item_head_rows: torch.Tensor,
-        popularity: Floats,
-        number: dict[str, int],
-        lexical: LexicalSearcher | None,
-    ) -> "Snapshot":
-        builder = PromptBuilder(self.builder.vocabulary, self.builder.config, sids, item_head_rows)
-        # What features read of each item, for the new rows as well.
-        added = items[len(self.items) :]
-        traits = self.traits.extended(self.click_features.item_traits(added)) if len(added) else self.traits
+        # SIDs [k, L] and head rows [k, R]: as they were where what they are made of is the same.
+        sids, head_rows = self._features(frame, before, rows, was_known, featurizer)
+        popularity = np.zeros(len(rows), np.float32)
+        popularity[was_known] = self.popularity.take(rows[was_known])
+
+        # The tables get a layer for these rows; all of them have as many layers.
+        changed = self.sids.changed.with_rows(rows, self.sids.used)
         boost = self.boost
         if boost is not None:
-            boost = np.concatenate([boost, log_times(self.boosts, added)])
+            boost = boost.with_rows(changed, torch.from_numpy(log_times(self.boosts, frame)))
+        tables = (
+            self.sids.with_rows(changed, torch.from_numpy(sids)),
+            self.item_head_rows.with_rows(changed, torch.from_numpy(head_rows)),
+        )
+        index = _growing(self.index).upsert(sids, head_rows, rows, popularity)
+        numbers = {item.item_id: int(row) for item, row in zip(newest, rows, strict=True)}
         return replace(
             self,
-            items=items,
+            records=self.records.with_items(rows, newest),
+            number=self.number.with_items(numbers),
             index=index,
-            builder=builder,
-            sids=sids,
-            item_head_rows=item_head_rows,
-            popularity=popularity,
-            filters=self.filters.updated(items, index, unchanged=len(self.items)),
-            number=number,
-            lexical=lexical,
-            traits=traits,
+            filters=self.filters.changed(rows, newest, index),
+            builder=PromptBuilder(self.builder.vocabulary, self.builder.config, *tables),
+            sids=tables[0],
+            item_head_rows=tables[1],
+            popularity=self.popularity.with_rows(changed, torch.from_numpy(popularity)),
+            lexical=self._lexical_with(rows, frame, before, was_known),
+            traits=self.traits.with_rows(changed, *self.click_features.traits_of(frame)),
             boost=boost,
             version=self.version + 1,
         )
+
+    def deleted(self, item_ids: Iterable[str]) -> "Snapshot":
+        """A snapshot without the items; ids it does not know are ignored."""
+        known = [item_id for item_id in dict.fromkeys(item_ids) if item_id in self.number]
+        if not known:
+            return self
+        rows = np.array([self.number[item_id] for item_id in known], np.int64)
+        index = _growing(self.index).remove(rows)
+        return replace(
+            self,
+            number=self.number.without(known),
+            index=index,
+            filters=self.filters.changed([], [], index),
+            lexical=None if self.lexical is None else self.lexical.remove(rows),
+            version=self.version + 1,
+        )
+
+    @property
+    def wants_merge(self) -> bool:
+        """Whether so much stands on top of the bases that new ones are worth their while."""
+        changes = self.index.changes if isinstance(self.index, ChangedIndex) else 0
+        changes = max(changes, 0 if self.lexical is None else self.lexical.changes)
+        return changes >= max(_MOST_CHANGES, len(self.number) // _CHANGED_SHARE)
+
+    def merged(self) -> Merged:
+        """New bases, as long as it takes; the catalogue may change meanwhile."""
+        index = self.index.merged() if isinstance(self.index, ChangedIndex) else self.index
+        return Merged(index, self.filters.rebased(index), None if self.lexical is None else self.lexical.merged())
+
+    def onto(self, merged: Merged, rows: Iterable[int]) -> "Snapshot":
+        """The same catalogue on new bases, on top of which stand the ``rows`` that changed since they were begun."""
+        index, filters, lexical = _growing(merged.index), merged.filters, merged.lexical
+        changed = np.array(sorted(set(rows)), np.int64)
+        if len(changed):
+            at = torch.from_numpy(changed).to(self.index.device)
+            here = (self.index.position_of(at) >= 0).cpu().numpy()
+            there = (index.position_of(at) >= 0).cpu().numpy()
+            stay, gone = changed[here], changed[there & ~here]
+            items = [self.item(row) for row in stay.tolist()]
+            index = index.remove(gone) if len(gone) else index
+            if len(stay):
+                vectors = self.item_head_rows[torch.from_numpy(stay).to(self.item_head_rows.device)]
+                index = index.upsert(self.sids.take(stay), vectors, stay, self.popularity.take(stay))
+            filters = filters.changed(stay, items, index)
+            if lexical is not None:
+                texts = item_texts(items_frame(items), lexical.config.fields, distinct=False)
+                lexical = lexical.remove(changed).add(stay, texts)
+        return replace(self, index=index, filters=filters, lexical=lexical)
+
+    def _features(
+        self,
+        frame: pl.DataFrame,
+        before: pl.DataFrame,
+        rows: NDArray[np.int64],
+        was_known: NDArray[np.bool_],
+        featurizer: Featurizer,
+    ) -> tuple[NDArray[np.int32], Floats]:
+        """SIDs [k, L] and head rows [k, R] of items in their ``rows``; ``before`` are those that were known."""
+        sids = np.zeros((len(rows), self.sids.base.shape[1]), np.int32)
+        head_rows = np.zeros((len(rows), self.item_head_rows.base.shape[1]), np.float32)
+        sids[was_known] = self.sids.take(rows[was_known])
+        head_rows[was_known] = self.item_head_rows.take(rows[was_known])
+        # Another text has another SID and vector.
+        same = _same(item_texts(frame.filter(was_known), featurizer.fields), item_texts(before, featurizer.fields))
+        written = ~was_known
+        written[was_known] = ~same
+        if written.any():
+            numbers = featurizer.head_row_projection.features
+            text = head_rows.shape[1] - numbers
+            found = featurizer.items(frame.filter(written))
+            sids[written], head_rows[written, :text] = found[0], found[1][:, :text]
+            new = ~was_known
+            head_rows[new, text:] = found[1][new[written], text:]
+        # Another price changes the numbers that say so; what the log says stays.
+        priced = was_known.copy()
+        price = [frame.filter(was_known).select("price", "category"), before.select("price", "category")]
+        priced[was_known] = ~_same(*(one.rows() for one in price))
+        if priced.any():
+            featurizer.set_price(head_rows, np.flatnonzero(priced), frame.filter(priced))
+        return sids, head_rows
+
+    def _lexical_with(
+        self, rows: NDArray[np.int64], frame: pl.DataFrame, before: pl.DataFrame, was_known: NDArray[np.bool_]
+    ) -> LexicalSearcher | None:
+        """BM25 with the texts of items; those whose text stays, and that were there, are left alone."""
+        if self.lexical is None:
+            return None
+        fields = self.lexical.config.fields
+        texts = item_texts(frame, fields, distinct=False)
+        here = (self.index.position_of(torch.from_numpy(rows).to(self.index.device)) >= 0).cpu().numpy()
+        stays = np.zeros(len(rows), bool)
+        known = [text for text, is_known in zip(texts, was_known.tolist(), strict=True) if is_known]
+        stays[was_known] = _same(known, item_texts(before, fields, distinct=False)) & here[was_known]
+        other = np.flatnonzero(~stays)
+        return self.lexical.add(rows[other], [texts[i] for i in other.tolist()]) if len(other) else self.lexical
+
+
+def _growing(index: SidIndex) -> ChangedIndex:
+    return index if isinstance(index, ChangedIndex) else ChangedIndex.over(index)
+
+
+def _same(one: Sequence[object], other: Sequence[object]) -> NDArray[np.bool_]:
+    return np.array([a == b for a, b in zip(one, other, strict=True)], bool)

@@ -20,9 +20,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
+import torch
 from numpy.typing import NDArray
 from scipy import sparse
 
+from onesearch.common.layered_table import ChangedRows, LayeredTable
 from onesearch.common.ragged import Ragged
 from onesearch.data.click_statistics import ClickStatistics
 from onesearch.data.pair_counts import Lift, counted
@@ -96,19 +98,49 @@ def title_words(items: pl.DataFrame, analyze: Callable[[str], list[str]]) -> pl.
 
 
 @dataclass(frozen=True)
+class TraitLists:
+    """The numbers of every item's traits: N lists that stay, and int32 [., 24], -1 padded, of rows that changed."""
+
+    lists: Ragged
+    changed: LayeredTable
+
+    @classmethod
+    def over(cls, lists: Ragged) -> "TraitLists":
+        """Lists with no changes yet."""
+        return cls(lists, LayeredTable.over(torch.zeros(0, _MOST_TRAITS, dtype=torch.int32)))
+
+    def rows(self, items: NDArray[np.int64]) -> NDArray[np.int32]:
+        """Traits of the items [n, C] alone: int32 [n, C, 24], -1 for none."""
+        inside = (items >= 0) & (items < len(self.lists))
+        out = np.where(inside[..., None], self.lists.heads(np.where(inside, items, 0), _MOST_TRAITS), np.int32(-1))
+        changed, _ = self.changed.changed.find(torch.from_numpy(items))
+        if bool(changed.any()):
+            at = changed.numpy()
+            out[at] = self.changed.take(items[at])
+        return out
+
+    def with_rows(self, changed: ChangedRows, lists: Ragged) -> "TraitLists":
+        """With other ``lists`` of the rows that changed last, as :meth:`LayeredTable.with_rows`."""
+        values = torch.from_numpy(lists.padded(_MOST_TRAITS, newest=False))
+        return TraitLists(self.lists, self.changed.with_rows(changed, values))
+
+
+@dataclass(frozen=True)
 class ItemTraits:
-    """Of every item: the number of its category, int64 [N] (-1 for unknown), and the numbers of its traits, N lists."""
+    """Of every item: the number of its category, int64 [N] (-1 for unknown), and the numbers of its traits."""
 
-    categories: NDArray[np.int64]
-    attributes: Ragged
-    title: Ragged
+    categories: LayeredTable
+    attributes: TraitLists
+    title: TraitLists
 
-    def extended(self, more: "ItemTraits") -> "ItemTraits":
-        """With further items behind these."""
+    def with_rows(
+        self, changed: ChangedRows, categories: NDArray[np.int64], attributes: Ragged, title: Ragged
+    ) -> "ItemTraits":
+        """With those of the rows that changed last, as :meth:`LayeredTable.with_rows`."""
         return ItemTraits(
-            np.concatenate([self.categories, more.categories]),
-            self.attributes.joined(more.attributes),
-            self.title.joined(more.title),
+            self.categories.with_rows(changed, torch.from_numpy(categories)),
+            self.attributes.with_rows(changed, attributes),
+            self.title.with_rows(changed, title),
         )
 
 
@@ -159,7 +191,7 @@ class TraitClicks:
         """The known ones of each item's traits, by number."""
         return _numbered(traits, self.names)
 
-    def lifts(self, words: NDArray[np.int32], traits: Ragged, items: NDArray[np.int64]) -> tuple[Floats, Floats]:
+    def lifts(self, words: NDArray[np.int32], traits: TraitLists, items: NDArray[np.int64]) -> tuple[Floats, Floats]:
         """Of candidates, float32 [n, C] each: the mean lift over their traits, and the sum of the positive ones.
 
         A trait's lift is its mean over the query's ``words`` int32 [n, Q], -1 for none. ``traits`` of all item rows,
@@ -173,21 +205,10 @@ class TraitClicks:
         mean = sparse.csr_matrix((share[row], (row, words[present])), shape=(n, len(self.unseen)))
         of_trait = np.zeros((n, len(self.names) + 1), np.float32)  # the last column answers for 'none'
         of_trait[:, :-1] = (mean @ self.seen).toarray() + (mean @ self.unseen)[:, None]
-        of_item = _rows(traits, items)
+        of_item = traits.rows(items)
         values = of_trait[np.arange(n)[:, None, None], of_item]
         known = np.maximum((of_item >= 0).sum(2), 1)
         return (values.sum(2) / known).astype(np.float32), np.maximum(values, 0).sum(2)
-
-
-def _rows(traits: Ragged, items: NDArray[np.int64]) -> NDArray[np.int32]:
-    """Traits of the candidates [n, C] alone: int32 [n, C, 24], -1 for none."""
-    safe = np.maximum(items, 0)
-    # Positions of each candidate's traits in the flat list of all traits.
-    place = traits.offsets[safe][..., None] + np.arange(_MOST_TRAITS)
-    inside = (place < traits.offsets[safe + 1][..., None]) & (items >= 0)[..., None]
-    if not len(traits.values):
-        return np.full(inside.shape, -1, np.int32)
-    return np.where(inside, traits.values[np.minimum(place, len(traits.values) - 1)], np.int32(-1))
 
 
 def _numbered(traits: pl.Series, names: Mapping[str, int]) -> Ragged:
@@ -250,12 +271,12 @@ class WordClicks:
             TraitClicks.from_clicks(title_words(items, analyze), clicks),
         )
 
-    def item_traits(self, items: pl.DataFrame, analyze: Callable[[str], list[str]]) -> ItemTraits:
-        """What the features need to know of items; categories and traits that the log does not know are left out."""
+    def traits_of(
+        self, items: pl.DataFrame, analyze: Callable[[str], list[str]]
+    ) -> tuple[NDArray[np.int64], Ragged, Ragged]:
+        """Categories, attributes and title words of items by number; those that the log does not know are left out."""
         title = title_words(items, analyze)
-        return ItemTraits(
-            self.category_numbers(items), self.of_attribute.numbers(attributes(items)), self.of_title.numbers(title)
-        )
+        return self.category_numbers(items), self.of_attribute.numbers(attributes(items)), self.of_title.numbers(title)
 
     def category_numbers(self, items: pl.DataFrame) -> NDArray[np.int64]:
         """Numbers of the items' categories, int64 [N]; -1 for none and for those that the log does not know."""
@@ -272,7 +293,7 @@ class WordClicks:
         self,
         words: NDArray[np.int32],
         items: NDArray[np.integer],
-        categories: NDArray[np.int64],
+        categories: NDArray[np.int64] | LayeredTable,
         own: Ragged | None = None,
     ) -> tuple[Floats, Floats]:
         """Mean log lifts over the query's words on items and on their categories, float32 [n, C] each.
@@ -285,7 +306,7 @@ class WordClicks:
         """
         # Items that are newer than the log have a category, but no clicks of their own.
         logged = np.where(items < len(self.of_item.things), items, -1)
-        category = np.where(items >= 0, categories[np.maximum(items, 0)], -1)
+        category = np.where(items >= 0, categories.take(np.maximum(items, 0)), -1)
         n_words = (words >= 0).sum(1)
         count = np.maximum(n_words, 1).astype(np.float32)[:, None]
         # Own clicks on each item and each category [n, C], in all [n, 1], and the words that each is counted under.
@@ -293,7 +314,7 @@ class WordClicks:
         own_in_category = own_clicks
         if own is not None:
             own_clicks = counted(own, logged), own.lengths[:, None].astype(np.float32), count
-            of_own = categories[own.values]
+            of_own = categories.take(own.values)
             known = Ragged.from_lengths(
                 of_own[of_own >= 0].astype(np.int32), np.bincount(own.owners[of_own >= 0], minlength=len(own))
             )
@@ -328,9 +349,15 @@ class ClickFeatures:
         self.analyze = Analyzer(STEMMER)
         self.words = WordClicks.from_statistics(statistics, items, self.analyze)
 
+    def traits_of(self, items: pl.DataFrame) -> tuple[NDArray[np.int64], Ragged, Ragged]:
+        """As :meth:`WordClicks.traits_of`."""
+        return self.words.traits_of(items, self.analyze)
+
     def item_traits(self, items: pl.DataFrame) -> ItemTraits:
-        """What the features need to know of items."""
-        return self.words.item_traits(items, self.analyze)
+        """What the features need to know of a catalogue."""
+        categories, of_attributes, of_title = self.traits_of(items)
+        table = LayeredTable.over(torch.from_numpy(categories))
+        return ItemTraits(table, TraitLists.over(of_attributes), TraitLists.over(of_title))
 
     def query_facts(self, queries: Sequence[str]) -> QueryFacts:
         """Analyse each query and look it up in the log: the one place where that is done for a search."""

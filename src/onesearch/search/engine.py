@@ -1,7 +1,8 @@
 """SearchEngine: query + shopper in, ranked items out."""
 
+import logging
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ from onesearch.search.search_settings import SearchSettings
 from onesearch.search.served_versions import served_place
 from onesearch.search.shopper_history import NO_HISTORY, FixedHistories, HistoryStore, ShopperHistory, to_requests
 
+log = logging.getLogger("onesearch")
 Floats = NDArray[np.float32]
 BEAMS_ONLY: Mapping[str, Any] = {
     "probability": False,
@@ -93,6 +95,7 @@ class SearchEngine(CandidateSearch):
         self.known_shoppers, self.known_queries = tuple(known_shoppers), tuple(known_queries)
         self._snapshot = snapshot.on(snapshot.generator.eval().begin.device)
         self._writing = threading.Lock()
+        self._merging: set[int] | None = None  # rows that changed since a merge began; None while there is none
 
     @classmethod
     def load(
@@ -246,7 +249,7 @@ class SearchEngine(CandidateSearch):
     def sid(self, item_id: str) -> tuple[int, ...]:
         """A searchable item's semantic ID as level-local codes; () when there is no such item."""
         snapshot = self._snapshot
-        return tuple(snapshot.sids[snapshot.number[item_id]].tolist()) if item_id in snapshot.number else ()
+        return snapshot.sid(snapshot.number[item_id]) if item_id in snapshot.number else ()
 
     def logged_history(self, user: str) -> ShopperHistory:
         """What the log knows of a shopper."""
@@ -262,7 +265,7 @@ class SearchEngine(CandidateSearch):
 
     def filters_available(self) -> FilterChoices:
         """Filter values to offer, most frequent first."""
-        return self._snapshot.choices()
+        return self._snapshot.choices
 
     def search_lexical(self, query: str, k: int = 10, filters: Mapping[str, Any] | None = None) -> list[SearchResult]:
         """The BM25 ranking, for comparison; empty when the run has no lexical index."""
@@ -273,7 +276,7 @@ class SearchEngine(CandidateSearch):
             hits = snapshot.lexical.top_items([query], k)
             return _results(snapshot, hits.items[0], hits.scores[0])
         # BM25 knows no filters: rank everything that matches, then keep what the filter allows.
-        hits = snapshot.lexical.top_items([query], len(snapshot.items))
+        hits = snapshot.lexical.top_items([query], len(snapshot.records))
         found = torch.from_numpy(hits.items[0].astype(np.int64)).to(snapshot.index.device)
         position = snapshot.index.position_of(found.clamp(min=0))
         allowed = snapshot.filters.mask(filters).items_allowed(position.clamp(min=0)) & (position >= 0)
@@ -288,13 +291,34 @@ class SearchEngine(CandidateSearch):
             # One change at a time; searches that have begun keep the snapshot they read.
             with self._writing:
                 self._snapshot = self._snapshot.upserted(items, self.featurizer)
+                self._changed(item.item_id for item in items)
 
     def delete(self, item_ids: Sequence[str]) -> int:
         """Remove items; returns how many were known."""
         with self._writing:
-            known = sum(i in self._snapshot.number for i in set(item_ids))
+            known = {item_id for item_id in item_ids if item_id in self._snapshot.number}
             self._snapshot = self._snapshot.deleted(item_ids)
-        return known
+            self._changed(known)
+        return len(known)
+
+    def _changed(self, item_ids: Iterable[str]) -> None:
+        """Note what changed while a merge is under way; begin one where it is due. Called by the writer."""
+        if self._merging is not None:
+            self._merging |= {row for i in item_ids if (row := self._snapshot.number.row_of(i)) is not None}
+        elif self._snapshot.wants_merge:
+            self._merging = set()
+            threading.Thread(target=self._merge, args=(self._snapshot,), name="merge", daemon=True).start()
+
+    def _merge(self, snapshot: Snapshot) -> None:
+        """Make new bases for a catalogue that goes on changing, then put what changed meanwhile on top of them."""
+        try:
+            merged = snapshot.merged()
+            with self._writing:
+                self._snapshot = self._snapshot.onto(merged, self._merging or ())
+        except Exception:  # searches and changes go on with what they have; the next change tries again
+            log.exception("changes of the catalogue could not be merged")
+        finally:
+            self._merging = None
 
     def adopt(self, generator: Generator, name: str, boosts: Sequence[Boost] | None = None) -> None:
         """Search with another generator of the same run from the next search on, under another name.
@@ -336,7 +360,7 @@ def _results(snapshot: Snapshot, items: NDArray[np.int32], scores: Floats) -> li
     for row, score in zip(items.tolist(), scores.tolist(), strict=False):
         if row >= 0:
             item = snapshot.item(row)
-            out.append(SearchResult(item.item_id, score, tuple(snapshot.sids[row].tolist()), item))
+            out.append(SearchResult(item.item_id, score, snapshot.sid(row), item))
     return out
 
 

@@ -14,12 +14,12 @@ search is left out of a share of the prompts, so that the model learns to do wit
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from onesearch.common.layered_table import LayeredTable
 from onesearch.common.ragged import Ragged
 from onesearch.data.click_statistics import ClickStatistics
 from onesearch.data.item_pairs import ItemPairs
@@ -74,9 +74,9 @@ class EvidenceFinder:
         pairs: ItemPairs | None,
         lexical: LexicalSearcher | None,
         index: SidIndex,
-        item_head_rows: torch.Tensor,
+        item_head_rows: LayeredTable,
         words: WordClicks,
-        categories: NDArray[np.int64],
+        categories: NDArray[np.int64] | LayeredTable,
     ) -> None:
         """Shapes: ``item_head_rows`` float32 [N, R] and ``categories`` int64 [N] of all item rows."""
         self.settings, self.statistics, self.pairs, self.lexical = settings, statistics, pairs, lexical
@@ -114,13 +114,6 @@ class EvidenceFinder:
         share = match.scores[0][rows] / np.where(best > 0, best, 1)[:, None]
         return match.items[0][rows].astype(np.int32), share.astype(np.float32)
 
-    @cached_property
-    def _gone(self) -> torch.Tensor | None:
-        """Which item rows are no longer in the index, bool [N]; None where all are there."""
-        rows = torch.arange(len(self.item_head_rows), device=self.index.device)
-        gone = self.index.position_of(rows) < 0
-        return gone if bool(gone.any()) else None
-
     def _nearest(self, head_rows: Floats) -> Ints:
         """The items nearest to queries [Q, R], int32 [Q, k]; none for a query without a vector.
 
@@ -132,16 +125,15 @@ class EvidenceFinder:
             return found
         # So many first-level nodes as hold about ``_COMPARED`` items; where these are all, one product with all rows.
         probes = math.ceil(self.index.size(0) * _COMPARED / len(self.index))
-        exact = probes >= self.index.size(0)
+        # A table of which every row is in the index as the run left it.
+        exact = probes >= self.index.size(0) and len(self.index) == len(self.item_head_rows.base) == items
+        exact &= not len(self.item_head_rows.changed.rows)
         step = max(1, _CELLS // (items if exact else _COMPARED))
         for begin in range(0, n, step):
             part = slice(begin, begin + step)
-            asked = torch.from_numpy(head_rows[part]).to(self.item_head_rows)
+            asked = torch.from_numpy(head_rows[part]).to(self.item_head_rows.base)
             if exact:
-                products = asked @ self.item_head_rows.T
-                if self._gone is not None:
-                    products.masked_fill_(self._gone, float("-inf"))
-                best = products.topk(k).indices
+                best = (asked @ self.item_head_rows.base.T).topk(k).indices
             else:
                 best = nearest_items(asked, self.index, k, probes)
             found[part] = best.cpu().numpy()
@@ -205,9 +197,9 @@ def evidence_finder(
     pairs: ItemPairs | None,
     lexical: LexicalSearcher | None,
     index: SidIndex,
-    item_head_rows: torch.Tensor,
+    item_head_rows: LayeredTable,
     words: WordClicks,
-    categories: NDArray[np.int64],
+    categories: NDArray[np.int64] | LayeredTable,
 ) -> EvidenceFinder | None:
     """The finder that prompts of these settings need; None where they have no evidence."""
     if not config.evidence.any:

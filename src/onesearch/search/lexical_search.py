@@ -1,10 +1,10 @@
 """BM25 over item texts: stemmed words for spaced scripts, characters and their bigrams for unspaced ones.
 
-``bm25s`` computes the matrix of word-in-item scores; a batch of queries is then one sparse matrix product. Items added
-later live in a small second matrix that uses the first one's word statistics, so that an upsert costs milliseconds.
+``bm25s`` computes the matrix of word-in-item scores; a batch of queries is then one sparse matrix product. Texts that
+come later live in a small second matrix, weighted with the first one's word statistics, until they are merged into it.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -26,7 +26,7 @@ from onesearch.search.ranked_lists import NONE, padded_hits, top_k
 
 STEMMER = "english"
 _CELLS = 8_000_000  # scores held at once while searching: 32 MB
-_ARRAYS = ("data", "indices", "indptr", "rows", "extra_data", "extra_indices", "extra_indptr", "extra_rows", "idf")
+_ARRAYS = ("data", "indices", "indptr", "rows", "idf")
 
 
 class LexicalSettings(Settings):
@@ -81,35 +81,63 @@ class LexicalMatches:
     best: NDArray[np.float32]
 
 
-class LexicalSearcher:
-    """BM25 search. Immutable: :meth:`add` and :meth:`remove` return a new searcher that shares the big arrays."""
+@dataclass(frozen=True)
+class _Main:
+    """The texts of the last build or merge.
 
-    def __init__(
-        self,
-        config: LexicalSettings,
-        vocabulary: dict[str, int],
+    Attributes:
+        vocabulary: term to number; idf: float32 [V] of each.
+        average_length: of the texts of the last build, in terms; texts: how many there were.
+        matrix: BM25 of each term in each text, [V, N].
+        rows: the item row of each text, int64 [N]; column: the text of each item row, -1 for none, its last entry, too.
+    """
+
+    vocabulary: Mapping[str, int]
+    idf: NDArray[np.float32]
+    average_length: float
+    texts: int
+    matrix: sparse.csr_matrix
+    rows: NDArray[np.int64]
+    column: NDArray[np.int64]
+
+    @classmethod
+    def of(
+        cls,
+        vocabulary: Mapping[str, int],
         idf: NDArray[np.float32],
         average_length: float,
-        main: sparse.csr_matrix,
+        texts: int,
+        matrix: sparse.csr_matrix,
         rows: NDArray[np.int64],
-        extra: sparse.csr_matrix,
-        extra_rows: NDArray[np.int64],
-    ) -> None:
-        """Use :meth:`build` or :meth:`load`.
+    ) -> "_Main":
+        """With the column of each row."""
+        matrix.sort_indices()  # a look-up finds an item among those of a term; scipy remembers what is sorted
+        column = np.full(int(rows.max(initial=-1)) + 2, NONE, np.int64)
+        column[rows] = np.arange(len(rows))
+        return cls(vocabulary, idf, average_length, texts, matrix, rows, column)
 
-        Shapes: ``main`` [V, N] and ``extra`` [V', M] hold term scores; ``rows`` [N] and ``extra_rows`` [M] are item
-        rows, -1 where the text has been removed or replaced.
-        """
-        self.config, self._vocabulary, self._idf, self._average_length = config, vocabulary, idf, average_length
-        self._main, self._rows, self._extra, self._extra_rows = main, rows, extra, extra_rows
+
+@dataclass(frozen=True)
+class _Added:
+    """Texts that came later: BM25 by text, [M, V + W], their item rows int64 [M], W new terms numbered from V on."""
+
+    matrix: sparse.csr_matrix
+    rows: NDArray[np.int64]
+    words: Mapping[str, int]
+
+
+class LexicalSearcher:
+    """BM25 search. Immutable: :meth:`add` and :meth:`remove` return a new searcher that shares the big matrix."""
+
+    def __init__(
+        self, config: LexicalSettings, main: _Main, added: _Added | None = None, gone: NDArray[np.int64] | None = None
+    ) -> None:
+        """Use :meth:`build` or :meth:`load`; ``gone`` are the columns of ``main`` whose text is no longer there."""
+        self.config, self._main = config, main
+        nothing = sparse.csr_matrix((0, len(main.idf)), dtype=np.float32)
+        self._added = _Added(nothing, np.zeros(0, np.int64), {}) if added is None else added
+        self._gone = np.zeros(0, np.int64) if gone is None else gone
         self._analyze = Analyzer(config.stemmer)
-        for matrix in (main, extra):
-            matrix.sort_indices()  # a look-up finds an item among those of a term; scipy remembers what is sorted
-        self._all_rows = np.concatenate([rows, extra_rows])
-        self._dead = np.flatnonzero(self._all_rows == NONE)
-        live = np.flatnonzero(self._all_rows != NONE)
-        self._column = np.full(int(self._all_rows.max(initial=-1)) + 2, NONE, np.int64)  # last entry stays -1
-        self._column[self._all_rows[live]] = live
 
     @classmethod
     def build(cls, items: pl.DataFrame, config: LexicalSettings | None = None) -> "LexicalSearcher":
@@ -133,19 +161,39 @@ class LexicalSearcher:
         # bm25s gives the scores of all (term, text) pairs; a query is the sum of its terms' columns.
         engine = bm25s.BM25(method="lucene", k1=config.k1, b=config.b)
         built = engine.build_index_from_ids(list(range(len(vocabulary))), documents, show_progress=False)
-        main = sparse.csr_matrix(
+        matrix = sparse.csr_matrix(
             (built["data"].astype(np.float32), built["indices"], built["indptr"]), (len(vocabulary), len(texts))
         )
         # Statistics that texts added later are weighted with.
-        frequency = np.diff(main.indptr)
+        frequency = np.diff(matrix.indptr)
         idf = np.log1p((len(texts) - frequency + 0.5) / (frequency + 0.5)).astype(np.float32)
         average = float(np.mean([len(document) for document in documents]))
         rows = np.arange(len(texts), dtype=np.int64)
-        nothing = sparse.csr_matrix((len(vocabulary), 0), dtype=np.float32)
-        return cls(config, vocabulary, idf, average, main, rows, nothing, np.zeros(0, np.int64))
+        return cls(config, _Main.of(vocabulary, idf, average, len(texts), matrix, rows))
 
     def __len__(self) -> int:
-        return len(self._all_rows) - len(self._dead)
+        return self._columns - len(self._gone)
+
+    @property
+    def changes(self) -> int:
+        """Texts that came, and those that went, since the last build or merge."""
+        return len(self._added.rows) + len(self._gone)
+
+    @property
+    def _columns(self) -> int:
+        return len(self._main.rows) + len(self._added.rows)
+
+    def _rows_at(self, columns: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Item rows of texts, those of the big matrix first."""
+        main, added = self._main.rows, self._added.rows
+        later = columns >= len(main)
+        rows = np.empty(columns.shape, np.int64)
+        rows[later], rows[~later] = added[columns[later] - len(main)], main[columns[~later]]
+        return rows
+
+    def _number(self, term: str) -> int | None:
+        found = self._main.vocabulary.get(term)
+        return self._added.words.get(term) if found is None else found
 
     def rank(self, requests: Requests, k: int) -> Hits:
         """The ``k`` items with the highest BM25 score; only items that share a term with the query."""
@@ -155,11 +203,11 @@ class LexicalSearcher:
         """Best items by BM25, or by BM25 x ``weights``, which are positive and given per item row [rows]."""
         # Equal queries are scored once.
         distinct, inverse = np.unique(np.asarray(queries, dtype=object), return_inverse=True)
-        factor = None if weights is None else np.where(self._all_rows == NONE, 0, weights[self._all_rows])
+        factor = None if weights is None else weights[self._rows_at(np.arange(self._columns))]
         found: list[tuple[NDArray[np.int64], NDArray[np.float32]]] = []
         for _, scores in self._score_chunks([self._analyze(query) for query in distinct.tolist()]):
             columns, best = top_k(scores if factor is None else scores * factor.astype(np.float32), k)
-            found.append((np.where(best > 0, self._all_rows[columns], NONE), best))
+            found.append((np.where(best > 0, self._rows_at(columns), NONE), best))
         if not found:
             return padded_hits(np.zeros((0, k), np.int64), np.zeros((0, k), np.float32), k)
         items, best = (np.concatenate(parts)[inverse] for parts in zip(*found, strict=True))
@@ -178,13 +226,21 @@ class LexicalSearcher:
             terms: the analysed words of each query, [n].
             items: item rows, [n, C].
         """
-        columns = self._column[np.where(items >= len(self._column) - 1, NONE, items)]
-        scores, first_extra = np.zeros(items.shape, np.float32), self._main.shape[1]
+        main, added = self._main, self._added
+        columns = main.column[np.where((items < 0) | (items >= len(main.column) - 1), NONE, items)]
+        columns = np.where(np.isin(columns, self._gone), NONE, columns)
+        order = np.argsort(added.rows)
+        place = np.minimum(np.searchsorted(added.rows, items, sorter=order), max(len(added.rows) - 1, 0))
+        scores = np.zeros(items.shape, np.float32)
         for row, words in enumerate(terms):
-            known = [self._vocabulary[word] for word in words if word in self._vocabulary]
-            _add_scores(scores[row], self._main, known, columns[row])
-            if self._extra.shape[1]:
-                _add_scores(scores[row], self._extra, known, columns[row] - first_extra)
+            known = [number for word in words if (number := self._number(word)) is not None]
+            _add_scores(scores[row], main.matrix, known, columns[row])
+            if len(added.rows):
+                # The few texts that came later, whole.
+                text = order[place[row]]
+                (here,) = np.nonzero(added.rows[text] == items[row])
+                counts = self._counts([known])
+                scores[row, here] = (added.matrix[text[here]] @ counts.T).toarray()[:, 0]
         return scores
 
     def match(self, queries: Sequence[str], terms: Sequence[Sequence[str]], *lengths: int) -> LexicalMatches:
@@ -196,7 +252,7 @@ class LexicalSearcher:
             lengths: items to find.
         """
         _, first, inverse = np.unique(np.asarray(queries, dtype=object), return_index=True, return_inverse=True)
-        sizes = [min(k, len(self._all_rows)) for k in lengths]
+        sizes = [min(k, self._columns) for k in lengths]
         items = [np.full((len(first), k), NONE, np.int64) for k in sizes]
         scores, best = [np.zeros((len(first), k), np.float32) for k in sizes], np.zeros(len(first), np.float32)
         # Each distinct query is searched for once, a chunk of them at a time.
@@ -205,7 +261,7 @@ class LexicalSearcher:
             best[part] = of_catalogue.max(1, initial=0)
             for found, top, k in zip(items, scores, sizes, strict=True):
                 columns, top[part] = top_k(of_catalogue, k)
-                found[part] = np.where(top[part] > 0, self._all_rows[columns], NONE)
+                found[part] = np.where(top[part] > 0, self._rows_at(columns), NONE)
         return LexicalMatches(
             tuple(one[inverse] for one in items), tuple(one[inverse] for one in scores), best[inverse]
         )
@@ -218,100 +274,111 @@ class LexicalSearcher:
         """
         if len(rows) != len(texts):
             raise ValueError(f"{len(rows)} item rows but {len(texts)} texts; give one text per row")
-        kept = self.remove(rows)
+        kept, main = self.remove(rows), self._main
         # Texts to term numbers; words that the last build did not know get new ones.
-        vocabulary = dict(self._vocabulary)
-        documents = [[vocabulary.setdefault(term, len(vocabulary)) for term in self._analyze(text)] for text in texts]
+        words = dict(kept._added.words)
+        documents = []
+        for text in texts:
+            numbers = [(term, main.vocabulary.get(term)) for term in self._analyze(text)]
+            documents.append(
+                [words.setdefault(term, len(main.idf) + len(words)) if n is None else n for term, n in numbers]
+            )
+        width = len(main.idf) + len(words)
+        # BM25 of each (new text, term), as bm25s has it: idf · tf / (tf + k1 (1 - b + b · length / average)).
         lengths = np.fromiter(map(len, documents), np.int64, len(documents))
         terms = np.fromiter((term for document in documents for term in document), np.int64, int(lengths.sum()))
         owners = np.repeat(np.arange(len(texts)), lengths)
-        # idf of a word that a single text holds: what the last build would have given it.
-        rarest = np.log1p((len(self._rows) - 0.5) / 1.5)
-        idf = np.concatenate([self._idf, np.full(len(vocabulary) - len(self._idf), rarest, np.float32)])
-        # BM25 of each (term, new text), as bm25s has it: idf · tf / (tf + k1 (1 - b + b · length / average)).
-        counts = sparse.csr_matrix((np.ones(len(terms)), (terms, owners)), (len(vocabulary), len(texts)))
+        counts = sparse.csr_matrix((np.ones(len(terms)), (owners, terms)), (len(texts), width))
         counts.sum_duplicates()
-        tf, owner = counts.data, counts.indices
+        tf, term = counts.data, counts.indices
         k1, b = self.config.k1, self.config.b
-        norm = k1 * (1 - b + b * lengths[owner] / self._average_length)
-        counts.data = np.repeat(idf, np.diff(counts.indptr)) * tf / (tf + norm)
-        # The new texts stand behind those added before; the big matrix of the last build is shared.
-        old = sparse.csr_matrix(
-            (self._extra.data, self._extra.indices, _stretched(self._extra.indptr, len(vocabulary))),
-            (len(vocabulary), self._extra.shape[1]),
-        )
-        extra = sparse.hstack([old, counts.astype(np.float32)], format="csr")
-        extra_rows = np.concatenate([kept._extra_rows, np.asarray(rows, np.int64)])
-        return LexicalSearcher(
-            self.config, vocabulary, idf, self._average_length, self._main, kept._rows, extra, extra_rows
-        )
+        norm = k1 * (1 - b + b * np.repeat(lengths, np.diff(counts.indptr)) / main.average_length)
+        # idf of a word that a single text holds: what the last build would have given it.
+        rarest = np.float32(np.log1p((main.texts - 0.5) / 1.5))
+        idf = np.where(term < len(main.idf), main.idf[np.minimum(term, len(main.idf) - 1)], rarest)
+        counts.data = idf * tf / (tf + norm)
+        # The new texts stand behind those added before.
+        old = kept._added.matrix
+        old = sparse.csr_matrix((old.data, old.indices, old.indptr), (old.shape[0], width))
+        matrix = sparse.vstack([old, counts.astype(np.float32)], format="csr")
+        added = _Added(matrix, np.concatenate([kept._added.rows, np.asarray(rows, np.int64)]), words)
+        return LexicalSearcher(self.config, main, added, kept._gone)
 
     def remove(self, rows: NDArray[np.integer]) -> "LexicalSearcher":
         """A searcher that no longer finds these item rows."""
-        return LexicalSearcher(
-            self.config,
-            self._vocabulary,
-            self._idf,
-            self._average_length,
-            self._main,
-            np.where(np.isin(self._rows, rows), NONE, self._rows),
-            self._extra,
-            np.where(np.isin(self._extra_rows, rows), NONE, self._extra_rows),
+        main, added = self._main, self._added
+        asked = np.asarray(rows, np.int64)
+        columns = main.column[asked[(asked >= 0) & (asked < len(main.column) - 1)]]
+        gone = np.union1d(self._gone, columns[columns != NONE])
+        stays = ~np.isin(added.rows, asked)
+        if not stays.all():
+            added = _Added(added.matrix[stays], added.rows[stays], added.words)
+        return LexicalSearcher(self.config, main, added, gone)
+
+    def merged(self) -> "LexicalSearcher":
+        """The same searcher with all its texts in one matrix; word statistics are still those of the last build."""
+        if not self.changes:
+            return self
+        main, added = self._main, self._added
+        vocabulary = {**main.vocabulary, **added.words}
+        rarest = np.float32(np.log1p((main.texts - 0.5) / 1.5))
+        idf = np.concatenate([main.idf, np.full(len(added.words), rarest, np.float32)])
+        stays = np.ones(len(main.rows), bool)
+        stays[self._gone] = False
+        # Columns that stay, then the texts added; terms that are new have empty rows in the big matrix.
+        empty = sparse.csr_matrix((len(added.words), len(main.rows)), dtype=np.float32)
+        old = sparse.vstack([main.matrix, empty], format="csr")[:, np.flatnonzero(stays)]
+        new = sparse.csr_matrix(
+            (added.matrix.data, added.matrix.indices, added.matrix.indptr), (len(added.rows), len(idf))
         )
+        matrix = sparse.hstack([old, new.T], format="csr")
+        rows = np.concatenate([main.rows[stays], added.rows])
+        return LexicalSearcher(self.config, _Main.of(vocabulary, idf, main.average_length, main.texts, matrix, rows))
 
     def save(self, folder: Path) -> None:
         """Write ``.npy`` arrays (no pickle) and JSON."""
+        main = self.merged()._main
         folder.mkdir(parents=True, exist_ok=True)
-        arrays = (
-            self._main.data,
-            self._main.indices,
-            self._main.indptr,
-            self._rows,
-            self._extra.data,
-            self._extra.indices,
-            self._extra.indptr,
-            self._extra_rows,
-            self._idf,
-        )
+        arrays = (main.matrix.data, main.matrix.indices, main.matrix.indptr, main.rows, main.idf)
         for name, array in zip(_ARRAYS, arrays, strict=True):
             np.save(folder / f"{name}.npy", array, allow_pickle=False)
-        description = {"config": self.config.model_dump(), "average_length": self._average_length}
-        write_json(folder / "lexical.json", {**description, "terms": list(self._vocabulary)})
+        description = {"config": self.config.model_dump(), "average_length": main.average_length, "texts": main.texts}
+        write_json(folder / "lexical.json", {**description, "terms": list(main.vocabulary)})
 
     @classmethod
     def load(cls, folder: Path) -> "LexicalSearcher":
         """Read what :meth:`save` wrote."""
         if not (folder / "lexical.json").is_file():
             raise FileNotFoundError(f"{folder} holds no BM25 index (lexical.json is missing); build and save one first")
-        description = read_json(folder / "lexical.json")
-        rows, extra_rows, idf = (
-            np.load(folder / f"{name}.npy", allow_pickle=False) for name in ("rows", "extra_rows", "idf")
+        about = read_json(folder / "lexical.json")
+        rows, idf = (np.load(folder / f"{name}.npy", allow_pickle=False) for name in ("rows", "idf"))
+        vocabulary = {term: i for i, term in enumerate(about["terms"])}
+        matrix = load_csr(folder, "", len(rows))
+        main = _Main.of(vocabulary, idf, about["average_length"], about.get("texts", len(rows)), matrix, rows)
+        return cls(LexicalSettings.model_validate(about["config"]), main)
+
+    def _counts(self, queries: Sequence[Sequence[int]]) -> sparse.csr_matrix:
+        """Term numbers of queries as counts, [queries, V + W]."""
+        lengths = np.fromiter(map(len, queries), np.int64, len(queries))
+        flat = np.fromiter((number for query in queries for number in query), np.int64, int(lengths.sum()))
+        bounds = np.concatenate([[0], np.cumsum(lengths)])
+        return sparse.csr_matrix(
+            (np.ones(len(flat), np.float32), flat, bounds), (len(queries), self._added.matrix.shape[1])
         )
-        vocabulary = {term: i for i, term in enumerate(description["terms"])}
-        main, extra = load_csr(folder, "", len(rows)), load_csr(folder, "extra_", len(extra_rows))
-        config = LexicalSettings.model_validate(description["config"])
-        return cls(config, vocabulary, idf, description["average_length"], main, rows, extra, extra_rows)
 
     def _score_chunks(self, queries: Sequence[Sequence[str]]) -> Iterator[tuple[int, NDArray[np.float32]]]:
         """(number of the first query, BM25 of every text [chunk, N + M]) for successive chunks of queries' terms."""
-        known = self._vocabulary
-        # Queries as a sparse count matrix [queries, terms].
-        numbers = [[known[term] for term in query if term in known] for query in queries]
-        lengths = np.fromiter(map(len, numbers), np.int64, len(numbers))
-        flat = np.fromiter((number for query in numbers for number in query), np.int64, int(lengths.sum()))
-        bounds = np.concatenate([[0], np.cumsum(lengths)])
-        matrix = sparse.csr_matrix((np.ones(len(flat), np.float32), flat, bounds), (len(queries), len(self._idf)))
+        main, added = self._main, self._added
+        counts = self._counts([[n for term in query if (n := self._number(term)) is not None] for query in queries])
         # The product is sparse, its rows are read densely: a chunk of them at a time.
-        size = max(1, _CELLS // max(len(self._all_rows), 1))
-        main_terms = self._main.shape[0]
+        size = max(1, _CELLS // max(self._columns, 1))
         for first in range(0, len(queries), size):
-            part = matrix[first : first + size]
-            scores = (part[:, :main_terms] @ self._main).toarray()
-            # Texts added since the last build, then those taken out.
-            if self._extra.shape[1]:
-                scores = np.hstack([scores, (part @ self._extra).toarray()])
-            if len(self._dead):
-                scores[:, self._dead] = 0
+            part = counts[first : first + size]
+            scores = (part[:, : len(main.idf)] @ main.matrix).toarray()
+            scores[:, self._gone] = 0
+            # Texts added since the last build.
+            if len(added.rows):
+                scores = np.hstack([scores, (added.matrix @ part.T).toarray().T])
             yield first, np.ascontiguousarray(scores, np.float32)
 
 
@@ -328,8 +395,3 @@ def _add_scores(
         if len(texts):
             at = np.minimum(np.searchsorted(texts, wanted), len(texts) - 1)
             scores += np.where(texts[at] == wanted, matrix.data[part][at], np.float32(0))
-
-
-def _stretched(indptr: NDArray[np.integer], terms: int) -> NDArray[np.integer]:
-    """Row pointers of a matrix that gets empty rows at its end."""
-    return np.concatenate([indptr, np.full(terms + 1 - len(indptr), indptr[-1], indptr.dtype)])

@@ -31,15 +31,18 @@ def nearest_items(states: Tensor, index: SidIndex, k: int, probes: int, mask: It
     # Open the first-level nodes whose mean vector is nearest.
     near = states @ index.vector_block(0, 0, size).T
     nodes = near.topk(min(probes, size), dim=1, sorted=False).indices
-    # All items below them: ranges of the sorted index, as one list [T].
-    first, end = index.positions(0, nodes)
+    # All items below them: ranges of positions, as one list [T].
+    ranges = index.ranges(0, nodes)
+    first, end = (torch.cat(bounds, 1) for bounds in zip(*ranges, strict=True))
     below = Children.from_ranges(first.flatten(), (end - first).flatten())
-    request = below.beam // nodes.shape[1]
-    of_request = Children(below.nodes, request, below.offsets[:: nodes.shape[1]].contiguous())
+    request = below.beam // first.shape[1]
+    of_request = Children(below.nodes, request, below.offsets[:: first.shape[1]].contiguous())
     scores = ragged_products(states, index.table, index.item_slots(below.nodes), of_request)
+    if (present := index.present(below.nodes)) is not None:
+        scores = scores.masked_fill(~present, float("-inf"))
     # The k best of each request, allowed ones only.
     positions, padded = pad_rows(request, b, [(below.nodes, -1), (scores, float("-inf"))])
     allowed = None if mask is None else lambda at, _: mask.items_allowed(at)
-    column, found = best(padded, positions, k, allowed)
+    column, found = best(padded, positions, k, index.item_order_of, allowed)
     rows = index.item_rows(positions.gather(1, column)).masked_fill(found == float("-inf"), -1)
     return torch.nn.functional.pad(rows, (0, k - rows.shape[1]), value=-1)

@@ -89,14 +89,19 @@ def pad_rows(row: Tensor, n: int, values: list[tuple[Tensor, float]]) -> list[Te
 
 
 def best(
-    scores: Tensor, nodes: Tensor, width: int, allowed: Callable[[Tensor, Tensor], Tensor] | None = None
+    scores: Tensor,
+    nodes: Tensor,
+    width: int,
+    order_of: Callable[[Tensor], Tensor],
+    allowed: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The ``width`` best finite scores of each row: best first, equal ones by lower node.
+    """The ``width`` best finite scores of each row: best first, equal ones in the order of SIDs.
 
     Args:
         scores: [B, C].
         nodes: int64 [B, C], distinct in a row.
         width: how many.
+        order_of: numbers of nodes [T] that sort them as their SIDs.
         allowed: tells of nodes [T] and their rows [T] which may be returned; it is asked about the best ones only, and
             about more of them where too few are allowed.
 
@@ -124,6 +129,7 @@ def best(
     # Order what is left: by node first, then stably by score, so that equal scores stay in node order.
     flat = row * c + column
     found, ties = (x.flatten().index_select(0, flat) for x in (scores, nodes))
+    ties = order_of(ties)
     columns, found, ties = pad_rows(row, b, [(column, 0), (found, float("-inf")), (ties, torch.iinfo(torch.long).max)])
     by_node = ties.argsort(1)
     order = by_node.gather(1, found.gather(1, by_node).argsort(dim=1, descending=True, stable=True))[:, :width]

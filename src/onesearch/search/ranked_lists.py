@@ -14,13 +14,19 @@ NONE = -1
 def top_k(scores: NDArray[np.float32], k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Columns and scores of the ``k`` largest values of each row, best first, equal scores by column.
 
-    Shapes: scores [n, N]; both results [n, min(k, N)]. Which of several equal scores at the k-th place are kept is
-    decided by the row alone, never by the other rows.
+    Shapes: scores [n, N]; both results [n, min(k, N)]. Of several equal scores at the k-th place those of the first
+    columns are kept, but for scores of 0, of which any are.
     """
     k = min(k, scores.shape[1])
     values, columns = torch.topk(torch.from_numpy(scores), k, dim=1, sorted=True)
     best, where = values.numpy(), columns.numpy()
-    # torch leaves the order of equal scores open; here it is that of the columns.
+    if k:
+        # torch leaves open which of equal scores it keeps: rows where more are equal to the last than were kept.
+        last = best[:, -1:]
+        equal, kept = (scores == last).sum(1), (best == last).sum(1)
+        for row in np.flatnonzero((equal > kept) & (last[:, 0] != 0)).tolist():
+            where[row, k - kept[row] :] = np.flatnonzero(scores[row] == last[row])[: kept[row]]
+    # And in which order.
     order = np.lexsort((where, -best), axis=1)
     return np.take_along_axis(where, order, 1), np.take_along_axis(best, order, 1)
 

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 from onesearch.common.artefact import inside, read_json, read_manifest, refuse_links, write_json
 from onesearch.common.device import device_of
+from onesearch.common.layered_table import LayeredTable
 from onesearch.data.click_statistics import ClickStatistics
 from onesearch.data.dataset import Dataset
 from onesearch.data.item_pairs import ItemPairs
 from onesearch.encoding.encoder_loading import load_encoder
 from onesearch.encoding.khqe import KHQE
 from onesearch.encoding.text_encoder import TextEncoder
-from onesearch.index.item_filters import ItemFilters
 from onesearch.index.sid_index import SidIndex
 from onesearch.model.featurizer import Featurizer
 from onesearch.model.generator import Generator
@@ -204,7 +204,7 @@ class RunParts:
             self.item_pairs if config.evidence.together else None,
             self.lexical if config.evidence.lexical else None,
             self.index,
-            self.item_head_rows,
+            LayeredTable.over(self.item_head_rows),
             self.click_features.words,
             self.click_features.words.category_numbers(self.dataset.items),
         )
@@ -216,19 +216,17 @@ class RunParts:
     def snapshot(self, generator: Generator, lexical: bool = True) -> Snapshot:
         """The catalogue ready to be searched with a model; ``lexical`` off leaves BM25 out."""
         items, config = self.dataset.items, generator.config.prompt
-        return Snapshot(
+        return Snapshot.over(
             generator,
             items,
             self.index,
-            ItemFilters.build(items, self.index),
             self.builder(config),
             self.sids,
             self.item_head_rows,
             self.statistics.clicked,
-            dict(self.dataset.item_rows),
+            self.dataset.item_rows,
             self.lexical if lexical or config.evidence.lexical else None,
             self.click_features,
-            self.click_features.item_traits(items),
             self.item_pairs,
         )
 

@@ -1,0 +1,646 @@
+"""A catalogue that lives: an index with changes on top of it, each of which costs what it changes.
+
+The base index never moves. Beside it stand the nodes whose items changed, in tables that only grow, and the items of
+changed leaves, sorted. A change copies the lists of children on the way from its items to the root, and nothing else::
+
+    for every changed leaf:        list its items anew, without those that left, with those that came
+    for level = L - 1 .. 1:
+        for every changed node:    count its items; mean of its children's vectors, as :mod:`onesearch.index.node_means`
+        for every parent of one:   copy its list of children to the end of the table, changed ones in their places
+    level 0:                       copied as a whole: it is short
+
+A node number below the base's size of the level is a node of the base, below which nothing has changed; others stand in
+the table. Positions are the base's and, behind them from a whole word of bits on, those of the items of changed leaves.
+A reader keeps its version, as tables grow behind the numbers that it knows. :meth:`ChangedIndex.merged` is the plain
+index of all items, bit-equal to one built anew; changes then start from nothing again.
+"""
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from onesearch.index.bits import RankedBits, pack, take
+from onesearch.index.check_items import as_numpy, check_items
+from onesearch.index.sid_index import IndexBytes, SidIndex
+from onesearch.index.sorted_update import IndexArrays, SortedItems, splice
+from onesearch.index.vector_table import CHUNK_ROWS
+
+Ints = NDArray[np.int64]
+# What is known of a changed node: its code, its children (at the last level none: items are found by the key), the slot
+# of its vector, how many items lie below it, which positions of the base it had, and all codes down to it, packed.
+CODE, FIRST, COUNT, SLOT, ITEMS, BEGIN, END, PREFIX = range(8)
+_ROOM = 1024  # nodes that a new table has room for
+
+
+class Live(NamedTuple):
+    """The items of changed leaves in SID order: key int64, row int32, popularity float32, vector slot int32, [m]."""
+
+    keys: Ints
+    rows: NDArray[np.int32]
+    popularity: NDArray[np.float32]
+    slots: NDArray[np.int32]
+
+    @classmethod
+    def empty(cls) -> "Live":
+        """No items."""
+        none = np.zeros(0, np.int32)
+        return cls(np.zeros(0, np.int64), none, np.zeros(0, np.float32), none)
+
+    def take(self, places: NDArray[np.integer] | NDArray[np.bool_]) -> "Live":
+        """Some of the items."""
+        return Live(self.keys[places], self.rows[places], self.popularity[places], self.slots[places])
+
+    def plus(self, other: "Live") -> "Live":
+        """With other items behind these."""
+        keys, rows = np.concatenate([self.keys, other.keys]), np.concatenate([self.rows, other.rows])
+        popularity, slots = (
+            np.concatenate([self.popularity, other.popularity]),
+            np.concatenate([self.slots, other.slots]),
+        )
+        return Live(keys, rows, popularity, slots)
+
+
+class NodeTable:
+    """The changed nodes of a level, int64 [8, n]; written once, behind those that readers know."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.array: Ints = np.zeros((8, _ROOM), np.int64)
+        self._copy = None if device.type == "cpu" else torch.zeros(8, _ROOM, dtype=torch.int64, device=device)
+        self.used = 0
+
+    @property
+    def tensor(self) -> Tensor:
+        """All columns on the index's device; those from ``used`` on mean nothing yet."""
+        return torch.from_numpy(self.array) if self._copy is None else self._copy
+
+    def append(self, nodes: Ints) -> int:
+        """Write nodes [8, n] behind the others; the number of the first."""
+        first, last = self.used, self.used + nodes.shape[1]
+        if last > self.array.shape[1]:
+            # Readers keep the arrays that they have.
+            room = max(last, 2 * self.array.shape[1]) - self.array.shape[1]
+            self.array = np.pad(self.array, ((0, 0), (0, room)))
+            self._copy = None if self._copy is None else functional.pad(self._copy, (0, room))
+        self.array[:, first:last] = nodes
+        if self._copy is not None:
+            self._copy[:, first:last] = torch.from_numpy(nodes).to(self._copy.device)
+        self.used = last
+        return first
+
+
+@dataclass
+class _Shared:
+    """What all versions on one base share: the tables of the levels (level 0 has none), and a lock for writers."""
+
+    tables: list[NodeTable]
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+class _TableFullError(Exception):
+    """The vector table has no free slot left."""
+
+
+class ChangedIndex(SidIndex):
+    """An index with changes; answers as an index built anew, but for the numbers of nodes and positions."""
+
+    def __init__(
+        self, base: SidIndex, shared: _Shared, root: Ints, live: Live, alive: Ints, max_children: tuple[int, ...]
+    ) -> None:
+        """Use :meth:`over`. ``alive`` are packed bits over the base's positions: those outside changed leaves."""
+        self._layout, self.levels, self.codebook_sizes = base._layout, base.levels, base.codebook_sizes
+        self._base, self._shared, self._root_array, self._live, self._alive = base, shared, root, live, alive
+        self._vectors, self.max_children = base._vectors, max_children
+        self._count = int(root[ITEMS].sum())
+        self._live_begins = 64 * len(alive)
+        self._sizes = [base.size(level) for level in range(base.levels)]
+        self._used = [table.used for table in shared.tables]
+        # The same on the index's device; an entry more than there are, so that there is one to read.
+        device = base.device
+        self._tables = [torch.from_numpy(np.pad(root, ((0, 0), (0, 1)))).to(device)]
+        self._tables += [table.tensor for table in shared.tables[1:]]
+        self._alive_words = torch.from_numpy(alive).to(device)
+        self._live_keys = torch.from_numpy(live.keys).to(device)
+        self._live_rows = torch.from_numpy(np.append(live.rows, np.int32(-1))).to(device)
+        self._live_slots = torch.from_numpy(np.append(live.slots, np.int32(0))).to(device)
+        self._first_blocks: dict[torch.dtype, Tensor] = {}
+
+    @classmethod
+    def over(cls, base: SidIndex) -> "ChangedIndex":
+        """A base with no changes yet; its vectors get room for those that come."""
+        if base._vectors.table.used == len(base._vectors.table.data):
+            base = SidIndex(IndexArrays(*base.structure, base._vectors.with_room()), base._layout, base.device)
+        shared = _Shared([NodeTable(base.device) for _ in range(base.levels)])
+        every = as_numpy(pack(np.ones(len(base), bool)))
+        return cls(base, shared, _nodes_of(base, 0, np.arange(base.size(0))), Live.empty(), every, base.max_children)
+
+    # -- changes -------------------------------------------------------------------------------------------------
+
+    def add(
+        self,
+        sids: NDArray[np.integer] | Tensor,
+        vectors: NDArray[np.floating] | Tensor,
+        rows: NDArray[np.integer] | Tensor,
+        popularity: NDArray[np.floating] | Tensor | None = None,
+    ) -> "ChangedIndex":
+        """A version with k more items; shapes as in :meth:`SidIndex.build`. Popularity is 0 if not given.
+
+        Raises:
+            ValueError: an item row is already in the index (use :meth:`upsert` to replace it).
+        """
+        known = self._known(as_numpy(rows))
+        if known.any():
+            rows = as_numpy(rows)[known][:5].tolist()
+            raise ValueError(f"item rows {rows} are already in the index; use upsert()")
+        return self.upsert(sids, vectors, rows, popularity)
+
+    def upsert(
+        self,
+        sids: NDArray[np.integer] | Tensor,
+        vectors: NDArray[np.floating] | Tensor,
+        rows: NDArray[np.integer] | Tensor,
+        popularity: NDArray[np.floating] | Tensor | None = None,
+    ) -> "ChangedIndex":
+        """As :meth:`add`, but items already in the index are replaced."""
+        if popularity is not None and not self._has_popularity:
+            raise ValueError("this index was built without popularity; leave it out")
+        items, table = check_items(self._layout, sids, vectors, popularity, rows)
+        if table.shape[1] != self.dimension:
+            raise ValueError(f"vectors have {table.shape[1]} dimensions, but the index has {self.dimension}")
+        return self._changed(items.rows[self._known(items.rows)], items, table)
+
+    def remove(self, rows: NDArray[np.integer] | Tensor | Sequence[int]) -> "ChangedIndex":
+        """A version without the items of the given rows.
+
+        Raises:
+            ValueError: an item row is not in the index.
+        """
+        gone = np.unique(as_numpy(rows)).astype(np.int32)
+        known = self._known(gone)
+        if not known.all():
+            raise ValueError(f"item rows {gone[~known][:5].tolist()} are not in the index; nothing was removed")
+        nothing = SortedItems(np.zeros(0, np.int64), np.zeros(0, np.int32), None)
+        return self._changed(gone, nothing, torch.zeros(0, self.dimension))
+
+    def merged(self, room: bool = False) -> SidIndex:
+        """The plain index of all items; with ``room`` its vectors move to a table of their own."""
+        base, live = self._base, self._live
+        # Items of changed leaves that are as the base has them stay where they are.
+        of_base = as_numpy(base.position_of(torch.from_numpy(live.rows).to(self.device)))
+        there = np.flatnonzero(of_base >= 0)
+        if len(there):
+            at = torch.from_numpy(of_base[there]).to(self.device)
+            there = there[as_numpy(base.item_slots(at)) == live.slots[there]]
+        gone = ~np.unpackbits(self._alive.view(np.uint8), count=len(base), bitorder="little").astype(bool)
+        gone[of_base[there]] = False
+        new = live.take(np.setdiff1d(np.arange(len(live.keys)), there))
+        # Vectors of the others move as they are stored.
+        slots, table = torch.from_numpy(new.slots).to(self.device), self.table
+        data = table.data.index_select(0, slots).cpu()
+        scale = None if table.scale is None else table.scale.index_select(0, slots).cpu()
+        items = SortedItems(new.keys, new.rows, new.popularity if self._has_popularity else None)
+        arrays = splice(base._arrays(), np.flatnonzero(gone), items, data, scale, self._layout)
+        if room:
+            arrays = IndexArrays(arrays.items, arrays.trie, arrays.vectors.with_room())
+        return SidIndex(arrays, self._layout, self.device)
+
+    def _changed(self, gone: NDArray[np.int32], added: SortedItems, vectors: Tensor) -> "ChangedIndex":
+        """A version without the rows ``gone`` and with the items ``added``, vectors [k, R]."""
+        with self._shared.lock:
+            try:
+                return _Change(self, gone, added, vectors).version()
+            except _TableFullError:
+                pass
+        # Slots given out by the attempt are lost with the table.
+        return ChangedIndex.over(self.merged(room=True))._changed(gone, added, vectors)
+
+    @property
+    def changes(self) -> int:
+        """What a merge would have to do: items of changed leaves, and base positions in whose place they are."""
+        return len(self._live.keys) + len(self._base) - RankedBits.from_words(self._alive_words).count
+
+    # -- what the search asks ------------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return self._count
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tensors are."""
+        return self._base.device
+
+    def size(self, level: int) -> int:
+        """Number of nodes of level 0; for other levels a bound that all node numbers are below."""
+        return self._root_array.shape[1] if level == 0 else self._sizes[level] + self._used[level]
+
+    def children(self, level: int, nodes: Tensor) -> tuple[Tensor, Tensor]:
+        """As :meth:`SidIndex.children`."""
+        if level == 0:
+            first = torch.zeros_like(nodes)
+            return first, torch.full_like(first, self.size(0))
+        first = self._pick(level - 1, FIRST, nodes, lambda at: self._base.children(level, at)[0])
+        count = self._pick(level - 1, COUNT, nodes, lambda at: self._base.children(level, at)[1])
+        return first, count.masked_fill(nodes < 0, 0)
+
+    def codes(self, level: int, nodes: Tensor) -> Tensor:
+        """As :meth:`SidIndex.codes`."""
+        return self._pick(level, CODE, nodes, lambda at: self._base.codes(level, at))
+
+    def counts(self, level: int, nodes: Tensor) -> Tensor:
+        """As :meth:`SidIndex.counts`."""
+        return self._pick(level, ITEMS, nodes, lambda at: self._base.counts(level, at))
+
+    def vectors(self, level: int, nodes: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        """As :meth:`SidIndex.vectors`."""
+        return self.table.read(self.vector_rows(level, nodes).reshape(-1), dtype).view(*nodes.shape, -1)
+
+    def vector_rows(self, level: int, nodes: Tensor) -> Tensor:
+        """As :meth:`SidIndex.vector_rows`."""
+        return self._pick(level, SLOT, nodes, lambda at: self._base.vector_rows(level, at).long()).int()
+
+    def vector_block(self, level: int, first: int, count: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        """As :meth:`SidIndex.vector_block`."""
+        if level:
+            return self.vectors(level, torch.arange(first, first + count, device=self.device), dtype)
+        if dtype not in self._first_blocks:
+            self._first_blocks[dtype] = self.table.read(self._tables[0][SLOT, :-1], dtype)
+        return self._first_blocks[dtype][first : first + count]
+
+    def item_vectors(self, positions: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        """As :meth:`SidIndex.item_vectors`."""
+        return self.table.read(self.item_slots(positions).reshape(-1), dtype).view(*positions.shape, -1)
+
+    def item_slots(self, positions: Tensor) -> Tensor:
+        """As :meth:`SidIndex.item_slots`."""
+        return self._pick_item(positions, self._live_slots, lambda at: self._base.item_slots(at).int())
+
+    def item_rows(self, positions: Tensor) -> Tensor:
+        """As :meth:`SidIndex.item_rows`."""
+        return self._pick_item(positions, self._live_rows, lambda at: self._base.item_rows(at).int()).long()
+
+    def positions(self, level: int, nodes: Tensor) -> tuple[Tensor, Tensor]:
+        """As :meth:`SidIndex.positions`, of nodes of the last level alone.
+
+        Raises:
+            ValueError: another level, whose items may lie in two ranges (:meth:`ranges`).
+        """
+        if level != self.levels - 1:
+            raise ValueError("the items below a node of an upper level lie in two ranges: use ranges()")
+        of_base, of_live = self.ranges(level, nodes)
+        # A leaf has all its items in one of the two.
+        in_base = (of_base[1] > of_base[0]) & self.present(of_base[0])
+        return torch.where(in_base, of_base[0], of_live[0]), torch.where(in_base, of_base[1], of_live[1])
+
+    def ranges(self, level: int, nodes: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """As :meth:`SidIndex.ranges`: in the base, where some are no longer ``present``, and of changed leaves."""
+        first = self._pick(level, BEGIN, nodes, lambda at: self._base.positions(level, at)[0])
+        end = self._pick(level, END, nodes, lambda at: self._base.positions(level, at)[1])
+        # Items of changed leaves are those whose key begins with the node's prefix; a node of the base has none.
+        shift = self._layout.shifts[level]
+        lowest = self._pick(level, PREFIX, nodes, torch.zeros_like) << shift
+        low = torch.searchsorted(self._live_keys, lowest) + self._live_begins
+        high = torch.searchsorted(self._live_keys, lowest | ((1 << shift) - 1), right=True) + self._live_begins
+        if level:
+            high = torch.where(nodes < self._sizes[level], low, high)
+        return [(first, end), (low, high)]
+
+    def present(self, positions: Tensor) -> Tensor:
+        """As :meth:`SidIndex.present`: positions of the base whose leaf has changed hold nothing."""
+        at = positions.clamp(min=0, max=self._live_begins - 1)
+        inside = (take(self._alive_words, at >> 6) >> (at & 63)) & 1
+        return inside.bool() | (positions >= self._live_begins)
+
+    @property
+    def base(self) -> SidIndex:
+        """As :meth:`SidIndex.base`."""
+        return self._base
+
+    @property
+    def live_rows(self) -> NDArray[np.int32]:
+        """As :meth:`SidIndex.live_rows`: the items of changed leaves."""
+        return self._live.rows
+
+    def position_bits(self, of_base: Tensor, of_live: Tensor) -> Tensor:
+        """As :meth:`SidIndex.position_bits`."""
+        return torch.cat([of_base & self._alive_words, of_live])
+
+    # -- from items and SIDs to nodes ----------------------------------------------------------------------------
+
+    def position_of(self, item_rows: Tensor) -> Tensor:
+        """As :meth:`SidIndex.position_of`."""
+        of_base = self._base.position_of(item_rows)
+        of_base = of_base.masked_fill((of_base < 0) | ~self.present(of_base), -1)
+        rows, place = self._live_by_row
+        if not len(rows):
+            return of_base
+        wanted = item_rows.int()
+        at = torch.searchsorted(rows, wanted).clamp(max=len(rows) - 1)
+        return torch.where(take(rows, at) == wanted, take(place, at) + self._live_begins, of_base)
+
+    @cached_property
+    def _live_by_row(self) -> tuple[Tensor, Tensor]:
+        """Rows of the items of changed leaves, ascending, and the place of each among them."""
+        order = np.argsort(self._live.rows, kind="stable")
+        return torch.from_numpy(self._live.rows[order]).to(self.device), torch.from_numpy(order).to(self.device)
+
+    def path(self, item_rows: Tensor) -> Tensor:
+        """As :meth:`SidIndex.path`."""
+        position = self.position_of(item_rows)
+        return self._down(self.keys_at(position)).masked_fill_((position < 0)[:, None], -1)
+
+    def keys_at(self, positions: Tensor) -> Tensor:
+        """The packed SIDs of the items at positions, int64."""
+        keys = functional.pad(self._live_keys, (0, 1))
+        return self._pick_item(positions, keys, lambda at: take(self._base.position_keys, at))
+
+    def _down(self, keys: Tensor) -> Tensor:
+        """The nodes on the way down to packed SIDs [n]: int64 [n, L], -1 from the first that there is not."""
+        nodes, path = torch.zeros_like(keys), []
+        for level, (bits, shift) in enumerate(zip(self._layout.bits, self._layout.shifts, strict=True)):
+            nodes = self._child_with(level, nodes, (keys >> shift) & ((1 << bits) - 1))
+            path.append(nodes)
+        return torch.stack(path, 1)
+
+    def sids(self, level: int, nodes: Tensor) -> Tensor:
+        """As :meth:`SidIndex.sids`."""
+        bits = self._layout.bits[: level + 1]
+        shifts = [shift - self._layout.shifts[level] for shift in self._layout.shifts[: level + 1]]
+        prefix = self.order_of(level, nodes)
+        return torch.stack([(prefix >> shift) & ((1 << b) - 1) for b, shift in zip(bits, shifts, strict=True)], -1)
+
+    def order_of(self, level: int, nodes: Tensor) -> Tensor:
+        """As :meth:`SidIndex.order_of`: the codes down to each node, packed."""
+
+        def of_base(at: Tensor) -> Tensor:
+            return take(self._base.position_keys, self._base.positions(level, at)[0]) >> self._layout.shifts[level]
+
+        return self._pick(level, PREFIX, nodes, of_base)
+
+    def item_order_of(self, positions: Tensor) -> Tensor:
+        """As :meth:`SidIndex.item_order_of`: items of one SID stand in one place, in their order."""
+        by_place = positions.argsort()
+        order = by_place[self.keys_at(positions[by_place]).argsort(stable=True)]
+        return torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
+
+    # -- bytes and files -----------------------------------------------------------------------------------------
+
+    @property
+    def nbytes(self) -> IndexBytes:
+        """As :meth:`SidIndex.nbytes`, with what stands on top."""
+        more = sum(table.array.nbytes for table in self._shared.tables) + sum(one.nbytes for one in self._live)
+        return IndexBytes(self._base.nbytes.structure + more, self._base.nbytes.vectors)
+
+    def to(self, device: torch.device | str) -> SidIndex:
+        """As :meth:`SidIndex.to`; merged, where that is another device."""
+        return self if torch.device(device) == self.device else self.merged().to(device)
+
+    def save(self, folder: Path) -> None:
+        """As :meth:`SidIndex.save`, merged."""
+        self.merged().save(folder)
+
+    # -- parts ---------------------------------------------------------------------------------------------------
+
+    @property
+    def _has_popularity(self) -> bool:
+        return self._base._popularity is not None
+
+    def _known(self, rows: NDArray[np.integer]) -> NDArray[np.bool_]:
+        """Which item rows are in the index."""
+        found: NDArray[np.bool_] = (
+            as_numpy(self.position_of(torch.from_numpy(rows.astype(np.int64)).to(self.device))) >= 0
+        )
+        return found
+
+    def _pick(self, level: int, column: int, nodes: Tensor, of_base: Callable[[Tensor], Tensor]) -> Tensor:
+        """A column of nodes, int64: of changed ones as the table has it, of others as the base says."""
+        n = self._sizes[level] if level else 0
+        of_table = take(self._tables[level][column], (nodes - n).clamp(min=0))
+        if not n:
+            return of_table
+        changed = nodes >= n
+        return torch.where(changed, of_table, of_base(nodes.masked_fill(changed, 0)))
+
+    def _pick_item(self, positions: Tensor, live: Tensor, of_base: Callable[[Tensor], Tensor]) -> Tensor:
+        """What is known of the items at positions: ``live`` of those of changed leaves, else what the base says."""
+        changed = positions >= self._live_begins
+        of_live = take(live, (positions - self._live_begins).clamp(min=0))
+        if not len(self._base):
+            return of_live
+        return torch.where(changed, of_live, of_base(positions.masked_fill(changed, 0).clamp(min=0)))
+
+
+class _Way(NamedTuple):
+    """The nodes of a level on the way to changed leaves: their prefixes int64 [C], ascending; what the version before
+    knows of them [8, C], 0 where there is no such node; and of all their children [8, n], ascending.
+    """
+
+    level: int
+    prefix: Ints
+    nodes: Ints
+    children: Ints
+
+
+class _Change:
+    """One change under way: from a version to the next."""
+
+    def __init__(self, old: ChangedIndex, gone: NDArray[np.int32], added: SortedItems, vectors: Tensor) -> None:
+        self.old, self.layout, self.table = old, old._layout, old.table
+        slots = self._reserve(len(added))
+        self.table.write(torch.from_numpy(slots), vectors.to(self.table.data.device).float())
+        popularity = np.zeros(len(added), np.float32) if added.popularity is None else added.popularity
+        self.gone, self.new = gone, Live(added.keys, added.rows, popularity, slots.astype(np.int32))
+
+    def version(self) -> ChangedIndex:
+        """The next version; in comments T changed leaves, C changed nodes of a level."""
+        old, last = self.old, self.layout.levels - 1
+        # Leaves that items leave or come to, by their key [T]; what stands on the way to them; and their items now.
+        keys = np.unique(np.concatenate([self._keys_of(self.gone), self.new.keys]))
+        ways = self._down(keys)
+        live, alive = self._relisted(keys)
+        # The leaves: their items are a range of the live ones.
+        first = np.searchsorted(live.keys, keys)
+        items = np.searchsorted(live.keys, keys, side="right") - first
+        changed = self._nodes(ways[last], items)
+        slots, ones = live.slots.astype(np.int64), np.ones(len(live.slots), np.int64)
+        changed[SLOT] = self._vectors(last, items, first, items, slots, ones)
+        # Upwards: the children of a level's changed nodes are written behind the table of the level below.
+        widest = list(old.max_children)
+        for level in reversed(range(last)):
+            changed, most = self._parents(ways[level], changed)
+            widest[level + 1] = max(widest[level + 1], most)
+        root = _replaced(old._root_array, changed)
+        widest[0] = max(widest[0], root.shape[1])
+        return ChangedIndex(old._base, old._shared, root, live, alive, tuple(widest))
+
+    def _keys_of(self, rows: NDArray[np.int32]) -> Ints:
+        """The packed SIDs of items of the version before."""
+        position = self.old.position_of(torch.from_numpy(rows.astype(np.int64)).to(self.old.device))
+        keys: Ints = as_numpy(self.old.keys_at(position))
+        return keys
+
+    def _down(self, keys: Ints) -> list[_Way]:
+        """What stands at each level on the way to packed SIDs [T], ascending."""
+        out = []
+        level_nodes = self.old._root_array
+        for level, shift in enumerate(self.layout.shifts):
+            prefix = np.unique(keys >> shift)
+            # Which of the level's known nodes, ascending by prefix, are on the way.
+            at = np.searchsorted(level_nodes[PREFIX], prefix)
+            was = at < level_nodes.shape[1]
+            was[was] = level_nodes[PREFIX, at[was]] == prefix[was]
+            nodes = np.zeros((8, len(prefix)), np.int64)
+            nodes[:, was] = level_nodes[:, at[was]]
+            # All children of those.
+            if level + 1 < self.layout.levels:
+                level_nodes = self._known(level + 1, _ranges(nodes[FIRST], nodes[COUNT])[0])
+            out.append(_Way(level, prefix, nodes, level_nodes))
+        return out
+
+    def _relisted(self, keys: Ints) -> tuple[Live, Ints]:
+        """The items of changed leaves after the change, and the bits of the base's positions that stay as they are."""
+        old, live, base = self.old, self.old._live, self.old._base.structure[0]
+        # What the leaves hold now: live items, and positions of the base that are still alive.
+        is_touched = _among(live.keys, keys)
+        first = np.searchsorted(base.keys, keys)
+        places, _ = _ranges(first, np.searchsorted(base.keys, keys, side="right") - first)
+        bit = np.int64(1) << (places & 63)
+        standing = places[(old._alive[places >> 6] & bit) != 0]
+        popularity = np.zeros(len(standing), np.float32) if base.popularity is None else base.popularity[standing]
+        slots = as_numpy(old._base.item_slots(torch.from_numpy(standing).to(old.device))).astype(np.int32)
+        held = live.take(is_touched).plus(Live(base.keys[standing], base.rows[standing], popularity, slots))
+        held = held.take(~_among(held.rows, np.sort(self.gone))).plus(self.new)
+        # Each leaf by popularity, then row; and all leaves by key, where two sorted lists are put together.
+        held = held.take(np.lexsort((held.rows, -held.popularity, held.keys)))
+        joined = live.take(~is_touched).plus(held)
+        alive = old._alive.copy()
+        np.bitwise_and.at(alive, places >> 6, ~bit)
+        return joined.take(np.argsort(joined.keys, kind="stable")), alive
+
+    def _nodes(self, way: _Way, items: Ints) -> Ints:
+        """Changed nodes [8, C] of ``items`` [C], without their children and vectors."""
+        out = np.zeros((8, len(way.prefix)), np.int64)
+        out[CODE], out[PREFIX], out[ITEMS] = way.prefix & ((1 << self.layout.bits[way.level]) - 1), way.prefix, items
+        out[BEGIN:PREFIX] = way.nodes[BEGIN:PREFIX]
+        return out
+
+    def _parents(self, way: _Way, changed: Ints) -> tuple[Ints, int]:
+        """The changed nodes of a level from those of the level below, and the most children that one has."""
+        old, below = self.old, way.level + 1
+        # Their children [8, n]: those that did not change, as they stand, and those that did and have items left.
+        children = _replaced(way.children, changed)
+        above = children[PREFIX] >> self.layout.bits[below]
+        first = np.searchsorted(above, way.prefix)
+        count = np.searchsorted(above, way.prefix, side="right") - first
+        sums = np.append(0, np.cumsum(children[ITEMS]))
+        out = self._nodes(way, sums[first + count] - sums[first])
+        out[FIRST] = old._sizes[below] + old._shared.tables[below].append(children) + first
+        out[COUNT] = count
+        out[SLOT] = self._vectors(way.level, out[ITEMS], first, count, children[SLOT], children[ITEMS])
+        return out, int(count.max(initial=0))
+
+    def _known(self, level: int, nodes: Ints) -> Ints:
+        """What the version before knows of nodes of a level below the root's, [8, n]."""
+        old = self.old
+        changed = nodes >= old._sizes[level]
+        if not changed.any():
+            return _nodes_of(old._base, level, nodes)
+        of_table = old._shared.tables[level].array.take(nodes[changed] - old._sizes[level], 1)
+        if changed.all():
+            return of_table
+        out = np.zeros((8, len(nodes)), np.int64)
+        out[:, changed], out[:, ~changed] = of_table, _nodes_of(old._base, level, nodes[~changed])
+        return out
+
+    def _vectors(self, level: int, items: Ints, first: Ints, count: Ints, slots: Ints, weights: Ints) -> Ints:
+        """Slots of the vectors of C changed nodes, whose children are ranges of ``slots`` [n] with ``weights`` items.
+
+        A node of one item has that item's vector, but at level 0, where every node has a mean of its own.
+        """
+        out = np.zeros(len(items), np.int64)
+        own = (items == 1) & (level > 0)
+        out[own] = slots[first[own]]
+        means = np.flatnonzero((items > 0) & ~own)
+        out[means] = self._reserve(len(means))
+        begin, ends = 0, np.cumsum(count[means])
+        while begin < len(means):  # as many nodes at a time as have about CHUNK_ROWS children
+            done = int(ends[begin - 1]) if begin else 0
+            stop = max(begin + 1, int(np.searchsorted(ends, done + CHUNK_ROWS, side="right")))
+            part = means[begin:stop]
+            places, owner = _ranges(first[part], count[part])
+            shares = weights[places].astype(np.float32) / items[part].astype(np.float32)[owner]
+            self._write_means(out[part], slots[places], shares, np.cumsum(count[part]) - count[part])
+            begin = stop
+        return out
+
+    def _write_means(self, slots: Ints, of: Ints, shares: NDArray[np.float32], offsets: Ints) -> None:
+        """Means of vectors in the slots ``of`` [n], ``offsets`` [C] saying where each mean's begin."""
+        values, device = self.table.data, self.table.data.device
+        read = torch.from_numpy(of).to(device)
+        if values.dtype != torch.float32:  # sums of rounded rows are still sums in float32
+            read, values = torch.arange(len(of), device=device), self.table.read(read)
+        shared, starts = torch.from_numpy(shares).to(device), torch.from_numpy(offsets).to(device)
+        means = functional.embedding_bag(read, values, starts, mode="sum", per_sample_weights=shared)
+        self.table.write(torch.from_numpy(slots).to(device), means)
+
+    def _reserve(self, n: int) -> Ints:
+        """Fresh slots, int64 [n]."""
+        first = self.table.reserve(n)
+        if first is None:
+            raise _TableFullError
+        return np.arange(first, first + n)
+
+
+def _nodes_of(base: SidIndex, level: int, nodes: Ints) -> Ints:
+    """What is known of nodes of a plain index, [8, n]."""
+    items, trie = base.structure
+    out = np.zeros((8, len(nodes)), np.int64)
+    if not len(nodes):
+        return out
+    # A row below N is an item: a node of one item; the others have a span.
+    rows = trie.vector_rows[level][nodes].astype(np.int64)
+    stored = rows >= len(items)
+    begin, end = rows.copy(), rows + 1
+    begin[stored], end[stored] = trie.spans[:, rows[stored] - len(items)]
+    out[CODE], out[BEGIN], out[END], out[ITEMS] = trie.codes[level][nodes], begin, end, end - begin
+    out[PREFIX] = items.keys[begin] >> base._layout.shifts[level]
+    out[SLOT] = as_numpy(base._vectors.slots_of(torch.from_numpy(rows).to(base.device)))
+    if level + 1 < base.levels:
+        out[FIRST] = trie.children[level][nodes]
+        out[COUNT] = trie.children[level][nodes + 1] - out[FIRST]
+    return out
+
+
+def _replaced(nodes: Ints, changed: Ints) -> Ints:
+    """Nodes [8, n], with changed ones [8, C] in the place of those with their prefixes; ascending by prefix.
+
+    A changed node without items is left out.
+    """
+    kept, new = np.flatnonzero(~_among(nodes[PREFIX], changed[PREFIX])), np.flatnonzero(changed[ITEMS] > 0)
+    order = np.argsort(np.concatenate([nodes[PREFIX, kept], changed[PREFIX, new]]), kind="stable")
+    # Two steps of one look-up each: numpy is slow at picking columns of a matrix by a mask.
+    place = np.concatenate([kept, nodes.shape[1] + new])[order]
+    return np.concatenate([nodes, changed], 1).take(place, 1)
+
+
+def _among(values: NDArray[np.integer], wanted: NDArray[np.integer]) -> NDArray[np.bool_]:
+    """Which values are among the ascending ``wanted``."""
+    if not len(wanted):
+        return np.zeros(len(values), bool)
+    at = np.minimum(np.searchsorted(wanted, values), len(wanted) - 1)
+    found: NDArray[np.bool_] = wanted[at] == values
+    return found
+
+
+def _ranges(first: NDArray[np.integer], count: NDArray[np.integer]) -> tuple[Ints, Ints]:
+    """The numbers of the ranges that begin at ``first`` and have ``count`` numbers, and whose each is: int64 [n]."""
+    count = count.astype(np.int64)
+    owner = np.repeat(np.arange(len(count)), count)
+    return np.arange(int(count.sum())) + (first - (np.cumsum(count) - count))[owner], owner

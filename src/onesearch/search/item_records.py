@@ -1,0 +1,83 @@
+"""The records of the catalogue's items, and which item stands in which row; both change while others read."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import polars as pl
+import torch
+from numpy.typing import NDArray
+
+from onesearch.common.layered_table import ChangedRows
+from onesearch.data.records import Item, item_from_row
+
+
+class ItemNumbers(Mapping[str, int]):
+    """Item id to row, of the items that can be found; a base that stays, and what changed on top of it."""
+
+    def __init__(
+        self,
+        base: Mapping[str, int],
+        added: Mapping[str, int] | None = None,
+        gone: Mapping[str, int] | None = None,
+    ) -> None:
+        self._base, self._added, self._gone = base, added or {}, gone or {}
+
+    def __getitem__(self, item_id: str) -> int:
+        if item_id in self._gone:
+            raise KeyError(item_id)
+        row = self._added.get(item_id)
+        return self._base[item_id] if row is None else row
+
+    def __contains__(self, item_id: object) -> bool:
+        return item_id not in self._gone and (item_id in self._added or item_id in self._base)
+
+    def __len__(self) -> int:
+        return len(self._base) + len(self._added) - len(self._gone)
+
+    def __iter__(self) -> Iterator[str]:
+        yield from (item_id for item_id in self._base if item_id not in self._gone)
+        yield from (item_id for item_id in self._added if item_id not in self._gone)
+
+    def row_of(self, item_id: str) -> int | None:
+        """The row of an item, also of one that was deleted."""
+        row = self._added.get(item_id)
+        return self._base.get(item_id) if row is None else row
+
+    def with_items(self, rows: Mapping[str, int]) -> "ItemNumbers":
+        """With items back, and new ones."""
+        new = {item_id: row for item_id, row in rows.items() if self.row_of(item_id) is None}
+        gone = {item_id: row for item_id, row in self._gone.items() if item_id not in rows}
+        return ItemNumbers(self._base, {**self._added, **new}, gone)
+
+    def without(self, item_ids: Sequence[str]) -> "ItemNumbers":
+        """Without known items, whose rows stay theirs."""
+        return ItemNumbers(self._base, self._added, {**self._gone, **{item_id: self[item_id] for item_id in item_ids}})
+
+
+@dataclass(frozen=True)
+class ItemRecords:
+    """The item of every row: the table of the run, and the records of rows that changed or came later."""
+
+    table: pl.DataFrame
+    changed: ChangedRows
+    later: tuple[Item, ...] = ()
+
+    @classmethod
+    def over(cls, table: pl.DataFrame) -> "ItemRecords":
+        """A table with no changes yet."""
+        return cls(table, ChangedRows.none())
+
+    def __len__(self) -> int:
+        rows = self.changed.rows
+        return max(len(self.table), int(rows[-1]) + 1 if len(rows) else 0)
+
+    def item(self, row: int) -> Item:
+        """The item of a row."""
+        changed, place = self.changed.find(torch.tensor([row]))
+        return self.later[int(place)] if bool(changed) else item_from_row(self.table.row(row, named=True))
+
+    def with_items(self, rows: NDArray[np.integer], items: Sequence[Item]) -> "ItemRecords":
+        """With other items in some rows, known or new ones."""
+        changed = self.changed.with_rows(rows, len(self.later))
+        return replace(self, changed=changed, later=(*self.later, *items))
