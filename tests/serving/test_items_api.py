@@ -39,6 +39,52 @@ def test_upsert_and_delete_are_searchable_at_once(client, admin):
     assert found(client, "teapot") == [] and found(client, "kettle") == ["n1"]
 
 
+def test_a_patch_changes_what_it_names_and_nothing_else(client, admin):
+    client.post("/items", json={"upsert": [NEW]}, headers=admin)
+    before = client.get("/items/n1").json()["item"]
+    body = {"items": [{"item_id": "n1", "price": 9.5, "in_stock": False}, {"item_id": "i1", "brand": None}]}
+    answer = client.patch("/items", json=body, headers=admin)
+    assert answer.status_code == 200 and answer.json()["upserted"] == 2, answer.text
+    assert client.get("/items/n1").json()["item"] == before | {"price": 9.5, "in_stock": False}
+    assert client.get("/items/i1").json()["item"]["brand"] is None and found(client, "teapot") == ["n1"]
+    client.patch("/items", json={"items": [{"item_id": "n1", "title": "violet kettle"}]}, headers=admin)
+    assert found(client, "kettle") == ["n1"]
+    assert client.get("/items/n1").json()["item"] == before | {
+        "price": 9.5,
+        "in_stock": False,
+        "title": "violet kettle",
+    }
+
+
+def test_a_patch_of_an_unknown_item_changes_nothing(client, admin):
+    body = {"items": [{"item_id": "i1", "price": 1.0}, {"item_id": "nobody", "price": 1.0}]}
+    before = client.get("/items/i1").json()
+    answer = client.patch("/items", json=body, headers=admin)
+    assert answer.status_code == 404 and "'nobody'" in answer.json()["error"]
+    assert client.get("/items/i1").json() == before
+    for wrong in ({"item_id": "i1", "title": ""}, {"item_id": "i1", "price": -1}, {"item_id": "i1", "colour": "red"}):
+        assert client.patch("/items", json={"items": [wrong]}, headers=admin).status_code == 422
+    assert client.patch("/items", json={"items": [{"item_id": "i1"}] * 2}, headers=admin).status_code == 422
+    assert client.patch("/items", json={"items": []}, headers=admin).status_code == 422
+    assert client.patch("/items", json={"items": [{"item_id": "i1", "price": 1.0}]}).status_code == 401
+
+
+def test_two_patches_of_one_item_at_a_time_both_count(client, admin, engine):
+    ids = [f"i{number}" for number in range(1, 9)]
+
+    def patch(field: str, value: object) -> None:
+        for item_id in ids:
+            body = {"items": [{"item_id": item_id, field: value}]}
+            assert client.patch("/items", json=body, headers=admin).status_code == 200
+
+    threads = [threading.Thread(target=patch, args=one) for one in (("price", 77.0), ("brand", "Zeta"))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {(engine.items[item_id].price, engine.items[item_id].brand) for item_id in ids} == {(77.0, "Zeta")}
+
+
 def test_needs_the_token(client, engine, admin):
     body = {"upsert": [NEW]}
     answer = client.post("/items", json=body)

@@ -39,7 +39,7 @@ class Keys:
 def role_of(method: str, path: str) -> Role | None:
     """The role that a call needs; None for what is open: health, measurements, the page and what it shows."""
     if path == "/items":
-        return "admin" if method == "POST" else None
+        return "admin" if method in ("POST", "PATCH") else None
     if path == "/events":
         return "events"
     return "search" if path == "/search" or path.startswith("/items/") else None

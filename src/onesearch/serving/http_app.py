@@ -1,6 +1,6 @@
 """The HTTP interface: routes, who may call them, and how errors look. What they do is in `service`."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -20,6 +20,7 @@ from onesearch.serving.http_models import (
     ItemBody,
     ItemsAnswer,
     ItemsBody,
+    PatchBody,
     Problem,
     SearchAnswer,
     SearchBody,
@@ -76,7 +77,7 @@ def create_app(
         engine: what searches.
         store: what remembers; closed when the application stops.
         config: how much to take on at once.
-        admin_token: what `POST /items` asks for; None switches it off.
+        admin_token: what `POST` and `PATCH /items` ask for; None switches it off.
         thoughts: where searched queries are looked up and queued; None leaves that out.
         checks: asked for `/healthz`; each gives what degrades the service, or None.
         search_key: what searches ask for; None leaves them open.
@@ -146,6 +147,23 @@ def _add_items(app: FastAPI, service: Service, keys: Keys) -> None:
         """Add, replace and delete items; needs the admin token. All or nothing, searchable when the answer arrives."""
         # Written to the store first: a change that the engine cannot index is not lost, and others index it later.
         problems = service.catalogue.change([item.item() for item in body.upsert], body.delete)
+        return answer(problems, len(body.upsert), len(body.delete))
+
+    @app.patch(
+        "/items",
+        tags=["catalogue"],
+        responses=_PROBLEMS | _UNKNOWN | _KEYED,
+        dependencies=[_keyed(keys, "admin")],
+    )
+    def patch_items(body: PatchBody) -> ItemsAnswer:
+        """Change single fields of items, such as price and stock; needs the admin token. All or nothing."""
+        try:
+            problems = service.catalogue.patch({item.item_id: item.applied_to for item in body.items})
+        except KeyError as error:
+            raise UnknownItemError(f"no item {error.args[0][:200]!r} in the catalogue; nothing was changed") from None
+        return answer(problems, len(body.items), 0)
+
+    def answer(problems: Mapping[str, str], upserted: int, deleted: int) -> ItemsAnswer:
         if problems:
             raise HTTPException(
                 500,
@@ -153,9 +171,7 @@ def _add_items(app: FastAPI, service: Service, keys: Keys) -> None:
                 + "; ".join(f"{item_id!r}: {problem}" for item_id, problem in problems.items()),
             )
         engine = service.engine
-        return ItemsAnswer(
-            upserted=len(body.upsert), deleted=len(body.delete), items=len(engine), version=engine.version
-        )
+        return ItemsAnswer(upserted=upserted, deleted=deleted, items=len(engine), version=engine.version)
 
     @app.get(
         "/items/{item_id:path}",

@@ -3,6 +3,7 @@
 import difflib
 import unicodedata
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal, Self
 
@@ -202,6 +203,34 @@ class ItemBody(Body):
         tuples = {"category": tuple(self.category), "images": tuple(self.images)}
         attributes = {name: tuple(values) for name, values in self.attributes.items()}
         return Item(**{**dict(self), **tuples, "attributes": attributes})
+
+
+class ItemPatch(ItemBody):
+    """Some fields of an item of the catalogue; those that are left out stay as they are."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"item_id": "B0042", "price": 59.9, "in_stock": False}]})
+
+    title: str = Field("", min_length=1, max_length=1000)
+
+    def applied_to(self, item: Item) -> Item:
+        """The item with the fields that were given."""
+        given = self.model_fields_set - {"item_id"}
+        changed = self.item()
+        return replace(item, **{name: getattr(changed, name) for name in given})
+
+
+class PatchBody(Body):
+    """Changes of single fields of items: all of them are searchable when the answer arrives."""
+
+    items: list[ItemPatch] = Field(min_length=1, max_length=MAX_ITEMS_PER_CALL)
+
+    @model_validator(mode="after")
+    def _each_item_once(self) -> Self:
+        ids = [item.item_id for item in self.items]
+        if len(set(ids)) < len(ids):
+            twice = next(name for at, name in enumerate(ids) if name in ids[:at])
+            raise ValueError(f"item {twice!r} appears more than once in this call; send one change per item")
+        return self
 
 
 class ItemsBody(Body):

@@ -7,6 +7,7 @@ older copy, another file) is noticed, and the catalogue is rebuilt from it: all 
 
 import logging
 import threading
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from onesearch.data.records import Item
@@ -31,7 +32,7 @@ class LiveCatalogue:
         self._engine = engine
         self._store = store
         self._metrics = metrics
-        self._lock = threading.Lock()
+        self._lock, self._patching = threading.Lock(), threading.Lock()
         self._origin: str | None = None  # of the store
         self._applied = 0
         self._behind = True
@@ -57,6 +58,21 @@ class LiveCatalogue:
         # `follow` may have applied changes of other servers, too: only the caller's own problems are the answer.
         changed = {item.item_id for item in items} | set(deleted)
         return {item_id: problem for item_id, problem in self._rejected.items() if item_id in changed}
+
+    def patch(self, changes: Mapping[str, Callable[[Item], Item]]) -> dict[str, str]:
+        """As :meth:`change`, of items as they are: each by its id, and what it becomes.
+
+        Raises:
+            KeyError: an item is not in the catalogue; nothing was changed.
+            StoreError: as :meth:`change`.
+        """
+        with self._patching:  # two patches of one item must not both begin from the item before
+            self.follow()
+            items = {item_id: self._engine.item(item_id) for item_id in changes}
+            unknown = [item_id for item_id, item in items.items() if item is None]
+            if unknown:
+                raise KeyError(unknown[0])
+            return self.change([changes[i](item) for i, item in items.items() if item is not None], [])
 
     def follow(self) -> int:
         """Apply all changes not applied yet; their number.

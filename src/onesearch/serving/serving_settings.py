@@ -20,7 +20,7 @@ class ServingSettings(Settings):
         default=1.0, gt=0, description="how often searched queries are looked up in the cache of thoughts"
     )
     max_body: int = Field(default=1 << 20, ge=1024, description="bytes of a request body at most")
-    max_items_body: int = Field(default=8 << 20, ge=1024, description="bytes of a POST /items body at most")
+    max_items_body: int = Field(default=8 << 20, ge=1024, description="bytes of a call of /items at most")
     max_held: int = Field(default=64 << 20, ge=1024, description="bytes of all request bodies at once; more get 503")
     body_seconds: float = Field(default=20.0, gt=0, description="a body that takes longer is refused with 408")
     head_seconds: float = Field(
@@ -30,7 +30,7 @@ class ServingSettings(Settings):
         default=30.0, gt=0, description="a connection whose caller takes no more of an answer for so long is closed"
     )
     max_connections: int = Field(default=512, ge=1, description="open at once; more are closed after a 503")
-    max_changes: int = Field(default=4, ge=1, description="calls of POST /items at work; more are refused with 503")
+    max_changes: int = Field(default=4, ge=1, description="changes of items at work; more are refused with 503")
     max_others: int = Field(
         default=64, ge=1, description="requests at work besides searches and changes; more are refused with 503"
     )
