@@ -75,6 +75,7 @@ def main(
             copy = Path(folder) / "run"
             shutil.copytree(run, copy, ignore=shutil.ignore_patterns("serving.sqlite3*", "versions"))
             found[name] = places[name](copy, Path(folder), kills)
+            print(name, found[name], file=sys.stderr)
     faults = sum(value for one in found.values() for key, value in one.items() if key in FAULTS)
     print(json.dumps({"faults": faults, **found}))
 

@@ -171,7 +171,10 @@ def post(words: list[str], served: dict) -> None:
     given = [os.path.expandvars(words[i + 1]) for i, word in enumerate(words) if word == "-H"]
     headers = dict(header.split(": ", 1) for header in given)
     if served.get("of") is not served["app"]:
-        served.update(of=served["app"], client=served["stack"].enter_context(TestClient(served["app"])))
+        served.update(
+            of=served["app"],
+            client=served["stack"].enter_context(TestClient(served["app"], base_url="http://127.0.0.1:8000")),
+        )
     answer = served["client"].post(path, json=body, headers=headers)
     assert answer.status_code == 200, answer.text
 
