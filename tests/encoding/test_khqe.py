@@ -1,5 +1,6 @@
 from itertools import pairwise
 
+import faiss
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -87,6 +88,25 @@ def test_any_number_of_vectors_of_any_width_can_be_coded(n, d, size, parts):
     codes = khqe.encode(vectors)
     assert codes.shape == (n, 2 + parts) and (codes >= 0).all() and (codes[:, 2:] < size).all()
     np.testing.assert_allclose(khqe.opq.rotation.T @ khqe.opq.rotation, np.eye(d), atol=1e-3)
+
+
+@pytest.mark.parametrize(("n", "d", "size"), [(60, 96, 8), (33, 8, 32), (40, 8, 33), (300, 8, 16)])
+def test_faiss_gets_a_vector_per_dimension_and_code(monkeypatch, n, d, size):
+    """With fewer it writes out of bounds, which need not crash at once."""
+    seen = []
+
+    class Watched(faiss.OPQMatrix):
+        def train(self, vectors):
+            seen.append(vectors.copy())
+            super().train(vectors)
+
+    monkeypatch.setattr(faiss, "OPQMatrix", Watched)
+    vectors = points(n, d)
+    OPQ.fit(vectors, 2, size, 2, 0)
+    (trained,) = seen
+    assert len(trained) >= max(d, 1 << (size - 1).bit_length()) and len(trained) % n == 0
+    assert (trained == np.tile(vectors, (len(trained) // n, 1))).all()
+    assert n < 300 or len(trained) == n
 
 
 @pytest.mark.parametrize("wrong", [{"opq_size": 0}, {"layers": (8, 0)}])

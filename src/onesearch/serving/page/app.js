@@ -183,7 +183,7 @@ function side(result, name, answer) {
 }
 
 function buyButton(result, answer) {
-  const buy = make("button", { class: "buy", type: "button", textContent: "Buy", disabled: !result.item.in_stock });
+  const buy = make("button", { class: "buy", type: "button", textContent: "Buy", disabled: result.item.in_stock === false });
   buy.addEventListener("click", async () => {
     if (await happened("order", result, answer)) $("detail").close();
   });
@@ -194,7 +194,7 @@ function about(item, at, result, before) {
   const line = make("div", { class: "meta" });
   if (item.brand) line.append(make("b", { textContent: item.brand }), item.category.length ? " · " : "");
   line.append(item.category.join(" › "));
-  if (!item.in_stock) line.append(" · ", make("span", { class: "out", textContent: "out of stock" }));
+  if (item.in_stock === false) line.append(" · ", make("span", { class: "out", textContent: "out of stock" }));
   if (before) {
     const was = before.get(result.item_id);
     if (was === undefined) line.append(" ", make("span", { class: "moved new", textContent: "new" }));
@@ -309,7 +309,7 @@ function openDetail(result, answer) {
   fact("Seller", item.seller);
   for (const [name, values] of Object.entries(item.attributes)) fact(name, values.join(", "));
   if (item.listed_at) fact("Listed", new Date(item.listed_at).toLocaleDateString());
-  fact("Available", item.in_stock ? "in stock" : "out of stock");
+  fact("Available", item.in_stock === null ? "unknown" : item.in_stock ? "in stock" : "out of stock");
   fact("Item", item.item_id);
   $("detail-body").replaceChildren(path(result), facts, buyButton(result, answer));
   if (!$("detail").open) $("detail").showModal();
