@@ -54,6 +54,9 @@ def test_numbers_and_prices():
     assert prices.price.to_list() == [9.5, 0.0, None, None, None, None, None, None]
     assert [text is not None for text in prices.problem] == [False, False, True, True, True, True, False, False]
     assert parse_prices(pl.Series([1, None])).price.to_list() == [1.0, None]
+    endless = parse_prices(pl.Series([float("inf"), float("nan"), 2.0, -1.0]))
+    assert endless.price.to_list() == [None, None, 2.0, None] and endless.problem.null_count() == 1
+    assert parse_prices(pl.Series(["1e999"])).price.to_list() == [None]
 
 
 def test_flags_of_any_case_and_words_that_are_none():
