@@ -235,6 +235,27 @@ def test_a_merge_that_fails_leaves_the_catalogue_as_it_is(monkeypatch, caplog):
     assert "could not be merged" in caplog.text and answers(engine) == answers(rebuilt(engine))
 
 
+@pytest.mark.parametrize("filters", [None, {"category": "tent"}, {"price": [10, 11]}])
+def test_a_page_is_as_long_as_was_asked_for_where_so_many_items_match(filters):
+    engine = small_engine()
+    matching = len(ITEMS) if filters is None else engine.snapshot.filters.mask(filters).count
+    assert matching >= 5
+    for k in (3, matching, 100):
+        for query in ("red tent", "", "qwertyzxcv"):
+            hits = engine.search(query, k=k, filters=filters)
+            assert len({hit.item_id for hit in hits}) == len(hits) == min(k, matching)
+    engine.upsert([Item(f"same-{number}", "green bottle", ("Bottles",)) for number in range(60)])
+    assert len(engine.search("green bottle", k=60, filters={"category": "Bottles"})) == 60
+
+
+def test_an_item_is_found_by_its_id():
+    engine = small_engine()
+    assert engine.search("black-stove-1", k=3)[0].item_id == "black-stove-1"
+    hits = engine.search("BLACK-stove-1 ", k=3)
+    assert hits[0].item_id == "black-stove-1" and hits[0].score > hits[1].score and len(hits) == 3
+    assert "black-stove-1" not in {hit.item_id for hit in engine.search("black-stove-1", filters={"category": "tent"})}
+
+
 def test_item_numbers_are_a_mapping_of_what_is_there():
     numbers = ItemNumbers({"a": 0, "b": 1}).with_items({"c": 2, "a": 0}).without(["a", "c"])
     assert dict(numbers) == {"b": 1} and len(numbers) == 1 and "a" not in numbers

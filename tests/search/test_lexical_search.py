@@ -168,3 +168,16 @@ def test_a_batch_of_queries_is_fast():
     start = time.process_time()
     searcher.rank(Requests.anonymous(queries), 100)
     assert time.process_time() - start < 5
+
+
+def test_words_joined_or_split_are_found():
+    searcher = LexicalSearcher.from_texts(["red bull energy drink", "redcurrant jam", "toothbrush soft", "red lamp"])
+    assert found(searcher, "redbull")[0] == 0 and found(searcher, "redbulls")[0] == 0
+    assert found(searcher, "tooth brush") == [2] and found(searcher, "soft tooth brush") == [2]
+    assert found(searcher, "qwertyzxcv") == []
+    items = np.arange(4)[None]
+    for query in ("redbull", "tooth brush"):
+        hits = searcher.rank(Requests.anonymous([query]), 4)
+        top = dict(zip(hits.items[0].tolist(), hits.scores[0].tolist(), strict=True))
+        scores = searcher.scores([query], items)[0]
+        assert all(scores[item] == pytest.approx(score) for item, score in top.items() if item >= 0)

@@ -64,11 +64,14 @@ class RequestFacts:
 
 @dataclass(frozen=True)
 class Scope:
-    """Where is searched: the catalogue with its model, the filter (None for all of it) and the number of beams."""
+    """Where is searched: the catalogue with its model, the filter (None for all of it), the number of beams; and how
+    many candidates there are at least, where so many items match.
+    """
 
     snapshot: Snapshot
     mask: ItemMask | None
     width: int
+    least: int = 0
 
 
 class CandidateSearch:
@@ -99,8 +102,14 @@ class CandidateSearch:
         With ``fixed`` item rows [n, C] (-1 for none) these are the candidates, and nothing is searched.
         """
         facts = self._request_facts(requests, scope.snapshot)
-        batches = np.split(np.arange(len(requests)), range(self.batch_size, len(requests), self.batch_size))
-        return joined([self._batch(facts, rows, scope, None if fixed is None else fixed[rows]) for rows in batches])
+        return self._find(facts, np.arange(len(requests)), scope, fixed)
+
+    def _find(
+        self, facts: RequestFacts, rows: NDArray[np.int64], scope: Scope, fixed: NDArray[np.int64] | None = None
+    ) -> Candidates:
+        """Candidates of some of the requests that ``facts`` tell of, or of the ``fixed`` items of each of those."""
+        batches = np.split(np.arange(len(rows)), range(self.batch_size, len(rows), self.batch_size))
+        return joined([self._batch(facts, rows[at], scope, None if fixed is None else fixed[at]) for at in batches])
 
     def prompt_inputs(self, requests: Requests, snapshot: Snapshot) -> PromptInputs:
         """What the model reads of requests."""
@@ -160,7 +169,8 @@ class CandidateSearch:
             if memory is not None and fixed is None:
                 beams = beam_search(model, memory, snapshot.index, scope.width, scope.mask)
                 items, log_probs = from_beams(beams, snapshot, scope.mask, _ITEMS_PER_SID)
-            channels = self._other_channels(facts, rows, evidence, state, scope) if fixed is None else fixed
+            near = head_rows if state is None and scope.least else state
+            channels = self._other_channels(facts, rows, evidence, near, scope) if fixed is None else fixed
             generated = items.shape[1]
 
             # What no beam found gets its log-probability along its path.
@@ -196,7 +206,8 @@ class CandidateSearch:
             channels.append(facts.lexical.items[1][rows])
         if state is not None and config.nearest:
             index = scope.snapshot.index
-            channels.append(nearest_items(state, index, config.nearest, _PROBES, scope.mask).cpu().numpy())
+            k, probes = (scope.least, index.size(0)) if scope.least else (config.nearest, _PROBES)
+            channels.append(nearest_items(state, index, k, probes, scope.mask).cpu().numpy())
         return np.concatenate(channels, 1).astype(np.int64)
 
     def _model_features(

@@ -193,7 +193,22 @@ class SearchEngine(CandidateSearch):
             hits = self.rank(batch, max(requests[i].k for i in group), first.filters, snapshot, first.width)
             for i, items, scores in zip(group, hits.items, hits.scores, strict=True):
                 answers[i] = _results(snapshot, items[: requests[i].k], scores)
+                self._name_first(snapshot, requests[i], answers[i])
         return answers
+
+    def _name_first(self, snapshot: Snapshot, request: SearchRequest, answer: list[SearchResult]) -> None:
+        """Who types an item's id looks for that item: it comes first, if the filter allows it."""
+        typed = request.query.strip()
+        row = next((snapshot.number[i] for i in (typed, typed.upper(), typed.lower()) if i in snapshot.number), None)
+        if row is None:
+            return
+        at = torch.tensor([row], device=snapshot.index.device)
+        if request.filters and not bool(snapshot.filters.mask(request.filters).rows_allowed(at)):
+            return
+        item = snapshot.item(row)
+        others = [hit for hit in answer if hit.item_id != item.item_id]
+        score = max((hit.score for hit in answer), default=0.0) + 1
+        answer[:] = [SearchResult(item.item_id, score, snapshot.sid(row), item), *others][: request.k]
 
     def _history(self, request: SearchRequest) -> ShopperHistory:
         if request.history is not None:
@@ -210,10 +225,21 @@ class SearchEngine(CandidateSearch):
         snapshot: Snapshot | None = None,
         width: int | None = None,
     ) -> Hits:
-        """The ``k`` best items of each request; shapes as in :class:`Hits`."""
+        """The ``k`` best items of each request, all of them where so many match; shapes as in :class:`Hits`."""
         snapshot = snapshot or self._snapshot
-        found = self.candidates(requests, filters, snapshot, width)
-        return ordered(found, self.weights, k, snapshot.popularity)
+        scope = self._scope(snapshot, filters, width)
+        facts = self._request_facts(requests, snapshot)
+        found = self._find(facts, np.arange(len(requests)), scope)
+        hits = ordered(found, self.weights, k, snapshot.popularity)
+        # Too few candidates for a long page, or few that a filter allows: the nearest of all that match join them.
+        matching = len(snapshot.index) if scope.mask is None else scope.mask.count
+        short = np.flatnonzero((hits.items >= 0).sum(1) < min(k, matching))
+        if not len(short) or not self.config.nearest:
+            return hits
+        found = self._find(facts, short, replace(scope, least=k + facts.taken.shape[1]))
+        more = ordered(found, self.weights, k, snapshot.popularity)
+        hits.items[short], hits.scores[short] = more.items, more.scores
+        return hits
 
     def candidates(
         self,
@@ -227,9 +253,11 @@ class SearchEngine(CandidateSearch):
 
         With ``fixed`` item rows [n, C] (-1 for none) these are the candidates, and nothing is searched.
         """
-        snapshot = snapshot or self._snapshot
+        return self.find(requests, self._scope(snapshot or self._snapshot, filters, width), fixed)
+
+    def _scope(self, snapshot: Snapshot, filters: Mapping[str, Any] | None, width: int | None) -> Scope:
         mask = snapshot.filters.mask(filters) if filters else None
-        return self.find(requests, Scope(snapshot, mask, width or self.config.width), fixed)
+        return Scope(snapshot, mask, width or self.config.width)
 
     # -- what a server asks ----------------------------------------------------------------------------------------
 

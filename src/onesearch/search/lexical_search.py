@@ -195,6 +195,32 @@ class LexicalSearcher:
         found = self._main.vocabulary.get(term)
         return self._added.words.get(term) if found is None else found
 
+    def _numbers(self, terms: Sequence[str]) -> list[int]:
+        """Numbers of a query's terms; with two that items write as one, and one that they write as two ("redbull")."""
+        found = []
+        for term in terms:
+            number = self._number(term)
+            if number is None and (parts := self._parts(term)):
+                found += parts
+            elif number is not None:
+                found.append(number)
+        joined = [one + other for one, other in pairwise(terms) if one.isalpha() and other.isalpha()]
+        spaced = [term for term in joined if not is_unspaced(term)]
+        return found + [number for term in spaced if (number := self._number(term)) is not None]
+
+    def _parts(self, term: str) -> list[int]:
+        """The two terms that an unknown one joins, of at least three letters each, as alike in length as can be."""
+        if not term.isalpha() or is_unspaced(term):
+            return []
+        for at in sorted(range(3, len(term) - 2), key=lambda at: abs(2 * at - len(term))):
+            one, rest = self._number(term[:at]), term[at:]
+            # A stem ends otherwise at the end of a long word than of a short one: "redbul", but "bull".
+            ends = (self._number(end) for end in (rest, rest + rest[-1], self._analyze(rest)[0]))
+            other = next((number for number in ends if number is not None), None)
+            if one is not None and other is not None:
+                return [one, other]
+        return []
+
     def rank(self, requests: Requests, k: int) -> Hits:
         """The ``k`` items with the highest BM25 score; only items that share a term with the query."""
         return self.top_items(requests.query, k)
@@ -233,7 +259,7 @@ class LexicalSearcher:
         place = np.minimum(np.searchsorted(added.rows, items, sorter=order), max(len(added.rows) - 1, 0))
         scores = np.zeros(items.shape, np.float32)
         for row, words in enumerate(terms):
-            known = [number for word in words if (number := self._number(word)) is not None]
+            known = self._numbers(words)
             _add_scores(scores[row], main.matrix, known, columns[row])
             if len(added.rows):
                 # The few texts that came later, whole.
@@ -369,7 +395,7 @@ class LexicalSearcher:
     def _score_chunks(self, queries: Sequence[Sequence[str]]) -> Iterator[tuple[int, NDArray[np.float32]]]:
         """(number of the first query, BM25 of every text [chunk, N + M]) for successive chunks of queries' terms."""
         main, added = self._main, self._added
-        counts = self._counts([[n for term in query if (n := self._number(term)) is not None] for query in queries])
+        counts = self._counts([self._numbers(query) for query in queries])
         # The product is sparse, its rows are read densely: a chunk of them at a time.
         size = max(1, _CELLS // max(self._columns, 1))
         for first in range(0, len(queries), size):
