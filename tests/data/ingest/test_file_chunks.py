@@ -323,3 +323,10 @@ def test_deep_nesting_is_one_bad_row(tmp_path):
     rows, bad = read(tmp_path / "a.jsonl", ["t"])
     assert [row["t"] for _, row in rows] == ["one", "two"]
     assert [(line, reason.split(":")[0]) for line, reason, _ in bad] == [(2, "broken JSON")]
+
+
+def test_a_column_of_parquet_whose_name_is_no_text_is_one_error(tmp_path):
+    pl.DataFrame({"brand_x": ["a"]}).write_parquet(tmp_path / "a.parquet")
+    (tmp_path / "a.parquet").write_bytes((tmp_path / "a.parquet").read_bytes().replace(b"brand_x", b"bra\xaad_x"))
+    with pytest.raises(ValueError, match=r"a\.parquet: "):
+        list(parquet_chunks(tmp_path / "a.parquet", ["brand_x"]))

@@ -208,7 +208,7 @@ def parquet_chunks(path: Path, columns: Sequence[str]) -> Iterator[Chunk]:
             frame = pl.DataFrame([plain_column(raw[column], name) for name, column in places.items()])
             yield Chunk(path.name, frame, np.arange(first, first + len(frame)))
             first += len(frame)
-    except (pa.ArrowException, OSError, pl.exceptions.PolarsError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError, pl.exceptions.PolarsError) as error:
         raise ValueError(f"{path}: cannot be read as Parquet: {str(error).partition(chr(10))[0]}") from error
 
 
