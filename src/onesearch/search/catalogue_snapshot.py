@@ -94,6 +94,7 @@ class Snapshot:
         pairs: ItemPairs | None = None,
     ) -> "Snapshot":
         """The catalogue as a run left it; tables as the attributes of their names, ``number`` of every item id."""
+        # Every part is a base without a layer on top.
         return cls(
             generator,
             ItemRecords.over(items),
