@@ -49,6 +49,7 @@ class FakeEngine:
         self.batches: list[int] = []
         self.requests: list[SearchRequest] = []
         self.gate: threading.Event | None = None
+        self.at_work = threading.Event()
         self.refuse_titles: set[str] = set()
         self.changes = 0
 
@@ -60,8 +61,9 @@ class FakeEngine:
         return len(self.items)
 
     def search_batch(self, requests: Sequence[SearchRequest]) -> list[list[SearchResult]]:
+        self.at_work.set()
         if self.gate:
-            self.gate.wait(10)
+            self.gate.wait(60)
         self.batches.append(len(requests))
         self.requests.extend(requests)
         for request in requests:
