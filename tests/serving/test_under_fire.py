@@ -119,14 +119,13 @@ def test_a_body_has_a_deadline_however_slowly_it_drops_in(engine, store):
 def test_bodies_are_bounded_together(engine, store):
     with running(engine, store, max_held=100_000) as (port, _):
         holding = [Caller(port).send(head("/search", "Content-Length: 50000") + b" " * 30_000) for _ in range(3)]
-        time.sleep(0.3)
+        time.sleep(1.0)
         late = Caller(port).send(head("/search", "Content-Length: 50000") + b" " * 30_000)
         status, headers, body = late.answer()
         assert status == 503 and headers["retry-after"] == "1" and "bodies" in body["error"]
         for caller in holding:
             caller.socket.close()
-        time.sleep(0.3)
-        assert Caller(port).send(request("/search", SEARCH)).answer()[0] == 200, "what was held is free again"
+        wait_for(lambda: Caller(port).send(request("/search", SEARCH)).answer()[0] == 200)  # what was held is free
 
 
 @pytest.mark.parametrize("sent", [b"", b"POST /search HTTP/1.1\r\nHost: localhost\r\nX-Slow: "])
@@ -266,7 +265,7 @@ def test_overload_is_refused_first_thing_and_the_refused_are_held_back(engine, s
             start = time.monotonic()
             assert again.answer()[0] == 503
             waited = time.monotonic() - start
-            assert at == 0 or 0.7 < waited, "the second one waits out Retry-After"
+            assert at == 0 or waited > 0.7, "the second one waits out Retry-After"
         assert Caller(port).send(head("/healthz", method="GET")).answer()[0] == 200
         engine.gate.set()
         assert [caller.answer()[0] for caller in callers] == [200] * 3
