@@ -115,6 +115,18 @@ def test_readers_and_both_of_two_writers_see_their_own_version():
     assert torch.equal(index.item_vectors(torch.arange(400)), vectors)
 
 
+def test_a_small_index_takes_many_items_at_once():
+    """Far more than a new table has room for: each with nodes of its own."""
+    rng, k = np.random.default_rng(0), 3000
+    sizes = (64, 64, 64, 64, 64)
+    sids = rng.integers(0, 64, (k, 5))
+    vectors = rng.standard_normal((k, 4)).astype(np.float32)
+    index = SidIndex.build(sids[:2], vectors[:2], sizes, np.zeros(2))
+    grown = ChangedIndex.over(index).upsert(sids, vectors, np.arange(k), np.zeros(k))
+    assert_answers(grown, SidIndex.build(sids, vectors, sizes, np.zeros(k)))
+    assert len(index) == 2
+
+
 def test_items_of_one_sid_stand_by_popularity_then_row():
     sids, eye = np.zeros((4, 1), int), np.eye(4, dtype=np.float32)
     index = SidIndex.build(sids, eye, [1], np.array([1.0, 5, 1, 7]), np.array([9, 4, 2, 3]))

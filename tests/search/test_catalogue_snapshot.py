@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from onesearch.data.records import Item, items_frame
+from onesearch.index import vector_table
 from onesearch.index.changed_index import ChangedIndex
 from onesearch.index.sid_index import SidIndex
 from onesearch.search import catalogue_snapshot
@@ -177,7 +178,23 @@ def test_random_changes_answer_as_a_catalogue_built_anew(model, monkeypatch):
     run_changes(small_engine(model=model), 24, 6, seed=1)
 
 
+def test_changes_go_on_when_the_table_of_vectors_is_full(monkeypatch):
+    monkeypatch.setattr(catalogue_snapshot, "_MOST_CHANGES", 10**9)
+    monkeypatch.setattr(vector_table, "_SPARE_LEAST", 8)
+    monkeypatch.setattr(vector_table, "_SPARE_SHARE", 10**9)
+    engine = small_engine()
+    bases = {engine.snapshot.index.base.numbering}
+    rng, seen = np.random.default_rng(5), all_items(engine)
+    for number in range(16):
+        change(engine, seen, number, rng)
+        bases.add(engine.snapshot.index.base.numbering)
+        if number % 4 == 3:
+            assert answers(engine) == answers(rebuilt(engine)), number
+    assert len(bases) > 2
+
+
 @pytest.mark.long
+@pytest.mark.timeout(3600)
 def test_ten_thousand_changes_answer_as_a_catalogue_built_anew(monkeypatch):
     monkeypatch.setattr(catalogue_snapshot, "_MOST_CHANGES", 64)
     monkeypatch.setattr(catalogue_snapshot, "_CHANGED_SHARE", 10**9)

@@ -137,7 +137,8 @@ class ChangedIndex(SidIndex):
     def over(cls, base: SidIndex) -> "ChangedIndex":
         """A base with no changes yet; its vectors get room for those that come."""
         if base._vectors.table.used == len(base._vectors.table.data):
-            base = SidIndex(IndexArrays(*base.structure, base._vectors.with_room()), base._layout, base.device)
+            roomy = SidIndex(IndexArrays(*base.structure, base._vectors.with_room()), base._layout, base.device)
+            roomy.numbering, base = base.numbering, roomy
         shared = _Shared([NodeTable(base.device) for _ in range(base.levels)])
         every = as_numpy(pack(np.ones(len(base), bool)))
         return cls(base, shared, _nodes_of(base, 0, np.arange(base.size(0))), Live.empty(), every, base.max_children)
@@ -190,8 +191,8 @@ class ChangedIndex(SidIndex):
         nothing = SortedItems(np.zeros(0, np.int64), np.zeros(0, np.int32), None)
         return self._changed(gone, nothing, torch.zeros(0, self.dimension))
 
-    def merged(self, room: bool = False) -> SidIndex:
-        """The plain index of all items; with ``room`` its vectors move to a table of their own."""
+    def merged(self, room: int = 0) -> SidIndex:
+        """The plain index of all items; its vectors move to a table of their own if it shall have ``room`` for more."""
         base, live = self._base, self._live
         # Items of changed leaves that are as the base has them stay where they are.
         of_base = as_numpy(base.position_of(torch.from_numpy(live.rows).to(self.device)))
@@ -209,7 +210,7 @@ class ChangedIndex(SidIndex):
         items = SortedItems(new.keys, new.rows, new.popularity if self._has_popularity else None)
         arrays = splice(base._arrays(), np.flatnonzero(gone), items, data, scale, self._layout)
         if room:
-            arrays = IndexArrays(arrays.items, arrays.trie, arrays.vectors.with_room())
+            arrays = IndexArrays(arrays.items, arrays.trie, arrays.vectors.with_room(room))
         return SidIndex(arrays, self._layout, self.device)
 
     def _changed(self, gone: NDArray[np.int32], added: SortedItems, vectors: Tensor) -> "ChangedIndex":
@@ -219,8 +220,9 @@ class ChangedIndex(SidIndex):
                 return _Change(self, gone, added, vectors).version()
             except _TableFullError:
                 pass
-        # Slots given out by the attempt are lost with the table.
-        return ChangedIndex.over(self.merged(room=True))._changed(gone, added, vectors)
+        # Slots given out by the attempt are lost with the table. A change needs one for each item and node at most.
+        room = (len(gone) + len(added)) * (self.levels + 1)
+        return ChangedIndex.over(self.merged(room))._changed(gone, added, vectors)
 
     @property
     def changes(self) -> int:

@@ -130,7 +130,7 @@ class ItemFilters:
     def changed(
         self, rows: Sequence[int] | NDArray[np.integer], items: Sequence[Item], index: SidIndex
     ) -> "ItemFilters":
-        """The filters of an index on the same base whose ``rows`` are now ``items``; readers keep these."""
+        """The filters of a version of the index whose ``rows`` are now ``items``; readers keep these."""
         known, columns = self._changed
         new = np.asarray(rows, np.int64)
         kept = ~np.isin(known, new)
@@ -139,6 +139,10 @@ class ItemFilters:
         every = np.concatenate([known[kept], new])
         order = np.argsort(every, kind="stable")
         changed = (every[order], columns.like([array[order] for array in joined]))
+        if index.base.numbering is not self._index.base.numbering:  # it was merged to make room
+            return ItemFilters._of(
+                _columns_of(self._columns, changed, self._index.base, _base_rows(index)), index, changed
+            )
         return ItemFilters(self._columns, index, self._words, self._entries, changed)
 
     def mask(self, filters: Mapping[str, Any]) -> ItemMask:

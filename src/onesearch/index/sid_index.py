@@ -52,6 +52,7 @@ class SidIndex:
         levels: number of levels L.
         codebook_sizes: number of codes of each level.
         max_children: per level the largest number of children that a node of the level above has.
+        numbering: the same object for indexes whose positions are the same.
     """
 
     def __init__(self, arrays: IndexArrays, layout: KeyLayout, device: torch.device | str = "cpu") -> None:
@@ -71,6 +72,7 @@ class SidIndex:
         positions[arrays.items.rows] = np.arange(len(arrays.items), dtype=np.int32)
         self._position_of = torch.from_numpy(positions).to(device)
         self._vectors = arrays.vectors.to(device)
+        self.numbering = object()
         self._first_blocks: dict[torch.dtype, Tensor] = {}
         widths = [int(np.diff(array).max(initial=0)) for array in arrays.trie.children[:-1]]
         self.max_children = (len(arrays.trie.codes[0]), *widths)

@@ -36,11 +36,11 @@ class VectorTable:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     @classmethod
-    def empty(cls, rows: int, dimension: int, precision: Precision) -> "VectorTable":
-        """A table whose first ``rows`` slots are given out, with room for more."""
+    def empty(cls, rows: int, dimension: int, precision: Precision, least: int = 0) -> "VectorTable":
+        """A table whose first ``rows`` slots are given out, with room for more, ``least`` at least."""
         if precision not in _DTYPES:
             raise ValueError(f"precision '{precision}' is unknown; valid are {', '.join(_DTYPES)}")
-        capacity = rows + rows // _SPARE_SHARE + _SPARE_LEAST
+        capacity = rows + max(rows // _SPARE_SHARE + _SPARE_LEAST, least)
         data = torch.empty(capacity, dimension, dtype=_DTYPES[precision])
         return cls(data, torch.empty(capacity) if precision == "int8" else None, rows)
 
@@ -92,10 +92,10 @@ class VectorView:
         """Stored rows, in their order."""
         return cls(VectorTable(data, scale, len(data)), len(data))
 
-    def with_room(self) -> "VectorView":
-        """The same rows in a table of their own, in order, with room for more."""
+    def with_room(self, least: int = 0) -> "VectorView":
+        """The same rows in a table of their own, in order, with room for more, ``least`` at least."""
         data, scale = self.stored()
-        copy = VectorTable.empty(self.rows, self.dimension, self.precision)
+        copy = VectorTable.empty(self.rows, self.dimension, self.precision, least)
         copy.data = copy.data.to(data.device)
         copy.data[: self.rows] = data
         if scale is not None and copy.scale is not None:
