@@ -13,6 +13,7 @@ from onesearch.index import vector_table
 from onesearch.index.changed_index import ChangedIndex
 from onesearch.index.sid_index import SidIndex
 from onesearch.search import catalogue_snapshot
+from onesearch.search.boosts import Boost
 from onesearch.search.catalogue_snapshot import Snapshot
 from onesearch.search.engine import SearchEngine
 from onesearch.search.item_records import ItemNumbers
@@ -240,6 +241,24 @@ def test_changes_during_a_merge_stand_on_the_new_base(monkeypatch):
     assert isinstance(index, ChangedIndex) and index.base is not base and index.base is not before.index.base
     assert answers(engine) == held == answers(rebuilt(engine))
     assert engine.snapshot.index.changes < before.index.changes + 40
+
+
+def test_what_changes_again_and_again_takes_no_more_room(monkeypatch):
+    engine = small_engine()
+    monkeypatch.setattr(catalogue_snapshot, "_MOST_CHANGES", 8)
+    monkeypatch.setattr(catalogue_snapshot, "_CHANGED_SHARE", 10**9)
+    item = engine.search("red tent", k=1)[0].item
+    for number in range(60):
+        engine.upsert([replace(item, price=float(number))])
+        wait_for_merge(engine)
+    snapshot = engine.snapshot
+    assert snapshot.sids.used <= 8 and len(snapshot.records.later) <= 8 and len(snapshot.sids.tail.data) < 1000
+    assert engine.item(item.item_id).price == 59.0 and answers(engine) == answers(rebuilt(engine))
+    engine._snapshot = snapshot.boosted((Boost(name="tents", column="category", values=("tent",), times=4.0),))
+    engine.upsert([replace(item, category=("Shop", "lamp"))])
+    boost = engine.snapshot.boost
+    assert boost is not None and boost.take(np.array([engine.snapshot.number[item.item_id]])).item() == 0
+    assert answers(engine) == answers(rebuilt(engine))
 
 
 def test_a_merge_that_fails_leaves_the_catalogue_as_it_is(monkeypatch, caplog):

@@ -81,6 +81,14 @@ class LayeredTable:
         """A base with no changes yet."""
         return cls(base, ChangedRows.none(base.device), _Tail(base.new_zeros(0, *base.shape[1:])))
 
+    @classmethod
+    def layered_as(cls, other: "LayeredTable", flat: Tensor) -> "LayeredTable":
+        """A plain table of as many rows as another has, in the same layers, to change together with it."""
+        changed = other.changed.to(flat.device)
+        data = flat.new_zeros(other.used, *flat.shape[1:])
+        data[changed.places] = flat[changed.rows]
+        return cls(flat, changed, _Tail(data, other.used), other.used)
+
     @property
     def device(self) -> torch.device:
         """Where the tensors are."""

@@ -229,6 +229,11 @@ class ChangedIndex(SidIndex):
         """What a merge would have to do: items of changed leaves, and base positions in whose place they are."""
         return len(self._live.keys) + len(self._base) - RankedBits.from_words(self._alive_words).count
 
+    @property
+    def written(self) -> int:
+        """Nodes that changes have written to the tables, those of earlier versions included."""
+        return sum(self._used)
+
     # -- what the search asks ------------------------------------------------------------------------------------
 
     def __len__(self) -> int:

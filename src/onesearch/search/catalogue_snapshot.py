@@ -35,15 +35,22 @@ from onesearch.search.results import FilterChoices
 Floats = NDArray[np.float32]
 _MOST_CHOICES = 200  # values of a filter that a page may offer
 _MOST_CHANGES, _CHANGED_SHARE = 4096, 64  # a merge is due from so many changes on, or one in so many items
+_MOST_NODES = 1 << 20  # or so many nodes of the index written, or as many as there are items
 
 
 @dataclass(frozen=True)
 class Merged:
-    """New bases of a snapshot's index, filters and BM25, without layers."""
+    """New bases of a snapshot, without layers; tables as there."""
 
     index: SidIndex
     filters: ItemFilters
     lexical: LexicalSearcher | None
+    records: ItemRecords
+    number: ItemNumbers
+    sids: LayeredTable
+    item_head_rows: LayeredTable
+    popularity: LayeredTable
+    traits: ItemTraits
 
 
 @dataclass(frozen=True)
@@ -133,12 +140,9 @@ class Snapshot:
         """The same catalogue under other boosts."""
         if not boosts:
             return replace(self, boosts=(), boost=None)
+        boost = torch.from_numpy(log_times(boosts, self.records.flat().table))
         # Layered as all tables are, so that they keep changing together.
-        boost = LayeredTable.over(torch.from_numpy(log_times(boosts, self.records.table)))
-        if self.records.later:
-            of_later = torch.from_numpy(log_times(boosts, items_frame(self.records.later)))
-            boost = boost.with_rows(self.records.changed, of_later)
-        return replace(self, boosts=tuple(boosts), boost=boost)
+        return replace(self, boosts=tuple(boosts), boost=LayeredTable.layered_as(self.sids, boost))
 
     def item(self, row: int) -> Item:
         """The item of a row."""
@@ -226,34 +230,75 @@ class Snapshot:
     @property
     def wants_merge(self) -> bool:
         """Whether so much stands on top of the bases that new ones are worth their while."""
-        changes = self.index.changes if isinstance(self.index, ChangedIndex) else 0
-        changes = max(changes, 0 if self.lexical is None else self.lexical.changes)
-        return changes >= max(_MOST_CHANGES, len(self.number) // _CHANGED_SHARE)
+        changes, written = self.sids.used, 0
+        if isinstance(self.index, ChangedIndex):
+            changes, written = max(changes, self.index.changes), self.index.written
+        if self.lexical is not None:
+            changes = max(changes, self.lexical.changes)
+        many = max(_MOST_CHANGES, len(self.number) // _CHANGED_SHARE)
+        return changes >= many or written >= max(_MOST_NODES, len(self.number))
 
     def merged(self) -> Merged:
         """New bases, as long as it takes; the catalogue may change meanwhile."""
         index = self.index.merged() if isinstance(self.index, ChangedIndex) else self.index
-        return Merged(index, self.filters.rebased(index), None if self.lexical is None else self.lexical.merged())
+        return Merged(
+            index,
+            self.filters.rebased(index),
+            None if self.lexical is None else self.lexical.merged(),
+            self.records.flat(),
+            self.number.flat(),
+            LayeredTable.over(self.sids.flat()),
+            LayeredTable.over(self.item_head_rows.flat()),
+            LayeredTable.over(self.popularity.flat()),
+            self.traits.flat(len(self.records)),
+        )
 
     def onto(self, merged: Merged, rows: Iterable[int]) -> "Snapshot":
         """The same catalogue on new bases, on top of which stand the ``rows`` that changed since they were begun."""
         index, filters, lexical = _growing(merged.index), merged.filters, merged.lexical
         changed = np.array(sorted(set(rows)), np.int64)
-        if len(changed):
-            at = torch.from_numpy(changed).to(self.index.device)
-            here = (self.index.position_of(at) >= 0).cpu().numpy()
-            there = (index.position_of(at) >= 0).cpu().numpy()
-            stay, gone = changed[here], changed[there & ~here]
-            items = [self.item(row) for row in stay.tolist()]
-            index = index.remove(gone) if len(gone) else index
-            if len(stay):
-                vectors = self.item_head_rows[torch.from_numpy(stay).to(self.item_head_rows.device)]
-                index = index.upsert(self.sids.take(stay), vectors, stay, self.popularity.take(stay))
-            filters = filters.changed(stay, items, index)
-            if lexical is not None:
-                texts = item_texts(items_frame(items), lexical.config.fields, distinct=False)
-                lexical = lexical.remove(changed).add(stay, texts)
-        return replace(self, index=index, filters=filters, lexical=lexical)
+        items = [self.item(row) for row in changed.tolist()]
+        # Tables: these rows as they are now.
+        layer = merged.sids.changed.with_rows(changed, 0)
+        sids, head_rows, popularity = (
+            base.with_rows(layer, now[torch.from_numpy(changed).to(now.device)])
+            for base, now in zip(
+                (merged.sids, merged.item_head_rows, merged.popularity),
+                (self.sids, self.item_head_rows, self.popularity),
+                strict=True,
+            )
+        )
+        traits = merged.traits.with_rows(layer, *self.traits.of_rows(changed))
+        # Who is there: index, filters and BM25.
+        at = torch.from_numpy(changed).to(self.index.device)
+        here = (self.index.position_of(at) >= 0).cpu().numpy()
+        there = (index.position_of(at) >= 0).cpu().numpy()
+        stay, gone = changed[here], changed[there & ~here]
+        staying = [item for item, is_here in zip(items, here.tolist(), strict=True) if is_here]
+        index = index.remove(gone) if len(gone) else index
+        if len(stay):
+            vectors = self.item_head_rows[torch.from_numpy(stay).to(self.item_head_rows.device)]
+            index = index.upsert(self.sids.take(stay), vectors, stay, self.popularity.take(stay))
+        filters = filters.changed(stay, staying, index)
+        if lexical is not None and len(changed):
+            texts = item_texts(items_frame(staying), lexical.config.fields, distinct=False)
+            lexical = lexical.remove(changed).add(stay, texts)
+        numbers = {item.item_id: int(row) for item, row in zip(items, changed, strict=True)}
+        number = merged.number.with_items(numbers)
+        return replace(
+            self,
+            index=index,
+            filters=filters,
+            lexical=lexical,
+            records=merged.records.with_items(changed, items),
+            number=number.without([item_id for item_id in numbers if item_id not in self.number]),
+            builder=PromptBuilder(self.builder.vocabulary, self.builder.config, sids, head_rows),
+            sids=sids,
+            item_head_rows=head_rows,
+            popularity=popularity,
+            traits=traits,
+            boost=None if self.boost is None else LayeredTable.layered_as(sids, self.boost.flat()),
+        )
 
     def _features(
         self,

@@ -119,6 +119,12 @@ class TraitLists:
             out[at] = self.changed.take(items[at])
         return out
 
+    def flat(self, n: int) -> "TraitLists":
+        """The lists of ``n`` rows without layers."""
+        rows = self.rows(np.arange(n)[:, None])[:, 0]
+        known = rows >= 0
+        return TraitLists.over(Ragged.from_lengths(rows[known], known.sum(1)))
+
     def with_rows(self, changed: ChangedRows, lists: Ragged) -> "TraitLists":
         """With other ``lists`` of the rows that changed last, as :meth:`LayeredTable.with_rows`."""
         values = torch.from_numpy(lists.padded(_MOST_TRAITS, newest=False))
@@ -132,6 +138,20 @@ class ItemTraits:
     categories: LayeredTable
     attributes: TraitLists
     title: TraitLists
+
+    def flat(self, n: int) -> "ItemTraits":
+        """The traits of ``n`` rows without layers."""
+        categories = LayeredTable.over(self.categories.flat())
+        return ItemTraits(categories, self.attributes.flat(n), self.title.flat(n))
+
+    def of_rows(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], Ragged, Ragged]:
+        """Categories, attributes and title words of some rows, as :meth:`with_rows` takes them."""
+        lists = []
+        for one in (self.attributes, self.title):
+            numbers = one.rows(rows[:, None])[:, 0]
+            known = numbers >= 0
+            lists.append(Ragged.from_lengths(numbers[known], known.sum(1)))
+        return self.categories.take(rows), lists[0], lists[1]
 
     def with_rows(
         self, changed: ChangedRows, categories: NDArray[np.int64], attributes: Ragged, title: Ragged

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from onesearch.common.layered_table import ChangedRows
-from onesearch.data.records import Item, item_from_row
+from onesearch.data.records import Item, item_from_row, items_frame
 
 
 class ItemNumbers(Mapping[str, int]):
@@ -44,6 +44,10 @@ class ItemNumbers(Mapping[str, int]):
         row = self._added.get(item_id)
         return self._base.get(item_id) if row is None else row
 
+    def flat(self) -> "ItemNumbers":
+        """The same numbers in one table."""
+        return ItemNumbers({**self._base, **self._added}, {}, self._gone)
+
     def with_items(self, rows: Mapping[str, int]) -> "ItemNumbers":
         """With items back, and new ones."""
         new = {item_id: row for item_id, row in rows.items() if self.row_of(item_id) is None}
@@ -76,6 +80,14 @@ class ItemRecords:
         """The item of a row."""
         changed, place = self.changed.find(torch.tensor([row]))
         return self.later[int(place)] if bool(changed) else item_from_row(self.table.row(row, named=True))
+
+    def flat(self) -> "ItemRecords":
+        """The same records in one table."""
+        if not self.later:
+            return self
+        place = np.arange(len(self))
+        place[self.changed.rows.numpy()] = len(self.table) + self.changed.places.numpy()
+        return ItemRecords.over(pl.concat([self.table, items_frame(self.later)])[place])
 
     def with_items(self, rows: NDArray[np.integer], items: Sequence[Item]) -> "ItemRecords":
         """With other items in some rows, known or new ones."""
