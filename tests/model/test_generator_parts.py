@@ -46,6 +46,8 @@ def test_the_item_score_reads_the_decoder_before_the_first_token():
     hidden = model.backbone.decode(memory.prompts, model.begin.expand(4, 1, -1), torch.arange(4))[:, 0]
     every = model.item_score(hidden, memory.query_head_rows)
     torch.testing.assert_close(model.ask(memory).state, every)
+    owner = torch.tensor([2, 0, 2])
+    torch.testing.assert_close(model.score_state(hidden[owner], memory, owner), every[owner])
 
 
 def test_states_of_beams_and_of_targets_start_from_their_own_querys_row():
