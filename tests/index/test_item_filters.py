@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onesearch.data.records import Item
+from onesearch.index import vector_table
 from onesearch.index.bits import RankedBits, pack, popcount
 from onesearch.index.changed_index import ChangedIndex
 from onesearch.index.filter_values import FilterError
@@ -213,6 +214,23 @@ def test_errors_say_which_filter_is_wrong(asked, message):
     filters = ItemFilters.build(catalogue(0, 5), index_of(0, np.arange(5)))
     with pytest.raises(FilterError, match=message):
         filters.mask(asked)
+
+
+def test_filters_move_with_the_index_to_another_base(monkeypatch):
+    monkeypatch.setattr(vector_table, "_SPARE_LEAST", 8)
+    monkeypatch.setattr(vector_table, "_SPARE_SHARE", 10**9)
+    items, index = catalogue(0, 20), ChangedIndex.over(index_of(0, np.arange(20)))
+    filters, bases = ItemFilters.build(items, index), {index.base.numbering}
+    for step in range(8):
+        new = catalogue(step + 1, 1).with_columns(brand=pl.lit("New"))
+        record = Item(str(step), "", **new.row(0, named=True))
+        sids = np.array([[step % 3, step % 4, step % 2, 0]])
+        index, items = index.add(sids, np.ones((1, 2), np.float32), [20 + step]), pl.concat([items, new])
+        filters = filters.changed([20 + step], [record], index)
+        bases.add(index.base.numbering)
+        for question in ({"brand": "New"}, {"category": "Home", "in_stock": True}):
+            assert_mask(items, index, filters, question)
+    assert len(bases) > 2
 
 
 def test_names_are_found_in_any_case_and_without_accents():
