@@ -71,6 +71,7 @@ def run(runs: Path, only: str = "") -> None:
         )
         made = {
             "command": f"python -m benchmarks.abtest run RUNS {name}",
+            "market": f"{test.data}-{test.seed}",
             "commit": commit(),
             "date": today(),
             "machine": machine(),
@@ -117,8 +118,8 @@ def render() -> None:
         lines += [
             *table[1:],
             "",
-            f"Made by `{made['command']}`, commit {made['commit']}, {made['date']}, {made['machine']}; "
-            f"serving took {serving:.0f} minutes of one core.",
+            f"Of `{made['market']}`; made by `{made['command']}`, commit {made['commit']}, {made['date']}, "
+            f"{made['machine']}; serving took {serving:.0f} minutes of one core.",
         ]
     FILES.write_page(lines)
 

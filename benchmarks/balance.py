@@ -100,6 +100,7 @@ def run(
         about = {
             "cell": cell.name,
             "what": cell.what,
+            "market": f"{DATA}-{SEED}",
             "minutes_to_a_new_version": minutes,
             "commit": commit(),
             "date": today(),
@@ -226,11 +227,12 @@ def render() -> None:
     ):
         if rows := [(one["what"], one[key], "") for one in made if key in one]:
             lines += ["", f"## {title}", *_tables(rows)]
-    lines += ["", "## What made the figures", "", "| command | commit | date | shoppers | page views |"]
-    lines.append("|---" * 5 + "|")
+    lines += ["", "## What made the figures", "", "| command | market | commit | date | shoppers | page views |"]
+    lines.append("|---" * 6 + "|")
     for one in made:
         command = f"`python -m benchmarks.balance run RUNS {one['cell']}`"
-        lines.append(f"| {command} | {one['commit']} | {one['date']} | {one['shoppers']:,} | {one['page_views']:,} |")
+        made_by = f"{command} | {one['market']} | {one['commit']} | {one['date']}"
+        lines.append(f"| {made_by} | {one['shoppers']:,} | {one['page_views']:,} |")
     FILES.write_page(lines)
 
 

@@ -11,13 +11,12 @@ def lists_of(ragged: Ragged) -> list[list[int]]:
     return [ragged[row].tolist() for row in range(len(ragged))]
 
 
-@given(LISTS, LISTS, st.data())
-def test_it_is_a_list_of_lists(one, two, data):
+@given(LISTS, st.data())
+def test_it_is_a_list_of_lists(one, data):
     ragged = Ragged.from_lists(one)
     assert lists_of(ragged) == one
     assert ragged.lengths.tolist() == [len(row) for row in one]
     assert ragged.owners.tolist() == [i for i, row in enumerate(one) for _ in row]
-    assert lists_of(ragged.joined(Ragged.from_lists(two))) == one + two
     assert all(ragged[-i].tolist() == one[-i] for i in range(1, len(one) + 1))
     rows = data.draw(st.lists(st.integers(0, len(one) - 1), max_size=8)) if one else []
     assert lists_of(ragged.select(np.array(rows, np.int64))) == [one[row] for row in rows]

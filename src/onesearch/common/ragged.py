@@ -70,11 +70,6 @@ class Ragged:
         before_end = self.offsets[1:][self.owners] - np.arange(len(self.values))
         return Ragged.from_lengths(self.values[before_end <= most], np.minimum(self.lengths, most))
 
-    def joined(self, more: "Ragged") -> "Ragged":
-        """These rows, then the others."""
-        values = np.concatenate([self.values, more.values])
-        return Ragged(values, np.concatenate([self.offsets, self.offsets[-1] + more.offsets[1:]]))
-
     def padded(self, width: int, fill: int = -1, newest: bool = True) -> NDArray[np.int32]:
         """Fixed width int32 [n, width].
 

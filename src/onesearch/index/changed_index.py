@@ -29,72 +29,28 @@ from torch import Tensor
 from torch.nn import functional
 
 from onesearch.index.bits import RankedBits, pack, take
+from onesearch.index.changed_nodes import (
+    BEGIN,
+    CODE,
+    COUNT,
+    END,
+    FIRST,
+    ITEMS,
+    PREFIX,
+    SLOT,
+    Live,
+    NodeTable,
+    among,
+    flat_ranges,
+    nodes_of,
+    replaced,
+)
 from onesearch.index.check_items import as_numpy, check_items
+from onesearch.index.node_means import by_children, write_means
 from onesearch.index.sid_index import IndexBytes, SidIndex
 from onesearch.index.sorted_update import IndexArrays, SortedItems, splice
-from onesearch.index.vector_table import CHUNK_ROWS
 
 Ints = NDArray[np.int64]
-# What is known of a changed node: its code, its children (at the last level none: items are found by the key), the slot
-# of its vector, how many items lie below it, which positions of the base it had, and all codes down to it, packed.
-CODE, FIRST, COUNT, SLOT, ITEMS, BEGIN, END, PREFIX = range(8)
-_ROOM = 1024  # nodes that a new table has room for
-
-
-class Live(NamedTuple):
-    """The items of changed leaves in SID order: key int64, row int32, popularity float32, vector slot int32, [m]."""
-
-    keys: Ints
-    rows: NDArray[np.int32]
-    popularity: NDArray[np.float32]
-    slots: NDArray[np.int32]
-
-    @classmethod
-    def empty(cls) -> "Live":
-        """No items."""
-        none = np.zeros(0, np.int32)
-        return cls(np.zeros(0, np.int64), none, np.zeros(0, np.float32), none)
-
-    def take(self, places: NDArray[np.integer] | NDArray[np.bool_]) -> "Live":
-        """Some of the items."""
-        return Live(self.keys[places], self.rows[places], self.popularity[places], self.slots[places])
-
-    def plus(self, other: "Live") -> "Live":
-        """With other items behind these."""
-        keys, rows = np.concatenate([self.keys, other.keys]), np.concatenate([self.rows, other.rows])
-        popularity, slots = (
-            np.concatenate([self.popularity, other.popularity]),
-            np.concatenate([self.slots, other.slots]),
-        )
-        return Live(keys, rows, popularity, slots)
-
-
-class NodeTable:
-    """The changed nodes of a level, int64 [8, n]; written once, behind those that readers know."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.array: Ints = np.zeros((8, _ROOM), np.int64)
-        self._copy = None if device.type == "cpu" else torch.zeros(8, _ROOM, dtype=torch.int64, device=device)
-        self.used = 0
-
-    @property
-    def tensor(self) -> Tensor:
-        """All columns on the index's device; those from ``used`` on mean nothing yet."""
-        return torch.from_numpy(self.array) if self._copy is None else self._copy
-
-    def append(self, nodes: Ints) -> int:
-        """Write nodes [8, n] behind the others; the number of the first."""
-        first, last = self.used, self.used + nodes.shape[1]
-        if last > self.array.shape[1]:
-            # Readers keep the arrays that they have.
-            room = max(last, 2 * self.array.shape[1]) - self.array.shape[1]
-            self.array = np.pad(self.array, ((0, 0), (0, room)))
-            self._copy = None if self._copy is None else functional.pad(self._copy, (0, room))
-        self.array[:, first:last] = nodes
-        if self._copy is not None:
-            self._copy[:, first:last] = torch.from_numpy(nodes).to(self._copy.device)
-        self.used = last
-        return first
 
 
 @dataclass
@@ -141,7 +97,7 @@ class ChangedIndex(SidIndex):
             roomy.numbering, base = base.numbering, roomy
         shared = _Shared([NodeTable(base.device) for _ in range(base.levels)])
         every = as_numpy(pack(np.ones(len(base), bool)))
-        return cls(base, shared, _nodes_of(base, 0, np.arange(base.size(0))), Live.empty(), every, base.max_children)
+        return cls(base, shared, nodes_of(base, 0, np.arange(base.size(0))), Live.empty(), every, base.max_children)
 
     # -- changes -------------------------------------------------------------------------------------------------
 
@@ -470,7 +426,7 @@ class _Change:
         old, last = self.old, self.layout.levels - 1
         # Leaves that items leave or come to, by their key [T]; what stands on the way to them; and their items now.
         keys = np.unique(np.concatenate([self._keys_of(self.gone), self.new.keys]))
-        ways = self._down(keys)
+        ways = self._ways(keys)
         live, alive = self._relisted(keys)
         # The leaves: their items are a range of the live ones.
         first = np.searchsorted(live.keys, keys)
@@ -483,7 +439,7 @@ class _Change:
         for level in reversed(range(last)):
             changed, most = self._parents(ways[level], changed)
             widest[level + 1] = max(widest[level + 1], most)
-        root = _replaced(old._root_array, changed)
+        root = replaced(old._root_array, changed)
         widest[0] = max(widest[0], root.shape[1])
         return ChangedIndex(old._base, old._shared, root, live, alive, tuple(widest))
 
@@ -493,7 +449,7 @@ class _Change:
         keys: Ints = as_numpy(self.old.keys_at(position))
         return keys
 
-    def _down(self, keys: Ints) -> list[_Way]:
+    def _ways(self, keys: Ints) -> list[_Way]:
         """What stands at each level on the way to packed SIDs [T], ascending."""
         out = []
         level_nodes = self.old._root_array
@@ -507,7 +463,7 @@ class _Change:
             nodes[:, was] = level_nodes[:, at[was]]
             # All children of those.
             if level + 1 < self.layout.levels:
-                level_nodes = self._known(level + 1, _ranges(nodes[FIRST], nodes[COUNT])[0])
+                level_nodes = self._nodes_at(level + 1, flat_ranges(nodes[FIRST], nodes[COUNT])[0])
             out.append(_Way(level, prefix, nodes, level_nodes))
         return out
 
@@ -515,15 +471,15 @@ class _Change:
         """The items of changed leaves after the change, and the bits of the base's positions that stay as they are."""
         old, live, base = self.old, self.old._live, self.old._base.structure[0]
         # What the leaves hold now: live items, and positions of the base that are still alive.
-        is_touched = _among(live.keys, keys)
+        is_touched = among(live.keys, keys)
         first = np.searchsorted(base.keys, keys)
-        places, _ = _ranges(first, np.searchsorted(base.keys, keys, side="right") - first)
+        places, _ = flat_ranges(first, np.searchsorted(base.keys, keys, side="right") - first)
         bit = np.int64(1) << (places & 63)
         standing = places[(old._alive[places >> 6] & bit) != 0]
         popularity = np.zeros(len(standing), np.float32) if base.popularity is None else base.popularity[standing]
         slots = as_numpy(old._base.item_slots(torch.from_numpy(standing).to(old.device))).astype(np.int32)
         held = live.take(is_touched).plus(Live(base.keys[standing], base.rows[standing], popularity, slots))
-        held = held.take(~_among(held.rows, np.sort(self.gone))).plus(self.new)
+        held = held.take(~among(held.rows, np.sort(self.gone))).plus(self.new)
         # Each leaf by popularity, then row; and all leaves by key, where two sorted lists are put together.
         held = held.take(np.lexsort((held.rows, -held.popularity, held.keys)))
         joined = live.take(~is_touched).plus(held)
@@ -542,7 +498,7 @@ class _Change:
         """The changed nodes of a level from those of the level below, and the most children that one has."""
         old, below = self.old, way.level + 1
         # Their children [8, n]: those that did not change, as they stand, and those that did and have items left.
-        children = _replaced(way.children, changed)
+        children = replaced(way.children, changed)
         above = children[PREFIX] >> self.layout.bits[below]
         first = np.searchsorted(above, way.prefix)
         count = np.searchsorted(above, way.prefix, side="right") - first
@@ -553,17 +509,17 @@ class _Change:
         out[SLOT] = self._vectors(way.level, out[ITEMS], first, count, children[SLOT], children[ITEMS])
         return out, int(count.max(initial=0))
 
-    def _known(self, level: int, nodes: Ints) -> Ints:
+    def _nodes_at(self, level: int, nodes: Ints) -> Ints:
         """What the version before knows of nodes of a level below the root's, [8, n]."""
         old = self.old
         changed = nodes >= old._sizes[level]
         if not changed.any():
-            return _nodes_of(old._base, level, nodes)
+            return nodes_of(old._base, level, nodes)
         of_table = old._shared.tables[level].array.take(nodes[changed] - old._sizes[level], 1)
         if changed.all():
             return of_table
         out = np.zeros((8, len(nodes)), np.int64)
-        out[:, changed], out[:, ~changed] = of_table, _nodes_of(old._base, level, nodes[~changed])
+        out[:, changed], out[:, ~changed] = of_table, nodes_of(old._base, level, nodes[~changed])
         return out
 
     def _vectors(self, level: int, items: Ints, first: Ints, count: Ints, slots: Ints, weights: Ints) -> Ints:
@@ -576,26 +532,11 @@ class _Change:
         out[own] = slots[first[own]]
         means = np.flatnonzero((items > 0) & ~own)
         out[means] = self._reserve(len(means))
-        begin, ends = 0, np.cumsum(count[means])
-        while begin < len(means):  # as many nodes at a time as have about CHUNK_ROWS children
-            done = int(ends[begin - 1]) if begin else 0
-            stop = max(begin + 1, int(np.searchsorted(ends, done + CHUNK_ROWS, side="right")))
-            part = means[begin:stop]
-            places, owner = _ranges(first[part], count[part])
+        for part in (means[one] for one in by_children(count[means])):
+            places, owner = flat_ranges(first[part], count[part])
             shares = weights[places].astype(np.float32) / items[part].astype(np.float32)[owner]
-            self._write_means(out[part], slots[places], shares, np.cumsum(count[part]) - count[part])
-            begin = stop
+            write_means(self.table, out[part], slots[places], shares, np.cumsum(count[part]) - count[part])
         return out
-
-    def _write_means(self, slots: Ints, of: Ints, shares: NDArray[np.float32], offsets: Ints) -> None:
-        """Means of vectors in the slots ``of`` [n], ``offsets`` [C] saying where each mean's begin."""
-        values, device = self.table.data, self.table.data.device
-        read = torch.from_numpy(of).to(device)
-        if values.dtype != torch.float32:  # sums of rounded rows are still sums in float32
-            read, values = torch.arange(len(of), device=device), self.table.read(read)
-        shared, starts = torch.from_numpy(shares).to(device), torch.from_numpy(offsets).to(device)
-        means = functional.embedding_bag(read, values, starts, mode="sum", per_sample_weights=shared)
-        self.table.write(torch.from_numpy(slots).to(device), means)
 
     def _reserve(self, n: int) -> Ints:
         """Fresh slots, int64 [n]."""
@@ -603,51 +544,3 @@ class _Change:
         if first is None:
             raise _TableFullError
         return np.arange(first, first + n)
-
-
-def _nodes_of(base: SidIndex, level: int, nodes: Ints) -> Ints:
-    """What is known of nodes of a plain index, [8, n]."""
-    items, trie = base.structure
-    out = np.zeros((8, len(nodes)), np.int64)
-    if not len(nodes):
-        return out
-    # A row below N is an item: a node of one item; the others have a span.
-    rows = trie.vector_rows[level][nodes].astype(np.int64)
-    stored = rows >= len(items)
-    begin, end = rows.copy(), rows + 1
-    begin[stored], end[stored] = trie.spans[:, rows[stored] - len(items)]
-    out[CODE], out[BEGIN], out[END], out[ITEMS] = trie.codes[level][nodes], begin, end, end - begin
-    out[PREFIX] = items.keys[begin] >> base._layout.shifts[level]
-    out[SLOT] = as_numpy(base._vectors.slots_of(torch.from_numpy(rows).to(base.device)))
-    if level + 1 < base.levels:
-        out[FIRST] = trie.children[level][nodes]
-        out[COUNT] = trie.children[level][nodes + 1] - out[FIRST]
-    return out
-
-
-def _replaced(nodes: Ints, changed: Ints) -> Ints:
-    """Nodes [8, n], with changed ones [8, C] in the place of those with their prefixes; ascending by prefix.
-
-    A changed node without items is left out.
-    """
-    kept, new = np.flatnonzero(~_among(nodes[PREFIX], changed[PREFIX])), np.flatnonzero(changed[ITEMS] > 0)
-    order = np.argsort(np.concatenate([nodes[PREFIX, kept], changed[PREFIX, new]]), kind="stable")
-    # Two steps of one look-up each: numpy is slow at picking columns of a matrix by a mask.
-    place = np.concatenate([kept, nodes.shape[1] + new])[order]
-    return np.concatenate([nodes, changed], 1).take(place, 1)
-
-
-def _among(values: NDArray[np.integer], wanted: NDArray[np.integer]) -> NDArray[np.bool_]:
-    """Which values are among the ascending ``wanted``."""
-    if not len(wanted):
-        return np.zeros(len(values), bool)
-    at = np.minimum(np.searchsorted(wanted, values), len(wanted) - 1)
-    found: NDArray[np.bool_] = wanted[at] == values
-    return found
-
-
-def _ranges(first: NDArray[np.integer], count: NDArray[np.integer]) -> tuple[Ints, Ints]:
-    """The numbers of the ranges that begin at ``first`` and have ``count`` numbers, and whose each is: int64 [n]."""
-    count = count.astype(np.int64)
-    owner = np.repeat(np.arange(len(count)), count)
-    return np.arange(int(count.sum())) + (first - (np.cumsum(count) - count))[owner], owner

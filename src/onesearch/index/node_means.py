@@ -8,6 +8,8 @@
 The item head scores these means; a node with one item has none of its own but the item's vector.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -15,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from onesearch.index.trie import TrieArrays
-from onesearch.index.vector_table import CHUNK_ROWS, VectorView, chunks
+from onesearch.index.vector_table import CHUNK_ROWS, VectorTable, VectorView, chunks
 
 
 def fill_items(rows: VectorView, vectors: Tensor, order: Tensor) -> None:
@@ -35,14 +37,38 @@ def fill_means(rows: VectorView, trie: TrieArrays, stale: list[NDArray[np.bool_]
         base = trie.bases[level]
         nodes = np.flatnonzero(trie.vector_rows[level] >= base)[stale[level]]
         first, last = trie.children[level][nodes], trie.children[level][nodes + 1]
-        ends = np.cumsum(last - first, dtype=np.int64)
-        begin = 0
-        while begin < len(nodes):  # as many nodes at a time as have about CHUNK_ROWS children
-            done = int(ends[begin - 1]) if begin else 0
-            stop = max(begin + 1, int(np.searchsorted(ends, done + CHUNK_ROWS, side="right")))
-            part = slice(begin, stop)
+        for part in by_children(last - first):
             _fill_means_of(rows, trie, level, nodes[part], first[part], last[part])
-            begin = stop
+
+
+def by_children(children: NDArray[np.integer]) -> Iterator[slice]:
+    """Slices of nodes, which have so many ``children`` [n], with about ``CHUNK_ROWS`` children each."""
+    ends, begin = np.cumsum(children, dtype=np.int64), 0
+    while begin < len(children):
+        done = int(ends[begin - 1]) if begin else 0
+        stop = max(begin + 1, int(np.searchsorted(ends, done + CHUNK_ROWS, side="right")))
+        yield slice(begin, stop)
+        begin = stop
+
+
+def write_means(
+    table: VectorTable,
+    slots: NDArray[np.integer],
+    of: NDArray[np.integer],
+    shares: NDArray[np.float32],
+    offsets: NDArray[np.int64],
+) -> None:
+    """Write to ``slots`` [C] the means of vectors in the slots ``of`` [n] by their ``shares`` [n].
+
+    ``offsets`` [C] says where those of each mean begin.
+    """
+    values, device = table.data, table.data.device
+    read = torch.from_numpy(of.astype(np.int64)).to(device)
+    if values.dtype != torch.float32:  # sums of rounded rows are still sums in float32
+        read, values = torch.arange(len(of), device=device), table.read(read)
+    weights, begins = torch.from_numpy(shares).to(device), torch.from_numpy(offsets).to(device)
+    means = functional.embedding_bag(read, values, begins, mode="sum", per_sample_weights=weights)
+    table.write(torch.from_numpy(slots.astype(np.int64)).to(device), means)
 
 
 def _fill_means_of(
@@ -64,13 +90,8 @@ def _fill_means_of(
     places = trie.vector_rows[level][nodes].astype(np.int64)
     weights = _items_of(trie, below).astype(np.float32)
     weights /= np.repeat(_items_of(trie, places).astype(np.float32), lengths)
-    slots, values = rows.slots_of(torch.from_numpy(below)).long(), rows.table.data
-    if values.dtype != torch.float32:  # sums of rounded rows are still sums in float32
-        slots, values = torch.arange(len(below)), rows.read(torch.from_numpy(below))
-    means = functional.embedding_bag(
-        slots, values, torch.from_numpy(offsets), mode="sum", per_sample_weights=torch.from_numpy(weights)
-    )
-    rows.write(torch.from_numpy(places), means)
+    to, of = (rows.slots_of(torch.from_numpy(one)).numpy() for one in (places, below))
+    write_means(rows.table, to, of, weights, offsets)
 
 
 def _items_of(trie: TrieArrays, rows: NDArray[np.int64]) -> NDArray[np.int32]:

@@ -49,7 +49,7 @@ class RequestFacts:
     Attributes:
         queries: their terms and their places in the click log.
         clicked: int32 [n, E], the items most clicked for each query, best first, -1 padded.
-        lexical: the best items of each by BM25: those of the evidence, then those that join the candidates.
+        lexical: the best items of each by BM25, for the evidence and for the candidates.
         prompt: subwords, vectors and SIDs of all their texts, and the shoppers' histories.
         history: int32 [n, H], items clicked before, newest last, -1 for none; taken: [n, T], those not shown again.
     """
@@ -126,8 +126,8 @@ class CandidateSearch:
         # BM25 scores the catalogue once, for the evidence and for the candidates.
         config, lexical = self.config, None
         if snapshot.lexical is not None and (config.lexical or prompt.evidence.lexical):
-            lengths = prompt.evidence.lexical, config.lexical_candidates if config.lexical else 0
-            lexical = snapshot.lexical.match(queries.texts, queries.terms, *lengths)
+            wanted = max(prompt.evidence.lexical, config.lexical_candidates if config.lexical else 0)
+            lexical = snapshot.lexical.match(queries.texts, queries.terms, wanted)
         if snapshot.evidence_finder is not None:
             asked = EvidenceRequests(
                 queries.texts,
@@ -203,7 +203,7 @@ class CandidateSearch:
         if config.evidence and evidence is not None:
             channels.append(evidence)
         if config.lexical and facts.lexical is not None:
-            channels.append(facts.lexical.items[1][rows])
+            channels.append(facts.lexical.items[rows, : config.lexical_candidates])
         if state is not None and config.nearest:
             index = scope.snapshot.index
             k, probes = (scope.least, index.size(0)) if scope.least else (config.nearest, _PROBES)

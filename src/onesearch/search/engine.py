@@ -343,10 +343,11 @@ class SearchEngine(CandidateSearch):
             merged = snapshot.merged()
             with self._writing:
                 self._snapshot = self._snapshot.onto(merged, self._merging or ())
+                self._merging = None
         except Exception:  # searches and changes go on with what they have; the next change tries again
             log.exception("changes of the catalogue could not be merged")
-        finally:
-            self._merging = None
+            with self._writing:  # as a writer may be about to note a change
+                self._merging = None
 
     def adopt(self, generator: Generator, name: str, boosts: Sequence[Boost] | None = None) -> None:
         """Search with another generator of the same run from the next search on, under another name.

@@ -50,7 +50,7 @@ class EvidenceRequests:
         history: int32 [n, H], items taken before, newest last, -1 for none.
         own: for training rows, the items clicked in each page view.
         own_pairs: for training rows, what each shopper took in the training part.
-        matches: for a search, whose BM25 candidates come from the same pass: the first list is the evidence.
+        matches: for a search, whose BM25 candidates come from the same pass: the first ones are the evidence.
     """
 
     texts: Sequence[str]
@@ -111,8 +111,8 @@ class EvidenceFinder:
             texts, terms = [requests.texts[i] for i in first.tolist()], [requests.terms[i] for i in first.tolist()]
             match, rows = self.lexical.match(texts, terms, self.settings.lexical), np.arange(len(first))
         best = match.best[rows]
-        share = match.scores[0][rows] / np.where(best > 0, best, 1)[:, None]
-        return match.items[0][rows].astype(np.int32), share.astype(np.float32)
+        items, scores = match.items[rows, : self.settings.lexical], match.scores[rows, : self.settings.lexical]
+        return items.astype(np.int32), (scores / np.where(best > 0, best, 1)[:, None]).astype(np.float32)
 
     def _nearest(self, head_rows: Floats) -> Ints:
         """The items nearest to queries [Q, R], int32 [Q, k]; none for a query without a vector.

@@ -68,16 +68,14 @@ class Analyzer:
 
 @dataclass(frozen=True)
 class LexicalMatches:
-    """The best items of n queries by BM25, in lists of several lengths.
+    """The best items of n queries by BM25; a shorter list is the beginning of a longer one.
 
-    Which of equal scores end a list depends on its length, so one list is not the beginning of another.
-
-    Shapes: ``items`` for each length k int64 [n, k] item rows, -1 where fewer items share a term with the query, and
-    ``scores`` float32 [n, k]; ``best`` float32 [n], the score of the best item, 0 where none matches.
+    Shapes: ``items`` int64 [n, k] item rows, -1 where fewer items share a term with the query, and ``scores`` float32
+    [n, k]; ``best`` float32 [n], the score of the best item, 0 where none matches.
     """
 
-    items: tuple[NDArray[np.int64], ...]
-    scores: tuple[NDArray[np.float32], ...]
+    items: NDArray[np.int64]
+    scores: NDArray[np.float32]
     best: NDArray[np.float32]
 
 
@@ -269,28 +267,25 @@ class LexicalSearcher:
                 scores[row, here] = (added.matrix[text[here]] @ counts.T).toarray()[:, 0]
         return scores
 
-    def match(self, queries: Sequence[str], terms: Sequence[Sequence[str]], *lengths: int) -> LexicalMatches:
-        """The best items of each query, in a list of each of the ``lengths``, from scoring the catalogue once.
+    def match(self, queries: Sequence[str], terms: Sequence[Sequence[str]], k: int) -> LexicalMatches:
+        """The ``k`` best items of each query; each distinct query is searched for once.
 
         Args:
             queries: query texts, [n].
             terms: the analysed words of each, [n].
-            lengths: items to find.
+            k: items to find.
         """
         _, first, inverse = np.unique(np.asarray(queries, dtype=object), return_index=True, return_inverse=True)
-        sizes = [min(k, self._columns) for k in lengths]
-        items = [np.full((len(first), k), NONE, np.int64) for k in sizes]
-        scores, best = [np.zeros((len(first), k), np.float32) for k in sizes], np.zeros(len(first), np.float32)
-        # Each distinct query is searched for once, a chunk of them at a time.
+        k = min(k, self._columns)
+        items, scores = np.full((len(first), k), NONE, np.int64), np.zeros((len(first), k), np.float32)
+        best = np.zeros(len(first), np.float32)
+        # A chunk of queries at a time.
         for start, of_catalogue in self._score_chunks([terms[i] for i in first.tolist()]):
             part = slice(start, start + len(of_catalogue))
             best[part] = of_catalogue.max(1, initial=0)
-            for found, top, k in zip(items, scores, sizes, strict=True):
-                columns, top[part] = top_k(of_catalogue, k)
-                found[part] = np.where(top[part] > 0, self._rows_at(columns), NONE)
-        return LexicalMatches(
-            tuple(one[inverse] for one in items), tuple(one[inverse] for one in scores), best[inverse]
-        )
+            columns, scores[part] = top_k(of_catalogue, k)
+            items[part] = np.where(scores[part] > 0, self._rows_at(columns), NONE)
+        return LexicalMatches(items[inverse], scores[inverse], best[inverse])
 
     def add(self, rows: NDArray[np.integer], texts: Sequence[str]) -> "LexicalSearcher":
         """A searcher that also finds these items; a row that is already indexed gets the new text.
