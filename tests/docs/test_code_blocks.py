@@ -1,6 +1,8 @@
-"""Every code block of README and docs runs, on a tiny run in the place of runs/demo and with smaller numbers.
+"""Every code block of README and docs and every example of a command's help runs: on a tiny run in the place of
+runs/demo and with smaller numbers.
 
-A block marked ``network``, ``docker`` or ``gpu`` is only read: its options must exist. So are commands that never end.
+A block marked ``network``, ``docker`` or ``gpu`` is only read: its options must exist. So are commands that never end,
+and the studies in ``benchmarks``.
 """
 
 import json
@@ -10,6 +12,7 @@ import re
 import shutil
 import tomllib
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +24,21 @@ import yaml
 from benchmarks.speed.__main__ import app as speed
 from tests.docs.code_blocks import Block, blocks
 from tests.docs.code_references import ROOT
+from tests.docs.help_texts import help_texts, studies
 from typer.testing import CliRunner
 
 from onesearch.cli import app
 from onesearch.data.ingest.column_mapping import load_mapping
+from onesearch.data.ingest.importer import import_mapping
+from onesearch.market.kuaisearch_export import export_kuaisearch
+from onesearch.pipeline.config_files import load_settings
 from onesearch.pipeline.run_settings import RunSettings
+from onesearch.pipeline.understanding_stage import stand_in
+from onesearch.serving.sqlite_store import SqliteStore
 from onesearch.training.rewards import RewardSettings
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+HELP = help_texts(typer.main.get_command(app))
 WrongOption = typer.BadParameter.__base__  # of the library below typer, or of the copy that typer brings
 MARKS = {"network", "docker", "gpu"}
 SMALLER = {
@@ -38,6 +48,7 @@ SMALLER = {
     "--rows": 1000,
 }  # of commands; 900 page views of a market
 SETTINGS = {"dpo.steps": ["dpo.batch_size=16"], "grpo.steps": ["grpo.prompts=8", "grpo.rollouts=4"]}
+ANEW = ("seed", "sft3.epochs")  # with these a run would train for long: it stops after its data
 
 
 def page_name(page: Path) -> str:
@@ -61,6 +72,8 @@ def check_command(words: list[str]) -> None:
     words = [word for word in words if not re.match(r"^[A-Z_]+=", word)]
     if words[0] == "onesearch":
         check_options(words[1:], typer.main.get_command(app))
+        changes = [words[at + 1] for at, word in enumerate(words[:-1]) if word == "--set"]
+        load_settings(RunSettings, ROOT / "configs" / "demo.yaml", changes)
     elif words[0] == "make":
         assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
     elif words[:2] == ["python", "-m"]:
@@ -88,10 +101,35 @@ def test_commands_within_sentences_have_these_options(page: Path):
         check_command(command.split())
 
 
+@pytest.mark.parametrize("name", HELP)
+def test_commands_in_help_exist(name: str):
+    text, examples = HELP[name]
+    for words in [*examples.commands, *(line.split() for line in re.findall(r"`(onesearch [^`]+)`", text))]:
+        check_command(words)
+
+
+def test_commands_of_studies_exist():
+    """Each names its own module; its options and what it is told to do stand there."""
+    found = list(studies())
+    assert len({path for path, _ in found}) > 10
+    shared = "".join(
+        (ROOT / "benchmarks" / name).read_text(encoding="utf-8") for name in ("grid.py", "run_or_render.py")
+    )
+    for path, words in found:
+        assert ROOT / words[2].replace(".", "/") == path.with_suffix(""), words
+        code = path.read_text(encoding="utf-8") + shared
+        for word in " ".join(words[3:]).replace("[", "").replace("]", "").split():
+            if word.startswith("--"):
+                assert f'"{word}"' in code or f"{word[2:]}: Annotated" in code, words
+        assert words[3:4] not in (["run"], ["list"], ["save"], ["render"]) or f'"{words[3]}"' in code, words
+
+
 def test_wrong_commands_are_found():
     for line in ("onesearch serch runs/demo", "onesearch run c.yaml --form x", "make coffee", "python -m benchmarks.x"):
         with pytest.raises((AssertionError, WrongOption)):
             check_command(line.split())
+    with pytest.raises(ValueError, match=r"training\.sft3\.epochs"):
+        check_command(["onesearch", "run", "c.yaml", "--set", "training.sft3.epochs=1"])
 
 
 # -- what runs --------------------------------------------------------------------------------------------------------
@@ -129,15 +167,43 @@ def place(tiny_run: Path, tiny_config: Path, tmp_path: Path, monkeypatch: pytest
     return tmp_path
 
 
+@pytest.fixture
+def help_place(place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What the help of commands speaks of beside: markets, a run of another set, data sets at home, a log of a test."""
+    monkeypatch.setenv("HOME", str(place))
+    for folder in ("data/market", "data/shop"):
+        shutil.copytree(place / "runs" / "demo" / "data", place / folder)
+    shutil.copytree(place / "runs" / "demo", place / "runs" / "homedepot")
+    shutil.copytree(ROOT / "configs" / "mappings", place / "configs" / "mappings")
+    shutil.copy(place / "configs" / "demo.yaml", place / "configs" / "homedepot.yaml")
+    read_yaml(
+        Block("yaml", (), 0, "source: my-shop\nitems: {file: products.csv, columns: {item_id: sku, title: name}}"),
+        place,
+    )
+    import_mapping(load_mapping(place / "my-shop.yaml"), place / "data" / "my-shop")
+    (place / "queries.txt").write_text("red shoe\nboot\n")
+    homedepot = place / "datasets" / "homedepot"
+    homedepot.mkdir(parents=True)
+    (homedepot / "products.csv").write_text("product_uid,title,brand,color,material\n1,hammer,Acme,red,steel\n")
+    (homedepot / "judgments.csv").write_text("query,product_uid,relevance\nhammer,1,3\n")
+    SqliteStore(place / "runs" / "demo" / "serving.sqlite3").close()
+    export_kuaisearch(place / "data" / "market", place / "datasets" / "KuaiSearch")
+    log = pl.read_parquet(place / "new.parquet").select("user_id", "shown", "clicked", "ordered")
+    log.with_columns(arm=pl.col("user_id").hash(0) % 2).write_parquet(place / "exposures.parquet")
+    return place
+
+
 def smaller(words: list[str]) -> list[str]:
-    """The command with numbers that fit a test."""
-    out = list(words)
+    """The command with numbers that fit a test, and ``~`` resolved as a shell does."""
+    out = [os.path.expanduser(word) for word in words]  # noqa: PTH111 - any word, not a path
     for at, word in enumerate(out[:-1]):
         if word in SMALLER:
             out[at + 1] = str(900 if "market" in words and word == "--page-views" else SMALLER[word])
         if word == "--set" and (key := out[at + 1].split("=")[0]) in SETTINGS:
             out[at + 1] = f"{key}=2"
             out += [part for setting in SETTINGS[key] for part in ("--set", setting)]
+        if word == "--set" and key in ANEW:
+            out += ["--until", "data"]
     if words[1] == "abtest":
         out += ["--splits", "2"]
     if words[1] == "update" and "--events" in words:
@@ -201,6 +267,18 @@ def read_yaml(block: Block, place: Path) -> None:
         RunSettings.model_validate(values)
     else:
         RewardSettings.model_validate(values)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name, (_, examples) in HELP.items() if examples.commands])
+def test_examples_of_help_run(name: str, help_place: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("uvicorn.run", lambda made, **options: None)
+    examples = HELP[name][1]
+    if "--base-url" not in examples.body:
+        run_shell(examples, {})
+        return
+    with stand_in(help_place / "data" / "market", error=0.1, seed=0) as address:
+        run_shell(replace(examples, body=re.sub(r"http://\S+/v1", address, examples.body)), {})
 
 
 @pytest.mark.slow
