@@ -26,7 +26,7 @@ from onesearch.common.artefact import read_json, write_json
 from onesearch.common.run_lock import RunLock
 from onesearch.evaluation.abtest_estimates import GROUP_METRICS
 from onesearch.evaluation.abtest_report import lift_text
-from onesearch.evaluation.report import save_figure
+from onesearch.evaluation.charts import save_figure
 from onesearch.market.market import Market
 from onesearch.pipeline.abtest_runs import compare_engines
 from onesearch.pipeline.run_data import RunData

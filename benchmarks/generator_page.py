@@ -23,7 +23,7 @@ from benchmarks.generator_grid import (
 from benchmarks.result_files import ResultFiles
 from benchmarks.v2_distillation_page import Page, difference, number, verdict
 from onesearch.evaluation.baselines import CASCADE, DENSE, TOGETHER
-from onesearch.evaluation.report import save_figure
+from onesearch.evaluation.charts import save_figure
 from onesearch.pipeline.engine_stage import ONE_MODEL, WITHOUT_GENERATOR
 from onesearch.pipeline.report_stage import ENGINE_NAME, GENERATOR_ALONE
 

@@ -44,6 +44,9 @@ def test_every_stage_is_finished_and_the_report_compares_all_methods(tiny_run: P
     report = read_json(tiny_run / "report" / "report.json")
     expected = {"BM25", "dense", "BM25 + dense", "most clicked", "cascade", "generator alone", "engine without BM25"}
     assert {*expected, "engine"} <= set(report["methods"])
+    text = (tiny_run / "report" / "report.md").read_text()
+    assert text.startswith("# tiny: search measured on the test part\n\n80 requests") and "## Verdict" in text
+    assert all(f"- *{name}*: " in text for name in report["methods"]) and "- **ehr@10**: " in text
     engine = report["methods"]["engine"]
     assert {"click/HR@10", "order/MRR@10", "ndcg@10", "ehr@10"} <= set(engine)
     assert engine["click/HR@10"]["low"] <= engine["click/HR@10"]["mean"] <= engine["click/HR@10"]["high"]

@@ -9,7 +9,7 @@ import numpy as np
 from onesearch.common.artefact import write_json
 from onesearch.common.extras import from_extra
 from onesearch.evaluation.abtest_estimates import METRICS
-from onesearch.evaluation.report import save_figure
+from onesearch.evaluation.charts import save_figure
 
 with from_extra("train"):
     from matplotlib.figure import Figure

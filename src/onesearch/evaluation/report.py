@@ -1,4 +1,4 @@
-"""The result of an evaluation: one ``report.json``, one Markdown table, charts, and the per-request values.
+"""The result of an evaluation: ``report.json``, ``report.md`` for reading, charts, and the per-request values.
 
 ``report.json`` (schema 1)::
 
@@ -25,14 +25,18 @@ import polars as pl
 from numpy.typing import NDArray
 
 from onesearch.common.artefact import write_json
-from onesearch.common.extras import from_extra
-
-with from_extra("train"):
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+from onesearch.evaluation.charts import panels, save_figure
+from onesearch.evaluation.verdict import Question, give_verdict
 
 Values = Mapping[str, Mapping[str, NDArray[np.float32]]]
 """method -> metric -> per-request values [n]."""
+_MEASURES = {
+    "HR": "share of requests with one of them among the first {k}",
+    "MRR": "1 / place of the first of them, 0 below place {k}; mean over requests",
+    "NDCG": "gain of them among the first {k}, less the lower they stand, over that of the best order",
+    "Recall": "share of them among the first {k}",
+}
+_TARGETS = {"click": "clicked items", "order": "ordered items"}
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,11 @@ class Report:
     milliseconds: Mapping[str, float] = field(default_factory=dict)
     settings: Mapping[str, float] = field(default_factory=dict)
     notes: Mapping[str, Any] = field(default_factory=dict)
+    title: str = "Evaluation"
+    legend: Mapping[str, str] = field(default_factory=dict)
+    """A line for each method, and for each metric that is not one of clicks or orders."""
+    question: Question | None = None
+    """What the verdict is about."""
 
     def __getitem__(self, key: tuple[str, str]) -> Estimate:
         """``report["bm25", "click/HR@10"]``."""
@@ -113,10 +122,13 @@ class Report:
         return cleaned
 
     def markdown(self, metrics: Sequence[str] | None = None, by_group: bool = True) -> str:
-        """Tables for reading: all methods, the comparisons and, ``by_group``, the slices of the main metrics."""
+        """For reading: verdict, table of all methods, legend, comparisons and, ``by_group``, slices of main metrics."""
         metrics = [name for name in metrics or self.main_metrics() if any(name in row for row in self.methods.values())]
-        lines = [f"{self.requests:,} requests; mean with 95 % bootstrap interval.", ""]
-        # One line a method, then the tests over all requests.
+        lines = [f"# {self.title}", "", f"{self.requests:,} requests; mean with 95 % bootstrap interval.", ""]
+        if self.question is not None:
+            found = give_verdict(self.values, metrics, self.question, *self._draws())
+            lines += ["## Verdict", "", *found.lines(), "", "## Methods", ""]
+        # One line a method, what they and the metrics are, then the tests over all requests.
         lines += _table(
             ["method", *metrics, "ms per request"],
             [
@@ -124,19 +136,21 @@ class Report:
                 for method, row in self.methods.items()
             ],
         )
+        if explained := self._explained(metrics):
+            lines += ["", *explained]
         overall = [one for one in self.comparisons if one.slice is None and one.metric in metrics]
         if overall:
-            lines += ["", "Paired comparisons (two-sided sign-flip test):", ""]
+            lines += ["", "## Paired comparisons", "", "Difference of two methods, two-sided sign-flip test.", ""]
             lines += _comparison_table(overall)
         # The same within groups of requests, whose numbers are many.
         if not by_group:
             return "\n".join(lines) + "\n"
         sliced = [one for one in self.comparisons if one.slice is not None and one.metric in metrics]
         if sliced:
-            lines += ["", "Paired comparisons within slices:", ""]
+            lines += ["", "## Paired comparisons within groups of requests", ""]
             lines += _comparison_table(sliced)
         for dimension, groups in self.slices.items():
-            lines += ["", f"By {dimension} ({metrics[0]}):", ""]
+            lines += ["", f"## By {dimension} ({metrics[0]})", ""]
             lines += _table(
                 ["method", *(f"{label} (n={group.requests:,})" for label, group in groups.items())],
                 [
@@ -145,6 +159,22 @@ class Report:
                 ],
             )
         return "\n".join(lines) + "\n"
+
+    def _draws(self) -> tuple[int, int]:
+        """Flips and resamples of the tests."""
+        return int(self.settings.get("flips", 10_000)), int(self.settings.get("resamples", 1000))
+
+    def _explained(self, metrics: Sequence[str]) -> list[str]:
+        """The legend: a line for each method and metric that something is known about."""
+        lines = [f"- *{name}*: {self.legend[name]}" for name in self.methods if name in self.legend]
+        for name in metrics:
+            kind, _, measure = name.partition("/")
+            what = _MEASURES.get(measure.partition("@")[0]) if kind in _TARGETS else None
+            if what is not None:
+                lines.append(f"- **{name}**: of the {_TARGETS[kind]}, {what.format(k=_at(name))}")
+            elif name in self.legend:
+                lines.append(f"- **{name}**: {self.legend[name]}")
+        return lines
 
     def main_metrics(self) -> list[str]:
         """HR@10 and MRR@10 of clicks and orders (or the largest k measured), then the caller's own metrics."""
@@ -161,9 +191,9 @@ class Report:
         columns = {f"{method}|{name}": row for method, rows in self.values.items() for name, row in rows.items()}
         columns |= {f"slice|{name}": labels for name, labels in self.labels.items()}
         pl.DataFrame(columns).write_parquet(folder / "values.parquet")
-        (folder / "report.md").write_text(self.markdown(), encoding="utf-8")
-        if charts:
-            draw(self, folder)
+        drawn = draw(self, folder) if charts else []
+        pictures = "".join(f"\n![{path.stem}]({path.name})\n" for path in drawn)
+        (folder / "report.md").write_text(self.markdown() + pictures, encoding="utf-8")
         write_json(folder / "report.json", self.to_json())
 
 
@@ -221,53 +251,23 @@ def _cell(estimate: Estimate | None) -> str:
 
 def draw(report: Report, folder: Path) -> list[Path]:
     """Write ``methods.png`` and ``slice_<dimension>.png``; returns the files."""
+    metrics, methods = report.main_metrics(), list(report.methods)
+    if not metrics:
+        return []
+    # A panel per metric over all requests; then per dimension a panel per group, in the first metric.
     files = [folder / "methods.png"]
-    metrics = report.main_metrics()
-    methods = list(report.methods)
-    figure = _bars(
-        metrics,
-        methods,
-        [[report.methods[method].get(name) for name in metrics] for method in methods],
-        f"{report.requests:,} requests, 95 % intervals",
-    )
-    save_figure(figure, files[0])
+    rows = {method: _ends([report.methods[method].get(name) for name in metrics]) for method in methods}
+    save_figure(panels(metrics, rows, f"{report.title}: {report.requests:,} requests, 95 % intervals"), files[0])
     for dimension, groups in report.slices.items():
-        if not metrics:
+        if not groups:
             continue
-        labels = [f"{label}\n(n={group.requests:,})" for label, group in groups.items()]
-        rows = [[group.methods[method].get(metrics[0]) for group in groups.values()] for method in methods]
+        names = [f"{label} (n={group.requests:,})" for label, group in groups.items()]
+        rows = {name: _ends([group.methods[name].get(metrics[0]) for group in groups.values()]) for name in methods}
         files.append(folder / f"slice_{dimension.replace(' ', '_')}.png")
-        save_figure(_bars(labels, methods, rows, f"{metrics[0]} by {dimension}"), files[-1])
+        save_figure(panels(names, rows, f"{metrics[0]} by {dimension}, 95 % intervals"), files[-1])
     return files
 
 
-def _bars(groups: list[str], series: list[str], rows: list[list[Estimate | None]], title: str) -> Figure:
-    """Grouped bars with error bars: one group per label, one colour per method."""
-    figure = Figure(figsize=(max(6.0, 0.28 * len(groups) * (len(series) + 2)), 4.2), layout="constrained")
-    axes: Any = figure.add_subplot()
-    # Bars of a group stand side by side; a missing figure leaves a gap.
-    width = 0.84 / max(len(series), 1)
-    places = np.arange(len(groups))
-    for number, (name, row) in enumerate(zip(series, rows, strict=True)):
-        mean = np.array([one.mean if one else np.nan for one in row], float)
-        low = np.array([one.low if one else np.nan for one in row], float)
-        high = np.array([one.high if one else np.nan for one in row], float)
-        axes.bar(
-            places + (number - (len(series) - 1) / 2) * width,
-            mean,
-            width,
-            label=name,
-            yerr=np.maximum(np.stack([mean - low, high - mean]), 0),
-            error_kw={"elinewidth": 0.8},
-            color=f"C{number % 10}",
-        )
-    axes.set_xticks(places, groups, fontsize=8)
-    axes.set_title(title, fontsize=10)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(fontsize=8, ncols=min(len(series), 4), frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.14))
-    return figure
-
-
-def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG."""
-    FigureCanvasAgg(figure).print_png(path)
+def _ends(estimates: Sequence[Estimate | None]) -> NDArray[np.float64]:
+    """Mean, low and high, [P, 3]; nan where there is no estimate."""
+    return np.array([(one.mean, one.low, one.high) if one else (np.nan,) * 3 for one in estimates], float)

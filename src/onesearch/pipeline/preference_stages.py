@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from onesearch.common.artefact import write_json
 from onesearch.common.extras import from_extra
 from onesearch.data.text import normalise_query
-from onesearch.evaluation.report import save_figure
+from onesearch.evaluation.charts import save_figure
 from onesearch.pipeline.run_data import RunData
 from onesearch.pipeline.stage_runner import StageContext
 from onesearch.pipeline.training_stages import (

@@ -1,6 +1,7 @@
 """The last stages of a run: baselines tuned on validation data, and the report on the test part."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ from onesearch.common.ragged import Ragged
 from onesearch.data.requests import LeaveOut
 from onesearch.data.text import normalise_query
 from onesearch.evaluation.baselines import (
+    BM25,
     CASCADE,
     DENSE,
     FUSED,
     MOST_CLICKED,
+    POPULAR,
     TOGETHER,
     Baselines,
     BaselineSettings,
@@ -27,6 +30,7 @@ from onesearch.evaluation.cascade_features import CascadeFeatures
 from onesearch.evaluation.evaluate import MeasureSettings, TrueMetrics, evaluate, valid_sid_share
 from onesearch.evaluation.report import Report
 from onesearch.evaluation.slices import standard_slices
+from onesearch.evaluation.verdict import Question
 from onesearch.market.market import Market
 from onesearch.market.world_files import FOLDER as MARKET_FOLDER
 from onesearch.pipeline.engine_stage import ONE_MODEL, WITHOUT_GENERATOR, WITHOUT_LEXICAL, controls_of
@@ -40,6 +44,28 @@ from onesearch.search.run_parts import ENGINE, need
 
 GENERATOR_ALONE, ENGINE_NAME = "generator alone", "engine"
 V2 = "V2 "  # before the names of V2's methods
+BASELINES = (BM25, DENSE, FUSED, POPULAR, MOST_CLICKED, TOGETHER, CASCADE)
+LEGEND = {
+    BM25: "words that query and item have in common, weighted by how rare they are",
+    DENSE: "items whose vectors are nearest to the query's, by the run's text encoder",
+    FUSED: "the scores of both, added",
+    POPULAR: "BM25 times the logarithm of an item's clicks",
+    MOST_CLICKED: "what was clicked most for the same query; where nothing was, BM25 x popularity",
+    TOGETHER: "what others took together with the shopper's items; for requests without a query",
+    CASCADE: "candidates of the searches above, ordered by boosted trees over words, clicks and histories: the usual"
+    " search in several stages",
+    GENERATOR_ALONE: "items that the model generates, by its probability of their semantic IDs",
+    ONE_MODEL: "the same candidates, ordered by that probability and the model's item score",
+    WITHOUT_GENERATOR: "the engine's other candidates and features, weights fitted anew",
+    WITHOUT_LEXICAL: "the engine with no candidates and features of BM25, weights fitted anew",
+    ENGINE_NAME: "what is served: candidates of the model, of clicks and of words, in a fitted order",
+    "ndcg@10": "true relevance of the first ten, less the lower they stand, over that of the best order",
+    "ehr@10": "share of all that would be clicked in the catalogue, were it seen, that is among the first ten",
+    "order_ehr@10": "the same of orders",
+    "clicks@10": "clicks expected on the first ten, each place seen less often than the one above",
+    "orders@10": "the same of orders",
+}
+"""What methods and the market's true metrics are, for readers of a report."""
 
 
 def build_baselines(
@@ -222,6 +248,13 @@ def write_report(
         "valid_sid_share_without_constraint": valid_sid_share(engine, requests, 1000),
     }
     report = evaluate(methods, requests, targets, slices, truth_of(run_data, page_views), compare, measures, notes)
+    before = V2 if second else ""
+    report = replace(
+        report,
+        title=f"{run_data.run.name}: search measured on the {part} part",
+        legend=LEGEND | {name: f"{name.removeprefix(V2)}, with the model of V2" for name in second},
+        question=Question(before + ENGINE_NAME, BASELINES, before + WITHOUT_GENERATOR),
+    )
     report.save(folder)
     return report
 

@@ -52,7 +52,7 @@ def stages_of(config: RunSettings) -> list[Stage]:
             "run_seed": config.seed,
         },
         _on_run(build_report),
-        version=2,
+        version=3,
     )
     final = [] if config.final is None else [_final(config, [*v1, *v2][-1])]
     return [*v1, *v2, report, *final]
