@@ -33,6 +33,21 @@ def test_the_public_contract(engine: SearchEngine):
         assert result.sid == engine.sid(result.item_id) and len(result.sid) == 5
 
 
+def test_confidence_tells_queries_of_the_log_from_nonsense(engine: SearchEngine, tiny_run: Path):
+    train = pl.read_parquet(tiny_run / "data" / "valid.parquet").filter(pl.col("query") != "")["query"]
+    queries = train.unique(maintain_order=True).head(40).to_list()
+    nonsense = ["qwertyzxcv", "xkcd zzgh", "vvbnm qqq", "zzzzxxyy", "jjkl qvx", "wqzx bvnn", "0x7f3a91 zz", "qj vk xz"]
+    asked = [SearchRequest(query) for query in (*queries, *nonsense, "")]
+    found = [answer.confidence for answer in engine.search_batch(asked)]
+    assert found[-1] is None and all(0 <= one <= 1 for one in found[:-1])
+    # A tiny shop knows few words, so that single queries may go wrong.
+    assert np.median(found[:40]) > 0.25 and np.median(found[40:-1]) < 0.1
+    # A query is no surer for its place in a batch; who types an item's id is sure of it.
+    assert engine.search(queries[0]).confidence == pytest.approx(found[0])
+    first = engine.search(queries[0])[0].item_id
+    assert engine.search(first).confidence == 1
+
+
 def test_an_unknown_shopper_is_an_anonymous_one(engine: SearchEngine):
     query = query_of(engine)
     assert engine.search(query, user="nobody ever") == engine.search(query)

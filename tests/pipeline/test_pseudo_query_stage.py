@@ -65,7 +65,9 @@ def test_the_teacher_has_no_generator_and_its_ranking_is_the_target(fields, tmp_
 
     fitted = []
     monkeypatch.setattr(pseudo_query_stage, "SearchEngine", type("E", (), {"from_parts": from_parts}))
-    monkeypatch.setattr(pseudo_query_stage, "fit_engine", lambda *a: fitted.append(a[2]["query"].unique().to_list()))
+    monkeypatch.setattr(
+        pseudo_query_stage, "fit_engine", lambda *a: (fitted.append(a[2]["query"].unique().to_list()), None)
+    )
     monkeypatch.setattr(pseudo_query_stage, "ordered", ordered)
     stage = tmp_path / "pseudo"
     stage.mkdir()

@@ -169,6 +169,14 @@ def test_a_batch_of_queries_is_fast():
     assert time.process_time() - start < 5
 
 
+def test_letters_spelt_with_two_are_found():
+    searcher = LexicalSearcher.from_texts(["Schuhe Größe 42", "Smør Dose", "Poet aus Stein", "Pot"])
+    for query in ("größe", "grosse", "groesse", "GROESSE"):
+        assert found(searcher, query) == [0]
+    assert found(searcher, "smoer") == [1]
+    assert found(searcher, "poet") == [2]  # a word that is known stays as it is
+
+
 def test_words_joined_or_split_are_found():
     searcher = LexicalSearcher.from_texts(["red bull energy drink", "redcurrant jam", "toothbrush soft", "red lamp"])
     assert found(searcher, "redbull")[0] == 0 and found(searcher, "redbulls")[0] == 0

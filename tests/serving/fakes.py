@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from onesearch.data.records import Item
-from onesearch.search.results import FilterChoices, SearchRequest, SearchResult
+from onesearch.search.results import FilterChoices, SearchRequest, SearchResult, SearchResults
 from onesearch.search.shopper_history import ShopperHistory
 from onesearch.serving.sqlite_store import SqliteStore
 from onesearch.serving.store import StoreError
@@ -60,7 +60,7 @@ class FakeEngine:
     def __len__(self) -> int:
         return len(self.items)
 
-    def search_batch(self, requests: Sequence[SearchRequest]) -> list[list[SearchResult]]:
+    def search_batch(self, requests: Sequence[SearchRequest]) -> list[SearchResults]:
         self.at_work.set()
         if self.gate:
             self.gate.wait(60)
@@ -71,12 +71,10 @@ class FakeEngine:
                 raise RuntimeError("secret internals")
         return [self._search(r.query, r.k, r.filters, r.history or ShopperHistory()) for r in requests]
 
-    def search_lexical(self, query: str, k: int = 10, filters: Mapping[str, Any] | None = None) -> list[SearchResult]:
-        return self._search(query, k, filters, ShopperHistory()) if query.strip() else []
+    def search_lexical(self, query: str, k: int = 10, filters: Mapping[str, Any] | None = None) -> SearchResults:
+        return self._search(query, k, filters, ShopperHistory()) if query.strip() else SearchResults()
 
-    def _search(
-        self, query: str, k: int, filters: Mapping[str, Any] | None, history: ShopperHistory
-    ) -> list[SearchResult]:
+    def _search(self, query: str, k: int, filters: Mapping[str, Any] | None, history: ShopperHistory) -> SearchResults:
         items = self.items
         words = set(query.lower().split())
         liked = {word for i in history.clicked + history.ordered if i in items for word in items[i].title.split()}
@@ -86,7 +84,10 @@ class FakeEngine:
             score = len(words & title) + 0.1 * len(liked & title)
             if (score or not words) and self._allowed(item, filters or {}):
                 scored.append(SearchResult(item.item_id, score, self.sid(item.item_id), item))
-        return sorted(scored, key=lambda hit: (-hit.score, hit.item_id))[:k]
+        found = sorted(scored, key=lambda hit: (-hit.score, hit.item_id))[:k]
+        # As the engine: none for a recommendation, low where no word is known.
+        known = {word for item in items.values() for word in item.title.lower().split()}
+        return SearchResults(found, len(words & known) / len(words) if words else None)
 
     def _allowed(self, item: Item, filters: Mapping[str, Any]) -> bool:
         for key, value in filters.items():

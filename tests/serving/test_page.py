@@ -192,6 +192,15 @@ def test_catalogue_text_is_never_markup(page, service):
     assert "owned" not in page.title() and page.problems == []
 
 
+def test_the_page_says_when_nothing_fits(page, service):
+    page.goto(service[0] + "?q=lamp")
+    settle(page)
+    search(page, "qwertyzxcv")
+    assert "Nothing fits" in page.locator("#notice").inner_text()
+    search(page, "lamp")
+    assert page.locator("#notice").is_hidden()
+
+
 def test_failing_store_is_said_on_the_page(page, service):
     url, _, store = service
     page.goto(url + "?q=lamp&user=ann")

@@ -30,6 +30,13 @@ def test_answer_has_items_scores_and_sid_path(client, engine):
     assert answer["degraded"] == [] and answer["personalised"] is False and answer["took_ms"] >= answer["engine_ms"]
 
 
+def test_the_answer_says_how_sure_it_is(client):
+    assert search(client, query="red shoe")["confidence"] == 1
+    assert search(client, query="red qwertyzxcv")["confidence"] == 0.5
+    assert search(client, query="")["confidence"] is None
+    assert search(client, query="red shoe", method="bm25")["confidence"] in (None, 1)
+
+
 def test_filters_reach_the_engine_without_unset_keys(client, engine):
     answer = search(client, query="lamp", filters={"brand": ["Acme", "Swift"], "price": [None, 40], "in_stock": True})
     assert engine.requests[-1].filters == {"brand": ["Acme", "Swift"], "price": [None, 40], "in_stock": True}

@@ -35,11 +35,14 @@ def search(
 
       onesearch search runs/demo "waterproof hiking boots" -k 5 --filter "price=[null, 100]"
     """
+    from onesearch.search.confidence import NOTHING_FITS
     from onesearch.search.engine import SearchEngine
 
     wanted = parse_filters(filters or [])
     engine = SearchEngine.load(run, width, model.value if model else None, measured=measured)
     results = engine.search(query, user, k, wanted or None)
+    if results.confidence is not None and results.confidence < NOTHING_FITS:
+        typer.echo(f"nothing fits this search well (confidence {results.confidence:.3f}); nearest items:", err=True)
     # For programs: every field, nothing rounded.
     if as_json:
         show_json(

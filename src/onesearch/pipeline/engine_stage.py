@@ -15,6 +15,7 @@ from onesearch.pipeline.run_data import RunData
 from onesearch.pipeline.stage_runner import StageContext
 from onesearch.search.boosts import Boost
 from onesearch.search.candidates import Candidates
+from onesearch.search.confidence import Confidence, best_match
 from onesearch.search.engine import MODEL_ONLY, SearchEngine
 from onesearch.search.ranking_weights import GENERATOR_ALONE, RankingWeights, fit_weights
 from onesearch.search.run_parts import save_engine
@@ -52,15 +53,20 @@ def controls_of(search: SearchSettings) -> dict[str, SearchSettings]:
 
 def fit_engine(
     run_data: RunData, engine: SearchEngine, page_views: pl.DataFrame, most: int, seed: int
-) -> RankingWeights:
-    """Weights of the engine's features, fitted on validation clicks (an ordered item has twice the gain)."""
+) -> tuple[RankingWeights, Confidence | None]:
+    """Weights of the engine's features, fitted on validation clicks (an ordered item has twice the gain).
+
+    With them what tells whether anything fits a query: how well these searches' best candidates match.
+    """
     sample, clicked = run_data.sample_with_clicks(page_views, most, seed)
     if not len(sample):
         log.warning("no validation page view has a click: the engine ranks by the generator alone")
-        return GENERATOR_ALONE
+        return GENERATOR_ALONE, None
     found = engine.candidates(run_data.requests(sample))
     gain = positives(found, clicked) + positives(found, run_data.targets(sample).ordered).astype(np.float32)
-    return fit_weights(found.features, found.items >= 0, gain, found.contexts, PLAIN)
+    matches, typed = best_match(found), (sample["query"].str.strip_chars() != "").to_numpy()
+    confidence = None if matches is None else Confidence.fit(matches[typed])
+    return fit_weights(found.features, found.items >= 0, gain, found.contexts, PLAIN), confidence
 
 
 def fit_relevance(run_data: RunData, engine: SearchEngine) -> RankingWeights:
@@ -121,21 +127,21 @@ def run_engine(
     """
     boosted = {boost.name: int(boost.members(run_data.dataset.items).sum()) for boost in boosts}
 
-    def fitted(search: SearchSettings) -> RankingWeights:
+    def fitted(search: SearchSettings) -> tuple[RankingWeights, Confidence | None]:
         engine = SearchEngine.from_parts(run_data, before, search, GENERATOR_ALONE, run_data.keyword_reader(reads))
-        found = fit_engine(run_data, engine, run_data.split.valid, fit_requests, run_seed)
+        found, confidence = fit_engine(run_data, engine, run_data.split.valid, fit_requests, run_seed)
         if search.relevance:
             found = found.plus(fit_relevance(run_data, engine), search.relevance)
-        return found.plus(BOOST, search.boost) if search.boost else found
+        return found.plus(BOOST, search.boost) if search.boost else found, confidence
 
-    weights = fitted(search)
+    weights, confidence = fitted(search)
     controls = {}
     for name, settings in controls_of(search).items():
         try:
-            controls[name] = fitted(settings)
+            controls[name], _ = fitted(settings)
         except ValueError as error:  # a control may find nothing that was clicked: that is what it says
             log.warning("%s is ordered by popularity: %s", name, error)
             controls[name] = RankingWeights({"popularity": 1.0})
-    save_engine(context.folder, before, search, weights, controls, reads, boosts)
+    save_engine(context.folder, before, search, weights, controls, reads, boosts, confidence)
     found = {"weights": dict(weights.values), "controls": {name: dict(one.values) for name, one in controls.items()}}
     return {**found, "boosted_items": boosted}

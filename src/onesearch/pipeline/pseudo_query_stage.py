@@ -64,7 +64,7 @@ def build_pseudo_queries(
     # The teacher: what the report calls the engine without generator.
     settings = search.updated(generator=False)
     teacher = SearchEngine.from_parts(run_data, before, settings, GENERATOR_ALONE)
-    weights = fit_engine(run_data, teacher, run_data.split.valid, fit_requests, run_seed)
+    weights, _ = fit_engine(run_data, teacher, run_data.split.valid, fit_requests, run_seed)
     items, shares = [], []
     for begin in range(0, len(texts), _AT_ONCE):
         rows = np.arange(begin, min(begin + _AT_ONCE, len(texts)))

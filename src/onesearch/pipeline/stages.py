@@ -124,7 +124,7 @@ def _v1(config: RunSettings) -> list[Stage]:
         _trained("sft2", "sft1", {"sft2": config.sft2, "held_out": held_out}, run_sft2, seed),
         *answered,
         _trained("sft3", "sft2", {**stage_3_settings(config), **more}, run_personalisation, seed, [*more.values()], 3),
-        _engine("engine", "sft3", config, version=5),
+        _engine("engine", "sft3", config, version=6),
     ]
 
 
@@ -186,7 +186,7 @@ def _v2(config: RunSettings) -> list[Stage]:
         grpo = _trained("grpo", stages[-1].name, settings, run_grpo, seed, ["rewards", "understanding"], version=2)
         rewards = Stage("rewards", ("data", "encoder", "khqe", "understanding"), {}, _on_run(build_rewards))
         stages += [rewards, grpo]
-    return [*stages, _engine("engine_v2", stages[-1].name, config, distill.reads, ["understanding"], version=3)]
+    return [*stages, _engine("engine_v2", stages[-1].name, config, distill.reads, ["understanding"], version=4)]
 
 
 def stage_3_settings(config: RunSettings) -> dict[str, Any]:

@@ -21,9 +21,10 @@ from onesearch.search.candidate_search import CandidateSearch, Scope
 from onesearch.search.candidates import Candidates, ordered
 from onesearch.search.catalogue_snapshot import Snapshot
 from onesearch.search.click_features import ClickFeatures
+from onesearch.search.confidence import Confidence, best_match
 from onesearch.search.hits import Hits
 from onesearch.search.ranking_weights import GENERATOR_ALONE, RankingWeights
-from onesearch.search.results import FilterChoices, SearchRequest, SearchResult
+from onesearch.search.results import FilterChoices, SearchRequest, SearchResult, SearchResults
 from onesearch.search.run_parts import (
     STAGE_OF,
     Keywords,
@@ -31,6 +32,7 @@ from onesearch.search.run_parts import (
     RunParts,
     boosts_of,
     choose_model,
+    confidence_of,
     engine_name,
     load_about,
     log_histories,
@@ -73,6 +75,8 @@ class SearchEngine(CandidateSearch):
         batch_size: requests per encoder pass in :meth:`rank`.
         name: of the run, shown in ``version``.
         known_shoppers, known_queries: examples for the web page.
+        keywords: of queries, for a model that reads them in serving, too (RAG).
+        confidence: what tells whether anything fits a query.
     """
 
     def __init__(
@@ -88,9 +92,10 @@ class SearchEngine(CandidateSearch):
         known_shoppers: Sequence[str] = (),
         known_queries: Sequence[str] = (),
         keywords: Keywords | None = None,
+        confidence: Confidence | None = None,
     ) -> None:
         super().__init__(featurizer, click_features, config, batch_size, keywords)
-        self.weights, self.name = weights, name
+        self.weights, self.name, self.confidence = weights, name, confidence
         self.histories: HistoryStore = histories if histories is not None else FixedHistories()
         self.known_shoppers, self.known_queries = tuple(known_shoppers), tuple(known_queries)
         self._snapshot = snapshot.on(snapshot.generator.eval().begin.device)
@@ -129,6 +134,7 @@ class SearchEngine(CandidateSearch):
         weights: RankingWeights,
         keywords: Keywords | None = None,
         boosts: Sequence[Boost] = (),
+        confidence: Confidence | None = None,
     ) -> "SearchEngine":
         """An engine on the model of a stage; ``keywords`` for a model that reads them in serving, too (RAG)."""
         generator = parts.generator(stage).to(parts.device)
@@ -141,6 +147,7 @@ class SearchEngine(CandidateSearch):
             weights,
             name=parts.run.name,
             keywords=keywords,
+            confidence=confidence,
         )
 
     @classmethod
@@ -153,6 +160,7 @@ class SearchEngine(CandidateSearch):
             RankingWeights(about["weights"]),
             parts.keyword_reader(about.get("reads_keywords")),
             boosts_of(about),
+            confidence_of(about),
         )
 
     @property
@@ -169,7 +177,7 @@ class SearchEngine(CandidateSearch):
 
     def search(
         self, query: str, user: str | None = None, k: int = 10, filters: Mapping[str, Any] | None = None
-    ) -> list[SearchResult]:
+    ) -> SearchResults:
         """The ``k`` best items for a query; ``query=""`` recommends, an unknown or no ``user`` is anonymous.
 
         Raises:
@@ -177,10 +185,10 @@ class SearchEngine(CandidateSearch):
         """
         return self.search_batch([SearchRequest(query, user, k, filters)])[0]
 
-    def search_batch(self, requests: Sequence[SearchRequest]) -> list[list[SearchResult]]:
+    def search_batch(self, requests: Sequence[SearchRequest]) -> list[SearchResults]:
         """As :meth:`search`, for several requests; those with the same filters and width share their passes."""
         snapshot = self._snapshot
-        answers: list[list[SearchResult]] = [[] for _ in requests]
+        answers = [SearchResults() for _ in requests]
         # A batch shares one filter and one width.
         groups: dict[str, list[int]] = {}
         for i, request in enumerate(requests):
@@ -193,10 +201,15 @@ class SearchEngine(CandidateSearch):
             hits = self.rank(batch, max(requests[i].k for i in group), first.filters, snapshot, first.width)
             for i, items, scores in zip(group, hits.items, hits.scores, strict=True):
                 answers[i] = _results(snapshot, items[: requests[i].k], scores)
+            # A recommendation has no query that anything could fit.
+            if hits.match is not None and self.confidence is not None:
+                for i, confidence in zip(group, self.confidence.of(hits.match).tolist(), strict=True):
+                    answers[i].confidence = confidence if requests[i].query.strip() else None
+            for i in group:
                 self._name_first(snapshot, requests[i], answers[i])
         return answers
 
-    def _name_first(self, snapshot: Snapshot, request: SearchRequest, answer: list[SearchResult]) -> None:
+    def _name_first(self, snapshot: Snapshot, request: SearchRequest, answer: SearchResults) -> None:
         """Who types an item's id looks for that item: it comes first, if the filter allows it."""
         typed = request.query.strip()
         row = next((snapshot.number[i] for i in (typed, typed.upper(), typed.lower()) if i in snapshot.number), None)
@@ -209,6 +222,7 @@ class SearchEngine(CandidateSearch):
         others = [hit for hit in answer if hit.item_id != item.item_id]
         score = max((hit.score for hit in answer), default=0.0) + 1
         answer[:] = [SearchResult(item.item_id, score, snapshot.sid(row), item), *others][: request.k]
+        answer.confidence = None if answer.confidence is None else 1.0
 
     def _history(self, request: SearchRequest) -> ShopperHistory:
         if request.history is not None:
@@ -230,7 +244,7 @@ class SearchEngine(CandidateSearch):
         scope = self._scope(snapshot, filters, width)
         facts = self._request_facts(requests, snapshot)
         found = self._find(facts, np.arange(len(requests)), scope)
-        hits = ordered(found, self.weights, k, snapshot.popularity)
+        hits = replace(ordered(found, self.weights, k, snapshot.popularity), match=best_match(found))
         # Too few candidates for a long page, or few that a filter allows: the nearest of all that match join them.
         matching = len(snapshot.index) if scope.mask is None else scope.mask.count
         short = np.flatnonzero((hits.items >= 0).sum(1) < min(k, matching))
@@ -239,6 +253,8 @@ class SearchEngine(CandidateSearch):
         found = self._find(facts, short, replace(scope, least=k + facts.taken.shape[1]))
         more = ordered(found, self.weights, k, snapshot.popularity)
         hits.items[short], hits.scores[short] = more.items, more.scores
+        if hits.match is not None and (match := best_match(found)) is not None:
+            hits.match[short] = match
         return hits
 
     def candidates(
@@ -295,11 +311,11 @@ class SearchEngine(CandidateSearch):
         """Filter values to offer, most frequent first."""
         return self._snapshot.choices
 
-    def search_lexical(self, query: str, k: int = 10, filters: Mapping[str, Any] | None = None) -> list[SearchResult]:
+    def search_lexical(self, query: str, k: int = 10, filters: Mapping[str, Any] | None = None) -> SearchResults:
         """The BM25 ranking, for comparison; empty when the run has no lexical index."""
         snapshot = self._snapshot
         if snapshot.lexical is None or not query.strip():
-            return []
+            return SearchResults()
         if not filters:
             hits = snapshot.lexical.top_items([query], k)
             return _results(snapshot, hits.items[0], hits.scores[0])
@@ -377,6 +393,7 @@ class SearchEngine(CandidateSearch):
             self.batch_size,
             self.name,
             keywords=self.keywords,
+            confidence=self.confidence,
         )
 
     def alone(self) -> "SearchEngine":
@@ -384,8 +401,8 @@ class SearchEngine(CandidateSearch):
         return self.with_settings(self.config.updated(**BEAMS_ONLY), GENERATOR_ALONE)
 
 
-def _results(snapshot: Snapshot, items: NDArray[np.int32], scores: Floats) -> list[SearchResult]:
-    out = []
+def _results(snapshot: Snapshot, items: NDArray[np.int32], scores: Floats) -> SearchResults:
+    out = SearchResults()
     for row, score in zip(items.tolist(), scores.tolist(), strict=False):
         if row >= 0:
             item = snapshot.item(row)

@@ -14,11 +14,13 @@ class Hits:
     """Ranked items of ``n`` requests, best first.
 
     Shapes: ``items`` int32 [n, k] (rows of the item table, -1 where a request has fewer hits), ``scores`` float32
-    [n, k] (-inf there).
+    [n, k] (-inf there). ``match`` float32 [n]: how well the best item matches the query
+    (:mod:`onesearch.search.confidence`), None where nobody asked.
     """
 
     items: NDArray[np.int32]
     scores: NDArray[np.float32]
+    match: NDArray[np.float32] | None = None
 
 
 class Searcher(Protocol):

@@ -4,6 +4,7 @@
 come later live in a small second matrix, weighted with the first one's word statistics, until they are merged into it.
 """
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -26,6 +27,7 @@ from onesearch.search.ranked_lists import NONE, padded_hits, top_k
 
 STEMMER = "english"
 _CELLS = 8_000_000  # scores held at once while searching: 32 MB
+_TWO_LETTERS = re.compile("(?<=[aou])e|(?<=a)a")  # what ä, ö, ü, ø, å are spelt with beside the letter they fold to
 _ARRAYS = ("data", "indices", "indptr", "rows", "idf")
 
 
@@ -194,10 +196,14 @@ class LexicalSearcher:
         return self._added.words.get(term) if found is None else found
 
     def _numbers(self, terms: Sequence[str]) -> list[int]:
-        """Numbers of a query's terms; with two that items write as one, and one that they write as two ("redbull")."""
+        """Numbers of a query's terms; with two that items write as one, and one that they write as two ("redbull").
+
+        An unknown term may spell a folded letter with two: "groesse" is "Größe" as well as "grosse" is.
+        """
         found = []
         for term in terms:
             number = self._number(term)
+            number = self._number(_TWO_LETTERS.sub("", term)) if number is None else number
             if number is None and (parts := self._parts(term)):
                 found += parts
             elif number is not None:

@@ -1,6 +1,6 @@
 """What the search engine takes and gives, one request at a time: the public contract's small types."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -22,6 +22,19 @@ class SearchResult(NamedTuple):
     score: float
     sid: tuple[int, ...]
     item: Item
+
+
+class SearchResults(list[SearchResult]):
+    """The ranked items of one search, best first.
+
+    Attributes:
+        confidence: the share of searches ending in a click whose best item matched no better; about 0.02 and less says
+            that nothing in the catalogue fits. None for a recommendation, and where the engine cannot tell.
+    """
+
+    def __init__(self, results: Iterable[SearchResult] = (), confidence: float | None = None) -> None:
+        super().__init__(results)
+        self.confidence = confidence
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ from onesearch.model.token_vocabulary import TokenVocabulary
 from onesearch.search.boosts import Boost
 from onesearch.search.catalogue_snapshot import Snapshot
 from onesearch.search.click_features import ClickFeatures
+from onesearch.search.confidence import Confidence
 from onesearch.search.evidence_finder import EvidenceFinder, evidence_finder
 from onesearch.search.lexical_search import LexicalSearcher
 from onesearch.search.ranking_weights import RankingWeights
@@ -245,13 +246,14 @@ def save_engine(
     controls: Mapping[str, RankingWeights],
     reads: Taught | None = None,
     boosts: Sequence[Boost] = (),
+    confidence: Confidence | None = None,
 ) -> None:
     """Write which model an engine uses, how it orders candidates, and how its ``controls`` do, by name.
 
     The final engine and versions write as well which ``counts`` they search with, as in :class:`RunParts`.
 
     ``reads`` says whose keywords the model was trained to read in serving as well; None for every model but RAG's.
-    ``boosts`` are written as groups, not as lists of their items.
+    ``boosts`` are written as groups, not as lists of their items; of ``confidence`` the quantiles of matches.
     """
     write_json(
         folder / ENGINE,
@@ -262,6 +264,7 @@ def save_engine(
             "controls": {name: dict(one.values) for name, one in controls.items()},
             "reads_keywords": reads,
             "boosts": [boost.model_dump(mode="json") for boost in boosts],
+            "match_quantiles": list(confidence.quantiles) if confidence else None,
         },
     )
 
@@ -274,6 +277,12 @@ def load_about(run: Path, place: str) -> dict[str, Any]:
 def boosts_of(about: Mapping[str, Any]) -> tuple[Boost, ...]:
     """The boosts that an ``engine.json`` names."""
     return tuple(Boost.model_validate(boost) for boost in about.get("boosts", ()))
+
+
+def confidence_of(about: Mapping[str, Any]) -> Confidence | None:
+    """What tells whether anything fits a query; None where an ``engine.json`` has nothing of it."""
+    quantiles = about.get("match_quantiles")
+    return Confidence(tuple(map(float, quantiles))) if quantiles else None
 
 
 def choose_model(run: Path, model: Model | None = None) -> Model:

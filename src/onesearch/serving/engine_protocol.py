@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from onesearch.data.records import Item
-from onesearch.search.results import FilterChoices, SearchRequest, SearchResult
+from onesearch.search.results import FilterChoices, SearchRequest, SearchResults
 from onesearch.search.shopper_history import ShopperHistory
 
 
@@ -23,10 +23,10 @@ class Engine(Protocol):
     def __len__(self) -> int:
         """Number of searchable items."""
 
-    def search_batch(self, requests: Sequence[SearchRequest]) -> list[list[SearchResult]]:
+    def search_batch(self, requests: Sequence[SearchRequest]) -> list[SearchResults]:
         """The results of each request, best first."""
 
-    def search_lexical(self, query: str, k: int = 10, filters: Mapping[str, Any] | None = None) -> list[SearchResult]:
+    def search_lexical(self, query: str, k: int = 10, filters: Mapping[str, Any] | None = None) -> SearchResults:
         """The BM25 ranking shown beside the engine's."""
 
     def logged_history(self, user: str) -> ShopperHistory:

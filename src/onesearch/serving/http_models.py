@@ -279,6 +279,10 @@ class SearchAnswer(BaseModel):
     query: str
     method: str
     results: list[ResultBody]
+    confidence: float | None = Field(
+        description="share of searches ending in a click whose best item matched no better: 0.02 and less says that "
+        "nothing fits; null for recommendations and bm25"
+    )
     personalised: bool = Field(description="whether a history of the shopper was used")
     degraded: list[str] = Field(description='what failed: "history" (answered as anonymous), "log" (not recorded)')
     took_ms: float = Field(description="from the request's arrival to the answer")

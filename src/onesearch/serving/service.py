@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import TypeVar
 
 from onesearch.common.extras import from_extra
-from onesearch.search.results import SearchRequest, SearchResult
+from onesearch.search.results import SearchRequest, SearchResults
 from onesearch.search.shopper_history import ShopperHistory
 from onesearch.serving.engine_protocol import Engine
 from onesearch.serving.http_models import (
@@ -68,7 +68,7 @@ class Service:
         self.coverage = (
             None if thoughts is None else KeywordCoverage(thoughts, self.metrics, self.config.thoughts_seconds)
         )
-        self._workers: dict[str, Workers[SearchRequest, list[SearchResult]]] = {}
+        self._workers: dict[str, Workers[SearchRequest, SearchResults]] = {}
         self._follower: asyncio.Task[None] | None = None
         self._pace = math.inf  # searches that are answered in a second while the engine is at work
 
@@ -148,6 +148,7 @@ class Service:
             query=body.query,
             method=body.method,
             results=[ResultBody.from_result(hit) for hit in answer.value],
+            confidence=answer.value.confidence,
             personalised=user is not None and bool(history),
             degraded=degraded,
             took_ms=round((time.perf_counter() - arrived) * 1e3, 2),
@@ -261,7 +262,7 @@ class Service:
             entries.append(HistoryEntry(item_id=item_id, title=title, query=query, live=at >= len(ids) - live))
         return entries[::-1]
 
-    async def _engine_answer(self, method: str, request: SearchRequest) -> Answer[list[SearchResult]]:
+    async def _engine_answer(self, method: str, request: SearchRequest) -> Answer[SearchResults]:
         try:
             future = asyncio.wrap_future(self._workers[method].submit(request))
             answer = await asyncio.wait_for(future, self.config.timeout_seconds)
@@ -281,7 +282,7 @@ class Service:
         self.metrics.batch.observe(answer.batch)
         return answer
 
-    def _lexical(self, requests: Sequence[SearchRequest]) -> list[list[SearchResult]]:
+    def _lexical(self, requests: Sequence[SearchRequest]) -> list[SearchResults]:
         return [self.engine.search_lexical(request.query, request.k, request.filters) for request in requests]
 
     def _follow(self) -> None:

@@ -1,6 +1,7 @@
 // The demo page. Everything that comes from the catalogue is untrusted text: it goes through textContent only.
 
 const $ = (id) => document.getElementById(id);
+const NOTHING_FITS = 0.02; // confidence below which the page says so: two of a hundred good searches see it, too
 const NEW_SHOPPER = "\u0000new"; // no shopper's id: ids have no control characters
 
 const state = { busy: 0, search: 0, running: null, shown: new Map(), last: "", freshest: new Set() };
@@ -121,7 +122,8 @@ async function searchNow(again) {
   const parts = ours.value?.degraded ?? [];
   say(failed ? failed.reason.message
     : parts.includes("history") ? "The shopper’s history cannot be read just now: these are the results of an anonymous search."
-    : parts.includes("log") ? "This search could not be recorded." : "");
+    : parts.includes("log") ? "This search could not be recorded."
+    : (ours.value.confidence ?? 1) < NOTHING_FITS ? "Nothing fits this search well. These items come nearest." : "");
   showColumn("onesearch", ours.value, theirs.value, before, query);
   showColumn("bm25", theirs.value, ours.value, null, query);
   state.shown = new Map((ours.value?.results ?? []).map((result, at) => [result.item_id, at]));
