@@ -62,7 +62,15 @@ def test_a_patch_of_an_unknown_item_changes_nothing(client, admin):
     answer = client.patch("/items", json=body, headers=admin)
     assert answer.status_code == 404 and "'nobody'" in answer.json()["error"]
     assert client.get("/items/i1").json() == before
-    for wrong in ({"item_id": "i1", "title": ""}, {"item_id": "i1", "price": -1}, {"item_id": "i1", "colour": "red"}):
+    changes = (
+        {"title": ""},
+        {"price": -1},
+        {"price": "9"},
+        {"in_stock": 0},
+        {"listed_at": "1714550400"},
+        {"colour": "red"},
+    )
+    for wrong in ({"item_id": "i1", **change} for change in changes):
         assert client.patch("/items", json={"items": [wrong]}, headers=admin).status_code == 422
     assert client.patch("/items", json={"items": [{"item_id": "i1"}] * 2}, headers=admin).status_code == 422
     assert client.patch("/items", json={"items": []}, headers=admin).status_code == 422

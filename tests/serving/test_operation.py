@@ -172,13 +172,17 @@ def test_api_only(engine, store):
         assert client.post("/search", json={"query": "lamp"}).status_code == 200
 
 
-def test_api_description_has_examples_that_work(client):
+def test_api_description_has_examples_that_work(client, admin):
     spec = client.get("/openapi.json").json()
     assert {"/search", "/events", "/items", "/items/{item_id}", "/healthz", "/metrics"} <= set(spec["paths"])
     for example in spec["components"]["schemas"]["SearchBody"]["examples"]:
         assert client.post("/search", json=example).status_code == 200
     for name in ("EventBody", "ItemBody"):
         assert spec["components"]["schemas"][name]["examples"]
+    for method, name in ((client.post, "ItemsBody"), (client.patch, "PatchBody")):
+        for example in spec["components"]["schemas"][name]["examples"]:
+            assert method("/items", json=example, headers=admin).status_code == 200
+    assert "security" not in spec["paths"]["/search"]["post"], "open to everybody here"
     assert spec["paths"]["/items"]["post"]["security"] == [{"admin_key": []}], "the description names the key"
     for name in [*spec["components"]["securitySchemes"], *spec["components"]["schemas"]]:
         assert re.fullmatch(r"[A-Za-z0-9._-]+", name), "OpenAPI's rule for names"
@@ -190,7 +194,8 @@ def test_api_description_has_examples_that_work(client):
 @pytest.mark.parametrize("path", ["/search", "/events"])
 def test_other_methods_are_refused_in_the_same_words(client, path):
     answer = client.get(path)
-    assert answer.status_code == 405 and answer.json()["error"]
+    assert answer.status_code == 405 and answer.json()["error"] and answer.headers["allow"] == "POST"
+    assert client.delete("/items").headers["allow"] == "PATCH, POST", "of both routes of the path"
 
 
 @pytest.mark.parametrize(("size", "refused"), [(1024, False), (1025, True)])

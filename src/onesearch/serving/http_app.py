@@ -40,6 +40,7 @@ with from_extra("serve"):
     from fastapi.security import HTTPBearer
     from fastapi.staticfiles import StaticFiles
     from starlette.exceptions import HTTPException as StarletteHTTPException
+    from starlette.routing import Match
 
 _PAGE = Path(__file__).parent / "page"
 _LONGEST_MESSAGE = 500
@@ -232,8 +233,11 @@ def _add_page(app: FastAPI, service: Service) -> None:
 def _keyed(keys: Keys, role: Role) -> Any:
     """A dependency that lets only the holder of a role's key pass, wherever the application is mounted.
 
-    `Guard` has looked at most calls before their body was read; the description of the API learns of it here.
+    `Guard` has looked at most calls before their body was read; the description of the API learns of it here, if there
+    is a key.
     """
+    if role != "admin" and getattr(keys, role) is None:
+        return Depends(lambda: None)
     bearer = HTTPBearer(auto_error=False, scheme_name=f"{role}_key", description=f"the key for {role} calls")
 
     def check(request: Request, _: Annotated[object, Depends(bearer)]) -> None:
@@ -254,9 +258,12 @@ def _say_errors(app: FastAPI) -> None:
         headers = None if retry_seconds is None else {"Retry-After": str(retry_seconds)}
         return lambda _, error: _problem(status, text.format(error), headers=headers)
 
-    def http_problem(_: Request, error: Exception) -> Response:
+    def http_problem(request: Request, error: Exception) -> Response:
         assert isinstance(error, StarletteHTTPException)
-        return _problem(error.status_code, str(error.detail), headers=dict(error.headers or {}))
+        headers = dict(error.headers or {})
+        if error.status_code == 405:  # the first route of the path names its own methods alone
+            headers["Allow"] = ", ".join(_methods(request))
+        return _problem(error.status_code, str(error.detail), headers=headers)
 
     def rule_problem(_: Request, error: Exception) -> Response:
         """What pydantic found wrong, by field; of several rules that a field breaks the first."""
@@ -284,6 +291,12 @@ def _say_errors(app: FastAPI) -> None:
     }
     for kind, handler in handlers.items():
         app.add_exception_handler(kind, handler)
+
+
+def _methods(request: Request) -> list[str]:
+    """The methods that the path of a request has."""
+    routes = [route for route in request.app.routes if route.matches(request.scope)[0] is not Match.NONE]
+    return sorted({method for route in routes for method in getattr(route, "methods", None) or ()})
 
 
 def _of_item(body: Any, place: Sequence[int | str]) -> str:

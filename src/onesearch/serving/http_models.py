@@ -1,13 +1,24 @@
 """What the HTTP service reads and writes as JSON, with its limits and examples."""
 
 import difflib
+import re
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    Strict,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
 
 from onesearch.data.records import Item, check_attribute_type
 from onesearch.encoding.sid_text import sid_tokens
@@ -23,11 +34,29 @@ MAX_TYPE_LENGTH = 100
 MAX_CLOCK_GAP = timedelta(days=1)
 
 
-def _no_control(text: str) -> str:
+_TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d")
+_ONE_LINE = r"^[^\u0000-\u001f\u007f-\u009f]*$"
+
+
+def _no_control(text: Any) -> Any:
     """Ids and queries are one line of text: control characters would break logs and prompts."""
-    if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in text):
+    if isinstance(text, str) and any(unicodedata.category(letter) in ("Cc", "Cs") for letter in text):
         raise ValueError("must not contain control characters or lone surrogates")
     return text
+
+
+def _no_guess(value: Any) -> Any:
+    """A number is sent as one: what "1.050" means is not guessed."""
+    if isinstance(value, str | bool):
+        raise ValueError("must be a number")
+    return value
+
+
+def _spelt_out(time: Any) -> Any:
+    """A time is sent as a text of RFC 3339: from when and in what unit a number counts is not guessed."""
+    if isinstance(time, datetime) or (isinstance(time, str) and _TIME.match(time)):
+        return time
+    raise ValueError("must be a time with its zone, such as 2024-05-01T12:00:00Z")
 
 
 def nearest(word: str, valid: Iterable[str]) -> str:
@@ -35,10 +64,17 @@ def nearest(word: str, valid: Iterable[str]) -> str:
     return difflib.get_close_matches(word[:50], list(valid), n=1, cutoff=0.0)[0]
 
 
-Identifier = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+# The pattern is for the API's description: the words of an error are those of `_no_control`, which looks first.
+Query = Annotated[str, StringConstraints(max_length=MAX_QUERY, pattern=_ONE_LINE), BeforeValidator(_no_control)]
+Identifier = Annotated[
+    str, StringConstraints(min_length=1, max_length=200, pattern=_ONE_LINE), BeforeValidator(_no_control)
+]
+Number = Annotated[float, Field(ge=0, allow_inf_nan=False), BeforeValidator(_no_guess)]
+Flag = Annotated[bool, Strict()]
+Time = Annotated[AwareDatetime, BeforeValidator(_spelt_out)]
 Label = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 Labels = Label | Annotated[list[Label], Field(min_length=1, max_length=MAX_FILTER_VALUES)]
-Bound = Annotated[float, Field(ge=0, allow_inf_nan=False)] | None
+Bound = Number | None
 
 
 class Body(BaseModel):
@@ -64,7 +100,7 @@ class Filters(Body):
     brand: Labels | None = None
     seller: Labels | None = None
     price: tuple[Bound, Bound] | None = Field(None, description="[lowest, highest]; null leaves a side open")
-    in_stock: bool | None = None
+    in_stock: Flag | None = None
 
     @model_validator(mode="after")
     def _ordered_price(self) -> Self:
@@ -89,16 +125,15 @@ class SearchBody(Body):
         }
     )
 
-    query: str = Field("", max_length=MAX_QUERY, description='"" asks for a recommendation')
+    query: Query = Field("", description='"" asks for a recommendation')
     user: Identifier | None = Field(None, description="a shopper; null or an unknown id searches anonymously")
-    k: int = Field(10, ge=1, le=MAX_K, description="results at most")
-    width: int | None = Field(None, ge=1, le=MAX_WIDTH, description="beams; null takes the engine's default")
+    k: Annotated[int, BeforeValidator(_no_guess)] = Field(10, ge=1, le=MAX_K, description="results at most")
+    width: Annotated[int, Field(ge=1, le=MAX_WIDTH), BeforeValidator(_no_guess)] | None = Field(
+        None, description="beams; null takes the engine's default"
+    )
     filters: Filters | None = None
     method: Literal["onesearch", "bm25"] = Field("onesearch", description="bm25 is the plain ranking to compare with")
-    record: bool = Field(True, description="false keeps this search out of the shopper's history and the log")
-
-    # Free text may be anything that is one line.
-    _plain = field_validator("query", "user")(lambda text: text if text is None else _no_control(text))
+    record: Flag = Field(True, description="false keeps this search out of the shopper's history and the log")
 
 
 class EventBody(Body):
@@ -116,13 +151,9 @@ class EventBody(Body):
     user: Identifier | None = Field(None, description="null: counted, but in nobody's history")
     item_id: Identifier
     kind: Literal["click", "order"]
-    query: str = Field("", max_length=MAX_QUERY, description="the query the item was found with")
+    query: Query = Field("", description="the query the item was found with")
     search_id: Identifier | None = Field(None, description="of the answer the item was in")
-    time: AwareDatetime | None = Field(None, description="with time zone, within a day of now, which null means")
-
-    _plain = field_validator("query", "user", "item_id", "event_id", "search_id")(
-        lambda text: text if text is None else _no_control(text)
-    )
+    time: Time | None = Field(None, description="with time zone, within a day of now, which null means")
 
     @field_validator("time")
     @classmethod
@@ -156,17 +187,15 @@ class ItemBody(Body):
     title: str = Field(min_length=1, max_length=1000)
     category: list[Label] = Field(default_factory=list, max_length=20, description="path, widest first")
     brand: Label | None = None
-    price: float | None = Field(None, ge=0, allow_inf_nan=False)
+    price: Number | None = None
     attributes: dict[str, list[Label]] = Field(
         default_factory=dict, description="by attribute type: the 18 or your own"
     )
     seller: Label | None = None
     images: list[Annotated[str, StringConstraints(max_length=2000)]] = Field(default_factory=list, max_length=20)
-    listed_at: AwareDatetime | None = None
-    in_stock: bool | None = Field(True, description="null: unknown, and so not in stock to a filter")
+    listed_at: Time | None = None
+    in_stock: Flag | None = Field(True, description="null: unknown, and so not in stock to a filter")
     description: str | None = Field(None, max_length=50_000)
-
-    _plain = field_validator("item_id")(_no_control)
 
     @field_validator("listed_at")
     @classmethod
@@ -208,8 +237,6 @@ class ItemBody(Body):
 class ItemPatch(ItemBody):
     """Some fields of an item of the catalogue; those that are left out stay as they are."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"item_id": "B0042", "price": 59.9, "in_stock": False}]})
-
     title: str = Field("", min_length=1, max_length=1000)
 
     def applied_to(self, item: Item) -> Item:
@@ -221,6 +248,10 @@ class ItemPatch(ItemBody):
 
 class PatchBody(Body):
     """Changes of single fields of items: all of them are searchable when the answer arrives."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"items": [{"item_id": "B0042", "price": 59.9, "in_stock": False}]}]}
+    )
 
     items: list[ItemPatch] = Field(min_length=1, max_length=MAX_ITEMS_PER_CALL)
 
@@ -236,8 +267,19 @@ class PatchBody(Body):
 class ItemsBody(Body):
     """Changes of the catalogue: all of them are searchable, or gone, when the answer arrives."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"upsert": [{"item_id": "B0042", "title": "Swift shoe, red", "price": 69.9}], "delete": ["B7"]}
+            ],
+            "anyOf": [{"properties": {name: {"minItems": 1}}, "required": [name]} for name in ("upsert", "delete")],
+        }
+    )
+
     upsert: list[ItemBody] = Field(default_factory=list, max_length=MAX_ITEMS_PER_CALL)
-    delete: list[Identifier] = Field(default_factory=list, max_length=MAX_ITEMS_PER_CALL)
+    delete: list[Label] = Field(
+        default_factory=list, max_length=MAX_ITEMS_PER_CALL, json_schema_extra={"uniqueItems": True}
+    )
 
     @model_validator(mode="after")
     def _each_item_once(self) -> Self:

@@ -41,10 +41,10 @@ function fields(schema) {
   return table;
 }
 
-function example(verb, path, schema, admin) {
-  const lines = [`curl ${location.origin}${path}`];
-  if (verb === "post") {
-    if (admin) lines.push(`  -H "Authorization: Bearer $ONESEARCH_ADMIN_TOKEN"`);
+function example(verb, path, schema, keyed) {
+  const lines = [`curl ${verb === "patch" ? "-X PATCH " : ""}${location.origin}${path}`];
+  if (verb !== "get") {
+    if (keyed) lines.push(`  -H "Authorization: Bearer $ONESEARCH_ADMIN_TOKEN"`);
     const value = (schema.examples ?? [{}])[0];
     lines.push("  -H 'Content-Type: application/json'", `  -d '${JSON.stringify(value)}'`);
   }
