@@ -1,11 +1,14 @@
 """Which quantizer? A grid of KHQE variants on the vectors of runs, measured on validation queries only.
 
-    onesearch run configs/homedepot.yaml                # at least through the stage khqe
+    onesearch run configs/homedepot.yaml                # at least through the stage encoder
     python -m benchmarks.quantizers --run runs/homedepot --run runs/market --cells runs/quantizers
-    python -m benchmarks.quantizers --render docs/results/quantizers.md --cells runs/quantizers
+    python -m benchmarks.quantizers --run runs/homedepot --behaviour --cells runs/quantizers
+    python -m benchmarks.quantizers --render --cells runs/quantizers
 
 Every cell is one JSON file. A cell that exists is not measured again, so the command can be interrupted and repeated;
-several copies may share the work. ``--render`` writes the page from the cells on disk. Test queries stay untouched.
+several copies may share the work. ``--behaviour`` measures SIDs that know clicks and categories, on the quantizer that
+the run's configuration names. ``--render`` takes over what the page shows of the cells on disk into
+``docs/results/quantizers.json`` and writes the page. Test queries stay untouched.
 """
 
 import argparse
@@ -25,6 +28,8 @@ import polars as pl
 import torch
 from numpy.typing import NDArray
 
+from benchmarks import short_trainings
+from benchmarks.result_files import ResultFiles
 from onesearch.common.artefact import read_json, write_json
 from onesearch.common.ragged import Ragged
 from onesearch.data.click_statistics import ClickStatistics
@@ -32,8 +37,10 @@ from onesearch.data.dataset import Dataset
 from onesearch.data.text import item_texts
 from onesearch.encoding.encoder_loading import load_encoder
 from onesearch.encoding.khqe import KHQE, KHQESettings, fuse_keywords
-from onesearch.encoding.sid_quality import measure_query_encoding, quality_report, ranking
+from onesearch.encoding.sid_behaviour import fit_sids
+from onesearch.encoding.sid_quality import measure_query_encoding, prefix_agreement, quality_report, ranking
 from onesearch.encoding.text_encoder import TextEncoder
+from onesearch.pipeline import settings_of
 from onesearch.understanding.keyword_lexicon import Lexicon
 
 Floats = NDArray[np.float32]
@@ -57,6 +64,17 @@ CELLS: dict[str, tuple[tuple[int, ...], int, str, bool]] = {
     "rq-opq, 4096-1024-512": ((4096, 1024, 512), 2, "last", True),
 }
 
+# name: what differs from the quantizer of the run's configuration
+BEHAVIOUR: dict[str, dict[str, float]] = {
+    "as configured": {},
+    "co-click 0.7": {"co_click": 0.7},
+    "first codebook by clicks 0.8": {"first_by_clicks": 0.8},
+    "first codebook by category 0.3": {"first_by_category": 0.3},
+    "queries weigh four times": {"query_weight": 4.0},
+    "co-click 0.7, first codebook by clicks 0.8": {"co_click": 0.7, "first_by_clicks": 0.8},
+}
+FILES = ResultFiles("quantizers")
+
 
 @dataclass(frozen=True)
 class Inputs:
@@ -69,6 +87,8 @@ class Inputs:
     queries: Mapping[bool, Floats]
     texts: list[str]
     targets: Ragged
+    statistics: ClickStatistics
+    categories: list[list[str] | None]
 
 
 def validation_queries(page_views: pl.DataFrame, items: pl.DataFrame, seed: int) -> tuple[list[str], Ragged]:
@@ -88,13 +108,9 @@ def prepare(run: Path, seed: int) -> Inputs:
     train = pl.read_parquet(run / "data" / "train.parquet")
     lexicon = Lexicon.load(kept) if kept.is_dir() else Lexicon.from_log(dataset.items, train)
     words = encoder.encode(lexicon.texts)
-    held_out = run / "encoder" / "held_out_vectors.npy"
-    if held_out.is_file():
-        seen = pl.read_parquet(run / "encoder" / "held_out_queries.parquet")["query"].to_list()
-        seen_vectors = np.load(held_out, allow_pickle=False)
-    else:
-        seen = list(ClickStatistics.from_page_views(train, dataset.items).queries)
-        seen_vectors = encoder.encode(seen)
+    statistics = ClickStatistics.from_page_views(train, dataset.items)
+    held_out, seen = run / "encoder" / "held_out_vectors.npy", statistics.queries
+    seen_vectors = np.load(held_out, allow_pickle=False) if held_out.is_file() else encoder.encode(seen)
 
     def both(of: list[str], plain: Floats) -> dict[bool, Floats]:
         return {False: plain, True: fuse_keywords(plain, lexicon.match(of), words)}
@@ -107,14 +123,17 @@ def prepare(run: Path, seed: int) -> Inputs:
         both(queries, encoder.encode(queries)),
         queries,
         targets,
+        statistics,
+        dataset.items["category"].to_list(),
     )
 
 
-def describe(run: Path, inputs: Inputs, seed: int) -> dict[str, Any]:
+def describe(run: Path, inputs: Inputs, seed: int, more: str = "") -> dict[str, Any]:
     """What the page says of a data set: sizes, provenance, and what the leading dimensions are worth."""
     widths = [width for width in (64, 96, 128, inputs.encoder.dimension) if width <= inputs.encoder.dimension]
     return {
         **provenance(run, seed),
+        "command": f"python -m benchmarks.quantizers --run runs/{run.name} --seed {seed}{more}",
         "items": len(inputs.items[False]),
         "train_queries": len(inputs.train_queries[False]),
         "valid_queries": len(inputs.texts),
@@ -155,12 +174,38 @@ def measure(inputs: Inputs, cell: str, seed: int, iterations: int) -> dict[str, 
     }
 
 
+def measure_behaviour(
+    run: Path, inputs: Inputs, cell: str, fits: int, iterations: int, layers: list[int] | None
+) -> dict[str, Any]:
+    """Figures of one variant of the run's own quantizer, or with other ``layers``: a list of ``fits`` for each."""
+    configured = settings_of(run)
+    keywords = configured.lexicon.fuse
+    changes = {"iterations": iterations, **({"layers": layers} if layers else {}), **BEHAVIOUR[cell]}
+    items, seen, queries = (one[keywords] for one in (inputs.items, inputs.train_queries, inputs.queries))
+    new = np.flatnonzero(inputs.statistics.query_numbers(inputs.texts) < 0)
+    found: dict[str, list[float]] = {name: [] for name in FIGURES}
+    sizes: list[int] = []
+    for seed in range(fits):
+        settings = configured.khqe.updated(seed=seed, **changes)
+        khqe, coded = fit_sids(items, seen, inputs.statistics, inputs.categories, settings)
+        report, sizes = quality_report(khqe, coded, queries, inputs.targets), list(khqe.codebook_sizes)
+        agreed = report["prefix_agreement"]
+        of_new = prefix_agreement(khqe.encode(queries[new]), khqe.encode(coded), inputs.targets.select(new))
+        figures = [report["icr"], *(report["quantized"][name] for name in ("hr@10", "recall@10", "mrr@10"))]
+        figures += [*agreed[:3], of_new[0], report["first_code"]["top_64"]]
+        for name, figure in zip(FIGURES, figures, strict=True):
+            found[name].append(figure)
+    return {"cell": cell, "codebooks": "-".join(map(str, sizes)), "keywords": keywords, "figures": found}
+
+
+FIGURES = ("ICR", "HR@10", "Recall@10", "MRR@10", "agreement 1", "agreement 2", "agreement 3", "new queries", "top 64")
+
+
 def provenance(run: Path, seed: int) -> dict[str, Any]:
     """What a table must say beside its figures."""
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     dataset, settings = Dataset.load(run / "data"), read_json(run / "config.json")
     return {
-        "command": f"python -m benchmarks.quantizers --run runs/{run.name} --seed {seed}",
         "config": f"configs/{settings['name']}.yaml",
         "encoder": settings["encoder"],
         "source": dataset.source,
@@ -231,51 +276,91 @@ def table_row(cell: dict[str, Any]) -> str:
     return "| " + " | ".join(columns) + " |"
 
 
-def render(cells_folder: Path) -> str:
-    """The page, from the cells on disk."""
-    lines = [
-        "# Quantizers: which codes keep most of the encoder's ranking?",
-        "",
-        "Written by `python -m benchmarks.quantizers --render docs/results/quantizers.md`; do not edit by hand.",
-        "",
-        "Items and training queries are quantized together; figures are of *validation* queries and all items. "
-        "HR@10, Recall@10 and MRR@10 rank the quantized items by the exact query vector; the raw line does the same "
-        "with exact item vectors. Error: squared distance to the reconstruction over squared length. Prefix agreement: "
-        "share of query-item pairs whose first 1, 2, 3 codes are equal. Code 1 in top 64: the item's first code is "
-        "among the query's 64 nearest. `rq-opq` without more words: codebooks 1024-512-256, last layer balanced while "
-        "fitting, OPQ 2 x 256, keywords fused. "
-        "`Codebook per parent` (the release's 'balanced') has 512 x 256 third-level centroids, more than "
-        "these catalogues have items: it stores the items rather than sharing codes between them, so compare it with "
-        "care. Times are of a machine that did other work too.",
-        "",
-    ]
+def collect(cells_folder: Path) -> dict[str, dict[str, Any]]:
+    """What the page shows of the cells on disk: a group for each data set, and one for its cells of behaviour."""
+    found: dict[str, dict[str, Any]] = {}
     for folder in sorted(path for path in cells_folder.iterdir() if (path / "about.json").is_file()):
         about = read_json(folder / "about.json")
         cells = [read_json(path) for path in folder.glob("cell-*.json")]
-        cells.sort(key=lambda cell: list(CELLS).index(cell["cell"]))
-        lines += [f"## {folder.name}", ""]
-        lines += [
-            f"{about['items']:,} items, {about['train_queries']:,} training queries (held-out vectors) and "
-            f"{about['valid_queries']:,} validation queries, {about['keywords']:,} keywords.",
-            "",
-            f"Command: `{about['command']}` after `onesearch run {about['config']}`. Data: {about['source']}, "
-            f"fingerprint `{about['fingerprint']}`. Seed {about['seed']}. Machine: {about['machine']}. "
-            f"Commit `{about['commit']}`, {about['date']}.",
-            "",
-            "| leading dimensions | HR@10 | Recall@10 | MRR@10 |",
-            "|---|---|---|---|",
-        ]
-        for width, figures in sorted(about["leading_dimensions"].items(), key=lambda pair: int(pair[0])):
-            lines.append(f"| {width} | {ranking_columns(figures)} |")
-        lines += ["", "| " + " | ".join(HEADINGS) + " |", "|" + "---|" * len(HEADINGS)]
-        for keywords in (True, False):
-            raw = next((cell["report"]["raw"] for cell in cells if cell["keywords"] is keywords), None)
-            if raw is not None:
-                label = "raw vectors, " + ("keywords fused" if keywords else "no keywords")
-                lines.append(f"| {label} |  |  |  |  |  | 0 | {ranking_columns(raw)} |  |  |  |  |")
-        lines += [table_row(cell) for cell in cells]
-        lines.append("")
-    return "\n".join(lines)
+        if cells:
+            found[folder.name] = _grid(about, sorted(cells, key=lambda cell: list(CELLS).index(cell["cell"])))
+        moved = [read_json(path) for path in folder.glob("behaviour-*.json")]
+        if moved:
+            kept = ("codebooks", "keywords", "figures", "commit", "date")
+            found[f"{folder.name}, behaviour"] = {
+                "about": _about(about),
+                **{cell["cell"]: {name: cell[name] for name in kept} for cell in moved},
+            }
+    return found
+
+
+def _about(about: Mapping[str, Any]) -> list[str]:
+    """Two paragraphs: sizes and provenance."""
+    return [
+        f"{about['items']:,} items, {about['train_queries']:,} training queries (held-out vectors) and "
+        f"{about['valid_queries']:,} validation queries, {about['keywords']:,} keywords.",
+        f"Command: `{about['command']}` after `onesearch run {about['config']}`. Data: {about['source']}, "
+        f"fingerprint `{about['fingerprint']}`. Seed {about['seed']}. Machine: {about['machine']}. "
+        f"Commit `{about['commit']}`, {about['date']}.",
+    ]
+
+
+def _grid(about: Mapping[str, Any], cells: list[dict[str, Any]]) -> dict[str, Any]:
+    """Rows of both tables of a data set, as they stand on the page."""
+    widths = sorted(about["leading_dimensions"].items(), key=lambda pair: int(pair[0]))
+    rows = []
+    for keywords in (True, False):
+        raw = next((cell["report"]["raw"] for cell in cells if cell["keywords"] is keywords), None)
+        if raw is not None:
+            label = "raw vectors, " + ("keywords fused" if keywords else "no keywords")
+            rows.append(f"| {label} |  |  |  |  |  | 0 | {ranking_columns(raw)} |  |  |  |  |")
+    rows += [table_row(cell) for cell in cells]
+    leading = [f"| {width} | {ranking_columns(figures)} |" for width, figures in widths]
+    numbered = {f"row {place:02d}": row for place, row in enumerate(rows)}
+    return {"about": _about(about), "leading dimensions": leading, **numbered}
+
+
+def render(figures: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Lines of the page."""
+    lines = FILES.head()
+    for name, group in sorted(figures.items()):
+        if "leading dimensions" in group:
+            lines += ["", f"## {name}", "", group["about"][0], "", group["about"][1], ""]
+            lines += ["| leading dimensions | HR@10 | Recall@10 | MRR@10 |", "|---|---|---|---|"]
+            lines += [
+                *group["leading dimensions"],
+                "",
+                "| " + " | ".join(HEADINGS) + " |",
+                "|" + "---|" * len(HEADINGS),
+            ]
+            lines += [row for key, row in sorted(group.items()) if key.startswith("row ")]
+    behaviour = sorted((name, group) for name, group in figures.items() if name.endswith(", behaviour"))
+    if behaviour:
+        lines += ["", *ResultFiles("quantizers_behaviour").head()]
+    for name, group in behaviour:
+        lines += ["", f"### {name.removesuffix(', behaviour')}", "", group["about"][0], "", group["about"][1], ""]
+        lines += _behaviour_table([(cell, group[cell]) for cell in BEHAVIOUR if cell in group])
+    return [*lines, *short_trainings.section(figures.get(short_trainings.GROUP, {}))]
+
+
+def _behaviour_table(cells: list[tuple[str, dict[str, Any]]]) -> list[str]:
+    """Means over fits, with their standard deviation where there are several; shares in percent."""
+    lines = [
+        "| variant | codebooks | fits | " + " | ".join(FIGURES) + " | commit, date |",
+        "|---" * (len(FIGURES) + 4) + "|",
+    ]
+    for name, cell in cells:
+        fits = len(cell["figures"][FIGURES[0]])
+        columns = [_mean(cell["figures"][figure], 1 if "@" in figure else 100) for figure in FIGURES]
+        made = f"`{cell['commit']}`, {cell['date']}"
+        lines.append(f"| {name} | {cell['codebooks']} | {fits} | {' | '.join(columns)} | {made} |")
+    return lines
+
+
+def _mean(values: list[float], times: int) -> str:
+    digits = 3 if times == 1 else 1
+    spread = f" ± {times * np.std(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{times * np.mean(values):.{digits}f}{spread}"
 
 
 def main() -> None:
@@ -284,22 +369,34 @@ def main() -> None:
     parser.add_argument("--run", action="append", default=[], type=Path, help="folder of a run; repeatable")
     parser.add_argument("--cells", type=Path, default=Path("runs/quantizers"), help="folder of the cells")
     parser.add_argument("--only", nargs="+", default=list(CELLS), choices=list(CELLS), metavar="CELL")
-    parser.add_argument("--render", type=Path, help="write the page here and stop")
+    parser.add_argument("--behaviour", action="store_true", help="measure SIDs that know behaviour")
+    parser.add_argument("--fits", type=int, default=1, help="seeds of k-means that --behaviour takes means of")
+    parser.add_argument("--layers", type=int, nargs="+", help="codebooks for --behaviour, in place of the run's")
+    parser.add_argument("--render", action="store_true", help="write the page and stop")
     parser.add_argument("--iterations", type=int, default=10)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     faiss.omp_set_num_threads(given.threads)
-    if given.render is not None:
-        given.render.parent.mkdir(parents=True, exist_ok=True)
-        given.render.write_text(render(given.cells), encoding="utf-8")
+    if given.render:
+        found = collect(given.cells) if given.cells.is_dir() else {}
+        FILES.write_figures({**FILES.figures(), **found})
+        FILES.write_page(render(FILES.figures()))
         return
     for run in given.run:
         inputs = prepare(run, given.seed)
         folder = given.cells / str(read_json(run / "config.json")["name"])
-        write_json(folder / "about.json", describe(run, inputs, given.seed))
-        for cell in given.only:
+        more = f" --behaviour --fits {given.fits}" if given.behaviour else ""
+        more += f" --layers {' '.join(map(str, given.layers))}" if given.behaviour and given.layers else ""
+        write_json(folder / "about.json", describe(run, inputs, given.seed, more))
+        for cell in BEHAVIOUR if given.behaviour else ():
+            path = folder / f"behaviour-{list(BEHAVIOUR).index(cell):02d}.json"
+            if not path.is_file():
+                moved = measure_behaviour(run, inputs, cell, given.fits, given.iterations, given.layers)
+                write_json(path, {**provenance(run, given.seed), **moved})
+                print(folder.name, cell, json.dumps(moved["figures"]), flush=True)
+        for cell in () if given.behaviour else given.only:
             path = folder / f"cell-{list(CELLS).index(cell):02d}.json"
             if path.is_file():
                 continue

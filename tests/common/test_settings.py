@@ -11,8 +11,10 @@ class Inner(Settings):
 
 
 class Outer(Settings):
+    later = frozenset({"momentum"})
     epochs: int = 1
     inner: Inner = Inner()
+    momentum: float = 0.5
 
 
 def test_a_misspelt_key_names_the_nearest_one():
@@ -28,6 +30,12 @@ def test_settings_are_frozen_and_copies_are_checked():
     assert (changed.epochs, changed.inner, settings.epochs) == (3, Inner(width=4), 1)
     with pytest.raises(ValidationError):
         settings.updated(epochs="many")
+
+
+def test_a_later_field_marks_a_stage_only_where_it_is_set():
+    """So that what was made before it came stays up to date."""
+    assert Outer().marking() == {"epochs": 1, "inner": {"width": 8}}
+    assert Outer(momentum=0.25).marking() == {"epochs": 1, "inner": {"width": 8}, "momentum": 0.25}
 
 
 def test_every_wrong_value_of_a_file_is_told_on_one_line():

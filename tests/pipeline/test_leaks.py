@@ -115,11 +115,11 @@ def test_items_and_training_queries_are_quantized_jointly(
     seen = {}
     fit = KHQE.fit
 
-    def recording(vectors, settings, weights):
+    def recording(vectors, settings, weights, first):
         seen.update(vectors=vectors, weights=weights, seed=settings.seed)
-        return fit(vectors, settings, weights)
+        return fit(vectors, settings, weights, first)
 
-    monkeypatch.setattr(preparation_stages.KHQE, "fit", recording)
+    monkeypatch.setattr(KHQE, "fit", recording)
     folder = tmp_path / "khqe"
     folder.mkdir()
     settings = KHQESettings(layers=(4, 4, 2), opq_size=4, opq_parts=2, iterations=2)
@@ -131,6 +131,22 @@ def test_items_and_training_queries_are_quantized_jointly(
     assert pl.read_parquet(folder / "held_out_queries.parquet")["query"].to_list() == ["train 0", "train 1"]
     np.testing.assert_array_equal(np.load(folder / "held_out_vectors.npy"), queries)
     assert len(np.load(folder / "item_sids.npy")) == N_ITEMS
+
+
+def test_training_clicks_alone_move_what_sids_are_made_of_and_no_vector_that_searches_read(
+    run_data: RunData, encoder_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Items 0 to 3 are clicked in the training part, item 11 in the test part."""
+    seen = {}
+    monkeypatch.setattr(KHQE, "encode", lambda _, vectors: seen.setdefault("coded", vectors)[:, :1].astype(np.int32))
+    monkeypatch.setattr(preparation_stages, "quality_report", lambda *_: {})
+    folder = tmp_path / "khqe"
+    folder.mkdir()
+    settings = KHQESettings(layers=(4,), opq_parts=0, iterations=2, co_click=0.5)
+    build_khqe(run_data, context(folder, encoder=encoder_folder), settings, LexiconSettings(fuse=False))
+    items = np.load(encoder_folder / "item_vectors.npy")
+    assert np.flatnonzero((seen["coded"] != items).any(1)).tolist() == [0, 1, 2, 3]
+    np.testing.assert_array_equal(np.load(folder / "item_vectors.npy"), items)
 
 
 def test_bm25_is_tuned_on_validation_clicks(run_data: RunData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

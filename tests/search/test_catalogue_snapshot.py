@@ -165,6 +165,23 @@ def test_another_title_has_another_sid_and_keeps_the_clicks():
     assert engine.search_lexical("hammer handle", k=1)[0].item_id == item.item_id
 
 
+def test_an_item_sent_again_keeps_a_sid_that_its_text_would_not_have_and_a_new_text_has_its_own():
+    """As where clicks have shaped the SIDs of the run's items."""
+    engine = small_engine()
+    item = engine.search("red tent", k=1)[0].item
+    sid, quantizer = engine.sid(item.item_id), engine.featurizer.khqe
+    other = replace(quantizer, layers=tuple(layer[::-1].copy() for layer in quantizer.layers))
+    engine.featurizer = replace(engine.featurizer, khqe=other)
+    engine.upsert([replace(item, price=(item.price or 1) * 2)])
+    assert engine.sid(item.item_id) == sid
+    engine.delete([item.item_id])
+    engine.upsert([item])
+    assert engine.sid(item.item_id) == sid
+    engine.upsert([replace(item, title="steel hammer with a long handle")])
+    text = engine.featurizer.vectors(["steel hammer with a long handle"])
+    assert engine.sid(item.item_id)[:1] == tuple(other.encode(text)[0, :1].tolist())
+
+
 def run_changes(engine: SearchEngine, steps: int, every: int, seed: int) -> None:
     rng, seen = np.random.default_rng(seed), all_items(engine)
     for number in range(steps):

@@ -76,6 +76,13 @@ def test_with_everything_off_it_is_the_plain_stage_3(parts):
         torch.testing.assert_close(ours[name], plain[name])
 
 
+def test_label_smoothing_is_that_of_the_plain_stage_3_in_both_passes(parts):
+    plain = SupervisedObjective(*parts, 0.0, 0.0, 0.2).eval()(batch())
+    ours = SelfDistillationObjective(*parts, 0.0, 0.0, OFF, 0.2).eval()
+    for found in (ours(batch()), ours(batch(), adversarial=True)):
+        torch.testing.assert_close(found["loss"], plain["loss"])
+
+
 def test_teacher_and_student_in_one_batch_equal_each_alone(parts):
     generator, index, _ = parts
     made = batch()

@@ -36,6 +36,25 @@ def test_a_code_is_predicted_from_the_codes_before_it_alone():
             assert len({round(float(one[f"code_{level + 2}"]), 5) for one in terms}) > 1
 
 
+def test_label_smoothing_gives_a_share_to_all_legal_tokens_alike():
+    """Each legal token's probability is that of its level on the path of any item below it."""
+    plain, prompt = objective(), prompts(2)
+    index, model = plain.index, plain.generator
+    smoothed = SupervisedObjective(model, index, plain.item_head_rows, 0.0, 0.0, 0.25).eval()
+    rows, owner, weights = np.array([3, 20]), np.array([0, 1]), np.array([1.0, 3.0])
+    batch = TaskBatch("t", prompt, items=item_targets(rows, owner, weights, N, N, rows))
+    memory, paths = model.encode(prompt), index.path(torch.arange(N))
+    spread = 0.0
+    for row, request, share in zip(rows.tolist(), owner.tolist(), (0.25, 0.75), strict=True):
+        log_probs, _ = score_paths(model, memory, paths, torch.full((N,), request), index)
+        for level in range(len(CODEBOOKS)):
+            siblings = torch.ones(N, dtype=torch.bool) if not level else paths[:, level - 1] == paths[row, level - 1]
+            of_token = dict(zip(paths[siblings, level].tolist(), log_probs[siblings, level], strict=True))
+            spread -= share * float(sum(of_token.values()).detach()) / len(of_token)
+    expected = 0.75 * plain(batch)["loss"] + 0.25 * spread
+    torch.testing.assert_close(smoothed(batch)["loss"], expected, atol=1e-4, rtol=1e-4)
+
+
 def test_the_score_compares_with_all_candidates_but_further_targets_of_the_request():
     made, prompt = objective(score=0.5), prompts(2)
     rows, owner, weights = np.array([3, 8, 20]), np.array([0, 0, 1]), np.array([1.0, 2.0, 1.0])

@@ -2,7 +2,8 @@ import math
 
 import torch
 
-from onesearch.training.supervised_losses import codebook_nll, item_nll, score_nll, text_nll
+from onesearch.search.path_scoring import LevelDistribution
+from onesearch.training.supervised_losses import codebook_nll, item_nll, legal_means, score_nll, text_nll
 
 
 def test_item_nll_weights_targets_and_sums_levels():
@@ -12,6 +13,15 @@ def test_item_nll_weights_targets_and_sums_levels():
     second = 0.25 * math.log(4)
     torch.testing.assert_close(per_level, torch.tensor([first, second]))
     torch.testing.assert_close(total, torch.tensor(first + second))
+
+
+def test_legal_means_are_over_the_children_of_each_path():
+    # Of three paths the first chooses among two tokens and the third among three; the second has no choice.
+    logs = torch.log(torch.tensor([0.25, 0.75, 0.5, 0.125, 0.375]))
+    level = LevelDistribution(torch.tensor([0, 2]), torch.tensor([2, 3]), logs, torch.tensor([1, 2]))
+    found = legal_means([level, level], 3)
+    first, third = math.log(0.25 * 0.75) / 2, math.log(0.5 * 0.125 * 0.375) / 3
+    torch.testing.assert_close(found, torch.tensor([[first] * 2, [0.0] * 2, [third] * 2]))
 
 
 def test_codebook_nll_of_uniform_logits_is_the_log_size():

@@ -2,7 +2,7 @@
 
 import difflib
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
@@ -11,6 +11,8 @@ class Settings(BaseModel):
     """Frozen settings; an unknown key is an error that names the nearest valid key."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    later: ClassVar[frozenset[str]] = frozenset()
+    """Fields that the section got after runs had been made with it."""
 
     @model_validator(mode="before")
     @classmethod
@@ -27,6 +29,11 @@ class Settings(BaseModel):
     def updated(self, **changes: Any) -> Self:
         """A validated copy with some values changed (``model_copy`` alone would not validate)."""
         return type(self).model_validate({**self.model_dump(), **changes})
+
+    def marking(self) -> dict[str, Any]:
+        """As JSON, for a stage's fingerprint: ``later`` fields that are at their default do not make a run outdated."""
+        defaults = {name for name in self.later if getattr(self, name) == type(self).model_fields[name].default}
+        return self.model_dump(mode="json", exclude=defaults)
 
 
 _S = TypeVar("_S", bound=Settings)

@@ -11,7 +11,7 @@ Differences from the paper:
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +52,7 @@ _ENCODE_AT_ONCE = 65_536  # bounds the residuals that are alive at a time
 class KHQESettings(Settings):
     """Shape and fitting of the quantizer."""
 
+    later: ClassVar[frozenset[str]] = frozenset({"query_weight", "co_click", "first_by_clicks", "first_by_category"})
     layers: tuple[Annotated[int, Field(ge=1)], ...] = Field(
         (1024, 512, 256), description="residual k-means codebooks; paper scale (4096, 1024, 512)"
     )
@@ -63,6 +64,18 @@ class KHQESettings(Settings):
     iterations: int = Field(20, ge=1, description="of k-means")
     sample: int = Field(256_000, ge=1, description="most vectors that fitting looks at")
     seed: int = Field(0, description="of fitting; a run sets its own")
+    query_weight: float = Field(
+        1.0, gt=0, description="weight of queries in fitting; 1: each as an item, all together at most as all items"
+    )
+    co_click: float = Field(
+        0.0, ge=0, lt=1, description="most weight of co-clicked items in the vector that an item's SID is made of"
+    )
+    first_by_clicks: float = Field(
+        0.0, ge=0, lt=1, description="most weight of a query's clicked items in what the first codebook is fitted on"
+    )
+    first_by_category: float = Field(
+        0.0, ge=0, lt=1, description="weight of an item's category in what the first codebook is fitted on"
+    )
 
 
 @dataclass(frozen=True)
@@ -90,7 +103,13 @@ class KHQE:
     per_parent: bool = False
 
     @classmethod
-    def fit(cls, vectors: Vectors, config: KHQESettings | None = None, weights: Vectors | None = None) -> "KHQE":
+    def fit(
+        cls,
+        vectors: Vectors,
+        config: KHQESettings | None = None,
+        weights: Vectors | None = None,
+        first: Vectors | None = None,
+    ) -> "KHQE":
         """Fit on fused query and item vectors *together*, so that both are coded in one space.
 
         Args:
@@ -98,6 +117,8 @@ class KHQE:
             config: shape and fitting.
             weights: importance of each vector in the residual k-means, [n]; for instance to let a few thousand
                 queries count as much as many items.
+            first: what the first codebook is fitted on in the place of ``vectors``, [n, d]; what it leaves over is
+                still that of ``vectors``.
 
         Raises:
             ValueError: there are no vectors, or they are not finite.
@@ -111,6 +132,7 @@ class KHQE:
         if len(vectors) > config.sample:
             rows = np.sort(np.random.default_rng(config.seed).choice(len(vectors), config.sample, replace=False))
             vectors, weights = vectors[rows], None if weights is None else weights[rows]
+            first = None if first is None else first[rows]
         residual = np.array(vectors, np.float32, order="C")
         layers: list[Vectors] = []
         codes = np.zeros(len(residual), np.int32)  # of the layer before: a per-parent codebook's parents
@@ -124,7 +146,8 @@ class KHQE:
                 layers.append(books)
                 continue
             balanced = last and config.balance == "last"
-            centroids = fit_kmeans(residual, size, config.iterations, seed, weights, balanced)
+            points = first if first is not None and level == 0 else residual
+            centroids = fit_kmeans(points, size, config.iterations, seed, weights, balanced)
             codes = nearest(residual, centroids)
             residual -= centroids[codes]
             layers.append(centroids)

@@ -23,7 +23,8 @@ from onesearch.data.text import item_texts
 from onesearch.encoding.click_pairs import mine_pairs
 from onesearch.encoding.encoder_alignment import align_encoder
 from onesearch.encoding.held_out_vectors import held_out_vectors
-from onesearch.encoding.khqe import KHQE, KHQESettings, fuse_keywords
+from onesearch.encoding.khqe import KHQESettings, fuse_keywords
+from onesearch.encoding.sid_behaviour import fit_sids
 from onesearch.encoding.sid_quality import quality_report
 from onesearch.encoding.static_encoder import StaticEncoder
 from onesearch.encoding.text_encoder import TrainableEncoder
@@ -166,19 +167,20 @@ def build_khqe(
         np.save(folder / "held_out_vectors.npy", query_vectors.astype(np.float32), allow_pickle=False)
         pl.DataFrame({"query": queries}).write_parquet(folder / "held_out_queries.parquet")
     np.save(folder / "item_vectors.npy", plain.astype(np.float32), allow_pickle=False)
-    # Items and queries are quantized jointly; all queries together weigh no more than all items.
-    weights = np.concatenate([np.ones(len(plain)), np.full(len(queries), min(1.0, len(plain) / max(len(queries), 1)))])
-    quantizer = KHQE.fit(
-        np.concatenate([plain, query_vectors]).astype(np.float32),
+    # Items and queries are quantized jointly, items as behaviour has drawn them: SIDs alone know of it.
+    quantizer, coded = fit_sids(
+        plain.astype(np.float32),
+        query_vectors.astype(np.float32),
+        run_data.statistics,
+        run_data.dataset.items["category"].to_list(),
         khqe.updated(seed=context.seed),
-        weights.astype(np.float32),
     )
     quantizer.save(folder)
-    sids = quantizer.encode(plain)
+    sids = quantizer.encode(coded)
     np.save(folder / "item_sids.npy", sids, allow_pickle=False)
     # Quality on a sample of queries.
     some = np.sort(np.random.default_rng(context.seed).permutation(len(queries))[:5000])
-    report = quality_report(quantizer, plain, query_vectors[some], run_data.statistics.items.select(some))
+    report = quality_report(quantizer, coded, query_vectors[some], run_data.statistics.items.select(some))
     write_json(folder / "quality.json", report)
     return {"keywords": keywords, **{key: report[key] for key in ("icr", "prefix_agreement") if key in report}}
 

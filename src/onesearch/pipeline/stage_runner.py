@@ -114,7 +114,7 @@ def _as_json(value: Any) -> Any:
     """A setting as JSON: models as mappings, also those in a tuple."""
     if isinstance(value, tuple):
         return [_as_json(one) for one in value]
-    return value.model_dump(mode="json") if isinstance(value, Settings) else value
+    return value.marking() if isinstance(value, Settings) else value
 
 
 @dataclass(frozen=True)

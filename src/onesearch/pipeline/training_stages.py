@@ -235,9 +235,9 @@ def run_personalisation(
     parts = (generator, run_data.index, run_data.item_head_rows, sft3.score_weight, sft3.codebook_weight)
     objective: nn.Module
     if distill is not None and distill.keywords == "teacher":
-        objective = SelfDistillationObjective(*parts, distill)
+        objective = SelfDistillationObjective(*parts, distill, sft3.label_smoothing)
     else:
-        objective = SupervisedObjective(*parts)
+        objective = SupervisedObjective(*parts, sft3.label_smoothing)
     # A model that reads keywords in serving, too (RAG), reads them in validation.
     keywords = run_data.keyword_reader(None if distill is None else distill.reads)
     validate = validator(run_data, generator, validation_width, run_seed, keywords)

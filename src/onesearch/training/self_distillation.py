@@ -109,8 +109,9 @@ class SelfDistillationObjective(SupervisedObjective):
         score_weight: float,
         codebook_weight: float,
         settings: DistillationSettings,
+        label_smoothing: float = 0.0,
     ) -> None:
-        super().__init__(generator, index, item_head_rows, score_weight, codebook_weight)
+        super().__init__(generator, index, item_head_rows, score_weight, codebook_weight, label_smoothing)
         self.settings = settings
         self._teacher: tuple[list[LevelDistribution], Tensor] | None = None
         self.average = constant_copy(generator) if settings.ema else None  # the EMA teacher
@@ -170,6 +171,7 @@ class SelfDistillationObjective(SupervisedObjective):
         # The students' terms, as in stage 3 without a teacher.
         plain, per_level = item_nll(log_probs[: copies * m], students.weights)
         base = self._ce(log_probs[: copies * m], students.weights)
+        base = self._smoothed(base, levels, len(every), students.weights)
         terms = {"loss": base, "ce": plain.detach()}
         terms.update({f"level_{i + 1}": value for i, value in enumerate(per_level.detach())})
         self._heads(terms, memory, hidden[: copies * m], paths.repeat(copies, 1), students)
@@ -235,6 +237,7 @@ class SelfDistillationObjective(SupervisedObjective):
         own = None if own is None else own.select(items.owner)
         levels, _ = path_distributions(model, memory, paths, items.owner, self.index, legal, own)
         loss = self._ce(chosen_log_probs(levels, len(paths)), items.weights)
+        loss = self._smoothed(loss, levels, len(paths), items.weights)
         if self._teacher is not None:
             has_teacher, _ = self._targets_with_teacher(batch, items)
             teacher, share = self._teacher

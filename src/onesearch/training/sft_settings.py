@@ -1,5 +1,7 @@
 """Settings of the supervised stages: semantic tasks (SFT 1, 2), CoT tasks, personalisation (SFT 3), the final one."""
 
+from typing import ClassVar
+
 from pydantic import Field
 
 from onesearch.common.settings import Settings
@@ -30,6 +32,7 @@ class CoTSettings(SemanticTaskSettings):
 class PersonalisationSettings(Settings):
     """SFT 3: the full input to the clicked and ordered items."""
 
+    later: ClassVar[frozenset[str]] = frozenset({"label_smoothing"})
     loop: LoopSettings = LoopSettings()
     batch_size: int = Field(256, ge=1, description="examples of a batch")
     epochs: float = Field(2.0, ge=0, description="passes over the searches")
@@ -38,6 +41,9 @@ class PersonalisationSettings(Settings):
     score_weight: float = Field(1.0, ge=0, description="weight of the item score's contrastive loss")
     score_negatives: int = Field(8192, ge=1, description="uniformly drawn items beside the batch's own targets")
     codebook_weight: float = Field(0.03, ge=0, description="weight of the codebook head on item targets")
+    label_smoothing: float = Field(
+        0.0, ge=0, lt=1, description="share of an item target's probability that all legal tokens get alike"
+    )
     pseudo_share: float = Field(0.25, ge=0, lt=1, description="share of batches that train on pseudo-queries of titles")
     part_dropout: float = Field(
         0.2, ge=0, lt=1, description="share of the prompts in which a kind of evidence is left out"

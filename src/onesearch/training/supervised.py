@@ -4,7 +4,7 @@ Also what all objectives share: they learn on one index snapshot, and some keep 
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Self
 
 import torch
@@ -14,8 +14,8 @@ from onesearch.index.sid_index import SidIndex
 from onesearch.model.evidence import EvidenceMemory
 from onesearch.model.generator import Generator, GeneratorMemory
 from onesearch.model.token_vocabulary import PAD
-from onesearch.search.path_scoring import score_paths
-from onesearch.training.supervised_losses import codebook_nll, item_nll, score_nll, text_nll
+from onesearch.search.path_scoring import LevelDistribution, chosen_log_probs, path_distributions
+from onesearch.training.supervised_losses import codebook_nll, item_nll, legal_means, score_nll, text_nll
 from onesearch.training.tasks import ItemTargets, TaskBatch
 
 
@@ -75,6 +75,7 @@ class SupervisedObjective(IndexedModule):
         score_weight: weight of the item score's contrastive loss.
         codebook_weight: weight of the codebook head on item targets (anchored form only): what lets the model write
             SIDs without the constraint.
+        label_smoothing: share of an item target's probability that all legal tokens get alike (5.10a).
     """
 
     def __init__(
@@ -84,11 +85,13 @@ class SupervisedObjective(IndexedModule):
         item_head_rows: Tensor,
         score_weight: float,
         codebook_weight: float = 0.0,
+        label_smoothing: float = 0.0,
     ) -> None:
         super().__init__()
         self.generator = generator
         self.index = index
         self.score_weight, self.codebook_weight = score_weight, codebook_weight
+        self.label_smoothing = label_smoothing
         self.item_head_rows: Tensor
         self.register_buffer("item_head_rows", item_head_rows, persistent=False)
 
@@ -136,11 +139,19 @@ class SupervisedObjective(IndexedModule):
         paths = self.index.path(items.rows)  # int64 [M, L]
         legal, own = model.config.legal_softmax, items.own_clicks(paths, len(memory.query_head_rows))
         own = None if own is None else own.select(items.owner)
-        log_probs, hidden = score_paths(model, memory, paths, items.owner, self.index, legal, own)
-        total, per_level = item_nll(log_probs, items.weights)
+        levels, hidden = path_distributions(model, memory, paths, items.owner, self.index, legal, own)
+        total, per_level = item_nll(chosen_log_probs(levels, len(paths)), items.weights)
+        total = self._smoothed(total, levels, len(paths), items.weights)
         terms = {"loss": total, **{f"level_{i + 1}": value for i, value in enumerate(per_level.detach())}}
         self._heads(terms, memory, hidden, paths, items)
         return terms
+
+    def _smoothed(self, loss: Tensor, levels: Sequence[LevelDistribution], paths: int, weights: Tensor) -> Tensor:
+        """``loss`` of the first of M paths, those with ``weights`` [m], with label smoothing (5.10a)."""
+        if not self.label_smoothing:
+            return loss
+        spread, _ = item_nll(legal_means(levels, paths)[: len(weights)], weights)
+        return (1 - self.label_smoothing) * loss + self.label_smoothing * spread
 
     def _heads(
         self, terms: dict[str, Tensor], memory: GeneratorMemory, hidden: Tensor, paths: Tensor, items: ItemTargets

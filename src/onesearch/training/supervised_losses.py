@@ -1,8 +1,12 @@
 """The losses of SFT as plain functions on tensors (docs/method.md, 5.10 to 5.13)."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from onesearch.search.path_scoring import LevelDistribution
 
 
 def item_nll(log_probs: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
@@ -14,6 +18,20 @@ def item_nll(log_probs: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     share = weights / weights.sum().clamp(min=1e-9)
     per_level = -(log_probs * share.unsqueeze(1)).sum(0)
     return per_level.sum(), per_level
+
+
+def legal_means(levels: Sequence[LevelDistribution], paths: int) -> Tensor:
+    """Mean log-probability of all tokens that a path could take at each level (5.10a), float32 [M, L].
+
+    They are the support of the softmax: the legal children of the path's parent; 0 where there is no choice.
+    """
+    out = []
+    for level in levels:
+        total = torch.zeros(len(level.choosing), dtype=torch.float32, device=level.log_probs.device)
+        total = total.index_add(0, level.segment, level.log_probs)
+        none = torch.zeros(paths, dtype=torch.float32, device=level.log_probs.device)
+        out.append(none.index_put((level.choosing,), total / level.count))
+    return torch.stack(out, 1)
 
 
 def codebook_nll(logits: list[Tensor], sids: Tensor) -> tuple[Tensor, Tensor]:
