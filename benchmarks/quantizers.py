@@ -133,7 +133,7 @@ def describe(run: Path, inputs: Inputs, seed: int, more: str = "") -> dict[str, 
     widths = [width for width in (64, 96, 128, inputs.encoder.dimension) if width <= inputs.encoder.dimension]
     return {
         **provenance(run, seed),
-        "command": f"python -m benchmarks.quantizers --run runs/{run.name} --seed {seed}{more}",
+        "command": f"python -m benchmarks.quantizers --run runs/{settings_of(run).name} --seed {seed}{more}",
         "items": len(inputs.items[False]),
         "train_queries": len(inputs.train_queries[False]),
         "valid_queries": len(inputs.texts),
@@ -206,7 +206,7 @@ def provenance(run: Path, seed: int) -> dict[str, Any]:
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     dataset, settings = Dataset.load(run / "data"), read_json(run / "config.json")
     return {
-        "config": f"configs/{settings['name']}.yaml",
+        "config": f"configs/{settings['name']}.yaml" + (f" --set seed={settings['seed']}" if settings["seed"] else ""),
         "encoder": settings["encoder"],
         "source": dataset.source,
         "fingerprint": dataset.fingerprint,

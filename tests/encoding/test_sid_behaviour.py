@@ -17,10 +17,10 @@ A, B = np.array([2, 1]) / 5**0.5, np.array([0, 1])  # unit means of what was cli
 
 @pytest.fixture
 def statistics() -> ClickStatistics:
-    """ "a" had two clicks on item 0 and one on item 1, "b" one on item 1; browsing nine on item 2."""
-    counts = np.array([9, 2, 1, 1], np.float32)
+    """ "a" had two clicks on item 0 and one on item 1, "b" one on item 1; browsing many on items 2 and 0."""
+    counts = np.array([9, 5, 2, 1, 1], np.float32)
     none = np.zeros(3, np.float32)
-    return ClickStatistics(none, none, none, ["", "a", "b"], Ragged.from_lists([[2], [0, 1], [1]]), counts, none)
+    return ClickStatistics(none, none, none, ["", "a", "b"], Ragged.from_lists([[2, 0], [0, 1], [1]]), counts, none)
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def test_items_are_coded_from_vectors_drawn_towards_co_clicked_ones(statistics, 
 
 def test_the_first_codebook_sees_queries_near_their_clicks_and_items_near_their_category(statistics, fitted):
     settings = KHQESettings(first_by_clicks=0.8, first_by_category=0.25)
-    _, coded = fit_sids(ITEMS, QUERIES, statistics, [*CATEGORIES[:2], None], settings)
+    _, coded = fit_sids(ITEMS, QUERIES, statistics, [["x"], None, None], settings)
     np.testing.assert_array_equal(coded, ITEMS)
     np.testing.assert_array_equal(fitted["vectors"], np.concatenate([ITEMS, QUERIES]))
     a, b = 0.8 * 3 / 6, 0.8 * 1 / 4  # three clicks and one
