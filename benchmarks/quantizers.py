@@ -320,9 +320,9 @@ def _grid(about: Mapping[str, Any], cells: list[dict[str, Any]]) -> dict[str, An
     return {"about": _about(about), "leading dimensions": leading, **numbered}
 
 
-def render(figures: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Lines of the page."""
-    lines = FILES.head()
+def render() -> None:
+    """Write docs/results/quantizers.md."""
+    figures, lines = FILES.figures(), FILES.head()
     for name, group in sorted(figures.items()):
         if "leading dimensions" in group:
             lines += ["", f"## {name}", "", group["about"][0], "", group["about"][1], ""]
@@ -340,7 +340,7 @@ def render(figures: Mapping[str, Mapping[str, Any]]) -> list[str]:
     for name, group in behaviour:
         lines += ["", f"### {name.removesuffix(', behaviour')}", "", group["about"][0], "", group["about"][1], ""]
         lines += _behaviour_table([(cell, group[cell]) for cell in BEHAVIOUR if cell in group])
-    return [*lines, *short_trainings.section(figures.get(short_trainings.GROUP, {}))]
+    FILES.write_page([*lines, *short_trainings.section(figures.get(short_trainings.GROUP, {}))])
 
 
 def _behaviour_table(cells: list[tuple[str, dict[str, Any]]]) -> list[str]:
@@ -382,7 +382,7 @@ def main() -> None:
     if given.render:
         found = collect(given.cells) if given.cells.is_dir() else {}
         FILES.write_figures({**FILES.figures(), **found})
-        FILES.write_page(render(FILES.figures()))
+        render()
         return
     for run in given.run:
         inputs = prepare(run, given.seed)
