@@ -4,6 +4,8 @@ import json
 import zipfile
 
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -323,6 +325,40 @@ def test_deep_nesting_is_one_bad_row(tmp_path):
     rows, bad = read(tmp_path / "a.jsonl", ["t"])
     assert [row["t"] for _, row in rows] == ["one", "two"]
     assert [(line, reason.split(":")[0]) for line, reason, _ in bad] == [(2, "broken JSON")]
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_long_texts_that_a_dictionary_repeats_come_in_parts(tmp_path, monkeypatch, large):
+    """Each row is as it was written, in as many parts as its texts ask for; few rows of a file are repeated."""
+    monkeypatch.setattr("onesearch.data.ingest.dictionary_texts._PART", 1000)
+    text = pa.large_string() if large else pa.string()
+    lists = pa.large_list if large else pa.list_
+    long, rows = "x" * 400, 20
+    columns = {
+        "id": pa.array([str(row) for row in range(rows)], text),
+        "title": pa.array([None if row == 3 else long for row in range(rows)], text),
+        "tags": pa.array([None if row == 4 else [long, None, "b"] * (row % 3) for row in range(rows)], lists(text)),
+        "brand": pa.array([{"name": long, "n": row} for row in range(rows)]),
+        "bytes": pa.array([b"ab"] * rows),
+    }
+    table = pa.table(columns)
+    pq.write_table(table, tmp_path / "a.parquet", row_group_size=8)
+    monkeypatch.setattr("onesearch.data.ingest.file_chunks.PARQUET_ROWS", 6)
+    parts = list(parquet_chunks(tmp_path / "a.parquet", ["id", "title", "tags", "brand.name", "bytes"]))
+    assert [row for part in parts for row in part.rows] == list(range(1, rows + 1)) and len(parts) > 6
+    whole = pl.concat(part.frame for part in parts)
+    plain = pl.DataFrame(table).with_columns(pl.col("brand").struct.field("name").alias("brand.name"))
+    assert whole["id"].to_list() == plain["id"].to_list() and whole["bytes"].to_list() == ["ab"] * rows
+    for name in ("title", "tags", "brand.name"):
+        assert whole[name].to_list() == plain[name].to_list()
+
+
+def test_a_dictionary_that_would_fill_the_memory_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("onesearch.data.ingest.file_opening.ALWAYS_UNPACKED", 1 << 20)
+    many = pa.table({"id": list(map(str, range(100))), "title": ["x" * 100_000] * 100})
+    pq.write_table(many, tmp_path / "a.parquet", compression="zstd")
+    with pytest.raises(ValueError, match=r"a\.parquet: its [\d,]+ bytes hold more than [\d,]+ bytes of values"):
+        list(parquet_chunks(tmp_path / "a.parquet", ["id", "title"]))
 
 
 def test_a_column_of_parquet_whose_name_is_no_text_is_one_error(tmp_path):

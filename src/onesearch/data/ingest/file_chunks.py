@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from onesearch.data.ingest.column_mapping import File
+from onesearch.data.ingest.dictionary_texts import parquet_batches
 from onesearch.data.ingest.file_opening import inner_name
 from onesearch.data.ingest.nested_values import cell_value, plain_column
 from onesearch.data.ingest.record_parsing import parse_csv, parse_jsonl
@@ -194,16 +195,16 @@ def _jsonl_chunks(
 
 
 def parquet_chunks(path: Path, columns: Sequence[str]) -> Iterator[Chunk]:
-    """The wanted columns of a Parquet file, a hundred thousand rows at a time.
+    """The wanted columns of a Parquet file, a hundred thousand rows at a time, or fewer if their texts are long.
 
     Raises:
-        ValueError: it is no Parquet file, or lacks a column.
+        ValueError: it is no Parquet file, lacks a column, or unpacks to so much that it cannot be data.
     """
     try:
         file = pq.ParquetFile(path)
         places = _places(path, file.schema_arrow.names, columns)
         first = 1
-        for batch in file.iter_batches(batch_size=PARQUET_ROWS, columns=list(dict.fromkeys(places.values()))):
+        for batch in parquet_batches(path, list(dict.fromkeys(places.values())), PARQUET_ROWS):
             raw = pl.DataFrame(pa.Table.from_batches([batch]))
             frame = pl.DataFrame([plain_column(raw[column], name) for name, column in places.items()])
             yield Chunk(path.name, frame, np.arange(first, first + len(frame)))

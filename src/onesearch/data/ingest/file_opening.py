@@ -61,6 +61,11 @@ def text_pieces(path: Path, encoding: str, size: int) -> tuple[Iterator[bytes], 
     return _line_ends(pieces), encoding
 
 
+def most_unpacked(path: Path) -> int:
+    """How many bytes a packed file may unpack to; one that has more is taken for an archive bomb."""
+    return max(ALWAYS_UNPACKED, MOST_TIMES * path.stat().st_size)
+
+
 def _chained(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
     if first:
         yield first
@@ -69,8 +74,7 @@ def _chained(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
 
 def _unpacked(path: Path, size: int) -> Iterator[bytes]:
     """The unpacked bytes; errors of any unpacker as one that says what is wrong."""
-    packed = path.stat().st_size
-    bound = max(ALWAYS_UNPACKED, MOST_TIMES * packed)
+    packed, bound = path.stat().st_size, most_unpacked(path)
     total = 0
     try:
         with _stream(path) as stream:
