@@ -77,7 +77,8 @@ def category_means(vectors: Floats, categories: Sequence[Sequence[str] | None]) 
 
 def _clicks(statistics: ClickStatistics, n_items: int) -> sparse.csr_matrix:
     """Clicks of each query on each item, float32 [Q, N]; none of the empty query, which says nothing of its items."""
-    counts = np.where(np.array(statistics.queries)[statistics.items.owners] == "", 0, statistics.counts)
+    said = np.array([query != "" for query in statistics.queries], np.float32)
+    counts = statistics.counts * said[statistics.items.owners]
     shape = (len(statistics.queries), n_items)
     return sparse.csr_matrix((counts, statistics.items.values, statistics.items.offsets), shape=shape)
 
