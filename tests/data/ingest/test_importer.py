@@ -1,12 +1,9 @@
 import gzip
-import io
 import json
 from datetime import UTC, datetime
 
 import polars as pl
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from onesearch.data.dataset import Dataset
 from onesearch.data.ingest.column_mapping import ColumnMapping, load_mapping
@@ -470,46 +467,3 @@ def test_flags_of_clicks_that_are_no_known_words_are_counted(folder):
     summary, dataset = run(folder, page_views=views)
     assert dataset.page_views["clicked"].to_list() == [["2"], ["5"]]
     assert summary.emptied["page_views"] == {"clicked: not a known word": 1}
-
-
-FORMS = {
-    "csv": b'sku,name,price,when,pics\n1,"Chair, red",9.50,2024-05-01,"[""a""]"\n'
-    b'2,Table &amp; co,"1.234,5",2024-05-02,b\n',
-    "jsonl": b'{"sku": 1, "name": "Chair", "price": 9.5, "when": "2024-05-01", "pics": ["a"]}\n'
-    b'{"sku": "2", "name": "T\\u00e4ble", "price": "1.050", "when": null, "pics": []}\n',
-}
-
-
-def parquet_bytes():
-    out = io.BytesIO()
-    frame = pl.DataFrame({"sku": ["1", "2"], "name": ["Chair", "Table"], "price": [9.5, None], "when": ["2024", None]})
-    frame.with_columns(pics=pl.Series([["a"], []])).write_parquet(out)
-    return out.getvalue()
-
-
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.data())
-def test_no_bytes_that_a_file_can_hold_are_a_traceback(tmp_path, data):
-    """Bytes changed and cut out in each format, packed or not: the import ends, or says in a sentence why not."""
-    kind = data.draw(st.sampled_from(["csv", "jsonl", "parquet"]))
-    whole = bytearray(FORMS.get(kind) or parquet_bytes())
-    if data.draw(st.booleans()) and kind != "parquet":
-        whole = bytearray(gzip.compress(bytes(whole)))
-    for _ in range(data.draw(st.integers(1, 4))):
-        at = data.draw(st.integers(0, max(0, len(whole) - 1)))
-        other = data.draw(
-            st.sampled_from([b'"', b"\n", b"\r", b"{", b"]", b"\\ud800", b"\xff\xfe", b"\x00", b"[[", b"9" * 40, b""])
-        )
-        length = data.draw(st.integers(0, 6))
-        whole[at : at + length] = other
-    (tmp_path / f"items.{kind}").write_bytes(whole)
-    columns = {"item_id": "sku", "title": "name", "price": "price", "listed_at": "when", "images": "pics"}
-    style = {
-        "newlines_in_values": data.draw(st.booleans()),
-        "encoding": data.draw(st.sampled_from(["utf-8", "cp1252"])),
-    }
-    mapping = {"source": "x", "folder": str(tmp_path), "items": {"file": f"items.{kind}", "columns": columns, **style}}
-    try:
-        import_mapping(ColumnMapping.model_validate(mapping), tmp_path / "out")
-    except ValueError as error:
-        assert str(tmp_path) in str(error) and "\n" not in str(error)
