@@ -17,7 +17,7 @@ from onesearch.cli.understand_command import read_queries
 from onesearch.data.click_statistics import ClickStatistics
 from onesearch.data.dataset import Dataset
 from onesearch.data.records import Item, PageView, items_frame, page_views_frame
-from onesearch.search.results import SearchResult
+from onesearch.search.results import SearchResult, SearchResults
 
 COMMANDS = ("data", "market", "understand", "run", "update", "evaluate", "abtest", "search", "serve")
 
@@ -220,7 +220,8 @@ def test_search_hands_everything_on_and_counts_from_one(tmp_path, monkeypatch):
     class Engine:
         def search(self, *arguments):
             asked.append(arguments)
-            return [SearchResult(f"i{n}", 1.0, (1, 2), Item(f"i{n}", f"lamp {n}")) for n in range(2)]
+            found = [SearchResult(f"i{n}", 1.0, (1, 2), Item(f"i{n}", f"lamp {n}")) for n in range(2)]
+            return SearchResults(found, confidence=0.004)
 
     load = lambda *given, **more: asked.append((*given, more)) or Engine()  # noqa: E731
     monkeypatch.setattr("onesearch.search.engine.SearchEngine.load", load)
@@ -242,4 +243,5 @@ def test_search_hands_everything_on_and_counts_from_one(tmp_path, monkeypatch):
     result = CliRunner().invoke(app, words)
     assert result.exit_code == 0, result.output
     assert asked == [(tmp_path, 9, None, {"measured": True}), ("lamp", "u7", 2, {"brand": "b"})]
-    assert [found["rank"] for found in json.loads(result.output)] == [1, 2]
+    assert [found["rank"] for found in json.loads(result.stdout)] == [1, 2]
+    assert "nothing fits this search well (confidence 0.004)" in result.stderr

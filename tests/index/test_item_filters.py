@@ -1,6 +1,7 @@
 import gc
 import math
 import weakref
+from datetime import UTC, datetime
 
 import numpy as np
 import polars as pl
@@ -9,10 +10,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onesearch.data.records import Item
+from onesearch.data.records import ATTRIBUTES, TIME, Item
 from onesearch.index import vector_table
 from onesearch.index.bits import RankedBits, pack, popcount
 from onesearch.index.changed_index import ChangedIndex
+from onesearch.index.filter_columns import FilterColumns, number_in
 from onesearch.index.filter_values import FilterError
 from onesearch.index.item_filters import ItemFilters
 from onesearch.index.sid_index import SidIndex
@@ -26,7 +28,10 @@ SCHEMA = {
     "seller": pl.String,
     "price": pl.Float64,
     "in_stock": pl.Boolean,
+    "attributes": ATTRIBUTES,
+    "listed_at": TIME,
 }
+COLORS, SIZES_OF_SHOES = ["red", "Red", "Grün", "blue"], ["40", "41.5 EU", "42,5", "XL"]
 
 
 def catalogue(seed: int, n: int) -> pl.DataFrame:
@@ -38,6 +43,12 @@ def catalogue(seed: int, n: int) -> pl.DataFrame:
             "seller": [f"shop {i}" if i else None for i in rng.integers(0, 4, n)],
             "price": [float(p) if p else None for p in rng.integers(0, 10, n)],
             "in_stock": [bool(i) for i in rng.integers(0, 2, n)],
+            "attributes": [
+                [{"type": "Color", "value": COLORS[i]} for i in rng.integers(0, 4, rng.integers(0, 3))]
+                + [{"type": "Size", "value": SIZES_OF_SHOES[i]} for i in rng.integers(0, 4, rng.integers(0, 3))]
+                for _ in range(n)
+            ],
+            "listed_at": [None] * n,
         },
         schema=SCHEMA,
     )
@@ -51,6 +62,12 @@ def index_of(seed: int, rows: np.ndarray) -> SidIndex:
 
 def matches(item: dict, key: str, value) -> bool:
     """One filter on one item, as a sentence."""
+    if key == "not":
+        kinds = [{kind: which} for kind, which in value.get("attributes", {}).items()]
+        others = [(one, which) for one, which in value.items() if one != "attributes"]
+        return not any(matches(item, *one) for one in (*others, *(("attributes", kind) for kind in kinds)))
+    if key == "attributes":
+        return all(has_attribute(item, kind, which) for kind, which in value.items())
     if key == "price":
         if value and isinstance(value[0], list):
             return any(matches(item, key, one) for one in value)
@@ -68,9 +85,31 @@ def matches(item: dict, key: str, value) -> bool:
     return item[key] == value
 
 
+def record(item_id: str, row: dict) -> Item:
+    attributes: dict[str, tuple[str, ...]] = {}
+    for one in row["attributes"]:
+        attributes[one["type"]] = (*attributes.get(one["type"], ()), one["value"])
+    return Item(item_id, "", **{**row, "attributes": attributes})
+
+
+def has_attribute(item: dict, kind: str, value) -> bool:
+    if isinstance(value, list):
+        return any(has_attribute(item, kind, one) for one in value)
+    values = [one["value"] for one in item["attributes"] if one["type"].lower() == kind.lower()]
+    if isinstance(value, str):
+        return value.lower().replace("ü", "u") in [one.lower().replace("ü", "u") for one in values]
+    numbers = [float(one.split()[0].replace(",", ".")) for one in values if one[0].isdigit()]
+    return any(value.get("min", -math.inf) <= one <= value.get("max", math.inf) for one in numbers)
+
+
 def assert_mask(items: pl.DataFrame, index: SidIndex, filters: ItemFilters, asked: dict) -> None:
     """Every level, position and row against brute force."""
-    mask = filters.mask(asked)
+    try:
+        mask = filters.mask(asked)
+    except FilterError as error:
+        unknown = str(error).split("'")[1].lower()
+        assert unknown not in {one["type"].lower() for row in items["attributes"].to_list() for one in row}
+        return
     allowed = np.array(
         [all(matches(item, key, value) for key, value in asked.items()) for item in items.iter_rows(named=True)], bool
     )
@@ -99,15 +138,26 @@ one_category = st.sampled_from(
     ["Home", "kitchen", "Pans", "Garden", "home > Kitchen", ("Home", "Kitchen"), ("Kitchen",), "Kitchen > Pans", "x"]
 )
 one_price = st.sampled_from([[2, 5], [None, 4.5], [6, None], [3, 3], [100, 200]])
-questions = st.fixed_dictionaries(
+one_size = st.sampled_from(["40", "xl", {"min": 41}, {"min": 40, "max": 41.5}, {"max": 42}, {"min": 43}])
+conditions = st.fixed_dictionaries(
     {},
     optional={
+        "attributes": st.fixed_dictionaries(
+            {},
+            optional={
+                "Color": st.sampled_from(["red", "grun", ["BLUE", "Grün"], "pink"]),
+                "size": one_size | st.lists(one_size, min_size=1, max_size=2),
+            },
+        ),
         "category": one_category | st.lists(one_category, min_size=1, max_size=3),
         "brand": st.sampled_from(["Acme", "acme", "Bolt", "nobody", ["Acme", "Bolt"], ["Bolt", "nobody"]]),
         "seller": st.sampled_from(["shop 1", "shop 9", ["shop 1", "shop 2"]]),
         "price": one_price | st.lists(one_price, min_size=1, max_size=2),
         "in_stock": st.sampled_from([True, False, [True, False]]),
     },
+)
+questions = st.builds(
+    lambda asked, not_asked: {**asked, **not_asked}, conditions, st.fixed_dictionaries({}, optional={"not": conditions})
 )
 
 
@@ -139,7 +189,7 @@ def test_filters_of_a_changed_catalogue_equal_new_ones(seed, n, more, asked):
         rows = [*range(len(items), len(items) + k), *range(min(n, 3))]
         if step == 2 and n > 1:
             rows, new = rows[:k], new[:k]  # a removed item stays away
-        records = [Item(str(row), "", **one) for row, one in zip(rows, new.iter_rows(named=True), strict=True)]
+        records = [record(str(row), one) for row, one in zip(rows, new.iter_rows(named=True), strict=True)]
         sids = np.stack([rng.integers(0, size, len(rows)) for size in SIZES], 1)
         index = index.upsert(sids, np.ones((len(rows), 2), np.float32), rows)
         table = {row: one for row, one in enumerate(items.iter_rows(named=True))}
@@ -197,7 +247,18 @@ def test_masks_are_cached_and_combine():
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ({"colour": "red"}, "unknown filter 'colour'. Valid filters are category, brand, seller, price, in_stock"),
+        (
+            {"colour": "red"},
+            "unknown filter 'colour'. Valid filters are category, brand, seller, price, in_stock, attr",
+        ),
+        ({"not": {"not": {"brand": "a"}}}, "unknown filter 'not'"),
+        ({"not": "Acme"}, "'not' takes a mapping of filters that must not match"),
+        ({"not": {"price": [5, 1]}}, "'not.price' has its low bound 5"),
+        ({"attributes": ["red"]}, "'attributes' takes a mapping of attribute types"),
+        ({"attributes": {"Size": {"low": 3}}}, "'attributes.Size' takes a text, or bounds as"),
+        ({"attributes": {"Size": {"min": 3, "max": 2}}}, "'attributes.Size' has its low bound 3"),
+        ({"attributes.Colr": "red"}, "no item has an attribute of type 'Colr'; did you mean 'Color'"),
+        ({"attributes.Color": []}, "'attributes.Color' is an empty list"),
         ({"prize": [1, 2]}, "did you mean 'price'"),
         ({"brand": None}, "'brand' takes a text"),
         ({"brand": []}, "empty list"),
@@ -211,7 +272,7 @@ def test_masks_are_cached_and_combine():
     ],
 )
 def test_errors_say_which_filter_is_wrong(asked, message):
-    filters = ItemFilters.build(catalogue(0, 5), index_of(0, np.arange(5)))
+    filters = ItemFilters.build(catalogue(0, 50), index_of(0, np.arange(50)))
     with pytest.raises(FilterError, match=message):
         filters.mask(asked)
 
@@ -223,10 +284,10 @@ def test_filters_move_with_the_index_to_another_base(monkeypatch):
     filters, bases = ItemFilters.build(items, index), {index.base.numbering}
     for step in range(8):
         new = catalogue(step + 1, 1).with_columns(brand=pl.lit("New"))
-        record = Item(str(step), "", **new.row(0, named=True))
+        one = record(str(step), new.row(0, named=True))
         sids = np.array([[step % 3, step % 4, step % 2, 0]])
         index, items = index.add(sids, np.ones((1, 2), np.float32), [20 + step]), pl.concat([items, new])
-        filters = filters.changed([20 + step], [record], index)
+        filters = filters.changed([20 + step], [one], index)
         bases.add(index.base.numbering)
         for question in ({"brand": "New"}, {"category": "Home", "in_stock": True}):
             assert_mask(items, index, filters, question)
@@ -275,3 +336,42 @@ def test_items_of_unknown_stock_are_not_in_stock():
     items = catalogue(0, 3).with_columns(in_stock=pl.Series([True, None, False]))
     filters = ItemFilters.build(items, index_of(0, np.arange(3)))
     assert [filters.mask({"in_stock": asked}).count for asked in (True, False)] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("42", 42),
+        ("42 cm", 42),
+        ("5,5", 5.5),
+        ("-3.25x", -3.25),
+        ("1,000", math.nan),
+        ("red 5", math.nan),
+        ("", math.nan),
+    ],
+)
+def test_the_number_that_a_value_begins_with(text, number):
+    assert number_in(text) == pytest.approx(number, nan_ok=True)
+
+
+def test_a_dot_is_short_for_a_mapping_and_words_for_what_they_mean():
+    items = catalogue(0, 60)
+    filters = ItemFilters.build(items, index_of(0, np.arange(60)))
+    for short, long in (
+        ({"attributes.Color": "red"}, {"attributes": {"Color": "red"}}),
+        ({"not.brand": "Acme"}, {"not": {"brand": "Acme"}}),
+        ({"not.attributes.Size": 40}, {"not": {"attributes": {"Size": "40"}}}),
+    ):
+        assert filters.mask(short) is filters.mask(long) and 0 < filters.mask(short).count < 60
+
+
+def test_listing_times_are_read_of_tables_and_of_records():
+    time = datetime(2026, 1, 2, tzinfo=UTC)
+    items = catalogue(0, 2).with_columns(listed_at=pl.Series([time, None], dtype=TIME))
+    columns = FilterColumns.from_items(items)
+    more = columns.of(
+        [Item("x", "", listed_at=time), Item("y", "", listed_at=time.replace(tzinfo=None)), Item("z", "")]
+    )
+    np.testing.assert_array_equal(
+        columns.followed_by(more).listed, [time.timestamp(), math.nan, *[time.timestamp()] * 2, math.nan]
+    )

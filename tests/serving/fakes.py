@@ -95,6 +95,14 @@ class FakeEngine:
             if key == "price":
                 low, high = value
                 ok = item.price is not None and (low or 0) <= item.price <= (float("inf") if high is None else high)
+            elif key == "not":
+                ok = not any(self._allowed(item, {one: which}) for one, which in value.items())
+            elif key == "attributes":
+                ok = all(
+                    set(which if isinstance(which, list) else [which]) & set(item.attributes.get(kind, ()))
+                    for kind, which in value.items()
+                    if isinstance(which, str)
+                )
             elif key == "category":
                 ok = bool(set(wanted) & set(item.category))
             elif key == "seller":

@@ -47,6 +47,15 @@ def test_filters_reach_the_engine_without_unset_keys(client, engine):
     assert engine.requests[-1].filters is None
 
 
+def test_attributes_and_what_must_not_hold_reach_the_engine(client, engine):
+    filters = {"attributes": {"Size": [{"min": 40, "max": None}, "XL"]}, "not": {"brand": "Acme", "price": [None, 5]}}
+    search(client, query="lamp", filters=filters)
+    wanted = {"attributes": {"Size": [{"min": 40}, "XL"]}, "not": {"brand": "Acme", "price": [None, 5]}}
+    assert engine.requests[-1].filters == wanted
+    search(client, query="lamp", filters={"not": {}, "attributes": {}})
+    assert engine.requests[-1].filters is None
+
+
 def test_width_user_and_empty_query_pass_through(client, engine):
     search(client, query="", user="ann", width=32)
     request = engine.requests[-1]
@@ -70,6 +79,8 @@ def test_width_user_and_empty_query_pass_through(client, engine):
         ({"query": "x", "filters": {"price": [9, 1]}}, "filters", "lowest (9.0) is above the highest (1.0)"),
         ({"query": "x", "filters": {"price": [-1, None]}}, "filters.price.0", "greater than or equal to 0"),
         ({"query": "x", "filters": {"brnad": "Acme"}}, "filters", "the nearest valid key is 'brand'"),
+        ({"query": "x", "filters": {"nto": {}}}, "filters", "the nearest valid key is 'not'"),
+        ({"query": "x", "filters": {"not": {"not": {}}}}, "filters.not", "unknown key 'not'"),
         ({"querry": "x"}, "body", "the nearest valid key is 'query'"),
         ({"query": "x", "filters": {"brand": []}}, None, ""),
         ({"query": "x", "filters": {"brand": ["a"] * 51}}, None, ""),

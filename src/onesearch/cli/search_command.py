@@ -20,7 +20,8 @@ def search(
         typer.Option(
             "--filter",
             metavar="KEY=VALUE",
-            help="category, brand, seller, price, in_stock: --filter brand=Acme --filter 'price=[10, 50]'. Repeatable.",
+            help="category, brand, seller, price, in_stock, attributes.TYPE, or not. before one: --filter brand=Acme "
+            "--filter 'price=[10, 50]' --filter 'attributes.Size={min: 40}' --filter not.brand=Acme. Repeatable.",
         ),
     ] = None,
     # Which model looks, and how hard.
@@ -87,6 +88,6 @@ def parse_filters(given: list[str]) -> dict[str, Any]:
             raise ValueError(f"filter '{key}' is given twice; for 'one of these' write {key}='[a, b]'")
         # Names stay texts even where YAML would see a number or a yes.
         parsed = yaml.safe_load(value)
-        plain = key in ("price", "in_stock") or isinstance(parsed, list)
+        plain = key.removeprefix("not.") in ("price", "in_stock") or isinstance(parsed, list | dict)
         found[key] = parsed if plain else value.strip()
     return found

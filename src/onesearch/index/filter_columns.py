@@ -1,20 +1,24 @@
 """The filterable properties of items as number columns: a filter value becomes one comparison over an array."""
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from onesearch.data.records import Item
+from onesearch.common.ragged import Ragged
+from onesearch.data.records import TIME, Item
 from onesearch.data.text import fold
 from onesearch.index.filter_values import PATH_SEPARATOR
 
-_COLUMNS = ("category", "brand", "seller", "price", "in_stock")
+_COLUMNS = ("category", "brand", "seller", "price", "in_stock", "attributes", "listed_at")
 _JOINT = "\x1f"  # ASCII unit separator: does not occur in names
+_NUMBER = re.compile(r"\s*([+-]?\d+(?:\.\d+|,\d{1,2})?)(?![.,]?\d)")
 
 
 class Numbering:
@@ -84,12 +88,84 @@ class Names:
 
 
 @dataclass(frozen=True)
+class Tags:
+    """Attributes as numbers of (type, value), several for an item; tags made from each other share the numberings."""
+
+    codes: Ragged
+    numbering: Numbering
+    types: Numbering
+
+    @classmethod
+    def from_lists(cls, attributes: pl.Series) -> "Tags":
+        """From lists of structs of ``type`` and ``value``."""
+        table = pl.DataFrame({"row": np.arange(len(attributes)), "attribute": attributes})
+        table = table.explode("attribute").drop_nulls("attribute").unnest("attribute").drop_nulls()
+        names = Names.from_texts(table["type"] + _JOINT + table["value"])
+        types = Numbering()
+        for kind in table["type"].unique().sort():
+            types.of(kind)
+        lengths = np.bincount(table["row"].to_numpy(), minlength=len(attributes))
+        return cls(Ragged.from_lengths(names.code, lengths), names.numbering, types)
+
+    def of(self, items: Sequence[Item]) -> "Tags":
+        """Other items' attributes, in the same numbers."""
+        rows = []
+        for item in items:
+            for kind in item.attributes:
+                self.types.of(kind)
+            pairs = [(kind, value) for kind, values in item.attributes.items() for value in values]
+            rows.append([self.numbering.of(kind + _JOINT + value) for kind, value in pairs])
+        return self.with_codes(Ragged.from_lists(rows))
+
+    def with_codes(self, codes: Ragged) -> "Tags":
+        """Other items' codes, in the same numbers."""
+        return Tags(codes, self.numbering, self.types)
+
+    def having(self, kind: str, value: str | tuple[float, float]) -> NDArray[np.bool_]:
+        """Which items have an attribute of the type with the value, or with a number within bounds; bool [n]."""
+        if isinstance(value, str):
+            return self.among(self.numbering.alike(kind + _JOINT + value))
+        low, high = value
+        within = [number for number, text in self.values_of(kind) if low <= number_in(text) <= high]
+        return self.among(within)
+
+    def values_of(self, kind: str) -> list[tuple[int, str]]:
+        """Numbers and texts of the values of a type, whatever its case and accents."""
+        wanted, found = fold(kind), []
+        for name, number in self.numbering.items():
+            of, _, text = name.partition(_JOINT)
+            if of == kind or fold(of) == wanted:
+                found.append((number, text))
+        return found
+
+    def among(self, numbers: list[int]) -> NDArray[np.bool_]:
+        """Which items have one of these tags, bool [n]."""
+        chosen = np.zeros(len(self.numbering) + 1, bool)
+        chosen[numbers] = True
+        owners = np.searchsorted(self.codes.offsets, np.flatnonzero(chosen[self.codes.values]), side="right") - 1
+        out = np.zeros(len(self.codes), bool)
+        out[owners] = True
+        return out
+
+
+def number_in(text: str) -> float:
+    """The number that an attribute's text begins with ("42 cm", "5,5"), nan without one.
+
+    >>> number_in("5,5 in"), number_in("1,000"), number_in("red")
+    (5.5, nan, nan)
+    """
+    found = _NUMBER.match(text)
+    return float(found[1].replace(",", ".")) if found else math.nan
+
+
+@dataclass(frozen=True)
 class FilterColumns:
     """The filterable columns of the item table, in the order of its rows.
 
     Attributes:
         paths: category paths, their parts joined by a control character.
         price: float64 [n], nan where unknown.
+        listed: when items were listed, float64 [n] in seconds of 1970, nan where unknown.
     """
 
     paths: Names
@@ -97,30 +173,39 @@ class FilterColumns:
     seller: Names
     price: NDArray[np.float64]
     in_stock: NDArray[np.bool_]
+    listed: NDArray[np.float64]
+    tags: Tags
 
     @classmethod
     def from_items(cls, items: pl.DataFrame) -> "FilterColumns":
         """Read the filterable columns; an item without a word on stock counts as in stock."""
-        paths, brand, seller, price, in_stock = _read(items)
+        paths, brand, seller, price, in_stock, listed = _read(items)
         names = (Names.from_texts(paths), Names.from_texts(brand), Names.from_texts(seller))
-        return cls(*names, price.to_numpy(), in_stock.to_numpy())
+        tags = Tags.from_lists(items["attributes"])
+        return cls(*names, price.to_numpy(), in_stock.to_numpy(), listed.to_numpy(), tags)
 
     def __len__(self) -> int:
         return len(self.price)
 
-    def arrays(self) -> tuple[NDArray[Any], ...]:
-        """Codes of paths, brands and sellers, prices, stock; each [n]."""
-        return self.paths.code, self.brand.code, self.seller.code, self.price, self.in_stock
-
     def take(self, rows: NDArray[np.integer]) -> "FilterColumns":
         """The columns of some items, in the given order."""
-        return self.like([array[rows] for array in self.arrays()])
+        return self._like([array[rows] for array in self._arrays()], self.tags.codes.select(rows))
 
-    def like(self, arrays: Sequence[NDArray[Any]]) -> "FilterColumns":
-        """Other items' :meth:`arrays`, in the same numbers."""
+    def followed_by(self, other: "FilterColumns") -> "FilterColumns":
+        """These items, then others in the same numbers."""
+        arrays = [np.concatenate(both) for both in zip(self._arrays(), other._arrays(), strict=True)]
+        tags = (self.tags.codes, other.tags.codes)
+        values, lengths = np.concatenate([one.values for one in tags]), np.concatenate([one.lengths for one in tags])
+        return self._like(arrays, Ragged.from_lengths(values, lengths))
+
+    def _arrays(self) -> tuple[NDArray[Any], ...]:
+        return self.paths.code, self.brand.code, self.seller.code, self.price, self.in_stock, self.listed
+
+    def _like(self, arrays: Sequence[NDArray[Any]], tags: Ragged) -> "FilterColumns":
         names = (self.paths, self.brand, self.seller)
         paths, brand, seller = (Names(code, one.numbering) for code, one in zip(arrays[:3], names, strict=True))
-        return FilterColumns(paths, brand, seller, arrays[3], arrays[4])
+        price, in_stock, listed = arrays[3:]
+        return FilterColumns(paths, brand, seller, price, in_stock, listed, self.tags.with_codes(tags))
 
     def of(self, items: Sequence[Item]) -> "FilterColumns":
         """Other items' columns, in the same numbers."""
@@ -130,9 +215,11 @@ class FilterColumns:
             self.seller.of(item.seller for item in items),
             np.array([math.nan if item.price is None else item.price for item in items], np.float64),
             np.array([item.in_stock for item in items], bool),
+            np.array([math.nan if item.listed_at is None else _seconds(item.listed_at) for item in items], np.float64),
+            self.tags.of(items),
         )
 
-    def having(self, key: str, value: Any) -> NDArray[np.bool_]:
+    def having(self, key: str, kind: str, value: Any) -> NDArray[np.bool_]:
         """Which items have the value (one alternative of a checked filter), bool [n]."""
         chosen: NDArray[np.bool_]
         match key:
@@ -144,6 +231,8 @@ class FilterColumns:
                 chosen = np.equal(self.in_stock, value)
             case "price":
                 chosen = np.greater_equal(self.price, value[0]) & np.less_equal(self.price, value[1])  # nan is in none
+            case "attributes":
+                chosen = self.tags.having(kind, value)
             case _:
                 chosen = self._in_category(value)
         return chosen
@@ -161,8 +250,13 @@ class FilterColumns:
         return self.paths.among(chosen)
 
 
-def _read(items: pl.DataFrame) -> tuple[pl.Series, pl.Series, pl.Series, pl.Series, pl.Series]:
-    """The filterable columns, checked: paths, brand, seller, price (nan for unknown), in stock."""
+def _seconds(time: datetime) -> float:
+    """Seconds since 1970; a time without a zone is UTC."""
+    return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
+
+
+def _read(items: pl.DataFrame) -> tuple[pl.Series, ...]:
+    """The filterable columns, checked: paths, brand, seller, price (nan for unknown), in stock, listed (likewise)."""
     missing = [name for name in _COLUMNS if name not in items.columns]
     if missing:
         raise ValueError(f"the item table has no column {', '.join(missing)}; its columns are {items.columns}")
@@ -173,4 +267,5 @@ def _read(items: pl.DataFrame) -> tuple[pl.Series, pl.Series, pl.Series, pl.Seri
         items["price"].cast(pl.Float64).fill_null(float("nan")),
         # Whoever asks for items in stock shall not get one of which nobody knows.
         items["in_stock"].cast(pl.Boolean).fill_null(False),
+        (items["listed_at"].cast(TIME).dt.epoch("us") / 1e6).fill_null(float("nan")),
     )

@@ -2,14 +2,30 @@
 
 import difflib
 import math
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
 
-FILTER_KEYS = ("category", "brand", "seller", "price", "in_stock")
+FILTER_KEYS = ("category", "brand", "seller", "price", "in_stock", "attributes")
+"""What an item can be filtered by; ``not`` holds filters of these kinds that must not match."""
+NOT, ATTRIBUTES = "not", "attributes"
 PATH_SEPARATOR = " > "
 
 Value = str | bool | tuple[str, ...] | tuple[float, float]
-Checked = tuple[tuple[str, tuple[Value, ...]], ...]
+
+
+class Filter(NamedTuple):
+    """One condition: the item has one of the ``values``, or none of them where it is ``negated``.
+
+    ``kind`` is the type of an attribute, "" for other keys.
+    """
+
+    key: str
+    kind: str
+    negated: bool
+    values: tuple[Value, ...]
+
+
+Checked = tuple[Filter, ...]
 
 
 class FilterError(ValueError):
@@ -17,24 +33,45 @@ class FilterError(ValueError):
 
 
 def normalised(filters: Mapping[str, Any]) -> Checked:
-    """The filters as sorted (key, alternatives): one of the alternatives of every key must hold.
+    """The filters in one order: all of them must hold.
 
     Raises:
         FilterError: an unknown key, or a value of the wrong kind.
     """
     out = []
-    for key, value in filters.items():
-        if key not in FILTER_KEYS:
-            # a misspelt key would otherwise filter nothing, silently
-            near = difflib.get_close_matches(str(key), FILTER_KEYS, n=1)
-            hint = f"; did you mean '{near[0]}'?" if near else ""
-            raise FilterError(f"unknown filter '{key}'{hint or '.'} Valid filters are {', '.join(FILTER_KEYS)}")
-        alternatives = [_value(key, one) for one in _alternatives(key, value)]
+    for key, kind, negated, value in _flat(filters, False):
+        name = f"{NOT}." * negated + key + f".{kind}" * bool(kind)
+        alternatives = [_value(key, name, one) for one in _alternatives(key, value)]
         if not alternatives:
-            raise FilterError(f"filter '{key}' is an empty list, which no item can match; leave the key out instead")
+            raise FilterError(f"filter '{name}' is an empty list, which no item can match; leave the key out instead")
         # sorted and without repeats: equal filters are equal keys of the cache
-        out.append((key, tuple(sorted(set(alternatives), key=repr))))
-    return tuple(sorted(out))
+        out.append(Filter(key, kind, negated, tuple(sorted(set(alternatives), key=repr))))
+    return tuple(sorted(out, key=repr))
+
+
+def _flat(filters: Mapping[str, Any], negated: bool) -> Iterator[tuple[str, str, bool, Any]]:
+    """Key, attribute type, negated, value; ``attributes`` and ``not`` hold mappings, or stand before a dot."""
+    for name, value in filters.items():
+        key, dot, rest = str(name).partition(".")
+        if key == NOT and not negated:
+            yield from _flat({rest: value} if dot else _mapping(key, value), True)
+        elif key == ATTRIBUTES:
+            kinds = {rest: value} if dot else _mapping(key, value)
+            yield from ((key, str(kind), negated, one) for kind, one in kinds.items())
+        elif name in FILTER_KEYS:
+            yield key, "", negated, value
+        else:
+            # a misspelt key would otherwise filter nothing, silently
+            near = difflib.get_close_matches(str(name), FILTER_KEYS, n=1)
+            hint = f"; did you mean '{near[0]}'?" if near else "."
+            raise FilterError(f"unknown filter '{name}'{hint} Valid filters are {', '.join(FILTER_KEYS)} and {NOT}")
+
+
+def _mapping(key: str, value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        held = "attribute types with their values" if key == ATTRIBUTES else "filters that must not match"
+        raise FilterError(f"filter '{key}' takes a mapping of {held}, got {value!r}")
+    return value
 
 
 def _alternatives(key: str, value: Any) -> Iterable[Any]:
@@ -44,33 +81,39 @@ def _alternatives(key: str, value: Any) -> Iterable[Any]:
     return value if isinstance(value, list | set | frozenset) or key == "price" else [value]
 
 
-def _value(key: str, value: Any) -> Value:
+def _value(key: str, name: str, value: Any) -> Value:
     match key:
         case "price":
-            return _price(value)
+            return _bounds(name, value, "price")
         case "in_stock":
             if not isinstance(value, bool):
-                raise FilterError(f"filter 'in_stock' takes true or false, got {value!r}")
+                raise FilterError(f"filter '{name}' takes true or false, got {value!r}")
             return value
         case "category" if isinstance(value, tuple) and value and all(isinstance(part, str) for part in value):
             return value
+        case "attributes" if isinstance(value, Mapping):
+            if not value or not set(value) <= {"min", "max"}:
+                raise FilterError(f"filter '{name}' takes a text, or bounds as {{'min': 40, 'max': 42}}; got {value!r}")
+            return _bounds(name, [value.get("min"), value.get("max")], "number")
+        case "attributes" if isinstance(value, int | float) and not isinstance(value, bool):
+            return f"{value:.15g}"
     if not isinstance(value, str):
         kind = "a name, or a path such as 'A > B'" if key == "category" else "a text"
-        raise FilterError(f"filter '{key}' takes {kind}, or a list of such; got {value!r}")
+        raise FilterError(f"filter '{name}' takes {kind}, or a list of such; got {value!r}")
     return value
 
 
-def _price(value: Any) -> tuple[float, float]:
+def _bounds(name: str, value: Any, what: str) -> tuple[float, float]:
     """Inclusive bounds; an open one is infinite."""
     if not isinstance(value, list | tuple) or len(value) != 2:
-        raise FilterError(f"filter 'price' takes [low, high], either may be null; got {value!r}")
+        raise FilterError(f"filter '{name}' takes [low, high], either may be null; got {value!r}")
     for bound in value:
         if bound is not None and (isinstance(bound, bool) or not isinstance(bound, int | float) or math.isnan(bound)):
-            raise FilterError(f"filter 'price' takes numbers or null, got {bound!r}")
+            raise FilterError(f"filter '{name}' takes numbers or null, got {bound!r}")
     low, high = value
     if low is None and high is None:
-        raise FilterError("filter 'price' has no bound; give a low or a high price, or leave the key out")
+        raise FilterError(f"filter '{name}' has no bound; give a low or a high {what}, or leave the key out")
     bounds = (-math.inf if low is None else float(low), math.inf if high is None else float(high))
     if bounds[0] > bounds[1]:
-        raise FilterError(f"filter 'price' has its low bound {low} above its high bound {high}")
+        raise FilterError(f"filter '{name}' has its low bound {low} above its high bound {high}")
     return bounds

@@ -3,13 +3,14 @@
 ::
 
     set of a value = bits over sorted positions, 64 to a word, and for each word how many members lie before it
-    filter = AND over keys of (OR over the key's values)                    # word by word
+    filter = AND over keys of (OR over the key's values), or of NOT (OR ...)  # word by word
     node allowed = a member lies in its range [first, last):
         bits of the first and last word under masks, or different counts before the words between them
 
 So the question costs the same at every level, and nothing of the index is rebuilt. Sets are cached per filter value.
 """
 
+import difflib
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial, reduce
 from operator import add, and_, or_
@@ -24,12 +25,12 @@ from torch import Tensor
 from onesearch.data.records import Item
 from onesearch.index.bits import RankedBits, pack
 from onesearch.index.filter_columns import FilterColumns
-from onesearch.index.filter_values import Checked, Value, normalised
+from onesearch.index.filter_values import ATTRIBUTES, Checked, FilterError, Value, normalised
 from onesearch.index.sid_index import SidIndex
 
 _CACHE_BYTES = 256 << 20
 _LARGEST_CACHE = 4096
-WordsOf = Callable[[str, Value], Tensor]
+WordsOf = Callable[[str, str, Value], Tensor]
 
 
 class ItemMask:
@@ -98,7 +99,7 @@ class ItemFilters:
 
     @classmethod
     def build(cls, items: pl.DataFrame, index: SidIndex) -> "ItemFilters":
-        """Read columns category, brand, seller, price, in_stock of the item table whose rows the index refers to."""
+        """Read the filterable columns of the item table whose rows the index refers to."""
         columns = FilterColumns.from_items(items)
         rows, live = _base_rows(index), np.unique(index.live_rows).astype(np.int64)
         if (largest := int(max(rows.max(initial=-1), live.max(initial=-1)))) >= len(columns):
@@ -133,12 +134,10 @@ class ItemFilters:
         """The filters of a version of the index whose ``rows`` are now ``items``; readers keep these."""
         known, columns = self._changed
         new = np.asarray(rows, np.int64)
-        kept = ~np.isin(known, new)
-        both = zip(columns.arrays(), columns.of(items).arrays(), strict=True)
-        joined = [np.concatenate([before[kept], after]) for before, after in both]
+        kept = np.flatnonzero(~np.isin(known, new))
         every = np.concatenate([known[kept], new])
         order = np.argsort(every, kind="stable")
-        changed = (every[order], columns.like([array[order] for array in joined]))
+        changed = (every[order], columns.take(kept).followed_by(columns.of(items)).take(order))
         if index.base.numbering is not self._index.base.numbering:  # it was merged to make room
             return ItemFilters._of(
                 _columns_of(self._columns, changed, self._index.base, _base_rows(index)), index, changed
@@ -151,13 +150,25 @@ class ItemFilters:
         Args:
             filters: ``category``: a name anywhere in the path, or a path from the root ('A > B' or a tuple), which
                 includes what lies below; ``brand``, ``seller``: the name; ``price``: [low, high], inclusive, either
-                may be None; ``in_stock``: a bool. Case and accents of names do not matter. A list of values means any
-                of them. A value that no item has allows nothing. No filters allow everything.
+                may be None; ``in_stock``: a bool; ``attributes``: values by type, or ``{"min": 40, "max": 42}`` for
+                texts that begin with a number. Case and accents of names do not matter. A list of values means any of
+                them. ``not`` holds filters that must not match. A value that no item has allows nothing. No filters
+                allow everything. ``attributes.Color`` and ``not.brand`` are short for a mapping of one.
 
         Raises:
-            FilterError: an unknown key, or a value of the wrong kind.
+            FilterError: an unknown key or attribute type, or a value of the wrong kind.
         """
-        return self._mask(normalised(filters))
+        checked = normalised(filters)
+        types = self._columns.tags.types
+        for kind in (one.kind for one in checked if one.key == ATTRIBUTES):
+            if not types.alike(kind):
+                names = [name for name, _ in types.items()]
+                near = difflib.get_close_matches(kind, names, n=1)
+                hint = (
+                    f"; did you mean '{near[0]}'?" if near else f". There are {', '.join(sorted(names)[:20]) or 'none'}"
+                )
+                raise FilterError(f"no item has an attribute of type '{kind}'{hint}")
+        return self._mask(checked)
 
 
 def _base_rows(index: SidIndex) -> NDArray[np.int32]:
@@ -167,9 +178,9 @@ def _base_rows(index: SidIndex) -> NDArray[np.int32]:
     return rows
 
 
-def _words(columns: FilterColumns, device: torch.device, key: str, value: Value) -> Tensor:
+def _words(columns: FilterColumns, device: torch.device, key: str, kind: str, value: Value) -> Tensor:
     """The packed set of the base's positions whose items have a value."""
-    return pack(columns.having(key, value)).to(device)
+    return pack(columns.having(key, kind, value)).to(device)
 
 
 def _columns_of(
@@ -183,22 +194,26 @@ def _columns_of(
     is_changed = np.isin(rows, known)
     at = np.searchsorted(known, rows[is_changed])
     positions = base.position_of(torch.from_numpy(rows[~is_changed].astype(np.int64)).to(base.device)).cpu().numpy()
-    out = []
-    for before, after in zip(columns.arrays(), now.arrays(), strict=True):
-        column = np.empty(len(rows), after.dtype)
-        column[is_changed], column[~is_changed] = after[at], before[positions]
-        out.append(column)
-    return columns.like(out)
+    if not len(at):
+        return columns.take(positions)
+    # First the ones, then the others, then all in the order asked for.
+    place = np.empty(len(rows), np.int64)
+    place[np.concatenate([np.flatnonzero(is_changed), np.flatnonzero(~is_changed)])] = np.arange(len(rows))
+    return now.take(at).followed_by(columns.take(positions)).take(place)
 
 
 def _mask(words_of: WordsOf, live: Callable[[], FilterColumns], index: SidIndex, filters: Checked) -> ItemMask:
     """The mask of several filters from the sets of their values."""
 
-    def both(key: str, value: Value) -> Tensor:
-        on_top = pack(live().having(key, value)).to(index.device)
-        return index.position_bits(words_of(key, value), on_top)
+    def both(key: str, kind: str, value: Value) -> Tensor:
+        on_top = pack(live().having(key, kind, value)).to(index.device)
+        return index.position_bits(words_of(key, kind, value), on_top)
 
-    sets = [reduce(or_, (both(key, value) for value in values)) for key, values in filters]
-    every = [pack(np.ones(n, bool)).to(index.device) for n in (len(index.base), len(index.live_rows))]
-    words = reduce(and_, sets) if sets else index.position_bits(*every)
-    return ItemMask(RankedBits.from_words(words), index)
+    sets = []
+    for one in filters:
+        having = reduce(or_, (both(one.key, one.kind, value) for value in one.values))
+        sets.append(~having if one.negated else having)
+    if all(one.negated for one in filters):  # none, or what they leave of everything
+        every = [pack(np.ones(n, bool)).to(index.device) for n in (len(index.base), len(index.live_rows))]
+        sets.append(index.position_bits(*every))
+    return ItemMask(RankedBits.from_words(reduce(and_, sets)), index)

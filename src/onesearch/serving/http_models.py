@@ -86,21 +86,35 @@ class Body(BaseModel):
     @classmethod
     def _name_nearest_key(cls, values: Any) -> Any:
         if isinstance(values, dict):
+            valid = [field.alias or name for name, field in cls.model_fields.items()]
             for key in values:
-                if key not in cls.model_fields:
-                    near = nearest(key, cls.model_fields)
+                if key not in valid:
+                    near = nearest(key, valid)
                     raise ValueError(f"unknown key {key[:50]!r}; the nearest valid key is {near!r}")
         return values
 
 
-class Filters(Body):
-    """Only items that pass every given filter are found; a list means "one of these"."""
+class NumberRange(Body):
+    """Bounds of a number that an attribute's text begins with, inclusive."""
+
+    min: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    max: Annotated[float, Field(allow_inf_nan=False)] | None = None
+
+
+AttributeValues = Label | NumberRange | Annotated[list[Label | NumberRange], Field(min_length=1, max_length=50)]
+
+
+class Conditions(Body):
+    """What an item is or has; a list means "one of these"."""
 
     category: Labels | None = Field(None, description="a name anywhere in the category path, or a path such as 'A > B'")
     brand: Labels | None = None
     seller: Labels | None = None
     price: tuple[Bound, Bound] | None = Field(None, description="[lowest, highest]; null leaves a side open")
     in_stock: Flag | None = None
+    attributes: dict[Label, AttributeValues] | None = Field(
+        None, max_length=20, description='values by type, as {"Color": ["red", "blue"], "Size": {"min": 40}}'
+    )
 
     @model_validator(mode="after")
     def _ordered_price(self) -> Self:
@@ -108,9 +122,16 @@ class Filters(Body):
             raise ValueError(f"price: the lowest ({self.price[0]}) is above the highest ({self.price[1]})")
         return self
 
+
+class Filters(Conditions):
+    """Only items for which all of this holds are found."""
+
+    not_: Conditions | None = Field(None, alias="not", description="nothing of this may hold")
+
     def given(self) -> dict[str, Any] | None:
         """The filters as the engine takes them; None when there are none."""
-        return self.model_dump(mode="json", exclude_none=True) or None
+        given = self.model_dump(mode="json", exclude_none=True, by_alias=True)
+        return {key: value for key, value in given.items() if value != {}} or None
 
 
 class SearchBody(Body):
