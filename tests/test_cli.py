@@ -239,9 +239,11 @@ def test_search_hands_everything_on_and_counts_from_one(tmp_path, monkeypatch):
         "brand=b",
         "--json",
         "--measured",
+        "--offset",
+        "4",
     ]
     result = CliRunner().invoke(app, words)
     assert result.exit_code == 0, result.output
-    assert asked == [(tmp_path, 9, None, {"measured": True}), ("lamp", "u7", 2, {"brand": "b"})]
-    assert [found["rank"] for found in json.loads(result.stdout)] == [1, 2]
+    assert asked == [(tmp_path, 9, None, {"measured": True}), ("lamp", "u7", 2, {"brand": "b"}, 4)]
+    assert [found["rank"] for found in json.loads(result.stdout)] == [5, 6]
     assert "nothing fits this search well (confidence 0.004)" in result.stderr

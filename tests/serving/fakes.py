@@ -69,7 +69,12 @@ class FakeEngine:
         for request in requests:
             if "explode" in request.query:
                 raise RuntimeError("secret internals")
-        return [self._search(r.query, r.k, r.filters, r.history or ShopperHistory()) for r in requests]
+        return [self._page(request) for request in requests]
+
+    def _page(self, request: SearchRequest) -> SearchResults:
+        end, history = request.offset + request.k, request.history or ShopperHistory()
+        found = self._search(request.query, end, request.filters, history)
+        return SearchResults(found[request.offset :], found.confidence)
 
     def search_lexical(self, query: str, k: int = 10, filters: Mapping[str, Any] | None = None) -> SearchResults:
         return self._search(query, k, filters, ShopperHistory()) if query.strip() else SearchResults()

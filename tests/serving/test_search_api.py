@@ -56,6 +56,13 @@ def test_attributes_and_what_must_not_hold_reach_the_engine(client, engine):
     assert engine.requests[-1].filters is None
 
 
+@pytest.mark.parametrize("method", ["onesearch", "bm25"])
+def test_pages_join_to_one_long_page(client, method):
+    whole = ids(search(client, query="red shoe", k=30, method=method))
+    pages = [ids(search(client, query="red shoe", k=10, offset=offset, method=method)) for offset in (0, 10, 20)]
+    assert [one for page in pages for one in page] == whole and len(whole) > 20
+
+
 def test_width_user_and_empty_query_pass_through(client, engine):
     search(client, query="", user="ann", width=32)
     request = engine.requests[-1]
@@ -68,6 +75,8 @@ def test_width_user_and_empty_query_pass_through(client, engine):
         ({"query": "x" * 201}, "query", "at most 200 characters"),
         ({"query": "x", "k": 0}, "k", "greater than or equal to 1"),
         ({"query": "x", "k": 101}, "k", "less than or equal to 100"),
+        ({"query": "x", "offset": -1}, "offset", "greater than or equal to 0"),
+        ({"query": "x", "offset": 100_001}, "offset", "less than or equal to 100000"),
         ({"query": "x", "width": 513}, "width", "less than or equal to 512"),
         ({"query": "x", "k": "10"}, "k", "must be a number"),
         ({"query": "x", "width": True}, "width", "must be a number"),

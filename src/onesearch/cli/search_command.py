@@ -14,6 +14,7 @@ def search(
     query: Annotated[str, typer.Argument(help="What to look for; '' asks for a recommendation.")],
     user: Annotated[str | None, typer.Option(help="User id; an unknown one is an anonymous shopper.")] = None,
     k: Annotated[int, typer.Option("--k", "-k", min=1, max=1000, help="Number of results.")] = 10,
+    offset: Annotated[int, typer.Option(min=0, help="Better results to leave out: those of earlier pages.")] = 0,
     # Which items may be found.
     filters: Annotated[
         list[str] | None,
@@ -41,7 +42,7 @@ def search(
 
     wanted = parse_filters(filters or [])
     engine = SearchEngine.load(run, width, model.value if model else None, measured=measured)
-    results = engine.search(query, user, k, wanted or None)
+    results = engine.search(query, user, k, wanted or None, offset)
     if results.confidence is not None and results.confidence < NOTHING_FITS:
         typer.echo(f"nothing fits this search well (confidence {results.confidence:.3f}); nearest items:", err=True)
     # For programs: every field, nothing rounded.
@@ -57,14 +58,14 @@ def search(
                     "brand": r.item.brand,
                     "price": r.item.price,
                 }
-                for rank, r in enumerate(results, 1)
+                for rank, r in enumerate(results, offset + 1)
             ]
         )
         return
     # For people.
     rows = [
         (rank, f"{r.score:.3f}", r.item.title, r.item.brand, r.item.price, " ".join(map(str, r.sid)))
-        for rank, r in enumerate(results, 1)
+        for rank, r in enumerate(results, offset + 1)
     ]
     columns = ("#", "score", "title", "brand", "price", "semantic ID")
     show_table(f"“{query}”: {len(rows)} results", columns, rows, right=("#", "score", "price"))

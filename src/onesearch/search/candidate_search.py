@@ -8,6 +8,7 @@ order      = linear in the features (:func:`onesearch.search.candidates.ordered`
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor
 from onesearch.data.requests import Requests
 from onesearch.index.item_filters import ItemMask
 from onesearch.model.featurizer import Featurizer
-from onesearch.model.generator import Asked
+from onesearch.model.generator import Asked, GeneratorMemory
 from onesearch.model.prompt import PromptInputs
 from onesearch.search.beam_search import beam_search
 from onesearch.search.candidates import Candidates, from_beams, joined, score_items, searchable, without_repeats
@@ -72,6 +73,20 @@ class Scope:
     mask: ItemMask | None
     width: int
     least: int = 0
+
+
+class _Read(NamedTuple):
+    """What the model makes of a batch of prompts.
+
+    ``evidence`` int64 [n, E] items of the prompts, None without any; ``memory`` and ``asked`` None without generator;
+    ``head_rows`` [n, R] of the queries; ``state`` [n, R] that items are compared with, None without item score.
+    """
+
+    evidence: NDArray[np.int64] | None
+    memory: GeneratorMemory | None
+    asked: Asked | None
+    head_rows: Tensor
+    state: Tensor | None
 
 
 class CandidateSearch:
@@ -146,23 +161,11 @@ class CandidateSearch:
         self, facts: RequestFacts, rows: NDArray[np.int64], scope: Scope, fixed: NDArray[np.int64] | None
     ) -> Candidates:
         """Candidates of the given requests: one pass of the encoder, one of the decoder's beams."""
-        config, snapshot, model = self.config, scope.snapshot, scope.snapshot.generator
+        snapshot, model = scope.snapshot, scope.snapshot.generator
         device = model.begin.device
         with torch.inference_mode():
             # Encode: the states that beams attend to, and the state that is compared with whole items.
-            if config.generator:
-                prompt = snapshot.builder.search_prompt(facts.prompt, rows, keywords=facts.prompt.keywords is not None)
-                # The evidence, int64 [n, E], is looked up once: it is the last of the prompt's items.
-                evidence = None if prompt.items is None else prompt.items.items[:, prompt.items.history :].numpy()
-                memory = model.encode(prompt.to(device))
-                asked = model.ask(memory) if model.config.item_score else None
-                head_rows, state = memory.query_head_rows, None if asked is None else asked.state
-            else:
-                # The control: a query's own head row finds what is nearest, as in dense search.
-                head_rows = torch.from_numpy(facts.prompt.query_head_rows(rows)).to(device)
-                memory, asked, state = None, None, head_rows
-                evidence = None if facts.prompt.evidence is None else facts.prompt.evidence(rows).items.astype(np.int64)
-
+            evidence, memory, asked, head_rows, state = self._read(facts, rows, snapshot)
             # Find: items [n, G] of the beams, then more [n, E] of the other channels.
             items = torch.zeros(len(rows), 0, dtype=torch.long, device=device)
             log_probs = torch.zeros(len(rows), 0, device=device)
@@ -209,6 +212,34 @@ class CandidateSearch:
             k, probes = (scope.least, index.size(0)) if scope.least else (config.nearest, _PROBES)
             channels.append(nearest_items(state, index, k, probes, scope.mask).cpu().numpy())
         return np.concatenate(channels, 1).astype(np.int64)
+
+    def _read(self, facts: RequestFacts, rows: NDArray[np.int64], snapshot: Snapshot) -> _Read:
+        """One pass of the encoder over the prompts of some requests."""
+        model = snapshot.generator
+        if self.config.generator:
+            prompt = snapshot.builder.search_prompt(facts.prompt, rows, keywords=facts.prompt.keywords is not None)
+            # The evidence is looked up once: it is the last of the prompt's items.
+            evidence = None if prompt.items is None else prompt.items.items[:, prompt.items.history :].numpy()
+            memory = model.encode(prompt.to(model.begin.device))
+            asked = model.ask(memory) if model.config.item_score else None
+            return _Read(evidence, memory, asked, memory.query_head_rows, None if asked is None else asked.state)
+        # The control: a query's own head row finds what is nearest, as in dense search.
+        head_rows = torch.from_numpy(facts.prompt.query_head_rows(rows)).to(model.begin.device)
+        evidence = None if facts.prompt.evidence is None else facts.prompt.evidence(rows).items.astype(np.int64)
+        return _Read(evidence, None, None, head_rows, head_rows)
+
+    def _nearest(self, facts: RequestFacts, rows: NDArray[np.int64], scope: Scope, k: int) -> NDArray[np.int64]:
+        """The ``k`` items nearest by the item score, of all that the filter allows: int64 [n, k], -1 padded.
+
+        Without an item score nearest to the query's text.
+        """
+        index, found = scope.snapshot.index, []
+        with torch.inference_mode():
+            for at in np.split(rows, range(self.batch_size, len(rows), self.batch_size)):
+                read = self._read(facts, at, scope.snapshot)
+                state = read.head_rows if read.state is None else read.state
+                found.append(nearest_items(state, index, k, index.size(0), scope.mask).cpu().numpy())
+        return np.concatenate(found)
 
     def _model_features(
         self,

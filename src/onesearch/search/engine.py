@@ -22,7 +22,7 @@ from onesearch.search.candidates import Candidates, ordered
 from onesearch.search.catalogue_snapshot import Snapshot
 from onesearch.search.click_features import ClickFeatures
 from onesearch.search.confidence import Confidence, best_match
-from onesearch.search.hits import Hits
+from onesearch.search.hits import Hits, followed_by
 from onesearch.search.ranking_weights import GENERATOR_ALONE, RankingWeights
 from onesearch.search.results import FilterChoices, SearchRequest, SearchResult, SearchResults
 from onesearch.search.run_parts import (
@@ -44,6 +44,7 @@ from onesearch.search.shopper_history import NO_HISTORY, FixedHistories, History
 
 log = logging.getLogger("onesearch")
 Floats = NDArray[np.float32]
+_FEWEST = 20  # candidates that a request has at least, where so many items match
 BEAMS_ONLY: Mapping[str, Any] = {
     "probability": False,
     "lexical": False,
@@ -176,53 +177,55 @@ class SearchEngine(CandidateSearch):
     # -- the public contract ---------------------------------------------------------------------------------------
 
     def search(
-        self, query: str, user: str | None = None, k: int = 10, filters: Mapping[str, Any] | None = None
+        self,
+        query: str,
+        user: str | None = None,
+        k: int = 10,
+        filters: Mapping[str, Any] | None = None,
+        offset: int = 0,
     ) -> SearchResults:
         """The ``k`` best items for a query; ``query=""`` recommends, an unknown or no ``user`` is anonymous.
+
+        With an ``offset`` those after so many better ones: pages of a search repeat and miss nothing, as long as the
+        catalogue and the shopper's history stay as they are.
 
         Raises:
             ValueError: a filter key or value is not valid; the message names the valid ones.
         """
-        return self.search_batch([SearchRequest(query, user, k, filters)])[0]
+        return self.search_batch([SearchRequest(query, user, k, filters, offset=offset)])[0]
 
     def search_batch(self, requests: Sequence[SearchRequest]) -> list[SearchResults]:
         """As :meth:`search`, for several requests; those with the same filters and width share their passes."""
         snapshot = self._snapshot
         answers = [SearchResults() for _ in requests]
-        # A batch shares one filter and one width.
+        # A batch shares one filter, one width and one page.
         groups: dict[str, list[int]] = {}
         for i, request in enumerate(requests):
-            groups.setdefault(repr((request.filters, request.width)), []).append(i)
+            groups.setdefault(repr((request.filters, request.width, request.offset)), []).append(i)
         for group in groups.values():
             first = requests[group[0]]
             histories = [self._history(requests[i]) for i in group]
             # Histories as columns; items that left the catalogue are left out.
             batch = to_requests([requests[i].query for i in group], histories, snapshot.number)
-            hits = self.rank(batch, max(requests[i].k for i in group), first.filters, snapshot, first.width)
-            for i, items, scores in zip(group, hits.items, hits.scores, strict=True):
-                answers[i] = _results(snapshot, items[: requests[i].k], scores)
+            end = first.offset + max(requests[i].k for i in group)
+            hits = self.rank(batch, end, first.filters, snapshot, first.width)
             # A recommendation has no query that anything could fit.
+            sure: list[float | None] = [None] * len(group)
             if hits.match is not None and self.confidence is not None:
-                for i, confidence in zip(group, self.confidence.of(hits.match).tolist(), strict=True):
-                    answers[i].confidence = confidence if requests[i].query.strip() else None
-            for i in group:
-                self._name_first(snapshot, requests[i], answers[i])
+                shares = self.confidence.of(hits.match).tolist()
+                sure = [one if requests[i].query.strip() else None for i, one in zip(group, shares, strict=True)]
+            for i, items, scores, confidence in zip(group, hits.items, hits.scores, sure, strict=True):
+                named = _named(snapshot, requests[i])
+                if named is not None:
+                    # Who types an item's id looks for that item: it comes first.
+                    others = items != named
+                    items = np.append(np.int32(named), items[others])
+                    scores = np.append(scores.max(initial=0) + np.float32(1), scores[others])
+                    confidence = None if confidence is None else 1.0
+                page = slice(first.offset, first.offset + requests[i].k)
+                answers[i] = _results(snapshot, items[page], scores[page])
+                answers[i].confidence = confidence
         return answers
-
-    def _name_first(self, snapshot: Snapshot, request: SearchRequest, answer: SearchResults) -> None:
-        """Who types an item's id looks for that item: it comes first, if the filter allows it."""
-        typed = request.query.strip()
-        row = next((snapshot.number[i] for i in (typed, typed.upper(), typed.lower()) if i in snapshot.number), None)
-        if row is None:
-            return
-        at = torch.tensor([row], device=snapshot.index.device)
-        if request.filters and not bool(snapshot.filters.mask(request.filters).rows_allowed(at)):
-            return
-        item = snapshot.item(row)
-        others = [hit for hit in answer if hit.item_id != item.item_id]
-        score = max((hit.score for hit in answer), default=0.0) + 1
-        answer[:] = [SearchResult(item.item_id, score, snapshot.sid(row), item), *others][: request.k]
-        answer.confidence = None if answer.confidence is None else 1.0
 
     def _history(self, request: SearchRequest) -> ShopperHistory:
         if request.history is not None:
@@ -239,22 +242,32 @@ class SearchEngine(CandidateSearch):
         snapshot: Snapshot | None = None,
         width: int | None = None,
     ) -> Hits:
-        """The ``k`` best items of each request, all of them where so many match; shapes as in :class:`Hits`."""
+        """The ``k`` best items of each request, all of them where so many match; shapes as in :class:`Hits`.
+
+        Candidates come first, in the order of the engine's score; then all other items that match, in the order of the
+        item score. So a longer page begins as a shorter one.
+        """
         snapshot = snapshot or self._snapshot
         scope = self._scope(snapshot, filters, width)
         facts = self._request_facts(requests, snapshot)
         found = self._find(facts, np.arange(len(requests)), scope)
         hits = replace(ordered(found, self.weights, k, snapshot.popularity), match=best_match(found))
-        # Too few candidates for a long page, or few that a filter allows: the nearest of all that match join them.
         matching = len(snapshot.index) if scope.mask is None else scope.mask.count
-        short = np.flatnonzero((hits.items >= 0).sum(1) < min(k, matching))
-        if not len(short) or not self.config.nearest:
+        if not self.config.nearest:
             return hits
-        found = self._find(facts, short, replace(scope, least=k + facts.taken.shape[1]))
-        more = ordered(found, self.weights, k, snapshot.popularity)
-        hits.items[short], hits.scores[short] = more.items, more.scores
-        if hits.match is not None and (match := best_match(found)) is not None:
-            hits.match[short] = match
+        # A filter that leaves few candidates: the nearest of all that match join them, however long the page is.
+        few = np.flatnonzero((found.items >= 0).sum(1) < min(_FEWEST, matching))
+        if len(few):
+            found = self._find(facts, few, replace(scope, least=_FEWEST + facts.taken.shape[1]))
+            more = ordered(found, self.weights, k, snapshot.popularity)
+            hits.items[few], hits.scores[few] = more.items, more.scores
+            if hits.match is not None and (match := best_match(found)) is not None:
+                hits.match[few] = match
+        # A page longer than the candidates.
+        short = np.flatnonzero((hits.items >= 0).sum(1) < min(k, matching))
+        if len(short):
+            nearest = self._nearest(facts, short, scope, min(k + facts.taken.shape[1], matching))
+            followed_by(hits, short, nearest, facts.taken[short])
         return hits
 
     def candidates(
@@ -399,6 +412,16 @@ class SearchEngine(CandidateSearch):
     def alone(self) -> "SearchEngine":
         """The generator alone: the same beams, nothing else, ordered by their log-probability."""
         return self.with_settings(self.config.updated(**BEAMS_ONLY), GENERATOR_ALONE)
+
+
+def _named(snapshot: Snapshot, request: SearchRequest) -> int | None:
+    """The row of the item whose id is the query, if the filter allows it."""
+    typed = request.query.strip()
+    row = next((snapshot.number[i] for i in (typed, typed.upper(), typed.lower()) if i in snapshot.number), None)
+    if row is None or not request.filters:
+        return row
+    at = torch.tensor([row], device=snapshot.index.device)
+    return row if bool(snapshot.filters.mask(request.filters).rows_allowed(at)) else None
 
 
 def _results(snapshot: Snapshot, items: NDArray[np.int32], scores: Floats) -> SearchResults:

@@ -45,9 +45,10 @@ class SearchRequest:
         query: "" asks for a recommendation.
         user: None, or an id the engine does not know, is an anonymous shopper.
         k: how many results at most.
-        filters: keys category, brand, seller, price ([low, high], either may be None), in_stock; lists mean "or".
+        filters: as :meth:`onesearch.index.item_filters.ItemFilters.mask` takes them.
         width: beams; None takes the engine's default.
         history: what the shopper did, the log included; None lets the engine look it up itself.
+        offset: better results that are left out: those of earlier pages.
     """
 
     query: str
@@ -56,6 +57,7 @@ class SearchRequest:
     filters: Mapping[str, Any] | None = None
     width: int | None = None
     history: ShopperHistory | None = None
+    offset: int = 0
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from onesearch.search.results import FilterChoices, SearchResult
 MAX_QUERY = 200
 MAX_K = 100
 MAX_WIDTH = 512
+MAX_OFFSET = 100_000
 MAX_ITEMS_PER_CALL = 1000
 MAX_FILTER_VALUES = 50
 MAX_TYPE_LENGTH = 100
@@ -97,8 +98,8 @@ class Body(BaseModel):
 class NumberRange(Body):
     """Bounds of a number that an attribute's text begins with, inclusive."""
 
-    min: Annotated[float, Field(allow_inf_nan=False)] | None = None
-    max: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    min: Annotated[float, Field(allow_inf_nan=False), BeforeValidator(_no_guess)] | None = None
+    max: Annotated[float, Field(allow_inf_nan=False), BeforeValidator(_no_guess)] | None = None
 
 
 AttributeValues = Label | NumberRange | Annotated[list[Label | NumberRange], Field(min_length=1, max_length=50)]
@@ -149,6 +150,9 @@ class SearchBody(Body):
     query: Query = Field("", description='"" asks for a recommendation')
     user: Identifier | None = Field(None, description="a shopper; null or an unknown id searches anonymously")
     k: Annotated[int, BeforeValidator(_no_guess)] = Field(10, ge=1, le=MAX_K, description="results at most")
+    offset: Annotated[int, BeforeValidator(_no_guess)] = Field(
+        0, ge=0, le=MAX_OFFSET, description="better results that are left out: those of earlier pages"
+    )
     width: Annotated[int, Field(ge=1, le=MAX_WIDTH), BeforeValidator(_no_guess)] | None = Field(
         None, description="beams; null takes the engine's default"
     )

@@ -127,7 +127,7 @@ class Service:
                 degraded.append("history")
         # A batch of waiting searches answers this one, too.
         filters = body.filters.given() if body.filters else None
-        request = SearchRequest(body.query, user, body.k, filters, body.width, history)
+        request = SearchRequest(body.query, user, body.k, filters, body.width, history, body.offset)
         answer = await self._engine_answer(body.method, request)
         # Recorded as a page view to train on, and as one of the shopper's recent queries.
         found = Search(uuid.uuid4().hex, body.user, body.query, now(), tuple(hit.item_id for hit in answer.value))
@@ -283,7 +283,8 @@ class Service:
         return answer
 
     def _lexical(self, requests: Sequence[SearchRequest]) -> list[SearchResults]:
-        return [self.engine.search_lexical(request.query, request.k, request.filters) for request in requests]
+        ranked = [self.engine.search_lexical(one.query, one.offset + one.k, one.filters) for one in requests]
+        return [SearchResults(hits[one.offset :]) for one, hits in zip(requests, ranked, strict=True)]
 
     def _follow(self) -> None:
         try:
