@@ -43,3 +43,12 @@ def test_rows_that_did_not_change_have_no_place():
     changed = ChangedRows.none().with_rows(np.array([7, 3]), 4).with_rows(np.array([3]), 6)
     found, place = changed.find(torch.tensor([[3, 4], [7, 9]]))
     assert found.tolist() == [[True, False], [True, False]] and place.tolist() == [[6, 0], [4, 0]]
+
+
+def test_products_are_those_of_the_plain_table():
+    table = LayeredTable.over(torch.arange(12.0).view(4, 3))
+    for rows in ([5, 1], [1, 4], [2]):
+        changed = table.changed.with_rows(np.array(rows), table.used)
+        table = table.with_rows(changed, torch.randn(len(rows), 3))
+    vector = torch.tensor([1.0, -2.0, 0.5])
+    torch.testing.assert_close(table.products(vector), table.flat() @ vector)

@@ -74,7 +74,9 @@ class FakeEngine:
     def _page(self, request: SearchRequest) -> SearchResults:
         end, history = request.offset + request.k, request.history or ShopperHistory()
         found = self._search(request.query, end, request.filters, history)
-        return SearchResults(found[request.offset :], found.confidence)
+        facets = {key: [("Acme", len(found))] for key in request.facets}
+        total = len(self.items) if request.count else None
+        return SearchResults(found[request.offset :], found.confidence, total, facets)
 
     def search_lexical(self, query: str, k: int = 10, filters: Mapping[str, Any] | None = None) -> SearchResults:
         return self._search(query, k, filters, ShopperHistory()) if query.strip() else SearchResults()

@@ -109,6 +109,13 @@ class LayeredTable:
         out[changed] = self.tail.data[place[changed]]
         return out
 
+    def products(self, vector: Tensor) -> Tensor:
+        """Products of all rows of a table [N, R] with a vector [R]: float32 [N], in row order."""
+        out = vector.new_zeros(len(self))
+        out[: len(self.base)] = self.base @ vector
+        out[self.changed.rows] = self.tail.data[self.changed.places] @ vector
+        return out
+
     def take(self, rows: NDArray[np.integer]) -> NDArray[Any]:
         """As indexing, from and to arrays on the CPU."""
         index = torch.from_numpy(np.ascontiguousarray(rows, np.int64)).to(self.device)

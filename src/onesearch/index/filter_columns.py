@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -138,6 +138,19 @@ class Tags:
                 found.append((number, text))
         return found
 
+    def counts(self, kind: str, most: int) -> list[tuple[str, int]]:
+        """How many items have each value of a type, as :meth:`FilterColumns.counts`."""
+        names = dict(self.values_of(kind))
+        spelt = np.bincount(self.codes.values, minlength=len(self.numbering))
+        # Values that are alike count as the commonest of them; an item once for each, however often it has it.
+        leader, leaders = np.full(len(self.numbering), -1, np.int64), dict[str, int]()
+        for number in sorted(names, key=lambda one: -spelt[one]):
+            leader[number] = leaders.setdefault(fold(names[number]), number)
+        led = leader[self.codes.values]
+        pairs = np.unique(np.stack([self.codes.owners[led >= 0], led[led >= 0]]), axis=1)
+        counts = np.bincount(pairs[1], minlength=len(self.numbering))
+        return _merged(((names[one], int(counts[one])) for one in leaders.values() if counts[one]), most)
+
     def among(self, numbers: list[int]) -> NDArray[np.bool_]:
         """Which items have one of these tags, bool [n]."""
         chosen = np.zeros(len(self.numbering) + 1, bool)
@@ -237,6 +250,33 @@ class FilterColumns:
                 chosen = self._in_category(value)
         return chosen
 
+    def counts(self, key: str, kind: str = "", most: int = 100) -> list[tuple[Any, int]]:
+        """How many items have each value of a filter's key, most items first; with the key's ``kind`` for attributes.
+
+        Of ``category`` every path and those above it. Of ``price`` ranges (low, high) that hold about as many items
+        each, from low to high. Names that differ in case and accents alone count as one, spelt as most items spell it.
+        """
+        match key:
+            case "in_stock":
+                pairs = zip(*np.unique(self.in_stock, return_counts=True), strict=True)
+                return sorted(((bool(value), int(n)) for value, n in pairs), key=lambda one: -one[1])
+            case "price":
+                return list(price_ranges(self.price))
+            case "attributes":
+                return self.tags.counts(kind, most)
+            case "category":
+                # An item counts for its path and for all above it.
+                totals: dict[str, int] = {}
+                for path, n in self.paths.counted(len(self.paths.numbering)):
+                    parts = path.split(PATH_SEPARATOR)
+                    for end in range(1, len(parts) + 1):
+                        name = PATH_SEPARATOR.join(parts[:end])
+                        totals[name] = totals.get(name, 0) + n
+                return _merged(totals.items(), most)
+            case _:
+                names = self.brand if key == "brand" else self.seller
+                return _merged(names.counted(len(names.numbering)), most)
+
     def _in_category(self, value: str | tuple[str, ...]) -> NDArray[np.bool_]:
         """A name matches any part of a path; a path matches itself and everything below it."""
         wanted = tuple(map(fold, value.split(PATH_SEPARATOR) if isinstance(value, str) else value))
@@ -269,3 +309,31 @@ def _read(items: pl.DataFrame) -> tuple[pl.Series, ...]:
         items["in_stock"].cast(pl.Boolean).fill_null(False),
         (items["listed_at"].cast(TIME).dt.epoch("us") / 1e6).fill_null(float("nan")),
     )
+
+
+def _merged(counted: Iterable[tuple[str, int]], most: int) -> list[tuple[str, int]]:
+    """Names with counts, those that differ in case and accents alone as one; the ``most`` frequent, ties by name."""
+    groups: dict[str, list[tuple[str, int]]] = {}
+    for name, n in counted:
+        groups.setdefault(fold(name), []).append((name, n))
+    merged = [(max(group, key=lambda one: one[1])[0], sum(n for _, n in group)) for group in groups.values()]
+    return sorted(merged, key=lambda one: (-one[1], one[0]))[:most]
+
+
+def price_ranges(prices: NDArray[np.float64], parts: int = 5) -> Iterator[tuple[tuple[float, float], int]]:
+    """Ranges (low, high) of prices, ends included, that hold about as many items each, from low to high; with counts.
+
+    They end at round prices and begin at the next price that an item has. Unknown prices (nan) are in none.
+
+    >>> list(price_ranges(np.array([1.0, 2.0, 12.4, 13.0, 150.0, np.nan]), 2))
+    [((1.0, 12.0), 2), ((12.4, 150.0), 3)]
+    """
+    known, begin = np.sort(prices[~np.isnan(prices)]), 0
+    for part in range(1, parts + 1):
+        if begin < len(known):
+            # Round to two digits: 1234 to 1200; the last range ends where prices do.
+            end = float(known[-1]) if part == parts else float(f"{np.quantile(known, part / parts):.2g}")
+            stop = int(np.searchsorted(known, end, side="right"))
+            if stop > begin:
+                yield (float(known[begin]), end), stop - begin
+                begin = stop

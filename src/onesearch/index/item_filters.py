@@ -125,8 +125,11 @@ class ItemFilters:
         base = torch.arange(len(self._index.base), device=self._index.device)
         present = self._index.present(base)
         rows = self._index.base.item_rows(base if present is None else base[present]).int().cpu().numpy()
-        rows = np.concatenate([rows, self._index.live_rows])
-        return _columns_of(self._columns, self._changed, self._index.base, rows)
+        return self.columns_of(np.concatenate([rows, self._index.live_rows]))
+
+    def columns_of(self, rows: NDArray[np.integer]) -> FilterColumns:
+        """Columns of the items of some rows [m], in their order."""
+        return _columns_of(self._columns, self._changed, self._index.base, rows.astype(np.int32))
 
     def changed(
         self, rows: Sequence[int] | NDArray[np.integer], items: Sequence[Item], index: SidIndex

@@ -15,7 +15,7 @@ from onesearch.pipeline.run_data import RunData
 from onesearch.pipeline.stage_runner import StageContext
 from onesearch.search.boosts import Boost
 from onesearch.search.candidates import Candidates
-from onesearch.search.confidence import Confidence, best_match
+from onesearch.search.confidence import Confidence
 from onesearch.search.engine import MODEL_ONLY, SearchEngine
 from onesearch.search.ranking_weights import GENERATOR_ALONE, RankingWeights, fit_weights
 from onesearch.search.run_parts import save_engine
@@ -64,8 +64,8 @@ def fit_engine(
         return GENERATOR_ALONE, None
     found = engine.candidates(run_data.requests(sample))
     gain = positives(found, clicked) + positives(found, run_data.targets(sample).ordered).astype(np.float32)
-    matches, typed = best_match(found), (sample["query"].str.strip_chars() != "").to_numpy()
-    confidence = None if matches is None else Confidence.fit(matches[typed])
+    typed = (sample["query"].str.strip_chars() != "").to_numpy()
+    confidence = Confidence.fit(found.of(typed), positives(found, clicked)[typed])
     return fit_weights(found.features, found.items >= 0, gain, found.contexts, PLAIN), confidence
 
 

@@ -40,6 +40,12 @@ class Candidates:
     generated: NDArray[np.bool_]
     contexts: dict[str, Floats]
 
+    def of(self, requests: NDArray[np.bool_]) -> "Candidates":
+        """The candidates of some of the requests, bool [n]."""
+        features = {name: values[requests] for name, values in self.features.items()}
+        contexts = {name: values[requests] for name, values in self.contexts.items()}
+        return Candidates(self.items[requests], features, self.generated[requests], contexts)
+
 
 def from_beams(
     beams: Beams, snapshot: Snapshot, mask: ItemMask | None, per_sid: int

@@ -24,6 +24,7 @@ from onesearch.search.click_features import ClickFeatures
 from onesearch.search.confidence import Confidence, best_match
 from onesearch.search.hits import Hits, followed_by
 from onesearch.search.ranking_weights import GENERATOR_ALONE, RankingWeights
+from onesearch.search.result_set import facet_counts, in_order, result_set
 from onesearch.search.results import FilterChoices, SearchRequest, SearchResult, SearchResults
 from onesearch.search.run_parts import (
     STAGE_OF,
@@ -195,13 +196,22 @@ class SearchEngine(CandidateSearch):
         return self.search_batch([SearchRequest(query, user, k, filters, offset=offset)])[0]
 
     def search_batch(self, requests: Sequence[SearchRequest]) -> list[SearchResults]:
-        """As :meth:`search`, for several requests; those with the same filters and width share their passes."""
+        """As :meth:`search`, for several requests; those with the same filters and width share their passes.
+
+        Raises:
+            ValueError: a filter, facet or order is not valid, or the run cannot tell which items are relevant.
+        """
         snapshot = self._snapshot
         answers = [SearchResults() for _ in requests]
+        # What is asked of the whole result set, and pages in another order than the engine's.
+        for i, request in enumerate(requests):
+            if request.facets or request.count or request.sort:
+                answers[i] = self._of_result_set(snapshot, request)
         # A batch shares one filter, one width and one page.
         groups: dict[str, list[int]] = {}
         for i, request in enumerate(requests):
-            groups.setdefault(repr((request.filters, request.width, request.offset)), []).append(i)
+            if not request.sort:
+                groups.setdefault(repr((request.filters, request.width, request.offset)), []).append(i)
         for group in groups.values():
             first = requests[group[0]]
             histories = [self._history(requests[i]) for i in group]
@@ -223,9 +233,31 @@ class SearchEngine(CandidateSearch):
                     scores = np.append(scores.max(initial=0) + np.float32(1), scores[others])
                     confidence = None if confidence is None else 1.0
                 page = slice(first.offset, first.offset + requests[i].k)
-                answers[i] = _results(snapshot, items[page], scores[page])
+                answers[i][:] = _results(snapshot, items[page], scores[page])
                 answers[i].confidence = confidence
         return answers
+
+    def _of_result_set(self, snapshot: Snapshot, request: SearchRequest) -> SearchResults:
+        """Total and facets of a request, and its page where it asks for an order of its own."""
+        query, margin = None, 0.0
+        if request.query.strip():
+            if self.confidence is None:
+                raise ValueError(
+                    f"the engine of {self.name} does not know which items are relevant to a query, so that it cannot "
+                    "count or sort them: `onesearch run` makes it anew"
+                )
+            vector = self.featurizer.vectors([request.query])
+            query = self.featurizer.head_row_projection.project_queries(vector)[0]
+            margin = self.confidence.margin
+        mask = snapshot.filters.mask(request.filters) if request.filters else None
+        rows = result_set(snapshot, mask, query, margin)
+        page: list[SearchResult] = []
+        if request.sort:
+            items = in_order(snapshot, rows, request.sort)[request.offset : request.offset + request.k]
+            places = request.offset + np.arange(len(items), dtype=np.float32)
+            page = _results(snapshot, items.astype(np.int32), -places)
+        facets = facet_counts(snapshot, rows, request.facets) if request.facets else {}
+        return SearchResults(page, total=len(rows), facets=facets)
 
     def _history(self, request: SearchRequest) -> ShopperHistory:
         if request.history is not None:

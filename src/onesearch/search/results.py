@@ -1,6 +1,6 @@
 """What the search engine takes and gives, one request at a time: the public contract's small types."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -30,11 +30,20 @@ class SearchResults(list[SearchResult]):
     Attributes:
         confidence: the share of searches ending in a click whose best item matched no better; about 0.02 and less says
             that nothing in the catalogue fits. None for a recommendation, and where the engine cannot tell.
+        total: how many items the search is about, on all pages: all that the filters allow, and of these with a query
+            all that are relevant to it. None where the request did not ask.
+        facets: of these items, (value, how many have it) for each facet that the request asked for.
     """
 
-    def __init__(self, results: Iterable[SearchResult] = (), confidence: float | None = None) -> None:
+    def __init__(
+        self,
+        results: Iterable[SearchResult] = (),
+        confidence: float | None = None,
+        total: int | None = None,
+        facets: Mapping[str, Sequence[tuple[Any, int]]] | None = None,
+    ) -> None:
         super().__init__(results)
-        self.confidence = confidence
+        self.confidence, self.total, self.facets = confidence, total, facets or {}
 
 
 @dataclass(frozen=True)
@@ -49,6 +58,10 @@ class SearchRequest:
         width: beams; None takes the engine's default.
         history: what the shopper did, the log included; None lets the engine look it up itself.
         offset: better results that are left out: those of earlier pages.
+        count: whether the answer says how many items there are in all.
+        facets: filters whose values are counted among all of them: category, brand, seller, price, in_stock,
+            attributes.TYPE.
+        sort: "price", "-price", "newest" or "popularity" for that order of all of them; None for the engine's.
     """
 
     query: str
@@ -58,6 +71,9 @@ class SearchRequest:
     width: int | None = None
     history: ShopperHistory | None = None
     offset: int = 0
+    count: bool = False
+    facets: Sequence[str] = ()
+    sort: str | None = None
 
 
 @dataclass(frozen=True)

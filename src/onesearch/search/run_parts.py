@@ -253,7 +253,7 @@ def save_engine(
     The final engine and versions write as well which ``counts`` they search with, as in :class:`RunParts`.
 
     ``reads`` says whose keywords the model was trained to read in serving as well; None for every model but RAG's.
-    ``boosts`` are written as groups, not as lists of their items; of ``confidence`` the quantiles of matches.
+    ``boosts`` are written as groups, not as lists of their items; of ``confidence`` its numbers.
     """
     write_json(
         folder / ENGINE,
@@ -264,7 +264,7 @@ def save_engine(
             "controls": {name: dict(one.values) for name, one in controls.items()},
             "reads_keywords": reads,
             "boosts": [boost.model_dump(mode="json") for boost in boosts],
-            "match_quantiles": list(confidence.quantiles) if confidence else None,
+            "match": {"quantiles": confidence.quantiles, "margin": confidence.margin} if confidence else None,
         },
     )
 
@@ -281,8 +281,8 @@ def boosts_of(about: Mapping[str, Any]) -> tuple[Boost, ...]:
 
 def confidence_of(about: Mapping[str, Any]) -> Confidence | None:
     """What tells whether anything fits a query; None where an ``engine.json`` has nothing of it."""
-    quantiles = about.get("match_quantiles")
-    return Confidence(tuple(map(float, quantiles))) if quantiles else None
+    match = about.get("match")
+    return Confidence(tuple(map(float, match["quantiles"])), float(match["margin"])) if match else None
 
 
 def choose_model(run: Path, model: Model | None = None) -> Model:

@@ -153,12 +153,28 @@ class SearchBody(Body):
     offset: Annotated[int, BeforeValidator(_no_guess)] = Field(
         0, ge=0, le=MAX_OFFSET, description="better results that are left out: those of earlier pages"
     )
+    sort: Literal["price", "-price", "newest", "popularity"] | None = Field(
+        None, description="of all relevant items; null is the order of relevance"
+    )
+    count: Flag = Field(False, description="whether the answer says how many items there are on all pages")
+    facets: list[Annotated[str, StringConstraints(min_length=1, max_length=200)]] = Field(
+        default_factory=list,
+        max_length=20,
+        description="filters whose values are counted among the items of all pages: category, brand, seller, price, "
+        "in_stock, attributes.TYPE",
+    )
     width: Annotated[int, Field(ge=1, le=MAX_WIDTH), BeforeValidator(_no_guess)] | None = Field(
         None, description="beams; null takes the engine's default"
     )
     filters: Filters | None = None
     method: Literal["onesearch", "bm25"] = Field("onesearch", description="bm25 is the plain ranking to compare with")
     record: Flag = Field(True, description="false keeps this search out of the shopper's history and the log")
+
+    @model_validator(mode="after")
+    def _what_bm25_knows(self) -> Self:
+        if self.method == "bm25" and (self.sort or self.count or self.facets):
+            raise ValueError("sort, count and facets need the method onesearch")
+        return self
 
 
 class EventBody(Body):
@@ -339,6 +355,13 @@ class ResultBody(BaseModel):
         )
 
 
+class FacetValue(BaseModel):
+    """A value that items of a search have."""
+
+    value: str | bool | tuple[float, float] = Field(description="of price a range [low, high], ends included")
+    count: int
+
+
 class SearchAnswer(BaseModel):
     """A page of results."""
 
@@ -350,6 +373,8 @@ class SearchAnswer(BaseModel):
         description="share of searches ending in a click whose best item matched no better: 0.02 and less says that "
         "nothing fits; null for recommendations and bm25"
     )
+    total: int | None = Field(description="items of the search on all pages; null unless asked for")
+    facets: dict[str, list[FacetValue]] = Field(description="values of these items, for each facet that was asked for")
     personalised: bool = Field(description="whether a history of the shopper was used")
     degraded: list[str] = Field(description='what failed: "history" (answered as anonymous), "log" (not recorded)')
     took_ms: float = Field(description="from the request's arrival to the answer")

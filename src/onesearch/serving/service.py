@@ -17,6 +17,7 @@ from onesearch.serving.engine_protocol import Engine
 from onesearch.serving.http_models import (
     EventAnswer,
     EventBody,
+    FacetValue,
     HealthAnswer,
     HistoryAnswer,
     HistoryEntry,
@@ -127,7 +128,8 @@ class Service:
                 degraded.append("history")
         # A batch of waiting searches answers this one, too.
         filters = body.filters.given() if body.filters else None
-        request = SearchRequest(body.query, user, body.k, filters, body.width, history, body.offset)
+        of_all = (body.count or bool(body.facets), tuple(body.facets), body.sort)
+        request = SearchRequest(body.query, user, body.k, filters, body.width, history, body.offset, *of_all)
         answer = await self._engine_answer(body.method, request)
         # Recorded as a page view to train on, and as one of the shopper's recent queries.
         found = Search(uuid.uuid4().hex, body.user, body.query, now(), tuple(hit.item_id for hit in answer.value))
@@ -149,6 +151,11 @@ class Service:
             method=body.method,
             results=[ResultBody.from_result(hit) for hit in answer.value],
             confidence=answer.value.confidence,
+            total=answer.value.total,
+            facets={
+                key: [FacetValue(value=value, count=n) for value, n in values]
+                for key, values in answer.value.facets.items()
+            },
             personalised=user is not None and bool(history),
             degraded=degraded,
             took_ms=round((time.perf_counter() - arrived) * 1e3, 2),
