@@ -73,9 +73,10 @@ class FakeEngine:
 
     def _page(self, request: SearchRequest) -> SearchResults:
         end, history = request.offset + request.k, request.history or ShopperHistory()
-        found = self._search(request.query, end, request.filters, history)
-        facets = {key: [("Acme", len(found))] for key in request.facets}
-        total = len(self.items) if request.count else None
+        whole = self._search(request.query, len(self.items), request.filters, history)
+        found = SearchResults(whole[:end], whole.confidence)
+        facets = {key: [("Acme", len(whole))] for key in request.facets}
+        total = len(whole) if request.count else None
         return SearchResults(found[request.offset :], found.confidence, total, facets)
 
     def search_lexical(self, query: str, k: int = 10, filters: Mapping[str, Any] | None = None) -> SearchResults:

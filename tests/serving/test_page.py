@@ -192,6 +192,34 @@ def test_catalogue_text_is_never_markup(page, service):
     assert "owned" not in page.title() and page.problems == []
 
 
+def test_more_results_and_another_order(page, service):
+    url, engine, _ = service
+    page.goto(url + "?q=red+shoe")
+    settle(page)
+    first, more = titles(page), page.locator("#more")
+    total = page.request.post(url + "search", data={"query": "red shoe", "count": True, "record": False}).json()[
+        "total"
+    ]
+    assert total > 20 and f"10 of {total}" in more.inner_text()
+    assert f"{total} results" in page.locator("#onesearch .facts").inner_text()
+    more.click()
+    settle(page)
+    both = titles(page)
+    assert len(both) == 20 and both[:10] == first and not set(both[10:]) & set(first)
+    assert page.locator("#onesearch .card .tile span").last.inner_text() == "20"
+    while more.is_visible():
+        more.click()
+        settle(page)
+    assert len(titles(page)) == total
+    page.select_option("#sort", "-price")
+    settle(page)
+    assert engine.requests[-1].sort == "-price" and engine.requests[-1].count and engine.requests[-1].offset == 0
+    assert len(titles(page)) == 10 and page.locator("#reset").is_visible()
+    page.click("#reset")
+    settle(page)
+    assert titles(page) == first and page.problems == []
+
+
 def test_the_page_says_when_nothing_fits(page, service):
     page.goto(service[0] + "?q=lamp")
     settle(page)

@@ -63,6 +63,17 @@ def test_pages_join_to_one_long_page(client, method):
     assert [one for page in pages for one in page] == whole and len(whole) > 20
 
 
+def test_totals_facets_and_orders_are_asked_for_and_answered(client, engine):
+    asked = {"query": "red shoe", "count": True, "facets": ["brand", "attributes.Color"], "sort": "-price"}
+    answer = search(client, **asked)
+    request = engine.requests[-1]
+    assert (request.count, tuple(request.facets), request.sort) == (True, ("brand", "attributes.Color"), "-price")
+    assert answer["total"] > 20 and answer["facets"]["brand"] == [{"value": "Acme", "count": answer["total"]}]
+    assert search(client, query="red shoe", facets=["brand"])["total"] is not None
+    plain = search(client, query="red shoe")
+    assert plain["total"] is None and plain["facets"] == {} and not engine.requests[-1].count
+
+
 def test_width_user_and_empty_query_pass_through(client, engine):
     search(client, query="", user="ann", width=32)
     request = engine.requests[-1]
@@ -75,6 +86,9 @@ def test_width_user_and_empty_query_pass_through(client, engine):
         ({"query": "x" * 201}, "query", "at most 200 characters"),
         ({"query": "x", "k": 0}, "k", "greater than or equal to 1"),
         ({"query": "x", "k": 101}, "k", "less than or equal to 100"),
+        ({"query": "x", "sort": "cheap"}, "sort", "'price', '-price', 'newest' or 'popularity'"),
+        ({"query": "x", "facets": ["brand"] * 21}, "facets", "at most 20"),
+        ({"query": "x", "method": "bm25", "count": True}, "body", "need the method onesearch"),
         ({"query": "x", "offset": -1}, "offset", "greater than or equal to 0"),
         ({"query": "x", "offset": 100_001}, "offset", "less than or equal to 100000"),
         ({"query": "x", "width": 513}, "width", "less than or equal to 512"),

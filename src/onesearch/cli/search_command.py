@@ -22,7 +22,7 @@ def search(
             "--filter",
             metavar="KEY=VALUE",
             help="category, brand, seller, price, in_stock, attributes.TYPE, or not. before one: --filter brand=Acme "
-            "--filter 'price=[10, 50]' --filter 'attributes.Size={min: 40}' --filter not.brand=Acme. Repeatable.",
+            "--filter 'price=[10, 50]' --filter attributes.Color=red --filter not.brand=Acme. Repeatable.",
         ),
     ] = None,
     # Which model looks, and how hard.

@@ -4,7 +4,7 @@ const $ = (id) => document.getElementById(id);
 const NOTHING_FITS = 0.02; // confidence below which the page says so: two of a hundred good searches see it, too
 const NEW_SHOPPER = "\u0000new"; // no shopper's id: ids have no control characters
 
-const state = { busy: 0, search: 0, running: null, shown: new Map(), last: "", freshest: new Set() };
+const state = { busy: 0, search: 0, running: null, shown: new Map(), last: "", freshest: new Set(), asked: null, ranks: new Map() };
 
 // ---------------------------------------------------------------- small helpers
 
@@ -87,7 +87,7 @@ function filters() {
   const [low, high] = [bound("price-low"), bound("price-high")];
   if (low !== null || high !== null) chosen.price = [low, high];
   if ($("in-stock").checked) chosen.in_stock = true;
-  $("reset").hidden = Object.keys(chosen).length === 0;
+  $("reset").hidden = Object.keys(chosen).length === 0 && !$("sort").value;
   return chosen;
 }
 
@@ -104,7 +104,8 @@ async function searchNow(again) {
   state.running = new AbortController();
   const query = $("query").value.trim();
   const body = { query, k: 10, filters: filters() };
-  const asked = JSON.stringify([query, body.filters]);
+  const sort = $("sort").value || null;
+  const asked = JSON.stringify([query, body.filters, sort]);
   const before = asked === state.last ? state.shown : null;
   state.last = asked;
   const link = new URL(location.href);
@@ -113,8 +114,9 @@ async function searchNow(again) {
   document.title = query ? `${query} – OneSearch` : "OneSearch";
   document.querySelectorAll(".results").forEach((list) => list.classList.add("waiting"));
   const signal = state.running.signal;
+  state.asked = { ...body, sort, user: shopper(), count: true };
   const [ours, theirs] = await Promise.allSettled([
-    call("search", { ...body, user: shopper(), record: !again }, signal),
+    call("search", { ...state.asked, record: !again }, signal),
     call("search", { ...body, method: "bm25" }, signal),
   ]);
   if (number !== state.search) return; // a newer search is on its way
@@ -126,9 +128,34 @@ async function searchNow(again) {
     : (ours.value.confidence ?? 1) < NOTHING_FITS ? "Nothing fits this search well. These items come nearest." : "");
   showColumn("onesearch", ours.value, theirs.value, before, query);
   showColumn("bm25", theirs.value, ours.value, null, query);
+  state.ranks = new Map((theirs.value?.results ?? []).map((result, at) => [result.item_id, at]));
+  offerMore(ours.value?.total ?? 0);
   state.shown = new Map((ours.value?.results ?? []).map((result, at) => [result.item_id, at]));
   if (ours.value) $("version").textContent = `Index ${ours.value.version}`;
   await showHistory();
+}
+
+/** The next results of the same search, below those that are shown. */
+async function showMore() {
+  const number = state.search;
+  const list = $("onesearch").querySelector('[data-part="results"]');
+  let answer;
+  try {
+    answer = await call("search", { ...state.asked, offset: list.querySelectorAll(".card").length });
+  } catch (error) {
+    say(error.message);
+    return;
+  }
+  if (number !== state.search) return; // another search has begun meanwhile
+  const first = list.querySelectorAll(".card").length;
+  answer.results.forEach((result, at) => list.append(card(result, first + at, "onesearch", state.ranks, null, answer)));
+  offerMore(answer.results.length ? answer.total : 0);
+}
+
+function offerMore(total) {
+  const shown = $("onesearch").querySelectorAll(".card").length;
+  $("more").hidden = total <= shown;
+  $("more").textContent = `More results (${shown.toLocaleString()} of ${total.toLocaleString()})`;
 }
 
 function showColumn(name, answer, other, before, query) {
@@ -143,7 +170,7 @@ function showColumn(name, answer, other, before, query) {
     list.append(make("li", { class: "empty", textContent: "No answer." }));
     return;
   }
-  facts.append(make("b", { textContent: `${Math.round(answer.took_ms)} ms` }), ` · ${answer.results.length} results`);
+  facts.append(make("b", { textContent: `${Math.round(answer.took_ms)} ms` }), ` · ${(answer.total ?? answer.results.length).toLocaleString()} results`);
   facts.title = `${answer.engine_ms} ms inside the engine, ${answer.batch} answered together`;
   const personal = part("personal");
   if (personal) personal.hidden = !answer.personalised;
@@ -358,6 +385,7 @@ async function start() {
 $("search").addEventListener("submit", (event) => { event.preventDefault(); $("query").blur(); search(); });
 $("filters").addEventListener("submit", (event) => event.preventDefault());
 $("filters").addEventListener("change", () => search());
+$("more").addEventListener("click", () => busily(showMore));
 $("reset").addEventListener("click", () => { $("filters").reset(); search(); });
 $("shopper").addEventListener("change", () => {
   if (shopper() === NEW_SHOPPER) addShopper(`guest-${newId().slice(0, 6)}`, true);
