@@ -79,6 +79,10 @@ class FakeEngine:
         total = len(whole) if request.count else None
         return SearchResults(found[request.offset :], found.confidence, total, facets)
 
+    def similar(self, item_id: str, k: int = 10, filters: Mapping[str, Any] | None = None) -> SearchResults:
+        found = self._search(self.items[item_id].title, k + 1, filters, ShopperHistory())
+        return SearchResults([hit for hit in found if hit.item_id != item_id][:k])
+
     def search_lexical(self, query: str, k: int = 10, filters: Mapping[str, Any] | None = None) -> SearchResults:
         return self._search(query, k, filters, ShopperHistory()) if query.strip() else SearchResults()
 

@@ -25,6 +25,16 @@ def found(client, query):
     return [hit["item_id"] for hit in client.post("/search", json={"query": query}).json()["results"]]
 
 
+def test_similar_items(client, engine):
+    item_id = next(iter(engine.items))
+    answer = client.get(f"/items/{item_id}/similar", params={"k": 3}).json()
+    assert answer["item_id"] == item_id and len(answer["results"]) == 3
+    assert item_id not in [hit["item_id"] for hit in answer["results"]]
+    assert client.get("/items/nobody/similar").status_code == 404
+    assert client.get(f"/items/{item_id}/similar", params={"k": 101}).status_code == 422
+    assert client.get(f"/items/{item_id}").json()["item"]["item_id"] == item_id
+
+
 def test_upsert_and_delete_are_searchable_at_once(client, admin):
     assert found(client, "teapot") == []
     answer = client.post("/items", json={"upsert": [NEW], "delete": ["i1"]}, headers=admin)

@@ -42,6 +42,7 @@ from onesearch.search.run_parts import (
 from onesearch.search.search_settings import SearchSettings
 from onesearch.search.served_versions import served_place
 from onesearch.search.shopper_history import NO_HISTORY, FixedHistories, HistoryStore, ShopperHistory, to_requests
+from onesearch.search.similar_items import similar_items
 
 log = logging.getLogger("onesearch")
 Floats = NDArray[np.float32]
@@ -263,6 +264,18 @@ class SearchEngine(CandidateSearch):
         if request.history is not None:
             return request.history
         return NO_HISTORY if request.user is None else self.histories.history(request.user)
+
+    def similar(self, item_id: str, k: int = 10, filters: Mapping[str, Any] | None = None) -> SearchResults:
+        """The ``k`` items most like one of the catalogue, by their texts and by what shoppers took together.
+
+        Raises:
+            KeyError: there is no such item.
+            ValueError: a filter is not valid.
+        """
+        snapshot = self._snapshot
+        mask = snapshot.filters.mask(filters) if filters else None
+        numbers = self.featurizer.head_row_projection.features
+        return _results(snapshot, *similar_items(snapshot, snapshot.number[item_id], k, numbers, mask))
 
     # -- the path of a search: facts -> candidates -> features -> order ----------------------------------------------
 

@@ -29,6 +29,9 @@ class Engine(Protocol):
     def search_lexical(self, query: str, k: int = 10, filters: Mapping[str, Any] | None = None) -> SearchResults:
         """The BM25 ranking shown beside the engine's."""
 
+    def similar(self, item_id: str, k: int = 10, filters: Mapping[str, Any] | None = None) -> SearchResults:
+        """The items most like one; KeyError where there is no such item."""
+
     def logged_history(self, user: str) -> ShopperHistory:
         """What the data set knows of a shopper, before anything this service recorded; empty for a stranger."""
 

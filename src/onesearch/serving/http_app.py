@@ -11,6 +11,7 @@ from onesearch.encoding.sid_text import sid_tokens
 from onesearch.serving.access import Keys, Role
 from onesearch.serving.engine_protocol import Engine
 from onesearch.serving.http_models import (
+    MAX_K,
     EventAnswer,
     EventBody,
     FiltersAnswer,
@@ -22,9 +23,11 @@ from onesearch.serving.http_models import (
     ItemsBody,
     PatchBody,
     Problem,
+    ResultBody,
     SearchAnswer,
     SearchBody,
     ShoppersAnswer,
+    SimilarAnswer,
 )
 from onesearch.serving.keyword_coverage import ThoughtSource
 from onesearch.serving.middleware import Guard
@@ -173,6 +176,20 @@ def _add_items(app: FastAPI, service: Service, keys: Keys) -> None:
             )
         engine = service.engine
         return ItemsAnswer(upserted=upserted, deleted=deleted, items=len(engine), version=engine.version)
+
+    @app.get(
+        "/items/{item_id:path}/similar",
+        tags=["search"],
+        responses=_UNKNOWN | _KEYED,
+        dependencies=[_keyed(keys, "search")],
+    )
+    def similar(item_id: str, k: Annotated[int, Query(ge=1, le=MAX_K)] = 10) -> SimilarAnswer:
+        """Items like one of the catalogue: by their texts, and by what shoppers took together."""
+        try:
+            found = service.engine.similar(item_id, k)
+        except KeyError:
+            raise UnknownItemError(f"no item {item_id[:200]!r} in the catalogue") from None
+        return SimilarAnswer(item_id=item_id, results=[ResultBody.from_result(hit) for hit in found])
 
     @app.get(
         "/items/{item_id:path}",

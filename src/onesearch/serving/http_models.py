@@ -383,6 +383,13 @@ class SearchAnswer(BaseModel):
     version: str
 
 
+class SimilarAnswer(BaseModel):
+    """Items like one."""
+
+    item_id: str
+    results: list[ResultBody]
+
+
 class EventAnswer(BaseModel):
     """An event was remembered."""
 
