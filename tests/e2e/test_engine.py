@@ -48,6 +48,13 @@ def test_confidence_tells_queries_of_the_log_from_nonsense(engine: SearchEngine,
     assert engine.search(first).confidence == 1
 
 
+def test_explanations_sum_to_the_score(engine: SearchEngine):
+    user, query = engine.shoppers(1)[0], query_of(engine)
+    for hit in engine.search_batch([SearchRequest(query, user, explain=True)])[0]:
+        assert hit.why is not None and hit.why.score == pytest.approx(hit.score, rel=1e-3, abs=1e-3)
+        assert len(hit.why.path) == 5 and hit.why.found_by
+
+
 def test_an_unknown_shopper_is_an_anonymous_one(engine: SearchEngine):
     query = query_of(engine)
     assert engine.search(query, user="nobody ever") == engine.search(query)

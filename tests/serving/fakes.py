@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from onesearch.data.records import Item
-from onesearch.search.results import FilterChoices, SearchRequest, SearchResult, SearchResults
+from onesearch.search.results import Explanation, FilterChoices, Part, SearchRequest, SearchResult, SearchResults
 from onesearch.search.shopper_history import ShopperHistory
 from onesearch.serving.sqlite_store import SqliteStore
 from onesearch.serving.store import StoreError
@@ -77,7 +77,10 @@ class FakeEngine:
         found = SearchResults(whole[:end], whole.confidence)
         facets = {key: [("Acme", len(whole))] for key in request.facets}
         total = len(whole) if request.count else None
-        return SearchResults(found[request.offset :], found.confidence, total, facets)
+        page = found[request.offset :]
+        if request.explain:
+            page = [hit._replace(why=Explanation((Part("words", hit.score, 1.0),), ("BM25",), ())) for hit in page]
+        return SearchResults(page, found.confidence, total, facets)
 
     def similar(self, item_id: str, k: int = 10, filters: Mapping[str, Any] | None = None) -> SearchResults:
         found = self._search(self.items[item_id].title, k + 1, filters, ShopperHistory())

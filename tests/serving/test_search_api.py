@@ -74,6 +74,13 @@ def test_totals_facets_and_orders_are_asked_for_and_answered(client, engine):
     assert plain["total"] is None and plain["facets"] == {} and not engine.requests[-1].count
 
 
+def test_results_say_why_they_stand_where_they_do(client):
+    for hit in search(client, query="red shoe", explain=True)["results"]:
+        assert hit["why"]["parts"] == [{"feature": "words", "value": hit["score"], "weight": 1.0}]
+        assert hit["why"]["found_by"] == ["BM25"] and hit["why"]["path"] == []
+    assert all(hit["why"] is None for hit in search(client, query="red shoe")["results"])
+
+
 def test_width_user_and_empty_query_pass_through(client, engine):
     search(client, query="", user="ann", width=32)
     request = engine.requests[-1]
@@ -89,6 +96,7 @@ def test_width_user_and_empty_query_pass_through(client, engine):
         ({"query": "x", "sort": "cheap"}, "sort", "'price', '-price', 'newest' or 'popularity'"),
         ({"query": "x", "facets": ["brand"] * 21}, "facets", "at most 20"),
         ({"query": "x", "method": "bm25", "count": True}, "body", "need the method onesearch"),
+        ({"query": "x", "sort": "price", "explain": True}, "body", "leave sort or explain out"),
         ({"query": "x", "offset": -1}, "offset", "greater than or equal to 0"),
         ({"query": "x", "offset": 100_001}, "offset", "less than or equal to 100000"),
         ({"query": "x", "width": 513}, "width", "less than or equal to 512"),

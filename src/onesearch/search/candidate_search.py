@@ -198,20 +198,30 @@ class CandidateSearch:
         state: Tensor | None,
         scope: Scope,
     ) -> NDArray[np.int64]:
-        """Items from elsewhere than the beams: most clicked, evidence, best by BM25, nearest by the item score, in this
-        order; int64 [n, E], -1 for none.
-        """
+        """Items from elsewhere than the beams, channel after channel: int64 [n, E], -1 for none."""
+        channels = self._channels(facts, rows, evidence, state, scope)
+        return np.concatenate(list(channels.values()), 1).astype(np.int64)
+
+    def _channels(
+        self,
+        facts: RequestFacts,
+        rows: NDArray[np.int64],
+        evidence: NDArray[np.int64] | None,
+        state: Tensor | None,
+        scope: Scope,
+    ) -> dict[str, NDArray[np.integer]]:
+        """The items [n, E] of each channel beside the beams, by its name."""
         config = self.config
-        channels: list[NDArray[np.integer]] = [facts.clicked[rows, : config.clicked_candidates]]
+        channels: dict[str, NDArray[np.integer]] = {"most clicked": facts.clicked[rows, : config.clicked_candidates]}
         if config.evidence and evidence is not None:
-            channels.append(evidence)
+            channels["evidence"] = evidence
         if config.lexical and facts.lexical is not None:
-            channels.append(facts.lexical.items[rows, : config.lexical_candidates])
+            channels["BM25"] = facts.lexical.items[rows, : config.lexical_candidates]
         if state is not None and config.nearest:
             index = scope.snapshot.index
             k, probes = (scope.least, index.size(0)) if scope.least else (config.nearest, _PROBES)
-            channels.append(nearest_items(state, index, k, probes, scope.mask).cpu().numpy())
-        return np.concatenate(channels, 1).astype(np.int64)
+            channels["nearest"] = nearest_items(state, index, k, probes, scope.mask).cpu().numpy()
+        return channels
 
     def _read(self, facts: RequestFacts, rows: NDArray[np.int64], snapshot: Snapshot) -> _Read:
         """One pass of the encoder over the prompts of some requests."""

@@ -22,10 +22,12 @@ from onesearch.search.candidates import Candidates, ordered
 from onesearch.search.catalogue_snapshot import Snapshot
 from onesearch.search.click_features import ClickFeatures
 from onesearch.search.confidence import Confidence, best_match
+from onesearch.search.explanation import parts_of, steps_of
 from onesearch.search.hits import Hits, followed_by
+from onesearch.search.path_scoring import score_paths
 from onesearch.search.ranking_weights import GENERATOR_ALONE, RankingWeights
 from onesearch.search.result_set import facet_counts, in_order, result_set
-from onesearch.search.results import FilterChoices, SearchRequest, SearchResult, SearchResults
+from onesearch.search.results import Explanation, FilterChoices, SearchRequest, SearchResult, SearchResults
 from onesearch.search.run_parts import (
     STAGE_OF,
     Keywords,
@@ -236,7 +238,46 @@ class SearchEngine(CandidateSearch):
                 page = slice(first.offset, first.offset + requests[i].k)
                 answers[i][:] = _results(snapshot, items[page], scores[page])
                 answers[i].confidence = confidence
+                if requests[i].explain:
+                    asked = to_requests([requests[i].query], [self._history(requests[i])], snapshot.number)
+                    scope = self._scope(snapshot, first.filters, first.width)
+                    why = self._explain(asked, scope, [int(row) for row in items[page] if row >= 0], named)
+                    answers[i][:] = [hit._replace(why=one) for hit, one in zip(answers[i], why, strict=True)]
         return answers
+
+    def _explain(self, request: Requests, scope: Scope, rows: Sequence[int], named: int | None) -> list[Explanation]:
+        """Why the items ``rows`` are results of a single request; ``named`` is first because the query is its id."""
+        snapshot, zero = scope.snapshot, np.zeros(1, np.int64)
+        # The same candidates again.
+        facts = self._request_facts(request, snapshot)
+        found = self._find(facts, zero, scope)
+        matching = len(snapshot.index) if scope.mask is None else scope.mask.count
+        if self.config.nearest and (found.items >= 0).sum() < min(_FEWEST, matching):
+            scope = replace(scope, least=_FEWEST + facts.taken.shape[1])
+            found = self._find(facts, zero, scope)
+        weights = {name: self.weights.of(name, 1, found.contexts) for name in found.features}
+        # Who found them, and how likely each token of theirs is.
+        index = snapshot.index
+        with torch.inference_mode():
+            read = self._read(facts, zero, snapshot)
+            near = read.head_rows if read.state is None and scope.least else read.state
+            channels = self._channels(facts, zero, read.evidence, near, scope)
+            probabilities = None
+            if read.memory is not None and len(rows):
+                paths = index.path(torch.tensor(rows, device=index.device))
+                owner = torch.zeros(len(rows), dtype=torch.long, device=index.device)
+                log_probs, _ = score_paths(snapshot.generator, read.memory, paths, owner, index)
+                probabilities = log_probs.exp().cpu().numpy()
+        out = []
+        for place, row in enumerate(rows):
+            column = np.flatnonzero(found.items[0] == row)
+            by = [name for name, items in channels.items() if (items == row).any()]
+            if len(column) and found.generated[0, column[0]]:
+                by.insert(0, "beams")
+            parts = parts_of(found.features, weights, int(column[0])) if len(column) and row != named else ()
+            chances = None if probabilities is None else probabilities[place]
+            out.append(Explanation(parts, tuple(by), steps_of(snapshot, row, chances)))
+        return out
 
     def _of_result_set(self, snapshot: Snapshot, request: SearchRequest) -> SearchResults:
         """Total and facets of a request, and its page where it asks for an order of its own."""

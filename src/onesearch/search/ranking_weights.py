@@ -29,15 +29,19 @@ class RankingWeights:
 
     def score(self, features: Mapping[str, Floats], contexts: Mapping[str, Floats] | None = None) -> Floats:
         """Scores of candidates, float32 [n, C], from features [n, C] and contexts [n]."""
-        contexts = contexts or {}
         total = np.zeros(next(iter(features.values())).shape, np.float32)
         for name, feature in features.items():
-            weight = np.full(len(total), self.values.get(name, 0.0), np.float32)
-            for context, value in contexts.items():
-                weight += np.float32(self.values.get(times(name, context), 0.0)) * value
+            weight = self.of(name, len(total), contexts or {})
             if weight.any():
                 total += weight[:, None] * feature
         return total
+
+    def of(self, feature: str, n: int, contexts: Mapping[str, Floats]) -> Floats:
+        """The weight of a feature for each of n requests with their contexts, float32 [n]."""
+        weight = np.full(n, self.values.get(feature, 0.0), np.float32)
+        for context, value in contexts.items():
+            weight += np.float32(self.values.get(times(feature, context), 0.0)) * value
+        return weight
 
     def plus(self, other: "RankingWeights", share: float) -> "RankingWeights":
         """These weights with ``share`` times the others added: the sum of two linear scores is one."""

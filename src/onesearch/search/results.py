@@ -8,6 +8,61 @@ from onesearch.data.records import Item
 from onesearch.search.shopper_history import ShopperHistory
 
 
+class Part(NamedTuple):
+    """One feature's part of a score: ``value * weight``."""
+
+    feature: str
+    value: float
+    weight: float
+
+    @property
+    def product(self) -> float:
+        """What it adds to the score."""
+        return self.value * self.weight
+
+
+class Step(NamedTuple):
+    """One token of the way to an item.
+
+    ``probability`` is the model's for this token among the legal ones after those before it, None without generator;
+    ``items`` of the catalogue share the way so far, most of them in ``category``.
+    """
+
+    token: str
+    probability: float | None
+    items: int
+    category: str
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why an item stands where it does.
+
+    Attributes:
+        parts: of its score, largest first; they sum to it. Empty behind the candidates, where items stand in the order
+            of the item score, and for an item that comes first because the query is its id.
+        found_by: channels that found it: beams, most clicked, evidence, BM25, nearest.
+        path: the tokens of its semantic ID.
+    """
+
+    parts: tuple[Part, ...]
+    found_by: tuple[str, ...]
+    path: tuple[Step, ...]
+
+    @property
+    def score(self) -> float:
+        """The sum of the parts."""
+        return sum(part.product for part in self.parts)
+
+    def __str__(self) -> str:
+        lines = [f"{self.score:.3f}, found by {', '.join(self.found_by) or 'the order of the item score'}"]
+        lines += [f"  {part.product:+.3f}  {part.feature} {part.value:.3f} × {part.weight:.3f}" for part in self.parts]
+        for step in self.path:
+            chance = "" if step.probability is None else f"{step.probability:.1%} "
+            lines.append(f"  {step.token}  {chance}{step.items} items, mostly {step.category or 'of no category'}")
+        return "\n".join(lines)
+
+
 class SearchResult(NamedTuple):
     """One ranked item.
 
@@ -16,12 +71,14 @@ class SearchResult(NamedTuple):
         score: what the ranking is ordered by, higher is better; only comparable within one answer.
         sid: the semantic ID that led to the item, one level-local code per level; () when the item has none.
         item: the whole record.
+        why: it stands where it does, where the request asked for that.
     """
 
     item_id: str
     score: float
     sid: tuple[int, ...]
     item: Item
+    why: Explanation | None = None
 
 
 class SearchResults(list[SearchResult]):
@@ -61,6 +118,7 @@ class SearchRequest:
         count: whether the answer says how many items there are in all.
         facets: filters whose values are counted among all of them: category, brand, seller, price, in_stock,
             attributes.TYPE.
+        explain: whether each result says why it stands where it does; not with another order.
         sort: "price", "-price", "newest" or "popularity" for that order of all of them; None for the engine's.
     """
 
@@ -74,6 +132,7 @@ class SearchRequest:
     count: bool = False
     facets: Sequence[str] = ()
     sort: str | None = None
+    explain: bool = False
 
 
 @dataclass(frozen=True)

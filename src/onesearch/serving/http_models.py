@@ -22,7 +22,7 @@ from pydantic import (
 
 from onesearch.data.records import Item, check_attribute_type
 from onesearch.encoding.sid_text import sid_tokens
-from onesearch.search.results import FilterChoices, SearchResult
+from onesearch.search.results import Explanation, FilterChoices, SearchResult
 
 # Limits of single requests: what a search costs is bounded whatever is sent.
 MAX_QUERY = 200
@@ -157,6 +157,9 @@ class SearchBody(Body):
         None, description="of all relevant items; null is the order of relevance"
     )
     count: Flag = Field(False, description="whether the answer says how many items there are on all pages")
+    explain: Flag = Field(
+        False, description="whether each result says why it stands where it does; takes twice as long"
+    )
     facets: list[Annotated[str, StringConstraints(min_length=1, max_length=200)]] = Field(
         default_factory=list,
         max_length=20,
@@ -172,8 +175,10 @@ class SearchBody(Body):
 
     @model_validator(mode="after")
     def _what_bm25_knows(self) -> Self:
-        if self.method == "bm25" and (self.sort or self.count or self.facets):
-            raise ValueError("sort, count and facets need the method onesearch")
+        if self.method == "bm25" and (self.sort or self.count or self.facets or self.explain):
+            raise ValueError("sort, count, facets and explain need the method onesearch")
+        if self.sort and self.explain:
+            raise ValueError(f"results are in the order of {self.sort}, which explains it; leave sort or explain out")
         return self
 
 
@@ -333,6 +338,40 @@ class ItemsBody(Body):
         return self
 
 
+class PartBody(BaseModel):
+    """A feature's part of a score: ``value * weight``."""
+
+    feature: str
+    value: float
+    weight: float
+
+
+class StepBody(BaseModel):
+    """A token of the way to an item."""
+
+    token: str
+    probability: float | None = Field(description="the model's, among the legal tokens after those before it")
+    items: int = Field(description="of the catalogue that share the way so far")
+    category: str = Field(description="that most of them have")
+
+
+class WhyBody(BaseModel):
+    """Why a result stands where it does."""
+
+    parts: list[PartBody] = Field(description="of its score, largest first; none behind the candidates")
+    found_by: list[str] = Field(description="beams, most clicked, evidence, BM25, nearest")
+    path: list[StepBody]
+
+    @classmethod
+    def from_explanation(cls, why: Explanation) -> "WhyBody":
+        """The JSON form of an explanation."""
+        return cls(
+            parts=[PartBody(**part._asdict()) for part in why.parts],
+            found_by=list(why.found_by),
+            path=[StepBody(**step._asdict()) for step in why.path],
+        )
+
+
 class ResultBody(BaseModel):
     """One ranked item."""
 
@@ -341,6 +380,7 @@ class ResultBody(BaseModel):
     sid: list[int] = Field(description="level-local codes")
     sid_tokens: list[str] = Field(description="the same as the model speaks them", examples=[["a_12", "b_7", "c_3"]])
     item: ItemBody
+    why: WhyBody | None = Field(None, description="where the search asks to explain")
 
     @classmethod
     def from_result(cls, result: SearchResult) -> "ResultBody":
@@ -352,6 +392,7 @@ class ResultBody(BaseModel):
             sid=list(result.sid),
             sid_tokens=sid_tokens(result.sid),
             item=ItemBody.from_item(result.item),
+            why=None if result.why is None else WhyBody.from_explanation(result.why),
         )
 
 

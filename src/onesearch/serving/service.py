@@ -128,7 +128,7 @@ class Service:
                 degraded.append("history")
         # A batch of waiting searches answers this one, too.
         filters = body.filters.given() if body.filters else None
-        of_all = (body.count or bool(body.facets), tuple(body.facets), body.sort)
+        of_all = (body.count or bool(body.facets), tuple(body.facets), body.sort, body.explain)
         request = SearchRequest(body.query, user, body.k, filters, body.width, history, body.offset, *of_all)
         answer = await self._engine_answer(body.method, request)
         # Recorded as a page view to train on, and as one of the shopper's recent queries.
