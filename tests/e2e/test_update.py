@@ -36,6 +36,12 @@ def made(tiny_run: Path, tiny_config: Path, tmp_path_factory: pytest.TempPathFac
     return folder
 
 
+@pytest.fixture(autouse=True)
+def _no_version_yet(made: Path) -> None:
+    """Tests of this file share the run, in any order and in part, and each begins without versions."""
+    shutil.rmtree(made / "versions", ignore_errors=True)
+
+
 @pytest.fixture(scope="module")
 def events(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the market's shoppers did on pages that the run served after its log."""

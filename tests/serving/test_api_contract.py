@@ -14,6 +14,7 @@ from fastapi import FastAPI
 from schemathesis.config import SchemathesisConfig
 from schemathesis.engine import events, from_schema
 
+from onesearch.search.confidence import Confidence
 from onesearch.serving.http_app import create_app
 from onesearch.serving.serving_settings import ServingSettings
 from onesearch.serving.sqlite_store import SqliteStore
@@ -29,16 +30,21 @@ UNSAID = (
     "an attribute type",
     "no item has a",
     "has no bound",
+    "need the method onesearch",
+    "leave sort or explain out",
+    "'min': 40, 'max': 42",
     "lies outside of the years 1 to 9999",
 )
 
 
 def applications(folder: Path) -> Iterator[tuple[str, FastAPI]]:
     """The service with its page, and one without it whose roles all have keys."""
-    yield "page", create_app(small_engine(), SqliteStore(folder / "page.sqlite3"), admin_token=KEY)
+    engine = small_engine()
+    engine.confidence = Confidence((0.0, 1.0), margin=0.4)
+    yield "page", create_app(engine, SqliteStore(folder / "page.sqlite3"), admin_token=KEY)
     keys = {"admin_token": KEY, "search_key": KEY, "events_key": KEY}
     alone = ServingSettings(page=False)
-    yield "keys", create_app(small_engine(), SqliteStore(folder / "keys.sqlite3"), alone, **keys)
+    yield "keys", create_app(engine, SqliteStore(folder / "keys.sqlite3"), alone, **keys)
 
 
 def try_all(app: FastAPI, most: int, coverage: bool, seed: int) -> tuple[int, list[str]]:

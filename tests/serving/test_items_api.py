@@ -158,10 +158,10 @@ def test_errors_show_no_paths(tmp_path, admin, engine):
     """A store whose file is lost says in the log which one, and to callers that it failed."""
     store = SqliteStore(tmp_path / "store.sqlite3")
     with TestClient(create_app(engine, store, admin_token=admin["Authorization"][7:])) as client:
-        with store._db._lock:  # a thread of the service may be using the connection
+        with store._db._lock:  # threads of the service use the connection, and would make the file anew
             store._db._disconnect()
-        (tmp_path / "store.sqlite3").unlink()
-        (tmp_path / "store.sqlite3").mkdir()
+            (tmp_path / "store.sqlite3").unlink()
+            (tmp_path / "store.sqlite3").mkdir()
         click = {"user": "u", "item_id": "i1", "kind": "click"}
         for answer in (
             client.post("/events", json=click),

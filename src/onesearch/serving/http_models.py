@@ -36,6 +36,7 @@ MAX_CLOCK_GAP = timedelta(days=1)
 
 
 _TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d")
+_FACET = r"^(category|brand|seller|price|in_stock|attributes\..+)$"
 _ONE_LINE = r"^[^\u0000-\u001f\u007f-\u009f]*$"
 
 
@@ -160,7 +161,7 @@ class SearchBody(Body):
     explain: Flag = Field(
         False, description="whether each result says why it stands where it does; takes twice as long"
     )
-    facets: list[Annotated[str, StringConstraints(min_length=1, max_length=200)]] = Field(
+    facets: list[Annotated[str, StringConstraints(max_length=200, pattern=_FACET)]] = Field(
         default_factory=list,
         max_length=20,
         description="filters whose values are counted among the items of all pages: category, brand, seller, price, "
