@@ -14,7 +14,7 @@ from onesearch.data.records import ATTRIBUTES, TIME, Item
 from onesearch.index import vector_table
 from onesearch.index.bits import RankedBits, pack, popcount
 from onesearch.index.changed_index import ChangedIndex
-from onesearch.index.filter_columns import FilterColumns, number_in
+from onesearch.index.filter_columns import FilterColumns, number_in, price_ranges
 from onesearch.index.filter_values import FilterError
 from onesearch.index.item_filters import ItemFilters
 from onesearch.index.sid_index import SidIndex
@@ -375,3 +375,23 @@ def test_listing_times_are_read_of_tables_and_of_records():
     np.testing.assert_array_equal(
         columns.followed_by(more).listed, [time.timestamp(), math.nan, *[time.timestamp()] * 2, math.nan]
     )
+
+
+def test_values_are_counted_by_item():
+    items = catalogue(0, 4).with_columns(
+        price=pl.Series([1.0, 2.0, 12.4, None]),
+        attributes=pl.Series(
+            [
+                [{"type": "Color", "value": "Red"}, {"type": "Color", "value": "red"}, {"type": "Size", "value": "40"}],
+                [{"type": "Color", "value": "Red"}],
+                [{"type": "Color", "value": "blue"}],
+                [],
+            ],
+            dtype=ATTRIBUTES,
+        ),
+    )
+    columns = FilterColumns.from_items(items)
+    assert columns.counts("attributes", "color") == [("Red", 2), ("blue", 1)]
+    assert columns.counts("attributes", "Weight") == []
+    assert list(price_ranges(np.array([1.0, 2.0, 12.4, 13.0, math.nan]), 2)) == [((1.0, 7.2), 2), ((12.4, 13.0), 2)]
+    assert sum(n for _, n in columns.counts("price")) == 3
