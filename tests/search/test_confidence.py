@@ -35,6 +35,7 @@ def test_confidence_is_the_share_of_good_searches_that_match_no_better():
 def test_equal_matches_have_the_highest_share_and_infinite_ones_do_not_count():
     fitted = fit(np.array([0.5] * 8 + [0.9, 0.9, -np.inf], np.float32))
     np.testing.assert_allclose(fitted.of(np.array([0.4, 0.5, 0.9], np.float32)), [0, 0.8, 1], atol=0.11)
+    assert fitted.quantiles[0] == 0.5
     assert fit(np.array([-np.inf], np.float32)) is None and fit(np.zeros(0, np.float32)) is None
 
 

@@ -6,6 +6,7 @@ import pytest
 from onesearch.data.records import Item
 from onesearch.data.requests import Requests
 from onesearch.search.engine import SearchEngine
+from onesearch.search.ranking_weights import RankingWeights, times
 from onesearch.search.results import Explanation, Part, SearchRequest, Step
 from onesearch.search.search_settings import SearchSettings
 from small_engine import EVIDENCE, small_engine
@@ -33,8 +34,15 @@ def test_parts_sum_to_the_score_and_change_no_result(engine: SearchEngine, query
         assert sizes == sorted(sizes, reverse=True) and all(sizes)
 
 
+def test_parts_hold_what_a_context_adds_to_a_weight(engine: SearchEngine):
+    more = RankingWeights({**engine.weights.values, times("text", "words"): 0.7})
+    for hit in explained(engine.with_settings(engine.config, more), "red tent", 5):
+        assert hit.why.parts and hit.why.score == pytest.approx(hit.score, abs=1e-4)
+        assert "text" in {part.feature for part in hit.why.parts}
+
+
 def test_the_path_has_the_models_probabilities_and_what_its_prefixes_stand_for(engine: SearchEngine):
-    hits = explained(engine, "red tent", 5)
+    hits = explained(engine, "red tent", 40)
     found = engine.candidates(Requests.anonymous(["red tent"]))
     by_row = dict(zip(found.items[0].tolist(), found.features["log_prob"][0].tolist(), strict=True))
     everything = [engine.snapshot.item(row) for row in engine.snapshot.number.values()]

@@ -104,6 +104,9 @@ def test_the_total_of_a_query_counts_items_as_near_as_the_margin(engine: SearchE
     dear = {"price": [20, None]}
     allowed = {row for row in relevant if (engine.snapshot.item(row).price or 0) >= 20}
     assert ask(engine, query="red tent", filters=dear, count=True).total == len(allowed)
+    for name in ("tent", "lamp", "boots", "chair", "stove"):
+        inside = sum(name in engine.snapshot.item(row).category for row in relevant)
+        assert ask(engine, query="red tent", filters={"category": name}, count=True).total == inside
     by_price = ask(engine, query="red tent", sort="price")
     assert {engine.snapshot.number[hit.item_id] for hit in by_price} == relevant and by_price.total == len(relevant)
 
