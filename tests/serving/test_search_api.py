@@ -1,8 +1,12 @@
 """Search, events and histories over HTTP."""
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
+
+from onesearch.search.confidence import NOTHING_FITS
+from onesearch.serving import http_models
 
 
 def search(client, **body):
@@ -34,7 +38,9 @@ def test_the_answer_says_how_sure_it_is(client):
     assert search(client, query="red shoe")["confidence"] == 1
     assert search(client, query="red qwertyzxcv")["confidence"] == 0.5
     assert search(client, query="")["confidence"] is None
-    assert search(client, query="red shoe", method="bm25")["confidence"] in (None, 1)
+    assert search(client, query="red shoe", method="bm25")["confidence"] is None
+    page = (Path(http_models.__file__).parent / "page" / "app.js").read_text(encoding="utf-8")
+    assert f"const NOTHING_FITS = {NOTHING_FITS};" in page
 
 
 def test_filters_reach_the_engine_without_unset_keys(client, engine):

@@ -74,6 +74,11 @@ class Scope:
     width: int
     least: int = 0
 
+    @property
+    def matching(self) -> int:
+        """How many items may be found."""
+        return len(self.snapshot.index) if self.mask is None else self.mask.count
+
 
 class _Read(NamedTuple):
     """What the model makes of a batch of prompts.
@@ -172,13 +177,15 @@ class CandidateSearch:
             if memory is not None and fixed is None:
                 beams = beam_search(model, memory, snapshot.index, scope.width, scope.mask)
                 items, log_probs = from_beams(beams, snapshot, scope.mask, _ITEMS_PER_SID)
-            near = head_rows if state is None and scope.least else state
-            channels = self._other_channels(facts, rows, evidence, near, scope) if fixed is None else fixed
+            others = fixed
+            if others is None:
+                channels = self._channels(facts, rows, evidence, head_rows, state, scope)
+                others = np.concatenate(list(channels.values()), 1).astype(np.int64)
             generated = items.shape[1]
 
             # What no beam found gets its log-probability along its path.
-            if channels.shape[1]:
-                more = without_repeats(items, torch.from_numpy(channels).to(device))
+            if others.shape[1]:
+                more = without_repeats(items, torch.from_numpy(others).to(device))
                 if memory is not None:
                     more, more_log_probs = score_items(model, memory, snapshot, more, scope.mask)
                     log_probs = torch.cat([log_probs, more_log_probs], 1)
@@ -190,28 +197,19 @@ class CandidateSearch:
             features = {"log_prob": log_probs.float().cpu().numpy(), **features}
         return self._with_log_features(facts, rows, items.cpu().numpy(), generated, features, snapshot)
 
-    def _other_channels(
-        self,
-        facts: RequestFacts,
-        rows: NDArray[np.int64],
-        evidence: NDArray[np.int64] | None,
-        state: Tensor | None,
-        scope: Scope,
-    ) -> NDArray[np.int64]:
-        """Items from elsewhere than the beams, channel after channel: int64 [n, E], -1 for none."""
-        channels = self._channels(facts, rows, evidence, state, scope)
-        return np.concatenate(list(channels.values()), 1).astype(np.int64)
-
     def _channels(
         self,
         facts: RequestFacts,
         rows: NDArray[np.int64],
         evidence: NDArray[np.int64] | None,
+        head_rows: Tensor,
         state: Tensor | None,
         scope: Scope,
     ) -> dict[str, NDArray[np.integer]]:
-        """The items [n, E] of each channel beside the beams, by its name."""
+        """The items [n, E] of each channel beside the beams, by its name, -1 for none."""
         config = self.config
+        if state is None and scope.least:  # without an item score the nearest are those of the query's text
+            state = head_rows
         channels: dict[str, NDArray[np.integer]] = {"most clicked": facts.clicked[rows, : config.clicked_candidates]}
         if config.evidence and evidence is not None:
             channels["evidence"] = evidence

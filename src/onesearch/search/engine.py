@@ -245,14 +245,25 @@ class SearchEngine(CandidateSearch):
                     answers[i][:] = [hit._replace(why=one) for hit, one in zip(answers[i], why, strict=True)]
         return answers
 
+    def similar(self, item_id: str, k: int = 10, filters: Mapping[str, Any] | None = None) -> SearchResults:
+        """The ``k`` items most like one of the catalogue, by their texts and by what shoppers took together.
+
+        Raises:
+            KeyError: there is no such item.
+            ValueError: a filter is not valid.
+        """
+        snapshot = self._snapshot
+        mask = snapshot.filters.mask(filters) if filters else None
+        numbers = self.featurizer.head_row_projection.features
+        return _results(snapshot, *similar_items(snapshot, snapshot.number[item_id], k, numbers, mask))
+
     def _explain(self, request: Requests, scope: Scope, rows: Sequence[int], named: int | None) -> list[Explanation]:
         """Why the items ``rows`` are results of a single request; ``named`` is first because the query is its id."""
         snapshot, zero = scope.snapshot, np.zeros(1, np.int64)
         # The same candidates again.
         facts = self._request_facts(request, snapshot)
         found = self._find(facts, zero, scope)
-        matching = len(snapshot.index) if scope.mask is None else scope.mask.count
-        if self.config.nearest and (found.items >= 0).sum() < min(_FEWEST, matching):
+        if len(self._with_few(found, scope)):
             scope = replace(scope, least=_FEWEST + facts.taken.shape[1])
             found = self._find(facts, zero, scope)
         weights = {name: self.weights.of(name, 1, found.contexts) for name in found.features}
@@ -260,8 +271,7 @@ class SearchEngine(CandidateSearch):
         index = snapshot.index
         with torch.inference_mode():
             read = self._read(facts, zero, snapshot)
-            near = read.head_rows if read.state is None and scope.least else read.state
-            channels = self._channels(facts, zero, read.evidence, near, scope)
+            channels = self._channels(facts, zero, read.evidence, read.head_rows, read.state, scope)
             probabilities = None
             if read.memory is not None and len(rows):
                 paths = index.path(torch.tensor(rows, device=index.device))
@@ -306,18 +316,6 @@ class SearchEngine(CandidateSearch):
             return request.history
         return NO_HISTORY if request.user is None else self.histories.history(request.user)
 
-    def similar(self, item_id: str, k: int = 10, filters: Mapping[str, Any] | None = None) -> SearchResults:
-        """The ``k`` items most like one of the catalogue, by their texts and by what shoppers took together.
-
-        Raises:
-            KeyError: there is no such item.
-            ValueError: a filter is not valid.
-        """
-        snapshot = self._snapshot
-        mask = snapshot.filters.mask(filters) if filters else None
-        numbers = self.featurizer.head_row_projection.features
-        return _results(snapshot, *similar_items(snapshot, snapshot.number[item_id], k, numbers, mask))
-
     # -- the path of a search: facts -> candidates -> features -> order ----------------------------------------------
 
     def rank(
@@ -338,11 +336,8 @@ class SearchEngine(CandidateSearch):
         facts = self._request_facts(requests, snapshot)
         found = self._find(facts, np.arange(len(requests)), scope)
         hits = replace(ordered(found, self.weights, k, snapshot.popularity), match=best_match(found))
-        matching = len(snapshot.index) if scope.mask is None else scope.mask.count
-        if not self.config.nearest:
-            return hits
         # A filter that leaves few candidates: the nearest of all that match join them, however long the page is.
-        few = np.flatnonzero((found.items >= 0).sum(1) < min(_FEWEST, matching))
+        few = self._with_few(found, scope)
         if len(few):
             found = self._find(facts, few, replace(scope, least=_FEWEST + facts.taken.shape[1]))
             more = ordered(found, self.weights, k, snapshot.popularity)
@@ -350,11 +345,17 @@ class SearchEngine(CandidateSearch):
             if hits.match is not None and (match := best_match(found)) is not None:
                 hits.match[few] = match
         # A page longer than the candidates.
-        short = np.flatnonzero((hits.items >= 0).sum(1) < min(k, matching))
-        if len(short):
-            nearest = self._nearest(facts, short, scope, min(k + facts.taken.shape[1], matching))
+        short = np.flatnonzero((hits.items >= 0).sum(1) < min(k, scope.matching))
+        if len(short) and self.config.nearest:
+            nearest = self._nearest(facts, short, scope, min(k + facts.taken.shape[1], scope.matching))
             followed_by(hits, short, nearest, facts.taken[short])
         return hits
+
+    def _with_few(self, found: Candidates, scope: Scope) -> NDArray[np.int64]:
+        """The requests that have fewer candidates than they should, where more items match."""
+        if not self.config.nearest:
+            return np.zeros(0, np.int64)
+        return np.flatnonzero((found.items >= 0).sum(1) < min(_FEWEST, scope.matching))
 
     def candidates(
         self,

@@ -6,7 +6,7 @@ asked for only where a page shows it.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -15,10 +15,9 @@ from numpy.typing import NDArray
 from onesearch.index.filter_values import ATTRIBUTES, FILTER_KEYS, FilterError
 from onesearch.index.item_filters import ItemMask
 from onesearch.search.catalogue_snapshot import Snapshot
+from onesearch.search.results import Sort
 
 Floats = NDArray[np.float32]
-SORTS: Final = ("price", "-price", "newest", "popularity")
-"""Orders of a result set beside the engine's; what is unknown of an item puts it last."""
 
 
 def result_set(
@@ -48,20 +47,20 @@ def facet_counts(snapshot: Snapshot, rows: NDArray[np.int64], keys: Sequence[str
     for key in keys:
         name, _, kind = key.partition(".")
         if name not in FILTER_KEYS or (name == ATTRIBUTES) != bool(kind):
-            valid = (*FILTER_KEYS[:-1], f"{ATTRIBUTES}.TYPE")
+            valid = [f"{one}.TYPE" if one == ATTRIBUTES else one for one in FILTER_KEYS]
             raise FilterError(f"unknown facet {key!r}; valid facets are {', '.join(valid)}")
         out[key] = columns.counts(name, kind)
     return out
 
 
 def in_order(snapshot: Snapshot, rows: NDArray[np.int64], sort: str) -> NDArray[np.int64]:
-    """The items ``rows`` [m] in one of the orders :data:`SORTS`; ties by popularity, then by row.
+    """The items ``rows`` [m] in an order of :data:`Sort`; ties by popularity, then by row.
 
     Raises:
         ValueError: there is no such order.
     """
-    if sort not in SORTS:
-        raise ValueError(f"unknown order {sort!r}; valid ones are {', '.join(SORTS)}")
+    if sort not in get_args(Sort):
+        raise ValueError(f"unknown order {sort!r}; valid ones are {', '.join(get_args(Sort))}")
     columns, popularity = snapshot.filters.columns_of(rows), snapshot.popularity.take(rows)
     keys: Mapping[str, NDArray[np.floating]] = {
         "price": columns.price,

@@ -2,10 +2,13 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from onesearch.data.records import Item
 from onesearch.search.shopper_history import ShopperHistory
+
+Sort = Literal["price", "-price", "newest", "popularity"]
+"""Orders of a result set beside the engine's; what is unknown of an item puts it last."""
 
 
 class Part(NamedTuple):
@@ -131,7 +134,7 @@ class SearchRequest:
     offset: int = 0
     count: bool = False
     facets: Sequence[str] = ()
-    sort: str | None = None
+    sort: Sort | None = None
     explain: bool = False
 
 

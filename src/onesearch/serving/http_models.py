@@ -22,7 +22,8 @@ from pydantic import (
 
 from onesearch.data.records import Item, check_attribute_type
 from onesearch.encoding.sid_text import sid_tokens
-from onesearch.search.results import Explanation, FilterChoices, SearchResult
+from onesearch.search.confidence import NOTHING_FITS
+from onesearch.search.results import Explanation, FilterChoices, SearchResult, Sort
 
 # Limits of single requests: what a search costs is bounded whatever is sent.
 MAX_QUERY = 200
@@ -154,12 +155,10 @@ class SearchBody(Body):
     offset: Annotated[int, BeforeValidator(_no_guess)] = Field(
         0, ge=0, le=MAX_OFFSET, description="better results that are left out: those of earlier pages"
     )
-    sort: Literal["price", "-price", "newest", "popularity"] | None = Field(
-        None, description="of all relevant items; null is the order of relevance"
-    )
+    sort: Sort | None = Field(None, description="of all relevant items; null is the order of relevance")
     count: Flag = Field(False, description="whether the answer says how many items there are on all pages")
     explain: Flag = Field(
-        False, description="whether each result says why it stands where it does; takes twice as long"
+        False, description="whether each result says why it stands where it does; searches once more for it"
     )
     facets: list[Annotated[str, StringConstraints(max_length=200, pattern=_FACET)]] = Field(
         default_factory=list,
@@ -412,8 +411,8 @@ class SearchAnswer(BaseModel):
     method: str
     results: list[ResultBody]
     confidence: float | None = Field(
-        description="share of searches ending in a click whose best item matched no better: 0.02 and less says that "
-        "nothing fits; null for recommendations and bm25"
+        description="share of searches ending in a click whose best item matched no better: below "
+        f"{NOTHING_FITS} nothing fits; null for recommendations and bm25"
     )
     total: int | None = Field(description="items of the search on all pages; null unless asked for")
     facets: dict[str, list[FacetValue]] = Field(description="values of these items, for each facet that was asked for")
