@@ -19,6 +19,7 @@ from plain_trie import (
 
 from onesearch.index.changed_index import ChangedIndex
 from onesearch.index.sid_index import SidIndex
+from onesearch.index.tensor_files import read_tensors, write_tensors
 
 
 @settings(max_examples=40, deadline=None)
@@ -68,6 +69,65 @@ def test_save_and_load(tmp_path, precision):
     assert_matches(loaded, PlainTrie(len(SIZES), items), TOLERANCE[precision])
     assert json.loads((tmp_path / "index.json").read_text())["items"] == 60
     assert sorted(path.name for path in tmp_path.iterdir()) == ["index.json", "index.safetensors"]
+
+
+def set_to(value, *place):
+    """A change of an array: one entry is another."""
+
+    def change(array):
+        array[place] = value
+
+    return change
+
+
+DAMAGE = {
+    "rows: item row 5 is given more": ("rows", lambda rows: rows.copy_(torch.where(rows == 6, 5, rows))),
+    "item rows must be 0": ("rows", set_to(-1, 0)),
+    "rows must be int32": ("rows", lambda rows: rows.long()),
+    "popularity of item 3": ("popularity", set_to(float("nan"), 3)),
+    "popularity must be float32 .60.": ("popularity", lambda old: old[:-1]),
+    "vectors must be a matrix": ("vectors", lambda old: old[:, 0]),
+    "vectors must be a matrix.*float64": ("vectors", lambda old: old.double()),
+    "with int8 vectors alone": ("vectors", lambda old: old.to(torch.int8)),
+    "to 71 vectors": ("vectors", lambda old: old[:71]),
+    "codes.1 must be int16 from 0 to 2": ("codes.1", set_to(3, 0)),
+    "codes.1 must rise": ("codes.1", set_to(0, 1)),
+    "codes.2 must be int16": ("codes.2", lambda old: old.int()),
+    "children.0 must be int32": ("children.0", lambda old: old[:-1]),
+    "children.0 must rise": ("children.0", set_to(0, 1)),
+    "children.4 must rise from 0 to 60": ("children.4", set_to(61, -1)),
+    "vector_rows.1 must be int32": ("vector_rows.1", set_to(-1, 0)),
+    "vector_rows.0 must be int32 .*": ("vector_rows.0", set_to(10**6, 0)),
+    "spans must be int32": ("spans", lambda old: old[:, 1:]),
+    "spans must be ranges": ("spans", set_to(61, 1, 0)),
+    "spans must be ranges .*": ("spans", set_to(10**6, 0, 0)),
+}
+
+
+@pytest.mark.parametrize("words", DAMAGE)
+def test_a_damaged_index_is_refused_when_it_is_read(tmp_path, words):
+    """Not at the first search that meets the damage."""
+    built(items_of(3, 60)).save(tmp_path)
+    tensors = read_tensors(tmp_path / "index.safetensors")
+    name, change = DAMAGE[words]
+    changed = change(tensors[name])
+    write_tensors(tmp_path / "index.safetensors", tensors | ({} if changed is None else {name: changed}))
+    with pytest.raises(ValueError, match=rf"index.safetensors: damaged: .*{words.removeprefix('rows: ')}"):
+        SidIndex.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "bases",
+    [[], [60, 60], [60, 71], [60, 62, 65, 90, 68, 71], [60, 62, 65, 66, 67, 71.0], [[60], 62, 65, 66, 67, 71], ["x"]],
+)
+def test_bases_that_fit_no_table_are_refused(tmp_path, bases):
+    built(items_of(3, 60)).save(tmp_path)
+    about = json.loads((tmp_path / "index.json").read_text())
+    size = about["bases"][-1]
+    bases = [type(base)(size) if base == 71 else base for base in bases]
+    (tmp_path / "index.json").write_text(json.dumps(about | {"bases": bases}))
+    with pytest.raises(ValueError, match=r"index\.safetensors: damaged: bases must be"):
+        SidIndex.load(tmp_path)
 
 
 def test_vectors_come_in_the_asked_precision_and_rows_serve_fused_kernels():

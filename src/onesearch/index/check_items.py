@@ -10,6 +10,7 @@ from torch import Tensor
 
 from onesearch.index.sid_keys import KeyLayout
 from onesearch.index.sorted_update import SortedItems
+from onesearch.index.vector_table import STORED_TYPES
 
 _LARGEST_ROW = 2**31 - 2
 
@@ -43,13 +44,54 @@ def check_items(
             raise ValueError(f"{name} has {len(array)} entries, but sids has {n}")
     if table.ndim != 2 or not table.dtype.is_floating_point:
         raise ValueError(f"vectors must be floats of shape [{n}, R], got {table.dtype} {list(table.shape)}")
-    if ranks is not None and not np.isfinite(ranks).all():
-        raise ValueError(f"popularity of item {int(np.flatnonzero(~np.isfinite(ranks))[0])} is not a finite number")
-    if rows is not None and n:
-        if item_rows.min() < 0 or item_rows.max() > _LARGEST_ROW:
-            raise ValueError(f"item rows must be 0 to {_LARGEST_ROW}, got {item_rows.min()} to {item_rows.max()}")
-        # a row given twice would have two positions
-        ordered = np.sort(item_rows)
-        if (ordered[1:] == ordered[:-1]).any():
-            raise ValueError(f"item row {ordered[1:][ordered[1:] == ordered[:-1]][0]} is given more than once")
+    if rows is not None:
+        check_rows(item_rows)
+    if ranks is not None:
+        check_popularity(ranks)
     return SortedItems(keys, item_rows.astype(np.int32), ranks), table
+
+
+def check_rows(rows: NDArray[np.integer]) -> None:
+    """Whether rows [N] can be those of items.
+
+    Raises:
+        ValueError: a row is below 0, too large or there twice.
+    """
+    if not len(rows):
+        return
+    if rows.min() < 0 or rows.max() > _LARGEST_ROW:
+        raise ValueError(f"item rows must be 0 to {_LARGEST_ROW}, got {rows.min()} to {rows.max()}")
+    # a row given twice would have two positions
+    ordered = np.sort(rows)
+    if (ordered[1:] == ordered[:-1]).any():
+        raise ValueError(f"item row {ordered[1:][ordered[1:] == ordered[:-1]][0]} is given more than once")
+
+
+def check_popularity(popularity: NDArray[np.floating]) -> None:
+    """Whether numbers [N] can order items.
+
+    Raises:
+        ValueError: one is not finite.
+    """
+    (wrong,) = np.nonzero(~np.isfinite(popularity))
+    if len(wrong):
+        raise ValueError(f"popularity of item {int(wrong[0])} is not a finite number")
+
+
+def check_stored(rows: NDArray[Any], popularity: NDArray[Any] | None, vectors: Tensor, scale: Tensor | None) -> None:
+    """Whether the arrays of an index's files can belong to each other (its trie checks itself).
+
+    Raises:
+        ValueError: a type, a length or a value is none that :meth:`SidIndex.save` writes.
+    """
+    if rows.dtype != np.int32 or rows.ndim != 1:
+        raise ValueError(f"rows must be int32 [N], got {rows.dtype} {list(rows.shape)}")
+    check_rows(rows)
+    if popularity is not None:
+        if popularity.dtype != np.float32 or popularity.shape != rows.shape:
+            raise ValueError(f"popularity must be float32 [{len(rows)}]")
+        check_popularity(popularity)
+    if vectors.ndim != 2 or vectors.dtype not in STORED_TYPES:
+        raise ValueError(f"vectors must be a matrix of {' or '.join(map(str, STORED_TYPES))}, got {vectors.dtype}")
+    if (scale is not None) != (vectors.dtype == torch.int8) or (scale is not None and scale.shape != vectors.shape[:1]):
+        raise ValueError(f"vector_scale must be [{len(vectors)}], with int8 vectors alone")

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from onesearch.common.artefact import read_json, write_json
 from onesearch.index.bits import take
-from onesearch.index.check_items import as_numpy, check_items
+from onesearch.index.check_items import as_numpy, check_items, check_stored
 from onesearch.index.sid_keys import KeyLayout
 from onesearch.index.sorted_update import IndexArrays, SortedItems, build
 from onesearch.index.tensor_files import read_tensors, write_tensors
@@ -342,7 +342,11 @@ class SidIndex:
 
     @classmethod
     def load(cls, folder: Path, device: torch.device | str = "cpu") -> "SidIndex":
-        """Read what :meth:`save` wrote."""
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            ValueError: the arrays are of another format, or cannot be those of an index.
+        """
         about: dict[str, Any] = read_json(folder / "index.json")
         if about.get("format") != _FORMAT:
             raise ValueError(f"{folder}: index format {about.get('format')} is not {_FORMAT}; build the index anew")
@@ -353,10 +357,16 @@ class SidIndex:
             for name in ("codes", "children", "vector_rows")
         )
         trie = TrieArrays(codes, children, vector_rows, tuple(about["bases"]), tensors["spans"].numpy())
+        rows = tensors["rows"].numpy()
         popularity = tensors["popularity"].numpy() if "popularity" in tensors else None
-        items = SortedItems(keys_of(codes, children, layout), tensors["rows"].numpy(), popularity)
-        vectors = VectorView.from_stored(tensors["vectors"], tensors.get("vector_scale"))
-        return cls(IndexArrays(items, trie, vectors), layout, device)
+        vectors, scale = tensors["vectors"], tensors.get("vector_scale")
+        try:
+            check_stored(rows, popularity, vectors, scale)
+            trie.check(len(rows), len(vectors), layout)
+        except ValueError as error:
+            raise ValueError(f"{folder / 'index.safetensors'}: damaged: {error}; build the index anew") from error
+        items = SortedItems(keys_of(codes, children, layout), rows, popularity)
+        return cls(IndexArrays(items, trie, VectorView.from_stored(vectors, scale)), layout, device)
 
     # -- between tensors and arrays ------------------------------------------------------------------------------
 

@@ -73,6 +73,42 @@ class TrieArrays:
             bases.append(bases[-1] + len(stored))
         return cls(codes, children, vector_rows, tuple(bases), np.concatenate(spans, axis=1))
 
+    def check(self, n: int, table: int, layout: KeyLayout) -> None:
+        """Whether these arrays, read from a file, can be a trie over ``n`` positions with a table of ``table`` rows.
+
+        A few passes, as long as the arrays; every later use stays within them if nothing is raised.
+
+        Raises:
+            ValueError: type, shape, order or range of an array is not that of a trie.
+        """
+        bases = self.bases
+        if not all(type(base) is int for base in bases) or [n, table] != [*bases[:1], *bases[-1:]]:
+            raise ValueError(f"bases must be whole numbers from {n:,} items to {table:,} vectors")
+        if len(bases) != layout.levels + 1 or list(bases) != sorted(bases):
+            raise ValueError(f"bases must be {layout.levels + 1} numbers that rise")
+        for level, size in enumerate(layout.codebook_sizes):
+            codes, children, rows = self.codes[level], self.children[level], self.vector_rows[level]
+            nodes = len(codes)
+            below = len(self.codes[level + 1]) if level + 1 < layout.levels else n
+            if codes.dtype != np.int16 or codes.ndim != 1 or ((codes < 0) | (codes >= size)).any():
+                raise ValueError(f"codes.{level} must be int16 from 0 to {size - 1}")
+            if children.dtype != np.int32 or children.shape != (nodes + 1,):
+                raise ValueError(f"children.{level} must be int32 [{nodes + 1}]")
+            if children[0] != 0 or children[-1] != below or (np.diff(children) < 1).any():
+                raise ValueError(f"children.{level} must rise from 0 to {below}")
+            # sorted siblings are what the search of a child relies on
+            first = np.zeros(nodes, bool)
+            first[self.children[level - 1][:-1] if level else slice(1)] = True
+            if ((np.diff(codes) <= 0) & ~first[1:]).any():
+                raise ValueError(f"codes.{level} must rise below each node")
+            if rows.dtype != np.int32 or rows.shape != (nodes,) or ((rows < 0) | (rows >= table)).any():
+                raise ValueError(f"vector_rows.{level} must be int32 [{nodes}] from 0 to {table - 1}")
+        spans = self.spans
+        if spans.dtype != np.int32 or spans.shape != (2, table - n):
+            raise ValueError(f"spans must be int32 [2, {table - n}]")
+        if (spans[0] < 0).any() or (spans[1] > n).any() or (spans[0] >= spans[1]).any():
+            raise ValueError(f"spans must be ranges of the {n} sorted positions")
+
 
 def keys_of(codes: list[NDArray[np.int16]], children: list[Ints], layout: KeyLayout) -> NDArray[np.int64]:
     """The sorted keys int64 [N] of a trie: what :meth:`TrieArrays.from_keys` was built from."""

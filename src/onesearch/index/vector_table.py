@@ -15,6 +15,7 @@ from onesearch.index.bits import take
 
 Precision = Literal["float32", "bfloat16", "int8"]
 _DTYPES: dict[Precision, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.int8}
+STORED_TYPES = tuple(_DTYPES.values())
 CHUNK_ROWS = 1 << 18  # bounds the float32 copies that are alive at a time
 _INT8_LARGEST = 127.0
 _SPARE_SHARE, _SPARE_LEAST = 4, 1024  # room for a quarter more rows; untouched pages take no memory

@@ -206,7 +206,10 @@ def parquet_chunks(path: Path, columns: Sequence[str]) -> Iterator[Chunk]:
         first = 1
         for batch in parquet_batches(path, list(dict.fromkeys(places.values())), PARQUET_ROWS):
             raw = pl.DataFrame(pa.Table.from_batches([batch]))
-            frame = pl.DataFrame([plain_column(raw[column], name) for name, column in places.items()])
+            try:
+                frame = pl.DataFrame([plain_column(raw[column], name) for name, column in places.items()])
+            except ValueError as error:
+                raise ValueError(f"{path}: {error}") from error
             yield Chunk(path.name, frame, np.arange(first, first + len(frame)))
             first += len(frame)
     except (pa.ArrowException, OSError, UnicodeDecodeError, pl.exceptions.PolarsError) as error:
