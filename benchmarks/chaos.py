@@ -47,7 +47,7 @@ _CHANCE = random.Random(0)
 # Runs the command with a clock that is an hour late.
 _LATE = """
 import datetime
-import onesearch.serving.http_models as models, onesearch.serving.service as service
+import onesearch.serving.http_bodies as models, onesearch.serving.service as service
 from onesearch.cli import app
 models.now = service.now = lambda: datetime.datetime.now(datetime.UTC) - datetime.timedelta(hours=1)
 app()

@@ -30,7 +30,7 @@ import typer
 
 from benchmarks.http_client import Answer, Connection, Server, serving
 from onesearch.data.dataset import Dataset
-from onesearch.serving.http_models import ItemBody
+from onesearch.serving.http_bodies import ItemBody
 
 CONNECTIONS = (1, 4, 16, 64, 256)
 CALL, CALLS_PER_SECOND = 100, 10

@@ -11,9 +11,10 @@ from onesearch.common.artefact import read_json
 from onesearch.data.records import Item
 from onesearch.data.requests import Requests
 from onesearch.search.boosts import Boost, log_times
-from onesearch.search.engine import MODEL_ONLY, SearchEngine
+from onesearch.search.engine import SearchEngine
 from onesearch.search.ranking_weights import RankingWeights
 from onesearch.search.run_parts import ENGINE, boosts_of, save_engine
+from onesearch.search.search_settings import MODEL_ONLY
 from small_engine import ITEMS, WEIGHTS, small_engine
 
 LAMPS = Boost(name="lamps", column="category", values=("lamp",), times=4.0)

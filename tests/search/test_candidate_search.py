@@ -10,7 +10,7 @@ from onesearch.data.click_statistics import ClickStatistics
 from onesearch.data.requests import Requests
 from onesearch.model.model_settings import ModelSettings
 from onesearch.model.numeric_item_features import FEATURE_NAMES
-from onesearch.search import engine as search_engine
+from onesearch.search import candidate_search
 from onesearch.search.candidates import Candidates, ordered
 from onesearch.search.engine import SearchEngine
 from onesearch.search.evidence_finder import EvidenceFinder, EvidenceRequests
@@ -35,7 +35,7 @@ def found_ids(candidates: Candidates, row: int = 0) -> list[str]:
 @pytest.mark.parametrize("model", [None, EVIDENCE], ids=["plain", "evidence"])
 def test_each_thing_is_looked_up_once_for_a_search(model: ModelSettings | None, monkeypatch: pytest.MonkeyPatch):
     engine = small_engine(model=model)
-    monkeypatch.setattr(search_engine, "_FEWEST", 1)  # a shop of forty items is looked through once more
+    monkeypatch.setattr(candidate_search, "FEWEST", 1)  # a shop of forty items is looked through once more
     calls: dict[str, int] = {}
 
     def counted(owner: type, name: str) -> None:

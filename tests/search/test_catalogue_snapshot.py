@@ -73,7 +73,7 @@ def rebuilt(engine: SearchEngine) -> SearchEngine:
         old.pairs,
     )
     other = engine.with_settings(engine.config, engine.weights)
-    other._snapshot = new.boosted(old.boosts)
+    other.current.value = new.boosted(old.boosts)
     return other
 
 
@@ -228,7 +228,7 @@ def test_ten_thousand_changes_answer_as_a_catalogue_built_anew(monkeypatch):
 
 def wait_for_merge(engine: SearchEngine) -> None:
     for _ in range(1000):
-        if engine._merging is None:
+        if not engine.current.merging:
             return
         time.sleep(0.01)
     raise AssertionError("the merge did not end")
@@ -278,7 +278,7 @@ def test_what_changes_again_and_again_takes_no_more_room(monkeypatch):
     snapshot = engine.snapshot
     assert snapshot.sids.used <= 8 and len(snapshot.records.later) <= 8 and len(snapshot.sids.tail.data) < 1000
     assert engine.item(item.item_id).price == 59.0 and answers(engine) == answers(rebuilt(engine))
-    engine._snapshot = snapshot.boosted((Boost(name="tents", column="category", values=("tent",), times=4.0),))
+    engine.current.value = snapshot.boosted((Boost(name="tents", column="category", values=("tent",), times=4.0),))
     engine.upsert([replace(item, category=("Shop", "lamp"))])
     boost = engine.snapshot.boost
     assert boost is not None and boost.take(np.array([engine.snapshot.number[item.item_id]])).item() == 0

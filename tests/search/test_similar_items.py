@@ -12,7 +12,7 @@ from small_engine import EVIDENCE, small_engine
 
 def without_pairs() -> SearchEngine:
     engine = small_engine()
-    engine._snapshot = replace(engine.snapshot, pairs=None)
+    engine.current.value = replace(engine.snapshot, pairs=None)
     return engine
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from onesearch.search.confidence import NOTHING_FITS
-from onesearch.serving import http_models
+from onesearch.serving import http_answers
 
 
 def search(client, **body):
@@ -39,7 +39,7 @@ def test_the_answer_says_how_sure_it_is(client):
     assert search(client, query="red qwertyzxcv")["confidence"] == 0.5
     assert search(client, query="")["confidence"] is None
     assert search(client, query="red shoe", method="bm25")["confidence"] is None
-    page = (Path(http_models.__file__).parent / "page" / "app.js").read_text(encoding="utf-8")
+    page = (Path(http_answers.__file__).parent / "page" / "app.js").read_text(encoding="utf-8")
     assert f"const NOTHING_FITS = {NOTHING_FITS};" in page
 
 

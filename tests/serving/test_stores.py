@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from onesearch.data.records import Item
-from onesearch.serving.http_models import ItemBody
+from onesearch.serving.http_bodies import ItemBody
 from onesearch.serving.sqlite_store import SqliteStore
 from onesearch.serving.store import Event, EventConflictError, Search, StoreError
 

@@ -16,10 +16,10 @@ from onesearch.pipeline.stage_runner import StageContext
 from onesearch.search.boosts import Boost
 from onesearch.search.candidates import Candidates
 from onesearch.search.confidence import Confidence
-from onesearch.search.engine import MODEL_ONLY, SearchEngine
+from onesearch.search.engine import SearchEngine
 from onesearch.search.ranking_weights import GENERATOR_ALONE, RankingWeights, fit_weights
 from onesearch.search.run_parts import save_engine
-from onesearch.search.search_settings import SearchSettings
+from onesearch.search.search_settings import MODEL_ONLY, SearchSettings
 from onesearch.understanding.thought_table import Taught
 
 log = logging.getLogger("onesearch")

@@ -22,9 +22,9 @@ from onesearch.pipeline.pseudo_query_stage import load_pseudo_queries
 from onesearch.pipeline.run_data import RunData
 from onesearch.pipeline.stage_runner import StageContext
 from onesearch.pipeline.teacher import cot_task_set, keyword_source
-from onesearch.search.engine import BEAMS_ONLY, SearchEngine
+from onesearch.search.engine import SearchEngine
 from onesearch.search.run_parts import GENERATOR, Keywords, need
-from onesearch.search.search_settings import SearchSettings
+from onesearch.search.search_settings import BEAMS_ONLY, SearchSettings
 from onesearch.training.batching import BatchSource, TaskMixture
 from onesearch.training.cot_tasks import COT
 from onesearch.training.loop import FitReport, LoopSettings, fit

@@ -38,6 +38,7 @@ from onesearch.search.run_parts import Keywords
 from onesearch.search.search_settings import SearchSettings
 
 Floats = NDArray[np.float32]
+FEWEST = 20  # candidates that a request has at least, where so many items match
 _RECENT = 10  # last clicks that taste is taken from
 _ITEMS_PER_SID = 8  # items of one SID that enter the ranking
 _PROBES = 64  # first-level nodes opened to find the nearest items; the whole level is exact
@@ -80,7 +81,7 @@ class Scope:
         return len(self.snapshot.index) if self.mask is None else self.mask.count
 
 
-class _Read(NamedTuple):
+class Read(NamedTuple):
     """What the model makes of a batch of prompts.
 
     ``evidence`` int64 [n, E] items of the prompts, None without any; ``memory`` and ``asked`` None without generator;
@@ -121,21 +122,27 @@ class CandidateSearch:
 
         With ``fixed`` item rows [n, C] (-1 for none) these are the candidates, and nothing is searched.
         """
-        facts = self._request_facts(requests, scope.snapshot)
-        return self._find(facts, np.arange(len(requests)), scope, fixed)
+        facts = self.request_facts(requests, scope.snapshot)
+        return self.find_for(facts, np.arange(len(requests)), scope, fixed)
 
-    def _find(
+    def find_for(
         self, facts: RequestFacts, rows: NDArray[np.int64], scope: Scope, fixed: NDArray[np.int64] | None = None
     ) -> Candidates:
         """Candidates of some of the requests that ``facts`` tell of, or of the ``fixed`` items of each of those."""
         batches = np.split(np.arange(len(rows)), range(self.batch_size, len(rows), self.batch_size))
         return joined([self._batch(facts, rows[at], scope, None if fixed is None else fixed[at]) for at in batches])
 
+    def with_few(self, found: Candidates, scope: Scope) -> NDArray[np.int64]:
+        """The requests that have fewer candidates than they should, where more items match."""
+        if not self.config.nearest:
+            return np.zeros(0, np.int64)
+        return np.flatnonzero((found.items >= 0).sum(1) < min(FEWEST, scope.matching))
+
     def prompt_inputs(self, requests: Requests, snapshot: Snapshot) -> PromptInputs:
         """What the model reads of requests."""
-        return self._request_facts(requests, snapshot).prompt
+        return self.request_facts(requests, snapshot).prompt
 
-    def _request_facts(self, requests: Requests, snapshot: Snapshot) -> RequestFacts:
+    def request_facts(self, requests: Requests, snapshot: Snapshot) -> RequestFacts:
         """Everything that is looked up for requests, once."""
         queries, prompt = self.click_features.query_facts(requests.query), snapshot.builder.config
         # The same list fills missing history in the prompt and gives candidates; each reads its beginning.
@@ -170,7 +177,7 @@ class CandidateSearch:
         device = model.begin.device
         with torch.inference_mode():
             # Encode: the states that beams attend to, and the state that is compared with whole items.
-            evidence, memory, asked, head_rows, state = self._read(facts, rows, snapshot)
+            evidence, memory, asked, head_rows, state = self.read(facts, rows, snapshot)
             # Find: items [n, G] of the beams, then more [n, E] of the other channels.
             items = torch.zeros(len(rows), 0, dtype=torch.long, device=device)
             log_probs = torch.zeros(len(rows), 0, device=device)
@@ -179,7 +186,7 @@ class CandidateSearch:
                 items, log_probs = from_beams(beams, snapshot, scope.mask, _ITEMS_PER_SID)
             others = fixed
             if others is None:
-                channels = self._channels(facts, rows, evidence, head_rows, state, scope)
+                channels = self.channels(facts, rows, evidence, head_rows, state, scope)
                 others = np.concatenate(list(channels.values()), 1).astype(np.int64)
             generated = items.shape[1]
 
@@ -197,7 +204,7 @@ class CandidateSearch:
             features = {"log_prob": log_probs.float().cpu().numpy(), **features}
         return self._with_log_features(facts, rows, items.cpu().numpy(), generated, features, snapshot)
 
-    def _channels(
+    def channels(
         self,
         facts: RequestFacts,
         rows: NDArray[np.int64],
@@ -221,7 +228,7 @@ class CandidateSearch:
             channels["nearest"] = nearest_items(state, index, k, probes, scope.mask).cpu().numpy()
         return channels
 
-    def _read(self, facts: RequestFacts, rows: NDArray[np.int64], snapshot: Snapshot) -> _Read:
+    def read(self, facts: RequestFacts, rows: NDArray[np.int64], snapshot: Snapshot) -> Read:
         """One pass of the encoder over the prompts of some requests."""
         model = snapshot.generator
         if self.config.generator:
@@ -230,11 +237,11 @@ class CandidateSearch:
             evidence = None if prompt.items is None else prompt.items.items[:, prompt.items.history :].numpy()
             memory = model.encode(prompt.to(model.begin.device))
             asked = model.ask(memory) if model.config.item_score else None
-            return _Read(evidence, memory, asked, memory.query_head_rows, None if asked is None else asked.state)
+            return Read(evidence, memory, asked, memory.query_head_rows, None if asked is None else asked.state)
         # The control: a query's own head row finds what is nearest, as in dense search.
         head_rows = torch.from_numpy(facts.prompt.query_head_rows(rows)).to(model.begin.device)
         evidence = None if facts.prompt.evidence is None else facts.prompt.evidence(rows).items.astype(np.int64)
-        return _Read(evidence, None, None, head_rows, head_rows)
+        return Read(evidence, None, None, head_rows, head_rows)
 
     def _nearest(self, facts: RequestFacts, rows: NDArray[np.int64], scope: Scope, k: int) -> NDArray[np.int64]:
         """The ``k`` items nearest by the item score, of all that the filter allows: int64 [n, k], -1 padded.
@@ -244,7 +251,7 @@ class CandidateSearch:
         index, found = scope.snapshot.index, []
         with torch.inference_mode():
             for at in np.split(rows, range(self.batch_size, len(rows), self.batch_size)):
-                read = self._read(facts, at, scope.snapshot)
+                read = self.read(facts, at, scope.snapshot)
                 state = read.head_rows if read.state is None else read.state
                 found.append(nearest_items(state, index, k, index.size(0), scope.mask).cpu().numpy())
         return np.concatenate(found)

@@ -1,8 +1,7 @@
 """SearchEngine: query + shopper in, ranked items out."""
 
 import logging
-import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,17 +16,17 @@ from onesearch.data.requests import Requests
 from onesearch.model.featurizer import Featurizer
 from onesearch.model.generator import Generator
 from onesearch.search.boosts import Boost
-from onesearch.search.candidate_search import CandidateSearch, Scope
+from onesearch.search.candidate_search import FEWEST, CandidateSearch, Scope
 from onesearch.search.candidates import Candidates, ordered
 from onesearch.search.catalogue_snapshot import Snapshot
 from onesearch.search.click_features import ClickFeatures
 from onesearch.search.confidence import Confidence, best_match
-from onesearch.search.explanation import parts_of, steps_of
+from onesearch.search.current_snapshot import CurrentSnapshot
+from onesearch.search.explanation import explain
 from onesearch.search.hits import Hits, followed_by
-from onesearch.search.path_scoring import score_paths
 from onesearch.search.ranking_weights import GENERATOR_ALONE, RankingWeights
 from onesearch.search.result_set import facet_counts, in_order, result_set
-from onesearch.search.results import Explanation, FilterChoices, SearchRequest, SearchResult, SearchResults
+from onesearch.search.results import FilterChoices, SearchRequest, SearchResult, SearchResults
 from onesearch.search.run_parts import (
     STAGE_OF,
     Keywords,
@@ -41,28 +40,13 @@ from onesearch.search.run_parts import (
     log_histories,
     varied_queries,
 )
-from onesearch.search.search_settings import SearchSettings
+from onesearch.search.search_settings import BEAMS_ONLY, SearchSettings
 from onesearch.search.served_versions import served_place
 from onesearch.search.shopper_history import NO_HISTORY, FixedHistories, HistoryStore, ShopperHistory, to_requests
 from onesearch.search.similar_items import similar_items
 
 log = logging.getLogger("onesearch")
 Floats = NDArray[np.float32]
-_FEWEST = 20  # candidates that a request has at least, where so many items match
-BEAMS_ONLY: Mapping[str, Any] = {
-    "probability": False,
-    "lexical": False,
-    "clicked_candidates": 0,
-    "nearest": 0,
-    "evidence": False,
-    "clicks": False,
-    "popularity": False,
-    "taste": False,
-    "pairs": False,
-    "boost": 0.0,
-}
-MODEL_ONLY: Mapping[str, Any] = {**BEAMS_ONLY, "nearest": 50, "evidence": True}
-"""Everything from the model's forward pass: beams, the evidence it reads, what is nearest by its item score."""
 
 
 class SearchEngine(CandidateSearch):
@@ -103,9 +87,7 @@ class SearchEngine(CandidateSearch):
         self.weights, self.name, self.confidence = weights, name, confidence
         self.histories: HistoryStore = histories if histories is not None else FixedHistories()
         self.known_shoppers, self.known_queries = tuple(known_shoppers), tuple(known_queries)
-        self._snapshot = snapshot.on(snapshot.generator.eval().begin.device)
-        self._writing = threading.Lock()
-        self._merging: set[int] | None = None  # rows that changed since a merge began; None while there is none
+        self.current = CurrentSnapshot(snapshot.on(snapshot.generator.eval().begin.device))
 
     @classmethod
     def load(
@@ -171,12 +153,12 @@ class SearchEngine(CandidateSearch):
     @property
     def snapshot(self) -> Snapshot:
         """The catalogue and the model as searches see them now."""
-        return self._snapshot
+        return self.current.value
 
     @property
     def generator(self) -> Generator:
         """The model that searches use now."""
-        return self._snapshot.generator
+        return self.snapshot.generator
 
     # -- the public contract ---------------------------------------------------------------------------------------
 
@@ -204,7 +186,7 @@ class SearchEngine(CandidateSearch):
         Raises:
             ValueError: a filter, facet or order is not valid, or the run cannot tell which items are relevant.
         """
-        snapshot = self._snapshot
+        snapshot = self.snapshot
         answers = [SearchResults() for _ in requests]
         # What is asked of the whole result set, and pages in another order than the engine's.
         for i, request in enumerate(requests):
@@ -241,7 +223,8 @@ class SearchEngine(CandidateSearch):
                 if requests[i].explain:
                     asked = to_requests([requests[i].query], [self._history(requests[i])], snapshot.number)
                     scope = self._scope(snapshot, first.filters, first.width)
-                    why = self._explain(asked, scope, [int(row) for row in items[page] if row >= 0], named)
+                    rows = [int(row) for row in items[page] if row >= 0]
+                    why = explain(self, self.weights, asked, scope, rows, named)
                     answers[i][:] = [hit._replace(why=one) for hit, one in zip(answers[i], why, strict=True)]
         return answers
 
@@ -252,42 +235,10 @@ class SearchEngine(CandidateSearch):
             KeyError: there is no such item.
             ValueError: a filter is not valid.
         """
-        snapshot = self._snapshot
+        snapshot = self.snapshot
         mask = snapshot.filters.mask(filters) if filters else None
         numbers = self.featurizer.head_row_projection.features
         return _results(snapshot, *similar_items(snapshot, snapshot.number[item_id], k, numbers, mask))
-
-    def _explain(self, request: Requests, scope: Scope, rows: Sequence[int], named: int | None) -> list[Explanation]:
-        """Why the items ``rows`` are results of a single request; ``named`` is first because the query is its id."""
-        snapshot, zero = scope.snapshot, np.zeros(1, np.int64)
-        # The same candidates again.
-        facts = self._request_facts(request, snapshot)
-        found = self._find(facts, zero, scope)
-        if len(self._with_few(found, scope)):
-            scope = replace(scope, least=_FEWEST + facts.taken.shape[1])
-            found = self._find(facts, zero, scope)
-        weights = {name: self.weights.of(name, 1, found.contexts) for name in found.features}
-        # Who found them, and how likely each token of theirs is.
-        index = snapshot.index
-        with torch.inference_mode():
-            read = self._read(facts, zero, snapshot)
-            channels = self._channels(facts, zero, read.evidence, read.head_rows, read.state, scope)
-            probabilities = None
-            if read.memory is not None and len(rows):
-                paths = index.path(torch.tensor(rows, device=index.device))
-                owner = torch.zeros(len(rows), dtype=torch.long, device=index.device)
-                log_probs, _ = score_paths(snapshot.generator, read.memory, paths, owner, index)
-                probabilities = log_probs.exp().cpu().numpy()
-        out = []
-        for place, row in enumerate(rows):
-            column = np.flatnonzero(found.items[0] == row)
-            by = [name for name, items in channels.items() if (items == row).any()]
-            if len(column) and found.generated[0, column[0]]:
-                by.insert(0, "beams")
-            parts = parts_of(found.features, weights, int(column[0])) if len(column) and row != named else ()
-            chances = None if probabilities is None else probabilities[place]
-            out.append(Explanation(parts, tuple(by), steps_of(snapshot, row, chances)))
-        return out
 
     def _of_result_set(self, snapshot: Snapshot, request: SearchRequest) -> SearchResults:
         """Total and facets of a request, and its page where it asks for an order of its own."""
@@ -331,15 +282,15 @@ class SearchEngine(CandidateSearch):
         Candidates come first, in the order of the engine's score; then all other items that match, in the order of the
         item score. So a longer page begins as a shorter one.
         """
-        snapshot = snapshot or self._snapshot
+        snapshot = snapshot or self.snapshot
         scope = self._scope(snapshot, filters, width)
-        facts = self._request_facts(requests, snapshot)
-        found = self._find(facts, np.arange(len(requests)), scope)
+        facts = self.request_facts(requests, snapshot)
+        found = self.find_for(facts, np.arange(len(requests)), scope)
         hits = replace(ordered(found, self.weights, k, snapshot.popularity), match=best_match(found))
         # A filter that leaves few candidates: the nearest of all that match join them, however long the page is.
-        few = self._with_few(found, scope)
+        few = self.with_few(found, scope)
         if len(few):
-            found = self._find(facts, few, replace(scope, least=_FEWEST + facts.taken.shape[1]))
+            found = self.find_for(facts, few, replace(scope, least=FEWEST + facts.taken.shape[1]))
             more = ordered(found, self.weights, k, snapshot.popularity)
             hits.items[few], hits.scores[few] = more.items, more.scores
             if hits.match is not None and (match := best_match(found)) is not None:
@@ -350,12 +301,6 @@ class SearchEngine(CandidateSearch):
             nearest = self._nearest(facts, short, scope, min(k + facts.taken.shape[1], scope.matching))
             followed_by(hits, short, nearest, facts.taken[short])
         return hits
-
-    def _with_few(self, found: Candidates, scope: Scope) -> NDArray[np.int64]:
-        """The requests that have fewer candidates than they should, where more items match."""
-        if not self.config.nearest:
-            return np.zeros(0, np.int64)
-        return np.flatnonzero((found.items >= 0).sum(1) < min(_FEWEST, scope.matching))
 
     def candidates(
         self,
@@ -369,7 +314,7 @@ class SearchEngine(CandidateSearch):
 
         With ``fixed`` item rows [n, C] (-1 for none) these are the candidates, and nothing is searched.
         """
-        return self.find(requests, self._scope(snapshot or self._snapshot, filters, width), fixed)
+        return self.find(requests, self._scope(snapshot or self.snapshot, filters, width), fixed)
 
     def _scope(self, snapshot: Snapshot, filters: Mapping[str, Any] | None, width: int | None) -> Scope:
         mask = snapshot.filters.mask(filters) if filters else None
@@ -380,19 +325,19 @@ class SearchEngine(CandidateSearch):
     @property
     def version(self) -> str:
         """Names the run and the state of its catalogue."""
-        return f"{self.name}@{self._snapshot.version}"
+        return f"{self.name}@{self.snapshot.version}"
 
     def __len__(self) -> int:
-        return len(self._snapshot.index)
+        return len(self.snapshot.index)
 
     def item(self, item_id: str) -> Item | None:
         """A searchable item's record, or None."""
-        snapshot = self._snapshot
+        snapshot = self.snapshot
         return snapshot.item(snapshot.number[item_id]) if item_id in snapshot.number else None
 
     def sid(self, item_id: str) -> tuple[int, ...]:
         """A searchable item's semantic ID as level-local codes; () when there is no such item."""
-        snapshot = self._snapshot
+        snapshot = self.snapshot
         return snapshot.sid(snapshot.number[item_id]) if item_id in snapshot.number else ()
 
     def logged_history(self, user: str) -> ShopperHistory:
@@ -409,11 +354,11 @@ class SearchEngine(CandidateSearch):
 
     def filters_available(self) -> FilterChoices:
         """Filter values to offer, most frequent first."""
-        return self._snapshot.choices
+        return self.snapshot.choices
 
     def search_lexical(self, query: str, k: int = 10, filters: Mapping[str, Any] | None = None) -> SearchResults:
         """The BM25 ranking, for comparison; empty when the run has no lexical index."""
-        snapshot = self._snapshot
+        snapshot = self.snapshot
         if snapshot.lexical is None or not query.strip():
             return SearchResults()
         if not filters:
@@ -432,38 +377,11 @@ class SearchEngine(CandidateSearch):
     def upsert(self, items: Sequence[Item]) -> None:
         """Add items or replace those with the same id; the next search finds them."""
         if items:
-            # One change at a time; searches that have begun keep the snapshot they read.
-            with self._writing:
-                self._snapshot = self._snapshot.upserted(items, self.featurizer)
-                self._changed(item.item_id for item in items)
+            self.current.upsert(items, self.featurizer)
 
     def delete(self, item_ids: Sequence[str]) -> int:
         """Remove items; returns how many were known."""
-        with self._writing:
-            known = {item_id for item_id in item_ids if item_id in self._snapshot.number}
-            self._snapshot = self._snapshot.deleted(item_ids)
-            self._changed(known)
-        return len(known)
-
-    def _changed(self, item_ids: Iterable[str]) -> None:
-        """Note what changed while a merge is under way; begin one where it is due. Called by the writer."""
-        if self._merging is not None:
-            self._merging |= {row for i in item_ids if (row := self._snapshot.number.row_of(i)) is not None}
-        elif self._snapshot.wants_merge:
-            self._merging = set()
-            threading.Thread(target=self._merge, args=(self._snapshot,), name="merge", daemon=True).start()
-
-    def _merge(self, snapshot: Snapshot) -> None:
-        """Make new bases for a catalogue that goes on changing, then put what changed meanwhile on top of them."""
-        try:
-            merged = snapshot.merged()
-            with self._writing:
-                self._snapshot = self._snapshot.onto(merged, self._merging or ())
-                self._merging = None
-        except Exception:  # searches and changes go on with what they have; the next change tries again
-            log.exception("changes of the catalogue could not be merged")
-            with self._writing:  # as a writer may be about to note a change
-                self._merging = None
+        return self.current.delete(item_ids)
 
     def adopt(self, generator: Generator, name: str, boosts: Sequence[Boost] | None = None) -> None:
         """Search with another generator of the same run from the next search on, under another name.
@@ -476,16 +394,14 @@ class SearchEngine(CandidateSearch):
         if (self.generator.config, self.generator.sizes) != (generator.config, generator.sizes):
             raise ValueError(f"the model of {name} was made for another catalogue or prompt than that of {self.name}")
         generator = generator.to(self.generator.begin.device).eval()
-        with self._writing:
-            snapshot = self._snapshot if boosts is None else self._snapshot.boosted(boosts)
-            # One assignment: a search that has begun keeps the model and the boosts that it read.
-            self._snapshot, self.name = replace(snapshot, generator=generator), name
+        self.current.adopt(generator, boosts)
+        self.name = name
 
     def with_settings(self, config: SearchSettings, weights: RankingWeights) -> "SearchEngine":
         """An engine under other settings; shares model, catalogue and index as they are now."""
         return SearchEngine(
             self.featurizer,
-            self._snapshot,
+            self.snapshot,
             self.click_features,
             config,
             weights,

@@ -1,16 +1,64 @@
 """Why a result stands where it does: what made its score, and the way down to its semantic ID."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from onesearch.data.requests import Requests
 from onesearch.encoding.sid_text import sid_tokens
+from onesearch.search.candidate_search import FEWEST, CandidateSearch, Scope
 from onesearch.search.catalogue_snapshot import Snapshot
-from onesearch.search.results import Part, Step
+from onesearch.search.path_scoring import score_paths
+from onesearch.search.ranking_weights import RankingWeights
+from onesearch.search.results import Explanation, Part, Step
 
 _LOOKED_AT = 2000  # items below a node that say what it stands for
+
+
+def explain(
+    search: CandidateSearch,
+    weights: RankingWeights,
+    request: Requests,
+    scope: Scope,
+    rows: Sequence[int],
+    named: int | None,
+) -> list[Explanation]:
+    """Why the items ``rows`` are results of a single request: it is searched once more.
+
+    ``named`` is the row of the item that comes first because the query is its id.
+    """
+    snapshot, zero = scope.snapshot, np.zeros(1, np.int64)
+    # The same candidates again.
+    facts = search.request_facts(request, snapshot)
+    found = search.find_for(facts, zero, scope)
+    if len(search.with_few(found, scope)):
+        scope = replace(scope, least=FEWEST + facts.taken.shape[1])
+        found = search.find_for(facts, zero, scope)
+    weight_of = {name: weights.of(name, 1, found.contexts) for name in found.features}
+    # Who found them, and how likely each token of theirs is.
+    index = snapshot.index
+    with torch.inference_mode():
+        read = search.read(facts, zero, snapshot)
+        channels = search.channels(facts, zero, read.evidence, read.head_rows, read.state, scope)
+        probabilities = None
+        if read.memory is not None and len(rows):
+            paths = index.path(torch.tensor(rows, device=index.device))
+            owner = torch.zeros(len(rows), dtype=torch.long, device=index.device)
+            log_probs, _ = score_paths(snapshot.generator, read.memory, paths, owner, index)
+            probabilities = log_probs.exp().cpu().numpy()
+    out = []
+    for place, row in enumerate(rows):
+        column = np.flatnonzero(found.items[0] == row)
+        by = [name for name, items in channels.items() if (items == row).any()]
+        if len(column) and found.generated[0, column[0]]:
+            by.insert(0, "beams")
+        parts = parts_of(found.features, weight_of, int(column[0])) if len(column) and row != named else ()
+        chances = None if probabilities is None else probabilities[place]
+        out.append(Explanation(parts, tuple(by), steps_of(snapshot, row, chances)))
+    return out
 
 
 def parts_of(

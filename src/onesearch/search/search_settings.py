@@ -1,5 +1,8 @@
 """Settings of the search engine."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from pydantic import Field
 
 from onesearch.common.settings import Settings
@@ -40,3 +43,19 @@ class SearchSettings(Settings):
         description="weight of the rewards' boosts in the order; at 1 a boost of 4 makes an item's odds fourfold, at 0 "
         "pages know no boost",
     )
+
+
+BEAMS_ONLY: Mapping[str, Any] = {
+    "probability": False,
+    "lexical": False,
+    "clicked_candidates": 0,
+    "nearest": 0,
+    "evidence": False,
+    "clicks": False,
+    "popularity": False,
+    "taste": False,
+    "pairs": False,
+    "boost": 0.0,
+}
+MODEL_ONLY: Mapping[str, Any] = {**BEAMS_ONLY, "nearest": 50, "evidence": True}
+"""Everything from the model's forward pass: beams, the evidence it reads, what is nearest by its item score."""

@@ -10,25 +10,20 @@ from onesearch.common.extras import from_extra
 from onesearch.encoding.sid_text import sid_tokens
 from onesearch.serving.access import Keys, Role
 from onesearch.serving.engine_protocol import Engine
-from onesearch.serving.http_models import (
-    MAX_K,
+from onesearch.serving.http_answers import (
     EventAnswer,
-    EventBody,
     FiltersAnswer,
     HealthAnswer,
     HistoryAnswer,
     ItemAnswer,
-    ItemBody,
     ItemsAnswer,
-    ItemsBody,
-    PatchBody,
     Problem,
     ResultBody,
     SearchAnswer,
-    SearchBody,
     ShoppersAnswer,
     SimilarAnswer,
 )
+from onesearch.serving.http_bodies import MAX_K, EventBody, ItemBody, ItemsBody, PatchBody, SearchBody
 from onesearch.serving.keyword_coverage import ThoughtSource
 from onesearch.serving.middleware import Guard
 from onesearch.serving.service import RequestRefusedError, Service, UnknownItemError

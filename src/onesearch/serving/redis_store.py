@@ -17,7 +17,7 @@ from typing import Any, cast
 from onesearch.common.redis_client import RedisDatabase
 from onesearch.data.records import Item
 from onesearch.search.shopper_history import MAX_CLICKS, MAX_ORDERS, MAX_QUERIES, ShopperHistory
-from onesearch.serving.http_models import ItemBody
+from onesearch.serving.http_bodies import ItemBody
 from onesearch.serving.store import Event, EventConflictError, ItemChange, Search, StoreError, StoreState, Traffic
 
 _TIMEOUT_SECONDS = 1.0  # a search must not wait long for its history

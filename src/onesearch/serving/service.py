@@ -14,18 +14,16 @@ from onesearch.common.extras import from_extra
 from onesearch.search.results import SearchRequest, SearchResults
 from onesearch.search.shopper_history import ShopperHistory
 from onesearch.serving.engine_protocol import Engine
-from onesearch.serving.http_models import (
+from onesearch.serving.http_answers import (
     EventAnswer,
-    EventBody,
     FacetValue,
     HealthAnswer,
     HistoryAnswer,
     HistoryEntry,
     ResultBody,
     SearchAnswer,
-    SearchBody,
-    now,
 )
+from onesearch.serving.http_bodies import EventBody, SearchBody, now
 from onesearch.serving.keyword_coverage import KeywordCoverage, ThoughtSource
 from onesearch.serving.live_catalogue import LiveCatalogue
 from onesearch.serving.service_metrics import Metrics

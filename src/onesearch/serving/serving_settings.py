@@ -6,7 +6,7 @@ from onesearch.common.settings import Settings
 
 
 class ServingSettings(Settings):
-    """How much the service takes on at once. Limits of single requests are in `http_models`."""
+    """How much the service takes on at once. Limits of single requests are in `http_bodies`."""
 
     threads: int = Field(default=1, ge=1, description="engine calls at the same time")
     max_batch: int = Field(default=16, ge=1, description="searches answered by one engine call at most")

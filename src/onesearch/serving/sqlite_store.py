@@ -7,7 +7,7 @@ from pathlib import Path
 from onesearch.common.sqlite import SqliteDatabase
 from onesearch.data.records import Item
 from onesearch.search.shopper_history import MAX_CLICKS, MAX_ORDERS, MAX_QUERIES, ShopperHistory
-from onesearch.serving.http_models import ItemBody
+from onesearch.serving.http_bodies import ItemBody
 from onesearch.serving.store import Event, EventConflictError, ItemChange, Search, StoreError, StoreState, Traffic
 
 _BUSY_SECONDS = 2.0  # a search must not wait long for its history

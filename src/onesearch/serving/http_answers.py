@@ -1,0 +1,195 @@
+"""What the HTTP service answers as JSON; what it reads is in `http_bodies`."""
+
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+from onesearch.encoding.sid_text import sid_tokens
+from onesearch.search.confidence import NOTHING_FITS
+from onesearch.search.results import Explanation, FilterChoices, SearchResult
+from onesearch.serving.http_bodies import ItemBody
+
+
+class PartBody(BaseModel):
+    """A feature's part of a score: ``value * weight``."""
+
+    feature: str
+    value: float
+    weight: float
+
+
+class StepBody(BaseModel):
+    """A token of the way to an item."""
+
+    token: str
+    probability: float | None = Field(description="the model's, among the legal tokens after those before it")
+    items: int = Field(description="of the catalogue that share the way so far")
+    category: str = Field(description="that most of them have")
+
+
+class WhyBody(BaseModel):
+    """Why a result stands where it does."""
+
+    parts: list[PartBody] = Field(description="of its score, largest first; none behind the candidates")
+    found_by: list[str] = Field(description="beams, most clicked, evidence, BM25, nearest")
+    path: list[StepBody]
+
+    @classmethod
+    def from_explanation(cls, why: Explanation) -> "WhyBody":
+        """The JSON form of an explanation."""
+        return cls(
+            parts=[PartBody(**part._asdict()) for part in why.parts],
+            found_by=list(why.found_by),
+            path=[StepBody(**step._asdict()) for step in why.path],
+        )
+
+
+class ResultBody(BaseModel):
+    """One ranked item."""
+
+    item_id: str
+    score: float
+    sid: list[int] = Field(description="level-local codes")
+    sid_tokens: list[str] = Field(description="the same as the model speaks them", examples=[["a_12", "b_7", "c_3"]])
+    item: ItemBody
+    why: WhyBody | None = Field(None, description="where the search asks to explain")
+
+    @classmethod
+    def from_result(cls, result: SearchResult) -> "ResultBody":
+        """The JSON form of a result."""
+        # Not validated again: a page of results is made thousands of times a second.
+        return cls.model_construct(
+            item_id=result.item_id,
+            score=result.score,
+            sid=list(result.sid),
+            sid_tokens=sid_tokens(result.sid),
+            item=ItemBody.from_item(result.item),
+            why=None if result.why is None else WhyBody.from_explanation(result.why),
+        )
+
+
+class FacetValue(BaseModel):
+    """A value that items of a search have."""
+
+    value: str | bool | tuple[float, float] = Field(description="of price a range [low, high], ends included")
+    count: int
+
+
+class SearchAnswer(BaseModel):
+    """A page of results."""
+
+    search_id: str
+    query: str
+    method: str
+    results: list[ResultBody]
+    confidence: float | None = Field(
+        description="share of searches ending in a click whose best item matched no better: below "
+        f"{NOTHING_FITS} nothing fits; null for recommendations and bm25"
+    )
+    total: int | None = Field(description="items of the search on all pages; null unless asked for")
+    facets: dict[str, list[FacetValue]] = Field(description="values of these items, for each facet that was asked for")
+    personalised: bool = Field(description="whether a history of the shopper was used")
+    degraded: list[str] = Field(description='what failed: "history" (answered as anonymous), "log" (not recorded)')
+    took_ms: float = Field(description="from the request's arrival to the answer")
+    engine_ms: float = Field(description="inside the engine, for the whole batch")
+    batch: int = Field(description="searches answered together with this one, itself included")
+    version: str
+
+
+class SimilarAnswer(BaseModel):
+    """Items like one."""
+
+    item_id: str
+    results: list[ResultBody]
+
+
+class EventAnswer(BaseModel):
+    """An event was remembered."""
+
+    event_id: str
+    recorded: bool = Field(description="false: this event id was known already")
+
+
+class ItemsAnswer(BaseModel):
+    """What became of the changes."""
+
+    upserted: int
+    deleted: int
+    items: int = Field(description="searchable items now")
+    version: str
+
+
+class ItemAnswer(BaseModel):
+    """An item and its semantic ID."""
+
+    item: ItemBody
+    sid: list[int]
+    sid_tokens: list[str]
+
+
+class HistoryEntry(BaseModel):
+    """Something a shopper clicked or ordered."""
+
+    item_id: str
+    title: str | None = Field(description="null: the item is no longer in the catalogue")
+    query: str
+    live: bool = Field(description="happened in this service, not in the data set's log")
+
+
+class HistoryAnswer(BaseModel):
+    """A shopper's history as the next search sees it; newest first."""
+
+    user: str
+    profile: str
+    clicked: list[HistoryEntry]
+    ordered: list[HistoryEntry]
+    recent_queries: list[str]
+    degraded: list[str]
+
+
+class ShoppersAnswer(BaseModel):
+    """Shoppers to pick from: those seen by this service first."""
+
+    shoppers: list[str]
+
+
+class Choice(BaseModel):
+    """A filter value and how many items have it."""
+
+    value: str
+    items: int
+
+
+class FiltersAnswer(BaseModel):
+    """What can be filtered by, and some queries to try."""
+
+    categories: list[Choice]
+    brands: list[Choice]
+    price: tuple[float, float] | None
+    examples: list[str]
+
+    @classmethod
+    def from_choices(cls, choices: FilterChoices, examples: list[str]) -> "FiltersAnswer":
+        """The JSON form of the engine's choices."""
+        return cls(
+            categories=[Choice(value=value, items=items) for value, items in choices.categories],
+            brands=[Choice(value=value, items=items) for value, items in choices.brands],
+            price=choices.price,
+            examples=examples,
+        )
+
+
+class HealthAnswer(BaseModel):
+    """Whether the service works."""
+
+    status: Literal["ready", "degraded", "down"]
+    reasons: list[str]
+    items: int
+    version: str
+
+
+class Problem(BaseModel):
+    """Every answer that is not a success: what was wrong and what to do."""
+
+    error: str
+    fields: dict[str, str] = Field(default_factory=dict, description="by field, for a request that breaks a rule")
