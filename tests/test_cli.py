@@ -17,7 +17,7 @@ from onesearch.cli.understand_command import read_queries
 from onesearch.data.click_statistics import ClickStatistics
 from onesearch.data.dataset import Dataset
 from onesearch.data.records import Item, PageView, items_frame, page_views_frame
-from onesearch.search.results import SearchResult, SearchResults
+from onesearch.search.results import SearchRequest, SearchResult, SearchResults
 
 COMMANDS = ("data", "market", "understand", "run", "update", "evaluate", "abtest", "search", "serve")
 
@@ -218,10 +218,11 @@ def test_search_hands_everything_on_and_counts_from_one(tmp_path, monkeypatch):
     asked = []
 
     class Engine:
-        def search(self, *arguments):
-            asked.append(arguments)
+        def search_batch(self, requests):
+            asked.extend(requests)
             found = [SearchResult(f"i{n}", 1.0, (1, 2), Item(f"i{n}", f"lamp {n}")) for n in range(2)]
-            return SearchResults(found, confidence=0.004)
+            facets = {"brand": [("b", 7)]} if requests[0].facets else None
+            return [SearchResults(found, confidence=0.004, total=7, facets=facets)]
 
     load = lambda *given, **more: asked.append((*given, more)) or Engine()  # noqa: E731
     monkeypatch.setattr("onesearch.search.engine.SearchEngine.load", load)
@@ -244,6 +245,11 @@ def test_search_hands_everything_on_and_counts_from_one(tmp_path, monkeypatch):
     ]
     result = CliRunner().invoke(app, words)
     assert result.exit_code == 0, result.output
-    assert asked == [(tmp_path, 9, None, {"measured": True}), ("lamp", "u7", 2, {"brand": "b"}, 4)]
+    wanted = SearchRequest("lamp", "u7", 2, {"brand": "b"}, offset=4)
+    assert asked == [(tmp_path, 9, None, {"measured": True}), wanted]
     assert [found["rank"] for found in json.loads(result.stdout)] == [5, 6]
     assert "nothing fits this search well (confidence 0.004)" in result.stderr
+    more = ["search", str(tmp_path), "lamp", "--sort", "price", "--facet", "brand", "--facet", "price", "--explain"]
+    result = CliRunner().invoke(app, more)
+    assert asked[-1] == SearchRequest("lamp", sort="price", facets=["brand", "price"], count=True, explain=True)
+    assert "2 results of 7" in result.stdout and "brand" in result.stdout

@@ -182,6 +182,8 @@ def test_words_joined_or_split_are_found():
     assert found(searcher, "redbull")[0] == 0 and found(searcher, "redbulls")[0] == 0
     assert found(searcher, "tooth brush") == [2] and found(searcher, "soft tooth brush") == [2]
     assert found(searcher, "qwertyzxcv") == []
+    # The stem of the joined word is not the joined stems.
+    assert found(LexicalSearcher.from_texts(["redbull can", "lamp", "vase"]), "red bull") == [0]
     items = np.arange(4)[None]
     for query in ("redbull", "tooth brush"):
         hits = searcher.rank(Requests.anonymous([query]), 4)

@@ -78,6 +78,8 @@ class FakeEngine:
         facets = {key: [("Acme", len(whole))] for key in request.facets}
         total = len(whole) if request.count else None
         page = found[request.offset :]
+        if request.highlight:
+            page = [hit._replace(highlights={"title": ((0, 3),)}) for hit in page]
         if request.explain:
             page = [hit._replace(why=Explanation((Part("words", hit.score, 1.0),), ("BM25",), ())) for hit in page]
         return SearchResults(page, found.confidence, total, facets)

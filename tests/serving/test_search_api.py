@@ -7,6 +7,7 @@ import pytest
 
 from onesearch.search.confidence import NOTHING_FITS
 from onesearch.serving import http_answers
+from onesearch.serving.http_bodies import ItemBody
 
 
 def search(client, **body):
@@ -85,6 +86,17 @@ def test_results_say_why_they_stand_where_they_do(client):
         assert hit["why"]["parts"] == [{"feature": "words", "value": hit["score"], "weight": 1.0}]
         assert hit["why"]["found_by"] == ["BM25"] and hit["why"]["path"] == []
     assert all(hit["why"] is None for hit in search(client, query="red shoe")["results"])
+
+
+def test_results_have_the_fields_and_highlights_that_are_asked_for(client):
+    answer = search(client, query="red shoe", fields=["price", "title"], highlight=True)
+    for hit in answer["results"]:
+        assert hit["item"].keys() == {"item_id", "price", "title"}
+        assert hit["highlights"] == {"title": [[0, 3]]} and hit["why"] is None
+    whole = search(client, query="red shoe")["results"][0]
+    assert whole["item"].keys() == ItemBody.model_fields.keys() and whole["highlights"] == {}
+    wrong = client.post("/search", json={"query": "red", "fields": ["prise"]})
+    assert wrong.status_code == 422 and "'title', 'category', 'brand', 'price'" in wrong.text
 
 
 def test_width_user_and_empty_query_pass_through(client, engine):

@@ -1,5 +1,6 @@
 """``onesearch search``: one search on the command line."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,6 +26,15 @@ def search(
             "--filter 'price=[10, 50]' --filter attributes.Color=red --filter not.brand=Acme. Repeatable.",
         ),
     ] = None,
+    # What is said beside the results.
+    sort: Annotated[
+        str | None, typer.Option(help="Another order of all that is relevant: price, -price, newest or popularity.")
+    ] = None,
+    facets: Annotated[
+        list[str] | None,
+        typer.Option("--facet", help="Count the values of a filter among all that is relevant, as brand. Repeatable."),
+    ] = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Say of each result why it stands where it does.")] = False,
     # Which model looks, and how hard.
     model: Model = None,
     measured: Measured = False,
@@ -36,13 +46,27 @@ def search(
     For example:
 
       onesearch search runs/demo "waterproof hiking boots" -k 5 --filter "price=[null, 100]"
+
+      onesearch search runs/demo "boots" --facet brand --sort price
     """
     from onesearch.search.confidence import NOTHING_FITS
     from onesearch.search.engine import SearchEngine
+    from onesearch.search.results import SearchRequest
 
     wanted = parse_filters(filters or [])
     engine = SearchEngine.load(run, width, model.value if model else None, measured=measured)
-    results = engine.search(query, user, k, wanted or None, offset)
+    request = SearchRequest(
+        query,
+        user,
+        k,
+        wanted or None,
+        offset=offset,
+        count=bool(facets),
+        facets=facets or (),
+        sort=sort,  # type: ignore[arg-type]
+        explain=explain,
+    )
+    results = engine.search_batch([request])[0]
     if results.confidence is not None and results.confidence < NOTHING_FITS:
         typer.echo(f"nothing fits this search well (confidence {results.confidence:.3f}); nearest items:", err=True)
     # For programs: every field, nothing rounded.
@@ -57,6 +81,7 @@ def search(
                     "title": r.item.title,
                     "brand": r.item.brand,
                     "price": r.item.price,
+                    **({} if r.why is None else {"why": asdict(r.why)}),
                 }
                 for rank, r in enumerate(results, offset + 1)
             ]
@@ -68,7 +93,13 @@ def search(
         for rank, r in enumerate(results, offset + 1)
     ]
     columns = ("#", "score", "title", "brand", "price", "semantic ID")
-    show_table(f"“{query}”: {len(rows)} results", columns, rows, right=("#", "score", "price"))
+    total = "" if results.total is None else f" of {results.total:,}"
+    show_table(f"“{query}”: {len(rows)} results{total}", columns, rows, right=("#", "score", "price"))
+    for rank, r in enumerate(results, offset + 1):
+        if r.why is not None:
+            typer.echo(f"{rank}. {r.item.title}: {r.why}")
+    for name, values in results.facets.items():
+        show_table(name, ("value", "items"), values, right=("items",))
 
 
 def parse_filters(given: list[str]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import os
 import secrets
 import sys
 from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +17,15 @@ from onesearch.common.artefact import refuse_links
 if TYPE_CHECKING:
     from onesearch.serving.keyword_coverage import ThoughtSource
     from onesearch.serving.store import Store
+
+
+class StockPolicy(StrEnum):
+    """What becomes of items out of stock."""
+
+    shown = "shown"
+    demoted = "demoted"
+    hidden = "hidden"
+
 
 TOKEN_VARIABLE = "ONESEARCH_ADMIN_TOKEN"
 SEARCH_VARIABLE, EVENTS_VARIABLE = "ONESEARCH_SEARCH_KEY", "ONESEARCH_EVENTS_KEY"
@@ -55,6 +65,13 @@ def serve(
     producer: Annotated[
         ProducerName, typer.Option(help="With --thoughts: whose thoughts count, as with `onesearch understand`.")
     ] = ProducerName.llm,
+    # What a page shows.
+    out_of_stock: Annotated[
+        StockPolicy,
+        typer.Option(
+            help="Items out of stock where a search has no such filter; demoted: to a twentieth of their odds."
+        ),
+    ] = StockPolicy.shown,
     # How searches share the machine.
     batch: Annotated[int, typer.Option(min=1, help="Searches answered by one model call at most.")] = 16,
     queue: Annotated[int, typer.Option(min=1, help="Searches waiting at most; more get 503.")] = 64,
@@ -94,6 +111,7 @@ def serve(
     torch.set_num_threads(cores)
     typer.echo(f"Loading {run} …", err=True)
     engine = SearchEngine.load(run, width=width, model=model.value if model else None, device=device, measured=measured)
+    engine.out_of_stock = out_of_stock.value
     config = ServingSettings(
         max_batch=batch,
         max_queue=queue,

@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import polars as pl
@@ -49,6 +49,10 @@ _MARKS: Final = (
     "\u0c3e-\u0c56\u0cbc-\u0cd6\u0d3e-\u0d57"
 )
 _WORD: Final = re.compile(rf"[{UNSPACED}]|\d+(?:[./]\d+)*|(?:[^\W\d_{UNSPACED}]|[{_MARKS}])+")
+# The same in a text as it is shown, where apostrophes stand within words.
+_SHOWN_WORD: Final = re.compile(
+    rf"[{UNSPACED}]|\d+(?:[./]\d+)*|(?:[^\W\d_{UNSPACED}]|[{_MARKS}]|(?<=[^\W\d_])['’ʼ`´](?=[^\W\d_]))+"
+)
 _APOSTROPHES: Final = str.maketrans("", "", "'’ʼ`´")
 _UNSPACED_CHARACTER: Final = re.compile(rf"[{UNSPACED}]")
 
@@ -79,6 +83,15 @@ def fold(text: str) -> str:
 def split_words(text: str) -> list[str]:
     """Words of a text, in order: "12-Gauge 5.5in" gives 12, gauge, 5.5, in; each Chinese character is a word."""
     return _WORD.findall(fold(text))
+
+
+def word_spans(text: str) -> Iterator[tuple[int, int]]:
+    """Where words stand in a text that is not folded: [start, end) in characters.
+
+    >>> list(word_spans("Men's 12-Gauge"))
+    [(0, 5), (6, 8), (9, 14)]
+    """
+    return (found.span() for found in _SHOWN_WORD.finditer(text))
 
 
 def is_unspaced(text: str) -> bool:

@@ -7,6 +7,7 @@ features   = log probability, item score, likeness, click log, BM25, popularity,
 order      = linear in the features (:func:`onesearch.search.candidates.ordered`)
 """
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -34,6 +35,7 @@ from onesearch.search.ranking_features import (
     popularity_features,
     probability_features,
 )
+from onesearch.search.results import OutOfStock
 from onesearch.search.run_parts import Keywords
 from onesearch.search.search_settings import SearchSettings
 
@@ -41,6 +43,7 @@ Floats = NDArray[np.float32]
 FEWEST = 20  # candidates that a request has at least, where so many items match
 _RECENT = 10  # last clicks that taste is taken from
 _ITEMS_PER_SID = 8  # items of one SID that enter the ranking
+_DEMOTION = -math.log(20)  # of items out of stock, where they are demoted: a twentieth of their odds on a page
 _PROBES = 64  # first-level nodes opened to find the nearest items; the whole level is exact
 
 
@@ -104,6 +107,10 @@ class CandidateSearch:
         config: beam width, and what else gives and describes candidates.
         batch_size: requests per encoder pass.
         keywords: of queries, for a model that reads them in serving, too (RAG).
+
+    Attributes:
+        out_of_stock: what becomes of items out of stock: "shown", "demoted" (to a twentieth of their odds), or
+            "hidden", which is for whoever makes the filter.
     """
 
     def __init__(
@@ -116,6 +123,7 @@ class CandidateSearch:
     ) -> None:
         self.featurizer, self.click_features = featurizer, click_features
         self.config, self.batch_size, self.keywords = config, batch_size, keywords
+        self.out_of_stock: OutOfStock = "shown"
 
     def find(self, requests: Requests, scope: Scope, fixed: NDArray[np.int64] | None = None) -> Candidates:
         """Candidates of each request with all features, in batches of ``batch_size``.
@@ -307,6 +315,10 @@ class CandidateSearch:
             features |= lexical_features(snapshot.lexical.pair_scores(queries.terms, items), facts.lexical.best[rows])
         if config.boost and snapshot.boost is not None:
             features["boost"] = snapshot.boost.take(np.maximum(items, 0))
+        if self.out_of_stock == "demoted":
+            rows_in_stock = snapshot.filters.mask({"in_stock": True}).rows_allowed
+            in_stock = rows_in_stock(torch.from_numpy(np.maximum(items, 0)).to(snapshot.index.device))
+            features["out_of_stock"] = np.where(in_stock.cpu().numpy(), 0, _DEMOTION).astype(np.float32)
         if config.popularity:
             features |= popularity_features(features, np.log1p(snapshot.popularity.take(np.maximum(items, 0))))
         # Where there is no item every feature is 0.

@@ -23,6 +23,7 @@ from onesearch.search.click_features import ClickFeatures
 from onesearch.search.confidence import Confidence, best_match
 from onesearch.search.current_snapshot import CurrentSnapshot
 from onesearch.search.explanation import explain
+from onesearch.search.highlighting import highlights
 from onesearch.search.hits import Hits, followed_by
 from onesearch.search.ranking_weights import GENERATOR_ALONE, RankingWeights
 from onesearch.search.result_set import facet_counts, in_order, result_set
@@ -47,6 +48,7 @@ from onesearch.search.similar_items import similar_items
 
 log = logging.getLogger("onesearch")
 Floats = NDArray[np.float32]
+_DEMOTED = RankingWeights({"out_of_stock": 1.0})
 
 
 class SearchEngine(CandidateSearch):
@@ -66,6 +68,10 @@ class SearchEngine(CandidateSearch):
         known_shoppers, known_queries: examples for the web page.
         keywords: of queries, for a model that reads them in serving, too (RAG).
         confidence: what tells whether anything fits a query.
+
+    Attributes:
+        out_of_stock: what becomes of items out of stock where a search does not filter by stock: "shown", "demoted" (to
+            a twentieth of their odds on a page) or "hidden".
     """
 
     def __init__(
@@ -187,6 +193,7 @@ class SearchEngine(CandidateSearch):
             ValueError: a filter, facet or order is not valid, or the run cannot tell which items are relevant.
         """
         snapshot = self.snapshot
+        requests = [replace(request, filters=self._offered(request.filters)) for request in requests]
         answers = [SearchResults() for _ in requests]
         # What is asked of the whole result set, and pages in another order than the engine's.
         for i, request in enumerate(requests):
@@ -224,9 +231,30 @@ class SearchEngine(CandidateSearch):
                     asked = to_requests([requests[i].query], [self._history(requests[i])], snapshot.number)
                     scope = self._scope(snapshot, first.filters, first.width)
                     rows = [int(row) for row in items[page] if row >= 0]
-                    why = explain(self, self.weights, asked, scope, rows, named)
+                    why = explain(self, self._ordering(), asked, scope, rows, named)
                     answers[i][:] = [hit._replace(why=one) for hit, one in zip(answers[i], why, strict=True)]
+        for request, answer in zip(requests, answers, strict=True):
+            if request.highlight:
+                self._highlight(snapshot, request.query, answer)
         return answers
+
+    def _highlight(self, snapshot: Snapshot, query: str, answer: SearchResults) -> None:
+        """Say of each result where the query's words stand in it; nothing where a run has no BM25."""
+        if snapshot.lexical is None:
+            return
+        analyze, numbers = self.click_features.analyze, snapshot.lexical.numbers
+        wanted = frozenset(numbers(analyze(query)))
+        found = [highlights(hit.item, wanted, lambda word: numbers(analyze(word))) for hit in answer]
+        answer[:] = [hit._replace(highlights=spans) for hit, spans in zip(answer, found, strict=True)]
+
+    def _ordering(self) -> RankingWeights:
+        return self.weights.plus(_DEMOTED, 1.0) if self.out_of_stock == "demoted" else self.weights
+
+    def _offered(self, filters: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+        """The filters of a search, and that of the shop where it hides what is out of stock."""
+        if self.out_of_stock != "hidden" or "in_stock" in (filters or {}):
+            return filters
+        return {**(filters or {}), "in_stock": True}
 
     def similar(self, item_id: str, k: int = 10, filters: Mapping[str, Any] | None = None) -> SearchResults:
         """The ``k`` items most like one of the catalogue, by their texts and by what shoppers took together.
@@ -236,6 +264,7 @@ class SearchEngine(CandidateSearch):
             ValueError: a filter is not valid.
         """
         snapshot = self.snapshot
+        filters = self._offered(filters)
         mask = snapshot.filters.mask(filters) if filters else None
         numbers = self.featurizer.head_row_projection.features
         return _results(snapshot, *similar_items(snapshot, snapshot.number[item_id], k, numbers, mask))
@@ -286,12 +315,12 @@ class SearchEngine(CandidateSearch):
         scope = self._scope(snapshot, filters, width)
         facts = self.request_facts(requests, snapshot)
         found = self.find_for(facts, np.arange(len(requests)), scope)
-        hits = replace(ordered(found, self.weights, k, snapshot.popularity), match=best_match(found))
+        hits = replace(ordered(found, self._ordering(), k, snapshot.popularity), match=best_match(found))
         # A filter that leaves few candidates: the nearest of all that match join them, however long the page is.
         few = self.with_few(found, scope)
         if len(few):
             found = self.find_for(facts, few, replace(scope, least=FEWEST + facts.taken.shape[1]))
-            more = ordered(found, self.weights, k, snapshot.popularity)
+            more = ordered(found, self._ordering(), k, snapshot.popularity)
             hits.items[few], hits.scores[few] = more.items, more.scores
             if hits.match is not None and (match := best_match(found)) is not None:
                 hits.match[few] = match
@@ -359,6 +388,7 @@ class SearchEngine(CandidateSearch):
     def search_lexical(self, query: str, k: int = 10, filters: Mapping[str, Any] | None = None) -> SearchResults:
         """The BM25 ranking, for comparison; empty when the run has no lexical index."""
         snapshot = self.snapshot
+        filters = self._offered(filters)
         if snapshot.lexical is None or not query.strip():
             return SearchResults()
         if not filters:
@@ -399,7 +429,7 @@ class SearchEngine(CandidateSearch):
 
     def with_settings(self, config: SearchSettings, weights: RankingWeights) -> "SearchEngine":
         """An engine under other settings; shares model, catalogue and index as they are now."""
-        return SearchEngine(
+        engine = SearchEngine(
             self.featurizer,
             self.snapshot,
             self.click_features,
@@ -411,6 +441,8 @@ class SearchEngine(CandidateSearch):
             keywords=self.keywords,
             confidence=self.confidence,
         )
+        engine.out_of_stock = self.out_of_stock
+        return engine
 
     def alone(self) -> "SearchEngine":
         """The generator alone: the same beams, nothing else, ordered by their log-probability."""

@@ -195,7 +195,7 @@ class LexicalSearcher:
         found = self._main.vocabulary.get(term)
         return self._added.words.get(term) if found is None else found
 
-    def _numbers(self, terms: Sequence[str]) -> list[int]:
+    def numbers(self, terms: Sequence[str]) -> list[int]:
         """Numbers of a query's terms; with two that items write as one, and one that they write as two ("redbull").
 
         An unknown term may spell a folded letter with two: "groesse" is "Größe" as well as "grosse" is.
@@ -209,8 +209,11 @@ class LexicalSearcher:
             elif number is not None:
                 found.append(number)
         joined = [one + other for one, other in pairwise(terms) if one.isalpha() and other.isalpha()]
-        spaced = [term for term in joined if not is_unspaced(term)]
-        return found + [number for term in spaced if (number := self._number(term)) is not None]
+        for term in (term for term in joined if not is_unspaced(term)):
+            # Two stems joined may end otherwise than the stem of the joined word: "red bull", but "redbul".
+            ends = (self._number(one) for one in (term, *self._analyze(term)[:1]))
+            found += [number for number in ends if number is not None][:1]
+        return found
 
     def _parts(self, term: str) -> list[int]:
         """The two terms that an unknown one joins, of at least three letters each, as alike in length as can be."""
@@ -263,7 +266,7 @@ class LexicalSearcher:
         place = np.minimum(np.searchsorted(added.rows, items, sorter=order), max(len(added.rows) - 1, 0))
         scores = np.zeros(items.shape, np.float32)
         for row, words in enumerate(terms):
-            known = self._numbers(words)
+            known = self.numbers(words)
             _add_scores(scores[row], main.matrix, known, columns[row])
             if len(added.rows):
                 # The few texts that came later, whole.
@@ -396,7 +399,7 @@ class LexicalSearcher:
     def _score_chunks(self, queries: Sequence[Sequence[str]]) -> Iterator[tuple[int, NDArray[np.float32]]]:
         """(number of the first query, BM25 of every text [chunk, N + M]) for successive chunks of queries' terms."""
         main, added = self._main, self._added
-        counts = self._counts([self._numbers(query) for query in queries])
+        counts = self._counts([self.numbers(query) for query in queries])
         # The product is sparse, its rows are read densely: a chunk of them at a time.
         size = max(1, _CELLS // max(self._columns, 1))
         for first in range(0, len(queries), size):

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 from onesearch.data.records import Item
@@ -9,6 +10,8 @@ from onesearch.search.shopper_history import ShopperHistory
 
 Sort = Literal["price", "-price", "newest", "popularity"]
 """Orders of a result set beside the engine's; what is unknown of an item puts it last."""
+OutOfStock = Literal["shown", "demoted", "hidden"]
+"""What becomes of items out of stock, or of unknown stock, where a search does not filter by stock."""
 
 
 class Part(NamedTuple):
@@ -75,6 +78,8 @@ class SearchResult(NamedTuple):
         sid: the semantic ID that led to the item, one level-local code per level; () when the item has none.
         item: the whole record.
         why: it stands where it does, where the request asked for that.
+        highlights: of title, brand and description, where the query's words stand: [start, end) in characters, where
+            the request asked for that.
     """
 
     item_id: str
@@ -82,6 +87,7 @@ class SearchResult(NamedTuple):
     sid: tuple[int, ...]
     item: Item
     why: Explanation | None = None
+    highlights: Mapping[str, Sequence[tuple[int, int]]] = MappingProxyType({})
 
 
 class SearchResults(list[SearchResult]):
@@ -122,6 +128,7 @@ class SearchRequest:
         facets: filters whose values are counted among all of them: category, brand, seller, price, in_stock,
             attributes.TYPE.
         explain: whether each result says why it stands where it does; not with another order.
+        highlight: whether each result says where the query's words stand in it.
         sort: "price", "-price", "newest" or "popularity" for that order of all of them; None for the engine's.
     """
 
@@ -136,6 +143,7 @@ class SearchRequest:
     facets: Sequence[str] = ()
     sort: Sort | None = None
     explain: bool = False
+    highlight: bool = False
 
 
 @dataclass(frozen=True)

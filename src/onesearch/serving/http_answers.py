@@ -1,9 +1,11 @@
 """What the HTTP service answers as JSON; what it reads is in `http_bodies`."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import BaseModel, Field
 
+from onesearch.data.records import Item
 from onesearch.encoding.sid_text import sid_tokens
 from onesearch.search.confidence import NOTHING_FITS
 from onesearch.search.results import Explanation, FilterChoices, SearchResult
@@ -44,6 +46,12 @@ class WhyBody(BaseModel):
         )
 
 
+class ShownItem(ItemBody):
+    """An item of an answer: without the fields that the search did not ask for."""
+
+    title: str = Field("", max_length=1000)
+
+
 class ResultBody(BaseModel):
     """One ranked item."""
 
@@ -51,21 +59,34 @@ class ResultBody(BaseModel):
     score: float
     sid: list[int] = Field(description="level-local codes")
     sid_tokens: list[str] = Field(description="the same as the model speaks them", examples=[["a_12", "b_7", "c_3"]])
-    item: ItemBody
+    item: ShownItem
     why: WhyBody | None = Field(None, description="where the search asks to explain")
+    highlights: dict[str, list[tuple[int, int]]] = Field(
+        default_factory=dict,
+        description="where the query's words stand in title, brand and description: [start, end) in Unicode "
+        "characters; where the search asks for it",
+    )
 
     @classmethod
-    def from_result(cls, result: SearchResult) -> "ResultBody":
-        """The JSON form of a result."""
+    def from_result(cls, result: SearchResult, fields: Sequence[str] | None = None) -> "ResultBody":
+        """The JSON form of a result, with some fields of its item or all of them."""
         # Not validated again: a page of results is made thousands of times a second.
         return cls.model_construct(
             item_id=result.item_id,
             score=result.score,
             sid=list(result.sid),
             sid_tokens=sid_tokens(result.sid),
-            item=ItemBody.from_item(result.item),
+            item=_shown(result.item, fields),
             why=None if result.why is None else WhyBody.from_explanation(result.why),
+            highlights={name: list(spans) for name, spans in result.highlights.items()},
         )
+
+
+def _shown(item: Item, fields: Sequence[str] | None) -> ShownItem:
+    values = vars(ItemBody.from_item(item))
+    if fields is not None:
+        values = {name: values[name] for name in ("item_id", *fields)}
+    return ShownItem.model_construct(_fields_set=set(values), **values)
 
 
 class FacetValue(BaseModel):

@@ -124,7 +124,13 @@ def create_app(
 
 
 def _add_search(app: FastAPI, service: Service, keys: Keys) -> None:
-    @app.post("/search", tags=["search"], responses=_PROBLEMS | _KEYED, dependencies=[_keyed(keys, "search")])
+    @app.post(
+        "/search",
+        tags=["search"],
+        responses=_PROBLEMS | _KEYED,
+        dependencies=[_keyed(keys, "search")],
+        response_model_exclude_unset=True,  # item fields that nobody asked for
+    )
     async def search(body: SearchBody) -> SearchAnswer:
         """The best items for a query and a shopper."""
         return await service.search(body)

@@ -102,6 +102,18 @@ class NumberRange(Body):
     max: Annotated[float, Field(allow_inf_nan=False), BeforeValidator(_no_guess)] | None = None
 
 
+ItemField = Literal[
+    "title",
+    "category",
+    "brand",
+    "price",
+    "attributes",
+    "seller",
+    "images",
+    "listed_at",
+    "in_stock",
+    "description",
+]
 AttributeValues = Label | NumberRange | Annotated[list[Label | NumberRange], Field(min_length=1, max_length=50)]
 
 
@@ -158,6 +170,10 @@ class SearchBody(Body):
     explain: Flag = Field(
         False, description="whether each result says why it stands where it does; searches once more for it"
     )
+    highlight: Flag = Field(False, description="whether each result says where the query's words stand in it")
+    fields: list[ItemField] | None = Field(
+        None, min_length=1, max_length=20, description="of the items in the answer, beside item_id; null: all"
+    )
     facets: list[Annotated[str, StringConstraints(max_length=200, pattern=_FACET)]] = Field(
         default_factory=list,
         max_length=20,
@@ -173,8 +189,8 @@ class SearchBody(Body):
 
     @model_validator(mode="after")
     def _what_bm25_knows(self) -> Self:
-        if self.method == "bm25" and (self.sort or self.count or self.facets or self.explain):
-            raise ValueError("sort, count, facets and explain need the method onesearch")
+        if self.method == "bm25" and (self.sort or self.count or self.facets or self.explain or self.highlight):
+            raise ValueError("sort, count, facets, explain and highlight need the method onesearch")
         if self.sort and self.explain:
             raise ValueError(f"results are in the order of {self.sort}, which explains it; leave sort or explain out")
         return self

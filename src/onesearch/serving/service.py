@@ -126,8 +126,20 @@ class Service:
                 degraded.append("history")
         # A batch of waiting searches answers this one, too.
         filters = body.filters.given() if body.filters else None
-        of_all = (body.count or bool(body.facets), tuple(body.facets), body.sort, body.explain)
-        request = SearchRequest(body.query, user, body.k, filters, body.width, history, body.offset, *of_all)
+        request = SearchRequest(
+            body.query,
+            user,
+            body.k,
+            filters,
+            body.width,
+            history,
+            body.offset,
+            count=body.count or bool(body.facets),
+            facets=tuple(body.facets),
+            sort=body.sort,
+            explain=body.explain,
+            highlight=body.highlight,
+        )
         answer = await self._engine_answer(body.method, request)
         # Recorded as a page view to train on, and as one of the shopper's recent queries.
         found = Search(uuid.uuid4().hex, body.user, body.query, now(), tuple(hit.item_id for hit in answer.value))
@@ -147,7 +159,7 @@ class Service:
             search_id=found.search_id,
             query=body.query,
             method=body.method,
-            results=[ResultBody.from_result(hit) for hit in answer.value],
+            results=[ResultBody.from_result(hit, body.fields) for hit in answer.value],
             confidence=answer.value.confidence,
             total=answer.value.total,
             facets={
