@@ -1,6 +1,7 @@
 """An honest little engine for the HTTP layer, and stores that break on demand."""
 
 import threading
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -75,7 +76,11 @@ class FakeEngine:
         end, history = request.offset + request.k, request.history or ShopperHistory()
         whole = self._search(request.query, len(self.items), request.filters, history)
         found = SearchResults(whole[:end], whole.confidence)
-        facets = {key: [("Acme", len(whole))] for key in request.facets}
+        values = {"category": lambda item: " > ".join(item.category), "attributes.Color": lambda item: "red"}
+        facets = {
+            key: Counter(values.get(key, lambda item: item.brand)(hit.item) for hit in whole).most_common()
+            for key in request.facets
+        }
         total = len(whole) if request.count else None
         page = found[request.offset :]
         if request.highlight:

@@ -4,6 +4,7 @@ import os
 import shutil
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -218,6 +219,56 @@ def test_more_results_and_another_order(page, service):
     page.click("#reset")
     settle(page)
     assert titles(page) == first and page.problems == []
+
+
+def test_choices_count_the_results_and_the_link_says_them(page, service):
+    url = service[0]
+    page.goto(url + "?q=red+shoe")
+    settle(page)
+    hits = page.request.post(url + "search", data={"query": "red shoe", "k": 100, "record": False}).json()["results"]
+    brands = Counter(hit["item"]["brand"] for hit in hits)
+
+    def shown() -> dict[str, str]:
+        options = page.locator("#brand option").all_inner_texts()[1:]
+        return dict(option.removesuffix(")").rsplit(" (", 1) for option in options)
+
+    assert shown() == {brand: str(count) for brand, count in brands.items()} and len(brands) > 1
+    # A chosen brand leaves the others their numbers; the category's are those of this brand.
+    brand, count = brands.most_common()[-1]
+    page.select_option("#brand", brand)
+    settle(page)
+    assert shown() == {brand: str(count) for brand, count in brands.items()} and page.input_value("#brand") == brand
+    categories = page.locator("#category option").all_inner_texts()[1:]
+    assert sum(int(text.rsplit("(", 1)[1][:-1]) for text in categories) == count
+    page.select_option("#sort", "-price")
+    settle(page)
+    before = titles(page)
+    page.goto(page.url)  # by its link alone
+    settle(page)
+    assert page.input_value("#brand") == brand and page.input_value("#sort") == "-price" and titles(page) == before
+    page.goto(url + "?q=red+shoe&brand=Nobody&sort=secret&in-stock=yes")
+    settle(page)
+    assert titles(page) == [] and page.input_value("#sort") == "" and page.is_checked("#in-stock")
+    assert page.problems == []
+
+
+def test_words_are_marked_and_a_result_says_why_it_is_here(page, service):
+    page.goto(service[0] + "?q=red+shoe")
+    settle(page)
+    assert page.locator("#onesearch .card mark").all_inner_texts() == [title[:3] for title in titles(page)]
+    score = float(page.locator("#onesearch .score").nth(2).inner_text())
+    page.locator("#onesearch .title").nth(2).click()
+    settle(page)
+    page.click("#detail .why summary")
+    page.wait_for_selector("#detail .why table")
+    assert "Found by BM25." in page.locator("#detail .why").inner_text()
+    cells = page.locator("#detail .why td").all_inner_texts()
+    assert cells[0] == "words" and float(cells[2]) == pytest.approx(score, abs=0.01)
+    page.click("#detail-close")
+    page.locator("#bm25 .title").first.click()
+    settle(page)
+    assert page.locator("#detail .why").count() == 0
+    assert page.problems == []
 
 
 def test_the_page_says_when_nothing_fits(page, service):

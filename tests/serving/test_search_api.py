@@ -75,7 +75,7 @@ def test_totals_facets_and_orders_are_asked_for_and_answered(client, engine):
     answer = search(client, **asked)
     request = engine.requests[-1]
     assert (request.count, tuple(request.facets), request.sort) == (True, ("brand", "attributes.Color"), "-price")
-    assert answer["total"] > 20 and answer["facets"]["brand"] == [{"value": "Acme", "count": answer["total"]}]
+    assert answer["total"] > 20 and sum(one["count"] for one in answer["facets"]["brand"]) == answer["total"]
     assert search(client, query="red shoe", facets=["brand"])["total"] is not None
     plain = search(client, query="red shoe")
     assert plain["total"] is None and plain["facets"] == {} and not engine.requests[-1].count

@@ -4,6 +4,9 @@ const $ = (id) => document.getElementById(id);
 const NOTHING_FITS = 0.02; // confidence below which the page says so: two of a hundred good searches see it, too
 const NEW_SHOPPER = "\u0000new"; // no shopper's id: ids have no control characters
 
+const FACETS = { category: "All categories", brand: "All brands" };
+const CONTROLS = ["sort", ...Object.keys(FACETS), "price-low", "price-high", "in-stock"]; // what a link says beside the query
+
 const state = { busy: 0, search: 0, running: null, shown: new Map(), last: "", freshest: new Set(), asked: null, ranks: new Map() };
 
 // ---------------------------------------------------------------- small helpers
@@ -64,6 +67,19 @@ async function busily(action) {
   }
 }
 
+function valueOf(control) {
+  return control.type === "checkbox" ? (control.checked ? "yes" : "") : control.value;
+}
+
+function setValue(control, value) {
+  if (control.type === "checkbox") control.checked = value === "yes";
+  else {
+    const known = control.tagName !== "SELECT" || [...control.options].some((option) => option.value === value);
+    if (!known && control.id in FACETS) control.append(make("option", { value, textContent: value }));
+    if (known || control.id in FACETS) control.value = value;
+  }
+}
+
 function say(message) {
   $("notice").textContent = message;
   $("notice").hidden = !message;
@@ -109,14 +125,15 @@ async function searchNow(again) {
   const before = asked === state.last ? state.shown : null;
   state.last = asked;
   const link = new URL(location.href);
-  link.search = new URLSearchParams(Object.entries({ q: query, user: shopper() ?? "" }).filter(([, value]) => value));
+  const said = { q: query, user: shopper() ?? "", ...Object.fromEntries(CONTROLS.map((id) => [id, valueOf($(id))])) };
+  link.search = new URLSearchParams(Object.entries(said).filter(([, value]) => value));
   history.replaceState(null, "", link);
   document.title = query ? `${query} – OneSearch` : "OneSearch";
   document.querySelectorAll(".results").forEach((list) => list.classList.add("waiting"));
   const signal = state.running.signal;
-  state.asked = { ...body, sort, user: shopper(), count: true };
+  state.asked = { ...body, sort, user: shopper(), count: true, highlight: true };
   const [ours, theirs] = await Promise.allSettled([
-    call("search", { ...state.asked, record: !again }, signal),
+    call("search", { ...state.asked, facets: Object.keys(FACETS).filter((key) => !(key in body.filters)), record: !again }, signal),
     call("search", { ...body, method: "bm25" }, signal),
   ]);
   if (number !== state.search) return; // a newer search is on its way
@@ -130,6 +147,8 @@ async function searchNow(again) {
   showColumn("bm25", theirs.value, ours.value, null, query);
   state.ranks = new Map((theirs.value?.results ?? []).map((result, at) => [result.item_id, at]));
   offerMore(ours.value?.total ?? 0);
+  if (ours.value) await showFacets(ours.value.facets, signal).catch(() => {}); // the choices stay as they were
+  if (number !== state.search) return;
   state.shown = new Map((ours.value?.results ?? []).map((result, at) => [result.item_id, at]));
   if (ours.value) $("version").textContent = `Index ${ours.value.version}`;
   await showHistory();
@@ -150,6 +169,24 @@ async function showMore() {
   const first = list.querySelectorAll(".card").length;
   answer.results.forEach((result, at) => list.append(card(result, first + at, "onesearch", state.ranks, null, answer)));
   offerMore(answer.results.length ? answer.total : 0);
+}
+
+/** The values of category and brand among all results, with their numbers. */
+async function showFacets(counted, signal) {
+  // Of a filter that is set: what its other values would give.
+  const rest = Object.keys(FACETS).filter((key) => !(key in counted));
+  const others = await Promise.all(rest.map((key) => {
+    const { [key]: _, ...filters } = state.asked.filters;
+    return call("search", { ...state.asked, filters, k: 1, highlight: false, facets: [key], record: false }, signal);
+  }));
+  const found = Object.assign({}, counted, ...others.map((answer) => answer.facets));
+  for (const [key, everything] of Object.entries(FACETS)) {
+    const chosen = $(key).value;
+    const choices = found[key].map((one) => ({ value: one.value, items: one.count }));
+    if (chosen && !choices.some((one) => one.value === chosen)) choices.push({ value: chosen, items: 0 });
+    fill($(key), everything, choices);
+    $(key).value = chosen;
+  }
 }
 
 function offerMore(total) {
@@ -184,8 +221,11 @@ function showColumn(name, answer, other, before, query) {
 
 function card(result, at, name, ranks, before, answer) {
   const item = result.item;
-  const title = make("button", { class: "title", type: "button", textContent: item.title, title: item.title });
-  title.addEventListener("click", () => { openDetail(result, answer); happened("click", result, answer); });
+  const title = make("button", { class: "title", type: "button", title: item.title }, ...marked(item.title, result.highlights.title ?? []));
+  title.addEventListener("click", () => {
+    openDetail(result, answer, name === "onesearch" && !state.asked.sort ? { ...state.asked, k: Math.min(100, Math.max(10, at + 1)) } : null);
+    happened("click", result, answer);
+  });
   const element = make("li", { class: "card" }, tile(item, at), title, side(result, name, answer), about(item, at, result, before), path(result));
   element.dataset.item = result.item_id;
   element.dataset.sid = result.sid_tokens.join(" ");
@@ -195,6 +235,18 @@ function card(result, at, name, ranks, before, answer) {
     element.querySelector(".path").append(make("span", { class: "where", textContent: where }));
   }
   return element;
+}
+
+/** A text with the ranges [start, end) of its characters as marks; characters are not JavaScript's halves of them. */
+function marked(text, spans) {
+  const letters = [...text];
+  const parts = [];
+  let at = 0;
+  for (const [start, end] of spans) {
+    parts.push(letters.slice(at, start).join(""), make("mark", { textContent: letters.slice(start, end).join("") }));
+    at = end;
+  }
+  return [...parts, letters.slice(at).join("")];
 }
 
 function tile(item, at) {
@@ -327,7 +379,41 @@ function queryPill(query) {
 
 // ---------------------------------------------------------------- one item
 
-function openDetail(result, answer) {
+/** Why a result stands where it does: a search that explains itself, made when it is asked for. */
+function whyPanel(result, asked) {
+  const panel = make("details", { class: "why" }, make("summary", { textContent: "Why is it here?" }));
+  panel.addEventListener("toggle", () => busily(async () => {
+    if (!panel.open || panel.childElementCount > 1) return;
+    const body = make("div");
+    panel.append(body);
+    try {
+      const answer = await call("search", { ...asked, count: false, highlight: false, explain: true, record: false });
+      const hit = answer.results.find((one) => one.item_id === result.item_id);
+      if (hit) showWhy(body, hit);
+      else body.append("What you did since has moved it from this page.");
+    } catch (error) {
+      body.append(error.message);
+    }
+  }));
+  return panel;
+}
+
+function showWhy(body, hit) {
+  const { parts, found_by: by, path: steps } = hit.why;
+  const number = (value) => value.toLocaleString(undefined, { maximumFractionDigits: 3 });
+  const row = (...cells) => make("tr", {}, ...cells.map((text) => make("td", { textContent: text })));
+  body.append(make("p", { textContent: by.length ? `Found by ${by.join(", ")}.` : "Behind the candidates: in the order of the item score." }));
+  if (steps.length) {
+    const lines = steps.map((step) => row(step.token, step.probability === null ? "" : `${(100 * step.probability).toFixed(1)} %`, `${step.items.toLocaleString()} items, mostly ${step.category || "of no category"}`));
+    body.append(make("h3", { textContent: "The way to its semantic ID" }), make("table", {}, ...lines));
+  }
+  if (parts.length) {
+    const lines = parts.map((part) => row(part.feature, `${number(part.value)} × ${number(part.weight)}`, number(part.value * part.weight)));
+    body.append(make("h3", { textContent: `Its score, ${number(hit.score)}, is the sum of` }), make("table", {}, ...lines));
+  }
+}
+
+function openDetail(result, answer, asked) {
   const item = result.item;
   $("detail-title").textContent = item.title;
   const facts = make("dl");
@@ -340,7 +426,7 @@ function openDetail(result, answer) {
   if (item.listed_at) fact("Listed", new Date(item.listed_at).toLocaleDateString());
   fact("Available", item.in_stock === null ? "unknown" : item.in_stock ? "in stock" : "out of stock");
   fact("Item", item.item_id);
-  $("detail-body").replaceChildren(path(result), facts, buyButton(result, answer));
+  $("detail-body").replaceChildren(path(result), facts, buyButton(result, answer), ...(asked ? [whyPanel(result, asked)] : []));
   if (!$("detail").open) $("detail").showModal();
 }
 
@@ -374,6 +460,7 @@ async function start() {
       $("price-high").placeholder = String(Math.ceil(choices.price[1]));
     }
     $("examples").replaceChildren(...choices.examples.map(queryPill));
+    for (const id of CONTROLS) setValue($(id), asked.get(id) ?? "");
     if (asked.get("user")) addShopper(asked.get("user"), true);
     else if (!asked.has("q") && people.shoppers.length) addShopper(people.shoppers[0], true);
   } catch (error) {
