@@ -18,8 +18,9 @@ from onesearch.data.click_statistics import ClickStatistics
 from onesearch.data.dataset import Dataset
 from onesearch.data.records import Item, PageView, items_frame, page_views_frame
 from onesearch.search.results import SearchRequest, SearchResult, SearchResults
+from onesearch.search.suggestions import Suggestion
 
-COMMANDS = ("data", "market", "understand", "run", "update", "evaluate", "abtest", "search", "serve")
+COMMANDS = ("data", "market", "understand", "run", "update", "evaluate", "abtest", "search", "suggest", "serve")
 
 
 @pytest.fixture(autouse=True)
@@ -253,3 +254,14 @@ def test_search_hands_everything_on_and_counts_from_one(tmp_path, monkeypatch):
     result = CliRunner().invoke(app, more)
     assert asked[-1] == SearchRequest("lamp", sort="price", facets=["brand", "price"], count=True, explain=True)
     assert "2 results of 7" in result.stdout and "brand" in result.stdout
+
+
+def test_suggest_shows_completions(invoke, tmp_path, monkeypatch):
+    class Engine:
+        def suggest(self, text, k):
+            return [Suggestion(f"{text}mp {k}", "query"), Suggestion(f"{text}mp no 1", "item", "i1")]
+
+    monkeypatch.setattr("onesearch.search.engine.load_engine", lambda *_, **more: Engine())
+    result = invoke("suggest", str(tmp_path), "la", "-k", "3", "--json")
+    assert json.loads(result.stdout)[0] == {"text": "lamp 3", "kind": "query", "item_id": None}
+    assert "lamp no 1" in invoke("suggest", str(tmp_path), "la").stdout

@@ -3,11 +3,13 @@
 import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from onesearch.data.records import Item
 from onesearch.search.results import Explanation, FilterChoices, Part, SearchRequest, SearchResult, SearchResults
 from onesearch.search.shopper_history import ShopperHistory
+from onesearch.search.suggestions import Suggestion
 from onesearch.serving.sqlite_store import SqliteStore
 from onesearch.serving.store import StoreError
 
@@ -72,7 +74,20 @@ class FakeEngine:
                 raise RuntimeError("secret internals")
         return [self._page(request) for request in requests]
 
+    def suggest(self, text: str, k: int = 8) -> list[Suggestion]:
+        titles = [Suggestion(item.title, "item", name) for name, item in self.items.items()]
+        every = [
+            *(Suggestion(f"{color} shoe", "query") for color in COLORS),
+            Suggestion("Clothing", "category"),
+            *titles,
+        ]
+        return [one for one in every if one.text.lower().startswith(text.lower())][:k]
+
     def _page(self, request: SearchRequest) -> SearchResults:
+        if "lmap" in request.query and request.correct:
+            found = self._page(replace(request, query=request.query.replace("lmap", "lamp")))
+            found.corrected_query = request.query.replace("lmap", "lamp")
+            return found
         end, history = request.offset + request.k, request.history or ShopperHistory()
         whole = self._search(request.query, len(self.items), request.filters, history)
         found = SearchResults(whole[:end], whole.confidence)
@@ -87,7 +102,9 @@ class FakeEngine:
             page = [hit._replace(highlights={"title": ((0, 3),)}) for hit in page]
         if request.explain:
             page = [hit._replace(why=Explanation((Part("words", hit.score, 1.0),), ("BM25",), ())) for hit in page]
-        return SearchResults(page, found.confidence, total, facets)
+        answer = SearchResults(page, found.confidence, total, facets)
+        answer.did_you_mean = request.query.replace("lmap", "lamp") if "lmap" in request.query else None
+        return answer
 
     def similar(self, item_id: str, k: int = 10, filters: Mapping[str, Any] | None = None) -> SearchResults:
         found = self._search(self.items[item_id].title, k + 1, filters, ShopperHistory())

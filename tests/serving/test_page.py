@@ -271,6 +271,57 @@ def test_words_are_marked_and_a_result_says_why_it_is_here(page, service):
     assert page.problems == []
 
 
+def test_completions_by_keyboard_and_pointer(page, service):
+    page.goto(service[0])
+    settle(page)
+    box, shown = page.locator("#query"), page.locator("#suggestions li")
+    box.press_sequentially("red")
+    page.wait_for_selector("#suggestions li")
+    assert shown.count() == 8 and "item" in shown.nth(1).inner_text()
+    assert box.get_attribute("aria-expanded") == "true" and box.get_attribute("aria-activedescendant") is None
+    # Up from the box is the last one, down from there the box again.
+    for key, place in (("ArrowUp", 7), ("ArrowDown", -1), ("ArrowDown", 0), ("ArrowDown", 1), ("ArrowUp", 0)):
+        box.press(key)
+        marked = page.locator("#suggestions [aria-selected=true]")
+        assert marked.count() == (place >= 0)
+        assert box.get_attribute("aria-activedescendant") == (
+            shown.nth(place).get_attribute("id") if marked.count() else None
+        )
+    box.press("Enter")
+    settle(page)
+    assert box.input_value() == "red shoe" and "red shoe" in titles(page)[0]
+    assert page.locator("#suggestions").is_hidden() and box.get_attribute("aria-expanded") == "false"
+    # Escape leaves what is typed; a pointer takes what it points at.
+    box.fill("clo")
+    page.wait_for_selector("#suggestions li")
+    box.press("Escape")
+    assert page.locator("#suggestions").is_hidden() and box.input_value() == "clo"
+    box.press("t")
+    page.locator("#suggestions li", has_text="Clothing").click()
+    settle(page)
+    assert box.input_value() == "Clothing"
+    box.fill("evil" * 3)
+    page.wait_for_timeout(300)
+    assert page.locator("#suggestions").is_hidden() and page.problems == []
+
+
+def test_the_page_says_what_it_corrected(page, service):
+    url, engine, _ = service
+    page.goto(url)
+    settle(page)
+    search(page, "red lmap")
+    said = page.locator("#correction")
+    assert said.inner_text() == "Showing results for red lamp. Search instead for red lmap"
+    assert "lamp" in titles(page)[0]
+    said.locator("button").click()
+    settle(page)
+    assert [request.correct for request in engine.requests[-2:]].count(False) == 1
+    assert said.inner_text() == "Did you mean red lamp?"
+    said.locator("button").click()
+    settle(page)
+    assert page.input_value("#query") == "red lamp" and said.is_hidden() and page.problems == []
+
+
 def test_the_page_says_when_nothing_fits(page, service):
     page.goto(service[0] + "?q=lamp")
     settle(page)

@@ -35,6 +35,30 @@ def test_answer_has_items_scores_and_sid_path(client, engine):
     assert answer["degraded"] == [] and answer["personalised"] is False and answer["took_ms"] >= answer["engine_ms"]
 
 
+def test_completions_of_what_is_typed(client):
+    answer = client.get("/suggest", params={"q": "red", "k": 2})
+    assert answer.json() == {
+        "query": "red",
+        "suggestions": [
+            {"text": "red shoe", "kind": "query", "item_id": None},
+            {"text": "red shoe Swift no. 0", "kind": "item", "item_id": "i0"},
+        ],
+    }
+    assert len(client.get("/suggest").json()["suggestions"]) == 8, "with nothing typed as well"
+    for wrong in ({"k": 0}, {"k": 21}, {"q": "x" * 201}, {"q": "a\x00"}):
+        assert client.get("/suggest", params=wrong).status_code == 422
+
+
+def test_a_mistyped_query_is_recorded_as_it_was_meant(client, store):
+    answer = search(client, query="red lmap", user="newcomer")
+    assert (answer["query"], answer["corrected_query"], answer["did_you_mean"]) == ("red lmap", "red lamp", None)
+    assert ids(answer) == ids(search(client, query="red lamp", record=False))
+    assert store.history("newcomer").recent_queries == ("red lamp",)
+    literal = search(client, query="red lmap", user="newcomer", correct=False)
+    assert (literal["corrected_query"], literal["did_you_mean"]) == (None, "red lamp")
+    assert store.history("newcomer").recent_queries[-1] == "red lmap"
+
+
 def test_the_answer_says_how_sure_it_is(client):
     assert search(client, query="red shoe")["confidence"] == 1
     assert search(client, query="red qwertyzxcv")["confidence"] == 0.5

@@ -363,8 +363,9 @@ def test_each_role_has_a_key_of_its_own(keyed):
         for key in [*CALLS, own[:-1], own + "x", "", own.upper()]:
             answer = keyed.request(method, path, json=body, headers=bearer(key))
             assert answer.status_code == (200 if key == own else 403), (path, key)
-    assert keyed.get("/items/i1").status_code == 401
-    assert keyed.get("/items/i1", headers=bearer("s-key")).status_code == 200
+    for path in ("/items/i1", "/suggest"):
+        assert keyed.get(path).status_code == 401
+        assert keyed.get(path, headers=bearer("s-key")).status_code == 200
     assert keyed.get("/healthz").status_code == 200
 
 

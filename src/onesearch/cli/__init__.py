@@ -15,6 +15,7 @@ from onesearch.cli.evaluate_command import evaluate
 from onesearch.cli.run_command import run
 from onesearch.cli.search_command import search
 from onesearch.cli.serve_command import serve
+from onesearch.cli.suggest_command import suggest
 from onesearch.cli.terminal import LazyGroup, start_logging
 from onesearch.cli.understand_command import understand
 from onesearch.cli.update_command import update
@@ -57,4 +58,5 @@ app.command("update")(update)
 app.command("evaluate")(evaluate)
 app.command("abtest")(abtest)
 app.command("search")(search)
+app.command("suggest")(suggest)
 app.command("serve")(serve)

@@ -38,6 +38,7 @@ def search(
     # Which model looks, and how hard.
     model: Model = None,
     measured: Measured = False,
+    correct: Annotated[bool, typer.Option(help="Correct words that neither items nor log know.")] = True,
     width: Annotated[int | None, typer.Option(min=1, max=512, help="Beams; more find more and take longer.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -65,8 +66,13 @@ def search(
         facets=facets or (),
         sort=sort,  # type: ignore[arg-type]
         explain=explain,
+        correct=correct,
     )
     results = engine.search_batch([request])[0]
+    if results.corrected_query is not None:
+        typer.echo(f"results for “{results.corrected_query}”; --no-correct searches for “{query}”", err=True)
+    if results.did_you_mean is not None:
+        typer.echo(f"did you mean “{results.did_you_mean}”?", err=True)
     if results.confidence is not None and results.confidence < NOTHING_FITS:
         typer.echo(f"nothing fits this search well (confidence {results.confidence:.3f}); nearest items:", err=True)
     # For programs: every field, nothing rounded.

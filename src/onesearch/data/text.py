@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 import polars as pl
@@ -55,6 +55,8 @@ _SHOWN_WORD: Final = re.compile(
 )
 _APOSTROPHES: Final = str.maketrans("", "", "'’ʼ`´")
 _UNSPACED_CHARACTER: Final = re.compile(rf"[{UNSPACED}]")
+_UNSPACED_RUN: Final = re.compile(rf"[{UNSPACED}]+")
+_TWO_LETTERS: Final = re.compile("(?<=[aou])e|(?<=a)a")  # what ä, ö, ü, ø, å are spelt with beside their letter
 
 
 # Accents that people leave out when they type: on Latin and Greek letters, Hebrew points, Arabic vowel signs. Marks
@@ -92,6 +94,30 @@ def word_spans(text: str) -> Iterator[tuple[int, int]]:
     [(0, 5), (6, 8), (9, 14)]
     """
     return (found.span() for found in _SHOWN_WORD.finditer(text))
+
+
+def with_words(text: str, change: Callable[[str], str]) -> str:
+    """The folded text with each word of a spaced script, or number, as ``change`` gives it; all else stays.
+
+    >>> with_words("Red-Shoe 运动鞋", str.upper)
+    'RED-SHOE 运动鞋'
+    """
+    return _WORD.sub(lambda found: found[0] if is_unspaced(found[0]) else change(found[0]), fold(text))
+
+
+def with_runs(text: str, change: Callable[[str], str]) -> str:
+    """The text with each run of a script that is written without spaces as ``change`` gives it; all else stays."""
+    return text if text.isascii() else _UNSPACED_RUN.sub(lambda found: change(found[0]), text)
+
+
+def unspaced_runs(text: str) -> list[str]:
+    """The runs of scripts that are written without spaces: "Nike 运动鞋 红色" gives 运动鞋, 红色."""
+    return [] if text.isascii() else _UNSPACED_RUN.findall(fold(text))
+
+
+def one_letter(word: str) -> str:
+    """A folded word as it folds where ä, ö, ü, ø, å are not spelt with a second letter: "groesse" gives grosse."""
+    return _TWO_LETTERS.sub("", word)
 
 
 def is_unspaced(text: str) -> bool:

@@ -45,6 +45,8 @@ from onesearch.search.search_settings import BEAMS_ONLY, SearchSettings
 from onesearch.search.served_versions import served_place
 from onesearch.search.shopper_history import NO_HISTORY, FixedHistories, HistoryStore, ShopperHistory, to_requests
 from onesearch.search.similar_items import similar_items
+from onesearch.search.spelling import Correction
+from onesearch.search.suggestions import Suggestion, Suggestions
 
 log = logging.getLogger("onesearch")
 Floats = NDArray[np.float32]
@@ -94,6 +96,7 @@ class SearchEngine(CandidateSearch):
         self.histories: HistoryStore = histories if histories is not None else FixedHistories()
         self.known_shoppers, self.known_queries = tuple(known_shoppers), tuple(known_queries)
         self.current = CurrentSnapshot(snapshot.on(snapshot.generator.eval().begin.device))
+        self.suggestions = Suggestions(self.current, click_features.statistics)
 
     @classmethod
     def load(
@@ -175,16 +178,18 @@ class SearchEngine(CandidateSearch):
         k: int = 10,
         filters: Mapping[str, Any] | None = None,
         offset: int = 0,
+        correct: bool = True,
     ) -> SearchResults:
         """The ``k`` best items for a query; ``query=""`` recommends, an unknown or no ``user`` is anonymous.
 
         With an ``offset`` those after so many better ones: pages of a search repeat and miss nothing, as long as the
-        catalogue and the shopper's history stay as they are.
+        catalogue and the shopper's history stay as they are. A query with a word that neither items nor log know is
+        searched for as it was most likely meant, unless ``correct`` is off; the answer's ``corrected_query`` says so.
 
         Raises:
             ValueError: a filter key or value is not valid; the message names the valid ones.
         """
-        return self.search_batch([SearchRequest(query, user, k, filters, offset=offset)])[0]
+        return self.search_batch([SearchRequest(query, user, k, filters, offset=offset, correct=correct)])[0]
 
     def search_batch(self, requests: Sequence[SearchRequest]) -> list[SearchResults]:
         """As :meth:`search`, for several requests; those with the same filters and width share their passes.
@@ -195,10 +200,20 @@ class SearchEngine(CandidateSearch):
         snapshot = self.snapshot
         requests = [replace(request, filters=self._offered(request.filters)) for request in requests]
         answers = [SearchResults() for _ in requests]
+        # Mistyped queries are searched for as they were meant, where that is sure.
+        meant = [self._correction(snapshot, request.query) for request in requests]
+        for i, correction in enumerate(meant):
+            if correction is not None and correction.sure and requests[i].correct:
+                requests[i] = replace(requests[i], query=correction.text)
         # What is asked of the whole result set, and pages in another order than the engine's.
         for i, request in enumerate(requests):
             if request.facets or request.count or request.sort:
                 answers[i] = self._of_result_set(snapshot, request)
+        for answer, request, correction in zip(answers, requests, meant, strict=True):
+            if correction is not None and request.query == correction.text:
+                answer.corrected_query = correction.text
+            elif correction is not None:
+                answer.did_you_mean = correction.text
         # A batch shares one filter, one width and one page.
         groups: dict[str, list[int]] = {}
         for i, request in enumerate(requests):
@@ -256,6 +271,10 @@ class SearchEngine(CandidateSearch):
             return filters
         return {**(filters or {}), "in_stock": True}
 
+    def suggest(self, text: str, k: int = 8) -> list[Suggestion]:
+        """What a shopper may go on to type: at most ``k`` queries of the log, categories and titles, best first."""
+        return self.suggestions.complete(text, k)
+
     def similar(self, item_id: str, k: int = 10, filters: Mapping[str, Any] | None = None) -> SearchResults:
         """The ``k`` items most like one of the catalogue, by their texts and by what shoppers took together.
 
@@ -290,6 +309,9 @@ class SearchEngine(CandidateSearch):
             page = _results(snapshot, items.astype(np.int32), -places)
         facets = facet_counts(snapshot, rows, request.facets) if request.facets else {}
         return SearchResults(page, total=len(rows), facets=facets)
+
+    def _correction(self, snapshot: Snapshot, query: str) -> Correction | None:
+        return None if _row_of_id(snapshot, query) is not None else self.suggestions.corrected(query)
 
     def _history(self, request: SearchRequest) -> ShopperHistory:
         if request.history is not None:
@@ -408,6 +430,7 @@ class SearchEngine(CandidateSearch):
         """Add items or replace those with the same id; the next search finds them."""
         if items:
             self.current.upsert(items, self.featurizer)
+            self.suggestions.add(items)
 
     def delete(self, item_ids: Sequence[str]) -> int:
         """Remove items; returns how many were known."""
@@ -451,12 +474,16 @@ class SearchEngine(CandidateSearch):
 
 def _named(snapshot: Snapshot, request: SearchRequest) -> int | None:
     """The row of the item whose id is the query, if the filter allows it."""
-    typed = request.query.strip()
-    row = next((snapshot.number[i] for i in (typed, typed.upper(), typed.lower()) if i in snapshot.number), None)
+    row = _row_of_id(snapshot, request.query)
     if row is None or not request.filters:
         return row
     at = torch.tensor([row], device=snapshot.index.device)
     return row if bool(snapshot.filters.mask(request.filters).rows_allowed(at)) else None
+
+
+def _row_of_id(snapshot: Snapshot, query: str) -> int | None:
+    typed = query.strip()
+    return next((snapshot.number[i] for i in (typed, typed.upper(), typed.lower()) if i in snapshot.number), None)
 
 
 def _results(snapshot: Snapshot, items: NDArray[np.int32], scores: Floats) -> SearchResults:

@@ -4,7 +4,6 @@
 come later live in a small second matrix, weighted with the first one's word statistics, until they are merged into it.
 """
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -21,13 +20,12 @@ from onesearch.common.artefact import read_json, write_json
 from onesearch.common.settings import Settings
 from onesearch.common.sparse_files import load_csr
 from onesearch.data.requests import Requests
-from onesearch.data.text import is_unspaced, item_texts, split_words
+from onesearch.data.text import is_unspaced, item_texts, one_letter, split_words
 from onesearch.search.hits import Hits
 from onesearch.search.ranked_lists import NONE, padded_hits, top_k
 
 STEMMER = "english"
 _CELLS = 8_000_000  # scores held at once while searching: 32 MB
-_TWO_LETTERS = re.compile("(?<=[aou])e|(?<=a)a")  # what ä, ö, ü, ø, å are spelt with beside the letter they fold to
 _ARRAYS = ("data", "indices", "indptr", "rows", "idf")
 
 
@@ -191,6 +189,35 @@ class LexicalSearcher:
         rows[later], rows[~later] = added[columns[later] - len(main)], main[columns[~later]]
         return rows
 
+    def knows(self, word: str) -> bool:
+        """Whether a search finds a word in item texts; of unspaced scripts also two characters side by side.
+
+        A word stays known when the last text with it is removed.
+        """
+        return bool(self._word_numbers(word))
+
+    def together(self, one: str, other: str) -> int:
+        """How many texts have both words, at least: of a word that texts write as two, its first part counts."""
+        numbers = [self._word_numbers(word)[:1] for word in (one, other)]
+        if not all(numbers):
+            return 0
+        # The shorter list of columns is looked up in the longer one; both are sorted.
+        few, many = sorted((self._texts_with(number) for (number,) in numbers), key=len)
+        at = np.minimum(np.searchsorted(many, few), max(len(many) - 1, 0))
+        return int((many[at] == few).sum())
+
+    def _texts_with(self, number: int) -> NDArray[np.int64]:
+        """The columns of the texts that have a term, ascending."""
+        main, added = self._main.matrix, self._added.matrix
+        found = [len(self._main.rows) + np.flatnonzero(added[:, number].toarray())] if added.shape[0] else []
+        if number < main.shape[0]:
+            columns = main.indices[main.indptr[number] : main.indptr[number + 1]]
+            found.insert(0, columns[~np.isin(columns, self._gone)] if len(self._gone) else columns)
+        return np.concatenate(found) if found else np.zeros(0, np.int64)
+
+    def _word_numbers(self, word: str) -> list[int]:
+        return self.numbers([word] if is_unspaced(word) else self._analyze(word))
+
     def _number(self, term: str) -> int | None:
         found = self._main.vocabulary.get(term)
         return self._added.words.get(term) if found is None else found
@@ -203,7 +230,7 @@ class LexicalSearcher:
         found = []
         for term in terms:
             number = self._number(term)
-            number = self._number(_TWO_LETTERS.sub("", term)) if number is None else number
+            number = self._number(one_letter(term)) if number is None else number
             if number is None and (parts := self._parts(term)):
                 found += parts
             elif number is not None:

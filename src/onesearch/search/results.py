@@ -99,7 +99,12 @@ class SearchResults(list[SearchResult]):
         total: how many items the search is about, on all pages: all that the filters allow, and of these with a query
             all that are relevant to it. None where the request did not ask.
         facets: of these items, (value, how many have it) for each facet that the request asked for.
+        corrected_query: what was searched for instead of a query with unknown words; None where it was as typed.
+        did_you_mean: what the query may mean, where it was searched for as typed; None where there is no doubt.
     """
+
+    corrected_query: str | None = None
+    did_you_mean: str | None = None
 
     def __init__(
         self,
@@ -130,6 +135,7 @@ class SearchRequest:
         explain: whether each result says why it stands where it does; not with another order.
         highlight: whether each result says where the query's words stand in it.
         sort: "price", "-price", "newest" or "popularity" for that order of all of them; None for the engine's.
+        correct: whether a query with unknown words is searched for as it was most likely meant.
     """
 
     query: str
@@ -144,6 +150,7 @@ class SearchRequest:
     sort: Sort | None = None
     explain: bool = False
     highlight: bool = False
+    correct: bool = True
 
 
 @dataclass(frozen=True)

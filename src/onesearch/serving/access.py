@@ -42,7 +42,7 @@ def role_of(method: str, path: str) -> Role | None:
         return "admin" if method in ("POST", "PATCH") else None
     if path == "/events":
         return "events"
-    return "search" if path == "/search" or path.startswith("/items/") else None
+    return "search" if path in ("/search", "/suggest") or path.startswith("/items/") else None
 
 
 def host_name(header: bytes) -> str:

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 from onesearch.data.records import Item
 from onesearch.search.results import FilterChoices, SearchRequest, SearchResults
 from onesearch.search.shopper_history import ShopperHistory
+from onesearch.search.suggestions import Suggestion
 
 
 class Engine(Protocol):
@@ -31,6 +32,9 @@ class Engine(Protocol):
 
     def similar(self, item_id: str, k: int = 10, filters: Mapping[str, Any] | None = None) -> SearchResults:
         """The items most like one; KeyError where there is no such item."""
+
+    def suggest(self, text: str, k: int = 8) -> list[Suggestion]:
+        """What a shopper may go on to type, best first."""
 
     def logged_history(self, user: str) -> ShopperHistory:
         """What the data set knows of a shopper, before anything this service recorded; empty for a stranger."""

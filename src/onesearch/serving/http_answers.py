@@ -9,6 +9,7 @@ from onesearch.data.records import Item
 from onesearch.encoding.sid_text import sid_tokens
 from onesearch.search.confidence import NOTHING_FITS
 from onesearch.search.results import Explanation, FilterChoices, SearchResult
+from onesearch.search.suggestions import Kind
 from onesearch.serving.http_bodies import ItemBody
 
 
@@ -100,7 +101,9 @@ class SearchAnswer(BaseModel):
     """A page of results."""
 
     search_id: str
-    query: str
+    query: str = Field(description="as it was sent")
+    corrected_query: str | None = Field(None, description="what was searched for in its place; null: it was itself")
+    did_you_mean: str | None = Field(None, description="what it may mean, where it was searched for as it was sent")
     method: str
     results: list[ResultBody]
     confidence: float | None = Field(
@@ -115,6 +118,21 @@ class SearchAnswer(BaseModel):
     engine_ms: float = Field(description="inside the engine, for the whole batch")
     batch: int = Field(description="searches answered together with this one, itself included")
     version: str
+
+
+class SuggestionBody(BaseModel):
+    """A completion."""
+
+    text: str = Field(description="to search for")
+    kind: Kind = Field(description="a query of the log, a category, or the title of an item")
+    item_id: str | None = Field(None, description="of an item")
+
+
+class SuggestAnswer(BaseModel):
+    """What a shopper may go on to type, best first."""
+
+    query: str
+    suggestions: list[SuggestionBody]
 
 
 class SimilarAnswer(BaseModel):

@@ -22,8 +22,19 @@ from onesearch.serving.http_answers import (
     SearchAnswer,
     ShoppersAnswer,
     SimilarAnswer,
+    SuggestAnswer,
+    SuggestionBody,
 )
-from onesearch.serving.http_bodies import MAX_K, EventBody, ItemBody, ItemsBody, PatchBody, SearchBody
+from onesearch.serving.http_bodies import (
+    MAX_K,
+    MAX_SUGGESTIONS,
+    EventBody,
+    ItemBody,
+    ItemsBody,
+    PatchBody,
+    SearchBody,
+)
+from onesearch.serving.http_bodies import Query as QueryText
 from onesearch.serving.keyword_coverage import ThoughtSource
 from onesearch.serving.middleware import Guard
 from onesearch.serving.service import RequestRefusedError, Service, UnknownItemError
@@ -134,6 +145,12 @@ def _add_search(app: FastAPI, service: Service, keys: Keys) -> None:
     async def search(body: SearchBody) -> SearchAnswer:
         """The best items for a query and a shopper."""
         return await service.search(body)
+
+    @app.get("/suggest", tags=["search"], responses=_PROBLEMS | _KEYED, dependencies=[_keyed(keys, "search")])
+    def suggest(q: QueryText = "", k: Annotated[int, Query(ge=1, le=MAX_SUGGESTIONS)] = 8) -> SuggestAnswer:
+        """Queries, categories and titles that begin with what is typed so far; "" gives what is searched for most."""
+        found = service.engine.suggest(q, k)
+        return SuggestAnswer(query=q, suggestions=[SuggestionBody(**one._asdict()) for one in found])
 
     @app.post(
         "/events",

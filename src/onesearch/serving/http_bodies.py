@@ -26,6 +26,7 @@ from onesearch.search.results import Sort
 # Limits of single requests: what a search costs is bounded whatever is sent.
 MAX_QUERY = 200
 MAX_K = 100
+MAX_SUGGESTIONS = 20
 MAX_WIDTH = 512
 MAX_OFFSET = 100_000
 MAX_ITEMS_PER_CALL = 1000
@@ -184,6 +185,7 @@ class SearchBody(Body):
         None, description="beams; null takes the engine's default"
     )
     filters: Filters | None = None
+    correct: Flag = Field(True, description="whether words that neither items nor log know are corrected; not by bm25")
     method: Literal["onesearch", "bm25"] = Field("onesearch", description="bm25 is the plain ranking to compare with")
     record: Flag = Field(True, description="false keeps this search out of the shopper's history and the log")
 

@@ -82,6 +82,7 @@ class Service:
         if self.coverage is not None:
             self.coverage.start()
         await run_in_threadpool(self._follow)
+        await run_in_threadpool(self.engine.suggest, "")  # gathers its texts, so that no shopper waits for that
         self._follower = asyncio.create_task(self._keep_following())
 
     async def stop(self) -> None:
@@ -139,13 +140,16 @@ class Service:
             sort=body.sort,
             explain=body.explain,
             highlight=body.highlight,
+            correct=body.correct,
         )
         answer = await self._engine_answer(body.method, request)
-        # Recorded as a page view to train on, and as one of the shopper's recent queries.
-        found = Search(uuid.uuid4().hex, body.user, body.query, now(), tuple(hit.item_id for hit in answer.value))
+        # Recorded as a page view to train on, and as one of the shopper's recent queries: a mistyped one as it was
+        # meant, else the next engine would know the word from its log.
+        searched = answer.value.corrected_query or body.query
+        found = Search(uuid.uuid4().hex, body.user, searched, now(), tuple(hit.item_id for hit in answer.value))
         if body.record and body.method == "onesearch":
             if self.coverage is not None:
-                self.coverage.note(body.query)
+                self.coverage.note(searched)
             try:
                 await run_in_threadpool(self._stored, "record_search", lambda: self.store.record_search(found))
             except StoreError:
@@ -158,6 +162,8 @@ class Service:
         return SearchAnswer(
             search_id=found.search_id,
             query=body.query,
+            corrected_query=answer.value.corrected_query,
+            did_you_mean=answer.value.did_you_mean,
             method=body.method,
             results=[ResultBody.from_result(hit, body.fields) for hit in answer.value],
             confidence=answer.value.confidence,

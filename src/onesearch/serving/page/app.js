@@ -1,5 +1,7 @@
 // The demo page. Everything that comes from the catalogue is untrusted text: it goes through textContent only.
 
+import { completeIn } from "./suggest.js";
+
 const $ = (id) => document.getElementById(id);
 const NOTHING_FITS = 0.02; // confidence below which the page says so: two of a hundred good searches see it, too
 const NEW_SHOPPER = "\u0000new"; // no shopper's id: ids have no control characters
@@ -7,7 +9,7 @@ const NEW_SHOPPER = "\u0000new"; // no shopper's id: ids have no control charact
 const FACETS = { category: "All categories", brand: "All brands" };
 const CONTROLS = ["sort", ...Object.keys(FACETS), "price-low", "price-high", "in-stock"]; // what a link says beside the query
 
-const state = { busy: 0, search: 0, running: null, shown: new Map(), last: "", freshest: new Set(), asked: null, ranks: new Map() };
+const state = { busy: 0, search: 0, running: null, shown: new Map(), last: "", freshest: new Set(), asked: null, ranks: new Map(), literal: null };
 
 // ---------------------------------------------------------------- small helpers
 
@@ -131,7 +133,7 @@ async function searchNow(again) {
   document.title = query ? `${query} – OneSearch` : "OneSearch";
   document.querySelectorAll(".results").forEach((list) => list.classList.add("waiting"));
   const signal = state.running.signal;
-  state.asked = { ...body, sort, user: shopper(), count: true, highlight: true };
+  state.asked = { ...body, sort, user: shopper(), count: true, highlight: true, correct: query !== state.literal };
   const [ours, theirs] = await Promise.allSettled([
     call("search", { ...state.asked, facets: Object.keys(FACETS).filter((key) => !(key in body.filters)), record: !again }, signal),
     call("search", { ...body, method: "bm25" }, signal),
@@ -143,6 +145,7 @@ async function searchNow(again) {
     : parts.includes("history") ? "The shopper’s history cannot be read just now: these are the results of an anonymous search."
     : parts.includes("log") ? "This search could not be recorded."
     : (ours.value.confidence ?? 1) < NOTHING_FITS ? "Nothing fits this search well. These items come nearest." : "");
+  showCorrection(ours.value, query);
   showColumn("onesearch", ours.value, theirs.value, before, query);
   showColumn("bm25", theirs.value, ours.value, null, query);
   state.ranks = new Map((theirs.value?.results ?? []).map((result, at) => [result.item_id, at]));
@@ -152,6 +155,25 @@ async function searchNow(again) {
   state.shown = new Map((ours.value?.results ?? []).map((result, at) => [result.item_id, at]));
   if (ours.value) $("version").textContent = `Index ${ours.value.version}`;
   await showHistory();
+}
+
+/** What was searched for in place of a mistyped query, or what it may mean; the other one is a click away. */
+function showCorrection(answer, query) {
+  const instead = (words, text) => {
+    const button = make("button", { class: "link", type: "button", textContent: words });
+    button.addEventListener("click", () => { state.literal = text === query ? query : null; searchFor(text); });
+    return button;
+  };
+  const { corrected_query: corrected, did_you_mean: meant } = answer ?? {};
+  $("correction").hidden = !corrected && !meant;
+  if (corrected) {
+    $("correction").replaceChildren("Showing results for ", make("b", { textContent: corrected }), ". ", instead(`Search instead for ${query}`, query));
+  } else if (meant) $("correction").replaceChildren("Did you mean ", instead(meant, meant), "?");
+}
+
+function searchFor(text) {
+  $("query").value = text;
+  return search();
 }
 
 /** The next results of the same search, below those that are shown. */
@@ -318,7 +340,7 @@ function happened(kind, result, answer) {
 
 async function tell(kind, result, answer) {
   try {
-    await call("events", { event_id: newId(), user: shopper(), item_id: result.item_id, kind, query: answer.query, search_id: answer.search_id });
+    await call("events", { event_id: newId(), user: shopper(), item_id: result.item_id, kind, query: answer.corrected_query ?? answer.query, search_id: answer.search_id });
   } catch (error) {
     say(`Not recorded: ${error.message}`);
     return false;
@@ -373,7 +395,7 @@ function listEntries(box, heading, entries, kind) {
 
 function queryPill(query) {
   const pill = make("button", { class: "pill", type: "button", textContent: query, title: query });
-  pill.addEventListener("click", () => { $("query").value = query; search(); });
+  pill.addEventListener("click", () => searchFor(query));
   return pill;
 }
 
@@ -470,6 +492,10 @@ async function start() {
 }
 
 $("search").addEventListener("submit", (event) => { event.preventDefault(); $("query").blur(); search(); });
+completeIn($("query"), $("suggestions"), async (text, signal) => {
+  const answer = await call(`suggest?${new URLSearchParams({ q: text, k: 8 })}`, undefined, signal);
+  return answer.suggestions;
+}, (text) => searchFor(text));
 $("filters").addEventListener("submit", (event) => event.preventDefault());
 $("filters").addEventListener("change", () => search());
 $("more").addEventListener("click", () => busily(showMore));

@@ -1,0 +1,202 @@
+"""Which known word a mistyped one was meant to be, by the words of the items and of the searches that led somewhere.
+
+::
+
+    a word of a spaced script:      too short, or known to items or log  ->  as it is
+                                    else the likeliest of the near known words: few slips, the same first letter,
+                                    common, and in items together with the words before and behind
+    a run of unspaced characters:   all neighbours known  ->  as it is
+                                    else the commonest known run one slip away, if it keeps all known neighbours
+
+A slip is a character more, less, another, or two that changed places (optimal string alignment, by ``rapidfuzz``).
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain, pairwise
+from typing import Final, NamedTuple
+
+import polars as pl
+from rapidfuzz import process
+from rapidfuzz.distance import OSA, Levenshtein
+
+from onesearch.data.text import is_unspaced, split_words, unspaced_runs, with_runs, with_words
+from onesearch.search.lexical_search import LexicalSearcher
+
+_SHORTEST: Final = 4  # letters of a word that may be mistyped: shorter ones are often names
+_LONG: Final = 8  # letters from which on two slips are looked for
+_SURE_RUN: Final = 3  # characters of a run from which on one of them leaves no doubt
+# What is added to the logarithm of how common a word is; chosen on the demo's queries with one slip in them.
+_TOGETHER: Final = 2.0  # for each neighbour, times the logarithm of how many items have both
+_OTHER_START: Final = -3.0
+_SLIP: Final = -8.0
+
+
+class Correction(NamedTuple):
+    """A query with other words.
+
+    Attributes:
+        text: the whole query, folded.
+        sure: whether it can be searched for without asking.
+    """
+
+    text: str
+    sure: bool
+
+
+class _KnownTexts:
+    """Texts with how often they occur. They only grow: one writer at a time, any number of readers."""
+
+    def __init__(self) -> None:
+        self.count: dict[str, float] = {}
+        self._by_length: dict[int, list[str]] = defaultdict(list)
+
+    def add(self, text: str, count: float) -> None:
+        """A text that occurs so often, or so often more."""
+        if text not in self.count:
+            self._by_length[len(text)].append(text)
+        self.count[text] = self.count.get(text, 0) + count
+
+    def near(self, text: str, slips: int) -> list[tuple[str, int]]:
+        """The texts at most so many slips away, with how many."""
+        lengths = range(len(text) - slips, len(text) + slips + 1)
+        found = [
+            process.extract(text, self._by_length.get(length, ()), scorer=OSA.distance, score_cutoff=slips, limit=None)
+            for length in lengths
+        ]
+        return [(near, int(distance)) for of_length in found for near, distance, _ in of_length]
+
+
+class Spelling:
+    """The known words, and what they make of a mistyped query.
+
+    Args:
+        words: of the items, with how many have each.
+        runs: known texts in scripts without spaces, such as names of brands and categories, with how many items.
+        queries: distinct queries that led to clicks.
+        clicks: of each query.
+    """
+
+    def __init__(
+        self, words: Mapping[str, int], runs: Mapping[str, int], queries: Sequence[str], clicks: Iterable[float]
+    ) -> None:
+        self._words, self._runs = _KnownTexts(), _KnownTexts()
+        self._neighbours: set[str] = set()
+        self.add(words, runs)
+        for query, count in zip(queries, clicks, strict=True):
+            self.add(dict.fromkeys(split_words(query), count), dict.fromkeys(unspaced_runs(query), count))
+
+    @classmethod
+    def from_items(cls, items: pl.DataFrame, queries: Sequence[str], clicks: Iterable[float]) -> "Spelling":
+        """Of an item table and a log."""
+        return cls(*_item_words(items), queries, clicks)
+
+    def add_items(self, items: pl.DataFrame) -> None:
+        """The new words of items. Known ones become no more frequent: items are often sent again."""
+        words, runs = _item_words(items)
+        self.add(
+            {word: count for word, count in words.items() if word not in self._words.count},
+            {run: count for run, count in runs.items() if run not in self._runs.count},
+        )
+
+    def add(self, words: Mapping[str, float], runs: Mapping[str, float]) -> None:
+        """More words and runs, with how often."""
+        for word, count in words.items():
+            if not is_unspaced(word):
+                self._words.add(word, count)
+        for run, count in runs.items():
+            self._runs.add(run, count)
+            self._neighbours.update(one + other for one, other in pairwise(run))
+
+    def corrected(self, text: str, lexical: LexicalSearcher) -> Correction | None:
+        """A query with its unknown words as they were most likely meant; None where there is nothing to correct.
+
+        Args:
+            text: what was typed.
+            lexical: the texts of the items as they are now.
+        """
+        words = [word for word in split_words(text) if not is_unspaced(word)]
+        place, sure = iter(range(len(words))), True
+
+        def word(typed: str) -> str:
+            at = next(place)
+            return self._word(typed, words[max(at - 1, 0) : at] + words[at + 1 : at + 2], lexical)
+
+        def run(typed: str) -> str:
+            nonlocal sure
+            meant, certain = self._run(typed, lexical)
+            sure = sure and certain
+            return meant
+
+        meant = with_runs(with_words(text, word), run)
+        return None if meant == with_words(text, str) else Correction(meant, sure)
+
+    def _word(self, typed: str, around: Sequence[str], lexical: LexicalSearcher) -> str:
+        """The known word that one was meant to be, itself if known or like none; ``around``: the words beside it."""
+        if len(typed) < _SHORTEST or not typed.isalpha() or typed in self._words.count or lexical.knows(typed):
+            return typed
+
+        def likely(one: tuple[str, int]) -> tuple[float, str]:
+            word, slips = one
+            together = sum(math.log1p(lexical.together(word, other)) for other in around)
+            common, other_start = math.log1p(self._words.count[word]), word[0] != typed[0]
+            return common + _TOGETHER * together + _OTHER_START * other_start + _SLIP * slips, word
+
+        near = [one for one in self._words.near(typed, 2 if len(typed) >= _LONG else 1) if len(one[0]) >= _SHORTEST]
+        return max(near, key=likely)[0] if near else typed
+
+    def _run(self, typed: str, lexical: LexicalSearcher) -> tuple[str, bool]:
+        """The known run that one was meant to be, itself if there is none, and whether that is sure."""
+        pairs = [one + other for one, other in pairwise(typed)]
+        strange = [pair not in self._neighbours and not lexical.knows(pair) for pair in pairs]
+        if not any(strange) or typed in self._runs.count:
+            return typed, True
+        # A slip makes both neighbours of its place strange: "red tent" is no slip of "blue tent".
+        near = [run for run, _ in self._runs.near(typed, 1) if _only_changes(typed, run, strange)]
+        if not near:
+            return typed, True
+        meant = min(near, key=lambda run: (-self._runs.count[run], run))
+        inside = typed[0] == meant[0] and typed[-1] == meant[-1]
+        return meant, inside and len(typed) >= _SURE_RUN
+
+
+def has_unknown(text: str, lexical: LexicalSearcher) -> bool:
+    """Whether a text has a word, or two neighbouring unspaced characters, that are not in the items."""
+    words = (word for word in split_words(text) if not is_unspaced(word))
+    pairs = (one + other for run in unspaced_runs(text) for one, other in pairwise(run))
+    return not all(map(lexical.knows, chain(words, pairs)))
+
+
+def _only_changes(typed: str, meant: str, strange: Sequence[bool]) -> bool:
+    """Whether each place where two runs differ lies between neighbours of the first that are strange."""
+    for slip in Levenshtein.editops(typed, meant):
+        at = slip.src_pos
+        # Neighbour pairs that the place is part of: one where a character is missing, else that before and after.
+        around = strange[max(at - 1, 0) : at if slip.tag == "insert" else at + 1]
+        if not all(around):
+            return False
+    return True
+
+
+def _item_words(items: pl.DataFrame) -> tuple[dict[str, int], dict[str, int]]:
+    """Words of items' names and values, with how often, and their runs of unspaced characters."""
+    names = pl.concat(
+        [
+            items["brand"],
+            items["seller"],
+            items["category"].explode(),
+            items["attributes"].explode().struct.field("value"),
+        ]
+    )
+    texts = pl.concat([items["title"], names]).drop_nulls()
+    # Each distinct piece between blanks is split once: texts repeat their words.
+    words: dict[str, int] = defaultdict(int)
+    for piece, count in texts.str.split(" ").explode().value_counts().iter_rows():
+        for word in split_words(piece):
+            words[word] += count
+    runs: dict[str, int] = defaultdict(int)
+    for name, count in names.drop_nulls().value_counts().iter_rows():
+        for run in unspaced_runs(name):
+            runs[run] += count
+    return words, runs

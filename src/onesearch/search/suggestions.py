@@ -1,0 +1,232 @@
+"""The words while a shopper types: completions of what is typed so far, and corrections of what was mistyped.
+
+Completions are queries of the log that led to clicks on items that are still there, categories, and titles. What log
+and catalogue give is gathered when first asked for, and follows the catalogue from then on.
+"""
+
+import heapq
+import threading
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice
+from typing import Final, Literal, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from onesearch.data.click_statistics import ClickStatistics
+from onesearch.data.records import Item, items_frame
+from onesearch.data.text import one_letter, split_words
+from onesearch.search.catalogue_snapshot import Snapshot
+from onesearch.search.current_snapshot import CurrentSnapshot
+from onesearch.search.spelling import Correction, Spelling, has_unknown
+
+Kind = Literal["query", "category", "item"]
+Ints = NDArray[np.int32]
+_BLOCK: Final = 256  # texts whose heaviest is known ahead
+_MOST_LATER: Final = 4096  # texts that are looked through one by one; more are sorted in
+_SHARE: Final = 4  # of so many places one is kept for categories and one for items
+
+
+class Suggestion(NamedTuple):
+    """A completion: the text to search for, what it is, and of a title the item's id."""
+
+    text: str
+    kind: Kind
+    item_id: str | None = None
+
+
+class Completions:
+    """Texts by how they begin, the heaviest first::
+
+        texts with the same beginning are neighbours in alphabetical order: places [begin, end)
+        the k heaviest of its whole blocks are in the k blocks whose heaviest texts are the heaviest
+        so the k heaviest are in these, or in the parts of blocks at its ends
+
+    Args:
+        texts: they are compared as :func:`completion_key` has them.
+        weights: of each, [n]; of equal ones the first in alphabetical order is better.
+    """
+
+    def __init__(self, texts: Sequence[str], weights: NDArray[np.floating]) -> None:
+        keys = [completion_key(text) for text in texts]
+        order = sorted(range(len(keys)), key=keys.__getitem__)
+        self._keys = [keys[i] for i in order]
+        self._numbers = np.array(order, np.int32)
+        # How many are heavier than each, int32 [n], and the least of these in each block.
+        self._rank = np.empty(len(keys), np.int32)
+        self._rank[np.argsort(-weights[self._numbers], kind="stable")] = np.arange(len(keys), dtype=np.int32)
+        self._best = np.minimum.reduceat(self._rank, np.arange(0, len(keys), _BLOCK)) if keys else self._rank
+
+    def best(self, key: str, k: int) -> Ints:
+        """Numbers of the ``k`` heaviest texts that begin with a key, heaviest first, int32 [k] or fewer."""
+        begin, end = bisect_left(self._keys, key), bisect_left(self._keys, key + chr(0x10FFFF))
+        places, first, last = np.arange(begin, end), -(-begin // _BLOCK), end // _BLOCK
+        if last - first > k:
+            blocks = first + np.argpartition(self._best[first:last], k)[:k]
+            inside = (blocks[:, None] * _BLOCK + np.arange(_BLOCK)).ravel()
+            places = np.concatenate([np.arange(begin, first * _BLOCK), inside, np.arange(last * _BLOCK, end)])
+        return self._numbers[places[np.argsort(self._rank[places])[:k]]]
+
+    def has(self, text: str, number: int) -> bool:
+        """Whether the text with this number is this one."""
+        key = completion_key(text)
+        return number in self._numbers[bisect_left(self._keys, key) : bisect_right(self._keys, key)]
+
+
+def completion_key(text: str) -> str:
+    """The words of a text as search compares them, one blank between, and one behind where the last is complete.
+
+    >>> completion_key("Größe 12-ga"), completion_key("Red "), completion_key("运动鞋")
+    ('grosse 12 ga', 'red ', '运 动 鞋')
+    """
+    plain = text.isascii() and text.islower() and text.replace(" ", "").isalpha()
+    words = text.split() if plain else split_words(text)
+    key = " ".join(words) + (" " if words and text[-1].isspace() else "")
+    return text if key == text else key  # most queries are their own key: no second text in memory
+
+
+class _Texts:
+    """What completions are made of.
+
+    Attributes:
+        queries: numbered as in the statistics, by their clicks.
+        categories: numbered as ``names``, by their items.
+        titles: numbered by item rows, by their popularity.
+        later: titles and categories that came since, with their keys.
+    """
+
+    def __init__(self, snapshot: Snapshot, statistics: ClickStatistics) -> None:
+        items = snapshot.records.flat().table
+        self.queries = Completions(statistics.queries, statistics.query_clicks[:-1])
+        counted = items["category"].explode().drop_nulls().value_counts(sort=True, name="items")
+        self.names: list[str] = counted["category"].to_list()
+        self.categories = Completions(self.names, counted["items"].to_numpy().astype(np.float32))
+        self.titles = Completions(items["title"].to_list(), snapshot.popularity.flat().cpu().numpy())
+        self.later: dict[Suggestion, str] = {}
+
+    def new(self, item: Item, row: int) -> dict[Suggestion, str]:
+        """What an item, whose row is given, has that is not known yet, with its keys."""
+        names = [Suggestion(name, "category") for name in item.category if name not in self.names]
+        titles = [] if self.titles.has(item.title, row) else [Suggestion(item.title, "item", item.item_id)]
+        return {text: completion_key(text.text) for text in (*names, *titles)}
+
+
+class Suggestions:
+    """Completions and corrections for an engine; any number of threads may ask at once.
+
+    Args:
+        current: the catalogue.
+        statistics: of the log.
+    """
+
+    def __init__(self, current: CurrentSnapshot, statistics: ClickStatistics) -> None:
+        self._current, self._statistics = current, statistics
+        self._writing = threading.Lock()
+        self._texts: _Texts | None = None
+        self._spelling: Spelling | None = None
+
+    def add(self, items: Sequence[Item]) -> None:
+        """Follow items that are new in the catalogue or have another text. Of those that left it nothing is said."""
+        with self._writing:
+            snapshot, texts = self._current.value, self._texts
+            if texts is not None:
+                later = dict(texts.later)
+                for item in items:
+                    if (row := snapshot.number.row_of(item.item_id)) is not None:
+                        later |= texts.new(item, row)
+                # Another table, since others read the old one.
+                if len(later) > _MOST_LATER:
+                    self._texts = _Texts(snapshot, self._statistics)
+                else:
+                    texts.later = later
+            if self._spelling is not None:
+                self._spelling.add_items(items_frame(items))
+
+    def complete(self, text: str, k: int = 8) -> list[Suggestion]:
+        """The ``k`` best completions of a text, fewer where there are no more; "" gives what is searched for most.
+
+        Queries come first, then categories and titles, for each of which a quarter of the places is kept. Where nothing
+        begins as the text does, it is taken with one letter for "oe" and the like, then corrected.
+        """
+        key = completion_key(text)
+        found = self._completions(key, k) or self._completions(one_letter(key), k)
+        if not found and (correction := self.corrected(text)) is not None:
+            found = self._completions(completion_key(correction.text), k)
+        return found
+
+    def corrected(self, text: str) -> Correction | None:
+        """The text with the words that neither items nor log have as they were meant; None where nothing changes."""
+        lexical = self._current.value.lexical
+        # Most texts are known to the items: then the words of all items and queries need not be gathered.
+        if lexical is None or not has_unknown(text, lexical):
+            return None
+        if self._spelling is None:
+            with self._writing:
+                if self._spelling is None:
+                    items, clicks = self._current.value.records.flat().table, self._statistics.query_clicks
+                    self._spelling = Spelling.from_items(items, self._statistics.queries, clicks[:-1].tolist())
+        return self._spelling.corrected(text, lexical)
+
+    def _completions(self, key: str, k: int) -> list[Suggestion]:
+        if self._texts is None:
+            with self._writing:
+                self._texts = self._texts or _Texts(self._current.value, self._statistics)
+        snapshot, texts = self._current.value, self._texts
+        later = [text for text, of_text in texts.later.items() if of_text.startswith(key)]
+        # The best of each kind; what an earlier kind has is left out of the later ones.
+        seen: set[str] = set()
+        queries = list(_distinct(self._queries(snapshot, texts, key, k), seen))
+        named = (Suggestion(texts.names[i], "category") for i in texts.categories.best(key, k).tolist())
+        categories = list(_distinct(chain(named, (text for text in later if text.kind == "category")), seen))
+        free = max(k - len(queries) - len(categories), k // _SHARE)
+        titles = list(islice(_distinct(self._titles(snapshot, texts, key, k, later), seen), free))
+        # Each kind's share is kept for it; queries take what is left over first.
+        kept = [min(len(found), k // _SHARE) for found in (categories, titles)]
+        queries = queries[: k - sum(kept)]
+        categories = categories[: k - len(queries) - kept[1]]
+        return [*queries, *categories, *titles[: k - len(queries) - len(categories)]]
+
+    def _queries(self, snapshot: Snapshot, texts: _Texts, key: str, k: int) -> Iterator[Suggestion]:
+        """The ``k`` heaviest queries that led to items that are still there."""
+        asked = 2 * k
+        while True:
+            numbers = texts.queries.best(key, asked)
+            clicked = self._statistics.items.select(numbers)
+            rows = torch.from_numpy(clicked.values).to(snapshot.index.device)
+            here = (snapshot.index.position_of(rows) >= 0).cpu().numpy()
+            live = numbers[np.bincount(clicked.owners, here, len(numbers)) > 0]
+            if len(live) >= k or len(numbers) < asked:
+                return (Suggestion(self._statistics.queries[i], "query") for i in live[:k].tolist())
+            asked *= 4
+
+    def _titles(
+        self, snapshot: Snapshot, texts: _Texts, key: str, k: int, later: Iterable[Suggestion]
+    ) -> Iterator[Suggestion]:
+        """Titles of the items that are there, most popular first; ``later`` are those that came since."""
+
+        def by_popularity(rows: Ints) -> list[tuple[float, int]]:
+            return list(zip((-snapshot.popularity.take(rows)).tolist(), rows.tolist(), strict=True))
+
+        def known() -> Iterator[tuple[float, int]]:
+            asked, done = k, 0
+            while len(rows := texts.titles.best(key, asked)[done:]):
+                yield from by_popularity(rows)
+                asked, done = 4 * asked, asked
+
+        ids = [text.item_id for text in later if text.item_id is not None and text.item_id in snapshot.number]
+        new = sorted(by_popularity(np.array([snapshot.number[i] for i in ids], np.int32)))
+        for _, row in heapq.merge(known(), new):
+            item = snapshot.item(row)
+            if item.item_id in snapshot.number and completion_key(item.title).startswith(key):
+                yield Suggestion(item.title, "item", item.item_id)
+
+
+def _distinct(suggestions: Iterable[Suggestion], seen: set[str]) -> Iterator[Suggestion]:
+    """Those whose text is not among the ``seen`` ones, which they join."""
+    for suggestion in suggestions:
+        key = completion_key(suggestion.text)
+        if key not in seen:
+            seen.add(key)
+            yield suggestion

@@ -1,0 +1,127 @@
+"""Mistyped words, by hand and against a plain comparison with every known word."""
+
+import random
+
+import pytest
+from rapidfuzz.distance import OSA
+
+from onesearch.data.records import Item, items_frame
+from onesearch.search.lexical_search import LexicalSearcher
+from onesearch.search.spelling import Correction, Spelling, _KnownTexts, has_unknown
+
+TITLES = [
+    "red sneakers",
+    "laptop sleeve",
+    "bed frame",
+    "free gift card",
+    "free ribbon",
+    "waterproof coat",
+    "Größe 42",
+    "iPad",
+]
+CHINESE = ["运动鞋 男", "运动鞋 女", "蓝色帐篷", "红色 灯", "耳机"]
+QUERIES = {"gift ideas": 3.0, "free free": 4.0, "运动鞋": 9.0, "蓝色帐篷": 4.0, "耳机": 2.0}
+
+
+@pytest.fixture(scope="module")
+def lexical() -> LexicalSearcher:
+    return LexicalSearcher.from_texts([*TITLES, *CHINESE])
+
+
+@pytest.fixture(scope="module")
+def spelling() -> Spelling:
+    items = items_frame([Item(str(i), title) for i, title in enumerate([*TITLES, *CHINESE])])
+    return Spelling.from_items(items, list(QUERIES), QUERIES.values())
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("snekers", "sneakers"),
+        ("laptpo", "laptop"),
+        ("red snekers size 4", "red sneakers size 4"),
+        ("Crème-Snekers!", "creme-sneakers!"),
+        ("watrprof coat", "waterproof coat"),
+        ("bed frae", "bed frame"),  # "free" is more common, but in no item with "bed"
+        ("frae", "free"),
+        ("gift idaes", "gift ideas"),  # a word of the log alone
+    ],
+)
+def test_a_mistyped_word_is_the_likeliest_known_one(spelling, lexical, typed, meant):
+    assert has_unknown(typed, lexical) and spelling.corrected(typed, lexical) == Correction(meant, True)
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "red sneakers",
+        "sneaker",  # a stem of the items
+        "gift ideas",  # of the log alone
+        "groesse",  # found as Größe
+        "ipda",  # 'ipad' would be the word, but ...
+        "snkrs",  # two slips, in less than eight letters
+        "rde",  # too short
+        "sneaker5s",  # letters and digits are words of their own
+        "qwertyzxcv",
+        "",
+        "?!",
+    ],
+)
+def test_known_short_and_strange_words_stay(spelling, lexical, typed):
+    if typed == "ipda":  # ... and is
+        assert spelling.corrected(typed, lexical) == Correction("ipad", True)
+    else:
+        assert spelling.corrected(typed, lexical) is None
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant", "sure"),
+    [
+        ("运东鞋", "运动鞋", True),
+        ("red 运东鞋", "red 运动鞋", True),
+        ("运鞋", "运动鞋", False),  # two characters may as well be another thing
+        ("红色帐篷", None, True),  # a red tent is no blue one: 红色 is known
+        ("绿色帐篷", "蓝色帐篷", False),  # of green nothing is known, but it is at the edge
+        ("黄帐篷", None, True),
+        ("运动鞋男女", None, True),
+    ],
+)
+def test_unspaced_texts_are_known_texts_with_one_slip_inside(spelling, lexical, typed, meant, sure):
+    expected = None if meant is None else Correction(meant, sure)
+    assert spelling.corrected(typed, lexical) == expected
+
+
+def test_near_texts_are_those_of_a_plain_comparison():
+    rng = random.Random(0)
+    texts = {"".join(rng.choices("abc", k=rng.randrange(1, 8))) for _ in range(300)}
+    known = _KnownTexts()
+    for text in sorted(texts):
+        known.add(text, 1)
+    for typed in ("abcab", "a", "cccccccc", "bacab"):
+        for slips in (1, 2):
+            plain = {(text, OSA.distance(typed, text)) for text in texts if OSA.distance(typed, text) <= slips}
+            found = known.near(typed, slips)
+            assert set(found) == plain and len(found) == len(plain)
+
+
+def test_new_items_bring_words_and_known_ones_grow_no_more_common(lexical):
+    spelling = Spelling({"tent": 1, "tint": 2}, {}, [], [])
+    nothing = LexicalSearcher.from_texts(["else"])
+    assert spelling.corrected("tpnt", nothing) == Correction("tint", True)
+    assert spelling.corrected("tarpualin", nothing) is None
+    new = [Item(str(i), "tent tarpaulin", ("户外帐篷",), attributes={"Color": ("mauve",)}) for i in range(9)]
+    spelling.add_items(items_frame(new))
+    assert spelling.corrected("tarpualin", nothing) == Correction("tarpaulin", True)
+    assert spelling.corrected("muave", nothing) == Correction("mauve", True)
+    assert spelling.corrected("户内帐篷", nothing) == Correction("户外帐篷", True)
+    assert spelling.corrected("tpnt", nothing) == Correction("tint", True)
+
+
+def test_texts_with_two_words_are_counted(lexical):
+    assert lexical.together("free", "gift") == 1 and lexical.together("free", "bed") == 0
+    assert lexical.together("free", "unheard") == 0
+    more = lexical.add([20, 21], ["free gift", "free brandnew thing"])
+    assert more.together("gifts", "free") == 2 and more.together("brandnew", "free") == 1
+    assert more.remove([3, 21]).together("gift", "free") == 1
+    assert lexical.knows("gifts") and not lexical.knows("brandnew") and more.knows("brandnew")
+    assert lexical.knows("运动") and not lexical.knows("动男")
