@@ -20,7 +20,19 @@ from onesearch.data.records import Item, PageView, items_frame, page_views_frame
 from onesearch.search.results import SearchRequest, SearchResult, SearchResults
 from onesearch.search.suggestions import Suggestion
 
-COMMANDS = ("data", "market", "understand", "run", "update", "evaluate", "abtest", "search", "suggest", "serve")
+COMMANDS = (
+    "data",
+    "market",
+    "understand",
+    "run",
+    "update",
+    "evaluate",
+    "abtest",
+    "search",
+    "suggest",
+    "serve",
+    "rules",
+)
 
 
 @pytest.fixture(autouse=True)

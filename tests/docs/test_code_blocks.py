@@ -34,6 +34,7 @@ from onesearch.market.kuaisearch_export import export_kuaisearch
 from onesearch.pipeline.config_files import load_settings
 from onesearch.pipeline.run_settings import RunSettings
 from onesearch.pipeline.understanding_stage import stand_in
+from onesearch.search.rules import Rules
 from onesearch.serving.sqlite_store import SqliteStore
 from onesearch.training.rewards import RewardSettings
 
@@ -182,6 +183,7 @@ def help_place(place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         place,
     )
     import_mapping(load_mapping(place / "my-shop.yaml"), place / "data" / "my-shop")
+    (place / "rules.yaml").write_text("synonyms: [{name: sofas, words: [sofa, couch]}]\n")
     (place / "queries.txt").write_text("red shoe\nboot\n")
     homedepot = place / "datasets" / "homedepot"
     homedepot.mkdir(parents=True)
@@ -266,6 +268,8 @@ def read_yaml(block: Block, place: Path) -> None:
         load_mapping(path)
     elif "data" in values:
         RunSettings.model_validate(values)
+    elif "pins" in values:
+        Rules.model_validate(values)
     else:
         RewardSettings.model_validate(values)
 

@@ -168,6 +168,23 @@ def test_how_and_where_a_run_works_makes_nothing_outdated(tmp_path: Path):
     assert outdated(CONFIG.updated(rewards_file=rewards)) == dependants({"grpo"})
 
 
+def test_a_file_of_rules_gives_the_rewards_its_boosts_and_the_run_all_else(tmp_path: Path):
+    rules = tmp_path / "rules.yaml"
+    rules.write_text(
+        "boosts:\n- {name: a, column: seller, values: [x], times: 2}\n"
+        "- {name: b, column: seller, values: [x], times: 3, when: {query: tent}}\n"
+        "- {name: c, column: seller, values: [x], times: 4, when: {end: 2020-01-01T00:00:00Z}}\n"
+        "pins: [{name: d, items: [i]}]\nclick: 2.5\n"
+    )
+    config = CONFIG.updated(rewards_file=rules, rewards={"order": 5.0, "boosts": [], "click": 1.0})
+    found = config.rewards_now()
+    assert [boost.name for boost in found.boosts] == ["a"] and (found.order, found.click) == (5.0, 2.5)
+    assert config.boosts_now() == found.boosts and CONFIG.rewards_now() == CONFIG.rewards
+    rules.write_text("pins: [{name: d}]\n")
+    with pytest.raises(ValueError, match=r"rules.yaml: pins\.0\.items"):
+        config.rewards_now()
+
+
 @pytest.mark.parametrize("producer", ["none", "market"])
 def test_the_settings_of_a_stage_are_the_arguments_of_its_build(producer: str):
     """So a build cannot read what its stage did not declare, and nothing declared goes unread."""

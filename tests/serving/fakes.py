@@ -8,6 +8,7 @@ from typing import Any
 
 from onesearch.data.records import Item
 from onesearch.search.results import Explanation, FilterChoices, Part, SearchRequest, SearchResult, SearchResults
+from onesearch.search.rules import Rules
 from onesearch.search.shopper_history import ShopperHistory
 from onesearch.search.suggestions import Suggestion
 from onesearch.serving.sqlite_store import SqliteStore
@@ -55,6 +56,7 @@ class FakeEngine:
         self.at_work = threading.Event()
         self.refuse_titles: set[str] = set()
         self.changes = 0
+        self.own_rules, self.live_rules = Rules(), None
 
     @property
     def version(self) -> str:
@@ -90,6 +92,8 @@ class FakeEngine:
             return found
         end, history = request.offset + request.k, request.history or ShopperHistory()
         whole = self._search(request.query, len(self.items), request.filters, history)
+        pinned = [one for pin in (request.rules or self.rules).pins for one in pin.items]
+        whole = SearchResults(sorted(whole, key=lambda hit: hit.item_id not in pinned), whole.confidence)
         found = SearchResults(whole[:end], whole.confidence)
         values = {"category": lambda item: " > ".join(item.category), "attributes.Color": lambda item: "red"}
         facets = {
@@ -101,10 +105,26 @@ class FakeEngine:
         if request.highlight:
             page = [hit._replace(highlights={"title": ((0, 3),)}) for hit in page]
         if request.explain:
-            page = [hit._replace(why=Explanation((Part("words", hit.score, 1.0),), ("BM25",), ())) for hit in page]
+            pins = (request.rules or self.rules).pins
+            touching = {hit.item_id: tuple(pin.name for pin in pins if hit.item_id in pin.items) for hit in page}
+            page = [
+                hit._replace(why=Explanation((Part("words", hit.score, 1.0),), ("BM25",), (), touching[hit.item_id]))
+                for hit in page
+            ]
         answer = SearchResults(page, found.confidence, total, facets)
         answer.did_you_mean = request.query.replace("lmap", "lamp") if "lmap" in request.query else None
         return answer
+
+    @property
+    def rules(self) -> Rules:
+        return self.own_rules if self.live_rules is None else self.live_rules
+
+    def follow_rules(self, rules: Rules | None) -> None:
+        self.live_rules = rules
+
+    def rule_problems(self, rules: Rules) -> dict[str, str]:
+        named = {pin.name: [one for one in pin.items if one not in self.items] for pin in rules.pins}
+        return {name: f"pins, {name}: no item {gone[0]!r} in the catalogue" for name, gone in named.items() if gone}
 
     def similar(self, item_id: str, k: int = 10, filters: Mapping[str, Any] | None = None) -> SearchResults:
         found = self._search(self.items[item_id].title, k + 1, filters, ShopperHistory())

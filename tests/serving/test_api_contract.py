@@ -33,6 +33,8 @@ UNSAID = (
     "need the method onesearch",
     "leave sort or explain out",
     "'min': 40, 'max': 42",
+    '"error":"rules: ',
+    "is the newest: look at it first",
     "lies outside of the years 1 to 9999",
 )
 

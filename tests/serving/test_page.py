@@ -1,6 +1,7 @@
 """The page in a real headless Chromium: search, filter, click, buy, and see the history and the ranking change."""
 
 import os
+import re
 import shutil
 import threading
 import time
@@ -15,6 +16,7 @@ from onesearch.data.records import Item
 from onesearch.serving.http_app import create_app
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
+expect = playwright.expect
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = [
     pytest.mark.browser,
@@ -38,7 +40,9 @@ def service(tmp_path_factory):
     """The application behind a real HTTP server."""
     engine = FakeEngine([*catalogue(), Item("evil", HOSTILE, ("<b>Home</b>",), "<i>Evil</i>", 1.0)])
     store = FlakyStore(tmp_path_factory.mktemp("page") / "store.sqlite3")
-    server = uvicorn.Server(uvicorn.Config(create_app(engine, store), port=0, log_level="warning"))
+    server = uvicorn.Server(
+        uvicorn.Config(create_app(engine, store, admin_token="page token"), port=0, log_level="warning")
+    )
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     end = time.monotonic() + 20
@@ -354,6 +358,45 @@ def test_fits_every_screen(page, service, width, scheme):
     shots = os.environ.get("ONESEARCH_SCREENSHOTS")
     if shots:
         page.screenshot(path=str(Path(shots) / f"page-{width}-{scheme}.png"))
+
+
+def test_rules_are_edited_previewed_and_saved(page, service):
+    url, engine, _ = service
+    page.goto(url + "admin")
+    page.fill("#token", "wrong")
+    page.click("#open button")
+    page.wait_for_selector("#notice:visible")
+    assert "wrong admin token" in page.locator("#notice").inner_text() and page.locator("#rules").is_disabled()
+    page.problems.clear()  # the browser itself notes that it was refused
+
+    page.fill("#token", "page token")
+    page.click("#open button")
+    page.wait_for_selector("#rules:enabled")
+    page.fill("#rules", "pins: [{name: <b>best</b>, items: [i6], when: {query: lamp}}]")
+    page.fill("#query", "lamp")
+    page.click("#preview-button")
+    page.wait_for_selector("#after li")
+    first = page.locator("#after li").first.inner_text()
+    assert "i6 new <b>best</b>" in first and "i6" not in page.locator("#before li").first.inner_text()
+    assert not engine.rules.pins, "a preview changes nothing"
+
+    page.fill("#who", "ann")
+    page.click("#save-button")
+    expect(page.locator("#version")).to_contain_text("Version 1 by ann")
+    assert [pin.items for pin in engine.rules.pins] == [("i6",)] and "i6" in page.locator("#rules").input_value()
+    page.fill("#rules", "pins: [{name: best, items: [nobody]}]")
+    page.click("#save-button")
+    expect(page.locator("#notice")).to_contain_text("no item 'nobody'")
+    page.problems.clear()
+    page.fill("#rules", "")
+    page.click("#save-button")
+    expect(page.locator("#version")).to_contain_text("Version 2")
+    page.select_option("#versions", "1")
+    expect(page.locator("#rules")).to_have_value(re.compile("i6"))
+    assert not engine.rules.pins and page.problems == []
+    shots = os.environ.get("ONESEARCH_SCREENSHOTS")
+    if shots:
+        page.screenshot(path=str(Path(shots) / "rules.png"))
 
 
 def test_api_page_needs_no_other_server(page, service):

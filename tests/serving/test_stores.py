@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from onesearch.data.records import Item
 from onesearch.serving.http_bodies import ItemBody
 from onesearch.serving.sqlite_store import SqliteStore
-from onesearch.serving.store import Event, EventConflictError, Search, StoreError
+from onesearch.serving.store import Event, EventConflictError, RulesConflictError, RulesVersion, Search, StoreError
 
 T0 = datetime(2024, 1, 1, tzinfo=UTC)
 
@@ -164,6 +164,26 @@ def test_shoppers_by_last_event(any_store):
     assert any_store.shoppers(10) == ["b", "c", "a"] and any_store.shoppers(1) == ["b"]
 
 
+def test_every_version_of_the_rules_stays_with_its_writer_and_time(any_store):
+    assert any_store.rules() is None and any_store.rules(1) is None and any_store.rules_versions(9) == []
+    noon = T0 + timedelta(hours=12, microseconds=7)
+    assert any_store.write_rules("{}", "ann", T0, base=0) == 1
+    assert any_store.write_rules('{"pins": []}', "bøb", noon) == 2
+    newest = RulesVersion(2, noon, "bøb", '{"pins": []}')
+    assert any_store.rules() == any_store.rules(2) == newest and any_store.rules(1).body == "{}"
+    assert any_store.rules(3) is None and any_store.rules(0) is None
+    assert any_store.rules_versions(9) == [newest._replace(body=""), RulesVersion(1, T0, "ann", "")]
+    assert any_store.rules_versions(1) == [newest._replace(body="")]
+
+
+def test_rules_made_from_an_older_version_are_refused(any_store):
+    any_store.write_rules("{}", "ann", T0)
+    for base in (0, 2):
+        with pytest.raises(RulesConflictError, match=f"made from version {base} of the rules, and 1 is the newest"):
+            any_store.write_rules("no", "bob", T0, base=base)
+    assert any_store.rules().body == "{}" and any_store.write_rules("yes", "bob", T0, base=1) == 2
+
+
 def test_check_passes(any_store):
     any_store.check()
 
@@ -203,7 +223,7 @@ def test_sqlite_survives_reopening(tmp_path):
     assert again.history("u").clicked == ("i",) and again.item_changes(0)[0].item.title == "title"
     with sqlite3.connect(path) as raw:
         assert raw.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-        assert raw.execute("PRAGMA user_version").fetchone() == (2,)
+        assert raw.execute("PRAGMA user_version").fetchone() == (3,)
 
 
 def test_sqlite_without_close_keeps_what_was_answered(tmp_path):

@@ -12,6 +12,7 @@ import typer
 
 from onesearch.cli.abtest_command import abtest
 from onesearch.cli.evaluate_command import evaluate
+from onesearch.cli.rules_command import app as rules
 from onesearch.cli.run_command import run
 from onesearch.cli.search_command import search
 from onesearch.cli.serve_command import serve
@@ -60,3 +61,4 @@ app.command("abtest")(abtest)
 app.command("search")(search)
 app.command("suggest")(suggest)
 app.command("serve")(serve)
+app.add_typer(rules, name="rules")

@@ -39,8 +39,8 @@ class Settings(BaseModel):
 _S = TypeVar("_S", bound=Settings)
 
 
-def validated(model: type[_S], values: Any, path: Path) -> _S:
-    """The settings in ``values``, which were read from the file ``path``.
+def validated(model: type[_S], values: Any, path: Path | str) -> _S:
+    """The settings in ``values``, which were read from ``path``, a file or whatever messages shall name.
 
     Raises:
         ValueError: one line per wrong value: file, key, what is wrong.

@@ -28,6 +28,7 @@ class Requests:
             int32 [n, C]; -1 for none. Lets a model pick the clicks that matter for this query.
         ordered: items ordered before the request, newest last, right-aligned, int32 [n, O].
         query_texts: distinct query texts that ``clicked_queries`` refers to.
+        in_log: the queries that the click log is asked for, [n], where they are other ones; else empty.
     """
 
     query: list[str]
@@ -38,6 +39,7 @@ class Requests:
     clicked_queries: NDArray[np.int32]
     ordered: NDArray[np.int32]
     query_texts: Sequence[str] = ()
+    in_log: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         n = len(self.query)
@@ -74,4 +76,5 @@ class Requests:
             self.clicked_queries[rows],
             self.ordered[rows],
             self.query_texts,
+            [self.in_log[i] for i in index] if self.in_log else (),
         )

@@ -39,6 +39,10 @@ class Numbering:
             self._alike.setdefault(fold(name), []).append(number)
         return number
 
+    def find(self, name: str) -> int | None:
+        """The number of a name, None for one that no item has had."""
+        return self._number.get(name)
+
     def alike(self, name: str) -> list[int]:
         """The numbers of the names that are this one but for case and accents."""
         return list(self._alike.get(fold(name), ()))
@@ -76,6 +80,15 @@ class Names:
         counts = np.bincount(self.code[self.code >= 0], minlength=len(names))
         best = np.argsort(-counts, kind="stable")[:most].tolist()
         return [(names[i], int(counts[i])) for i in best if counts[i] and names[i]]
+
+    def numbers(self, names: Iterable[str]) -> list[int]:
+        """The numbers of names as they are spelt, without those that no item has had."""
+        return [number for name in dict.fromkeys(names) if (number := self.numbering.find(name)) is not None]
+
+    def below(self, levels: Iterable[str]) -> list[int]:
+        """Of category paths: the numbers of those with one of these levels, as they are spelt."""
+        wanted = frozenset(levels)
+        return [number for path, number in self.numbering.items() if not wanted.isdisjoint(path.split(_JOINT))]
 
     def among(self, numbers: list[int]) -> NDArray[np.bool_]:
         """Which items have one of these names, bool [n]."""

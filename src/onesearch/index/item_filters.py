@@ -173,6 +173,15 @@ class ItemFilters:
                 raise FilterError(f"no item has an attribute of type '{kind}'{hint}")
         return self._mask(checked)
 
+    def all_but(self, rows: NDArray[np.int64]) -> ItemMask:
+        """All items but those of some rows."""
+        index = self._index
+        base, live = np.ones(len(index.base), bool), ~np.isin(index.live_rows, rows)
+        at = index.base.position_of(torch.from_numpy(rows).to(index.device)).cpu().numpy()
+        base[at[at >= 0]] = False
+        bits = index.position_bits(pack(base).to(index.device), pack(live).to(index.device))
+        return ItemMask(RankedBits.from_words(bits), index)
+
 
 def _base_rows(index: SidIndex) -> NDArray[np.int32]:
     """The item row at each position of the base."""

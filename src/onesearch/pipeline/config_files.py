@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import yaml
 
 from onesearch.common.settings import Settings, validated
+from onesearch.common.strict_yaml import StrictLoader
 
 _VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
 _S = TypeVar("_S", bound=Settings)
@@ -29,7 +30,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         hint = f"; did you mean {path.parent / near[0]}?" if near else ""
         raise FileNotFoundError(f"no configuration file {path}{hint}")
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader=StrictLoader)
     except yaml.YAMLError as error:
         raise ValueError(f"{path}: not valid YAML: {error}") from error
     if values is None:
@@ -37,24 +38,6 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ValueError(f"{path}: expected 'key: value' lines at the top level, found a {type(values).__name__}")
     return {str(key): _expand(value, path, str(key)) for key, value in values.items()}
-
-
-class _Loader(yaml.SafeLoader):
-    """Safe YAML that also reads 5e-4 as a number (YAML 1.1 wants 5.0e-4) and refuses duplicate keys."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                raise yaml.MarkedYAMLError(problem=f"key '{key}' is given twice", problem_mark=key_node.start_mark)
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
-)
 
 
 def _expand(value: Any, path: Path, key: str) -> Any:
@@ -97,7 +80,7 @@ def apply_overrides(
         if model is not None:
             _check_key(parts, model, override)
         try:
-            value = yaml.load(text, Loader=_Loader)
+            value = yaml.load(text, Loader=StrictLoader)
         except yaml.YAMLError as error:
             raise ValueError(f"override '{override}': the value is not valid YAML: {error}") from error
         # Walk down to the section, making those that are not there.

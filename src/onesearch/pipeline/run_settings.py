@@ -1,11 +1,12 @@
 """The settings of a run: one frozen section per package, read from a file in ``configs/``."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
-from onesearch.common.settings import Settings
+from onesearch.common.settings import Settings, validated
 from onesearch.data.split import By
 from onesearch.encoding.encoder_alignment import EncoderAlignmentSettings
 from onesearch.encoding.khqe import KHQESettings
@@ -14,9 +15,10 @@ from onesearch.evaluation.cascade import CascadeSettings
 from onesearch.evaluation.evaluate import MeasureSettings
 from onesearch.market.market_settings import MarketSettings
 from onesearch.model.model_settings import ModelSettings
-from onesearch.pipeline.config_files import load_settings
+from onesearch.pipeline.config_files import read_yaml
 from onesearch.pipeline.understanding_stage import UnderstandingSettings
 from onesearch.search.boosts import Boost
+from onesearch.search.rules import Rules
 from onesearch.search.search_settings import SearchSettings
 from onesearch.training.dpo import DpoSettings
 from onesearch.training.grpo import GrpoSettings
@@ -105,7 +107,9 @@ class RunSettings(Settings):
     cot: CoTSettings = CoTSettings()
     distill: DistillationSettings = DistillationSettings()
     rewards: RewardSettings = RewardSettings()
-    rewards_file: Path | None = Field(None, description="YAML with the rewards' settings, read before every round")
+    rewards_file: Path | None = Field(
+        None, description="YAML with the rewards' settings, and a shop's rules, read before every round"
+    )
     dpo: DpoSettings = DpoSettings()
     grpo: GrpoSettings = GrpoSettings()
     search: SearchSettings = SearchSettings()
@@ -137,8 +141,17 @@ class RunSettings(Settings):
         return self
 
     def rewards_now(self) -> RewardSettings:
-        """Weights and boosts: of the file that ``rewards_file`` names, read anew, else of the run's settings."""
-        return load_settings(RewardSettings, self.rewards_file) if self.rewards_file else self.rewards
+        """Weights and boosts: of the file that ``rewards_file`` names, read anew; what it does not say, as in the run.
+
+        The file may be a shop's rules, of which those boosts count that hold for every search, and now.
+        """
+        if self.rewards_file is None:
+            return self.rewards
+        values = read_yaml(self.rewards_file)
+        rules = validated(Rules, {key: values[key] for key in Rules.model_fields if key in values}, self.rewards_file)
+        weights = {key: value for key, value in values.items() if key not in Rules.model_fields}
+        boosts = rules.of_rewards(datetime.now(UTC))
+        return validated(RewardSettings, {**self.rewards.model_dump(), **weights, "boosts": boosts}, self.rewards_file)
 
     def boosts_now(self) -> tuple[Boost, ...]:
         """The boosts that the order of pages knows: those of the rewards, unless ``search.boost`` is 0."""

@@ -36,6 +36,7 @@ from onesearch.search.ranking_features import (
     probability_features,
 )
 from onesearch.search.results import OutOfStock
+from onesearch.search.rule_effects import RuleBoost
 from onesearch.search.run_parts import Keywords
 from onesearch.search.search_settings import SearchSettings
 
@@ -69,14 +70,15 @@ class RequestFacts:
 
 @dataclass(frozen=True)
 class Scope:
-    """Where is searched: the catalogue with its model, the filter (None for all of it), the number of beams; and how
-    many candidates there are at least, where so many items match.
+    """Where is searched: the catalogue with its model, the filter (None for all of it), the number of beams; how many
+    candidates there are at least, where so many items match; and the rules' boost, in the place of the snapshot's.
     """
 
     snapshot: Snapshot
     mask: ItemMask | None
     width: int
     least: int = 0
+    boost: RuleBoost | None = None
 
     @property
     def matching(self) -> int:
@@ -152,7 +154,7 @@ class CandidateSearch:
 
     def request_facts(self, requests: Requests, snapshot: Snapshot) -> RequestFacts:
         """Everything that is looked up for requests, once."""
-        queries, prompt = self.click_features.query_facts(requests.query), snapshot.builder.config
+        queries, prompt = self.click_features.query_facts(requests.query, requests.in_log), snapshot.builder.config
         # The same list fills missing history in the prompt and gives candidates; each reads its beginning.
         most = max(prompt.clicked_for_query, self.config.clicked_candidates)
         clicked = self.click_features.statistics.most_clicked(queries.click_rows, most)
@@ -210,7 +212,7 @@ class CandidateSearch:
             features = self._model_features(facts, rows, head_rows, asked, items, snapshot)
         if memory is not None:
             features = {"log_prob": log_probs.float().cpu().numpy(), **features}
-        return self._with_log_features(facts, rows, items.cpu().numpy(), generated, features, snapshot)
+        return self._with_log_features(facts, rows, items.cpu().numpy(), generated, features, scope)
 
     def channels(
         self,
@@ -295,9 +297,10 @@ class CandidateSearch:
         items: NDArray[np.int64],
         generated: int,
         features: dict[str, Floats],
-        snapshot: Snapshot,
+        scope: Scope,
     ) -> Candidates:
         """The candidates with the features of the click log, BM25 and popularity added."""
+        snapshot = scope.snapshot
         config, queries = self.config, facts.queries.select(rows)
         taken = facts.taken[rows]
         if taken.shape[1]:
@@ -313,8 +316,8 @@ class CandidateSearch:
             features |= self.click_features.features(queries, items, snapshot.traits)
         if config.lexical and snapshot.lexical is not None and facts.lexical is not None:
             features |= lexical_features(snapshot.lexical.pair_scores(queries.terms, items), facts.lexical.best[rows])
-        if config.boost and snapshot.boost is not None:
-            features["boost"] = snapshot.boost.take(np.maximum(items, 0))
+        if config.boost and (boost := scope.boost or snapshot.boost) is not None:
+            features["boost"] = boost.take(np.maximum(items, 0))
         if self.out_of_stock == "demoted":
             rows_in_stock = snapshot.filters.mask({"in_stock": True}).rows_allowed
             in_stock = rows_in_stock(torch.from_numpy(np.maximum(items, 0)).to(snapshot.index.device))

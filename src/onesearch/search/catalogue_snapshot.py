@@ -31,6 +31,7 @@ from onesearch.search.evidence_finder import EvidenceFinder, evidence_finder
 from onesearch.search.item_records import ItemNumbers, ItemRecords
 from onesearch.search.lexical_search import LexicalSearcher
 from onesearch.search.results import FilterChoices
+from onesearch.search.rules import Rules
 
 Floats = NDArray[np.float32]
 _MOST_CHOICES = 200  # values of a filter that a page may offer
@@ -65,6 +66,7 @@ class Snapshot:
         click_features: of the log; traits: what they read of every item row.
         pairs: items taken together in the log, where prompts have such evidence.
         boosts: groups that pages show more; boost: float32 [N], what they add to the order, None without any.
+        rules: of the shop's merchandisers, whose boosts count instead; None where there never were any.
         version: grows by one with every change.
     """
 
@@ -83,6 +85,7 @@ class Snapshot:
     pairs: ItemPairs | None = None
     boosts: tuple[Boost, ...] = ()
     boost: LayeredTable | None = None
+    rules: Rules | None = None
     version: int = 0
 
     @classmethod

@@ -379,10 +379,14 @@ class ClickFeatures:
         table = LayeredTable.over(torch.from_numpy(categories))
         return ItemTraits(table, TraitLists.over(of_attributes), TraitLists.over(of_title))
 
-    def query_facts(self, queries: Sequence[str]) -> QueryFacts:
-        """Analyse each query and look it up in the log: the one place where that is done for a search."""
+    def query_facts(self, queries: Sequence[str], in_log: Sequence[str] = ()) -> QueryFacts:
+        """Analyse each query and look it up in the log: the one place where that is done for a search.
+
+        ``in_log``: what is looked up instead, where a query was changed.
+        """
         terms = [self.analyze(query) for query in queries]
-        return QueryFacts(list(queries), terms, self.statistics.query_numbers(queries), self.words.word_numbers(terms))
+        rows = self.statistics.query_numbers(in_log or queries)
+        return QueryFacts(list(queries), terms, rows, self.words.word_numbers(terms))
 
     def contexts(self, queries: QueryFacts) -> dict[str, Floats]:
         """What the weights may depend on, float32 [n]: is the query known, how well, and how long is it."""

@@ -10,6 +10,7 @@ from onesearch.model.featurizer import Featurizer
 from onesearch.model.generator import Generator
 from onesearch.search.boosts import Boost
 from onesearch.search.catalogue_snapshot import Snapshot
+from onesearch.search.rules import Rules
 
 log = logging.getLogger("onesearch")
 
@@ -50,6 +51,11 @@ class CurrentSnapshot:
         with self._writing:
             snapshot = self.value if boosts is None else self.value.boosted(boosts)
             self.value = replace(snapshot, generator=generator)
+
+    def rule(self, rules: Rules | None) -> None:
+        """Other rules, from the next search on."""
+        with self._writing:
+            self.value = replace(self.value, rules=rules)
 
     def _changed(self, item_ids: Iterable[str]) -> None:
         """Note what changed while a merge is under way; begin one where it is due. Called by the writer."""

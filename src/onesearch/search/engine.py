@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from onesearch.common.artefact import readable
 from onesearch.data.records import Item
 from onesearch.data.requests import Requests
+from onesearch.index.item_filters import ItemMask
 from onesearch.model.featurizer import Featurizer
 from onesearch.model.generator import Generator
 from onesearch.search.boosts import Boost
@@ -28,6 +30,8 @@ from onesearch.search.hits import Hits, followed_by
 from onesearch.search.ranking_weights import GENERATOR_ALONE, RankingWeights
 from onesearch.search.result_set import facet_counts, in_order, result_set
 from onesearch.search.results import FilterChoices, SearchRequest, SearchResult, SearchResults
+from onesearch.search.rule_effects import RuleEffects, pinned_rows
+from onesearch.search.rules import Asked, BoostRule, Rules, Touching, unknown_names
 from onesearch.search.run_parts import (
     STAGE_OF,
     Keywords,
@@ -51,6 +55,7 @@ from onesearch.search.suggestions import Suggestion, Suggestions
 log = logging.getLogger("onesearch")
 Floats = NDArray[np.float32]
 _DEMOTED = RankingWeights({"out_of_stock": 1.0})
+_MOST_KEPT = 256  # sets of rules whose effects are kept
 
 
 class SearchEngine(CandidateSearch):
@@ -95,6 +100,7 @@ class SearchEngine(CandidateSearch):
         self.weights, self.name, self.confidence = weights, name, confidence
         self.histories: HistoryStore = histories if histories is not None else FixedHistories()
         self.known_shoppers, self.known_queries = tuple(known_shoppers), tuple(known_queries)
+        self._kept: tuple[Snapshot, dict[tuple[str, ...], RuleEffects]] = (snapshot, {})
         self.current = CurrentSnapshot(snapshot.on(snapshot.generator.eval().begin.device))
         self.suggestions = Suggestions(self.current, click_features.statistics)
 
@@ -197,60 +203,71 @@ class SearchEngine(CandidateSearch):
         Raises:
             ValueError: a filter, facet or order is not valid, or the run cannot tell which items are relevant.
         """
-        snapshot = self.snapshot
+        snapshot, time = self.snapshot, datetime.now(UTC)
         requests = [replace(request, filters=self._offered(request.filters)) for request in requests]
         answers = [SearchResults() for _ in requests]
-        # Mistyped queries are searched for as they were meant, where that is sure.
-        meant = [self._correction(snapshot, request.query) for request in requests]
+        histories = [self._history(request) for request in requests]
+        touching = [_touching(snapshot, *each, time) for each in zip(requests, histories, strict=True)]
+        # Mistyped queries are searched for as they were meant, where that is sure; what a rule knows is not mistyped.
+        meant = [
+            None if touched.by_query else self._correction(snapshot, request.query)
+            for request, touched in zip(requests, touching, strict=True)
+        ]
         for i, correction in enumerate(meant):
             if correction is not None and correction.sure and requests[i].correct:
                 requests[i] = replace(requests[i], query=correction.text)
+                touching[i] = _touching(snapshot, requests[i], histories[i], time)
         # What is asked of the whole result set, and pages in another order than the engine's.
         for i, request in enumerate(requests):
             if request.facets or request.count or request.sort:
-                answers[i] = self._of_result_set(snapshot, request)
+                answers[i] = self._of_result_set(snapshot, request, touching[i])
         for answer, request, correction in zip(answers, requests, meant, strict=True):
             if correction is not None and request.query == correction.text:
                 answer.corrected_query = correction.text
             elif correction is not None:
                 answer.did_you_mean = correction.text
-        # A batch shares one filter, one width and one page.
+        # A batch shares one filter, one width, one page and the rules that change scores.
         groups: dict[str, list[int]] = {}
         for i, request in enumerate(requests):
             if not request.sort:
-                groups.setdefault(repr((request.filters, request.width, request.offset)), []).append(i)
+                shared = (request.filters, request.width, request.offset, id(request.rules), touching[i].effects)
+                groups.setdefault(repr(shared), []).append(i)
         for group in groups.values():
             first = requests[group[0]]
-            histories = [self._history(requests[i]) for i in group]
+            effects = self._effects(snapshot, first, touching[group[0]])
+            scope = self._scope(snapshot, first.filters, first.width, effects)
             # Histories as columns; items that left the catalogue are left out.
-            batch = to_requests([requests[i].query for i in group], histories, snapshot.number)
+            batch = _batch(snapshot, [touching[i] for i in group], [histories[i] for i in group])
             end = first.offset + max(requests[i].k for i in group)
-            hits = self.rank(batch, end, first.filters, snapshot, first.width)
+            hits = self.rank(batch, end, first.filters, snapshot, first.width, effects)
             # A recommendation has no query that anything could fit.
             sure: list[float | None] = [None] * len(group)
             if hits.match is not None and self.confidence is not None:
                 shares = self.confidence.of(hits.match).tolist()
-                sure = [one if requests[i].query.strip() else None for i, one in zip(group, shares, strict=True)]
+                sure = [one if touching[i].query.strip() else None for i, one in zip(group, shares, strict=True)]
             for i, items, scores, confidence in zip(group, hits.items, hits.scores, sure, strict=True):
-                named = _named(snapshot, requests[i])
-                if named is not None:
-                    # Who types an item's id looks for that item: it comes first.
-                    others = items != named
-                    items = np.append(np.int32(named), items[others])
-                    scores = np.append(scores.max(initial=0) + np.float32(1), scores[others])
-                    confidence = None if confidence is None else 1.0
+                named = _named(snapshot, touching[i].in_log, scope.mask)
+                if named is not None and confidence is not None:
+                    confidence = 1.0
+                # Who types an item's id looks for that item: it comes first; then what rules pin.
+                pinned = pinned_rows(touching[i], snapshot, scope.mask)
+                ahead = list(dict.fromkeys([*([] if named is None else [named]), *pinned]))
+                if ahead:
+                    others = ~np.isin(items, ahead)
+                    places = np.arange(len(ahead), 0, -1, dtype=np.float32)
+                    items = np.append(np.array(ahead, np.int32), items[others])
+                    scores = np.append(scores.max(initial=0) + places, scores[others])
                 page = slice(first.offset, first.offset + requests[i].k)
                 answers[i][:] = _results(snapshot, items[page], scores[page])
                 answers[i].confidence = confidence
                 if requests[i].explain:
-                    asked = to_requests([requests[i].query], [self._history(requests[i])], snapshot.number)
-                    scope = self._scope(snapshot, first.filters, first.width)
+                    asked = _batch(snapshot, [touching[i]], [histories[i]])
                     rows = [int(row) for row in items[page] if row >= 0]
-                    why = explain(self, self._ordering(), asked, scope, rows, named)
+                    why = explain(self, self._ordering(), asked, scope, rows, ahead, touching[i])
                     answers[i][:] = [hit._replace(why=one) for hit, one in zip(answers[i], why, strict=True)]
-        for request, answer in zip(requests, answers, strict=True):
+        for request, touched, answer in zip(requests, touching, answers, strict=True):
             if request.highlight:
-                self._highlight(snapshot, request.query, answer)
+                self._highlight(snapshot, touched.query, answer)
         return answers
 
     def _highlight(self, snapshot: Snapshot, query: str, answer: SearchResults) -> None:
@@ -284,24 +301,27 @@ class SearchEngine(CandidateSearch):
         """
         snapshot = self.snapshot
         filters = self._offered(filters)
-        mask = snapshot.filters.mask(filters) if filters else None
+        mask = self._plain_mask(snapshot, "", filters)
         numbers = self.featurizer.head_row_projection.features
         return _results(snapshot, *similar_items(snapshot, snapshot.number[item_id], k, numbers, mask))
 
-    def _of_result_set(self, snapshot: Snapshot, request: SearchRequest) -> SearchResults:
+    def _of_result_set(self, snapshot: Snapshot, request: SearchRequest, touching: Touching) -> SearchResults:
         """Total and facets of a request, and its page where it asks for an order of its own."""
         query, margin = None, 0.0
-        if request.query.strip():
+        if touching.query.strip():
             if self.confidence is None:
                 raise ValueError(
                     f"the engine of {self.name} does not know which items are relevant to a query, so that it cannot "
                     "count or sort them: `onesearch run` makes it anew"
                 )
-            vector = self.featurizer.vectors([request.query])
+            vector = self.featurizer.vectors([touching.query])
             query = self.featurizer.head_row_projection.project_queries(vector)[0]
             margin = self.confidence.margin
-        mask = snapshot.filters.mask(request.filters) if request.filters else None
+        mask = self._scope(snapshot, request.filters, None, self._effects(snapshot, request, touching)).mask
         rows = result_set(snapshot, mask, query, margin)
+        # What rules pin is shown, and so belongs to what is counted.
+        if pinned := pinned_rows(touching, snapshot, mask):
+            rows = np.union1d(rows, pinned)
         page: list[SearchResult] = []
         if request.sort:
             items = in_order(snapshot, rows, request.sort)[request.offset : request.offset + request.k]
@@ -327,14 +347,17 @@ class SearchEngine(CandidateSearch):
         filters: Mapping[str, Any] | None = None,
         snapshot: Snapshot | None = None,
         width: int | None = None,
+        effects: RuleEffects | None = None,
     ) -> Hits:
         """The ``k`` best items of each request, all of them where so many match; shapes as in :class:`Hits`.
+
+        ``effects`` of the rules that touch all of them; those of :meth:`search_batch` alone, no others.
 
         Candidates come first, in the order of the engine's score; then all other items that match, in the order of the
         item score. So a longer page begins as a shorter one.
         """
         snapshot = snapshot or self.snapshot
-        scope = self._scope(snapshot, filters, width)
+        scope = self._scope(snapshot, filters, width, effects)
         facts = self.request_facts(requests, snapshot)
         found = self.find_for(facts, np.arange(len(requests)), scope)
         hits = replace(ordered(found, self._ordering(), k, snapshot.popularity), match=best_match(found))
@@ -367,9 +390,40 @@ class SearchEngine(CandidateSearch):
         """
         return self.find(requests, self._scope(snapshot or self.snapshot, filters, width), fixed)
 
-    def _scope(self, snapshot: Snapshot, filters: Mapping[str, Any] | None, width: int | None) -> Scope:
+    def _scope(
+        self,
+        snapshot: Snapshot,
+        filters: Mapping[str, Any] | None,
+        width: int | None,
+        effects: RuleEffects | None = None,
+    ) -> Scope:
         mask = snapshot.filters.mask(filters) if filters else None
-        return Scope(snapshot, mask, width or self.config.width)
+        width = width or self.config.width
+        if effects is None:
+            return Scope(snapshot, mask, width)
+        return Scope(snapshot, effects.within(mask), width, boost=effects.boost)
+
+    def _effects(self, snapshot: Snapshot, request: SearchRequest, touching: Touching) -> RuleEffects | None:
+        """What the rules that touch a request do to items; None without rules."""
+        if request.rules is not None:  # a draft
+            return RuleEffects.from_rules(touching, snapshot)
+        if snapshot.rules is None:
+            return None
+        # Kept as long as the snapshot is: most searches are touched by the same few rules.
+        of, kept = self._kept
+        if of is not snapshot:
+            self._kept = (snapshot, kept := {})
+        if (effects := kept.get(touching.effects)) is None:
+            effects = RuleEffects.from_rules(touching, snapshot)
+            if len(kept) < _MOST_KEPT:
+                kept[touching.effects] = effects
+        return effects
+
+    def _plain_mask(self, snapshot: Snapshot, query: str, filters: Mapping[str, Any] | None) -> ItemMask | None:
+        """What may be shown to anybody beside the engine's own search."""
+        request = SearchRequest(query, filters=filters)
+        touching = _touching(snapshot, request, NO_HISTORY, datetime.now(UTC))
+        return self._scope(snapshot, filters, None, self._effects(snapshot, request, touching)).mask
 
     # -- what a server asks ----------------------------------------------------------------------------------------
 
@@ -413,14 +467,15 @@ class SearchEngine(CandidateSearch):
         filters = self._offered(filters)
         if snapshot.lexical is None or not query.strip():
             return SearchResults()
-        if not filters:
+        mask = self._plain_mask(snapshot, query, filters)
+        if mask is None:
             hits = snapshot.lexical.top_items([query], k)
             return _results(snapshot, hits.items[0], hits.scores[0])
         # BM25 knows no filters: rank everything that matches, then keep what the filter allows.
         hits = snapshot.lexical.top_items([query], len(snapshot.records))
         found = torch.from_numpy(hits.items[0].astype(np.int64)).to(snapshot.index.device)
         position = snapshot.index.position_of(found.clamp(min=0))
-        allowed = snapshot.filters.mask(filters).items_allowed(position.clamp(min=0)) & (position >= 0)
+        allowed = mask.items_allowed(position.clamp(min=0)) & (position >= 0)
         keep = np.flatnonzero(allowed.cpu().numpy() & (hits.items[0] >= 0))[:k]
         return _results(snapshot, hits.items[0][keep], hits.scores[0][keep])
 
@@ -450,6 +505,27 @@ class SearchEngine(CandidateSearch):
         self.current.adopt(generator, boosts)
         self.name = name
 
+    @property
+    def rules(self) -> Rules:
+        """The rules in force; where there never were any, the boosts that the engine was made with as rules."""
+        snapshot = self.snapshot
+        if snapshot.rules is not None:
+            return snapshot.rules
+        return Rules(boosts=tuple(BoostRule.model_validate(boost.model_dump()) for boost in snapshot.boosts))
+
+    def follow_rules(self, rules: Rules | None) -> None:
+        """Search under other rules from the next search on; None: as if there never were any."""
+        self.current.rule(rules)
+
+    def rule_problems(self, rules: Rules) -> dict[str, str]:
+        """Why rules cannot work here, by name: what they name is not in the catalogue, or the engine knows no boost."""
+        snapshot = self.snapshot
+        there = np.array(sorted(snapshot.number.values()), np.int64)
+        found = unknown_names(rules, snapshot.records.flat().table[there])
+        if rules.boosts and not (self.config.boost and self.weights.values.get("boost")):
+            found |= {rule.name: f"boosts, {rule.name}: search.boost of this engine is 0" for rule in rules.boosts}
+        return found
+
     def with_settings(self, config: SearchSettings, weights: RankingWeights) -> "SearchEngine":
         """An engine under other settings; shares model, catalogue and index as they are now."""
         engine = SearchEngine(
@@ -472,13 +548,28 @@ class SearchEngine(CandidateSearch):
         return self.with_settings(self.config.updated(**BEAMS_ONLY), GENERATOR_ALONE)
 
 
-def _named(snapshot: Snapshot, request: SearchRequest) -> int | None:
-    """The row of the item whose id is the query, if the filter allows it."""
-    row = _row_of_id(snapshot, request.query)
-    if row is None or not request.filters:
+def _touching(snapshot: Snapshot, request: SearchRequest, history: ShopperHistory, time: datetime) -> Touching:
+    """The rules that touch a request, and its query under them."""
+    rules = snapshot.rules if request.rules is None else request.rules
+    if rules is None:
+        return Touching(request.query, request.query)
+    groups = (*request.groups, *history.profile.split())
+    return rules.touching(request.query, Asked.from_search(request.query, request.filters, groups, time))
+
+
+def _batch(snapshot: Snapshot, touching: Sequence[Touching], histories: Sequence[ShopperHistory]) -> Requests:
+    """Searches as columns, each with its query under the rules."""
+    found = to_requests([one.query for one in touching], histories, snapshot.number)
+    return replace(found, in_log=[one.in_log for one in touching])
+
+
+def _named(snapshot: Snapshot, query: str, mask: ItemMask | None) -> int | None:
+    """The row of the item whose id is the query, if the mask allows it."""
+    row = _row_of_id(snapshot, query)
+    if row is None or mask is None:
         return row
     at = torch.tensor([row], device=snapshot.index.device)
-    return row if bool(snapshot.filters.mask(request.filters).rows_allowed(at)) else None
+    return row if bool(mask.rows_allowed(at)) else None
 
 
 def _row_of_id(snapshot: Snapshot, query: str) -> int | None:

@@ -1,12 +1,13 @@
 """Why a result stands where it does: what made its score, and the way down to its semantic ID."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from onesearch.data.records import items_frame
 from onesearch.data.requests import Requests
 from onesearch.encoding.sid_text import sid_tokens
 from onesearch.search.candidate_search import FEWEST, CandidateSearch, Scope
@@ -14,6 +15,7 @@ from onesearch.search.catalogue_snapshot import Snapshot
 from onesearch.search.path_scoring import score_paths
 from onesearch.search.ranking_weights import RankingWeights
 from onesearch.search.results import Explanation, Part, Step
+from onesearch.search.rules import Touching
 
 _LOOKED_AT = 2000  # items below a node that say what it stands for
 
@@ -24,11 +26,13 @@ def explain(
     request: Requests,
     scope: Scope,
     rows: Sequence[int],
-    named: int | None,
+    first: Collection[int],
+    touching: Touching,
 ) -> list[Explanation]:
     """Why the items ``rows`` are results of a single request: it is searched once more.
 
-    ``named`` is the row of the item that comes first because the query is its id.
+    ``first`` are rows of items that come first because the query is their id or a rule pins them; ``touching`` the
+    rules that touch the search.
     """
     snapshot, zero = scope.snapshot, np.zeros(1, np.int64)
     # The same candidates again.
@@ -49,15 +53,21 @@ def explain(
             owner = torch.zeros(len(rows), dtype=torch.long, device=index.device)
             log_probs, _ = score_paths(snapshot.generator, read.memory, paths, owner, index)
             probabilities = log_probs.exp().cpu().numpy()
+    # Which rules touched them: items as a table, for the groups of boosts.
+    items = items_frame([snapshot.item(row) for row in rows])
+    groups = [(boost.name, boost.holds(items)) for boost in touching.boosts]
     out = []
     for place, row in enumerate(rows):
         column = np.flatnonzero(found.items[0] == row)
         by = [name for name, items in channels.items() if (items == row).any()]
         if len(column) and found.generated[0, column[0]]:
             by.insert(0, "beams")
-        parts = parts_of(found.features, weight_of, int(column[0])) if len(column) and row != named else ()
+        parts = parts_of(found.features, weight_of, int(column[0])) if len(column) and row not in first else ()
         chances = None if probabilities is None else probabilities[place]
-        out.append(Explanation(parts, tuple(by), steps_of(snapshot, row, chances)))
+        pins = [pin.name for pin in touching.pins if items["item_id"][place] in pin.items]
+        boosts = [name for name, holds in groups if holds[place]]
+        rules = (*touching.rewriting, *pins, *boosts)
+        out.append(Explanation(parts, tuple(by), steps_of(snapshot, row, chances), rules))
     return out
 
 

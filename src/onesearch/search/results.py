@@ -6,6 +6,7 @@ from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 from onesearch.data.records import Item
+from onesearch.search.rules import Rules
 from onesearch.search.shopper_history import ShopperHistory
 
 Sort = Literal["price", "-price", "newest", "popularity"]
@@ -46,14 +47,16 @@ class Explanation:
 
     Attributes:
         parts: of its score, largest first; they sum to it. Empty behind the candidates, where items stand in the order
-            of the item score, and for an item that comes first because the query is its id.
+            of the item score, and for an item that comes first because the query is its id or a rule pins it.
         found_by: channels that found it: beams, most clicked, evidence, BM25, nearest.
         path: the tokens of its semantic ID.
+        rules: names of the rules that touched it: those that changed the query, its pins and its boosts.
     """
 
     parts: tuple[Part, ...]
     found_by: tuple[str, ...]
     path: tuple[Step, ...]
+    rules: tuple[str, ...] = ()
 
     @property
     def score(self) -> float:
@@ -62,6 +65,7 @@ class Explanation:
 
     def __str__(self) -> str:
         lines = [f"{self.score:.3f}, found by {', '.join(self.found_by) or 'the order of the item score'}"]
+        lines += [f"  rule: {name}" for name in self.rules]
         lines += [f"  {part.product:+.3f}  {part.feature} {part.value:.3f} × {part.weight:.3f}" for part in self.parts]
         for step in self.path:
             chance = "" if step.probability is None else f"{step.probability:.1%} "
@@ -136,6 +140,8 @@ class SearchRequest:
         highlight: whether each result says where the query's words stand in it.
         sort: "price", "-price", "newest" or "popularity" for that order of all of them; None for the engine's.
         correct: whether a query with unknown words is searched for as it was most likely meant.
+        groups: of shoppers that this one belongs to, for rules; the words of a profile are groups anyway.
+        rules: searched under instead of those in force, to see what they would do; None: those in force.
     """
 
     query: str
@@ -151,6 +157,8 @@ class SearchRequest:
     explain: bool = False
     highlight: bool = False
     correct: bool = True
+    groups: Sequence[str] = ()
+    rules: Rules | None = None
 
 
 @dataclass(frozen=True)

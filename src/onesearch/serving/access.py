@@ -15,7 +15,7 @@ class Keys:
     Attributes:
         search: for searches and items; None leaves them open.
         events: for events; None leaves them open.
-        admin: for changes of the catalogue; None switches them off.
+        admin: for changes of the catalogue and for rules; None switches them off.
     """
 
     search: str | None = None
@@ -42,6 +42,8 @@ def role_of(method: str, path: str) -> Role | None:
         return "admin" if method in ("POST", "PATCH") else None
     if path == "/events":
         return "events"
+    if path == "/rules" or path.startswith("/rules/"):
+        return "admin"
     return "search" if path in ("/search", "/suggest") or path.startswith("/items/") else None
 
 

@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 from onesearch.data.records import Item
 from onesearch.search.results import FilterChoices, SearchRequest, SearchResults
+from onesearch.search.rules import Rules
 from onesearch.search.shopper_history import ShopperHistory
 from onesearch.search.suggestions import Suggestion
 
@@ -50,6 +51,16 @@ class Engine(Protocol):
 
     def delete(self, item_ids: Sequence[str]) -> int:
         """Remove items; how many were known, unknown ids are ignored."""
+
+    @property
+    def rules(self) -> Rules:
+        """The rules in force."""
+
+    def follow_rules(self, rules: Rules | None) -> None:
+        """Search under other rules from the next search on; None: as if there never were any."""
+
+    def rule_problems(self, rules: Rules) -> dict[str, str]:
+        """Why rules cannot work here, by their name, such as an item that the catalogue has not."""
 
     def filters_available(self) -> FilterChoices:
         """Filter values to offer."""

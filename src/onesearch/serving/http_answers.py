@@ -1,6 +1,7 @@
 """What the HTTP service answers as JSON; what it reads is in `http_bodies`."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Literal
 
 from pydantic import BaseModel, Field
@@ -9,8 +10,10 @@ from onesearch.data.records import Item
 from onesearch.encoding.sid_text import sid_tokens
 from onesearch.search.confidence import NOTHING_FITS
 from onesearch.search.results import Explanation, FilterChoices, SearchResult
+from onesearch.search.rules import Rules, write_rules
 from onesearch.search.suggestions import Kind
 from onesearch.serving.http_bodies import ItemBody
+from onesearch.serving.store import RulesVersion
 
 
 class PartBody(BaseModel):
@@ -36,6 +39,7 @@ class WhyBody(BaseModel):
     parts: list[PartBody] = Field(description="of its score, largest first; none behind the candidates")
     found_by: list[str] = Field(description="beams, most clicked, evidence, BM25, nearest")
     path: list[StepBody]
+    rules: list[str] = Field(description="names of the rules that touched it")
 
     @classmethod
     def from_explanation(cls, why: Explanation) -> "WhyBody":
@@ -44,6 +48,7 @@ class WhyBody(BaseModel):
             parts=[PartBody(**part._asdict()) for part in why.parts],
             found_by=list(why.found_by),
             path=[StepBody(**step._asdict()) for step in why.path],
+            rules=list(why.rules),
         )
 
 
@@ -216,6 +221,40 @@ class FiltersAnswer(BaseModel):
             price=choices.price,
             examples=examples,
         )
+
+
+class RulesVersionAnswer(BaseModel):
+    """Who wrote a version of the rules, and when."""
+
+    version: int = Field(description="0: nobody wrote any, these are the boosts that the run was made with")
+    time: datetime | None
+    who: str
+
+
+class RulesAnswer(RulesVersionAnswer):
+    """A version of the rules."""
+
+    rules: str = Field(description="YAML")
+
+    @classmethod
+    def from_version(cls, version: RulesVersion | None, rules: Rules) -> "RulesAnswer":
+        """The JSON form of a version; None before the first."""
+        if version is None:
+            return cls(version=0, time=None, who="", rules=write_rules(rules))
+        return cls(version=version.version, time=version.time, who=version.who, rules=write_rules(rules))
+
+
+class RulesVersionsAnswer(BaseModel):
+    """Versions of the rules, the newest first."""
+
+    versions: list[RulesVersionAnswer]
+
+
+class PreviewAnswer(BaseModel):
+    """A search under the rules in force, and under others."""
+
+    before: SearchAnswer
+    after: SearchAnswer
 
 
 class HealthAnswer(BaseModel):

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from onesearch.common.extras import from_extra
 from onesearch.encoding.sid_text import sid_tokens
+from onesearch.search.rules import Rules
 from onesearch.serving.access import Keys, Role
 from onesearch.serving.engine_protocol import Engine
 from onesearch.serving.http_answers import (
@@ -17,8 +18,12 @@ from onesearch.serving.http_answers import (
     HistoryAnswer,
     ItemAnswer,
     ItemsAnswer,
+    PreviewAnswer,
     Problem,
     ResultBody,
+    RulesAnswer,
+    RulesVersionAnswer,
+    RulesVersionsAnswer,
     SearchAnswer,
     ShoppersAnswer,
     SimilarAnswer,
@@ -32,18 +37,22 @@ from onesearch.serving.http_bodies import (
     ItemBody,
     ItemsBody,
     PatchBody,
+    PreviewBody,
+    RulesBody,
     SearchBody,
 )
 from onesearch.serving.http_bodies import Query as QueryText
 from onesearch.serving.keyword_coverage import ThoughtSource
+from onesearch.serving.live_rules import RulesRefusedError
 from onesearch.serving.middleware import Guard
 from onesearch.serving.service import RequestRefusedError, Service, UnknownItemError
 from onesearch.serving.serving_settings import ServingSettings
-from onesearch.serving.store import EventConflictError, Store, StoreError
+from onesearch.serving.store import EventConflictError, RulesConflictError, Store, StoreError
 from onesearch.serving.worker_threads import SaturatedError
 
 with from_extra("serve"):
     from fastapi import Depends, FastAPI, HTTPException, Query, Request, Response
+    from fastapi import Path as PathParameter
     from fastapi.exceptions import RequestValidationError
     from fastapi.responses import FileResponse, JSONResponse
     from fastapi.security import HTTPBearer
@@ -53,6 +62,7 @@ with from_extra("serve"):
 
 _PAGE = Path(__file__).parent / "page"
 _LONGEST_MESSAGE = 500
+_MOST_PROBLEMS = 50  # of rules that are told at once
 # What a route may answer besides its success, for the API description.
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
     422: {"model": Problem, "description": "breaks a rule, which the answer names"}
@@ -87,7 +97,7 @@ def create_app(
         engine: what searches.
         store: what remembers; closed when the application stops.
         config: how much to take on at once.
-        admin_token: what `POST` and `PATCH /items` ask for; None switches it off.
+        admin_token: what `POST` and `PATCH /items` and all of `/rules` ask for; None switches them off.
         thoughts: where searched queries are looked up and queued; None leaves that out.
         checks: asked for `/healthz`; each gives what degrades the service, or None.
         search_key: what searches ask for; None leaves them open.
@@ -128,6 +138,7 @@ def create_app(
     _say_errors(app)
     _add_search(app, service, keys)
     _add_items(app, service, keys)
+    _add_rules(app, service, keys)
     _add_health(app, service)
     if service.config.page:
         _add_page(app, service)
@@ -224,6 +235,47 @@ def _add_items(app: FastAPI, service: Service, keys: Keys) -> None:
         return ItemAnswer(item=ItemBody.from_item(record), sid=list(sid), sid_tokens=sid_tokens(sid))
 
 
+def _add_rules(app: FastAPI, service: Service, keys: Keys) -> None:
+    admin = _keyed(keys, "admin")
+    unknown: dict[int | str, dict[str, Any]] = {404: {"model": Problem, "description": "no such version"}}
+    conflict: dict[int | str, dict[str, Any]] = {409: {"model": Problem, "description": "there is a newer version"}}
+
+    # What is in force, and other rules in its place.
+    @app.get("/rules", tags=["rules"], responses=_KEYED, dependencies=[admin])
+    def rules() -> RulesAnswer:
+        """The rules in force; needs the admin token."""
+        return RulesAnswer.from_version(*service.rules.newest())
+
+    @app.put("/rules", tags=["rules"], responses=_PROBLEMS | _KEYED | conflict, dependencies=[admin])
+    def change_rules(body: RulesBody) -> RulesAnswer:
+        """New rules in the place of all; needs the admin token. In force when the answer arrives."""
+        found = service.rules.read(body.rules)
+        version = service.rules.change(found, body.who, body.base)
+        return RulesAnswer.from_version(service.store.rules(version), found)
+
+    # What was in force, and what would be.
+    @app.get("/rules/versions", tags=["rules"], responses=_KEYED, dependencies=[admin])
+    def versions(limit: Annotated[int, Query(ge=1, le=1000)] = 50) -> RulesVersionsAnswer:
+        """Who wrote rules, and when, the newest first; needs the admin token."""
+        found = service.store.rules_versions(limit)
+        return RulesVersionsAnswer(
+            versions=[RulesVersionAnswer(version=one.version, time=one.time, who=one.who) for one in found]
+        )
+
+    @app.get("/rules/versions/{version}", tags=["rules"], responses=_PROBLEMS | _KEYED | unknown, dependencies=[admin])
+    def one_version(version: Annotated[int, PathParameter(ge=1, le=10**9)]) -> RulesAnswer:
+        """An earlier version, to write again what it says; needs the admin token."""
+        found = service.store.rules(version)
+        if found is None:
+            raise HTTPException(404, f"there is no version {version} of the rules")
+        return RulesAnswer.from_version(found, Rules.model_validate_json(found.body))
+
+    @app.post("/rules/preview", tags=["rules"], responses=_PROBLEMS | _KEYED, dependencies=[admin])
+    async def preview(body: PreviewBody) -> PreviewAnswer:
+        """A search under the rules in force and under others, which nobody else sees; needs the admin token."""
+        return await service.preview(body)
+
+
 def _add_health(app: FastAPI, service: Service) -> None:
     @app.get("/healthz", tags=["operation"], responses={503: {"model": HealthAnswer, "description": "down"}})
     def healthz(response: Response) -> HealthAnswer:
@@ -257,6 +309,10 @@ def _add_page(app: FastAPI, service: Service) -> None:
     @app.get("/", include_in_schema=False)
     def page() -> FileResponse:
         return FileResponse(_PAGE / "index.html", headers={"cache-control": "no-cache"})
+
+    @app.get("/admin", include_in_schema=False)
+    def admin() -> FileResponse:
+        return FileResponse(_PAGE / "admin.html", headers={"cache-control": "no-cache"})
 
     @app.get("/docs", include_in_schema=False)
     def docs() -> FileResponse:
@@ -313,12 +369,19 @@ def _say_errors(app: FastAPI) -> None:
             fields.setdefault(place[:200], words + _of_item(error.body, problem["loc"]))
         return _problem(422, "; ".join(f"{name}: {message}" for name, message in fields.items()), fields)
 
+    def rules_problem(_: Request, error: Exception) -> Response:
+        assert isinstance(error, RulesRefusedError)
+        few = dict(list(error.problems.items())[:_MOST_PROBLEMS])
+        return _problem(422, str(error), {name: words[:_LONGEST_MESSAGE] for name, words in few.items()})
+
     handlers: dict[type[Exception], Callable[[Request, Exception], Response]] = {
         StarletteHTTPException: http_problem,
         RequestValidationError: rule_problem,
         RequestRefusedError: answering(422),
         UnknownItemError: answering(404),
         EventConflictError: answering(409),
+        RulesConflictError: answering(409),
+        RulesRefusedError: rules_problem,
         # Whose words may hold a path or an address.
         StoreError: answering(503, "not done, sending it again is safe: the store failed, see the log", 2),
         SaturatedError: answering(503, "too busy, try again: {}", 1),

@@ -22,6 +22,7 @@ from pydantic import (
 
 from onesearch.data.records import Item, check_attribute_type
 from onesearch.search.results import Sort
+from onesearch.search.rules import MAX_TEXT
 
 # Limits of single requests: what a search costs is bounded whatever is sent.
 MAX_QUERY = 200
@@ -32,6 +33,7 @@ MAX_OFFSET = 100_000
 MAX_ITEMS_PER_CALL = 1000
 MAX_FILTER_VALUES = 50
 MAX_TYPE_LENGTH = 100
+MAX_GROUPS = 20
 MAX_CLOCK_GAP = timedelta(days=1)
 
 
@@ -186,6 +188,9 @@ class SearchBody(Body):
     )
     filters: Filters | None = None
     correct: Flag = Field(True, description="whether words that neither items nor log know are corrected; not by bm25")
+    groups: list[Identifier] = Field(
+        default_factory=list, max_length=MAX_GROUPS, description="of shoppers that this one belongs to, for rules"
+    )
     method: Literal["onesearch", "bm25"] = Field("onesearch", description="bm25 is the plain ranking to compare with")
     record: Flag = Field(True, description="false keeps this search out of the shopper's history and the log")
 
@@ -352,6 +357,31 @@ class ItemsBody(Body):
             twice = next(name for at, name in enumerate(ids) if name in ids[:at])
             raise ValueError(f"item {twice!r} appears more than once in this call; send one change per item")
         return self
+
+
+class RulesBody(Body):
+    """New rules, in the place of all there were."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"who": "ann", "rules": "pins:\n- {name: tent of the week, items: [B0042], when: {query: tent}}\n"}
+            ]
+        }
+    )
+
+    rules: str = Field(max_length=MAX_TEXT, description="YAML, or JSON, which is YAML as well")
+    who: Identifier = Field(description="writes them, for the list of versions")
+    base: Annotated[int, BeforeValidator(_no_guess)] | None = Field(
+        None, ge=0, description="the version they were made from; refused if there is a newer one"
+    )
+
+
+class PreviewBody(Body):
+    """A search under rules that are not in force."""
+
+    rules: str = Field(max_length=MAX_TEXT, description="as in PUT /rules")
+    search: SearchBody
 
 
 def now() -> datetime:

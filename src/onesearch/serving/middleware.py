@@ -195,14 +195,14 @@ class Guard:
 def _kind(scope: Scope) -> str:
     """What a request takes a place of."""
     path = scope["path"]
-    if path == "/items" and scope["method"] in ("POST", "PATCH"):
+    if (path == "/items" and scope["method"] in ("POST", "PATCH")) or (path == "/rules" and scope["method"] == "PUT"):
         return "change"
     return "search" if path == "/search" else "watch" if path in _WATCHED else "other"
 
 
 def _method(scope: Scope) -> str:
     method = str(scope["method"])
-    return method if method in ("GET", "POST", "PATCH", "HEAD", "OPTIONS") else "other"
+    return method if method in ("GET", "POST", "PUT", "PATCH", "HEAD", "OPTIONS") else "other"
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

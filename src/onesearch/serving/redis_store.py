@@ -3,7 +3,8 @@
 Keys, all under a prefix (default ``onesearch:``): ``event:<length of user>:<user>:<id>`` recent events by shopper and
 id; ``last_clicks:<user>`` and ``last_orders:<user>`` as they came; ``queries:<user>`` the last queries; ``searches``
 and ``events`` streams to train on later; ``shoppers`` by last event; ``items`` bodies and ``item_revisions`` the order
-of their changes; ``origin`` made anew where it is missing, so that a store that was emptied is noticed.
+of their changes; ``rules`` bodies and ``rules_written`` time and writer of every version, from the first on; ``origin``
+made anew where it is missing, so that a store that was emptied is noticed.
 """
 
 import json
@@ -18,7 +19,17 @@ from onesearch.common.redis_client import RedisDatabase
 from onesearch.data.records import Item
 from onesearch.search.shopper_history import MAX_CLICKS, MAX_ORDERS, MAX_QUERIES, ShopperHistory
 from onesearch.serving.http_bodies import ItemBody
-from onesearch.serving.store import Event, EventConflictError, ItemChange, Search, StoreError, StoreState, Traffic
+from onesearch.serving.store import (
+    Event,
+    EventConflictError,
+    ItemChange,
+    RulesVersion,
+    Search,
+    StoreError,
+    StoreState,
+    Traffic,
+    rules_conflict,
+)
 
 _TIMEOUT_SECONDS = 1.0  # a search must not wait long for its history
 _KEPT_EVENTS = 1_000_000  # in the streams to train on
@@ -66,6 +77,13 @@ for at = 1, #found, 2 do
 end
 return out
 """
+_WRITE_RULES = """
+local newest = redis.call('LLEN', KEYS[1])
+if ARGV[1] ~= '' and tonumber(ARGV[1]) ~= newest then return -newest - 1 end
+redis.call('RPUSH', KEYS[1], ARGV[2])
+redis.call('RPUSH', KEYS[2], ARGV[3])
+return newest + 1
+"""
 
 
 class RedisStore:
@@ -82,6 +100,7 @@ class RedisStore:
         self._record = self._redis.client.register_script(_RECORD)
         self._change_items = self._redis.client.register_script(_CHANGE_ITEMS)
         self._state = self._redis.client.register_script(_STATE)
+        self._write_rules = self._redis.client.register_script(_WRITE_RULES)
         self._item_changes = self._redis.client.register_script(_ITEM_CHANGES)
 
     def record(self, event: Event) -> bool:
@@ -185,6 +204,37 @@ class RedisStore:
             for revision, item_id, body in zip(flat[::3], flat[1::3], flat[2::3], strict=True)
         ]
 
+    def write_rules(self, body: str, who: str, time: datetime, base: int | None = None) -> int:
+        """See `Store.write_rules`."""
+        written = json.dumps([time.isoformat(), who], ensure_ascii=False)
+        with self._redis.calls("write rules"):
+            args = ["" if base is None else base, body, written]
+            version = int(cast(int, self._write_rules(keys=self._rules_keys(), args=args)))
+        if version < 0 and base is not None:
+            raise rules_conflict(base, -version - 1)
+        return version
+
+    def rules(self, version: int | None = None) -> RulesVersion | None:
+        """See `Store.rules`."""
+        if version is not None and version < 1:
+            return None
+        at = -1 if version is None else version - 1
+        bodies, written = self._rules_keys()
+        with self._redis.transaction("read rules") as pipe:
+            pipe.llen(bodies)
+            pipe.lindex(bodies, at)
+            pipe.lindex(written, at)
+            newest, body, entry = pipe.execute()
+        return None if body is None else _rules_version(version or newest, entry, body)
+
+    def rules_versions(self, limit: int) -> list[RulesVersion]:
+        """See `Store.rules_versions`."""
+        with self._redis.transaction("list rules") as pipe:
+            pipe.llen(self._rules_keys()[1])
+            pipe.lrange(self._rules_keys()[1], -limit, -1)
+            newest, entries = pipe.execute()
+        return [_rules_version(newest - at, entry, "") for at, entry in enumerate(entries[::-1])]
+
     def shoppers(self, limit: int) -> list[str]:
         """See `Store.shoppers`."""
         with self._redis.calls("list shoppers") as redis:
@@ -208,6 +258,14 @@ class RedisStore:
 
     def _item_keys(self) -> list[str]:
         return [self._prefix + "items", self._prefix + "item_revisions"]
+
+    def _rules_keys(self) -> list[str]:
+        return [self._prefix + "rules", self._prefix + "rules_written"]
+
+
+def _rules_version(version: int, entry: str, body: str) -> RulesVersion:
+    time, who = json.loads(entry)
+    return RulesVersion(version, datetime.fromisoformat(time), who, body)
 
 
 def _to_json(record: Any) -> str:

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from onesearch.common.extras import from_extra
 from onesearch.search.results import SearchRequest, SearchResults
+from onesearch.search.rules import Rules
 from onesearch.search.shopper_history import ShopperHistory
 from onesearch.serving.engine_protocol import Engine
 from onesearch.serving.http_answers import (
@@ -20,12 +21,14 @@ from onesearch.serving.http_answers import (
     HealthAnswer,
     HistoryAnswer,
     HistoryEntry,
+    PreviewAnswer,
     ResultBody,
     SearchAnswer,
 )
-from onesearch.serving.http_bodies import EventBody, SearchBody, now
+from onesearch.serving.http_bodies import EventBody, PreviewBody, SearchBody, now
 from onesearch.serving.keyword_coverage import KeywordCoverage, ThoughtSource
 from onesearch.serving.live_catalogue import LiveCatalogue
+from onesearch.serving.live_rules import LOOK_SECONDS, LiveRules
 from onesearch.serving.service_metrics import Metrics
 from onesearch.serving.serving_settings import ServingSettings
 from onesearch.serving.store import Event, Search, Store, StoreError
@@ -64,11 +67,12 @@ class Service:
         self.checks = tuple(checks)
         self.metrics = Metrics()
         self.catalogue = LiveCatalogue(engine, store, self.metrics)
+        self.rules = LiveRules(engine, store)
         self.coverage = (
             None if thoughts is None else KeywordCoverage(thoughts, self.metrics, self.config.thoughts_seconds)
         )
         self._workers: dict[str, Workers[SearchRequest, SearchResults]] = {}
-        self._follower: asyncio.Task[None] | None = None
+        self._followers: list[asyncio.Task[None]] = []
         self._pace = math.inf  # searches that are answered in a second while the engine is at work
 
     async def start(self) -> None:
@@ -83,13 +87,14 @@ class Service:
             self.coverage.start()
         await run_in_threadpool(self._follow)
         await run_in_threadpool(self.engine.suggest, "")  # gathers its texts, so that no shopper waits for that
-        self._follower = asyncio.create_task(self._keep_following())
+        await run_in_threadpool(self._follow_rules)
+        self._followers = [asyncio.create_task(task) for task in (self._keep_following(), self._keep_following_rules())]
 
     async def stop(self) -> None:
         """End threads and tasks and close the store."""
         # First what brings new work, then what does it, the store last.
-        if self._follower:
-            self._follower.cancel()
+        for follower in self._followers:
+            follower.cancel()
         for workers in self._workers.values():
             await run_in_threadpool(workers.close)
         if self.coverage is not None:
@@ -108,8 +113,10 @@ class Service:
             return int(min(c.max_queue + c.threads * c.max_batch, in_time))
         return {"change": c.max_changes, "other": c.max_others}.get(kind)
 
-    async def search(self, body: SearchBody) -> SearchAnswer:
+    async def search(self, body: SearchBody, rules: Rules | None = None) -> SearchAnswer:
         """Answer a search; a failing store makes it anonymous and unrecorded, and the answer says so.
+
+        With ``rules`` under these instead of those in force.
 
         Raises:
             SaturatedError: too many searches wait, or this one waited too long.
@@ -141,6 +148,8 @@ class Service:
             explain=body.explain,
             highlight=body.highlight,
             correct=body.correct,
+            groups=tuple(body.groups),
+            rules=rules,
         )
         answer = await self._engine_answer(body.method, request)
         # Recorded as a page view to train on, and as one of the shopper's recent queries: a mistyped one as it was
@@ -179,6 +188,16 @@ class Service:
             batch=answer.batch,
             version=self.engine.version,
         )
+
+    async def preview(self, body: PreviewBody) -> PreviewAnswer:
+        """A search under the rules in force, and under others; neither is recorded.
+
+        Raises:
+            RulesRefusedError: the others cannot work here; as well what :meth:`search` raises.
+        """
+        rules = await run_in_threadpool(self.rules.read, body.rules)
+        asked = body.search.model_copy(update={"record": False})
+        return PreviewAnswer(before=await self.search(asked), after=await self.search(asked, rules))
 
     def record(self, body: EventBody) -> EventAnswer:
         """Remember a click or an order.
@@ -237,7 +256,7 @@ class Service:
     def health(self) -> HealthAnswer:
         """Ready, degraded (searches are answered, something else is not right), or down."""
         # Everything that may be wrong while searches are answered.
-        reasons = self.catalogue.problems()
+        reasons = self.catalogue.problems() + self.rules.problems()
         try:
             self._stored("check", self.store.check)
         except StoreError:
@@ -316,6 +335,15 @@ class Service:
             pass  # counted; the next look catches up
         except Exception:  # a change that cannot be read, say: `/healthz` tells, and what comes later is still followed
             log.exception("item changes could not be applied")
+
+    def _follow_rules(self) -> None:
+        with suppress(StoreError):  # counted; the next look catches up
+            self._stored("rules", self.rules.follow)
+
+    async def _keep_following_rules(self) -> None:
+        while True:
+            await asyncio.sleep(min(LOOK_SECONDS, self.config.follow_seconds))
+            await run_in_threadpool(self._follow_rules)
 
     def _forget(self) -> None:
         with suppress(StoreError):  # counted; an hour later it is tried again

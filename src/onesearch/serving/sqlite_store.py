@@ -8,7 +8,17 @@ from onesearch.common.sqlite import SqliteDatabase
 from onesearch.data.records import Item
 from onesearch.search.shopper_history import MAX_CLICKS, MAX_ORDERS, MAX_QUERIES, ShopperHistory
 from onesearch.serving.http_bodies import ItemBody
-from onesearch.serving.store import Event, EventConflictError, ItemChange, Search, StoreError, StoreState, Traffic
+from onesearch.serving.store import (
+    Event,
+    EventConflictError,
+    ItemChange,
+    RulesVersion,
+    Search,
+    StoreError,
+    StoreState,
+    Traffic,
+    rules_conflict,
+)
 
 _BUSY_SECONDS = 2.0  # a search must not wait long for its history
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -61,6 +71,15 @@ _MIGRATIONS = (
     CREATE INDEX events_of_user ON events (user, kind, seq);
     CREATE TABLE origin (id TEXT NOT NULL);
     INSERT INTO origin VALUES (lower(hex(randomblob(16))))
+    """,
+    # Rules, every version.
+    """
+    CREATE TABLE rules (
+        version INTEGER PRIMARY KEY,
+        time INTEGER NOT NULL,      -- microseconds since 1970, UTC
+        who TEXT NOT NULL,
+        body TEXT NOT NULL          -- JSON
+    )
     """,
 )
 _FORGOTTEN_AT_ONCE = 5000  # rows removed by one transaction: others want to write, too
@@ -178,6 +197,32 @@ class SqliteStore:
             for revision, item_id, body in rows
         ]
 
+    def write_rules(self, body: str, who: str, time: datetime, base: int | None = None) -> int:
+        """See `Store.write_rules`."""
+        with self._db.write("write rules") as db:
+            newest = int(db.execute("SELECT coalesce(max(version), 0) FROM rules").fetchone()[0])
+            if base is not None and base != newest:
+                raise rules_conflict(base, newest)
+            values = (newest + 1, _micros(time), who, body)
+            db.execute("INSERT INTO rules (version, time, who, body) VALUES (?,?,?,?)", values)
+        return newest + 1
+
+    def rules(self, version: int | None = None) -> RulesVersion | None:
+        """See `Store.rules`."""
+        with self._db.read("read rules") as db:
+            row = db.execute(
+                "SELECT version, time, who, body FROM rules WHERE version = coalesce(?, version)"
+                " ORDER BY version DESC LIMIT 1",
+                (version,),
+            ).fetchone()
+        return None if row is None else RulesVersion(row[0], _time(row[1]), *row[2:])
+
+    def rules_versions(self, limit: int) -> list[RulesVersion]:
+        """See `Store.rules_versions`."""
+        with self._db.read("list rules") as db:
+            rows = db.execute("SELECT version, time, who FROM rules ORDER BY version DESC LIMIT ?", (limit,)).fetchall()
+        return [RulesVersion(version, _time(time), who, "") for version, time, who in rows]
+
     def shoppers(self, limit: int) -> list[str]:
         """See `Store.shoppers`."""
         # Of the last thousand events only, so that it stays fast however many there are.
@@ -210,6 +255,10 @@ class SqliteStore:
     def close(self) -> None:
         """See `Store.close`."""
         self._db.close()
+
+
+def _time(micros: int) -> datetime:
+    return _EPOCH + timedelta(microseconds=micros)
 
 
 def _micros(time: datetime) -> int:

@@ -1,4 +1,4 @@
-"""What the service remembers: shoppers' events and searches, and changes of the catalogue.
+"""What the service remembers: shoppers' events and searches, changes of the catalogue, and rules.
 
 The `Store` protocol, with SQLite (`sqlite_store`) for one machine and Redis (`redis_store`) for several servers.
 """
@@ -66,12 +66,30 @@ class StoreState(NamedTuple):
     revision: int
 
 
+class RulesConflictError(ValueError):
+    """Rules were made from another version than the newest."""
+
+
+class RulesVersion(NamedTuple):
+    """A version of the rules, counted from 1: who wrote it when; ``body`` is JSON, "" in a list of versions."""
+
+    version: int
+    time: datetime
+    who: str
+    body: str
+
+
 class Traffic(NamedTuple):
     """How often a query was searched in one span of time that begins at ``start`` (UTC)."""
 
     start: datetime
     query: str
     searches: int
+
+
+def rules_conflict(base: int, newest: int) -> RulesConflictError:
+    """The error of rules that were made from another version than the newest."""
+    return RulesConflictError(f"made from version {base} of the rules, and {newest} is the newest: look at it first")
 
 
 class Store(Protocol):
@@ -101,6 +119,19 @@ class Store(Protocol):
 
     def item_changes(self, after: int, limit: int = 5000) -> list[ItemChange]:
         """Items whose newest change has a revision greater than ``after``, oldest first, at most ``limit``."""
+
+    def write_rules(self, body: str, who: str, time: datetime, base: int | None = None) -> int:
+        """Remember new rules, which count from now on; their version. Earlier ones stay.
+
+        Raises:
+            RulesConflictError: the newest version is not ``base``.
+        """
+
+    def rules(self, version: int | None = None) -> RulesVersion | None:
+        """A version of the rules, the newest if none is named; None where there is none."""
+
+    def rules_versions(self, limit: int) -> list[RulesVersion]:
+        """Versions without their bodies, the newest first."""
 
     def shoppers(self, limit: int) -> list[str]:
         """Shoppers with recorded events, the most recent first."""

@@ -1,0 +1,129 @@
+"""``onesearch rules``: a shop's rules as a file, out of a store and into it, checked against the catalogue."""
+
+import getpass
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from onesearch.cli.serve_command import open_store
+from onesearch.cli.terminal import FriendlyGroup
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from onesearch.search.rules import Rules
+    from onesearch.serving.store import Store
+
+app = typer.Typer(
+    cls=FriendlyGroup,
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    help="What searches show first, never, more or less, and what queries mean: rules as a YAML file.",
+)
+Run = Annotated[Path, typer.Argument(help="Folder of a finished run, such as runs/demo.")]
+Place = Annotated[
+    str | None,
+    typer.Option("--store", help="As with `onesearch serve`: a file (default: RUN/serving.sqlite3) or redis://."),
+]
+File = Annotated[Path, typer.Argument(help="YAML file with rules.", exists=True, dir_okay=False)]
+
+
+@app.command("export")
+def export_command(
+    run: Run,
+    store: Place = None,
+    version: Annotated[int | None, typer.Option(min=1, help="An earlier version; default: the newest.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="File to write; default: the terminal.")] = None,
+) -> None:
+    """Write the rules of a store as YAML; nothing but a comment where there are none.
+
+    Example:  onesearch rules export runs/demo --out rules.yaml
+    """
+    from onesearch.search.rules import Rules, write_rules
+
+    with closing(opened(run, store)) as memory:
+        found = memory.rules(version)
+    if found is None and version is not None:
+        raise ValueError(f"the store has no version {version} of the rules")
+    head = "# no rules were written yet\n"
+    if found is not None:
+        head = f"# version {found.version} by {found.who}, {found.time:%Y-%m-%d %H:%M} UTC\n"
+        head += write_rules(Rules.model_validate_json(found.body))
+    if out is None:
+        typer.echo(head, nl=False)
+    else:
+        out.write_text(head, encoding="utf-8")
+
+
+@app.command("import")
+def import_command(
+    run: Run,
+    file: File,
+    store: Place = None,
+    who: Annotated[str | None, typer.Option(help="Who writes them; default: the user of this machine.")] = None,
+) -> None:
+    """Put the rules of a file in the place of all in a store; services on it have them within a second.
+
+    Rules that name what the catalogue has not are refused, and nothing changes.
+
+    Example:  onesearch rules import runs/demo rules.yaml --who ann
+    """
+    from onesearch.serving.http_bodies import now
+
+    with closing(opened(run, store)) as memory:
+        rules = checked(file, run, memory)
+        version = memory.write_rules(rules.model_dump_json(exclude_defaults=True), who or getpass.getuser(), now())
+    typer.echo(f"version {version}: {told(rules)}")
+
+
+@app.command("check")
+def check_command(run: Run, file: File, store: Place = None) -> None:
+    """Check a file of rules against the catalogue: the run's items and the changes in the store.
+
+    Example:  onesearch rules check runs/demo rules.yaml
+    """
+    with closing(opened(run, store)) as memory:
+        typer.echo(f"{file}: {told(checked(file, run, memory))}")
+
+
+def opened(run: Path, store: str | None) -> "Store":
+    """The store that a service of the run would use."""
+    return open_store(store or str(run / "serving.sqlite3"), run)
+
+
+def told(rules: "Rules") -> str:
+    """How many rules there are of each kind."""
+    counts = {kind: len(getattr(rules, kind)) for kind in type(rules).model_fields}
+    return ", ".join(f"{count} {kind}" for kind, count in counts.items() if count) or "no rules"
+
+
+def checked(file: Path, run: Path, store: "Store") -> "Rules":
+    """The rules of a file that can work in the catalogue.
+
+    Raises:
+        ValueError: they cannot; one line for each rule that names what is not there.
+    """
+    from onesearch.search.rules import read_rules, unknown_names
+
+    rules = read_rules(file.read_text(encoding="utf-8"), str(file))
+    if problems := unknown_names(rules, catalogue(run, store)):
+        raise ValueError("\n".join(f"{file}: {problem}" for problem in problems.values()))
+    return rules
+
+
+def catalogue(run: Path, store: "Store") -> "pl.DataFrame":
+    """The items of a run as the changes in a store left them."""
+    import polars as pl
+
+    from onesearch.data.dataset import Dataset
+    from onesearch.data.records import items_frame
+    from onesearch.search.run_parts import need
+
+    items, revision = Dataset.load(need(run, "data")).items, 0
+    while changes := store.item_changes(revision):
+        revision = changes[-1].revision
+        kept = items.filter(~pl.col("item_id").is_in([change.item_id for change in changes]))
+        items = pl.concat([kept, items_frame([change.item for change in changes if change.item is not None])])
+    return items
