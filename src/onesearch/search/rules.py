@@ -238,7 +238,8 @@ class Touching:
     @property
     def by_query(self) -> bool:
         """Whether a rule touches the search for the sake of its query."""
-        return bool(self.rewriting) or any(rule.when.query for rule in (*self.boosts, *self.hides, *self.pins))
+        conditions = (rule.when for rules in (self.boosts, self.hides, self.pins) for rule in rules)
+        return bool(self.rewriting) or any(when.query for when in conditions)
 
     @property
     def effects(self) -> tuple[str, ...]:
