@@ -109,4 +109,4 @@ def small_engine(settings: SearchSettings | None = None, model: ModelSettings | 
     )
     featurizer = Featurizer(encoder, None, khqe, projection, vocabulary, item_features=numbers)
     settings = settings or SearchSettings(width=4, lexical=True, lexical_candidates=5, clicked_candidates=3, nearest=4)
-    return SearchEngine(featurizer, snapshot, click_features, settings, WEIGHTS)
+    return SearchEngine(featurizer, snapshot, settings, WEIGHTS)

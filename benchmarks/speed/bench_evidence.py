@@ -170,6 +170,4 @@ def without_evidence(engine: SearchEngine) -> SearchEngine:
     snapshot, builder = engine.snapshot, engine.snapshot.builder
     config = builder.config.updated(evidence=OFF)
     plain = PromptBuilder(builder.vocabulary, config, snapshot.sids, snapshot.item_head_rows)
-    return SearchEngine(
-        engine.featurizer, replace(snapshot, builder=plain), engine.click_features, engine.config, engine.weights
-    )
+    return SearchEngine(engine.featurizer, replace(snapshot, builder=plain), engine.config, engine.weights)

@@ -156,8 +156,9 @@ def test_no_input_of_evaluation_or_serving_has_keywords_or_the_future(tiny_confi
 
 
 def prompts_of(engine, requests):
-    evidence = engine.click_features.statistics.most_clicked(
-        engine.click_features.statistics.query_numbers(requests.query), engine.generator.config.prompt.clicked_for_query
+    evidence = engine.snapshot.click_features.statistics.most_clicked(
+        engine.snapshot.click_features.statistics.query_numbers(requests.query),
+        engine.generator.config.prompt.clicked_for_query,
     )
     columns = PromptInputs.from_requests(
         requests, engine.featurizer.text_features, engine.generator.config.prompt, evidence

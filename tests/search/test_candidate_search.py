@@ -246,7 +246,7 @@ def test_the_evidence_of_a_search_is_what_training_finds():
     engine = small_engine(model=EVIDENCE)
     queries = ["tent", "red", "stove no 1", "tent", "nothing known", ""]  # many titles score alike
     requests = Requests.anonymous(queries)
-    inputs, facts = engine.prompt_inputs(requests, engine.snapshot), engine.click_features.query_facts(queries)
+    inputs, facts = engine.prompt_inputs(requests, engine.snapshot), engine.snapshot.click_features.query_facts(queries)
     alone = EvidenceRequests(
         facts.texts, facts.terms, facts.click_rows, facts.words, inputs.query_head_rows(), requests.clicked
     )

@@ -26,7 +26,7 @@ def engine() -> SearchEngine:
 
 def finder(engine: SearchEngine, **settings: int) -> EvidenceFinder:
     snapshot = engine.snapshot
-    statistics = engine.click_features.statistics
+    statistics = engine.snapshot.click_features.statistics
     return EvidenceFinder(
         EvidenceSettings(**settings),
         statistics,
@@ -34,13 +34,13 @@ def finder(engine: SearchEngine, **settings: int) -> EvidenceFinder:
         snapshot.lexical,
         snapshot.index,
         snapshot.item_head_rows,
-        engine.click_features.words,
+        engine.snapshot.click_features.words,
         snapshot.traits.categories,
     )
 
 
 def asked(engine: SearchEngine, queries: list[str], history: list[list[str]], **own: Ragged) -> EvidenceRequests:
-    facts = engine.click_features.query_facts(queries)
+    facts = engine.snapshot.click_features.query_facts(queries)
     rows = engine.prompt_inputs(Requests.anonymous(queries), engine.snapshot).query_head_rows()
     items = Ragged.from_lists([[ROW[item] for item in taken] for taken in history]).padded(4)
     return EvidenceRequests(facts.texts, facts.terms, facts.click_rows, facts.words, rows, items, **own)
@@ -64,8 +64,10 @@ def test_each_search_gives_its_items_and_its_numbers(engine: SearchEngine):
     assert number(found, "red-tent-0", "clicks") == pytest.approx(np.log(2) / 3)
     assert number(found, "red-tent-0", "click_share") == pytest.approx(1 / 2)
     assert number(found, "red-tent-0", "popularity") == pytest.approx(np.log(3) / 5)
-    lifts = engine.click_features.features(
-        engine.click_features.query_facts(["red tent"]), np.array([[ROW["red-tent-0"]]]), engine.snapshot.traits
+    lifts = engine.snapshot.click_features.features(
+        engine.snapshot.click_features.query_facts(["red tent"]),
+        np.array([[ROW["red-tent-0"]]]),
+        engine.snapshot.traits,
     )
     assert number(found, "red-tent-0", "word_item") == pytest.approx(lifts["word_item"][0, 0] / 3)
     assert number(found, "red-tent-0", "word_category") == pytest.approx(lifts["word_category"][0, 0] / 3)
@@ -107,7 +109,7 @@ def test_a_training_page_view_is_not_told_of_its_own_click(engine: SearchEngine)
     assert names(found)[0] == "red-tent-0"
     assert number(found, "red-tent-1", "clicks") == 0 and number(found, "red-tent-1", "popularity") == 0
     assert number(found, "red-tent-0", "click_share") == 1, "the one click that is left"
-    log, rows = engine.click_features, np.array([[ROW["red-tent-1"]]])
+    log, rows = engine.snapshot.click_features, np.array([[ROW["red-tent-1"]]])
     lifts = log.words.lifts(log.query_facts(["red tent"]).words, rows, engine.snapshot.traits.categories, own)
     assert number(found, "red-tent-1", "word_item") == pytest.approx(lifts[0][0, 0] / 3)
     assert number(found, "red-tent-1", "word_category") == pytest.approx(lifts[1][0, 0] / 3)

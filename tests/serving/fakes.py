@@ -4,8 +4,10 @@ import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
+from onesearch.data.live_clicks import LiveClicks
 from onesearch.data.records import Item
 from onesearch.search.results import Explanation, FilterChoices, Part, SearchRequest, SearchResult, SearchResults
 from onesearch.search.rules import Rules
@@ -57,6 +59,8 @@ class FakeEngine:
         self.refuse_titles: set[str] = set()
         self.changes = 0
         self.own_rules, self.live_rules = Rules(), None
+        self.logged_until: datetime | None = None
+        self.counted: list[LiveClicks] = []
 
     @property
     def version(self) -> str:
@@ -196,6 +200,9 @@ class FakeEngine:
         gone, self.items = len(self.items) - len(kept), kept
         self.changes += 1
         return gone
+
+    def count(self, live: LiveClicks) -> None:
+        self.counted.append(live)
 
     def filters_available(self) -> FilterChoices:
         return FilterChoices((("Home", 24), ("shoe", 12)), tuple((brand, 20) for brand in BRANDS), (5.0, 64.0))

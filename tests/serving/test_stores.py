@@ -130,6 +130,37 @@ def test_concurrent_events_count_once(any_store):
     assert len(any_store.history("u").clicked) == 20
 
 
+def test_events_and_searches_are_read_as_they_came_page_by_page(any_store):
+    events = [event(number, user=None if number % 2 else "u", minute=9 - number) for number in range(5)]
+    events[2] = Event("e2", "u", "i", "order", "靴子", T0 + timedelta(minutes=7, microseconds=3), "s1")
+    searches = [Search(f"s{number}", None, "q", T0, ("i", "j")[:number]) for number in range(3)]
+    for one in events:
+        any_store.record(one)
+    for search in searches:
+        any_store.record_search(search)
+    page, place = any_store.events(limit=3)
+    rest, end = any_store.events(place)
+    assert page + rest == events and any_store.events(end) == ([], end) and len(page) == 3
+    assert any_store.searches()[0] == searches and any_store.searches(any_store.searches(limit=2)[1])[0] == searches[2:]
+    any_store.record(event(7, item="later"))
+    assert [one.item_id for one in any_store.events(end)[0]] == ["later"]
+    # SQLite knows the events' own times, Redis when they came.
+    at = T0 + timedelta(minutes=8) if isinstance(any_store, SqliteStore) else datetime.now(UTC) + timedelta(minutes=1)
+    assert len(any_store.events(since=at)[0]) == 2 * isinstance(any_store, SqliteStore)
+    assert len(any_store.events(since=T0)[0]) == 6
+
+
+def test_what_came_after_all_was_forgotten_is_read(tmp_path):
+    store = SqliteStore(tmp_path / "store.sqlite3")
+    for number in range(3):
+        store.record(event(number))
+    _, place = store.events()
+    store.forget(T0 + timedelta(days=1))
+    assert store.events(place)[0] == []
+    store.record(event(9))
+    assert [one.event_id for one in store.events(place)[0]] == ["e9"]
+
+
 def test_recent_queries_are_distinct_newest_last(any_store):
     for number, query in enumerate(["a", "b", "", "a", "c", "d", "e", "f"]):
         any_store.record_search(Search(f"s{number}", "u", query, T0, ("i1", "i2")))

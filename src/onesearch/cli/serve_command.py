@@ -12,7 +12,7 @@ import typer
 
 from onesearch.cli.producer_options import ProducerName, open_thoughts, producer_key
 from onesearch.cli.terminal import Measured, Model
-from onesearch.common.artefact import refuse_links
+from onesearch.common.artefact import read_manifest, refuse_links
 
 if TYPE_CHECKING:
     from onesearch.serving.keyword_coverage import ThoughtSource
@@ -55,6 +55,12 @@ def serve(
     keep_days: Annotated[
         float, typer.Option(min=1, help="Days that searches and events are kept; item changes stay.")
     ] = 365,
+    learn_seconds: Annotated[
+        float, typer.Option(min=0, help="How often new clicks join the log's, for everybody's searches; 0: they do not.")
+    ] = 20,
+    half_life: Annotated[
+        float, typer.Option(min=0.01, help="Days after which such a click counts half.", metavar="DAYS")
+    ] = 14,
     thoughts: Annotated[
         str | None,
         typer.Option(
@@ -119,6 +125,9 @@ def serve(
         page=not api_only,
         allowed_hosts=host_names(host, allowed_host),
         keep_days=keep_days,
+        learn_seconds=learn_seconds,
+        half_life_days=half_life,
+        examination=examination(run),
     )
     # V2 is what `onesearch update` goes on with: its new versions are taken over while the service runs.
     newest = not measured and choose_model(run, model.value if model else None) == "v2"
@@ -150,6 +159,15 @@ def host_names(host: str, given: Sequence[str] | None) -> tuple[str, ...]:
         typer.echo("Any name in the Host header is answered: give yours by --allowed-host.", err=True)
         return ()
     return tuple(dict.fromkeys([*names, "localhost", "127.0.0.1", "::1"]))
+
+
+def examination(run: Path) -> tuple[float, ...]:
+    """P(a result is looked at) by its rank, as the run's stage ``rewards`` found it; () where it found none."""
+    from onesearch.training.click_rates import ClickRates
+
+    rates = run / "rewards" / "click_rates"
+    finished = read_manifest(run / "rewards") is not None and rates.is_dir()
+    return tuple(ClickRates.load(rates).examination.tolist()) if finished else ()
 
 
 def thought_source(place: str | None, producer: ProducerName) -> "ThoughtSource | None":

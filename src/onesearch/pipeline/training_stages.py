@@ -375,7 +375,7 @@ def validator(
     snapshot = run_data.snapshot(generator, lexical=False)
 
     def validate(_: nn.Module) -> dict[str, float]:
-        engine = SearchEngine(run_data.featurizer, snapshot, run_data.click_features, search, keywords=keywords)
+        engine = SearchEngine(run_data.featurizer, snapshot, search, keywords=keywords)
         items = engine.rank(requests, 10).items
         generator.train(False)
         return {"hr10": float(np.nanmean(hit_rate(items, clicked))), "mrr10": float(np.nanmean(mrr(items, clicked)))}

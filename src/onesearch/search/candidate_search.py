@@ -24,7 +24,7 @@ from onesearch.model.prompt import PromptInputs
 from onesearch.search.beam_search import beam_search
 from onesearch.search.candidates import Candidates, from_beams, joined, score_items, searchable, without_repeats
 from onesearch.search.catalogue_snapshot import Snapshot
-from onesearch.search.click_features import ClickFeatures, QueryFacts
+from onesearch.search.click_features import QueryFacts
 from onesearch.search.evidence_finder import EvidenceRequests
 from onesearch.search.lexical_search import LexicalMatches
 from onesearch.search.nearest_items import nearest_items
@@ -101,11 +101,10 @@ class Read(NamedTuple):
 
 
 class CandidateSearch:
-    """Finds candidates with a click log, over a catalogue and with a model that each call names.
+    """Finds candidates over a catalogue, with the model and the click log that belong to it.
 
     Args:
         featurizer: encoder, lexicon, quantizer and vocabulary of the run.
-        click_features: of the training log; what was clicked also fills missing history.
         config: beam width, and what else gives and describes candidates.
         batch_size: requests per encoder pass.
         keywords: of queries, for a model that reads them in serving, too (RAG).
@@ -118,12 +117,11 @@ class CandidateSearch:
     def __init__(
         self,
         featurizer: Featurizer,
-        click_features: ClickFeatures,
         config: SearchSettings,
         batch_size: int = 64,
         keywords: Keywords | None = None,
     ) -> None:
-        self.featurizer, self.click_features = featurizer, click_features
+        self.featurizer = featurizer
         self.config, self.batch_size, self.keywords = config, batch_size, keywords
         self.out_of_stock: OutOfStock = "shown"
 
@@ -154,10 +152,10 @@ class CandidateSearch:
 
     def request_facts(self, requests: Requests, snapshot: Snapshot) -> RequestFacts:
         """Everything that is looked up for requests, once."""
-        queries, prompt = self.click_features.query_facts(requests.query, requests.in_log), snapshot.builder.config
+        queries, prompt = snapshot.click_features.query_facts(requests.query, requests.in_log), snapshot.builder.config
         # The same list fills missing history in the prompt and gives candidates; each reads its beginning.
         most = max(prompt.clicked_for_query, self.config.clicked_candidates)
-        clicked = self.click_features.statistics.most_clicked(queries.click_rows, most)
+        clicked = snapshot.click_features.statistics.most_clicked(queries.click_rows, most)
         keywords = None if self.keywords is None else self.keywords(requests.query)
         inputs = PromptInputs.from_requests(requests, self.featurizer.text_features, prompt, clicked, keywords)
         # BM25 scores the catalogue once, for the evidence and for the candidates.
@@ -313,7 +311,7 @@ class CandidateSearch:
             history = facts.history[rows]
             features |= pair_features(snapshot.pairs.beside(history[:, -_RECENT:]), history, items)
         if config.clicks:
-            features |= self.click_features.features(queries, items, snapshot.traits)
+            features |= snapshot.click_features.features(queries, items, snapshot.traits)
         if config.lexical and snapshot.lexical is not None and facts.lexical is not None:
             features |= lexical_features(snapshot.lexical.pair_scores(queries.terms, items), facts.lexical.best[rows])
         if config.boost and (boost := scope.boost or snapshot.boost) is not None:
@@ -329,5 +327,5 @@ class CandidateSearch:
             items,
             {name: np.where(valid, value, 0).astype(np.float32) for name, value in features.items()},
             valid & (np.arange(items.shape[1]) < generated),
-            self.click_features.contexts(queries) if config.clicks else {},
+            snapshot.click_features.contexts(queries) if config.clicks else {},
         )

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from onesearch.common.layered_table import LayeredTable
 from onesearch.data.item_pairs import ItemPairs
+from onesearch.data.live_clicks import LiveClicks
 from onesearch.data.records import Item, items_frame
 from onesearch.data.text import item_texts
 from onesearch.index.changed_index import ChangedIndex
@@ -50,7 +51,6 @@ class Merged:
     number: ItemNumbers
     sids: LayeredTable
     item_head_rows: LayeredTable
-    popularity: LayeredTable
     traits: ItemTraits
 
 
@@ -62,8 +62,8 @@ class Snapshot:
         generator: the model, in eval mode.
         records: the item of every row. Deleted items keep their row but leave the index.
         number: item id to row; deleted items are absent.
-        sids: int32 [N, L]; item_head_rows: float32 [N, R]; popularity: float32 [N], training clicks.
-        click_features: of the log; traits: what they read of every item row.
+        sids: int32 [N, L]; item_head_rows: float32 [N, R]; popularity: float32 [N], clicks.
+        click_features: of the log, with the clicks since; traits: what they read of every item row.
         pairs: items taken together in the log, where prompts have such evidence.
         boosts: groups that pages show more; boost: float32 [N], what they add to the order, None without any.
         rules: of the shop's merchandisers, whose boosts count instead; None where there never were any.
@@ -146,6 +146,16 @@ class Snapshot:
         boost = torch.from_numpy(log_times(boosts, self.records.flat().table))
         # Layered as all tables are, so that they keep changing together.
         return replace(self, boosts=tuple(boosts), boost=LayeredTable.layered_as(self.sids, boost))
+
+    def counting(self, live: LiveClicks) -> "Snapshot":
+        """The same catalogue with other clicks since the log; those on items that were never in it are left out."""
+        found = [self.number.row_of(item_id) for item_id in live.item_ids]
+        rows = np.array([-1 if row is None else row for row in found], np.int64)
+        features = self.click_features.with_live(live, rows)
+        clicked = np.zeros(len(self.records), np.float32)
+        clicked[: len(features.statistics.clicked)] = features.statistics.clicked
+        popularity = LayeredTable.layered_as(self.sids, torch.from_numpy(clicked))
+        return replace(self, click_features=features, popularity=popularity)
 
     def item(self, row: int) -> Item:
         """The item of a row."""
@@ -252,7 +262,6 @@ class Snapshot:
             self.number.flat(),
             LayeredTable.over(self.sids.flat()),
             LayeredTable.over(self.item_head_rows.flat()),
-            LayeredTable.over(self.popularity.flat()),
             self.traits.flat(len(self.records)),
         )
 
@@ -263,13 +272,9 @@ class Snapshot:
         items = [self.item(row) for row in changed.tolist()]
         # Tables: these rows as they are now.
         layer = merged.sids.changed.with_rows(changed, 0)
-        sids, head_rows, popularity = (
+        sids, head_rows = (
             base.with_rows(layer, now[torch.from_numpy(changed).to(now.device)])
-            for base, now in zip(
-                (merged.sids, merged.item_head_rows, merged.popularity),
-                (self.sids, self.item_head_rows, self.popularity),
-                strict=True,
-            )
+            for base, now in zip((merged.sids, merged.item_head_rows), (self.sids, self.item_head_rows), strict=True)
         )
         traits = merged.traits.with_rows(layer, *self.traits.of_rows(changed))
         # Who is there: index, filters and BM25.
@@ -298,7 +303,7 @@ class Snapshot:
             builder=PromptBuilder(self.builder.vocabulary, self.builder.config, sids, head_rows),
             sids=sids,
             item_head_rows=head_rows,
-            popularity=popularity,
+            popularity=LayeredTable.layered_as(sids, self.popularity.flat()),
             traits=traits,
             boost=None if self.boost is None else LayeredTable.layered_as(sids, self.boost.flat()),
         )

@@ -12,10 +12,11 @@ queries *and* new items.
 
 Features are per candidate, contexts per request (:mod:`onesearch.search.ranking_weights`). None depends on which other
 candidates there are, so a filter removes items from a ranking and changes nothing else. All counts are those of the
-training part.
+training part; clicks that a service records while it runs join those of pairs, not those of words and traits.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +28,7 @@ from scipy import sparse
 from onesearch.common.layered_table import ChangedRows, LayeredTable
 from onesearch.common.ragged import Ragged
 from onesearch.data.click_statistics import ClickStatistics
+from onesearch.data.live_clicks import LiveClicks, LiveStatistics
 from onesearch.data.pair_counts import Lift, counted
 from onesearch.search.lexical_search import STEMMER, Analyzer
 
@@ -362,12 +364,25 @@ class WordClicks:
 
 
 class ClickFeatures:
-    """Features of one training log over one catalogue."""
+    """Features of one training log over one catalogue.
 
-    def __init__(self, statistics: ClickStatistics, items: pl.DataFrame) -> None:
-        self.statistics = statistics
+    Attributes:
+        log: counts of the training log.
+        statistics: these, with the clicks since where there are any.
+        words: of the training log.
+    """
+
+    def __init__(self, log: ClickStatistics, items: pl.DataFrame) -> None:
+        self.log = log
+        self.statistics: ClickStatistics | LiveStatistics = log
         self.analyze = Analyzer(STEMMER)
-        self.words = WordClicks.from_statistics(statistics, items, self.analyze)
+        self.words = WordClicks.from_statistics(log, items, self.analyze)
+
+    def with_live(self, live: LiveClicks, rows: NDArray[np.int64]) -> "ClickFeatures":
+        """The same log with the clicks since; ``rows`` int64 [I] of the live items, -1 for those not there."""
+        found = copy(self)
+        found.statistics = LiveStatistics.over(self.log, live, rows)
+        return found
 
     def traits_of(self, items: pl.DataFrame) -> tuple[NDArray[np.int64], Ragged, Ragged]:
         """As :meth:`WordClicks.traits_of`."""

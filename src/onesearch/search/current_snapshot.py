@@ -5,6 +5,7 @@ import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from onesearch.data.live_clicks import LiveClicks
 from onesearch.data.records import Item
 from onesearch.model.featurizer import Featurizer
 from onesearch.model.generator import Generator
@@ -45,6 +46,11 @@ class CurrentSnapshot:
             self.value = self.value.deleted(item_ids)
             self._changed(known)
         return len(known)
+
+    def count(self, live: LiveClicks) -> None:
+        """Put other clicks since the log in the place of those before."""
+        with self._writing:
+            self.value = self.value.counting(live)
 
     def adopt(self, generator: Generator, boosts: Sequence[Boost] | None) -> None:
         """Another generator, and with it other boosts, unless they are None: both at once."""

@@ -5,13 +5,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from onesearch.common.artefact import readable
+from onesearch.data.live_clicks import LiveClicks
 from onesearch.data.records import Item
 from onesearch.data.requests import Requests
 from onesearch.index.item_filters import ItemMask
@@ -21,7 +22,6 @@ from onesearch.search.boosts import Boost
 from onesearch.search.candidate_search import FEWEST, CandidateSearch, Scope
 from onesearch.search.candidates import Candidates, ordered
 from onesearch.search.catalogue_snapshot import Snapshot
-from onesearch.search.click_features import ClickFeatures
 from onesearch.search.confidence import Confidence, best_match
 from onesearch.search.current_snapshot import CurrentSnapshot
 from onesearch.search.explanation import explain
@@ -65,8 +65,7 @@ class SearchEngine(CandidateSearch):
 
     Args:
         featurizer: encoder, lexicon, quantizer, row space and vocabulary of the run.
-        snapshot: the trained model, which is put into eval mode, the catalogue and its index.
-        click_features: of the training log; they order candidates, and what was clicked fills missing history.
+        snapshot: the trained model, which is put into eval mode, the catalogue, its index and its click log.
         config: beam width, and what else gives and orders candidates.
         weights: how candidates are ordered; the generator alone by default.
         histories: where shoppers' histories come from.
@@ -79,13 +78,13 @@ class SearchEngine(CandidateSearch):
     Attributes:
         out_of_stock: what becomes of items out of stock where a search does not filter by stock: "shown", "demoted" (to
             a twentieth of their odds on a page) or "hidden".
+        logged_until: when the newest page view of the run's log was; None where that is unknown.
     """
 
     def __init__(
         self,
         featurizer: Featurizer,
         snapshot: Snapshot,
-        click_features: ClickFeatures,
         config: SearchSettings,
         weights: RankingWeights = GENERATOR_ALONE,
         histories: HistoryStore | None = None,
@@ -96,11 +95,12 @@ class SearchEngine(CandidateSearch):
         keywords: Keywords | None = None,
         confidence: Confidence | None = None,
     ) -> None:
-        super().__init__(featurizer, click_features, config, batch_size, keywords)
+        super().__init__(featurizer, config, batch_size, keywords)
         self.weights, self.name, self.confidence = weights, name, confidence
         self.histories: HistoryStore = histories if histories is not None else FixedHistories()
         self.known_shoppers, self.known_queries = tuple(known_shoppers), tuple(known_queries)
         self._kept: tuple[Snapshot, dict[tuple[str, ...], RuleEffects]] = (snapshot, {})
+        self.logged_until: datetime | None = None
         self.current = CurrentSnapshot(snapshot.on(snapshot.generator.eval().begin.device))
         self.suggestions = Suggestions(self.current, click_features.statistics)
 
@@ -144,7 +144,6 @@ class SearchEngine(CandidateSearch):
         return cls(
             parts.featurizer,
             snapshot,
-            parts.click_features,
             config,
             weights,
             name=parts.run.name,
@@ -491,6 +490,10 @@ class SearchEngine(CandidateSearch):
         """Remove items; returns how many were known."""
         return self.current.delete(item_ids)
 
+    def count(self, live: LiveClicks) -> None:
+        """Search with the log's clicks and these together from the next search on; earlier live ones are replaced."""
+        self.current.count(live)
+
     def adopt(self, generator: Generator, name: str, boosts: Sequence[Boost] | None = None) -> None:
         """Search with another generator of the same run from the next search on, under another name.
 
@@ -531,7 +534,6 @@ class SearchEngine(CandidateSearch):
         engine = SearchEngine(
             self.featurizer,
             self.snapshot,
-            self.click_features,
             config,
             weights,
             self.histories,
@@ -623,6 +625,7 @@ def load_engines(
         engine = SearchEngine.from_about(parts_of[about.get("counts")], about)
         engine.name = engine_name(run, model, place)
         engine.histories = FixedHistories(past)
+        engine.logged_until = cast(datetime | None, dataset.page_views["time"].max())
         engine.known_shoppers = tuple(active[:1000])
         engine.known_queries = queries
         engines.append(engine)

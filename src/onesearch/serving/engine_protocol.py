@@ -1,8 +1,10 @@
 """What the HTTP service needs of a search engine; ``search.engine.SearchEngine`` is the real one."""
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any, Protocol
 
+from onesearch.data.live_clicks import LiveClicks
 from onesearch.data.records import Item
 from onesearch.search.results import FilterChoices, SearchRequest, SearchResults
 from onesearch.search.rules import Rules
@@ -17,6 +19,9 @@ class Engine(Protocol):
     search sees the catalogue before or after a change, never a half. ValueError means "the request is wrong" and is
     shown to the caller.
     """
+
+    logged_until: datetime | None
+    """Clicks up to then are in the engine's own counts; None where that is unknown."""
 
     @property
     def version(self) -> str:
@@ -61,6 +66,9 @@ class Engine(Protocol):
 
     def rule_problems(self, rules: Rules) -> dict[str, str]:
         """Why rules cannot work here, by their name, such as an item that the catalogue has not."""
+
+    def count(self, live: LiveClicks) -> None:
+        """Count these clicks beside those of the log from the next search on, in the place of earlier live ones."""
 
     def filters_available(self) -> FilterChoices:
         """Filter values to offer."""

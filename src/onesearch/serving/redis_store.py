@@ -33,7 +33,6 @@ from onesearch.serving.store import (
 
 _TIMEOUT_SECONDS = 1.0  # a search must not wait long for its history
 _KEPT_EVENTS = 1_000_000  # in the streams to train on
-_PER_PAGE = 5000  # searches read by one call
 _RETRY_SECONDS = 30 * 24 * 3600  # an event id is known for this long
 _USER_SECONDS = 365 * 24 * 3600  # of a shopper who does not come back nothing is left after this long
 _KEPT_SHOPPERS = 1000
@@ -145,21 +144,24 @@ class RedisStore:
         """See `Store.traffic`."""
         # The stream of searches page by page, counted by span and query.
         counts: Counter[tuple[int, str]] = Counter()
-        after = "-"
-        with self._redis.calls("read the traffic") as redis:
-            while page := cast(
-                list[tuple[str, dict[str, str]]],
-                redis.xrange(self._prefix + "searches", min=after, count=_PER_PAGE),
-            ):
-                for _, fields in page:
-                    search = json.loads(fields["search"])
-                    moment = datetime.fromisoformat(search["time"]).timestamp()
-                    counts[int(moment // seconds), search["query"]] += 1
-                after = f"({page[-1][0]}"
+        page, place = self.searches()
+        while page:
+            counts.update((int(search.time.timestamp() // seconds), search.query) for search in page)
+            page, place = self.searches(place)
         return [
             Traffic(datetime.fromtimestamp(span * seconds, UTC), query, count)
             for (span, query), count in sorted(counts.items())
         ]
+
+    def events(self, after: str = "", since: datetime | None = None, limit: int = 5000) -> tuple[list[Event], str]:
+        """See `Store.events`."""
+        found, place = self._entries("event", after, since, limit)
+        return [Event(**one) for one in found], place
+
+    def searches(self, after: str = "", since: datetime | None = None, limit: int = 5000) -> tuple[list[Search], str]:
+        """See `Store.searches`."""
+        found, place = self._entries("search", after, since, limit)
+        return [Search(**{**one, "shown": tuple(one["shown"])}) for one in found], place
 
     def history(self, user: str) -> ShopperHistory:
         """See `Store.history`."""
@@ -255,6 +257,15 @@ class RedisStore:
     def close(self) -> None:
         """See `Store.close`."""
         self._redis.close()
+
+    def _entries(self, name: str, after: str, since: datetime | None, limit: int) -> tuple[list[dict[str, Any]], str]:
+        """Entries of a stream behind a place, and the place behind them; an entry's id begins with its milliseconds."""
+        first = f"({after}" if after else "-" if since is None else str(int(since.timestamp() * 1000))
+        with self._redis.calls(f"read the {name} stream") as redis:
+            stream = f"{self._prefix}{'searches' if name == 'search' else 'events'}"
+            page = cast(list[tuple[str, dict[str, str]]], redis.xrange(stream, min=first, count=limit))
+        found = [json.loads(fields[name]) for _, fields in page]
+        return [{**one, "time": datetime.fromisoformat(one["time"])} for one in found], page[-1][0] if page else after
 
     def _item_keys(self) -> list[str]:
         return [self._prefix + "items", self._prefix + "item_revisions"]

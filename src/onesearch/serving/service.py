@@ -14,6 +14,7 @@ from onesearch.common.extras import from_extra
 from onesearch.search.results import SearchRequest, SearchResults
 from onesearch.search.rules import Rules
 from onesearch.search.shopper_history import ShopperHistory
+from onesearch.serving.click_learner import ClickLearner
 from onesearch.serving.engine_protocol import Engine
 from onesearch.serving.http_answers import (
     EventAnswer,
@@ -68,6 +69,7 @@ class Service:
         self.metrics = Metrics()
         self.catalogue = LiveCatalogue(engine, store, self.metrics)
         self.rules = LiveRules(engine, store)
+        self.learner = ClickLearner(engine, store, self.config)
         self.coverage = (
             None if thoughts is None else KeywordCoverage(thoughts, self.metrics, self.config.thoughts_seconds)
         )
@@ -76,7 +78,7 @@ class Service:
         self._pace = math.inf  # searches that are answered in a second while the engine is at work
 
     async def start(self) -> None:
-        """Apply stored item changes, start the threads, and follow other servers' item changes."""
+        """Apply stored item changes and clicks, start the threads, and follow what this and other servers store."""
         c = self.config
         # BM25 has a thread of its own, so that the plain ranking on the page never waits for the model.
         self._workers = {
@@ -89,6 +91,9 @@ class Service:
         await run_in_threadpool(self.engine.suggest, "")  # gathers its texts, so that no shopper waits for that
         await run_in_threadpool(self._follow_rules)
         self._followers = [asyncio.create_task(task) for task in (self._keep_following(), self._keep_following_rules())]
+        if c.learn_seconds:
+            await run_in_threadpool(self._learn)
+            self._followers.append(asyncio.create_task(self._keep_learning()))
 
     async def stop(self) -> None:
         """End threads and tasks and close the store."""
@@ -257,6 +262,8 @@ class Service:
         """Ready, degraded (searches are answered, something else is not right), or down."""
         # Everything that may be wrong while searches are answered.
         reasons = self.catalogue.problems() + self.rules.problems()
+        if self.learner.problem is not None:
+            reasons.append(self.learner.problem)
         try:
             self._stored("check", self.store.check)
         except StoreError:
@@ -344,6 +351,15 @@ class Service:
         while True:
             await asyncio.sleep(min(LOOK_SECONDS, self.config.follow_seconds))
             await run_in_threadpool(self._follow_rules)
+
+    def _learn(self) -> None:
+        with suppress(StoreError):  # counted; the next look catches up
+            self._stored("clicks", self.learner.learn)
+
+    async def _keep_learning(self) -> None:
+        while True:
+            await asyncio.sleep(self.config.learn_seconds)
+            await run_in_threadpool(self._learn)
 
     def _forget(self) -> None:
         with suppress(StoreError):  # counted; an hour later it is tried again

@@ -16,6 +16,13 @@ class ServingSettings(Settings):
         default=1.0, gt=0, description="how often item changes of other servers are looked for"
     )
     keep_days: float = Field(default=365.0, gt=0, description="searches and events older than this are removed")
+    learn_seconds: float = Field(
+        default=20.0, ge=0, description="how often new clicks join those of the log; 0: they do not"
+    )
+    half_life_days: float = Field(default=14.0, gt=0, description="a click of so long ago counts half")
+    examination: tuple[float, ...] = Field(
+        default=(), description="P(a result is looked at) by its rank, from the first on; none given: the same for all"
+    )
     thoughts_seconds: float = Field(
         default=1.0, gt=0, description="how often searched queries are looked up in the cache of thoughts"
     )

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from onesearch.common.sqlite import SqliteDatabase
 from onesearch.data.records import Item
@@ -146,6 +147,16 @@ class SqliteStore:
             ).fetchall()
         return [Traffic(_EPOCH + timedelta(seconds=span * seconds), query, count) for span, query, count in rows]
 
+    def events(self, after: str = "", since: datetime | None = None, limit: int = 5000) -> tuple[list[Event], str]:
+        """See `Store.events`."""
+        rows, place = self._rows("events", "event_id, user, item_id, kind, query, time, search_id", after, since, limit)
+        return [Event(*row[:5], _time(row[5]), row[6]) for row in rows], place
+
+    def searches(self, after: str = "", since: datetime | None = None, limit: int = 5000) -> tuple[list[Search], str]:
+        """See `Store.searches`."""
+        rows, place = self._rows("searches", "search_id, user, query, time, shown", after, since, limit)
+        return [Search(*row[:3], _time(row[3]), tuple(row[4].split("\n")) if row[4] else ()) for row in rows], place
+
     def history(self, user: str) -> ShopperHistory:
         """See `Store.history`."""
         # The newest ones, oldest first. As they came: a caller's clock cannot put an event before all later ones.
@@ -247,6 +258,17 @@ class SqliteStore:
                     gone = db.execute(delete, (_micros(before),)).rowcount
                 removed += gone
         return removed
+
+    def _rows(
+        self, table: str, columns: str, after: str, since: datetime | None, limit: int
+    ) -> tuple[list[tuple[Any, ...]], str]:
+        """Rows of a table behind a place, and the place behind them."""
+        # Numbers begin again in a table of which all rows were forgotten: a place beyond the last is the beginning.
+        first = f"SELECT CASE WHEN ?1 > coalesce(max(seq), 0) THEN 0 ELSE ?1 END FROM {table}"
+        wanted = f"SELECT {columns}, seq FROM {table} WHERE seq > ({first}) AND time >= ?2 ORDER BY seq LIMIT ?3"
+        with self._db.read(f"read {table}") as db:
+            rows = db.execute(wanted, (int(after or 0), _micros(since or _EPOCH), limit)).fetchall()
+        return rows, str(rows[-1][-1]) if rows else after
 
     def check(self) -> None:
         """See `Store.check`."""

@@ -108,6 +108,18 @@ class Store(Protocol):
     def traffic(self, seconds: int) -> list[Traffic]:
         """The recorded searches in spans of so many seconds, oldest first; queries as they were typed."""
 
+    def events(self, after: str = "", since: datetime | None = None, limit: int = 5000) -> tuple[list[Event], str]:
+        """Recorded events as they came, at most ``limit``, and the place behind them, to go on ``after``.
+
+        Args:
+            after: a place; "" is the beginning.
+            since: older ones are left out, as near as the store knows.
+            limit: an empty list means that there are no more now.
+        """
+
+    def searches(self, after: str = "", since: datetime | None = None, limit: int = 5000) -> tuple[list[Search], str]:
+        """Recorded searches, as :meth:`events`."""
+
     def history(self, user: str) -> ShopperHistory:
         """What this service saw of a shopper, in the order in which it came, without profile and log."""
 

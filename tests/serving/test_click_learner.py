@@ -1,0 +1,184 @@
+"""The service learns from clicks while it serves."""
+
+import time
+from datetime import timedelta
+
+import polars as pl
+import pytest
+from fastapi.testclient import TestClient
+
+from onesearch.data.live_clicks import CLICKS, LiveClicks
+from onesearch.data.records import Item
+from onesearch.serving import click_learner
+from onesearch.serving.click_learner import ClickLearner
+from onesearch.serving.http_app import create_app
+from onesearch.serving.http_bodies import now
+from onesearch.serving.serving_settings import ServingSettings
+from onesearch.serving.sqlite_store import SqliteStore
+from onesearch.serving.store import Event, Search, StoreError
+from small_engine import small_engine
+
+TICK = 0.05
+QUICK = ServingSettings(learn_seconds=TICK)
+
+
+def counted(engine) -> dict[tuple[str, str], float]:
+    live = engine.counted[-1]
+    names = [(live.queries[q], live.item_ids[i]) for q, i in zip(live.query, live.item, strict=True)]
+    return dict(zip(names, (round(count, 3) for count in live.counts.tolist()), strict=True))
+
+
+def click(number: int, user: str | None = "ann", item: str = "i1", query: str = "Red  shoe", **more) -> Event:
+    return Event(f"e{number}", user, item, more.pop("kind", "click"), query, more.pop("time", now()), **more)
+
+
+@pytest.fixture
+def learner(engine, store):
+    return ClickLearner(engine, store, ServingSettings(half_life_days=10))
+
+
+def test_a_shopper_counts_once_for_a_query_an_item_and_a_day(engine, store, learner):
+    for number in range(150):
+        store.record(click(number, kind="click" if number % 2 else "order"))
+    store.record(click(200, query="lamp"))
+    assert learner.learn() == 2 and counted(engine) == {("red shoe", "i1"): 1, ("lamp", "i1"): 1}
+    assert engine.counted[-1].clicked.tolist() == pytest.approx([1], abs=1e-4), "an item once a day for all queries"
+    assert learner.learn() == 0 and len(engine.counted) == 1, "nothing new, nothing to do"
+    store.record(click(201))
+    store.record(click(202, user="bob"))
+    store.record(click(203, time=now() - timedelta(days=1)))
+    assert learner.learn() == 2 and counted(engine)[("red shoe", "i1")] == pytest.approx(2 + 0.5**0.1, abs=2e-3)
+
+
+def test_without_a_shopper_an_event_counts_once_for_a_search_that_showed_the_item(engine, store, learner):
+    for number in range(3):
+        store.record_search(Search(f"s{number}", None, "Red shoe", now(), ("i0", "i1")))
+        for again in range(2):
+            store.record(click(10 * number + again, None, query="whatever", search_id=f"s{number}"))
+    for number in range(50, 80):  # made-up searches, one that did not show the item, none: all of these count as one
+        store.record(click(number, None, query="boots", search_id=f"made up {number}"))
+    store.record(click(90, None, "i7", query="boots", search_id="s1"))
+    store.record(click(91, None, "i7", query="boots"))
+    learner.learn()
+    assert counted(engine) == {("red shoe", "i1"): 3, ("boots", "i1"): 1, ("boots", "i7"): 1}
+
+
+def test_clicks_count_for_more_where_few_look(engine, store):
+    learner = ClickLearner(engine, store, ServingSettings(examination=(1.0, 0.5, 0.01)))
+    for number, rank in enumerate((0, 1, 2, 7)):
+        shown = tuple(f"i{one}" for one in range(rank + 1))
+        store.record_search(Search(f"s{number}", None, "shoe", now(), shown))
+        store.record(click(number, None, f"i{rank}", search_id=f"s{number}"))
+    learner.learn()
+    mean = 4 / (1 + 2 + 10 + 10)  # a tenth of the shoppers look at the lowest ranks at least
+    wanted = {("shoe", f"i{rank}"): mean * times for rank, times in ((0, 1), (1, 2), (2, 10), (7, 10))}
+    assert counted(engine) == pytest.approx(wanted, abs=2e-3)
+
+
+def test_what_the_log_has_or_nearly_counts_nothing_is_left_out(engine, store, learner):
+    engine.logged_until = now() - timedelta(days=3)
+    for number, days in enumerate((1, 2, 5)):
+        store.record(click(number, user=f"u{number}", time=now() - timedelta(days=days)))
+    assert learner.learn() == 2
+    engine.logged_until = now() + timedelta(days=300)  # a clock that was wrong keeps no click out for ever
+    late = ClickLearner(engine, store, ServingSettings())
+    assert late.learn() == 0
+    engine.logged_until = None
+    store.record(click(7, user="old", time=now() - timedelta(days=101)))
+    assert ClickLearner(engine, store, ServingSettings(half_life_days=10)).learn() == 3
+
+
+def test_servers_come_to_the_same_counts_however_they_read(engine, store, learner, monkeypatch):
+    monkeypatch.setattr(click_learner, "_SEARCHES", 2)
+    for number in range(6):
+        store.record_search(Search(f"s{number}", None, "shoe", now(), ("i0", "i1")))
+        store.record(click(number, None, f"i{number % 2}", search_id=f"s{number}"))
+        learner.learn()
+    stepwise = counted(engine)
+    assert ClickLearner(engine, store, ServingSettings(half_life_days=10)).learn() == 6
+    assert counted(engine) == stepwise == {("shoe", "i0"): 3, ("shoe", "i1"): 3}
+
+
+def test_a_store_that_fails_or_begins_anew(engine, store, learner, tmp_path):
+    store.record(click(1))
+    store.broken = frozenset({"searches"})
+    with pytest.raises(StoreError):
+        learner.learn()
+    assert "clicks" in learner.problem and not engine.counted
+    store.broken = frozenset()
+    assert learner.learn() == 1 and learner.problem is None
+    learner._store = SqliteStore(tmp_path / "another.sqlite3")
+    assert learner.learn() == 0 and counted(engine) == {}, "what the store does not know does not count"
+
+
+def page(client: TestClient, query: str, **more) -> list[str]:
+    found = client.post("/search", json={"query": query, "record": False, **more}).json()
+    return [hit["item_id"] for hit in found["results"]]
+
+
+def within(client: TestClient, query: str, item: str, place: int) -> bool:
+    """Whether an item comes to a place within a few ticks."""
+    until = time.monotonic() + 100 * TICK
+    while time.monotonic() < until:
+        if page(client, query, k=40).index(item) <= place:
+            return True
+        time.sleep(TICK)
+    return False
+
+
+def test_clicks_move_an_item_up_for_everybody_and_a_restart_keeps_it(tmp_path):
+    """Through the service, on a whole engine: an item of the log, and one that came later, each for a new query."""
+    engine = small_engine()
+
+    def served(config: ServingSettings) -> TestClient:
+        own = engine.with_settings(engine.config, engine.weights)
+        return TestClient(create_app(own, SqliteStore(tmp_path / "s"), config, "token"))
+
+    query, store = "green lamp", SqliteStore(tmp_path / "s")
+    new = {"item_id": "brass-lamp", "title": "green brass lamp", "category": ["Shop", "lamp"]}
+    with served(QUICK) as client:
+        client.post("/items", json={"upsert": [new]}, headers={"Authorization": "Bearer token"})
+        before = page(client, query, k=40)
+        low = before[7]
+        # One client alone counts as one, however often it says so.
+        assert client.post("/events", json={"user": "eve", "item_id": low, "kind": "click", "query": query}).is_success
+        assert within(client, query, low, 6)
+        once = page(client, query, k=40)
+        for number in range(150):
+            store.record(click(number, "eve", low, query))
+        time.sleep(4 * TICK)
+        assert page(client, query, k=40) == once and once.index(low) > 2
+        # As many shoppers move it up for everybody; those without a name count by their searches.
+        for number in range(150):
+            store.record(click(number, f"u{number}", low, query))
+            store.record_search(Search(f"s{number}", None, "brass thing", now(), ("red-tent-0", "brass-lamp")))
+            store.record(click(1000 + number, None, "brass-lamp", "", search_id=f"s{number}"))
+        assert within(client, query, low, 0) and within(client, "brass thing", "brass-lamp", 0)
+        assert page(client, query, user="nobody yet")[0] == low
+        after = page(client, query, k=40)
+    with served(QUICK) as client:
+        assert page(client, query, k=40) == after, "counted again before the first search"
+    with served(QUICK.updated(learn_seconds=0)) as client:
+        assert page(client, query, k=40) == before, "without learning the log alone counts"
+    store.close()
+
+
+def test_counts_survive_changes_of_the_catalogue_and_merges():
+    engine = small_engine()
+    rows = [("fresh", item, now(), 1.0, True) for item in ("red-tent-0", "new-one", "new-one", "not-here")]
+    live = LiveClicks.from_clicks(pl.DataFrame(rows, schema=CLICKS, orient="row"), now())
+    engine.upsert([Item("new-one", "a new tent")])
+    merging = engine.snapshot.merged()
+    engine.count(live)
+    number = engine.snapshot.number
+    before = engine.snapshot.popularity.flat()[number["red-tent-0"]]
+    assert before == 3 and engine.snapshot.popularity.flat()[number["new-one"]] == 2
+    engine.upsert([Item("new-one", "a new tent, cheaper"), Item("newer", "stove")])
+    snapshot = engine.snapshot.onto(merging, [number["new-one"], engine.snapshot.number["newer"]])
+    assert snapshot.popularity.take([number["red-tent-0"], number["new-one"], snapshot.number["newer"]]).tolist() == [
+        3,
+        2,
+        0,
+    ]
+    facts = snapshot.click_features.query_facts(["Fresh"])
+    assert snapshot.click_features.statistics.most_clicked(facts.click_rows, 3).tolist() == [[40, 0, -1]]
