@@ -22,6 +22,7 @@ from onesearch.search.suggestions import Suggestion
 
 COMMANDS = (
     "data",
+    "events",
     "market",
     "understand",
     "run",

@@ -3,12 +3,9 @@
 import time
 from datetime import timedelta
 
-import polars as pl
 import pytest
 from fastapi.testclient import TestClient
 
-from onesearch.data.live_clicks import CLICKS, LiveClicks
-from onesearch.data.records import Item
 from onesearch.serving import click_learner
 from onesearch.serving.click_learner import ClickLearner
 from onesearch.serving.http_app import create_app
@@ -161,24 +158,3 @@ def test_clicks_move_an_item_up_for_everybody_and_a_restart_keeps_it(tmp_path):
     with served(QUICK.updated(learn_seconds=0)) as client:
         assert page(client, query, k=40) == before, "without learning the log alone counts"
     store.close()
-
-
-def test_counts_survive_changes_of_the_catalogue_and_merges():
-    engine = small_engine()
-    rows = [("fresh", item, now(), 1.0, True) for item in ("red-tent-0", "new-one", "new-one", "not-here")]
-    live = LiveClicks.from_clicks(pl.DataFrame(rows, schema=CLICKS, orient="row"), now())
-    engine.upsert([Item("new-one", "a new tent")])
-    merging = engine.snapshot.merged()
-    engine.count(live)
-    number = engine.snapshot.number
-    before = engine.snapshot.popularity.flat()[number["red-tent-0"]]
-    assert before == 3 and engine.snapshot.popularity.flat()[number["new-one"]] == 2
-    engine.upsert([Item("new-one", "a new tent, cheaper"), Item("newer", "stove")])
-    snapshot = engine.snapshot.onto(merging, [number["new-one"], engine.snapshot.number["newer"]])
-    assert snapshot.popularity.take([number["red-tent-0"], number["new-one"], snapshot.number["newer"]]).tolist() == [
-        3,
-        2,
-        0,
-    ]
-    facts = snapshot.click_features.query_facts(["Fresh"])
-    assert snapshot.click_features.statistics.most_clicked(facts.click_rows, 3).tolist() == [[40, 0, -1]]

@@ -56,7 +56,7 @@ def serve(
         float, typer.Option(min=1, help="Days that searches and events are kept; item changes stay.")
     ] = 365,
     learn_seconds: Annotated[
-        float, typer.Option(min=0, help="How often new clicks join the log's, for everybody's searches; 0: they do not.")
+        float, typer.Option(min=0, help="Seconds after which new clicks join the log's for everybody; 0: never.")
     ] = 20,
     half_life: Annotated[
         float, typer.Option(min=0.01, help="Days after which such a click counts half.", metavar="DAYS")
@@ -182,15 +182,17 @@ def thought_source(place: str | None, producer: ProducerName) -> "ThoughtSource 
 
 
 def open_store(place: str, run: Path | None = None) -> "Store":
-    """The store at a file or a ``redis://`` address.
+    """The store at a file or a ``redis://`` address; a file that is not there is made for a ``run`` alone.
 
     Raises:
-        FileNotFoundError: the run's folder does not exist; it is not made here.
+        FileNotFoundError: there is no such file, or the run's folder does not exist; it is not made here.
         ValueError: the run's folder holds a link.
         StoreError: the store cannot be opened, or Redis is asked for but its client is not installed.
     """
     if run is not None and not run.is_dir():
         raise FileNotFoundError(f"no folder {run}; make it with 'onesearch run configs/demo.yaml'")
+    if run is None and "://" not in place and not Path(place).is_file():
+        raise FileNotFoundError(f"no store {place}: name the one of `onesearch serve`")
     if run is not None:
         refuse_links(run)  # a link in the store's place would be written through
     if place.startswith(("redis://", "rediss://", "unix://")):

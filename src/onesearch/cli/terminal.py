@@ -38,6 +38,7 @@ Measured = Annotated[
 # Groups imported only when they are called: name → (module with an ``app``, line in the help).
 _LAZY = {
     "data": ("onesearch.cli.data_command", "Bring your catalogue and search log in, and check them."),
+    "events": ("onesearch.cli.events_command", "What a service recorded, as page views to learn from."),
     "market": ("onesearch.cli.market_command", "Make a simulated marketplace: demo data whose truth is known."),
 }
 

@@ -192,8 +192,6 @@ def _show_coverage(place: str, cache: "ThoughtCache", producer: ProducerName, sp
     from onesearch.cli.serve_command import open_store
     from onesearch.serving.keyword_coverage import measure_coverage
 
-    if "://" not in place and not Path(place).is_file():
-        raise FileNotFoundError(f"no store {place}: name the one of `onesearch serve` with --store")
     name, version = producer_key(producer)
     seconds, form = (3600, "%Y-%m-%d %H:00") if span is Span.hour else (86400, "%Y-%m-%d")
     with closing(open_store(place)) as store, closing(cache):

@@ -102,7 +102,7 @@ class SearchEngine(CandidateSearch):
         self._kept: tuple[Snapshot, dict[tuple[str, ...], RuleEffects]] = (snapshot, {})
         self.logged_until: datetime | None = None
         self.current = CurrentSnapshot(snapshot.on(snapshot.generator.eval().begin.device))
-        self.suggestions = Suggestions(self.current, click_features.statistics)
+        self.suggestions = Suggestions(self.current, snapshot.click_features.log)
 
     @classmethod
     def load(
@@ -273,7 +273,7 @@ class SearchEngine(CandidateSearch):
         """Say of each result where the query's words stand in it; nothing where a run has no BM25."""
         if snapshot.lexical is None:
             return
-        analyze, numbers = self.click_features.analyze, snapshot.lexical.numbers
+        analyze, numbers = snapshot.click_features.analyze, snapshot.lexical.numbers
         wanted = frozenset(numbers(analyze(query)))
         found = [highlights(hit.item, wanted, lambda word: numbers(analyze(word))) for hit in answer]
         answer[:] = [hit._replace(highlights=spans) for hit, spans in zip(answer, found, strict=True)]

@@ -1,10 +1,8 @@
 """The engine learns from clicks while it serves: what the store records joins the click counts of the log."""
 
 from collections import deque
-from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from sys import intern
-from typing import TypeVar
 
 import polars as pl
 
@@ -13,9 +11,8 @@ from onesearch.data.text import normalise_query
 from onesearch.serving.engine_protocol import Engine
 from onesearch.serving.http_bodies import MAX_CLOCK_GAP, now
 from onesearch.serving.serving_settings import ServingSettings
-from onesearch.serving.store import Event, Store
+from onesearch.serving.store import Event, Store, pages
 
-_T = TypeVar("_T")
 _MOST = 500_000  # clicks that count, the newest ones
 _SEARCHES = 50_000  # whose results are remembered for clicks still to come
 _HALF_LIVES = 10  # after so many a click counts a thousandth, and is left out
@@ -79,7 +76,7 @@ class ClickLearner:
         since = max(oldest, min(self._engine.logged_until or oldest, moment))
         events: deque[Event] = deque(maxlen=_MOST)
         events_place = self._events_place
-        for page, behind in _pages(self._store.events, events_place, since):
+        for page, behind in pages(self._store.events, events_place, since):
             events.extend(page)
             events_place = behind
         searches = self._searches_of({event.search_id for event in events}, since)
@@ -99,7 +96,7 @@ class ClickLearner:
     def _searches_of(self, wanted: set[str | None], since: datetime) -> dict[str, tuple[str, tuple[str, ...]]]:
         """Query and items of the ``wanted`` searches; the newest others are remembered for events still to come."""
         found = {one: self._searches[one] for one in wanted if one in self._searches}
-        for page, place in _pages(self._store.searches, self._searches_place, since - MAX_CLOCK_GAP):
+        for page, place in pages(self._store.searches, self._searches_place, since - MAX_CLOCK_GAP):
             for search in page:
                 shown = normalise_query(search.query), tuple(map(intern, search.shown))
                 self._searches[search.search_id] = shown
@@ -132,13 +129,3 @@ class ClickLearner:
         """P(a result is looked at) at a rank from 0; None for an unknown rank."""
         known = self._config.examination or (1.0,)
         return None if rank is None else max(known[min(rank, len(known) - 1)], _LEAST_EXAMINED)
-
-
-def _pages(
-    read: Callable[[str, datetime], tuple[list[_T], str]], place: str, since: datetime
-) -> Iterator[tuple[list[_T], str]]:
-    """Page by page what a store has behind a place, each with the place behind it."""
-    page, place = read(place, since)
-    while page:
-        yield page, place
-        page, place = read(place, since)

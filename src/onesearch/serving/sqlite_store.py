@@ -150,12 +150,18 @@ class SqliteStore:
     def events(self, after: str = "", since: datetime | None = None, limit: int = 5000) -> tuple[list[Event], str]:
         """See `Store.events`."""
         rows, place = self._rows("events", "event_id, user, item_id, kind, query, time, search_id", after, since, limit)
-        return [Event(*row[:5], _time(row[5]), row[6]) for row in rows], place
+        return [
+            Event(one, user, item, kind, query, _time(time), search)
+            for one, user, item, kind, query, time, search, _ in rows
+        ], place
 
     def searches(self, after: str = "", since: datetime | None = None, limit: int = 5000) -> tuple[list[Search], str]:
         """See `Store.searches`."""
         rows, place = self._rows("searches", "search_id, user, query, time, shown", after, since, limit)
-        return [Search(*row[:3], _time(row[3]), tuple(row[4].split("\n")) if row[4] else ()) for row in rows], place
+        return [
+            Search(one, user, query, _time(time), tuple(shown.split("\n")) if shown else ())
+            for one, user, query, time, shown, _ in rows
+        ], place
 
     def history(self, user: str) -> ShopperHistory:
         """See `Store.history`."""

@@ -3,10 +3,10 @@
 The `Store` protocol, with SQLite (`sqlite_store`) for one machine and Redis (`redis_store`) for several servers.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, TypeVar
 
 from onesearch.data.records import Item
 from onesearch.search.shopper_history import ShopperHistory
@@ -156,3 +156,16 @@ class Store(Protocol):
 
     def close(self) -> None:
         """Release connections."""
+
+
+_T = TypeVar("_T")
+
+
+def pages(
+    read: Callable[[str, datetime | None], tuple[list[_T], str]], after: str = "", since: datetime | None = None
+) -> Iterator[tuple[list[_T], str]]:
+    """All events or searches that a store has behind a place, page by page, each with the place behind it."""
+    page, after = read(after, since)
+    while page:
+        yield page, after
+        page, after = read(after, since)
