@@ -40,6 +40,12 @@ def catalogue(n: int = 60) -> list[Item]:
     return items
 
 
+def _facet_values(key: str, item: Item) -> list[Any]:
+    if key == "category":
+        return [" > ".join(item.category[: end + 1]) for end in range(len(item.category))]
+    return [item.brand if key == "brand" else True if key == "in_stock" else (1.0, 99.0) if key == "price" else "red"]
+
+
 class FakeEngine:
     """Ranks by words in common with the query; items sharing words with the shopper's clicks get a bonus.
 
@@ -99,12 +105,14 @@ class FakeEngine:
         pinned = [one for pin in (request.rules or self.rules).pins for one in pin.items]
         whole = SearchResults(sorted(whole, key=lambda hit: hit.item_id not in pinned), whole.confidence)
         found = SearchResults(whole[:end], whole.confidence)
-        values = {"category": lambda item: " > ".join(item.category), "attributes.Color": lambda item: "red"}
         facets = {
-            key: Counter(values.get(key, lambda item: item.brand)(hit.item) for hit in whole).most_common()
+            key: Counter(value for hit in whole for value in _facet_values(key, hit.item)).most_common()
             for key in request.facets
         }
         total = len(whole) if request.count else None
+        if request.sort in ("price", "-price"):
+            whole.sort(key=lambda hit: hit.item.price or 0, reverse=request.sort == "-price")
+            found = SearchResults(whole[:end], whole.confidence)
         page = found[request.offset :]
         if request.highlight:
             page = [hit._replace(highlights={"title": ((0, 3),)}) for hit in page]
@@ -167,7 +175,7 @@ class FakeEngine:
                     if isinstance(which, str)
                 )
             elif key == "category":
-                ok = bool(set(wanted) & set(item.category))
+                ok = bool(set(wanted) & {*item.category, *_facet_values(key, item)})
             elif key == "seller":
                 raise ValueError("no item has a seller, so there is nothing to filter by; leave 'seller' out")
             else:

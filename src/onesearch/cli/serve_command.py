@@ -40,6 +40,10 @@ def serve(
         list[str] | None,
         typer.Option(help="Name that callers may use in their Host header, repeatable; '*': any. Default: --host."),
     ] = None,
+    allow_origin: Annotated[
+        list[str] | None,
+        typer.Option(help="Web page elsewhere that may call from a browser, as https://shop.example; repeatable."),
+    ] = None,
     # Which of its models, and how hard it looks.
     width: Annotated[int | None, typer.Option(min=1, max=512, help="Beams per search; default: the run's.")] = None,
     model: Model = None,
@@ -124,6 +128,7 @@ def serve(
         threads=threads,
         page=not api_only,
         allowed_hosts=host_names(host, allowed_host),
+        allowed_origins=tuple(allow_origin or ()),
         keep_days=keep_days,
         learn_seconds=learn_seconds,
         half_life_days=half_life,

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import urlsplit
 
+SEARCHES = ("/search", "/suggest", "/multi-search")
 Role = Literal["search", "events", "admin"]
 
 
@@ -44,7 +45,7 @@ def role_of(method: str, path: str) -> Role | None:
         return "events"
     if path == "/rules" or path.startswith("/rules/"):
         return "admin"
-    return "search" if path in ("/search", "/suggest") or path.startswith("/items/") else None
+    return "search" if path in SEARCHES or path.startswith(("/items/", "/indexes/")) else None
 
 
 def host_name(header: bytes) -> str:

@@ -44,6 +44,7 @@ from onesearch.serving.http_bodies import (
 from onesearch.serving.http_bodies import Query as QueryText
 from onesearch.serving.keyword_coverage import ThoughtSource
 from onesearch.serving.live_rules import RulesRefusedError
+from onesearch.serving.meilisearch_api import USER_HEADER, add_meilisearch
 from onesearch.serving.middleware import Guard
 from onesearch.serving.service import RequestRefusedError, Service, UnknownItemError
 from onesearch.serving.serving_settings import ServingSettings
@@ -54,6 +55,7 @@ with from_extra("serve"):
     from fastapi import Depends, FastAPI, HTTPException, Query, Request, Response
     from fastapi import Path as PathParameter
     from fastapi.exceptions import RequestValidationError
+    from fastapi.middleware.cors import CORSMiddleware
     from fastapi.responses import FileResponse, JSONResponse
     from fastapi.security import HTTPBearer
     from fastapi.staticfiles import StaticFiles
@@ -134,9 +136,17 @@ def create_app(
     app.add_middleware(
         Guard, metrics=service.metrics, config=service.config, keys=keys, most_at_work=service.most_at_work
     )
+    if service.config.allowed_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=service.config.allowed_origins,
+            allow_methods=("GET", "POST"),
+            allow_headers=("authorization", "content-type", "x-meilisearch-client", USER_HEADER),
+        )
     # Every error is a `Problem`; then the routes.
     _say_errors(app)
     _add_search(app, service, keys)
+    add_meilisearch(app, service, _keyed(keys, "search"))
     _add_items(app, service, keys)
     _add_rules(app, service, keys)
     _add_health(app, service)

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from onesearch.common.extras import from_extra
-from onesearch.serving.access import Keys, host_name, role_of
+from onesearch.serving.access import SEARCHES, Keys, host_name, role_of
 from onesearch.serving.service_metrics import Metrics
 from onesearch.serving.serving_settings import ServingSettings
 
@@ -197,7 +197,8 @@ def _kind(scope: Scope) -> str:
     path = scope["path"]
     if (path == "/items" and scope["method"] in ("POST", "PATCH")) or (path == "/rules" and scope["method"] == "PUT"):
         return "change"
-    return "search" if path == "/search" else "watch" if path in _WATCHED else "other"
+    searches = path in SEARCHES or path.startswith("/indexes/")
+    return "search" if searches else "watch" if path in _WATCHED else "other"
 
 
 def _method(scope: Scope) -> str:

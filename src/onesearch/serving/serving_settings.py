@@ -45,6 +45,10 @@ class ServingSettings(Settings):
     allowed_hosts: tuple[str, ...] = Field(
         default=(), description="names in the Host header that are answered, without ports; none given: all"
     )
+    allowed_origins: tuple[str, ...] = Field(
+        default=(),
+        description="web pages elsewhere that may call from a browser, as https://shop.example; none given: none",
+    )
     page: bool = Field(
         default=True, description="serve the web page and what it needs: shoppers, their histories, filters"
     )

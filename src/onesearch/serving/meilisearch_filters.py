@@ -1,0 +1,278 @@
+"""Filter expressions as Meilisearch writes them, and what they mean here.
+
+::
+
+    expression = conjunction { OR conjunction }        conjunction = negation { AND negation }
+    negation   = NOT negation | "(" expression ")" | condition
+    condition  = attribute (= | != | > | >= | < | <=) value | attribute low TO high | attribute [NOT] IN "[" values "]"
+
+A list of expressions means all of them, a list within the list any of its. Our filters are conditions that must all
+hold, each with alternatives for one attribute, and conditions of which none may hold; an expression that says more than
+that is refused by name.
+"""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+_TOKEN = re.compile(
+    r"""\s*(?:(?P<op>!=|>=|<=|[=<>()\[\],])|"(?P<double>(?:\\.|[^"\\])*)"|'(?P<single>(?:\\.|[^'\\])*)'|(?P<word>[^\s()\[\],=<>!"']+))"""
+)
+_WORDS = {"AND", "OR", "NOT", "IN", "TO", "EXISTS", "IS", "CONTAINS", "STARTS"}
+_MOST_TOKENS, _MOST_DEPTH = 1000, 50
+_PATH_LEVEL = re.compile(r"category\.lvl\d+$")
+Range = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Condition:
+    """An attribute has one of some values, or, negated, none of them; a value is a text or a range of numbers."""
+
+    attribute: str
+    values: tuple[str | Range, ...]
+    negated: bool = False
+
+
+def our_filters(given: Any) -> dict[str, Any]:
+    """Our filters from a ``filter`` of Meilisearch: a text, a list of texts, or a list of lists of texts.
+
+    Raises:
+        ValueError: it is no expression, or says what our filters cannot.
+    """
+    if given is None:
+        return {}
+    conditions: list[Condition] = []
+    for part in given if isinstance(given, list) else [given]:
+        if isinstance(part, list):
+            conditions.append(_any_of([_single(text) for text in part]))
+        elif isinstance(part, str):
+            conditions += _Parser(part).conditions() if part.strip() else []
+        else:
+            raise ValueError(f"a filter is a text or a list, got {str(part)[:50]!r}")
+    return _as_filters(conditions)
+
+
+def _single(text: Any) -> Condition:
+    if not isinstance(text, str):
+        raise ValueError("lists of filters hold texts, and lists of texts, no deeper")
+    found = _Parser(text).conditions()
+    if len(found) != 1:
+        raise ValueError(f"{text[:100]!r}: one of several alternatives must be a single condition")
+    return found[0]
+
+
+class _Parser:
+    """Recursive descent; every rule gives the conditions that must all hold."""
+
+    def __init__(self, text: str) -> None:
+        self._text, self._at, self._depth = text, 0, 0
+        self._tokens: list[tuple[str, bool]] = []  # text, whether it was in quotes
+        place = 0
+        while place < len(text.rstrip()):
+            found = _TOKEN.match(text, place)
+            if found is None or len(self._tokens) >= _MOST_TOKENS:
+                raise self._wrong("is no filter" if found is None else f"has more than {_MOST_TOKENS} words")
+            quoted = next((found[name] for name in ("double", "single") if found[name] is not None), None)
+            plain = found["op"] or found["word"]
+            self._tokens.append((plain, False) if quoted is None else (re.sub(r"\\(.)", r"\1", quoted), True))
+            place = found.end()
+
+    def conditions(self) -> list[Condition]:
+        """The whole text."""
+        found = self._expression()
+        if self._at < len(self._tokens):
+            raise self._wrong(f"goes on with {self._tokens[self._at][0][:50]!r}, where AND or OR is expected")
+        return found
+
+    def _wrong(self, words: str) -> ValueError:
+        return ValueError(f"filter {self._text[:100]!r} {words}")
+
+    def _taken(self, *words: str) -> str | None:
+        """The next token, if it is one of these outside of quotes."""
+        if self._at < len(self._tokens):
+            text, quoted = self._tokens[self._at]
+            if not quoted and (text.upper() if text.upper() in _WORDS else text) in words:
+                self._at += 1
+                return text.upper()
+        return None
+
+    def _value(self) -> str:
+        if self._at == len(self._tokens):
+            raise self._wrong("ends too early")
+        text, quoted = self._tokens[self._at]
+        if not quoted and (text in "()[],=<>" or text.upper() in _WORDS or text in ("!=", ">=", "<=")):
+            raise self._wrong(f"has {text!r} where a name or a value is expected")
+        self._at += 1
+        return text
+
+    def _expression(self) -> list[Condition]:
+        found = self._conjunction()
+        while self._taken("OR"):
+            other = self._conjunction()
+            if len(found) != 1 or len(other) != 1:
+                raise self._wrong("joins by OR what is no single condition; only values of one attribute can be")
+            found = [_any_of([found[0], other[0]])]
+        return found
+
+    def _conjunction(self) -> list[Condition]:
+        found = self._negation()
+        while self._taken("AND"):
+            found = found + self._negation()
+        return found
+
+    def _negation(self) -> list[Condition]:
+        self._depth += 1
+        if self._depth > _MOST_DEPTH:
+            raise self._wrong(f"is nested deeper than {_MOST_DEPTH}")
+        if self._taken("NOT"):
+            found = self._negation()
+            if len(found) != 1:
+                raise self._wrong("negates several conditions at once")
+            found = [replace(found[0], negated=not found[0].negated)]
+        elif self._taken("("):
+            found = self._expression()
+            if not self._taken(")"):
+                raise self._wrong("lacks a closing parenthesis")
+        else:
+            found = [self._condition()]
+        self._depth -= 1
+        return found
+
+    def _condition(self) -> Condition:
+        attribute = self._value()
+        negated = bool(self._taken("NOT"))
+        if self._taken("IN"):
+            return Condition(attribute, tuple(self._list()), negated)
+        if self._taken("EXISTS", "IS", "CONTAINS", "STARTS") or negated:
+            raise self._wrong("asks for what our filters do not know; there are =, !=, >, >=, <, <=, TO, IN and NOT")
+        operator = self._taken("=", "!=", ">", ">=", "<", "<=")
+        if operator in ("=", "!="):
+            return Condition(attribute, (self._value(),), operator == "!=")
+        low = self._number()
+        if operator is None:
+            if not self._taken("TO"):
+                raise self._wrong(f"says nothing of {attribute[:50]!r}")
+            return Condition(attribute, ((low, self._number()),))
+        bounds = {
+            ">": (math.nextafter(low, math.inf), math.inf),
+            ">=": (low, math.inf),
+            "<": (-math.inf, math.nextafter(low, -math.inf)),
+            "<=": (-math.inf, low),
+        }
+        return Condition(attribute, (bounds[operator],))
+
+    def _list(self) -> list[str]:
+        if not self._taken("["):
+            raise self._wrong("has IN without a list in brackets")
+        found: list[str] = []
+        while not self._taken("]"):
+            if found and not self._taken(","):
+                raise self._wrong("lacks a comma or a closing bracket")
+            found.append(self._value())
+        if not found:
+            raise self._wrong("has IN with an empty list")
+        return found
+
+    def _number(self) -> float:
+        text = self._value()
+        try:
+            number = float(text)
+        except ValueError:
+            number = math.nan
+        if not math.isfinite(number):
+            raise self._wrong(f"compares with {text[:50]!r}, which is no number")
+        return number
+
+
+def _any_of(conditions: Sequence[Condition]) -> Condition:
+    """One of several conditions: values of one attribute."""
+    if not conditions:
+        raise ValueError("an empty list of alternatives")
+    if len({one.attribute for one in conditions}) > 1 or (
+        len(conditions) > 1 and any(one.negated for one in conditions)
+    ):
+        names = ", ".join(dict.fromkeys(one.attribute[:50] for one in conditions))
+        raise ValueError(f"OR joins values of one attribute; it cannot join conditions on {names}")
+    return replace(conditions[0], values=tuple(value for one in conditions for value in one.values))
+
+
+def _as_filters(conditions: Sequence[Condition]) -> dict[str, Any]:
+    positive: dict[str, list[tuple[Any, ...]]] = {}
+    negative: dict[str, list[Any]] = {}
+    for one in conditions:
+        key = "category" if _PATH_LEVEL.match(one.attribute) else one.attribute
+        values = tuple(_value(key, value) for value in one.values)
+        if one.negated:
+            negative.setdefault(key, []).extend(values)
+        else:
+            positive.setdefault(key, []).append(values)
+    out = _nested({key: _both(key, sets) for key, sets in positive.items()})
+    if negative:
+        out["not"] = _nested({key: _either(key, values) for key, values in negative.items()})
+    return out
+
+
+def _value(key: str, value: str | Range) -> Any:
+    """A value as our filter of a key takes it."""
+    if key == "price":
+        if isinstance(value, str):
+            try:
+                return float(value), float(value)
+            except ValueError:
+                raise ValueError(f"price is compared with {value[:50]!r}, which is no number") from None
+        return value
+    if key == "in_stock":
+        if not isinstance(value, str) or value.lower() not in ("true", "false"):
+            raise ValueError("in_stock is true or false")
+        return value.lower() == "true"
+    if isinstance(value, str):
+        return value
+    if not key.startswith("attributes."):
+        raise ValueError(f"{key[:50]} holds texts, which have no order")
+    low, high = value
+    return {name: bound for name, bound in (("min", low), ("max", high)) if math.isfinite(bound)}
+
+
+def _both(key: str, sets: Sequence[tuple[Any, ...]]) -> Any:
+    """Several conditions on one attribute as one: ranges cut to what they share, the deeper one of two paths."""
+    found = sets[0]
+    for other in sets[1:]:
+        if key == "price" and len(found) == len(other) == 1:
+            found = ((max(found[0][0], other[0][0]), min(found[0][1], other[0][1])),)
+        elif key.startswith("attributes.") and all(isinstance(one[0], dict) for one in (found, other)):
+            found = ({**found[0], **other[0]},)
+        elif key == "category" and _below(other, found):
+            found = other
+        elif not (key == "category" and _below(found, other)):
+            found = tuple(value for value in found if value in other)
+            if not found:
+                raise ValueError(f"two conditions on {key[:50]} cannot both hold")
+    return _either(key, found)
+
+
+def _below(paths: Sequence[str], others: Sequence[str]) -> bool:
+    """Whether every path is one of the others or lies below one."""
+    return all(any(path == one or path.startswith(f"{one} > ") for one in others) for path in paths)
+
+
+def _either(key: str, values: Sequence[Any]) -> Any:
+    if key == "price":
+        ends = [[bound if math.isfinite(bound) else None for bound in one] for one in values]
+        if len(ends) > 1:
+            raise ValueError("price takes one range")
+        return ends[0]
+    return values[0] if len(values) == 1 else list(values)
+
+
+def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """``attributes.Color`` as a mapping within ``attributes``."""
+    out: dict[str, Any] = {}
+    for key, value in flat.items():
+        name, _, kind = key.partition(".")
+        if name == "attributes" and kind:
+            out.setdefault(name, {})[kind] = value
+        else:
+            out[key] = value
+    return out

@@ -1,0 +1,125 @@
+"""Searches as Meilisearch's clients send them."""
+
+import pytest
+
+
+def ask(client, path, **body):
+    answer = client.post(path, json=body)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def test_a_search_finds_what_our_own_finds(client):
+    ours = client.post("/search", json={"query": "red shoe", "k": 5, "count": True}).json()
+    theirs = ask(client, "/indexes/products/search", q="red shoe", limit=5)
+    assert [hit["id"] for hit in theirs["hits"]] == [hit["item_id"] for hit in ours["results"]]
+    assert theirs["estimatedTotalHits"] == ours["total"] and (theirs["limit"], theirs["offset"]) == (5, 0)
+    assert theirs["query"] == "red shoe" and theirs["indexUid"] == "products" and "facetDistribution" not in theirs
+    first = theirs["hits"][0]
+    assert first["category.lvl0"] == first["category"][0]
+    assert first["category.lvl1"] == " > ".join(first["category"][:2])
+    assert "_formatted" not in first
+
+
+def test_pages_of_both_kinds(client):
+    everything = ask(client, "/indexes/a/search", q="red shoe", limit=100)
+    assert [hit["id"] for hit in ask(client, "/indexes/a/search", q="red shoe", limit=4, offset=4)["hits"]] == [
+        hit["id"] for hit in everything["hits"][4:8]
+    ]
+    page = ask(client, "/indexes/a/search", q="red shoe", hitsPerPage=4, page=2)
+    assert [hit["id"] for hit in page["hits"]] == [hit["id"] for hit in everything["hits"][4:8]]
+    total = everything["estimatedTotalHits"]
+    assert (page["totalHits"], page["totalPages"], page["page"], page["hitsPerPage"]) == (total, -(-total // 4), 2, 4)
+    none = ask(client, "/indexes/a/search", q="red shoe", hitsPerPage=0, page=1)
+    assert none["hits"] == [] and none["totalHits"] == total and none["totalPages"] == 0
+
+
+def test_filters_facets_and_highlights(client, engine):
+    found = ask(
+        client,
+        "/indexes/a/search",
+        q="red shoe",
+        filter=[['"brand"="Acme"', '"brand"="Swift"'], "price <= 60"],
+        facets=["brand", "category.lvl0", "category.lvl1", "price"],
+        attributesToHighlight=["*"],
+        attributesToRetrieve=["title", "brand"],
+        highlightPreTag="<b>",
+        highlightPostTag="</b>",
+        sort=["price:desc"],
+    )
+    request = engine.requests[-1]
+    assert request.filters == {"brand": ["Acme", "Swift"], "price": [None, 60]} and request.sort == "-price"
+    assert list(request.facets) == ["brand", "category", "price"] and request.highlight
+    counts = found["facetDistribution"]
+    assert sum(counts["brand"].values()) == found["estimatedTotalHits"] and set(counts["brand"]) <= {"Acme", "Swift"}
+    assert all(" > " not in path for path in counts["category.lvl0"])
+    for hit in found["hits"]:
+        assert hit.keys() == {"id", "title", "brand", "_formatted"}
+        assert hit["_formatted"]["title"] == f"<b>{hit['title'][:3]}</b>{hit['title'][3:]}"
+        assert hit["_formatted"]["brand"] == hit["brand"]
+
+
+def test_counts_alone_are_nobodys_search(client, store):
+    for query, limit in (("red shoe", 0), ("lamp", 5)):
+        body = {"q": query, "limit": limit, "facets": ["brand"]}
+        client.post("/indexes/a/search", json=body, headers={"X-OneSearch-User": "ann"})
+    assert list(store.history("ann").recent_queries) == ["lamp"]
+
+
+def test_several_searches_in_one_call(client):
+    found = ask(client, "/multi-search", queries=[{"indexUid": "a", "q": "red"}, {"indexUid": "b", "q": "lamp"}])
+    assert [one["indexUid"] for one in found["results"]] == ["a", "b"] and all(one["hits"] for one in found["results"])
+    many = client.post("/multi-search", json={"queries": [{"indexUid": "a"}] * 21})
+    assert many.status_code == 422
+
+
+def test_values_of_a_facet_are_searched(client):
+    found = ask(client, "/indexes/a/facet-search", facetName="brand", facetQuery="AC", q="red shoe")
+    assert [hit["value"] for hit in found["facetHits"]] == ["Acme"] and found["facetHits"][0]["count"] > 0
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ({"filter": "brand = A OR price < 5"}, "cannot join"),
+        ({"sort": ["title:asc"]}, "sort takes one of price:asc"),
+        ({"filter": "colour = red"}, "colour"),
+        ({"facets": ["colour"]}, "pattern"),
+    ],
+)
+def test_what_cannot_be_done_is_said_as_meilisearch_says_it(client, body, words):
+    answer = client.post("/indexes/a/search", json={"q": "red", **body})
+    assert answer.status_code == 400 and words in answer.json()["message"]
+    assert answer.json()["type"] == "invalid_request"
+
+
+def test_pages_of_other_origins_may_call_where_the_shop_says(engine, store):
+    from fastapi.testclient import TestClient
+
+    from onesearch.serving.http_app import create_app
+    from onesearch.serving.serving_settings import ServingSettings
+
+    shop = "https://shop.example"
+    app = create_app(engine, store, ServingSettings(allowed_origins=(shop,)))
+    with TestClient(app) as client:
+        for origin, allowed in ((shop, True), ("https://other.example", False)):
+            asked = {"Origin": origin, "Access-Control-Request-Method": "POST"}
+            asked["Access-Control-Request-Headers"] = "authorization,content-type"
+            answer = client.options("/multi-search", headers=asked)
+            assert (answer.headers.get("access-control-allow-origin") == origin) is allowed
+            answer = client.post("/multi-search", json={"queries": []}, headers={"Origin": origin})
+            assert (answer.headers.get("access-control-allow-origin") == origin) is allowed
+
+
+def test_searches_need_the_key_where_there_is_one(engine, store):
+    from fastapi.testclient import TestClient
+
+    from onesearch.serving.http_app import create_app
+    from onesearch.serving.serving_settings import ServingSettings
+
+    app = create_app(engine, store, ServingSettings(page=False), search_key="secret")
+    with TestClient(app) as client:
+        for path in ("/indexes/a/search", "/multi-search", "/indexes/a/facet-search"):
+            assert client.post(path, json={}).status_code == 401
+        good = client.post("/indexes/a/search", json={}, headers={"Authorization": "Bearer secret"})
+        assert good.status_code == 200
