@@ -397,3 +397,17 @@ def test_values_are_counted_by_item():
     assert columns.counts("attributes", "Weight") == []
     assert list(price_ranges(np.array([1.0, 2.0, 12.4, 13.0, math.nan]), 2)) == [((1.0, 7.2), 2), ((12.4, 13.0), 2)]
     assert sum(n for _, n in columns.counts("price")) == 3
+
+
+def test_all_but_some_rows():
+    """Of the base, of what was changed, and of what came later; one that is not there takes no other with it."""
+    items = catalogue(3, 40)
+    base = index_of(3, np.arange(30))
+    filters, rows = ItemFilters.build(items[:30], base), [*range(30, 40), 5]
+    records = [record(str(row), items.row(row, named=True)) for row in rows]
+    sids = np.random.default_rng(0).integers(0, 2, (len(rows), len(SIZES)))
+    index = ChangedIndex.over(base).upsert(sids, np.ones((len(rows), 2), np.float32), rows)
+    gone = np.array([0, 5, 33, 39])
+    for n, mask in ((30, filters.all_but(gone)), (40, filters.changed(rows, records, index).all_but(gone))):
+        left = sorted(set(range(n)) - set(gone.tolist()))
+        assert torch.nonzero(mask.rows_allowed(torch.arange(n))).flatten().tolist() == left and mask.count == len(left)

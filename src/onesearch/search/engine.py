@@ -289,7 +289,15 @@ class SearchEngine(CandidateSearch):
 
     def suggest(self, text: str, k: int = 8) -> list[Suggestion]:
         """What a shopper may go on to type: at most ``k`` queries of the log, categories and titles, best first."""
-        return self.suggestions.complete(text, k)
+        found, snapshot = self.suggestions.complete(text, k), self.snapshot
+        mask = self._plain_mask(snapshot, "", None)
+        if mask is None:
+            return found
+        # Titles of items that rules hide are not said.
+        number, device = snapshot.number, snapshot.index.device
+        rows = [number.get(one.item_id, -1) if one.item_id is not None else -1 for one in found]
+        shown = mask.rows_allowed(torch.tensor(rows, device=device)).tolist()
+        return [one for one, is_shown in zip(found, shown, strict=True) if is_shown or one.item_id is None]
 
     def similar(self, item_id: str, k: int = 10, filters: Mapping[str, Any] | None = None) -> SearchResults:
         """The ``k`` items most like one of the catalogue, by their texts and by what shoppers took together.

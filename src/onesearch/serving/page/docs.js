@@ -42,7 +42,7 @@ function fields(schema) {
 }
 
 function example(verb, path, schema, keyed) {
-  const lines = [`curl ${verb === "patch" ? "-X PATCH " : ""}${location.origin}${path}`];
+  const lines = [`curl ${["patch", "put"].includes(verb) ? `-X ${verb.toUpperCase()} ` : ""}${location.origin}${path}`];
   if (verb !== "get") {
     if (keyed) lines.push(`  -H "Authorization: Bearer $ONESEARCH_ADMIN_TOKEN"`);
     const value = (schema.examples ?? [{}])[0];
