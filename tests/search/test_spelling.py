@@ -19,8 +19,8 @@ TITLES = [
     "Größe 42",
     "iPad",
 ]
-CHINESE = ["运动鞋 男", "运动鞋 女", "蓝色帐篷", "红色 灯", "耳机"]
-QUERIES = {"gift ideas": 3.0, "free free": 4.0, "运动鞋": 9.0, "蓝色帐篷": 4.0, "耳机": 2.0}
+CHINESE = ["运动鞋 男", "运动鞋 女", "蓝色帐篷", "红色 灯", "大红 灯", "耳机"]
+QUERIES = {"gift ideas": 3.0, "free things": 4.0, "运动鞋": 9.0, "蓝色帐篷": 4.0, "大蓝帐篷": 2.0, "耳机": 2.0}
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def lexical() -> LexicalSearcher:
 @pytest.fixture(scope="module")
 def spelling() -> Spelling:
     items = items_frame([Item(str(i), title) for i, title in enumerate([*TITLES, *CHINESE])])
-    return Spelling.from_items(items, list(QUERIES), QUERIES.values())
+    return Spelling.from_items(items, list(QUERIES), list(QUERIES.values()))
 
 
 @pytest.mark.parametrize(
@@ -82,6 +82,7 @@ def test_known_short_and_strange_words_stay(spelling, lexical, typed):
         ("运鞋", "运动鞋", False),  # two characters may as well be another thing
         ("红色帐篷", None, True),  # a red tent is no blue one: 红色 is known
         ("绿色帐篷", "蓝色帐篷", False),  # of green nothing is known, but it is at the edge
+        ("大红帐篷", None, True),  # nor here: 红帐 is strange, but 大红 is known
         ("黄帐篷", None, True),
         ("运动鞋男女", None, True),
     ],
@@ -105,10 +106,11 @@ def test_near_texts_are_those_of_a_plain_comparison():
 
 
 def test_new_items_bring_words_and_known_ones_grow_no_more_common(lexical):
-    spelling = Spelling({"tent": 1, "tint": 2}, {}, [], [])
+    spelling = Spelling({"tent": 1, "tint": 2}, {})
     nothing = LexicalSearcher.from_texts(["else"])
     assert spelling.corrected("tpnt", nothing) == Correction("tint", True)
     assert spelling.corrected("tarpualin", nothing) is None
+    assert Spelling({"ideas": 1, "ideal": 1e6}, {}).corrected("ideas", nothing) is None, "however rare it is"
     new = [Item(str(i), "tent tarpaulin", ("户外帐篷",), attributes={"Color": ("mauve",)}) for i in range(9)]
     spelling.add_items(items_frame(new))
     assert spelling.corrected("tarpualin", nothing) == Correction("tarpaulin", True)

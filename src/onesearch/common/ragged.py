@@ -49,9 +49,10 @@ class Ragged:
 
     def select(self, rows: NDArray[np.integer]) -> "Ragged":
         """The given rows, in the given order."""
-        # Where each value of the result lies: the start of its row, and how far in it.
-        lengths = self.lengths[rows]
-        starts = np.repeat(self.offsets[:-1][rows], lengths)
+        # Where each value of the result lies: the start of its row, and how far in it. Only these rows are looked at.
+        begin, end = self.offsets[:-1][rows], self.offsets[1:][rows]
+        lengths = end - begin
+        starts = np.repeat(begin, lengths)
         within = np.arange(int(lengths.sum())) - np.repeat(np.cumsum(lengths) - lengths, lengths)
         return Ragged.from_lengths(self.values[starts + within], lengths)
 

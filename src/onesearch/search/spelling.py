@@ -13,7 +13,7 @@ A slip is a character more, less, another, or two that changed places (optimal s
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain, pairwise
 from typing import Final, NamedTuple
 
@@ -72,25 +72,25 @@ class Spelling:
     """The known words, and what they make of a mistyped query.
 
     Args:
-        words: of the items, with how many have each.
-        runs: known texts in scripts without spaces, such as names of brands and categories, with how many items.
-        queries: distinct queries that led to clicks.
-        clicks: of each query.
+        words: with how often each occurs.
+        runs: known texts in scripts without spaces, with how often.
     """
 
-    def __init__(
-        self, words: Mapping[str, int], runs: Mapping[str, int], queries: Sequence[str], clicks: Iterable[float]
-    ) -> None:
+    def __init__(self, words: Mapping[str, float], runs: Mapping[str, float]) -> None:
         self._words, self._runs = _KnownTexts(), _KnownTexts()
         self._neighbours: set[str] = set()
         self.add(words, runs)
-        for query, count in zip(queries, clicks, strict=True):
-            self.add(dict.fromkeys(split_words(query), count), dict.fromkeys(unspaced_runs(query), count))
 
     @classmethod
-    def from_items(cls, items: pl.DataFrame, queries: Sequence[str], clicks: Iterable[float]) -> "Spelling":
-        """Of an item table and a log."""
-        return cls(*_item_words(items), queries, clicks)
+    def from_items(cls, items: pl.DataFrame, queries: Sequence[str], clicks: Sequence[float]) -> "Spelling":
+        """Of an item table and a log: distinct queries that led to clicks, and how many to each.
+
+        Runs are the queries', and names of brands, sellers, categories and attributes: titles say too much at once.
+        """
+        spelling = cls(*_item_words(items))
+        log = pl.DataFrame({"text": queries, "count": clicks}, {"text": pl.String, "count": pl.Float64})
+        spelling.add(_words(log), _runs(log))
+        return spelling
 
     def add_items(self, items: pl.DataFrame) -> None:
         """The new words of items. Known ones become no more frequent: items are often sent again."""
@@ -179,24 +179,34 @@ def _only_changes(typed: str, meant: str, strange: Sequence[bool]) -> bool:
     return True
 
 
-def _item_words(items: pl.DataFrame) -> tuple[dict[str, int], dict[str, int]]:
-    """Words of items' names and values, with how often, and their runs of unspaced characters."""
-    names = pl.concat(
-        [
-            items["brand"],
-            items["seller"],
-            items["category"].explode(),
-            items["attributes"].explode().struct.field("value"),
-        ]
-    )
-    texts = pl.concat([items["title"], names]).drop_nulls()
+def _item_words(items: pl.DataFrame) -> tuple[dict[str, float], dict[str, float]]:
+    """Words of items' titles, names and values, with how often, and the runs of their names and values."""
+    values = items["attributes"].explode().struct.field("value")
+    names = pl.concat([items["brand"], items["seller"], items["category"].explode(), values])
+    counted = [
+        texts.alias("text").drop_nulls().value_counts(name="count")
+        for texts in (pl.concat([items["title"], names]), names)
+    ]
+    return _words(counted[0]), _runs(counted[1])
+
+
+def _words(texts: pl.DataFrame) -> dict[str, float]:
+    """Words of ``text``, each with the sum of the ``count`` of the texts that have it."""
     # Each distinct piece between blanks is split once: texts repeat their words.
-    words: dict[str, int] = defaultdict(int)
-    for piece, count in texts.str.split(" ").explode().value_counts().iter_rows():
+    pieces = (
+        texts.with_columns(pl.col("text").str.split(" ")).explode("text").group_by("text").agg(pl.col("count").sum())
+    )
+    words: dict[str, float] = defaultdict(float)
+    for piece, count in pieces.iter_rows():
         for word in split_words(piece):
             words[word] += count
-    runs: dict[str, int] = defaultdict(int)
-    for name, count in names.drop_nulls().value_counts().iter_rows():
-        for run in unspaced_runs(name):
+    return words
+
+
+def _runs(texts: pl.DataFrame) -> dict[str, float]:
+    """Runs of unspaced characters of ``text``, as :func:`_words`."""
+    runs: dict[str, float] = defaultdict(float)
+    for text, count in texts.filter(pl.col("text").str.len_bytes() > pl.col("text").str.len_chars()).iter_rows():
+        for run in unspaced_runs(text):
             runs[run] += count
-    return words, runs
+    return runs

@@ -24,7 +24,7 @@ from onesearch.search.spelling import Correction, Spelling, has_unknown
 
 Kind = Literal["query", "category", "item"]
 Ints = NDArray[np.int32]
-_BLOCK: Final = 256  # texts whose heaviest is known ahead
+_BLOCK: Final = 64  # texts whose heaviest is known ahead
 _MOST_LATER: Final = 4096  # texts that are looked through one by one; more are sorted in
 _SHARE: Final = 4  # of so many places one is kept for categories and one for items
 
