@@ -58,7 +58,7 @@ def test_a_rebuild_counts_what_the_service_counted(engine, store):
         for item in rng.choice(shown, rng.integers(3), replace=False):
             kind = "order" if number % 7 == 0 else "click"
             store.record(Event(f"e{item}", f"u{number}", str(item), kind, query, at(number), f"s{number}"))
-    config = ServingSettings(half_life_days=1e9, keep_days=1e5)
+    config = ServingSettings(half_life_days=1e9, keep_days=1e5, learn_shoppers=1)
     assert ClickLearner(engine, store, config).learn() > 30
     live = engine.counted[-1]
     items = items_frame(engine.items.values())

@@ -60,7 +60,7 @@ def serve(
         float, typer.Option(min=1, help="Days that searches and events are kept; item changes stay.")
     ] = 365,
     learn_seconds: Annotated[
-        float, typer.Option(min=0, help="Seconds after which new clicks join the log's for everybody; 0: never.")
+        float, typer.Option(min=0, help="Seconds after which new clicks move items up for everybody; 0: never.")
     ] = 20,
     half_life: Annotated[
         float, typer.Option(min=0.01, help="Days after which such a click counts half.", metavar="DAYS")

@@ -47,11 +47,6 @@ class PairCounts:
         counts = np.bincount(place.reshape(-1), None if times is None else times[keep], len(keys))
         return cls(keys, counts.astype(np.float32))
 
-    @property
-    def pairs(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Contexts and things of the pairs seen, int64 [P] each."""
-        return self.keys // _SPAN, self.keys % _SPAN
-
     def lookup(self, contexts: Ints, things: Ints) -> Floats:
         """Counts of pairs, in the shape the two arrays broadcast to; 0 for pairs never seen and for -1."""
         wanted = np.asarray(contexts, np.int64) * _SPAN + things

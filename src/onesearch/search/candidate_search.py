@@ -226,6 +226,9 @@ class CandidateSearch:
         if state is None and scope.least:  # without an item score the nearest are those of the query's text
             state = head_rows
         channels: dict[str, NDArray[np.integer]] = {"most clicked": facts.clicked[rows, : config.clicked_candidates]}
+        live = scope.snapshot.click_features.live
+        if live is not None:
+            channels["clicked since"] = live.most_clicked(facts.queries.live_rows[rows], config.clicked_candidates)
         if config.evidence and evidence is not None:
             channels["evidence"] = evidence
         if config.lexical and facts.lexical is not None:

@@ -151,9 +151,11 @@ class Snapshot:
         """The same catalogue with other clicks since the log; those on items that were never in it are left out."""
         found = [self.number.row_of(item_id) for item_id in live.item_ids]
         rows = np.array([-1 if row is None else row for row in found], np.int64)
-        features = self.click_features.with_live(live, rows)
+        features = self.click_features.with_live(live, rows, len(self.records))
         clicked = np.zeros(len(self.records), np.float32)
         clicked[: len(features.statistics.clicked)] = features.statistics.clicked
+        if features.live is not None:
+            clicked += features.live.clicked
         popularity = LayeredTable.layered_as(self.sids, torch.from_numpy(clicked))
         return replace(self, click_features=features, popularity=popularity)
 

@@ -12,12 +12,15 @@ queries *and* new items.
 
 Features are per candidate, contexts per request (:mod:`onesearch.search.ranking_weights`). None depends on which other
 candidates there are, so a filter removes items from a ranking and changes nothing else. All counts are those of the
-training part; clicks that a service records while it runs join those of pairs, not those of words and traits.
+training part. Clicks that a service records while it runs are a feature of their own, whose weight is not fitted: the
+weights of the others hold for counts as the training log has them, and a query that is clicked a hundred times in an
+hour may be like none of its queries.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import polars as pl
@@ -28,7 +31,7 @@ from scipy import sparse
 from onesearch.common.layered_table import ChangedRows, LayeredTable
 from onesearch.common.ragged import Ragged
 from onesearch.data.click_statistics import ClickStatistics
-from onesearch.data.live_clicks import LiveClicks, LiveStatistics
+from onesearch.data.live_clicks import LiveClicks
 from onesearch.data.pair_counts import Lift, counted
 from onesearch.search.lexical_search import STEMMER, Analyzer
 
@@ -38,6 +41,7 @@ _FEWEST_ITEMS, _LARGEST_SHARE = 3, 0.2  # rarer traits cannot be learned, common
 _SMOOTHING = np.float32(5.0)  # clicks added to a word's, spread as all clicks are
 _WORDS = 8  # distinct words of a query that count
 _LOG_SCALE = np.float32(3.0)  # contexts are of order one
+LIVE: Final = "live_clicks"  # the feature of the clicks since the log
 
 
 # -- queries and items as the features need them ---------------------------------------------------------------------
@@ -52,19 +56,20 @@ class QueryFacts:
         terms: their analysed words, in order, repetitions kept.
         click_rows: int64 [n], the query's row of the click statistics, -1 for one without clicks.
         words: int32 [n, 8], numbers of its distinct words among those of the log, -1 for none.
+        live_rows: int64 [n], its row among the clicks since the log, -1 for none.
     """
 
     texts: list[str]
     terms: list[list[str]]
     click_rows: NDArray[np.int64]
     words: NDArray[np.int32]
+    live_rows: NDArray[np.int64]
 
     def select(self, rows: NDArray[np.integer]) -> "QueryFacts":
         """The given queries, in the given order."""
         index = rows.tolist()
-        return QueryFacts(
-            [self.texts[i] for i in index], [self.terms[i] for i in index], self.click_rows[rows], self.words[rows]
-        )
+        texts, terms = [self.texts[i] for i in index], [self.terms[i] for i in index]
+        return QueryFacts(texts, terms, self.click_rows[rows], self.words[rows], self.live_rows[rows])
 
 
 def category_keys(items: pl.DataFrame) -> list[str]:
@@ -367,21 +372,20 @@ class ClickFeatures:
     """Features of one training log over one catalogue.
 
     Attributes:
-        log: counts of the training log.
-        statistics: these, with the clicks since where there are any.
-        words: of the training log.
+        statistics, words: of the training log.
+        live: of the clicks since; None where there are none.
     """
 
-    def __init__(self, log: ClickStatistics, items: pl.DataFrame) -> None:
-        self.log = log
-        self.statistics: ClickStatistics | LiveStatistics = log
+    def __init__(self, statistics: ClickStatistics, items: pl.DataFrame) -> None:
+        self.statistics = statistics
+        self.live: ClickStatistics | None = None
         self.analyze = Analyzer(STEMMER)
-        self.words = WordClicks.from_statistics(log, items, self.analyze)
+        self.words = WordClicks.from_statistics(statistics, items, self.analyze)
 
-    def with_live(self, live: LiveClicks, rows: NDArray[np.int64]) -> "ClickFeatures":
-        """The same log with the clicks since; ``rows`` int64 [I] of the live items, -1 for those not there."""
+    def with_live(self, live: LiveClicks, rows: NDArray[np.int64], items: int) -> "ClickFeatures":
+        """The same log with other clicks since, as :meth:`LiveClicks.statistics` takes them."""
         found = copy(self)
-        found.statistics = LiveStatistics.over(self.log, live, rows)
+        found.live = live.statistics(rows, items)
         return found
 
     def traits_of(self, items: pl.DataFrame) -> tuple[NDArray[np.int64], Ragged, Ragged]:
@@ -401,7 +405,8 @@ class ClickFeatures:
         """
         terms = [self.analyze(query) for query in queries]
         rows = self.statistics.query_numbers(in_log or queries)
-        return QueryFacts(list(queries), terms, rows, self.words.word_numbers(terms))
+        live = np.full(len(queries), -1) if self.live is None else self.live.query_numbers(in_log or queries)
+        return QueryFacts(list(queries), terms, rows, self.words.word_numbers(terms), live)
 
     def contexts(self, queries: QueryFacts) -> dict[str, Floats]:
         """What the weights may depend on, float32 [n]: is the query known, how well, and how long is it."""
@@ -416,7 +421,9 @@ class ClickFeatures:
         """Clicks of the pair, their share of the query's clicks, and the lifts of the query's words; [n, C] each."""
         clicks = self.statistics.pair_counts(queries.click_rows, items)
         share = clicks / np.maximum(self.statistics.query_clicks[queries.click_rows], 1)[:, None]
+        live = {} if self.live is None else {LIVE: np.log1p(self.live.pair_counts(queries.live_rows, items))}
         return {
+            **live,
             "clicks": np.log1p(clicks),
             "click_share": share.astype(np.float32),
             "click_share_root": np.sqrt(share).astype(np.float32),

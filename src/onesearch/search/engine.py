@@ -22,6 +22,7 @@ from onesearch.search.boosts import Boost
 from onesearch.search.candidate_search import FEWEST, CandidateSearch, Scope
 from onesearch.search.candidates import Candidates, ordered
 from onesearch.search.catalogue_snapshot import Snapshot
+from onesearch.search.click_features import LIVE
 from onesearch.search.confidence import Confidence, best_match
 from onesearch.search.current_snapshot import CurrentSnapshot
 from onesearch.search.explanation import explain
@@ -54,6 +55,7 @@ from onesearch.search.suggestions import Suggestion, Suggestions
 
 log = logging.getLogger("onesearch")
 Floats = NDArray[np.float32]
+_LIVE = RankingWeights({LIVE: 1.0})  # n clicks since the log raise the odds of an item on a page (1 + n)-fold
 _DEMOTED = RankingWeights({"out_of_stock": 1.0})
 _MOST_KEPT = 256  # sets of rules whose effects are kept
 
@@ -102,7 +104,7 @@ class SearchEngine(CandidateSearch):
         self._kept: tuple[Snapshot, dict[tuple[str, ...], RuleEffects]] = (snapshot, {})
         self.logged_until: datetime | None = None
         self.current = CurrentSnapshot(snapshot.on(snapshot.generator.eval().begin.device))
-        self.suggestions = Suggestions(self.current, snapshot.click_features.log)
+        self.suggestions = Suggestions(self.current, snapshot.click_features.statistics)
 
     @classmethod
     def load(
@@ -279,7 +281,8 @@ class SearchEngine(CandidateSearch):
         answer[:] = [hit._replace(highlights=spans) for hit, spans in zip(answer, found, strict=True)]
 
     def _ordering(self) -> RankingWeights:
-        return self.weights.plus(_DEMOTED, 1.0) if self.out_of_stock == "demoted" else self.weights
+        weights = self.weights if self.snapshot.click_features.live is None else self.weights.plus(_LIVE, 1.0)
+        return weights.plus(_DEMOTED, 1.0) if self.out_of_stock == "demoted" else weights
 
     def _offered(self, filters: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
         """The filters of a search, and that of the shop where it hides what is out of stock."""
@@ -499,7 +502,7 @@ class SearchEngine(CandidateSearch):
         return self.current.delete(item_ids)
 
     def count(self, live: LiveClicks) -> None:
-        """Search with the log's clicks and these together from the next search on; earlier live ones are replaced."""
+        """Let clicks since the log move items up from the next search on; they take the place of earlier ones."""
         self.current.count(live)
 
     def adopt(self, generator: Generator, name: str, boosts: Sequence[Boost] | None = None) -> None:

@@ -23,7 +23,6 @@ from onesearch.common.layered_table import LayeredTable
 from onesearch.common.ragged import Ragged
 from onesearch.data.click_statistics import ClickStatistics
 from onesearch.data.item_pairs import ItemPairs
-from onesearch.data.live_clicks import LiveStatistics
 from onesearch.data.pair_counts import contained
 from onesearch.index.sid_index import SidIndex
 from onesearch.model.evidence import EVIDENCE_NUMBERS, Evidence, FindEvidence
@@ -71,7 +70,7 @@ class EvidenceFinder:
     def __init__(
         self,
         settings: EvidenceSettings,
-        statistics: ClickStatistics | LiveStatistics,
+        statistics: ClickStatistics,
         pairs: ItemPairs | None,
         lexical: LexicalSearcher | None,
         index: SidIndex,
@@ -194,7 +193,7 @@ class EvidenceFinder:
 
 def evidence_finder(
     config: PromptSettings,
-    statistics: ClickStatistics | LiveStatistics,
+    statistics: ClickStatistics,
     pairs: ItemPairs | None,
     lexical: LexicalSearcher | None,
     index: SidIndex,

@@ -48,7 +48,7 @@ class Explanation:
     Attributes:
         parts: of its score, largest first; they sum to it. Empty behind the candidates, where items stand in the order
             of the item score, and for an item that comes first because the query is its id or a rule pins it.
-        found_by: channels that found it: beams, most clicked, evidence, BM25, nearest.
+        found_by: channels that found it: beams, most clicked, clicked since, evidence, BM25, nearest.
         path: the tokens of its semantic ID.
         rules: names of the rules that touched it: those that changed the query, its pins and its boosts.
     """

@@ -1,4 +1,4 @@
-"""The engine learns from clicks while it serves: what the store records joins the click counts of the log."""
+"""The engine learns from clicks while it serves: what the store records moves items up."""
 
 from collections import deque
 from datetime import UTC, datetime, timedelta
@@ -24,9 +24,10 @@ class ClickLearner:
     """Reads the store's events and gives the engine their counts::
 
         learn: read the events, then the searches, since the last look     # so an event's search is known
-               keep the first event of each shopper, query, item and day   # one client alone moves nothing
+               keep the first event of each shopper, query, item and day
                note the query, the item, the time and the rank it was shown at
                engine counts n(q, i) = Σ 2^(-age / half-life) · mean / P(examined at the rank)
+                             of pairs that two shoppers clicked            # one client alone moves nothing
 
     An order counts as a click. Without a shopper an event counts once for the search it names, if that search showed
     the item; all others without one count once together. Every server on a store comes to the same counts, and so does
@@ -89,7 +90,10 @@ class ClickLearner:
         if rows or (anew and had) or (len(self._clicks) and moment - self._counted_at > _RECOUNT):
             every = pl.concat([self._clicks, pl.DataFrame(rows, schema=CLICKS, orient="row")])
             self._clicks = every.filter(pl.col("time") > since).tail(_MOST)
-            self._engine.count(LiveClicks.from_clicks(self._clicks, moment, self._config.half_life_days))
+            counted = LiveClicks.from_clicks(
+                self._clicks, moment, self._config.half_life_days, self._config.learn_shoppers
+            )
+            self._engine.count(counted)
             self._counted_at = moment
         return len(rows)
 
@@ -109,7 +113,7 @@ class ClickLearner:
 
     def _click(
         self, event: Event, searches: dict[str, tuple[str, tuple[str, ...]]]
-    ) -> tuple[str, str, datetime, float | None, bool] | None:
+    ) -> tuple[int, str, str, datetime, float | None, bool] | None:
         """A row of :data:`CLICKS`; None for an event that counts already."""
         query, shown = searches.get(event.search_id or "", ("", ()))
         rank = shown.index(event.item_id) if event.item_id in shown else None
@@ -123,7 +127,7 @@ class ClickLearner:
             return None
         first = item not in seen
         seen.update((pair, item))
-        return query, event.item_id, time, self._examined(rank), first
+        return hash(who), query, event.item_id, time, self._examined(rank), first
 
     def _examined(self, rank: int | None) -> float | None:
         """P(a result is looked at) at a rank from 0; None for an unknown rank."""

@@ -68,7 +68,7 @@ class Engine(Protocol):
         """Why rules cannot work here, by their name, such as an item that the catalogue has not."""
 
     def count(self, live: LiveClicks) -> None:
-        """Count these clicks beside those of the log from the next search on, in the place of earlier live ones."""
+        """Let clicks since the log move items up from the next search on; they take the place of earlier ones."""
 
     def filters_available(self) -> FilterChoices:
         """Filter values to offer."""

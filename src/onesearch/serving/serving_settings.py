@@ -16,8 +16,9 @@ class ServingSettings(Settings):
         default=1.0, gt=0, description="how often item changes of other servers are looked for"
     )
     keep_days: float = Field(default=365.0, gt=0, description="searches and events older than this are removed")
-    learn_seconds: float = Field(
-        default=20.0, ge=0, description="how often new clicks join those of the log; 0: they do not"
+    learn_seconds: float = Field(default=20.0, ge=0, description="how often new clicks reach the searches; 0: never")
+    learn_shoppers: int = Field(
+        default=2, ge=1, description="new clicks on an item for a query count once so many shoppers made them"
     )
     half_life_days: float = Field(default=14.0, gt=0, description="a click of so long ago counts half")
     examination: tuple[float, ...] = Field(
