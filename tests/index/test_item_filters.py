@@ -407,7 +407,7 @@ def test_all_but_some_rows():
     records = [record(str(row), items.row(row, named=True)) for row in rows]
     sids = np.random.default_rng(0).integers(0, 2, (len(rows), len(SIZES)))
     index = ChangedIndex.over(base).upsert(sids, np.ones((len(rows), 2), np.float32), rows)
-    gone = np.array([0, 5, 33, 39])
+    gone = np.array([1, 5, 33, 39])
     for n, mask in ((30, filters.all_but(gone)), (40, filters.changed(rows, records, index).all_but(gone))):
         left = sorted(set(range(n)) - set(gone.tolist()))
         assert torch.nonzero(mask.rows_allowed(torch.arange(n))).flatten().tolist() == left and mask.count == len(left)
