@@ -1,5 +1,7 @@
 """An index with changes on top, against one built anew from the same items."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from hypothesis import strategies as st
 from plain_trie import DIMENSION, SIZES, TOLERANCE, PlainTrie, arrays, assert_same, built, items_of
 
 from onesearch.index.changed_index import ChangedIndex
+from onesearch.index.changed_nodes import NodeTable
 from onesearch.index.sid_index import SidIndex
 
 
@@ -125,6 +128,17 @@ def test_a_small_index_takes_many_items_at_once():
     grown = ChangedIndex.over(index).upsert(sids, vectors, np.arange(k), np.zeros(k))
     assert_answers(grown, SidIndex.build(sids, vectors, sizes, np.zeros(k)))
     assert len(index) == 2
+
+
+def test_a_table_of_nodes_that_grows_keeps_what_it_holds():
+    table = NodeTable(torch.device("cpu"), 0)
+    first = np.arange(4000).reshape(4, 1000)
+    assert table.append(1000, partial(np.copyto, src=first))[0] == 0
+    readers = table.tensor
+    begin, nodes = table.append(1000, partial(np.copyto, src=first + 5))
+    assert begin == 1000 and table.used == 2000 and table.nbytes == 2000 * 4 * 8
+    assert (nodes == first + 5).all() and (table.array[:, :2000] == np.hstack([first, first + 5])).all()
+    assert (readers[:, :1000].numpy() == first).all() and readers.shape[1] < table.array.shape[1]
 
 
 def test_items_of_one_sid_stand_by_popularity_then_row():

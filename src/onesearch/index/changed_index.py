@@ -18,7 +18,7 @@ index of all items, bit-equal to one built anew; changes then start from nothing
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,24 +26,21 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
 from onesearch.index.bits import RankedBits, pack, take
 from onesearch.index.changed_nodes import (
-    BEGIN,
-    CODE,
-    COUNT,
-    END,
-    FIRST,
-    ITEMS,
+    CHILDREN,
+    LOW,
+    PLACES,
     PREFIX,
-    SLOT,
+    VECTOR,
     Live,
     NodeTable,
-    among,
+    find,
     flat_ranges,
+    joined,
     nodes_of,
-    replaced,
+    prefixes_of,
 )
 from onesearch.index.check_items import as_numpy, check_items
 from onesearch.index.node_means import by_children, write_means
@@ -75,7 +72,7 @@ class ChangedIndex(SidIndex):
         self._layout, self.levels, self.codebook_sizes = base._layout, base.levels, base.codebook_sizes
         self._base, self._shared, self._root_array, self._live, self._alive = base, shared, root, live, alive
         self._vectors, self.max_children = base._vectors, max_children
-        self._count = int(root[ITEMS].sum())
+        self._count = int((root[VECTOR] & LOW).sum())
         self._live_begins = 64 * len(alive)
         self._sizes = [base.size(level) for level in range(base.levels)]
         self._used = [table.used for table in shared.tables]
@@ -84,7 +81,7 @@ class ChangedIndex(SidIndex):
         self._tables = [torch.from_numpy(np.pad(root, ((0, 0), (0, 1)))).to(device)]
         self._tables += [table.tensor for table in shared.tables[1:]]
         self._alive_words = torch.from_numpy(alive).to(device)
-        self._live_keys = torch.from_numpy(live.keys).to(device)
+        self._live_keys = torch.from_numpy(np.append(live.keys, np.int64(0))).to(device)
         self._live_rows = torch.from_numpy(np.append(live.rows, np.int32(-1))).to(device)
         self._live_slots = torch.from_numpy(np.append(live.slots, np.int32(0))).to(device)
         self._first_blocks: dict[torch.dtype, Tensor] = {}
@@ -95,9 +92,12 @@ class ChangedIndex(SidIndex):
         if base._vectors.table.used == len(base._vectors.table.data):
             roomy = SidIndex(IndexArrays(*base.structure, base._vectors.with_room()), base._layout, base.device)
             roomy.numbering, base = base.numbering, roomy
-        shared = _Shared([NodeTable(base.device) for _ in range(base.levels)])
+        # About as many nodes as there are items may change before a merge: so far tables need not grow.
+        shared = _Shared([NodeTable(base.device, len(base)) for _ in range(base.levels)])
         every = as_numpy(pack(np.ones(len(base), bool)))
-        return cls(base, shared, nodes_of(base, 0, np.arange(base.size(0))), Live.empty(), every, base.max_children)
+        root = np.zeros((4, base.size(0)), np.int64)
+        nodes_of(base, 0, np.arange(base.size(0)), root)
+        return cls(base, shared, root, Live.empty(), every, base.max_children)
 
     # -- changes -------------------------------------------------------------------------------------------------
 
@@ -209,17 +209,17 @@ class ChangedIndex(SidIndex):
         if level == 0:
             first = torch.zeros_like(nodes)
             return first, torch.full_like(first, self.size(0))
-        first = self._pick(level - 1, FIRST, nodes, lambda at: self._base.children(level, at)[0])
-        count = self._pick(level - 1, COUNT, nodes, lambda at: self._base.children(level, at)[1])
-        return first, count.masked_fill(nodes < 0, 0)
+        both = self._pick(level - 1, CHILDREN, nodes, lambda at: _packed(self._base.children(level, at)))
+        return both >> 32, (both & LOW).masked_fill(nodes < 0, 0)
 
     def codes(self, level: int, nodes: Tensor) -> Tensor:
         """As :meth:`SidIndex.codes`."""
-        return self._pick(level, CODE, nodes, lambda at: self._base.codes(level, at))
+        prefix = self._pick(level, PREFIX, nodes, lambda at: self._base.codes(level, at))
+        return prefix & ((1 << self._layout.bits[level]) - 1)
 
     def counts(self, level: int, nodes: Tensor) -> Tensor:
         """As :meth:`SidIndex.counts`."""
-        return self._pick(level, ITEMS, nodes, lambda at: self._base.counts(level, at))
+        return self._pick(level, VECTOR, nodes, lambda at: self._base.counts(level, at)) & LOW
 
     def vectors(self, level: int, nodes: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """As :meth:`SidIndex.vectors`."""
@@ -227,14 +227,15 @@ class ChangedIndex(SidIndex):
 
     def vector_rows(self, level: int, nodes: Tensor) -> Tensor:
         """As :meth:`SidIndex.vector_rows`."""
-        return self._pick(level, SLOT, nodes, lambda at: self._base.vector_rows(level, at).long()).int()
+        slot = self._pick(level, VECTOR, nodes, lambda at: self._base.vector_rows(level, at).long() << 32) >> 32
+        return slot.int()
 
     def vector_block(self, level: int, first: int, count: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """As :meth:`SidIndex.vector_block`."""
         if level:
             return self.vectors(level, torch.arange(first, first + count, device=self.device), dtype)
         if dtype not in self._first_blocks:
-            self._first_blocks[dtype] = self.table.read(self._tables[0][SLOT, :-1], dtype)
+            self._first_blocks[dtype] = self.table.read(self._tables[0][VECTOR, :-1] >> 32, dtype)
         return self._first_blocks[dtype][first : first + count]
 
     def item_vectors(self, positions: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -264,16 +265,15 @@ class ChangedIndex(SidIndex):
 
     def ranges(self, level: int, nodes: Tensor) -> list[tuple[Tensor, Tensor]]:
         """As :meth:`SidIndex.ranges`: in the base, where some are no longer ``present``, and of changed leaves."""
-        first = self._pick(level, BEGIN, nodes, lambda at: self._base.positions(level, at)[0])
-        end = self._pick(level, END, nodes, lambda at: self._base.positions(level, at)[1])
+        both = self._pick(level, PLACES, nodes, lambda at: _packed(self._base.positions(level, at)))
         # Items of changed leaves are those whose key begins with the node's prefix; a node of the base has none.
         shift = self._layout.shifts[level]
         lowest = self._pick(level, PREFIX, nodes, torch.zeros_like) << shift
-        low = torch.searchsorted(self._live_keys, lowest) + self._live_begins
-        high = torch.searchsorted(self._live_keys, lowest | ((1 << shift) - 1), right=True) + self._live_begins
+        low = torch.searchsorted(self._live_keys[:-1], lowest) + self._live_begins
+        high = torch.searchsorted(self._live_keys[:-1], lowest | ((1 << shift) - 1), right=True) + self._live_begins
         if level:
             high = torch.where(nodes < self._sizes[level], low, high)
-        return [(first, end), (low, high)]
+        return [(both >> 32, both & LOW), (low, high)]
 
     def present(self, positions: Tensor) -> Tensor:
         """As :meth:`SidIndex.present`: positions of the base whose leaf has changed hold nothing."""
@@ -321,8 +321,7 @@ class ChangedIndex(SidIndex):
 
     def keys_at(self, positions: Tensor) -> Tensor:
         """The packed SIDs of the items at positions, int64."""
-        keys = functional.pad(self._live_keys, (0, 1))
-        return self._pick_item(positions, keys, lambda at: take(self._base.position_keys, at))
+        return self._pick_item(positions, self._live_keys, lambda at: take(self._base.position_keys, at))
 
     def _down(self, keys: Tensor) -> Tensor:
         """The nodes on the way down to packed SIDs [n]: int64 [n, L], -1 from the first that there is not."""
@@ -358,7 +357,7 @@ class ChangedIndex(SidIndex):
     @property
     def nbytes(self) -> IndexBytes:
         """As :meth:`SidIndex.nbytes`, with what stands on top."""
-        more = sum(table.array.nbytes for table in self._shared.tables) + sum(one.nbytes for one in self._live)
+        more = sum(table.nbytes for table in self._shared.tables) + sum(one.nbytes for one in self._live)
         return IndexBytes(self._base.nbytes.structure + more, self._base.nbytes.vectors)
 
     def to(self, device: torch.device | str) -> SidIndex:
@@ -400,15 +399,21 @@ class ChangedIndex(SidIndex):
         return torch.where(changed, of_live, of_base(positions.masked_fill(changed, 0).clamp(min=0)))
 
 
+def _packed(both: tuple[Tensor, Tensor]) -> Tensor:
+    return both[0] << 32 | both[1]
+
+
 class _Way(NamedTuple):
     """The nodes of a level on the way to changed leaves: their prefixes int64 [C], ascending; what the version before
-    knows of them [8, C], 0 where there is no such node; and of all their children [8, n], ascending.
+    knows of them [4, C], 0 where there is no such node; and the numbers and prefixes of all their children [n],
+    ascending.
     """
 
     level: int
     prefix: Ints
     nodes: Ints
     children: Ints
+    below: Ints
 
 
 class _Change:
@@ -431,15 +436,17 @@ class _Change:
         # The leaves: their items are a range of the live ones.
         first = np.searchsorted(live.keys, keys)
         items = np.searchsorted(live.keys, keys, side="right") - first
-        changed = self._nodes(ways[last], items)
         slots, ones = live.slots.astype(np.int64), np.ones(len(live.slots), np.int64)
-        changed[SLOT] = self._vectors(last, items, first, items, slots, ones)
+        vectors = self._vectors(last, items, first, items, slots, ones)
+        changed = np.stack([np.zeros_like(keys), vectors << 32 | items, ways[last].nodes[PLACES], keys])
         # Upwards: the children of a level's changed nodes are written behind the table of the level below.
         widest = list(old.max_children)
         for level in reversed(range(last)):
             changed, most = self._parents(ways[level], changed)
             widest[level + 1] = max(widest[level + 1], most)
-        root = replaced(old._root_array, changed)
+        nodes, places, new = joined(np.arange(old.size(0)), old._root_array[PREFIX], changed)
+        root = np.empty((4, len(nodes)), np.int64)
+        self._list(0, nodes, places, changed[:, new], root)
         widest[0] = max(widest[0], root.shape[1])
         return ChangedIndex(old._base, old._shared, root, live, alive, tuple(widest))
 
@@ -452,26 +459,34 @@ class _Change:
     def _ways(self, keys: Ints) -> list[_Way]:
         """What stands at each level on the way to packed SIDs [T], ascending."""
         out = []
-        level_nodes = self.old._root_array
+        numbers, prefixes = np.arange(self.old.size(0)), self.old._root_array[PREFIX]
         for level, shift in enumerate(self.layout.shifts):
             prefix = np.unique(keys >> shift)
             # Which of the level's known nodes, ascending by prefix, are on the way.
-            at = np.searchsorted(level_nodes[PREFIX], prefix)
-            was = at < level_nodes.shape[1]
-            was[was] = level_nodes[PREFIX, at[was]] == prefix[was]
-            nodes = np.zeros((8, len(prefix)), np.int64)
-            nodes[:, was] = level_nodes[:, at[was]]
+            at, was = find(prefixes, prefix)
+            on_way = numbers[at[was]]
+            nodes = np.zeros((4, len(prefix)), np.int64)
+            nodes[:, was] = self._nodes_at(level, on_way, np.empty((4, len(on_way)), np.int64))
             # All children of those.
+            numbers, _ = flat_ranges(nodes[CHILDREN] >> 32, nodes[CHILDREN] & LOW)
             if level + 1 < self.layout.levels:
-                level_nodes = self._nodes_at(level + 1, flat_ranges(nodes[FIRST], nodes[COUNT])[0])
-            out.append(_Way(level, prefix, nodes, level_nodes))
+                prefixes = self._prefixes(level + 1, numbers)
+            out.append(_Way(level, prefix, nodes, numbers, prefixes))
+        return out
+
+    def _prefixes(self, level: int, nodes: Ints) -> Ints:
+        """The prefixes of nodes [n] of a level below the root's, as the version before has them."""
+        old, begin = self.old, self.old._sizes[level]
+        out: Ints = old._shared.tables[level].array[PREFIX].take(nodes - begin, mode="clip")
+        of_base = np.flatnonzero(nodes < begin)
+        out[of_base] = prefixes_of(old._base, level, nodes[of_base])
         return out
 
     def _relisted(self, keys: Ints) -> tuple[Live, Ints]:
         """The items of changed leaves after the change, and the bits of the base's positions that stay as they are."""
         old, live, base = self.old, self.old._live, self.old._base.structure[0]
         # What the leaves hold now: live items, and positions of the base that are still alive.
-        is_touched = among(live.keys, keys)
+        is_touched = find(keys, live.keys)[1]
         first = np.searchsorted(base.keys, keys)
         places, _ = flat_ranges(first, np.searchsorted(base.keys, keys, side="right") - first)
         bit = np.int64(1) << (places & 63)
@@ -479,47 +494,55 @@ class _Change:
         popularity = np.zeros(len(standing), np.float32) if base.popularity is None else base.popularity[standing]
         slots = as_numpy(old._base.item_slots(torch.from_numpy(standing).to(old.device))).astype(np.int32)
         held = live.take(is_touched).plus(Live(base.keys[standing], base.rows[standing], popularity, slots))
-        held = held.take(~among(held.rows, np.sort(self.gone))).plus(self.new)
+        held = held.take(~find(np.sort(self.gone), held.rows)[1]).plus(self.new)
         # Each leaf by popularity, then row; and all leaves by key, where two sorted lists are put together.
         held = held.take(np.lexsort((held.rows, -held.popularity, held.keys)))
-        joined = live.take(~is_touched).plus(held)
+        every = live.take(~is_touched).plus(held)
         alive = old._alive.copy()
         np.bitwise_and.at(alive, places >> 6, ~bit)
-        return joined.take(np.argsort(joined.keys, kind="stable")), alive
-
-    def _nodes(self, way: _Way, items: Ints) -> Ints:
-        """Changed nodes [8, C] of ``items`` [C], without their children and vectors."""
-        out = np.zeros((8, len(way.prefix)), np.int64)
-        out[CODE], out[PREFIX], out[ITEMS] = way.prefix & ((1 << self.layout.bits[way.level]) - 1), way.prefix, items
-        out[BEGIN:PREFIX] = way.nodes[BEGIN:PREFIX]
-        return out
+        return every.take(np.argsort(every.keys, kind="stable")), alive
 
     def _parents(self, way: _Way, changed: Ints) -> tuple[Ints, int]:
-        """The changed nodes of a level from those of the level below, and the most children that one has."""
+        """The changed nodes [4, C] of a level from those of the level below, and the most children that one has."""
         old, below = self.old, way.level + 1
-        # Their children [8, n]: those that did not change, as they stand, and those that did and have items left.
-        children = replaced(way.children, changed)
+        # Their children [4, n]: those that did not change, as they stand, and those that did and have items left.
+        nodes, places, new = joined(way.children, way.below, changed)
+        fill = partial(self._list, below, nodes, places, changed[:, new])
+        begin, children = old._shared.tables[below].append(len(nodes), fill)
         above = children[PREFIX] >> self.layout.bits[below]
         first = np.searchsorted(above, way.prefix)
         count = np.searchsorted(above, way.prefix, side="right") - first
-        sums = np.append(0, np.cumsum(children[ITEMS]))
-        out = self._nodes(way, sums[first + count] - sums[first])
-        out[FIRST] = old._sizes[below] + old._shared.tables[below].append(children) + first
-        out[COUNT] = count
-        out[SLOT] = self._vectors(way.level, out[ITEMS], first, count, children[SLOT], children[ITEMS])
-        return out, int(count.max(initial=0))
+        # Items below them, and the means of their vectors.
+        slots, weights = children[VECTOR] >> 32, children[VECTOR] & LOW
+        sums = np.append(0, np.cumsum(weights))
+        items = sums[first + count] - sums[first]
+        vectors = self._vectors(way.level, items, first, count, slots, weights)
+        ranges = old._sizes[below] + begin + first << 32 | count
+        return np.stack([ranges, vectors << 32 | items, way.nodes[PLACES], way.prefix]), int(count.max(initial=0))
 
-    def _nodes_at(self, level: int, nodes: Ints) -> Ints:
-        """What the version before knows of nodes of a level below the root's, [8, n]."""
-        old = self.old
-        changed = nodes >= old._sizes[level]
-        if not changed.any():
-            return nodes_of(old._base, level, nodes)
-        of_table = old._shared.tables[level].array.take(nodes[changed] - old._sizes[level], 1)
-        if changed.all():
-            return of_table
-        out = np.zeros((8, len(nodes)), np.int64)
-        out[:, changed], out[:, ~changed] = of_table, nodes_of(old._base, level, nodes[~changed])
+    def _list(self, level: int, nodes: Ints, places: Ints, changed: Ints, out: Ints) -> None:
+        """Write to ``out`` [4, n] nodes [n] of the version before, but at ``places`` [C] the changed ones [4, C]."""
+        if len(places) < len(nodes):
+            self._nodes_at(level, nodes, out)
+        out[:, places] = changed
+
+    def _nodes_at(self, level: int, nodes: Ints, out: Ints) -> Ints:
+        """What the version before knows of nodes [n] of a level, written to ``out`` [4, n]."""
+        old, table = self.old, self.old._shared.tables[level].array if level else self.old._root_array
+        begin = old._sizes[level] if level else 0
+        of_base = np.flatnonzero(nodes < begin)
+        if len(of_base) == len(nodes):
+            nodes_of(old._base, level, nodes, out)
+            return out
+        # Those of the base get anything first. By column, and clipped, as numpy would fill a copy otherwise.
+        at = nodes - begin
+        for column, known in zip(out, table, strict=True):
+            np.take(known, at, out=column, mode="clip")
+        if len(of_base):
+            found = np.empty((4, len(of_base)), np.int64)
+            nodes_of(old._base, level, nodes[of_base], found)
+            for column, values in zip(out, found, strict=True):
+                column[of_base] = values
         return out
 
     def _vectors(self, level: int, items: Ints, first: Ints, count: Ints, slots: Ints, weights: Ints) -> Ints:

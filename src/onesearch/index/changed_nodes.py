@@ -1,5 +1,6 @@
 """What an index with changes keeps of the nodes and items that changed: columns of numbers, sorted by SID."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -12,9 +13,11 @@ from onesearch.index.check_items import as_numpy
 from onesearch.index.sid_index import SidIndex
 
 Ints = NDArray[np.int64]
-# What is known of a changed node: its code, its children (at the last level none: items are found by the key), the slot
-# of its vector, how many items lie below it, which positions of the base it had, and all codes down to it, packed.
-CODE, FIRST, COUNT, SLOT, ITEMS, BEGIN, END, PREFIX = range(8)
+# What is known of a changed node, two numbers packed in one: first child and count of children (at the last level none:
+# items are found by the key); slot of its vector and count of items below it; begin and end of the positions that the
+# base has for it; and all codes down to it. Packed, as what a change costs is to copy lists of nodes.
+CHILDREN, VECTOR, PLACES, PREFIX = range(4)
+LOW = (1 << 32) - 1  # where the second of two numbers is
 _ROOM = 1024  # nodes that a new table has room for
 
 
@@ -47,11 +50,12 @@ class Live(NamedTuple):
 
 
 class NodeTable:
-    """The changed nodes of a level, int64 [8, n]; written once, behind those that readers know."""
+    """The changed nodes of a level, int64 [4, n]; written once, behind those that readers know."""
 
-    def __init__(self, device: torch.device) -> None:
-        self.array: Ints = np.zeros((8, _ROOM), np.int64)
-        self._copy = None if device.type == "cpu" else torch.zeros(8, _ROOM, dtype=torch.int64, device=device)
+    def __init__(self, device: torch.device, room: int) -> None:
+        """Empty, with room for so many nodes: pages that nothing is written to take no memory."""
+        self.array: Ints = np.zeros((4, max(room, _ROOM)), np.int64)
+        self._copy = None if device.type == "cpu" else torch.zeros(4, _ROOM, dtype=torch.int64, device=device)
         self.used = 0
 
     @property
@@ -59,60 +63,86 @@ class NodeTable:
         """All columns on the index's device; those from ``used`` on mean nothing yet."""
         return torch.from_numpy(self.array) if self._copy is None else self._copy
 
-    def append(self, nodes: Ints) -> int:
-        """Write nodes [8, n] behind the others; the number of the first."""
-        first, last = self.used, self.used + nodes.shape[1]
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the nodes written."""
+        return self.array.itemsize * 4 * self.used
+
+    def append(self, n: int, fill: Callable[[Ints], None]) -> tuple[int, Ints]:
+        """Room for n nodes behind the others, which ``fill`` writes; the number of the first, and the nodes [4, n]."""
+        first, last = self.used, self.used + n
+        # Readers keep the arrays that they have.
         if last > self.array.shape[1]:
-            # Readers keep the arrays that they have.
-            room = max(last, 2 * self.array.shape[1]) - self.array.shape[1]
-            self.array = np.pad(self.array, ((0, 0), (0, room)))
-            self._copy = None if self._copy is None else functional.pad(self._copy, (0, room))
-        self.array[:, first:last] = nodes
+            wider = np.zeros((4, max(last, 2 * self.array.shape[1])), np.int64)
+            wider[:, :first] = self.array[:, :first]
+            self.array = wider
+        nodes = self.array[:, first:last]
+        fill(nodes)
         if self._copy is not None:
+            if last > self._copy.shape[1]:
+                self._copy = functional.pad(self._copy, (0, max(last - self._copy.shape[1], self._copy.shape[1])))
             self._copy[:, first:last] = torch.from_numpy(nodes).to(self._copy.device)
         self.used = last
-        return first
+        return first, nodes
 
 
-def nodes_of(base: SidIndex, level: int, nodes: Ints) -> Ints:
-    """What is known of nodes of a plain index, [8, n]."""
+def places_of(base: SidIndex, level: int, nodes: Ints) -> tuple[Ints, Ints]:
+    """The first and the last position (excluded) of nodes [n] of a plain index, int64 [n]."""
     items, trie = base.structure
-    out = np.zeros((8, len(nodes)), np.int64)
-    if not len(nodes):
-        return out
     # A row below N is an item: a node of one item; the others have a span.
-    rows = trie.vector_rows[level][nodes].astype(np.int64)
-    stored = rows >= len(items)
-    begin, end = rows.copy(), rows + 1
-    begin[stored], end[stored] = trie.spans[:, rows[stored] - len(items)]
-    out[CODE], out[BEGIN], out[END], out[ITEMS] = trie.codes[level][nodes], begin, end, end - begin
+    begin = trie.vector_rows[level][nodes].astype(np.int64)
+    end, stored = begin + 1, np.flatnonzero(begin >= len(items))
+    begin[stored], end[stored] = trie.spans.take(begin[stored] - len(items), 1)
+    return begin, end
+
+
+def prefixes_of(base: SidIndex, level: int, nodes: Ints) -> Ints:
+    """All codes down to nodes [n] of a plain index, packed: int64 [n]."""
+    prefixes: Ints = base.structure[0].keys[places_of(base, level, nodes)[0]] >> base._layout.shifts[level]
+    return prefixes
+
+
+def nodes_of(base: SidIndex, level: int, nodes: Ints, out: Ints) -> None:
+    """Write to ``out`` [4, n] what is known of nodes [n] of a plain index."""
+    items, trie = base.structure
+    begin, end = places_of(base, level, nodes)
+    rows = torch.from_numpy(trie.vector_rows[level][nodes]).to(base.device)
+    slots = as_numpy(base._vectors.slots_of(rows)).astype(np.int64)
+    out[VECTOR], out[PLACES] = slots << 32 | end - begin, begin << 32 | end
     out[PREFIX] = items.keys[begin] >> base._layout.shifts[level]
-    out[SLOT] = as_numpy(base._vectors.slots_of(torch.from_numpy(rows).to(base.device)))
+    out[CHILDREN] = 0
     if level + 1 < base.levels:
-        out[FIRST] = trie.children[level][nodes]
-        out[COUNT] = trie.children[level][nodes + 1] - out[FIRST]
-    return out
+        first, last = trie.children[level][nodes].astype(np.int64), trie.children[level][nodes + 1]
+        out[CHILDREN] = first << 32 | last - first
 
 
-def replaced(nodes: Ints, changed: Ints) -> Ints:
-    """Nodes [8, n], with changed ones [8, C] in the place of those with their prefixes; ascending by prefix.
+def joined(numbers: Ints, known: Ints, changed: Ints) -> tuple[Ints, Ints, Ints]:
+    """One list of the nodes ``numbers`` [n] with prefixes ``known`` and of those ``changed`` [4, C] that have items.
 
-    A changed node without items is left out.
+    Prefixes ascend; a changed node stands in the place of the known one with its prefix. Returned are the numbers of
+    the nodes in the m places (any, where a changed one stands), and of the changed ones in the list their places and
+    which they are.
     """
-    kept, new = np.flatnonzero(~among(nodes[PREFIX], changed[PREFIX])), np.flatnonzero(changed[ITEMS] > 0)
-    order = np.argsort(np.concatenate([nodes[PREFIX, kept], changed[PREFIX, new]]), kind="stable")
-    # Two steps of one look-up each: numpy is slow at picking columns of a matrix by a mask.
-    place = np.concatenate([kept, nodes.shape[1] + new])[order]
-    return np.concatenate([nodes, changed], 1).take(place, 1)
+    at, was = find(known, changed[PREFIX])
+    stays = np.ones(len(known), bool)
+    stays[at[was]] = False
+    kept, new = np.flatnonzero(stays), np.flatnonzero(changed[VECTOR] & LOW)
+    # Before a changed node stand the known ones that stay and the changed ones with items, if of lower prefixes.
+    places = at[new] - np.searchsorted(at[was], at[new]) + np.arange(len(new))
+    is_kept = np.ones(len(kept) + len(new), bool)
+    is_kept[places] = False
+    listed = np.full(len(is_kept), numbers[kept[0]] if len(kept) else 0)
+    listed[is_kept] = numbers[kept]
+    return listed, places, new
 
 
-def among(values: NDArray[np.integer], wanted: NDArray[np.integer]) -> NDArray[np.bool_]:
-    """Which values are among the ascending ``wanted``."""
-    if not len(wanted):
-        return np.zeros(len(values), bool)
-    at = np.minimum(np.searchsorted(wanted, values), len(wanted) - 1)
-    found: NDArray[np.bool_] = wanted[at] == values
-    return found
+def find(values: NDArray[np.integer], wanted: NDArray[np.integer]) -> tuple[Ints, NDArray[np.bool_]]:
+    """Where ``wanted`` values [m] stand, or would stand, among ascending ``values``, and which of them are there."""
+    at = np.searchsorted(values, wanted)
+    if not len(values):
+        return at, np.zeros(len(wanted), bool)
+    found: NDArray[np.bool_] = values[np.minimum(at, len(values) - 1)] == wanted
+    return at, found
 
 
 def flat_ranges(first: NDArray[np.integer], count: NDArray[np.integer]) -> tuple[Ints, Ints]:

@@ -5,11 +5,13 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
+from scipy import sparse
 
 from onesearch.common.ragged import Ragged
 from onesearch.data.records import TIME, Item
@@ -22,11 +24,15 @@ _NUMBER = re.compile(r"\s*([+-]?\d+(?:\.\d+|,\d{1,2})?)(?![.,]?\d)")
 
 
 class Numbering:
-    """Numbers of distinct names, from 0; it only grows: one writer at a time, any number of readers."""
+    """Numbers of distinct names, from 0; it only grows: one writer at a time, any number of readers.
+
+    A name may have several parts with joints between them. Case and accents do not matter where names are looked up.
+    """
 
     def __init__(self) -> None:
         self._number: dict[str, int] = {}
-        self._alike: dict[str, list[int]] = {}
+        self._names: list[tuple[str, str]] = []  # as it is written, and without case and accents
+        self._with: dict[str, list[int]] = {}  # by part, without case and accents
 
     def __len__(self) -> int:
         return len(self._number)
@@ -35,17 +41,30 @@ class Numbering:
         """The number of a name, a new one if need be."""
         number = self._number.get(name)
         if number is None:
-            number = self._number[name] = len(self._number)
-            self._alike.setdefault(fold(name), []).append(number)
+            number, parts = len(self._number), [fold(part) for part in name.split(_JOINT)]
+            self._names.append((name, _JOINT.join(parts) + _JOINT))
+            for part in dict.fromkeys(parts):
+                self._with.setdefault(part, []).append(number)
+            self._number[name] = number
         return number
 
     def find(self, name: str) -> int | None:
         """The number of a name, None for one that no item has had."""
         return self._number.get(name)
 
-    def alike(self, name: str) -> list[int]:
-        """The numbers of the names that are this one but for case and accents."""
-        return list(self._alike.get(fold(name), ()))
+    def with_part(self, part: str) -> list[int]:
+        """The numbers of the names that have a part."""
+        return list(self._with.get(fold(part), ()))
+
+    def starting_with(self, *parts: str) -> list[int]:
+        """The numbers of the names that begin with these parts."""
+        begin = [fold(part) for part in _JOINT.join(parts).split(_JOINT)]
+        key = _JOINT.join(begin) + _JOINT
+        return [number for number in self._with.get(begin[-1], ()) if self._names[number][1].startswith(key)]
+
+    def name(self, number: int) -> str:
+        """The name that has a number."""
+        return self._names[number][0]
 
     def items(self) -> list[tuple[str, int]]:
         """All names with their numbers, as of now."""
@@ -137,23 +156,19 @@ class Tags:
     def having(self, kind: str, value: str | tuple[float, float]) -> NDArray[np.bool_]:
         """Which items have an attribute of the type with the value, or with a number within bounds; bool [n]."""
         if isinstance(value, str):
-            return self.among(self.numbering.alike(kind + _JOINT + value))
+            return self.among(self.numbering.starting_with(kind, value))
         low, high = value
-        within = [number for number, text in self.values_of(kind) if low <= number_in(text) <= high]
-        return self.among(within)
+        return self.among([number for number, text in self.values_of(kind).items() if low <= number_in(text) <= high])
 
-    def values_of(self, kind: str) -> list[tuple[int, str]]:
-        """Numbers and texts of the values of a type, whatever its case and accents."""
-        wanted, found = fold(kind), []
-        for name, number in self.numbering.items():
-            of, _, text = name.partition(_JOINT)
-            if of == kind or fold(of) == wanted:
-                found.append((number, text))
-        return found
+    def values_of(self, kind: str) -> dict[int, str]:
+        """The values of a type by their numbers, whatever its case and accents."""
+        return {
+            number: self.numbering.name(number).partition(_JOINT)[2] for number in self.numbering.starting_with(kind)
+        }
 
     def counts(self, kind: str, most: int) -> list[tuple[str, int]]:
         """How many items have each value of a type, as :meth:`FilterColumns.counts`."""
-        names = dict(self.values_of(kind))
+        names = self.values_of(kind)
         spelt = np.bincount(self.codes.values, minlength=len(self.numbering))
         # Values that are alike count as the commonest of them; an item once for each, however often it has it.
         leader, leaders = np.full(len(self.numbering), -1, np.int64), dict[str, int]()
@@ -166,12 +181,17 @@ class Tags:
 
     def among(self, numbers: list[int]) -> NDArray[np.bool_]:
         """Which items have one of these tags, bool [n]."""
-        chosen = np.zeros(len(self.numbering) + 1, bool)
-        chosen[numbers] = True
-        owners = np.searchsorted(self.codes.offsets, np.flatnonzero(chosen[self.codes.values]), side="right") - 1
-        out = np.zeros(len(self.codes), bool)
-        out[owners] = True
+        holders, out = self.holders, np.zeros(len(self.codes), bool)
+        # A number that came later is no tag of these items.
+        out[holders.select(np.array([one for one in numbers if one < len(holders)], np.int64)).values] = True
         return out
+
+    @cached_property
+    def holders(self) -> Ragged:
+        """The items that have each tag, by its number."""
+        codes, shape = self.codes, (len(self.codes), len(self.numbering))
+        by_tag = sparse.csr_matrix((np.ones(len(codes.values), bool), codes.values, codes.offsets), shape).tocsc()
+        return Ragged.from_lengths(by_tag.indices, np.diff(by_tag.indptr))
 
 
 def number_in(text: str) -> float:
@@ -250,9 +270,9 @@ class FilterColumns:
         chosen: NDArray[np.bool_]
         match key:
             case "brand":
-                chosen = self.brand.among(self.brand.numbering.alike(value))
+                chosen = self.brand.among(self.brand.numbering.starting_with(value))
             case "seller":
-                chosen = self.seller.among(self.seller.numbering.alike(value))
+                chosen = self.seller.among(self.seller.numbering.starting_with(value))
             case "in_stock":
                 chosen = np.equal(self.in_stock, value)
             case "price":
@@ -292,14 +312,11 @@ class FilterColumns:
 
     def _in_category(self, value: str | tuple[str, ...]) -> NDArray[np.bool_]:
         """A name matches any part of a path; a path matches itself and everything below it."""
-        wanted = tuple(map(fold, value.split(PATH_SEPARATOR) if isinstance(value, str) else value))
-        name = fold(value) if isinstance(value, str) else None
-        chosen = []
-        for path, number in self.paths.numbering.items():  # distinct paths, not items
-            parts = tuple(map(fold, path.split(_JOINT)))
-            # a path from the root, or one name anywhere
-            if parts[: len(wanted)] == wanted or name in parts:
-                chosen.append(number)
+        numbering = self.paths.numbering
+        if not isinstance(value, str):
+            return self.paths.among(numbering.starting_with(*value))
+        # A name anywhere, or a path from the root.
+        chosen = numbering.with_part(value) + numbering.starting_with(*value.split(PATH_SEPARATOR))
         return self.paths.among(chosen)
 
 

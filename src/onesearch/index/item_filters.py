@@ -110,6 +110,8 @@ class ItemFilters:
     def _of(
         cls, columns: FilterColumns, index: SidIndex, changed: tuple[NDArray[np.int64], FilterColumns]
     ) -> "ItemFilters":
+        # Now, and not when the first search asks for an attribute: it takes a while.
+        _ = columns.tags.holders
         # A set takes 1.5 bits per item; large catalogues keep fewer of them.
         entries = max(16, min(_LARGEST_CACHE, _CACHE_BYTES // (len(columns) // 5 + 64)))
         words: WordsOf = lru_cache(entries)(partial(_words, columns, index.device))
@@ -164,7 +166,7 @@ class ItemFilters:
         checked = normalised(filters)
         types = self._columns.tags.types
         for kind in (one.kind for one in checked if one.key == ATTRIBUTES):
-            if not types.alike(kind):
+            if not types.with_part(kind):
                 names = [name for name, _ in types.items()]
                 near = difflib.get_close_matches(kind, names, n=1)
                 hint = (
