@@ -34,6 +34,7 @@ COMMANDS = (
     "serve",
     "rules",
 )
+COMMANDS = ("data", "market", "understand", "run", "update", "evaluate", "abtest", "search", "serve", "store")
 
 
 @pytest.fixture(autouse=True)

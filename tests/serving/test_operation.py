@@ -94,6 +94,21 @@ def test_a_stored_change_that_cannot_be_read_is_told_and_later_ones_are_followed
         assert client.get("/healthz").json()["status"] == "ready"
 
 
+def test_a_shopper_is_deleted_on_demand(client, store, admin):
+    client.post("/events", json={"user": "a/b c", "item_id": "i8", "kind": "click"})
+    client.post("/search", json={"user": "a/b c", "query": "lamp"})
+    assert client.delete("/users/a%2Fb%20c").status_code == 401
+    assert client.delete("/users/a%2Fb%20c", headers={"Authorization": "Bearer x"}).status_code == 403
+    gone = client.delete("/users/a%2Fb%20c", headers=admin)
+    assert gone.status_code == 200 and gone.json() == {"user": "a/b c", "events": 1, "searches": 1}
+    assert client.get("/shoppers/a%2Fb%20c/history").json()["clicked"] == []
+    assert client.delete("/users/a%2Fb%20c", headers=admin).json()["events"] == 0, "again is as good"
+    assert client.delete("/users/", headers=admin).status_code == 422, "nobody's events are nobody's to delete"
+    store.broken = frozenset({"delete_user"})
+    assert client.delete("/users/ann", headers=admin).status_code == 503
+    assert "onesearch_users_deleted_total 2.0" in client.get("/metrics").text
+
+
 def test_saturated_server_refuses_and_batches_what_waited(engine, store):
     engine.gate = threading.Event()
     config = ServingSettings(max_queue=4, max_batch=8)
@@ -147,6 +162,7 @@ def test_metrics_count_by_route_and_not_by_path(client):
     assert 'onesearch_http_requests_total{method="GET",route="other",status="404"} 1.0' in text
     assert 'onesearch_search_seconds_count{method="onesearch"} 1.0' in text
     assert "onesearch_items 60.0" in text
+    assert "process_resident_memory_bytes" in text and "process_cpu_seconds_total" in text
 
 
 def test_security_headers_and_offline_pages(client):

@@ -25,7 +25,12 @@ def started(monkeypatch):
     monkeypatch.setattr(
         "onesearch.search.version_follower.VersionFollower.start", lambda self: served.update(follows=self.run)
     )
-    monkeypatch.setattr("uvicorn.run", lambda app, **options: served.update(app=app, **options))
+
+    def serve(server, sockets=None):
+        served.update(vars(server.config), log=server.config.app)
+        served["app"] = served["log"]._app.load()
+
+    monkeypatch.setattr("uvicorn.Server.run", serve)
     return served
 
 

@@ -215,6 +215,27 @@ def test_rules_made_from_an_older_version_are_refused(any_store):
     assert any_store.rules().body == "{}" and any_store.write_rules("yes", "bob", T0, base=1) == 2
 
 
+def test_a_deleted_shopper_leaves_nothing_and_others_everything(any_store):
+    for user in ("u", "u*", "v", None):
+        for number in range(3):
+            any_store.record(event(number, user=user))
+            any_store.record(event(10 + number, user=user, kind="order"))
+            any_store.record_search(Search(f"s{number}", user, "lamp", T0, ("i",)))
+    assert any_store.delete_user("u*") == (6, 3), "as a text, not as a pattern"
+    assert not any_store.history("u*") and any_store.shoppers(9) == ["v", "u"]
+    assert any_store.delete_user("u") == (6, 3) and any_store.delete_user("u") == (0, 0)
+    assert len(any_store.history("v").clicked) == 3 and any_store.history("v").recent_queries == ("lamp",)
+    assert any_store.traffic(60) == [(T0, "lamp", 6)]
+    assert any_store.record(event(1)) is True, "their ids are forgotten, too"
+    # Whoever reads on behind the last event misses none and reads none twice, also where the last one is deleted.
+    _, place = any_store.events()
+    assert any_store.delete_user("u") == (1, 0)
+    any_store.record(event(50, user="w"))
+    assert [one.user for one in any_store.events(place)[0]] == ["w"]
+    assert any_store.record(event(1, user="u")) is True
+    assert any_store.record(event(1, user="v")) is False and any_store.record(event(1, user=None)) is False
+
+
 def test_check_passes(any_store):
     any_store.check()
 

@@ -16,6 +16,7 @@ from onesearch.cli.rules_command import app as rules
 from onesearch.cli.run_command import run
 from onesearch.cli.search_command import search
 from onesearch.cli.serve_command import serve
+from onesearch.cli.store_command import app as store
 from onesearch.cli.suggest_command import suggest
 from onesearch.cli.terminal import LazyGroup, start_logging
 from onesearch.cli.understand_command import understand
@@ -62,3 +63,4 @@ app.command("search")(search)
 app.command("suggest")(suggest)
 app.command("serve")(serve)
 app.add_typer(rules, name="rules")
+app.add_typer(store, name="store")

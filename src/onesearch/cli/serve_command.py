@@ -15,6 +15,8 @@ from onesearch.cli.terminal import Measured, Model
 from onesearch.common.artefact import read_manifest, refuse_links
 
 if TYPE_CHECKING:
+    from fastapi import FastAPI
+
     from onesearch.serving.keyword_coverage import ThoughtSource
     from onesearch.serving.store import Store
 
@@ -25,6 +27,14 @@ class StockPolicy(StrEnum):
     shown = "shown"
     demoted = "demoted"
     hidden = "hidden"
+
+
+class AccessLog(StrEnum):
+    """What is written about each request."""
+
+    none = "none"
+    requests = "requests"
+    queries = "queries"
 
 
 TOKEN_VARIABLE = "ONESEARCH_ADMIN_TOKEN"
@@ -98,6 +108,11 @@ def serve(
         str | None, typer.Option(help="Where the model runs, such as cpu or cuda:1; default: a GPU where there is one.")
     ] = None,
     api_only: Annotated[bool, typer.Option("--api-only", help="No web page, no lists of shoppers.")] = False,
+    # What is written down.
+    access_log: Annotated[
+        AccessLog,
+        typer.Option(help="JSON lines on standard output, one a request; queries: also what was searched by whom."),
+    ] = AccessLog.none,
 ) -> None:
     """Serve a finished run: web page, API and its description at /docs.
 
@@ -115,13 +130,12 @@ def serve(
     from onesearch.serving.http_app import create_app
     from onesearch.serving.http_server import run_server
     from onesearch.serving.serving_settings import ServingSettings
+    from onesearch.serving.starting_app import StartingApp
 
     # A store that cannot be opened is told at once, before the model is loaded.
     memory = open_store(store or str(run / "serving.sqlite3"), run)
     torch.set_num_threads(cores)
-    typer.echo(f"Loading {run} …", err=True)
-    engine = SearchEngine.load(run, width=width, model=model.value if model else None, device=device, measured=measured)
-    engine.out_of_stock = out_of_stock.value
+    token, thinker = admin_token(), thought_source(thoughts, producer)
     config = ServingSettings(
         max_batch=batch,
         max_queue=queue,
@@ -134,20 +148,30 @@ def serve(
         half_life_days=half_life,
         examination=examination(run),
     )
-    # V2 is what `onesearch update` goes on with: its new versions are taken over while the service runs.
-    newest = not measured and choose_model(run, model.value if model else None) == "v2"
-    follower = VersionFollower(run, engine) if newest else None
-    checks = [] if follower is None else [follower.problem]
     keys = {"search_key": _given(SEARCH_VARIABLE), "events_key": _given(EVENTS_VARIABLE)}
-    app = create_app(engine, memory, config, admin_token(), thought_source(thoughts, producer), checks, **keys)
-    # An address to open: 0.0.0.0 means every interface, and IPv6 stands in brackets.
-    shown = f"[{host}]" if ":" in host else host
-    place = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else shown}:{port}/"
-    page = place + ("docs" if api_only else "")
-    typer.secho(f"{len(engine):,} items, {engine.version}. Open {page}", fg="green", err=True)
-    if follower is not None:
-        follower.start()
-    run_server(app, host, port, config)
+
+    chosen = model.value if model else None
+
+    def load() -> "FastAPI":
+        typer.echo(f"Loading {run} …", err=True)
+        engine = SearchEngine.load(run, width=width, model=chosen, device=device, measured=measured)
+        engine.out_of_stock = out_of_stock.value
+        # V2 is what `onesearch update` goes on with: its new versions are taken over while the service runs.
+        newest = not measured and choose_model(run, chosen) == "v2"
+        follower = VersionFollower(run, engine) if newest else None
+        app = create_app(engine, memory, config, token, thinker, [follower.problem] if follower else [], **keys)
+        # An address to open: 0.0.0.0 means every interface, and IPv6 stands in brackets.
+        shown = f"[{host}]" if ":" in host else host
+        place = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else shown}:{port}/"
+        page = place + ("docs" if api_only else "")
+        typer.secho(f"{len(engine):,} items, {engine.version}. Open {page}", fg="green", err=True)
+        if follower is not None:
+            follower.start()
+        return app
+
+    # The port opens at once, and says so to whoever asks while the run is loaded.
+    lines = None if access_log is AccessLog.none else sys.stdout
+    run_server(StartingApp(load), host, port, config, lines, access_log is AccessLog.queries)
 
 
 def host_names(host: str, given: Sequence[str] | None) -> tuple[str, ...]:

@@ -1,9 +1,11 @@
 """One SQLite file that several threads and processes share: connecting, versions, transactions, errors."""
 
+import shutil
 import sqlite3
+import tempfile
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 
@@ -72,6 +74,54 @@ class SqliteDatabase:
         """Raise if the file does not work now; also writes, since a full disk or a read-only file lets reads pass."""
         with self.write("check") as db:
             db.execute(f"PRAGMA user_version = {len(self._migrations)}")
+
+    def backup(self, to: Path) -> None:
+        """Write the whole file, as it is in one moment, to a new one; others read and write meanwhile.
+
+        Raises:
+            problem: there is such a file already, or it cannot be written.
+        """
+        if to.exists():
+            raise self._problem(f"{to} exists already: choose another name, or move it away")
+        with self._lock, self._speaking("back it up"):
+            self._current_writer()
+        # Under another name until it is whole and on disk.
+        part = to.with_name(f".{to.name}.part")
+        try:
+            with self._speaking(f"back it up to {to}"):
+                part.unlink(missing_ok=True)
+                with closing(self._connect()) as source, closing(sqlite3.connect(part)) as target:
+                    source.backup(target)
+                    target.execute("PRAGMA journal_mode = DELETE")  # one file, which needs no other beside it
+                part.rename(to)
+        finally:
+            part.unlink(missing_ok=True)
+
+    def restore(self, backup: Path, change: str) -> None:
+        """Hold what a file of :meth:`backup` holds: who reads or writes meanwhile sees all of the old or the new.
+
+        ``change`` is a statement that is run on what was in the backup before anybody sees it.
+
+        Raises:
+            problem: no such backup, a newer version's, or a damaged one; nothing was changed.
+        """
+        # A copy is brought to the current version first, since those who have the file open expect that one.
+        with tempfile.TemporaryDirectory(prefix=f".{self.path.name}.", dir=self.path.parent) as folder:
+            copy = Path(folder) / backup.name
+            with self._speaking(f"restore {backup}"):
+                shutil.copyfile(backup, copy)
+                with closing(sqlite3.connect(copy)) as db:
+                    whole = db.execute("PRAGMA quick_check").fetchone() == ("ok",)
+                    version = int(db.execute("PRAGMA user_version").fetchone()[0])
+            if not whole or not version:
+                raise self._problem(f"{backup} is {'no backup of a ' + self._name if whole else 'damaged'}")
+            restored = SqliteDatabase(copy, f"backup of a {self._name}", self._migrations, 0, self._problem)
+            with restored.write("restore it") as db:
+                db.execute(change)
+            restored.close()
+            # Page by page into the file itself, as one transaction: those who have it open go on with it.
+            with self._lock, self._speaking(f"restore {backup}"), closing(sqlite3.connect(copy)) as source:
+                source.backup(self._current_writer())
 
     def close(self) -> None:
         """Release connections; every later call fails."""

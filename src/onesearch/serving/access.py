@@ -16,7 +16,7 @@ class Keys:
     Attributes:
         search: for searches and items; None leaves them open.
         events: for events; None leaves them open.
-        admin: for changes of the catalogue and for rules; None switches them off.
+        admin: for changes of the catalogue, for rules and for deleting shoppers; None switches them off.
     """
 
     search: str | None = None
@@ -41,6 +41,8 @@ def role_of(method: str, path: str) -> Role | None:
     """The role that a call needs; None for what is open: health, measurements, the page and what it shows."""
     if path == "/items":
         return "admin" if method in ("POST", "PATCH") else None
+    if path.startswith("/users/"):
+        return "admin" if method == "DELETE" else None
     if path == "/events":
         return "events"
     if path == "/rules" or path.startswith("/rules/"):

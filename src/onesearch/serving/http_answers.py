@@ -266,6 +266,20 @@ class HealthAnswer(BaseModel):
     version: str
 
 
+class ProbeAnswer(BaseModel):
+    """What an orchestrator asks for; the reasons are in `HealthAnswer`."""
+
+    status: Literal["live", "loading", "ready", "down"]
+
+
+class UserDeletedAnswer(BaseModel):
+    """What was recorded of a shopper and is no more; 0 where nothing was, or is any more."""
+
+    user: str
+    events: int
+    searches: int
+
+
 class Problem(BaseModel):
     """Every answer that is not a success: what was wrong and what to do."""
 

@@ -19,6 +19,7 @@ from onesearch.serving.http_answers import (
     ItemAnswer,
     ItemsAnswer,
     PreviewAnswer,
+    ProbeAnswer,
     Problem,
     ResultBody,
     RulesAnswer,
@@ -29,6 +30,7 @@ from onesearch.serving.http_answers import (
     SimilarAnswer,
     SuggestAnswer,
     SuggestionBody,
+    UserDeletedAnswer,
 )
 from onesearch.serving.http_bodies import (
     MAX_K,
@@ -46,6 +48,7 @@ from onesearch.serving.keyword_coverage import ThoughtSource
 from onesearch.serving.live_rules import RulesRefusedError
 from onesearch.serving.meilisearch_api import USER_HEADER, add_meilisearch
 from onesearch.serving.middleware import Guard
+from onesearch.serving.request_log import note
 from onesearch.serving.service import RequestRefusedError, Service, UnknownItemError
 from onesearch.serving.serving_settings import ServingSettings
 from onesearch.serving.store import EventConflictError, RulesConflictError, Store, StoreError
@@ -149,6 +152,7 @@ def create_app(
     add_meilisearch(app, service, _keyed(keys, "search"))
     _add_items(app, service, keys)
     _add_rules(app, service, keys)
+    _add_users(app, service, keys)
     _add_health(app, service)
     if service.config.page:
         _add_page(app, service)
@@ -165,6 +169,7 @@ def _add_search(app: FastAPI, service: Service, keys: Keys) -> None:
     )
     async def search(body: SearchBody) -> SearchAnswer:
         """The best items for a query and a shopper."""
+        note(body.query, body.user)
         return await service.search(body)
 
     @app.get("/suggest", tags=["search"], responses=_PROBLEMS | _KEYED, dependencies=[_keyed(keys, "search")])
@@ -181,6 +186,7 @@ def _add_search(app: FastAPI, service: Service, keys: Keys) -> None:
     )
     def events(body: EventBody) -> EventAnswer:
         """Remember a click or an order; the shopper's next search sees it."""
+        note(body.query, body.user)
         return service.record(body)
 
 
@@ -286,7 +292,27 @@ def _add_rules(app: FastAPI, service: Service, keys: Keys) -> None:
         return await service.preview(body)
 
 
+def _add_users(app: FastAPI, service: Service, keys: Keys) -> None:
+    @app.delete(
+        "/users/{user:path}", tags=["operation"], responses=_PROBLEMS | _KEYED, dependencies=[_keyed(keys, "admin")]
+    )
+    def delete_user(user: Annotated[str, PathParameter(min_length=1)]) -> UserDeletedAnswer:
+        """Delete what the service recorded of a shopper; needs the admin token. Sending it again is safe."""
+        return service.delete_user(user)
+
+
 def _add_health(app: FastAPI, service: Service) -> None:
+    @app.get("/livez", tags=["operation"])
+    def livez() -> ProbeAnswer:
+        """The process answers, also while it loads the run."""
+        return ProbeAnswer(status="live")
+
+    @app.get("/readyz", tags=["operation"], responses={503: {"model": ProbeAnswer, "description": "loading or down"}})
+    def readyz(response: Response) -> ProbeAnswer:
+        """Searches are answered."""
+        response.status_code = 200 if service.working else 503
+        return ProbeAnswer(status="ready" if service.working else "down")
+
     @app.get("/healthz", tags=["operation"], responses={503: {"model": HealthAnswer, "description": "down"}})
     def healthz(response: Response) -> HealthAnswer:
         """Ready or degraded (200), or down (503), with reasons."""

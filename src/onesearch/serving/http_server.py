@@ -2,14 +2,16 @@
 
 import asyncio
 import json
-from typing import Any
+from contextlib import suppress
+from typing import Any, TextIO
 
 from onesearch.common.extras import from_extra
+from onesearch.serving.request_log import RequestLog
 from onesearch.serving.serving_settings import ServingSettings
+from onesearch.serving.starting_app import StartingApp
 
 with from_extra("serve"):
     import uvicorn
-    from starlette.types import ASGIApp
     from uvicorn.protocols.http.h11_impl import H11Protocol
 
 _HEAD_BYTES = 16 << 10  # of a request line with its headers
@@ -20,9 +22,32 @@ _FULL = (
 )
 
 
-def run_server(app: ASGIApp, host: str, port: int, config: ServingSettings) -> None:
-    """Serve until a signal ends it; what is at work then has ``config.stop_seconds`` to finish."""
-    uvicorn.run(app, host=host, port=port, **server_options(config))
+def run_server(
+    starting: StartingApp,
+    host: str,
+    port: int,
+    config: ServingSettings,
+    lines: TextIO | None = None,
+    with_queries: bool = False,
+) -> None:
+    """Serve until a signal ends it; what is at work then has ``config.stop_seconds`` to finish.
+
+    ``lines`` and ``with_queries`` are those of :class:`RequestLog`.
+
+    Raises:
+        Exception: why the application could not be made.
+    """
+    app = RequestLog(starting, lines, with_queries)
+    server = uvicorn.Server(uvicorn.Config(app, host=host, port=port, **server_options(config)))
+
+    def stop() -> None:
+        server.should_exit = True
+
+    starting.stop = stop
+    with suppress(KeyboardInterrupt):  # whoever stopped it knows
+        server.run()
+    if starting.failure is not None:
+        raise starting.failure
 
 
 def server_options(config: ServingSettings) -> dict[str, Any]:

@@ -19,17 +19,18 @@ _CONTENT_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-_HEADERS = (
+SECURITY_HEADERS = (
     (b"content-security-policy", _CONTENT_POLICY.encode()),
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
     (b"cross-origin-opener-policy", b"same-origin"),
     (b"cross-origin-resource-policy", b"same-origin"),
 )
-_WATCHED = ("/healthz", "/metrics")  # answered also when everything else is refused
+_PROBES = ("/livez", "/readyz")  # asked by the machine's address, and tell nothing
+_WATCHED = ("/healthz", "/metrics", *_PROBES)  # answered also when everything else is refused
 _LONGEST_RETRY = 5  # seconds
 _REFUSALS_PER_SECOND = 40
-_HUNG_UP = 499  # in the measurements: nobody is there to read an answer
+HUNG_UP = 499  # in the measurements: nobody is there to read an answer
 
 
 class _RefusedError(Exception):
@@ -91,7 +92,7 @@ class Guard:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message = {**message, "headers": [*message.get("headers", []), *_HEADERS]}
+                message = {**message, "headers": [*message.get("headers", []), *SECURITY_HEADERS]}
             await send(message)
 
         try:
@@ -108,18 +109,17 @@ class Guard:
         except _RefusedError as refused:
             await self._refuse(send_guarded, refused)
         except _HungUpError:
-            status = _HUNG_UP
+            status = HUNG_UP
         finally:
             self._held -= len(body)
-            # The template, not the path: labels must not grow with what callers send.
-            route = getattr(scope.get("route"), "path", "other")
-            self._metrics.requests.labels(route, _method(scope), status).inc()
+            route = route_of(scope)
+            self._metrics.requests.labels(route, known_method(scope), status).inc()
             self._metrics.request_seconds.labels(route).observe(time.perf_counter() - start)
 
     def _check_caller(self, scope: Scope) -> None:
         headers = dict(scope["headers"])
         hosts = self._config.allowed_hosts
-        if hosts and host_name(headers.get(b"host", b"")) not in hosts:
+        if hosts and scope["path"] not in _PROBES and host_name(headers.get(b"host", b"")) not in hosts:
             raise _RefusedError(400, "this service has another name: see --allowed-host")
         # The routes check keys once more, since only they know for sure which route a path leads to.
         role = role_of(scope["method"], scope["path"])
@@ -201,9 +201,15 @@ def _kind(scope: Scope) -> str:
     return "search" if searches else "watch" if path in _WATCHED else "other"
 
 
-def _method(scope: Scope) -> str:
+def route_of(scope: Scope) -> str:
+    """The template of the path of a request that was answered, such as "/items/{item_id:path}"; "other" for none."""
+    return getattr(scope.get("route"), "path", "other")
+
+
+def known_method(scope: Scope) -> str:
+    """The method of a request; "other" for one that no route has, since labels must not grow with what callers send."""
     method = str(scope["method"])
-    return method if method in ("GET", "POST", "PUT", "PATCH", "HEAD", "OPTIONS") else "other"
+    return method if method in ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS") else "other"
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

@@ -13,13 +13,16 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, cast
 
 from onesearch.common.redis_client import RedisDatabase
 from onesearch.data.records import Item
 from onesearch.search.shopper_history import MAX_CLICKS, MAX_ORDERS, MAX_QUERIES, ShopperHistory
 from onesearch.serving.http_bodies import ItemBody
+from onesearch.serving.redis_backup import literally, read_backup, write_backup
 from onesearch.serving.store import (
+    Deleted,
     Event,
     EventConflictError,
     ItemChange,
@@ -36,6 +39,7 @@ _KEPT_EVENTS = 1_000_000  # in the streams to train on
 _RETRY_SECONDS = 30 * 24 * 3600  # an event id is known for this long
 _USER_SECONDS = 365 * 24 * 3600  # of a shopper who does not come back nothing is left after this long
 _KEPT_SHOPPERS = 1000
+_SCANNED_AT_ONCE = 1000  # keys or entries
 
 # Scripts run as a whole: a server that dies in between leaves nothing half done, and revisions appear in order.
 _RECORD = """
@@ -248,6 +252,41 @@ class RedisStore:
         with self._redis.calls("forget what is old") as redis:
             oldest = str(int(before.timestamp() * 1000))
             return sum(int(redis.xtrim(self._prefix + name, minid=oldest)) for name in ("searches", "events"))
+
+    def delete_user(self, user: str) -> Deleted:
+        """See `Store.delete_user`."""
+        p = self._prefix
+        with self._redis.calls("delete a shopper") as redis:
+            # First what searches read, then what remembers single events, then the streams.
+            redis.delete(*(f"{p}{name}:{user}" for name in ("last_clicks", "last_orders", "queries")))
+            redis.zrem(p + "shoppers", user)
+            ids = redis.scan_iter(match=literally(f"{p}event:{len(user)}:{user}:") + "*", count=_SCANNED_AT_ONCE)
+            for known_as in ids:
+                redis.delete(known_as)
+            return Deleted(self._drop_entries("events", "event", user), self._drop_entries("searches", "search", user))
+
+    def backup(self, to: Path) -> None:
+        """See `Store.backup`: JSON lines."""
+        with self._redis.calls("back up") as redis:
+            write_backup(redis, self._prefix, to)
+
+    def restore(self, backup: Path) -> None:
+        """See `Store.restore`."""
+        with self._redis.calls("restore a backup") as redis:
+            read_backup(redis, self._prefix, backup, uuid.uuid4().hex)
+
+    def _drop_entries(self, stream: str, field: str, user: str) -> int:
+        """Remove a shopper's entries of a stream; how many they were."""
+        gone, after = 0, "-"
+        redis = self._redis.client
+        while page := cast(
+            list[tuple[str, dict[str, str]]],
+            redis.xrange(self._prefix + stream, min=after, count=_SCANNED_AT_ONCE),
+        ):
+            own = [entry for entry, fields in page if json.loads(fields[field])["user"] == user]
+            gone += redis.xdel(self._prefix + stream, *own) if own else 0
+            after = f"({page[-1][0]}"
+        return gone
 
     def check(self) -> None:
         """See `Store.check`."""

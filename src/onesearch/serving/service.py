@@ -25,6 +25,7 @@ from onesearch.serving.http_answers import (
     PreviewAnswer,
     ResultBody,
     SearchAnswer,
+    UserDeletedAnswer,
 )
 from onesearch.serving.http_bodies import EventBody, PreviewBody, SearchBody, now
 from onesearch.serving.keyword_coverage import KeywordCoverage, ThoughtSource
@@ -258,6 +259,21 @@ class Service:
             seen = []
         return list(dict.fromkeys([*seen, *self.engine.shoppers(limit)]))[:limit]
 
+    def delete_user(self, user: str) -> UserDeletedAnswer:
+        """Delete what the store has of a shopper.
+
+        Raises:
+            StoreError: not all is deleted; sending it again is safe.
+        """
+        gone = self._stored("delete_user", lambda: self.store.delete_user(user))
+        self.metrics.users_deleted.inc()
+        return UserDeletedAnswer(user=user, events=gone.events, searches=gone.searches)
+
+    @property
+    def working(self) -> bool:
+        """Whether searches are answered."""
+        return bool(self._workers) and all(workers.alive for workers in self._workers.values())
+
     def health(self) -> HealthAnswer:
         """Ready, degraded (searches are answered, something else is not right), or down."""
         # Everything that may be wrong while searches are answered.
@@ -277,7 +293,7 @@ class Service:
             for name, workers in self._workers.items()
             if not workers.alive
         ]
-        status = "down" if dead or not self._workers else "degraded" if reasons else "ready"
+        status = "down" if not self.working else "degraded" if reasons else "ready"
         return HealthAnswer.model_validate(
             {"status": status, "reasons": dead + reasons, "items": len(self.engine), "version": self.engine.version}
         )

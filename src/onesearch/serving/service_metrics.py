@@ -3,7 +3,7 @@
 from onesearch.common.extras import from_extra
 
 with from_extra("serve"):
-    from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+    from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
 
 _SECONDS = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -15,6 +15,7 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         r = self.registry
+        ProcessCollector(registry=r)  # processor time, memory, open files
         # HTTP: every answer.
         self.requests = Counter(
             "onesearch_http_requests_total", "Answers by route and status", ["route", "method", "status"], registry=r
@@ -35,6 +36,7 @@ class Metrics:
         # What is remembered, and where that failed.
         self.events = Counter("onesearch_events_total", "Events recorded", ["kind"], registry=r)
         self.repeated = Counter("onesearch_events_repeated_total", "Events that were known already", registry=r)
+        self.users_deleted = Counter("onesearch_users_deleted_total", "Shoppers deleted on demand", registry=r)
         self.changes = Counter("onesearch_item_changes_total", "Items changed in the index", ["change"], registry=r)
         self.items = Gauge("onesearch_items", "Searchable items", registry=r)
         self.store_failures = Counter("onesearch_store_failures_total", "Store calls that failed", ["call"], registry=r)

@@ -10,6 +10,7 @@ from onesearch.data.records import Item
 from onesearch.search.shopper_history import MAX_CLICKS, MAX_ORDERS, MAX_QUERIES, ShopperHistory
 from onesearch.serving.http_bodies import ItemBody
 from onesearch.serving.store import (
+    Deleted,
     Event,
     EventConflictError,
     ItemChange,
@@ -275,6 +276,30 @@ class SqliteStore:
         with self._db.read(f"read {table}") as db:
             rows = db.execute(wanted, (int(after or 0), _micros(since or _EPOCH), limit)).fetchall()
         return rows, str(rows[-1][-1]) if rows else after
+
+    def delete_user(self, user: str) -> Deleted:
+        """See `Store.delete_user`."""
+        # The newest row of a table stays as nobody's, empty: its number must not be given to another one.
+        empty = {
+            "events": "user = NULL, event_id = lower(hex(randomblob(16))), query = '', search_id = NULL",
+            "searches": "user = NULL, query = '', shown = ''",
+        }
+        gone = dict.fromkeys(empty, 0)
+        with self._db.write("delete a shopper") as db:
+            for table, change in empty.items():
+                newest = f"UPDATE {table} SET {change} WHERE user = ? AND seq = (SELECT max(seq) FROM {table})"
+                for statement in (newest, f"DELETE FROM {table} WHERE user = ?"):
+                    gone[table] += db.execute(statement, (user,)).rowcount
+        return Deleted(**gone)
+
+    def backup(self, to: Path) -> None:
+        """See `Store.backup`: a SQLite file."""
+        self._db.backup(to)
+
+    def restore(self, backup: Path) -> None:
+        """See `Store.restore`."""
+        # Another origin: services on this file build their catalogue anew, whatever revision they were at.
+        self._db.restore(backup, "UPDATE origin SET id = lower(hex(randomblob(16)))")
 
     def check(self) -> None:
         """See `Store.check`."""

@@ -6,6 +6,7 @@ The `Store` protocol, with SQLite (`sqlite_store`) for one machine and Redis (`r
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Literal, NamedTuple, Protocol, TypeVar
 
 from onesearch.data.records import Item
@@ -92,6 +93,13 @@ def rules_conflict(base: int, newest: int) -> RulesConflictError:
     return RulesConflictError(f"made from version {base} of the rules, and {newest} is the newest: look at it first")
 
 
+class Deleted(NamedTuple):
+    """How much of a shopper was deleted."""
+
+    events: int
+    searches: int
+
+
 class Store(Protocol):
     """Shared memory of the service. Every method may be called from any thread and raises only `StoreError`."""
 
@@ -150,6 +158,25 @@ class Store(Protocol):
 
     def forget(self, before: datetime) -> int:
         """Remove the searches and events of before ``before``; about how many they were. Item changes stay."""
+
+    def delete_user(self, user: str) -> Deleted:
+        """Remove the events, the history and the searches of a shopper; safe to repeat where it failed."""
+
+    def backup(self, to: Path) -> None:
+        """Write everything to a new file, while others read and write.
+
+        Raises:
+            StoreError: there is such a file already, or it cannot be written.
+        """
+
+    def restore(self, backup: Path) -> None:
+        """Hold what a file of :meth:`backup` holds and nothing else; services on the store notice it.
+
+        A backup of an older version is brought to this one.
+
+        Raises:
+            StoreError: no backup of such a store, one of a newer version, or a damaged one; nothing was changed.
+        """
 
     def check(self) -> None:
         """Raise `StoreError` if the store does not work now."""

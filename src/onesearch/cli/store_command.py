@@ -1,0 +1,47 @@
+"""``onesearch store``: copies of what the service remembers."""
+
+from contextlib import closing
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from onesearch.cli.serve_command import open_store
+
+app = typer.Typer(no_args_is_help=True, help="Back up and restore what the service remembers.")
+
+StorePlace = Annotated[
+    str, typer.Argument(help="The store, as with `onesearch serve --store`: a file, or redis://HOST:PORT/DB.")
+]
+
+
+@app.command("backup")
+def backup_command(
+    store: StorePlace, to: Annotated[Path, typer.Argument(help="The new file to write, whole or not at all.")]
+) -> None:
+    """Copy the store to a file: events, searches and item changes. The service goes on meanwhile.
+
+    Example:  onesearch store backup runs/demo/serving.sqlite3 backups/monday.sqlite3
+    """
+    with closing(open_store(store)) as kept:
+        kept.backup(to)
+    typer.echo(f"{to}: {to.stat().st_size:,} bytes")
+
+
+@app.command("restore")
+def restore_command(
+    backup: Annotated[Path, typer.Argument(help="A file of `onesearch store backup`, also an older version's.")],
+    store: StorePlace,
+) -> None:
+    """Put a backup in the place of all that a store holds. Services on it notice within a second.
+
+    Example:  onesearch store restore backups/monday.sqlite3 runs/demo/serving.sqlite3
+    """
+    if not backup.is_file():
+        raise FileNotFoundError(f"no file {backup}")
+    from onesearch.serving.sqlite_store import SqliteStore
+
+    # A file that is not there yet is made.
+    with closing(open_store(store) if "://" in store else SqliteStore(Path(store))) as kept:
+        kept.restore(backup)
+    typer.echo(f"{store.rpartition('@')[2]} holds what {backup} held")
