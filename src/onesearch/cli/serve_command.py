@@ -150,14 +150,14 @@ def serve(
     )
     keys = {"search_key": _given(SEARCH_VARIABLE), "events_key": _given(EVENTS_VARIABLE)}
 
-    chosen = model.value if model else None
-
     def load() -> "FastAPI":
         typer.echo(f"Loading {run} …", err=True)
-        engine = SearchEngine.load(run, width=width, model=chosen, device=device, measured=measured)
+        engine = SearchEngine.load(
+            run, width=width, model=model.value if model else None, device=device, measured=measured
+        )
         engine.out_of_stock = out_of_stock.value
         # V2 is what `onesearch update` goes on with: its new versions are taken over while the service runs.
-        newest = not measured and choose_model(run, chosen) == "v2"
+        newest = not measured and choose_model(run, model.value if model else None) == "v2"
         follower = VersionFollower(run, engine) if newest else None
         app = create_app(engine, memory, config, token, thinker, [follower.problem] if follower else [], **keys)
         # An address to open: 0.0.0.0 means every interface, and IPv6 stands in brackets.
