@@ -169,7 +169,6 @@ def _add_search(app: FastAPI, service: Service, keys: Keys) -> None:
     )
     async def search(body: SearchBody) -> SearchAnswer:
         """The best items for a query and a shopper."""
-        note(body.query, body.user)
         return await service.search(body)
 
     @app.get("/suggest", tags=["search"], responses=_PROBLEMS | _KEYED, dependencies=[_keyed(keys, "search")])

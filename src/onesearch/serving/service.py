@@ -31,6 +31,7 @@ from onesearch.serving.http_bodies import EventBody, PreviewBody, SearchBody, no
 from onesearch.serving.keyword_coverage import KeywordCoverage, ThoughtSource
 from onesearch.serving.live_catalogue import LiveCatalogue
 from onesearch.serving.live_rules import LOOK_SECONDS, LiveRules
+from onesearch.serving.request_log import note
 from onesearch.serving.service_metrics import Metrics
 from onesearch.serving.serving_settings import ServingSettings
 from onesearch.serving.store import Event, Search, Store, StoreError
@@ -129,6 +130,7 @@ class Service:
             RequestRefusedError: the engine does not accept the request.
         """
         arrived = time.perf_counter()
+        note(body.query, body.user)
         degraded: list[str] = []
         # The shopper's history, which only the engine reads; without a store the search is anonymous.
         user, history = None, ShopperHistory()
