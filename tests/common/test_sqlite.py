@@ -101,3 +101,20 @@ def test_a_writer_elsewhere_is_waited_for_and_then_named(tmp_path):
         values(db)
     with pytest.raises(NotesError, match="closed"):
         db.check()
+
+
+def test_a_backup_is_put_back_changed_and_brought_to_the_current_version(tmp_path):
+    old = opened(tmp_path / "old")
+    add(old, 1, 2)
+    old.backup(tmp_path / "backup")
+    with pytest.raises(NotesError, match="exists already"):
+        old.backup(tmp_path / "backup")
+    new = opened(tmp_path / "new", FIRST, SECOND)
+    add(new, 7)
+    new.restore(tmp_path / "backup", "UPDATE a SET x = x + 10, y = 'restored'")
+    with new.read("read") as connection:
+        assert connection.execute("SELECT x, y FROM a").fetchall() == [(11, "restored"), (12, "restored")]
+    (tmp_path / "torn").write_bytes((tmp_path / "backup").read_bytes()[:5000])
+    with pytest.raises(NotesError, match="torn"):
+        new.restore(tmp_path / "torn", "UPDATE a SET x = 0")
+    assert values(new) == [11, 12] and values(old) == [1, 2]
