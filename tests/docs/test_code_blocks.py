@@ -164,6 +164,7 @@ def place(tiny_run: Path, tiny_config: Path, tmp_path: Path, monkeypatch: pytest
     fresh = pl.concat_str(pl.lit("new-"), "page_view_id")
     later = log.with_columns(page_view_id=fresh, time=pl.col("time") + pl.duration(days=30))
     later.write_parquet(tmp_path / "new.parquet")
+    SqliteStore(tmp_path / "runs" / "demo" / "serving.sqlite3").close()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ONESEARCH_ADMIN_TOKEN", "a-token-for-the-test-only")
     return tmp_path
@@ -183,13 +184,14 @@ def help_place(place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         place,
     )
     import_mapping(load_mapping(place / "my-shop.yaml"), place / "data" / "my-shop")
+    (place / "backups").mkdir()
     (place / "rules.yaml").write_text("synonyms: [{name: sofas, words: [sofa, couch]}]\n")
     (place / "queries.txt").write_text("red shoe\nboot\n")
     homedepot = place / "datasets" / "homedepot"
     homedepot.mkdir(parents=True)
     (homedepot / "products.csv").write_text("product_uid,title,brand,color,material\n1,hammer,Acme,red,steel\n")
     (homedepot / "judgments.csv").write_text("query,product_uid,relevance\nhammer,1,3\n")
-    SqliteStore(place / "runs" / "demo" / "serving.sqlite3").close()
+    SqliteStore(place / "backups" / "monday.sqlite3").close()
     export_kuaisearch(place / "data" / "market", place / "datasets" / "KuaiSearch")
     log = pl.read_parquet(place / "new.parquet").select("user_id", "shown", "clicked", "ordered")
     log.with_columns(arm=pl.col("user_id").hash(0) % 2).write_parquet(place / "exposures.parquet")
@@ -278,6 +280,7 @@ def read_yaml(block: Block, place: Path) -> None:
 @pytest.mark.parametrize("name", [name for name, (_, examples) in HELP.items() if examples.commands])
 def test_examples_of_help_run(name: str, help_place: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("uvicorn.run", lambda made, **options: None)
+    monkeypatch.setattr("uvicorn.Server.run", lambda server: server.config.app._app.load())
     examples = HELP[name][1]
     if "--base-url" not in examples.body:
         run_shell(examples, {})
@@ -295,7 +298,9 @@ def test_blocks_run(page: Path, request: pytest.FixtureRequest, monkeypatch: pyt
     place = request.getfixturevalue("place")
     served: dict = {"stack": ExitStack()}
     request.addfinalizer(served["stack"].close)
-    monkeypatch.setattr("uvicorn.run", lambda made, **options: served.update(app=made, **options))
+    monkeypatch.setattr("uvicorn.run", lambda made, **options: None)
+    # The application behind the one that opens the port and the one that logs requests.
+    monkeypatch.setattr("uvicorn.Server.run", lambda server: served.update(app=server.config.app._app.load()))
     space: dict = {}
     for block in sorted(found, key=lambda block: block.language != "yaml"):  # commands read the files
         if block.language == "sh":

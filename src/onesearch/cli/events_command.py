@@ -26,7 +26,8 @@ def export(
 ) -> None:
     """Write the recorded searches with their clicks and orders as page views; the service may be running.
 
-    `onesearch update` learns from them, and so does a rebuild whose mapping reads them beside the older log.
+    An update (`onesearch update RUN`) learns from them, and so does a rebuild whose mapping reads them beside the older
+    log.
 
     Example:  onesearch events export runs/demo/serving.sqlite3 new.parquet --days 1
     """

@@ -11,7 +11,7 @@ from onesearch.cli.serve_command import open_store
 app = typer.Typer(no_args_is_help=True, help="Back up and restore what the service remembers.")
 
 StorePlace = Annotated[
-    str, typer.Argument(help="The store, as with `onesearch serve --store`: a file, or redis://HOST:PORT/DB.")
+    str, typer.Argument(help="The store, as with --store of `onesearch serve RUN`: a file, or redis://HOST:PORT/DB.")
 ]
 
 
@@ -21,7 +21,7 @@ def backup_command(
 ) -> None:
     """Copy the store to a file: events, searches and item changes. The service goes on meanwhile.
 
-    Example:  onesearch store backup runs/demo/serving.sqlite3 backups/monday.sqlite3
+    Example:  onesearch store backup runs/demo/serving.sqlite3 backups/today.sqlite3
     """
     with closing(open_store(store)) as kept:
         kept.backup(to)
