@@ -24,6 +24,7 @@ def backup_command(
     Example:  onesearch store backup runs/demo/serving.sqlite3 backups/today.sqlite3
     """
     with closing(open_store(store)) as kept:
+        to.parent.mkdir(parents=True, exist_ok=True)
         kept.backup(to)
     typer.echo(f"{to}: {to.stat().st_size:,} bytes")
 
