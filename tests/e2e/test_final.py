@@ -62,6 +62,7 @@ def test_it_is_what_is_taken_and_the_measured_one_can_be_asked_for(made: Path):
     assert len(v2.search("boots")) > 0
 
 
+@pytest.mark.long
 def test_nothing_that_measures_reads_it(made: Path, tiny_config: Path, tiny_run: Path, tmp_path: Path):
     assert read_json(made / "report" / "report.json") == read_json(tiny_run / "report" / "report.json")
     evaluate_run(made, tmp_path / "with", "test", 40)

@@ -319,7 +319,14 @@ EXPORTS: list[tuple[Callable[[Path], str], dict[str, object], str]] = [
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("export", "third", "query"), EXPORTS, ids=[export.__name__ for export, _, _ in EXPORTS])
+# Two that differ most are tried each time, the others in the long tests.
+@pytest.mark.parametrize(
+    ("export", "third", "query"),
+    [
+        pytest.param(*one, id=one[0].__name__, marks=[] if one[0] in (shopify, chinese) else [pytest.mark.long])
+        for one in EXPORTS
+    ],
+)
 def test_the_recipe_works_from_import_to_a_served_search(
     tmp_path: Path, export: Callable[[Path], str], third: dict[str, object], query: str
 ):

@@ -170,8 +170,8 @@ def test_masks_equal_brute_force_at_every_level(seed, n, asked):
     assert_mask(items, index, ItemFilters.build(items, index), asked)
 
 
-@settings(max_examples=20, deadline=None)
-@given(st.integers(0, 10**6), st.integers(0, 80), st.integers(0, 30), questions)
+@settings(max_examples=10, deadline=None)
+@given(st.integers(0, 10**6), st.integers(0, 60), st.integers(0, 20), questions)
 def test_filters_of_a_changed_catalogue_equal_new_ones(seed, n, more, asked):
     rng, items = np.random.default_rng(seed), catalogue(seed, n)
     first = ChangedIndex.over(index_of(seed, np.arange(n)))

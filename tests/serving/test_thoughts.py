@@ -365,4 +365,4 @@ def test_the_coverage_command(tmp_path, path):
     assert ["2024-01-01 09:00", "1", "100.0%", "1", "0", "0"] in lines
     assert ["2024-01-01 10:00", "2", "50.0%", "1", "0", "1"] in lines
     _, result = shown("day", "--store", str(tmp_path / "no.sqlite3"))
-    assert result.exit_code == 1 and "--store" in result.output and not (tmp_path / "no.sqlite3").exists()
+    assert result.exit_code == 1 and "no store" in result.output and not (tmp_path / "no.sqlite3").exists()

@@ -110,7 +110,7 @@ def import_mutated(tmp_path: Path, data: st.DataObject) -> None:
         assert str(tmp_path) in str(error) and "\n" not in str(error)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_no_file_of_data_is_a_traceback(tmp_path, data):
     import_mutated(tmp_path, data)
