@@ -85,7 +85,7 @@ def run_tests(sources: Path, tests: Sequence[str]) -> int:
     sys.path[:0] = [str(sources), str(ROOT)]
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     os.dup2(1, 2)
-    return int(pytest.main(["-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist", *tests]))
+    return int(pytest.main(["-q", "-x", "-m", "not long", "-p", "no:cacheprovider", "-p", "no:xdist", *tests]))
 
 
 def exit_code(sources: Path, tests: Sequence[str], limit: float | None = None) -> int:
