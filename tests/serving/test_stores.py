@@ -222,6 +222,7 @@ def test_a_deleted_shopper_leaves_nothing_and_others_everything(any_store):
             any_store.record(event(10 + number, user=user, kind="order"))
             any_store.record_search(Search(f"s{number}", user, "lamp", T0, ("i",)))
     assert any_store.delete_user("u*") == (6, 3), "as a text, not as a pattern"
+    assert any_store.record(event(1, user="ux")) is False, "the ids of others are known"
     assert not any_store.history("u*") and any_store.shoppers(9) == ["v", "ux", "u"]
     assert any_store.delete_user("u") == (6, 3) and any_store.delete_user("u") == (0, 0)
     assert len(any_store.history("v").clicked) == 3 and any_store.history("v").recent_queries == ("lamp",)

@@ -97,8 +97,9 @@ class Caller:
 
 def test_a_call_without_its_token_is_refused_before_its_body_is_read(engine, store):
     with running(engine, store) as (port, _):
-        for headers, expected in (((), 401), (("Authorization: Bearer wrong",), 403)):
-            caller = Caller(port).send(head("/items", "Content-Length: 8000000", *headers) + b"{")
+        tries = (("POST", (), 401), ("PATCH", (), 401), ("POST", ("Authorization: Bearer wrong",), 403))
+        for method, headers, expected in tries:
+            caller = Caller(port).send(head("/items", "Content-Length: 8000000", *headers, method=method) + b"{")
             status, answered, body = caller.answer()
             assert status == expected and body["error"]
             assert answered["connection"] == "close" and caller.seconds_until_closed() < 2
