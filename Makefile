@@ -1,7 +1,7 @@
 # On a fresh machine with Python >= 3.11, `make demo` and `make test` do everything. All targets:
 #
 #   demo      data, V1 and V2 trained and measured, an A/B test, then the web page on http://127.0.0.1:8000 (not with SERVE=0)
-#   test      fast and end-to-end tests, about ten minutes on two cores
+#   test      fast and end-to-end tests, about fifteen minutes on two cores
 #   check     everything there is: lint, all tests, all mutants, the other Python versions, the documentation
 #   lint      rules, layout, types, arrows of import
 #   format    lay the code out

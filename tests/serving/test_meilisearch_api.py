@@ -85,10 +85,14 @@ def test_values_of_a_facet_are_searched(client):
         ({"sort": ["title:asc"]}, "sort takes one of price:asc"),
         ({"filter": "colour = red"}, "colour"),
         ({"facets": ["colour"]}, "pattern"),
+        ({"limit": 101}, "at most 100 hits, got 101"),
+        ({"hitsPerPage": 500}, "at most 100 hits, got 500"),
+        ({"offset": 100_001}, "offset: "),
+        ({"q": "x" * 201}, "query: "),
     ],
 )
 def test_what_cannot_be_done_is_said_as_meilisearch_says_it(client, body, words):
-    answer = client.post("/indexes/a/search", json={"q": "red", **body})
+    answer = client.post("/indexes/a/search", json={"q": "red"} | body)
     assert answer.status_code == 400 and words in answer.json()["message"]
     assert answer.json()["type"] == "invalid_request"
 

@@ -110,8 +110,8 @@ class CandidateSearch:
         keywords: of queries, for a model that reads them in serving, too (RAG).
 
     Attributes:
-        out_of_stock: what becomes of items out of stock: "shown", "demoted" (to a twentieth of their odds), or
-            "hidden", which is for whoever makes the filter.
+        out_of_stock: what becomes of items out of stock where a search does not filter by stock: "shown", "demoted" (to
+            a twentieth of their odds on a page), or "hidden", for which the engine adds a filter.
     """
 
     def __init__(

@@ -78,8 +78,6 @@ class SearchEngine(CandidateSearch):
         confidence: what tells whether anything fits a query.
 
     Attributes:
-        out_of_stock: what becomes of items out of stock where a search does not filter by stock: "shown", "demoted" (to
-            a twentieth of their odds on a page) or "hidden".
         logged_until: when the newest page view of the run's log was; None where that is unknown.
     """
 

@@ -313,6 +313,12 @@ class ItemPatch(ItemBody):
         return replace(item, **{name: getattr(changed, name) for name in given})
 
 
+def _refuse_twice(item_ids: list[str]) -> None:
+    if len(set(item_ids)) < len(item_ids):
+        twice = next(name for at, name in enumerate(item_ids) if name in item_ids[:at])
+        raise ValueError(f"item {twice!r} appears more than once in this call; send one change per item")
+
+
 class PatchBody(Body):
     """Changes of single fields of items: all of them are searchable when the answer arrives."""
 
@@ -324,10 +330,7 @@ class PatchBody(Body):
 
     @model_validator(mode="after")
     def _each_item_once(self) -> Self:
-        ids = [item.item_id for item in self.items]
-        if len(set(ids)) < len(ids):
-            twice = next(name for at, name in enumerate(ids) if name in ids[:at])
-            raise ValueError(f"item {twice!r} appears more than once in this call; send one change per item")
+        _refuse_twice([item.item_id for item in self.items])
         return self
 
 
@@ -353,9 +356,7 @@ class ItemsBody(Body):
         ids = [item.item_id for item in self.upsert] + self.delete
         if not ids:
             raise ValueError("give at least one item in 'upsert' or one id in 'delete'")
-        if len(set(ids)) < len(ids):
-            twice = next(name for at, name in enumerate(ids) if name in ids[:at])
-            raise ValueError(f"item {twice!r} appears more than once in this call; send one change per item")
+        _refuse_twice(ids)
         return self
 
 

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from onesearch.common.extras import from_extra
 from onesearch.search.results import Sort
 from onesearch.serving.http_answers import FacetValue, ResultBody, SearchAnswer
-from onesearch.serving.http_bodies import MAX_K, MAX_OFFSET, MAX_QUERY, SearchBody
+from onesearch.serving.http_bodies import MAX_K, SearchBody
 from onesearch.serving.meilisearch_filters import our_filters
 from onesearch.serving.service import RequestRefusedError, Service
 
@@ -67,15 +67,18 @@ class MeilisearchQuery(BaseModel):
             ValueError: it asks for what we do not have.
         """
         offset, size, _ = self.pages()
+        # Cut short without a word, pages would repeat or miss results.
+        if size > MAX_K:
+            raise ValueError(f"a page has at most {MAX_K} hits, got {size}: ask for fewer by limit or hitsPerPage")
         orders = [one for one in self.sort or [] if one]
         if len(orders) > 1 or any(one not in _SORTS for one in orders):
             raise ValueError(f"sort takes one of {', '.join(_SORTS)}, got {', '.join(orders)[:100]}")
         return SearchBody.model_validate(
             {
-                "query": (self.q or "")[:MAX_QUERY],
+                "query": self.q or "",
                 "user": user,
-                "k": min(max(size, 1), MAX_K),
-                "offset": min(offset, MAX_OFFSET),
+                "k": max(size, 1),
+                "offset": offset,
                 "filters": our_filters(self.filter) or None,
                 "facets": self.our_facets(),
                 "sort": _SORTS[orders[0]] if orders else None,
@@ -121,7 +124,9 @@ def add_meilisearch(app: FastAPI, service: Service, keyed: Any) -> None:
         try:
             body = query.body(user)
         except ValidationError as error:
-            raise RequestRefusedError(error.errors()[0]["msg"].removeprefix("Value error, ")) from error
+            first = error.errors()[0]
+            place = ".".join(map(str, first["loc"]))
+            raise RequestRefusedError(f"{place}: {first['msg'].removeprefix('Value error, ')}") from error
         except ValueError as error:
             raise RequestRefusedError(str(error)) from error
         return _answered(await service.search(body), query, index)
