@@ -3,8 +3,8 @@
     python -m benchmarks.speed_page run [NAME ...]    # into docs/results/speed.json; all of them without a name
     python -m benchmarks.speed_page render            # docs/results/speed.md
 
-``search`` and ``zero-cost`` measure the run in ``runs/demo`` (``make demo SERVE=0``), ``evidence`` those of
-``configs/market.yaml`` and ``configs/bestbuy.yaml``. Run them on a machine that does nothing else.
+``search``, ``zero-cost``, ``load`` and ``chaos`` measure the run in ``runs/demo`` (``make demo SERVE=0``), ``evidence``
+those of ``configs/market.yaml`` and ``configs/bestbuy.yaml``. Run them on a machine that does nothing else.
 """
 
 import json
@@ -102,6 +102,31 @@ ALL = {
             "delete_batch_cpu_ms": "<= 50",
         }
         | {f"cold_filter_cpu_ms: {kind}": "<= 5" for kind in ("price", "brand", "category", "attribute")},
+    ),
+    "load": Benchmark(
+        "python -m benchmarks.load runs/demo",
+        "The service under load, on the demo and on 100,000 items, callers and service on the same machine: by number "
+        "of connections answered searches a second, milliseconds of those, refusals (503 with `Retry-After`) and "
+        "errors; throughput at 256 connections over the best (`kept`) and right after at 16 (`recovered`); growth of "
+        "memory over the second 10,000 of 20,000 searches; and p95 while 1,000 items a second come in over p95 without.",
+        {
+            f"{catalogue}: {key}": goal
+            for catalogue in ("demo", "large")
+            for key, goal in {
+                "kept": ">= 0.9",
+                "connections: 256: errors": "<= 0",
+                "soak_errors": "<= 0",
+                "memory_growth": "<= 0.02",
+                "p95_ratio": "<= 2",
+            }.items()
+        },
+    ),
+    "chaos": Benchmark(
+        "python -m benchmarks.chaos runs/demo",
+        "SIGKILL at random moments of serving, training, updating and publishing, a full disk, a clock set back, a "
+        "Redis that comes back empty: what was lost, done twice, left unfinished, came out different, could not be "
+        "read, was not served, or not noticed.",
+        {"faults": "<= 0"},
     ),
     "market": Benchmark(
         "python -m benchmarks.market_speed", "A million page views of the simulated marketplace.", {"seconds": "<= 180"}
