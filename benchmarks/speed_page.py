@@ -108,7 +108,8 @@ ALL = {
         "The service under load, on the demo and on 100,000 items, callers and service on the same machine: by number "
         "of connections answered searches a second, milliseconds of those, refusals (503 with `Retry-After`) and "
         "errors; throughput at 256 connections over the best (`kept`) and right after at 16 (`recovered`); growth of "
-        "memory over the second 10,000 of 20,000 searches; and p95 while 1,000 items a second come in over p95 without.",
+        "memory over the second 10,000 of 20,000 searches; and p95 while 1,000 items a second come in, over p95 "
+        "without.",
         {
             f"{catalogue}: {key}": goal
             for catalogue in ("demo", "large")
@@ -145,7 +146,8 @@ ALL = {
 def run(name: str) -> None:
     """Run one benchmark and keep its figures."""
     about = {"commit": commit(), "date": today(), "machine": machine()}
-    done = subprocess.run(ALL[name].command.split(), cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    _, *arguments = ALL[name].command.split()  # this Python, not the first one on the path
+    done = subprocess.run([sys.executable, *arguments], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
     FILES.write_figures({**FILES.figures(), name: {"provenance": about, "figures": json.loads(done.stdout)}})
 
 

@@ -89,7 +89,7 @@ def test_updates_start_from_it(made: Path, tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr("onesearch.pipeline.update_round.is_better", lambda *_: True)
     engine = SearchEngine.load(made)
     follower = VersionFollower(made, engine)
-    done = update(made, events, "dpo", 2, ("dpo.loop.learning_rate=1e-3",))
+    done = update(made, events, "dpo", 2, ("dpo.loop.learning_rate=1e-3",), epochs=None)
     about = read_json(made / done.version / "manifest.json")
     assert done.published and about["started_from"] == "final"
     # The version is searched with the counts of the whole log, by a service that runs and by one that starts.

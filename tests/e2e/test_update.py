@@ -1,9 +1,13 @@
 """Online updates of the tiny run: a round on new page views, the judge, publishing, going back."""
 
+import functools
 import itertools
 import json
+import re
 import shutil
 import time
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import polars as pl
@@ -13,6 +17,9 @@ from typer.testing import CliRunner
 
 from onesearch.cli import app
 from onesearch.common.artefact import read_json
+from onesearch.data.click_statistics import ClickStatistics
+from onesearch.data.live_clicks import CLICKS, LiveClicks
+from onesearch.data.records import conform
 from onesearch.evaluation.evaluate import rank_all
 from onesearch.evaluation.market_laboratory import Laboratory
 from onesearch.model.generator import Generator
@@ -20,12 +27,14 @@ from onesearch.pipeline import run_config
 from onesearch.pipeline.abtest_runs import open_arm
 from onesearch.pipeline.run_data import RunData
 from onesearch.pipeline.update_round import update
+from onesearch.search.rules import Hide, Rules
 from onesearch.search.run_parts import load_about
 from onesearch.search.served_versions import Served, publish, published, roll_back
 from onesearch.search.version_follower import VersionFollower
 from onesearch.understanding.thought import Analysis, Thought
 from onesearch.understanding.thought_table import Thoughts
 
+align = functools.partial(update, epochs=None)  # with the counts as they are
 SETS = ("grpo.steps=2", "grpo.prompts=8", "grpo.rollouts=4", "grpo.loop.validate_steps=1")
 
 
@@ -77,7 +86,7 @@ def weights(run: Path, place: str) -> list[torch.Tensor]:
 def test_rounds_are_published_when_better_and_can_be_taken_back(made, events, judged):
     assert published(made) is None and open_arm(str(made)).name == "run/v2"
     judged(itertools.count())
-    first = update(made, events, "dpo", 4, ("dpo.loop.learning_rate=1e-3",))
+    first = align(made, events, "dpo", 4, ("dpo.loop.learning_rate=1e-3",))
     assert first.published and first.version == "versions/0001" and first.before["hr10"] < first.after["hr10"]
     assert first.page_views > 300 and first.judged >= 50 and first.set_aside == 0
     assert open_arm(f"{made}:v2").name == "run/v2@0001" and open_arm(f"{made}:v1").name == "run/v1"
@@ -86,7 +95,7 @@ def test_rounds_are_published_when_better_and_can_be_taken_back(made, events, ju
     assert not all(torch.equal(a, b) for a, b in moved)
 
     judged(itertools.count())
-    second = update(made, events, "tpma", 4)
+    second = align(made, events, "tpma", 4)
     about = read_json(made / second.version / "manifest.json")
     assert second.version == "versions/0002" and about["started_from"] == "versions/0001"
     assert published(made) == "versions/0002"
@@ -101,7 +110,7 @@ def test_a_running_engine_follows(made, events, judged, caplog):
     follower = VersionFollower(made, engine, seconds=0.01)
     assert not follower.look() and engine.name == "run/v2"
     judged(itertools.count())
-    done = update(made, events, "dpo", 2, ("dpo.loop.learning_rate=1e-3",))
+    done = align(made, events, "dpo", 2, ("dpo.loop.learning_rate=1e-3",))
     assert follower.look() and engine.name == f"run/v2@{Path(done.version).name}" and not follower.look()
     now = zip(engine.generator.parameters(), weights(made, done.version), strict=True)
     assert all(torch.equal(a, b) for a, b in now) and not engine.generator.training
@@ -136,7 +145,7 @@ def test_boosts_of_the_rewards_come_with_a_version_and_go_with_it(made, events, 
     rewards.write_text(f"boosts: [{{name: emerging, column: seller, values: ['{seller}'], times: 16}}]\n")
     for method in ("tpma", "dpo"):
         judged(itertools.count())
-        done = update(made, events, method, 2, (f"rewards_file={rewards}",))
+        done = align(made, events, method, 2, (f"rewards_file={rewards}",))
         about, own = load_about(made, done.version), load_about(made, "engine_v2")
         assert [boost["values"] for boost in about["boosts"]] == [[seller]] and own["boosts"] == []
         assert about["weights"] == own["weights"] and about["search"] == own["search"]
@@ -147,7 +156,7 @@ def test_boosts_of_the_rewards_come_with_a_version_and_go_with_it(made, events, 
         assert follower.look() and engine.snapshot.boosts == () and published(made) == before
     rewards.write_text("boosts: [{name: emerging, column: seller, values: [nobody], times: 2}]\n")
     with pytest.raises(ValueError, match="boost 'emerging': no item"):
-        update(made, events, "dpo", 2, (f"rewards_file={rewards}",))
+        align(made, events, "dpo", 2, (f"rewards_file={rewards}",))
 
 
 def test_a_round_that_was_killed_hinders_no_later_one(made, events, judged):
@@ -156,7 +165,7 @@ def test_a_round_that_was_killed_hinders_no_later_one(made, events, judged):
     left.mkdir(parents=True)
     (left / "page_views.parquet").write_bytes(events.read_bytes()[:1000])
     judged(itertools.count())
-    done = update(made, events, "dpo", 2)
+    done = align(made, events, "dpo", 2)
     assert done.published and done.version == "versions/0701"
     assert roll_back(made) == before
     shutil.rmtree(left)
@@ -165,7 +174,7 @@ def test_a_round_that_was_killed_hinders_no_later_one(made, events, judged):
 def test_a_worse_version_is_kept_and_not_served(made, events, judged):
     before = published(made)
     judged(itertools.count(), better=False)
-    assert not update(made, events, "dpo", 2).published and published(made) == before
+    assert not align(made, events, "dpo", 2).published and published(made) == before
 
 
 def test_weights_that_only_fall_are_the_ones_that_were_given(made, events, monkeypatch):
@@ -173,7 +182,7 @@ def test_weights_that_only_fall_are_the_ones_that_were_given(made, events, monke
     falling = lambda _: {"hr10": float(next(numbers)), "mrr10": 0.0}  # noqa: E731
     monkeypatch.setattr("onesearch.pipeline.preference_stages.validator", lambda *_, **__: falling)
     before = published(made)
-    found = update(made, events, "grpo", 4)  # the judge is the real one
+    found = align(made, events, "grpo", 4)  # the judge is the real one
     assert found.before == found.after and 0 < found.before["hr10"] <= 1 and found.p == 1.0
     assert not found.published and published(made) == before
     start = read_json(made / found.version / "manifest.json")["started_from"]
@@ -192,7 +201,7 @@ def test_versions_of_an_engine_that_was_rebuilt_are_left_alone(made, monkeypatch
 
 def test_a_version_made_from_what_is_no_longer_served_is_not_published(made, events, judged, monkeypatch, caplog):
     judged(itertools.count())
-    assert update(made, events, "dpo", 2, ("dpo.loop.learning_rate=1e-3",)).published
+    assert align(made, events, "dpo", 2, ("dpo.loop.learning_rate=1e-3",)).published
 
     def going_back(*_):
         roll_back(made)  # an operator, while the round runs
@@ -200,7 +209,7 @@ def test_a_version_made_from_what_is_no_longer_served_is_not_published(made, eve
 
     monkeypatch.setattr("onesearch.pipeline.update_round._judged", going_back)
     with caplog.at_level("WARNING", "onesearch"):
-        assert not update(made, events, "dpo", 2).published
+        assert not align(made, events, "dpo", 2).published
     assert published(made) is None and "changed during the round" in caplog.text
 
 
@@ -210,7 +219,7 @@ def test_page_views_of_the_log_are_no_news(made, events, tmp_path, judged):
     both = tmp_path / "both.parquet"
     pl.concat([old, new], how="diagonal_relaxed").write_parquet(both)
     judged(itertools.count(), better=False)
-    assert update(made, both, "dpo", 2).set_aside == 30
+    assert align(made, both, "dpo", 2).set_aside == 30
 
 
 def test_thoughts_that_came_since_are_used(made, events, judged):
@@ -223,10 +232,78 @@ def test_thoughts_that_came_since_are_used(made, events, judged):
         ]
     )
     judged(itertools.count())
-    found = update(made, events, "tpma", 2, more_thoughts=more)
+    found = align(made, events, "tpma", 2, more_thoughts=more)
     assert found.thoughts in (1, 2)  # what the run has thought about stays
     if found.published:
         roll_back(made)
+
+
+def test_counts_index_and_evidence_are_renewed_but_for_what_judges(made, events, judged):
+    judged(itertools.count())
+    done = update(made, events, steps=0, epochs=0)
+    own, place = RunData(made), f"{done.version}/renewed"
+    new, renewed = conform("page_views", pl.read_parquet(events)), RunData(made, place)
+    # The newest fifth of those with a click judges, a tenth before it chooses; nothing from there on is counted.
+    new = new.sort("time", maintain_order=True)
+    clicked = new.with_row_index("at").filter(pl.col("clicked").list.len() > 0)["at"]
+    later = max(50, round(0.2 * len(clicked))) + max(50, round(0.1 * len(clicked)))
+    counted = pl.concat([own.dataset.page_views, new[: int(clicked[-later])]])
+    twin = ClickStatistics.from_page_views(counted, own.dataset.items)
+    assert renewed.statistics.queries == twin.queries and (renewed.statistics.counts == twin.counts).all()
+    assert (renewed.statistics.clicked == twin.clicked).all() and twin.clicked.sum() > own.statistics.clicked.sum()
+    assert not torch.equal(renewed.item_head_rows, own.item_head_rows)  # popularity is among their numbers
+    about = load_about(made, done.version)
+    assert about["counts"] == about["model"] == place and about["weights"] == load_about(made, "engine_v2")["weights"]
+    same = zip(weights(made, "grpo"), weights(made, place), strict=True)
+    assert all(torch.equal(a, b) for a, b in same)  # no epoch
+    engine = open_arm(f"{made}:v2")
+    assert engine.logged_until == counted["time"].max() and engine.name == "run/v2@0001"
+
+
+def test_a_running_engine_takes_renewed_counts_over_with_its_catalogue_as_it_is(made, events, judged):
+    engine = open_arm(f"{made}:v2")
+    gone, kept, fuller = (hit.item_id for hit in engine.search("boots", k=3))
+    engine.upsert([replace(engine.item(kept), title="azure boots"), replace(engine.item(kept), item_id="new")])
+    engine.delete([gone])
+    engine.follow_rules(Rules(hides=(Hide(name="h", column="item_id", values=(fuller,)),)))
+    rows = [(who, "brand new", "new", datetime.now(UTC), None, True) for who in (1, 2)]
+    engine.count(LiveClicks.from_clicks(pl.DataFrame(rows, CLICKS, orient="row"), datetime.now(UTC), 14, 2))
+    judged(itertools.count())
+    done = update(made, events, steps=0, epochs=0)
+    assert VersionFollower(made, engine).look() and engine.counts == f"{done.version}/renewed"
+    assert len(engine) == len(open_arm(f"{made}:v2"))  # one came, one went
+    assert engine.item("new") and engine.item(gone) is None and engine.item(kept).title == "azure boots"
+    found = [hit.item_id for hit in engine.search("boots", k=50)]
+    assert "new" in found and fuller not in found and gone not in found
+    live = engine.snapshot.click_features.live
+    assert live is not None and live.clicked.sum() > 0
+    # The same as an engine that starts with the version and is told the same.
+    twin = open_arm(f"{made}:v2")
+    twin.upsert([engine.item(kept), engine.item("new")])
+    twin.delete([gone])
+    pages = [[hit.item_id for hit in one.search("red shoes", k=20)] for one in (engine, twin)]
+    assert pages[0] == pages[1]
+
+
+def test_renewing_distils_the_thoughts_that_came_since(made, events, judged, tmp_path, caplog):
+    oldest, query = pl.col("time").rank("ordinal") <= 30, "brand new words"
+    asked = pl.read_parquet(events).with_columns(query=pl.when(oldest).then(pl.lit(query)).otherwise("query"))
+    asked.write_parquet(tmp_path / "asked.parquet")
+    analysis = Analysis(intent="merchandise", query_type="plain")
+    thought = Thought(query=query, analysis=analysis, keywords=("red", "boots"), producer="x", version="1")
+    more = Thoughts.from_thoughts([thought])
+    judged(itertools.count())
+    taught, sets = [], ("cot.page_views=100000", "distill.teach=all")
+    for thoughts in (None, more):
+        shutil.rmtree(made / "versions", ignore_errors=True)  # the number of a round is part of its seed
+        caplog.clear()
+        with caplog.at_level("INFO", "onesearch"):
+            done = update(made, tmp_path / "asked.parquet", steps=0, epochs=0.2, overrides=sets, more_thoughts=thoughts)
+        said = re.findall(r"keywords calibrated for \d+ page views by the language model, (\d+) by rule", caplog.text)
+        taught.append(int(said[0]))
+    assert taught[1] == taught[0] + 30
+    moved = zip(weights(made, "grpo"), weights(made, f"{done.version}/renewed"), strict=True)
+    assert not all(torch.equal(a, b) for a, b in moved)
 
 
 def test_bad_events_are_said_and_set_aside(made, events, tmp_path):
@@ -234,19 +311,19 @@ def test_bad_events_are_said_and_set_aside(made, events, tmp_path):
     few = tmp_path / "few.parquet"
     log.head(20).write_parquet(few)
     with pytest.raises(ValueError, match="a round needs 150"):
-        update(made, few)
+        align(made, few)
     nameless = tmp_path / "nameless.parquet"
     log.with_columns(page_view_id=pl.lit(None, pl.String)).write_parquet(nameless)
     with pytest.raises(ValueError, match="page_view_id"):
-        update(made, nameless)
+        align(made, nameless)
     strange = tmp_path / "strange.parquet"
     log.with_columns(extra=pl.lit(1)).write_parquet(strange)
     with pytest.raises(ValueError, match="extra"):
-        update(made, strange)
+        align(made, strange)
     with pytest.raises(FileNotFoundError, match="there is no file"):
-        update(made, tmp_path / "none.parquet")
+        align(made, tmp_path / "none.parquet")
     with pytest.raises(FileNotFoundError, match="not a finished stage"):
-        update(made.parent / "nothing", events)
+        align(made.parent / "nothing", events)
 
 
 def test_the_command(made, events, tmp_path):
@@ -255,7 +332,7 @@ def test_the_command(made, events, tmp_path):
     )
     mixed = tmp_path / "mixed.parquet"
     pl.concat([pl.read_parquet(events), foreign.head(7)]).write_parquet(mixed)
-    arguments = ["-q", "update", str(made), "--events", str(mixed), "--method", "dpo", "--steps", "2"]
+    arguments = ["-q", "update", str(made), "--events", str(mixed), "--method", "dpo", "--steps", "2", "--keep-counts"]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)

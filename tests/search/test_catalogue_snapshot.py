@@ -178,7 +178,7 @@ def test_an_item_sent_again_keeps_a_sid_that_its_text_would_not_have_and_a_new_t
     item = engine.search("red tent", k=1)[0].item
     sid, quantizer = engine.sid(item.item_id), engine.featurizer.khqe
     other = replace(quantizer, layers=tuple(layer[::-1].copy() for layer in quantizer.layers))
-    engine.featurizer = replace(engine.featurizer, khqe=other)
+    engine.current.take_over(engine.snapshot, replace(engine.featurizer, khqe=other))
     engine.upsert([replace(item, price=(item.price or 1) * 2)])
     assert engine.sid(item.item_id) == sid
     engine.delete([item.item_id])

@@ -108,6 +108,16 @@ def test_a_store_that_fails_or_begins_anew(engine, store, learner, tmp_path):
     assert learner.learn() == 0 and counted(engine) == {}, "what the store does not know does not count"
 
 
+def test_an_engine_whose_counts_end_elsewhere_gets_its_clicks_anew(engine, store, learner):
+    for number, days in enumerate((1, 2, 5)):
+        store.record(click(number, user=f"u{number}", time=now() - timedelta(days=days)))
+    assert learner.learn() == 3
+    engine.logged_until = now() - timedelta(days=3)  # an update counted the oldest
+    assert learner.learn() == 2 and sum(counted(engine).values()) == pytest.approx(0.5**0.1 + 0.5**0.2, abs=2e-3)
+    engine.logged_until = None  # and was taken back
+    assert learner.learn() == 3 and learner.learn() == 0
+
+
 def page(client: TestClient, query: str, **more) -> list[str]:
     found = client.post("/search", json={"query": query, "record": False, **more}).json()
     return [hit["item_id"] for hit in found["results"]]

@@ -12,6 +12,7 @@ import typer
 
 from onesearch.cli.abtest_command import abtest
 from onesearch.cli.evaluate_command import evaluate
+from onesearch.cli.nightly_command import nightly
 from onesearch.cli.rules_command import app as rules
 from onesearch.cli.run_command import run
 from onesearch.cli.search_command import search
@@ -57,6 +58,7 @@ def main(
 app.command("understand")(understand)
 app.command("run")(run)
 app.command("update")(update)
+app.command("nightly")(nightly)
 app.command("evaluate")(evaluate)
 app.command("abtest")(abtest)
 app.command("search")(search)

@@ -28,7 +28,13 @@ def update(
     method: Annotated[
         MethodName, typer.Option(help="Policy gradient on draws, or listwise preferences.")
     ] = MethodName.tpma,
-    steps: Annotated[int, typer.Option(min=1, help="Steps of the round.")] = 50,
+    steps: Annotated[int, typer.Option(min=0, help="Steps of alignment; 0 leaves it out.")] = 50,
+    epochs: Annotated[
+        float, typer.Option(min=0, help="Before it, passes of stage 3 over the new page views and as many old ones.")
+    ] = 1.0,
+    keep_counts: Annotated[
+        bool, typer.Option("--keep-counts", help="Alignment alone; counts, index and evidence stay as they are.")
+    ] = False,
     sets: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting of the run for this round.")
     ] = None,
@@ -40,7 +46,7 @@ def update(
     # Or the way back.
     rollback: Annotated[bool, typer.Option("--rollback", help="Serve what was served before, and stop.")] = False,
 ) -> None:
-    """A short round of alignment on new page views, from the version that is served.
+    """Learn from new page views, from the version that is served: counts, stage 3 with its teacher, alignment.
 
     The newest fifth of the page views judges: the new version is served from then on if the engine finds more there
     with it, else it is kept beside the old one. A running service takes the change over within seconds; going back
@@ -70,4 +76,5 @@ def update(
         queries = log["query"].drop_nulls().unique().to_list() if "query" in log.columns else []
         with closing(open_thoughts(cache)) as kept:
             thoughts = Thoughts.from_thoughts(kept.get_many(queries, *producer_key(producer)).values())
-    show_json(vars(rounds.update(run, events, method.value, steps, sets or (), thoughts)))
+    given = None if keep_counts else epochs
+    show_json(vars(rounds.update(run, events, method.value, steps, sets or (), thoughts, given)))

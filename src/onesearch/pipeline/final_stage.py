@@ -45,9 +45,14 @@ class FinalData(RunData):
         """To train on: the validation and test part, and as many page views of the training part. Nothing validates."""
         parts = RunData(self.run).split
         new = pl.concat([parts.valid, parts.test])
-        many = min(len(new), len(parts.train))
-        again = np.sort(np.random.default_rng([self._seed, 91]).choice(len(parts.train), many, replace=False))
-        return Split(pl.concat([parts.train[again], new]), new.clear(), new.clear(), parts.by)
+        return Split(with_old_ones(new, parts.train, self._seed), new.clear(), new.clear(), parts.by)
+
+
+def with_old_ones(new: pl.DataFrame, old: pl.DataFrame, seed: int) -> pl.DataFrame:
+    """Page views to learn, behind as many ``old`` ones, drawn with ``seed``, so that nothing is forgotten."""
+    many = min(len(new), len(old))
+    again = np.sort(np.random.default_rng([seed, 91]).choice(len(old), many, replace=False))
+    return pl.concat([old[again], new])
 
 
 def run_final(
@@ -76,15 +81,46 @@ def run_final(
         cot: V2's tasks beside it.
         pseudo: stage of the searches that nobody made, where stage 3 learnt them.
     """
-    folder, dataset = context.folder, run_data.dataset
-    # Everything that counts clicks, from the whole log.
-    save_counts(dataset.page_views, dataset.items, folder)
+    folder, every = context.folder, run_data.dataset.page_views
     whole = FinalData(run_data.run, run_seed)
-    save_head_rows(run_data, whole.statistics, run_data.head_row_projection, run_data.index.precision, folder)
+    figures = renew(run_data, whole, every, context, before, final, sft3, run_seed, distill, cot, pseudo)
+    # The measured engine's settings and weights, on the new model and counts.
+    write_json(folder / ENGINE, {**load_about(run_data.run, engine), "model": FINAL, "counts": FINAL})
+    return {"page_views": len(every), "learnt": len(whole.split.train), **figures}
+
+
+def renew(
+    run_data: RunData,
+    whole: RunData,
+    counted: pl.DataFrame,
+    context: StageContext,
+    before: str,
+    final: FinalSettings,
+    sft3: PersonalisationSettings,
+    run_seed: int,
+    distill: DistillationSettings | None = None,
+    cot: CoTSettings | None = None,
+    pseudo: str | None = None,
+) -> Mapping[str, Any]:
+    """Counts of more page views than before in the stage's folder, and a short training on them; as :func:`run_final`.
+
+    Args:
+        run_data: of the run, as it is.
+        whole: the same with the counts that this makes, and with the page views to learn as its training part.
+        counted: page views that the counts are made of.
+        context: of the stage.
+        before: stage whose model is trained.
+        final: how long, and how fast.
+        sft3: stage 3's settings, for all else.
+        run_seed: as in stage 3.
+        distill: V2's.
+        cot: V2's.
+        pseudo: stage of the searches that nobody made.
+    """
+    # Everything that counts clicks.
+    save_counts(counted, run_data.dataset.items, context.folder)
+    save_head_rows(run_data, whole.statistics, run_data.head_row_projection, run_data.index.precision, context.folder)
     # Stage 3 goes on; no figure of page views that are learnt could choose among its weights.
     loop = sft3.loop.updated(learning_rate=final.learning_rate_factor * sft3.loop.learning_rate, best="")
     settings = sft3.updated(epochs=final.epochs, loop=loop.model_dump())
-    figures = run_personalisation(whole, context, before, settings, 1, run_seed, distill, cot, pseudo)
-    # The measured engine's settings and weights, on the new model and counts.
-    write_json(folder / ENGINE, {**load_about(run_data.run, engine), "model": FINAL, "counts": FINAL})
-    return {"page_views": len(dataset.page_views), "learnt": len(whole.split.train), **figures}
+    return run_personalisation(whole, context, before, settings, 1, run_seed, distill, cot, pseudo)

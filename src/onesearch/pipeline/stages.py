@@ -118,7 +118,7 @@ def _v1(config: RunSettings) -> list[Stage]:
         "temperature": config.encoder.align.temperature,
         "held_out": held_out,
     }
-    more, answered = _pseudo_queries(config)
+    more, answered = pseudo_query_stages(config)
     return [
         _trained("sft1", None, first, run_sft1, seed, version=5),
         _trained("sft2", "sft1", {"sft2": config.sft2, "held_out": held_out}, run_sft2, seed),
@@ -128,7 +128,7 @@ def _v1(config: RunSettings) -> list[Stage]:
     ]
 
 
-def _pseudo_queries(config: RunSettings) -> tuple[dict[str, str], list[Stage]]:
+def pseudo_query_stages(config: RunSettings) -> tuple[dict[str, str], list[Stage]]:
     """The stage that writes and ranks searches that nobody made, where the run has one, and how stage 3 names it."""
     if not config.pseudo.searches:
         return {}, []
@@ -156,7 +156,7 @@ def _v2(config: RunSettings) -> list[Stage]:
         "held_out": config.sft3.held_out_vectors,
         "run_seed": config.seed,
     }
-    more, _ = _pseudo_queries(config)
+    more, _ = pseudo_query_stages(config)
     distilled = {**stage_3_settings(config), "distill": distill, "cot": config.cot, **more}
     # What is asked of whom shapes the thoughts; where, and how fast, does not.
     asked: dict[str, Any] = {"producer": thinker.producer, "error": thinker.error, "model": thinker.model}
@@ -232,7 +232,7 @@ def _final(config: RunSettings, engine: Stage) -> Stage:
     if config.has_v2:
         settings |= {"distill": config.distill, "cot": config.cot}
         more.append("understanding")
-    asked, _ = _pseudo_queries(config)
+    asked, _ = pseudo_query_stages(config)
     settings, more = {**settings, **asked}, [*more, *asked.values()]
     return _trained(FINAL, engine.settings["before"], settings, run_final, config.training_seed, more)
 

@@ -1,18 +1,24 @@
-"""``onesearch update``: a short round of alignment on new page views, and a new version of V2 if it is better.
+"""``onesearch update``: what new page views teach, and a new version of V2 if it is better::
 
-Encoder, semantic IDs, index, click features and the weights of the order stay; what is learnt again is the generator,
-from the version that is served. The newest page views judge: a version is published only if the engine finds more there
-with it than before. They are others than those that chose the weights, since the best of several looks is better by
-chance alone. A version also carries the boosts of the rewards as they are now. Both engines are judged under these:
-what a boost costs in clicks is the shop's wish, and no fault of the generator.
+    renew  counts of the log, of earlier rounds and of the new page views, and with them head rows, index and evidence;
+           stage 3 goes on from the version that is served, with a teacher that reads the thoughts cached since then
+    align  steps of a policy gradient or of listwise DPO from there
+    judge  the newest page views, which nothing of it has seen: the version is published only if the engine finds more
+           there with it than before
+
+Encoder, semantic IDs, BM25 and the weights of the order stay. The page views that judge are others than those that
+chose among the weights of a training, since the best of several looks is better by chance alone. A version also carries
+the boosts of the rewards as they are now. Both engines are judged under these: what a boost costs in clicks is the
+shop's wish, and no fault of the generator.
 """
 
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import polars as pl
@@ -27,21 +33,27 @@ from onesearch.data.split import Split
 from onesearch.evaluation.significance import permutation_test
 from onesearch.model.generator import Generator
 from onesearch.pipeline.config_files import apply_overrides
+from onesearch.pipeline.final_stage import renew, with_old_ones
 from onesearch.pipeline.preference_stages import run_dpo, run_grpo
 from onesearch.pipeline.run_data import RunData
 from onesearch.pipeline.run_settings import RunSettings
 from onesearch.pipeline.stage_runner import StageContext
-from onesearch.pipeline.stages import settings_of, stage_3_settings
+from onesearch.pipeline.stages import pseudo_query_stages, settings_of, stage_3_settings
 from onesearch.search.engine import SearchEngine
 from onesearch.search.run_parts import ENGINE, GENERATOR, STAGE_OF, choose_model, load_about, need, own_place
 from onesearch.search.served_versions import FOLDER, Served, next_name, publish
+from onesearch.training.sft_settings import FinalSettings
 from onesearch.understanding.thought_table import Thoughts
 
 log = logging.getLogger("onesearch")
 Method = Literal["tpma", "grpo", "dpo"]
-EVENTS = "page_views.parquet"
+EVENTS, RENEWED = "page_views.parquet", "renewed"
 SHARE_OF_CHOICE, SHARE_OF_JUDGE = 0.1, 0.2
 LEAST = 50  # page views with a click, to learn from, to choose weights by and to judge by
+
+
+class TooFewError(ValueError):
+    """Too few page views with a click for a round."""
 
 
 @dataclass(frozen=True)
@@ -79,11 +91,9 @@ class UpdateData(RunData):
         page_views: all new page views, of earlier rounds as well; they are part of everybody's history.
         split: what this round learns from and is judged by.
         thoughts: of the run's queries and of the new ones.
-        start: folder below the run whose generator the round starts from.
-        counts: of the engine that the round starts from.
+        counts: as in :class:`RunData`; of the engine that the round starts from, or of the round.
+        counted: whether these counts hold the page views that are learnt.
     """
-
-    counted = False
 
     def __init__(
         self,
@@ -91,11 +101,11 @@ class UpdateData(RunData):
         page_views: pl.DataFrame,
         split: Split,
         thoughts: Thoughts,
-        start: str,
         counts: str | None = None,
+        counted: bool = False,
     ) -> None:
         super().__init__(run, counts)
-        self._page_views, self._split, self._thoughts, self.start = page_views, split, thoughts, start
+        self._page_views, self._split, self._thoughts, self.counted = page_views, split, thoughts, counted
 
     @cached_property
     def split(self) -> Split:
@@ -126,6 +136,7 @@ def update(
     steps: int = 50,
     overrides: Iterable[str] = (),
     more_thoughts: Thoughts | None = None,
+    epochs: float | None = 1.0,
 ) -> Update:
     """One round.
 
@@ -133,21 +144,25 @@ def update(
         run: a finished run with V2; for ``tpma`` and ``grpo`` with the stage ``rewards``.
         events: Parquet file of new page views in the schema of a dataset's.
         method: listwise DPO, or one of the two policy gradients.
-        steps: of training.
+        steps: of alignment; 0 leaves it out.
         overrides: settings that differ from the run's, such as ``grpo.loop.learning_rate=1e-4``.
         more_thoughts: of queries that nobody had thought about when the run was made.
+        epochs: of stage 3 over the new page views and as many old ones; 0 renews the counts alone, None not even them.
 
     Raises:
         FileNotFoundError: the run has no V2 or no rewards, or there is no such file.
-        ValueError: too few page views with a click, a setting is wrong, a boost's group has no item, or the run is half
-            rebuilt.
+        TooFewError: too few page views with a click.
+        ValueError: there is nothing to do, a setting is wrong, a boost's group has no item, or
+            the run is half rebuilt.
     """
     # A run that can be updated: with V2, up to date, and with rewards where they are learnt from.
     refuse_links(run)
     need(run, STAGE_OF["v2"])
     if choose_model(run) != "v2":
         raise ValueError(f"{run} is half rebuilt; run `onesearch run` until it is through, then update it")
-    if method != "dpo" and not (run / "rewards" / "manifest.json").is_file():
+    if not steps and epochs is None:
+        raise ValueError("a round without steps and with the counts as they are does nothing")
+    if steps and method != "dpo" and not (run / "rewards" / "manifest.json").is_file():
         raise FileNotFoundError(
             f"{run} has no stage 'rewards', which method {method} needs: run it with grpo.steps above 0, or take dpo"
         )
@@ -155,11 +170,11 @@ def update(
     with RunLock(run / FOLDER):
         # From what is served now; the new page views are split into those to learn from, to choose by, to judge by.
         served = Served.now(run)
-        about = load_about(run, served.version or own_place(run, "v2"))
-        start, boosts = about["model"], config.boosts_now()
+        before = load_about(run, served.version or own_place(run, "v2"))
+        boosts = config.boosts_now()
         dataset = RunData(run).dataset
         boosted = {boost.name: int(boost.members(dataset.items).sum()) for boost in boosts}
-        about["boosts"] = [boost.model_dump(mode="json") for boost in boosts]
+        before["boosts"] = [boost.model_dump(mode="json") for boost in boosts]
         page_views, aside = _read(events, dataset)
         split = _split(page_views, dataset.items["item_id"])
         own = RunData(run).thoughts
@@ -168,34 +183,36 @@ def update(
         rounds = [path.parent for path in sorted((run / FOLDER).glob(f"*/{EVENTS}"))]
         earlier = [pl.read_parquet(folder / EVENTS) for folder in rounds if read_manifest(folder) is not None]
         every = pl.concat([*earlier, page_views]).unique("page_view_id", keep="last", maintain_order=True)
-        run_data = UpdateData(run, every, split, thoughts, start, about.get("counts"))
-        # The round is a stage in a folder of its own.
+        run_data = UpdateData(run, every, split, thoughts, before.get("counts"))
+        # The round is a stage in a folder of its own, and what it renews another one in that.
         name = next_name(run)
-        folder = run / name
+        folder, after, figures = run / name, dict(before), {}
         folder.mkdir(parents=True)
         page_views.write_parquet(folder / EVENTS)
         context = StageContext(f"update {Path(name).name}", folder, {}, config.seed + int(Path(name).name))
-        settings = {"before": start, **stage_3_settings(config)}
-        if method == "dpo":
-            figures = run_dpo(run_data, context, dpo=config.dpo, **settings)
-        else:
-            figures = run_grpo(run_data, context, grpo=config.grpo, rewards=config.rewards_now(), **settings)
+        if epochs is not None:
+            renewed, figures["renewed"] = _renew(run_data, context, every, before["model"], config, epochs)
+            place, until = f"{name}/{RENEWED}", cast(datetime, split.train["time"].max())
+            after |= {"model": place, "counts": place, "counted_until": until.isoformat()}
+            run_data = renewed
+        if steps:
+            figures |= _align(run_data, context, after["model"], method, config)
+            after["model"] = name
         # Judge, write the version down, and serve it if more is found with it.
-        before, after, p = _judged(run_data, about, folder)
-        write_json(folder / ENGINE, {**about, "model": name})
-        better = is_better(before, after)
-        made = Update(
-            name, better, len(split.train), len(split.test), aside, len(thoughts) - len(own), before, after, p
-        )
+        found_before, found_after, p = _judged(run_data, before, after, folder)
+        write_json(folder / ENGINE, after)
+        better = is_better(found_before, found_after)
+        more = len(thoughts) - len(own)
+        made = Update(name, better, len(split.train), len(split.test), aside, more, found_before, found_after, p)
         # What is served stands in one place only, published.json.
         found = {key: value for key, value in vars(made).items() if key != "published"}
         write_manifest(
             folder,
             {
-                "metrics": dict(figures),
+                "metrics": figures,
                 "update": found,
                 "method": method,
-                "started_from": start,
+                "started_from": before["model"],
                 "boosted_items": boosted,
                 "engine": served.origin,
             },
@@ -206,36 +223,85 @@ def update(
     return made
 
 
+def _renew(
+    run_data: UpdateData, context: StageContext, every: pl.DataFrame, before: str, config: RunSettings, epochs: float
+) -> tuple[UpdateData, Mapping[str, Any]]:
+    """Counts that hold the page views to learn, and stage 3 on them; the data with these counts, and its figures."""
+    folder, split, log_data = context.folder / RENEWED, run_data.split, RunData(run_data.run)
+    folder.mkdir()
+    place = folder.relative_to(run_data.run).as_posix()
+    # All that is known but what chooses and judges, also where an earlier round had it.
+    later = pl.concat([split.valid, split.test])["page_view_id"]
+    counted = pl.concat([log_data.dataset.page_views, every.filter(~every["page_view_id"].is_in(later.implode()))])
+    old = with_old_ones(split.train, log_data.split.train, context.seed)
+    to_learn = UpdateData(run_data.run, every, replace(split, train=old), run_data.thoughts, place, counted=True)
+    final = (config.final or FinalSettings()).updated(epochs=epochs)
+    pseudo, _ = pseudo_query_stages(config)
+    figures = renew(
+        run_data,
+        to_learn,
+        counted,
+        replace(context, folder=folder),
+        before,
+        final,
+        config.sft3,
+        config.seed,
+        config.distill,
+        config.cot,
+        **pseudo,
+    )
+    found = {"page_views": len(counted), "learnt": len(old), **figures}
+    write_manifest(folder, {"metrics": found})
+    return UpdateData(run_data.run, every, split, run_data.thoughts, place, counted=True), found
+
+
+def _align(
+    run_data: UpdateData, context: StageContext, before: str, method: Method, config: RunSettings
+) -> Mapping[str, Any]:
+    """Steps of alignment from the weights in the folder ``before``."""
+    settings = {"before": before, **stage_3_settings(config)}
+    if method == "dpo":
+        return run_dpo(run_data, context, dpo=config.dpo, **settings)
+    return run_grpo(run_data, context, grpo=config.grpo, rewards=config.rewards_now(), **settings)
+
+
 def is_better(before: Mapping[str, float], after: Mapping[str, float]) -> bool:
     """Whether a version is worth publishing: equal is not better."""
     return after["hr10"] > before["hr10"]
 
 
 def _judged(
-    run_data: UpdateData, about: Mapping[str, Any], folder: Path
+    run_data: UpdateData, before: Mapping[str, Any], after: Mapping[str, Any], folder: Path
 ) -> tuple[dict[str, float], dict[str, float], float]:
-    """Figures of the engine on the page views that judge, before and after the round, and p of their HR@10."""
+    """Figures on the page views that judge, of the engines before and after the round, and p of their HR@10."""
     page_views = run_data.split.test
     requests, clicked = run_data.requests(page_views), run_data.targets(page_views).clicked
-    engine = SearchEngine.from_about(run_data, about)
+    parts_of = {counts: RunData(run_data.run, counts) for counts in {one.get("counts") for one in (before, after)}}
     found = []
-    for generator in (None, Generator.load(folder / GENERATOR)):
-        if generator is not None:
-            engine.adopt(generator, folder.name)
+    for about in (before, after):
+        parts = parts_of[about.get("counts")]
+        # The version's own folder has no mark yet, so that its model is read by itself.
+        aligned = about["model"] == folder.relative_to(run_data.run).as_posix()
+        engine = SearchEngine.from_about(parts, {**about, "model": before["model"]} if aligned else about)
+        if aligned:
+            engine.adopt(Generator.load(folder / GENERATOR), folder.name)
         items = engine.rank(requests, 10).items
         found.append(np.stack([hit_rate(items, clicked), mrr(items, clicked)], 1))
     test = permutation_test(found[1], found[0])
-    before, after = (dict(zip(("hr10", "mrr10"), np.nanmean(one, 0).tolist(), strict=True)) for one in found)
-    return before, after, float(test.p[0])
+    figures = [dict(zip(("hr10", "mrr10"), np.nanmean(one, 0).tolist(), strict=True)) for one in found]
+    return figures[0], figures[1], float(test.p[0])
 
 
 def _config(run: Path, method: Method, steps: int, overrides: Iterable[str]) -> RunSettings:
     own = settings_of(run)
     stage = "dpo" if method == "dpo" else "grpo"
-    sets = [f"{stage}.steps={steps}", *([] if method == "dpo" else [f"grpo.algorithm={method}"])]
+    sets = [f"{stage}.steps={steps}"] if steps else []
+    sets += [f"grpo.algorithm={method}"] if method != "dpo" else []
     values = apply_overrides(own.model_dump(mode="json"), [*sets, *overrides], RunSettings)
     config = RunSettings.model_validate(values)
     settings = config.dpo if method == "dpo" else config.grpo
+    if not steps:
+        return config
     # A short round is looked at often enough to be stopped.
     every = min(settings.loop.validate_steps or steps, max(1, settings.steps // 4))
     return RunSettings.model_validate(apply_overrides(values, [f"{stage}.loop.validate_steps={every}"], RunSettings))
@@ -261,7 +327,7 @@ def _split(page_views: pl.DataFrame, items: pl.Series) -> Split:
     have = np.flatnonzero(clicked)
     judged, chosen = (max(LEAST, round(share * len(have))) for share in (SHARE_OF_JUDGE, SHARE_OF_CHOICE))
     if len(have) < 3 * LEAST:
-        raise ValueError(
+        raise TooFewError(
             f"{len(have)} of {len(page_views)} new page views have a click on a known item; a round needs {3 * LEAST}"
         )
     first, second = int(have[-judged - chosen]), int(have[-judged])

@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from onesearch.data.live_clicks import LiveClicks
@@ -14,18 +14,25 @@ from onesearch.search.catalogue_snapshot import Snapshot
 from onesearch.search.rules import Rules
 
 log = logging.getLogger("onesearch")
+_AT_ONCE = 10_000  # items whose vectors are made together
 
 
 class CurrentSnapshot:
     """Holds a snapshot that changes. Whoever has read ``value`` keeps that state, whatever is written meanwhile.
 
+    Args:
+        value: to begin with.
+        featurizer: of items that come in.
+
     Attributes:
         value: the catalogue and the model as searches see them now; assigned as a whole, by the writer.
     """
 
-    def __init__(self, value: Snapshot) -> None:
-        self.value = value
+    def __init__(self, value: Snapshot, featurizer: Featurizer) -> None:
+        self.value, self._featurizer = value, featurizer
         self._writing = threading.Lock()
+        self._since: dict[str, Item | None] = {}  # items as they became since the beginning; None: deleted
+        self._live: LiveClicks | None = None
         self._merging: set[int] | None = None  # rows that changed since a merge began; None while there is none
 
     @property
@@ -33,10 +40,11 @@ class CurrentSnapshot:
         """Whether new bases are being made."""
         return self._merging is not None
 
-    def upsert(self, items: Sequence[Item], featurizer: Featurizer) -> None:
+    def upsert(self, items: Sequence[Item]) -> None:
         """Add items or replace those with the same id."""
         with self._writing:
-            self.value = self.value.upserted(items, featurizer)
+            self.value = self.value.upserted(items, self._featurizer)
+            self._since |= {item.item_id: item for item in items}
             self._changed(item.item_id for item in items)
 
     def delete(self, item_ids: Sequence[str]) -> int:
@@ -44,6 +52,7 @@ class CurrentSnapshot:
         with self._writing:
             known = {item_id for item_id in item_ids if item_id in self.value.number}
             self.value = self.value.deleted(item_ids)
+            self._since |= dict.fromkeys(known)
             self._changed(known)
         return len(known)
 
@@ -51,12 +60,28 @@ class CurrentSnapshot:
         """Put other clicks since the log in the place of those before."""
         with self._writing:
             self.value = self.value.counting(live)
+            self._live = live
 
     def adopt(self, generator: Generator, boosts: Sequence[Boost] | None) -> None:
         """Another generator, and with it other boosts, unless they are None: both at once."""
         with self._writing:
             snapshot = self.value if boosts is None else self.value.boosted(boosts)
             self.value = replace(snapshot, generator=generator)
+
+    def take_over(self, value: Snapshot, featurizer: Featurizer) -> None:
+        """A snapshot of the same run with other counts: items become what they are here, live clicks and rules stay.
+
+        Searches see the old one until the new one has all that. What was changed before is done again beside them, so
+        that changes wait only for those that came meanwhile.
+        """
+        early = dict(self._since)
+        value = _changed_as(value, early, featurizer)
+        with self._writing:
+            late = {i: item for i, item in self._since.items() if i not in early or early[i] is not item}
+            value = _changed_as(value, late, featurizer)
+            value = value if self._live is None else value.counting(self._live)
+            self.value, self._featurizer = replace(value, rules=self.value.rules), featurizer
+            self._merging = None  # bases of the old one are of no use any more
 
     def rule(self, rules: Rules | None) -> None:
         """Other rules, from the next search on."""
@@ -69,16 +94,28 @@ class CurrentSnapshot:
             self._merging |= {row for i in item_ids if (row := self.value.number.row_of(i)) is not None}
         elif self.value.wants_merge:
             self._merging = set()
-            threading.Thread(target=self._merge, args=(self.value,), name="merge", daemon=True).start()
+            about = (self.value, self._merging)
+            threading.Thread(target=self._merge, args=about, name="merge", daemon=True).start()
 
-    def _merge(self, snapshot: Snapshot) -> None:
+    def _merge(self, snapshot: Snapshot, changed: set[int]) -> None:
         """Make new bases for a catalogue that goes on changing, then put what changed meanwhile on top of them."""
         try:
             merged = snapshot.merged()
             with self._writing:
-                self.value = self.value.onto(merged, self._merging or ())
-                self._merging = None
+                if self._merging is changed:
+                    self.value = self.value.onto(merged, changed)
+                    self._merging = None
         except Exception:  # searches and changes go on with what they have; the next change tries again
             log.exception("changes of the catalogue could not be merged")
             with self._writing:  # as a writer may be about to note a change
-                self._merging = None
+                if self._merging is changed:
+                    self._merging = None
+
+
+def _changed_as(snapshot: Snapshot, changes: Mapping[str, Item | None], featurizer: Featurizer) -> Snapshot:
+    """A snapshot after changes, by item id: what an item becomes, None if it goes."""
+    items = [item for item in changes.values() if item is not None]
+    for start in range(0, len(items), _AT_ONCE):
+        snapshot = snapshot.upserted(items[start : start + _AT_ONCE], featurizer)
+    gone = [item_id for item_id, item in changes.items() if item is None and item_id in snapshot.number]
+    return snapshot.deleted(gone) if gone else snapshot

@@ -5,7 +5,7 @@ import threading
 from pathlib import Path
 
 from onesearch.model.generator import Generator
-from onesearch.search.engine import SearchEngine
+from onesearch.search.engine import SearchEngine, load_engine
 from onesearch.search.run_parts import GENERATOR, boosts_of, engine_name, load_about, need
 from onesearch.search.served_versions import FOLDER, PUBLISHED, origin, served_place
 
@@ -15,8 +15,10 @@ log = logging.getLogger("onesearch")
 class VersionFollower:
     """Looks every few seconds whether another version is published, and lets the engine search with it.
 
-    Versions of a run differ in their generator and their boosts alone, so that catalogue, index, events and open
-    searches stay. One that cannot be read is logged and left; the engine goes on with what it has.
+    Versions of a run differ in their generator and their boosts, and where they were renewed in the log's counts: then
+    index and head rows are read again, beside those in memory, and the items that changed since the start change there
+    as well. Events and open searches stay. One that cannot be read is logged and left; the engine goes on with what it
+    has.
 
     Args:
         run: whose V2 the engine serves.
@@ -58,13 +60,16 @@ class VersionFollower:
             self._problem = "versions: the run was rebuilt; restart the service to serve it"
             log.warning("%s: %s", self.run, self._problem)
             return False
-        # Another generator, with its boosts, over the same catalogue, unless it is the one that is served.
+        # Another version than the one that is served: its generator with its boosts, and its counts if they differ.
         place = served_place(self.run, "v2")
         name = engine_name(self.run, "v2", place)
         if name == self.engine.name:
             return False
         about = load_about(self.run, place)
-        self.engine.adopt(Generator.load(need(self.run, about["model"]) / GENERATOR), name, boosts_of(about))
+        if about.get("counts") != self.engine.counts:
+            self.engine.take_over(load_engine(self.run, "v2", str(self.engine.generator.begin.device)))
+        else:
+            self.engine.adopt(Generator.load(need(self.run, about["model"]) / GENERATOR), name, boosts_of(about))
         log.info("%s is served now", name)
         return True
 

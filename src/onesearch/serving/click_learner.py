@@ -41,6 +41,7 @@ class ClickLearner:
         self.problem: str | None = None
         self._engine, self._store, self._config = engine, store, config
         self._origin: str | None = None  # of the store
+        self._logged_until: datetime | None = None
         self._clicks = pl.DataFrame(schema=CLICKS)
         self._begin_anew()
 
@@ -66,15 +67,16 @@ class ClickLearner:
         self._counted_at = now()
 
     def _learn(self, moment: datetime) -> int:
-        # A store that was emptied or replaced: what it does not know does not count any more.
-        origin, had = self._store.state().origin, len(self._clicks)
-        anew = origin != self._origin
+        # A store that was emptied or replaced: what it does not know does not count any more. An engine whose counts
+        # end elsewhere now: some clicks are in them, or out of them again.
+        origin, had, logged_until = self._store.state().origin, len(self._clicks), self._engine.logged_until
+        anew = (origin, logged_until) != (self._origin, self._logged_until)
         if anew:
             self._begin_anew()
-            self._origin = origin
+            self._origin, self._logged_until = origin, logged_until
         # The whole store at first, as far back as a click counts; then what is new.
         oldest = moment - timedelta(days=min(_HALF_LIVES * self._config.half_life_days, self._config.keep_days))
-        since = max(oldest, min(self._engine.logged_until or oldest, moment))
+        since = max(oldest, min(logged_until or oldest, moment))
         events: deque[Event] = deque(maxlen=_MOST)
         events_place = self._events_place
         for page, behind in pages(self._store.events, events_place, since):

@@ -1,0 +1,372 @@
+"""From requests to answers: several searches on one state of the catalogue, those that are alike together::
+
+    read    the history of each and the rules that touch it; a mistyped query is searched for as it was meant
+    count   what is asked of the whole result set, and pages in an order of their own (`result_set`)
+    rank    all other pages, in groups that share filters, width, page and rules: candidates, then those in order
+    tell    how sure it is, what comes first whatever its score, why it is there, the words of the query in it
+
+The path of one group, from facts to candidates and their features, is :mod:`onesearch.search.candidate_search`.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from onesearch.data.requests import Requests
+from onesearch.index.item_filters import ItemMask
+from onesearch.model.featurizer import Featurizer
+from onesearch.search.candidate_search import FEWEST, CandidateSearch, Scope
+from onesearch.search.candidates import Candidates, ordered
+from onesearch.search.catalogue_snapshot import Snapshot
+from onesearch.search.click_features import LIVE
+from onesearch.search.confidence import Confidence, best_match
+from onesearch.search.current_snapshot import CurrentSnapshot
+from onesearch.search.explanation import explain
+from onesearch.search.highlighting import highlights
+from onesearch.search.hits import Hits, followed_by
+from onesearch.search.ranking_weights import RankingWeights
+from onesearch.search.result_set import facet_counts, in_order, result_set
+from onesearch.search.results import SearchRequest, SearchResult, SearchResults
+from onesearch.search.rule_effects import RuleEffects, pinned_rows
+from onesearch.search.rules import Asked, Touching
+from onesearch.search.run_parts import Keywords
+from onesearch.search.search_settings import SearchSettings
+from onesearch.search.shopper_history import NO_HISTORY, FixedHistories, HistoryStore, ShopperHistory, to_requests
+from onesearch.search.spelling import Correction
+from onesearch.search.suggestions import Suggestions
+
+Floats = NDArray[np.float32]
+_LIVE = RankingWeights({LIVE: 1.0})  # n clicks since the log raise the odds of an item on a page (1 + n)-fold
+_DEMOTED = RankingWeights({"out_of_stock": 1.0})
+_MOST_KEPT = 256  # sets of rules whose effects are kept
+
+
+@dataclass
+class _Search:
+    """One search of a batch, as far as it is known.
+
+    Attributes:
+        request: as it was asked, with a mistyped query as it was meant, where that is sure.
+        history: of the shopper.
+        touching: the rules that touch it.
+        correction: how its query was most likely meant, if not as typed.
+        answer: what will be told.
+    """
+
+    request: SearchRequest
+    history: ShopperHistory
+    touching: Touching
+    correction: Correction | None = None
+    answer: SearchResults = field(default_factory=SearchResults)
+
+    @property
+    def page(self) -> slice:
+        """Of all results."""
+        return slice(self.request.offset, self.request.offset + self.request.k)
+
+
+class BatchSearch(CandidateSearch):
+    """Answers batches of searches; each reads one snapshot.
+
+    Args:
+        featurizer: of the run.
+        snapshot: the catalogue with its model.
+        config: beam width, and what else gives and orders candidates.
+        weights: how candidates are ordered.
+        histories: where shoppers' histories come from; by default nobody has one.
+        batch_size: requests per encoder pass.
+        keywords: of queries, for a model that reads them in serving, too (RAG).
+        confidence: what tells whether anything fits a query.
+
+    Attributes:
+        current: the snapshot that changes.
+        suggestions: what completes and corrects queries.
+    """
+
+    def __init__(
+        self,
+        featurizer: Featurizer,
+        snapshot: Snapshot,
+        config: SearchSettings,
+        weights: RankingWeights,
+        histories: HistoryStore | None = None,
+        batch_size: int = 64,
+        keywords: Keywords | None = None,
+        confidence: Confidence | None = None,
+    ) -> None:
+        super().__init__(featurizer, config, batch_size, keywords)
+        self.weights, self.confidence = weights, confidence
+        self.histories: HistoryStore = histories if histories is not None else FixedHistories()
+        self._kept: tuple[Snapshot, dict[tuple[str, ...], RuleEffects]] = (snapshot, {})
+        self.current = CurrentSnapshot(snapshot.on(snapshot.generator.eval().begin.device), featurizer)
+        self.suggestions = Suggestions(self.current, snapshot.click_features.statistics)
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The catalogue and the model as searches see them now."""
+        return self.current.value
+
+    def search_batch(self, requests: Sequence[SearchRequest]) -> list[SearchResults]:
+        """The answers to several searches; those with the same filters and width share their passes.
+
+        Raises:
+            ValueError: a filter, facet or order is not valid, or the run cannot tell which items are relevant.
+        """
+        snapshot, time = self.snapshot, datetime.now(UTC)
+        searches = [self._read(snapshot, request, time) for request in requests]
+        groups: defaultdict[str, list[_Search]] = defaultdict(list)
+        for search in searches:
+            request = search.request
+            if request.facets or request.count or request.sort:
+                search.answer = self._of_result_set(snapshot, search)
+            if not request.sort:
+                shared = (request.filters, request.width, request.offset, id(request.rules), search.touching.effects)
+                groups[repr(shared)].append(search)
+        for group in groups.values():
+            self._rank_group(snapshot, group)
+        for search in searches:
+            self._tell_words(snapshot, search)
+        return [search.answer for search in searches]
+
+    # -- what each search is about -------------------------------------------------------------------------------------
+
+    def _read(self, snapshot: Snapshot, request: SearchRequest, time: datetime) -> _Search:
+        """Filters, history, rules; and the query as it was meant."""
+        request = replace(request, filters=self.offered(request.filters))
+        history = self._history(request)
+        search = _Search(request, history, _touching(snapshot, request, history, time))
+        # What a rule knows is not mistyped, and an item's id is no word.
+        if not search.touching.by_query and row_of_id(snapshot, request.query) is None:
+            search.correction = self.suggestions.corrected(request.query)
+        if search.correction is not None and search.correction.sure and request.correct:
+            search.request = replace(request, query=search.correction.text)
+            search.touching = _touching(snapshot, search.request, history, time)
+        return search
+
+    def _history(self, request: SearchRequest) -> ShopperHistory:
+        if request.history is not None:
+            return request.history
+        return NO_HISTORY if request.user is None else self.histories.history(request.user)
+
+    def offered(self, filters: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+        """The filters of a search, and that of the shop where it hides what is out of stock."""
+        if self.out_of_stock != "hidden" or "in_stock" in (filters or {}):
+            return filters
+        return {**(filters or {}), "in_stock": True}
+
+    # -- the whole result set ------------------------------------------------------------------------------------------
+
+    def _of_result_set(self, snapshot: Snapshot, search: _Search) -> SearchResults:
+        """Total and facets of a search, and its page where it asks for an order of its own."""
+        request, touching, query, margin = search.request, search.touching, None, 0.0
+        if touching.query.strip():
+            if self.confidence is None:
+                raise ValueError(
+                    "this engine does not know which items are relevant to a query, so that it cannot count or sort "
+                    "them: `onesearch run` makes it anew"
+                )
+            vector = self.featurizer.vectors([touching.query])
+            query = self.featurizer.head_row_projection.project_queries(vector)[0]
+            margin = self.confidence.margin
+        mask = self.scope(snapshot, request.filters, None, self._effects(snapshot, request, touching)).mask
+        rows = result_set(snapshot, mask, query, margin)
+        # What rules pin is shown, and so belongs to what is counted.
+        if pinned := pinned_rows(touching, snapshot, mask):
+            rows = np.union1d(rows, pinned)
+        page: list[SearchResult] = []
+        if request.sort:
+            items = in_order(snapshot, rows, request.sort)[search.page]
+            places = request.offset + np.arange(len(items), dtype=np.float32)
+            page = results_of(snapshot, items.astype(np.int32), -places)
+        facets = facet_counts(snapshot, rows, request.facets) if request.facets else {}
+        return SearchResults(page, total=len(rows), facets=facets)
+
+    # -- pages in the engine's order -----------------------------------------------------------------------------------
+
+    def _rank_group(self, snapshot: Snapshot, group: Sequence[_Search]) -> None:
+        """The pages of searches that share filters, width, offset and rules."""
+        first = group[0].request
+        effects = self._effects(snapshot, first, group[0].touching)
+        scope = self.scope(snapshot, first.filters, first.width, effects)
+        end = first.offset + max(search.request.k for search in group)
+        hits = self.rank(_as_columns(snapshot, group), end, first.filters, snapshot, first.width, effects)
+        sure = [None] * len(group) if hits.match is None or self.confidence is None else self.confidence.of(hits.match)
+        for search, items, scores, confidence in zip(group, hits.items, hits.scores, sure, strict=True):
+            # Who types an item's id looks for that item: it comes first; then what rules pin.
+            named = _named(snapshot, search.touching.in_log, scope.mask)
+            pinned = pinned_rows(search.touching, snapshot, scope.mask)
+            ahead = list(dict.fromkeys([*([] if named is None else [named]), *pinned]))
+            items, scores = _with_ahead(ahead, items, scores)
+            search.answer[:] = results_of(snapshot, items[search.page], scores[search.page])
+            # A recommendation has no query that anything could fit.
+            if confidence is not None and search.touching.query.strip():
+                search.answer.confidence = float(confidence) if named is None else 1.0
+            if search.request.explain:
+                rows = [int(row) for row in items[search.page] if row >= 0]
+                asked = _as_columns(snapshot, [search])
+                why = explain(self, self._ordering(snapshot), asked, scope, rows, ahead, search.touching)
+                search.answer[:] = [hit._replace(why=one) for hit, one in zip(search.answer, why, strict=True)]
+
+    def rank(
+        self,
+        requests: Requests,
+        k: int,
+        filters: Mapping[str, Any] | None = None,
+        snapshot: Snapshot | None = None,
+        width: int | None = None,
+        effects: RuleEffects | None = None,
+    ) -> Hits:
+        """The ``k`` best items of each request, all of them where so many match; shapes as in :class:`Hits`.
+
+        ``effects`` of the rules that touch all of them; those of :meth:`search_batch` alone, no others.
+
+        Candidates come first, in the order of the engine's score; then all other items that match, in the order of the
+        item score. So a longer page begins as a shorter one.
+        """
+        snapshot = snapshot or self.snapshot
+        scope = self.scope(snapshot, filters, width, effects)
+        facts = self.request_facts(requests, snapshot)
+        found = self.find_for(facts, np.arange(len(requests)), scope)
+        hits = replace(ordered(found, self._ordering(snapshot), k, snapshot.popularity), match=best_match(found))
+        # A filter that leaves few candidates: the nearest of all that match join them, however long the page is.
+        few = self.with_few(found, scope)
+        if len(few):
+            found = self.find_for(facts, few, replace(scope, least=FEWEST + facts.taken.shape[1]))
+            more = ordered(found, self._ordering(snapshot), k, snapshot.popularity)
+            hits.items[few], hits.scores[few] = more.items, more.scores
+            if hits.match is not None and (match := best_match(found)) is not None:
+                hits.match[few] = match
+        # A page longer than the candidates.
+        short = np.flatnonzero((hits.items >= 0).sum(1) < min(k, scope.matching))
+        if len(short) and self.config.nearest:
+            nearest = self._nearest(facts, short, scope, min(k + facts.taken.shape[1], scope.matching))
+            followed_by(hits, short, nearest, facts.taken[short])
+        return hits
+
+    def candidates(
+        self,
+        requests: Requests,
+        filters: Mapping[str, Any] | None = None,
+        snapshot: Snapshot | None = None,
+        width: int | None = None,
+        fixed: NDArray[np.int64] | None = None,
+    ) -> Candidates:
+        """Candidates of each request with all features.
+
+        With ``fixed`` item rows [n, C] (-1 for none) these are the candidates, and nothing is searched.
+        """
+        return self.find(requests, self.scope(snapshot or self.snapshot, filters, width), fixed)
+
+    def scope(
+        self,
+        snapshot: Snapshot,
+        filters: Mapping[str, Any] | None,
+        width: int | None,
+        effects: RuleEffects | None = None,
+    ) -> Scope:
+        """Where is searched, under a filter and rules."""
+        mask = snapshot.filters.mask(filters) if filters else None
+        width = width or self.config.width
+        if effects is None:
+            return Scope(snapshot, mask, width)
+        return Scope(snapshot, effects.within(mask), width, boost=effects.boost)
+
+    def _effects(self, snapshot: Snapshot, request: SearchRequest, touching: Touching) -> RuleEffects | None:
+        """What the rules that touch a request do to items; None without rules."""
+        if request.rules is not None:  # a draft
+            return RuleEffects.from_rules(touching, snapshot)
+        if snapshot.rules is None:
+            return None
+        # Kept as long as the snapshot is: most searches are touched by the same few rules.
+        of, kept = self._kept
+        if of is not snapshot:
+            self._kept = (snapshot, kept := {})
+        if (effects := kept.get(touching.effects)) is None:
+            effects = RuleEffects.from_rules(touching, snapshot)
+            if len(kept) < _MOST_KEPT:
+                kept[touching.effects] = effects
+        return effects
+
+    def _ordering(self, snapshot: Snapshot) -> RankingWeights:
+        weights = self.weights if snapshot.click_features.live is None else self.weights.plus(_LIVE, 1.0)
+        return weights.plus(_DEMOTED, 1.0) if self.out_of_stock == "demoted" else weights
+
+    def plain_mask(self, query: str, filters: Mapping[str, Any] | None) -> ItemMask | None:
+        """What may be shown to anybody beside the engine's own search; None where that is everything."""
+        snapshot = self.snapshot
+        request = SearchRequest(query, filters=filters)
+        touching = _touching(snapshot, request, NO_HISTORY, datetime.now(UTC))
+        return self.scope(snapshot, filters, None, self._effects(snapshot, request, touching)).mask
+
+    # -- what is told of the results -----------------------------------------------------------------------------------
+
+    @staticmethod
+    def _tell_words(snapshot: Snapshot, search: _Search) -> None:
+        """How the query was corrected, or may be meant; and where its words stand in each result, if that is asked."""
+        if search.correction is not None and search.request.query == search.correction.text:
+            search.answer.corrected_query = search.correction.text
+        elif search.correction is not None:
+            search.answer.did_you_mean = search.correction.text
+        if not search.request.highlight or snapshot.lexical is None:
+            return
+        analyze, numbers = snapshot.click_features.analyze, snapshot.lexical.numbers
+        wanted = frozenset(numbers(analyze(search.touching.query)))
+        found = [highlights(hit.item, wanted, lambda word: numbers(analyze(word))) for hit in search.answer]
+        search.answer[:] = [hit._replace(highlights=spans) for hit, spans in zip(search.answer, found, strict=True)]
+
+
+def _touching(snapshot: Snapshot, request: SearchRequest, history: ShopperHistory, time: datetime) -> Touching:
+    """The rules that touch a request, and its query under them."""
+    rules = snapshot.rules if request.rules is None else request.rules
+    if rules is None:
+        return Touching(request.query, request.query)
+    groups = (*request.groups, *history.profile.split())
+    return rules.touching(request.query, Asked.from_search(request.query, request.filters, groups, time))
+
+
+def _as_columns(snapshot: Snapshot, searches: Sequence[_Search]) -> Requests:
+    """Searches as columns, each with its query under the rules; items that left the catalogue are in no history."""
+    touching = [search.touching for search in searches]
+    found = to_requests([one.query for one in touching], [search.history for search in searches], snapshot.number)
+    return replace(found, in_log=[one.in_log for one in touching])
+
+
+def _with_ahead(ahead: Sequence[int], items: NDArray[np.int32], scores: Floats) -> tuple[NDArray[np.int32], Floats]:
+    """Items and scores of a search, with some items before all others."""
+    if not ahead:
+        return items, scores
+    others = ~np.isin(items, ahead)
+    places = np.arange(len(ahead), 0, -1, dtype=np.float32)
+    items = np.append(np.array(ahead, np.int32), items[others])
+    return items, np.append(scores.max(initial=0) + places, scores[others])
+
+
+def _named(snapshot: Snapshot, query: str, mask: ItemMask | None) -> int | None:
+    """The row of the item whose id is the query, if the mask allows it."""
+    row = row_of_id(snapshot, query)
+    if row is None or mask is None:
+        return row
+    at = torch.tensor([row], device=snapshot.index.device)
+    return row if bool(mask.rows_allowed(at)) else None
+
+
+def row_of_id(snapshot: Snapshot, query: str) -> int | None:
+    """The row of the item whose id was typed, in any case of its letters; None if there is none."""
+    typed = query.strip()
+    return next((snapshot.number[i] for i in (typed, typed.upper(), typed.lower()) if i in snapshot.number), None)
+
+
+def results_of(snapshot: Snapshot, items: NDArray[np.int32], scores: Floats) -> SearchResults:
+    """Results of item rows, best first; -1 is left out."""
+    out = SearchResults()
+    for row, score in zip(items.tolist(), scores.tolist(), strict=False):
+        if row >= 0:
+            item = snapshot.item(row)
+            out.append(SearchResult(item.item_id, score, snapshot.sid(row), item))
+    return out
