@@ -3,8 +3,8 @@
     python -m benchmarks.speed_page run [NAME ...]    # into docs/results/speed.json; all of them without a name
     python -m benchmarks.speed_page render            # docs/results/speed.md
 
-``search``, ``zero-cost``, ``load`` and ``chaos`` measure the run in ``runs/demo`` (``make demo SERVE=0``), ``evidence``
-those of ``configs/market.yaml`` and ``configs/bestbuy.yaml``. Run them on a machine that does nothing else.
+``search``, ``zero-cost``, ``sizing``, ``load`` and ``chaos`` measure the run in ``runs/demo`` (``make demo SERVE=0``),
+``evidence`` those of ``configs/market.yaml`` and ``configs/bestbuy.yaml``. Run them on a machine that does nothing else.
 """
 
 import json
@@ -128,6 +128,13 @@ ALL = {
         "Redis that comes back empty: what was lost, done twice, left unfinished, came out different, could not be "
         "read, was not served, or not noticed.",
         {"faults": "<= 0"},
+    ),
+    "sizing": Benchmark(
+        "python -m benchmarks.sizing runs/demo",
+        "What catalogues of some sizes need in serving ([sizing](../sizing.md)): MiB of the "
+        "process as loaded, after the searches, and at most while items came in; processor time of bringing in a "
+        "thousand items, of a search by itself, and of one of 32 that are answered together, on one thread.",
+        {},
     ),
     "market": Benchmark(
         "python -m benchmarks.market_speed", "A million page views of the simulated marketplace.", {"seconds": "<= 180"}

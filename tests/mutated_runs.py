@@ -28,12 +28,12 @@ import pyarrow.parquet as pq
 import torch
 
 from onesearch.cli.terminal import _EXPECTED
-from onesearch.common.artefact import readable
 from onesearch.pipeline.report_stage import baseline_methods
 from onesearch.pipeline.run_data import RunData
 from onesearch.pipeline.stages import settings_of
 from onesearch.search.engine import load_engine
 from onesearch.search.run_parts import RunParts
+from onesearch.search.run_versions import readable
 
 STAGES = ("data", "encoder", "khqe", "index", "lexical", "understanding", "distill", "engine_v2", "baselines")
 OUTSIDE = "outside"  # a copy of the run beside the changed one: what is read there is read outside

@@ -8,7 +8,6 @@ from onesearch.common.artefact import (
     inside,
     read_json,
     read_manifest,
-    readable,
     refuse_links,
     write_json,
     write_manifest,
@@ -93,12 +92,3 @@ def test_names_in_a_folders_files_do_not_lead_out_of_it(tmp_path, name):
     with pytest.raises(ValueError, match="folder of its own"):
         inside(tmp_path, name)
     assert inside(tmp_path, "versions/0001") == tmp_path / "versions" / "0001"
-
-
-@pytest.mark.parametrize("error", [EOFError("nothing left"), TypeError("int"), MemoryError(), KeyError("size")])
-def test_what_damaged_files_raise_is_a_sentence(tmp_path, error):
-    with pytest.raises(ValueError, match=f"cannot be read .{type(error).__name__}"), readable(tmp_path):
-        raise error
-    for plain in (FileNotFoundError("no folder"), RuntimeError("locked"), ValueError("wrong")):
-        with pytest.raises(type(plain), match=str(plain)), readable(tmp_path):
-            raise plain

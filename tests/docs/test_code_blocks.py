@@ -80,6 +80,8 @@ def check_command(words: list[str]) -> None:
     elif words[:2] == ["python", "-m"]:
         module = ROOT / words[2].replace(".", "/")
         assert module.with_suffix(".py").is_file() or (module / "__main__.py").is_file()
+    elif words[0] == "python":
+        assert (ROOT / words[1]).is_file() and words[1].startswith("examples/")  # each has a test of its own
     elif words[:2] == ["pip", "install"]:
         extras = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"])
         assert {name for part in re.findall(r"\[([\w,]+)\]", " ".join(words)) for name in part.split(",")} <= extras

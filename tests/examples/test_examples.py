@@ -1,12 +1,18 @@
 """Each example runs as it stands, on the tiny run where it needs one."""
 
 import importlib.util
+import io
+import json
+from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import polars as pl
 import pytest
 
 from onesearch.search.run_parts import RunParts
+from onesearch.serving.http_bodies import SearchBody
 
 FOLDER = Path(__file__).parents[2] / "examples"
 
@@ -33,6 +39,42 @@ def test_a_run_is_searched(tiny_run, capsys):
 def test_vectors_are_quantized(capsys):
     example("quantizer_only").main(400, 16)
     assert "codebooks (64, 32, 16, 64, 64)" in capsys.readouterr().out
+
+
+def test_what_another_engine_showed_is_compared():
+    """Three searches: the same page; another one that has the clicked item second; none."""
+    shown = [["a", "b"], ["c", "d"], ["e"]]
+    log = pl.DataFrame({"query": ["x", "y", "z"], "shown": shown, "clicked": [["b"], ["c"], []]})
+    log = log.with_columns(user_id=pl.lit("u"), time=pl.lit(datetime(2026, 1, 1, tzinfo=UTC)))
+    answers = {"x": ["a", "b"], "y": ["q", "c"], "z": []}
+    found = example("shadow_traffic").compare(SimpleNamespace(page_views=log), lambda query, user: answers[query])
+    assert found == {
+        "searches": 3,
+        "same items": pytest.approx((1 + 0.5 + 0) / 3),
+        "same first item": pytest.approx(1 / 3),
+        "theirs: empty": 0,
+        "ours: empty": pytest.approx(1 / 3),
+        "theirs: clicked item found": 1,
+        "theirs: 1 / its rank": 0.75,
+        "ours: clicked item found": 1,
+        "ours: 1 / its rank": 0.5,
+    }
+
+
+def test_a_service_is_asked_without_a_trace(monkeypatch):
+    asked = []
+
+    def answer(request):
+        asked.append((request.full_url, json.loads(request.data), dict(request.headers)))
+        return io.BytesIO(b'{"results": [{"item_id": "a"}, {"item_id": "b"}]}')
+
+    module = example("shadow_traffic")
+    monkeypatch.setattr(module, "urlopen", answer)
+    monkeypatch.setenv("ONESEARCH_SEARCH_KEY", "k")
+    assert module.asking("http://shop:8000")("boots", "ann") == ["a", "b"]
+    ((url, body, headers),) = asked
+    assert url == "http://shop:8000/search" and headers["Authorization"] == "Bearer k"
+    assert SearchBody.model_validate(body).record is False and body["user"] == "ann"
 
 
 @pytest.mark.slow

@@ -286,6 +286,22 @@ def test_sqlite_without_close_keeps_what_was_answered(tmp_path):
     assert SqliteStore(tmp_path / "s.sqlite3").history("u").clicked == ("i",)
 
 
+@pytest.mark.redis
+def test_redis_refuses_keys_of_a_newer_version_and_brings_older_ones_their_number(redis_url, tmp_path):
+    from onesearch.serving.redis_store import RedisStore
+
+    store = RedisStore(redis_url, prefix=f"{tmp_path.name}:")
+    redis, key = store._redis.client, f"{tmp_path.name}:format"
+    assert redis.get(key) is None and store.state() and redis.get(key) == "1"
+    RedisStore(redis_url, prefix=f"{tmp_path.name}:").close()
+    redis.set(key, 2)
+    with pytest.raises(StoreError, match=r"newer onesearch \(format 2, known up to 1\)"):
+        RedisStore(redis_url, prefix=f"{tmp_path.name}:")
+    with pytest.raises(StoreError, match="newer onesearch"):
+        store.state()
+    assert redis.get(key) == "2"
+
+
 def test_sqlite_refuses_files_of_a_newer_version_and_strange_files(tmp_path):
     path = tmp_path / "new.sqlite3"
     SqliteStore(path).close()

@@ -4,8 +4,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -67,22 +66,6 @@ def refuse_links(folder: Path) -> None:
                 raise ValueError(
                     f"{entry.path} is {kind}, which a run's folder may not hold: put the file in its place"
                 )
-
-
-@contextmanager
-def readable(folder: Path) -> Iterator[None]:
-    """Stands around what reads the files of a run: what libraries raise at damaged ones becomes a sentence.
-
-    Raises:
-        ValueError: a file is damaged, or was made by another version.
-    """
-    try:
-        yield
-    except (OSError, ValueError, RuntimeError, ImportError):
-        raise  # these say what is wrong
-    except Exception as error:
-        words = f"{type(error).__name__}: {error}"
-        raise ValueError(f"{folder} cannot be read ({words}): a file is damaged, or another version made it") from error
 
 
 def inside(folder: Path, name: str) -> Path:

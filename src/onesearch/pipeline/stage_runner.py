@@ -34,10 +34,10 @@ from onesearch.common.artefact import (
 )
 from onesearch.common.run_lock import RunLock
 from onesearch.common.settings import Settings
+from onesearch.search.run_versions import SCHEMA
 
 log = logging.getLogger("onesearch")
 
-SCHEMA = 1  # raise when the layout of runs changes: every stage is then built afresh
 STARTED = "started.json"
 _LIBRARIES = ("onesearch", "torch", "numpy", "polars", "faiss-cpu", "transformers", "accelerate", "lightgbm")
 Status = Literal["finished", "begun", "outdated", "missing"]
@@ -262,6 +262,7 @@ def _bring_up(
             "fingerprint": mark,
             "settings": stage.described(),
             "seed": stage.seed_in(seed),
+            "schema": SCHEMA,
             "version": stage.version,
             "inputs": {name: marks[name] for name in stage.inputs},
             "versions": versions(),

@@ -2,10 +2,12 @@
 
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from onesearch.common.artefact import write_json
+from onesearch.common.artefact import read_json, write_json
+from onesearch.common.settings import validated
 from onesearch.pipeline.config_files import load_settings
 from onesearch.pipeline.engine_stage import run_engine
 from onesearch.pipeline.final_stage import run_final
@@ -26,6 +28,7 @@ from onesearch.pipeline.stage_runner import Stage, StageContext, StageResult, St
 from onesearch.pipeline.training_stages import run_cot, run_personalisation, run_sft1, run_sft2
 from onesearch.pipeline.understanding_stage import build_understanding
 from onesearch.search.run_parts import FINAL
+from onesearch.search.run_versions import STAGE_VERSIONS, readable
 from onesearch.understanding.thought_table import Taught
 
 SETTINGS = "config.json"
@@ -52,10 +55,9 @@ def stages_of(config: RunSettings) -> list[Stage]:
             "run_seed": config.seed,
         },
         _on_run(build_report),
-        version=3,
     )
     final = [] if config.final is None else [_final(config, [*v1, *v2][-1])]
-    return [*v1, *v2, report, *final]
+    return [replace(stage, version=STAGE_VERSIONS[stage.name]) for stage in (*v1, *v2, report, *final)]
 
 
 def _on_run(build: Callable[..., Mapping[str, Any]]) -> Callable[..., Mapping[str, Any]]:
@@ -85,12 +87,12 @@ def _preparation(config: RunSettings) -> list[Stage]:
     }
     quantizer = {"khqe": config.khqe, "lexicon": config.lexicon}
     return [
-        Stage("data", (), {"data": data}, build_data, version=3, outside=source_fingerprint(data)),
-        Stage("encoder", ("data",), {"encoder": config.encoder}, _on_run(build_encoder), version=2),
+        Stage("data", (), {"data": data}, build_data, outside=source_fingerprint(data)),
+        Stage("encoder", ("data",), {"encoder": config.encoder}, _on_run(build_encoder)),
         Stage("khqe", ("data", "encoder"), quantizer, _on_run(build_khqe)),
-        Stage("index", ("data", "encoder", "khqe"), index, _on_run(build_index), version=2),
-        Stage("lexical", ("data", "encoder"), {}, _on_run(build_lexical), version=2),
-        Stage("baselines", PREPARED, compared, _on_run(build_baselines), version=4),
+        Stage("index", ("data", "encoder", "khqe"), index, _on_run(build_index)),
+        Stage("lexical", ("data", "encoder"), {}, _on_run(build_lexical)),
+        Stage("baselines", PREPARED, compared, _on_run(build_baselines)),
     ]
 
 
@@ -101,12 +103,11 @@ def _trained(
     build: Callable[..., Mapping[str, Any]],
     seed: int | None,
     more: Sequence[str] = (),
-    version: int = 1,
 ) -> Stage:
     """A training stage: it starts from the weights of the stage ``before`` and goes on after an interruption."""
     start = {} if before is None else {"before": before}
     inputs = (*PREPARED, *start.values(), *more)
-    return Stage(name, inputs, {**start, **settings}, _on_run(build), version=version, resumable=True, seed=seed)
+    return Stage(name, inputs, {**start, **settings}, _on_run(build), resumable=True, seed=seed)
 
 
 def _v1(config: RunSettings) -> list[Stage]:
@@ -120,11 +121,11 @@ def _v1(config: RunSettings) -> list[Stage]:
     }
     more, answered = pseudo_query_stages(config)
     return [
-        _trained("sft1", None, first, run_sft1, seed, version=5),
+        _trained("sft1", None, first, run_sft1, seed),
         _trained("sft2", "sft1", {"sft2": config.sft2, "held_out": held_out}, run_sft2, seed),
         *answered,
-        _trained("sft3", "sft2", {**stage_3_settings(config), **more}, run_personalisation, seed, [*more.values()], 3),
-        _engine("engine", "sft3", config, version=6),
+        _trained("sft3", "sft2", {**stage_3_settings(config), **more}, run_personalisation, seed, [*more.values()]),
+        _engine("engine", "sft3", config),
     ]
 
 
@@ -171,22 +172,21 @@ def _v2(config: RunSettings) -> list[Stage]:
             asked,
             _on_run(build_understanding),
             {name: getattr(thinker, name) for name in how},
-            version=2,
             resumable=True,
         ),
-        _trained("cot", "sft2", writing, run_cot, seed, ["understanding"], version=2),
-        _trained("distill", "cot", distilled, run_personalisation, seed, ["understanding", *more.values()], version=5),
+        _trained("cot", "sft2", writing, run_cot, seed, ["understanding"]),
+        _trained("distill", "cot", distilled, run_personalisation, seed, ["understanding", *more.values()]),
     ]
     # Preference optimisation: either part goes on from what is there.
     if config.dpo.steps:
         settings = {"dpo": config.dpo, **stage_3_settings(config)}
-        stages.append(_trained("dpo", stages[-1].name, settings, run_dpo, seed, version=2))
+        stages.append(_trained("dpo", stages[-1].name, settings, run_dpo, seed))
     if config.grpo.steps:
         settings = {"grpo": config.grpo, "rewards": config.rewards_now(), **stage_3_settings(config)}
-        grpo = _trained("grpo", stages[-1].name, settings, run_grpo, seed, ["rewards", "understanding"], version=2)
+        grpo = _trained("grpo", stages[-1].name, settings, run_grpo, seed, ["rewards", "understanding"])
         rewards = Stage("rewards", ("data", "encoder", "khqe", "understanding"), {}, _on_run(build_rewards))
         stages += [rewards, grpo]
-    return [*stages, _engine("engine_v2", stages[-1].name, config, distill.reads, ["understanding"], version=4)]
+    return [*stages, _engine("engine_v2", stages[-1].name, config, distill.reads, ["understanding"])]
 
 
 def stage_3_settings(config: RunSettings) -> dict[str, Any]:
@@ -204,7 +204,6 @@ def _engine(
     config: RunSettings,
     reads: Taught | None = None,
     more: Sequence[str] = (),
-    version: int = 1,
 ) -> Stage:
     """The engine on the model of a training stage."""
     settings = {
@@ -215,9 +214,7 @@ def _engine(
     }
     inputs = (*PREPARED, "lexical", before, *more)
     seed = config.training_seed
-    return Stage(
-        name, inputs, {"before": before, "reads": reads, **settings}, _on_run(run_engine), version=version, seed=seed
-    )
+    return Stage(name, inputs, {"before": before, "reads": reads, **settings}, _on_run(run_engine), seed=seed)
 
 
 def _final(config: RunSettings, engine: Stage) -> Stage:
@@ -263,11 +260,17 @@ def status_of(path: Path, folder: Path, overrides: Iterable[str] = ()) -> dict[s
 
 
 def settings_of(run: Path) -> RunSettings:
-    """The settings that a run was last brought up to date with."""
+    """The settings that a run was last brought up to date with.
+
+    Raises:
+        FileNotFoundError: the folder is no run's.
+        ValueError: one line per wrong value; a note names the version that made the run where it is another.
+    """
     path = run / SETTINGS
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: {run} is no run folder; make one with `onesearch run CONFIG`")
-    return RunSettings.model_validate_json(path.read_text(encoding="utf-8"))
+    with readable(run):
+        return validated(RunSettings, read_json(path), path)
 
 
 def evaluate_run(run: Path, folder: Path, part: str, page_views: int | None = None) -> str:

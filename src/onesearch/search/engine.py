@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from onesearch.common.artefact import readable
 from onesearch.data.live_clicks import LiveClicks
 from onesearch.data.records import Item
 from onesearch.model.featurizer import Featurizer
@@ -35,6 +34,7 @@ from onesearch.search.run_parts import (
     log_histories,
     varied_queries,
 )
+from onesearch.search.run_versions import other_version, readable
 from onesearch.search.search_settings import BEAMS_ONLY, SearchSettings
 from onesearch.search.served_versions import served_place
 from onesearch.search.shopper_history import FixedHistories, HistoryStore, ShopperHistory
@@ -353,10 +353,14 @@ def load_engine(
 
     Raises:
         FileNotFoundError: there is no such run, or a stage of it is missing or unfinished.
-        ValueError: this machine has no such device, or a file of the run is damaged.
+        ValueError: this machine has no such device, a file of the run is damaged, or a version made it that this one
+            cannot read.
     """
     with readable(Path(run)):
-        return load_engines(Path(run), [choose_model(Path(run), model)], device, measured)[0]
+        engine = load_engines(Path(run), [choose_model(Path(run), model)], device, measured)[0]
+    if other := other_version(Path(run), by_name=False):
+        log.warning(other)
+    return engine
 
 
 def load_engines(

@@ -35,6 +35,7 @@ from onesearch.search.confidence import Confidence
 from onesearch.search.evidence_finder import EvidenceFinder, evidence_finder
 from onesearch.search.lexical_search import LexicalSearcher
 from onesearch.search.ranking_weights import RankingWeights
+from onesearch.search.run_versions import refuse_other_schema
 from onesearch.search.search_settings import SearchSettings
 from onesearch.search.shopper_history import ShopperHistory
 from onesearch.understanding.keyword_lexicon import Lexicon
@@ -56,11 +57,14 @@ def need(run: Path, stage: str) -> Path:
 
     Raises:
         FileNotFoundError: the stage is missing or unfinished.
-        ValueError: ``stage``, which a file may have named, leads out of the run.
+        ValueError: ``stage``, which a file may have named, leads out of the run, or a version made it whose runs have
+            another schema.
     """
     folder = inside(run, stage)
-    if read_manifest(folder) is None:
+    manifest = read_manifest(folder)
+    if manifest is None:
         raise FileNotFoundError(f"{folder} is not a finished stage; run `onesearch run CONFIG` until it is through")
+    refuse_other_schema(folder, manifest)
     return folder
 
 

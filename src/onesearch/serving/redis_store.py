@@ -4,7 +4,8 @@ Keys, all under a prefix (default ``onesearch:``): ``event:<length of user>:<use
 id; ``last_clicks:<user>`` and ``last_orders:<user>`` as they came; ``queries:<user>`` the last queries; ``searches``
 and ``events`` streams to train on later; ``shoppers`` by last event; ``items`` bodies and ``item_revisions`` the order
 of their changes; ``rules`` bodies and ``rules_written`` time and writer of every version, from the first on; ``origin``
-made anew where it is missing, so that a store that was emptied is noticed.
+made anew where it is missing, so that a store that was emptied is noticed; ``format`` of all these keys, by which a
+newer version's store is refused.
 """
 
 import json
@@ -40,6 +41,7 @@ _RETRY_SECONDS = 30 * 24 * 3600  # an event id is known for this long
 _USER_SECONDS = 365 * 24 * 3600  # of a shopper who does not come back nothing is left after this long
 _KEPT_SHOPPERS = 1000
 _SCANNED_AT_ONCE = 1000  # keys or entries
+_FORMAT = 1  # raise when a key's content changes, and read the older one, or bring it to the new one
 
 # Scripts run as a whole: a server that dies in between leaves nothing half done, and revisions appear in order.
 _RECORD = """
@@ -68,7 +70,8 @@ return revision
 """
 _STATE = """
 redis.call('SET', KEYS[1], ARGV[1], 'NX')
-return {redis.call('GET', KEYS[1]), redis.call('GET', KEYS[2]) or '0'}
+redis.call('SET', KEYS[3], ARGV[2], 'NX')
+return {redis.call('GET', KEYS[1]), redis.call('GET', KEYS[2]) or '0', redis.call('GET', KEYS[3])}
 """
 _ITEM_CHANGES = """
 local found = redis.call('ZRANGEBYSCORE', KEYS[2], '(' .. ARGV[1], '+inf', 'WITHSCORES', 'LIMIT', 0, ARGV[2])
@@ -96,7 +99,8 @@ class RedisStore:
         """Connect lazily: a Redis that is down now shows in `check`.
 
         Raises:
-            StoreError: the Redis client is not installed, or ``url`` is not a Redis address.
+            StoreError: the Redis client is not installed, ``url`` is not a Redis address, or a newer version wrote what
+                it holds.
         """
         self._redis = RedisDatabase(url, _TIMEOUT_SECONDS, StoreError)
         self._prefix = prefix
@@ -105,6 +109,12 @@ class RedisStore:
         self._state = self._redis.client.register_script(_STATE)
         self._write_rules = self._redis.client.register_script(_WRITE_RULES)
         self._item_changes = self._redis.client.register_script(_ITEM_CHANGES)
+        try:
+            with self._redis.calls("open it") as redis:
+                found = cast(str | None, redis.get(prefix + "format"))
+        except StoreError:
+            found = None  # it is down; once it is up, its state is looked at
+        _refuse_newer(found)
 
     def record(self, event: Event) -> bool:
         """See `Store.record`."""
@@ -197,8 +207,9 @@ class RedisStore:
     def state(self) -> StoreState:
         """See `Store.state`."""
         with self._redis.calls("read its state"):
-            keys = [self._prefix + "origin", self._prefix + "revision"]
-            origin, revision = cast(list[str], self._state(keys=keys, args=[uuid.uuid4().hex]))
+            keys = [self._prefix + key for key in ("origin", "revision", "format")]
+            origin, revision, found = cast(list[str], self._state(keys=keys, args=[uuid.uuid4().hex, _FORMAT]))
+        _refuse_newer(found)
         return StoreState(origin, int(revision))
 
     def item_changes(self, after: int, limit: int = 5000) -> list[ItemChange]:
@@ -316,6 +327,15 @@ class RedisStore:
 def _rules_version(version: int, entry: str, body: str) -> RulesVersion:
     time, who = json.loads(entry)
     return RulesVersion(version, datetime.fromisoformat(time), who, body)
+
+
+def _refuse_newer(found: str | None) -> None:
+    """Raise if a store holds keys of a newer format than this version knows."""
+    if found is not None and int(found) > _FORMAT:
+        raise StoreError(
+            f"Redis: written by a newer onesearch (format {found}, known up to {_FORMAT}); upgrade onesearch or choose"
+            " another database"
+        )
 
 
 def _to_json(record: Any) -> str:
