@@ -4,7 +4,8 @@
     python -m benchmarks.speed_page render            # docs/results/speed.md
 
 ``search``, ``zero-cost``, ``sizing``, ``load`` and ``chaos`` measure the run in ``runs/demo`` (``make demo SERVE=0``),
-``evidence`` those of ``configs/market.yaml`` and ``configs/bestbuy.yaml``. Run them on a machine that does nothing else.
+``evidence`` those of ``configs/market.yaml`` and ``configs/bestbuy.yaml``. Run them on a machine that does nothing
+else.
 """
 
 import json
