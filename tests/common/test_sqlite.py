@@ -1,5 +1,6 @@
 import sqlite3
 import threading
+from contextlib import closing
 
 import pytest
 
@@ -114,6 +115,21 @@ def test_a_backup_is_put_back_changed_and_brought_to_the_current_version(tmp_pat
     new.restore(tmp_path / "backup", "UPDATE a SET x = x + 10, y = 'restored'")
     with new.read("read") as connection:
         assert connection.execute("SELECT x, y FROM a").fetchall() == [(11, "restored"), (12, "restored")]
+    for number, foreign in enumerate(
+        (
+            "CREATE TRIGGER t AFTER UPDATE ON a BEGIN DELETE FROM a; END",
+            "CREATE VIEW endless AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i FROM n",
+            "CREATE VIRTUAL TABLE v USING fts4(x)",
+        )
+    ):
+        strange = tmp_path / f"strange-{number}"
+        old.backup(strange)
+        with closing(sqlite3.connect(strange)) as connection:
+            connection.execute(foreign)
+        with pytest.raises(NotesError, match="no file of onesearch"):
+            new.restore(strange, "UPDATE a SET x = 0")
+        with pytest.raises(NotesError, match="no file of onesearch"):
+            opened(strange)
     (tmp_path / "torn").write_bytes((tmp_path / "backup").read_bytes()[:5000])
     with pytest.raises(NotesError, match="torn"):
         new.restore(tmp_path / "torn", "UPDATE a SET x = 0")

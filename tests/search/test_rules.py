@@ -3,6 +3,7 @@
 import math
 from datetime import UTC, datetime, timedelta
 
+import numpy as np
 import pytest
 
 from onesearch.data.records import Item
@@ -10,7 +11,8 @@ from onesearch.search.confidence import Confidence
 from onesearch.search.engine import SearchEngine
 from onesearch.search.ranking_weights import RankingWeights
 from onesearch.search.results import SearchRequest
-from onesearch.search.rules import Asked, Rules, When, read_rules, unknown_names, write_rules
+from onesearch.search.rule_effects import RuleBoost
+from onesearch.search.rules import Asked, BoostRule, Rules, When, read_rules, unknown_names, write_rules
 from onesearch.search.shopper_history import ShopperHistory
 from small_engine import ITEMS, WEIGHTS, small_engine
 
@@ -100,6 +102,13 @@ def test_rules_survive_their_text():
         ("pins: &a []\nhides: *a", "aliases"),
         ("pins: []\npins: []", "given twice"),
         ("pins: [" * 3000, "not valid YAML"),
+        ("? " * 50_000, "nested deeper than 20"),
+        ("pins: [" + "1, " * 50_001 + "]", "more than 50000 keys"),
+        ("pins: [" + "1, " * 1001 + "]", "1001 entries; at most 1000"),
+        ("pins: [{name: a, items: [" + "1, " * 1001 + "]}]", "1001 entries; at most 1000"),
+        ("pins: 0x" + "f" * 5000, "at most 1000 are allowed"),
+        ("pins: " + "1:" * 300 + "1.5", "not valid YAML"),
+        ('"\\ud800": 1', "not valid YAML"),
         ("? [a]\n: b", "not valid YAML"),
         ("- a", "rules: (top level)"),
         ("pins: [{name: a, items: ['" + "x" * 201 + "']}]", "at most 200 characters"),
@@ -306,6 +315,18 @@ def test_boosts_of_one_brand_and_of_one_item_multiply(engine: SearchEngine):
     )
     (part,) = [p for p in ask(engine, "red tent", k=1, explain=True)[0].why.parts if p.feature == "boost"]
     assert part.value == pytest.approx(math.log(2 * 3 * 5 * 7), abs=1e-5)
+
+
+def test_boosted_items_get_theirs_wherever_they_stand(engine: SearchEngine):
+    number = engine.snapshot.number
+    boosts = [
+        BoostRule(name=i, column="item_id", values=(i,), times=t) for i, t in (("red-tent-1", 2), ("blue-lamp-0", 3))
+    ]
+    rows = np.arange(len(engine.snapshot.records)).reshape(2, -1)
+    expected = np.zeros(rows.shape, np.float32)
+    for boost in boosts:
+        expected[rows == number.get(boost.name, -1)] = math.log(boost.times)
+    np.testing.assert_allclose(RuleBoost(boosts, engine.snapshot).take(rows), expected)
 
 
 def test_a_query_that_a_rule_knows_is_not_corrected(engine: SearchEngine):

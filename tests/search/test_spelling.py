@@ -92,6 +92,11 @@ def test_unspaced_texts_are_known_texts_with_one_slip_inside(spelling, lexical, 
     assert spelling.corrected(typed, lexical) == expected
 
 
+def test_of_a_text_of_very_many_words_none_is_corrected(spelling, lexical):
+    assert spelling.corrected("snekers " * 100, lexical) is not None
+    assert spelling.corrected("snekers " * 101, lexical) is None
+
+
 def test_near_texts_are_those_of_a_plain_comparison():
     rng = random.Random(0)
     texts = {"".join(rng.choices("abc", k=rng.randrange(1, 8))) for _ in range(300)}

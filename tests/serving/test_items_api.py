@@ -35,6 +35,21 @@ def test_similar_items(client, engine):
     assert client.get(f"/items/{item_id}").json()["item"]["item_id"] == item_id
 
 
+def test_an_id_may_end_as_another_path_does(client, admin):
+    item = {"item_id": "tea/similar", "title": "a teapot"}
+    assert client.post("/items", json={"upsert": [item]}, headers=admin).status_code == 200
+    assert client.get("/items/tea%2Fsimilar").json()["item"]["title"] == "a teapot"
+    assert client.get("/items/tea%2Fsimilar/similar").json()["item_id"] == "tea/similar"
+    assert client.get("/items/tea/similar").status_code == 404 and client.get("/items/pot%2Fsimilar").status_code == 404
+
+
+def test_attribute_types_are_one_line(client, admin):
+    for name in ("a\x1fb", "a\nb"):
+        item = {"item_id": "n1", "title": "lamp", "attributes": {name: ["red"]}}
+        answer = client.post("/items", json={"upsert": [item]}, headers=admin)
+        assert answer.status_code == 422 and "control characters" in answer.json()["error"]
+
+
 def test_upsert_and_delete_are_searchable_at_once(client, admin):
     assert found(client, "teapot") == []
     answer = client.post("/items", json={"upsert": [NEW], "delete": ["i1"]}, headers=admin)

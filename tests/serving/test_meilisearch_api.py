@@ -97,6 +97,21 @@ def test_what_cannot_be_done_is_said_as_meilisearch_says_it(client, body, words)
     assert answer.json()["type"] == "invalid_request"
 
 
+def test_lone_surrogates_of_a_caller_are_told_and_no_fault(client):
+    for body in (
+        '{"filter": ["\\ud800 > 5"]}',
+        '{"filter": ["\\ud800 = 1 OR b = 2"]}',
+        '{"sort": ["\\ud800"]}',
+    ):
+        answer = client.post("/indexes/a/search", content=body, headers={"content-type": "application/json"})
+        assert answer.status_code == 400 and "?" in answer.json()["message"], body
+
+
+@pytest.mark.parametrize("name", ["attributesToRetrieve", "attributesToHighlight", "sort"])
+def test_lists_of_names_are_short(client, name):
+    assert client.post("/indexes/a/search", json={name: ["title"] * 201}).status_code == 422
+
+
 def test_pages_of_other_origins_may_call_where_the_shop_says(engine, store):
     from fastapi.testclient import TestClient
 

@@ -81,6 +81,10 @@ def test_expressions_become_filters(expression, expected):
         ("(" * 60 + "brand = A" + ")" * 60, "nested deeper"),
         ("NOT " * 60 + "brand = A", "nested deeper"),
         ("brand = A AND " * 400 + "brand = A", "more than 1000"),
+        (["brand = A"] * 1001, "at most 1000 texts"),
+        ([["brand = A"] * 500, ["brand = A"] * 501], "at most 1000 texts"),
+        ("brand = A" + " " * 100_000, "100000 characters"),
+        ([[f"category = {i}" for i in range(251)], [f"category = {i}" for i in range(250)]], "at most 500 values"),
     ],
 )
 def test_what_our_filters_cannot_say_is_refused_by_name(expression, words):

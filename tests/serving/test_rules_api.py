@@ -136,7 +136,23 @@ def test_rules_that_cannot_be_read_leave_those_before_and_health_says_so(client,
     assert engine.rules.pins[0].name == "best"
     health = client.get("/healthz").json()
     assert health["status"] == "degraded" and "version 2 cannot be read" in health["reasons"][0]
+    # So does a server that begins now, and whoever asks sees the rules in force.
+    begun = FakeEngine(catalogue())
+    LiveRules(begun, store).follow()
+    assert begun.rules.pins[0].name == "best"
+    assert client.get("/rules", headers=admin).json()["version"] == 1
+    unreadable = client.get("/rules/versions/2", headers=admin)
+    assert unreadable.status_code == 503 and "cannot be read" in unreadable.json()["error"]
+    assert put(client, admin, base=1).status_code == 409
     assert put(client, admin).status_code == 200 and client.get("/healthz").json()["status"] == "ready"
+
+
+def test_where_no_rules_can_be_read_those_of_the_run_are_in_force(store):
+    engine, live = FakeEngine(catalogue()), None
+    store.write_rules("{", "a newer onesearch", time_of(1))
+    live = LiveRules(engine, store)
+    assert live.follow() and not live.follow() and live.newest() == (None, engine.rules)
+    assert live.problems() == ["rules: version 1 cannot be read; the run's own rules in its place"]
 
 
 def test_a_failing_store_is_said_and_nothing_changes(client, admin, store, engine):

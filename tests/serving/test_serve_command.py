@@ -103,6 +103,23 @@ def test_only_the_own_names_are_answered_unless_more_are_given(started, tmp_path
         assert ("--allowed-host" in result.output) == (options == ("--host", "0.0.0.0"))
 
 
+def test_origins_are_those_that_browsers_send(started, tmp_path):
+    given = ["https://Shop.example/", "http://[::1]:3000", "https://b.example:443", "*"]
+    call(tmp_path, *(part for one in given for part in ("--allow-origin", one)))
+    found = started["app"].state.service.config.allowed_origins
+    assert found == ("https://shop.example", "http://[::1]:3000", "https://b.example", "*")
+    for wrong in (
+        "null",
+        "shop.example",
+        "https://shop.example/page",
+        "https://me@shop.example",
+        "ftp://shop.example",
+        "",
+    ):
+        result = call(tmp_path, "--allow-origin", wrong)
+        assert "is no origin" in str(result.exception), wrong
+
+
 def test_keys_come_from_the_environment_and_go_with_no_page(started, tmp_path):
     keys = {"ONESEARCH_SEARCH_KEY": "s3cret", "ONESEARCH_EVENTS_KEY": "s4cret"}
     refused = call(tmp_path, **keys)

@@ -41,7 +41,8 @@ def export_command(
 
     Example:  onesearch rules export runs/demo --out rules.yaml
     """
-    from onesearch.search.rules import Rules, write_rules
+    from onesearch.search.rules import write_rules
+    from onesearch.serving.live_rules import stored_rules
 
     with closing(opened(run, store)) as memory:
         found = memory.rules(version)
@@ -49,8 +50,9 @@ def export_command(
         raise ValueError(f"the store has no version {version} of the rules")
     head = "# no rules were written yet\n"
     if found is not None:
-        head = f"# version {found.version} by {found.who}, {found.time:%Y-%m-%d %H:%M} UTC\n"
-        head += write_rules(Rules.model_validate_json(found.body))
+        if (rules := stored_rules(found)) is None:
+            raise ValueError(f"version {found.version} of the rules cannot be read: name an earlier one by --version")
+        head = f"# version {found.version} by {found.who}, {found.time:%Y-%m-%d %H:%M} UTC\n{write_rules(rules)}"
     if out is None:
         typer.echo(head, nl=False)
     else:

@@ -23,7 +23,7 @@ class Settings(BaseModel):
                     # Any key is better than none: a cutoff of 0 always finds one.
                     near = difflib.get_close_matches(str(key), list(cls.model_fields), n=1, cutoff=0.0)
                     hint = f"; the nearest valid key is '{near[0]}'" if near else ""
-                    raise ValueError(f"unknown key '{key}' in {cls.__name__}{hint}")
+                    raise ValueError(f"unknown key {key!r} in {cls.__name__}{hint}")
         return values  # pydantic says what is wrong with anything but a mapping
 
     def updated(self, **changes: Any) -> Self:
@@ -37,6 +37,7 @@ class Settings(BaseModel):
 
 
 _S = TypeVar("_S", bound=Settings)
+_LONGEST_GIVEN = 300  # characters of a wrong value in a message
 
 
 def validated(model: type[_S], values: Any, path: Path | str) -> _S:
@@ -53,6 +54,6 @@ def validated(model: type[_S], values: Any, path: Path | str) -> _S:
         for problem in error.errors():
             key = ".".join(str(part) for part in problem["loc"]) or "(top level)"
             message = problem["msg"].removeprefix("Value error, ")
-            given = "" if isinstance(problem["input"], dict) else f", got {problem['input']!r}"
+            given = "" if isinstance(problem["input"], dict) else f", got {problem['input']!r}"[:_LONGEST_GIVEN]
             lines.append(f"{path}: {key}: {message}{given}")
         raise ValueError("\n".join(lines)) from None

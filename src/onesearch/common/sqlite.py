@@ -164,6 +164,12 @@ class SqliteDatabase:
 
     def _migrate(self, db: sqlite3.Connection) -> None:
         known = len(self._migrations)
+        # A file from elsewhere could do something of its own at each write, or be read without end.
+        own = "type IN ('table', 'index') AND coalesce(sql, '') NOT LIKE 'CREATE VIRTUAL%'"
+        if foreign := db.execute(f"SELECT name FROM sqlite_master WHERE NOT ({own})").fetchone():
+            raise self._problem(
+                f"{self._name} {self.path}: no file of onesearch: it has the trigger or view {foreign[0]!r}"
+            )
         with _transaction(db):  # two processes may open a new file at once
             version = int(db.execute("PRAGMA user_version").fetchone()[0])
             if version > known:

@@ -54,14 +54,14 @@ class RuleBoost:
         # Columns of no item: their numberings are those of all items.
         names = self._filters.columns_of(np.zeros(0, np.int64))
         self._added: dict[str, Floats] = {}
-        self._items: dict[int, float] = {}
+        items: dict[int, float] = {}
         for boost in boosts:
             # The numbers of the group's names; of a category those of all paths that it is a level of.
             value = math.log(boost.times)
             match boost.column:
                 case "item_id":
                     for row in {snapshot.number[i] for i in boost.values if i in snapshot.number}:
-                        self._items[row] = self._items.get(row, 0.0) + value
+                        items[row] = items.get(row, 0.0) + value
                     continue
                 case "category":
                     numbering, codes = names.paths.numbering, names.paths.below(boost.values)
@@ -72,6 +72,9 @@ class RuleBoost:
             # The last entry is for items without a name, whose code is -1.
             added = self._added.setdefault(boost.column, np.zeros(len(numbering) + 1, np.float32))
             added[[code for code in codes if code < len(added) - 1]] += value  # names may come while this is made
+        # Of boosted items the rows, ascending, and what each gets.
+        self._rows = np.array(sorted(items), np.int64)
+        self._of_rows = np.array([items[row] for row in self._rows.tolist()], np.float32)
 
     def take(self, rows: NDArray[np.integer]) -> Floats:
         """Of the items of some rows, float32 of the same shape."""
@@ -81,8 +84,9 @@ class RuleBoost:
             codes = {"brand": columns.brand.code, "seller": columns.seller.code, "category": columns.paths.code}
             for column, added in self._added.items():
                 out += added[codes[column]].reshape(rows.shape)
-        for row, value in self._items.items():
-            out[rows == row] += value
+        if len(self._rows):
+            at = np.searchsorted(self._rows, rows).clip(max=len(self._rows) - 1)
+            out += np.where(self._rows[at] == rows, self._of_rows[at], 0)
         return out
 
 

@@ -26,7 +26,7 @@ from typing import Annotated, Any, Literal
 
 import polars as pl
 import yaml
-from pydantic import AwareDatetime, BeforeValidator, Field, StringConstraints, model_validator
+from pydantic import AwareDatetime, BeforeValidator, FailFast, Field, StringConstraints, model_validator
 
 from onesearch.common.settings import Settings, validated
 from onesearch.common.strict_yaml import StrictLoader
@@ -37,12 +37,20 @@ from onesearch.search.boosts import Boost
 MAX_RULES = 1000  # of each kind
 MAX_TEXT = 500_000  # characters of all rules as a text
 _LONGEST_QUERY = 400  # with its synonyms
+_MOST_DEPTH, _MOST_VALUES, _LONGEST_VALUE = 20, 50_000, 1000  # of a text's YAML
 _ONE_LINE = r"^[^\u0000-\u001f\u007f-\u009f]*$"
 
 
 def _listed(value: Any) -> Any:
     """One text stands for a list of it."""
-    return (value,) if isinstance(value, str) else value
+    return (value,) if isinstance(value, str) else _few(value)
+
+
+def _few(value: Any) -> Any:
+    """Too long a list is refused before each of its entries is found wrong."""
+    if isinstance(value, list) and len(value) > MAX_RULES:
+        raise ValueError(f"{len(value)} entries; at most {MAX_RULES} are allowed")
+    return value
 
 
 def _spelt_out(value: Any) -> Any:
@@ -53,8 +61,8 @@ def _spelt_out(value: Any) -> Any:
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=_ONE_LINE)]
 Text = Annotated[str, StringConstraints(max_length=200, pattern=_ONE_LINE)]
-Texts = Annotated[tuple[Text, ...], Field(max_length=MAX_RULES), BeforeValidator(_listed)]
-SomeTexts = Annotated[tuple[Text, ...], Field(min_length=1, max_length=MAX_RULES), BeforeValidator(_listed)]
+Texts = Annotated[tuple[Text, ...], FailFast(), Field(max_length=MAX_RULES), BeforeValidator(_listed)]
+SomeTexts = Annotated[Texts, Field(min_length=1)]
 Column = Literal["seller", "brand", "category", "item_id"]
 Time = Annotated[AwareDatetime, BeforeValidator(_spelt_out)]
 
@@ -250,11 +258,11 @@ class Touching:
 class Rules(Settings):
     """All rules of a shop."""
 
-    boosts: tuple[BoostRule, ...] = Field((), max_length=MAX_RULES)
-    pins: tuple[Pin, ...] = Field((), max_length=MAX_RULES)
-    hides: tuple[Hide, ...] = Field((), max_length=MAX_RULES)
-    replacements: tuple[Replacement, ...] = Field((), max_length=MAX_RULES)
-    synonyms: tuple[Synonym, ...] = Field((), max_length=MAX_RULES)
+    boosts: Annotated[tuple[BoostRule, ...], BeforeValidator(_few)] = ()
+    pins: Annotated[tuple[Pin, ...], BeforeValidator(_few)] = ()
+    hides: Annotated[tuple[Hide, ...], BeforeValidator(_few)] = ()
+    replacements: Annotated[tuple[Replacement, ...], BeforeValidator(_few)] = ()
+    synonyms: Annotated[tuple[Synonym, ...], BeforeValidator(_few)] = ()
 
     @model_validator(mode="after")
     def _each_name_once(self) -> "Rules":
@@ -315,13 +323,30 @@ def read_rules(text: str, origin: str = "rules") -> Rules:
     if len(text) > MAX_TEXT:
         raise ValueError(f"{origin}: {len(text)} characters; at most {MAX_TEXT} are allowed")
     try:
-        # A few aliases can stand for billions of entries.
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, StrictLoader)):
-            raise ValueError("aliases (*name) are not allowed")
+        _check_events(text)
         values = yaml.load(text, StrictLoader)
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, TypeError, OverflowError) as error:
         raise ValueError(f"{origin}: not valid YAML: {str(error)[:300]}") from None
     return validated(Rules, {} if values is None else values, origin)
+
+
+def _check_events(text: str) -> None:
+    """Refuse YAML that is short, and takes long to read: what rules never need."""
+    depth = values = 0
+    for event in yaml.parse(text, StrictLoader):
+        # A few aliases can stand for billions of entries.
+        if isinstance(event, yaml.AliasEvent):
+            raise ValueError("aliases (*name) are not allowed")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > _MOST_DEPTH:
+            raise ValueError(f"nested deeper than {_MOST_DEPTH}")
+        if isinstance(event, yaml.ScalarEvent):
+            values += 1
+            # A number of so many digits is slow to read and to write.
+            if len(event.value) > _LONGEST_VALUE:
+                raise ValueError(f"a value has {len(event.value)} characters; at most {_LONGEST_VALUE} are allowed")
+            if values > _MOST_VALUES:
+                raise ValueError(f"more than {_MOST_VALUES} keys and values")
 
 
 def write_rules(rules: Rules) -> str:

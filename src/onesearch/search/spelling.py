@@ -26,6 +26,7 @@ from onesearch.search.lexical_search import LexicalSearcher
 
 _SHORTEST: Final = 4  # letters of a word that may be mistyped: shorter ones are often names
 _LONG: Final = 8  # letters from which on two slips are looked for
+_MOST_WORDS: Final = 100  # of a query; a few letters of some scripts are folded to hundreds of words
 _SURE_RUN: Final = 3  # characters of a run from which on one of them leaves no doubt
 # What is added to the logarithm of how common a word is; chosen on the demo's queries with one slip in them.
 _TOGETHER: Final = 2.0  # for each neighbour, times the logarithm of how many items have both
@@ -117,6 +118,8 @@ class Spelling:
             lexical: the texts of the items as they are now.
         """
         words = [word for word in split_words(text) if not is_unspaced(word)]
+        if len(words) > _MOST_WORDS:
+            return None
         place, sure = iter(range(len(words))), True
 
         def word(typed: str) -> str:

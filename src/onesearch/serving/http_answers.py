@@ -280,6 +280,11 @@ class UserDeletedAnswer(BaseModel):
     searches: int
 
 
+def encodable(text: str) -> str:
+    """A text that repeats what a caller sent, without lone surrogates, which no answer can hold."""
+    return text.encode("utf-8", "replace").decode()
+
+
 class Problem(BaseModel):
     """Every answer that is not a success: what was wrong and what to do."""
 

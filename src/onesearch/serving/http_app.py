@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 from onesearch.common.extras import from_extra
 from onesearch.encoding.sid_text import sid_tokens
-from onesearch.search.rules import Rules
 from onesearch.serving.access import Keys, Role
 from onesearch.serving.engine_protocol import Engine
 from onesearch.serving.http_answers import (
@@ -31,6 +30,7 @@ from onesearch.serving.http_answers import (
     SuggestAnswer,
     SuggestionBody,
     UserDeletedAnswer,
+    encodable,
 )
 from onesearch.serving.http_bodies import (
     MAX_K,
@@ -45,7 +45,7 @@ from onesearch.serving.http_bodies import (
 )
 from onesearch.serving.http_bodies import Query as QueryText
 from onesearch.serving.keyword_coverage import ThoughtSource
-from onesearch.serving.live_rules import RulesRefusedError
+from onesearch.serving.live_rules import RulesRefusedError, stored_rules
 from onesearch.serving.meilisearch_api import USER_HEADER, add_meilisearch
 from onesearch.serving.middleware import Guard
 from onesearch.serving.request_log import note
@@ -225,10 +225,15 @@ def _add_items(app: FastAPI, service: Service, keys: Keys) -> None:
         "/items/{item_id:path}/similar",
         tags=["search"],
         responses=_UNKNOWN | _KEYED,
+        response_model=SimilarAnswer,
         dependencies=[_keyed(keys, "search")],
     )
-    def similar(item_id: str, k: Annotated[int, Query(ge=1, le=MAX_K)] = 10) -> SimilarAnswer:
+    def similar(
+        request: Request, item_id: str, k: Annotated[int, Query(ge=1, le=MAX_K)] = 10
+    ) -> SimilarAnswer | Response:
         """Items like one of the catalogue: by their texts, and by what shoppers took together."""
+        if not request.scope.get("raw_path", b"/similar").endswith(b"/similar"):  # "%2Fsimilar" is part of an id
+            return JSONResponse(item(f"{item_id}/similar").model_dump(mode="json"))
         try:
             found = service.engine.similar(item_id, k)
         except KeyError:
@@ -258,7 +263,7 @@ def _add_rules(app: FastAPI, service: Service, keys: Keys) -> None:
     # What is in force, and other rules in its place.
     @app.get("/rules", tags=["rules"], responses=_KEYED, dependencies=[admin])
     def rules() -> RulesAnswer:
-        """The rules in force; needs the admin token."""
+        """The rules in force: the newest version that can be read; needs the admin token."""
         return RulesAnswer.from_version(*service.rules.newest())
 
     @app.put("/rules", tags=["rules"], responses=_PROBLEMS | _KEYED | conflict, dependencies=[admin])
@@ -283,7 +288,9 @@ def _add_rules(app: FastAPI, service: Service, keys: Keys) -> None:
         found = service.store.rules(version)
         if found is None:
             raise HTTPException(404, f"there is no version {version} of the rules")
-        return RulesAnswer.from_version(found, Rules.model_validate_json(found.body))
+        if (rules := stored_rules(found)) is None:
+            raise HTTPException(503, f"version {version} of the rules cannot be read: did a newer onesearch write it?")
+        return RulesAnswer.from_version(found, rules)
 
     @app.post("/rules/preview", tags=["rules"], responses=_PROBLEMS | _KEYED, dependencies=[admin])
     async def preview(body: PreviewBody) -> PreviewAnswer:
@@ -443,5 +450,6 @@ def _of_item(body: Any, place: Sequence[int | str]) -> str:
 def _problem(
     status: int, message: str, fields: dict[str, str] | None = None, headers: dict[str, str] | None = None
 ) -> Response:
-    body = Problem(error=message[:_LONGEST_MESSAGE], fields=fields or {})
+    told = {encodable(name): encodable(words) for name, words in (fields or {}).items()}
+    body = Problem(error=encodable(message[:_LONGEST_MESSAGE]), fields=told)
     return JSONResponse(body.model_dump(), status, headers=headers)

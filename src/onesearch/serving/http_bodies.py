@@ -255,7 +255,7 @@ class ItemBody(Body):
     category: list[Label] = Field(default_factory=list, max_length=20, description="path, widest first")
     brand: Label | None = None
     price: Number | None = None
-    attributes: dict[str, list[Label]] = Field(
+    attributes: dict[Annotated[str, BeforeValidator(_no_control)], list[Label]] = Field(
         default_factory=dict, description="by attribute type: the 18 or your own"
     )
     seller: Label | None = None

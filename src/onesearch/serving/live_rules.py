@@ -1,7 +1,8 @@
 """Keeps the engine's rules in step with those in the store, which all servers on it share.
 
 A change is checked against the catalogue, written to the store, and followed from there; other servers look several
-times a second. So rules survive a restart, and each version stays with its time and writer.
+times a second. So rules survive a restart, and each version stays with its time and writer. A version that cannot be
+read, such as one of a newer onesearch, is passed over: what a shop hides stays hidden.
 """
 
 import logging
@@ -34,9 +35,9 @@ class LiveRules:
         self._problem = ""
 
     def newest(self) -> tuple[RulesVersion | None, Rules]:
-        """The newest version; version None with the run's own boosts where none was written."""
-        found = self._store.rules()
-        return found, self._engine.rules if found is None else Rules.model_validate_json(found.body)
+        """The newest version that can be read; version None with the run's own boosts where there is none."""
+        found, rules = self._readable(self._store.rules())
+        return found, self._engine.rules if rules is None else rules
 
     def read(self, text: str) -> Rules:
         """The rules of a text that can work here.
@@ -70,18 +71,32 @@ class LiveRules:
             StoreError: the store could not be read; the rules stay.
         """
         with self._lock:
-            found = self._store.rules()
-            if found == self._served:
+            newest = self._store.rules()
+            if newest == self._served:
                 return False
-            # Rules that cannot be read leave the engine with those it has, and are not looked at again.
-            self._served, self._problem = found, ""
-            try:
-                self._engine.follow_rules(None if found is None else Rules.model_validate_json(found.body))
-            except ValueError:
-                self._problem = f"rules: version {found.version if found else 0} cannot be read; those before it stay"
-                log.exception("%s", self._problem)
+            found, rules = self._readable(newest)
+            self._engine.follow_rules(rules)
+            self._served, self._problem = newest, ""
+            if newest is not None and found is not newest:
+                instead = "the run's own rules" if found is None else f"version {found.version}"
+                self._problem = f"rules: version {newest.version} cannot be read; {instead} in its place"
+                log.error("%s", self._problem)
             return True
 
     def problems(self) -> list[str]:
         """Why the rules that are served may not be those of the store."""
         return [self._problem] if self._problem else []
+
+    def _readable(self, found: RulesVersion | None) -> tuple[RulesVersion | None, Rules | None]:
+        """A version with its rules, or the next one before it that can be read; None where there is none."""
+        while found is not None and (rules := stored_rules(found)) is None:
+            found = self._store.rules(found.version - 1)
+        return (None, None) if found is None else (found, rules)
+
+
+def stored_rules(version: RulesVersion) -> Rules | None:
+    """What a stored version says; None where it cannot be read."""
+    try:
+        return Rules.model_validate_json(version.body)
+    except ValueError:
+        return None

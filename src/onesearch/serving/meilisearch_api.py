@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from onesearch.common.extras import from_extra
 from onesearch.search.results import Sort
-from onesearch.serving.http_answers import FacetValue, ResultBody, SearchAnswer
+from onesearch.serving.http_answers import FacetValue, ResultBody, SearchAnswer, encodable
 from onesearch.serving.http_bodies import MAX_K, SearchBody
 from onesearch.serving.meilisearch_filters import our_filters
 from onesearch.serving.service import RequestRefusedError, Service
@@ -31,7 +31,7 @@ _SORTS: Mapping[str, Sort] = {
 }
 _LEVEL = "category.lvl"
 _SEPARATOR = " > "
-_MOST_QUERIES = 20
+_MOST_QUERIES, _MOST_NAMES = 20, 200
 USER_HEADER = "x-onesearch-user"  # a shopper's id, which Meilisearch has no word for
 
 
@@ -47,9 +47,9 @@ class MeilisearchQuery(BaseModel):
     hits_per_page: int | None = Field(None, ge=0, alias="hitsPerPage")
     filter: Any = None
     facets: list[Annotated[str, Field(max_length=200)]] | None = Field(None, max_length=20)
-    sort: list[str] | None = None
-    retrieve: list[str] | None = Field(None, alias="attributesToRetrieve")
-    highlight: list[str] | None = Field(None, alias="attributesToHighlight")
+    sort: list[str] | None = Field(None, max_length=_MOST_NAMES)
+    retrieve: list[str] | None = Field(None, max_length=_MOST_NAMES, alias="attributesToRetrieve")
+    highlight: list[str] | None = Field(None, max_length=_MOST_NAMES, alias="attributesToHighlight")
     before: str = Field("<em>", alias="highlightPreTag", max_length=100)
     after: str = Field("</em>", alias="highlightPostTag", max_length=100)
 
@@ -162,8 +162,9 @@ async def _told(answer: Any) -> JSONResponse:
     try:
         return JSONResponse(await answer)
     except RequestRefusedError as error:
-        problem = {"message": str(error), "code": "invalid_search", "type": "invalid_request", "link": ""}
-        return JSONResponse({**problem, "error": str(error), "fields": {}}, 400)
+        words = encodable(str(error))
+        problem = {"message": words, "code": "invalid_search", "type": "invalid_request", "link": ""}
+        return JSONResponse({**problem, "error": words, "fields": {}}, 400)
 
 
 def _user(request: Request) -> str | None:

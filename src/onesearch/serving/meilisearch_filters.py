@@ -21,7 +21,9 @@ _TOKEN = re.compile(
     r"""\s*(?:(?P<op>!=|>=|<=|[=<>()\[\],])|"(?P<double>(?:\\.|[^"\\])*)"|'(?P<single>(?:\\.|[^'\\])*)'|(?P<word>[^\s()\[\],=<>!"']+))"""
 )
 _WORDS = {"AND", "OR", "NOT", "IN", "TO", "EXISTS", "IS", "CONTAINS", "STARTS"}
-_MOST_TOKENS, _MOST_DEPTH = 1000, 50
+# Anyone may send a filter: of all its texts together, except for the depth.
+_MOST_LETTERS, _MOST_TOKENS, _MOST_DEPTH = 100_000, 1000, 50
+_MOST_VALUES = 500  # sets of values are compared with each other
 _PATH_LEVEL = re.compile(r"category\.lvl\d+$")
 Range = tuple[float, float]
 
@@ -39,18 +41,24 @@ def our_filters(given: Any) -> dict[str, Any]:
     """Our filters from a ``filter`` of Meilisearch: a text, a list of texts, or a list of lists of texts.
 
     Raises:
-        ValueError: it is no expression, or says what our filters cannot.
+        ValueError: it is no expression, says what our filters cannot, or is too long.
     """
     if given is None:
         return {}
+    parts = given if isinstance(given, list) else [given]
+    texts = [text for part in parts for text in (part if isinstance(part, list) else [part]) if isinstance(text, str)]
+    if len(texts) > _MOST_TOKENS or sum(map(len, texts)) > _MOST_LETTERS:
+        raise ValueError(f"a filter has at most {_MOST_TOKENS} texts and {_MOST_LETTERS} characters")
     conditions: list[Condition] = []
-    for part in given if isinstance(given, list) else [given]:
+    for part in parts:
         if isinstance(part, list):
             conditions.append(_any_of([_single(text) for text in part]))
         elif isinstance(part, str):
             conditions += _Parser(part).conditions() if part.strip() else []
         else:
             raise ValueError(f"a filter is a text or a list, got {str(part)[:50]!r}")
+    if sum(len(one.values) for one in conditions) > _MOST_VALUES:
+        raise ValueError(f"a filter has at most {_MOST_VALUES} values")
     return _as_filters(conditions)
 
 
@@ -67,11 +75,11 @@ class _Parser:
     """Recursive descent; every rule gives the conditions that must all hold."""
 
     def __init__(self, text: str) -> None:
-        self._text, self._at, self._depth = text, 0, 0
+        self._text, self._at, self._depth = text.rstrip(), 0, 0
         self._tokens: list[tuple[str, bool]] = []  # text, whether it was in quotes
         place = 0
-        while place < len(text.rstrip()):
-            found = _TOKEN.match(text, place)
+        while place < len(self._text):
+            found = _TOKEN.match(self._text, place)
             if found is None or len(self._tokens) >= _MOST_TOKENS:
                 raise self._wrong("is no filter" if found is None else f"has more than {_MOST_TOKENS} words")
             quoted = next((found[name] for name in ("double", "single") if found[name] is not None), None)

@@ -362,8 +362,12 @@ class Service:
             log.exception("item changes could not be applied")
 
     def _follow_rules(self) -> None:
-        with suppress(StoreError):  # counted; the next look catches up
+        try:
             self._stored("rules", self.rules.follow)
+        except StoreError:
+            pass  # counted; the next look catches up
+        except Exception:  # looking goes on, whatever one look met
+            log.exception("rules could not be followed")
 
     async def _keep_following_rules(self) -> None:
         while True:
@@ -371,8 +375,12 @@ class Service:
             await run_in_threadpool(self._follow_rules)
 
     def _learn(self) -> None:
-        with suppress(StoreError):  # counted; the next look catches up
+        try:
             self._stored("clicks", self.learner.learn)
+        except StoreError:
+            pass  # counted; the next look catches up
+        except Exception:  # `/healthz` tells, and looking goes on
+            log.exception("clicks could not be counted")
 
     async def _keep_learning(self) -> None:
         while True:
