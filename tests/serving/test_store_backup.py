@@ -107,8 +107,21 @@ def test_redis_backups_leave_out_what_is_not_the_stores_and_expire_as_before(red
     (tmp_path / "newer").write_text(newer)
     with pytest.raises(StoreError, match=r"newer onesearch \(version 7"):
         store.restore(tmp_path / "newer")
-    for line in (tmp_path / "b").read_text().splitlines():
+    lines = (tmp_path / "b").read_text().splitlines()
+    for line in lines:
         json.loads(line)
+    # A key whose time is over while it is restored keeps nothing else out.
+    expiring = ["string", "event:1:u:over", 0, "x"]
+    (tmp_path / "over").write_text("\n".join([lines[0], json.dumps(expiring), *lines[1:]]))
+    before = content(store)
+    store.restore(tmp_path / "over")
+    assert content(store) == before
+    for wrong in (["set", "items", None, ["i1"]], [[], "items", None, "x"], ["hash", "items", None, 5], "[" * 100_000):
+        text = wrong if isinstance(wrong, str) else json.dumps(wrong)
+        (tmp_path / "wrong").write_text("\n".join([lines[0], text, *lines[1:]]))
+        with pytest.raises(StoreError, match="wrong is damaged"):
+            store.restore(tmp_path / "wrong")
+        assert content(store) == before
 
 
 def test_backups_of_an_older_version_are_brought_to_this_one_and_newer_ones_are_refused(tmp_path):
