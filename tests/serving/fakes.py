@@ -1,11 +1,16 @@
-"""An honest little engine for the HTTP layer, and stores that break on demand."""
+"""An honest little engine for the HTTP layer, stores that break on demand, and a real server with a real browser."""
 
+import shutil
 import threading
+import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
+
+import uvicorn
 
 from onesearch.data.live_clicks import LiveClicks
 from onesearch.data.records import Item
@@ -16,6 +21,17 @@ from onesearch.search.suggestions import Suggestion
 from onesearch.serving.sqlite_store import SqliteStore
 from onesearch.serving.store import StoreError
 
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+CHROMIUM_FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 COLORS = ("red", "blue", "green", "black")
 KINDS = (("shoe", "Sports"), ("lamp", "Home"), ("jacket", "Clothing"), ("drill", "Tools"), ("mug", "Home"))
 BRANDS = ("Swift", "Acme", "Lumen")
@@ -235,3 +251,17 @@ class FlakyStore(SqliteStore):
 
             return fail
         return object.__getattribute__(self, name)
+
+
+@contextmanager
+def served(app: Any) -> Iterator[str]:
+    """The address of an application behind a real HTTP server on this machine."""
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    end = time.monotonic() + 20
+    while not server.started and time.monotonic() < end:
+        time.sleep(0.02)
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/"
+    server.should_exit = True
+    thread.join(10)

@@ -1,23 +1,19 @@
 """InstantSearch with Meilisearch's own client, unchanged, in a real Chromium against our server."""
 
-import shutil
 import threading
-import time
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-import uvicorn
-from serving_fakes import FakeEngine, FlakyStore, catalogue
+from serving_fakes import CHROMIUM, CHROMIUM_FLAGS, FakeEngine, FlakyStore, catalogue, served
 
 from onesearch.serving.http_app import create_app
 from onesearch.serving.serving_settings import ServingSettings
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
 FRONTEND = Path(__file__).parents[1] / "frontend"
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on PATH"),
     pytest.mark.skipif(
@@ -39,30 +35,21 @@ def shop(tmp_path):
     threading.Thread(target=pages.serve_forever, daemon=True).start()
     origin = f"http://127.0.0.1:{pages.server_port}"
     store = FlakyStore(tmp_path / "store.sqlite3")
-    app = create_app(FakeEngine(catalogue()), store, ServingSettings(allowed_origins=(origin,)))
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    end = time.monotonic() + 20
-    while not server.started and time.monotonic() < end:
-        time.sleep(0.02)
-    ours = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    yield f"{origin}/index.html?server={quote(ours)}"
-    server.should_exit = True
-    thread.join(10)
+    with served(create_app(FakeEngine(catalogue()), store, ServingSettings(allowed_origins=(origin,)))) as ours:
+        yield f"{origin}/index.html?server={quote(ours.removesuffix('/'))}&user=newcomer", store
     pages.shutdown()
 
 
-def test_it_searches_filters_sorts_and_pages(shop, tmp_path):
+def test_it_searches_filters_sorts_pages_and_tells_of_clicks(shop):
+    address, store = shop
     with playwright.sync_playwright() as tools:
-        flags = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"]
-        browser = tools.chromium.launch(executable_path=CHROMIUM, args=flags)
+        browser = tools.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_FLAGS)
         page = browser.new_page()
         page.set_default_timeout(15_000)
         problems: list[str] = []
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.on("console", lambda line: problems.append(line.text) if line.type == "error" else None)
-        page.goto(shop)
+        page.goto(address)
 
         def hits() -> list[str]:
             return page.locator("#hits article").all_inner_texts()
@@ -95,5 +82,17 @@ def test_it_searches_filters_sorts_and_pages(shop, tmp_path):
         page.select_option("#sort select", "products:price:asc")
         prices = "[...document.querySelectorAll('#hits article')].map(one => Number(one.dataset.price))"
         wait(f"{prices}.length > 0 && {prices}.every((price, at, all) => !at || all[at - 1] <= price)")
+        # Click and buy: events of the search that is shown, of its shopper.
+        hit = page.locator("#hits article").last
+        with page.expect_response("**/events"):
+            hit.click()
+        with page.expect_response("**/events"):
+            hit.locator("button").click()
+        events, searches = store.events()[0], {one.search_id: one for one in store.searches()[0]}
+        assert [event.kind for event in events] == ["click", "order"]
+        for event in events:
+            search = searches[event.search_id]
+            assert (event.user, event.query) == (search.user, search.query) == ("newcomer", "red shoe")
+            assert event.item_id == search.shown[-1] == hit.get_attribute("data-item")
         assert problems == []
         browser.close()

@@ -14,6 +14,7 @@ def test_a_search_finds_what_our_own_finds(client):
     theirs = ask(client, "/indexes/products/search", q="red shoe", limit=5)
     assert [hit["id"] for hit in theirs["hits"]] == [hit["item_id"] for hit in ours["results"]]
     assert theirs["estimatedTotalHits"] == ours["total"] and (theirs["limit"], theirs["offset"]) == (5, 0)
+    assert {hit["__queryID"] for hit in theirs["hits"]} == {theirs["searchId"]}, "which InstantSearch sends with clicks"
     assert theirs["query"] == "red shoe" and theirs["indexUid"] == "products" and "facetDistribution" not in theirs
     first = theirs["hits"][0]
     assert first["category.lvl0"] == first["category"][0]
@@ -54,7 +55,7 @@ def test_filters_facets_and_highlights(client, engine):
     assert sum(counts["brand"].values()) == found["estimatedTotalHits"] and set(counts["brand"]) <= {"Acme", "Swift"}
     assert all(" > " not in path for path in counts["category.lvl0"])
     for hit in found["hits"]:
-        assert hit.keys() == {"id", "title", "brand", "_formatted"}
+        assert hit.keys() == {"id", "title", "brand", "_formatted", "__queryID"}
         assert hit["_formatted"]["title"] == f"<b>{hit['title'][:3]}</b>{hit['title'][3:]}"
         assert hit["_formatted"]["brand"] == hit["brand"]
 

@@ -2,35 +2,22 @@
 
 import os
 import re
-import shutil
-import threading
-import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import uvicorn
-from serving_fakes import FakeEngine, FlakyStore, catalogue
+from serving_fakes import CHROMIUM, CHROMIUM_FLAGS, FakeEngine, FlakyStore, catalogue, served
 
 from onesearch.data.records import Item
 from onesearch.serving.http_app import create_app
+from onesearch.serving.serving_settings import ServingSettings
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
 expect = playwright.expect
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on PATH"),
-]
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
 ]
 HOSTILE = "<img src=x onerror=document.title='owned'> cap"
 
@@ -40,18 +27,8 @@ def service(tmp_path_factory):
     """The application behind a real HTTP server."""
     engine = FakeEngine([*catalogue(), Item("evil", HOSTILE, ("<b>Home</b>",), "<i>Evil</i>", 1.0)])
     store = FlakyStore(tmp_path_factory.mktemp("page") / "store.sqlite3")
-    server = uvicorn.Server(
-        uvicorn.Config(create_app(engine, store, admin_token="page token"), port=0, log_level="warning")
-    )
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    end = time.monotonic() + 20
-    while not server.started and time.monotonic() < end:
-        time.sleep(0.02)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    yield f"http://127.0.0.1:{port}/", engine, store
-    server.should_exit = True
-    thread.join(10)
+    with served(create_app(engine, store, admin_token="page token")) as url:
+        yield url, engine, store
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +37,7 @@ def browser(tmp_path_factory):
         context = tools.chromium.launch_persistent_context(
             str(tmp_path_factory.mktemp("chromium")),
             executable_path=CHROMIUM,
-            args=FLAGS,
+            args=CHROMIUM_FLAGS,
             headless=True,
             viewport={"width": 1440, "height": 900},
         )
@@ -347,6 +324,83 @@ def test_failing_store_is_said_on_the_page(page, service):
     page.locator("#onesearch .buy:enabled").first.click()
     settle(page)
     assert "Not recorded" in page.locator("#notice").inner_text()
+
+
+PICTURES = {
+    "i0": ("https://img.shop.example/a.svg", "https://IMG.shop.example:443/b.svg", "https://other.example/c.svg"),
+    "i5": ("https://img.shop.example/gone.svg",),
+    "i10": ("https://other.example/c.svg", "images/d.svg", "//img.shop.example/e.svg"),
+    "i15": ("http://img.shop.example/f.svg", "https://img.shop.example.other.example/g.svg", "javascript:alert(1)"),
+    "i20": ("blob:https://img.shop.example/h", "data:image/svg+xml,<svg/>"),
+}
+
+
+def test_pictures_come_from_named_hosts_alone_and_prices_have_a_currency(browser, tmp_path):
+    items = [replace(item, images=PICTURES.get(item.item_id, ())) for item in catalogue(25)]
+    config = ServingSettings(image_hosts=("https://img.shop.example/",), currency="EUR")
+    app = create_app(FakeEngine(items), FlakyStore(tmp_path / "store.sqlite3"), config)
+    svg = '<svg xmlns="http://www.w3.org/2000/svg" width="90" height="400"><rect width="90" height="400"/></svg>'
+    asked = []
+
+    def answer(route):
+        asked.append(route.request.url)
+        there = "gone" not in route.request.url
+        route.fulfill(status=200 if there else 404, content_type="image/svg+xml", body=svg if there else "")
+
+    refused = []
+    with served(app) as url, browser.new_page() as page:
+        page.on("console", lambda line: refused.append(line.text) if "Content Security Policy" in line.text else None)
+        page.route(lambda address: not address.startswith(url), answer)
+        page.goto(url + "?q=shoe&user=ann")
+        settle(page)
+        picture = page.locator("#onesearch img")
+        page.wait_for_selector("#onesearch img.there")
+        expect(picture).to_have_count(1)  # the one that is gone has left its letter
+        assert picture.get_attribute("src") == PICTURES["i0"][0] and picture.get_attribute("loading") == "lazy"
+        title = page.locator("#onesearch .card", has=page.locator("img")).locator(".title").inner_text()
+        assert picture.get_attribute("alt") == title
+        sizes = page.evaluate("[...document.querySelectorAll('.tile')].map((one) => one.getBoundingClientRect().width)")
+        assert set(sizes) == {52}
+        assert set(page.locator("#onesearch .tile b").all_inner_texts()) <= {"S", "A", "L"}
+        price = page.locator("#onesearch .price").first.inner_text()
+        assert re.fullmatch(r"€\d+\.\d\d", price) and page.locator("legend").inner_text() == "Price in EUR"
+        # All of an item's pictures are in its detail.
+        page.locator("#onesearch .title", has_text=title).click()
+        settle(page)
+        page.wait_for_selector("#detail img.there")
+        words = [one.get_attribute("alt") for one in page.locator("#detail img").all()]
+        assert words == [f"{title}, picture 1 of 2", f"{title}, picture 2 of 2"]
+        # What the page does not ask for, the browser would refuse.
+        assert refused == []
+        page.evaluate("document.body.append(Object.assign(new Image(), { src: 'https://other.example/c.svg' }))")
+        page.wait_for_timeout(100)
+        assert len(refused) == 1
+    assert {address.split("/")[2] for address in asked} == {"img.shop.example"} and len(asked) >= 3
+
+
+def test_on_a_phone_filters_stand_above_the_results_and_nothing_scrolls_sideways(page, service):
+    page.set_viewport_size({"width": 360, "height": 740})
+    page.goto(service[0] + "?q=red+shoe&user=ann")
+    settle(page)
+    panel = page.locator("aside details").first
+    assert page.locator("#brand").is_hidden()
+    assert panel.bounding_box()["y"] < page.locator("#onesearch .card").first.bounding_box()["y"] < 740
+    # By keyboard alone: open the panel, choose.
+    panel.locator("summary").press("Enter")
+    page.locator("#brand").press("A")
+    page.locator("#brand").press("Tab")
+    settle(page)
+    assert page.input_value("#brand") == "Acme" and "brand=Acme" in page.url
+    assert page.locator("#filters-set").inner_text() == "1 set"
+    sideways = """[...document.querySelectorAll("*")].filter((one) => one.scrollWidth > one.clientWidth
+        && (one === document.documentElement || ["auto", "scroll"].includes(getComputedStyle(one).overflowX)))
+        .map((one) => `${one.tagName} ${one.className} ${one.scrollWidth} > ${one.clientWidth}`)"""
+    for action in ("#onesearch .title", "#detail .why summary", "#detail-close"):
+        assert page.evaluate(sideways) == []
+        page.locator(action).first.click()
+        settle(page)
+    page.goto(service[0] + "admin")
+    assert page.evaluate(sideways) == [] and page.problems == []
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1440, "light"), (1440, "dark"), (1000, "light"), (390, "dark")])

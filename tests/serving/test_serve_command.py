@@ -120,6 +120,26 @@ def test_origins_are_those_that_browsers_send(started, tmp_path):
         assert "is no origin" in str(result.exception), wrong
 
 
+def test_pictures_of_named_hosts_and_a_currency(started, tmp_path):
+    hosts = ("--image-hosts", "https://IMG.shop.example:443/", "--image-hosts", "http://127.0.0.1:9000")
+    assert call(tmp_path, *hosts, "--currency", "EUR").exit_code == 0
+    with TestClient(started["app"], base_url="http://localhost") as client:
+        policy = client.get("/").headers["content-security-policy"]
+        shown = client.get("/filters").json()
+    assert "; img-src 'self' https://img.shop.example http://127.0.0.1:9000; " in policy
+    assert shown["image_hosts"] == ["https://img.shop.example", "http://127.0.0.1:9000"] and shown["currency"] == "EUR"
+    for option, where, wrong in (
+        *(
+            ("--image-hosts", "image_hosts.0: must be scheme and host alone, such as https://img.shop.example", wrong)
+            for wrong in ("img.shop.example", "https://a.example/x", "https://a.example; script-src *", "*", "null")
+        ),
+        *(("--currency", "currency: must be a currency's three capital letters", wrong) for wrong in ("euro", "€", "")),
+    ):
+        refused = call(tmp_path, option, wrong)
+        assert refused.exit_code == 1, wrong
+        assert str(refused.exception).startswith(f"onesearch serve: {where}") and repr(wrong) in str(refused.exception)
+
+
 def test_keys_come_from_the_environment_and_go_with_no_page(started, tmp_path):
     keys = {"ONESEARCH_SEARCH_KEY": "s3cret", "ONESEARCH_EVENTS_KEY": "s4cret"}
     refused = call(tmp_path, **keys)

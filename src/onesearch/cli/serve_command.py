@@ -14,6 +14,7 @@ import typer
 from onesearch.cli.producer_options import ProducerName, open_thoughts, producer_key
 from onesearch.cli.terminal import Measured, Model
 from onesearch.common.artefact import read_manifest, refuse_links
+from onesearch.common.settings import validated
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -87,6 +88,13 @@ def serve(
         ProducerName, typer.Option(help="With --thoughts: whose thoughts count, as with `onesearch understand`.")
     ] = ProducerName.llm,
     # What a page shows.
+    image_hosts: Annotated[
+        list[str] | None,
+        typer.Option(help="Server whose pictures the page shows, as https://img.shop.example; repeatable."),
+    ] = None,
+    currency: Annotated[
+        str | None, typer.Option(help="ISO code, such as EUR, that the page writes prices in; default: plain numbers.")
+    ] = None,
     out_of_stock: Annotated[
         StockPolicy,
         typer.Option(
@@ -137,17 +145,23 @@ def serve(
     memory = open_store(store or str(run / "serving.sqlite3"), run)
     torch.set_num_threads(cores)
     token, thinker = admin_token(), thought_source(thoughts, producer)
-    config = ServingSettings(
-        max_batch=batch,
-        max_queue=queue,
-        threads=threads,
-        page=not api_only,
-        allowed_hosts=host_names(host, allowed_host),
-        allowed_origins=origins(allow_origin or ()),
-        keep_days=keep_days,
-        learn_seconds=learn_seconds,
-        half_life_days=half_life,
-        examination=examination(run),
+    config = validated(
+        ServingSettings,
+        {
+            "max_batch": batch,
+            "max_queue": queue,
+            "threads": threads,
+            "page": not api_only,
+            "image_hosts": image_hosts or (),
+            "currency": currency,
+            "allowed_hosts": host_names(host, allowed_host),
+            "allowed_origins": origins(allow_origin or ()),
+            "keep_days": keep_days,
+            "learn_seconds": learn_seconds,
+            "half_life_days": half_life,
+            "examination": examination(run),
+        },
+        "onesearch serve",
     )
     keys = {"search_key": _given(SEARCH_VARIABLE), "events_key": _given(EVENTS_VARIABLE)}
 

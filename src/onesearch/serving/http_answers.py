@@ -13,6 +13,7 @@ from onesearch.search.results import Explanation, FilterChoices, SearchResult
 from onesearch.search.rules import Rules, write_rules
 from onesearch.search.suggestions import Kind
 from onesearch.serving.http_bodies import ItemBody
+from onesearch.serving.serving_settings import ServingSettings
 from onesearch.serving.store import RulesVersion
 
 
@@ -205,21 +206,25 @@ class Choice(BaseModel):
 
 
 class FiltersAnswer(BaseModel):
-    """What can be filtered by, and some queries to try."""
+    """What can be filtered by, some queries to try, and how the page shows prices and pictures."""
 
     categories: list[Choice]
     brands: list[Choice]
     price: tuple[float, float] | None
     examples: list[str]
+    currency: str | None = Field(description="ISO code of all prices; null: plain numbers")
+    image_hosts: list[str] = Field(description="servers whose pictures may be shown")
 
     @classmethod
-    def from_choices(cls, choices: FilterChoices, examples: list[str]) -> "FiltersAnswer":
-        """The JSON form of the engine's choices."""
+    def from_choices(cls, choices: FilterChoices, examples: list[str], config: ServingSettings) -> "FiltersAnswer":
+        """The JSON form of the engine's choices and of the service's settings."""
         return cls(
             categories=[Choice(value=value, items=items) for value, items in choices.categories],
             brands=[Choice(value=value, items=items) for value, items in choices.brands],
             price=choices.price,
             examples=examples,
+            currency=config.currency,
+            image_hosts=list(config.image_hosts),
         )
 
 

@@ -345,8 +345,9 @@ def _add_page(app: FastAPI, service: Service) -> None:
 
     @app.get("/filters", tags=["page"])
     def filters() -> FiltersAnswer:
-        """What can be filtered by, and some queries to try."""
-        return FiltersAnswer.from_choices(service.engine.filters_available(), service.engine.example_queries(8))
+        """What can be filtered by, some queries to try, and how prices and pictures are shown."""
+        engine = service.engine
+        return FiltersAnswer.from_choices(engine.filters_available(), engine.example_queries(8), service.config)
 
     @app.get("/", include_in_schema=False)
     def page() -> FileResponse:

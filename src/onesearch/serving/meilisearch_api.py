@@ -176,7 +176,8 @@ def _answered(answer: SearchAnswer, query: MeilisearchQuery, index: str) -> dict
     total = answer.total or 0
     out: dict[str, Any] = {
         "indexUid": index,
-        "hits": [_hit(result, query) for result in answer.results[:size]],
+        # By this name InstantSearch knows which search a click belongs to.
+        "hits": [{**_hit(result, query), "__queryID": answer.search_id} for result in answer.results[:size]],
         "query": query.q or "",
         "processingTimeMs": round(answer.took_ms),
     }

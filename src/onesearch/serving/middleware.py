@@ -4,7 +4,7 @@ import asyncio
 import json
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from onesearch.common.extras import from_extra
 from onesearch.serving.access import SEARCHES, Keys, host_name, role_of
@@ -14,23 +14,30 @@ from onesearch.serving.serving_settings import ServingSettings
 with from_extra("serve"):
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-# Scripts, styles and calls of this origin only: a listing's text can neither run nor load anything.
-_CONTENT_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
-SECURITY_HEADERS = (
-    (b"content-security-policy", _CONTENT_POLICY.encode()),
-    (b"x-content-type-options", b"nosniff"),
-    (b"referrer-policy", b"no-referrer"),
-    (b"cross-origin-opener-policy", b"same-origin"),
-    (b"cross-origin-resource-policy", b"same-origin"),
-)
 _PROBES = ("/livez", "/readyz")  # asked by the machine's address, and tell nothing
 _WATCHED = ("/healthz", "/metrics", *_PROBES)  # answered also when everything else is refused
 _LONGEST_RETRY = 5  # seconds
 _REFUSALS_PER_SECOND = 40
 HUNG_UP = 499  # in the measurements: nobody is there to read an answer
+
+
+def security_headers(image_hosts: Sequence[str] = ()) -> tuple[tuple[bytes, bytes], ...]:
+    """Of every answer: scripts, styles and calls of this origin only, and pictures of named hosts besides.
+
+    So a listing's text can neither run anything nor load it from elsewhere.
+    """
+    pictures = " ".join(("'self'", *image_hosts))
+    policy = (
+        f"default-src 'none'; script-src 'self'; style-src 'self'; img-src {pictures}; connect-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
+    return (
+        (b"content-security-policy", policy.encode()),
+        (b"x-content-type-options", b"nosniff"),
+        (b"referrer-policy", b"no-referrer"),
+        (b"cross-origin-opener-policy", b"same-origin"),
+        (b"cross-origin-resource-policy", b"same-origin"),
+    )
 
 
 class _RefusedError(Exception):
@@ -75,6 +82,7 @@ class Guard:
     ) -> None:
         self._app, self._metrics, self._config, self._keys = app, metrics, config, keys
         self._most_at_work = most_at_work
+        self._headers = security_headers(config.image_hosts)
         self._at_work: Counter[str] = Counter()  # requests by kind
         self._held = 0  # bytes of all bodies
         self._refused = 0  # connections that wait out their ``Retry-After``
@@ -92,7 +100,7 @@ class Guard:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message = {**message, "headers": [*message.get("headers", []), *SECURITY_HEADERS]}
+                message = {**message, "headers": [*message.get("headers", []), *self._headers]}
             await send(message)
 
         try:

@@ -1,8 +1,31 @@
 """Settings of the HTTP service."""
 
-from pydantic import Field
+import re
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
 
 from onesearch.common.settings import Settings
+
+_ORIGIN = re.compile(r"https?://[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[0-9]{1,5})?")
+
+
+def _origin(text: str) -> str:
+    """A web server's scheme, host and port as browsers write them: nothing else may enter a header."""
+    origin = text.lower().removesuffix("/")
+    if not _ORIGIN.fullmatch(origin):
+        raise ValueError("must be scheme and host alone, such as https://img.shop.example")
+    return origin.removesuffix(":443" if origin.startswith("https") else ":80")
+
+
+def _currency(code: str) -> str:
+    if not re.fullmatch("[A-Z]{3}", code):
+        raise ValueError("must be a currency's three capital letters in ISO 4217, such as EUR")
+    return code
+
+
+Origin = Annotated[str, AfterValidator(_origin)]
+Currency = Annotated[str, AfterValidator(_currency)]
 
 
 class ServingSettings(Settings):
@@ -52,4 +75,11 @@ class ServingSettings(Settings):
     )
     page: bool = Field(
         default=True, description="serve the web page and what it needs: shoppers, their histories, filters"
+    )
+    image_hosts: tuple[Origin, ...] = Field(
+        default=(),
+        description="servers whose pictures the page shows, as https://img.shop.example; none given: no pictures",
+    )
+    currency: Currency | None = Field(
+        default=None, description="of all prices, as the page writes them, such as EUR; null: plain numbers"
     )

@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 
 from onesearch.common.extras import from_extra
-from onesearch.serving.middleware import SECURITY_HEADERS
+from onesearch.serving.middleware import security_headers
 
 with from_extra("serve"):
     from fastapi import FastAPI
@@ -92,7 +92,7 @@ async def _put_off(path: str, send: Send) -> None:
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(body)).encode()),
-        *SECURITY_HEADERS,
+        *security_headers(),
     ]
     status = 200 if path == "/livez" else 503
     if status == 503:

@@ -1,5 +1,7 @@
-// The demo page. Everything that comes from the catalogue is untrusted text: it goes through textContent only.
+// The demo page. Everything that comes from the catalogue is untrusted text: it goes through textContent only,
+// and addresses of pictures through pictures.js.
 
+import { picturesOn, showPicture } from "./pictures.js";
 import { completeIn } from "./suggest.js";
 
 const $ = (id) => document.getElementById(id);
@@ -9,7 +11,7 @@ const NEW_SHOPPER = "\u0000new"; // no shopper's id: ids have no control charact
 const FACETS = { category: "All categories", brand: "All brands" };
 const CONTROLS = ["sort", ...Object.keys(FACETS), "price-low", "price-high", "in-stock"]; // what a link says beside the query
 
-const state = { busy: 0, search: 0, running: null, shown: new Map(), last: "", freshest: new Set(), asked: null, ranks: new Map(), literal: null };
+const state = { busy: 0, search: 0, running: null, shown: new Map(), last: "", freshest: new Set(), asked: null, ranks: new Map(), literal: null, currency: null, imageHosts: [] };
 
 // ---------------------------------------------------------------- small helpers
 
@@ -54,7 +56,9 @@ function hueOf(text) {
 }
 
 function money(price) {
-  return price === null ? "" : price.toLocaleString(undefined, { minimumFractionDigits: 2, maximumFractionDigits: 2 });
+  if (price === null) return "";
+  const plain = { minimumFractionDigits: 2, maximumFractionDigits: 2 };
+  return new Intl.NumberFormat(undefined, state.currency ? { style: "currency", currency: state.currency } : plain).format(price);
 }
 
 /** Run something while the page says that it is at work. */
@@ -105,7 +109,9 @@ function filters() {
   const [low, high] = [bound("price-low"), bound("price-high")];
   if (low !== null || high !== null) chosen.price = [low, high];
   if ($("in-stock").checked) chosen.in_stock = true;
-  $("reset").hidden = Object.keys(chosen).length === 0 && !$("sort").value;
+  const set = Object.keys(chosen).length;
+  $("filters-set").textContent = set ? `${set} set` : "";
+  $("reset").hidden = !set && !$("sort").value;
   return chosen;
 }
 
@@ -248,7 +254,9 @@ function card(result, at, name, ranks, before, answer) {
     openDetail(result, answer, name === "onesearch" && !state.asked.sort ? { ...state.asked, k: Math.min(100, Math.max(10, at + 1)) } : null);
     happened("click", result, answer);
   });
-  const element = make("li", { class: "card" }, tile(item, at), title, side(result, name, answer), about(item, at, result, before), path(result));
+  const box = tile(item, picturesOn(state.imageHosts, item)[0], item.title);
+  box.append(make("span", { textContent: at + 1, ariaHidden: "true" })); // the list's own numbers say it
+  const element = make("li", { class: "card" }, box, title, side(result, name, answer), about(item, at, result, before), path(result));
   element.dataset.item = result.item_id;
   element.dataset.sid = result.sid_tokens.join(" ");
   if (name === "onesearch") {
@@ -271,11 +279,12 @@ function marked(text, spans) {
   return [...parts, letters.slice(at).join("")];
 }
 
-function tile(item, at) {
+/** A box with an item's picture, or with a letter where there is none; of the same size either way. */
+function tile(item, picture, words) {
   const name = item.brand || item.category.at(-1) || item.title;
-  const box = make("div", { class: "tile", textContent: [...name][0].toUpperCase() }, make("span", { textContent: at + 1 }));
+  const box = make("div", { class: "tile" }, make("b", { textContent: [...name][0].toUpperCase(), ariaHidden: "true" }));
   box.style.setProperty("--hue", hueOf(item.category.join("/") || name));
-  box.setAttribute("aria-hidden", "true");
+  if (picture) showPicture(box, picture, words);
   return box;
 }
 
@@ -449,7 +458,9 @@ function openDetail(result, answer, asked) {
   if (item.listed_at) fact("Listed", new Date(item.listed_at).toLocaleDateString());
   fact("Available", item.in_stock === null ? "unknown" : item.in_stock ? "in stock" : "out of stock");
   fact("Item", item.item_id);
-  $("detail-body").replaceChildren(path(result), facts, buyButton(result, answer), ...(asked ? [whyPanel(result, asked)] : []));
+  const pictures = picturesOn(state.imageHosts, item);
+  const gallery = pictures.map((picture, at) => tile(item, picture, `${item.title}, picture ${at + 1} of ${pictures.length}`));
+  $("detail-body").replaceChildren(make("div", { class: "gallery" }, ...gallery), path(result), facts, buyButton(result, answer), ...(asked ? [whyPanel(result, asked)] : []));
   if (!$("detail").open) $("detail").showModal();
 }
 
@@ -475,6 +486,9 @@ async function start() {
   $("shopper").append(make("option", { value: "", textContent: "Anonymous" }), make("option", { value: NEW_SHOPPER, textContent: "New shopper" }));
   try {
     const [people, choices] = await Promise.all([call("shoppers?limit=50"), call("filters")]);
+    state.currency = choices.currency;
+    state.imageHosts = choices.image_hosts;
+    $("price-legend").textContent = choices.currency ? `Price in ${choices.currency}` : "Price";
     people.shoppers.forEach((id) => addShopper(id));
     fill($("category"), "All categories", choices.categories);
     fill($("brand"), "All brands", choices.brands);
@@ -506,6 +520,11 @@ $("shopper").addEventListener("change", () => {
   state.last = "";
   search();
 });
+// On a phone the panels stand above the results, folded.
+const phone = matchMedia("(max-width: 760px)");
+const fold = () => document.querySelectorAll("aside details").forEach((panel) => { panel.open = !phone.matches; });
+phone.addEventListener("change", fold);
+fold();
 $("detail-close").addEventListener("click", () => $("detail").close());
 $("detail").addEventListener("click", (event) => { if (event.target === $("detail")) $("detail").close(); });
 $("theme").addEventListener("click", () => {
