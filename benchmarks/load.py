@@ -125,9 +125,9 @@ async def _change(server: Server, dataset: Dataset, seconds: float) -> dict[str,
     """Replace items at a fixed rate; how many calls were answered, and how many items a second that came to."""
     connection, answers = Connection(server.port), []
     start = time.monotonic()
-    variants = _variants(dataset, "change")
+    changed = variants(dataset, "change")
     for number in itertools.count():
-        items = list(itertools.islice(variants, CALL))
+        items = list(itertools.islice(changed, CALL))
         await asyncio.sleep(max(0.0, start + number / CALLS_PER_SECOND - time.monotonic()))
         if time.monotonic() > start + seconds:
             break
@@ -141,14 +141,14 @@ async def _change(server: Server, dataset: Dataset, seconds: float) -> dict[str,
 def _fill(server: Server, dataset: Dataset, most: int) -> None:
     """Bring the catalogue up to ``most`` items."""
     missing = most - int(server.get("/healthz")["items"])
-    variants = itertools.islice(_variants(dataset, "more"), max(missing, 0))
-    while items := list(itertools.islice(variants, 1000)):
+    more = itertools.islice(variants(dataset, "more"), max(missing, 0))
+    while items := list(itertools.islice(more, 1000)):
         status, _ = server.call("POST", "/items", {"upsert": items})
         if status != 200:
             raise RuntimeError(f"POST /items answered {status}")
 
 
-def _variants(dataset: Dataset, name: str) -> Iterator[dict[str, Any]]:
+def variants(dataset: Dataset, name: str) -> Iterator[dict[str, Any]]:
     """Items like the run's own without end, as JSON: other ids, titles in another order of their words."""
     chance = random.Random(0)
     for number in itertools.count():

@@ -8,28 +8,12 @@
 else.
 """
 
-import json
-import subprocess
-import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
-
-from benchmarks.provenance import ROOT, commit, machine, today
+from benchmarks.command_page import Benchmark, main, write_page
+from benchmarks.provenance import ROOT
 from benchmarks.result_files import ResultFiles
 
 FILES = ResultFiles("speed")
 PLOT = FILES.charts / "width.png"
-
-
-@dataclass(frozen=True)
-class Benchmark:
-    """A command that prints one JSON object, what it is about, and goals such as ``>= 16`` for some of its keys."""
-
-    command: str
-    about: str
-    goals: dict[str, str]
-
 
 ALL = {
     "decoding": Benchmark(
@@ -151,65 +135,16 @@ ALL = {
 }
 
 
-def run(name: str) -> None:
-    """Run one benchmark and keep its figures."""
-    about = {"commit": commit(), "date": today(), "machine": machine()}
-    _, *arguments = ALL[name].command.split()  # this Python, not the first one on the path
-    done = subprocess.run([sys.executable, *arguments], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
-    FILES.write_figures({**FILES.figures(), name: {"provenance": about, "figures": json.loads(done.stdout)}})
-
-
 def render() -> None:
     """Write the page from the saved figures."""
-    lines = [
+    head = [
         "# Speed and memory",
         "",
         "Written by `python -m benchmarks.speed_page render` from `docs/results/speed.json`; do not edit by hand.",
-        "",
     ]
-    saved = FILES.figures()
-    for name, benchmark in ALL.items():
-        if name in saved:
-            lines += _section(name, benchmark, saved[name])
-    FILES.write_page(lines[:-1])
-
-
-def _section(name: str, benchmark: Benchmark, saved: dict[str, Any]) -> list[str]:
-    made = saved["provenance"]
-    figures = dict(_flat(saved["figures"]))
-    lines = [f"## {name}", "", benchmark.about, ""]
-    lines += [f"`{benchmark.command}`, {made['machine']}, commit {made['commit']}, {made['date']}", ""]
-    lines += ["| figure | value | goal |", "|---|---|---|"]
-    lines += [f"| {key} | {value} | {_goal(value, benchmark.goals.get(key))} |" for key, value in figures.items()]
-    missing = sorted(set(benchmark.goals) - set(figures))  # a goal may be newer than the saved figures
-    lines += [f"| {key} | not measured yet | {benchmark.goals[key]} |" for key in missing]
-    if name == "search":
-        lines += ["", f"![HR@10 over beam width]({PLOT.relative_to(FILES.folder)})"]
-    return [*lines, ""]
-
-
-def _goal(value: Any, goal: str | None) -> str:
-    if goal is None:
-        return ""
-    sign, limit = goal.split()
-    held = value >= float(limit) if sign == ">=" else value <= float(limit)
-    return f"{goal}{'' if held else ', **missed**'}"
-
-
-def _flat(values: dict[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{before}{key}: ")
-        else:
-            yield before + key, ", ".join(map(str, value)) if isinstance(value, list) else value
+    charts = {"search": f"![HR@10 over beam width]({PLOT.relative_to(FILES.folder)})"}
+    write_page(FILES, ALL, head, charts)
 
 
 if __name__ == "__main__":
-    match sys.argv[1:]:
-        case ["run", *names]:
-            for each in names or ALL:
-                run(each)
-        case ["render"]:
-            render()
-        case _:
-            sys.exit(__doc__)
+    main(FILES, ALL, render, __doc__ or "")
