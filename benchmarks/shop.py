@@ -17,15 +17,52 @@ _SUM = "largest difference between a score and its parts"
 ALL = {
     "pages": Benchmark(
         "python -m benchmarks.shop_pages runs/demo",
-        "Pages of ten, one after the other: all of the largest department, and the first ones of the whole shop, of the "
-        "run's own size and after items like its own (other ids, titles in another order of their words) were put into "
-        "the same engine. Without a query and for queries of the log, every other one by a shopper whom the log knows. "
-        "`shown twice`, `missing`, `in another place` are places and items of all these searches together: what two "
-        "pages show, what no page shows, what stands elsewhere than in one long page. Facets of all kinds, "
+        "Pages of ten, one after the other: all of the largest department, and the first ones of the whole shop, of "
+        "the run's own size and after items like its own (other ids, titles in another order of their words) were put "
+        "into the same engine. Without a query and for queries of the log, every other one by a shopper whom the log "
+        "knows. `shown twice`, `missing`, `in another place` are places and items of all these searches together: "
+        "what two pages show, what no page shows, what stands elsewhere than in one long page. Facets of all kinds, "
         "attributes included, against counts of the items by hand; scores against the sums of their explanations.",
         {f"department: {name}": "<= 0" for name in (*_EXACT, "of other departments")}
         | {f"{shop}: {name}": goal for shop in ("own", "grown") for name, goal in _WHOLE.items()}
         | {f"{shop}: {_SUM}": "<= 0.0001" for shop in ("own", "grown")},
+    ),
+    "speed": Benchmark(
+        "python -m benchmarks.shop_speed runs/demo",
+        "Single searches of test page views in one process with one thread, each kind beside a plain search of the "
+        "same request. *Mistyped*: two letters of the longest word have changed places; *100 rules* of all kinds, of "
+        "which sixty ask for a query. Completions after every letter of queries, of the log and of as many made-up "
+        "queries as a large shop has. On a machine that does other things as well CPU time and ratios are what to "
+        "look at.",
+        {"completions: 1000000 made-up queries: p95 ms, CPU": "<= 5"},
+    ),
+    "boosts": Benchmark(
+        "python -m benchmarks.shop_boosts runs/demo",
+        "One rule that multiplies the odds of the items of all emerging sellers, before the market's shoppers after "
+        "the log's end: the whole engine serves the same page views under each boost, and every shopper has the same "
+        "fate. Lifts with intervals from a bootstrap over shoppers.",
+        {
+            "times 2: their places over times 1: lift": ">= 0",
+            "times 4: their places over times 2: lift": ">= 0",
+            "times 4: their places over times 1: lift": ">= 0.2",
+            "times 4: their orders: lift": ">= 0",
+            "times 4: all orders: lift": ">= -0.01",
+        },
+    ),
+    "day": Benchmark(
+        "python -m benchmarks.shop_day runs/demo",
+        "A day of the market's shoppers served by the engine and recorded by a service's store, from which a second "
+        "engine learns as the service does (`ClickLearner`, its default settings); then both serve the next day. HR "
+        "and MRR over what the same shoppers click and order on pages of the market's own engine; *expected HR* is "
+        "the share of the true click mass on the page; clicks, orders and items shown are per page view on the pages "
+        "of either engine. Shoppers who search for the same on both days are left out of the second, since the market "
+        "would let them click the same again. Cold items have no click in the log's training part. Two-sided paired "
+        "sign-flip tests over page views.",
+        {
+            f"all: {name}: {key}": goal
+            for name in ("click HR@10", "orders")
+            for key, goal in (("difference", ">= 0"), ("p", "<= 0.05"))
+        },
     ),
 }
 
