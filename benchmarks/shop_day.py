@@ -46,7 +46,7 @@ from onesearch.serving.sqlite_store import SqliteStore
 from onesearch.serving.store import Event, Search
 
 Floats = NDArray[np.float32]
-PAGE_VIEWS, FIRST_DAY, STREAM = 3_000, 2, 2
+PAGE_VIEWS, FIRST_DAY, STREAM = 4_000, 2, 2
 
 
 @dataclass(frozen=True)
