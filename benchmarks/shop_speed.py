@@ -26,7 +26,7 @@ from onesearch.search.results import SearchRequest
 from onesearch.search.rules import Rules
 from onesearch.search.suggestions import Suggestions
 
-REQUESTS, ROUNDS, QUERIES, MOST = 40, 5, 150, 1_000_000
+REQUESTS, ROUNDS, QUERIES, MOST = 24, 4, 60, 1_000_000
 FACETS = ("category", "brand", "price")
 CLOCKS = {"wall": time.perf_counter, "CPU": time.process_time}
 PLAIN = "plain"
