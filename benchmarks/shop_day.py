@@ -7,6 +7,10 @@ Prints one JSON object (``python -m benchmarks.shop_day runs/demo``)::
     day 2: both engines serve the same page views; a shopper who searches for the same as on day 1 is left out, since
            the market would let them click the same again
 
+Of both days only the page views are served whose query at least two shoppers search for on day 1: clicks on an item for
+a query count from the second shopper on, so that the others teach nothing of what belongs to a query. On pages of other
+queries the engines differ by no more than what clicks add to an item's popularity, which is not measured here.
+
 HR and MRR are over targets that know neither engine: what the same shoppers click and order on day 2 on pages of the
 market's own engine, which made the log. ``expected HR`` is the share of the true click mass that lies on the page;
 ``clicks`` and ``orders`` are what the shoppers do on the pages of either engine, with the same fate, per page view.
@@ -68,7 +72,7 @@ class Day:
 
 def measure(run: Path, engine: SearchEngine, page_views: int, first_day: int) -> dict[str, Any]:
     """Serve a day, learn, serve the next; about so many page views a day."""
-    today, tomorrow = two_days(run / "data", page_views, first_day)
+    today, tomorrow, shares = two_days(run / "data", page_views, first_day)
     pages = served(engine, today.page_views)
     learning = engine.with_settings(engine.config, engine.weights)
     with tempfile.TemporaryDirectory() as folder:
@@ -88,20 +92,26 @@ def measure(run: Path, engine: SearchEngine, page_views: int, first_day: int) ->
         for name, one in (("still", engine), ("learning", learning))
     }
     return {
+        "page views a day": page_views,
+        "share of day 1 with a query of two shoppers": round(shares[0], 3),
+        "share of day 2 with such a query": round(shares[1], 3),
         "page views of day 1": len(today.visits),
         **recorded,
-        "queries with counts": 0 if live is None else len(live.queries),
-        "pairs of query and item with counts": 0 if live is None else len(live.counts),
+        "queries that have counts": 0 if live is None else len(live.queries),
+        "pairs of query and item that have counts": 0 if live is None else len(live.counts),
         "page views of day 2": len(tomorrow.visits),
-        "share of them with such a query": round(float(touched.mean()), 4),
+        "share of them whose query has counts": round(float(touched.mean()), 4),
         "cold items": int(cold.sum()),
-        "all": compared(by_engine, np.ones(len(touched), bool)),
-        "of queries with counts": compared(by_engine, touched),
+        "queries of two shoppers": compared(by_engine, np.ones(len(touched), bool)),
+        "queries with counts": compared(by_engine, touched),
     }
 
 
-def two_days(data: Path, page_views: int, first_day: int) -> tuple[Day, Day]:
-    """Page views of a day after the market's log, and of the next by who has not searched for the same."""
+def two_days(data: Path, page_views: int, first_day: int) -> tuple[Day, Day, tuple[float, float]]:
+    """Page views of a day after the market's log, and of the next by who has not searched for the same.
+
+    Of both those whose query two shoppers search for on the first day; what share of each day they are.
+    """
     config = load_config(data / FOLDER)
     laboratory = Laboratory(data, page_views * config.days, stream=STREAM)
     start = int(np.datetime64(config.start, "us").astype(np.int64))
@@ -115,7 +125,10 @@ def two_days(data: Path, page_views: int, first_day: int) -> tuple[Day, Day]:
     # The same shopper with the same query has the same luck with an item again.
     meets = visits.user.astype(np.int64) * len(queries) + number
     known = np.isin(meets, meets[day == first_day])
-    return both.select(np.flatnonzero(day == first_day)), both.select(np.flatnonzero((day > first_day) & ~known))
+    shoppers = np.bincount(np.unique(meets[day == first_day]) % len(queries), minlength=len(queries))
+    repeated, parts = shoppers[number] >= 2, (day == first_day, (day > first_day) & ~known)
+    first, second = (both.select(np.flatnonzero(part & repeated)) for part in parts)
+    return first, second, (float(repeated[parts[0]].mean()), float(repeated[parts[1]].mean()))
 
 
 def _select(queries: Queries, rows: NDArray[np.integer]) -> Queries:
@@ -181,9 +194,11 @@ def compared(by_engine: Mapping[str, Mapping[str, Floats]], rows: NDArray[np.boo
     """Means of both engines over some page views, their difference, its interval and its p-value."""
     still, learning = (np.stack([one[rows] for one in by_engine[name].values()], 1) for name in ("still", "learning"))
     test = permutation_test(learning, still)
+    with np.errstate(invalid="ignore"):  # of what is defined, [2, metrics]; nan where nothing is
+        means = np.stack([np.nansum(one, 0) / np.isfinite(one).sum(0) for one in (still, learning)])
     return {
         name: {
-            "without, with": [round(float(np.nanmean(one[:, column])), 4) for one in (still, learning)],
+            "without, with": [round(float(one), 4) for one in means[:, column]],
             "difference": round(float(test.difference[column]), 5),
             "95 % interval": [round(float(end[column]), 5) for end in (test.low, test.high)],
             "p": float(f"{test.p[column]:.2g}"),

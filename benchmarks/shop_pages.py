@@ -74,9 +74,9 @@ def whole(engine: SearchEngine, pages: int, searches: int) -> dict[str, Any]:
 
 def asked(engine: SearchEngine, searches: int) -> Iterator[tuple[str, str | None]]:
     """No query, then queries of the log; every other one by a shopper whom the log knows."""
-    queries = ["", *engine.known_queries]
+    queries, shoppers = ["", *engine.known_queries], engine.known_shoppers
     for number in range(searches):
-        yield queries[number % len(queries)], engine.known_shoppers[number] if number % 2 else None
+        yield queries[number % len(queries)], shoppers[number % len(shoppers)] if number % 2 else None
 
 
 def walk(engine: SearchEngine, request: SearchRequest, most: int) -> list[str]:

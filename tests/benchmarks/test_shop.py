@@ -15,7 +15,7 @@ from onesearch.search.suggestions import Suggestions
 from small_engine import small_engine
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def engine() -> SearchEngine:
     engine = small_engine()
     engine.confidence = Confidence((0.0, 1.0), margin=0.4)

@@ -1,5 +1,6 @@
 """Boosts and a day's clicks before the tiny run's market; the figures mean nothing."""
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -20,20 +21,22 @@ def test_a_boosted_group_is_shown_more(tiny_run: Path, engine: SearchEngine):
 
 
 def test_two_days_share_no_meeting_and_no_moment(tiny_run: Path):
-    first, second = shop_day.two_days(tiny_run / "data", 60, 2)
+    first, second, shares = shop_day.two_days(tiny_run / "data", 300, 2)
     days = [set(day.page_views["time"].dt.date().to_list()) for day in (first, second)]
     assert max(days[0]) < min(days[1]) and len(days[0]) == 1
     meets = [
         set(zip(*(day.page_views[name].to_list() for name in ("user_id", "query")), strict=True))
         for day in (first, second)
     ]
-    assert not meets[0] & meets[1] and 20 < len(second.visits) < 100
+    assert not meets[0] & meets[1] and 10 < len(second.visits) < 300 and 0 < shares[1] < shares[0] < 1
+    shoppers = Counter(query for _, query in meets[0])
+    assert min(shoppers.values()) >= 2 and {query for _, query in meets[1]} <= set(shoppers)
     texts = [first.truth.queries.texts[number] for number in first.visits.query]
     assert texts == first.page_views["query"].to_list()
 
 
 def test_a_day_is_recorded_and_learnt_from(tiny_run: Path, engine: SearchEngine, tmp_path: Path):
-    day, _ = shop_day.two_days(tiny_run / "data", 60, 2)
+    day, *_ = shop_day.two_days(tiny_run / "data", 100, 2)
     pages = served(engine, day.page_views)
     alone = engine.search(day.page_views["query"][0], day.page_views["user_id"][0])
     assert [f"i{item}" for item in pages[0]] == [hit.item_id for hit in alone]
@@ -46,7 +49,7 @@ def test_a_day_is_recorded_and_learnt_from(tiny_run: Path, engine: SearchEngine,
     assert len(searches) == len(day.visits) and all(event.item_id in shown[event.search_id or ""] for event in events)
     store.close()
 
-    found = shop_day.measure(tiny_run, engine, 60, 2)
-    assert found["queries with counts"] <= found["pairs of query and item with counts"]
-    assert {"click HR@10", "orders", "cold items: clicks"} <= set(found["all"])
+    found = shop_day.measure(tiny_run, engine, 100, 2)
+    assert found["queries that have counts"] <= found["pairs of query and item that have counts"]
+    assert {"click HR@10", "orders", "cold items: clicks"} <= set(found["queries of two shoppers"])
     assert engine.snapshot.click_features.live is None
