@@ -21,7 +21,7 @@ def test_a_boosted_group_is_shown_more(tiny_run: Path, engine: SearchEngine):
 
 
 def test_two_days_share_no_meeting_and_no_moment(tiny_run: Path):
-    first, second, shares = shop_day.two_days(tiny_run / "data", 300, 2)
+    first, second, shares = shop_day.two_days(tiny_run / "data", 600, 2)
     days = [set(day.page_views["time"].dt.date().to_list()) for day in (first, second)]
     assert max(days[0]) < min(days[1]) and len(days[0]) == 1
     meets = [
@@ -36,7 +36,7 @@ def test_two_days_share_no_meeting_and_no_moment(tiny_run: Path):
 
 
 def test_a_day_is_recorded_and_learnt_from(tiny_run: Path, engine: SearchEngine, tmp_path: Path):
-    day, *_ = shop_day.two_days(tiny_run / "data", 100, 2)
+    day, *_ = shop_day.two_days(tiny_run / "data", 600, 2)
     pages = served(engine, day.page_views)
     alone = engine.search(day.page_views["query"][0], day.page_views["user_id"][0])
     assert [f"i{item}" for item in pages[0]] == [hit.item_id for hit in alone]
@@ -49,7 +49,7 @@ def test_a_day_is_recorded_and_learnt_from(tiny_run: Path, engine: SearchEngine,
     assert len(searches) == len(day.visits) and all(event.item_id in shown[event.search_id or ""] for event in events)
     store.close()
 
-    found = shop_day.measure(tiny_run, engine, 100, 2)
+    found = shop_day.measure(tiny_run, engine, 600, 2)
     assert found["queries that have counts"] <= found["pairs of query and item that have counts"]
     assert {"click HR@10", "orders", "cold items: clicks"} <= set(found["queries of two shoppers"])
     assert engine.snapshot.click_features.live is None
