@@ -70,8 +70,10 @@ async def _measure(server: Server, dataset: Dataset, seconds: float, requests: i
         soak = await _load(server, bodies, _AT_ONCE, requests=requests // 2)
         memory.append(server.memory)
     calm = summary(await _load(server, bodies, _AT_ONCE, seconds), seconds)
-    # Items come in at a fixed rate beside the same load.
-    changing = asyncio.create_task(_change(server, dataset, seconds))
+    # Items come in at a fixed rate beside the same load; their calls are written before, so that the callers answer.
+    fresh, calls = variants(dataset, "change"), int(seconds * CALLS_PER_SECOND)
+    changes = [json.dumps({"upsert": list(itertools.islice(fresh, CALL))}).encode() for _ in range(calls)]
+    changing = asyncio.create_task(_change(server, changes))
     busy = summary(await _load(server, bodies, _AT_ONCE, seconds), seconds)
     return {
         "items": server.get("/healthz")["items"],
@@ -121,17 +123,15 @@ async def _load(
     return answers
 
 
-async def _change(server: Server, dataset: Dataset, seconds: float) -> dict[str, float]:
-    """Replace items at a fixed rate; how many calls were answered, and how many items a second that came to."""
+async def _change(server: Server, calls: Sequence[bytes]) -> dict[str, float]:
+    """Send items at a fixed rate; how many calls were not answered, and how many items a second came in."""
     connection, answers = Connection(server.port), []
     start = time.monotonic()
-    changed = variants(dataset, "change")
-    for number in itertools.count():
-        items = list(itertools.islice(changed, CALL))
+    for number, call in enumerate(calls):
         await asyncio.sleep(max(0.0, start + number / CALLS_PER_SECOND - time.monotonic()))
-        if time.monotonic() > start + seconds:
+        if time.monotonic() > start + len(calls) / CALLS_PER_SECOND:
             break
-        answers.append(await connection.post("/items", json.dumps({"upsert": items}).encode()))
+        answers.append(await connection.post("/items", call))
     connection.close()
     done = sum(answer.status == 200 for answer in answers)
     took = time.monotonic() - start
@@ -149,13 +149,13 @@ def _fill(server: Server, dataset: Dataset, most: int) -> None:
 
 
 def variants(dataset: Dataset, name: str) -> Iterator[dict[str, Any]]:
-    """Items like the run's own without end, as JSON: other ids, titles in another order of their words."""
+    """Items like the run's own without end, as JSON: new ids, titles in another order of their words."""
     chance = random.Random(0)
     for number in itertools.count():
         item = ItemBody.from_item(dataset.item(number % len(dataset.items))).model_dump(mode="json")
         words = item["title"].split()
         chance.shuffle(words)
-        yield {**item, "item_id": f"{name}-{number % (10 * len(dataset.items))}", "title": " ".join(words)}
+        yield {**item, "item_id": f"{name}-{number}", "title": " ".join(words)}
 
 
 def _searches(dataset: Dataset) -> Iterator[bytes]:

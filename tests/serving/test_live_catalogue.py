@@ -1,11 +1,13 @@
 """The engine follows the store's item changes: all of them, in order, and a bad one stops no other."""
 
 import shutil
+from types import SimpleNamespace
 
 import pytest
 from serving_fakes import FakeEngine
 
 from onesearch.data.records import Item
+from onesearch.serving import live_catalogue
 from onesearch.serving.live_catalogue import LiveCatalogue
 from onesearch.serving.service_metrics import Metrics
 from onesearch.serving.sqlite_store import SqliteStore
@@ -39,6 +41,51 @@ def test_changes_are_applied_once_and_in_order(engine, store):
     assert catalogue.follow() == 3 and set(engine.items) == {"b", "c"}, "of `a` only the newest state is left"
     assert catalogue.follow() == 0 and catalogue.problems() == []
     assert (changed(metrics, "upsert"), changed(metrics, "delete")) == (2, 1)
+
+
+def test_while_there_are_searches_changes_take_half_of_the_time_at_most(engine, store, monkeypatch):
+    clock, slept, busy = [100.0], [], [True]
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        clock[0] += seconds
+
+    def upsert(items) -> None:
+        clock[0] += {"slow": 0.4, "endless": 7.0}[items[0].title]
+
+    monkeypatch.setattr(live_catalogue, "time", SimpleNamespace(monotonic=lambda: clock[0], sleep=sleep))
+    monkeypatch.setattr(engine, "upsert", upsert)
+    catalogue = LiveCatalogue(engine, store, Metrics(), lambda: busy[0])
+    catalogue.change([Item("a", "slow")], [])
+    assert slept == [], "an answer waits for nothing"
+    clock[0] += 0.1
+    catalogue.change([Item("a", "slow")], [])
+    assert sum(slept) == pytest.approx(0.3), "0.4 seconds after the first one was through"
+    slept.clear()
+    busy[0] = False
+    catalogue.change([Item("a", "endless")], [])
+    assert slept == [], "nobody searches"
+    busy[0] = True
+    catalogue.change([Item("a", "slow")], [])
+    assert sum(slept) == pytest.approx(1.0), "at the longest"
+    slept.clear()
+    monkeypatch.setattr(live_catalogue.time, "sleep", lambda s: (sleep(s), busy.__setitem__(0, False)))
+    catalogue.change([Item("a", "slow")], [])
+    assert len(slept) == 1, "the last search was answered"
+
+
+def test_own_changes_are_read_back_only_behind_those_of_others(engine, store, monkeypatch):
+    plain, read = store.item_changes, []
+    monkeypatch.setattr(store, "item_changes", lambda *a: read.extend(found := plain(*a)) or found)
+    catalogue = LiveCatalogue(engine, store, Metrics())
+    catalogue.follow()
+    catalogue.change([Item("a", "lamp"), Item("b", "mug")], [])
+    catalogue.change([Item("a", "green lamp")], ["b"])
+    assert read == [] and {i: item.title for i, item in engine.items.items()} == {"a": "green lamp"}
+    store.change_items([Item("c", "shoe")], ["a"])  # another server
+    catalogue.change([Item("d", "hat")], [])
+    assert [change.item_id for change in read] == ["c", "a", "d"] and set(engine.items) == {"c", "d"}
+    assert catalogue.follow() == 0
 
 
 def test_pages_of_changes_are_read_to_the_end_and_a_failure_loses_none(engine, store, monkeypatch):

@@ -33,7 +33,7 @@ def test_waiting_jobs_share_a_call_and_overflow_is_refused():
     first = workers.submit(0)
     assert started.wait(5)
     waiting = [workers.submit(n) for n in range(5)]
-    assert workers.waiting == 5
+    assert workers.waiting == 5 and workers.busy
     with pytest.raises(SaturatedError, match="5 searches are waiting"):
         workers.submit(9)
     waiting[1].cancel()
@@ -41,6 +41,7 @@ def test_waiting_jobs_share_a_call_and_overflow_is_refused():
     assert first.result(5).value == 0 and waiting[4].result(5).value == 8
     assert sizes == [1, 2, 2], "the cancelled job is not run"
     workers.close()
+    assert not workers.busy
 
 
 def test_failures_belong_to_their_job():

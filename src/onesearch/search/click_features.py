@@ -95,13 +95,12 @@ def title_words(items: pl.DataFrame, analyze: Callable[[str], list[str]]) -> pl.
     exploded = pieces.explode("piece")
     distinct = exploded.select(pl.col("piece").unique()).to_series()
     # Each distinct piece of a title is analysed once.
-    terms = pl.DataFrame(
-        {"piece": distinct, "traits": [analyze(piece) for piece in distinct.to_list()]},
-        schema={"piece": pl.String, "traits": pl.List(pl.String)},
-    )
-    joined = exploded.join(terms, on="piece", how="left", maintain_order="left")
-    lists = joined.group_by("row", maintain_order=True).agg(pl.col("traits").explode(empty_as_null=False))
-    return lists["traits"].list.drop_nulls().list.unique(maintain_order=True)
+    terms = [(piece, term) for piece in distinct.to_list() for term in analyze(piece)]
+    known = {"piece": [piece for piece, _ in terms], "traits": [term for _, term in terms]}
+    table = pl.DataFrame(known, schema={"piece": pl.String, "traits": pl.String})
+    joined = exploded.join(table, on="piece", how="left", maintain_order="left_right")
+    lists = joined.group_by("row", maintain_order=True).agg(pl.col("traits").drop_nulls().unique(maintain_order=True))
+    return lists["traits"]
 
 
 @dataclass(frozen=True)
@@ -240,10 +239,12 @@ class TraitClicks:
 
 def _numbered(traits: pl.Series, names: Mapping[str, int]) -> Ragged:
     """Lists of texts as rows of numbers; unknown ones, and those beyond the first few, left out."""
-    known = pl.DataFrame(
-        {"trait": list(names), "number": list(names.values())}, schema={"trait": pl.String, "number": pl.Int32}
-    )
+    # Only what these items have is looked up: a few that change must not cost what the whole catalogue has.
     given = pl.DataFrame({"trait": traits}).with_row_index("row").explode("trait")
+    distinct = given["trait"].drop_nulls().unique()
+    numbers = [names.get(trait) for trait in distinct.to_list()]
+    known = pl.DataFrame({"trait": distinct, "number": numbers}, schema={"trait": pl.String, "number": pl.Int32})
+    known = known.drop_nulls()
     found = given.join(known, on="trait", how="inner", maintain_order="left")
     row = found["row"].to_numpy().astype(np.int64)
     lengths = np.bincount(row, minlength=len(traits))

@@ -25,6 +25,7 @@ from onesearch.search.spelling import Correction, Spelling, has_unknown
 Kind = Literal["query", "category", "item"]
 Ints = NDArray[np.int32]
 _BLOCK: Final = 64  # texts whose heaviest is known ahead
+_MOST_UNREAD: Final = 1000  # items whose words are told to the spelling together
 _MOST_LATER: Final = 4096  # texts that are looked through one by one; more are sorted in
 _SHARE: Final = 4  # of so many places one is kept for categories and one for items
 
@@ -126,6 +127,7 @@ class Suggestions:
         self._writing = threading.Lock()
         self._texts: _Texts | None = None
         self._spelling: Spelling | None = None
+        self._unread: list[Item] = []  # whose words the spelling does not know yet
 
     def add(self, items: Sequence[Item]) -> None:
         """Follow items that are new in the catalogue or have another text. Of those that left it nothing is said."""
@@ -142,7 +144,9 @@ class Suggestions:
                 else:
                     texts.later = later
             if self._spelling is not None:
-                self._spelling.add_items(items_frame(items))
+                self._unread += items
+                if len(self._unread) >= _MOST_UNREAD:
+                    self._read_items(self._spelling)
 
     def complete(self, text: str, k: int = 8) -> list[Suggestion]:
         """The ``k`` best completions of a text, fewer where there are no more; "" gives what is searched for most.
@@ -167,7 +171,15 @@ class Suggestions:
                 if self._spelling is None:
                     items, clicks = self._current.value.records.flat().table, self._statistics.query_clicks
                     self._spelling = Spelling.from_items(items, self._statistics.queries, clicks[:-1].tolist())
+        if self._unread:
+            with self._writing:
+                self._read_items(self._spelling)
         return self._spelling.corrected(text, lexical)
+
+    def _read_items(self, spelling: Spelling) -> None:
+        """Tell the spelling of items that came since; many at once, and only where somebody asks, as it takes time."""
+        spelling.add_items(items_frame(self._unread))
+        self._unread = []
 
     def _completions(self, key: str, k: int) -> list[Suggestion]:
         if self._texts is None:

@@ -7,7 +7,8 @@ older copy, another file) is noticed, and the catalogue is rebuilt from it: all 
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from onesearch.data.records import Item
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from onesearch.serving.service_metrics import Metrics
 
 log = logging.getLogger("onesearch.serving")
+_LONGEST_PAUSE, _LOOK = 1.0, 0.005  # seconds
 
 
 class LiveCatalogue:
@@ -26,12 +28,25 @@ class LiveCatalogue:
     change: write the items to the store, which gives each a revision; then follow
     follow: if the store went back, give each changed item that it does not know its first state, and begin at 0
             read the changes after the last applied revision; hand them to the engine; repeat until there are none
+
+    Searches come first: while there are any, changes take half of the time at most. An answer never waits for that, but
+    the change after it does.
+
+    Args:
+        engine: whose catalogue it is.
+        store: where the changes are.
+        metrics: count them.
+        busy: whether searches run or wait.
     """
 
-    def __init__(self, engine: Engine, store: Store, metrics: "Metrics") -> None:
+    def __init__(
+        self, engine: Engine, store: Store, metrics: "Metrics", busy: Callable[[], bool] = lambda: False
+    ) -> None:
         self._engine = engine
         self._store = store
         self._metrics = metrics
+        self._busy = busy
+        self._free_from = 0.0  # when changes have made up for the time that the last one took
         self._lock, self._patching = threading.Lock(), threading.Lock()
         self._origin: str | None = None  # of the store
         self._applied = 0
@@ -47,8 +62,11 @@ class LiveCatalogue:
             StoreError: nothing was changed, or it is stored and follows later; sending it again is safe.
         """
         revision = self._store.change_items(items, deleted)
+        became: list[tuple[str, Item | None]] = [(item.item_id, item) for item in items]
+        became += [(item_id, None) for item_id in deleted]
+        first = revision - len(became) + 1
         try:
-            self.follow()
+            self.follow([ItemChange(first + n, item_id, item) for n, (item_id, item) in enumerate(became)])
         except StoreError:
             # The changes are safe in the store but could not be read back; this server catches up by itself.
             log.exception("item changes up to revision %d are stored but not yet searchable", revision)
@@ -74,15 +92,15 @@ class LiveCatalogue:
                 raise KeyError(unknown[0])
             return self.change([changes[i](item) for i, item in items.items() if item is not None], [])
 
-    def follow(self) -> int:
-        """Apply all changes not applied yet; their number.
+    def follow(self, written: Sequence[ItemChange] = ()) -> int:
+        """Apply all changes not applied yet; their number. The newest that were ``written`` need not be read back.
 
         Raises:
             StoreError: the store could not be read; what was applied stays.
         """
         with self._lock:  # one follower at a time: changes are applied in their order
             try:
-                done = self._catch_up()
+                done = self._catch_up(written)
             except Exception:
                 self._behind = True
                 raise
@@ -99,16 +117,29 @@ class LiveCatalogue:
             problems.append(f"items: {len(self._rejected)} could not be indexed, such as {item_id!r}: {problem}")
         return problems
 
-    def _catch_up(self) -> int:
+    def _catch_up(self, written: Sequence[ItemChange]) -> int:
         done, state = 0, self._store.state()
         if state.origin != self._origin or state.revision < self._applied:
             self._begin_anew(state)
         # Page by page; what was applied stays applied if the store fails in between.
-        while changes := self._store.item_changes(self._applied):
+        while changes := self._unread(written, state) or self._store.item_changes(self._applied):
+            self._give_way()
+            start = time.monotonic()
             self._apply(changes)
+            end = time.monotonic()
+            self._free_from = end + min(end - start, _LONGEST_PAUSE)
             self._applied = changes[-1].revision
             done += len(changes)
         return done
+
+    def _unread(self, written: Sequence[ItemChange], state: StoreState) -> list[ItemChange]:
+        """What was written, if nothing else is new and the store has it; nothing otherwise."""
+        alone = bool(written) and written[0].revision == self._applied + 1 and written[-1].revision == state.revision
+        return list(written) if alone else []
+
+    def _give_way(self) -> None:
+        while self._busy() and (left := self._free_from - time.monotonic()) > 0:
+            time.sleep(min(left, _LOOK))
 
     def _begin_anew(self, state: StoreState) -> None:
         """Give all changed items that the store does not know their first state; the others' changes come again."""

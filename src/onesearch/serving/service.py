@@ -69,7 +69,7 @@ class Service:
         self.config = config or ServingSettings()
         self.checks = tuple(checks)
         self.metrics = Metrics()
-        self.catalogue = LiveCatalogue(engine, store, self.metrics)
+        self.catalogue = LiveCatalogue(engine, store, self.metrics, self._searching)
         self.rules = LiveRules(engine, store)
         self.learner = ClickLearner(engine, store, self.config)
         self.coverage = (
@@ -78,6 +78,9 @@ class Service:
         self._workers: dict[str, Workers[SearchRequest, SearchResults]] = {}
         self._followers: list[asyncio.Task[None]] = []
         self._pace = math.inf  # searches that are answered in a second while the engine is at work
+
+    def _searching(self) -> bool:
+        return any(workers.busy for workers in self._workers.values())
 
     async def start(self) -> None:
         """Apply stored item changes and clicks, start the threads, and follow what this and other servers store."""

@@ -54,6 +54,7 @@ class Workers(Generic[_In, _Out]):
         self._max_queue = max_queue
         self._jobs: deque[tuple[_In, Future[Answer[_Out]]]] = deque()
         self._changed = threading.Condition()  # of the queue, or closed
+        self._running = 0
         self._closed = False
         self._threads = [threading.Thread(target=self._work, name=f"{name}-{n}", daemon=True) for n in range(threads)]
         for thread in self._threads:
@@ -81,6 +82,11 @@ class Workers(Generic[_In, _Out]):
         return len(self._jobs)
 
     @property
+    def busy(self) -> bool:
+        """Whether a job runs or waits now."""
+        return self._running > 0 or bool(self._jobs)
+
+    @property
     def alive(self) -> bool:
         """Whether every worker still runs."""
         return all(thread.is_alive() for thread in self._threads)
@@ -104,10 +110,13 @@ class Workers(Generic[_In, _Out]):
                 if self._closed:
                     return
                 taken = [self._jobs.popleft() for _ in range(min(self._max_batch, len(self._jobs)))]
+                self._running += 1
             # A caller that gave up has cancelled its future: its search is not run.
             batch = [(job, future) for job, future in taken if future.set_running_or_notify_cancel()]
             if batch:
                 self._run(batch)
+            with self._changed:
+                self._running -= 1
 
     def _run(self, batch: "list[tuple[_In, Future[Answer[_Out]]]]") -> None:
         start = time.perf_counter()
