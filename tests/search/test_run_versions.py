@@ -4,9 +4,7 @@ from importlib.metadata import version
 
 import pytest
 
-from onesearch.common.artefact import write_json, write_manifest
-from onesearch.pipeline.run_settings import RunSettings
-from onesearch.pipeline.stages import settings_of, stages_of
+from onesearch.common.artefact import write_manifest
 from onesearch.search.engine import load_engine
 from onesearch.search.run_parts import need
 from onesearch.search.run_versions import SCHEMA, STAGE_VERSIONS, other_version, readable
@@ -83,14 +81,6 @@ def test_what_says_what_is_wrong_stays_and_gets_a_note(tmp_path):
         assert len(getattr(told.value, "__notes__", [])) == notes
 
 
-def test_settings_of_another_version_are_refused_by_key_and_version(tmp_path):
-    made(tmp_path, "data", by="9.8.7")
-    write_json(tmp_path / "config.json", {"name": "x", "sft4": {}})
-    with pytest.raises(ValueError, match=r"config\.json: .*unknown key 'sft4'") as told:
-        settings_of(tmp_path)
-    assert f"made by onesearch 9.8.7, this is {HERE}" in told.value.__notes__[0]
-
-
 def test_an_engine_whose_stages_are_made_otherwise_now_is_served_with_a_warning(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr("onesearch.search.engine.load_engines", lambda *given: ["engine"])
     made(tmp_path, "data", by="0.0.9")
@@ -99,15 +89,3 @@ def test_an_engine_whose_stages_are_made_otherwise_now_is_served_with_a_warning(
         made(tmp_path, "engine", number=1)
         assert load_engine(tmp_path) == "engine"
     assert "makes engine (1, now" in caplog.text
-
-
-def test_every_stage_has_a_number():
-    market = {"market": {"items": 400, "users": 120, "days": 20, "page_views": 1500}}
-    parts = {
-        "understanding": {"producer": "market"},
-        "dpo": {"steps": 1},
-        "grpo": {"steps": 1},
-        "pseudo": {"searches": 9},
-    }
-    settings = RunSettings.model_validate({"name": "x", "data": market, "final": True, **parts})
-    assert {stage.name: stage.version for stage in stages_of(settings)} == STAGE_VERSIONS
