@@ -194,7 +194,7 @@ def test_training_reads_neither_the_click_that_it_learns_nor_later_ones(run_data
 
 def test_new_page_views_of_an_update_are_not_in_the_counts_and_nothing_is_left_out(run_data: RunData):
     split = run_data.split
-    update = update_round.UpdateData(run_data.run, split.test, split, Thoughts.from_thoughts([]), "distill")
+    update = update_round.UpdateData(run_data.run, split.test, split, Thoughts.from_thoughts([]))
     new = split.train[:1].with_columns(page_view_id=pl.lit("new"))
     assert filled(update, new) == [[0, 2]]
     update.statistics = ClickStatistics.from_page_views(new, run_data.dataset.items)
