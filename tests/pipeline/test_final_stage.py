@@ -101,7 +101,7 @@ def test_the_measured_engines_weights_stay(run_data: RunData, built: dict):
 def test_an_update_searches_with_the_counts_of_the_engine_that_it_starts_from(run_data: RunData, built: dict):
     split, thoughts = run_data.split, Thoughts.from_thoughts([])
     for counts, clicks in (("final", 4 * 20 + TEST), (None, 4 * 10)):
-        data = UpdateData(run_data.run, split.test, split, thoughts, "final", counts)
+        data = UpdateData(run_data.run, split.test, split, thoughts, counts)
         assert data.statistics.clicked.sum() == clicks
 
 

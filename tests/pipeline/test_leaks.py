@@ -318,14 +318,15 @@ def test_an_update_learns_from_the_oldest_page_views_and_is_judged_by_the_newest
 
 
 def test_the_judge_asks_the_newest_page_views(
-    run_data: RunData, engine: RecordingEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run_data: RunData, engine: RecordingEngine, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(update_round, "Generator", SimpleNamespace(load=lambda _: None))
     split = run_data.split
     parts = Split(split.train, split.valid, split.test, "time")
-    update = update_round.UpdateData(run_data.run, split.test, parts, Thoughts.from_thoughts([]), "distill")
+    update = update_round.UpdateData(run_data.run, split.test, parts, Thoughts.from_thoughts([]))
     about = {"model": "distill", "search": {}, "weights": {"log_prob": 1.0}}
-    before, after, p = update_round._judged(update, about, tmp_path)
+    aligned, folder = {**about, "model": "versions/0001"}, Path(run_data.run) / "versions" / "0001"
+    before, after, p = update_round._judged(update, about, aligned, folder)
     assert set(engine.asked) == {"test"} and before == after and before["hr10"] == 1.0 and p == 1.0
 
 
