@@ -22,8 +22,7 @@ from onesearch.data.histories import Histories
 from onesearch.data.requests import Requests
 from onesearch.model.generator import Generator
 from onesearch.model.prompt import PromptBuilder, PromptInputs
-from onesearch.search import candidate_search
-from onesearch.search import engine as engine_module
+from onesearch.search import batch_search, candidate_search
 from onesearch.search.candidate_search import CandidateSearch
 from onesearch.search.engine import SearchEngine
 from onesearch.search.evidence_finder import EvidenceFinder
@@ -45,7 +44,7 @@ PARTS: Final[dict[str, tuple[tuple[Any, str], ...]]] = {
     "ranking": (
         (CandidateSearch, "_model_features"),
         (CandidateSearch, "_with_log_features"),
-        (engine_module, "ordered"),
+        (batch_search, "ordered"),
     ),
 }
 

@@ -11,7 +11,18 @@ from benchmarks.result_files import ResultFiles
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "docs" / "results"
-STUDIES = ("v1", "v2", "v2_distillation", "generator", "balance", "abtest", "speed", "language_model", "quantizers")
+STUDIES = (
+    "v1",
+    "v2",
+    "v2_distillation",
+    "generator",
+    "balance",
+    "abtest",
+    "speed",
+    "shop",
+    "language_model",
+    "quantizers",
+)
 
 
 def test_the_results_are_pages_charts_and_one_small_json_of_each_study():

@@ -78,12 +78,14 @@ def nightly(
         RunLockedError: another night is under way.
     """
     with RunLock(run / FOLDER):
+        # The catalogue as the shop's files have it.
         night = datetime.now(UTC)
         with _step(run, night, "items") as step:
             if mapping is None:
                 raise LeftOutError("no mapping of the shop's files was given")
             step.found |= bring_in_items(run, store, mapping, most_deleted)
         yield step
+        # What shoppers did since the last round that was done.
         path = run / FOLDER / "page_views.parquet"
         with _step(run, night, "events") as events:
             since = _learnt_until(run)
@@ -92,6 +94,7 @@ def nightly(
             clicked = int((page_views["clicked"].list.len() > 0).sum())
             events.found |= {"since": since and since.isoformat(), "page_views": len(page_views), "clicked": clicked}
         yield events
+        # A round on it; what is too little for one is read again by a later night.
         with _step(run, night, "update") as step:
             if events.outcome == "failed":
                 raise LeftOutError("the events could not be read")

@@ -333,6 +333,7 @@ def _add_health(app: FastAPI, service: Service) -> None:
 
 
 def _add_page(app: FastAPI, service: Service) -> None:
+    # What the page asks for beside searches.
     @app.get("/shoppers", tags=["page"])
     def shoppers(limit: Annotated[int, Query(ge=1, le=500)] = 50) -> ShoppersAnswer:
         """Some shoppers with a history."""
@@ -349,6 +350,7 @@ def _add_page(app: FastAPI, service: Service) -> None:
         engine = service.engine
         return FiltersAnswer.from_choices(engine.filters_available(), engine.example_queries(8), service.config)
 
+    # The pages themselves, and what they load.
     @app.get("/", include_in_schema=False)
     def page() -> FileResponse:
         return FileResponse(_PAGE / "index.html", headers={"cache-control": "no-cache"})

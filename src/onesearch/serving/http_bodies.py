@@ -256,7 +256,9 @@ class ItemBody(Body):
     brand: Label | None = None
     price: Number | None = None
     attributes: dict[Annotated[str, BeforeValidator(_no_control)], list[Label]] = Field(
-        default_factory=dict, description="by attribute type: the 18 or your own"
+        default_factory=dict,
+        description="by attribute type: the 18 or your own",
+        json_schema_extra={"propertyNames": {"pattern": _ONE_LINE}},
     )
     seller: Label | None = None
     images: list[Annotated[str, StringConstraints(max_length=2000)]] = Field(default_factory=list, max_length=20)
