@@ -4,6 +4,7 @@ Each comes in two forms with the same names: a frozen dataclass for one record, 
 """
 
 import difflib
+import functools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -161,7 +162,6 @@ ITEMS: Final = pl.Schema(
         "description": TEXT,
     }
 )
-_ARROW_ITEMS: Final = pl.DataFrame(schema=ITEMS).to_arrow(compat_level=pl.CompatLevel.oldest()).schema
 USERS: Final = pl.Schema({"user_id": TEXT, "gender": TEXT, "age_band": TEXT})
 PAGE_VIEWS: Final = pl.Schema(
     {
@@ -211,12 +211,19 @@ def items_frame(items: Iterable[Item]) -> pl.DataFrame:
     """Item records as an :data:`ITEMS` table."""
     items, columns = list(items), []
     # By Arrow, in a third of polars' time: a service makes tables of items while it searches.
-    for column in _ARROW_ITEMS:
+    schema = _arrow_items()
+    for column in schema:
         values = [getattr(item, column.name) for item in items]
         if column.name == "attributes":
             values = [[(kind, value) for kind, some in one.items() for value in some] for one in values]
         columns.append(pa.array(values, column.type))
-    return pl.DataFrame(pa.Table.from_arrays(columns, schema=_ARROW_ITEMS))
+    return pl.DataFrame(pa.Table.from_arrays(columns, schema=schema))
+
+
+@functools.cache
+def _arrow_items() -> pa.Schema:
+    """:data:`ITEMS` for Arrow; not made at import, as it starts polars' threads, which no forked process has."""
+    return pl.DataFrame(schema=ITEMS).to_arrow(compat_level=pl.CompatLevel.oldest()).schema
 
 
 def users_frame(users: Iterable[User]) -> pl.DataFrame:
