@@ -37,7 +37,7 @@ def take(run: Path, ours: Path, instantsearch: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         store = str(Path(folder) / "store.sqlite3")
         options = ["--port", str(port), "--store", store, "--currency", "EUR", "--allow-origin", origin]
-        server = subprocess.Popen(["onesearch", "serve", str(run), *options])
+        server = subprocess.Popen([sys.executable, "-m", "onesearch", "serve", str(run), *options])
         try:
             _wait(f"{url}/readyz")
             with sync_playwright() as tools:
