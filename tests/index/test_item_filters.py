@@ -296,6 +296,14 @@ def test_filters_move_with_the_index_to_another_base(monkeypatch):
     assert len(bases) > 2
 
 
+def test_a_path_is_one_from_the_root():
+    paths = pl.Series([["Home", "Kitchen", "Pans"], ["Kitchen", "Pans"], ["Home", "Kitchenware"]])
+    items = catalogue(0, 3).with_columns(category=paths)
+    filters = ItemFilters.build(items, index_of(0, np.arange(3)))
+    for asked, rows in (("Kitchen > Pans", [False, True, False]), ("Home > Kitchen", [True, False, False])):
+        assert filters.mask({"category": asked}).rows_allowed(torch.arange(3)).tolist() == rows
+
+
 def test_names_are_found_in_any_case_and_without_accents():
     items = catalogue(0, 3).with_columns(
         brand=pl.Series(["Nestlé", "NESTLE", "Nest"]), category=pl.Series([["Café", "Crème"], ["cafe"], ["Thé"]])

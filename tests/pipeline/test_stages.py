@@ -13,7 +13,7 @@ from onesearch.common.settings import Settings
 from onesearch.pipeline.config_files import settings_model
 from onesearch.pipeline.run_settings import RunSettings
 from onesearch.pipeline.stage_runner import fingerprints
-from onesearch.pipeline.stages import stages_of
+from onesearch.pipeline.stages import stage_3_settings, stages_of
 
 CONFIG = RunSettings.model_validate(
     {
@@ -260,3 +260,9 @@ def test_the_markets_stand_in_thinks_of_a_market_alone():
     with pytest.raises(ValidationError, match=r"producer: market is the stand-in.*log-expert"):
         RunSettings.model_validate({"data": {"folder": "shop"}, "understanding": {"producer": "market"}})
     assert RunSettings.model_validate({"data": {"folder": "shop"}, "understanding": {"producer": "log-expert"}}).has_v2
+
+
+@pytest.mark.parametrize(("width", "validated"), [(8, 8), (32, 32), (512, 32)])
+def test_training_is_validated_with_no_more_beams_than_the_engine_has(width, validated):
+    config = CONFIG.model_copy(update={"search": CONFIG.search.updated(width=width)})
+    assert stage_3_settings(config)["validation_width"] == validated
