@@ -17,10 +17,9 @@ as a share. ``p95_ratio`` is p95 while 1,000 items a second come in, in calls of
 import asyncio
 import itertools
 import json
-import random
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,7 +28,9 @@ import polars as pl
 import typer
 
 from benchmarks.http_client import Answer, Connection, Server, serving
+from benchmarks.varied_items import varied_items
 from onesearch.data.dataset import Dataset
+from onesearch.data.records import Item
 from onesearch.serving.http_bodies import ItemBody
 
 CONNECTIONS = (1, 4, 16, 64, 256)
@@ -71,8 +72,8 @@ async def _measure(server: Server, dataset: Dataset, seconds: float, requests: i
         memory.append(server.memory)
     calm = summary(await _load(server, bodies, _AT_ONCE, seconds), seconds)
     # Items come in at a fixed rate beside the same load; their calls are written before, so that the callers answer.
-    fresh, calls = variants(dataset, "change"), int(seconds * CALLS_PER_SECOND)
-    changes = [json.dumps({"upsert": list(itertools.islice(fresh, CALL))}).encode() for _ in range(calls)]
+    fresh, calls = varied_items(dataset, "change"), int(seconds * CALLS_PER_SECOND)
+    changes = [json.dumps(_upsert(itertools.islice(fresh, CALL))).encode() for _ in range(calls)]
     changing = asyncio.create_task(_change(server, changes))
     busy = summary(await _load(server, bodies, _AT_ONCE, seconds), seconds)
     return {
@@ -141,21 +142,16 @@ async def _change(server: Server, calls: Sequence[bytes]) -> dict[str, float]:
 def _fill(server: Server, dataset: Dataset, most: int) -> None:
     """Bring the catalogue up to ``most`` items."""
     missing = most - int(server.get("/healthz")["items"])
-    more = itertools.islice(variants(dataset, "more"), max(missing, 0))
+    more = itertools.islice(varied_items(dataset, "more"), max(missing, 0))
     while items := list(itertools.islice(more, 1000)):
-        status, _ = server.call("POST", "/items", {"upsert": items})
+        status, _ = server.call("POST", "/items", _upsert(items))
         if status != 200:
             raise RuntimeError(f"POST /items answered {status}")
 
 
-def variants(dataset: Dataset, name: str) -> Iterator[dict[str, Any]]:
-    """Items like the run's own without end, as JSON: new ids, titles in another order of their words."""
-    chance = random.Random(0)
-    for number in itertools.count():
-        item = ItemBody.from_item(dataset.item(number % len(dataset.items))).model_dump(mode="json")
-        words = item["title"].split()
-        chance.shuffle(words)
-        yield {**item, "item_id": f"{name}-{number}", "title": " ".join(words)}
+def _upsert(items: Iterable[Item]) -> dict[str, Any]:
+    """The body of a call that brings items in."""
+    return {"upsert": [ItemBody.from_item(item).model_dump(mode="json") for item in items]}
 
 
 def _searches(dataset: Dataset) -> Iterator[bytes]:

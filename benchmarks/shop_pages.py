@@ -13,13 +13,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.load import variants
+from benchmarks.varied_items import varied_items
 from onesearch.data.dataset import Dataset
 from onesearch.data.records import Item
 from onesearch.index.filter_values import PATH_SEPARATOR
 from onesearch.search.engine import SearchEngine, load_engine
 from onesearch.search.results import SearchRequest
-from onesearch.serving.http_bodies import ItemBody
 
 PAGE, ITEMS, PAGES, SEARCHES = 10, 20_000, 100, 3
 
@@ -33,8 +32,8 @@ def measure(engine: SearchEngine, dataset: Dataset, items: int, pages: int, sear
 
 def grow(engine: SearchEngine, dataset: Dataset, items: int) -> None:
     """Put items like the dataset's own into the engine, until it has so many."""
-    more = itertools.islice(variants(dataset, "more"), max(items - len(engine), 0))
-    while some := [ItemBody.model_validate(one).item() for one in itertools.islice(more, 1000)]:
+    more = itertools.islice(varied_items(dataset, "more"), max(items - len(engine), 0))
+    while some := list(itertools.islice(more, 1000)):
         engine.upsert(some)
 
 

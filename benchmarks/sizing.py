@@ -12,11 +12,8 @@ at most while the items came in; ``search_cpu_ms`` is processor time of single s
 import itertools
 import json
 import multiprocessing
-import random
 import resource
 import time
-from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -25,8 +22,8 @@ import polars as pl
 import torch
 import typer
 
+from benchmarks.varied_items import varied_items
 from onesearch.data.dataset import Dataset
-from onesearch.data.records import Item
 from onesearch.search.engine import SearchRequest, load_engine
 
 _AT_ONCE = 5000  # items of one change
@@ -53,7 +50,7 @@ def measure(run: Path, size: int, requests: int) -> dict[str, float]:
     loaded = memory_mib()
     # Items come in as they would in a service; merges run beside it.
     dataset = Dataset.load(run / "data")
-    missing = itertools.islice(variants(dataset), size - len(engine))
+    missing = itertools.islice(varied_items(dataset, "more"), size - len(engine))
     start = time.process_time()
     while some := list(itertools.islice(missing, _AT_ONCE)):
         engine.upsert(some)
@@ -82,16 +79,6 @@ def measure(run: Path, size: int, requests: int) -> dict[str, float]:
         "search_cpu_ms_p95": round(float(np.percentile(single, 95)), 1),
         "batch_cpu_ms": round(batched, 1),
     }
-
-
-def variants(dataset: Dataset) -> Iterator[Item]:
-    """Items like the run's own without end: other ids, titles in another order of their words."""
-    chance = random.Random(0)
-    for number in itertools.count():
-        item = dataset.item(number % len(dataset.items))
-        words = item.title.split()
-        chance.shuffle(words)
-        yield replace(item, item_id=f"more-{number}", title=" ".join(words))
 
 
 def searches(dataset: Dataset, number: int) -> list[SearchRequest]:

@@ -65,19 +65,19 @@ def test_items_clicks_and_rules_stay_while_counts_change():
 
 def test_what_changes_while_an_engine_is_taken_over_is_not_lost(monkeypatch):
     engine, twin, done = small_engine(), recounted(), []
-    again = current_snapshot._changed_as
+    again = current_snapshot._with_items_of
 
-    def meanwhile(snapshot, changes, featurizer):
+    def meanwhile(source, item_ids, snapshot, featurizer):
         if not done:
             done.append(engine.upsert([Item("late", "boots late"), Item("new", "azure tent, newer")]))
             engine.delete(["red-tent-0", "green-stove-1"])
-        return again(snapshot, changes, featurizer)
+        return again(source, item_ids, snapshot, featurizer)
 
     change(engine)
     change(twin)
     twin.upsert([Item("late", "boots late"), Item("new", "azure tent, newer")])
     twin.delete(["red-tent-0", "green-stove-1"])
-    monkeypatch.setattr(current_snapshot, "_changed_as", meanwhile)
+    monkeypatch.setattr(current_snapshot, "_with_items_of", meanwhile)
     engine.take_over(recounted())
     assert answers(engine) == answers(twin) and engine.item("late") and engine.item("green-stove-1") is None
 

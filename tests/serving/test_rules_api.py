@@ -147,6 +147,17 @@ def test_rules_that_cannot_be_read_leave_those_before_and_health_says_so(client,
     assert put(client, admin).status_code == 200 and client.get("/healthz").json()["status"] == "ready"
 
 
+def test_what_nobody_expected_is_on_the_health_page(client, admin, store, monkeypatch):
+    put(client, admin)
+    live, rules = client.app.state.service.rules, store.rules
+    monkeypatch.setattr(store, "rules", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        live.follow()
+    assert live.problems() == ["rules: the newest cannot be followed (ZeroDivisionError), see the log"]
+    monkeypatch.setattr(store, "rules", rules)
+    assert put(client, admin).status_code == 200 and live.problems() == []
+
+
 def test_where_no_rules_can_be_read_those_of_the_run_are_in_force(store):
     engine, live = FakeEngine(catalogue()), None
     store.write_rules("{", "a newer onesearch", time_of(1))

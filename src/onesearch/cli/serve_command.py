@@ -1,7 +1,6 @@
 """``onesearch serve``: a finished run as an HTTP service with a web page."""
 
 import os
-import re
 import secrets
 import sys
 from collections.abc import Sequence
@@ -155,7 +154,7 @@ def serve(
             "image_hosts": image_hosts or (),
             "currency": currency,
             "allowed_hosts": host_names(host, allowed_host),
-            "allowed_origins": origins(allow_origin or ()),
+            "allowed_origins": allow_origin or (),
             "keep_days": keep_days,
             "learn_seconds": learn_seconds,
             "half_life_days": half_life,
@@ -203,26 +202,6 @@ def host_names(host: str, given: Sequence[str] | None) -> tuple[str, ...]:
         typer.echo("Any name in the Host header is answered: give yours by --allowed-host.", err=True)
         return ()
     return tuple(dict.fromkeys([*names, "localhost", "127.0.0.1", "::1"]))
-
-
-def origins(given: Sequence[str]) -> tuple[str, ...]:
-    """Origins as browsers send them.
-
-    Raises:
-        ValueError: one that no browser sends; it would allow nothing. Nor is "null" one: pages of anybody send it.
-    """
-    found = []
-    for one in given:
-        scheme, _, host = one.rstrip("/").lower().partition("://")
-        host = host.removesuffix({"http": ":80", "https": ":443"}.get(scheme, ""))
-        if one != "*" and (
-            scheme not in ("http", "https") or not re.fullmatch(r"[a-z0-9.-]+(:\d+)?|\[[0-9a-f:]+\](:\d+)?", host)
-        ):
-            raise ValueError(
-                f"--allow-origin {one!r} is no origin; write it as https://shop.example, or '*' for any page"
-            )
-        found.append(one if one == "*" else f"{scheme}://{host}")
-    return tuple(found)
 
 
 def examination(run: Path) -> tuple[float, ...]:

@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from onesearch.data.live_clicks import LiveClicks
@@ -31,7 +31,8 @@ class CurrentSnapshot:
     def __init__(self, value: Snapshot, featurizer: Featurizer) -> None:
         self.value, self._featurizer = value, featurizer
         self._writing = threading.Lock()
-        self._since: dict[str, Item | None] = {}  # items as they became since the beginning; None: deleted
+        self._changes = 0
+        self._changed_in: dict[str, int] = {}  # the number of each item's last change
         self._live: LiveClicks | None = None
         self._merging: set[int] | None = None  # rows that changed since a merge began; None while there is none
 
@@ -44,15 +45,13 @@ class CurrentSnapshot:
         """Add items or replace those with the same id."""
         with self._writing:
             self.value = self.value.upserted(items, self._featurizer)
-            self._since |= {item.item_id: item for item in items}
-            self._changed(item.item_id for item in items)
+            self._changed([item.item_id for item in items])
 
     def delete(self, item_ids: Sequence[str]) -> int:
         """Remove items; returns how many were known."""
         with self._writing:
             known = {item_id for item_id in item_ids if item_id in self.value.number}
             self.value = self.value.deleted(item_ids)
-            self._since |= dict.fromkeys(known)
             self._changed(known)
         return len(known)
 
@@ -74,11 +73,12 @@ class CurrentSnapshot:
         Searches see the old one until the new one has all that. What was changed before is done again beside them, so
         that changes wait only for those that came meanwhile.
         """
-        early = dict(self._since)
-        value = _changed_as(value, early, featurizer)
         with self._writing:
-            late = {i: item for i, item in self._since.items() if i not in early or early[i] is not item}
-            value = _changed_as(value, late, featurizer)
+            then, early = self.value, dict(self._changed_in)
+        value = _with_items_of(then, early, value, featurizer)
+        with self._writing:
+            late = [item_id for item_id, number in self._changed_in.items() if early.get(item_id) != number]
+            value = _with_items_of(self.value, late, value, featurizer)
             value = value if self._live is None else value.counting(self._live)
             self.value, self._featurizer = replace(value, rules=self.value.rules), featurizer
             self._merging = None  # bases of the old one are of no use any more
@@ -88,8 +88,10 @@ class CurrentSnapshot:
         with self._writing:
             self.value = replace(self.value, rules=rules)
 
-    def _changed(self, item_ids: Iterable[str]) -> None:
-        """Note what changed while a merge is under way; begin one where it is due. Called by the writer."""
+    def _changed(self, item_ids: Collection[str]) -> None:
+        """Note what changed, also for a merge that is under way; begin one where it is due. Called by the writer."""
+        self._changes += 1
+        self._changed_in |= dict.fromkeys(item_ids, self._changes)
         if self._merging is not None:
             self._merging |= {row for i in item_ids if (row := self.value.number.row_of(i)) is not None}
         elif self.value.wants_merge:
@@ -112,10 +114,11 @@ class CurrentSnapshot:
                     self._merging = None
 
 
-def _changed_as(snapshot: Snapshot, changes: Mapping[str, Item | None], featurizer: Featurizer) -> Snapshot:
-    """A snapshot after changes, by item id: what an item becomes, None if it goes."""
-    items = [item for item in changes.values() if item is not None]
-    for start in range(0, len(items), _AT_ONCE):
-        snapshot = snapshot.upserted(items[start : start + _AT_ONCE], featurizer)
-    gone = [item_id for item_id, item in changes.items() if item is None and item_id in snapshot.number]
+def _with_items_of(source: Snapshot, item_ids: Collection[str], snapshot: Snapshot, featurizer: Featurizer) -> Snapshot:
+    """A snapshot in which some items are as they are in another one, ``source``: changed, new or gone."""
+    there = [item_id for item_id in item_ids if item_id in source.number]
+    for start in range(0, len(there), _AT_ONCE):
+        rows = [source.number[item_id] for item_id in there[start : start + _AT_ONCE]]
+        snapshot = snapshot.upserted([source.item(row) for row in rows], featurizer)
+    gone = [item_id for item_id in item_ids if item_id not in source.number and item_id in snapshot.number]
     return snapshot.deleted(gone) if gone else snapshot

@@ -11,7 +11,7 @@ import threading
 from onesearch.search.rules import Rules, read_rules
 from onesearch.serving.engine_protocol import Engine
 from onesearch.serving.http_bodies import now
-from onesearch.serving.store import RulesVersion, Store
+from onesearch.serving.store import RulesVersion, Store, StoreError
 
 log = logging.getLogger("onesearch.serving")
 LOOK_SECONDS = 0.3  # between looks at the store: rules of another server are live in less than a second
@@ -32,7 +32,7 @@ class LiveRules:
         self._engine, self._store = engine, store
         self._lock = threading.Lock()
         self._served: RulesVersion | None = None
-        self._problem = ""
+        self._problem = self._failed = ""
 
     def newest(self) -> tuple[RulesVersion | None, Rules]:
         """The newest version that can be read; version None with the run's own boosts where there is none."""
@@ -70,6 +70,17 @@ class LiveRules:
         Raises:
             StoreError: the store could not be read; the rules stay.
         """
+        try:
+            changed = self._follow()
+        except StoreError:
+            raise
+        except Exception as error:
+            self._failed = f"rules: the newest cannot be followed ({type(error).__name__}), see the log"
+            raise
+        self._failed = ""
+        return changed
+
+    def _follow(self) -> bool:
         with self._lock:
             newest = self._store.rules()
             if newest == self._served:
@@ -85,7 +96,7 @@ class LiveRules:
 
     def problems(self) -> list[str]:
         """Why the rules that are served may not be those of the store."""
-        return [self._problem] if self._problem else []
+        return [problem for problem in (self._problem, self._failed) if problem]
 
     def _readable(self, found: RulesVersion | None) -> tuple[RulesVersion | None, Rules | None]:
         """A version with its rules, or the next one before it that can be read; None where there is none."""

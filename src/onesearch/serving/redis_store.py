@@ -331,10 +331,10 @@ def _rules_version(version: int, entry: str, body: str) -> RulesVersion:
 
 def _refuse_newer(found: str | None) -> None:
     """Raise if a store holds keys of a newer format than this version knows."""
-    if found is not None and int(found) > _FORMAT:
+    if found is not None and not (found.isdecimal() and int(found) <= _FORMAT):
         raise StoreError(
-            f"Redis: written by a newer onesearch (format {found}, known up to {_FORMAT}); upgrade onesearch or choose"
-            " another database"
+            f"Redis: written by a newer onesearch (format {found:.20}, known up to {_FORMAT}); upgrade onesearch or "
+            "choose another database"
         )
 
 

@@ -369,7 +369,7 @@ class Service:
             self._stored("rules", self.rules.follow)
         except StoreError:
             pass  # counted; the next look catches up
-        except Exception:  # looking goes on, whatever one look met
+        except Exception:  # `/healthz` tells, and looking goes on
             log.exception("rules could not be followed")
 
     async def _keep_following_rules(self) -> None:

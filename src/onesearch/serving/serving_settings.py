@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Field
 
 from onesearch.common.settings import Settings
 
-_ORIGIN = re.compile(r"https?://[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[0-9]{1,5})?")
+_ORIGIN = re.compile(r"https?://([a-z0-9]([a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:]+\])(:[0-9]{1,5})?")
 
 
 def _origin(text: str) -> str:
@@ -18,6 +18,11 @@ def _origin(text: str) -> str:
     return origin.removesuffix(":443" if origin.startswith("https") else ":80")
 
 
+def _page(text: str) -> str:
+    """An origin whose pages may call, or any; not "null", which pages of anybody send."""
+    return text if text == "*" else _origin(text)
+
+
 def _currency(code: str) -> str:
     if not re.fullmatch("[A-Z]{3}", code):
         raise ValueError("must be a currency's three capital letters in ISO 4217, such as EUR")
@@ -25,6 +30,7 @@ def _currency(code: str) -> str:
 
 
 Origin = Annotated[str, AfterValidator(_origin)]
+Page = Annotated[str, AfterValidator(_page)]
 Currency = Annotated[str, AfterValidator(_currency)]
 
 
@@ -69,7 +75,7 @@ class ServingSettings(Settings):
     allowed_hosts: tuple[str, ...] = Field(
         default=(), description="names in the Host header that are answered, without ports; none given: all"
     )
-    allowed_origins: tuple[str, ...] = Field(
+    allowed_origins: tuple[Page, ...] = Field(
         default=(),
         description="web pages elsewhere that may call from a browser, as https://shop.example; none given: none",
     )
