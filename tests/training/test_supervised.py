@@ -106,6 +106,21 @@ def test_what_own_clicks_add_to_rows_is_taken_off_the_targets_paths_and_scores()
     torch.testing.assert_close(found, made(TaskBatch("t", prompt, items=items))["score"], atol=1e-5, rtol=1e-5)
 
 
+def test_own_clicks_are_taken_off_in_bfloat16_too():
+    """Products are bfloat16 then, sums are not: what is added to what has one type only if somebody sees to it."""
+    made = objective(score=1.0, prompt={"evidence": {"lexical": 3}}, item_memory=True)
+    prompt = prompts(2)
+    evidence = torch.tensor([[3, 7, -1], [5, 20, 9]])
+    prompt.items = ItemTokens(evidence, torch.randn(2, 3, R), torch.rand(2, 3, 11))
+    items = item_targets(np.array([3, 20]), np.array([0, 1]), np.ones(2), N, N, np.arange(N))
+    items.leave_out = torch.tensor([[0.5, -1.0, 2.0], [1.0, 1.5, -0.5]])
+    batch = TaskBatch("t", prompt, items=items)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = made(batch)["loss"]
+    found.backward()
+    torch.testing.assert_close(found, made(batch)["loss"], atol=0.1, rtol=0.02)
+
+
 def test_the_score_of_evidence_has_what_the_pointer_says_of_it():
     made = objective(score=1.0, prompt={"evidence": {"lexical": 3}}, item_memory=True)
     prompt, rows = prompts(2), np.array([3, 20])

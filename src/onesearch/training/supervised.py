@@ -176,7 +176,7 @@ class SupervisedObjective(IndexedModule):
                 scores = scores + model.memory_query(hidden[:, 0]) @ model.remembered(items.candidates).T
             if items.leave_out is not None:
                 told = (state[:, -items.leave_out.shape[1] :] * items.leave_out.to(state.dtype)).sum(1, keepdim=True)
-                scores = scores.scatter_add(1, items.column.unsqueeze(1), -told)
+                scores = scores.scatter_add(1, items.column.unsqueeze(1), -told.to(scores.dtype))
             if memory.evidence is not None:
                 scores = self._pointed(scores, hidden[:, 0], memory.evidence, items)
             score = score_nll(scores, items.column, items.weights, others)
