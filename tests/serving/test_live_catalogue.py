@@ -1,7 +1,11 @@
 """The engine follows the store's item changes: all of them, in order, and a bad one stops no other."""
 
 import shutil
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 from serving_fakes import FakeEngine
@@ -88,6 +92,52 @@ def test_own_changes_are_read_back_only_behind_those_of_others(engine, store, mo
     assert catalogue.follow() == 0
 
 
+def test_changes_that_come_while_others_are_applied_are_applied_as_one(engine, store, monkeypatch):
+    """Three callers behind a first one; of an item that was deleted and sent again the newest state counts."""
+    begun, go_on, batches, plain = threading.Event(), threading.Event(), [], engine.upsert
+
+    def upsert(items) -> None:
+        batches.append([item.item_id for item in items])
+        if len(batches) == 1:
+            begun.set()
+            assert go_on.wait(20)
+        plain(items)
+
+    monkeypatch.setattr(engine, "upsert", upsert)
+    monkeypatch.setattr(store, "item_changes", lambda *_: pytest.fail("nothing has to be read back"))
+    catalogue = LiveCatalogue(engine, store, Metrics())
+    with ThreadPoolExecutor(4) as pool:
+        calls = [pool.submit(catalogue.change, [Item("a", "lamp")], [])]
+        assert begun.wait(20)
+        for waiting, item, deleted in (
+            (3, Item("b", "mug"), ["a"]),
+            (4, Item("a", "green lamp"), []),
+            (5, Item("c", "shoe"), []),
+        ):
+            calls.append(pool.submit(catalogue.change, [item], deleted))
+            while len(catalogue._written) < waiting:
+                time.sleep(0.005)
+        go_on.set()
+        assert [call.result() for call in calls] == [{}] * 4
+    assert batches == [["a"], ["b", "a", "c"]]
+    assert seen(engine) == {"a": "green lamp", "b": "mug", "c": "shoe"}
+
+
+def test_a_change_that_was_told_to_have_failed_is_taken_from_the_store_alone(engine, store, monkeypatch):
+    """The store fails after the write and then comes back as an older copy, to which another server writes."""
+    catalogue = LiveCatalogue(engine, store, Metrics())
+    catalogue.follow()
+    write, state = store.change_items, store.state
+    monkeypatch.setattr(store, "change_items", lambda *_: 1)  # as if written
+    monkeypatch.setattr(store, "state", Mock(side_effect=StoreError("gone")))
+    with pytest.raises(StoreError):
+        catalogue.change([Item("lost", "lamp")], [])
+    monkeypatch.setattr(store, "state", state)
+    write([Item("kept", "mug")], [])
+    catalogue.follow()
+    assert set(engine.items) == {"kept"}
+
+
 def test_pages_of_changes_are_read_to_the_end_and_a_failure_loses_none(engine, store, monkeypatch):
     store.change_items([Item(f"i{n}", "lamp") for n in range(7)], [])
     plain, pages = store.item_changes, []
@@ -104,7 +154,7 @@ def test_pages_of_changes_are_read_to_the_end_and_a_failure_loses_none(engine, s
         catalogue.follow()
     assert len(engine.items) == 3, "what was applied stays"
     assert catalogue.follow() == 4 and len(engine.items) == 7
-    assert pages == [0, 3, 3, 6, 7]
+    assert pages == [0, 3, 3, 6]
 
 
 def seen(engine):

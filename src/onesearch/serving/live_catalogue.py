@@ -5,10 +5,11 @@ restart, and several servers on one store all see them. A store that went back (
 older copy, another file) is noticed, and the catalogue is rebuilt from it: all servers then serve what it says.
 """
 
+import itertools
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from onesearch.data.records import Item
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("onesearch.serving")
 _LONGEST_PAUSE, _LOOK = 1.0, 0.005  # seconds
+_MOST_AT_ONCE = 1000  # changes of several calls that are applied as one
 
 
 class LiveCatalogue:
@@ -28,6 +30,8 @@ class LiveCatalogue:
     change: write the items to the store, which gives each a revision; then follow
     follow: if the store went back, give each changed item that it does not know its first state, and begin at 0
             read the changes after the last applied revision; hand them to the engine; repeat until there are none
+
+    Changes that come while others are applied wait and are then applied as one, which costs less than one by one.
 
     Searches come first: while there are any, changes take half of the time at most. An answer never waits for that, but
     the change after it does.
@@ -47,7 +51,8 @@ class LiveCatalogue:
         self._metrics = metrics
         self._busy = busy
         self._free_from = 0.0  # when changes have made up for the time that the last one took
-        self._lock, self._patching = threading.Lock(), threading.Lock()
+        self._lock, self._patching, self._writing = threading.Lock(), threading.Lock(), threading.Lock()
+        self._written: dict[int, ItemChange] = {}  # by revision: written here, and not applied yet
         self._origin: str | None = None  # of the store
         self._applied = 0
         self._behind = True
@@ -61,16 +66,22 @@ class LiveCatalogue:
         Raises:
             StoreError: nothing was changed, or it is stored and follows later; sending it again is safe.
         """
-        revision = self._store.change_items(items, deleted)
         became: list[tuple[str, Item | None]] = [(item.item_id, item) for item in items]
         became += [(item_id, None) for item_id in deleted]
-        first = revision - len(became) + 1
+        revision = self._store.change_items(items, deleted)
+        with self._writing:
+            for at, (item_id, item) in enumerate(became, revision - len(became) + 1):
+                self._written[at] = ItemChange(at, item_id, item)
         try:
-            self.follow([ItemChange(first + n, item_id, item) for n, (item_id, item) in enumerate(became)])
+            self.follow()
         except StoreError:
-            # The changes are safe in the store but could not be read back; this server catches up by itself.
+            # The changes are safe in the store but could not be applied; this server catches up by itself.
             log.exception("item changes up to revision %d are stored but not yet searchable", revision)
             raise
+        finally:  # applied, or to be read from the store, which may have become another meanwhile
+            with self._writing:
+                for at in range(revision - len(became) + 1, revision + 1):
+                    self._written.pop(at, None)
         if self._applied < revision:  # the store lost them in this moment
             raise StoreError(f"item changes up to revision {revision} are not in the store any more")
         # `follow` may have applied changes of other servers, too: only the caller's own problems are the answer.
@@ -92,15 +103,15 @@ class LiveCatalogue:
                 raise KeyError(unknown[0])
             return self.change([changes[i](item) for i, item in items.items() if item is not None], [])
 
-    def follow(self, written: Sequence[ItemChange] = ()) -> int:
-        """Apply all changes not applied yet; their number. The newest that were ``written`` need not be read back.
+    def follow(self) -> int:
+        """Apply all changes not applied yet; their number.
 
         Raises:
             StoreError: the store could not be read; what was applied stays.
         """
         with self._lock:  # one follower at a time: changes are applied in their order
             try:
-                done = self._catch_up(written)
+                done = self._catch_up()
             except Exception:
                 self._behind = True
                 raise
@@ -117,13 +128,15 @@ class LiveCatalogue:
             problems.append(f"items: {len(self._rejected)} could not be indexed, such as {item_id!r}: {problem}")
         return problems
 
-    def _catch_up(self, written: Sequence[ItemChange]) -> int:
-        done, state = 0, self._store.state()
-        if state.origin != self._origin or state.revision < self._applied:
-            self._begin_anew(state)
+    def _catch_up(self) -> int:
+        done = 0
         # Page by page; what was applied stays applied if the store fails in between.
-        while changes := self._unread(written, state) or self._store.item_changes(self._applied):
+        while self._state().revision > self._applied:
             self._give_way()
+            # What came meanwhile is applied with the rest.
+            changes = self._own(self._state()) or self._store.item_changes(self._applied)
+            if not changes:
+                break
             start = time.monotonic()
             self._apply(changes)
             end = time.monotonic()
@@ -132,10 +145,21 @@ class LiveCatalogue:
             done += len(changes)
         return done
 
-    def _unread(self, written: Sequence[ItemChange], state: StoreState) -> list[ItemChange]:
-        """What was written, if nothing else is new and the store has it; nothing otherwise."""
-        alone = bool(written) and written[0].revision == self._applied + 1 and written[-1].revision == state.revision
-        return list(written) if alone else []
+    def _state(self) -> StoreState:
+        """The store's, after the catalogue went back with it if it did."""
+        state = self._store.state()
+        if state.origin != self._origin or state.revision < self._applied:
+            self._begin_anew(state)
+        return state
+
+    def _own(self, state: StoreState) -> list[ItemChange]:
+        """The next changes, if they were written here and the store has them: they need not be read back."""
+        end = min(state.revision, self._applied + _MOST_AT_ONCE)
+        with self._writing:
+            next_ones = itertools.takewhile(self._written.__contains__, range(self._applied + 1, end + 1))
+            # Of an item changed twice the newest state, as the store says it.
+            newest = {self._written[at].item_id: self._written[at] for at in next_ones}
+        return sorted(newest.values(), key=lambda change: change.revision)
 
     def _give_way(self) -> None:
         while self._busy() and (left := self._free_from - time.monotonic()) > 0:
