@@ -1,8 +1,6 @@
-"""Every training of a run in the arithmetic that this machine would not choose; all other tests take the one it does."""
+"""Every training of a run in the arithmetic that this machine would not choose; the other tests take what it does."""
 
 from pathlib import Path
-
-import pytest
 
 from onesearch.pipeline import run_config
 from onesearch.search.engine import SearchEngine
