@@ -47,35 +47,28 @@ def test_changes_are_applied_once_and_in_order(engine, store):
     assert (changed(metrics, "upsert"), changed(metrics, "delete")) == (2, 1)
 
 
-def test_while_there_are_searches_changes_take_half_of_the_time_at_most(engine, store, monkeypatch):
-    clock, slept, busy = [100.0], [], [True]
-
-    def sleep(seconds: float) -> None:
-        slept.append(seconds)
-        clock[0] += seconds
+def test_many_changes_take_several_turns_of_about_a_tenth_of_a_second(engine, store, monkeypatch):
+    clock, parts, plain, cost = [0.0], [], engine.upsert, [0.0005]
 
     def upsert(items) -> None:
-        clock[0] += {"slow": 0.4, "endless": 7.0}[items[0].title]
+        clock[0] += cost[0] * len(items)
+        parts.append(len(items))
+        plain(items)
 
-    monkeypatch.setattr(live_catalogue, "time", SimpleNamespace(monotonic=lambda: clock[0], sleep=sleep))
+    monkeypatch.setattr(live_catalogue, "time", SimpleNamespace(monotonic=lambda: clock[0]))
     monkeypatch.setattr(engine, "upsert", upsert)
-    catalogue = LiveCatalogue(engine, store, Metrics(), lambda: busy[0])
-    catalogue.change([Item("a", "slow")], [])
-    assert slept == [], "an answer waits for nothing"
-    clock[0] += 0.1
-    catalogue.change([Item("a", "slow")], [])
-    assert sum(slept) == pytest.approx(0.3), "0.4 seconds after the first one was through"
-    slept.clear()
-    busy[0] = False
-    catalogue.change([Item("a", "endless")], [])
-    assert slept == [], "nobody searches"
-    busy[0] = True
-    catalogue.change([Item("a", "slow")], [])
-    assert sum(slept) == pytest.approx(1.0), "at the longest"
-    slept.clear()
-    monkeypatch.setattr(live_catalogue.time, "sleep", lambda s: (sleep(s), busy.__setitem__(0, False)))
-    catalogue.change([Item("a", "slow")], [])
-    assert len(slept) == 1, "the last search was answered"
+    catalogue = LiveCatalogue(engine, store, Metrics())
+    catalogue.change([Item(f"i{n}", "lamp") for n in range(900)], [])
+    assert parts == [100, 200, 200, 200, 200], "0.05 seconds, then 0.1 each"
+    cost[0] = 0.01  # another model, say
+    catalogue.change([Item(f"i{n}", "lamp") for n in range(230)], [])
+    assert parts[5:] == [200, 10, 10, 10]
+    cost[0] = 1e-9
+    catalogue.change([Item(f"i{n}", "lamp") for n in range(60)], [])
+    assert parts[9:] == [10, 20, 30], "no more than twice as many at once"
+    cost[0] = 5.0
+    catalogue.change([Item(f"i{n}", "lamp") for n in range(83)], [])
+    assert parts[12:] == [80, 1, 1, 1] and len(engine.items) == 900
 
 
 def test_own_changes_are_read_back_only_behind_those_of_others(engine, store, monkeypatch):
@@ -104,7 +97,8 @@ def test_changes_that_come_while_others_are_applied_are_applied_as_one(engine, s
         plain(items)
 
     monkeypatch.setattr(engine, "upsert", upsert)
-    monkeypatch.setattr(store, "item_changes", lambda *_: pytest.fail("nothing has to be read back"))
+    read, item_changes = [], store.item_changes
+    monkeypatch.setattr(store, "item_changes", lambda *a: read.extend(found := item_changes(*a)) or found)
     catalogue = LiveCatalogue(engine, store, Metrics())
     with ThreadPoolExecutor(4) as pool:
         calls = [pool.submit(catalogue.change, [Item("a", "lamp")], [])]
@@ -119,7 +113,7 @@ def test_changes_that_come_while_others_are_applied_are_applied_as_one(engine, s
                 time.sleep(0.005)
         go_on.set()
         assert [call.result() for call in calls] == [{}] * 4
-    assert batches == [["a"], ["b", "a", "c"]]
+    assert batches == [["a"], ["b", "a", "c"]] and read == []
     assert seen(engine) == {"a": "green lamp", "b": "mug", "c": "shoe"}
 
 
@@ -154,7 +148,7 @@ def test_pages_of_changes_are_read_to_the_end_and_a_failure_loses_none(engine, s
         catalogue.follow()
     assert len(engine.items) == 3, "what was applied stays"
     assert catalogue.follow() == 4 and len(engine.items) == 7
-    assert pages == [0, 3, 3, 6]
+    assert pages == [0, 3, 3, 6, 7]
 
 
 def seen(engine):

@@ -2,6 +2,7 @@
 
 import threading
 from concurrent.futures import CancelledError
+from contextlib import contextmanager
 
 import pytest
 
@@ -33,7 +34,7 @@ def test_waiting_jobs_share_a_call_and_overflow_is_refused():
     first = workers.submit(0)
     assert started.wait(5)
     waiting = [workers.submit(n) for n in range(5)]
-    assert workers.waiting == 5 and workers.busy
+    assert workers.waiting == 5
     with pytest.raises(SaturatedError, match="5 searches are waiting"):
         workers.submit(9)
     waiting[1].cancel()
@@ -41,7 +42,27 @@ def test_waiting_jobs_share_a_call_and_overflow_is_refused():
     assert first.result(5).value == 0 and waiting[4].result(5).value == 8
     assert sizes == [1, 2, 2], "the cancelled job is not run"
     workers.close()
-    assert not workers.busy
+
+
+def test_a_call_answers_what_came_while_it_waited_for_its_turn():
+    gate, asked, held = threading.Event(), threading.Event(), []
+
+    @contextmanager
+    def turn():
+        asked.set()
+        assert gate.wait(20)
+        held.append("in")
+        yield
+        held.append("out")
+
+    workers = Workers(lambda jobs: held.append(len(jobs)) or doubled(jobs), 1, 8, 8, "t", turn)
+    first = workers.submit(1)
+    assert asked.wait(20)
+    second = workers.submit(2)
+    gate.set()
+    assert [first.result(5).value, second.result(5).value] == [2, 4]
+    workers.close()
+    assert held == ["in", 2, "out"]
 
 
 def test_failures_belong_to_their_job():

@@ -143,6 +143,9 @@ def serve(
     # A store that cannot be opened is told at once, before the model is loaded.
     memory = open_store(store or str(run / "serving.sqlite3"), run)
     torch.set_num_threads(cores)
+    # Every product of a model gives up the interpreter for a moment, and would get it back only 5 ms later where
+    # another thread is in the middle of Python of its own, such as the merge of a catalogue.
+    sys.setswitchinterval(5e-4)
     token, thinker = admin_token(), thought_source(thoughts, producer)
     config = validated(
         ServingSettings,

@@ -9,19 +9,20 @@ import itertools
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from onesearch.data.records import Item
 from onesearch.serving.engine_protocol import Engine
 from onesearch.serving.store import ItemChange, Store, StoreError, StoreState
+from onesearch.serving.turns import Turns
 
 if TYPE_CHECKING:
     from onesearch.serving.service_metrics import Metrics
 
 log = logging.getLogger("onesearch.serving")
-_LONGEST_PAUSE, _LOOK = 1.0, 0.005  # seconds
 _MOST_AT_ONCE = 1000  # changes of several calls that are applied as one
+_LONGEST_TURN = 0.1  # seconds that searches wait for a part of them, about
 
 
 class LiveCatalogue:
@@ -33,24 +34,21 @@ class LiveCatalogue:
 
     Changes that come while others are applied wait and are then applied as one, which costs less than one by one.
 
-    Searches come first: while there are any, changes take half of the time at most. An answer never waits for that, but
-    the change after it does.
+    Searches and changes take turns, and a turn of changes is short, however many there are.
 
     Args:
         engine: whose catalogue it is.
         store: where the changes are.
         metrics: count them.
-        busy: whether searches run or wait.
+        turns: with the searches; without them changes are applied at once.
     """
 
-    def __init__(
-        self, engine: Engine, store: Store, metrics: "Metrics", busy: Callable[[], bool] = lambda: False
-    ) -> None:
+    def __init__(self, engine: Engine, store: Store, metrics: "Metrics", turns: Turns | None = None) -> None:
         self._engine = engine
         self._store = store
         self._metrics = metrics
-        self._busy = busy
-        self._free_from = 0.0  # when changes have made up for the time that the last one took
+        self._turns = turns or Turns()
+        self._part = 100  # changes in a turn
         self._lock, self._patching, self._writing = threading.Lock(), threading.Lock(), threading.Lock()
         self._written: dict[int, ItemChange] = {}  # by revision: written here, and not applied yet
         self._origin: str | None = None  # of the store
@@ -131,16 +129,8 @@ class LiveCatalogue:
     def _catch_up(self) -> int:
         done = 0
         # Page by page; what was applied stays applied if the store fails in between.
-        while self._state().revision > self._applied:
-            self._give_way()
-            # What came meanwhile is applied with the rest.
-            changes = self._own(self._state()) or self._store.item_changes(self._applied)
-            if not changes:
-                break
-            start = time.monotonic()
+        while changes := self._own(self._state()) or self._store.item_changes(self._applied):
             self._apply(changes)
-            end = time.monotonic()
-            self._free_from = end + min(end - start, _LONGEST_PAUSE)
             self._applied = changes[-1].revision
             done += len(changes)
         return done
@@ -161,10 +151,6 @@ class LiveCatalogue:
             newest = {self._written[at].item_id: self._written[at] for at in next_ones}
         return sorted(newest.values(), key=lambda change: change.revision)
 
-    def _give_way(self) -> None:
-        while self._busy() and (left := self._free_from - time.monotonic()) > 0:
-            time.sleep(min(left, _LOOK))
-
     def _begin_anew(self, state: StoreState) -> None:
         """Give all changed items that the store does not know their first state; the others' changes come again."""
         if self._origin is not None:
@@ -182,7 +168,18 @@ class LiveCatalogue:
             self._apply([ItemChange(0, item_id, item) for item_id, item in gone.items()])
         self._origin, self._applied = state.origin, 0
 
-    def _apply(self, changes: list[ItemChange]) -> None:
+    def _apply(self, changes: Sequence[ItemChange]) -> None:
+        while changes:
+            part, changes = changes[: self._part], changes[self._part :]
+            with self._turns.change():
+                start = time.monotonic()
+                self._apply_part(part)
+                took = time.monotonic() - start
+            # As many as fit into a turn, but not many more than now: a short turn may have been luck.
+            fit = round(len(part) * _LONGEST_TURN / max(took, 1e-6))
+            self._part = min(max(fit, 1), 2 * self._part, _MOST_AT_ONCE)
+
+    def _apply_part(self, changes: Sequence[ItemChange]) -> None:
         for change in changes:
             self._rejected.pop(change.item_id, None)  # it gets another chance
             if change.item_id not in self._first:
@@ -199,7 +196,7 @@ class LiveCatalogue:
                     log.exception("item %r could not be indexed", change.item_id)
                     self._rejected[change.item_id] = f"{type(error).__name__}, see the log"
 
-    def _hand_over(self, changes: list[ItemChange]) -> None:
+    def _hand_over(self, changes: Sequence[ItemChange]) -> None:
         items = [change.item for change in changes if change.item is not None]
         deleted = [change.item_id for change in changes if change.item is None]
         if items:

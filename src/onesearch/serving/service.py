@@ -35,6 +35,7 @@ from onesearch.serving.request_log import note
 from onesearch.serving.service_metrics import Metrics
 from onesearch.serving.serving_settings import ServingSettings
 from onesearch.serving.store import Event, Search, Store, StoreError
+from onesearch.serving.turns import Turns
 from onesearch.serving.worker_threads import Answer, SaturatedError, Workers
 
 with from_extra("serve"):
@@ -69,7 +70,8 @@ class Service:
         self.config = config or ServingSettings()
         self.checks = tuple(checks)
         self.metrics = Metrics()
-        self.catalogue = LiveCatalogue(engine, store, self.metrics, self._searching)
+        self._turns = Turns()
+        self.catalogue = LiveCatalogue(engine, store, self.metrics, self._turns)
         self.rules = LiveRules(engine, store)
         self.learner = ClickLearner(engine, store, self.config)
         self.coverage = (
@@ -79,16 +81,15 @@ class Service:
         self._followers: list[asyncio.Task[None]] = []
         self._pace = math.inf  # searches that are answered in a second while the engine is at work
 
-    def _searching(self) -> bool:
-        return any(workers.busy for workers in self._workers.values())
-
     async def start(self) -> None:
         """Apply stored item changes and clicks, start the threads, and follow what this and other servers store."""
         c = self.config
         # BM25 has a thread of its own, so that the plain ranking on the page never waits for the model.
         self._workers = {
-            "onesearch": Workers(self.engine.search_batch, c.threads, c.max_batch, c.max_queue, "search"),
-            "bm25": Workers(self._lexical, 1, c.max_batch, c.max_queue, "bm25"),
+            "onesearch": Workers(
+                self.engine.search_batch, c.threads, c.max_batch, c.max_queue, "search", self._turns.search
+            ),
+            "bm25": Workers(self._lexical, 1, c.max_batch, c.max_queue, "bm25", self._turns.search),
         }
         if self.coverage is not None:
             self.coverage.start()

@@ -5,6 +5,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import AbstractContextManager, nullcontext
 from typing import Generic, NamedTuple, TypeVar
 
 _In = TypeVar("_In")
@@ -26,7 +27,7 @@ class Answer(NamedTuple, Generic[_Out]):
 class Workers(Generic[_In, _Out]):
     """Runs ``call`` on batches of jobs; each thread repeats::
 
-        wait for a job
+        wait for a job, then for the turn
         take all that wait, up to ``max_batch``; leave out those whose caller has given up
         one call for all of them; if it fails, one call for each, so that a wrong job fails alone
         hand each caller its answer
@@ -40,21 +41,27 @@ class Workers(Generic[_In, _Out]):
         max_batch: jobs per call at most.
         max_queue: jobs waiting at most; more are refused.
         name: of the threads.
+        turn: what a call waits for, and holds until it is done.
     """
 
     def __init__(
-        self, call: Callable[[Sequence[_In]], Sequence[_Out]], threads: int, max_batch: int, max_queue: int, name: str
+        self,
+        call: Callable[[Sequence[_In]], Sequence[_Out]],
+        threads: int,
+        max_batch: int,
+        max_queue: int,
+        name: str,
+        turn: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         # A queue or a batch of nothing would never answer.
         for label, value in (("threads", threads), ("max_batch", max_batch), ("max_queue", max_queue)):
             if value < 1:
                 raise ValueError(f"{label} must be >= 1, got {value}")
-        self._call = call
+        self._call, self._turn = call, turn
         self._max_batch = max_batch
         self._max_queue = max_queue
         self._jobs: deque[tuple[_In, Future[Answer[_Out]]]] = deque()
         self._changed = threading.Condition()  # of the queue, or closed
-        self._running = 0
         self._closed = False
         self._threads = [threading.Thread(target=self._work, name=f"{name}-{n}", daemon=True) for n in range(threads)]
         for thread in self._threads:
@@ -82,11 +89,6 @@ class Workers(Generic[_In, _Out]):
         return len(self._jobs)
 
     @property
-    def busy(self) -> bool:
-        """Whether a job runs or waits now."""
-        return self._running > 0 or bool(self._jobs)
-
-    @property
     def alive(self) -> bool:
         """Whether every worker still runs."""
         return all(thread.is_alive() for thread in self._threads)
@@ -109,14 +111,13 @@ class Workers(Generic[_In, _Out]):
                 self._changed.wait_for(lambda: self._jobs or self._closed)
                 if self._closed:
                     return
-                taken = [self._jobs.popleft() for _ in range(min(self._max_batch, len(self._jobs)))]
-                self._running += 1
-            # A caller that gave up has cancelled its future: its search is not run.
-            batch = [(job, future) for job, future in taken if future.set_running_or_notify_cancel()]
-            if batch:
-                self._run(batch)
-            with self._changed:
-                self._running -= 1
+            with self._turn():
+                with self._changed:  # also what came while this waited; another worker may have taken it
+                    taken = [self._jobs.popleft() for _ in range(min(self._max_batch, len(self._jobs)))]
+                # A caller that gave up has cancelled its future: its search is not run.
+                batch = [(job, future) for job, future in taken if future.set_running_or_notify_cancel()]
+                if batch:
+                    self._run(batch)
 
     def _run(self, batch: "list[tuple[_In, Future[Answer[_Out]]]]") -> None:
         start = time.perf_counter()
