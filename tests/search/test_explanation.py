@@ -58,6 +58,20 @@ def test_the_path_has_the_models_probabilities_and_what_its_prefixes_stand_for(e
             assert names.count(step.category) == max(names.count(name) for name in names)
 
 
+@pytest.mark.parametrize("joined", [True, False])
+def test_searches_that_are_answered_together_are_explained_as_alone(engine: SearchEngine, joined):
+    """Also where few candidates were joined by the nearest items, and are therefore looked for again."""
+    engine = engine if joined else engine.with_settings(engine.config.model_copy(update={"nearest": 0}), engine.weights)
+    asked = [SearchRequest(query, k=8, explain=True) for query in ("lamp", "red tent", "", "no such thing")]
+    for request, together in zip(asked, engine.search_batch(asked), strict=True):
+        alone = engine.search_batch([request])[0]
+        assert [hit.item_id for hit in together] == [hit.item_id for hit in alone]
+        for one, other in zip(together, alone, strict=True):
+            assert one.why.found_by == other.why.found_by and one.why.score == pytest.approx(other.why.score, abs=1e-4)
+            parts = {part.feature: part.product for part in other.why.parts}
+            assert {part.feature: part.product for part in one.why.parts} == pytest.approx(parts, abs=1e-4)
+
+
 def test_channels_are_named(engine: SearchEngine):
     hits = {hit.item_id: hit.why.found_by for hit in explained(engine, "red tent", k=40)}
     assert "most clicked" in hits["red-tent-0"] and "BM25" in hits["red-tent-0"]

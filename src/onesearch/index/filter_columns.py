@@ -95,10 +95,10 @@ class Names:
 
     def counted(self, most: int) -> list[tuple[str, int]]:
         """Names that items have, the parts of a path joined, with how many have them; the ``most`` frequent ones."""
-        names = [name.replace(_JOINT, PATH_SEPARATOR) for name, _ in self.numbering.items()]
-        counts = np.bincount(self.code[self.code >= 0], minlength=len(names))
+        counts = np.bincount(self.code[self.code >= 0])
         best = np.argsort(-counts, kind="stable")[:most].tolist()
-        return [(names[i], int(counts[i])) for i in best if counts[i] and names[i]]
+        found = [(self.numbering.name(i).replace(_JOINT, PATH_SEPARATOR), int(counts[i])) for i in best if counts[i]]
+        return [(name, count) for name, count in found if name]
 
     def numbers(self, names: Iterable[str]) -> list[int]:
         """The numbers of names as they are spelt, without those that no item has had."""

@@ -195,9 +195,11 @@ class BatchSearch(CandidateSearch):
         effects = self._effects(snapshot, first, group[0].touching)
         scope = self.scope(snapshot, first.filters, first.width, effects)
         end = first.offset + max(search.request.k for search in group)
-        hits = self.rank(_as_columns(snapshot, group), end, first.filters, snapshot, first.width, effects)
+        hits, found = self._rank(_as_columns(snapshot, group), end, scope)
         sure = [None] * len(group) if hits.match is None or self.confidence is None else self.confidence.of(hits.match)
-        for search, items, scores, confidence in zip(group, hits.items, hits.scores, sure, strict=True):
+        for place, (search, items, scores, confidence) in enumerate(
+            zip(group, hits.items, hits.scores, sure, strict=True)
+        ):
             # Who types an item's id looks for that item: it comes first; then what rules pin.
             named = _named(snapshot, search.touching.in_log, scope.mask)
             pinned = pinned_rows(search.touching, snapshot, scope.mask)
@@ -210,7 +212,8 @@ class BatchSearch(CandidateSearch):
             if search.request.explain:
                 rows = [int(row) for row in items[search.page] if row >= 0]
                 asked = _as_columns(snapshot, [search])
-                why = explain(self, self._ordering(snapshot), asked, scope, rows, ahead, search.touching)
+                its = found.of(np.arange(len(group)) == place)
+                why = explain(self, self._ordering(snapshot), asked, scope, its, rows, ahead, search.touching)
                 search.answer[:] = [hit._replace(why=one) for hit, one in zip(search.answer, why, strict=True)]
 
     def rank(
@@ -229,25 +232,28 @@ class BatchSearch(CandidateSearch):
         Candidates come first, in the order of the engine's score; then all other items that match, in the order of the
         item score. So a longer page begins as a shorter one.
         """
-        snapshot = snapshot or self.snapshot
-        scope = self.scope(snapshot, filters, width, effects)
+        return self._rank(requests, k, self.scope(snapshot or self.snapshot, filters, width, effects))[0]
+
+    def _rank(self, requests: Requests, k: int, scope: Scope) -> tuple[Hits, Candidates]:
+        """As :meth:`rank`, and the candidates that were ordered; of requests with few, without those that joined."""
+        snapshot = scope.snapshot
         facts = self.request_facts(requests, snapshot)
         found = self.find_for(facts, np.arange(len(requests)), scope)
         hits = replace(ordered(found, self._ordering(snapshot), k, snapshot.popularity), match=best_match(found))
         # A filter that leaves few candidates: the nearest of all that match join them, however long the page is.
         few = self.with_few(found, scope)
         if len(few):
-            found = self.find_for(facts, few, replace(scope, least=FEWEST + facts.taken.shape[1]))
-            more = ordered(found, self._ordering(snapshot), k, snapshot.popularity)
+            joined = self.find_for(facts, few, replace(scope, least=FEWEST + facts.taken.shape[1]))
+            more = ordered(joined, self._ordering(snapshot), k, snapshot.popularity)
             hits.items[few], hits.scores[few] = more.items, more.scores
-            if hits.match is not None and (match := best_match(found)) is not None:
+            if hits.match is not None and (match := best_match(joined)) is not None:
                 hits.match[few] = match
         # A page longer than the candidates.
         short = np.flatnonzero((hits.items >= 0).sum(1) < min(k, scope.matching))
         if len(short) and self.config.nearest:
             nearest = self._nearest(facts, short, scope, min(k + facts.taken.shape[1], scope.matching))
             followed_by(hits, short, nearest, facts.taken[short])
-        return hits
+        return hits, found
 
     def candidates(
         self,

@@ -139,6 +139,11 @@ class Snapshot:
             config, log.statistics, self.pairs, self.lexical, self.index, rows, log.words, categories
         )
 
+    @cached_property
+    def below(self) -> dict[tuple[int, int], tuple[int, str]]:
+        """What explanations found out of nodes of this catalogue, by level and node: items, commonest category."""
+        return {}
+
     def boosted(self, boosts: Sequence[Boost]) -> "Snapshot":
         """The same catalogue under other boosts."""
         if not boosts:

@@ -11,13 +11,14 @@ from onesearch.data.records import items_frame
 from onesearch.data.requests import Requests
 from onesearch.encoding.sid_text import sid_tokens
 from onesearch.search.candidate_search import FEWEST, CandidateSearch, Scope
+from onesearch.search.candidates import Candidates
 from onesearch.search.catalogue_snapshot import Snapshot
 from onesearch.search.path_scoring import score_paths
 from onesearch.search.ranking_weights import RankingWeights
 from onesearch.search.results import Explanation, Part, Step
 from onesearch.search.rules import Touching
 
-_LOOKED_AT = 2000  # items below a node that say what it stands for
+_LOOKED_AT = 200  # items below a node that say what it stands for
 
 
 def explain(
@@ -25,19 +26,18 @@ def explain(
     weights: RankingWeights,
     request: Requests,
     scope: Scope,
+    found: Candidates,
     rows: Sequence[int],
     first: Collection[int],
     touching: Touching,
 ) -> list[Explanation]:
-    """Why the items ``rows`` are results of a single request: it is searched once more.
+    """Why the items ``rows`` are results of a single request.
 
-    ``first`` are rows of items that come first because the query is their id or a rule pins them; ``touching`` the
-    rules that touch the search.
+    ``found`` are its candidates, as the search had them before others joined where there were few; ``first`` are rows
+    of items that come first because the query is their id or a rule pins them; ``touching`` the rules that touch it.
     """
     snapshot, zero = scope.snapshot, np.zeros(1, np.int64)
-    # The same candidates again.
     facts = search.request_facts(request, snapshot)
-    found = search.find_for(facts, zero, scope)
     if len(search.with_few(found, scope)):
         scope = replace(scope, least=FEWEST + facts.taken.shape[1])
         found = search.find_for(facts, zero, scope)
@@ -56,6 +56,7 @@ def explain(
     # Which rules touched them: items as a table, for the groups of boosts.
     items = items_frame([snapshot.item(row) for row in rows])
     groups = [(boost.name, boost.holds(items)) for boost in touching.boosts]
+    steps = steps_of(snapshot, rows, probabilities)
     out = []
     for place, row in enumerate(rows):
         column = np.flatnonzero(found.items[0] == row)
@@ -63,11 +64,10 @@ def explain(
         if len(column) and found.generated[0, column[0]]:
             by.insert(0, "beams")
         parts = parts_of(found.features, weight_of, int(column[0])) if len(column) and row not in first else ()
-        chances = None if probabilities is None else probabilities[place]
         pins = [pin.name for pin in touching.pins if items["item_id"][place] in pin.items]
         boosts = [name for name, holds in groups if holds[place]]
         rules = (*touching.rewriting, *pins, *boosts)
-        out.append(Explanation(parts, tuple(by), steps_of(snapshot, row, chances), rules))
+        out.append(Explanation(parts, tuple(by), steps[place], rules))
     return out
 
 
@@ -83,20 +83,39 @@ def parts_of(
     return tuple(sorted(parts, key=lambda part: -abs(part.product)))
 
 
-def steps_of(snapshot: Snapshot, row: int, probabilities: NDArray[np.float32] | None) -> tuple[Step, ...]:
-    """The way down to an item, with the model's probabilities [L] of its tokens."""
-    index = snapshot.index
-    nodes = index.path(torch.tensor([row], device=index.device))[0]
-    steps = []
-    for level, token in enumerate(sid_tokens(snapshot.sid(row))):
-        # Items below: ranges of positions, of which some may be gone.
-        ranges = index.ranges(level, nodes[level : level + 1])
+def steps_of(
+    snapshot: Snapshot, rows: Sequence[int], probabilities: NDArray[np.float32] | None
+) -> list[tuple[Step, ...]]:
+    """The way down to each item, with the model's probabilities [n, L] of its tokens."""
+    if not len(rows):
+        return []
+    paths = snapshot.index.path(torch.tensor(rows, device=snapshot.index.device)).tolist()
+    # Results share their first nodes, and so do searches: each node is looked at once.
+    known = snapshot.below
+    nodes = dict.fromkeys((level, node) for path in paths for level, node in enumerate(path))
+    known.update(_below(snapshot, [node for node in nodes if node not in known]))
+    out = []
+    for place, (row, path) in enumerate(zip(rows, paths, strict=True)):
+        chances = [None] * len(path) if probabilities is None else probabilities[place].tolist()
+        told = zip(sid_tokens(snapshot.sid(row)), chances, enumerate(path), strict=True)
+        out.append(tuple(Step(token, chance, *known[node]) for token, chance, node in told))
+    return out
+
+
+def _below(snapshot: Snapshot, nodes: Sequence[tuple[int, int]]) -> dict[tuple[int, int], tuple[int, str]]:
+    """How many items each node (level, number) stands for, and the commonest category of some of them."""
+    index, counts, some = snapshot.index, [], []
+    for level, node in nodes:
+        # Ranges of positions, of which some may be gone.
+        ranges = index.ranges(level, torch.tensor([node], device=index.device))
         positions = torch.cat([torch.arange(int(a), int(b), device=index.device) for a, b in ranges])
         if (there := index.present(positions)) is not None:
             positions = positions[there]
-        some = positions[:: max(1, len(positions) // _LOOKED_AT)]
-        columns = snapshot.filters.columns_of(index.item_rows(some).cpu().numpy())
-        paths = columns.paths.counted(1)
-        chance = None if probabilities is None else float(probabilities[level])
-        steps.append(Step(token, chance, len(positions), paths[0][0] if paths else ""))
-    return tuple(steps)
+        counts.append(len(positions))
+        some.append(index.item_rows(positions[:: max(1, len(positions) // _LOOKED_AT)]).cpu().numpy())
+    # The categories of all of them are looked up at once.
+    ends = np.cumsum([len(rows) for rows in some], dtype=np.int64)
+    paths = snapshot.filters.columns_of(np.concatenate([np.zeros(0, np.int64), *some])).paths
+    names = [replace(paths, code=code).counted(1) for code in np.split(paths.code, ends[:-1])] if nodes else []
+    best = [name[0][0] if name else "" for name in names]
+    return dict(zip(nodes, zip(counts, best, strict=True), strict=True))
