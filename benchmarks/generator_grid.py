@@ -8,6 +8,7 @@ from typing import Any
 import polars as pl
 
 from benchmarks.grid import CELL, METRICS, VALUES, Cell, DataSet, Grid, rounded
+from benchmarks.pooled_seeds import joined_figures
 from benchmarks.provenance import ROOT
 from benchmarks.request_values import Values, save_values
 from benchmarks.result_files import ResultFiles
@@ -153,7 +154,8 @@ class GeneratorGrid(Grid):
             if methods:
                 joined = pool_reports([one for one in reports if one], (), data.same_requests, METRICS).to_json()
                 figures = {method.partition("/")[2]: rounded(row) for method, row in joined["methods"].items()}
-                pooled[name] = {"seeds": seeds, "requests": joined["requests"], "methods": figures}
+                fresh = {"seeds": seeds, "requests": joined["requests"], "methods": figures}
+                pooled[name] = fresh if data.same_requests else joined_figures(pooled.get(name, {}), fresh)
         still = {
             f"{name}-{seed}/{cell.name}": cell.what
             for name, seed, cell in self.cells()

@@ -274,6 +274,11 @@ def flagships(study: Study, files: ResultFiles, data: str) -> None:
         f"Seeds {', '.join(map(str, cells))}{later}; {sizes['items']:,} items, {pooled['requests']:,} test requests "
         f"together. Means with {level:.0%} bootstrap intervals; ms: of a request, many at once."
     ]
+    if pooled.get("joined"):
+        study.lines.append(
+            "Not all seeds were measured at one place: they were joined by their means and intervals, as samples "
+            "of their own (`benchmarks/pooled_seeds.py`)."
+        )
     rows = []
     for method in (method for method in METHODS if method in pooled["methods"]):
         took = [cell["milliseconds"][method] for cell in cells.values()]

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.direct_cot import write_keywords
+from benchmarks.pooled_seeds import joined_tests
 from benchmarks.provenance import ROOT, commit, machine, today
 from benchmarks.request_values import Values, load_values, save_values
 from benchmarks.result_files import ResultFiles
@@ -413,7 +414,8 @@ class Grid:
     def save(self) -> None:
         """Take finished cells into the repository, with paired tests per pair, pooled over the seeds that both have.
 
-        What the repository has of cells and pairs that these runs lack stays as it is.
+        What the repository has of cells and pairs that these runs lack stays as it is, and what it has of other seeds
+        joins theirs (:mod:`benchmarks.pooled_seeds`).
         """
         kept = self.files.figures()
         cells = {
@@ -429,7 +431,9 @@ class Grid:
                 if found:
                     joined = pool_reports(list(found.values()), (pair,), data.same_requests, METRICS)
                     tested = [one for one in joined.to_json()["comparisons"] if is_shown(one)]
-                    tests[f"{name}: {pair[0]} - {pair[1]}"] = {"seeds": list(found), "tests": tested}
+                    key, fresh = f"{name}: {pair[0]} - {pair[1]}", {"seeds": list(found), "tests": tested}
+                    same = data.same_requests  # one test part: seeds are no samples of their own
+                    tests[key] = fresh if same else joined_tests(kept.get("tests", {}).get(key, {}), fresh)
         self.files.write_figures(
             {**kept, "cells": {**kept.get("cells", {}), **cells}, "tests": {**kept.get("tests", {}), **tests}}
         )
