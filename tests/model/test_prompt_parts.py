@@ -89,6 +89,15 @@ def test_a_vocabulary_with_other_marks_is_refused(tmp_path):
         TokenVocabulary.load(tmp_path)
 
 
+@pytest.mark.parametrize("sizes", [[4, {}], [4, 0], [4, True], "44", None])
+def test_a_vocabulary_whose_codebooks_have_no_sizes_is_refused(tmp_path, sizes):
+    TokenVocabulary.train(["red lamp"], 300, (4, 4)).save(tmp_path)
+    about = read_json(tmp_path / "vocabulary.json")
+    write_json(tmp_path / "vocabulary.json", {**about, "codebook_sizes": sizes})
+    with pytest.raises(ValueError, match=r"vocabulary.json: codebook_sizes must be whole numbers above 0"):
+        TokenVocabulary.load(tmp_path)
+
+
 def test_a_tokenizer_with_gaps_in_its_ids_is_refused(tmp_path):
     """Marks and SID tokens come behind the text's: a token numbered beyond their count would be one of them."""
     from tokenizers import Tokenizer, models

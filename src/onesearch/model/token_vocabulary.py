@@ -154,10 +154,15 @@ class TokenVocabulary:
         """Read what :meth:`save` wrote.
 
         Raises:
-            ValueError: it was made with other marks, so that its ids mean something else.
+            ValueError: it was made with other marks, so that its ids mean something else; or sizes are no sizes.
         """
         about: dict[str, Any] = read_json(folder / "vocabulary.json")
         if tuple(about.get("marks", MARKS)) != MARKS:
             raise ValueError(f"{folder} was made with other marks of a prompt; make the run again with `onesearch run`")
+        sizes = about["codebook_sizes"]
+        if not isinstance(sizes, list) or not all(type(size) is int and size > 0 for size in sizes):
+            raise ValueError(
+                f"{folder / 'vocabulary.json'}: codebook_sizes must be whole numbers above 0, got {sizes!r}"
+            )
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        return cls(tokenizer, tuple(about["codebook_sizes"]), about["pretrained"])
+        return cls(tokenizer, tuple(sizes), about["pretrained"])
