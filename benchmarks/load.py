@@ -1,7 +1,8 @@
 """The service under load: throughput and latency by connections, memory, searches while items come in.
 
-    python -m benchmarks.load runs/demo                      # as the catalogue is, then on 100,000 items
-    python -m benchmarks.load runs/demo --items 0 --quick    # a smoke test; its figures mean nothing
+    python -m benchmarks.load runs/demo                    # as the catalogue is
+    python -m benchmarks.load runs/demo --items 100000     # brought up to so many items
+    python -m benchmarks.load runs/demo --quick            # a smoke test; its figures mean nothing
 
 Prints one JSON object. The service is a process of its own, with its own store; the callers are one more on the same
 machine, so that the figures are lower bounds. Every connection sends its next search as soon as the last is answered,
@@ -41,7 +42,7 @@ _AT_ONCE = 4  # connections of soak and changes: busy, not overloaded
 
 def main(
     run: Annotated[Path, typer.Argument(help="A finished run.")],
-    items: Annotated[int, typer.Option(help="Items of the larger catalogue; 0 leaves it out.")] = 100_000,
+    items: Annotated[int, typer.Option(help="Bring the catalogue up to so many; 0 leaves it as it is.")] = 0,
     seconds: Annotated[float, typer.Option(help="Length of each measurement.")] = 20.0,
     requests: Annotated[int, typer.Option(help="Length of the soak.")] = 20_000,
     quick: Annotated[bool, typer.Option(help="A smoke test.")] = False,
@@ -49,14 +50,11 @@ def main(
     """Measure and print."""
     seconds, requests = (1.0, 60) if quick else (seconds, requests)
     dataset = Dataset.load(run / "data")
-    found: dict[str, Any] = {"run": str(run), "seconds": seconds, "requests": requests}
-    for name, most in (("demo", 0), ("large", items)):
-        if name == "large" and not most:
-            continue
-        with tempfile.TemporaryDirectory() as place, serving(run, Path(place), ("--api-only",)) as server:
-            if most:
-                _fill(server, dataset, most)
-            found[name] = asyncio.run(_measure(server, dataset, seconds, requests))
+    with tempfile.TemporaryDirectory() as place, serving(run, Path(place), ("--api-only",)) as server:
+        if items:
+            _fill(server, dataset, items)
+        found = asyncio.run(_measure(server, dataset, seconds, requests))
+    found = {"run": str(run), "seconds": seconds, "requests": requests, **found}
     print(json.dumps(found))
 
 
