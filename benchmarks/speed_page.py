@@ -3,9 +3,9 @@
     python -m benchmarks.speed_page run [NAME ...]    # into docs/results/speed.json; all of them without a name
     python -m benchmarks.speed_page render            # docs/results/speed.md
 
-``search``, ``zero-cost``, ``sizing``, the ``load`` ones and ``chaos`` measure the run in ``runs/demo`` (``make demo SERVE=0``),
-``evidence`` those of ``configs/market.yaml`` and ``configs/bestbuy.yaml``. Run them on a machine that does nothing
-else.
+``search``, ``zero-cost``, ``sizing``, the ``load`` ones and ``chaos`` measure the run in ``runs/demo`` (``make demo
+SERVE=0``), ``evidence`` those of ``configs/market.yaml`` and ``configs/bestbuy.yaml``. Run them on a machine that does
+nothing else.
 """
 
 from benchmarks.command_page import Benchmark, main, write_page
