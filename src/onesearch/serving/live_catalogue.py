@@ -49,7 +49,9 @@ class LiveCatalogue:
         self._metrics = metrics
         self._turns = turns or Turns()
         self._part = 100  # changes in a turn
-        self._lock, self._patching, self._writing = threading.Lock(), threading.Lock(), threading.Lock()
+        self._patching = threading.Lock()
+        self._queue = threading.Condition()  # of what is written and of who applies it
+        self._applying = False  # one thread at a time, so that changes are applied in their order
         self._written: dict[int, ItemChange] = {}  # by revision: written here, and not applied yet
         self._origin: str | None = None  # of the store
         self._applied = 0
@@ -66,18 +68,20 @@ class LiveCatalogue:
         """
         became: list[tuple[str, Item | None]] = [(item.item_id, item) for item in items]
         became += [(item_id, None) for item_id in deleted]
+        if not became:
+            return {}
         revision = self._store.change_items(items, deleted)
-        with self._writing:
+        with self._queue:
             for at, (item_id, item) in enumerate(became, revision - len(became) + 1):
                 self._written[at] = ItemChange(at, item_id, item)
         try:
-            self.follow()
+            self._follow(revision)
         except StoreError:
             # The changes are safe in the store but could not be applied; this server catches up by itself.
             log.exception("item changes up to revision %d are stored but not yet searchable", revision)
             raise
         finally:  # applied, or to be read from the store, which may have become another meanwhile
-            with self._writing:
+            with self._queue:
                 for at in range(revision - len(became) + 1, revision + 1):
                     self._written.pop(at, None)
         if self._applied < revision:  # the store lost them in this moment
@@ -102,19 +106,35 @@ class LiveCatalogue:
             return self.change([changes[i](item) for i, item in items.items() if item is not None], [])
 
     def follow(self) -> int:
-        """Apply all changes not applied yet; their number.
+        """Apply all changes that the store has now; the number of those that this applied.
 
         Raises:
             StoreError: the store could not be read; what was applied stays.
         """
-        with self._lock:  # one follower at a time: changes are applied in their order
-            try:
-                done = self._catch_up()
-            except Exception:
-                self._behind = True
-                raise
+        return self._follow(None)
+
+    def _follow(self, revision: int | None) -> int:
+        """As :meth:`follow`; up to a ``revision`` written here, which another thread may apply with its own."""
+
+        def done() -> bool:
+            return revision is not None and revision not in self._written
+
+        with self._queue:
+            self._queue.wait_for(lambda: done() or not self._applying)
+            if done():
+                return 0
+            self._applying = True
+        try:
+            applied = self._catch_up(revision)
             self._behind = False
-        return done
+        except Exception:
+            self._behind = True
+            raise
+        finally:
+            with self._queue:
+                self._applying = False
+                self._queue.notify_all()
+        return applied
 
     def problems(self) -> list[str]:
         """Why the catalogue may not be complete; empty when it is."""
@@ -126,14 +146,26 @@ class LiveCatalogue:
             problems.append(f"items: {len(self._rejected)} could not be indexed, such as {item_id!r}: {problem}")
         return problems
 
-    def _catch_up(self) -> int:
-        done = 0
-        # Page by page; what was applied stays applied if the store fails in between.
-        while changes := self._own(self._state()) or self._store.item_changes(self._applied):
+    def _catch_up(self, until: int | None) -> int:
+        applied = 0
+        # Page by page; what was applied stays applied if the store fails in between. What comes after ``until`` is left
+        # to those who wait for it: a caller must not be kept by others who come again and again.
+        while True:
+            state = self._state()
+            until = state.revision if until is None else until
+            own = self._own(state)
+            changes = own or self._store.item_changes(self._applied)
+            if not changes:
+                return applied
             self._apply(changes)
             self._applied = changes[-1].revision
-            done += len(changes)
-        return done
+            applied += len(changes)
+            if own:
+                with self._queue:
+                    self._written = {at: change for at, change in self._written.items() if at > self._applied}
+                    self._queue.notify_all()
+            if self._applied >= until:
+                return applied
 
     def _state(self) -> StoreState:
         """The store's, after the catalogue went back with it if it did."""
@@ -145,7 +177,7 @@ class LiveCatalogue:
     def _own(self, state: StoreState) -> list[ItemChange]:
         """The next changes, if they were written here and the store has them: they need not be read back."""
         end = min(state.revision, self._applied + _MOST_AT_ONCE)
-        with self._writing:
+        with self._queue:
             next_ones = itertools.takewhile(self._written.__contains__, range(self._applied + 1, end + 1))
             # Of an item changed twice the newest state, as the store says it.
             newest = {self._written[at].item_id: self._written[at] for at in next_ones}
