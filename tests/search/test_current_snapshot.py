@@ -82,7 +82,7 @@ def test_what_changes_while_an_engine_is_taken_over_is_not_lost(monkeypatch):
     assert answers(engine) == answers(twin) and engine.item("late") and engine.item("green-stove-1") is None
 
 
-def test_a_merge_of_the_old_state_is_dropped(monkeypatch):
+def test_a_merge_of_the_old_state_is_dropped(monkeypatch, caplog):
     engine, twin = small_engine(), recounted()
     monkeypatch.setattr(catalogue_snapshot, "_MOST_CHANGES", 1)
     monkeypatch.setattr(catalogue_snapshot, "_CHANGED_SHARE", 10**9)
@@ -107,6 +107,7 @@ def test_a_merge_of_the_old_state_is_dropped(monkeypatch):
         if thread.name == "merge":
             thread.join(20)
     assert engine.snapshot is held and not engine.current.merging and answers(engine) == answers(twin)
+    assert [record for record in caplog.records if record.name == "onesearch"] == [], "nor was it tried"
 
 
 def test_a_model_of_another_form_is_refused():
