@@ -12,7 +12,7 @@ the run's own with items of other ids and reordered titles on top, brought in ov
 Per number of connections: ``per_second`` answered searches; ``p50``, ``p95``, ``p99`` of their milliseconds;
 ``refused`` 503 with ``Retry-After``; ``errors`` everything else. ``kept`` is the throughput at the most connections
 over the best one, ``recovered`` the same right after at 16. ``memory_growth`` is that of the second half of the soak,
-as a share. ``p95_ratio`` is p95 while 1,000 items a second come in, in calls of 100, over p95 without.
+as a share. ``p95_ratio`` is p95 while 1,000 items a second are sent in, in calls of 100, over p95 without.
 """
 
 import asyncio

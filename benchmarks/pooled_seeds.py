@@ -46,7 +46,7 @@ def _apart(kept: Mapping[str, Any], fresh: Mapping[str, Any]) -> bool:
 
 def _larger(kept: Mapping[str, Any], fresh: Mapping[str, Any]) -> Mapping[str, Any]:
     # Of as many seeds the newer ones.
-    return kept if set(kept.get("seeds", ())) > set(fresh["seeds"]) else fresh
+    return kept if len(kept.get("seeds", ())) > len(fresh["seeds"]) else fresh
 
 
 def _joined_figure(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:

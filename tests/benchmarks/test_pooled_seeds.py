@@ -45,6 +45,7 @@ def test_seeds_are_not_counted_twice():
     assert joined_tests(three, two) == three
     assert joined_tests(two, three) == three
     assert joined_tests({}, two) == two
+    assert joined_tests(three, compared(values, [13, 14])) == three, "one is shared: three cannot become two"
     again = compared(-values, [12, 13])
     assert joined_tests(two, again) == again, "of the same seeds the newer ones"
 

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -20,23 +21,33 @@ class Computing:
         self.pool = ThreadPoolExecutor(8)
 
     def begin(self, kind: str, name: str) -> None:
-        """Ask for a turn in a thread of its own; it lasts until :meth:`end`."""
+        """Ask for a turn in a thread of its own, which lasts until :meth:`end`; back when it has it or waits for it."""
         self.gates[name] = threading.Event()
-        asked = threading.Event()
+        waiting = self.turns._waiting
 
         def run() -> None:
-            asked.set()
             with getattr(self.turns, kind)():
                 self.log.append(name)
                 assert self.gates[name].wait(20)
 
-        self.pool.submit(run)
-        assert asked.wait(20)
-        time.sleep(0.05)  # until it waits or runs
+        def waits() -> bool:
+            return self.turns._waiting > waiting if kind == "search" else self.turns._change_waits
 
-    def end(self, name: str) -> None:
+        self.pool.submit(run)
+        self.until(lambda: name in self.log or waits())
+
+    def end(self, name: str, turns: int) -> None:
+        """End a turn; back when ``turns`` in all have begun, and nobody who could begin as well did not."""
         self.gates[name].set()
+        self.until(lambda: len(self.log) >= turns)
         time.sleep(0.05)
+
+    @staticmethod
+    def until(condition: Callable[[], bool]) -> None:
+        end = time.monotonic() + 20
+        while not condition():
+            assert time.monotonic() < end
+            time.sleep(0.002)
 
 
 @contextmanager
@@ -54,13 +65,13 @@ def test_searches_run_side_by_side_and_a_change_alone():
         found.begin("search", "s2")
         assert found.log == ["s1", "s2"]
         found.begin("change", "c")
-        found.end("s1")
+        found.end("s1", 2)
         assert found.log == ["s1", "s2"], "one search still runs"
-        found.end("s2")
+        found.end("s2", 3)
         assert found.log == ["s1", "s2", "c"]
         found.begin("search", "s3")
         assert found.log == ["s1", "s2", "c"], "not beside the change"
-        found.end("c")
+        found.end("c", 4)
         assert found.log == ["s1", "s2", "c", "s3"]
 
 
@@ -70,17 +81,17 @@ def test_whoever_waited_longest_goes_first():
         found.begin("change", "c1")
         found.begin("search", "s2")
         assert found.log == ["s1"], "a change that waits is not overtaken by new searches"
-        found.end("s1")
+        found.end("s1", 2)
         assert found.log == ["s1", "c1"]
         found.begin("change", "c2")
         found.begin("search", "s3")
-        found.end("c1")
+        found.end("c1", 4)
         assert sorted(found.log[2:]) == ["s2", "s3"], "searches that waited come before the next change"
         found.begin("search", "s4")
-        found.end("s2")
-        found.end("s3")
+        found.end("s2", 4)
+        found.end("s3", 5)
         assert found.log[4:] == ["c2"]
-        found.end("c2")
+        found.end("c2", 6)
         assert found.log[5:] == ["s4"]
 
 

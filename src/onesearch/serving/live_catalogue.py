@@ -30,10 +30,9 @@ class LiveCatalogue:
 
     change: write the items to the store, which gives each a revision; then follow
     follow: if the store went back, give each changed item that it does not know its first state, and begin at 0
-            read the changes after the last applied revision; hand them to the engine; repeat until there are none
+            read the changes after the last applied revision; hand them to the engine; repeat up to what was there
 
     Changes that come while others are applied wait and are then applied as one, which costs less than one by one.
-
     Searches and changes take turns, and a turn of changes is short, however many there are.
 
     Args:
@@ -147,9 +146,12 @@ class LiveCatalogue:
         return problems
 
     def _catch_up(self, until: int | None) -> int:
+        """Apply changes up to a revision, None: up to the store's newest; how many.
+
+        What comes after it is left to those who wait for that: no caller is kept by others who come again and again.
+        """
         applied = 0
-        # Page by page; what was applied stays applied if the store fails in between. What comes after ``until`` is left
-        # to those who wait for it: a caller must not be kept by others who come again and again.
+        # Page by page; what was applied stays applied if the store fails in between.
         while True:
             state = self._state()
             until = state.revision if until is None else until
