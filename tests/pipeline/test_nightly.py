@@ -37,6 +37,21 @@ def changed(store: SqliteStore) -> dict[str, Item | None]:
     return {change.item_id: change.item for change in store.item_changes(0)}
 
 
+def test_items_that_the_store_cannot_read_are_written_again_or_deleted(shop):
+    """`i1` would be unchanged, `i2` is changed, `new` and `gone` are in the store alone."""
+    run, store, mapping, file = shop
+    bring_in_items(run, store, mapping, 0.1)
+    store.change_items([Item(name, "x") for name in ("i1", "i2", "new", "gone")], [])
+    with store._db.write("damage them") as db:
+        db.execute("UPDATE items SET body = '{'")
+    file.write_text(HEADER + "".join([*ROWS[:2], *ROWS[3:]]) + "i2,Red boots 2,99\nnew,Blue boots,5\n")
+    found = bring_in_items(run, store, mapping, 0.1)
+    assert (found["new"], found["changed"], found["deleted"]) == (1, 2, 1)
+    by_id = changed(store)
+    assert by_id["i1"].title == "Red boots 1" and by_id["i2"].price == 99 and by_id["new"].title == "Blue boots"
+    assert by_id["gone"] is None and all(not change.problem for change in store.item_changes(0))
+
+
 def test_what_differs_from_the_served_catalogue_is_written_and_nothing_else(shop):
     run, store, mapping, file = shop
     assert bring_in_items(run, store, mapping, 0.1) == {

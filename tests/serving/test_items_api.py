@@ -50,6 +50,14 @@ def test_attribute_types_are_one_line(client, admin):
         assert answer.status_code == 422 and "control characters" in answer.json()["error"]
 
 
+@pytest.mark.parametrize("field", ["category", "brand", "seller", "attributes"])
+def test_names_have_no_separator_of_names_in_them(client, admin, field):
+    """`A` U+001F `B` would be read as the category B below A."""
+    name = {"category": ["A\x1fB"], "attributes": {"Color": ["A\x1fB"]}}.get(field, "A\x1fB")
+    answer = client.post("/items", json={"upsert": [{"item_id": "n1", "title": "lamp", field: name}]}, headers=admin)
+    assert answer.status_code == 422 and "U+001C to U+001F" in answer.json()["error"]
+
+
 def test_upsert_and_delete_are_searchable_at_once(client, admin):
     assert found(client, "teapot") == []
     answer = client.post("/items", json={"upsert": [NEW], "delete": ["i1"]}, headers=admin)

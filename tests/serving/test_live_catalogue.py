@@ -15,7 +15,7 @@ from onesearch.serving import live_catalogue
 from onesearch.serving.live_catalogue import LiveCatalogue
 from onesearch.serving.service_metrics import Metrics
 from onesearch.serving.sqlite_store import SqliteStore
-from onesearch.serving.store import StoreError
+from onesearch.serving.store import StoreError, StoreState
 
 
 @pytest.fixture
@@ -145,7 +145,8 @@ def test_a_change_that_was_told_to_have_failed_is_taken_from_the_store_alone(eng
     catalogue = LiveCatalogue(engine, store, Metrics())
     catalogue.follow()
     write, state = store.change_items, store.state
-    monkeypatch.setattr(store, "change_items", lambda *_: 1)  # as if written
+    origin = store.state().origin
+    monkeypatch.setattr(store, "change_items", lambda *_: StoreState(origin, 1))  # as if written
     monkeypatch.setattr(store, "state", Mock(side_effect=StoreError("gone")))
     with pytest.raises(StoreError):
         catalogue.change([Item("lost", "lamp")], [])
@@ -220,19 +221,61 @@ def test_a_store_that_failed_over_to_an_older_copy_is_followed_back(engine, tmp_
     assert seen(engine) == {"a": "lamp", "b": "mug"} and "from revision 5 to 2" in catalogue.problems()[0]
 
 
-def test_a_change_that_the_store_loses_at_once_is_not_answered(engine, tmp_path, monkeypatch):
-    store = SqliteStore(tmp_path / "s.sqlite3")
+@pytest.mark.parametrize("left", ["nothing", "an older copy"])
+def test_a_change_that_the_store_loses_at_once_is_not_answered(engine, tmp_path, monkeypatch, left):
+    path = tmp_path / "s.sqlite3"
+    store = SqliteStore(path)
+    store.close()
+    shutil.copy(path, tmp_path / "copy.sqlite3")
+    store = SqliteStore(path)
     catalogue = LiveCatalogue(engine, store, Metrics())
     plain = store.change_items
 
     def changed_and_lost(items, deleted):
-        revision = plain(items, deleted)
-        (tmp_path / "s.sqlite3").unlink()
-        return revision
+        written = plain(items, deleted)
+        if left == "nothing":
+            path.unlink()
+        else:
+            store.close()
+            (tmp_path / "copy.sqlite3").replace(path)
+            catalogue._store = SqliteStore(path)
+        return written
 
     monkeypatch.setattr(store, "change_items", changed_and_lost)
     with pytest.raises(StoreError, match="not in the store any more"):
         catalogue.change([Item("a", "lamp")], [])
+
+
+def test_a_change_is_not_answered_by_anothers_of_the_same_revision_in_a_new_store(engine, tmp_path, monkeypatch):
+    """The store is replaced between two callers: both get revision 1, and only the second one's is there."""
+    store = SqliteStore(tmp_path / "s.sqlite3")
+    catalogue, plain = LiveCatalogue(engine, store, Metrics()), store.change_items
+
+    def changed_and_lost(items, deleted):
+        written = plain(items, deleted)
+        (tmp_path / "s.sqlite3").unlink()
+        monkeypatch.setattr(store, "change_items", plain)
+        assert catalogue.change([Item("b", "mug")], []) == {}
+        return written
+
+    monkeypatch.setattr(store, "change_items", changed_and_lost)
+    with pytest.raises(StoreError, match="up to revision 1 are not in the store any more"):
+        catalogue.change([Item("a", "lamp")], [])
+    assert seen(engine) == {"b": "mug"} and catalogue._written == {}
+
+
+def test_what_the_store_has_and_cannot_be_read_keeps_nothing_else_out(engine, store):
+    """As of a newer version, in an upgrade: the item stays as it was, is named, and a new change mends it."""
+    engine.upsert([Item("a", "lamp")])
+    store.change_items([Item("a", "new lamp"), Item("b", "mug")], [])
+    with store._db.write("damage it") as db:
+        db.execute("UPDATE items SET body = ? WHERE item_id = 'a'", ('{"item_id": "a", "title": "x", "colour": 7}',))
+    catalogue = LiveCatalogue(engine, store, Metrics())
+    assert catalogue.change([Item("c", "shoe")], []) == {} and seen(engine) == {"a": "lamp", "b": "mug", "c": "shoe"}
+    assert "1 could not be indexed, such as 'a'" in catalogue.problems()[0]
+    assert "cannot be read: unknown field 'colour'" in catalogue.problems()[0]
+    assert catalogue.change([Item("a", "newest lamp")], []) == {} and catalogue.problems() == []
+    assert seen(engine)["a"] == "newest lamp"
 
 
 def test_a_store_that_fails_while_it_is_noticed_changes_nothing_yet(engine, tmp_path, monkeypatch):

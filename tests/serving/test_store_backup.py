@@ -64,7 +64,7 @@ def test_a_backup_holds_what_the_store_held_and_restoring_it_forgets_what_came_l
     assert any_store.state().revision == state.revision and any_store.state().origin != state.origin, "it is noticed"
     # Retries are known as before, and what came later is new.
     assert any_store.record(event(1)) is False and any_store.record(event(4)) is True
-    assert any_store.change_items([Item("new", "title")], []) > state.revision
+    assert any_store.change_items([Item("new", "title")], []).revision > state.revision
     assert sorted(path.name for path in tmp_path.iterdir() if "store" not in path.name) == ["backup"], "no scraps"
 
 
@@ -160,7 +160,7 @@ def test_a_service_goes_on_while_it_is_backed_up_and_serves_what_is_restored(tmp
                 if stop.wait(0.002):
                     return
 
-        shopping = threading.Thread(target=shop)
+        shopping = threading.Thread(target=shop, daemon=True)
         shopping.start()
         client.post("/items", json={"upsert": [{"item_id": "new", "title": "kept"}]}, headers=admin)
         other = SqliteStore(path)

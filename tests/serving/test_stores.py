@@ -1,5 +1,6 @@
 """Both stores keep the same promises; SQLite's file format."""
 
+import re
 import sqlite3
 import threading
 from datetime import UTC, datetime, timedelta
@@ -13,6 +14,7 @@ from onesearch.data.records import Item
 from onesearch.serving.http_bodies import ItemBody
 from onesearch.serving.sqlite_store import SqliteStore
 from onesearch.serving.store import Event, EventConflictError, RulesConflictError, RulesVersion, Search, StoreError
+from onesearch.serving.stored_items import stored_change, stored_text
 
 T0 = datetime(2024, 1, 1, tzinfo=UTC)
 
@@ -82,7 +84,7 @@ def test_an_event_id_belongs_to_its_shopper(any_store):
 def test_the_state_tells_which_store_it_is_and_its_newest_change(any_store):
     first = any_store.state()
     assert first.origin and first.revision == 0 and any_store.state() == first
-    assert any_store.change_items([Item("a", "title")], ["b"]) == 2
+    assert any_store.change_items([Item("a", "title")], ["b"]) == (first.origin, 2)
     assert any_store.state() == (first.origin, 2)
 
 
@@ -179,7 +181,7 @@ def test_traffic_is_counted_by_span_and_query(any_store):
 def test_item_changes_come_in_order_and_only_the_newest_state(any_store):
     items = [Item(item_id=f"i{n}", title=f"title {n}", attributes={"Color": ("red",)}, listed_at=T0) for n in range(3)]
     assert any_store.item_changes(0) == []
-    first = any_store.change_items(items, ["gone"])
+    first = any_store.change_items(items, ["gone"]).revision
     changes = any_store.item_changes(0)
     assert [(c.item_id, c.item) for c in changes] == [*((i.item_id, i) for i in items), ("gone", None)]
     assert changes[-1].revision == first and any_store.item_changes(first) == []
@@ -263,7 +265,32 @@ text = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_s
     )
 )
 def test_items_survive_json_unchanged(item):
-    assert ItemBody.model_validate_json(ItemBody.from_item(item).model_dump_json()).item() == item
+    assert ItemBody.model_validate_json(stored_text(item)).item() == item
+    assert stored_change(7, item.item_id, stored_text(item)) == (7, item.item_id, item, "")
+
+
+def test_what_was_imported_beyond_the_limits_of_a_call_is_read_back(any_store):
+    """Files have longer texts than callers may send; a price sent by itself writes the whole item to the store."""
+    item = Item("a", "t" * 2000, ("c" * 300, "d\n"), attributes={"Color": ("v" * 300,) * 60}, description="x" * 60_000)
+    any_store.change_items([item], [])
+    assert [(change.item, change.problem) for change in any_store.item_changes(0)] == [(item, "")]
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("{", "Expecting"),
+        ("[1]", "attribute"),
+        ("[" * 100_000, "recursion"),
+        ('{"item_id": "a"}', "Field required|missing"),
+        ('{"item_id": "a", "title": "x", "price": "cheap"}', "valid number"),
+        ('{"item_id": "a", "title": "x", "attributes": {"": ["v"]}}', "attribute type"),
+        ('{"item_id": "a", "title": "x", "colour": 7}', "unknown field 'colour'"),
+    ],
+)
+def test_a_stored_item_that_cannot_be_read_has_a_problem_in_its_place(text, why):
+    revision, item_id, item, problem = stored_change(3, "a", text)
+    assert (revision, item_id, item) == (3, "a", None) and re.search(why, problem), problem
 
 
 def test_sqlite_survives_reopening(tmp_path):

@@ -126,6 +126,7 @@ def catalogue(run: Path, store: "Store") -> "pl.DataFrame":
     items, revision = Dataset.load(need(run, "data")).items, 0
     while changes := store.item_changes(revision):
         revision = changes[-1].revision
+        changes = [change for change in changes if not change.problem]  # an item that cannot be read is as it was
         kept = items.filter(~pl.col("item_id").is_in([change.item_id for change in changes]))
         items = pl.concat([kept, items_frame([change.item for change in changes if change.item is not None])])
     return items

@@ -115,15 +115,24 @@ def bring_in_items(run: Path, store: Store, mapping: ColumnMapping, most_deleted
     summary = import_mapping(mapping.updated(users=None, page_views=None, judgments=None), folder)
     # The catalogue as it is served: the run's items, and over them every change in the store.
     served: dict[str, Item | None] = dict(_items(RunData(run).dataset))
+    unreadable: set[str] = set()  # in the store: written again
     revision = 0
     while changes := store.item_changes(revision):
         for change in changes:
-            served[change.item_id] = change.item
+            if change.problem:
+                unreadable.add(change.item_id)
+            else:
+                served[change.item_id] = change.item
         revision = changes[-1].revision
     now = dict(_items(Dataset.load(folder)))
     there = [item_id for item_id, item in served.items() if item is not None]
+    there += [item_id for item_id in sorted(unreadable) if served.get(item_id) is None]
     new = [item for item_id, item in now.items() if served.get(item_id) is None]
-    changed = [item for item_id, item in now.items() if served.get(item_id) not in (None, item)]
+    changed = [
+        item
+        for item_id, item in now.items()
+        if served.get(item_id) is not None and (served[item_id] != item or item_id in unreadable)
+    ]
     gone = [item_id for item_id in there if item_id not in now]
     if len(gone) > most_deleted * len(there):
         raise ValueError(

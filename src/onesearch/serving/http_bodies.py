@@ -40,12 +40,20 @@ MAX_CLOCK_GAP = timedelta(days=1)
 _TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d")
 _FACET = r"^(category|brand|seller|price|in_stock|attributes\..+)$"
 _ONE_LINE = r"^[^\u0000-\u001f\u007f-\u009f]*$"
+_PLAIN = r"^[^\u001c-\u001f]*$"
 
 
 def _no_control(text: Any) -> Any:
     """Ids and queries are one line of text: control characters would break logs and prompts."""
     if isinstance(text, str) and any(unicodedata.category(letter) in ("Cc", "Cs") for letter in text):
         raise ValueError("must not contain control characters or lone surrogates")
+    return text
+
+
+def _no_separator(text: Any) -> Any:
+    """Names are kept joined by separators of ASCII: one with such a letter would be read as several."""
+    if isinstance(text, str) and any("\x1c" <= letter <= "\x1f" for letter in text):
+        raise ValueError("must not contain the control characters U+001C to U+001F")
     return text
 
 
@@ -76,7 +84,7 @@ Identifier = Annotated[
 Number = Annotated[float, Field(ge=0, allow_inf_nan=False), BeforeValidator(_no_guess)]
 Flag = Annotated[bool, Strict()]
 Time = Annotated[AwareDatetime, BeforeValidator(_spelt_out)]
-Label = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+Label = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=_PLAIN), BeforeValidator(_no_separator)]
 Labels = Label | Annotated[list[Label], Field(min_length=1, max_length=MAX_FILTER_VALUES)]
 Bound = Number | None
 

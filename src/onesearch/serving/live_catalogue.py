@@ -51,7 +51,7 @@ class LiveCatalogue:
         self._patching = threading.Lock()
         self._queue = threading.Condition()  # of what is written and of who applies it
         self._applying = False  # one thread at a time, so that changes are applied in their order
-        self._written: dict[int, ItemChange] = {}  # by revision: written here, and not applied yet
+        self._written: dict[StoreState, ItemChange] = {}  # by store and revision: written here, not applied yet
         self._origin: str | None = None  # of the store
         self._applied = 0
         self._behind = True
@@ -69,22 +69,23 @@ class LiveCatalogue:
         became += [(item_id, None) for item_id in deleted]
         if not became:
             return {}
-        revision = self._store.change_items(items, deleted)
+        written = self._store.change_items(items, deleted)
+        own = [written._replace(revision=written.revision - at) for at in reversed(range(len(became)))]
         with self._queue:
-            for at, (item_id, item) in enumerate(became, revision - len(became) + 1):
-                self._written[at] = ItemChange(at, item_id, item)
+            for at, (item_id, item) in zip(own, became, strict=True):
+                self._written[at] = ItemChange(at.revision, item_id, item)
         try:
-            self._follow(revision)
+            self._follow(written)
         except StoreError:
             # The changes are safe in the store but could not be applied; this server catches up by itself.
-            log.exception("item changes up to revision %d are stored but not yet searchable", revision)
+            log.exception("item changes up to revision %d are stored but not yet searchable", written.revision)
             raise
         finally:  # applied, or to be read from the store, which may have become another meanwhile
             with self._queue:
-                for at in range(revision - len(became) + 1, revision + 1):
+                for at in own:
                     self._written.pop(at, None)
-        if self._applied < revision:  # the store lost them in this moment
-            raise StoreError(f"item changes up to revision {revision} are not in the store any more")
+        if self._origin != written.origin or self._applied < written.revision:  # the store lost them in this moment
+            raise StoreError(f"item changes up to revision {written.revision} are not in the store any more")
         # `follow` may have applied changes of other servers, too: only the caller's own problems are the answer.
         changed = {item.item_id for item in items} | set(deleted)
         return {item_id: problem for item_id, problem in self._rejected.items() if item_id in changed}
@@ -112,11 +113,11 @@ class LiveCatalogue:
         """
         return self._follow(None)
 
-    def _follow(self, revision: int | None) -> int:
-        """As :meth:`follow`; up to a ``revision`` written here, which another thread may apply with its own."""
+    def _follow(self, written: StoreState | None) -> int:
+        """As :meth:`follow`; up to a revision written here, which another thread may apply with its own."""
 
         def done() -> bool:
-            return revision is not None and revision not in self._written
+            return written is not None and written not in self._written
 
         with self._queue:
             self._queue.wait_for(lambda: done() or not self._applying)
@@ -124,7 +125,7 @@ class LiveCatalogue:
                 return 0
             self._applying = True
         try:
-            applied = self._catch_up(revision)
+            applied = self._catch_up(written and written.revision)
             self._behind = False
         except Exception:
             self._behind = True
@@ -164,7 +165,7 @@ class LiveCatalogue:
             applied += len(changes)
             if own:
                 with self._queue:
-                    self._written = {at: change for at, change in self._written.items() if at > self._applied}
+                    self._written = {at: one for at, one in self._written.items() if at.revision > self._applied}
                     self._queue.notify_all()
             if self._applied >= until:
                 return applied
@@ -179,8 +180,9 @@ class LiveCatalogue:
     def _own(self, state: StoreState) -> list[ItemChange]:
         """The next changes, if they were written here and the store has them: they need not be read back."""
         end = min(state.revision, self._applied + _MOST_AT_ONCE)
+        places = (StoreState(state.origin, at) for at in range(self._applied + 1, end + 1))
         with self._queue:
-            next_ones = itertools.takewhile(self._written.__contains__, range(self._applied + 1, end + 1))
+            next_ones = itertools.takewhile(self._written.__contains__, places)
             # Of an item changed twice the newest state, as the store says it.
             newest = {self._written[at].item_id: self._written[at] for at in next_ones}
         return sorted(newest.values(), key=lambda change: change.revision)
@@ -218,6 +220,10 @@ class LiveCatalogue:
             self._rejected.pop(change.item_id, None)  # it gets another chance
             if change.item_id not in self._first:
                 self._first[change.item_id] = self._engine.item(change.item_id)
+            if change.problem:  # it stays as it was
+                log.error("item %r, revision %d: %s", change.item_id, change.revision, change.problem)
+                self._rejected[change.item_id] = change.problem
+        changes = [change for change in changes if not change.problem]
         # All at once, which is fast; if that fails one by one, so that a single bad item keeps no other out.
         try:
             self._hand_over(changes)

@@ -20,7 +20,6 @@ from typing import Any, cast
 from onesearch.common.redis_client import RedisDatabase
 from onesearch.data.records import Item
 from onesearch.search.shopper_history import MAX_CLICKS, MAX_ORDERS, MAX_QUERIES, ShopperHistory
-from onesearch.serving.http_bodies import ItemBody
 from onesearch.serving.redis_backup import literally, read_backup, write_backup
 from onesearch.serving.store import (
     Deleted,
@@ -34,6 +33,7 @@ from onesearch.serving.store import (
     Traffic,
     rules_conflict,
 )
+from onesearch.serving.stored_items import stored_change, stored_text
 
 _TIMEOUT_SECONDS = 1.0  # a search must not wait long for its history
 _KEPT_EVENTS = 1_000_000  # in the streams to train on
@@ -59,14 +59,15 @@ redis.call('XADD', KEYS[5], 'MAXLEN', '~', ARGV[5], '*', 'event', ARGV[1])
 return false
 """
 _CHANGE_ITEMS = """
+redis.call('SET', KEYS[4], ARGV[1], 'NX')
 local revision = tonumber(redis.call('GET', KEYS[3]) or '0')
-for at = 1, #ARGV, 2 do
+for at = 2, #ARGV, 2 do
   revision = revision + 1
   redis.call('HSET', KEYS[1], ARGV[at], ARGV[at + 1])
   redis.call('ZADD', KEYS[2], revision, ARGV[at])
 end
 redis.call('SET', KEYS[3], revision)
-return revision
+return {redis.call('GET', KEYS[4]), revision}
 """
 _STATE = """
 redis.call('SET', KEYS[1], ARGV[1], 'NX')
@@ -192,17 +193,18 @@ class RedisStore:
             tuple(queries),
         )
 
-    def change_items(self, items: Sequence[Item], deleted: Sequence[str]) -> int:
+    def change_items(self, items: Sequence[Item], deleted: Sequence[str]) -> StoreState:
         """See `Store.change_items`."""
-        # (id, body) pairs; an empty body means deleted.
-        arguments: list[str] = []
+        # A new origin where there is none, then (id, body) pairs; an empty body means deleted.
+        arguments = [uuid.uuid4().hex]
         for item in items:
-            arguments += [item.item_id, ItemBody.from_item(item).model_dump_json()]
+            arguments += [item.item_id, stored_text(item)]
         for item_id in deleted:
             arguments += [item_id, ""]
         with self._redis.calls("change items"):
-            keys = [*self._item_keys(), self._prefix + "revision"]
-            return int(cast(int, self._change_items(keys=keys, args=arguments)))
+            keys = [*self._item_keys(), self._prefix + "revision", self._prefix + "origin"]
+            origin, revision = cast(tuple[str, int], self._change_items(keys=keys, args=arguments))
+        return StoreState(origin, int(revision))
 
     def state(self) -> StoreState:
         """See `Store.state`."""
@@ -216,10 +218,7 @@ class RedisStore:
         """See `Store.item_changes`."""
         with self._redis.calls("read changed items"):
             flat = cast(list[str], self._item_changes(keys=self._item_keys(), args=[after, limit]))
-        return [
-            ItemChange(int(revision), item_id, ItemBody.model_validate_json(body).item() if body else None)
-            for revision, item_id, body in zip(flat[::3], flat[1::3], flat[2::3], strict=True)
-        ]
+        return [stored_change(int(at), item_id, body) for at, item_id, body in zip(*[iter(flat)] * 3, strict=True)]
 
     def write_rules(self, body: str, who: str, time: datetime, base: int | None = None) -> int:
         """See `Store.write_rules`."""

@@ -8,7 +8,6 @@ from typing import Any
 from onesearch.common.sqlite import SqliteDatabase
 from onesearch.data.records import Item
 from onesearch.search.shopper_history import MAX_CLICKS, MAX_ORDERS, MAX_QUERIES, ShopperHistory
-from onesearch.serving.http_bodies import ItemBody
 from onesearch.serving.store import (
     Deleted,
     Event,
@@ -21,6 +20,7 @@ from onesearch.serving.store import (
     Traffic,
     rules_conflict,
 )
+from onesearch.serving.stored_items import stored_change, stored_text
 
 _BUSY_SECONDS = 2.0  # a search must not wait long for its history
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -84,6 +84,7 @@ _MIGRATIONS = (
     )
     """,
 )
+_STATE = "SELECT id, (SELECT coalesce(max(revision), 0) FROM items) FROM origin"
 _FORGOTTEN_AT_ONCE = 5000  # rows removed by one transaction: others want to write, too
 
 
@@ -183,24 +184,24 @@ class SqliteStore:
             tuple(recent),
         )
 
-    def change_items(self, items: Sequence[Item], deleted: Sequence[str]) -> int:
+    def change_items(self, items: Sequence[Item], deleted: Sequence[str]) -> StoreState:
         """See `Store.change_items`."""
-        bodies = [(item.item_id, ItemBody.from_item(item).model_dump_json()) for item in items]
+        bodies = [(item.item_id, stored_text(item)) for item in items]
         changes: list[tuple[str, str | None]] = [*bodies, *((item_id, None) for item_id in deleted)]
         # Revisions in one transaction: a follower that saw one has seen all before it.
         with self._db.write("change items") as db:
-            last = int(db.execute("SELECT coalesce(max(revision), 0) FROM items").fetchone()[0])
+            origin, last = db.execute(_STATE).fetchone()
             db.executemany(
                 "INSERT INTO items (item_id, body, revision) VALUES (?,?,?)"
                 " ON CONFLICT (item_id) DO UPDATE SET body = excluded.body, revision = excluded.revision",
                 [(item_id, body, last + number) for number, (item_id, body) in enumerate(changes, 1)],
             )
-        return last + len(changes)
+        return StoreState(origin, last + len(changes))
 
     def state(self) -> StoreState:
         """See `Store.state`."""
         with self._db.read("read its state") as db:
-            row = db.execute("SELECT id, (SELECT coalesce(max(revision), 0) FROM items) FROM origin").fetchone()
+            row = db.execute(_STATE).fetchone()
         return StoreState(*row)
 
     def item_changes(self, after: int, limit: int = 5000) -> list[ItemChange]:
@@ -210,10 +211,7 @@ class SqliteStore:
             rows = db.execute(
                 "SELECT revision, item_id, body FROM items WHERE revision > ? ORDER BY revision LIMIT ?", (after, limit)
             ).fetchall()
-        return [
-            ItemChange(revision, item_id, ItemBody.model_validate_json(body).item() if body is not None else None)
-            for revision, item_id, body in rows
-        ]
+        return [stored_change(revision, item_id, body or "") for revision, item_id, body in rows]
 
     def write_rules(self, body: str, who: str, time: datetime, base: int | None = None) -> int:
         """See `Store.write_rules`."""

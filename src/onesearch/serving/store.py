@@ -53,11 +53,15 @@ class Search:
 
 
 class ItemChange(NamedTuple):
-    """The newest state of a changed item; ``item`` None means deleted. Each change of an item has its own revision."""
+    """The newest state of a changed item; ``item`` None means deleted. Each change of an item has its own revision.
+
+    ``problem`` says why an item that is there cannot be read: another version of onesearch wrote it, or it was damaged.
+    """
 
     revision: int
     item_id: str
     item: Item | None
+    problem: str = ""
 
 
 class StoreState(NamedTuple):
@@ -131,8 +135,8 @@ class Store(Protocol):
     def history(self, user: str) -> ShopperHistory:
         """What this service saw of a shopper, in the order in which it came, without profile and log."""
 
-    def change_items(self, items: Sequence[Item], deleted: Sequence[str]) -> int:
-        """Remember new, changed and deleted items, all or nothing; the newest revision they got."""
+    def change_items(self, items: Sequence[Item], deleted: Sequence[str]) -> StoreState:
+        """Remember new, changed and deleted items, all or nothing; the store, and the newest revision they got."""
 
     def state(self) -> StoreState:
         """Which store this is, and its newest item change."""
