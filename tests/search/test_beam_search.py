@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from onesearch.index.changed_index import ChangedIndex
 from onesearch.index.sid_index import SidIndex
 from onesearch.search.beam_search import Beams, beam_search
+from onesearch.search.path_scoring import score_paths
 from onesearch.search.ragged_scores import Children, best, pad_rows, ragged_logsumexp, ragged_products
 from search.reference_beam import reference_beam_search
 from small_models import CODEBOOKS, B, R, catalogue, generator, remember
@@ -124,6 +125,55 @@ def test_ties_go_to_the_lower_node():
     assert torch.equal(beams.nodes[0], beams.nodes[1])
 
 
+def other_paths(index: SidIndex, seed: int, wanted: int = 9) -> torch.Tensor:
+    """Random items' paths for each request, with repeats, and some that are none."""
+    items = torch.tensor(np.random.default_rng(seed).integers(-4, 120, (B, wanted)))
+    items[:, 3] = items[:, 0]
+    return index.path(items.flatten()).view(B, wanted, -1)
+
+
+@pytest.mark.parametrize("kind", ["bart", "gpt2"])
+@pytest.mark.parametrize("anchored", [True, False])
+@pytest.mark.parametrize("width", [1, 7, 200])
+def test_other_paths_have_the_log_probabilities_of_teacher_forcing_and_change_no_beam(kind, anchored, width):
+    index, model = catalogue(), generator(kind, anchored)
+    memory, paths = remember(model), other_paths(index, seed=width)
+    alive = paths[..., 0] >= 0
+    masks = [None, Only(index, []), Only(index, [3, 70]), None]
+    for mask in (None, masks):
+        plain = beam_search(model, memory, index, width, mask)
+        beams = beam_search(model, memory, index, width, mask, others=paths)
+        assert torch.equal(beams.nodes, plain.nodes)
+        torch.testing.assert_close(beams.log_probs, plain.log_probs, atol=1e-12, rtol=0)
+        expected, _ = score_paths(model, memory, paths[alive], alive.nonzero()[:, 0], index)
+        torch.testing.assert_close(beams.others[alive].float(), expected.sum(1), atol=1e-5, rtol=1e-5)
+        assert alive.any() and (~alive).any() and (beams.others[~alive] == -math.inf).all()
+
+
+def test_other_paths_share_the_steps_of_beams_and_of_each_other(monkeypatch):
+    """Of one request: the items of the best beams cost nothing; ten times the same path costs one row a step."""
+    index, model = catalogue(), generator()
+    memory = remember(model, [0])
+    decoded, step = [], model.step
+    monkeypatch.setattr(
+        model, "step", lambda state, embeds, parents: decoded.append(embeds.shape[1]) or step(state, embeds, parents)
+    )
+
+    def rows(others: torch.Tensor | None) -> int:
+        decoded.clear()
+        beam_search(model, memory, index, 6, others=others)
+        return sum(decoded)
+
+    best = index.item_rows(index.positions(4, beam_search(model, memory, index, 6).nodes[0])[0])
+    alone = rows(None)
+    assert rows(index.path(best)[None]) == alone
+    # A path apart from the best beams: all five first nodes are beams, then a row for each level that has a choice.
+    every = index.path(torch.arange(120))
+    beams = set(index.path(best)[:, 0].tolist())
+    far = next(path for path in every if path[0].item() not in beams and index.counts(3, path[3:4]).item() > 1)
+    assert rows(far.expand(1, 1, -1)) == rows(far.expand(1, 10, -1)) == alone + 3
+
+
 def test_small_and_empty_catalogues():
     model = generator()
     memory = remember(model)
@@ -133,6 +183,9 @@ def test_small_and_empty_catalogues():
     empty = ChangedIndex.over(one).remove([0])
     assert (beam_search(model, memory, empty.merged(), 3).nodes == -1).all()
     assert (beam_search(model, memory, empty, 3).nodes == -1).all()
+    paths = torch.tensor([[[0] * 5, [-1] * 5]] * B)
+    assert beam_search(model, memory, one, 3, others=paths).others.tolist() == [[0.0, -math.inf]] * B
+    assert (beam_search(model, memory, empty, 3, others=paths - 1).others == -math.inf).all()
     with pytest.raises(ValueError, match="width"):
         beam_search(model, memory, one, 0)
     with pytest.raises(ValueError, match="filters"):

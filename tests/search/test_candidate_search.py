@@ -168,6 +168,10 @@ def test_fixed_items_are_described_and_nothing_is_searched(engine: SearchEngine)
     found = engine.candidates(Requests.anonymous(["red tent"]), fixed=fixed)
     assert found.items.tolist() == [[3, -1, 0, -1]], "a repeated item keeps its first place"
     assert not found.generated.any() and found.features["lexical"][0, 0] > 0
+    searched = engine.candidates(Requests.anonymous(["red tent"]))
+    again = engine.candidates(Requests.anonymous(["red tent"]), fixed=searched.items[:, 7:2:-1])
+    for name in ("log_prob", "item_score", "lexical"):
+        np.testing.assert_allclose(again.features[name], searched.features[name][:, 7:2:-1], atol=1e-4)
 
 
 def test_order_is_by_score_then_item_score_then_popularity():

@@ -43,6 +43,12 @@ def test_an_id_may_end_as_another_path_does(client, admin):
     assert client.get("/items/tea/similar").status_code == 404 and client.get("/items/pot%2Fsimilar").status_code == 404
 
 
+def test_a_line_end_in_an_id_is_an_unknown_id_and_no_unknown_path(client, admin):
+    assert client.get("/items/tea%0A").json() == {"error": "no item 'tea\\n' in the catalogue", "fields": {}}
+    assert client.get("/shoppers/%0A/history").status_code == 200
+    assert client.delete("/users/a%0Ab", headers=admin).status_code == 200
+
+
 def test_attribute_types_are_one_line(client, admin):
     for name in ("a\x1fb", "a\nb"):
         item = {"item_id": "n1", "title": "lamp", "attributes": {name: ["red"]}}

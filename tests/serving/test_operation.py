@@ -158,7 +158,7 @@ def test_metrics_count_by_route_and_not_by_path(client):
     text = client.get("/metrics").text
     assert 'onesearch_http_requests_total{method="POST",route="/search",status="200"} 1.0' in text
     assert 'onesearch_http_requests_total{method="POST",route="/search",status="422"} 1.0' in text
-    assert 'onesearch_http_requests_total{method="GET",route="/items/{item_id:path}",status="404"} 3.0' in text
+    assert 'onesearch_http_requests_total{method="GET",route="/items/{item_id:text}",status="404"} 3.0' in text
     assert 'onesearch_http_requests_total{method="GET",route="other",status="404"} 1.0' in text
     assert 'onesearch_search_seconds_count{method="onesearch"} 1.0' in text
     assert "onesearch_items 60.0" in text

@@ -13,6 +13,9 @@ computation.
 Log-probabilities run over all legal children; a filter removes children only afterwards, so a filtered exhaustive
 search gives the unfiltered ranking without the disallowed items. The readable twin is
 :mod:`search.reference_beam`.
+
+Paths found elsewhere are scored in the same decoder steps: a prefix that is a beam's is computed once for both, and one
+that several paths share once for all of them. They take no part in the choice of beams.
 """
 
 from collections.abc import Callable, Sequence
@@ -40,11 +43,13 @@ class Beams:
     """The best paths of B requests, best first.
 
     Shapes: ``nodes`` int64 [B, W] at the last level, -1 where a request has fewer legal paths; ``log_probs`` [B, W],
-    -inf there; float32 (float64 of a float64 model).
+    -inf there; float32 (float64 of a float64 model); ``others`` [B, E] log-probabilities of the other paths that were
+    asked for, -inf where there was none.
     """
 
     nodes: Tensor
     log_probs: Tensor
+    others: Tensor
 
 
 def beam_search(
@@ -54,8 +59,9 @@ def beam_search(
     width: int,
     mask: Sequence[Mask | None] | Mask | None = None,
     decode_forced: bool = False,
+    others: Tensor | None = None,
 ) -> Beams:
-    """The ``width`` best paths of every request in ``memory``.
+    """The ``width`` best paths of every request in ``memory``, and the log-probabilities of others.
 
     Args:
         model: in eval mode; the search takes no gradients.
@@ -65,13 +71,14 @@ def beam_search(
         mask: a filter for all requests, or one per request.
         decode_forced: decode beams with one item left too. The result is the same; benchmarks use it to hold the
             number of decoded beams constant.
+        others: int64 [B, E, L] nodes per level of paths to score whatever their rank and the filter; -1 for none.
     """
     if width < 1:
         raise ValueError(f"width must be >= 1, got {width}")
     with torch.inference_mode():
-        beams = _Search(model, memory, index, width, mask, decode_forced).run()
+        beams = _Search(model, memory, index, width, mask, decode_forced, others).run()
     # Clones made outside of inference mode may take part in training.
-    return Beams(beams.nodes.clone(), beams.log_probs.clone())
+    return Beams(beams.nodes.clone(), beams.log_probs.clone(), beams.others.clone())
 
 
 @dataclass
@@ -83,6 +90,56 @@ class _Level:
     row: Tensor
 
 
+class _OtherPaths:
+    """E paths of each of B requests on their way down, beside the beams.
+
+    Shapes: ``paths`` int64 [B, E, L]; ``scores`` [B, E] so far, -inf for none; ``row`` int64 [B, E] of the last decoder
+    step that led to each.
+    """
+
+    def __init__(self, paths: Tensor, root: Tensor) -> None:
+        self.paths = paths
+        self.alive = paths[..., 0] >= 0
+        self.scores = root.gather(1, paths[..., 0].clamp(min=0)).masked_fill_(~self.alive, float("-inf"))
+        self.row = torch.zeros_like(paths[..., 0])
+
+    def join(self, level: int, beams: _Level, closed: Callable[[int, Tensor], Tensor]) -> _Level:
+        """The beams [B, C] that take this step, and behind them the paths' other prefixes, each once: [B, C + F]."""
+        nodes = self.paths[..., level - 1]
+        self.choosing = self.alive & ~closed(level - 1, nodes.clamp(min=0))
+        # The column of each path's prefix among the beams; their filling is of nodes without a choice.
+        same = nodes.unsqueeze(2) == beams.nodes.unsqueeze(1)
+        width, beam = same.shape[2], same.any(2)
+        # Others get columns of their own: the first path with a prefix stands for all that share it.
+        alone = self.choosing & ~beam
+        shared = (nodes.unsqueeze(2) == nodes.unsqueeze(1)) & alone.unsqueeze(1)
+        first = _first(shared)
+        leads = alone & (first == torch.arange(nodes.shape[1], device=nodes.device))
+        place = width + (leads.cumsum(1) - 1).gather(1, first)
+        self.column = torch.where(beam, _first(same), place) if width else place
+        columns, filled = _compact(leads)
+        own = nodes.gather(1, columns).masked_fill_(~filled, -1)
+        scores = torch.nn.functional.pad(beams.scores, (0, columns.shape[1]))  # a path's own score is not a beam's
+        row = self.row.gather(1, columns)
+        return _Level(torch.cat([beams.nodes, own], 1), scores, torch.cat([beams.row, row], 1))
+
+    def add(self, level: int, children: Children, logits: Tensor, normaliser: Tensor) -> None:
+        """Go one level down: logits [T] of the children of all A columns, and their log Σ exp, [B · A]."""
+        b, width = len(self.paths), (len(children.offsets) - 1) // len(self.paths)
+        request = torch.arange(b, device=logits.device).unsqueeze(1)
+        flat = (request * width + self.column)[self.choosing]
+        # The children of a column are consecutive nodes.
+        begin = children.offsets[flat]
+        at = begin + self.paths[..., level][self.choosing] - children.nodes[begin]
+        self.scores[self.choosing] += logits[at] - normaliser[flat]
+        self.row = torch.where(self.choosing, self.column, self.row)
+
+
+def _first(of: Tensor) -> Tensor:
+    """Place of the first true entry along the last axis; 0 where there is none."""
+    return of.to(torch.uint8).argmax(-1)
+
+
 class _Search:
     def __init__(
         self,
@@ -92,32 +149,38 @@ class _Search:
         width: int,
         mask: Sequence[Mask | None] | Mask | None,
         decode_forced: bool,
+        others: Tensor | None,
     ) -> None:
         self.decode_forced = decode_forced
         self.index, self.width = index, width
         self.expansion = Expansion(model, memory, index, width)
         self.batch = self.expansion.batch
         self.masks = _by_mask(mask, self.batch)
+        none = torch.zeros(self.batch, 0, index.levels, dtype=torch.long, device=self.expansion.device)
+        self.wanted = none if others is None else others
 
     def run(self) -> Beams:
         last = self.index.levels - 1
         if not len(self.index):
             nodes = torch.full((self.batch, self.width), -1, device=self.expansion.device)
-            return Beams(nodes, torch.full(nodes.shape, float("-inf"), device=nodes.device))
+            least = torch.full((self.batch, self.width + self.wanted.shape[1]), float("-inf"), device=nodes.device)
+            return Beams(nodes, *least.tensor_split([self.width], 1))
         beams = self._root()
         for level in range(1, last + 1):
-            if beams.nodes.shape[1]:  # a filter may leave nothing
-                beams = self._descend(level, beams)
+            beams = self._descend(level, beams)
         missing = self.width - beams.nodes.shape[1]
         nodes = torch.nn.functional.pad(beams.nodes, (0, missing), value=-1)
-        return Beams(nodes, torch.nn.functional.pad(beams.scores, (0, missing), value=float("-inf")))
+        scores = torch.nn.functional.pad(beams.scores, (0, missing), value=float("-inf"))
+        return Beams(nodes, scores, self.others.scores)
 
     def _root(self) -> _Level:
         """Level 0: all nodes of the level are a request's children."""
         logits = self.expansion.root()
         nodes = torch.arange(logits.shape[1], device=logits.device)
         every = nodes.expand(self.batch, -1)
-        column, scores = best(logits.log_softmax(1), every, self.width, self._order_of(0), self._allowed(0))
+        log_probs = logits.log_softmax(1)
+        self.others = _OtherPaths(self.wanted, log_probs)
+        column, scores = best(log_probs, every, self.width, self._order_of(0), self._allowed(0))
         return _level(column, scores, torch.zeros_like(column))
 
     def _descend(self, level: int, beams: _Level) -> _Level:
@@ -131,14 +194,28 @@ class _Search:
         if closed.any():
             request = closed.nonzero(as_tuple=True)[0]
             parts.append((request, torch.zeros_like(request), first[closed], beams.scores[closed]))
-        if chosen.shape[1]:
+        picked = _Level(*(x.gather(1, chosen) for x in (beams.nodes, beams.scores, beams.row)))
+        count = count.gather(1, chosen).masked_fill_(~inside, 0)
+        first = first.gather(1, chosen)
+        if self.wanted.shape[1]:
+            # Prefixes of other paths take the step beside the beams.
+            picked = self.others.join(level, picked, self._closed)
+            added = self.index.children(level, picked.nodes[:, chosen.shape[1] :])
+            first, count = torch.cat([first, added[0]], 1), torch.cat([count, added[1]], 1)
+        if picked.nodes.shape[1]:
             # Scores of all legal children of the C beams that still choose, as one list [T].
-            picked = _Level(*(x.gather(1, chosen) for x in (beams.nodes, beams.scores, beams.row)))
-            count = count.gather(1, chosen).masked_fill_(~inside, 0)
-            children = Children.from_ranges(first.gather(1, chosen).flatten(), count.flatten())
-            request = children.beam // chosen.shape[1] if self.batch > 1 else torch.zeros_like(children.beam)
-            row = children.beam - request * chosen.shape[1]
-            parts.append((request, row, children.nodes, self._score(level, picked, children)))
+            children = Children.from_ranges(first.flatten(), count.flatten())
+            scores = self._score(level, picked, children)
+            width = picked.nodes.shape[1]
+            request = children.beam // width if self.batch > 1 else torch.zeros_like(children.beam)
+            row, nodes = children.beam - request * width, children.nodes
+            if width > chosen.shape[1]:
+                beam = (row < chosen.shape[1]).nonzero()[:, 0]
+                request, row, nodes, scores = (x.index_select(0, beam) for x in (request, row, nodes, scores))
+            if len(nodes):
+                parts.append((request, row, nodes, scores))
+        if not parts:  # a filter may leave nothing
+            return beams
         # The best ``width`` of both kinds, per request.
         request, row, nodes, scores = _join(parts, self.batch)
         nodes, row, scores = pad_rows(request, self.batch, [(nodes, -1), (row, 0), (scores, float("-inf"))])
@@ -154,9 +231,11 @@ class _Search:
     def _score(self, level: int, beams: _Level, children: Children) -> Tensor:
         """Path log-probabilities [T] of the children of beams [B, A]: one decoder step."""
         logits = self.expansion.children(level, beams.nodes, beams.row, children)
+        normaliser = ragged_logsumexp(logits, children)
+        if self.wanted.shape[1]:
+            self.others.add(level, children, logits, normaliser)
         # One gather adds the beam's score and takes off its normaliser.
-        shift = beams.scores.flatten() - ragged_logsumexp(logits, children)
-        return logits.add_(shift.index_select(0, children.beam))
+        return logits.add_((beams.scores.flatten() - normaliser).index_select(0, children.beam))
 
     def _order_of(self, level: int) -> Callable[[Tensor], Tensor]:
         return lambda nodes: self.index.order_of(level, nodes)

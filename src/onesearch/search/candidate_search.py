@@ -22,7 +22,16 @@ from onesearch.model.featurizer import Featurizer
 from onesearch.model.generator import Asked, GeneratorMemory
 from onesearch.model.prompt import PromptInputs
 from onesearch.search.beam_search import beam_search
-from onesearch.search.candidates import Candidates, from_beams, joined, score_items, searchable, without_repeats
+from onesearch.search.candidates import (
+    NOTHING,
+    Candidates,
+    from_beams,
+    joined,
+    paths_of,
+    score_items,
+    searchable,
+    without_repeats,
+)
 from onesearch.search.catalogue_snapshot import Snapshot
 from onesearch.search.click_features import QueryFacts
 from onesearch.search.evidence_finder import EvidenceRequests
@@ -186,27 +195,28 @@ class CandidateSearch:
         with torch.inference_mode():
             # Encode: the states that beams attend to, and the state that is compared with whole items.
             evidence, memory, asked, head_rows, state = self.read(facts, rows, snapshot)
-            # Find: items [n, G] of the beams, then more [n, E] of the other channels.
+            # Find: items [n, G] of the beams, and others [n, E] of the other channels.
             items = torch.zeros(len(rows), 0, dtype=torch.long, device=device)
             log_probs = torch.zeros(len(rows), 0, device=device)
-            if memory is not None and fixed is None:
-                beams = beam_search(model, memory, snapshot.index, scope.width, scope.mask)
-                items, log_probs = from_beams(beams, snapshot, scope.mask, _ITEMS_PER_SID)
-            others = fixed
-            if others is None:
+            if fixed is None:
                 channels = self.channels(facts, rows, evidence, head_rows, state, scope)
-                others = np.concatenate(list(channels.values()), 1).astype(np.int64)
+                wanted = np.concatenate(list(channels.values()), 1).astype(np.int64)
+            else:
+                wanted = fixed
+            others = torch.from_numpy(wanted).to(device)
+            others = searchable(without_repeats(items, others), snapshot, scope.mask)
+            if memory is not None and fixed is None:
+                # What no beam finds gets its log-probability along its path, in the same decoder steps.
+                beams = beam_search(
+                    model, memory, snapshot.index, scope.width, scope.mask, others=paths_of(others, snapshot)
+                )
+                items, log_probs = from_beams(beams, snapshot, scope.mask, _ITEMS_PER_SID)
+                others = without_repeats(items, others)
+                log_probs = torch.cat([log_probs, beams.others.masked_fill(others < 0, float(NOTHING))], 1)
+            elif memory is not None:
+                log_probs = score_items(model, memory, snapshot, others)
             generated = items.shape[1]
-
-            # What no beam found gets its log-probability along its path.
-            if others.shape[1]:
-                more = without_repeats(items, torch.from_numpy(others).to(device))
-                if memory is not None:
-                    more, more_log_probs = score_items(model, memory, snapshot, more, scope.mask)
-                    log_probs = torch.cat([log_probs, more_log_probs], 1)
-                else:
-                    more = searchable(more, snapshot, scope.mask)
-                items = torch.cat([items, more], 1)
+            items = torch.cat([items, others], 1)
             features = self._model_features(facts, rows, head_rows, asked, items, snapshot)
         if memory is not None:
             features = {"log_prob": log_probs.float().cpu().numpy(), **features}

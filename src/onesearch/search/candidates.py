@@ -77,20 +77,20 @@ def without_repeats(items: torch.Tensor, more: torch.Tensor) -> torch.Tensor:
     return more.masked_fill(seen | repeat, -1)
 
 
-def score_items(
-    model: Generator, memory: GeneratorMemory, snapshot: Snapshot, items: torch.Tensor, mask: ItemMask | None
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Exact log-probabilities of items [n, E] along their paths; those outside the index or the filter become -1."""
-    # The path of an item is the same for every request; it is scored once per request it is wanted for.
-    items = searchable(items, snapshot, mask)
-    alive = items >= 0
-    paths = snapshot.index.path(items.clamp(min=0).flatten()).reshape(*items.shape, -1)
+def paths_of(items: torch.Tensor, snapshot: Snapshot) -> torch.Tensor:
+    """Nodes per level that lead to items [n, E] of the index: int64 [n, E, L], -1 for none."""
+    return snapshot.index.path(items.flatten()).view(*items.shape, snapshot.index.levels)
+
+
+def score_items(model: Generator, memory: GeneratorMemory, snapshot: Snapshot, items: torch.Tensor) -> torch.Tensor:
+    """Exact log-probabilities [n, E] of items of the index along their paths."""
     log_probs = torch.full(items.shape, float(NOTHING), device=items.device)
-    picked = alive.nonzero()
+    picked = (items >= 0).nonzero()
     if len(picked):
-        each, _ = score_paths(model, memory, paths[alive], picked[:, 0], snapshot.index)
-        log_probs[alive] = each.sum(1)
-    return items, log_probs
+        paths = snapshot.index.path(items[items >= 0])
+        each, _ = score_paths(model, memory, paths, picked[:, 0], snapshot.index)
+        log_probs[items >= 0] = each.sum(1)
+    return log_probs
 
 
 def searchable(items: torch.Tensor, snapshot: Snapshot, mask: ItemMask | None) -> torch.Tensor:

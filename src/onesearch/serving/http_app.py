@@ -60,8 +60,24 @@ with from_extra("serve"):
     from fastapi.responses import FileResponse, JSONResponse
     from fastapi.security import HTTPBearer
     from fastapi.staticfiles import StaticFiles
+    from starlette.convertors import Convertor, register_url_convertor
 
 _PAGE = Path(__file__).parent / "page"
+
+
+class _AnyText(Convertor[str]):
+    """An id in a path, whatever is in it: also slashes, and the line ends that ``path`` does not know."""
+
+    regex = "(?s:.*)"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("text", _AnyText())
 # What a route may answer besides its success, for the API description.
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
     422: {"model": Problem, "description": "breaks a rule, which the answer names"}
@@ -216,7 +232,7 @@ def _add_items(app: FastAPI, service: Service, keys: Keys) -> None:
         return ItemsAnswer(upserted=upserted, deleted=deleted, items=len(engine), version=engine.version)
 
     @app.get(
-        "/items/{item_id:path}/similar",
+        "/items/{item_id:text}/similar",
         tags=["search"],
         responses=_UNKNOWN | _KEYED,
         response_model=SimilarAnswer,
@@ -235,7 +251,7 @@ def _add_items(app: FastAPI, service: Service, keys: Keys) -> None:
         return SimilarAnswer(item_id=item_id, results=[ResultBody.from_result(hit) for hit in found])
 
     @app.get(
-        "/items/{item_id:path}",
+        "/items/{item_id:text}",
         tags=["catalogue"],
         responses=_UNKNOWN | _KEYED,
         dependencies=[_keyed(keys, "search")],
@@ -294,7 +310,7 @@ def _add_rules(app: FastAPI, service: Service, keys: Keys) -> None:
 
 def _add_users(app: FastAPI, service: Service, keys: Keys) -> None:
     @app.delete(
-        "/users/{user:path}", tags=["operation"], responses=_PROBLEMS | _KEYED, dependencies=[_keyed(keys, "admin")]
+        "/users/{user:text}", tags=["operation"], responses=_PROBLEMS | _KEYED, dependencies=[_keyed(keys, "admin")]
     )
     def delete_user(user: Annotated[str, PathParameter(min_length=1)]) -> UserDeletedAnswer:
         """Delete what the service recorded of a shopper; needs the admin token. Sending it again is safe."""
@@ -333,7 +349,7 @@ def _add_page(app: FastAPI, service: Service) -> None:
         """Some shoppers with a history."""
         return ShoppersAnswer(shoppers=service.shoppers(limit))
 
-    @app.get("/shoppers/{user:path}/history", tags=["page"])
+    @app.get("/shoppers/{user:text}/history", tags=["page"])
     def history(user: str) -> HistoryAnswer:
         """What the next search of a shopper knows of them."""
         return service.history(user)

@@ -137,7 +137,10 @@ class Conditions(Body):
     price: tuple[Bound, Bound] | None = Field(None, description="[lowest, highest]; null leaves a side open")
     in_stock: Flag | None = None
     attributes: dict[Label, AttributeValues] | None = Field(
-        None, max_length=20, description='values by type, as {"Color": ["red", "blue"], "Size": {"min": 40}}'
+        None,
+        max_length=20,
+        description='values by type, as {"Color": ["red", "blue"], "Size": {"min": 40}}',
+        json_schema_extra={"propertyNames": {"pattern": _PLAIN}},
     )
 
     @model_validator(mode="after")
@@ -383,8 +386,8 @@ class RulesBody(Body):
 
     rules: str = Field(max_length=MAX_TEXT, description="YAML, or JSON, which is YAML as well")
     who: Identifier = Field(description="writes them, for the list of versions")
-    base: Annotated[int, BeforeValidator(_no_guess)] | None = Field(
-        None, ge=0, description="the version they were made from; refused if there is a newer one"
+    base: Annotated[int, Field(ge=0), BeforeValidator(_no_guess)] | None = Field(
+        None, description="the version they were made from; refused if there is a newer one"
     )
 
 

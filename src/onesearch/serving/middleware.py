@@ -210,7 +210,7 @@ def _kind(scope: Scope) -> str:
 
 
 def route_of(scope: Scope) -> str:
-    """The template of the path of a request that was answered, such as "/items/{item_id:path}"; "other" for none."""
+    """The template of the path of a request that was answered, such as "/items/{item_id:text}"; "other" for none."""
     return getattr(scope.get("route"), "path", "other")
 
 
