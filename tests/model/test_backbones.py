@@ -133,16 +133,18 @@ def test_steps_need_parents_when_the_width_changes():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_fused_weights_follow_training(kind):
+    """Those of a copy, such as averaged weights, follow the copy."""
     backbone = tiny(kind).double()
     embeds, mask = prompts(torch.float64)
     new = torch.randn(3, 1, D, dtype=torch.float64)
-    for _ in range(2):
-        memory = backbone.encode(embeds, mask)
-        hidden = backbone.step(backbone.start(memory, 1), new, None)
-        torch.testing.assert_close(hidden, backbone.decode(memory, new, torch.arange(3)), atol=1e-10, rtol=0)
-        with torch.no_grad():
-            for parameter in backbone.parameters():
-                parameter.mul_(1.1)
+    for trained in (backbone, backbone, copy.deepcopy(backbone)):
+        for _ in range(2):
+            memory = trained.encode(embeds, mask)
+            hidden = trained.step(trained.start(memory, 1), new, None)
+            torch.testing.assert_close(hidden, trained.decode(memory, new, torch.arange(3)), atol=1e-10, rtol=0)
+            with torch.no_grad():
+                for parameter in trained.parameters():
+                    parameter.mul_(1.1)
 
 
 @pytest.mark.parametrize("kind", KINDS)

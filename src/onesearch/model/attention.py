@@ -162,17 +162,21 @@ T = TypeVar("T")
 class FusedWeights(Generic[T]):
     """Tensors derived from a module's parameters, such as q, k and v fused to one matrix.
 
-    They are kept until a parameter changes: an optimizer step, a load or a move makes them anew.
+    They are kept until a parameter changes: an optimizer step, a load or a move makes them anew. The module is the same
+    in every call, and keeps its submodules: walking through them would take longer than a decoder step.
     """
 
     def __init__(self, make: Callable[[], T]) -> None:
         self._make = make
+        self._parameters: list[dict[str, nn.Parameter | None]] = []  # of each submodule
         self._key: tuple[tuple[int, int, torch.dtype], ...] | None = None
         self._value: T | None = None
 
     def current(self, module: nn.Module) -> T:
         """The derived tensors of the module's present weights."""
-        key = tuple(_identity(parameter) for parameter in module.parameters())
+        if not self._parameters:
+            self._parameters = [part._parameters for part in module.modules()]
+        key = tuple(_identity(one) for part in self._parameters for one in part.values() if one is not None)
         if self._value is None or key != self._key:
             # also when first asked for under inference mode: training must be able to use them later
             with torch.inference_mode(False), torch.no_grad():
