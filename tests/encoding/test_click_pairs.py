@@ -3,6 +3,7 @@ import polars as pl
 import pytest
 
 from onesearch.common.ragged import Ragged
+from onesearch.encoding import click_pairs
 from onesearch.encoding.click_pairs import Edges, cooccurring_queries, mine_pairs, query_weights, ranked_triples, swing
 from onesearch.encoding.pseudo_queries import pseudo_queries
 
@@ -31,6 +32,44 @@ def test_swing_keeps_the_strongest_neighbours():
 def test_queries_that_share_clicks_are_pairs():
     found = cooccurring_queries(edges([0, 1, 2], [5, 5, 6], [4, 1, 1]), 3, 7)
     assert (found.left.tolist(), found.right.tolist()) == ([0], [1]) and found.weight[0] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("at_once", [1, 300, 10**9])
+def test_products_part_by_part_are_those_of_the_whole_matrix(at_once, monkeypatch):
+    """In the same order, with the same bits; many ties, and queries without a click."""
+    monkeypatch.setattr(click_pairs, "_PRODUCTS_AT_ONCE", at_once)
+    rng = np.random.default_rng(2)
+    query, item = np.nonzero(rng.random((60, 40)) < 0.15)
+    clicked = edges(query * 2, item, rng.integers(1, 3, len(query)))
+    given = []
+    monkeypatch.setattr(
+        click_pairs, "_strongest_products", lambda matrix, most: given.append((matrix, most)) or Edges()
+    )
+    cooccurring_queries(clicked, 120, 40, per_query=3)
+    monkeypatch.undo()
+    monkeypatch.setattr(click_pairs, "_PRODUCTS_AT_ONCE", at_once)
+    ((matrix, most),) = given
+    together = (matrix @ matrix.T).tocoo()
+    expected, found = (
+        click_pairs._strongest(together, together.data, most),
+        click_pairs._strongest_products(matrix, most),
+    )
+    assert len(expected) > 60
+    for name in ("left", "right", "weight"):
+        assert np.array_equal(getattr(found, name), getattr(expected, name)), name
+
+
+def test_of_an_item_that_many_queries_clicked_the_most_frequent_become_pairs(monkeypatch):
+    """Item 0 has queries 0 to 4 with 1, 9, 4, 9 and 4 clicks; 3 are kept: 1, 3 and the first of those with 4.
+
+    That query 3 clicked another item far more often makes no difference.
+    """
+    clicked = edges([0, 1, 2, 3, 4, 0, 4, 3], [0, 0, 0, 0, 0, 1, 1, 2], [1, 9, 4, 9, 4, 2, 2, 900])
+    assert len(as_dict(cooccurring_queries(clicked, 5, 3))) == 10
+    monkeypatch.setattr(click_pairs, "_MOST_QUERIES", 3)
+    assert set(as_dict(cooccurring_queries(clicked, 5, 3))) == {(1, 2), (1, 3), (2, 3), (0, 4)}
+    monkeypatch.setattr(click_pairs, "_MOST_QUERIES", 5)
+    assert len(as_dict(cooccurring_queries(clicked, 5, 3))) == 10
 
 
 def test_triples_are_ordered_above_clicked_above_shown():

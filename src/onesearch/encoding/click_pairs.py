@@ -4,10 +4,12 @@ Differences from the paper, which names ItemCF and Swing without their settings:
 
 1. Swing's inner sum over second baskets is replaced by its mean field, so that one sparse product computes all pairs.
 2. Pairs are drawn by the square root of their frequency, so that rare queries are seen more often than in the log.
+3. Through an item only its 1,000 most frequent queries become pairs, so that a log costs what it holds.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 import numpy as np
 import polars as pl
@@ -21,6 +23,8 @@ from onesearch.data.text import normalise_queries
 
 Numbers = NDArray[np.int64]
 _MOST_TRIPLES = 500_000
+_MOST_QUERIES = 1000  # of an item, through which queries are compared: among more of them none says much of another
+_PRODUCTS_AT_ONCE = 20_000_000  # terms of a sparse product that are there at a time, about a gigabyte at most
 
 
 # -- what alignment trains on ------------------------------------------------------------------------------------------
@@ -186,15 +190,68 @@ def swing(baskets: Ragged, n_items: int, per_item: int = 10, alpha: float = 1.0,
 
 
 def cooccurring_queries(q2i: Edges, n_queries: int, n_items: int, per_query: int = 10) -> Edges:
-    """Pairs of queries whose clicks fall on the same items: cosine of click vectors, damped as in ItemCF."""
+    """Pairs of queries whose clicks fall on the same items: cosine of click vectors, damped as in ItemCF.
+
+    Memory and time are linear in the pairs of the log: of an item that more queries clicked only the most frequent ones
+    count, and of the matrix of all cosines only some rows are there at a time.
+    """
     # click vectors [queries, items]: root of the clicks, over the root of how many queries clicked the item
-    matrix = sp.csr_matrix((np.sqrt(q2i.weight), (q2i.left, q2i.right)), shape=(n_queries, n_items))
-    holders = np.maximum(np.diff(matrix.tocsc().indptr), 1)
-    matrix = matrix @ sp.diags((1.0 / np.sqrt(holders)).astype(np.float32))
-    lengths = np.sqrt(np.asarray(matrix.multiply(matrix).sum(1)).ravel())
-    matrix = sp.diags((1.0 / np.maximum(lengths, 1e-12)).astype(np.float32)) @ matrix
-    together = (matrix @ matrix.T).tocoo()
-    return _strongest(together, together.data, per_query)
+    clicks = sp.csr_matrix((np.sqrt(q2i.weight), (q2i.left, q2i.right)), shape=(n_queries, n_items))
+    holders = np.maximum(np.diff(clicks.tocsc().indptr), 1)
+    damping = sp.diags((1.0 / np.sqrt(holders)).astype(np.float32))
+    vectors = clicks @ damping
+    lengths = np.sqrt(np.asarray(vectors.multiply(vectors).sum(1)).ravel())
+    compared = _most_frequent(clicks, _MOST_QUERIES) @ damping
+    return _strongest_products(sp.diags((1.0 / np.maximum(lengths, 1e-12)).astype(np.float32)) @ compared, per_query)
+
+
+def _most_frequent(clicks: sp.csr_matrix, most: int) -> sp.csr_matrix:
+    """At most so many entries of each column: the largest, of equal ones those of the lowest rows."""
+    if clicks.nnz == 0 or np.bincount(clicks.indices).max() <= most:
+        return clicks
+    table = clicks.tocoo()
+    order = np.lexsort((table.row, -table.data, table.col))
+    columns = table.col[order]
+    kept = order[np.arange(len(order)) - np.searchsorted(columns, columns) < most]
+    return sp.csr_matrix((table.data[kept], (table.row[kept], table.col[kept])), shape=clicks.shape)
+
+
+def _strongest_products(matrix: sp.csr_matrix, per_end: int) -> Edges:
+    """:func:`_strongest` of ``matrix @ matrix.T``, some rows of it at a time.
+
+    ::
+
+        first time:   in each row the strongest on the right of the diagonal and on the left of it
+        second time:  the pairs on the right that are among these, in the order of the product
+    """
+    n, transposed = matrix.shape[0], matrix.T.tocsr()
+    # How many terms each row's products have: the entries of its columns.
+    terms = sp.csr_matrix((np.ones(matrix.nnz), matrix.indices, matrix.indptr), matrix.shape) @ np.diff(
+        transposed.indptr
+    )
+    part = (np.cumsum(terms) // _PRODUCTS_AT_ONCE).astype(np.int64)
+    bounds = [0, *(np.flatnonzero(np.diff(part)) + 1).tolist(), n]
+
+    def products() -> Iterator[tuple[Numbers, Numbers, NDArray[np.float32]]]:
+        for start, end in pairwise(bounds):
+            together = (matrix[start:end] @ transposed).tocoo()
+            yield together.row.astype(np.int64) + start, together.col.astype(np.int64), together.data
+
+    strongest = [np.zeros(0, np.int64)]
+    for row, column, weight in products():
+        for side in (np.flatnonzero(row < column), np.flatnonzero(row > column)):
+            # Of equal pairs the first as the product has them; on the left that of the lowest other end.
+            ties = np.where(row > column, column, np.arange(len(row)))[side]
+            order = side[np.lexsort((ties, -weight[side], row[side]))]
+            rank = np.arange(len(order)) - np.searchsorted(row[order], row[order])
+            kept = order[rank < per_end]
+            strongest.append(np.minimum(row, column)[kept] * n + np.maximum(row, column)[kept])
+    pairs = np.unique(np.concatenate(strongest))
+    found = [Edges()]
+    for row, column, weight in products():
+        kept = np.flatnonzero((row < column) & np.isin(row * n + column, pairs))
+        found.append(Edges(row[kept], column[kept], weight[kept].astype(np.float32)))
+    return Edges(*(np.concatenate([getattr(one, name) for one in found]) for name in ("left", "right", "weight")))
 
 
 def _strongest(together: sp.coo_matrix, weight: NDArray[np.floating], per_end: int) -> Edges:
