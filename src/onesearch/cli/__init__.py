@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from onesearch.cli.abtest_command import abtest
+from onesearch.cli.batch_command import app as batch
 from onesearch.cli.evaluate_command import evaluate
 from onesearch.cli.nightly_command import nightly
 from onesearch.cli.rules_command import app as rules
@@ -64,5 +65,6 @@ app.command("abtest")(abtest)
 app.command("search")(search)
 app.command("suggest")(suggest)
 app.command("serve")(serve)
+app.add_typer(batch, name="batch")
 app.add_typer(rules, name="rules")
 app.add_typer(store, name="store")

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
 
-Extra = Literal["train", "serve", "llm", "redis", "encoders"]
+Extra = Literal["train", "serve", "llm", "redis", "encoders", "ray"]
 
 
 class MissingExtraError(ImportError):
