@@ -19,9 +19,15 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def doubled(log, deadly=None, always=False, bad=(), seconds=0.0):
-    """Doubles ``n``; dies at the part that begins with ``deadly`` (once, or ``always``), fails at those in ``bad``."""
+def doubled(log, deadly=None, always=False, bad=(), seconds=0.0, together=1):
+    """Doubles ``n``; dies at the part that begins with ``deadly`` (once, or ``always``), fails at those in ``bad``.
+
+    It is made when ``together`` workers have come so far: all of them get a part then, however slow they start.
+    """
     note(log, f"made {os.getpid()}")
+    end = time.monotonic() + 60
+    while Path(log).read_text(encoding="utf-8").count("made") < together and time.monotonic() < end:
+        time.sleep(0.01)
 
     def function(table: pa.Table) -> pa.Table:
         first = table["n"][0].as_py() if len(table) else -1

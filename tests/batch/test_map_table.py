@@ -29,7 +29,9 @@ class Place:
 
     def map(self, **options):
         """Doubles the numbers; options of the function by their names, others of `map_table`."""
-        own = {name: options.pop(name) for name in ("deadly", "always", "bad", "seconds") if name in options}
+        own = {
+            name: options.pop(name) for name in ("deadly", "always", "bad", "seconds", "together") if name in options
+        }
         options = {"settings": {}, "most_rows": 5, **options}
         arguments = {"log": str(self.log), **own}
         return map_table(self.source, self.sink, table_functions.doubled, arguments, **options)
@@ -69,7 +71,7 @@ def expected(tmp_path: Path, source: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_each_part_is_the_function_of_that_part_bit_by_bit(place, expected, engine, workers):
-    done = place.map(engine=engine, workers=workers)
+    done = place.map(engine=engine, workers=workers, together=workers)
     assert place.bytes == expected
     assert (done.parts, done.skipped, done.rows) == (5, 0, 21) and done.seconds > 0
     # The function is made once by each worker, not once for each part.
@@ -80,14 +82,16 @@ def test_each_part_is_the_function_of_that_part_bit_by_bit(place, expected, engi
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_worker_killed_in_the_middle_changes_nothing(place, expected, engine, workers):
-    done = place.map(engine=engine, workers=workers, deadly=5)
+    done = place.map(engine=engine, workers=workers, deadly=5, together=workers)
     assert place.noted("dead") == ["5"] and place.noted("part").count("5") == 2
     assert place.bytes == expected and done.rows == 21
     assert not list(place.sink.glob(".part*"))
 
 
 def test_a_part_that_kills_every_worker_is_named_and_the_others_are_kept(place, expected, engine):
-    with pytest.raises(PartsFailedError, match=r"1 of 5 parts failed(.|\n)*part-00000-00001-0000000000.*3 workers died"):
+    with pytest.raises(
+        PartsFailedError, match=r"1 of 5 parts failed(.|\n)*part-00000-00001-0000000000.*3 workers died"
+    ):
         place.map(engine=engine, deadly=5, always=True)
     del expected["part-00000-00001-0000000000.parquet"]
     assert place.bytes == expected and place.noted("dead") == ["5"] * 3
@@ -202,9 +206,7 @@ def test_other_work_in_the_folder_is_refused(place):
     with pytest.raises(ValueError, match="with another parts: columns, another parts: threads, another settings: run"):
         place.map(settings={"run": "b"}, columns=["n"], threads=2)
     with pytest.raises(ValueError, match="with another function, another settings: by, another settings: log: name"):
-        map_table(
-            place.source, place.sink, table_functions.added, {"log": str(place.log), "by": 1}, most_rows=5
-        )
+        map_table(place.source, place.sink, table_functions.added, {"log": str(place.log), "by": 1}, most_rows=5)
     # Settings are what the output depends on; a log elsewhere is none.
     place.map()
     assert len(place.parts) == 5

@@ -9,7 +9,7 @@ import typer
 from onesearch.cli.terminal import FriendlyGroup, Measured, Model
 
 if TYPE_CHECKING:
-    from onesearch.batch.run_makers import RunJob
+    from onesearch.batch.run_jobs import RunJob
 
 app = typer.Typer(
     cls=FriendlyGroup,
@@ -56,7 +56,7 @@ def encode_command(
 
     Example:  onesearch batch encode runs/demo runs/demo/data/items.parquet vectors --workers 2
     """
-    from onesearch.batch.run_makers import encode_job
+    from onesearch.batch.item_jobs import encode_job
 
     _do(encode_job(run), source, sink, workers, engine, address, rows)
 
@@ -75,7 +75,7 @@ def sids_command(
 
     Example:  onesearch batch sids runs/demo runs/demo/data/items.parquet sids --workers 2
     """
-    from onesearch.batch.run_makers import sids_job
+    from onesearch.batch.item_jobs import sids_job
 
     _do(sids_job(run), source, sink, workers, engine, address, rows)
 
@@ -103,7 +103,7 @@ def search_command(
 
     Example:  onesearch batch search runs/demo runs/demo/data/test.parquet found --k 20 --workers 2
     """
-    from onesearch.batch.run_makers import search_job
+    from onesearch.batch.search_jobs import search_job
 
     job = search_job(run, k, model.value if model else None, measured, device)
     _do(job, source, sink, workers, engine, address, rows)
@@ -119,7 +119,7 @@ def _do(
     rows: int | None,
 ) -> None:
     """Do a job and say what was done."""
-    from onesearch.batch.run_makers import run_job
+    from onesearch.batch.run_jobs import run_job
 
     if address is not None and engine != EngineName.ray:
         raise ValueError("--address names a cluster of Ray: give --engine ray as well")

@@ -35,7 +35,7 @@ from onesearch.search.confidence import Confidence
 from onesearch.search.evidence_finder import EvidenceFinder, evidence_finder
 from onesearch.search.lexical_search import LexicalSearcher
 from onesearch.search.ranking_weights import RankingWeights
-from onesearch.search.run_versions import refuse_other_schema
+from onesearch.search.run_versions import need as need
 from onesearch.search.search_settings import SearchSettings
 from onesearch.search.shopper_history import ShopperHistory
 from onesearch.understanding.keyword_lexicon import Lexicon
@@ -50,22 +50,6 @@ ENGINE: Final = "engine.json"
 ITEM_PAIRS: Final = "item_pairs"
 STAGE_OF: Final[dict[Model, str]] = {"v1": "engine", "v2": "engine_v2"}
 FINAL: Final = "final"
-
-
-def need(run: Path, stage: str) -> Path:
-    """The folder of a finished stage.
-
-    Raises:
-        FileNotFoundError: the stage is missing or unfinished.
-        ValueError: ``stage``, which a file may have named, leads out of the run, or a version made it whose runs have
-            another schema.
-    """
-    folder = inside(run, stage)
-    manifest = read_manifest(folder)
-    if manifest is None:
-        raise FileNotFoundError(f"{folder} is not a finished stage; run `onesearch run CONFIG` until it is through")
-    refuse_other_schema(folder, manifest)
-    return folder
 
 
 def load_array(path: Path) -> Floats:

@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
-from onesearch.common.artefact import read_manifest
+from onesearch.common.artefact import inside, read_manifest
 
 SCHEMA: Final = 1  # raise when the layout of runs changes: every stage is then built afresh
 STAGE_VERSIONS: Final[Mapping[str, int]] = {
@@ -37,6 +37,22 @@ STAGE_VERSIONS: Final[Mapping[str, int]] = {
     "final": 1,
 }
 """Number of each stage; raise it when the stage's code changes what it writes, which then is built afresh."""
+
+
+def need(run: Path, stage: str) -> Path:
+    """The folder of a finished stage.
+
+    Raises:
+        FileNotFoundError: the stage is missing or unfinished.
+        ValueError: ``stage``, which a file may have named, leads out of the run, or a version made it whose runs have
+            another schema.
+    """
+    folder = inside(run, stage)
+    manifest = read_manifest(folder)
+    if manifest is None:
+        raise FileNotFoundError(f"{folder} is not a finished stage; run `onesearch run CONFIG` until it is through")
+    refuse_other_schema(folder, manifest)
+    return folder
 
 
 def refuse_other_schema(folder: Path, manifest: Mapping[str, Any]) -> None:

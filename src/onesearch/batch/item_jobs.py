@@ -1,0 +1,133 @@
+"""Items → vectors → semantic IDs over tables of any size, by the encoder and the quantizer of a finished run.
+
+Only what texts need is loaded, so that workers start quickly.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from onesearch.batch.map_table import MOST_ROWS
+from onesearch.batch.part_worker import Make, TableFunction
+from onesearch.batch.run_jobs import Marks, RunJob, marks_of, need_columns, refuse_changed
+from onesearch.common.artefact import read_json
+from onesearch.data.records import ITEMS
+from onesearch.data.text import item_texts
+from onesearch.encoding.encoder_loading import load_encoder
+from onesearch.encoding.khqe import KHQE, fuse_keywords
+from onesearch.search.run_versions import need, readable
+from onesearch.understanding.keyword_lexicon import Lexicon
+
+VECTOR: Final = "vector"
+_STAGES: Final = ("encoder", "khqe")
+Floats = NDArray[np.float32]
+
+
+def encode_job(run: Path) -> RunJob:
+    """Items → their vectors, fused with keywords where the run does that: columns ``item_id`` and ``vector``.
+
+    Raises:
+        FileNotFoundError: a stage of the run is missing or unfinished.
+    """
+    return _job(run, item_vectors, (), "encode")
+
+
+def sids_job(run: Path) -> RunJob:
+    """Items, or vectors of :func:`encode_job`, → semantic IDs: columns ``item_id`` and ``sid``.
+
+    A SID is that of the item's text alone, as that of a new item. Where behaviour shapes the run's SIDs
+    (``khqe.co_click``) those of its own catalogue differ.
+
+    Raises:
+        FileNotFoundError: a stage of the run is missing or unfinished.
+    """
+    return _job(run, item_sids, (VECTOR,), "SIDs")
+
+
+def _job(run: Path, make: Make, more: Sequence[str], label: str) -> RunJob:
+    run = run.absolute()
+    marks = marks_of(run, _STAGES)
+    columns = ["item_id", *_fields(run), *more]
+    return RunJob(make, {"run": str(run), "marks": marks}, {"run": marks}, columns, MOST_ROWS, label)
+
+
+def item_vectors(run: str, marks: Marks) -> TableFunction:
+    """Makes the function of :func:`encode_job`."""
+    encode = _encoder(Path(run))
+    refuse_changed(Path(run), marks)
+
+    def function(table: pa.Table) -> pa.Table:
+        return pa.table({"item_id": _ids(table), VECTOR: _lists(encode(table))})
+
+    return function
+
+
+def item_sids(run: str, marks: Marks) -> TableFunction:
+    """Makes the function of :func:`sids_job`; vectors that are there are taken, texts are encoded."""
+    encode = _encoder(Path(run))
+    with readable(Path(run)):
+        khqe = KHQE.load(need(Path(run), "khqe"))
+    refuse_changed(Path(run), marks)
+
+    def function(table: pa.Table) -> pa.Table:
+        vectors = _vectors(table, khqe.dimension) if VECTOR in table.column_names else encode(table)
+        return pa.table({"item_id": _ids(table), "sid": _lists(khqe.encode(vectors))})
+
+    return function
+
+
+def _fields(run: Path) -> list[str]:
+    """Item columns that make an item's text."""
+    return list(read_json(need(run, "encoder") / "fields.json"))
+
+
+def _encoder(run: Path) -> Callable[[pa.Table], Floats]:
+    """Items → vectors float32 [n, d], as the run's stages make those of its catalogue."""
+    with readable(run):
+        fields, encoder, khqe = _fields(run), load_encoder(need(run, "encoder") / "encoder"), need(run, "khqe")
+        lexicon, keywords = None, khqe / "keyword_vectors.npy"
+        if keywords.is_file() and (khqe / "lexicon").is_dir():
+            lexicon, keyword_vectors = Lexicon.load(khqe / "lexicon"), np.load(keywords, allow_pickle=False)
+
+    def encode(table: pa.Table) -> Floats:
+        need_columns(table, fields)
+        items = pl.DataFrame(table.select(fields)).cast({field: ITEMS[field] for field in fields})
+        texts = item_texts(items, fields)
+        plain = encoder.encode(texts)
+        return plain if lexicon is None else fuse_keywords(plain, lexicon.match(texts), keyword_vectors)
+
+    return encode
+
+
+def _ids(table: pa.Table) -> pa.ChunkedArray:
+    """The column ``item_id`` as text."""
+    need_columns(table, ["item_id"])
+    return table["item_id"].cast(pa.string())
+
+
+def _vectors(table: pa.Table, dimension: int) -> Floats:
+    """The column ``vector``, float32 [n, d].
+
+    Raises:
+        ValueError: a vector is missing, or of another length.
+    """
+    column = table[VECTOR].combine_chunks()
+    kind = column.type
+    lists = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    if not lists or column.null_count:
+        raise ValueError(f"column '{VECTOR}' must hold lists of numbers without nulls, but is {kind}")
+    lengths = np.unique(column.value_lengths().to_numpy(zero_copy_only=False)).tolist()
+    if len(column) and lengths != [dimension]:
+        raise ValueError(f"column '{VECTOR}' holds vectors of {lengths} numbers, but the run's have {dimension}")
+    flat = column.flatten().to_numpy(zero_copy_only=False)
+    return np.asarray(flat, np.float32).reshape(len(column), dimension)
+
+
+def _lists(rows: NDArray[Any]) -> pa.FixedSizeListArray:
+    """A column of rows [n, d], all of one length."""
+    return pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(rows).reshape(-1)), rows.shape[1])
