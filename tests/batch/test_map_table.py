@@ -73,6 +73,7 @@ def expected(tmp_path: Path, source: Path) -> dict[str, bytes]:
 def test_each_part_is_the_function_of_that_part_bit_by_bit(place, expected, engine, workers):
     done = place.map(engine=engine, workers=workers, together=workers)
     assert place.bytes == expected
+    assert {path.stat().st_mode & 0o777 for path in place.parts} == {0o644}
     assert (done.parts, done.skipped, done.rows) == (5, 0, 21) and done.seconds > 0
     # The function is made once by each worker, not once for each part.
     made = place.noted("made")
@@ -237,7 +238,7 @@ def test_two_at_a_time_do_not_work_on_a_folder(place):
 
 
 def test_a_function_that_cannot_be_made_says_why(place, engine):
-    with pytest.raises(ValueError, match="^no such run$"):
+    with pytest.raises(ValueError, match=r"^no such run$"):
         map_table(place.source, place.sink, table_functions.unwilling, {"reason": "no such run"}, engine=engine)
 
 

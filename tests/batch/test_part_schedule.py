@@ -73,6 +73,12 @@ def test_a_dead_idle_worker_gets_nothing():
     assert workers.given == [(0, 0), (1, 1), (2, 1)]
 
 
+def test_idle_workers_may_die_as_they_like():
+    ready = [event(worker, "ready") for worker in range(4)]
+    over = [event(worker, kind) for kind in ("done", "died") for worker in range(3)]
+    assert done(outcomes(Scripted(*ready, *over, event(3, "done")), 4, PARTS)) == [0, 1, 2, 3]
+
+
 def test_a_part_that_kills_is_given_up_and_the_others_are_done():
     deaths = [event(worker, kind) for worker in range(ATTEMPTS) for kind in ("ready", "died")]
     workers = Scripted(*deaths, event(ATTEMPTS, "ready"), event(ATTEMPTS, "done"))

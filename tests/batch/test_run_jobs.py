@@ -14,7 +14,7 @@ from onesearch.batch import run_jobs, search_jobs
 from onesearch.batch.item_jobs import encode_job, item_sids, item_vectors, sids_job
 from onesearch.batch.run_jobs import run_job
 from onesearch.batch.search_jobs import ranked_items, search_job
-from onesearch.common.artefact import write_manifest
+from onesearch.common.artefact import write_json, write_manifest
 from onesearch.search.results import SearchRequest
 from small_engine import ITEMS, small_engine
 
@@ -196,3 +196,23 @@ def test_shoppers_are_known_to_the_engine_that_answers(engine_of_run, tmp_path):
     assert asked[1:] == [SearchRequest("b", None, 3)]
     with pytest.raises(ValueError, match="has no column 'query'"):
         function(pa.table({"user_id": ["ann"]}))
+
+
+def test_a_search_job_is_of_all_that_its_engine_is_made_of(tmp_path):
+    """Each stage that it reads, those that only its ``engine.json`` names among them."""
+    read = ("data", "encoder", "khqe", "index", "lexical", "engine", "sft3", "counted", "understanding")
+    for stage in (*read, "report"):
+        write_manifest(tmp_path / stage, {"fingerprint": stage, "schema": 1})
+    write_json(tmp_path / "engine" / "engine.json", {"model": "sft3", "counts": "counted", "reads_keywords": "all"})
+    job = search_job(tmp_path, 7, "v1", measured=True, device="cpu")
+    assert set(job.arguments["marks"]) == {*read, "onesearch"}
+    asked = {"k": 7, "model": "v1", "measured": True, "device": "cpu"}
+    assert job.settings == {"run": job.arguments["marks"], "engine": "engine", **asked}
+    assert job.arguments == {"run": str(tmp_path), "marks": job.arguments["marks"], **asked}
+    assert (job.columns, job.most_rows) == (["query", "user_id"], 1000)
+
+
+def test_an_engine_that_changed_since_is_refused(engine_of_run, tmp_path):
+    write_manifest(tmp_path / "sft3", {"schema": 1})
+    with pytest.raises(ValueError, match=r"changed since the work began \(sft3\)"):
+        ranked_items(str(tmp_path), {"sft3": "before", "onesearch": version("onesearch")}, 3, "v1", False, "cpu")
