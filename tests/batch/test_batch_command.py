@@ -47,7 +47,7 @@ def test_items_are_encoded_and_coded_by_commands(run, tmp_path, monkeypatch):
     assert "2 parts, 2 were there, 0 rows done now\n" in invoke("sids", run, vectors, sids).output
     # Other work there is an error in a line.
     done = invoke("encode", run, tmp_path / "items.parquet", sids)
-    assert done.exit_code == 1 and "holds parts of other work, with another function" in done.stderr
+    assert done.exit_code == 1 and "holds parts of other work, which differs in function" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -195,18 +195,18 @@ def test_another_table_in_the_folder_is_refused(place):
     size = (place.source / "b.parquet").stat().st_size
     pq.write_table(changed, place.source / "b.parquet", row_group_size=5)
     assert (place.source / "b.parquet").stat().st_size == size
-    with pytest.raises(ValueError, match=r"sink holds parts of other work, with another source: b\.parquet: name anot"):
+    with pytest.raises(ValueError, match=r"sink holds parts of other work, which differs in source: b\.parquet; name"):
         place.map()
     assert place.bytes == before
 
 
 def test_other_work_in_the_folder_is_refused(place):
     begun(place)
-    with pytest.raises(ValueError, match="with another parts: most_rows: name"):
+    with pytest.raises(ValueError, match="which differs in read: most_rows; name"):
         place.map(most_rows=4)
-    with pytest.raises(ValueError, match="with another parts: columns, another parts: threads, another settings: run"):
+    with pytest.raises(ValueError, match="which differs in read: columns, settings: run, threads; name"):
         place.map(settings={"run": "b"}, columns=["n"], threads=2)
-    with pytest.raises(ValueError, match="with another function, another settings: by, another settings: log: name"):
+    with pytest.raises(ValueError, match="which differs in function, settings: by, settings: log; name"):
         map_table(place.source, place.sink, table_functions.added, {"log": str(place.log), "by": 1}, most_rows=5)
     # Settings are what the output depends on; a log elsewhere is none.
     place.map()
@@ -216,7 +216,7 @@ def test_other_work_in_the_folder_is_refused(place):
 def test_arguments_are_settings_where_nothing_else_is_said(place):
     arguments = {"log": str(place.log), "by": 1}
     map_table(place.source, place.sink, table_functions.added, arguments, most_rows=5)
-    with pytest.raises(ValueError, match="another settings: by"):
+    with pytest.raises(ValueError, match="which differs in settings: by; name"):
         map_table(place.source, place.sink, table_functions.added, {**arguments, "by": 2}, most_rows=5)
 
 

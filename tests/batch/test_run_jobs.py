@@ -123,13 +123,13 @@ def test_a_run_that_changed_since_is_refused(run, items, tmp_path, stage):
     with pytest.raises(ValueError, match=rf"changed since the work began \({stage}\)"):
         item_sids(**job.arguments)
     # By whoever goes on with the folder.
-    with pytest.raises(ValueError, match=rf"other work, with another settings: run: {stage}: name"):
+    with pytest.raises(ValueError, match=rf"other work, which differs in settings: run: {stage}; name"):
         run_job(sids_job(run), items, tmp_path / "sids")
 
 
 def test_vectors_in_a_folder_of_sids_are_refused(run, items, tmp_path):
     run_job(sids_job(run), items, tmp_path / "out")
-    with pytest.raises(ValueError, match="another function"):
+    with pytest.raises(ValueError, match="differs in function, "):
         run_job(encode_job(run), items, tmp_path / "out")
 
 
@@ -138,7 +138,7 @@ def test_a_run_may_move_and_another_version_does_not_go_on(run, items, tmp_path,
     moved = run.rename(tmp_path / "moved")
     assert run_job(sids_job(moved), items, tmp_path / "sids").skipped == 3
     monkeypatch.setattr(run_jobs, "version", lambda name: "0.2")
-    with pytest.raises(ValueError, match="another settings: run: onesearch: name"):
+    with pytest.raises(ValueError, match="differs in settings: run: onesearch; name"):
         run_job(sids_job(moved), items, tmp_path / "sids")
 
 

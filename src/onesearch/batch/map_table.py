@@ -103,7 +103,8 @@ def map_table(
         "function": task.function,
         "settings": dict(task.arguments if settings is None else settings),
         "source": content_of(files),
-        "parts": {"most_rows": most_rows, "columns": columns, "threads": threads},
+        "read": {"most_rows": most_rows, "columns": columns},
+        "threads": threads,
     }
     work = json.loads(json.dumps(work))  # as it will be read
     with RunLock(folder):

@@ -61,8 +61,8 @@ def begin(folder: Path, work: Mapping[str, Any]) -> None:
     if path.is_file():
         if differing := _differences(read_json(path), work):
             raise ValueError(
-                f"{folder} holds parts of other work, with another {', another '.join(differing)}: name another folder,"
-                " or remove this one"
+                f"{folder} holds parts of other work, which differs in {', '.join(differing)}; name another folder, or"
+                " remove this one"
             )
     elif strange := sorted(one.name for one in folder.iterdir() if one.name not in _OWN):
         raise ValueError(f"{folder} holds other files ({', '.join(strange[:3])}): name a new or empty folder")
@@ -97,7 +97,7 @@ def _readable(path: Path) -> bool:
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any], of: str = "") -> list[str]:
-    """Names of the values that differ, those of inner ones behind a dot."""
+    """Names of the values that differ, those of inner ones behind the name of the outer one."""
     found = []
     for key in sorted({*before, *now}):
         then, value = before.get(key), now.get(key)

@@ -79,9 +79,8 @@ class PartWorker:
 
     def start(self) -> Answer:
         """Make the function."""
-        # For what is imported from here on; some engines start processes with other numbers.
+        # For what is imported from here on; Ray says it for some libraries only.
         os.environ |= dict.fromkeys(THREAD_VARIABLES, str(self._task.threads))
-        pa.set_cpu_count(self._task.threads)
         try:
             self._function = found_at(self._task.function)(**self._task.arguments)
         except Exception as error:  # noqa: BLE001 - told to who asked

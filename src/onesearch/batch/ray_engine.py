@@ -39,6 +39,7 @@ class RayWorkers:
                 # Each worker its core, also where there are fewer: the system shares them out.
                 cores = max(count * task.threads, os.cpu_count() or 1)
                 here = {"num_cpus": cores, "include_dashboard": False}
+                os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a cluster of ours reports to nobody
             ray.init(address=address, log_to_driver=False, **here)
         options = {"num_cpus": task.threads, "max_restarts": 0, "max_task_retries": 0}
         self._actor = ray.remote(**options)(PartWorker)
