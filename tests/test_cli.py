@@ -34,7 +34,7 @@ COMMANDS = (
     "serve",
     "rules",
 )
-COMMANDS = ("data", "market", "understand", "run", "update", "evaluate", "abtest", "search", "serve", "store")
+COMMANDS = ("data", "market", "understand", "run", "update", "evaluate", "abtest", "batch", "search", "serve", "store")
 
 
 @pytest.fixture(autouse=True)

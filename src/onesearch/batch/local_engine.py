@@ -71,13 +71,12 @@ def _work(pipe: Connection, task: Task) -> None:
     """Do parts until the pipe is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the first process ends the others
     worker = PartWorker(task)
-    pipe.send(worker.start())
-    while True:
-        try:
-            part = pipe.recv()
-        except (EOFError, OSError):
-            return
-        pipe.send(worker.do(part))
+    try:
+        pipe.send(worker.start())
+        while True:
+            pipe.send(worker.do(pipe.recv()))
+    except (EOFError, OSError):
+        return
 
 
 @contextmanager
