@@ -150,6 +150,22 @@ def test_other_paths_have_the_log_probabilities_of_teacher_forcing_and_change_no
         assert alive.any() and (~alive).any() and (beams.others[~alive] == -math.inf).all()
 
 
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**31), st.integers(1, 4), st.integers(1, 40))
+def test_other_paths_of_requests_with_more_and_with_fewer_of_them(seed, width, most):
+    """Some are down to one item early, so that their rows are those of a step long ago."""
+    index, model = catalogue(n=40, seed=seed % 7), generator()
+    rng = np.random.default_rng(seed)
+    items = torch.tensor(rng.integers(0, 40, (B, most)))
+    items[torch.tensor(rng.random((B, most)) < rng.random((B, 1)))] = -1
+    paths = index.path(items.flatten()).view(B, most, -1)
+    alive, memory = items >= 0, remember(model)
+    found = beam_search(model, memory, index, width, others=paths).others
+    if alive.any():
+        expected, _ = score_paths(model, memory, paths[alive], alive.nonzero()[:, 0], index)
+        torch.testing.assert_close(found[alive].float(), expected.sum(1), atol=1e-5, rtol=1e-5)
+
+
 def test_other_paths_share_the_steps_of_beams_and_of_each_other(monkeypatch):
     """Of one request: the items of the best beams cost nothing; ten times the same path costs one row a step."""
     index, model = catalogue(), generator()

@@ -120,7 +120,7 @@ class _OtherPaths:
         columns, filled = _compact(leads)
         own = nodes.gather(1, columns).masked_fill_(~filled, -1)
         scores = torch.nn.functional.pad(beams.scores, (0, columns.shape[1]))  # a path's own score is not a beam's
-        row = self.row.gather(1, columns)
+        row = self.row.gather(1, columns).masked_fill_(~filled, 0)  # of filling it may be of a wider step long ago
         return _Level(torch.cat([beams.nodes, own], 1), scores, torch.cat([beams.row, row], 1))
 
     def add(self, level: int, children: Children, logits: Tensor, normaliser: Tensor) -> None:
