@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from onesearch.cli.terminal import short, show_table
+from onesearch.common.rank import rank
 
 
 def run(
@@ -46,5 +47,7 @@ def run(
         show_table(str(folder), ("stage", "status"), found.items())
         return
     results = pipeline.run_config(config, folder, overrides=sets or (), reuse=reuse or (), redo=redo or (), until=until)
+    if rank() > 0:
+        return  # of several processes the first one shows what came of it
     rows = [(r.name, r.outcome, f"{r.seconds:.1f}", short(r.metrics)) for r in results]
     show_table(str(folder), ("stage", "outcome", "seconds", "figures"), rows, right=("seconds",))

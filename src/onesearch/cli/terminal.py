@@ -13,6 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from onesearch.common.extras import MissingExtraError
+from onesearch.common.rank import rank
 
 # Raised by our own code with a message that says what was wrong, where, and what to do.
 _EXPECTED = (ValueError, OSError, RuntimeError, ArithmeticError, LookupError, MissingExtraError)
@@ -98,9 +99,12 @@ class LazyGroup(FriendlyGroup):
 
 
 def start_logging(quiet: bool = False) -> None:
-    """Send the package's log to the terminal: coloured on one, plain lines with a clock elsewhere."""
+    """Send the package's log to the terminal: coloured on one, plain lines with a clock elsewhere.
+
+    Of several processes of a job the first one speaks for all.
+    """
     logger = logging.getLogger("onesearch")
-    logger.setLevel(logging.WARNING if quiet else logging.INFO)
+    logger.setLevel(logging.WARNING if quiet or rank() > 0 else logging.INFO)
     if logger.handlers:
         return  # a second command in the same process
     if sys.stderr.isatty():

@@ -23,6 +23,7 @@ import numpy as np
 import polars as pl
 
 from onesearch.common.artefact import write_json
+from onesearch.common.processes import is_first, wait_for_all
 from onesearch.data.split import Split
 from onesearch.pipeline.preparation_stages import save_counts, save_head_rows
 from onesearch.pipeline.run_data import RunData
@@ -85,7 +86,8 @@ def run_final(
     whole = FinalData(run_data.run, run_seed)
     figures = renew(run_data, whole, every, context, before, final, sft3, run_seed, distill, cot, pseudo)
     # The measured engine's settings and weights, on the new model and counts.
-    write_json(folder / ENGINE, {**load_about(run_data.run, engine), "model": FINAL, "counts": FINAL})
+    if is_first():
+        write_json(folder / ENGINE, {**load_about(run_data.run, engine), "model": FINAL, "counts": FINAL})
     return {"page_views": len(every), "learnt": len(whole.split.train), **figures}
 
 
@@ -117,9 +119,12 @@ def renew(
         cot: V2's.
         pseudo: stage of the searches that nobody made.
     """
-    # Everything that counts clicks.
-    save_counts(counted, run_data.dataset.items, context.folder)
-    save_head_rows(run_data, whole.statistics, run_data.head_row_projection, run_data.index.precision, context.folder)
+    # Everything that counts clicks; other processes than the first wait, and read it.
+    if is_first():
+        folder, projection = context.folder, run_data.head_row_projection
+        save_counts(counted, run_data.dataset.items, folder)
+        save_head_rows(run_data, whole.statistics, projection, run_data.index.precision, folder)
+    wait_for_all()
     # Stage 3 goes on; no figure of page views that are learnt could choose among its weights.
     loop = sft3.loop.updated(learning_rate=final.learning_rate_factor * sft3.loop.learning_rate, best="")
     settings = sft3.updated(epochs=final.epochs, loop=loop.model_dump())

@@ -21,12 +21,13 @@ from onesearch.pipeline.training_stages import (
     fit_metrics,
     fit_objective,
     frequency_weights,
+    keep,
     mixture_of,
     searches,
     validator,
 )
 from onesearch.pipeline.understanding_stage import WORDS
-from onesearch.search.run_parts import GENERATOR, need
+from onesearch.search.run_parts import need
 from onesearch.training.batching import TaskMixture
 from onesearch.training.click_rates import ClickRates, Impressions, Reliability
 from onesearch.training.dpo import Behaviour, DpoObjective, DpoSettings, orders_elsewhere, preference_task
@@ -213,7 +214,7 @@ def _guarded(
     validate = validator(run_data, generator, validation_width, run_seed, most=settings.validate_requests)
     loop = settings.loop if validate else settings.loop.updated(best="")
     report = fit_objective(objective, mixture, loop, context, validate, settings.patience if loop.best else None)
-    generator.save(context.folder / GENERATOR)
+    keep(generator, context)
     return {**fit_metrics(report), "chosen_step": report.chosen_step}
 
 

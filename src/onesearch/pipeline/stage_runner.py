@@ -8,18 +8,20 @@ seconds), whose presence means complete:
 - complete with the same fingerprint → skipped;
 - begun with the same fingerprint and resumable → built on the folder as it stands, to continue from its checkpoints;
 - anything else → emptied and built afresh, or taken over from another run that has it (``reuse``).
+
+Under `torchrun` or `accelerate launch` every process comes by. The first one holds the run's lock, decides what a stage
+needs and writes the folder; the others wait for its word, or build along where the stage is distributed.
 """
 
 import importlib.metadata
 import json
 import logging
-import os
 import platform
 import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,6 +34,7 @@ from onesearch.common.artefact import (
     write_json,
     write_manifest,
 )
+from onesearch.common.processes import Job, joined
 from onesearch.common.run_lock import RunLock
 from onesearch.common.settings import Settings
 from onesearch.search.run_versions import SCHEMA
@@ -81,7 +84,8 @@ class Stage:
         outside: a JSON-able fingerprint of files outside of the run that it reads.
         version: raise it when the stage's code changes what it writes.
         resumable: ``build`` continues from what an interrupted build left; otherwise that is removed first.
-        distributed: every process of an ``accelerate launch`` calls ``build``, not the first alone.
+        distributed: every process of an ``accelerate launch`` calls ``build``, not the first alone; what is not left
+            to the training loop is written by the first one (:func:`~onesearch.common.processes.is_first`).
         seed: in place of the run's.
     """
 
@@ -189,33 +193,37 @@ def execute(
     Raises:
         ValueError: unknown stage names in ``redo`` or ``until``; a folder in the way that no stage made.
         RunLockedError: another process works on this run.
+        OtherProcessError: another process of the same job failed.
     """
     marks = fingerprints(stages, seed)
     redo, reuse = set(redo), list(reuse)
     for name in [*redo, *([until] if until else [])]:
         if name not in marks:
             raise ValueError(f"there is no stage '{name}'; the stages are {list(marks)}")
-    # The stages up to ``until``; under `accelerate launch` every process comes by, and the first one builds.
+    # The stages up to ``until``.
     wanted = list(stages)
     if until is not None:
         wanted = wanted[: [stage.name for stage in stages].index(until) + 1]
-    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    if world > 1 and redo:
-        raise ValueError("redo does not work with several processes: delete the stage's folder instead")
-    # What depends on a stage that is built again is built again.
     results: list[StageResult] = []
-    guard: AbstractContextManager[Any] = RunLock(run) if rank == 0 else nullcontext()
-    with guard:
+    with joined() as job, _guard(run, job):
         for number, stage in enumerate(wanted, 1):
-            place = f"[{number}/{len(wanted)}] {stage.name}"
+            # What depends on a stage that is built again is built again.
             if redo & set(stage.inputs):
                 redo.add(stage.name)
-            if rank == 0:
-                result = _bring_up(stage, run, marks, seed, reuse, stage.name in redo, place)
+            # The first process brings the stage up to date and tells the others what came of it.
+            if job.first:
+                place = f"[{number}/{len(wanted)}] {stage.name}"
+                result = _bring_up(stage, run, marks, seed, reuse, stage.name in redo, place, job)
+                job.tell(stage.name, asdict(result))
             else:
-                result = _follow(stage, run, marks, seed)
+                result = _follow(stage, run, seed, job)
             results.append(result)
     return results
+
+
+def _guard(run: Path, job: Job) -> AbstractContextManager[Any]:
+    """The run's lock, which the first process holds for all."""
+    return RunLock(run) if job.first else nullcontext()
 
 
 def _context(stage: Stage, run: Path, seed: int, resumed: bool) -> StageContext:
@@ -224,7 +232,14 @@ def _context(stage: Stage, run: Path, seed: int, resumed: bool) -> StageContext:
 
 
 def _bring_up(
-    stage: Stage, run: Path, marks: Mapping[str, str], seed: int, reuse: Sequence[Path], redo: bool, place: str
+    stage: Stage,
+    run: Path,
+    marks: Mapping[str, str],
+    seed: int,
+    reuse: Sequence[Path],
+    redo: bool,
+    place: str,
+    job: Job,
 ) -> StageResult:
     folder, mark = run / stage.name, marks[stage.name]
     # Up to date: nothing to do.
@@ -249,6 +264,8 @@ def _bring_up(
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / STARTED, {"fingerprint": mark})
     log.info("%s: %s", place, "continuing" if resumed else "building")
+    if stage.distributed:
+        job.tell(_together(stage), resumed)
     try:
         metrics = _plain(dict(stage.run(_context(stage, run, seed, resumed))))
     except Exception as error:
@@ -281,16 +298,21 @@ def _bring_up(
     return StageResult(stage.name, "resumed" if resumed else "built", seconds, metrics)
 
 
-def _follow(stage: Stage, run: Path, marks: Mapping[str, str], seed: int) -> StageResult:
-    """Another process than the first: wait for it, or build along when the stage is distributed."""
-    folder, mark = run / stage.name, marks[stage.name]
-    start = time.perf_counter()
-    while (state := _status(folder, mark)) != "finished":
-        if state == "begun" and stage.distributed:
-            metrics = stage.run(_context(stage, run, seed, True))
-            return StageResult(stage.name, "built", time.perf_counter() - start, metrics)
-        time.sleep(0.2)
-    return StageResult(stage.name, "skipped", time.perf_counter() - start)
+def _together(stage: Stage) -> str:
+    """The word that a distributed stage is built now; its value is whether it goes on from earlier work."""
+    return f"{stage.name}, together"
+
+
+def _follow(stage: Stage, run: Path, seed: int, job: Job) -> StageResult:
+    """Another process than the first: wait for its result, and build along before that when the stage is distributed.
+
+    The first process's result is everyone's: none of the others writes, and the figures of all are the same.
+    """
+    name, value = job.hear(_together(stage), stage.name)
+    if name != stage.name:
+        stage.run(_context(stage, run, seed, value))
+        _, value = job.hear(stage.name)
+    return StageResult(**value)
 
 
 def _empty(folder: Path) -> None:

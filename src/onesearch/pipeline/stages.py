@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from onesearch.common import rank as launched
 from onesearch.common.artefact import read_json, write_json
 from onesearch.common.settings import validated
 from onesearch.pipeline.config_files import load_settings
@@ -104,10 +105,13 @@ def _trained(
     seed: int | None,
     more: Sequence[str] = (),
 ) -> Stage:
-    """A training stage: it starts from the weights of the stage ``before`` and goes on after an interruption."""
+    """A training stage: it starts from the weights of the stage ``before`` and goes on after an interruption.
+
+    All processes of a job train it together.
+    """
     start = {} if before is None else {"before": before}
     inputs = (*PREPARED, *start.values(), *more)
-    return Stage(name, inputs, {**start, **settings}, _on_run(build), resumable=True, seed=seed)
+    return Stage(name, inputs, {**start, **settings}, _on_run(build), resumable=True, distributed=True, seed=seed)
 
 
 def _v1(config: RunSettings) -> list[Stage]:
@@ -248,8 +252,9 @@ def run_config(
         ValueError: a setting is wrong; one line per wrong value.
     """
     config = load_settings(RunSettings, path, overrides)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / SETTINGS, config.model_dump(mode="json"))
+    if launched.rank() == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / SETTINGS, config.model_dump(mode="json"))
     return execute(stages_of(config), folder, config.seed, reuse=reuse, redo=redo, until=until)
 
 

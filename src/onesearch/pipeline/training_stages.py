@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from onesearch.common.processes import is_first, place, summed
 from onesearch.common.ragged import Ragged
 from onesearch.data.metrics import hit_rate, mrr
 from onesearch.data.requests import Requests
@@ -123,7 +124,7 @@ def _fit_tasks(
     shares = settings.tasks or dict.fromkeys(names, 1.0)
     shares = {name: share for name, share in shares.items() if share > 0 and name in tasks}
     if settings.steps == 0 or not shares:
-        generator.save(context.folder / GENERATOR)
+        keep(generator, context)
         return {"steps": 0}
     chosen = {name: tasks[name] for name in shares}
     mixture = mixture_of(chosen, shares, settings.batch_size, settings.steps, context.seed)
@@ -131,7 +132,7 @@ def _fit_tasks(
         generator, run_data.index, run_data.item_head_rows, settings.score_weight, settings.codebook_weight
     )
     report = fit_objective(objective, mixture, settings.loop, context)
-    generator.save(context.folder / GENERATOR)
+    keep(generator, context)
     return fit_metrics(report)
 
 
@@ -227,7 +228,7 @@ def run_personalisation(
     per_epoch = max(1, round(len(tasks["search"].lengths) / sft3.batch_size / shares["search"]))
     steps = round(sft3.epochs * per_epoch)
     if steps == 0:
-        generator.save(context.folder / GENERATOR)
+        keep(generator, context)
         return {"steps": 0}
     every = {**tasks, **writing}
     mixture = mixture_of({name: every[name] for name in shares}, shares, sft3.batch_size, steps, context.seed)
@@ -242,7 +243,7 @@ def run_personalisation(
     keywords = run_data.keyword_reader(None if distill is None else distill.reads)
     validate = validator(run_data, generator, validation_width, run_seed, keywords)
     report = fit_objective(objective, mixture, sft3.loop, context, validate)
-    generator.save(context.folder / GENERATOR)
+    keep(generator, context)
     return fit_metrics(report)
 
 
@@ -359,6 +360,8 @@ def validator(
 ) -> Callable[[nn.Module], dict[str, float]] | None:
     """Validation figures of the generator alone on a fixed sample of validation page views; None without a click.
 
+    Several processes search for a share each; all of them get the figures of the whole sample.
+
     Args:
         run_data: of the run.
         generator: the model in training.
@@ -370,25 +373,40 @@ def validator(
     page_views, clicked = run_data.sample_with_clicks(run_data.split.valid, most, seed)
     if not len(page_views):
         return None
-    requests = run_data.requests(page_views)
+    rank, world = place()
+    own = np.arange(rank, len(page_views), world)
+    requests, clicked_here = run_data.requests(page_views[own]), clicked.select(own)
     search = BARE.updated(width=width)
     snapshot = run_data.snapshot(generator, lexical=False)
 
     def validate(_: nn.Module) -> dict[str, float]:
-        engine = SearchEngine(run_data.featurizer, snapshot, search, keywords=keywords)
-        items = engine.rank(requests, 10).items
-        generator.train(False)
-        return {"hr10": float(np.nanmean(hit_rate(items, clicked))), "mrr10": float(np.nanmean(mrr(items, clicked)))}
+        # HR@10 and MRR@10 of each page view, [2, n]: those of this process, then of all.
+        figures = np.zeros((2, len(page_views)), np.float32)
+        if len(own):
+            engine = SearchEngine(run_data.featurizer, snapshot, search, keywords=keywords)
+            items = engine.rank(requests, 10).items
+            generator.train(False)
+            figures[:, own] = hit_rate(items, clicked_here), mrr(items, clicked_here)
+        hits, places = summed(figures)
+        return {"hr10": float(np.nanmean(hits)), "mrr10": float(np.nanmean(places))}
 
     return validate
 
 
+def keep(generator: Generator, context: StageContext) -> None:
+    """Write what a training stage leaves; all processes have the same weights, and the first one writes them."""
+    if is_first():
+        generator.save(context.folder / GENERATOR)
+
+
 def fit_metrics(report: FitReport) -> dict[str, Any]:
     """What a training stage's manifest says of it."""
+    shares = {"samples_by_process": report.shares} if len(report.shares) > 1 else {}
     return {
         "steps": report.steps,
         "samples_per_second": report.samples_per_second,
         "loss": report.loss,
         "precision": report.precision,
+        **shares,
         **report.metrics,
     }

@@ -130,6 +130,7 @@ def row_loss(rows: Tensor, gate: Tensor, wanted: Tensor, with_teacher: Tensor) -
 
 
 @torch.no_grad()
+@torch.no_grad()
 def update_average(average: Mapping[str, Tensor], live: Mapping[str, Tensor], decay: float) -> None:
     """EMA teacher (6.11): ``a ← decay · a + (1 - decay) · w`` in place, for every name of ``average``."""
     for name, value in average.items():

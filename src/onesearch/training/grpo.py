@@ -27,6 +27,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn import functional
 
+from onesearch.common.processes import place
 from onesearch.common.ragged import Ragged
 from onesearch.common.settings import Settings
 from onesearch.index.sid_index import SidIndex
@@ -59,6 +60,7 @@ from onesearch.training.tpma import (
 )
 
 _SEEDS_APART: Final = 1_000_003  # so that no two of a run's seeds share the draws of a step
+_PROCESSES_APART: Final = 15_485_863  # nor two processes
 
 
 class GrpoSettings(Settings):
@@ -263,7 +265,7 @@ class GrpoObjective(SupervisedObjective):
     def _draw(self, model: Generator, memory: GeneratorMemory, targets: Tensor) -> Tensor:
         """Rollouts int64 [P, G, L], the last ``expert`` ones from ``targets`` int64 [P, T, L], clicked paths or -1."""
         settings, last_level = self.settings, self.index.levels - 1
-        draw = torch.Generator(self.steps.device).manual_seed(self.seed * _SEEDS_APART + int(self.steps))
+        draw = torch.Generator(self.steps.device).manual_seed(self._draw_seed())
         if settings.decoding == "sample":
             nodes = sample_paths(model, memory, self.index, settings.rollouts, settings.temperature, draw).nodes
         else:
@@ -280,6 +282,10 @@ class GrpoObjective(SupervisedObjective):
         drawn = settings.rollouts - settings.expert
         expert = torch.where(count.unsqueeze(-1) > 0, chosen, nodes[:, drawn:])
         return torch.cat([nodes[:, :drawn], expert], 1)
+
+    def _draw_seed(self) -> int:
+        """Of this step's draws, and of this process's: others draw for other prompts."""
+        return self.seed * _SEEDS_APART + place()[0] * _PROCESSES_APART + int(self.steps)
 
     def _codes(self, nodes: Tensor) -> Tensor:
         """SIDs int64 [n, L] of paths int64 [n, L]."""

@@ -3,18 +3,25 @@
 A run that is killed and started again with the same call ends in the same weights as one that was never interrupted:
 bit-equal in float32 with the same number of threads. For that a checkpoint holds everything that moves (weights,
 optimizer, random states, running averages), batches depend on the step alone, and validation leaves no trace in the
-random states. Not covered: sharding one model over processes (FSDP), changing the number of processes in mid-run.
+random states.
+
+Several processes (`torchrun`, `accelerate launch`) share each batch: a step is that of one process up to what its loss
+takes over rows of one share alone, such as the negatives of a contrastive loss. Their weights are the same after every
+step, and the first process writes. Another number of processes goes on from the same checkpoint, with random states of
+its own. Not covered: sharding one model over processes (FSDP).
 """
 
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +29,7 @@ from torch import Tensor, nn
 from onesearch.common.artefact import fingerprint, read_json, write_json
 from onesearch.common.device import best_device
 from onesearch.common.extras import from_extra
+from onesearch.common.processes import exchanged, place
 from onesearch.common.progress import track
 from onesearch.training import checkpoint as files
 from onesearch.training.batching import Batch, Batches, to_device
@@ -32,7 +40,7 @@ from onesearch.training.precision import deterministic, resolve_precision
 from onesearch.training.training_curves import Averages, CurveLog, plot_curves
 
 with from_extra("train"):
-    from accelerate import Accelerator
+    from accelerate import Accelerator, DistributedDataParallelKwargs
     from accelerate.state import AcceleratorState
 
 __all__ = ["Batches", "FitReport", "LoopSettings", "NotFiniteError", "fit"]
@@ -94,6 +102,7 @@ def fit(
 
     Raises:
         NotFiniteError: with step and term; the last checkpoint was written before it.
+        RuntimeError: several processes ended in different weights.
         ValueError: ``folder`` belongs to another run, or the settings do not fit the model.
     """
     return _Fit(model, batches, loss, config, folder, validate, seed, label, patience).run()
@@ -132,15 +141,23 @@ class _Fit:
         self.averages = Averages()
         self.best: dict[str, Any] = {}  # step and figures of the best validation
         self.waited = 0  # validations since the best one
-        self.samples, self.spent = 0, 0.0
+        self.own, self.shares, self.spent = 0, [0], 0.0  # samples of this process, and of each one when last asked
+
+    @property
+    def samples(self) -> int:
+        """Rows that all processes have trained on, as of the last look at the losses."""
+        return sum(self.shares)
 
     def run(self) -> FitReport:
+        # accelerate keeps its precision and processes in process-wide objects; each fit has its own.
+        AcceleratorState._reset_state(True)
+        # A task leaves the heads of others unused. Buffers are constants, or move alike in all processes.
+        several = DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False)
+        on_cpu = best_device().type == "cpu"
+        self.accelerator = Accelerator(mixed_precision=self.precision, cpu=on_cpu, kwargs_handlers=[several])
         done = self._finished()
         if done is not None:
             return done
-        # accelerate keeps its precision in a process-wide object; each fit has its own.
-        AcceleratorState._reset_state()
-        self.accelerator = Accelerator(mixed_precision=self.precision, cpu=best_device().type == "cpu")
         try:
             with deterministic(True):
                 return self._train()
@@ -149,7 +166,7 @@ class _Fit:
 
     def _finished(self) -> FitReport | None:
         path = self.folder / FINISHED
-        if not path.is_file():
+        if not exchanged(path.is_file())[0]:  # a file system of several machines may show it to some alone
             return None
         state = read_json(path)
         files.check_same_run(state, self.fingerprint, self.folder)
@@ -169,7 +186,9 @@ class _Fit:
         first = self._resume(plain)
         # accelerate wraps the model for precision and processes; its wrapped optimizer is not used, since the loss
         # functions of this project go backward several times before a step.
-        self.wrapped, _ = self.accelerator.prepare(self.model, plain)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*broadcast_buffers.*", category=FutureWarning)
+            self.wrapped, _ = self.accelerator.prepare(self.model, plain)
         self.optimizer = plain
         warmup = round(config.warmup * self.steps)
         self.pending: list[tuple[int, str, dict[str, Tensor]]] = []  # losses that nobody has looked at yet
@@ -234,7 +253,7 @@ class _Fit:
                 logged = {names.get(name, name): value.detach() for name, value in terms.items()}
                 self.pending.append((step + 1, batch.task, logged))
                 names["loss"] = "later_loss"  # what is logged as the loss is the first one
-            self.samples += batch.samples * accelerator.num_processes
+            self.own += batch.samples
         # The norm is logged as it was before clipping.
         norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
         if config.clip_norm:
@@ -266,9 +285,10 @@ class _Fit:
         """After step number ``step`` (from 1): log, validate, save, each when it is time."""
         config, end = self.config, step == self.steps
         validate = self.validate is not None and (end or (config.validate_steps and step % config.validate_steps == 0))
-        # Clocks differ between processes, and all of them must save at the same step.
-        passed = time.perf_counter() - self.saved
-        by_time = self._agreed(0 < config.checkpoint_seconds < passed)
+        # Clocks differ between processes, and all of them must save at the same step; asking costs a little.
+        by_time = False
+        if config.checkpoint_seconds and (self.accelerator.num_processes == 1 or step % _STEPS_UNCHECKED == 0):
+            by_time = exchanged(config.checkpoint_seconds < time.perf_counter() - self.saved)[0]
         save = not end and (by_time or (config.checkpoint_steps and step % config.checkpoint_steps == 0))
         write = end or step % config.log_steps == 0
         # What is written, judged or kept was looked at before.
@@ -288,21 +308,17 @@ class _Fit:
             epoch = self.batches.epoch(step * self.config.accumulate)
             self.log.add(step, figures, epoch=epoch, learning_rate=learning_rate)
 
-    def _agreed(self, own: bool) -> bool:
-        """The main process's answer in every process."""
-        if self.accelerator.num_processes == 1:
-            return own
-        answer = torch.tensor([float(own and self.accelerator.is_main_process)], device=self.accelerator.device)
-        return bool(self.accelerator.reduce(answer, "sum").item())
-
     def _collect(self) -> None:
         """Look at the losses computed since the last time and add them to the averages."""
-        for step, task, terms in self.pending:
-            # One transfer from the device for all terms of a batch.
+        # One transfer from the device for all terms of a batch; then those of all processes.
+        own: list[dict[str, float]] = []
+        for _, _, terms in self.pending:
             values = torch.stack([value.float() for value in terms.values()])
-            if self.accelerator.num_processes > 1:
-                values = self.accelerator.reduce(values, "mean")
-            for name, value in zip(terms, values.tolist(), strict=True):
+            own.append(dict(zip(terms, values.tolist(), strict=True)))
+        every = exchanged([self.own, own])
+        self.shares = [samples for samples, _ in every]
+        for number, (step, task, _) in enumerate(self.pending):
+            for name, value in mean_terms([terms[number] for _, terms in every]).items():
                 if not math.isfinite(value):
                     where = f" of task '{task}'" if task else ""
                     raise NotFiniteError(
@@ -321,7 +337,7 @@ class _Fit:
         with self._weights_to_keep(), random_state_restored():
             self.model.eval()
             with torch.no_grad():
-                figures = self.validate(self.model)
+                figures = exchanged(self.validate(self.model))[0]  # one answer to what depends on them
             if self.accelerator.is_main_process:
                 self.log.add(step, {f"valid/{name}": value for name, value in figures.items()})
             wanted = self.config.best
@@ -361,7 +377,7 @@ class _Fit:
                 temporary / "state.json",
                 {
                     "step": step,
-                    "samples": self.samples,
+                    "shares": self.shares,
                     "seconds": time.perf_counter() - self.started,
                     "fingerprint": self.fingerprint,
                     "averages": self.averages.state(),
@@ -379,21 +395,37 @@ class _Fit:
 
     def _resume(self, optimizer: torch.optim.Optimizer) -> int:
         """Load the newest checkpoint; the number of steps already done."""
-        found = self.checkpoints.newest()
-        if found is None:
-            self.log.keep_until(0)  # of a run that was killed before its first checkpoint
+        rank, world = self.accelerator.process_index, self.accelerator.num_processes
+        newest = self.checkpoints.newest()
+        step = exchanged(None if newest is None else newest.name)[0]
+        if step is None:
+            if rank == 0:
+                self.log.keep_until(0)  # of a run that was killed before its first checkpoint
             return 0
+        found = self.checkpoints.folder / step
         state = read_json(found / "state.json")
         files.check_same_run(state, self.fingerprint, self.folder)
         files.load_weights(self.model, found / WEIGHTS)
         files.load_optimizer(optimizer, found / "optimizer.safetensors")
         if self.average is not None:
             self.average.load(files.load_tensors(found / "average.safetensors"))
-        RandomState.load(found, self.accelerator.process_index).restore()
         self.averages = Averages.from_state(state["averages"])
-        self.best, self.samples, self.spent = state["best"], state["samples"], state["seconds"]
+        self.best, self.spent = state["best"], state["seconds"]
         self.waited = state.get("waited", 0)
-        if self.accelerator.is_main_process:
+        # As many processes as before go on exactly as they were; others have random states of their own.
+        self.shares = state.get("shares") or [state["samples"]]
+        if len(self.shares) == world:
+            RandomState.load(found, rank).restore()
+            self.own = self.shares[rank]
+        else:
+            log.warning(
+                "%s: %s processes go on from a checkpoint of %s; the weights will not be, bit by bit, those of an"
+                " unbroken training",
+                *(self.label, world, len(self.shares)),
+            )
+            torch.manual_seed(self.seed + 1009 * state["step"] + rank)
+            self.own = self.samples if rank == 0 else 0
+        if rank == 0:
             self.log.keep_until(state["step"])
         log.info("%s: continuing after step %s of %s", self.label, state["step"], self.steps)
         return int(state["step"])
@@ -401,12 +433,15 @@ class _Fit:
     def _end(self, steps: int) -> FitReport:
         """Choose the weights after so many steps, write them, and only then drop the checkpoints."""
         seconds = time.perf_counter() - self.started
-        # The best weights where validation chooses, else the averaged ones, else the last.
+        # The best weights where validation chooses, which the first process has written, else the averaged ones, else
+        # the last.
+        self.accelerator.wait_for_everyone()
         if self.config.best and self.best:
             files.load_weights(self.model, self.folder / BEST)
         elif self.average is not None:
             self.average.swap()
         self.model.eval()
+        check_same_weights(self.model)
         report = FitReport(
             steps,
             self.samples,
@@ -416,7 +451,9 @@ class _Fit:
             self.precision,
             self.best.get("figures", {}),
             self.best.get("step", steps),
+            self.shares,
         )
+        report = FitReport(**exchanged(asdict(report))[0])
         # The report is what makes a run finished: it comes after the weights, and before the checkpoints go.
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
@@ -428,3 +465,30 @@ class _Fit:
             (self.folder / BEST).unlink(missing_ok=True)
         self.accelerator.wait_for_everyone()
         return report
+
+
+def check_same_weights(model: nn.Module) -> None:
+    """What processes have trained together must be the same in all of them, bit by bit.
+
+    Raises:
+        RuntimeError: it is not, so that going on would mix up several models.
+    """
+    if place()[1] == 1:
+        return
+    values = (value.detach().cpu().flatten().view(torch.uint8) for value in model.parameters())
+    sums = [crc32(value.numpy().tobytes()) for value in values]
+    every = exchanged(sums)
+    if any(other != every[0] for other in every):
+        names = [name for name, _ in model.named_parameters()]
+        parts = [name for name, *values in zip(names, *every, strict=True) if len(set(values)) > 1]
+        raise RuntimeError(
+            f"after the training the processes' weights differ in {len(parts)} of {len(names)} tables, the first is"
+            f" '{parts[0]}': start again from the last checkpoint, and look for faulty memory or a GPU of another kind"
+        )
+
+
+def mean_terms(every: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The mean of each process's terms by name, over those that have it: a share may be without a teacher."""
+    names = dict.fromkeys(name for terms in every for name in terms)
+    known = {name: [terms[name] for terms in every if name in terms] for name in names}
+    return {name: sum(values) / len(values) for name, values in known.items()}

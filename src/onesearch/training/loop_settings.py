@@ -50,7 +50,11 @@ class PreferenceLoopSettings(LoopSettings):
 
 @dataclass(frozen=True)
 class FitReport:
-    """How a training run went; ``metrics`` are the figures of the weights the model ended with."""
+    """How a training run went.
+
+    ``metrics`` are the figures of the weights the model ended with; ``shares`` the samples that each process trained
+    on, which add up to ``samples``.
+    """
 
     steps: int
     samples: int
@@ -60,3 +64,4 @@ class FitReport:
     precision: str
     metrics: dict[str, float] = field(default_factory=dict)
     chosen_step: int = 0
+    shares: list[int] = field(default_factory=list)

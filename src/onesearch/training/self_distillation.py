@@ -24,6 +24,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, distributed, nn
 
+from onesearch.common.processes import exchanged, place
 from onesearch.common.settings import Settings
 from onesearch.index.sid_index import SidIndex
 from onesearch.model.backbones import PromptMemory
@@ -180,6 +181,9 @@ class SelfDistillationObjective(SupervisedObjective):
 
         # The teacher's terms; T̄ is the share of the targets' weight that has one.
         self._teacher = None
+        if self.average is not None and self.training and any(exchanged(len(has_teacher))):
+            # The EMA teacher moves in all processes or in none, so that it stays the same in all.
+            update_average(dict(self.average.named_parameters()), dict(model.named_parameters()), settings.ema)
         if len(has_teacher):
             teacher = select_paths(levels, numbers[copies * m :], len(every))
             weights = items.weights[has_teacher]
@@ -220,11 +224,9 @@ class SelfDistillationObjective(SupervisedObjective):
     def _averaged(
         self, prompt: PromptBatch, paths: Tensor, owner: Tensor, leave_out: OwnClicks | None
     ) -> list[LevelDistribution]:
-        """The distributions of the EMA teacher, whose weights first move towards the live ones."""
+        """The distributions of the EMA teacher, whose weights have moved towards the live ones."""
         average = self.average
         assert average is not None
-        if self.training:
-            update_average(dict(average.named_parameters()), dict(self.generator.named_parameters()), self.settings.ema)
         memory = average.encode(prompt)
         return path_distributions(average, memory, paths, owner, self.index, average.config.legal_softmax, leave_out)[0]
 
@@ -305,7 +307,7 @@ def _gradients(loss: Tensor, tables: list[Tensor]) -> list[Tensor]:
     """The gradient of ``loss`` on each table over all processes; the graph stays, and so do gradients of parameters."""
     with torch.autocast(loss.device.type, enabled=False):
         found = torch.autograd.grad(loss, tables, retain_graph=True, materialize_grads=True)
-    if distributed.is_available() and distributed.is_initialized():
+    if place()[1] > 1:
         for gradient in found:
             distributed.all_reduce(gradient)
     return list(found)
