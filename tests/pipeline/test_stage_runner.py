@@ -1,5 +1,4 @@
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from launch import launch
 from onesearch.common.run_lock import RunLock, RunLockedError
 from onesearch.pipeline.stage_runner import MANIFEST, STARTED, Stage, execute, fingerprints, status
 
@@ -199,7 +199,8 @@ def test_a_second_process_is_refused_and_a_killed_one_leaves_no_lock(tmp_path):
 
 def test_other_processes_wait_for_the_first_and_share_distributed_stages(tmp_path):
     code = """
-        import os, pathlib, sys, time
+        import json, os, pathlib, sys, time
+        from dataclasses import asdict
         from onesearch.pipeline.stage_runner import Stage, execute
         rank = os.environ["RANK"]
         def build(context):
@@ -208,20 +209,60 @@ def test_other_processes_wait_for_the_first_and_share_distributed_stages(tmp_pat
             while len(list(context.folder.glob("rank*"))) < (2 if context.name == "train" else 1):
                 assert time.time() < deadline, "the other process did not come"
                 time.sleep(0.05)
-            return {}
-        execute([Stage("data", (), {}, build), Stage("train", ("data",), {}, build, distributed=True)],
-                pathlib.Path(sys.argv[1]))
+            return {"rank": int(rank), "resumed": context.resumed}
+        stages = [Stage("data", (), {}, build), Stage("train", ("data",), {}, build, resumable=True, distributed=True),
+                  Stage("report", ("train",), {}, build)]
+        run = pathlib.Path(sys.argv[1])
+        found = [execute(stages, run, until="train"), execute(stages, run, redo=["train"])]
+        print(json.dumps([[asdict(one) for one in results] for results in found]))
     """
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", textwrap.dedent(code), str(tmp_path)],
-            env={**os.environ, "RANK": str(rank), "WORLD_SIZE": "2"},
-        )
-        for rank in (1, 0)
-    ]
-    assert [process.wait(60) for process in processes] == [0, 0]
+    found = launch(["-c", textwrap.dedent(code), str(tmp_path)], 2)
+    assert [code for _, code in found] == [0, 0], found
     assert [p.name for p in sorted(Path(tmp_path / "data").glob("rank*"))] == ["rank0"]
     assert [p.name for p in sorted(Path(tmp_path / "train").glob("rank*"))] == ["rank0", "rank1"]
+    assert [p.name for p in sorted(Path(tmp_path / "report").glob("rank*"))] == ["rank0"]
+    # Everyone's result is that of the first process.
+    first, other = (json.loads(text.splitlines()[-1]) for text, _ in found)
+    assert first == other
+    assert [[one["outcome"] for one in results] for results in first] == [["built"] * 2, ["skipped", "built", "built"]]
+    assert first[1][1]["metrics"] == {"rank": 0, "resumed": False}
+
+
+def test_processes_continue_a_distributed_stage_together(tmp_path):
+    code = """
+        import os, pathlib, sys
+        from onesearch.common.processes import wait_for_all
+        from onesearch.pipeline.stage_runner import Stage, execute
+        def build(context):
+            wait_for_all()
+            (context.folder / f"{os.environ['RANK']}-{context.resumed}").touch()
+            wait_for_all()
+            if not context.resumed and os.environ["RANK"] == "1":
+                raise MemoryError("one process is out of memory")
+            wait_for_all()
+            return {}
+        execute([Stage("train", (), {}, build, resumable=True, distributed=True)], pathlib.Path(sys.argv[1]))
+    """
+    command = ["-c", textwrap.dedent(code), str(tmp_path)]
+    (first, code_first), (other, code_other) = launch(command, 2)
+    assert (code_first, code_other) == (1, 1) and "MemoryError" in other
+    assert "process 1 of 2 failed: MemoryError: one process is out of memory" in first
+    assert not (tmp_path / "train" / "manifest.json").exists()
+    assert [code for _, code in launch(command, 2)] == [0, 0]
+    assert sorted(p.name for p in (tmp_path / "train").glob("?-*")) == ["0-False", "0-True", "1-False", "1-True"]
+
+
+def test_a_stage_that_fails_in_the_first_process_ends_the_others(tmp_path):
+    code = """
+        import pathlib, sys
+        from onesearch.pipeline.stage_runner import Stage, execute
+        def build(context):
+            raise ValueError("the file has no rows")
+        execute([Stage("data", (), {}, build), Stage("index", ("data",), {}, build)], pathlib.Path(sys.argv[1]))
+    """
+    found = launch(["-c", textwrap.dedent(code), str(tmp_path)], 2)
+    assert [code for _, code in found] == [1, 1]
+    assert "process 0 of 2 failed: ValueError: the file has no rows; in stage 'data'" in found[1][0]
 
 
 def test_ten_finished_stages_are_checked_in_a_moment(tmp_path):

@@ -9,6 +9,7 @@ Two ways of talking, since stages of a run take hours and collectives must not w
 Without a launcher there is one process, and all of it does nothing.
 """
 
+import itertools
 import json
 import os
 import time
@@ -27,6 +28,7 @@ from torch.distributed.rendezvous import rendezvous
 from onesearch.common import rank as launched
 from onesearch.common.device import best_device
 
+_BLOCKS = itertools.count()
 _FAILED = "failed"
 _PATIENCE = timedelta(hours=1)  # of a collective: others may still prepare their share of a stage
 _SECONDS_BETWEEN_LOOKS = 0.2
@@ -131,15 +133,16 @@ def joined() -> Iterator[Job]:
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     store, _, _ = next(rendezvous("env://", timeout=timedelta(minutes=5)))
-    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    # A launcher's store outlives a block, and an attempt: words of earlier ones must not be heard again.
+    block = f"{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}-{next(_BLOCKS)}"
     distributed.init_process_group(
         "nccl" if torch.cuda.is_available() else "gloo",
-        store=PrefixStore(f"collectives-{attempt}", store),
+        store=PrefixStore(f"collectives-{block}", store),
         rank=rank,
         world_size=world,
         timeout=_PATIENCE,
     )
-    job = Job(rank, world, PrefixStore(f"job-{attempt}", store))
+    job = Job(rank, world, PrefixStore(f"job-{block}", store))
     try:
         yield job
         # The first process may hold the store: it stays until all have heard the last word.

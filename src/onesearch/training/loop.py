@@ -433,15 +433,15 @@ class _Fit:
     def _end(self, steps: int) -> FitReport:
         """Choose the weights after so many steps, write them, and only then drop the checkpoints."""
         seconds = time.perf_counter() - self.started
-        # The best weights where validation chooses, which the first process has written, else the averaged ones, else
-        # the last.
+        check_same_weights(self.model)
+        # The best weights where validation chooses, which the first process has written by now, else the averaged ones,
+        # else the last.
         self.accelerator.wait_for_everyone()
         if self.config.best and self.best:
             files.load_weights(self.model, self.folder / BEST)
         elif self.average is not None:
             self.average.swap()
         self.model.eval()
-        check_same_weights(self.model)
         report = FitReport(
             steps,
             self.samples,
