@@ -6,11 +6,14 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
 from launch import finish, start
 from onesearch.common.artefact import read_json
+from onesearch.pipeline import training_stages
+from onesearch.pipeline.run_data import RunData
 from onesearch.search.engine import SearchEngine
 
 TRAINED = ("sft1", "sft2", "sft3", "cot", "distill", "dpo", "grpo", "final")
@@ -84,6 +87,22 @@ def test_validation_and_loss_are_near_those_of_one_process(two, tiny_run):
             assert here[figure] == pytest.approx(there[figure], abs=0.08), (stage, figure)
 
 
+def test_processes_validate_a_share_each(tiny_run, monkeypatch):
+    run_data = RunData(tiny_run)
+    generator = run_data.generator("sft3")
+    whole = training_stages.validator(run_data, generator, 8, 0, most=61)(generator)
+    # What each of three processes adds to the figures of all page views, float32 [2, n].
+    parts = []
+    for rank in range(3):
+        monkeypatch.setattr(training_stages, "place", lambda rank=rank: (rank, 3))
+        monkeypatch.setattr(training_stages, "summed", lambda own: parts.append(own) or own)
+        training_stages.validator(run_data, generator, 8, 0, most=61)(generator)
+    assert all((part[:, np.arange(part.shape[1]) % 3 != rank] == 0).all() for rank, part in enumerate(parts))
+    hits, places = sum(parts)
+    assert 0 < whole["hr10"] < 1 and whole["hr10"] == pytest.approx(np.nanmean(hits))
+    assert whole["mrr10"] == pytest.approx(np.nanmean(places), abs=1e-3)
+
+
 def test_a_killed_process_ends_the_job_which_goes_on_to_the_same_weights(tiny_config, tiny_run, tmp_path):
     runs = [tmp_path / "whole", tmp_path / "killed"]
     command = [arguments(tiny_config, run, SFT3, "--from", str(tiny_run), "--until", "sft3") for run in runs]
@@ -99,7 +118,13 @@ def test_a_killed_process_ends_the_job_which_goes_on_to_the_same_weights(tiny_co
     assert (code, killed) == (1, -signal.SIGKILL) and "in stage 'sft3'" in said
     assert not (runs[1] / "sft3" / "finished.json").exists()
 
-    assert all(code == 0 for _, code in finish(start(command[1], 2)))
+    # The same again, by the other launcher: without a GPU, `--multi_gpu` starts as many processes on the CPU.
+    launcher = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes=2", "--num_machines=1"]
+    launcher += ["--mixed_precision=no", "--dynamo_backend=no", "--main_process_port=0"]
+    again = subprocess.run(
+        [sys.executable, *launcher, *command[1]], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert again.returncode == 0, again.stdout + again.stderr
     assert read_json(runs[1] / "sft3" / "manifest.json")["resumed"] is True
     whole, again = (weights(run, "sft3") for run in runs)
     assert whole.keys() == again.keys() and all((whole[name] == again[name]).all() for name in whole)

@@ -9,6 +9,7 @@ from onesearch.data.records import Item, items_frame
 from onesearch.index.sid_index import SidIndex
 from onesearch.search.boosts import Boost
 from onesearch.search.path_scoring import padded_by_owner, path_distributions, score_paths
+from onesearch.training import grpo
 from onesearch.training.distillation_losses import kl_per_path
 from onesearch.training.grpo import GrpoObjective, GrpoSettings, RolloutOutcomes
 from onesearch.training.rewards import Rewards, RewardSettings
@@ -229,6 +230,16 @@ def test_draws_repeat_and_differ_by_step_and_seed():
     free = drawn(objective, batch)
     assert torch.equal(free[:, :7], first[:, :7]), "an expert takes the place of the last draw and changes no other"
     assert not torch.equal(free[:, 7:], first[:, 7:])
+
+
+def test_each_process_draws_for_itself(monkeypatch):
+    objective, batch = parts(rollouts=8)
+    alone = drawn(objective, batch)
+    found = []
+    for rank in range(2):
+        monkeypatch.setattr(grpo, "place", lambda rank=rank: (rank, 2))
+        found.append(drawn(objective, batch))
+    assert torch.equal(found[0], alone) and not torch.equal(found[1], alone)
 
 
 @pytest.mark.parametrize("decoding", ["sample", "beam"])

@@ -12,6 +12,7 @@ from onesearch.model.model_settings import ModelSettings
 from onesearch.model.prompt import ItemTokens, PromptBatch
 from onesearch.model.token_vocabulary import MARKS
 from onesearch.search.path_scoring import chosen_log_probs, path_distributions, score_paths
+from onesearch.training import self_distillation
 from onesearch.training.distillation_losses import distillation_kl
 from onesearch.training.self_distillation import (
     DistillationSettings,
@@ -283,6 +284,18 @@ def test_an_ema_teacher_follows_the_live_weights_and_gives_the_target(parts):
     wanted = distillation_kl(teacher, student, given.items.weights[taught])
     torch.testing.assert_close(made(given)["kl"], wanted.detach(), atol=1e-5, rtol=1e-4)
     assert any(name.startswith("average.") for name in made.state_dict())  # a resumed training has the same teacher
+
+
+@pytest.mark.parametrize(("elsewhere", "moves"), [(1, True), (0, False)])
+def test_an_ema_teacher_moves_in_all_processes_or_in_none(parts, monkeypatch, elsewhere, moves):
+    made = objective(parts, OFF.updated(kl=1.0, ema=0.75)).train()
+    before = made.average.text_embedding.weight.clone()
+    with torch.no_grad():
+        made.generator.text_embedding.weight.add_(0.1)
+    # This share has no page view with a teacher; that of the other process may have one.
+    monkeypatch.setattr(self_distillation, "exchanged", lambda own: [own, elsewhere])
+    made(batch(teacher=False))
+    assert torch.equal(made.average.text_embedding.weight, before) is not moves
 
 
 def test_text_among_few_subwords_is_the_softmax_over_these(parts):
