@@ -177,6 +177,14 @@ def shop(tmp_path):
     return Dataset.write(tmp_path / "data", items_frame([Item("a", "Shoe")]), page_views=page_views_frame(log))
 
 
+@pytest.mark.parametrize(("rank", "level"), [("0", logging.INFO), ("1", logging.WARNING)])
+def test_of_several_processes_the_first_one_speaks(monkeypatch, rank, level):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", rank)
+    onesearch.cli.terminal.start_logging()
+    assert logging.getLogger("onesearch").level == level
+
+
 def test_queries_of_a_log_begin_with_the_most_searched_those_of_a_file_stay_in_order(shop, tmp_path):
     assert read_queries(shop.folder) == ["shoe", "boot", "hat"]
     (tmp_path / "queries.txt").write_text("\ufeffhat\n\nBoot\nboot \nshoe\n", encoding="utf-8")

@@ -13,7 +13,7 @@ from launch import finish, launch, start
 from onesearch.common.processes import Job, exchanged, is_first, joined, place, summed, wait_for_all
 
 COLLECTIVES = """
-    import json, sys
+    import json, sys, time
     import numpy as np
     from onesearch.common.processes import exchanged, is_first, joined, place, summed
     with joined() as job:
@@ -25,6 +25,12 @@ COLLECTIVES = """
             job.tell("word", [1, None])
         else:
             assert job.hear("another", "word") == ("word", [1, None])
+    with joined() as job:  # another job of the same processes: what was told before is not heard again
+        if job.first:
+            time.sleep(1)
+            job.tell("word", 2)
+        else:
+            assert job.hear("word") == ("word", 2)
     print(json.dumps([texts, total.tolist(), str(total.dtype), place()]))
 """
 WAITING = """

@@ -10,9 +10,10 @@ import pytest
 from pydantic import ValidationError
 
 from onesearch.common.settings import Settings
+from onesearch.pipeline import training_stages
 from onesearch.pipeline.config_files import settings_model
 from onesearch.pipeline.run_settings import RunSettings
-from onesearch.pipeline.stage_runner import fingerprints
+from onesearch.pipeline.stage_runner import StageContext, fingerprints
 from onesearch.pipeline.stages import stage_3_settings, stages_of
 
 CONFIG = RunSettings.model_validate(
@@ -217,6 +218,22 @@ def test_each_training_stage_starts_from_the_weights_of_the_one_before():
     assert all(start in stages[name].inputs for name, start in before.items())
     shorter = {stage.name: stage for stage in stages_of(CONFIG.updated(dpo={}, grpo={}))}
     assert shorter["engine_v2"].settings["before"] == "distill" and not {"dpo", "rewards", "grpo"} & set(shorter)
+
+
+def test_several_processes_build_the_training_stages_together_and_one_the_others():
+    together = {stage.name for stage in stages_of(CONFIG) if stage.distributed}
+    assert together == {"sft1", "sft2", "sft3", "cot", "distill", "dpo", "grpo", "final"}
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_the_first_process_keeps_the_weights_for_all(first, tmp_path, monkeypatch):
+    class Weights:
+        def save(self, folder):
+            folder.mkdir()
+
+    monkeypatch.setattr(training_stages, "is_first", lambda: first)
+    training_stages.keep(Weights(), StageContext("sft1", tmp_path, {}))
+    assert (tmp_path / "generator").is_dir() is first
 
 
 def test_without_a_weight_boosts_are_no_matter_of_engines():

@@ -92,6 +92,13 @@ def test_processes_draw_for_themselves_and_go_on_drawing_after_a_break(tmp_path)
     assert all(torch.equal(whole[name], broken[name]) for name in whole)
 
 
+def test_batches_that_make_one_step_are_shared_alike(tmp_path):
+    one, _ = train(tmp_path / "one", 1, "accumulate")
+    two, found = train(tmp_path / "two", 2, "accumulate")
+    assert all(torch.allclose(one[name], two[name], atol=1e-5) for name in one)
+    assert found[0][1] == [96, 96]
+
+
 def test_weights_that_differ_are_refused(tmp_path):
     found = launch([SCRIPT, str(tmp_path), "differ"], 2)
     assert all(code == 1 for _, code in found)

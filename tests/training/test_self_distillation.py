@@ -251,6 +251,16 @@ def test_the_joint_memory_has_the_evidence_of_both(parts):
         torch.testing.assert_close(found[rows], alone, atol=1e-5, rtol=1e-4)
 
 
+def test_several_processes_take_one_adversarial_step(parts, monkeypatch):
+    made = objective(parts, OFF.updated(fgm=0.6))
+    base = made(batch())["base"]
+    alone = self_distillation._gradients(base, made.tables)
+    monkeypatch.setattr(self_distillation, "place", lambda: (0, 2))
+    monkeypatch.setattr(self_distillation.distributed, "all_reduce", lambda gradient: gradient.add_(1.0))
+    for own, together in zip(alone, self_distillation._gradients(base, made.tables), strict=True):
+        torch.testing.assert_close(together, own + 1.0)
+
+
 def test_batches_without_item_targets_have_one_plain_step(parts):
     made = objective(parts, OFF.updated(fgm=0.6))
     text = TaskBatch("query_to_sid", prompt([3, 4], 5), sids=torch.zeros(2, 5, dtype=torch.int64))

@@ -121,9 +121,9 @@ def renew(
     """
     # Everything that counts clicks; other processes than the first wait, and read it.
     if is_first():
-        folder, projection = context.folder, run_data.head_row_projection
-        save_counts(counted, run_data.dataset.items, folder)
-        save_head_rows(run_data, whole.statistics, projection, run_data.index.precision, folder)
+        projection, precision = run_data.head_row_projection, run_data.index.precision
+        save_counts(counted, run_data.dataset.items, context.folder)
+        save_head_rows(run_data, whole.statistics, projection, precision, context.folder)
     wait_for_all()
     # Stage 3 goes on; no figure of page views that are learnt could choose among its weights.
     loop = sft3.loop.updated(learning_rate=final.learning_rate_factor * sft3.loop.learning_rate, best="")
