@@ -7,7 +7,9 @@ from onesearch.common.settings import Settings, validated
 
 
 class Inner(Settings):
+    later = frozenset({"depth"})
     width: int = 8
+    depth: int = 2
 
 
 class Outer(Settings):
@@ -36,6 +38,7 @@ def test_a_later_field_marks_a_stage_only_where_it_is_set():
     """So that what was made before it came stays up to date."""
     assert Outer().marking() == {"epochs": 1, "inner": {"width": 8}}
     assert Outer(momentum=0.25).marking() == {"epochs": 1, "inner": {"width": 8}, "momentum": 0.25}
+    assert Outer(inner={"depth": 3}).marking() == {"epochs": 1, "inner": {"width": 8, "depth": 3}}
 
 
 def test_every_wrong_value_of_a_file_is_told_on_one_line():

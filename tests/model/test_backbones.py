@@ -167,6 +167,32 @@ def test_dropout_only_in_training_and_gradients_flow(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_layers_computed_again_have_the_same_gradients_and_keep_less(kind):
+    backbone = tiny(kind, dropout=0.3).train()
+    embeds, mask = prompts()
+    targets, owner = torch.randn(4, 5, D), torch.tensor([0, 2, 2, 1])
+    found = {}
+    for again in (False, True):
+        backbone.recompute = again
+        backbone.zero_grad()
+        torch.manual_seed(7)
+        kept = []
+
+        def keep(value, kept=kept):
+            kept.append(value.numel())
+            return value
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value):
+            hidden = backbone.decode(backbone.encode(embeds, mask), targets, owner)
+        hidden.square().sum().backward()
+        gradients = {name: parameter.grad.clone() for name, parameter in backbone.named_parameters()}
+        found[again] = hidden.detach(), gradients, sum(kept)
+    (hidden, gradients, kept), (again, others, fewer) = found[False], found[True]
+    assert torch.equal(hidden, again) and all(torch.equal(gradients[name], others[name]) for name in gradients)
+    assert fewer < 0.5 * kept
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_rebuilt_from_its_own_config(kind):
     backbone = tiny(kind)
     config = BackboneSettings.model_validate_json(backbone.config.model_dump_json())

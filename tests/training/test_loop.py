@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from onesearch.model.backbones import BackboneSettings, build_backbone
 from onesearch.training.batching import BatchSource
 from onesearch.training.loop import CHECKPOINTS, CURVES, LOG, WEIGHTS, LoopSettings, NotFiniteError, fit
 from onesearch.training.optimizer import AveragedWeights, parameter_groups, rate
@@ -299,3 +300,22 @@ def test_the_weights_are_those_of_a_plain_loop(tmp_path):
     lines = records(tmp_path)
     assert [line["gradient_norm"] for line in lines] == pytest.approx(norms, rel=1e-4)
     assert [line["learning_rate"] for line in lines] == pytest.approx(rates)
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_the_loop_says_whether_layers_are_computed_again(tmp_path, recompute):
+    backbone = build_backbone(BackboneSettings(d_model=8, heads=2, encoder_layers=1, decoder_layers=1, ffn=8))
+    source = BatchSource(np.ones(4, int), lambda rows: torch.ones(1, 2, 8), 4)
+    seen = []
+
+    def loss(model, batch):
+        seen.append(backbone.recompute)
+        mask = torch.ones(1, 2, dtype=torch.bool)
+        return {"loss": backbone.decode(backbone.encode(batch, mask), batch, torch.tensor([0])).square().mean()}
+
+    config = LoopSettings(precision="no", curves=False, recompute=recompute)
+    fit(backbone, source, loss, config, tmp_path)
+    assert seen == [recompute]
+    # It changes no weight: the other way goes on with the same checkpoints, and old runs stay up to date.
+    assert config.decisive() == config.updated(recompute=not recompute).decisive()
+    assert ("recompute" in config.marking()) is recompute

@@ -251,6 +251,20 @@ def test_the_joint_memory_has_the_evidence_of_both(parts):
         torch.testing.assert_close(found[rows], alone, atol=1e-5, rtol=1e-4)
 
 
+def test_layers_computed_again_change_no_gradient_of_both_passes(parts):
+    made = objective(parts, DistillationSettings(), 1.0, 0.1).train()
+    found = []
+    for again in (False, True):
+        made.generator.backbone.recompute = again
+        made.zero_grad()
+        torch.manual_seed(5)
+        for terms in distillation_loss(made, batch()):
+            terms["loss"].backward()
+        found.append({name: p.grad.clone() for name, p in made.named_parameters() if p.grad is not None})
+    assert found[0].keys() == found[1].keys() and len(found[0]) > 20
+    assert all(torch.equal(value, found[1][name]) for name, value in found[0].items())
+
+
 def test_several_processes_take_one_adversarial_step(parts, monkeypatch):
     made = objective(parts, OFF.updated(fgm=0.6))
     base = made(batch())["base"]

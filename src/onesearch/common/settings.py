@@ -33,7 +33,10 @@ class Settings(BaseModel):
     def marking(self) -> dict[str, Any]:
         """As JSON, for a stage's fingerprint: ``later`` fields that are at their default do not make a run outdated."""
         defaults = {name for name in self.later if getattr(self, name) == type(self).model_fields[name].default}
-        return self.model_dump(mode="json", exclude=defaults)
+        found = self.model_dump(mode="json", exclude=defaults)
+        # Sections within leave out their own later fields.
+        inner = {name: value.marking() for name in found if isinstance(value := getattr(self, name), Settings)}
+        return {**found, **inner}
 
 
 _S = TypeVar("_S", bound=Settings)

@@ -122,14 +122,7 @@ class BartBackbone(Backbone):
         bias = mask_bias(mask, x.dtype)
         fused = None if torch.is_grad_enabled() else self._fused.current(self.model)
         for i, layer in enumerate(encoder.layers):
-            heads = layer.self_attn.num_heads
-            if fused is not None:
-                q, k, v = functional.linear(x, *fused.encoder_qkv[i]).unflatten(-1, (3, heads, -1)).unbind(2)
-            else:
-                q, k, v = (self._split(linear(x, part), heads) for part in _projections(layer.self_attn))
-            read = shared_attention(q, k.transpose(1, 2), v.transpose(1, 2), bias, self._p(layer.self_attn.dropout))
-            x = self._add(layer, x, linear(read, layer.self_attn.out_proj), layer.self_attn_layer_norm)
-            x = self._feed_forward(layer, x)
+            x = self._through(self._encoder_layer, layer, x, bias, None if fused is None else fused.encoder_qkv[i])
         # cross-attention keys and values of every decoder layer, [B, H, S, h] each
         if fused is not None:
             every = functional.linear(x, *fused.memory).unflatten(-1, (-1, 2, self.heads, self.d_model // self.heads))
@@ -146,24 +139,39 @@ class BartBackbone(Backbone):
         # decoder layers over [M, T, d]; targets are grouped by prompt where they read it
         decoder = self.model.decoder
         x = self._enter(decoder, embeds)
-        m, t = x.shape[:2]
         grid = TargetGrid(owner, len(memory))
         bias = None if memory.bias is None else grid.prompts(memory.bias)
         for i, layer in enumerate(decoder.layers):
-            q, k, v = (self._split(linear(x, p), self.heads).transpose(1, 2) for p in _projections(layer.self_attn))
-            read = attend(q, k, v, None, self._p(layer.self_attn.dropout), causal=True)
-            read = read.transpose(1, 2).reshape(m, t, -1)
-            x = self._add(layer, x, linear(read, layer.self_attn.out_proj), layer.self_attn_layer_norm)
-            # cross-attention: [M, T, H, h] to [B, n · T, H, h], n targets of a prompt side by side
-            cross = layer.encoder_attn
-            q = grid.group(self._split(linear(x, cross.q_proj), self.heads)).flatten(1, 2)
-            read = shared_attention(
-                q, grid.prompts(memory.keys[i]), grid.prompts(memory.values[i]), bias, self._p(cross.dropout)
-            )
-            read = grid.ungroup(read.unflatten(1, (-1, t)))
-            x = self._add(layer, x, linear(read, cross.out_proj), layer.encoder_attn_layer_norm)
-            x = self._feed_forward(layer, x)
+            x = self._through(self._decoder_layer, layer, x, memory.keys[i], memory.values[i], bias, grid)
         return x
+
+    def _encoder_layer(self, layer: Any, x: Tensor, bias: Tensor | None, qkv: Affine | None) -> Tensor:
+        """One layer over prompts [B, S, d]; ``qkv`` is its fused projection, where there is one."""
+        heads = layer.self_attn.num_heads
+        if qkv is not None:
+            q, k, v = functional.linear(x, *qkv).unflatten(-1, (3, heads, -1)).unbind(2)
+        else:
+            q, k, v = (self._split(linear(x, part), heads) for part in _projections(layer.self_attn))
+        read = shared_attention(q, k.transpose(1, 2), v.transpose(1, 2), bias, self._p(layer.self_attn.dropout))
+        x = self._add(layer, x, linear(read, layer.self_attn.out_proj), layer.self_attn_layer_norm)
+        return self._feed_forward(layer, x)
+
+    def _decoder_layer(
+        self, layer: Any, x: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None, grid: TargetGrid
+    ) -> Tensor:
+        """One layer over targets [M, T, d], which read the prompts' keys and values [B, H, S, h]."""
+        m, t = x.shape[:2]
+        q, k, v = (self._split(linear(x, p), self.heads).transpose(1, 2) for p in _projections(layer.self_attn))
+        read = attend(q, k, v, None, self._p(layer.self_attn.dropout), causal=True)
+        read = read.transpose(1, 2).reshape(m, t, -1)
+        x = self._add(layer, x, linear(read, layer.self_attn.out_proj), layer.self_attn_layer_norm)
+        # cross-attention: [M, T, H, h] to [B, n · T, H, h], n targets of a prompt side by side
+        cross = layer.encoder_attn
+        q = grid.group(self._split(linear(x, cross.q_proj), self.heads)).flatten(1, 2)
+        read = shared_attention(q, grid.prompts(keys), grid.prompts(values), bias, self._p(cross.dropout))
+        read = grid.ungroup(read.unflatten(1, (-1, t)))
+        x = self._add(layer, x, linear(read, cross.out_proj), layer.encoder_attn_layer_norm)
+        return self._feed_forward(layer, x)
 
     # -- incremental decoding ----------------------------------------------------------------------------------------
 

@@ -6,17 +6,20 @@ training targets and by all its beams, without a copy per target or beam.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from onesearch.common.settings import Settings
+
+_T = TypeVar("_T")
 
 
 class BackboneSettings(Settings):
@@ -162,11 +165,21 @@ class Backbone(nn.Module, ABC):
         config: what built it, ``architecture`` filled in: building from it again needs no hub and no file.
         d_model: width d of embeddings and hidden states.
         pretrained_embedding: [V, d] the pretrained weights' token embeddings, for the caller to start from, or None.
+        recompute: layers keep their inputs alone and are computed again in the backward pass: less memory, more time,
+            the same gradients.
     """
 
     config: BackboneSettings
     d_model: int
     pretrained_embedding: Tensor | None = None
+    recompute: bool = False
+
+    def _through(self, layer: Callable[..., _T], *inputs: Any) -> _T:
+        """What one layer makes of its inputs; with ``recompute`` without keeping what lies between."""
+        if self.recompute and torch.is_grad_enabled():
+            made: _T = checkpoint(layer, *inputs, use_reentrant=False)
+            return made
+        return layer(*inputs)
 
     @property
     @abstractmethod

@@ -65,20 +65,10 @@ class DecoderOnlyBackbone(Backbone):
         x = self._enter(embeds, positions)
         keys, values = [], []
         for i, layer in enumerate(self.layers):
-            q, k, v = self._project(layer, x, positions)
-            keys.append(k.transpose(1, 2))
-            values.append(v.transpose(1, 2))
-            if i + 1 < len(self.layers):
-                read = attend(
-                    q.transpose(1, 2),
-                    self._repeat(keys[-1]),
-                    self._repeat(values[-1]),
-                    None,
-                    self._p,
-                    causal=True,
-                    scale=1.0,
-                )
-                x = self._merge(layer, x, read.transpose(1, 2).flatten(2))
+            last = i + 1 == len(self.layers)
+            k, v, x = self._through(self._prompt_layer, layer, x, positions, last)
+            keys.append(k)
+            values.append(v)
         return PromptMemory(tuple(keys), tuple(values), mask)
 
     def decode(self, memory: PromptMemory, embeds: Tensor, owner: Tensor) -> Tensor:
@@ -93,23 +83,52 @@ class DecoderOnlyBackbone(Backbone):
         token = torch.arange(t, device=x.device).repeat_interleave(self.heads // self.kv_heads)
         later = token.unsqueeze(1) < torch.arange(t, device=x.device)
         for i, layer in enumerate(self.layers):
-            # scores against the prompt, n targets of a prompt side by side: [M, H_kv, T · G, S]
-            q, k, v = self._project(layer, x, positions)
-            prompt_k, prompt_v = grid.prompts(memory.keys[i]), grid.prompts(memory.values[i])
-            prompt = torch.matmul(group_heads(grid.group(q).flatten(1, 2), self.kv_heads), prompt_k.transpose(2, 3))
-            prompt = prompt if bias is None else prompt + bias
-            n, s = prompt.shape[2] // len(token), prompt.shape[3]
-            prompt = grid.ungroup(prompt.unflatten(2, (n, -1)).transpose(1, 2))
-            # scores against the target's own earlier tokens, [M, H_kv, T · G, T], under the same softmax
-            own = torch.matmul(group_heads(q, self.kv_heads), k.transpose(1, 2).transpose(2, 3))
-            p = torch.cat([prompt, own.masked_fill(later, float("-inf"))], -1).softmax(-1)
-            p = dropout(p, self.attention_dropout, self.training)
-            # both parts of the weights read their values
-            grouped = grid.group(p[..., :s]).transpose(1, 2).flatten(2, 3)
-            read = grid.ungroup(ungroup_heads(torch.matmul(grouped, prompt_v), n * t).unflatten(1, (n, t)))
-            read = read + ungroup_heads(torch.matmul(p[..., s:], v.transpose(1, 2)), t)
-            x = self._merge(layer, x, read)
+            heads = (memory.keys[i], memory.values[i])
+            x = self._through(self._target_layer, layer, x, positions, heads, bias, grid, token, later)
         return self._leave(x)
+
+    def _prompt_layer(self, layer: nn.Module, x: Tensor, positions: Tensor, last: bool) -> Heads:
+        """Keys and values [B, H_kv, S, h] of one layer over prompts [B, S, d], and what the next layer reads."""
+        q, k, v = self._project(layer, x, positions)
+        k, v = k.transpose(1, 2), v.transpose(1, 2)
+        if not last:
+            read = attend(q.transpose(1, 2), self._repeat(k), self._repeat(v), None, self._p, causal=True, scale=1.0)
+            x = self._merge(layer, x, read.transpose(1, 2).flatten(2))
+        return k, v, x
+
+    def _target_layer(
+        self,
+        layer: nn.Module,
+        x: Tensor,
+        positions: Tensor,
+        prompts: tuple[Tensor, Tensor],
+        bias: Tensor | None,
+        grid: TargetGrid,
+        token: Tensor,
+        later: Tensor,
+    ) -> Tensor:
+        """One layer over targets [M, T, d], which read the prompts' keys and values [B, H_kv, S, h] and their own.
+
+        ``token`` int64 [T · G] is the token of each row that :func:`group_heads` makes, ``later`` bool [T · G, T] what
+        it must not read.
+        """
+        t = x.shape[1]
+        # scores against the prompt, n targets of a prompt side by side: [M, H_kv, T · G, S]
+        q, k, v = self._project(layer, x, positions)
+        prompt_k, prompt_v = (grid.prompts(part) for part in prompts)
+        prompt = torch.matmul(group_heads(grid.group(q).flatten(1, 2), self.kv_heads), prompt_k.transpose(2, 3))
+        prompt = prompt if bias is None else prompt + bias
+        n, s = prompt.shape[2] // len(token), prompt.shape[3]
+        prompt = grid.ungroup(prompt.unflatten(2, (n, -1)).transpose(1, 2))
+        # scores against the target's own earlier tokens, [M, H_kv, T · G, T], under the same softmax
+        own = torch.matmul(group_heads(q, self.kv_heads), k.transpose(1, 2).transpose(2, 3))
+        p = torch.cat([prompt, own.masked_fill(later, float("-inf"))], -1).softmax(-1)
+        p = dropout(p, self.attention_dropout, self.training)
+        # both parts of the weights read their values
+        grouped = grid.group(p[..., :s]).transpose(1, 2).flatten(2, 3)
+        read = grid.ungroup(ungroup_heads(torch.matmul(grouped, prompt_v), n * t).unflatten(1, (n, t)))
+        read = read + ungroup_heads(torch.matmul(p[..., s:], v.transpose(1, 2)), t)
+        return self._merge(layer, x, read)
 
     @torch.no_grad()
     def step(self, state: DecodeState, embeds: Tensor, parents: Tensor | None) -> Tensor:

@@ -31,6 +31,7 @@ from onesearch.common.device import best_device
 from onesearch.common.extras import from_extra
 from onesearch.common.processes import exchanged, place
 from onesearch.common.progress import track
+from onesearch.model.backbone_base import Backbone
 from onesearch.training import checkpoint as files
 from onesearch.training.batching import Batch, Batches, to_device
 from onesearch.training.checkpoint import RandomState, random_state_restored
@@ -131,6 +132,9 @@ class _Fit:
         if patience is not None and not (config.best and validate):
             raise ValueError("patience needs a validation and the figure of it that counts ('best')")
         self.model, self.patience = model, patience
+        for module in model.modules():
+            if isinstance(module, Backbone):
+                module.recompute = config.recompute
         self.precision = resolve_precision(config.precision)
         # What decides the resulting weights: a checkpoint continues only a run in which all of it is the same.
         shapes = {name: [str(p.dtype), *p.shape] for name, p in model.named_parameters()}

@@ -1,7 +1,7 @@
 """Settings and outcome of a training run."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field
 
@@ -33,9 +33,14 @@ class LoopSettings(Settings):
     validate_steps: int = Field(0, ge=0, description="steps between validations; 0 = only at the end")
     best: str = Field("", description="validation figure whose highest value chooses the weights; '' = the last ones")
 
+    recompute: bool = Field(
+        False, description="the backbone's layers are computed again in the backward pass: less memory, more time"
+    )
+    later: ClassVar[frozenset[str]] = frozenset({"recompute"})
+
     def decisive(self) -> dict[str, Any]:
         """The settings that change the resulting weights."""
-        ways = {"curves", "log_steps", "checkpoint_steps", "checkpoint_seconds", "prefetch"}
+        ways = {"curves", "log_steps", "checkpoint_steps", "checkpoint_seconds", "prefetch", "recompute"}
         return self.model_dump(exclude=ways, mode="json")
 
 
