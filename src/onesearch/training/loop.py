@@ -41,12 +41,13 @@ from onesearch.training.precision import deterministic, resolve_precision
 from onesearch.training.training_curves import Averages, CurveLog, plot_curves
 
 with from_extra("train"):
-    from accelerate import Accelerator, DistributedDataParallelKwargs
+    from accelerate import Accelerator, DistributedDataParallelKwargs, DistributedType
     from accelerate.state import AcceleratorState
 
 __all__ = ["Batches", "FitReport", "LoopSettings", "NotFiniteError", "fit"]
 
 log = logging.getLogger("onesearch")
+_WHOLE_MODELS = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
 
 Terms = dict[str, Tensor]
 Loss = Callable[[nn.Module, Any], Terms | Iterator[Terms]]
@@ -104,7 +105,7 @@ def fit(
     Raises:
         NotFiniteError: with step and term; the last checkpoint was written before it.
         RuntimeError: several processes ended in different weights.
-        ValueError: ``folder`` belongs to another run, or the settings do not fit the model.
+        ValueError: ``folder`` belongs to another run, the settings do not fit the model, or the launcher wants it split.
     """
     return _Fit(model, batches, loss, config, folder, validate, seed, label, patience).run()
 
@@ -159,6 +160,11 @@ class _Fit:
         several = DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False)
         on_cpu = best_device().type == "cpu"
         self.accelerator = Accelerator(mixed_precision=self.precision, cpu=on_cpu, kwargs_handlers=[several])
+        if self.accelerator.distributed_type not in _WHOLE_MODELS:
+            raise ValueError(
+                f"each process trains a whole model here, not a part of one ({self.accelerator.distributed_type.value}):"
+                " launch without FSDP, DeepSpeed and other ways to split a model"
+            )
         done = self._finished()
         if done is not None:
             return done

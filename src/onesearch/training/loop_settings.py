@@ -1,7 +1,7 @@
 """Settings and outcome of a training run."""
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 from pydantic import Field
 
@@ -36,7 +36,10 @@ class LoopSettings(Settings):
     recompute: bool = Field(
         False, description="the backbone's layers are computed again in the backward pass: less memory, more time"
     )
-    later: ClassVar[frozenset[str]] = frozenset({"recompute"})
+
+    def marking(self) -> dict[str, Any]:
+        """Without what changes no weight, so that a training goes on after it was changed: say, out of memory."""
+        return {name: value for name, value in super().marking().items() if name != "recompute"}
 
     def decisive(self) -> dict[str, Any]:
         """The settings that change the resulting weights."""
