@@ -105,7 +105,7 @@ def fit(
     Raises:
         NotFiniteError: with step and term; the last checkpoint was written before it.
         RuntimeError: several processes ended in different weights.
-        ValueError: ``folder`` belongs to another run, the settings do not fit the model, or the launcher wants it split.
+        ValueError: ``folder`` belongs to another run, the settings do not fit the model, or the launcher would split it.
     """
     return _Fit(model, batches, loss, config, folder, validate, seed, label, patience).run()
 
@@ -161,8 +161,9 @@ class _Fit:
         on_cpu = best_device().type == "cpu"
         self.accelerator = Accelerator(mixed_precision=self.precision, cpu=on_cpu, kwargs_handlers=[several])
         if self.accelerator.distributed_type not in _WHOLE_MODELS:
+            kind = self.accelerator.distributed_type.value
             raise ValueError(
-                f"each process trains a whole model here, not a part of one ({self.accelerator.distributed_type.value}):"
+                f"each process trains a whole model here, not a part of one ({kind}):"
                 " launch without FSDP, DeepSpeed and other ways to split a model"
             )
         done = self._finished()
