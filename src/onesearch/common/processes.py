@@ -9,6 +9,7 @@ Two ways of talking, since stages of a run take hours and collectives must not w
 Without a launcher there is one process, and all of it does nothing.
 """
 
+import functools
 import itertools
 import json
 import os
@@ -118,6 +119,15 @@ def _is_broken_connection(error: BaseException) -> bool:
     return type(error) is RuntimeError or isinstance(error, distributed.DistError)
 
 
+@functools.cache
+def _store() -> Any:
+    """The launcher's store, or one that the first process holds as long as it lives.
+
+    One for all blocks: a process that enters the next block early would still reach the store of the last, which then goes.
+    """
+    return next(rendezvous("env://", timeout=timedelta(minutes=5)))[0]
+
+
 @contextmanager
 def joined() -> Iterator[Job]:
     """The job that this process belongs to, for the length of a ``with`` block that all of its processes enter.
@@ -132,8 +142,8 @@ def joined() -> Iterator[Job]:
     # Each process has a GPU of its own, where there are any; "cuda" means that one from here on.
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    store, _, _ = next(rendezvous("env://", timeout=timedelta(minutes=5)))
-    # A launcher's store outlives a block, and an attempt: words of earlier ones must not be heard again.
+    # The store outlives a block, and a launcher's an attempt: words of earlier ones must not be heard again.
+    store = _store()
     block = f"{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}-{next(_BLOCKS)}"
     distributed.init_process_group(
         "nccl" if torch.cuda.is_available() else "gloo",

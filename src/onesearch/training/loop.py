@@ -105,7 +105,7 @@ def fit(
     Raises:
         NotFiniteError: with step and term; the last checkpoint was written before it.
         RuntimeError: several processes ended in different weights.
-        ValueError: ``folder`` belongs to another run, the settings do not fit the model, or the launcher would split it.
+        ValueError: ``folder`` belongs to another run, the settings do not fit the model, or a launcher would split it.
     """
     return _Fit(model, batches, loss, config, folder, validate, seed, label, patience).run()
 
