@@ -123,7 +123,7 @@ def _is_broken_connection(error: BaseException) -> bool:
 def _store() -> Any:
     """The launcher's store, or one that the first process holds as long as it lives.
 
-    One for all blocks: a process that enters the next block early would still reach the store of the last, which then goes.
+    One for all blocks: who enters the next block early would still reach the store of the last one, which then goes.
     """
     return next(rendezvous("env://", timeout=timedelta(minutes=5)))[0]
 
