@@ -103,6 +103,8 @@ def test_processes_validate_a_share_each(tiny_run, monkeypatch):
     assert whole["mrr10"] == pytest.approx(np.nanmean(places), abs=1e-3)
 
 
+@pytest.mark.long  # two minutes; tests/training/test_loop_distributed.py tries the loop alone
+@pytest.mark.timeout(900)
 def test_a_killed_process_ends_the_job_which_goes_on_to_the_same_weights(tiny_config, tiny_run, tmp_path):
     runs = [tmp_path / "whole", tmp_path / "killed"]
     command = [arguments(tiny_config, run, SFT3, "--from", str(tiny_run), "--until", "sft3") for run in runs]
