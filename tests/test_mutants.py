@@ -1,5 +1,6 @@
 """The lists of one-line faults fit the code: running them takes long, and a list that no longer fits stops that run."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -21,6 +22,10 @@ def test_each_fault_finds_its_place_and_its_tests(path: Path):
         names = [name.partition("[")[0] for name in names]
         missing += [test for name in names if not re.search(rf"^\s*(async def|def|class) {name}\b", text, re.MULTILINE)]
     assert not missing
+    # A file that no longer parses stops the tests before one of them could notice the fault.
+    for mutant in mutants:
+        if mutant.file.endswith(".py"):
+            ast.parse((ROOT / mutant.file).read_text(encoding="utf-8").replace(mutant.find, mutant.replace), mutant.why)
 
 
 def test_a_fault_without_a_place_is_refused(tmp_path: Path):
