@@ -34,5 +34,5 @@ def stored_change(revision: int, item_id: str, text: str) -> ItemChange:
         item = _RECORD.validate_python(values)
     except (ValueError, AttributeError, RecursionError) as error:
         why = "; ".join(one["msg"] for one in error.errors()) if isinstance(error, ValidationError) else str(error)
-        return ItemChange(revision, item_id, None, f"the store's text of it cannot be read: {why[:200]}")
+        return ItemChange(revision, item_id, None, f"the store's text of it cannot be read: {why[:200]}; send it again")
     return ItemChange(revision, item_id, item)
