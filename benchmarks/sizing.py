@@ -12,7 +12,6 @@ at most while the items came in; ``search_cpu_ms`` is processor time of single s
 import itertools
 import json
 import multiprocessing
-import resource
 import time
 from pathlib import Path
 from typing import Annotated
@@ -23,6 +22,7 @@ import torch
 import typer
 
 from benchmarks.varied_items import varied_items
+from onesearch.common.memory import peak_mib, resident_mib
 from onesearch.data.dataset import Dataset
 from onesearch.search.engine import SearchRequest, load_engine
 
@@ -47,7 +47,7 @@ def measure(run: Path, size: int, requests: int) -> dict[str, float]:
     """Bring the catalogue of a run up to ``size`` items, search in it, and say what both took."""
     torch.set_num_threads(1)
     engine = load_engine(run)
-    loaded = memory_mib()
+    loaded = resident_mib()
     # Items come in as they would in a service; merges run beside it.
     dataset = Dataset.load(run / "data")
     missing = itertools.islice(varied_items(dataset, "more"), size - len(engine))
@@ -72,8 +72,8 @@ def measure(run: Path, size: int, requests: int) -> dict[str, float]:
     return {
         "items": len(engine),
         "loaded_mib": round(loaded),
-        "memory_mib": round(memory_mib()),
-        "peak_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10),
+        "memory_mib": round(resident_mib()),
+        "peak_mib": round(peak_mib()),
         "upsert_cpu_ms_per_1000": round(1e6 * came / max(size - len(dataset.items), 1), 1),
         "search_cpu_ms": round(float(np.median(single)), 1),
         "search_cpu_ms_p95": round(float(np.percentile(single, 95)), 1),
@@ -85,12 +85,6 @@ def searches(dataset: Dataset, number: int) -> list[SearchRequest]:
     """Searches of the log's newest page views."""
     rows = dataset.page_views.filter(pl.col("query") != "").tail(number).select("query", "user_id")
     return [SearchRequest(query, user) for query, user in rows.iter_rows()]
-
-
-def memory_mib() -> float:
-    """What the process holds in memory now."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:")) / 2**10
 
 
 if __name__ == "__main__":

@@ -103,6 +103,32 @@ def test_pairs_from_a_log():
     assert pairs.relevance.left.tolist() == [lamp] and pairs.relevance.weight.tolist() == [1.0]
 
 
+def test_of_a_long_log_whole_queries_are_drawn(monkeypatch):
+    """Forty queries with four items shown each, one clicked and one ordered: of those drawn, every pair is there."""
+    n = 40
+    items = pl.DataFrame({"item_id": list("abcd"), "title": list("ABCD")})
+    views = pl.DataFrame(
+        {
+            "user_id": [f"u{i % 7}" for i in range(2 * n)],
+            "query": [f"q{i % n}" for i in range(2 * n)],
+            "shown": [["a", "b"], ["c", "d"]] * n,
+            "clicked": [["a"], ["c"]] * n,
+            "ordered": [["a"], []] * n,
+        }
+    )
+    queries = pl.Series(sorted({f"q{i}" for i in range(n)}))
+    whole, levels = click_pairs._levels(views, items, queries, 0)
+    every = {(query, item): level for query, item, level in zip(whole.left, whole.right, levels, strict=True)}
+    assert len(every) == 2 * n and sorted(set(every.values())) == [0, 1, 2]
+    monkeypatch.setattr(click_pairs, "_MOST_EVENTS", 80)  # of 160
+    some, of_some = click_pairs._levels(views, items, queries, 0)
+    drawn = {(query, item): level for query, item, level in zip(some.left, some.right, of_some, strict=True)}
+    kept = {query for query, _ in drawn}
+    assert len(kept) == 20 and drawn == {pair: level for pair, level in every.items() if pair[0] in kept}
+    other, _ = click_pairs._levels(views, items, queries, 1)
+    assert set(other.left.tolist()) != set(some.left.tolist())
+
+
 def test_dropping_queries_drops_all_their_pairs():
     views = pl.DataFrame(
         {

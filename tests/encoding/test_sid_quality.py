@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onesearch.common.ragged import Ragged
+from onesearch.encoding import sid_quality
 from onesearch.encoding.khqe import KHQE, KHQESettings, fuse_keywords
 from onesearch.encoding.sid_quality import (
     first_code_reach,
@@ -58,6 +59,22 @@ def test_top_items_breaks_ties_by_row():
     assert top_items(np.array([[1]], np.float32), equal.astype(np.float32), 100).tolist() == [list(range(0, 200, 2))]
 
 
+def test_top_items_of_several_blocks_are_those_of_all_scores(monkeypatch):
+    rng = np.random.default_rng(3)
+    # Small whole numbers: many ties, also between blocks, and no rounding.
+    queries, items = (rng.integers(-2, 3, (n, 4)).astype(np.float32) for n in (9, 41))
+    scores = queries @ items.T
+    expected = np.lexsort((np.broadcast_to(np.arange(41), scores.shape), -scores), axis=1)[:, :7]
+    monkeypatch.setattr(sid_quality, "_ITEMS_AT_ONCE", 10)
+    monkeypatch.setattr(sid_quality, "_QUERIES_AT_ONCE", 4)
+    found = top_items(queries, items, 7)
+    best = np.take_along_axis(scores, found.astype(np.int64), 1)
+    np.testing.assert_array_equal(best, np.take_along_axis(scores, expected, 1))
+    assert all(len(set(row)) == 7 for row in found.tolist())
+    ascending = (best[:, :-1] > best[:, 1:]) | (found[:, :-1] < found[:, 1:])
+    assert ascending.all()  # of two that tie the lower row comes first
+
+
 def test_fusion_by_hand():
     vectors = np.array([[1, 0], [1, 0]], np.float32)
     keywords = np.array([[0, 1], [-0.6, 0.8]], np.float32)
@@ -72,6 +89,23 @@ def fitted():
     items = np.random.default_rng(0).standard_normal((600, 12)).astype(np.float32)
     items /= np.linalg.norm(items, axis=1, keepdims=True)
     return KHQE.fit(items, KHQESettings(layers=(16, 8, 4), opq_size=16, iterations=6)), items
+
+
+def test_reconstruction_of_several_blocks_is_that_of_all_vectors(fitted, monkeypatch):
+    khqe, items = fitted
+    codes = khqe.encode(items)
+    found = []
+    for block in (len(items), 77):
+        monkeypatch.setattr(sid_quality, "_ITEMS_AT_ONCE", block)
+        found.append(sid_quality.reconstruction(khqe, items, codes))
+    guess = khqe.decode(codes)
+    assert found[0]["relative_error"][-1] == pytest.approx(
+        np.square(items - guess).sum() / np.square(items).sum(), 1e-5
+    )
+    cosines = (items * guess).sum(1) / (np.linalg.norm(items, axis=1) * np.linalg.norm(guess, axis=1))
+    assert found[0]["cosine"][-1] == pytest.approx(cosines.mean(), 1e-5)
+    for figure in ("relative_error", "cosine"):
+        assert found[1][figure] == pytest.approx(found[0][figure], 1e-5)
 
 
 def test_report_on_queries_that_are_items(fitted):

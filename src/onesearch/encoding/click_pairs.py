@@ -5,6 +5,7 @@ Differences from the paper, which names ItemCF and Swing without their settings:
 1. Swing's inner sum over second baskets is replaced by its mean field, so that one sparse product computes all pairs.
 2. Pairs are drawn by the square root of their frequency, so that rare queries are seen more often than in the log.
 3. Through an item only its 1,000 most frequent queries become pairs, so that a log costs what it holds.
+4. Of a log that showed more than 20 million items, ranked triples come from some queries, drawn at random.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,6 +25,7 @@ from onesearch.data.text import normalise_queries
 Numbers = NDArray[np.int64]
 _MOST_TRIPLES = 500_000
 _MOST_QUERIES = 1000  # of an item, through which queries are compared: among more of them none says much of another
+_MOST_EVENTS = 20_000_000  # items shown that are held at once
 _PRODUCTS_AT_ONCE = 20_000_000  # terms of a sparse product that are there at a time, about a gigabyte at most
 
 
@@ -120,7 +122,7 @@ def mine_pairs(
     i2i = swing(_baskets(page_views, items), n_items)
     names = pl.Series(queries, dtype=pl.String)
     # what was shown and not clicked is known for rank only
-    ranked, levels = _levels(page_views, items, names)
+    ranked, levels = _levels(page_views, items, names, seed)
     return Pairs(
         queries=queries,
         items=item_texts,
@@ -313,20 +315,30 @@ def _baskets(page_views: pl.DataFrame, items: pl.DataFrame) -> Ragged:
     return Ragged.from_lengths(grouped["row"].to_numpy().astype(np.int32), lengths)
 
 
-def _levels(page_views: pl.DataFrame, items: pl.DataFrame, queries: pl.Series) -> tuple[Edges, np.ndarray]:
-    """Distinct (query, item) with the highest level it reached: 0 shown, 1 clicked, 2 ordered."""
-    number = rows_of(normalise_queries(page_views["query"]), queries).to_numpy()
+def _levels(
+    page_views: pl.DataFrame, items: pl.DataFrame, queries: pl.Series, seed: int
+) -> tuple[Edges, NDArray[np.integer]]:
+    """Distinct (query, item) with the highest level it reached: 0 shown, 1 clicked, 2 ordered.
+
+    Of a log in which more was shown than is held at once, the pairs of some queries, drawn with ``seed``: of these all.
+    """
+    number = rows_of(normalise_queries(page_views["query"]), queries)
+    events = int(page_views["shown"].list.len().sum())
+    if events > _MOST_EVENTS:
+        share = np.random.default_rng(seed).permutation(len(queries)) < len(queries) * _MOST_EVENTS / events
+        drawn = pl.Series(np.append(share, False)[number.to_numpy()])  # -1, a query without clicks, is the last
+        page_views, number = page_views.filter(drawn), number.filter(drawn)
+    of_page_view = number.to_numpy().astype(np.int32)
     parts = []
     # an ordered item is also shown and clicked; its highest level counts
     for level, column in enumerate(("shown", "clicked", "ordered")):
         item_rows = ragged_rows(page_views[column], items["item_id"])
-        parts.append((number[item_rows.owners], item_rows.values, np.full(len(item_rows.values), level)))
-    query, item, level_of = (np.concatenate(part).astype(np.int64) for part in zip(*parts, strict=True))
-    known = (query >= 0) & (item >= 0)
-    table = pl.DataFrame({"query": query[known], "item": item[known], "level": level_of[known]})
-    best = table.group_by("query", "item", maintain_order=True).agg(pl.col("level").max())
-    ones = np.ones(len(best), np.float32)
-    return Edges(best["query"].to_numpy(), best["item"].to_numpy(), ones), best["level"].to_numpy()
+        query = of_page_view[item_rows.owners]
+        table = pl.DataFrame({"query": query, "item": item_rows.values, "level": np.full(len(query), level, np.int8)})
+        parts.append(table.filter(pl.col("query") >= 0))
+    best = pl.concat(parts).group_by("query", "item", maintain_order=True).agg(pl.col("level").max())
+    query, item = (best[name].to_numpy().astype(np.int64) for name in ("query", "item"))
+    return Edges(query, item, np.ones(len(best), np.float32)), best["level"].to_numpy()
 
 
 def _relevance(judgments: pl.DataFrame | None, items: pl.DataFrame, queries: pl.Series) -> Edges:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from onesearch.common.ragged import Ragged
@@ -20,7 +21,7 @@ from onesearch.understanding.keyword_lexicon import Lexicon
 Floats = NDArray[np.float32]
 Codes = NDArray[np.int32]
 
-_QUERIES_AT_ONCE = 512
+_QUERIES_AT_ONCE, _ITEMS_AT_ONCE = 512, 16_384
 
 
 def prefix_numbers(codes: Codes, sizes: Sequence[int]) -> NDArray[np.int64]:
@@ -73,26 +74,36 @@ def uniqueness(codes: Codes, sizes: Sequence[int]) -> dict[str, float]:
 
 def reconstruction(khqe: KHQE, vectors: Floats, codes: Codes) -> dict[str, list[float]]:
     """Relative squared error and mean cosine of the reconstruction after each level."""
-    norm = float(np.square(vectors).sum())
-    error, cosine = [], []
-    for level in range(1, len(khqe.codebook_sizes) + 1):
-        guess = khqe.decode(codes, level)
-        error.append(float(np.square(vectors - guess).sum()) / norm)
-        lengths = np.linalg.norm(vectors, axis=1) * np.linalg.norm(guess, axis=1)
-        cosine.append(float(((vectors * guess).sum(1) / np.maximum(lengths, 1e-12)).mean()))
-    return {"relative_error": error, "cosine": cosine}
+    levels = len(khqe.codebook_sizes)
+    norm, error, cosine = 0.0, np.zeros(levels), np.zeros(levels)
+    # A block of vectors at a time: the differences of all would be as large as the catalogue again.
+    for begin in range(0, len(vectors), _ITEMS_AT_ONCE):
+        block, of_block = vectors[begin : begin + _ITEMS_AT_ONCE], codes[begin : begin + _ITEMS_AT_ONCE]
+        norm += float(np.square(block).sum(dtype=np.float64))
+        length = np.linalg.norm(block, axis=1)
+        for level in range(levels):
+            guess = khqe.decode(of_block, level + 1)
+            error[level] += np.square(block - guess).sum(dtype=np.float64)
+            lengths = np.maximum(length * np.linalg.norm(guess, axis=1), 1e-12)
+            cosine[level] += ((block * guess).sum(1) / lengths).sum(dtype=np.float64)
+    return {"relative_error": (error / norm).tolist(), "cosine": (cosine / len(vectors)).tolist()}
 
 
 def top_items(queries: Floats, items: Floats, k: int) -> NDArray[np.int32]:
     """The k items of largest dot product, best first, int32 [n, k]; of two that tie, the lower row first."""
     k = min(k, len(items))
     out = np.empty((len(queries), k), np.int32)
-    transposed = np.ascontiguousarray(items.T)
     for start in range(0, len(queries), _QUERIES_AT_ONCE):
-        scores = queries[start : start + _QUERIES_AT_ONCE] @ transposed
-        best = np.argpartition(-scores, k - 1, axis=1)[:, :k]  # the k best in any order, then sorted
-        order = np.lexsort((best, -np.take_along_axis(scores, best, 1)), axis=1)
-        out[start : start + len(best)] = np.take_along_axis(best, order, 1)
+        asked = torch.from_numpy(queries[start : start + _QUERIES_AT_ONCE])
+        # The best so far, and those of one block of items at a time: scores of all items would not fit at scale.
+        scores, rows = asked.new_zeros(len(asked), 0), torch.zeros(len(asked), 0, dtype=torch.int64)
+        for begin in range(0, len(items), _ITEMS_AT_ONCE):
+            block = asked @ torch.from_numpy(items[begin : begin + _ITEMS_AT_ONCE]).T
+            best = block.topk(min(k, block.shape[1]))
+            scores, rows = torch.cat([scores, best.values], 1), torch.cat([rows, begin + best.indices], 1)
+            order = torch.from_numpy(np.lexsort((rows.numpy(), -scores.numpy()), axis=1)[:, :k].copy())
+            scores, rows = scores.gather(1, order), rows.gather(1, order)
+        out[start : start + len(asked)] = rows.numpy()
     return out
 
 

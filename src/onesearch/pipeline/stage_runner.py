@@ -3,7 +3,7 @@
 A stage's settings are the keyword arguments of its build: it can read no others. Its fingerprint covers them, the seed,
 the version of its code's output and the fingerprints of its inputs. A stage folder holds ``started.json`` (fingerprint
 of the work begun) and, written last, ``manifest.json`` (settings, input fingerprints, library versions, metrics, seed,
-seconds), whose presence means complete:
+seconds, processor seconds, peak memory), whose presence means complete:
 
 - complete with the same fingerprint → skipped;
 - begun with the same fingerprint and resumable → built on the folder as it stands, to continue from its checkpoints;
@@ -34,6 +34,7 @@ from onesearch.common.artefact import (
     write_json,
     write_manifest,
 )
+from onesearch.common.memory import forget_peak, peak_mib
 from onesearch.common.processes import Job, joined
 from onesearch.common.run_lock import RunLock
 from onesearch.common.settings import Settings
@@ -264,6 +265,8 @@ def _bring_up(
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / STARTED, {"fingerprint": mark})
     log.info("%s: %s", place, "continuing" if resumed else "building")
+    forget_peak()
+    processor = time.process_time()
     if stage.distributed:
         job.tell(_together(stage), resumed)
     try:
@@ -285,6 +288,8 @@ def _bring_up(
             "versions": versions(),
             "metrics": metrics,
             "seconds": round(seconds, 3),
+            "cpu_seconds": round(time.process_time() - processor, 3),
+            "peak_mib": round(peak_mib()),
             "resumed": resumed,
             "files": {
                 str(p.relative_to(folder)): p.stat().st_size
