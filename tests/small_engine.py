@@ -9,6 +9,7 @@ from onesearch.data.item_pairs import ItemPairs
 from onesearch.data.records import Item, items_frame
 from onesearch.encoding.khqe import KHQE, KHQESettings
 from onesearch.encoding.static_encoder import StaticEncoder, StaticSettings
+from onesearch.index.item_filters import ItemFilters
 from onesearch.index.sid_index import SidIndex
 from onesearch.model.backbones import BackboneSettings
 from onesearch.model.featurizer import Featurizer
@@ -93,11 +94,12 @@ def small_engine(settings: SearchSettings | None = None, model: ModelSettings | 
                 if not parameter.any():
                     parameter.normal_(std=0.5)
 
-    click_features = ClickFeatures(statistics, ITEMS)
+    click_features = ClickFeatures.from_log(statistics, ITEMS)
     snapshot = Snapshot.over(
         generator.double(),
         ITEMS,
         index,
+        ItemFilters.build(ITEMS, index),
         PromptBuilder(vocabulary, model_settings.prompt, sids, torch.from_numpy(head_rows)),
         sids,
         torch.from_numpy(head_rows),
@@ -105,6 +107,7 @@ def small_engine(settings: SearchSettings | None = None, model: ModelSettings | 
         {item_id: row for row, item_id in enumerate(ITEMS["item_id"])},
         LexicalSearcher.build(ITEMS),
         click_features,
+        click_features.item_traits(ITEMS),
         ItemPairs.from_page_views(SHOPPERS, ITEMS),
     )
     featurizer = Featurizer(encoder, None, khqe, projection, vocabulary, item_features=numbers)

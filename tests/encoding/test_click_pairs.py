@@ -1,6 +1,7 @@
 import numpy as np
 import polars as pl
 import pytest
+import scipy.sparse as sp
 
 from onesearch.common.ragged import Ragged
 from onesearch.encoding import click_pairs
@@ -10,6 +11,20 @@ from onesearch.encoding.pseudo_queries import pseudo_queries
 
 def edges(left, right, weight):
     return Edges(np.array(left, np.int64), np.array(right, np.int64), np.array(weight, np.float32))
+
+
+def plain_strongest(together: sp.coo_matrix, weight: np.ndarray, per_end: int) -> Edges:
+    """Pairs left < right of a symmetric matrix that are among the strongest of either of their ends."""
+    upper = together.row < together.col
+    left, right = together.row[upper].astype(np.int64), together.col[upper].astype(np.int64)
+    found = Edges(left, right, weight[upper].astype(np.float32))
+    kept = np.zeros(len(found), bool)
+    for ends in (found.left, found.right):
+        order = np.lexsort((-found.weight, ends))
+        sorted_ends = ends[order]
+        rank = np.arange(len(order)) - np.searchsorted(sorted_ends, sorted_ends)
+        kept[order[rank < per_end]] = True
+    return found.select(kept)
 
 
 def test_a_query_is_drawn_by_the_square_root_of_its_frequency():
@@ -43,20 +58,38 @@ def test_products_part_by_part_are_those_of_the_whole_matrix(at_once, monkeypatc
     clicked = edges(query * 2, item, rng.integers(1, 3, len(query)))
     given = []
     monkeypatch.setattr(
-        click_pairs, "_strongest_products", lambda matrix, most: given.append((matrix, most)) or Edges()
+        click_pairs, "_strongest_products", lambda left, right, most: given.append((left, right, most)) or Edges()
     )
     cooccurring_queries(clicked, 120, 40, per_query=3)
     monkeypatch.undo()
     monkeypatch.setattr(click_pairs, "_PRODUCTS_AT_ONCE", at_once)
-    ((matrix, most),) = given
-    together = (matrix @ matrix.T).tocoo()
-    expected, found = (
-        click_pairs._strongest(together, together.data, most),
-        click_pairs._strongest_products(matrix, most),
-    )
+    ((left, right, most),) = given
+    together = (left @ right).tocoo()
+    expected = plain_strongest(together, together.data, most)
+    found = click_pairs._strongest_products(left, right, most)
     assert len(expected) > 60
     for name in ("left", "right", "weight"):
         assert np.array_equal(getattr(found, name), getattr(expected, name)), name
+
+
+@pytest.mark.parametrize("at_once", [1, 200, 10**9])
+def test_swing_part_by_part_is_that_of_the_whole_matrix(at_once, monkeypatch):
+    monkeypatch.setattr(click_pairs, "_PRODUCTS_AT_ONCE", at_once)
+    rng = np.random.default_rng(5)
+    baskets = [rng.choice(50, rng.integers(0, 9), replace=False).tolist() for _ in range(80)]
+    # All products at once, and whole.
+    matrix = sp.lil_matrix((80, 50), dtype=np.float32)
+    for basket, items in enumerate(baskets):
+        matrix[basket, items] = 1
+    matrix = matrix.tocsr()
+    holders, size = np.asarray(matrix.sum(0)).ravel(), np.maximum(np.asarray(matrix.sum(1)).ravel(), 1)
+    weight = 1 / (1 + (matrix @ np.maximum(holders - 1, 0)) / 79) / np.sqrt(size)
+    together = (matrix.T @ (sp.diags(weight.astype(np.float32)) @ matrix)).tocoo()
+    together.data = together.data / np.sqrt(holders[together.row] * holders[together.col])
+    expected, found = plain_strongest(together, together.data, 4), swing(Ragged.from_lists(baskets), 50, per_item=4)
+    assert len(found) > 100
+    for name in ("left", "right", "weight"):
+        np.testing.assert_allclose(getattr(found, name), getattr(expected, name), rtol=1e-6)
 
 
 def test_of_an_item_that_many_queries_clicked_the_most_frequent_become_pairs(monkeypatch):

@@ -1,3 +1,4 @@
+from collections import Counter
 from itertools import pairwise
 
 import numpy as np
@@ -6,6 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from onesearch.data.text import split_words
+from onesearch.encoding import ngram_features
 from onesearch.encoding.encoder_loading import load_encoder
 from onesearch.encoding.ngram_features import NgramFeatures, character_ngrams
 from onesearch.encoding.static_encoder import StaticEncoder, StaticSettings
@@ -31,6 +34,35 @@ def test_pairs_do_not_cross_texts_and_unknown_words_keep_ngrams():
     assert 2 not in features.bags(["red", "lamp"]).values
     unknown = features.bags(["lampp"])[0]
     assert sorted(unknown.tolist()) == sorted(3 + b for b in character_ngrams("lampp", (3,), 100))
+
+
+@given(st.lists(st.text("ab c", max_size=9), max_size=12), st.integers(1, 3), st.integers(1, 3))
+def test_the_vocabulary_is_that_of_a_plain_count(texts, min_word, min_pair):
+    built = NgramFeatures.build(texts, min_word, min_pair)
+    documents = [split_words(text) for text in texts]
+    counts = Counter(word for document in documents for word in set(document))
+    words = sorted(word for word in counts if counts[word] >= min_word)
+    pairs = Counter(
+        pair
+        for document in documents
+        for pair in set(pairwise(document))
+        if counts[pair[0]] >= min_word and counts[pair[1]] >= min_word
+    )
+    kept = sorted(pair for pair in pairs if pairs[pair] >= min_pair)
+    assert built.words == words
+    assert built.pairs.tolist() == [words.index(one) * len(words) + words.index(other) for one, other in kept]
+    seen = [*(counts[word] for word in words), *(pairs[pair] for pair in kept)]
+    np.testing.assert_allclose(built.idf, [np.log1p(len(texts) / count) for count in seen], rtol=1e-6)
+
+
+def test_bags_of_some_texts_at_a_time_are_those_of_all(encoder, monkeypatch):
+    texts = ["red lamp", "", "blue lampp zzz", "red red lamp", "sofa"]
+    whole = encoder.features.bags(texts)
+    monkeypatch.setattr(ngram_features, "_TEXTS_AT_ONCE", 2)
+    parts = encoder.features.bags(texts)
+    np.testing.assert_array_equal(parts.values, whole.values)
+    np.testing.assert_array_equal(parts.offsets, whole.offsets)
+    assert len(encoder.features.bags([])) == 0
 
 
 def test_vectors_are_unit_and_overlap_is_similar(encoder):

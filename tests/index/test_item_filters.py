@@ -10,14 +10,18 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 
+from damaged_tensors import damaged
+from onesearch.common.text_table import TextTable
 from onesearch.data.records import ATTRIBUTES, TIME, Item
 from onesearch.index import vector_table
 from onesearch.index.bits import RankedBits, pack, popcount
 from onesearch.index.changed_index import ChangedIndex
+from onesearch.index.filter_column_files import load_filter_columns, save_filter_columns
 from onesearch.index.filter_columns import FilterColumns, number_in, price_ranges
 from onesearch.index.filter_values import FilterError
-from onesearch.index.item_filters import ItemFilters
+from onesearch.index.item_filters import ItemFilters, columns_at
 from onesearch.index.sid_index import SidIndex
 
 SIZES = (3, 4, 2, 3)
@@ -419,3 +423,44 @@ def test_all_but_some_rows():
     for n, mask in ((30, filters.all_but(gone)), (40, filters.changed(rows, records, index).all_but(gone))):
         left = sorted(set(range(n)) - set(gone.tolist()))
         assert torch.nonzero(mask.rows_allowed(torch.arange(n))).flatten().tolist() == left and mask.count == len(left)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 40), st.integers(0, 99), questions)
+def test_saved_columns_filter_as_those_of_the_catalogue(tmp_path_factory, n, seed, asked):
+    items, folder = catalogue(seed, n), tmp_path_factory.mktemp("columns")
+    index = index_of(seed, np.arange(n))
+    order = index.item_rows(torch.arange(n)).numpy()
+    save_filter_columns(columns_at(FilterColumns.from_items(items), order), folder)
+    filters = ItemFilters.over(load_filter_columns(folder, n), index)
+    assert_mask(items, index, filters, asked)
+    plain = ItemFilters.build(items, index).columns()
+    for key in ("category", "brand", "seller", "price", "in_stock"):
+        assert filters.columns().counts(key) == plain.counts(key)
+
+
+def test_damaged_columns_are_refused_with_a_sentence(tmp_path):
+    save_filter_columns(FilterColumns.from_items(catalogue(0, 30)), tmp_path)
+    path, ways = tmp_path / "filter_columns.safetensors", 0
+    for way in damaged(path):
+        ways += 1
+        with pytest.raises(ValueError, match=r"filter_columns\.safetensors.*make the run's stage index again"):
+            load_filter_columns(tmp_path, 30)
+            pytest.fail(way)
+    assert ways > 18 * 3
+    with pytest.raises(ValueError, match="29 items"):
+        load_filter_columns(tmp_path, 29)
+    load_filter_columns(tmp_path, 30)
+
+
+def test_names_that_stand_twice_are_refused(tmp_path):
+    columns = FilterColumns.from_items(catalogue(0, 30))
+    save_filter_columns(columns, tmp_path)
+    path = tmp_path / "filter_columns.safetensors"
+    arrays = {name: one.clone() for name, one in load_file(path).items()}
+    names = ["acme" for _ in range(len(arrays["brand.names.offsets"]) - 1)]
+    table = TextTable.from_texts(names)
+    twice = {"brand.names.letters": table.letters.copy(), "brand.names.offsets": table.offsets}
+    save_file(arrays | {name: torch.from_numpy(one) for name, one in twice.items()}, path)
+    with pytest.raises(ValueError, match="hold a text twice"):
+        load_filter_columns(tmp_path, 30)

@@ -2,10 +2,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.sparse import csr_matrix
 
 from onesearch.data.dataset import Dataset
 from onesearch.market import keyed_random as keyed
-from onesearch.market.logging_engine import first_distinct
+from onesearch.market.logging_engine import best_postings, first_distinct
 from onesearch.market.market import Market
 from onesearch.market.market_queries import PREDICATES
 from onesearch.market.market_traffic import QUERY_TYPES
@@ -211,3 +212,14 @@ def test_every_query_type_occurs_and_has_relevant_clicks(market: Market, dataset
     is_complex = market.truth.queries.kind[market.visits.query[clicked.owners]] > 0
     assert (level[is_complex] == 3).mean() > 0.4
     assert "Audience" in SLOTS
+
+
+def test_a_word_keeps_its_best_items_by_words_and_popularity():
+    """Word 0 is in four items and keeps two; words 1 and 2 have no more than two."""
+    weights = csr_matrix(np.array([[4, 2, 1, 3], [0, 5, 0, 0], [1, 0, 0, 1]], np.float32))
+    # 4 x (1, .5, .25, .75) + popularity: 4, 5, 1, 3.2.
+    popularity = np.array([0, 3, 0, 0.2], np.float32)
+    kept = best_postings(weights, popularity, 2)
+    np.testing.assert_array_equal(kept.toarray(), [[4, 2, 0, 0], [0, 5, 0, 0], [1, 0, 0, 1]])
+    np.testing.assert_array_equal(best_postings(weights, popularity * 0, 2).toarray()[0], [4, 0, 0, 3])
+    np.testing.assert_array_equal(best_postings(weights, popularity, 4).toarray(), weights.toarray())

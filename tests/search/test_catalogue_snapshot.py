@@ -11,6 +11,7 @@ import torch
 from onesearch.data.records import Item, items_frame
 from onesearch.index import vector_table
 from onesearch.index.changed_index import ChangedIndex
+from onesearch.index.item_filters import ItemFilters
 from onesearch.index.sid_index import SidIndex
 from onesearch.search import catalogue_snapshot
 from onesearch.search.boosts import Boost
@@ -63,6 +64,7 @@ def rebuilt(engine: SearchEngine) -> SearchEngine:
         old.generator,
         items,
         index,
+        ItemFilters.build(items, index),
         type(old.builder)(old.builder.vocabulary, old.builder.config, sids.numpy(), head_rows),
         sids.numpy(),
         head_rows,
@@ -70,6 +72,7 @@ def rebuilt(engine: SearchEngine) -> SearchEngine:
         dict(old.number),
         None if old.lexical is None else old.lexical.merged(),
         old.click_features,
+        old.click_features.item_traits(items),
         old.pairs,
     )
     other = engine.with_settings(engine.config, engine.weights)

@@ -33,7 +33,7 @@ def log_features() -> ClickFeatures:
         },
         schema_overrides={"ordered": pl.List(pl.String)},
     )
-    return ClickFeatures(ClickStatistics.from_page_views(log, ITEMS), ITEMS)
+    return ClickFeatures.from_log(ClickStatistics.from_page_views(log, ITEMS), ITEMS)
 
 
 def test_clicks_and_their_share(log_features: ClickFeatures):
@@ -118,7 +118,7 @@ def test_the_lifts_of_several_words_without_own_clicks_are_those_of_a_log_withou
     rows = np.array([[0, 1, 2]])
 
     def lifts(part: pl.DataFrame, own: Ragged | None) -> np.ndarray:
-        found = ClickFeatures(ClickStatistics.from_page_views(part, items), items)
+        found = ClickFeatures.from_log(ClickStatistics.from_page_views(part, items), items)
         words, categories = found.query_facts(["red big tent"]).words, found.item_traits(items).categories
         return np.stack(found.words.lifts(words, rows, categories, own))
 

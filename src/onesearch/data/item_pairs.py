@@ -13,6 +13,7 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy import sparse
 
+from onesearch.common.array_files import map_array
 from onesearch.common.artefact import read_json, write_json
 from onesearch.common.ragged import Ragged
 from onesearch.common.sparse_files import load_csr
@@ -193,7 +194,7 @@ class ItemPairs:
         """Read what :meth:`save` wrote."""
 
         def array(name: str) -> NDArray[np.generic]:
-            return np.asarray(np.load(folder / f"{name}.npy", allow_pickle=False))
+            return map_array(folder / f"{name}.npy")
 
         shoppers = array("shoppers").astype(np.float32)
         n = len(shoppers)

@@ -186,9 +186,8 @@ def swing(baskets: Ragged, n_items: int, per_item: int = 10, alpha: float = 1.0,
     size = np.maximum(np.asarray(matrix.sum(1)).ravel(), 1.0)
     overlap = (matrix @ np.maximum(holders - 1, 0)) / np.maximum(len(baskets) - 1, 1)
     damped = sp.diags((1.0 / (alpha + overlap) / np.sqrt(size)).astype(np.float32)) @ matrix
-    together = (matrix.T @ damped).tocoo()
     # cosine-like damping of popular items, as in ItemCF
-    return _strongest(together, together.data / np.sqrt(holders[together.row] * holders[together.col]), per_item)
+    return _strongest_products(damped.T.tocsr(), matrix, per_item, holders)
 
 
 def cooccurring_queries(q2i: Edges, n_queries: int, n_items: int, per_query: int = 10) -> Edges:
@@ -204,7 +203,8 @@ def cooccurring_queries(q2i: Edges, n_queries: int, n_items: int, per_query: int
     vectors = clicks @ damping
     lengths = np.sqrt(np.asarray(vectors.multiply(vectors).sum(1)).ravel())
     compared = _most_frequent(clicks, _MOST_QUERIES) @ damping
-    return _strongest_products(sp.diags((1.0 / np.maximum(lengths, 1e-12)).astype(np.float32)) @ compared, per_query)
+    vectors = sp.diags((1.0 / np.maximum(lengths, 1e-12)).astype(np.float32)) @ compared
+    return _strongest_products(vectors, vectors.T.tocsr(), per_query)
 
 
 def _most_frequent(clicks: sp.csr_matrix, most: int) -> sp.csr_matrix:
@@ -218,32 +218,39 @@ def _most_frequent(clicks: sp.csr_matrix, most: int) -> sp.csr_matrix:
     return sp.csr_matrix((table.data[kept], (table.row[kept], table.col[kept])), shape=clicks.shape)
 
 
-def _strongest_products(matrix: sp.csr_matrix, per_end: int) -> Edges:
-    """:func:`_strongest` of ``matrix @ matrix.T``, some rows of it at a time.
+def _strongest_products(
+    left: sp.csr_matrix, right: sp.csr_matrix, per_end: int, holders: NDArray[np.floating] | None = None
+) -> Edges:
+    """Pairs i < j of the symmetric ``left @ right`` [n, n] that are among the ``per_end`` strongest of i or of j.
+
+    Some rows of it are there at a time. With ``holders`` [n] an entry is divided by the root of both ends' product, and
+    pairs come in the order of their larger ends, else of their smaller ones.
 
     ::
 
         first time:   in each row the strongest on the right of the diagonal and on the left of it
-        second time:  the pairs on the right that are among these, in the order of the product
+        second time:  the pairs on one of these sides that are among these, in the order of the product
     """
-    n, transposed = matrix.shape[0], matrix.T.tocsr()
-    # How many terms each row's products have: the entries of its columns.
-    terms = sp.csr_matrix((np.ones(matrix.nnz), matrix.indices, matrix.indptr), matrix.shape) @ np.diff(
-        transposed.indptr
-    )
+    n = left.shape[0]
+    # How many terms each row's products have: the entries of the rows of ``right`` that it meets.
+    terms = sp.csr_matrix((np.ones(left.nnz), left.indices, left.indptr), left.shape) @ np.diff(right.indptr)
     part = (np.cumsum(terms) // _PRODUCTS_AT_ONCE).astype(np.int64)
     bounds = [0, *(np.flatnonzero(np.diff(part)) + 1).tolist(), n]
 
     def products() -> Iterator[tuple[Numbers, Numbers, NDArray[np.float32]]]:
         for start, end in pairwise(bounds):
-            together = (matrix[start:end] @ transposed).tocoo()
-            yield together.row.astype(np.int64) + start, together.col.astype(np.int64), together.data
+            together = (left[start:end] @ right).tocoo()
+            row, column, weight = together.row.astype(np.int64) + start, together.col.astype(np.int64), together.data
+            if holders is not None:
+                weight = weight / np.sqrt(holders[row] * holders[column])
+            yield row, column, weight.astype(np.float32)
 
+    on_side = np.less if holders is None else np.greater
     strongest = [np.zeros(0, np.int64)]
     for row, column, weight in products():
         for side in (np.flatnonzero(row < column), np.flatnonzero(row > column)):
-            # Of equal pairs the first as the product has them; on the left that of the lowest other end.
-            ties = np.where(row > column, column, np.arange(len(row)))[side]
+            # Of equal pairs the first as the product has them; on the other side that of the lowest other end.
+            ties = np.where(on_side(row, column), np.arange(len(row)), column)[side]
             order = side[np.lexsort((ties, -weight[side], row[side]))]
             rank = np.arange(len(order)) - np.searchsorted(row[order], row[order])
             kept = order[rank < per_end]
@@ -251,23 +258,10 @@ def _strongest_products(matrix: sp.csr_matrix, per_end: int) -> Edges:
     pairs = np.unique(np.concatenate(strongest))
     found = [Edges()]
     for row, column, weight in products():
-        kept = np.flatnonzero((row < column) & np.isin(row * n + column, pairs))
-        found.append(Edges(row[kept], column[kept], weight[kept].astype(np.float32)))
+        low, high = np.minimum(row, column), np.maximum(row, column)
+        kept = np.flatnonzero(on_side(row, column) & np.isin(low * n + high, pairs))
+        found.append(Edges(low[kept], high[kept], weight[kept]))
     return Edges(*(np.concatenate([getattr(one, name) for one in found]) for name in ("left", "right", "weight")))
-
-
-def _strongest(together: sp.coo_matrix, weight: NDArray[np.floating], per_end: int) -> Edges:
-    """Pairs left < right of a symmetric matrix that are among the ``per_end`` strongest of either of their ends."""
-    upper = together.row < together.col
-    left, right = together.row[upper].astype(np.int64), together.col[upper].astype(np.int64)
-    edges = Edges(left, right, weight[upper].astype(np.float32))
-    kept = np.zeros(len(edges), bool)
-    for ends in (edges.left, edges.right):
-        order = np.lexsort((-edges.weight, ends))
-        sorted_ends = ends[order]
-        rank = np.arange(len(order)) - np.searchsorted(sorted_ends, sorted_ends)
-        kept[order[rank < per_end]] = True
-    return edges.select(kept)
 
 
 def ranked_triples(edges: Edges, levels: NDArray[np.integer], limit: int, seed: int) -> Triples:
@@ -333,8 +327,8 @@ def _levels(
     # an ordered item is also shown and clicked; its highest level counts
     for level, column in enumerate(("shown", "clicked", "ordered")):
         item_rows = ragged_rows(page_views[column], items["item_id"])
-        query = of_page_view[item_rows.owners]
-        table = pl.DataFrame({"query": query, "item": item_rows.values, "level": np.full(len(query), level, np.int8)})
+        numbers = {"query": of_page_view[item_rows.owners], "item": item_rows.values}
+        table = pl.DataFrame({**numbers, "level": np.full(len(item_rows.values), level, np.int8)})
         parts.append(table.filter(pl.col("query") >= 0))
     best = pl.concat(parts).group_by("query", "item", maintain_order=True).agg(pl.col("level").max())
     query, item = (best[name].to_numpy().astype(np.int64) for name in ("query", "item"))

@@ -1,7 +1,7 @@
 """Texts to bags of feature numbers: words, adjacent word pairs and hashed character n-grams."""
 
 import zlib
-from collections import Counter
+from array import array
 from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import Any, Final
@@ -13,6 +13,7 @@ from onesearch.common.ragged import Ragged
 from onesearch.data.text import split_words
 
 _UNKNOWN: Final = -1
+_TEXTS_AT_ONCE: Final = 16_384
 
 
 def character_ngrams(word: str, sizes: Sequence[int], buckets: int) -> list[int]:
@@ -66,23 +67,30 @@ class NgramFeatures:
         buckets: int = 20_000,
     ) -> "NgramFeatures":
         """Vocabulary of a corpus: words in at least ``min_word`` texts, pairs in at least ``min_pair`` texts."""
+        # every word by its first place, a number each: words as texts would take ten times as much
+        number: dict[str, int] = {}
+        flat, lengths = array("i"), array("i")
+        for text in texts:
+            split = split_words(text)
+            flat.extend(number.setdefault(word, len(number)) for word in split)
+            lengths.append(len(split))
+        every = Ragged.from_lengths(np.array(flat, np.int32), np.array(lengths, np.int64))
         # words that enough texts hold, in alphabetical order
-        documents = [split_words(text) for text in texts]
-        counts = Counter(chain.from_iterable(map(set, documents)))
+        word_counts = np.bincount(_distinct(every.values.astype(np.int64), every.owners), minlength=len(number))
+        counts = dict(zip(number, word_counts.tolist(), strict=True))
         words = sorted(word for word, count in counts.items() if count >= min_word)
         # adjacent pairs of known words, counted once per text
         table = cls(words, np.zeros(0, np.int64), np.zeros(len(words), np.float32), sizes, 1)
-        tokens = table._tokens(documents)[0]
-        keys, owners = table._pair_keys(tokens)
-        documents_of_pair = np.unique(np.stack([keys, owners], 1), axis=0)[:, 0] if len(keys) else keys
-        pairs, pair_counts = np.unique(documents_of_pair, return_counts=True)
+        renumbered = np.fromiter((table._number.get(word, _UNKNOWN) for word in number), np.int32, len(number))
+        keys, owners = table._pair_keys(Ragged(renumbered[every.values], every.offsets))
+        pairs, pair_counts = np.unique(_distinct(keys, owners), return_counts=True)
         # too many pairs: a higher threshold keeps the frequent ones
         if len(pairs) > max_pairs:
             min_pair = max(min_pair, int(np.sort(pair_counts)[-max_pairs]))
         kept = pair_counts >= min_pair
         # idf of words and pairs; n-gram buckets have none, as each stands for many n-grams
         document_counts = np.concatenate([np.array([counts[word] for word in words], np.float64), pair_counts[kept]])
-        idf = np.log1p(len(documents) / np.maximum(document_counts, 1.0)).astype(np.float32)
+        idf = np.log1p(len(every) / np.maximum(document_counts, 1.0)).astype(np.float32)
         return cls(words, pairs[kept], idf, sizes, buckets)
 
     def __len__(self) -> int:
@@ -96,6 +104,15 @@ class NgramFeatures:
 
     def bags(self, texts: Sequence[str]) -> Ragged:
         """Feature numbers of each text; the order within a text has no meaning."""
+        # some texts at a time: on the way to its numbers a text takes a hundred times their room
+        parts = [self._bags(texts[start : start + _TEXTS_AT_ONCE]) for start in range(0, len(texts), _TEXTS_AT_ONCE)]
+        if len(parts) == 1:
+            return parts[0]
+        values = [np.zeros(0, np.int32), *(part.values for part in parts)]
+        lengths = [np.zeros(0, np.int64), *(part.lengths for part in parts)]
+        return Ragged.from_lengths(np.concatenate(values), np.concatenate(lengths))
+
+    def _bags(self, texts: Sequence[str]) -> Ragged:
         tokens, unknown = self._tokens([split_words(text) for text in texts])
         word_at, owner_at = tokens.values, tokens.owners
         known = word_at != _UNKNOWN
@@ -148,3 +165,12 @@ class NgramFeatures:
     def restore(cls, arrays: dict[str, NDArray[Any]], values: dict[str, Any]) -> "NgramFeatures":
         """The inverse of :meth:`arrays`."""
         return cls(values["words"], arrays["pairs"], arrays["idf"], values["sizes"], int(values["buckets"]))
+
+
+def _distinct(values: NDArray[np.int64], owners: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The values [m] without those that the same owner has already, in ascending order."""
+    order = np.lexsort((owners, values))
+    values, owners = values[order], owners[order]
+    first = np.ones(len(values), bool)
+    first[1:] = (values[1:] != values[:-1]) | (owners[1:] != owners[:-1])
+    return values[first]

@@ -101,10 +101,13 @@ class ItemFilters:
     def build(cls, items: pl.DataFrame, index: SidIndex) -> "ItemFilters":
         """Read the filterable columns of the item table whose rows the index refers to."""
         columns = FilterColumns.from_items(items)
-        rows, live = _base_rows(index), np.unique(index.live_rows).astype(np.int64)
-        if (largest := int(max(rows.max(initial=-1), live.max(initial=-1)))) >= len(columns):
-            raise ValueError(f"the index has item row {largest}, but the item table has {len(columns)} rows")
-        return cls._of(columns.take(rows), index, (live, columns.take(live)))
+        live = np.unique(index.live_rows).astype(np.int64)
+        return cls._of(columns_at(columns, _base_rows(index)), index, (live, columns_at(columns, live)))
+
+    @classmethod
+    def over(cls, columns: FilterColumns, index: SidIndex) -> "ItemFilters":
+        """The filters of an index without changes, from the columns of the items at its positions."""
+        return cls._of(columns, index, (np.zeros(0, np.int64), columns.of([])))
 
     @classmethod
     def _of(
@@ -120,7 +123,7 @@ class ItemFilters:
     def rebased(self, index: SidIndex) -> "ItemFilters":
         """The filters of a plain index of the same items, as they are now."""
         columns = _columns_of(self._columns, self._changed, self._index.base, _base_rows(index))
-        return ItemFilters._of(columns, index, (np.zeros(0, np.int64), columns.of([])))
+        return ItemFilters.over(columns, index)
 
     def columns(self) -> FilterColumns:
         """Columns of the items in the index, in any order."""
@@ -183,6 +186,17 @@ class ItemFilters:
         base[at[at >= 0]] = False
         bits = index.position_bits(pack(base).to(index.device), pack(live).to(index.device))
         return ItemMask(RankedBits.from_words(bits), index)
+
+
+def columns_at(columns: FilterColumns, rows: NDArray[np.integer]) -> FilterColumns:
+    """The columns of some item rows, in their order.
+
+    Raises:
+        ValueError: there are not so many items.
+    """
+    if (largest := int(rows.max(initial=-1))) >= len(columns):
+        raise ValueError(f"the index has item row {largest}, but the item table has {len(columns)} rows")
+    return columns.take(rows)
 
 
 def _base_rows(index: SidIndex) -> NDArray[np.int32]:

@@ -25,7 +25,8 @@ _TRAIT_SCALE: Final = 2.5  # score of an item that has all understood traits
 _WORDS_IN_COMPLEX: Final = 0.3  # how much of the BM25 score a complex query keeps
 _RAMP_DAYS: Final = 30.0
 _CHUNK: Final = 20_000
-_TEXTS: Final = 4_000  # texts scored in one sparse product
+_TEXTS: Final = 1_000  # texts scored in one sparse product
+_MOST_POSTINGS: Final = 4_096  # items of a word that are scored; a shop's engine stops looking, too
 _SCORE_TOP: Final = np.float32(8.0)  # scores lie in (-4, 8): BM25 4 at most, popularity under 4 in size
 _SCORE_STEPS: Final = np.float32(65535.0 / 12.0)
 _UNDERSTOOD, _DRAWS = 11, 12
@@ -48,11 +49,12 @@ class LoggingEngine:
         self._bm25 = bm25s.BM25()
         self._bm25.index(self._tokens(titles), show_progress=False)
         scores = self._bm25.scores  # term by document, as three arrays
-        self._weights = csr_matrix(
+        weights = csr_matrix(
             (scores["data"], scores["indices"], scores["indptr"]), shape=(len(scores["indptr"]) - 1, len(titles))
         )
         catalogue = truth.catalogue
         self._popularity = np.clip(catalogue.log_popularity, -4.0, 4.0) * np.float32(config.popularity_weight)
+        self._weights = best_postings(weights, self._popularity, _MOST_POSTINGS)
         self._items = ItemsByType(catalogue, truth.type_sets.shape[1], 0.5)
         stocked = truth.type_sets & self._items.stocked[None, :]
         self._set_types = Ragged.from_lengths(np.nonzero(stocked)[1].astype(np.int32), stocked.sum(1))
@@ -194,6 +196,23 @@ class LoggingEngine:
         out = page.copy()
         out[row, slot] = np.where(clash | (new < 0), page[row, slot], new)
         return first_distinct(out, page.shape[1])  # of two new copies of one item the first stays
+
+
+def best_postings(weights: csr_matrix, popularity: NDArray[np.float32], most: int) -> csr_matrix:
+    """Word by item, [W, N], with the ``most`` best items of each word: by BM25, scaled to its best, and popularity.
+
+    The log of a market thus costs what it holds: without it a word is in a share of all items, however many there are.
+    """
+    lengths = np.diff(weights.indptr)
+    (long,) = np.nonzero(lengths > most)
+    kept = np.ones(weights.nnz, bool)
+    for word in long.tolist():
+        part = slice(weights.indptr[word], weights.indptr[word + 1])
+        score = _BM25_SCALE * weights.data[part] / weights.data[part].max() + popularity[weights.indices[part]]
+        kept[part] = False
+        kept[part.start + np.argpartition(-score, most - 1)[:most]] = True
+    ends = np.concatenate([[0], np.cumsum(np.minimum(lengths, most))])
+    return csr_matrix((weights.data[kept], weights.indices[kept], ends), shape=weights.shape)
 
 
 def first_distinct(ranked: NDArray[np.int32], k: int) -> NDArray[np.int32]:

@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import torch
 from numpy.typing import NDArray
 
+from onesearch.common.array_files import map_array
 from onesearch.common.artefact import read_json, write_json
 from onesearch.data.click_statistics import ClickStatistics
 from onesearch.data.dataset import DESCRIPTION, Dataset
@@ -29,6 +31,9 @@ from onesearch.encoding.sid_quality import quality_report
 from onesearch.encoding.static_encoder import StaticEncoder
 from onesearch.encoding.text_encoder import TrainableEncoder
 from onesearch.evaluation.baselines import tune_lexical
+from onesearch.index.filter_column_files import save_filter_columns
+from onesearch.index.filter_columns import FilterColumns
+from onesearch.index.item_filters import columns_at
 from onesearch.index.sid_index import SidIndex
 from onesearch.index.vector_table import Precision
 from onesearch.market.make_market import make_market
@@ -38,8 +43,11 @@ from onesearch.model.token_vocabulary import TokenVocabulary
 from onesearch.pipeline.run_data import RunData
 from onesearch.pipeline.run_settings import DataSettings, EncoderSettings, LexiconSettings
 from onesearch.pipeline.stage_runner import StageContext
+from onesearch.search.click_feature_files import CLICK_FEATURES, save_click_features
+from onesearch.search.click_features import ClickFeatures
 from onesearch.search.lexical_search import LexicalSearcher, LexicalSettings
-from onesearch.search.run_parts import ITEM_PAIRS
+from onesearch.search.logged_histories import LoggedHistories
+from onesearch.search.run_parts import EXAMPLES, ITEM_PAIRS, varied_queries
 from onesearch.understanding.keyword_lexicon import Lexicon
 
 
@@ -87,12 +95,15 @@ Floats = NDArray[np.float32]
 
 
 def build_data(context: StageContext, data: DataSettings) -> Mapping[str, Any]:
-    """A dataset in the run's folder, its split, and the click statistics of the training part."""
+    """A dataset in the run's folder, its split, and the counts of the training part."""
     dataset = _dataset(data, context)
     parts = split(dataset.page_views, data.valid, data.test, data.split, context.seed)
     for name, frame in zip(PARTS, (parts.train, parts.valid, parts.test), strict=True):
         frame.write_parquet(context.folder / f"{name}.parquet")
     save_counts(parts.train, dataset.items, context.folder)
+    # What a server shows and knows of the log.
+    LoggedHistories.from_dataset(dataset).save(context.folder)
+    write_json(context.folder / EXAMPLES, varied_queries(dataset))
     return {**dataset.counts, "split_by": parts.by, **{f"{n}_page_views": len(getattr(parts, n)) for n in PARTS}}
 
 
@@ -147,12 +158,12 @@ def build_khqe(
     """Mine the lexicon, fuse keyword vectors, quantize items and training queries jointly."""
     folder, encoder_folder = context.folder, context.inputs["encoder"]
     texts = item_texts(run_data.dataset.items, tuple(read_json(encoder_folder / "fields.json")))
-    plain = np.load(encoder_folder / "item_vectors.npy", allow_pickle=False)
+    plain = map_array(encoder_folder / "item_vectors.npy")
     held_path = encoder_folder / "held_out_vectors.npy"
     # Vectors of items [N, d] and of training queries [Q, d], those of encoders that never saw the query where there are
     # any: what the quantizer meets in serving is new queries, too.
     queries = list(run_data.statistics.queries)
-    query_vectors = np.load(held_path, allow_pickle=False) if held_path.is_file() else run_data.encoder.encode(queries)
+    query_vectors = map_array(held_path) if held_path.is_file() else run_data.encoder.encode(queries)
     keywords = 0
     if lexicon.fuse:
         mined = Lexicon.from_log(run_data.dataset.items, run_data.split.train, lexicon.per_type)
@@ -232,7 +243,7 @@ def build_index(
 def save_head_rows(
     run_data: RunData, statistics: ClickStatistics, space: HeadRowProjection, precision: Precision, folder: Path
 ) -> SidIndex:
-    """Write the head rows [N, R] of all items and the index over them; returns the index.
+    """Write the head rows [N, R] of all items, the index over them and its filters' columns; returns the index.
 
     A head row is the item's vector projected, with some numbers of the log's counts beside it.
     """
@@ -243,12 +254,17 @@ def save_head_rows(
     sizes = run_data.khqe.codebook_sizes
     index = SidIndex.build(run_data.sids, rows, sizes, statistics.clicked, precision=precision)
     index.save(folder)
+    # What filters read of the items, in the order of the index.
+    order = index.item_rows(torch.arange(len(index))).cpu().numpy()
+    save_filter_columns(columns_at(FilterColumns.from_items(run_data.dataset.items), order), folder)
     return index
 
 
 def save_counts(page_views: pl.DataFrame, items: pl.DataFrame, folder: Path) -> None:
-    """Write click statistics and item pairs of some page views."""
-    ClickStatistics.from_page_views(page_views, items).save(folder / "statistics")
+    """Write click statistics, click features and item pairs of some page views."""
+    statistics = ClickStatistics.from_page_views(page_views, items)
+    statistics.save(folder / "statistics")
+    save_click_features(ClickFeatures.from_log(statistics, items), items, folder / CLICK_FEATURES)
     ItemPairs.from_page_views(page_views, items).save(folder / ITEM_PAIRS)
 
 

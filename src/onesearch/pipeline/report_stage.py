@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from onesearch.common.array_files import map_array
 from onesearch.common.artefact import read_json, write_json
 from onesearch.common.ragged import Ragged
 from onesearch.data.requests import LeaveOut
@@ -82,7 +83,7 @@ def build_baselines(
     valid = run_data.requests(parts.valid)
     outcomes = run_data.targets(parts.valid)
     encode = run_data.encoder.encode
-    vectors = np.load(need(run_data.run, "encoder") / "item_vectors.npy", allow_pickle=False)
+    vectors = map_array(need(run_data.run, "encoder") / "item_vectors.npy")
     start = BaselineSettings().updated(lexical={"fields": run_data.fields})
     settings = tune(
         dataset.items, run_data.statistics, vectors, encode, valid, outcomes.clicked, start, seed=context.seed
@@ -120,7 +121,7 @@ def _held_out_for_cascade(run_data: RunData) -> NDArray[np.float32] | None:
     path = folder / "held_out_queries.parquet"
     if not path.is_file():
         return None
-    held = np.load(folder / "held_out_vectors.npy", allow_pickle=False)
+    held = map_array(folder / "held_out_vectors.npy")
     number = {text: row for row, text in enumerate(pl.read_parquet(path)["query"].to_list())}
     texts = run_data.split.train["query"].fill_null("").to_list()
     vectors = run_data.encoder.encode(texts)
@@ -130,7 +131,7 @@ def _held_out_for_cascade(run_data: RunData) -> NDArray[np.float32] | None:
 
 
 def _baselines(run_data: RunData, settings: BaselineSettings) -> Baselines:
-    vectors = np.load(need(run_data.run, "encoder") / "item_vectors.npy", allow_pickle=False)
+    vectors = map_array(need(run_data.run, "encoder") / "item_vectors.npy")
     return Baselines(run_data.dataset.items, run_data.statistics, vectors, run_data.encoder.encode, settings)
 
 

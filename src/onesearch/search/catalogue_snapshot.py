@@ -94,6 +94,7 @@ class Snapshot:
         generator: Generator,
         items: pl.DataFrame,
         index: SidIndex,
+        filters: ItemFilters,
         builder: PromptBuilder,
         sids: NDArray[np.int32],
         item_head_rows: torch.Tensor,
@@ -101,6 +102,7 @@ class Snapshot:
         number: Mapping[str, int],
         lexical: LexicalSearcher | None,
         click_features: ClickFeatures,
+        traits: ItemTraits,
         pairs: ItemPairs | None = None,
     ) -> "Snapshot":
         """The catalogue as a run left it; tables as the attributes of their names, ``number`` of every item id."""
@@ -110,14 +112,14 @@ class Snapshot:
             ItemRecords.over(items),
             ItemNumbers(number),
             index,
-            ItemFilters.build(items, index),
+            filters,
             builder,
             LayeredTable.over(torch.from_numpy(np.ascontiguousarray(sids))),
             LayeredTable.over(item_head_rows),
             LayeredTable.over(torch.from_numpy(np.asarray(popularity, np.float32))),
             lexical,
             click_features,
-            click_features.item_traits(items),
+            traits,
             pairs,
         )
 

@@ -377,11 +377,15 @@ class ClickFeatures:
         live: of the clicks since; None where there are none.
     """
 
-    def __init__(self, statistics: ClickStatistics, items: pl.DataFrame) -> None:
-        self.statistics = statistics
+    def __init__(self, statistics: ClickStatistics, words: WordClicks) -> None:
+        self.statistics, self.words = statistics, words
         self.live: ClickStatistics | None = None
         self.analyze = Analyzer(STEMMER)
-        self.words = WordClicks.from_statistics(statistics, items, self.analyze)
+
+    @classmethod
+    def from_log(cls, statistics: ClickStatistics, items: pl.DataFrame) -> "ClickFeatures":
+        """Count what the statistics of a log say of words, over its catalogue."""
+        return cls(statistics, WordClicks.from_statistics(statistics, items, Analyzer(STEMMER)))
 
     def with_live(self, live: LiveClicks, rows: NDArray[np.int64], items: int) -> "ClickFeatures":
         """The same log with other clicks since, as :meth:`LiveClicks.statistics` takes them."""

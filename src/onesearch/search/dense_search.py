@@ -8,6 +8,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from onesearch.common.array_files import map_array
 from onesearch.common.artefact import read_json, write_json
 from onesearch.common.settings import Settings
 from onesearch.data.requests import Requests
@@ -134,8 +135,8 @@ class DenseSearcher:
         if not (folder / "dense.json").is_file():
             raise FileNotFoundError(f"{folder} holds no dense index (dense.json is missing); build and save one first")
         config = DenseSettings.model_validate(read_json(folder / "dense.json")["config"])
-        vectors = np.load(folder / "vectors.npy", allow_pickle=False)
-        rows = np.load(folder / "rows.npy", allow_pickle=False)
+        vectors = map_array(folder / "vectors.npy")
+        rows = map_array(folder / "rows.npy")
         index = faiss.read_index(str(folder / "index.faiss")) if config.kind == "hnsw" else None
         return cls(vectors, encode, rows, config, index)
 

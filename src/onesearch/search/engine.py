@@ -4,9 +4,10 @@ import logging
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Final
 
 import numpy as np
+import polars as pl
 import torch
 from numpy.typing import NDArray
 
@@ -31,18 +32,17 @@ from onesearch.search.run_parts import (
     confidence_of,
     engine_name,
     load_about,
-    log_histories,
-    varied_queries,
 )
 from onesearch.search.run_versions import other_version, readable
 from onesearch.search.search_settings import BEAMS_ONLY, SearchSettings
 from onesearch.search.served_versions import served_place
-from onesearch.search.shopper_history import FixedHistories, HistoryStore, ShopperHistory
+from onesearch.search.shopper_history import HistoryStore, ShopperHistory
 from onesearch.search.similar_items import similar_items
 from onesearch.search.suggestions import Suggestion
 
 log = logging.getLogger("onesearch")
 Floats = NDArray[np.float32]
+_KNOWN: Final = 1000  # shoppers that a page can offer as examples
 
 
 class SearchEngine(BatchSearch):
@@ -373,19 +373,18 @@ def load_engines(
     abouts = [load_about(run, place) for place in places]
     parts_of = {counts: RunParts(run, device, counts) for counts in {about.get("counts") for about in abouts}}
     # What all models share: histories of the log, and examples for the page.
-    dataset = next(iter(parts_of.values())).dataset
-    past = log_histories(dataset)
-    active = sorted(past, key=lambda user: -len(past[user].clicked))
-    queries = tuple(varied_queries(dataset))
+    parts = next(iter(parts_of.values()))
+    past, queries = parts.histories_of_log, parts.example_queries
+    active = tuple(past.most_active(_KNOWN))
+    newest = parts.dataset.scan_page_views().select(pl.col("time").max()).collect().item()
     engines = []
     for model, place, about in zip(models, places, abouts, strict=True):
         engine = SearchEngine.from_about(parts_of[about.get("counts")], about)
         engine.name = engine_name(run, model, place)
-        engine.histories = FixedHistories(past)
+        engine.histories = past
         engine.counts, until = about.get("counts"), about.get("counted_until")
-        newest = cast(datetime | None, dataset.page_views["time"].max())
         engine.logged_until = datetime.fromisoformat(until) if until else newest
-        engine.known_shoppers = tuple(active[:1000])
+        engine.known_shoppers = active
         engine.known_queries = queries
         engines.append(engine)
     return engines

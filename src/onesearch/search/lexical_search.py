@@ -16,6 +16,7 @@ import Stemmer
 from numpy.typing import NDArray
 from scipy import sparse
 
+from onesearch.common.array_files import map_array
 from onesearch.common.artefact import read_json, write_json
 from onesearch.common.settings import Settings
 from onesearch.common.sparse_files import load_csr
@@ -408,7 +409,7 @@ class LexicalSearcher:
         if not (folder / "lexical.json").is_file():
             raise FileNotFoundError(f"{folder} holds no BM25 index (lexical.json is missing); build and save one first")
         about = read_json(folder / "lexical.json")
-        rows, idf = (np.load(folder / f"{name}.npy", allow_pickle=False) for name in ("rows", "idf"))
+        rows, idf = (map_array(folder / f"{name}.npy") for name in ("rows", "idf"))
         vocabulary = {term: i for i, term in enumerate(about["terms"])}
         matrix = load_csr(folder, "", len(rows))
         main = _Main.of(vocabulary, idf, about["average_length"], about.get("texts", len(rows)), matrix, rows)

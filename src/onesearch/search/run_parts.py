@@ -11,6 +11,7 @@ import polars as pl
 import torch
 from numpy.typing import NDArray
 
+from onesearch.common.array_files import map_array
 from onesearch.common.artefact import inside, read_json, read_manifest, refuse_links, write_json
 from onesearch.common.device import device_of
 from onesearch.common.layered_table import LayeredTable
@@ -20,6 +21,9 @@ from onesearch.data.item_pairs import ItemPairs
 from onesearch.encoding.encoder_loading import load_encoder
 from onesearch.encoding.khqe import KHQE
 from onesearch.encoding.text_encoder import TextEncoder
+from onesearch.index.filter_column_files import FILE as FILTERS_FILE
+from onesearch.index.filter_column_files import load_filter_columns
+from onesearch.index.item_filters import ItemFilters
 from onesearch.index.sid_index import SidIndex
 from onesearch.model.featurizer import Featurizer
 from onesearch.model.generator import Generator
@@ -30,14 +34,16 @@ from onesearch.model.prompt import PromptBuilder
 from onesearch.model.token_vocabulary import TokenVocabulary
 from onesearch.search.boosts import Boost
 from onesearch.search.catalogue_snapshot import Snapshot
-from onesearch.search.click_features import ClickFeatures
+from onesearch.search.click_feature_files import CLICK_FEATURES, load_click_features
+from onesearch.search.click_features import ClickFeatures, ItemTraits
 from onesearch.search.confidence import Confidence
 from onesearch.search.evidence_finder import EvidenceFinder, evidence_finder
 from onesearch.search.lexical_search import LexicalSearcher
+from onesearch.search.logged_histories import FILE as HISTORIES_FILE
+from onesearch.search.logged_histories import LoggedHistories
 from onesearch.search.ranking_weights import RankingWeights
 from onesearch.search.run_versions import need as need
 from onesearch.search.search_settings import SearchSettings
-from onesearch.search.shopper_history import ShopperHistory
 from onesearch.understanding.keyword_lexicon import Lexicon
 from onesearch.understanding.thought_table import Taught, Thoughts
 
@@ -48,13 +54,14 @@ Keywords = Callable[[Sequence[str]], Sequence[Sequence[str]]]
 GENERATOR: Final = "generator"
 ENGINE: Final = "engine.json"
 ITEM_PAIRS: Final = "item_pairs"
+EXAMPLES: Final = "examples.json"
 STAGE_OF: Final[dict[Model, str]] = {"v1": "engine", "v2": "engine_v2"}
 FINAL: Final = "final"
 
 
 def load_array(path: Path) -> Floats:
-    """A float32 array; never runs code."""
-    return np.asarray(np.load(path, allow_pickle=False), np.float32)
+    """A float32 array, mapped into memory; never runs code. What is written to it stays in this process."""
+    return np.asarray(map_array(path), np.float32)
 
 
 class RunParts:
@@ -117,7 +124,7 @@ class RunParts:
     @cached_property
     def sids(self) -> NDArray[np.int32]:
         """Item SIDs, int32 [N, L]."""
-        return np.asarray(np.load(need(self.run, "khqe") / "item_sids.npy", allow_pickle=False), np.int32)
+        return np.asarray(map_array(need(self.run, "khqe") / "item_sids.npy"), np.int32)
 
     @cached_property
     def vocabulary(self) -> TokenVocabulary:
@@ -145,14 +152,49 @@ class RunParts:
         return SidIndex.load(self._counted("index"))
 
     @cached_property
+    def filters(self) -> ItemFilters:
+        """What answers filters, over the index."""
+        folder = self._counted("index")
+        if (folder / FILTERS_FILE).is_file():
+            return ItemFilters.over(load_filter_columns(folder, len(self.index)), self.index)
+        return ItemFilters.build(self.dataset.items, self.index)  # a run of an earlier version
+
+    @cached_property
     def lexical(self) -> LexicalSearcher:
         """BM25 over the catalogue."""
         return LexicalSearcher.load(need(self.run, "lexical"))
 
-    @cached_property
+    @property
     def click_features(self) -> ClickFeatures:
         """What the counted log says of queries, words and items."""
-        return ClickFeatures(self.statistics, self.dataset.items)
+        return self._click_features[0]
+
+    @property
+    def item_traits(self) -> ItemTraits:
+        """What the click features read of every item."""
+        return self._click_features[1]
+
+    @cached_property
+    def _click_features(self) -> tuple[ClickFeatures, ItemTraits]:
+        folder = self._counted("data") / CLICK_FEATURES
+        if folder.is_dir():
+            return load_click_features(self.statistics, folder)
+        # A run of an earlier version: counted again.
+        features = ClickFeatures.from_log(self.statistics, self.dataset.items)
+        return features, features.item_traits(self.dataset.items)
+
+    @cached_property
+    def histories_of_log(self) -> LoggedHistories:
+        """What every user of the log did up to its end."""
+        folder = need(self.run, "data")
+        saved = (folder / HISTORIES_FILE).is_file()
+        return LoggedHistories.load(folder) if saved else LoggedHistories.from_dataset(self.dataset)
+
+    @cached_property
+    def example_queries(self) -> tuple[str, ...]:
+        """A few queries of the log for the page to offer."""
+        path = need(self.run, "data") / EXAMPLES
+        return tuple(map(str, read_json(path))) if path.is_file() else tuple(varied_queries(self.dataset))
 
     @cached_property
     def thoughts(self) -> Thoughts:
@@ -195,7 +237,7 @@ class RunParts:
             self.index,
             LayeredTable.over(self.item_head_rows),
             self.click_features.words,
-            self.click_features.words.category_numbers(self.dataset.items),
+            self.item_traits.categories,
         )
 
     def generator(self, stage: str) -> Generator:
@@ -209,6 +251,7 @@ class RunParts:
             generator,
             items,
             self.index,
+            self.filters,
             self.builder(config),
             self.sids,
             self.item_head_rows,
@@ -216,6 +259,7 @@ class RunParts:
             self.dataset.item_rows,
             self.lexical if lexical or config.evidence.lexical else None,
             self.click_features,
+            self.item_traits,
             self.item_pairs,
         )
 
@@ -323,34 +367,6 @@ def _changed(run: Path, made: Mapping[str, Any]) -> str:
 def engine_name(run: Path, model: Model, place: str) -> str:
     """What an engine is called: run and model, and ``final`` or the version where it is not the measured one."""
     return f"{run.name}/{model}" + (f"@{Path(place).name}" if place != STAGE_OF[model] else "")
-
-
-def log_histories(dataset: Dataset, clicks: int = 50, orders: int = 20, queries: int = 5) -> dict[str, ShopperHistory]:
-    """What every user of the log did up to its end."""
-    # The newest clicks, orders and queries of each user, one row each.
-    log = dataset.page_views.filter(pl.col("user_id").is_not_null()).sort("time", maintain_order=True)
-    clicked = log.select("user_id", "query", "clicked").explode("clicked").drop_nulls("clicked")
-    of_clicks = clicked.group_by("user_id").agg(pl.col("clicked").tail(clicks), pl.col("query").tail(clicks))
-    ordered = log.select("user_id", "ordered").explode("ordered").drop_nulls("ordered")
-    of_orders = ordered.group_by("user_id").agg(pl.col("ordered").tail(orders))
-    searched = log.filter(pl.col("query").str.strip_chars() != "")
-    of_queries = searched.group_by("user_id").agg(pl.col("query").tail(queries).alias("recent"))
-    profile = pl.concat_str([pl.col("gender").fill_null(""), pl.col("age_band").fill_null("")], separator=" ")
-    users = dataset.users.select("user_id", profile.str.strip_chars().alias("profile"))
-    # A user may lack any of the lists.
-    table = log.select("user_id").unique(maintain_order=True)
-    for part in (of_clicks, of_orders, of_queries, users):
-        table = table.join(part, on="user_id", how="left", maintain_order="left")
-    return {
-        row["user_id"]: ShopperHistory(
-            tuple(row["clicked"] or ()),
-            tuple(q or "" for q in row["query"] or ()),
-            tuple(row["ordered"] or ()),
-            tuple(row["recent"] or ()),
-            row["profile"] or "",
-        )
-        for row in table.iter_rows(named=True)
-    }
 
 
 def varied_queries(dataset: Dataset, per_type: int = 4) -> list[str]:
