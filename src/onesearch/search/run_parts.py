@@ -164,12 +164,12 @@ class RunParts:
         """BM25 over the catalogue."""
         return LexicalSearcher.load(need(self.run, "lexical"))
 
-    @property
+    @cached_property
     def click_features(self) -> ClickFeatures:
         """What the counted log says of queries, words and items."""
         return self._click_features[0]
 
-    @property
+    @cached_property
     def item_traits(self) -> ItemTraits:
         """What the click features read of every item."""
         return self._click_features[1]
