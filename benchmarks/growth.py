@@ -4,7 +4,8 @@
     python -m benchmarks.growth RUNS --items 20000 --items 100000       # the sizes given
 
 A run of the market for each size in ``RUNS/growth-ITEMS``, with one page view an item; stages that are finished there
-stay. Trainings have as many steps at every size: what counts is the time of a sample, times the samples of one pass.
+stay. Trainings have as many steps at every size, the cascade's as many page views: what counts is the time of a
+sample, times the samples of one pass.
 Serving is measured in a process of its own, on one thread, and in two that hold the same run.
 
 ``exponents``: the slope of the logarithm of the cost over that of the items, by least squares over all sizes; 1 is cost
@@ -69,6 +70,7 @@ def settings_of(size: int) -> list[str]:
         "sft3.pseudo_share=0",
         "sft3.loop.validate_steps=0",
         "sft3.loop.best=''",
+        "evaluation.cascade.page_views=5000",
         "evaluation.fit_requests=500",
         "evaluation.test_requests=500",
     ]

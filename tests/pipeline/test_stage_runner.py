@@ -56,6 +56,23 @@ def test_a_stage_may_have_a_seed_of_its_own(tmp_path):
     assert fingerprints(stages(None), 7) == fingerprints(stages(7), 7)
 
 
+def test_a_manifest_says_what_the_stage_itself_took(tmp_path):
+    def greedy(context):
+        held = np.ones(25_000_000)  # 190 MiB, gone at the end
+        return {"sum": held.sum()}
+
+    def busy(context):
+        end = time.process_time() + 0.2
+        while time.process_time() < end:
+            pass
+        return {}
+
+    execute([Stage("greedy", (), {}, greedy), Stage("busy", ("greedy",), {}, busy)], tmp_path)
+    first, second = (json.loads((tmp_path / name / MANIFEST).read_text()) for name in ("greedy", "busy"))
+    assert first["peak_mib"] > second["peak_mib"] + 100 and second["peak_mib"] > 20
+    assert 0.2 <= second["cpu_seconds"] < 2 and second["seconds"] >= 0.19
+
+
 def test_a_build_gets_what_its_stage_declares_and_nothing_else(tmp_path):
     def build(context, width, *, server):
         return {"width": width, "server": server}

@@ -14,6 +14,7 @@ from onesearch.cli.abtest_command import abtest
 from onesearch.cli.batch_command import app as batch
 from onesearch.cli.evaluate_command import evaluate
 from onesearch.cli.nightly_command import nightly
+from onesearch.cli.plan_command import plan
 from onesearch.cli.rules_command import app as rules
 from onesearch.cli.run_command import run
 from onesearch.cli.search_command import search
@@ -57,6 +58,7 @@ def main(
 
 # In the order of work, behind the groups that are imported when they are called: data, market.
 app.command("understand")(understand)
+app.command("plan")(plan)
 app.command("run")(run)
 app.command("update")(update)
 app.command("nightly")(nightly)
