@@ -1,5 +1,6 @@
 """The heads by hand, and what the encoder pass reads."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -229,6 +230,40 @@ def test_a_saved_model_is_read_bit_by_bit(saved):
 
 
 HUGE = 10**9
+
+
+def test_training_a_model_that_was_read_leaves_its_file_alone(saved):
+    """Weights are mapped into memory: what is learnt is this process's own."""
+    folder, model = saved
+    again = Generator.load(folder)
+    assert all(parameter.requires_grad for parameter in again.parameters())
+    optimizer = torch.optim.SGD(again.parameters(), lr=1.0)
+    for parameter in again.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    for (name, before), after in zip(
+        model.state_dict().items(), Generator.load(folder).state_dict().values(), strict=True
+    ):
+        assert torch.equal(before, after), name
+    moved = [not torch.equal(one, other) for one, other in zip(again.parameters(), model.parameters(), strict=True)]
+    assert all(moved)
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").is_file(), reason="this system does not say what is mapped")
+def test_the_weights_of_a_model_are_mapped_and_not_copied(saved):
+    folder, _ = saved
+    again = Generator.load(folder)
+    maps = Path("/proc/self/maps").read_text()
+    mapped = [
+        line.split()[0].split("-") for line in maps.splitlines() if line.endswith(str(folder / "model.safetensors"))
+    ]
+    ranges = [(int(begin, 16), int(end, 16)) for begin, end in mapped]
+    outside = [
+        name
+        for name, one in again.named_parameters()
+        if one.numel() and not any(begin <= one.data_ptr() < end for begin, end in ranges)
+    ]
+    assert not outside
 
 
 def test_a_description_that_asks_for_more_than_the_weights_hold_is_refused_at_once(saved):

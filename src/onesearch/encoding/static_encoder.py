@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
+from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
@@ -93,7 +94,8 @@ class StaticEncoder:
     @classmethod
     def load(cls, folder: Path) -> "StaticEncoder":
         """Load what :meth:`save` wrote."""
-        arrays, values = load_file(folder / "encoder.safetensors"), read_json(folder / DESCRIPTION)
+        tensors, values = load_file(folder / "encoder.safetensors"), read_json(folder / DESCRIPTION)
+        arrays = {name: tensor.numpy() for name, tensor in tensors.items()}  # mapped into memory, not copied
         return cls(NgramFeatures.restore(arrays, values), arrays["table"], float(values["learning_rate"]))
 
 

@@ -429,5 +429,6 @@ class Generator(nn.Module):
                 f"{folder / 'model.json'} describes another model than {folder / 'model.safetensors'} holds"
             )
         model = cls(config, sizes, centroids)
-        model.load_state_dict(tensors)
+        # the weights are those of the file, mapped into memory: processes that load it share what none of them trains
+        model.load_state_dict(tensors, assign=True)
         return model.eval()
