@@ -23,6 +23,7 @@ from onesearch.model.token_vocabulary import TokenVocabulary
 from onesearch.search.catalogue_snapshot import Snapshot
 from onesearch.search.click_features import ClickFeatures
 from onesearch.search.engine import SearchEngine
+from onesearch.search.item_records import ItemFrame
 from onesearch.search.lexical_search import LexicalSearcher
 from onesearch.search.ranking_weights import RankingWeights
 from onesearch.search.search_settings import SearchSettings
@@ -97,7 +98,7 @@ def small_engine(settings: SearchSettings | None = None, model: ModelSettings | 
     click_features = ClickFeatures.from_log(statistics, ITEMS)
     snapshot = Snapshot.over(
         generator.double(),
-        ITEMS,
+        ItemFrame(ITEMS),
         index,
         ItemFilters.build(ITEMS, index),
         PromptBuilder(vocabulary, model_settings.prompt, sids, torch.from_numpy(head_rows)),

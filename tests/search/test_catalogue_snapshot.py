@@ -17,7 +17,7 @@ from onesearch.search import catalogue_snapshot
 from onesearch.search.boosts import Boost
 from onesearch.search.catalogue_snapshot import Snapshot
 from onesearch.search.engine import SearchEngine
-from onesearch.search.item_records import ItemNumbers
+from onesearch.search.item_records import ItemFrame, ItemNumbers
 from onesearch.search.results import SearchRequest
 from small_engine import EVIDENCE, ITEMS, small_engine
 
@@ -62,7 +62,7 @@ def rebuilt(engine: SearchEngine) -> SearchEngine:
     items = items_frame([old.item(row) for row in range(len(old.records))])
     new = Snapshot.over(
         old.generator,
-        items,
+        ItemFrame(items),
         index,
         ItemFilters.build(items, index),
         type(old.builder)(old.builder.vocabulary, old.builder.config, sids.numpy(), head_rows),

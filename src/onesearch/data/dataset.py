@@ -116,7 +116,10 @@ class Dataset:
     @cached_property
     def item_rows(self) -> Mapping[str, int]:
         """Item id to item row."""
-        return dict(zip(self.items["item_id"].to_list(), range(len(self.items)), strict=True))
+        # The ids alone, where the whole table was not asked for.
+        known = "items" in self.__dict__
+        ids = self.items["item_id"] if known else read_parquet(table_path(self.folder, "items"), ["item_id"])["item_id"]
+        return dict(zip(ids.cast(pl.String).to_list(), range(len(ids)), strict=True))
 
     def rows_of(self, item_ids: pl.Series) -> pl.Series:
         """Item rows (Int32) of a column of item ids; -1 for unknown ones."""
@@ -139,8 +142,8 @@ def rows_of(values: pl.Series, known: pl.Series) -> pl.Series:
     return keys.join(table, on="key", how="left", maintain_order="left")["row"].fill_null(-1).alias(values.name)
 
 
-def read_parquet(path: Path) -> pl.DataFrame:
-    """A Parquet file that a user names.
+def read_parquet(path: Path, columns: list[str] | None = None) -> pl.DataFrame:
+    """A Parquet file that a user names, or some columns of it.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -149,7 +152,7 @@ def read_parquet(path: Path) -> pl.DataFrame:
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
     try:
-        return pl.read_parquet(path)
+        return pl.read_parquet(path, columns=columns)
     except pl.exceptions.PolarsError as error:
         raise ValueError(f"{path} cannot be read as Parquet: {error}") from error
 

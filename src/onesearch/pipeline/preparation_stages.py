@@ -45,6 +45,7 @@ from onesearch.pipeline.run_settings import DataSettings, EncoderSettings, Lexic
 from onesearch.pipeline.stage_runner import StageContext
 from onesearch.search.click_feature_files import CLICK_FEATURES, save_click_features
 from onesearch.search.click_features import ClickFeatures
+from onesearch.search.item_lines import save_item_lines
 from onesearch.search.lexical_search import LexicalSearcher, LexicalSettings
 from onesearch.search.logged_histories import LoggedHistories
 from onesearch.search.run_parts import EXAMPLES, ITEM_PAIRS, varied_queries
@@ -101,7 +102,8 @@ def build_data(context: StageContext, data: DataSettings) -> Mapping[str, Any]:
     for name, frame in zip(PARTS, (parts.train, parts.valid, parts.test), strict=True):
         frame.write_parquet(context.folder / f"{name}.parquet")
     save_counts(parts.train, dataset.items, context.folder)
-    # What a server shows and knows of the log.
+    # What a server shows and knows of catalogue and log.
+    save_item_lines(dataset.items, context.folder)
     LoggedHistories.from_dataset(dataset).save(context.folder)
     write_json(context.folder / EXAMPLES, varied_queries(dataset))
     return {**dataset.counts, "split_by": parts.by, **{f"{n}_page_views": len(getattr(parts, n)) for n in PARTS}}

@@ -29,7 +29,7 @@ from onesearch.model.prompt import PromptBuilder
 from onesearch.search.boosts import Boost, log_times
 from onesearch.search.click_features import ClickFeatures, ItemTraits
 from onesearch.search.evidence_finder import EvidenceFinder, evidence_finder
-from onesearch.search.item_records import ItemNumbers, ItemRecords
+from onesearch.search.item_records import ItemNumbers, ItemRecords, ItemTable
 from onesearch.search.lexical_search import LexicalSearcher
 from onesearch.search.results import FilterChoices
 from onesearch.search.rules import Rules
@@ -92,7 +92,7 @@ class Snapshot:
     def over(
         cls,
         generator: Generator,
-        items: pl.DataFrame,
+        items: ItemTable,
         index: SidIndex,
         filters: ItemFilters,
         builder: PromptBuilder,

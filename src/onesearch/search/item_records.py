@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import polars as pl
@@ -59,35 +60,69 @@ class ItemNumbers(Mapping[str, int]):
         return ItemNumbers(self._base, self._added, {**self._gone, **{item_id: self[item_id] for item_id in item_ids}})
 
 
+class ItemTable(Protocol):
+    """The items of a run by row."""
+
+    def __len__(self) -> int: ...
+
+    def item(self, row: int) -> Item:
+        """The item of a row."""
+        ...
+
+    @property
+    def frame(self) -> pl.DataFrame:
+        """All of them as a table."""
+        ...
+
+
+@dataclass(frozen=True)
+class ItemFrame:
+    """An :class:`ItemTable` that is there as a table."""
+
+    frame: pl.DataFrame
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+    def item(self, row: int) -> Item:
+        """The item of a row."""
+        return item_from_row(self.frame.row(row, named=True))
+
+
 @dataclass(frozen=True)
 class ItemRecords:
-    """The item of every row: the table of the run, and the records of rows that changed or came later."""
+    """The item of every row: those of the run, and the records of rows that changed or came later."""
 
-    table: pl.DataFrame
+    base: ItemTable
     changed: ChangedRows
     later: tuple[Item, ...] = ()
 
     @classmethod
-    def over(cls, table: pl.DataFrame) -> "ItemRecords":
-        """A table with no changes yet."""
-        return cls(table, ChangedRows.none())
+    def over(cls, items: ItemTable) -> "ItemRecords":
+        """Items with no changes yet."""
+        return cls(items, ChangedRows.none())
+
+    @property
+    def table(self) -> pl.DataFrame:
+        """The base as a table, which may have to be read."""
+        return self.base.frame
 
     def __len__(self) -> int:
         rows = self.changed.rows
-        return max(len(self.table), int(rows[-1]) + 1 if len(rows) else 0)
+        return max(len(self.base), int(rows[-1]) + 1 if len(rows) else 0)
 
     def item(self, row: int) -> Item:
         """The item of a row."""
         changed, place = self.changed.find(torch.tensor([row]))
-        return self.later[int(place)] if bool(changed) else item_from_row(self.table.row(row, named=True))
+        return self.later[int(place)] if bool(changed) else self.base.item(row)
 
     def flat(self) -> "ItemRecords":
         """The same records in one table."""
         if not self.later:
             return self
         place = np.arange(len(self))
-        place[self.changed.rows.numpy()] = len(self.table) + self.changed.places.numpy()
-        return ItemRecords.over(pl.concat([self.table, items_frame(self.later)])[place])
+        place[self.changed.rows.numpy()] = len(self.base) + self.changed.places.numpy()
+        return ItemRecords.over(ItemFrame(pl.concat([self.table, items_frame(self.later)])[place]))
 
     def with_items(self, rows: NDArray[np.integer], items: Sequence[Item]) -> "ItemRecords":
         """With other items in some rows, known or new ones."""

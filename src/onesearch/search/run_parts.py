@@ -38,6 +38,9 @@ from onesearch.search.click_feature_files import CLICK_FEATURES, load_click_feat
 from onesearch.search.click_features import ClickFeatures, ItemTraits
 from onesearch.search.confidence import Confidence
 from onesearch.search.evidence_finder import EvidenceFinder, evidence_finder
+from onesearch.search.item_lines import FILE as LINES_FILE
+from onesearch.search.item_lines import ItemLines
+from onesearch.search.item_records import ItemFrame, ItemTable
 from onesearch.search.lexical_search import LexicalSearcher
 from onesearch.search.logged_histories import FILE as HISTORIES_FILE
 from onesearch.search.logged_histories import LoggedHistories
@@ -152,6 +155,14 @@ class RunParts:
         return SidIndex.load(self._counted("index"))
 
     @cached_property
+    def item_table(self) -> ItemTable:
+        """The items by row."""
+        folder = need(self.run, "data")
+        if (folder / LINES_FILE).is_file():
+            return ItemLines.load(folder, len(self.sids), lambda: self.dataset.items)
+        return ItemFrame(self.dataset.items)  # a run of an earlier version
+
+    @cached_property
     def filters(self) -> ItemFilters:
         """What answers filters, over the index."""
         folder = self._counted("index")
@@ -246,10 +257,10 @@ class RunParts:
 
     def snapshot(self, generator: Generator, lexical: bool = True) -> Snapshot:
         """The catalogue ready to be searched with a model; ``lexical`` off leaves BM25 out."""
-        items, config = self.dataset.items, generator.config.prompt
+        config = generator.config.prompt
         return Snapshot.over(
             generator,
-            items,
+            self.item_table,
             self.index,
             self.filters,
             self.builder(config),
