@@ -33,6 +33,7 @@ def plan(
     from onesearch.pipeline.plan import Size, plan, size_of
     from onesearch.pipeline.run_settings import RunSettings
 
+    # How large the data is: told, or known.
     settings = load_settings(RunSettings, config, sets or ())
     known = size_of(settings)
     if known is None and (items is None or page_views is None):
@@ -42,6 +43,7 @@ def plan(
     if as_json:
         show_json({"items": size.items, "page_views": size.page_views, "stages": [vars(cost) for cost in costs]})
         return
+    # A line for each stage, and one for all of them.
     rows = [(one.stage, _time(one.seconds), _mib(one.memory_mib), _mib(one.disk_mib)) for one in costs]
     seconds = [one.seconds for one in costs if one.seconds is not None]
     memory = [one.memory_mib for one in costs if one.memory_mib is not None]
