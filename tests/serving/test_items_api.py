@@ -116,6 +116,15 @@ def test_a_patch_of_an_unknown_item_changes_nothing(client, admin):
     assert client.patch("/items", json={"items": [{"item_id": "i1", "price": 1.0}]}).status_code == 401
 
 
+def test_a_patch_of_an_item_that_the_store_cannot_read_says_what_to_do(client, admin, store):
+    client.post("/items", json={"upsert": [NEW]}, headers=admin)
+    with store._db.write("damage it") as db:
+        db.execute("UPDATE items SET body = '{' WHERE item_id = 'n1'")
+    answer = client.patch("/items", json={"items": [{"item_id": "n1", "price": 1.0}]}, headers=admin)
+    assert answer.status_code == 409 and "'n1'" in answer.json()["error"], answer.text
+    assert answer.json()["error"].endswith("send it again, with all of its fields")
+
+
 def test_two_patches_of_one_item_at_a_time_both_count(client, admin, engine):
     ids = [f"i{number}" for number in range(1, 9)]
 

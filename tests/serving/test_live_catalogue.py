@@ -4,6 +4,7 @@ import shutil
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from types import SimpleNamespace
 from unittest.mock import Mock
 
@@ -12,7 +13,7 @@ from serving_fakes import FakeEngine
 
 from onesearch.data.records import Item
 from onesearch.serving import live_catalogue
-from onesearch.serving.live_catalogue import LiveCatalogue
+from onesearch.serving.live_catalogue import LiveCatalogue, UnreadableItemError
 from onesearch.serving.service_metrics import Metrics
 from onesearch.serving.sqlite_store import SqliteStore
 from onesearch.serving.store import StoreError, StoreState
@@ -307,3 +308,139 @@ def test_a_redis_that_was_emptied_is_noticed(engine, redis_url, tmp_path):
     assert catalogue.change([Item("c", "shoe")], []) == {} and seen(engine) == {"c": "shoe"}
     assert "went back from revision 2 to 1" in catalogue.problems()[0]
     store.close()
+
+
+@pytest.fixture(params=["sqlite", pytest.param("redis", marks=pytest.mark.redis)])
+def servers(request, tmp_path):
+    """Two servers of one run on one store, each with connections of its own."""
+
+    def opened():
+        if request.param == "sqlite":
+            return SqliteStore(tmp_path / "shared.sqlite3")
+        from onesearch.serving.redis_store import RedisStore
+
+        return RedisStore(request.getfixturevalue("redis_url"), prefix=f"{tmp_path.name}:")
+
+    run = [Item(f"i{number}", f"lamp {number}", price=1.0) for number in range(20)]
+    both = [LiveCatalogue(FakeEngine(run), opened(), Metrics()) for _ in range(2)]
+    yield both
+    for one in both:
+        one._store.close()
+
+
+def fields(**given):
+    return lambda item: replace(item, **given)
+
+
+def as_served(servers):
+    """What both serve, which is the same, once they have followed."""
+    for one in servers:
+        one.follow()
+    assert servers[0]._engine.items == servers[1]._engine.items
+    return servers[0]._engine.items
+
+
+def test_patches_of_two_servers_at_once_both_count(servers):
+    """Both have read each item before one of them writes it: the second one begins again from what the first wrote."""
+    together, asked = threading.Barrier(2), [set(), set()]
+
+    def patch(at, **given):
+        def changed(item):
+            if item.item_id not in asked[at]:
+                asked[at].add(item.item_id)
+                together.wait(20)
+            return replace(item, **given)
+
+        for number in range(20):
+            assert servers[at].patch({f"i{number}": changed}) == {}
+
+    with ThreadPoolExecutor(2) as pool:
+        for call in [pool.submit(patch, 0, price=7.0), pool.submit(patch, 1, in_stock=False)]:
+            call.result()
+    assert {(item.price, item.in_stock) for item in as_served(servers).values()} == {(7.0, False)}
+
+
+def while_patched(patching, item_id, other):
+    """A patch of an item's price, beside which ``other`` happens in another thread, from its read to its end."""
+    happened = []
+
+    def changed(item):
+        if not happened:
+            happened.append(True)
+            with ThreadPoolExecutor(1) as pool:
+                pool.submit(other).result(20)
+        return replace(item, price=7.0)
+
+    return patching.patch({item_id: changed})
+
+
+@pytest.mark.parametrize("other", [0, 1], ids=["same server", "another server"])
+@pytest.mark.parametrize("state", ["run's own", "changed before"])
+def test_a_patch_brings_no_item_back_that_is_deleted_meanwhile(servers, other, state):
+    if state == "changed before":
+        servers[0].change([Item("i3", "new lamp")], [])
+    with pytest.raises(KeyError, match="i3"):
+        while_patched(servers[0], "i3", lambda: servers[other].change([], ["i3"]))
+    assert "i3" not in as_served(servers) and len(as_served(servers)) == 19
+
+
+@pytest.mark.parametrize("other", [0, 1], ids=["same server", "another server"])
+def test_a_patch_loses_no_upsert_that_comes_meanwhile(servers, other):
+    assert while_patched(servers[0], "i3", lambda: servers[other].change([Item("i3", "new lamp", price=2.0)], [])) == {}
+    assert as_served(servers)["i3"] == Item("i3", "new lamp", price=7.0)
+
+
+def test_a_patch_begins_from_what_others_stored_and_is_not_followed_yet(servers):
+    """Of another server: a title, an item that is new, and one that is gone."""
+    servers[1].change([Item("i1", "green lamp"), Item("new", "mug")], ["i2"])
+    assert servers[0].patch({"i1": fields(price=7.0), "new": fields(price=8.0)}) == {}
+    with pytest.raises(KeyError, match="i2"):
+        servers[0].patch({"i3": fields(price=9.0), "i2": fields(price=9.0)})
+    found = as_served(servers)
+    assert (found["i1"], found["new"]) == (Item("i1", "green lamp", price=7.0), Item("new", "mug", price=8.0))
+    assert found["i3"].price == 1.0, "all or nothing"
+
+
+def test_a_patch_begins_again_where_the_store_is_replaced_meanwhile(servers, tmp_path):
+    """By an empty one: an item of the run is what the run has, and one that only the old store knew is unknown."""
+    servers[0].change([Item("i1", "lost lamp"), Item("lost", "mug")], [])
+
+    def emptied():
+        store = servers[0]._store
+        if isinstance(store, SqliteStore):
+            (tmp_path / "shared.sqlite3").unlink()
+        else:
+            store._redis.client.delete(*store._redis.client.scan_iter(f"{tmp_path.name}:*"))
+
+    assert while_patched(servers[0], "i1", emptied) == {}
+    assert as_served(servers)["i1"] == Item("i1", "lamp 1", price=7.0) and "lost" not in as_served(servers)
+    servers[0].change([Item("lost", "mug")], [])
+    with pytest.raises(KeyError, match="lost"):
+        while_patched(servers[0], "lost", emptied)
+    assert as_served(servers)["i1"] == Item("i1", "lamp 1", price=1.0)
+
+
+def test_a_patch_that_others_always_forestall_ends_and_changes_nothing(servers, monkeypatch):
+    monkeypatch.setattr(live_catalogue, "_MOST_TRIES", 3)
+    prices = iter(range(10, 99))
+
+    def changed(item):
+        servers[1].patch({"i1": fields(price=float(next(prices)))})
+        return replace(item, brand="Acme")
+
+    with pytest.raises(StoreError, match="'i1' were changed by others 3 times"):
+        servers[0].patch({"i1": changed})
+    assert as_served(servers)["i1"] == Item("i1", "lamp 1", price=12.0)
+
+
+def test_a_patch_of_an_item_that_cannot_be_read_is_refused(engine, store):
+    """What is not understood must not be overwritten by what this server knew before; sent as a whole it may be."""
+    engine.upsert([Item("a", "lamp")])
+    store.change_items([Item("a", "new lamp")], [])
+    with store._db.write("damage it") as db:
+        db.execute("UPDATE items SET body = ? WHERE item_id = 'a'", ('{"item_id": "a", "title": "x", "colour": 7}',))
+    catalogue = LiveCatalogue(engine, store, Metrics())
+    with pytest.raises(UnreadableItemError, match=r"item 'a'.* unknown field 'colour'; send it again, with all of its"):
+        catalogue.patch({"a": fields(price=7.0)})
+    assert catalogue.change([Item("a", "newest lamp")], []) == {}
+    assert catalogue.patch({"a": fields(price=7.0)}) == {} and engine.item("a") == Item("a", "newest lamp", price=7.0)

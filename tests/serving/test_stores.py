@@ -13,7 +13,17 @@ from hypothesis import strategies as st
 from onesearch.data.records import Item
 from onesearch.serving.http_bodies import ItemBody
 from onesearch.serving.sqlite_store import SqliteStore
-from onesearch.serving.store import Event, EventConflictError, RulesConflictError, RulesVersion, Search, StoreError
+from onesearch.serving.store import (
+    Event,
+    EventConflictError,
+    ItemsConflictError,
+    MadeFrom,
+    RulesConflictError,
+    RulesVersion,
+    Search,
+    StoredItem,
+    StoreError,
+)
 from onesearch.serving.stored_items import stored_change, stored_text
 
 T0 = datetime(2024, 1, 1, tzinfo=UTC)
@@ -86,6 +96,23 @@ def test_the_state_tells_which_store_it_is_and_its_newest_change(any_store):
     assert first.origin and first.revision == 0 and any_store.state() == first
     assert any_store.change_items([Item("a", "title")], ["b"]) == (first.origin, 2)
     assert any_store.state() == (first.origin, 2)
+
+
+def test_items_that_are_not_what_a_change_was_made_from_are_left(any_store):
+    never = any_store.stored_items(["a", "b"])
+    assert never == MadeFrom(any_store.state().origin, {"a": StoredItem(), "b": StoredItem()})
+    assert any_store.change_items([Item("a", "title")], ["b"], never).revision == 2
+    first = any_store.stored_items(["a", "b"])
+    assert first.items == {"a": StoredItem(1, stored_text(Item("a", "title"))), "b": StoredItem(2)}
+    another = first._replace(origin="another")
+    # Of a store that fell behind and went on, another state may have the same revision.
+    same_number = first._replace(items={"a": StoredItem(1, stored_text(Item("a", "lost title")))})
+    for made_from in (never, another, same_number):
+        with pytest.raises(ItemsConflictError):
+            any_store.change_items([Item("c", "x"), Item("a", "y")], ["b"], made_from)
+    assert any_store.stored_items(["a", "b"]) == first and any_store.state().revision == 2
+    any_store.change_items([Item("other", "title")], [])
+    assert any_store.change_items([Item("a", "new title")], [], first).revision == 4, "others may change meanwhile"
 
 
 def test_what_is_old_is_forgotten_and_item_changes_stay(any_store, monkeypatch):

@@ -210,7 +210,7 @@ def _add_items(app: FastAPI, service: Service, keys: Keys) -> None:
     @app.patch(
         "/items",
         tags=["catalogue"],
-        responses=_PROBLEMS | _UNKNOWN | _KEYED,
+        responses=_PROBLEMS | _UNKNOWN | _KEYED | {409: {"model": Problem}},
         dependencies=[_keyed(keys, "admin")],
     )
     def patch_items(body: PatchBody) -> ItemsAnswer:

@@ -5,6 +5,7 @@ from typing import Any
 
 from onesearch.common.extras import from_extra
 from onesearch.serving.http_answers import Problem, encodable
+from onesearch.serving.live_catalogue import UnreadableItemError
 from onesearch.serving.live_rules import RulesRefusedError
 from onesearch.serving.service import RequestRefusedError, UnknownItemError
 from onesearch.serving.store import EventConflictError, RulesConflictError, StoreError
@@ -63,6 +64,7 @@ def say_errors(app: FastAPI) -> None:
         UnknownItemError: answering(404),
         EventConflictError: answering(409),
         RulesConflictError: answering(409),
+        UnreadableItemError: answering(409),
         RulesRefusedError: rules_problem,
         # Whose words may hold a path or an address.
         StoreError: answering(503, "not done, sending it again is safe: the store failed, see the log", 2),

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 from onesearch.data.records import Item
 from onesearch.serving.engine_protocol import Engine
-from onesearch.serving.store import ItemChange, Store, StoreError, StoreState
+from onesearch.serving.store import ItemChange, ItemsConflictError, Store, StoredItem, StoreError, StoreState
+from onesearch.serving.stored_items import stored_change
 from onesearch.serving.turns import Turns
 
 if TYPE_CHECKING:
@@ -22,7 +23,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("onesearch.serving")
 _MOST_AT_ONCE = 1000  # changes of several calls that are applied as one
+_MOST_TRIES = 50  # of a patch; each but the last lost against a change of another server
 _LONGEST_TURN = 0.1  # seconds that searches wait for a part of them, about
+
+
+class UnreadableItemError(ValueError):
+    """Fields of an item cannot be changed, since the store's text of it cannot be read."""
 
 
 class LiveCatalogue:
@@ -69,7 +75,10 @@ class LiveCatalogue:
         became += [(item_id, None) for item_id in deleted]
         if not became:
             return {}
-        written = self._store.change_items(items, deleted)
+        return self._applied_here(became, self._store.change_items(items, deleted))
+
+    def _applied_here(self, became: list[tuple[str, Item | None]], written: StoreState) -> dict[str, str]:
+        """Apply changes that are in the store, up to the revision ``written``; as :meth:`change`."""
         own = [written._replace(revision=written.revision - at) for at in reversed(range(len(became)))]
         with self._queue:
             for at, (item_id, item) in zip(own, became, strict=True):
@@ -87,23 +96,54 @@ class LiveCatalogue:
         if self._origin != written.origin or self._applied < written.revision:  # the store lost them in this moment
             raise StoreError(f"item changes up to revision {written.revision} are not in the store any more")
         # `follow` may have applied changes of other servers, too: only the caller's own problems are the answer.
-        changed = {item.item_id for item in items} | set(deleted)
+        changed = {item_id for item_id, _ in became}
         return {item_id: problem for item_id, problem in self._rejected.items() if item_id in changed}
 
     def patch(self, changes: Mapping[str, Callable[[Item], Item]]) -> dict[str, str]:
         """As :meth:`change`, of items as they are: each by its id, and what it becomes.
 
+        No change of them by another call, of whatever server, is lost: the store takes the items only where it still
+        has what they were made from; else they are made again from what it has by then.
+
+        Args:
+            changes: may be asked more than once.
+
         Raises:
             KeyError: an item is not in the catalogue; nothing was changed.
-            StoreError: as :meth:`change`.
+            UnreadableItemError: nothing was changed.
+            StoreError: as :meth:`change`, or others change the items all the time; nothing was changed then.
         """
-        with self._patching:  # two patches of one item must not both begin from the item before
-            self.follow()
-            items = {item_id: self._engine.item(item_id) for item_id in changes}
-            unknown = [item_id for item_id, item in items.items() if item is None]
-            if unknown:
-                raise KeyError(unknown[0])
-            return self.change([changes[i](item) for i, item in items.items() if item is not None], [])
+        # Patches of this process come one after the other, so that they need no second try because of each other.
+        with self._patching:
+            for _ in range(_MOST_TRIES):
+                before = self._store.stored_items(list(changes))
+                items = [changes[item_id](self._as_stored(item_id, was)) for item_id, was in before.items.items()]
+                try:
+                    written = self._store.change_items(items, [], before)
+                except ItemsConflictError:
+                    continue
+                break
+            else:
+                raise StoreError(f"items such as {next(iter(changes))!r} were changed by others {_MOST_TRIES} times")
+        return self._applied_here([(item.item_id, item) for item in items], written)
+
+    def _as_stored(self, item_id: str, stored: StoredItem) -> Item:
+        """An item by the store, whether or not the engine has followed so far.
+
+        Raises:
+            KeyError: there is none.
+            UnreadableItemError: the store's text of it cannot be read.
+        """
+        if not stored.revision:  # never changed: what the run has, noted before the engine's item ever changes
+            served = self._engine.item(item_id)
+            item = self._first.get(item_id, served)
+        else:
+            _, _, item, problem = stored_change(stored.revision, item_id, stored.text)
+            if problem:
+                raise UnreadableItemError(f"item {item_id[:200]!r}: {problem}, with all of its fields")
+        if item is None:
+            raise KeyError(item_id)
+        return item
 
     def follow(self) -> int:
         """Apply all changes that the store has now; the number of those that this applied.

@@ -26,8 +26,11 @@ from onesearch.serving.store import (
     Event,
     EventConflictError,
     ItemChange,
+    ItemsConflictError,
+    MadeFrom,
     RulesVersion,
     Search,
+    StoredItem,
     StoreError,
     StoreState,
     Traffic,
@@ -60,8 +63,15 @@ return false
 """
 _CHANGE_ITEMS = """
 redis.call('SET', KEYS[4], ARGV[1], 'NX')
+local compared = tonumber(ARGV[2])
+if compared > 0 and redis.call('GET', KEYS[4]) ~= ARGV[3] then return {'', -1} end
+for at = 4, compared * 3 + 3, 3 do
+  local found = tonumber(redis.call('ZSCORE', KEYS[2], ARGV[at]) or '0')
+  local text = redis.call('HGET', KEYS[1], ARGV[at]) or ''
+  if found ~= tonumber(ARGV[at + 1]) or text ~= ARGV[at + 2] then return {'', -1} end
+end
 local revision = tonumber(redis.call('GET', KEYS[3]) or '0')
-for at = 2, #ARGV, 2 do
+for at = compared * 3 + 4, #ARGV, 2 do
   revision = revision + 1
   redis.call('HSET', KEYS[1], ARGV[at], ARGV[at + 1])
   redis.call('ZADD', KEYS[2], revision, ARGV[at])
@@ -81,6 +91,15 @@ for at = 1, #found, 2 do
   out[#out + 1] = found[at + 1]
   out[#out + 1] = found[at]
   out[#out + 1] = redis.call('HGET', KEYS[1], found[at])
+end
+return out
+"""
+_STORED_ITEMS = """
+redis.call('SET', KEYS[3], ARGV[1], 'NX')
+local out = {redis.call('GET', KEYS[3])}
+for at = 2, #ARGV do
+  out[#out + 1] = redis.call('ZSCORE', KEYS[2], ARGV[at]) or '0'
+  out[#out + 1] = redis.call('HGET', KEYS[1], ARGV[at]) or ''
 end
 return out
 """
@@ -110,6 +129,7 @@ class RedisStore:
         self._state = self._redis.client.register_script(_STATE)
         self._write_rules = self._redis.client.register_script(_WRITE_RULES)
         self._item_changes = self._redis.client.register_script(_ITEM_CHANGES)
+        self._stored_items = self._redis.client.register_script(_STORED_ITEMS)
         try:
             with self._redis.calls("open it") as redis:
                 found = cast(str | None, redis.get(prefix + "format"))
@@ -193,10 +213,16 @@ class RedisStore:
             tuple(queries),
         )
 
-    def change_items(self, items: Sequence[Item], deleted: Sequence[str]) -> StoreState:
+    def change_items(
+        self, items: Sequence[Item], deleted: Sequence[str], made_from: MadeFrom | None = None
+    ) -> StoreState:
         """See `Store.change_items`."""
-        # A new origin where there is none, then (id, body) pairs; an empty body means deleted.
-        arguments = [uuid.uuid4().hex]
+        # A new origin where there is none; what must still be so: how many items, the origin, (id, revision, body) of
+        # each; then (id, body) pairs to write. An empty body means deleted.
+        before = MadeFrom("", {}) if made_from is None else made_from
+        arguments: list[str | int] = [uuid.uuid4().hex, len(before.items), before.origin]
+        for item_id, was in before.items.items():
+            arguments += [item_id, *was]
         for item in items:
             arguments += [item.item_id, stored_text(item)]
         for item_id in deleted:
@@ -204,7 +230,17 @@ class RedisStore:
         with self._redis.calls("change items"):
             keys = [*self._item_keys(), self._prefix + "revision", self._prefix + "origin"]
             origin, revision = cast(tuple[str, int], self._change_items(keys=keys, args=arguments))
+        if revision < 0:
+            raise ItemsConflictError("an item was changed by another call meanwhile")
         return StoreState(origin, int(revision))
+
+    def stored_items(self, item_ids: Sequence[str]) -> MadeFrom:
+        """See `Store.stored_items`."""
+        with self._redis.calls("read items"):
+            keys = [*self._item_keys(), self._prefix + "origin"]
+            origin, *flat = cast(list[str], self._stored_items(keys=keys, args=[uuid.uuid4().hex, *item_ids]))
+        states = (StoredItem(int(at), text) for at, text in zip(*[iter(flat)] * 2, strict=True))
+        return MadeFrom(origin, dict(zip(item_ids, states, strict=True)))
 
     def state(self) -> StoreState:
         """See `Store.state`."""

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from sqlite3 import Connection
 from typing import Any
 
 from onesearch.common.sqlite import SqliteDatabase
@@ -13,8 +14,11 @@ from onesearch.serving.store import (
     Event,
     EventConflictError,
     ItemChange,
+    ItemsConflictError,
+    MadeFrom,
     RulesVersion,
     Search,
+    StoredItem,
     StoreError,
     StoreState,
     Traffic,
@@ -184,19 +188,29 @@ class SqliteStore:
             tuple(recent),
         )
 
-    def change_items(self, items: Sequence[Item], deleted: Sequence[str]) -> StoreState:
+    def change_items(
+        self, items: Sequence[Item], deleted: Sequence[str], made_from: MadeFrom | None = None
+    ) -> StoreState:
         """See `Store.change_items`."""
         bodies = [(item.item_id, stored_text(item)) for item in items]
         changes: list[tuple[str, str | None]] = [*bodies, *((item_id, None) for item_id in deleted)]
         # Revisions in one transaction: a follower that saw one has seen all before it.
         with self._db.write("change items") as db:
             origin, last = db.execute(_STATE).fetchone()
+            # Nobody else writes until the end of the transaction: what is compared here stays so.
+            if made_from is not None and _stored(db, origin, list(made_from.items)) != made_from:
+                raise ItemsConflictError("an item was changed by another call meanwhile")
             db.executemany(
                 "INSERT INTO items (item_id, body, revision) VALUES (?,?,?)"
                 " ON CONFLICT (item_id) DO UPDATE SET body = excluded.body, revision = excluded.revision",
                 [(item_id, body, last + number) for number, (item_id, body) in enumerate(changes, 1)],
             )
         return StoreState(origin, last + len(changes))
+
+    def stored_items(self, item_ids: Sequence[str]) -> MadeFrom:
+        """See `Store.stored_items`."""
+        with self._db.read("read items") as db:
+            return _stored(db, db.execute(_STATE).fetchone()[0], item_ids)
 
     def state(self) -> StoreState:
         """See `Store.state`."""
@@ -306,6 +320,13 @@ class SqliteStore:
     def close(self) -> None:
         """See `Store.close`."""
         self._db.close()
+
+
+def _stored(db: Connection, origin: str, item_ids: Sequence[str]) -> MadeFrom:
+    """Items as they lie in the file, within the transaction of the caller."""
+    select = "SELECT revision, coalesce(body, '') FROM items WHERE item_id = ?"
+    rows = {item_id: db.execute(select, (item_id,)).fetchone() for item_id in item_ids}
+    return MadeFrom(origin, {item_id: StoredItem(*(row or ())) for item_id, row in rows.items()})
 
 
 def _time(micros: int) -> datetime:

@@ -3,7 +3,7 @@
 The `Store` protocol, with SQLite (`sqlite_store`) for one machine and Redis (`redis_store`) for several servers.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -71,6 +71,27 @@ class StoreState(NamedTuple):
     revision: int
 
 
+class StoredItem(NamedTuple):
+    """The newest state of an item as it lies in a store, to tell whether it is still that one.
+
+    ``text`` is that of :mod:`onesearch.serving.stored_items`, "" for a deleted item; ``revision`` 0: it has none.
+    """
+
+    revision: int = 0
+    text: str = ""
+
+
+class MadeFrom(NamedTuple):
+    """What a change was made from: the store's ``origin``, and each item as it was there."""
+
+    origin: str
+    items: Mapping[str, StoredItem]
+
+
+class ItemsConflictError(ValueError):
+    """Items are not what a change was made from any more."""
+
+
 class RulesConflictError(ValueError):
     """Rules were made from another version than the newest."""
 
@@ -135,8 +156,17 @@ class Store(Protocol):
     def history(self, user: str) -> ShopperHistory:
         """What this service saw of a shopper, in the order in which it came, without profile and log."""
 
-    def change_items(self, items: Sequence[Item], deleted: Sequence[str]) -> StoreState:
-        """Remember new, changed and deleted items, all or nothing; the store, and the newest revision they got."""
+    def change_items(
+        self, items: Sequence[Item], deleted: Sequence[str], made_from: MadeFrom | None = None
+    ) -> StoreState:
+        """Remember new, changed and deleted items, all or nothing; the store, and the newest revision they got.
+
+        Raises:
+            ItemsConflictError: an item is not what ``made_from`` says, or the store is another; nothing was changed.
+        """
+
+    def stored_items(self, item_ids: Sequence[str]) -> MadeFrom:
+        """The newest states of items, all of one moment, to make a change from."""
 
     def state(self) -> StoreState:
         """Which store this is, and its newest item change."""
