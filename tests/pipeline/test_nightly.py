@@ -59,12 +59,16 @@ def test_what_differs_from_the_served_catalogue_is_written_and_nothing_else(shop
         "new": 0,
         "changed": 0,
         "deleted": 0,
+        "kept": 0,
         "set_aside": 0,
+        "emptied": {},
+        "suspicious": {},
     }
     assert changed(store) == {}
-    file.write_text(HEADER + "".join(ROWS[2:]) + "i1,Red boots 1,99\n,no id,3\nnew,Blue boots,5\n")
+    file.write_text(HEADER + "".join(ROWS[2:]) + "i1,Red boots 1,99\ni1,again,3\n,,\nnew,Blue boots,5\n")
     found = bring_in_items(run, store, mapping, 0.1)
-    assert found == {"items": 20, "new": 1, "changed": 1, "deleted": 1, "set_aside": 1}
+    counts = {"items": 20, "new": 1, "changed": 1, "deleted": 1, "kept": 0, "set_aside": 2}
+    assert found == counts | {"emptied": {}, "suspicious": {}}
     by_id = changed(store)
     assert set(by_id) == {"i0", "i1", "new"} and by_id["i0"] is None
     assert by_id["i1"].price == 99 and by_id["new"].title == "Blue boots"
@@ -83,6 +87,46 @@ def test_files_that_lack_too_much_change_nothing(shop):
         bring_in_items(run, store, mapping, 0.1)
     assert changed(store) == {}
     assert bring_in_items(run, store, mapping, 0.15)["deleted"] == 3
+
+
+def test_an_item_whose_row_could_not_be_read_is_not_deleted(shop, caplog):
+    """`i0` lost its title; `i1` is in no row; the id of `i2` is gone, or its whole row is broken."""
+    run, store, mapping, file = shop
+    rest = "".join(ROWS[3:])
+    file.write_text(HEADER + rest + ROWS[2] + "i0,,5\n")
+    found = bring_in_items(run, store, mapping, 0.2)
+    assert (found["deleted"], found["kept"], found["set_aside"]) == (1, 1, 1)
+    assert changed(store) == {"i1": None}
+    assert "1 items that the files lack stay as they are served, such as 'i0'" in caplog.text
+    for broken in (",Red boots 2,5\n", 'i2,"Red boots 2,5\n', "i2,Red boots,2,5\n"):
+        file.write_text(HEADER + rest + "i0,,5\n" + broken)
+        found = bring_in_items(run, store, mapping, 0.2)
+        assert (found["deleted"], found["kept"], found["set_aside"]) == (0, 2, 2), broken
+        assert changed(store) == {"i1": None}, "one row without an id may have been any item's"
+    file.write_text(HEADER + rest)
+    found = bring_in_items(run, store, mapping, 0.2)
+    assert (found["deleted"], found["kept"]) == (2, 0) and changed(store) == dict.fromkeys(["i1", "i0", "i2"])
+
+
+def test_broken_json_lines_delete_nothing(tmp_path):
+    file = tmp_path / "items.jsonl"
+    good = [json.dumps({"id": f"i{number}", "name": "Boots"}) + "\n" for number in range(20)]
+    file.write_text("".join(good))
+    items = {"file": "items.jsonl", "columns": {"item_id": "id", "title": "name"}}
+    mapping = ColumnMapping.model_validate({"source": "shop", "folder": str(tmp_path), "items": items})
+    import_mapping(mapping, tmp_path / "run" / "data")
+    write_manifest(tmp_path / "run" / "data", {"fingerprint": "x"})
+    store = SqliteStore(tmp_path / "store.sqlite3")
+    file.write_text("".join(good[:18]) + good[18][:-3] + "\n")
+    found = bring_in_items(tmp_path / "run", store, mapping, 0.1)
+    assert (found["deleted"], found["kept"], found["set_aside"]) == (0, 2, 1) and changed(store) == {}
+
+
+def test_prices_that_could_not_be_read_are_told(shop):
+    run, store, mapping, file = shop
+    file.write_text(HEADER + "".join(ROWS[4:]) + "".join(f"i{n},Red boots {n},on request\n" for n in range(4)))
+    found = bring_in_items(run, store, mapping, 0.1)
+    assert found["changed"] == 4 and found["emptied"] == {"price: not a number, or negative": 4}, found
 
 
 def lines(run: Path) -> list[dict]:

@@ -12,6 +12,7 @@ Every step leaves a line in ``nightly/log.jsonl`` below the run.
 import json
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ from onesearch.common.run_lock import RunLock
 from onesearch.data.dataset import Dataset
 from onesearch.data.ingest.column_mapping import ColumnMapping
 from onesearch.data.ingest.importer import import_mapping
+from onesearch.data.ingest.rejected_rows import REJECTED
 from onesearch.data.records import Item
 from onesearch.pipeline.run_data import RunData
 from onesearch.pipeline.update_round import Method, TooFewError, update
@@ -108,6 +110,9 @@ def nightly(
 def bring_in_items(run: Path, store: Store, mapping: ColumnMapping, most_deleted: float) -> dict[str, Any]:
     """Write to the store what differs between a shop's files and the catalogue as it is served; counts of it.
 
+    Only an item of which the files have no row is deleted. One whose row was set aside stays as it is served; and while
+    there is a row that does not tell whose it is, such as a broken line, every item stays that has no other.
+
     Raises:
         FileNotFoundError, ValueError: the files cannot be read, or more than the share ``most_deleted`` would go.
     """
@@ -136,16 +141,40 @@ def bring_in_items(run: Path, store: Store, mapping: ColumnMapping, most_deleted
     gone = [item_id for item_id in there if item_id not in now]
     if len(gone) > most_deleted * len(there):
         raise ValueError(
-            f"{len(gone)} of {len(there)} items are not in the files any more, more than the share {most_deleted:g} "
-            "that one night may delete; nothing was changed: look at the files, or allow more"
+            f"{len(gone)} of {len(there)} items are not in the files any more, or not so that they can be read, more "
+            f"than the share {most_deleted:g} that one night may delete; nothing was changed: look at the files and "
+            f"{folder / REJECTED}, or allow more"
         )
+    ids, nameless = _set_aside(folder)
+    kept = gone if nameless else [item_id for item_id in gone if item_id in ids]
+    if kept:
+        log.warning(
+            "%d items that the files lack stay as they are served, such as %r: rows of the files could not be read, %d "
+            "of them without telling whose they are: see %s and mend them",
+            *(len(kept), kept[0], nameless, folder / REJECTED),
+        )
+    gone = [item_id for item_id in gone if item_id not in set(kept)]
     better = [*new, *changed]
     for start in range(0, len(better), _AT_ONCE):
         store.change_items(better[start : start + _AT_ONCE], ())
     for start in range(0, len(gone), _AT_ONCE):
         store.change_items((), gone[start : start + _AT_ONCE])
-    aside = sum(summary.rejected.get("items", {}).values())
-    return {"items": len(now), "new": len(new), "changed": len(changed), "deleted": len(gone), "set_aside": aside}
+    counts = {"items": len(now), "new": len(new), "changed": len(changed), "deleted": len(gone), "kept": len(kept)}
+    counts["set_aside"] = sum(summary.rejected.get("items", {}).values())
+    # What of the rows that were taken was not, or may have been meant otherwise: an item without a price, say.
+    return counts | {"emptied": _most(summary.emptied), "suspicious": _most(summary.suspicious)}
+
+
+def _set_aside(folder: Path) -> tuple[set[str], int]:
+    """The ids of rows of items that an import set aside, and how many of its rows say something, but not whose."""
+    rows = pl.read_parquet(folder / REJECTED).filter(table="items")
+    nameless = rows["id"].is_null() & rows["text"].str.contains(r"[\p{L}\p{N}]")
+    return set(rows["id"].drop_nulls()), int(nameless.sum())
+
+
+def _most(counts: Mapping[str, Counter[str]]) -> dict[str, int]:
+    """Counts of the items' values by column and reason, the most frequent first."""
+    return dict(counts.get("items", Counter()).most_common())
 
 
 def _items(dataset: Dataset) -> Iterator[tuple[str, Item]]:

@@ -155,7 +155,8 @@ class Importer:
         index = np.flatnonzero(part.reason.is_not_null().to_numpy())
         if len(index):
             rows, texts = part.chunk.rows[index].tolist(), part.chunk.texts(index)
-            self.rejects.add(table, part.chunk.file, rows, part.reason.gather(index).to_list(), texts)
+            ids = part.frame["item_id"].gather(index).to_list() if table == "items" else None
+            self.rejects.add(table, part.chunk.file, rows, part.reason.gather(index).to_list(), texts, ids)
         return part.frame.filter(part.reason.is_null())
 
     def _known_items(self, lists: pl.Series, name: str, good: pl.Series) -> pl.Series:

@@ -12,6 +12,7 @@ from onesearch.data.ingest.parquet_writer import ParquetWriter
 REJECTED: Final = "rejected.parquet"
 SCHEMA: Final = pl.Schema(
     {"table": pl.String(), "file": pl.String(), "row": pl.Int64(), "reason": pl.String(), "text": pl.String()}
+    | {"id": pl.String()}
 )
 LONGEST_TEXT: Final = 300
 
@@ -25,7 +26,13 @@ class Rejects:
         self.counts: Counter[tuple[str, str]] = Counter()
 
     def add(
-        self, table: str, file: str, rows: Sequence[int], reasons: Sequence[str], texts: Sequence[str | bytes]
+        self,
+        table: str,
+        file: str,
+        rows: Sequence[int],
+        reasons: Sequence[str],
+        texts: Sequence[str | bytes],
+        ids: Sequence[str | None] | None = None,
     ) -> None:
         """Set rows aside.
 
@@ -35,6 +42,7 @@ class Rejects:
             rows: line of each in that file (1 is the first; row number for Parquet).
             reasons: why, one per row.
             texts: what each said; cut to :data:`LONGEST_TEXT` characters, undecodable bytes in hexadecimal.
+            ids: of the records that they were to be, None where that is not known.
         """
         if not len(rows):
             return
@@ -50,6 +58,7 @@ class Rejects:
                     "row": rows,
                     "reason": reasons,
                     "text": [_readable(text) for text in texts],
+                    "id": [None] * len(rows) if ids is None else ids,
                 },
                 schema=SCHEMA,
             )
