@@ -17,6 +17,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from onesearch.index.filter_columns import number_in
+
 _TOKEN = re.compile(
     r"""\s*(?:(?P<op>!=|>=|<=|[=<>()\[\],])|"(?P<double>(?:\\.|[^"\\])*)"|'(?P<single>(?:\\.|[^'\\])*)'|(?P<word>[^\s()\[\],=<>!"']+))"""
 )
@@ -24,6 +26,7 @@ _WORDS = {"AND", "OR", "NOT", "IN", "TO", "EXISTS", "IS", "CONTAINS", "STARTS"}
 # Anyone may send a filter: of all its texts together, except for the depth.
 _MOST_LETTERS, _MOST_TOKENS, _MOST_DEPTH = 100_000, 1000, 50
 _MOST_VALUES = 500  # sets of values are compared with each other
+_MOST_PAIRS = 2500  # of ranges
 _PATH_LEVEL = re.compile(r"category\.lvl\d+$")
 Range = tuple[float, float]
 
@@ -239,25 +242,51 @@ def _value(key: str, value: str | Range) -> Any:
         return value
     if not key.startswith("attributes."):
         raise ValueError(f"{key[:50]} holds texts, which have no order")
-    low, high = value
-    return {name: bound for name, bound in (("min", low), ("max", high)) if math.isfinite(bound)}
+    return _range(*value)
 
 
 def _both(key: str, sets: Sequence[tuple[Any, ...]]) -> Any:
     """Several conditions on one attribute as one: ranges cut to what they share, the deeper one of two paths."""
     found = sets[0]
     for other in sets[1:]:
-        if key == "price" and len(found) == len(other) == 1:
-            found = ((max(found[0][0], other[0][0]), min(found[0][1], other[0][1])),)
-        elif key.startswith("attributes.") and all(isinstance(one[0], dict) for one in (found, other)):
-            found = ({**found[0], **other[0]},)
-        elif key == "category" and _below(other, found):
+        if key == "category" and _below(other, found):
             found = other
         elif not (key == "category" and _below(found, other)):
-            found = tuple(value for value in found if value in other)
+            if all(isinstance(value, str | bool) for value in (*found, *other)):
+                found = tuple(value for value in found if value in other)
+            else:
+                # What a value of the one and a value of the other have in common, each once.
+                if len(found) * len(other) > _MOST_PAIRS:
+                    raise ValueError(f"the conditions on {key[:50]} combine too many ranges")
+                pairs = (_shared(one, two) for one in found for two in other)
+                found = tuple({repr(both): both for both in pairs if both is not None}.values())
             if not found:
                 raise ValueError(f"two conditions on {key[:50]} cannot both hold")
     return _either(key, found)
+
+
+def _shared(one: Any, two: Any) -> Any:
+    """What two values of an attribute have in common, None where that is nothing: a text may begin with a number."""
+    if isinstance(one, str) and isinstance(two, str):
+        return one if one == two else None
+    if isinstance(one, str) or isinstance(two, str):
+        text, (low, high) = (one, _bounds(two)) if isinstance(one, str) else (two, _bounds(one))
+        return text if low <= number_in(text) <= high else None
+    (low, high), (least, most) = _bounds(one), _bounds(two)
+    low, high = max(low, least), min(high, most)
+    if low > high:
+        return None
+    return (low, high) if isinstance(one, tuple) else _range(low, high)
+
+
+def _bounds(value: Any) -> Range:
+    """Both ends of a price or of an attribute's range, infinite where it is open."""
+    return value if isinstance(value, tuple) else (value.get("min", -math.inf), value.get("max", math.inf))
+
+
+def _range(low: float, high: float) -> dict[str, float]:
+    """A range of an attribute's numbers as our filter has it."""
+    return {name: bound for name, bound in (("min", low), ("max", high)) if math.isfinite(bound)}
 
 
 def _below(paths: Sequence[str], others: Sequence[str]) -> bool:
