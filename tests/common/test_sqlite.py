@@ -134,3 +134,38 @@ def test_a_backup_is_put_back_changed_and_brought_to_the_current_version(tmp_pat
     with pytest.raises(NotesError, match="torn"):
         new.restore(tmp_path / "torn", "UPDATE a SET x = 0")
     assert values(new) == [11, 12] and values(old) == [1, 2]
+
+
+def content_of(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("version", [0, 1, 2, 99])
+@pytest.mark.parametrize("made", ["CREATE TABLE precious (x)", "CREATE TABLE precious (x); CREATE TABLE b (z)"])
+def test_a_file_of_another_program_is_refused_and_stays_as_it_is(tmp_path, version, made):
+    """Whatever number it has: any program may write one."""
+    with closing(sqlite3.connect(tmp_path / "other.db")) as raw:
+        raw.executescript(f"{made}; PRAGMA user_version = {version}")
+    before = content_of(tmp_path)
+    told = "newer onesearch" if version == 99 and "b (z)" in made else "it has the table .*not those of a notes"
+    with pytest.raises(NotesError, match=rf"notes .*other\.db: .*{told}"):
+        opened(tmp_path / "other.db", FIRST, SECOND)
+    assert content_of(tmp_path) == before
+
+
+def test_an_empty_file_is_a_new_one_and_an_emptied_one_is_none_of_ours(tmp_path):
+    (tmp_path / "notes").touch()
+    add(opened(tmp_path / "notes"), 1)
+    with closing(sqlite3.connect(tmp_path / "emptied")) as raw:
+        raw.execute("PRAGMA user_version = 1")
+    with pytest.raises(NotesError, match="has no table"):
+        opened(tmp_path / "emptied")
+
+
+def test_a_check_leaves_the_version_that_another_process_wrote(tmp_path):
+    old = opened(tmp_path / "notes")
+    new = opened(tmp_path / "notes", FIRST, SECOND)
+    old.check()
+    opened(tmp_path / "notes", FIRST, SECOND).close()
+    with new.read("read") as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (2,)

@@ -170,13 +170,13 @@ def test_a_made_token_is_shown_on_a_terminal_and_never_in_a_log(monkeypatch, cap
 
 def test_missing_run_names_the_command_that_makes_it(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"onesearch run configs/demo\.yaml"):
-        command.open_store(str(tmp_path / "no" / "x.db"), tmp_path / "no")
+        command.open_run_store(tmp_path / "no", str(tmp_path / "no" / "x.db"), make=True)
     assert not (tmp_path / "no").exists()
 
 
 def test_store_address_is_checked(tmp_path):
     with pytest.raises(StoreError, match=r"could not open.*--store names another place"):
-        command.open_store(str(tmp_path), tmp_path)  # a folder
+        command.open_run_store(tmp_path, str(tmp_path), make=True)  # a folder
 
 
 def test_help_teaches():

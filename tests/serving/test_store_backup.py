@@ -4,6 +4,7 @@ import json
 import sqlite3
 import threading
 import time
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -18,6 +19,7 @@ from onesearch.serving.http_app import create_app
 from onesearch.serving.serving_settings import ServingSettings
 from onesearch.serving.sqlite_store import SqliteStore
 from onesearch.serving.store import Event, Search, StoreError
+from onesearch.understanding.thought_cache import SqliteThoughts
 
 T0 = datetime(2024, 1, 1, tzinfo=UTC)
 
@@ -191,3 +193,29 @@ def test_the_command_backs_up_and_restores(tmp_path):
     missing = call("backup", tmp_path / "nothing.sqlite3", tmp_path / "c")
     assert missing.exit_code == 1 and "no store" in missing.output and not (tmp_path / "nothing.sqlite3").exists()
     assert call("restore", tmp_path / "nothing", tmp_path / "s.sqlite3").exit_code == 1
+
+
+def test_a_restore_that_fails_leaves_no_new_store(tmp_path):
+    (tmp_path / "text").write_text("no backup")
+    place = tmp_path / "new" / "s.sqlite3"
+    done = CliRunner().invoke(command_line, ["store", "restore", str(tmp_path / "text"), str(place)])
+    assert done.exit_code == 1 and "text" in done.output and list(place.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["events export {other} out.parquet", "store backup {other} out", "cache"])
+def test_a_database_of_another_program_is_not_touched(tmp_path, monkeypatch, command):
+    """What is named as the store may be anything: a cache of thoughts, or the shop's own."""
+    monkeypatch.chdir(tmp_path)
+    if command == "cache":
+        SqliteThoughts(tmp_path / "other.db")._db.close()
+        command = "store backup {other} out"
+    else:
+        with closing(sqlite3.connect("other.db")) as raw:
+            raw.execute("CREATE TABLE orders (x)")
+    before = (tmp_path / "other.db").read_bytes()
+    done = CliRunner().invoke(command_line, command.format(other="other.db").split())
+    assert done.exit_code == 1 and "no file of onesearch" in done.output, done.output
+    assert (tmp_path / "other.db").read_bytes() == before and not list(tmp_path.glob("out*"))
+    (tmp_path / "empty.db").touch()
+    done = CliRunner().invoke(command_line, command.format(other="empty.db").split())
+    assert done.exit_code == 1 and "no store" in done.output and (tmp_path / "empty.db").stat().st_size == 0

@@ -267,6 +267,7 @@ def test_sqlite_files_that_are_not_ours(tmp_path):
     (tmp_path / "text").write_text("no database, but long enough to be read as one" * 100)
     with pytest.raises(CacheError, match="not a database"):
         SqliteThoughts(tmp_path / "text")
+    SqliteThoughts(tmp_path / "newer")._db.close()
     with sqlite3.connect(tmp_path / "newer") as db:
         db.execute("PRAGMA user_version = 99")
     with pytest.raises(CacheError, match="newer onesearch"):

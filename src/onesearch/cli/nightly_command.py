@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from onesearch.cli.producer_options import ProducerName, open_thoughts, producer_key
-from onesearch.cli.serve_command import open_store
+from onesearch.cli.serve_command import open_run_store
 from onesearch.cli.update_command import MethodName
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def nightly(
     mapping = None if items is None else load_mapping(items, data_root)
     rounds = Round(method.value, steps, epochs, tuple(sets or ()), None if cache is None else known)
     failed = False
-    with closing(open_store(store or str(run / "serving.sqlite3"))) as kept:
+    with closing(open_run_store(run, store)) as kept:
         for step in night(run, kept, mapping, rounds, most_deleted):
             typer.echo(f"{step.name}: {step.outcome}: {json.dumps(step.found)}")
             failed |= step.outcome == "failed"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from onesearch.cli.serve_command import open_store
+from onesearch.cli.serve_command import open_run_store
 from onesearch.cli.terminal import FriendlyGroup
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def check_command(run: Run, file: File, store: Place = None) -> None:
 
 def opened(run: Path, store: str | None) -> "Store":
     """The store that a service of the run would use."""
-    return open_store(store or str(run / "serving.sqlite3"), run)
+    return open_run_store(run, store, make=True)
 
 
 def told(rules: "Rules") -> str:

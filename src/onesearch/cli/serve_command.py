@@ -141,7 +141,7 @@ def serve(
     from onesearch.serving.starting_app import StartingApp
 
     # A store that cannot be opened is told at once, before the model is loaded.
-    memory = open_store(store or str(run / "serving.sqlite3"), run)
+    memory = open_run_store(run, store, make=True)
     torch.set_num_threads(cores)
     # Every product of a model gives up the interpreter for a moment, and would get it back only 5 ms later where
     # another thread is in the middle of Python of its own, such as the merge of a catalogue.
@@ -227,20 +227,35 @@ def thought_source(place: str | None, producer: ProducerName) -> "ThoughtSource 
     return ThoughtSource(lambda: open_thoughts(place), name, version)
 
 
-def open_store(place: str, run: Path | None = None) -> "Store":
-    """The store at a file or a ``redis://`` address; a file that is not there is made for a ``run`` alone.
+def open_run_store(run: Path, store: str | None, make: bool = False) -> "Store":
+    """The store of a run's service: the file in its folder, unless another place is given.
+
+    Args:
+        run: its folder, which a stranger may have packed.
+        store: as ``--store`` of `onesearch serve`.
+        make: the file where there is none.
 
     Raises:
         FileNotFoundError: there is no such file, or the run's folder does not exist; it is not made here.
         ValueError: the run's folder holds a link.
+        StoreError: as :func:`open_store`.
+    """
+    if not run.is_dir():
+        raise FileNotFoundError(f"no folder {run}; make it with 'onesearch run configs/demo.yaml'")
+    refuse_links(run)  # a link in the store's place would be written through
+    return open_store(store or str(run / "serving.sqlite3"), make)
+
+
+def open_store(place: str, make: bool = False) -> "Store":
+    """The store at a file or a ``redis://`` address.
+
+    Raises:
+        FileNotFoundError: there is no such file, and it is not to be made.
         StoreError: the store cannot be opened, or Redis is asked for but its client is not installed.
     """
-    if run is not None and not run.is_dir():
-        raise FileNotFoundError(f"no folder {run}; make it with 'onesearch run configs/demo.yaml'")
-    if run is None and "://" not in place and not Path(place).is_file():
+    # An empty file would be made a store.
+    if not make and "://" not in place and not (Path(place).is_file() and Path(place).stat().st_size):
         raise FileNotFoundError(f"no store {place}: name the one of `onesearch serve`")
-    if run is not None:
-        refuse_links(run)  # a link in the store's place would be written through
     if place.startswith(("redis://", "rediss://", "unix://")):
         from onesearch.serving.redis_store import RedisStore
 

@@ -1,5 +1,6 @@
 """``onesearch store``: copies of what the service remembers."""
 
+import tempfile
 from contextlib import closing
 from pathlib import Path
 from typing import Annotated
@@ -40,9 +41,23 @@ def restore_command(
     """
     if not backup.is_file():
         raise FileNotFoundError(f"no file {backup}")
+    if "://" in store or Path(store).exists():
+        with closing(open_store(store)) as kept:
+            kept.restore(backup)
+    else:
+        _make(Path(store), backup)
+    typer.echo(f"{store.rpartition('@')[2]} holds what {backup} held")
+
+
+def _make(file: Path, backup: Path) -> None:
+    """A new store of a backup, whole or not at all."""
     from onesearch.serving.sqlite_store import SqliteStore
 
-    # A file that is not there yet is made.
-    with closing(open_store(store) if "://" in store else SqliteStore(Path(store))) as kept:
-        kept.restore(backup)
-    typer.echo(f"{store.rpartition('@')[2]} holds what {backup} held")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{file.name}.", dir=file.parent) as folder:
+        made = Path(folder) / file.name
+        with closing(SqliteStore(made)) as kept:
+            kept.restore(backup)
+        if file.exists():
+            raise FileExistsError(f"{file} was made by somebody else meanwhile; it stays as it is: try again")
+        made.rename(file)

@@ -130,7 +130,7 @@ def understand(
     if as_json and (watch or coverage is not None):
         raise typer.BadParameter("goes with neither --watch nor --coverage", param_hint="--json")
     if coverage is not None:
-        _show_coverage(store or str(source / "serving.sqlite3"), open_thoughts(cache), producer, coverage)
+        _show_coverage(source, store, open_thoughts(cache), producer, coverage)
         return
     if calibrate and (watch or producer in (ProducerName.log_expert, ProducerName.encoder)):
         raise typer.BadParameter("needs a language model, and no --watch", param_hint="--calibrate")
@@ -187,14 +187,18 @@ def _calibrate(
     return run_calibrate(shoppers, thinker, cache, concurrency)
 
 
-def _show_coverage(place: str, cache: "ThoughtCache", producer: ProducerName, span: Span) -> None:
+def _show_coverage(
+    run: Path, store_place: str | None, cache: "ThoughtCache", producer: ProducerName, span: Span
+) -> None:
     """A table of the store's searches: how many of each hour or day have keywords in the cache by now."""
-    from onesearch.cli.serve_command import open_store
+    from onesearch.cli.serve_command import open_run_store, open_store
     from onesearch.serving.keyword_coverage import measure_coverage
 
     name, version = producer_key(producer)
     seconds, form = (3600, "%Y-%m-%d %H:00") if span is Span.hour else (86400, "%Y-%m-%d")
-    with closing(open_store(place)) as store, closing(cache):
+    # With a place of its own the source may be anything: a file of queries, say.
+    kept = open_run_store(run, None) if store_place is None else open_store(store_place)
+    with closing(kept) as store, closing(cache):
         rows = [
             (
                 row.start.strftime(form),

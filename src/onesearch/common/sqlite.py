@@ -73,7 +73,8 @@ class SqliteDatabase:
     def check(self) -> None:
         """Raise if the file does not work now; also writes, since a full disk or a read-only file lets reads pass."""
         with self.write("check") as db:
-            db.execute(f"PRAGMA user_version = {len(self._migrations)}")
+            # Its own version: a process that was upgraded meanwhile has written a newer one.
+            db.execute(f"PRAGMA user_version = {int(db.execute('PRAGMA user_version').fetchone()[0])}")
 
     def backup(self, to: Path) -> None:
         """Write the whole file, as it is in one moment, to a new one; others read and write meanwhile.
@@ -136,8 +137,10 @@ class SqliteDatabase:
         if self._writer is None or _identity(self.path) != self._file:
             self._disconnect()
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            db = self._connect()
+            db = sqlite3.connect(self.path, timeout=self._busy_seconds, isolation_level=None, check_same_thread=False)
             try:
+                self._refuse_others(db)  # before anything of the file is changed, be it its journal
+                self._set_up(db)
                 self._migrate(db)
             except BaseException:
                 db.close()
@@ -148,12 +151,15 @@ class SqliteDatabase:
     def _connect(self) -> sqlite3.Connection:
         db = sqlite3.connect(self.path, timeout=self._busy_seconds, isolation_level=None, check_same_thread=False)
         try:
-            db.execute("PRAGMA journal_mode = WAL")
-            db.execute("PRAGMA synchronous = NORMAL")
+            self._set_up(db)
         except BaseException:
             db.close()
             raise
         return db
+
+    def _set_up(self, db: sqlite3.Connection) -> None:
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = NORMAL")
 
     def _disconnect(self) -> None:
         for connection in (self._writer, *self._readers):
@@ -164,24 +170,66 @@ class SqliteDatabase:
 
     def _migrate(self, db: sqlite3.Connection) -> None:
         known = len(self._migrations)
-        # A file from elsewhere could do something of its own at each write, or be read without end.
-        own = "type IN ('table', 'index') AND coalesce(sql, '') NOT LIKE 'CREATE VIRTUAL%'"
-        if foreign := db.execute(f"SELECT name FROM sqlite_master WHERE NOT ({own})").fetchone():
-            raise self._problem(
-                f"{self._name} {self.path}: no file of onesearch: it has the trigger or view {foreign[0]!r}"
-            )
         with _transaction(db):  # two processes may open a new file at once
-            version = int(db.execute("PRAGMA user_version").fetchone()[0])
-            if version > known:
-                raise self._problem(
-                    f"{self._name} {self.path}: written by a newer onesearch (file version {version}, known up to"
-                    f" {known}); upgrade onesearch or choose another file"
-                )
+            version = self._version(db)
             for script in self._migrations[version:]:
                 # One by one: ``executescript`` would commit the transaction it stands in.
                 for statement in script.split(";"):
                     db.execute(statement)
             db.execute(f"PRAGMA user_version = {known}")
+
+    def _version(self, db: sqlite3.Connection) -> int:
+        """How many migrations a file has seen; 0: it is new.
+
+        Raises:
+            problem: a newer version wrote it.
+        """
+        version, known = int(db.execute("PRAGMA user_version").fetchone()[0]), len(self._migrations)
+        if version > known:
+            raise self._problem(
+                f"{self._name} {self.path}: written by a newer onesearch (file version {version}, known up to"
+                f" {known}); upgrade onesearch or choose another file"
+            )
+        return version
+
+    def _refuse_others(self, db: sqlite3.Connection) -> None:
+        """Look at a file that may be anybody's, of which nothing is changed.
+
+        Raises:
+            problem: it is not ours, or a newer version wrote it.
+        """
+        # A file from elsewhere could do something of its own at each write, or be read without end.
+        own = "type IN ('table', 'index') AND coalesce(sql, '') NOT LIKE 'CREATE VIRTUAL%'"
+        db.execute("BEGIN")
+        foreign = db.execute(f"SELECT name FROM sqlite_master WHERE NOT ({own})").fetchone()
+        if foreign:
+            raise self._not_ours(f"it has the trigger or view {foreign[0]!r}")
+        # Whose version it is cannot be told from a number that any program may have written: its tables tell.
+        there, number = _tables(db), int(db.execute("PRAGMA user_version").fetchone()[0])
+        ours = self._tables_of(number)
+        if not number:
+            wrong = bool(there)
+        elif number > len(self._migrations):  # a newer version may have other tables, but hardly all of them
+            wrong = not there & ours
+        else:
+            wrong = bool(ours - there)
+        if wrong:
+            has = f"it has the table {min(there)!r}" if there else "it has no table"
+            raise self._not_ours(f"{has}, and not those of a {self._name}")
+        self._version(db)
+        db.execute("ROLLBACK")
+
+    def _tables_of(self, version: int) -> set[str]:
+        """The tables of a file that has seen so many migrations."""
+        with closing(sqlite3.connect(":memory:")) as db:
+            for script in self._migrations[:version]:
+                db.executescript(script)
+            return _tables(db)
+
+    def _not_ours(self, why: str) -> Exception:
+        return self._problem(
+            f"{self._name} {self.path}: no file of onesearch: {why}; nothing of it was changed, choose another file"
+        )
 
     @contextmanager
     def _speaking(self, doing: str) -> Iterator[None]:
@@ -200,6 +248,12 @@ def _transaction(db: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
     finally:
         if db.in_transaction:
             db.execute("ROLLBACK")
+
+
+def _tables(db: sqlite3.Connection) -> set[str]:
+    """The names of tables, without SQLite's own."""
+    rows = db.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite!_%' ESCAPE '!'")
+    return {name for (name,) in rows}
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

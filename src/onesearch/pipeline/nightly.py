@@ -22,6 +22,7 @@ from typing import Any, Literal
 
 import polars as pl
 
+from onesearch.common.artefact import refuse_links
 from onesearch.common.run_lock import RunLock
 from onesearch.data.dataset import Dataset
 from onesearch.data.ingest.column_mapping import ColumnMapping
@@ -31,7 +32,7 @@ from onesearch.data.records import Item
 from onesearch.pipeline.run_data import RunData
 from onesearch.pipeline.update_round import Method, TooFewError, update
 from onesearch.serving.recorded_page_views import recorded_page_views
-from onesearch.serving.store import Store
+from onesearch.serving.store import Store, StoreError
 from onesearch.understanding.thought_table import Thoughts
 
 log = logging.getLogger("onesearch")
@@ -77,8 +78,10 @@ def nightly(
         most_deleted: share of the catalogue that one night may delete; beyond it the step fails and changes nothing.
 
     Raises:
+        ValueError: the run's folder holds a link.
         RunLockedError: another night is under way.
     """
+    refuse_links(run)  # through one in the place of `nightly` a stranger's run would be written elsewhere
     with RunLock(run / FOLDER):
         # The catalogue as the shop's files have it.
         night = datetime.now(UTC)
@@ -199,7 +202,9 @@ def _step(run: Path, night: datetime, name: str) -> Iterator[Step]:
     except LeftOutError as reason:
         step.outcome, step.found = "left out", {"reason": str(reason)}
     except Exception as error:
-        log.exception("the night's step %s failed", name)
+        # Where the message says what is wrong and what to do, a traceback would hide it.
+        told = isinstance(error, ValueError | OSError | StoreError)
+        log.error("the night's step %s failed: %s", name, error, exc_info=None if told else error)
         step.outcome, step.found = "failed", {"reason": f"{type(error).__name__}: {error}"}
     line: dict[str, Any] = {"night": night.isoformat(), "step": name, "outcome": step.outcome}
     line |= {"seconds": round(time.monotonic() - start, 1), **step.found}
