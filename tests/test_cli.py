@@ -287,3 +287,21 @@ def test_suggest_shows_completions(invoke, tmp_path, monkeypatch):
     result = invoke("suggest", str(tmp_path), "la", "-k", "3", "--json")
     assert json.loads(result.stdout)[0] == {"text": "lamp 3", "kind": "query", "item_id": None}
     assert "lamp no 1" in invoke("suggest", str(tmp_path), "la").stdout
+
+
+def test_the_store_of_a_strangers_run_is_no_link(tmp_path):
+    """It leads to a database of another program, or to nothing: neither is written."""
+    run, victim = tmp_path / "run", tmp_path / "victim.db"
+    run.mkdir()
+    (run / "serving.sqlite3").symlink_to(victim)
+    calls = (
+        ["nightly", str(run)],
+        ["rules", "export", str(run)],
+        ["understand", str(run), "--coverage", "day", "--cache", str(tmp_path / "cache"), "--producer", "log-expert"],
+    )
+    for content in (b"", b"precious"):
+        victim.write_bytes(content)
+        for call in calls:
+            done = CliRunner().invoke(app, call)
+            assert done.exit_code == 1 and "serving.sqlite3 is a link" in done.output, done.output
+        assert victim.read_bytes() == content and [path.name for path in run.iterdir()] == ["serving.sqlite3"]

@@ -1,16 +1,12 @@
 """A night: the shop's files against what is served, events since the last round, a step that fails alone."""
 
 import json
-import sqlite3
-from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import polars as pl
 import pytest
-from typer.testing import CliRunner
 
-from onesearch.cli import app as command_line
 from onesearch.common.artefact import write_manifest
 from onesearch.data.ingest.column_mapping import ColumnMapping
 from onesearch.data.ingest.importer import import_mapping
@@ -195,20 +191,6 @@ def test_events_that_cannot_be_read_leave_the_update_out(shop, monkeypatch):
     monkeypatch.setattr(nights, "update", lambda *_: pytest.fail("called"))
     *_, events, update = nightly(run, store, None, Round())
     assert (events.outcome, update.outcome) == ("failed", "left out") and "could not be read" in update.found["reason"]
-
-
-def test_a_night_of_a_strangers_run_writes_nothing_through_its_links(shop, tmp_path):
-    run, _, _, _ = shop
-    with closing(sqlite3.connect(tmp_path / "victim.db")) as raw:
-        raw.execute("CREATE TABLE precious (x)")
-    before = (tmp_path / "victim.db").read_bytes()
-    (run / "serving.sqlite3").symlink_to(tmp_path / "victim.db")
-    calls = (["nightly", str(run)], ["understand", str(run), "--coverage", "day", "--cache", str(tmp_path / "cache")])
-    for call in calls:
-        done = CliRunner().invoke(command_line, [*call, "--producer", "log-expert"])
-        assert done.exit_code == 1 and "serving.sqlite3 is a link" in done.output, done.output
-    assert (tmp_path / "victim.db").read_bytes() == before and not (run / FOLDER).exists()
-    (run / "serving.sqlite3").unlink()
 
 
 def test_a_night_does_not_follow_a_link_in_the_place_of_its_folder(shop, tmp_path):
