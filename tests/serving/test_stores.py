@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from onesearch.data.records import Item
 from onesearch.serving.http_bodies import ItemBody
+from onesearch.serving.recorded_page_views import recorded_page_views
 from onesearch.serving.sqlite_store import SqliteStore
 from onesearch.serving.store import (
     Event,
@@ -266,6 +267,47 @@ def test_a_deleted_shopper_leaves_nothing_and_others_everything(any_store):
     assert any_store.record(event(1, user="v")) is False and any_store.record(event(1, user=None)) is False
 
 
+def test_of_a_deleted_shopper_not_even_the_newest_event_is_left(any_store):
+    """Its row may have to stay where it was, so that its number is given to no other one; it must say nothing."""
+    any_store.record(event(1, user="stays"))
+    any_store.record_search(Search("s1", "gone", "lamp", T0, ("i1",)))
+    _, place = any_store.searches()
+    any_store.record(Event("e2", "gone", "secret", "order", "lamp", T0 + timedelta(minutes=1), "s1"))
+    assert any_store.delete_user("gone") == (1, 1)
+    assert [one.user for one in any_store.events()[0]] == ["stays"] and any_store.searches()[0] == []
+    assert any_store.traffic(60) == []
+    views = recorded_page_views(any_store)
+    assert views["user_id"].to_list() == ["stays"] and views["clicked"].to_list() == [["i"]]
+    any_store.record_search(Search("s3", "stays", "mug", T0, ()))
+    assert [one.search_id for one in any_store.searches(place)[0]] == ["s3"]
+    if isinstance(any_store, SqliteStore):
+        with any_store._db.read("look") as db:
+            rows = db.execute("SELECT * FROM events WHERE gone").fetchall()
+        assert len(rows) == 1 and not {"gone", "secret", "lamp", "s1", "e2"} & set(map(str, rows[0]))
+
+
+def test_ids_of_shown_items_may_hold_anything(any_store):
+    shown = ("nl\nid", '["x"]', "", "靴子\t")
+    any_store.record_search(Search("s1", None, "q", T0, shown))
+    any_store.record_search(Search("s2", None, "q", T0, ()))
+    assert [one.shown for one in any_store.searches()[0]] == [shown, ()]
+
+
+def test_what_was_shown_before_ids_could_hold_line_ends_is_read(tmp_path):
+    from onesearch.serving import sqlite_store
+
+    with sqlite3.connect(tmp_path / "old.sqlite3") as raw:
+        for script in sqlite_store._MIGRATIONS[:3]:
+            raw.executescript(script)
+        for values in (("s1", "i1\ni2"), ("s2", ""), ("s3", '["x"]')):
+            raw.execute("INSERT INTO searches (search_id, query, time, shown) VALUES (?, 'q', 1, ?)", values)
+        raw.execute("PRAGMA user_version = 3")
+    store = SqliteStore(tmp_path / "old.sqlite3")
+    store.record_search(Search("s4", None, "q", T0, ("i3",)))
+    assert [one.shown for one in store.searches()[0]] == [("i1", "i2"), (), ('["x"]',), ("i3",)]
+    assert store.traffic(60)[0].searches == 3
+
+
 def test_check_passes(any_store):
     any_store.check()
 
@@ -330,7 +372,7 @@ def test_sqlite_survives_reopening(tmp_path):
     assert again.history("u").clicked == ("i",) and again.item_changes(0)[0].item.title == "title"
     with sqlite3.connect(path) as raw:
         assert raw.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-        assert raw.execute("PRAGMA user_version").fetchone() == (3,)
+        assert raw.execute("PRAGMA user_version").fetchone() == (4,)
 
 
 def test_sqlite_without_close_keeps_what_was_answered(tmp_path):

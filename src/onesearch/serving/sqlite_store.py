@@ -1,5 +1,6 @@
 """The embedded store: one SQLite file in write-ahead mode, one writer, any number of readers."""
 
+import json
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -49,7 +50,7 @@ _MIGRATIONS = (
         user TEXT,
         query TEXT NOT NULL,
         time INTEGER NOT NULL,
-        shown TEXT NOT NULL         -- item ids, one a line
+        shown TEXT NOT NULL         -- item ids, one a line, see `shown_ids`
     );
     CREATE INDEX searches_of_user ON searches (user, seq);
     CREATE TABLE items (
@@ -86,6 +87,13 @@ _MIGRATIONS = (
         who TEXT NOT NULL,
         body TEXT NOT NULL          -- JSON
     )
+    """,
+    # Ids may hold line ends: `shown_ids` is JSON, NULL in a row of before, which has them in `shown`. A row that only
+    # keeps its number after its shopper was deleted is no event and no search.
+    """
+    ALTER TABLE events ADD COLUMN gone INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE searches ADD COLUMN gone INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE searches ADD COLUMN shown_ids TEXT
     """,
 )
 _STATE = "SELECT id, (SELECT coalesce(max(revision), 0) FROM items) FROM origin"
@@ -139,8 +147,8 @@ class SqliteStore:
         """See `Store.record_search`."""
         with self._db.write("record a search") as db:
             db.execute(
-                "INSERT INTO searches (search_id, user, query, time, shown) VALUES (?,?,?,?,?)",
-                (search.search_id, search.user, search.query, _micros(search.time), "\n".join(search.shown)),
+                "INSERT INTO searches (search_id, user, query, time, shown, shown_ids) VALUES (?,?,?,?,'',?)",
+                (search.search_id, search.user, search.query, _micros(search.time), json.dumps(search.shown)),
             )
 
     def traffic(self, seconds: int) -> list[Traffic]:
@@ -148,7 +156,8 @@ class SqliteStore:
         # Spans are whole numbers of ``seconds`` since 1970, whatever the first search was.
         with self._db.read("read the traffic") as db:
             rows = db.execute(
-                "SELECT time / ?1 AS span, query, count(*) FROM searches GROUP BY span, query ORDER BY span, query",
+                "SELECT time / ?1 AS span, query, count(*) FROM searches WHERE NOT gone"
+                " GROUP BY span, query ORDER BY span, query",
                 (seconds * 1_000_000,),
             ).fetchall()
         return [Traffic(_EPOCH + timedelta(seconds=span * seconds), query, count) for span, query, count in rows]
@@ -163,10 +172,10 @@ class SqliteStore:
 
     def searches(self, after: str = "", since: datetime | None = None, limit: int = 5000) -> tuple[list[Search], str]:
         """See `Store.searches`."""
-        rows, place = self._rows("searches", "search_id, user, query, time, shown", after, since, limit)
+        columns = "search_id, user, query, time, shown, shown_ids"
+        rows, place = self._rows("searches", columns, after, since, limit)
         return [
-            Search(one, user, query, _time(time), tuple(shown.split("\n")) if shown else ())
-            for one, user, query, time, shown, _ in rows
+            Search(one, user, query, _time(time), _shown(lines, ids)) for one, user, query, time, lines, ids, _ in rows
         ], place
 
     def history(self, user: str) -> ShopperHistory:
@@ -284,17 +293,19 @@ class SqliteStore:
         """Rows of a table behind a place, and the place behind them."""
         # Numbers begin again in a table of which all rows were forgotten: a place beyond the last is the beginning.
         first = f"SELECT CASE WHEN ?1 > coalesce(max(seq), 0) THEN 0 ELSE ?1 END FROM {table}"
-        wanted = f"SELECT {columns}, seq FROM {table} WHERE seq > ({first}) AND time >= ?2 ORDER BY seq LIMIT ?3"
+        wanted = f"SELECT {columns}, seq FROM {table} WHERE seq > ({first}) AND time >= ?2 AND NOT gone"
+        wanted += " ORDER BY seq LIMIT ?3"
         with self._db.read(f"read {table}") as db:
             rows = db.execute(wanted, (int(after or 0), _micros(since or _EPOCH), limit)).fetchall()
         return rows, str(rows[-1][-1]) if rows else after
 
     def delete_user(self, user: str) -> Deleted:
         """See `Store.delete_user`."""
-        # The newest row of a table stays as nobody's, empty: its number must not be given to another one.
+        # The newest row of a table stays, empty and marked: its number must not be given to another one.
+        random = "lower(hex(randomblob(16)))"
         empty = {
-            "events": "user = NULL, event_id = lower(hex(randomblob(16))), query = '', search_id = NULL",
-            "searches": "user = NULL, query = '', shown = ''",
+            "events": f"gone = 1, user = NULL, event_id = {random}, item_id = '', query = '', search_id = NULL",
+            "searches": f"gone = 1, user = NULL, search_id = {random}, query = '', shown = '', shown_ids = NULL",
         }
         gone = dict.fromkeys(empty, 0)
         with self._db.write("delete a shopper") as db:
@@ -327,6 +338,13 @@ def _stored(db: Connection, origin: str, item_ids: Sequence[str]) -> MadeFrom:
     select = "SELECT revision, coalesce(body, '') FROM items WHERE item_id = ?"
     rows = {item_id: db.execute(select, (item_id,)).fetchone() for item_id in item_ids}
     return MadeFrom(origin, {item_id: StoredItem(*(row or ())) for item_id, row in rows.items()})
+
+
+def _shown(lines: str, ids: str | None) -> tuple[str, ...]:
+    """The ids that a search showed; one a line in a row that was written before ``shown_ids`` was there."""
+    if ids is not None:
+        return tuple(json.loads(ids))
+    return tuple(lines.split("\n")) if lines else ()
 
 
 def _time(micros: int) -> datetime:
