@@ -64,6 +64,27 @@ def test_names_have_no_separator_of_names_in_them(client, admin, field):
     assert answer.status_code == 422 and "U+001C to U+001F" in answer.json()["error"]
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"title": " \u3000\t"},
+        {"item_id": "  "},
+        {"brand": " "},
+        {"seller": "\u00a0"},
+        {"category": ["Home", " "]},
+        {"attributes": {"Color": ["red", " "]}},
+    ],
+)
+def test_blanks_are_no_text(client, admin, given):
+    """The import takes them for an empty cell, and an item without a title for none."""
+    answer = client.post("/items", json={"upsert": [{"item_id": "n1", "title": "lamp", **given}]}, headers=admin)
+    assert answer.status_code == 422 and "must not be blank" in answer.json()["error"], answer.text
+    patch = {"item_id": "i1", **given}
+    assert client.patch("/items", json={"items": [patch]}, headers=admin).status_code == 422
+    spaced = {"item_id": " n 2 ", "title": " a lamp ", "brand": "\u3000B", "attributes": {"Color": [" red"]}}
+    assert client.post("/items", json={"upsert": [spaced]}, headers=admin).status_code == 200
+
+
 def test_upsert_and_delete_are_searchable_at_once(client, admin):
     assert found(client, "teapot") == []
     answer = client.post("/items", json={"upsert": [NEW], "delete": ["i1"]}, headers=admin)

@@ -41,6 +41,19 @@ PARTS: Final = ("train", "valid", "test")
 """Of a split log, and the words that ``split`` of a :class:`PageView` may be."""
 
 
+LONGEST_ID = 200
+"""Characters of an item's id at most; it is one line of text, without control characters."""
+
+
+def servable_ids(ids: pl.Series) -> pl.Series:
+    r"""Which ids of items the service can be asked about, Boolean [n]; null where there is none.
+
+    >>> servable_ids(pl.Series(["i1", "i\n2", "i" * 201])).to_list()
+    [True, False, False]
+    """
+    return (ids.str.len_chars() <= LONGEST_ID) & ~ids.str.contains(r"\p{Cc}")
+
+
 def check_attribute_type(name: str) -> None:
     """Whether a name can be an attribute type: one of the 18, or one of the shop's own that is not nearly one of them.
 

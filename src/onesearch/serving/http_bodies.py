@@ -20,7 +20,7 @@ from pydantic import (
     model_validator,
 )
 
-from onesearch.data.records import Item, check_attribute_type
+from onesearch.data.records import LONGEST_ID, Item, check_attribute_type
 from onesearch.search.results import Sort
 from onesearch.search.rules import MAX_TEXT
 
@@ -41,6 +41,10 @@ _TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d")
 _FACET = r"^(category|brand|seller|price|in_stock|attributes\..+)$"
 _ONE_LINE = r"^[^\u0000-\u001f\u007f-\u009f]*$"
 _PLAIN = r"^[^\u001c-\u001f]*$"
+# As well, with a letter or sign that is no blank.
+_ONE_WRITTEN_LINE = r"^[^\u0000-\u001f\u007f-\u009f]*[^\s\u0000-\u001f\u007f-\u009f][^\u0000-\u001f\u007f-\u009f]*$"
+_PLAIN_WRITTEN = r"^[^\u001c-\u001f]*[^\s\u001c-\u001f][^\u001c-\u001f]*$"
+_WRITTEN = r"[^\s\u001c-\u001f]"
 
 
 def _no_control(text: Any) -> Any:
@@ -54,6 +58,13 @@ def _no_separator(text: Any) -> Any:
     """Names are kept joined by separators of ASCII: one with such a letter would be read as several."""
     if isinstance(text, str) and any("\x1c" <= letter <= "\x1f" for letter in text):
         raise ValueError("must not contain the control characters U+001C to U+001F")
+    return text
+
+
+def _not_blank(text: Any) -> Any:
+    """Blanks name nothing; the import takes them for an empty cell."""
+    if isinstance(text, str) and text and not text.strip():
+        raise ValueError("must not be blank")
     return text
 
 
@@ -79,12 +90,26 @@ def nearest(word: str, valid: Iterable[str]) -> str:
 # The pattern is for the API's description: the words of an error are those of `_no_control`, which looks first.
 Query = Annotated[str, StringConstraints(max_length=MAX_QUERY, pattern=_ONE_LINE), BeforeValidator(_no_control)]
 Identifier = Annotated[
-    str, StringConstraints(min_length=1, max_length=200, pattern=_ONE_LINE), BeforeValidator(_no_control)
+    str, StringConstraints(min_length=1, max_length=LONGEST_ID, pattern=_ONE_LINE), BeforeValidator(_no_control)
 ]
 Number = Annotated[float, Field(ge=0, allow_inf_nan=False), BeforeValidator(_no_guess)]
 Flag = Annotated[bool, Strict()]
 Time = Annotated[AwareDatetime, BeforeValidator(_spelt_out)]
 Label = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=_PLAIN), BeforeValidator(_no_separator)]
+# Of an item that is to be found: as in the import, which takes blanks for nothing.
+ItemId = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=LONGEST_ID, pattern=_ONE_WRITTEN_LINE),
+    BeforeValidator(_not_blank),
+    BeforeValidator(_no_control),
+]
+Title = Annotated[str, StringConstraints(min_length=1, max_length=1000, pattern=_WRITTEN), BeforeValidator(_not_blank)]
+Name = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=200, pattern=_PLAIN_WRITTEN),
+    BeforeValidator(_not_blank),
+    BeforeValidator(_no_separator),
+]
 Labels = Label | Annotated[list[Label], Field(min_length=1, max_length=MAX_FILTER_VALUES)]
 Bound = Number | None
 
@@ -261,17 +286,17 @@ class ItemBody(Body):
         }
     )
 
-    item_id: Identifier
-    title: str = Field(min_length=1, max_length=1000)
-    category: list[Label] = Field(default_factory=list, max_length=20, description="path, widest first")
-    brand: Label | None = None
+    item_id: ItemId
+    title: Title
+    category: list[Name] = Field(default_factory=list, max_length=20, description="path, widest first")
+    brand: Name | None = None
     price: Number | None = None
-    attributes: dict[Annotated[str, BeforeValidator(_no_control)], list[Label]] = Field(
+    attributes: dict[Annotated[str, BeforeValidator(_no_control)], list[Name]] = Field(
         default_factory=dict,
         description="by attribute type: the 18 or your own",
         json_schema_extra={"propertyNames": {"pattern": _ONE_LINE}},
     )
-    seller: Label | None = None
+    seller: Name | None = None
     images: list[Annotated[str, StringConstraints(max_length=2000)]] = Field(default_factory=list, max_length=20)
     listed_at: Time | None = None
     in_stock: Flag | None = Field(True, description="null: unknown, and so not in stock to a filter")
@@ -317,7 +342,7 @@ class ItemBody(Body):
 class ItemPatch(ItemBody):
     """Some fields of an item of the catalogue; those that are left out stay as they are."""
 
-    title: str = Field("", min_length=1, max_length=1000)
+    title: Title = ""
 
     def applied_to(self, item: Item) -> Item:
         """The item with the fields that were given."""

@@ -11,6 +11,7 @@ from onesearch.data.ingest.data_check import check
 from onesearch.data.ingest.importer import import_mapping
 from onesearch.data.ingest.page_view_grouping import Grouping
 from onesearch.data.ingest.rejected_rows import REJECTED
+from onesearch.data.ingest.table_source import UNFIT_ID
 from onesearch.data.records import ATTRIBUTES, PageView, page_views_frame
 
 ITEMS_CSV = b"""id,name,path,brand,price,color,pictures,listed,stock
@@ -217,6 +218,38 @@ def test_unknown_items_become_items(folder):
     assert dataset.page_views["shown"].to_list()[0] == ["1", "2", "99"]
     assert ("shoe", "99", 3) in dataset.judgments.rows()
     assert not [finding for finding in check(folder / "out") if finding.grade == "error"]
+
+
+def test_ids_that_the_service_cannot_be_asked_about_are_set_aside(tmp_path):
+    """In the items, and where items are made of the ids in page views and judgments."""
+    longest, wrong = "x" * 200, ["nl\nid", "bell\x07", "next\x85line", "x" * 201]
+    rows = [{"id": name, "t": "boot"} for name in ["1", longest, *wrong]]
+    (tmp_path / "items.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    new = ["new", "y" * 201, "new\r1"]
+    view = {"q": "boot", "shown": [longest, *wrong, *new], "clicked": [wrong[0]]}
+    (tmp_path / "views.jsonl").write_text(json.dumps(view))
+    judged = [{"q": "boot", "id": name, "score": 1} for name in ["1", "judged", *wrong, *new]]
+    (tmp_path / "judged.jsonl").write_text("\n".join(map(json.dumps, judged)))
+    mapping = {
+        "source": "test",
+        "folder": str(tmp_path),
+        "items": {"file": "items.jsonl", "columns": {"item_id": "id", "title": "t"}},
+        "page_views": {"file": "views.jsonl", "columns": {"query": "q", "shown": "shown", "clicked": "clicked"}},
+        "judgments": {"file": "judged.jsonl", "columns": {"query": "q", "item_id": "id", "score": "score"}},
+    }
+    for unknown in ("drop", "create"):
+        given = ColumnMapping.model_validate({**mapping, "unknown_items": unknown})
+        summary = import_mapping(given, tmp_path / unknown)
+        dataset, made = Dataset.load(tmp_path / unknown), ["new"] * (unknown == "create")
+        assert dataset.items["item_id"].to_list() == ["1", longest, *made, *["judged"] * len(made)]
+        assert (
+            dataset.page_views["shown"].to_list() == [[longest, *made]] and dataset.page_views["clicked"][0].is_empty()
+        )
+        assert summary.rejected["items"] == {UNFIT_ID: 4}
+        assert dataset.judgments["item_id"].to_list() == ["1", *["judged"] * len(made), *made]
+        assert not made or summary.rejected["judgments"] == {UNFIT_ID: 6}
+    ids = pl.read_parquet(tmp_path / "drop" / REJECTED).filter(table="items")["id"].to_list()
+    assert ids == wrong, "an item that is served under such an id is known by it"
 
 
 def test_an_import_of_the_same_files_is_the_same(folder):

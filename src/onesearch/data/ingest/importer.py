@@ -26,7 +26,7 @@ from onesearch.data.ingest.page_view_grouping import Grouping
 from onesearch.data.ingest.parquet_writer import ParquetWriter
 from onesearch.data.ingest.rejected_rows import Rejects
 from onesearch.data.ingest.table_source import Part
-from onesearch.data.records import PAGE_VIEWS, SCHEMAS, TEXT, conform
+from onesearch.data.records import PAGE_VIEWS, SCHEMAS, TEXT, conform, servable_ids
 
 LISTS: Final = ("shown", "clicked", "ordered")
 # Raised when the same files give other values: runs that import them then do so again.
@@ -98,7 +98,8 @@ class Importer:
         known = pl.Series(self.item_ids.contains(hashes(ids)))
         self.summary.join("judgments.item_id -> items", int(good.sum()), int((known & good).sum()))
         if self._create:
-            self._new_items(ids.filter(good & ~known))
+            part = part.refusing({tables.UNFIT_ID: ~known & ~servable_ids(ids)})
+            self._new_items(ids.filter(part.reason.is_null() & ~known))
         else:
             part = part.refusing({"item_id is not in the items": ~known})
         pairs = combined(part.frame.select("query", "item_id"))
@@ -173,8 +174,11 @@ class Importer:
         if known.all():
             return lists
         if self._create:
-            self._new_items(flat.filter(pl.Series(~known & counted)))
-            return lists
+            made = servable_ids(flat).fill_null(False)
+            self._new_items(flat.filter(pl.Series(~known & counted) & made))
+            known |= made.to_numpy()
+            if known.all():
+                return lists
         self.summary.dropped[name] += int((~known & counted).sum())
         # The known ids, gathered again by the list that they were in.
         kept = pl.DataFrame(

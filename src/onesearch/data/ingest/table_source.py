@@ -19,7 +19,9 @@ from onesearch.data.ingest.rejected_rows import Rejects
 from onesearch.data.ingest.text_cleaning import cleaned
 from onesearch.data.ingest.text_values import attributes, identifier, text, texts
 from onesearch.data.ingest.time_values import parse_times
-from onesearch.data.records import PARTS, TEXT, TEXTS
+from onesearch.data.records import LONGEST_ID, PARTS, TEXT, TEXTS, servable_ids
+
+UNFIT_ID = f"item id has control characters, or more than {LONGEST_ID}"
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,11 @@ def items(folder: Path, table: Items, rejects: Rejects) -> Iterator[Part]:
         emptied += Counter({"in_stock: not a known word, see stock_words": int(unknown.sum())})
         suspicious["price: could mean two amounts, set decimal"] += int(prices.ambiguous.sum())
         yield Part(chunk, frame, _no_reason(frame), +emptied, repaired, +suspicious).refusing(
-            {"no item id": frame["item_id"].is_null(), "no title": frame["title"].is_null()}
+            {
+                "no item id": frame["item_id"].is_null(),
+                UNFIT_ID: ~servable_ids(frame["item_id"]),
+                "no title": frame["title"].is_null(),
+            }
         )
 
 
