@@ -171,6 +171,29 @@ def test_quiet_hides_progress():
     assert logger.isEnabledFor(logging.INFO)
 
 
+def test_what_a_stranger_wrote_forges_no_line_of_the_log_and_no_colour(capsys, monkeypatch):
+    logger = logging.getLogger("onesearch")
+    monkeypatch.setattr(logger, "handlers", [])
+    onesearch.cli.terminal.start_logging()
+    evil = "evil\n12:00:00 admin logged in \u001b[31m\x9b1m\u202e\u2028\r靴子é"
+    logger.warning("%s was made from another %s", "run", evil)
+    logger.warning(evil)
+    told = capsys.readouterr().err
+    assert told.count("\n") == 4 and told.count("\n  12:00:00 admin logged in \\x1b[31m\\x9b1m") == 2
+    assert not {"\u001b", "\x9b", "\u202e", "\u2028", "\r"} & set(told) and told.count("靴子é") == 2
+    app = typer.Typer(cls=FriendlyGroup)
+
+    @app.command()
+    def fails() -> None:
+        raise ValueError(f"{evil}\nsecond line")
+
+    @app.command()
+    def other() -> None: ...
+
+    shown = CliRunner().invoke(app, ["fails"]).output
+    assert "\\x1b[31m" in shown and "\nsecond line" in shown and not {"\u001b", "\x9b", "\r"} & set(shown)
+
+
 @pytest.fixture
 def shop(tmp_path):
     log = [PageView(str(n), query, clicked=("a",)) for n, query in enumerate(["boot", "Shoe", "hat", "", "shoe "])]

@@ -1,5 +1,6 @@
 """Which engine of a run is served."""
 
+import json
 import multiprocessing
 import time
 
@@ -35,6 +36,41 @@ def test_a_v2_engine_of_an_earlier_index_is_not_served_unasked(run, caplog):
     with caplog.at_level("WARNING"):
         assert choose_model(run) == "v1"
     assert "another index" in caplog.text and choose_model(run, "v2") == "v2"
+
+
+def test_a_manifest_leads_nowhere_outside(run, tmp_path):
+    (tmp_path.parent / f"{tmp_path.name}-outside").mkdir()
+    for name in (f"../{tmp_path.name}-outside", "/etc", ".."):
+        inputs = {"index": "i1", name: "y"}
+        for stage, look in (("engine_v2", lambda: choose_model(run)), ("final", lambda: own_place(run, "v1"))):
+            write_manifest(run / stage, {"fingerprint": "x", "inputs": inputs | {"engine": "e1"}})
+            with pytest.raises(ValueError, match=r"names .* as a folder of its own, and it is none"):
+                look()
+
+
+@pytest.mark.parametrize(
+    ("part", "words"),
+    [
+        ({"weights": {"log_prob": float("inf")}}, "the weight 'log_prob' is 'inf'"),
+        ({"weights": {"log_prob": float("nan")}}, "the weight 'log_prob' is 'nan'"),
+        ({"weights": {"log_prob": 1e39}}, "must be a usual number"),
+        ({"weights": {"log_prob": "1"}}, "must be a usual number"),
+        ({"match": {"quantiles": [], "margin": 0.1}}, "no quantiles"),
+        ({"match": {"quantiles": [0.1, float("nan")], "margin": 0.1}}, "match has no quantiles, or other"),
+        ({"match": {"quantiles": [0.3, 0.1], "margin": 0.1}}, "ascending"),
+        ({"match": {"quantiles": [0.1, 0.3], "margin": float("inf")}}, "usual numbers"),
+    ],
+)
+def test_numbers_that_no_stage_writes_are_refused(run, part, words):
+    """Each answer of such an engine would have scores or a confidence of null."""
+    good = {"weights": {"log_prob": 1.0, "clicks": 0}, "match": {"quantiles": [0.1, 0.1, 0.3], "margin": 0.1}}
+    write_json(run / "engine" / "engine.json", good)
+    assert load_about(run, "engine") == good
+    write_json(run / "engine" / "engine.json", {**good, "match": None})
+    assert load_about(run, "engine")["match"] is None
+    (run / "engine" / "engine.json").write_text(json.dumps({**good, **part}))
+    with pytest.raises(ValueError, match=rf"engine\.json: .*{words}"):
+        load_about(run, "engine")
 
 
 def test_the_final_engine_is_what_its_model_serves(run):

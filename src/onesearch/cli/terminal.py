@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import sys
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import Annotated, Any
@@ -15,6 +16,8 @@ from typer.core import TyperGroup
 from onesearch.common.extras import MissingExtraError
 from onesearch.common.rank import rank
 
+# Control characters, those that turn the direction of writing, and line ends of other kinds.
+_UNSEEN = ("Cc", "Cf", "Zl", "Zp")
 # Raised by our own code with a message that says what was wrong, where, and what to do.
 _EXPECTED = (ValueError, OSError, RuntimeError, ArithmeticError, LookupError, MissingExtraError)
 
@@ -61,9 +64,9 @@ class FriendlyGroup(TyperGroup):
             plain = isinstance(error, MissingExtraError) or type(error) in (ValueError, FileNotFoundError)
             name = "" if plain else f"{type(error).__name__}: "
             message = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-            typer.secho(f"error: {name}{message}", fg="red", err=True)
+            typer.secho(f"error: {name}{harmless(message)}", fg="red", err=True)
             for note in getattr(error, "__notes__", []):
-                typer.echo(f"  {note}", err=True)
+                typer.echo(f"  {harmless(note)}", err=True)
             typer.echo("  (ONESEARCH_DEBUG=1 shows the traceback)", err=True)
             raise typer.Exit(1) from error
 
@@ -111,12 +114,31 @@ def start_logging(quiet: bool = False) -> None:
         from rich.console import Console
         from rich.logging import RichHandler
 
-        logger.addHandler(RichHandler(console=Console(stderr=True), show_path=False, show_level=False, markup=False))
+        console = Console(stderr=True)
+        handler: logging.Handler = RichHandler(console=console, show_path=False, show_level=False, markup=False)
     else:
         handler = logging.StreamHandler()
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
-        logger.addHandler(handler)
+    handler.addFilter(_harmless_line)
+    logger.addHandler(handler)
     logger.propagate = False
+
+
+def harmless(text: str) -> str:
+    r"""A text that may quote what a stranger wrote: it moves no cursor and colours nothing on a terminal.
+
+    >>> harmless("a\x1b[31m\tb")
+    'a\\x1b[31m\tb'
+    """
+    return "".join(
+        repr(sign)[1:-1] if unicodedata.category(sign) in _UNSEEN and sign not in "\n\t" else sign for sign in text
+    )
+
+
+def _harmless_line(record: logging.LogRecord) -> bool:
+    """Lets every record pass, its message made :func:`harmless`, and further lines set off from those of others."""
+    record.msg, record.args = harmless(record.getMessage()).replace("\n", "\n  "), ()
+    return True
 
 
 def show_json(value: Any) -> None:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 class Settings(BaseModel):
     """Frozen settings; an unknown key is an error that names the nearest valid key."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
     later: ClassVar[frozenset[str]] = frozenset()
     """Fields that the section got after runs had been made with it."""
 

@@ -60,6 +60,7 @@ ITEM_PAIRS: Final = "item_pairs"
 EXAMPLES: Final = "examples.json"
 STAGE_OF: Final[dict[Model, str]] = {"v1": "engine", "v2": "engine_v2"}
 FINAL: Final = "final"
+_LARGEST: Final = 1e30  # of a number that float32 can be multiplied with
 
 
 def load_array(path: Path) -> Floats:
@@ -313,8 +314,27 @@ def save_engine(
 
 
 def load_about(run: Path, place: str) -> dict[str, Any]:
-    """The ``engine.json`` of a finished engine stage or version: its model, its search settings, its weights."""
-    return dict(read_json(need(run, place) / ENGINE))
+    """The ``engine.json`` of a finished engine stage or version: its model, its search settings, its weights.
+
+    Raises:
+        ValueError: no such file can be what a stage wrote, such as one with a weight that is no number.
+    """
+    path = need(run, place) / ENGINE
+    about = dict(read_json(path))
+    weights, match = about.get("weights", {}), about.get("match")
+    for name, weight in weights.items():
+        if not (isinstance(weight, int | float) and abs(weight) <= _LARGEST):
+            raise ValueError(f"{path}: the weight {name[:50]!r} is {str(weight)[:20]!r}, and must be a usual number")
+    if match and not _telling(match):
+        raise ValueError(f"{path}: match has no quantiles, or other than ascending usual numbers")
+    return about
+
+
+def _telling(match: Mapping[str, Any]) -> bool:
+    """Whether numbers are what tells confidence: some quantiles, ascending, and a margin."""
+    numbers = np.array([*match["quantiles"], match["margin"]], np.float64)
+    usual = bool((np.abs(numbers) <= _LARGEST).all())
+    return len(numbers) > 1 and usual and bool((np.diff(numbers[:-1]) >= 0).all())
 
 
 def boosts_of(about: Mapping[str, Any]) -> tuple[Boost, ...]:
@@ -370,8 +390,12 @@ def own_place(run: Path, model: Model) -> str:
 
 
 def _changed(run: Path, made: Mapping[str, Any]) -> str:
-    """The inputs of a stage, given its manifest, that were built again since."""
-    marks = {name: (read_manifest(run / name) or {}).get("fingerprint") for name in made["inputs"]}
+    """The inputs of a stage, given its manifest, that were built again since.
+
+    Raises:
+        ValueError: the manifest, which a stranger may have written, names a folder outside of the run.
+    """
+    marks = {name: (read_manifest(inside(run, name)) or {}).get("fingerprint") for name in made["inputs"]}
     return ", ".join(name for name, mark in made["inputs"].items() if marks[name] != mark)
 
 
