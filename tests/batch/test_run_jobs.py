@@ -85,8 +85,11 @@ def test_vectors_that_cannot_be_coded_are_refused(run):
         ([[1.0, 2.0]], r"holds vectors of \[2\] numbers, but the run's have 16"),
         ([[1.0] * 16, None], "without nulls"),
         (["text"], "must hold lists of numbers"),
+        ([[1.0] * 16, [float("nan")] + [1.0] * 15], r"has 1 vectors of 2 .* of item 'a1'"),
+        ([[1.0] * 15 + [float("inf")], [1e39] * 16], r"has 2 vectors of 2 .* of item 'a0'"),
+        ([[1.0] * 15 + [None]], r"has 1 vectors of 1 .* of item 'a0'"),
     ):
-        table = pa.table({"item_id": ["a"] * len(vectors), "vector": vectors})
+        table = pa.table({"item_id": [f"a{n}" for n in range(len(vectors))], "vector": vectors})
         with pytest.raises(ValueError, match=why):
             function(table)
 

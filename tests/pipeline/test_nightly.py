@@ -85,6 +85,8 @@ def test_files_that_lack_too_much_change_nothing(shop):
     file.write_text(HEADER + "".join(ROWS[:17]) + "new,Blue boots,5\n")
     with pytest.raises(ValueError, match=r"3 of 20 items .* more than the share 0\.1 .*nothing was changed"):
         bring_in_items(run, store, mapping, 0.1)
+    with pytest.raises(ValueError, match="more than the share nan"):
+        bring_in_items(run, store, mapping, float("nan"))
     assert changed(store) == {}
     assert bring_in_items(run, store, mapping, 0.15)["deleted"] == 3
 

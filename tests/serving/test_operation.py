@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from fastapi.testclient import TestClient
 
+from onesearch.data.records import Item
 from onesearch.serving.http_app import create_app
 from onesearch.serving.serving_settings import ServingSettings
 
@@ -80,6 +81,16 @@ def test_what_is_old_is_forgotten_by_itself(engine, store):
             time.sleep(0.02)
         assert len(client.get("/shoppers/u/history").json()["clicked"]) == 1
         assert sum(found.searches for found in store.traffic(1)) == 1
+
+
+def test_item_changes_are_followed_where_forgetting_fails(engine, store, monkeypatch):
+    monkeypatch.setattr(store, "forget", lambda before: [].pop())
+    with TestClient(create_app(engine, store, ServingSettings(follow_seconds=0.02))) as client:
+        store.change_items([Item("new", "lamp")], [])
+        end = time.monotonic() + 5
+        while client.get("/items/new").status_code != 200 and time.monotonic() < end:
+            time.sleep(0.02)
+        assert client.get("/items/new").status_code == 200
 
 
 def test_a_stored_change_that_cannot_be_read_is_told_and_later_ones_are_followed(engine, store, monkeypatch):

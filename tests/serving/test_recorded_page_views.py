@@ -84,5 +84,10 @@ def test_what_is_exported_is_what_an_update_reads(engine, store, tmp_path):
     assert whole.page_views.equals(pl.read_parquet(out))
     none = CliRunner().invoke(app, ["events", "export", str(store.path), str(out), "--days", "1"])
     assert none.exit_code == 0 and "0 page views" in none.output
+    for days in ("1e300", "nan", "inf", "100001"):
+        wrong = CliRunner().invoke(app, ["events", "export", str(store.path), str(out), "--days", days])
+        assert wrong.exit_code == 2 and "Invalid value for '--days'" in wrong.output, wrong.output
+    far = CliRunner().invoke(app, ["events", "export", str(store.path), str(out), "--days", "100000"])
+    assert far.exit_code == 0 and "5 page views" in far.output, far.output
     missing = CliRunner().invoke(app, ["events", "export", str(tmp_path / "no.sqlite3"), str(out)])
     assert missing.exit_code == 1 and "no store" in missing.output

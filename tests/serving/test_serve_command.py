@@ -179,6 +179,13 @@ def test_store_address_is_checked(tmp_path):
         command.open_run_store(tmp_path, str(tmp_path), make=True)  # a folder
 
 
+@pytest.mark.parametrize("days", ["100001", "1e300"])
+def test_days_that_no_calendar_has_are_refused_at_the_start(tmp_path, days):
+    """Later the task that forgets what is old would end, and with it that which follows item changes."""
+    done = call(str(tmp_path), "--keep-days", days)
+    assert done.exit_code == 1 and "keep_days: Input should be less than or equal to 100000" in str(done.exception)
+
+
 def test_help_teaches():
     text = call("--help").output
     assert "ONESEARCH_ADMIN_TOKEN" in text and "onesearch serve runs/demo" in text

@@ -95,6 +95,20 @@ class Caller:
         return time.monotonic() - start
 
 
+@pytest.mark.parametrize("version", ["1.1", "1.0"])
+@pytest.mark.parametrize("length", ["Content-Length: 5", "content-length: 23", ""])
+def test_a_body_whose_end_can_be_told_in_two_ways_ends_the_connection(engine, store, version, length):
+    """A proxy may believe the length: what it takes for the body's rest would be a request of its own here."""
+    body = b"%x\r\n%s\r\n0\r\n\r\n" % (len(SEARCH), SEARCH)
+    top = head("/search", "Transfer-Encoding: chunked", *filter(None, [length])).replace(b"1.1", version.encode(), 1)
+    with running(engine, store) as (port, _):
+        caller = Caller(port).send(top + body)
+        plain = version == "1.1" and not length
+        assert caller.socket.recv(12) == (b"HTTP/1.1 200" if plain else b"HTTP/1.1 400")
+        if not plain:
+            assert caller.seconds_until_closed() < 3 and engine.requests == []
+
+
 def test_a_call_without_its_token_is_refused_before_its_body_is_read(engine, store):
     with running(engine, store) as (port, _):
         tries = (("POST", (), 401), ("PATCH", (), 401), ("POST", ("Authorization: Bearer wrong",), 403))

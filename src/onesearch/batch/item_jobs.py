@@ -114,7 +114,7 @@ def _vectors(table: pa.Table, dimension: int) -> Floats:
     """The column ``vector``, float32 [n, d].
 
     Raises:
-        ValueError: a vector is missing, or of another length.
+        ValueError: a vector is missing, of another length, or has what is no number that float32 holds.
     """
     column = table[VECTOR].combine_chunks()
     kind = column.type
@@ -124,8 +124,16 @@ def _vectors(table: pa.Table, dimension: int) -> Floats:
     lengths = np.unique(column.value_lengths().to_numpy(zero_copy_only=False)).tolist()
     if len(column) and lengths != [dimension]:
         raise ValueError(f"column '{VECTOR}' holds vectors of {lengths} numbers, but the run's have {dimension}")
-    flat = column.flatten().to_numpy(zero_copy_only=False)
-    return np.asarray(flat, np.float32).reshape(len(column), dimension)
+    with np.errstate(over="ignore"):  # what is too large becomes infinite, and is told
+        flat = np.asarray(column.flatten().to_numpy(zero_copy_only=False), np.float32)
+    vectors = flat.reshape(len(column), dimension)
+    if len(wrong := np.flatnonzero(~np.isfinite(vectors).all(1))):
+        first = str(_ids(table)[int(wrong[0])])
+        raise ValueError(
+            f"column '{VECTOR}' has {len(wrong)} vectors of {len(vectors)} in this part with NaN, an infinite or a "
+            f"missing number, the first of them of item {first[:200]!r}: leave these rows out, or encode the texts"
+        )
+    return vectors
 
 
 def _lists(rows: NDArray[Any]) -> pa.FixedSizeListArray:

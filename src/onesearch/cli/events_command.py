@@ -9,6 +9,7 @@ import typer
 
 from onesearch.cli.serve_command import open_store
 from onesearch.serving.recorded_page_views import recorded_page_views
+from onesearch.serving.serving_settings import MOST_DAYS
 
 app = typer.Typer(no_args_is_help=True, help="What a service recorded, as page views to learn from.")
 
@@ -22,7 +23,9 @@ def events() -> None:
 def export(
     store: Annotated[str, typer.Argument(help="Where the service keeps its events: a file, or redis://HOST:PORT/DB.")],
     out: Annotated[Path, typer.Argument(help="Parquet file to write, in the schema of a dataset's page views.")],
-    days: Annotated[float | None, typer.Option(min=0, help="Only the last so many days; default: all of them.")] = None,
+    days: Annotated[
+        float | None, typer.Option(min=0, max=MOST_DAYS, help="Only the last so many days; default: all of them.")
+    ] = None,
 ) -> None:
     """Write the recorded searches with their clicks and orders as page views; the service may be running.
 

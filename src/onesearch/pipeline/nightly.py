@@ -142,7 +142,7 @@ def bring_in_items(run: Path, store: Store, mapping: ColumnMapping, most_deleted
         if served.get(item_id) is not None and (served[item_id] != item or item_id in unreadable)
     ]
     gone = [item_id for item_id in there if item_id not in now]
-    if len(gone) > most_deleted * len(there):
+    if not len(gone) <= most_deleted * len(there):  # nor where the share is NaN
         raise ValueError(
             f"{len(gone)} of {len(there)} items are not in the files any more, or not so that they can be read, more "
             f"than the share {most_deleted:g} that one night may delete; nothing was changed: look at the files and "

@@ -11,6 +11,7 @@ from onesearch.serving.serving_settings import ServingSettings
 from onesearch.serving.starting_app import StartingApp
 
 with from_extra("serve"):
+    import h11
     import uvicorn
     from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -63,6 +64,23 @@ def server_options(config: ServingSettings) -> dict[str, Any]:
     }
 
 
+class _PlainFraming(h11.Connection):
+    """Requests whose end can be told in one way only.
+
+    Of a body with both a length and chunks a proxy in front may believe the one and this server the other: then what
+    the proxy takes for a body is a request here, which nobody looked at (RFC 9112, 6.1: refuse it, or close at least).
+    """
+
+    def next_event(self) -> Any:
+        """The next part of a request."""
+        event = super().next_event()
+        if isinstance(event, h11.Request):
+            names = {name for name, _ in event.headers}
+            if b"transfer-encoding" in names and (b"content-length" in names or event.http_version < b"1.1"):
+                raise h11.RemoteProtocolError("Transfer-Encoding beside Content-Length, or in HTTP/1.0")
+        return event
+
+
 class BoundedConnection(H11Protocol):
     """A connection that is closed where its caller keeps it without using it.
 
@@ -72,6 +90,10 @@ class BoundedConnection(H11Protocol):
     """
 
     limits = ServingSettings()
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.conn = _PlainFraming(h11.SERVER, _HEAD_BYTES)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A caller connects."""

@@ -6,7 +6,6 @@ import math
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from datetime import timedelta
 from typing import TypeVar
 
@@ -392,8 +391,12 @@ class Service:
             await run_in_threadpool(self._learn)
 
     def _forget(self) -> None:
-        with suppress(StoreError):  # counted; an hour later it is tried again
+        try:
             self._stored("forget", lambda: self.store.forget(now() - timedelta(days=self.config.keep_days)))
+        except StoreError:
+            pass  # counted; an hour later it is tried again
+        except Exception:  # whatever it is, item changes are still followed
+            log.exception("what is old could not be forgotten")
 
     async def _keep_following(self) -> None:
         forgotten = -math.inf

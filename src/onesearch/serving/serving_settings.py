@@ -34,6 +34,10 @@ Page = Annotated[str, AfterValidator(_page)]
 Currency = Annotated[str, AfterValidator(_currency)]
 
 
+MOST_DAYS = 100_000
+"""Of what is kept or asked for: so many days ago there was a calendar."""
+
+
 class ServingSettings(Settings):
     """How much the service takes on at once. Limits of single requests are in `http_bodies`."""
 
@@ -44,7 +48,9 @@ class ServingSettings(Settings):
     follow_seconds: float = Field(
         default=1.0, gt=0, description="how often item changes of other servers are looked for"
     )
-    keep_days: float = Field(default=365.0, gt=0, description="searches and events older than this are removed")
+    keep_days: float = Field(
+        default=365.0, gt=0, le=MOST_DAYS, description="searches and events older than this are removed"
+    )
     learn_seconds: float = Field(default=20.0, ge=0, description="how often new clicks reach the searches; 0: never")
     learn_shoppers: int = Field(
         default=2, ge=1, description="new clicks on an item for a query count once so many shoppers made them"
