@@ -2,6 +2,7 @@ import csv
 import gzip
 import json
 import zipfile
+from decimal import Decimal
 
 import polars as pl
 import pyarrow as pa
@@ -276,7 +277,7 @@ def test_columns_of_parquet_that_text_files_do_not_have(tmp_path):
     assert chunk.frame.to_dict(as_series=False) == {
         "bytes": ["a", None],
         "kind": ["x", "y"],
-        "price": [1.05, 2.5],
+        "price": [Decimal("1.050"), Decimal("2.500")],
         "nothing": [None, None],
         "listed": [[1, 2], [3, 4]],
     }
@@ -366,3 +367,155 @@ def test_a_column_of_parquet_whose_name_is_no_text_is_one_error(tmp_path):
     (tmp_path / "a.parquet").write_bytes((tmp_path / "a.parquet").read_bytes().replace(b"brand_x", b"bra\xaad_x"))
     with pytest.raises(ValueError, match=r"a\.parquet: "):
         list(parquet_chunks(tmp_path / "a.parquet", ["brand_x"]))
+
+
+def nested(depth, sign="{"):
+    """A value so many objects or lists deep."""
+    return '{"n":' * depth + "1" + "}" * depth if sign == "{" else "[" * depth + "]" * depth
+
+
+@pytest.mark.parametrize("sign", ["{", "["])
+def test_a_record_nested_deep_under_a_key_nobody_asked_for_is_read_by_itself(tmp_path, monkeypatch, sign):
+    """All keys of a block in one table of polars: the time for them grows with the power of their depth."""
+    asked = []
+    monkeypatch.setattr(pl, "read_ndjson", lambda *_, **__: asked.append(1) or pytest.fail("all keys were read"))
+    lines = ['{"t": "[one]"}', f'{{"t": "two", "extra": {nested(51, sign)}}}', '{"t": "three {"}']
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    rows, bad = read(tmp_path / "a.jsonl", ["t"])
+    assert [row["t"] for _, row in rows] == ["[one]", "two", "three {"] and bad == [] and not asked
+
+
+@pytest.mark.parametrize("spread", ["over records", "in one record"])
+def test_keys_that_grow_with_the_records_are_no_columns(tmp_path, monkeypatch, spread):
+    """Ids as keys: a table of all keys has as many cells as the square of the records."""
+    monkeypatch.setattr(pl, "read_ndjson", lambda *_, **__: pytest.fail("all keys were read"))
+    keys = [[str(n)] for n in range(20_000)] if spread == "over records" else [["a"], map(str, range(1500)), ["a"]]
+    lines = [json.dumps({"t": str(n), "stock": dict.fromkeys(k, 1)}) for n, k in enumerate(keys)]
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    rows, bad = read(tmp_path / "a.jsonl", ["t"])
+    assert [row["t"] for _, row in rows] == [str(n) for n in range(len(keys))] and bad == []
+
+
+def test_usual_records_are_read_at_once(tmp_path, monkeypatch):
+    """Many brackets, braces in texts, a few sparse keys: none of this is a reason to go record by record."""
+    monkeypatch.setattr("onesearch.data.ingest.record_parsing._jsonl_by_record", lambda *_: pytest.fail("one by one"))
+    lines = [
+        json.dumps({"t": "{[" * 60, "pics": [{"u": 1}] * 60, f"key {n % 70}": n, "price": 9.5, "id": 2**53 - 1})
+        for n in range(3000)
+    ]
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    rows, _ = read(tmp_path / "a.jsonl", ["id", "price", "pics.u"])
+    assert len(rows) == 3000 and rows[0][1]["id"] == 2**53 - 1
+
+
+def test_whole_numbers_keep_all_their_digits_beside_fractions(tmp_path):
+    """A fraction in the same key must not make floats of them, which would be ids of other things."""
+    large = 2**53 + 1
+    lines = [f'{{"i": {large}, "l": [{large}, 2.0]}}', '{"i": 5.0, "l": [1.5]}', f'{{"i": -{large}.0}}']
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    rows, _ = read(tmp_path / "a.jsonl", ["i", "l"])
+    assert [row["i"] for _, row in rows] == [str(large), "5", f"-{large}.0"]
+    assert [row["l"] for _, row in rows] == [[str(large), "2"], ["1.5"], None]
+
+
+@pytest.mark.parametrize("key", ["p", "price.amount"])
+def test_numbers_are_told_from_texts_where_a_key_has_both(tmp_path, key):
+    first, _, rest = key.partition(".")
+    values = [98.765, "98.765", [1.125], None, True]
+    lines = [json.dumps({first: {rest: value} if rest else value, "id": "x"}) for value in values]
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    (chunk,) = read_chunks(tmp_path, File(file="a.jsonl"), "items", [key, "id"], Rejects(None))
+    assert chunk.numbers[key].to_list() == [True, False, True, False, False]
+    assert chunk.numbers["id"].to_list() == [False] * 5
+    # The same without a list, where polars would read the block at once and make texts of the numbers.
+    (tmp_path / "a.jsonl").write_text("\n".join(lines[:2]))
+    (chunk,) = read_chunks(tmp_path, File(file="a.jsonl"), "items", [key], Rejects(None))
+    assert chunk.numbers[key].to_list() == [True, False]
+
+
+def test_files_of_one_name_in_several_folders_are_told_apart(tmp_path):
+    for folder in ("north", "south"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "a.csv").write_text("id,t\n1,x\n2\n")
+        (tmp_path / folder / "a.jsonl").write_text('{"id": 1}\nnone\n')
+        pl.DataFrame({"id": [1]}).write_parquet(tmp_path / folder / "a.parquet")
+    rejects = Rejects(tmp_path)
+    for kind in ("csv", "jsonl", "parquet"):
+        chunks = list(read_chunks(tmp_path, File(file=f"*/a.{kind}"), "items", ["id"], rejects))
+        assert [chunk.file for chunk in chunks] == [f"north/a.{kind}", f"south/a.{kind}"]
+    rejects.close()
+    aside = pl.read_parquet(tmp_path / REJECTED)
+    assert aside["file"].to_list() == ["north/a.csv", "south/a.csv", "north/a.jsonl", "south/a.jsonl"]
+
+
+def as_type(kind, *numbers):
+    """Numbers as the same bits of another type."""
+    return pa.array(numbers, pa.int32() if kind == pa.date32() else pa.int64()).view(kind)
+
+
+@pytest.mark.parametrize(
+    ("kind", "good", "wrong"),
+    [
+        (pa.timestamp("ms"), 1_700_000_000_000, -(2**62)),
+        (pa.timestamp("us", "Asia/Tokyo"), 1_700_000_000_000_000, 2**63 - 1),
+        (pa.timestamp("us"), 1_700_000_000_000_000, 10**18),
+        (pa.date32(), 19_000, -(2**31)),
+    ],
+)
+def test_moments_outside_the_calendar_are_none_and_counted(tmp_path, kind, good, wrong):
+    times = as_type(kind, good, wrong)
+    lists = pa.ListArray.from_arrays(pa.array([0, 2, 2], pa.int32()), times)
+    pq.write_table(pa.table({"t": times, "l": lists}), tmp_path / "a.parquet")
+    (chunk,) = parquet_chunks(tmp_path / "a.parquet", ["t", "l"])
+    assert chunk.frame["t"].null_count() == 1 and chunk.frame["t"][0].year > 2020
+    assert [len(found) for found in chunk.frame["l"].to_list()] == [1, 0]
+    assert chunk.lost == {("t", "outside the calendar"): 1, ("l", "outside the calendar"): 1}
+
+
+@pytest.mark.parametrize(
+    ("array", "said"),
+    [
+        (pa.array([1], pa.decimal256(60, 1)), r"'x' has the type decimal256\(60, 1\)"),
+        (pa.array([[1]], pa.list_(pa.decimal256(50, 0))), "'x' has the type decimal256"),
+        (as_type(pa.duration("us"), 5), "'x' holds Duration"),
+        (pa.array([[("a", 1)]], pa.map_(pa.string(), pa.int64())), "'x' holds"),
+    ],
+)
+def test_a_type_that_cannot_be_read_is_named_with_its_column(tmp_path, array, said):
+    pq.write_table(pa.table({"x": array}), tmp_path / "a.parquet")
+    with pytest.raises(ValueError, match=rf"a\.parquet: the column {said}"):
+        list(parquet_chunks(tmp_path / "a.parquet", ["x"]))
+
+
+def test_what_cells_and_bytes_lose_is_counted(tmp_path):
+    rows = [
+        ['{"name": "Acme"}'],
+        ["{'name': 'Acme'}"],
+        ["Acme"],
+        [""],
+        ["null"],
+        ['{"name": {"de": "A"}}'],
+        ["{}"],
+        ["7"],
+    ]
+    with (tmp_path / "a.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["brand"], *rows])
+    (chunk,) = read_chunks(tmp_path, File(file="a.csv"), "items", ["brand.name"], Rejects(None))
+    assert chunk.frame["brand.name"].drop_nulls().to_list() == ["Acme"]
+    assert chunk.lost == {
+        ("brand.name", "a cell that holds no JSON object"): 3,
+        ("brand.name", "an object, or a list of lists"): 1,
+    }
+    pl.DataFrame({"b": [b"\xe4", b"a"], "l": [[b"x", b"\xff"], [b"\xfe"]]}).write_parquet(tmp_path / "a.parquet")
+    (chunk,) = parquet_chunks(tmp_path / "a.parquet", ["b", "l"])
+    assert chunk.lost == {("b", "bytes that are not UTF-8"): 1, ("l", "bytes that are not UTF-8"): 2}
+
+
+def test_nan_is_no_value(tmp_path):
+    pl.DataFrame({"x": [1.5, float("nan")], "l": [[float("nan"), 2.0], []]}).write_parquet(tmp_path / "a.parquet")
+    (chunk,) = parquet_chunks(tmp_path / "a.parquet", ["x", "l"])
+    assert chunk.frame.to_dict(as_series=False) == {"x": [1.5, None], "l": [[2.0], []]}
+    # As Python writes it, which is no JSON.
+    (tmp_path / "a.jsonl").write_text('{"x": NaN, "i": 1}\n{"x": 3, "i": 2}\n')
+    rows, bad = read(tmp_path / "a.jsonl", ["x", "i"])
+    assert [row["x"] for _, row in rows] == [None, "3"] and bad == []

@@ -1,11 +1,13 @@
 """How values of a file's columns are read: texts, ids, lists, attributes, numbers, prices, flags."""
 
+from decimal import Decimal
+
 import polars as pl
 import pytest
 
 from onesearch.data.ingest.flag_values import NO, YES, flag
 from onesearch.data.ingest.number_values import number, parse_prices
-from onesearch.data.ingest.text_values import attributes, identifier, text, texts
+from onesearch.data.ingest.text_values import attributes, identifier, lost_in_lists, text, texts
 
 
 def read(expression: pl.Expr, values: object = None, **columns: list) -> list:
@@ -192,3 +194,46 @@ def test_stock_words_of_shops():
     assert of_frame(flag, unclear) == [None] * len(unclear)
     assert of_frame(flag, unclear, {"Pre-Order": False, "preorder": True}) == [True, *[None] * 4]
     assert not YES & NO
+
+
+def test_ids_of_decimals_keep_their_digits():
+    """As databases export NUMBER: more digits than floats have."""
+    ids = [Decimal("30000000000000001.0000"), Decimal("30000000000000002"), Decimal("7.25"), Decimal("100"), None]
+    kind = pl.Decimal(38, 4)
+    assert of_frame(identifier, ids, dtype=kind) == ["30000000000000001", "30000000000000002", "7.25", "100", None]
+    assert of_frame(texts, [ids[:2], ids[2:]], None, dtype=pl.List(kind))[0] == ids_as_texts(ids[:2])
+
+
+def ids_as_texts(ids):
+    return [str(number).partition(".")[0] for number in ids]
+
+
+def test_nan_and_infinity_are_no_ids():
+    nan, inf = float("nan"), float("inf")
+    assert of_frame(identifier, [nan, 4.0, -inf, 2.5]) == [None, "4", None, "2.5"]
+    assert of_frame(texts, [[nan, 4.0], [inf]], None) == [["4"], []]
+
+
+def test_a_number_of_the_file_has_a_point_whatever_the_mapping_says():
+    written = pl.Series(["45.678", "45.678", "1.299,00", None])
+    prices = parse_prices(written, ",", pl.Series([True, False, False, False]))
+    assert prices.price.to_list() == [45.678, 45678, 1299, None]
+    assert not prices.ambiguous.any() and prices.problem.null_count() == 4
+
+
+def test_lists_of_objects_and_of_lists_are_counted():
+    values = [
+        '[{"a": 1}]',
+        '[["x", "y"]]',
+        "[{'a': 1}]",
+        '["x", {"a": 1}]',
+        "[[New]]",
+        '["a", "{b}"]',
+        "x",
+        "[{L}, M]",
+        None,
+    ]
+    assert lost_in_lists(pl.Series(values)) == 4
+    assert of_frame(texts, values[:4], None) == [[], [], [], ["x"]]
+    assert of_frame(texts, ["[{L}, M]"], None) == [["{L}", "M"]]
+    assert lost_in_lists(pl.Series([["a"]])) == 0

@@ -4,8 +4,9 @@ import csv
 import fnmatch
 import itertools
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
 
@@ -17,7 +18,7 @@ import pyarrow.parquet as pq
 from onesearch.data.ingest.column_mapping import File
 from onesearch.data.ingest.dictionary_texts import parquet_batches
 from onesearch.data.ingest.file_opening import inner_name
-from onesearch.data.ingest.nested_values import cell_value, plain_column
+from onesearch.data.ingest.nested_values import cell_values, plain_column, unreadable_type
 from onesearch.data.ingest.record_parsing import parse_csv, parse_jsonl
 from onesearch.data.ingest.rejected_rows import Rejects
 from onesearch.data.ingest.text_blocks import Longs, Records, text_blocks
@@ -38,16 +39,20 @@ class Chunk:
     """Some rows of a file.
 
     Attributes:
-        file: its name.
+        file: its name, with the folders below the mapping's that it is in.
         frame: the wanted columns as read; those that the rows do not have are null.
         rows: line in the file (the first is 1) or, for Parquet, row number, int64 [n].
         records: what the rows of a text file say.
+        numbers: columns of texts -> which of their values are numbers in the file, Boolean [n].
+        lost: (column, why) -> values of the file that no text or number could be made of.
     """
 
     file: str
     frame: pl.DataFrame
     rows: Longs
     records: Records | None = None
+    numbers: Mapping[str, pl.Series] = field(default_factory=dict)
+    lost: Mapping[tuple[str, str], int] = field(default_factory=dict)
 
     def texts(self, index: Longs) -> list[bytes | str]:
         """What the given rows say, for setting them aside."""
@@ -99,10 +104,12 @@ def read_chunks(
     # Files are read one after another; each may be written in its own format.
     for path in files_of(folder, table):
         style = _resolved(path, table)
+        # Files of one name in several folders are told apart.
+        label = path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.name
         if style.format == "parquet":
-            yield from parquet_chunks(path, wanted)
+            yield from parquet_chunks(path, wanted, label)
         else:
-            yield from text_chunks(path, style, name, wanted, rejects, optional)
+            yield from text_chunks(path, style, name, wanted, rejects, optional, label)
 
 
 def _resolved(path: Path, table: File) -> File:
@@ -120,17 +127,26 @@ def _resolved(path: Path, table: File) -> File:
 
 
 def text_chunks(
-    path: Path, style: File, table: str, columns: Sequence[str], rejects: Rejects, optional: Sequence[str] = ()
+    path: Path,
+    style: File,
+    table: str,
+    columns: Sequence[str],
+    rejects: Rejects,
+    optional: Sequence[str] = (),
+    label: str | None = None,
 ) -> Iterator[Chunk]:
     """The wanted columns of a CSV or JSON lines file; bad records are set aside as records of ``table``.
+
+    ``label`` is the name of the file in chunks and among the rows set aside.
 
     Raises:
         ValueError: a CSV file without header or without a wanted column; JSON lines none of whose first ones has a
             wanted key; a line that never ends.
     """
-    blocks = (block for block in text_blocks(path, style, table, rejects) if len(block))
+    label = label or path.name
+    blocks = (block for block in text_blocks(path, style, table, rejects, label) if len(block))
     yield from (_csv_chunks if style.format == "csv" else _jsonl_chunks)(
-        path, style, blocks, table, columns, rejects, optional
+        path, style, blocks, table, columns, rejects, optional, label
     )
 
 
@@ -142,6 +158,7 @@ def _csv_chunks(
     columns: Sequence[str],
     rejects: Rejects,
     optional: Sequence[str],
+    label: str,
 ) -> Iterator[Chunk]:
     """CSV: the first record names the columns, the others have values."""
     first = next(blocks, None)
@@ -155,15 +172,19 @@ def _csv_chunks(
             continue
         raw, bad = parse_csv(block, style.separator, style.newlines_in_values, header, read)
         # Cells that hold an object give the values of its keys.
-        frame = pl.DataFrame(
-            [
-                raw[column].alias(name) if name == column else cell_value(raw[column], name, name[len(column) + 1 :])
-                for name, column in places.items()
-            ]
-        )
-        block = block.set_aside(bad, table, path.name, rejects)
+        values: list[pl.Series] = []
+        numbers: dict[str, pl.Series] = {}
+        lost = Counter[tuple[str, str]]()
+        for name, column in places.items():
+            if name == column:
+                values.append(raw[column].alias(name))
+            else:
+                cells, numbers[name] = cell_values(raw[column], name, name[len(column) + 1 :], lost)
+                values.append(cells)
+        frame = pl.DataFrame(values)
+        block = block.set_aside(bad, table, label, rejects)
         if len(frame):
-            yield Chunk(path.name, frame, block.lines, block)
+            yield Chunk(label, frame, block.lines, block, numbers, lost)
 
 
 def _jsonl_chunks(
@@ -174,6 +195,7 @@ def _jsonl_chunks(
     columns: Sequence[str],
     rejects: Rejects,
     optional: Sequence[str],
+    label: str,
 ) -> Iterator[Chunk]:
     """JSON lines: every record is an object."""
     checked = False
@@ -189,28 +211,36 @@ def _jsonl_chunks(
             missing = [name for name in columns if name in parsed.absent]
             _complain(path, missing, parsed.keys, f"none of the first {len(block):,} lines has the key")
             checked = True
-        block = block.set_aside(parsed.bad, table, path.name, rejects)
+        block = block.set_aside(parsed.bad, table, label, rejects)
         if len(parsed.frame):
-            yield Chunk(path.name, parsed.frame, block.lines, block)
+            yield Chunk(label, parsed.frame, block.lines, block, parsed.numbers)
 
 
-def parquet_chunks(path: Path, columns: Sequence[str]) -> Iterator[Chunk]:
+def parquet_chunks(path: Path, columns: Sequence[str], label: str | None = None) -> Iterator[Chunk]:
     """The wanted columns of a Parquet file, a hundred thousand rows at a time, or fewer if their texts are long.
 
+    ``label`` is the name of the file in chunks.
+
     Raises:
-        ValueError: it is no Parquet file, lacks a column, or unpacks to so much that it cannot be data.
+        ValueError: it is no Parquet file, lacks a column or has one of a type that cannot be read, or unpacks to so
+            much that it cannot be data.
     """
     try:
         file = pq.ParquetFile(path)
         places = _places(path, file.schema_arrow.names, columns)
+        # Polars ends with a panic where it meets a type that it does not know.
+        for name, column in places.items():
+            if kind := unreadable_type(file.schema_arrow.field(column).type):
+                raise ValueError(f"{path}: the column {name!r} has the type {kind}; write it as numbers or texts")
         first = 1
         for batch in parquet_batches(path, list(dict.fromkeys(places.values())), PARQUET_ROWS):
             raw = pl.DataFrame(pa.Table.from_batches([batch]))
+            lost = Counter[tuple[str, str]]()
             try:
-                frame = pl.DataFrame([plain_column(raw[column], name) for name, column in places.items()])
+                frame = pl.DataFrame([plain_column(raw[column], name, lost) for name, column in places.items()])
             except ValueError as error:
                 raise ValueError(f"{path}: {error}") from error
-            yield Chunk(path.name, frame, np.arange(first, first + len(frame)))
+            yield Chunk(label or path.name, frame, np.arange(first, first + len(frame)), lost=lost)
             first += len(frame)
     except (pa.ArrowException, OSError, UnicodeDecodeError, pl.exceptions.PolarsError) as error:
         raise ValueError(f"{path}: cannot be read as Parquet: {str(error).partition(chr(10))[0]}") from error

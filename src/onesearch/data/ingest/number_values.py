@@ -28,6 +28,8 @@ class Prices:
     ambiguous: pl.Series
 
 
+# A number that could mean two prices if it were a text.
+SIGN_BEFORE_THREE: Final = r"^[1-9]\d{0,2}[.,]\d{3}$"
 # What may stand on one side of a price: a currency's sign, its code in capitals, or its usual word.
 _CODE: Final = (
     r"\p{Sc}|[A-Z]{3}|[A-Z]{1,2}\$|(?i:eur|usd|gbp|chf|euros?|dollars?|kr|zł|zl|pln|rs|inr|руб|р|лв|kč|kc|ft|lei|tl|元|円|圆|원|"
@@ -38,18 +40,24 @@ _NUMBER: Final = r"[0-9][0-9.,' ]*"
 _WRITTEN: Final = rf"^(?:{_CODE})?\s*([+-]?)\s*(?:{_CODE})?\s*({_NUMBER}?)(?:[.,][-–—]{{1,2}})?\s*(?:{_CODE})?$"
 
 
-def parse_prices(raw: pl.Series, decimal: Decimal | None = None) -> Prices:
+def parse_prices(raw: pl.Series, decimal: Decimal | None = None, numbers: pl.Series | None = None) -> Prices:
     """Prices of a column: numbers, or texts with a currency and with signs that part thousands.
 
     Of two kinds of signs the last one is the decimal sign ("1.299,00", "1,299.00"). A single one before other than
     three digits is, too ("9,99", "24.90"). One before exactly three ("1.050") is what ``decimal`` says; without it
     a point is the decimal sign, a comma parts thousands, and the value is marked ambiguous.
+
+    Args:
+        raw: the column, [n].
+        decimal: the sign before the cents.
+        numbers: which values of a column of texts are numbers in the file, Boolean [n]: there a point is that sign.
     """
     text = raw.cast(pl.String).str.strip_chars()
     # What is plain needs no second look, which takes ten times as long.
     plain = pl.repeat(True, len(raw), dtype=pl.Boolean, eager=True)
     if not raw.dtype.is_numeric():
         plain = text.str.contains(r"^(?:\d+(?:\.\d{1,2})?)?$").fill_null(True)
+        plain = plain if numbers is None else plain | numbers
     value = (raw if raw.dtype.is_numeric() else text.set(~plain, None)).cast(pl.Float64, strict=False)
     ambiguous = pl.repeat(False, len(raw), dtype=pl.Boolean, eager=True)
     if not plain.all():
@@ -88,7 +96,7 @@ def _without_groups(name: str, decimal: Decimal | None) -> pl.Expr:
     # Which of the forms it has (lakhs, "1,00,000", too); a form that no shop writes ("1,2,3") has none.
     cents_after_comma = plain.str.contains(r"^(?:\d+|\d{1,3}(?:\.\d{3})+),\d*$")
     cents_after_point = plain.str.contains(r"^(?:\d+|\d{1,3}(?:,\d{2,3})*,\d{3})\.\d*$")
-    one_sign = plain.str.contains(r"^[1-9]\d{0,2}[.,]\d{3}$") & ~grouped
+    one_sign = plain.str.contains(SIGN_BEFORE_THREE) & ~grouped
     comma = pl.when(one_sign).then(plain.str.contains(",") & (decimal == ",")).otherwise(cents_after_comma)
     point = pl.when(one_sign).then(plain.str.contains(r"\.") & (decimal != ",")).otherwise(cents_after_point)
     whole = plain.str.contains(r"^(?:\d+|\d{1,3}(?:\.\d{3})+|\d{1,3}(?:,\d{2,3})*,\d{3})$")

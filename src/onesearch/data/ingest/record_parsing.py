@@ -8,15 +8,27 @@ import io
 import json
 import re
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.csv
+from numpy.typing import NDArray
 
-from onesearch.data.ingest.nested_values import dig, has_object, json_column, object_complaint, plain_column
+from onesearch.data.ingest.nested_values import (
+    EXACT,
+    are_numbers,
+    dig,
+    has_object,
+    json_column,
+    object_complaint,
+    parse_json,
+    plain_column,
+)
+from onesearch.data.ingest.number_values import SIGN_BEFORE_THREE
 from onesearch.data.ingest.text_blocks import LONGEST_RECORD, Records
 
 Bad = dict[int, str]
@@ -98,12 +110,14 @@ class Parsed:
         bad: the other records, with their reasons.
         absent: wanted keys that no record has.
         keys: the keys that there are.
+        numbers: columns of texts -> which of their values are numbers in the file, Boolean [n].
     """
 
     frame: pl.DataFrame
     bad: Bad
     absent: tuple[str, ...]
     keys: tuple[str, ...]
+    numbers: Mapping[str, pl.Series] = field(default_factory=dict)
 
 
 def parse_jsonl(block: Records, columns: Sequence[str]) -> Parsed:
@@ -112,8 +126,8 @@ def parse_jsonl(block: Records, columns: Sequence[str]) -> Parsed:
     Raises:
         ValueError: a wanted key holds objects wherever it has a value.
     """
-    # Polars reads a lone surrogate as the character 0.
-    if _LONE_SURROGATE.search(block.data):
+    # Polars reads a lone surrogate as the character 0, and its time and memory grow with keys nobody asked for.
+    if _LONE_SURROGATE.search(block.data) or _is_costly(block):
         return _jsonl_by_record(block, columns)
     # The types of a key are those of the whole block; nested values stay as they are.
     try:
@@ -136,6 +150,8 @@ def parse_jsonl(block: Records, columns: Sequence[str]) -> Parsed:
                 column = plain_column(column, name)
             except ValueError:
                 return _jsonl_by_record(block, columns)
+        if _loses_digits(column) or _mixes_prices(column, block, name if name == source else name.rpartition(".")[2]):
+            return _jsonl_by_record(block, columns)
         found[name] = column.alias(name)
     absent = tuple(name for name in columns if name not in found)
     nothing = pl.repeat(None, len(frame), dtype=pl.String, eager=True)
@@ -150,6 +166,83 @@ _LONE_SURROGATE: Final = re.compile(
 )
 
 
+# Records of more objects and lists within each other, or of more keys, are read one by one.
+_MOST_DEPTH: Final = 50
+_MOST_KEYS: Final = 1000
+# A table of all keys of a block may have so many cells beyond those that a look at some of its records shows.
+_MOST_CELLS: Final = 100_000_000
+_LOOKED_AT: Final = 512
+_JSON_TEXT: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"')
+
+
+def _is_costly(block: Records) -> bool:
+    """Whether all keys of all records in one table are too much: nested too deep, or ever new ones."""
+    data = np.frombuffer(block.data, np.uint8)
+    # Brackets and braces differ in one bit; an opening one begins one level at most.
+    opened, colons = np.flatnonzero((data | 0x20) == ord("{")), np.flatnonzero(data == ord(":"))
+    if (_within(colons, block) > _MOST_KEYS).any():
+        return True
+    deep = np.flatnonzero(_within(opened, block) > _MOST_DEPTH)
+    return any(_depth(block.text(i)) > _MOST_DEPTH for i in deep.tolist()) or _has_ever_new_keys(block)
+
+
+def _within(places: NDArray[np.int64], block: Records) -> NDArray[np.int64]:
+    """How many of the ascending places in the data each record has, int64 [n]."""
+    return np.asarray(np.searchsorted(places, block.ends) - np.searchsorted(places, block.starts), np.int64)
+
+
+def _depth(record: bytes) -> int:
+    """How many objects and lists are within each other at most."""
+    signs = np.frombuffer(_JSON_TEXT.sub(b"", record), np.uint8) | 0x20
+    return int(np.cumsum((signs == ord("{")).astype(np.int64) - (signs == ord("}")), dtype=np.int64).max(initial=0))
+
+
+def _has_ever_new_keys(block: Records) -> bool:
+    """Whether keys grow with the records, as where ids are keys: each would be a column of its own."""
+    places = np.unique(np.linspace(0, len(block) - 1, min(_LOOKED_AT, len(block))).astype(np.int64)).tolist()
+    keys: set[tuple[Any, ...]] = set()
+    known = 0
+    for number, i in enumerate(places):
+        # What the first half has is usual; how much the second half adds tells of the rest.
+        if number == len(places) // 2:
+            known = len(keys)
+        try:
+            keys.update(_paths(json.loads(block.text(i)), ()))
+        except (ValueError, RecursionError):
+            continue  # broken ones are found when all are read
+    more = (len(keys) - known) / max(1, len(places) - len(places) // 2) * len(block)
+    return more * len(block) > _MOST_CELLS
+
+
+def _paths(value: Any, path: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
+    """The keys of a value, each with those that it lies under."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield (*path, key)
+            if isinstance(inner, dict | list):
+                yield from _paths(inner, (*path, key))
+    elif isinstance(value, list):
+        for inner in value:
+            if isinstance(inner, dict | list):
+                yield from _paths(inner, path)
+
+
+def _loses_digits(column: pl.Series) -> bool:
+    """Whether floats stand for whole numbers that they cannot hold: one fraction makes all numbers of a key floats."""
+    numbers = column.explode() if isinstance(column.dtype, pl.List) else column
+    largest: Any = numbers.abs().max() if numbers.dtype.is_float() else None
+    return largest is not None and largest >= EXACT
+
+
+def _mixes_prices(column: pl.Series, block: Records, key: str) -> bool:
+    """Whether a key has numbers beside texts, and one of them could mean two prices if it were a text."""
+    texts = column.explode() if isinstance(column.dtype, pl.List) else column
+    if texts.dtype != pl.String or not texts.str.contains(SIGN_BEFORE_THREE).any():
+        return False
+    written = b"|".join(re.escape(json.dumps(key, ensure_ascii=ascii_only).encode()) for ascii_only in (True, False))
+    return re.search(rb"(?:%b)\s*:\s*(?:\[\s*)?-?[0-9]" % written, block.data) is not None
+
+
 def _jsonl_by_record(block: Records, columns: Sequence[str]) -> Parsed:
     """One by one: also where the same key holds numbers in one record and texts in another."""
     bad: Bad = {}
@@ -160,7 +253,7 @@ def _jsonl_by_record(block: Records, columns: Sequence[str]) -> Parsed:
     seen = set[str]()
     for i in range(len(block)):
         try:
-            record = json.loads(block.text(i))
+            record = parse_json(block.text(i))
         except (ValueError, RecursionError) as error:
             bad[i] = f"broken JSON: {error}"
             continue
@@ -171,22 +264,23 @@ def _jsonl_by_record(block: Records, columns: Sequence[str]) -> Parsed:
         # A key of the record's own goes before a path through its objects.
         values = [record[name] if name in record else dig(record, name.split(".")) for name in columns]
         seen.update(name for name, value in zip(columns, values, strict=True) if name in record or value is not None)
-        if not _encodes(values):
-            bad[i] = "lone surrogate: half a character, which no text can hold"
-            continue
         for name, value in zip(columns, values, strict=True):
             filled[name] += value not in (None, [], "")
             if has_object(value):
                 objects[name] += 1
                 bad[i] = complaints[name] = object_complaint(name, value)
+        if i not in bad and not _encodes(values):
+            bad[i] = "lone surrogate: half a character, which no text can hold"
         if i not in bad:
             rows.append(values)
     # A key that never holds anything else is a mistake of the mapping, not of these records.
     for name, count in objects.items():
         if count == filled[name]:
             raise ValueError(complaints[name])
-    frame = pl.DataFrame([json_column(name, [row[place] for row in rows]) for place, name in enumerate(columns)])
-    return Parsed(frame, bad, tuple(name for name in columns if name not in seen), tuple(keys))
+    read = {name: [row[place] for row in rows] for place, name in enumerate(columns)}
+    frame = pl.DataFrame([json_column(name, values) for name, values in read.items()])
+    numbers = {name: are_numbers(values) for name, values in read.items()}
+    return Parsed(frame, bad, tuple(name for name in columns if name not in seen), tuple(keys), numbers)
 
 
 def _encodes(values: list[Any]) -> bool:

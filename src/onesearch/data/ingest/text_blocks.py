@@ -62,17 +62,18 @@ class Records:
         return self.select(keep)
 
 
-def text_blocks(path: Path, style: File, table: str, rejects: Rejects) -> Iterator[Records]:
+def text_blocks(path: Path, style: File, table: str, rejects: Rejects, label: str | None = None) -> Iterator[Records]:
     """The records of a CSV or JSON lines file as UTF-8, block by block, empty lines left out.
 
-    Records that are not in the file's encoding are set aside; packed files are unpacked on the way.
+    Records that are not in the file's encoding are set aside, under ``label`` (the file's name); packed files are
+    unpacked on the way.
 
     Raises:
         ValueError: a line that never ends, a header line in another encoding, or a file that cannot be unpacked.
     """
     pieces, encoding = text_pieces(path, style.encoding, BLOCK)
     for block in _raw_blocks(pieces, path, style):
-        decoded = _decoded(block, path, style, encoding, table, rejects)
+        decoded = _decoded(block, path, style, encoding, table, rejects, label or path.name)
         yield decoded.select(_filled(decoded))
 
 
@@ -151,7 +152,9 @@ def _values(quoted: re.Pattern[bytes], data: bytes, whole: bool) -> Iterator[re.
         at = match.end()
 
 
-def _decoded(block: Records, path: Path, style: File, encoding: str, table: str, rejects: Rejects) -> Records:
+def _decoded(
+    block: Records, path: Path, style: File, encoding: str, table: str, rejects: Rejects, label: str
+) -> Records:
     """The block as UTF-8; records that are not in the file's encoding are set aside."""
     utf8 = encoding.lower().replace("_", "-") in ("utf-8", "utf8", "ascii")
     if utf8:
@@ -170,7 +173,7 @@ def _decoded(block: Records, path: Path, style: File, encoding: str, table: str,
             bad[i] = f"not valid {encoding}: byte 0x{byte:02x} at position {error.start + 1}"
     if style.format == "csv" and 0 in bad and block.lines[0] == 1:
         raise ValueError(f"{path}: the header line is {bad[0]}; set encoding, for example cp1252")
-    block = block.set_aside(bad, table, path.name, rejects)
+    block = block.set_aside(bad, table, label, rejects)
     # The same records lie elsewhere in the UTF-8 bytes.
     lengths = np.fromiter((len(text) for text in texts), np.int64, len(texts))
     ends = np.cumsum(lengths + 1) - 1

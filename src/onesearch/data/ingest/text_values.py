@@ -3,10 +3,11 @@
 import json
 import re
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import polars as pl
 
+from onesearch.data.ingest.nested_values import has_object, parse_json
 from onesearch.data.records import ATTRIBUTES, TEXTS
 
 
@@ -20,24 +21,33 @@ def text(name: str | None, ignore: Sequence[str] = ()) -> pl.Expr:
 
 
 def identifier(frame: pl.DataFrame, name: str | None) -> pl.Expr:
-    """As :func:`text`; float columns hold whole numbers, as pandas writes integers beside missing values."""
-    if name is not None and frame.schema[name].is_float():
-        return _whole(pl.col(name))
+    """As :func:`text`; columns of floats and decimals hold whole numbers, as pandas and databases write integers."""
+    if name is not None and (frame.schema[name].is_float() or frame.schema[name].is_decimal()):
+        return _id_text(pl.col(name), frame.schema[name])
     return text(name)
 
 
-def _whole(number: pl.Expr) -> pl.Expr:
-    """Whole numbers without ".0"; a fraction is not cut off, or two ids would be one."""
-    whole = number.cast(pl.Int64, strict=False)
-    return pl.when(whole == number).then(whole.cast(pl.String)).otherwise(number.cast(pl.String))
+def _id_text(value: pl.Expr, kind: Any) -> pl.Expr:
+    """Whole numbers without ".0"; a fraction is not cut off, or two ids would be one. NaN and infinities are none."""
+    if kind.is_float():
+        whole = value.cast(pl.Int64, strict=False)
+        said = pl.when(whole == value).then(whole.cast(pl.String)).otherwise(value.cast(pl.String))
+        return pl.when(value.is_finite()).then(said)
+    if kind.is_decimal():
+        # By their digits: floats hold whole numbers up to sixteen digits only.
+        digits = value.cast(pl.String)
+        short = digits.str.strip_chars_end("0").str.strip_suffix(".")
+        return pl.when(digits.str.contains(".", literal=True)).then(short).otherwise(digits)
+    return value.cast(pl.String)
 
 
 # A list as a text: JSON's, Python's, or bare; its values in quotes or without.
 _LIST: Final = r"(?s)^\s*\[.*\]\s*$"
 _VALUES: Final = re.compile(r"""'((?:[^'\\]|\\.)*)'|"((?:[^"\\]|\\.)*)"|([^\s,\[\]'"][^,\[\]]*)""")
+_OBJECTS: Final = re.compile(r"^\s*\[(?:.*,)?\s*\{\s*['\"]", re.DOTALL)
 # Between the parts of a category's path, unless the mapping says another sign.
-_PATH: Final = r"\s*[>›»]\s*"
-_JOINT: Final = "\x1f"
+PATH: Final = r"\s*(?:[-=]*>|[›»→])\s*"
+JOINT: Final = "\x1f"
 
 
 def texts(
@@ -53,18 +63,16 @@ def texts(
     # The parts, one list a row; then all of them trimmed and picked at once.
     kind = frame.schema[name]
     if isinstance(kind, pl.List):
-        value = pl.element()  # ids in lists are floats for the same reason as in columns
-        parts = pl.col(name).list.eval(
-            _whole(value) if kind.inner in (pl.Float32, pl.Float64) else value.cast(pl.String)
-        )
+        # Ids in lists are floats for the same reason as in columns.
+        parts = pl.col(name).list.eval(_id_text(pl.element(), kind.inner))
     else:
         column = pl.col(name).cast(pl.String)
         cut = pl.concat_list(column) if separator is None else column.str.split(separator)
         listed = column.map_batches(_written_lists, return_dtype=TEXTS)
         parts = pl.when(column.str.contains(_LIST)).then(listed).otherwise(cut)
     if path:
-        joined = parts.list.eval(pl.element().drop_nulls()).list.join(_JOINT)
-        parts = (joined.str.replace_all(_PATH, _JOINT) if separator is None else joined).str.split(_JOINT)
+        joined = parts.list.eval(pl.element().drop_nulls()).list.join(JOINT)
+        parts = (joined.str.replace_all(PATH, JOINT) if separator is None else joined).str.split(JOINT)
     trimmed = pl.element().str.strip_chars()
     return parts.list.eval(trimmed.filter((trimmed != "") & ~trimmed.is_in(ignore))).fill_null([])
 
@@ -84,13 +92,31 @@ def _written_list(text: str) -> list[str]:
     (['a', 'b c'], ['a', '7'], ['7', '8'], ['7 8'])
     """
     try:
-        values = json.loads(text)
+        values = parse_json(text)
     except (ValueError, RecursionError):
+        # Python's way of writing objects: their keys are no values.
+        if _OBJECTS.search(text):
+            return []
         # A quote or backslash of the text's own has a backslash before it.
         found = (single or double or bare for single, double, bare in _VALUES.findall(text))
         return [re.sub(r"\\(.)", r"\1", value) for value in found]
     flat = [value for value in values if value is not None and not isinstance(value, list | dict)]
     return [value if isinstance(value, str) else json.dumps(value) for value in flat]
+
+
+def lost_in_lists(column: pl.Series) -> int:
+    """How many of a column's texts are lists written out that hold objects or lists, which are left out."""
+    if column.dtype != pl.String:
+        return 0
+    rows = column.filter(column.str.contains(_LIST) & column.str.contains(r"(?s)\[.*[\[{]"))
+    return sum(_holds_more_than_values(text) for text in rows.to_list())
+
+
+def _holds_more_than_values(text: str) -> bool:
+    try:
+        return has_object(parse_json(text))
+    except (ValueError, RecursionError):
+        return _OBJECTS.search(text) is not None
 
 
 def attributes(
