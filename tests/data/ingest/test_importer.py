@@ -3,6 +3,8 @@ import json
 from datetime import UTC, datetime
 
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from onesearch.data.dataset import Dataset
@@ -500,3 +502,155 @@ def test_flags_of_clicks_that_are_no_known_words_are_counted(folder):
     summary, dataset = run(folder, page_views=views)
     assert dataset.page_views["clicked"].to_list() == [["2"], ["5"]]
     assert summary.emptied["page_views"] == {"clicked: not a known word": 1}
+
+
+def import_lines(folder, items, views=None, **more):
+    """An import of JSON lines: items with id, t and further columns as they are called; and page views."""
+    names = dict.fromkeys(name for row in items for name in row if name not in ("id", "t"))
+    (folder / "i.jsonl").write_text("\n".join(map(json.dumps, items)))
+    table = {"file": "i.jsonl", "columns": {"item_id": "id", "title": "t"} | {name: name for name in names}}
+    mapping = {"source": "x", "folder": str(folder), "items": table | more.pop("style", {})}
+    if views is not None:
+        (folder / "v.jsonl").write_text("\n".join(map(json.dumps, views)))
+        mapping["page_views"] = {"file": "v.jsonl", **more.pop("page_views")}
+    summary = import_mapping(ColumnMapping.model_validate({**mapping, **more}), folder / "out")
+    return summary, Dataset.load(folder / "out")
+
+
+def test_a_list_in_a_column_of_one_value_costs_its_row_or_its_cell(tmp_path):
+    items = [
+        {"id": "1", "t": "chair", "brand": "A", "price": 3, "in_stock": "yes", "listed_at": "2024-01-01"},
+        {"id": ["2"], "t": ["table"], "brand": ["B"], "price": [4.5], "in_stock": ["no"], "listed_at": []},
+        {"id": ["3", "4"], "t": "lamp"},
+        {"id": "5", "t": ["sofa", "couch"]},
+        {"id": "6", "t": "bed", "brand": ["A", "B"], "price": [1, 2], "in_stock": ["a", "b"], "listed_at": ["x", "y"]},
+    ]
+    summary, dataset = import_lines(tmp_path, items)
+    first, second, last = (dataset.item(row) for row in range(3))
+    assert (first.brand, first.price, first.in_stock) == ("A", 3, True) and first.listed_at is not None
+    assert (second.item_id, second.title, second.brand, second.price, second.in_stock) == (
+        "2",
+        "table",
+        "B",
+        4.5,
+        False,
+    )
+    assert (last.item_id, last.brand, last.price, last.in_stock, last.listed_at) == ("6", None, None, None, None)
+    assert summary.rejected == {"items": {"a list where one value belongs": 2}}
+    reasons = pl.read_parquet(tmp_path / "out" / REJECTED)["reason"].to_list()
+    assert reasons == [f"a list where one value belongs: {name}" for name in ("item_id", "title")]
+    names = ("price", "brand", "listed_at", "in_stock")
+    assert summary.emptied["items"] == {f"{name}: a list where one value belongs": 1 for name in names}
+
+
+def test_a_column_may_hold_a_value_for_the_brand_and_lists_for_an_attribute(tmp_path):
+    items = [{"id": "1", "t": "x", "brand": "A"}, {"id": "2", "t": "y", "brand": ["B", "C"]}]
+    _, dataset = import_lines(tmp_path, items, style={"attributes": {"Brand": "brand"}})
+    assert [dataset.item(row).attributes for row in range(2)] == [{"Brand": ("A",)}, {"Brand": ("B", "C")}]
+    assert [dataset.item(row).brand for row in range(2)] == ["A", None]
+
+
+def test_lists_in_page_views_cost_their_row(tmp_path):
+    columns = {"query": "q", "item_id": "i", "user_id": "u", "ordered": "o", "query_type": "k"}
+    good = {"q": "chair", "i": "1", "u": "ann", "o": "no", "s": "s1", "k": "text"}
+    wrong = [{**good, name: ["a", "b"]} for name in ("q", "i", "u", "o", "s")]
+    views = [good, *wrong, {**good, "k": ["a", "b"], "s": "s2"}]
+    summary, dataset = import_lines(
+        tmp_path,
+        [{"id": "1", "t": "x"}],
+        views,
+        page_views={"rows": "clicks", "columns": columns, "group_by": ["s", "q"]},
+    )
+    assert len(dataset.page_views) == 2
+    assert summary.rejected == {"page_views": {"a list where one value belongs": 5}}
+    assert summary.emptied["page_views"] == {"query_type: a list where one value belongs": 1}
+    assert aside(tmp_path, "page_views") == {(row, "a list where one value belongs") for row in range(2, 7)}
+
+
+def test_a_json_number_is_a_price_as_it_stands_beside_prices_as_texts(tmp_path):
+    items = [{"id": "1", "t": "x", "price": 54.321}, {"id": "2", "t": "y", "price": "2.499,00"}]
+    _, dataset = import_lines(tmp_path, items, style={"decimal": ","})
+    assert [dataset.item(row).price for row in range(2)] == [54.321, 2499]
+
+
+def test_large_ids_beside_a_fraction_are_items_of_their_own(tmp_path):
+    large = 2**60
+    items = [{"id": n, "t": str(n)} for n in (large, large + 1, 2.0)]
+    views = [{"q": "x", "c": [large + 1, 2.0]}]
+    mapping = {"columns": {"query": "q", "clicked": "c"}}
+    summary, dataset = import_lines(tmp_path, items, views, page_views=mapping)
+    assert dataset.items["item_id"].to_list() == [str(large), str(large + 1), "2"]
+    assert dataset.page_views["clicked"].to_list() == [[str(large + 1), "2"]] and summary.rejected_rows == 0
+
+
+def test_rows_with_an_empty_group_stay_page_views_of_their_own(tmp_path):
+    def row(item, user, **more):
+        return {"q": "mug", "i": item, "u": user, **more}
+
+    views = [
+        row("1", "ann"),
+        row("1", "bob", s=" "),
+        row("1", "cem", s="s1"),
+        row("2", "cem", s="s1"),
+        row("1", None, s="s2"),
+        row("2", None, s="s2"),
+        {"q": "", "i": "1", "u": "dee", "s": "s3"},
+        {"q": None, "i": "2", "u": "dee", "s": "s3"},
+    ]
+    columns = {"query": "q", "item_id": "i", "user_id": "u"}
+    mapping = {"rows": "clicks", "columns": columns, "group_by": ["s", "u", "q"], "empty_query": "keep"}
+    items = [{"id": "1", "t": "x"}, {"id": "2", "t": "y"}]
+    summary, dataset = import_lines(tmp_path, items, views, page_views=mapping)
+    # A shopper without account and a page view without query are told apart by the other columns.
+    found = sorted(
+        zip(dataset.page_views["user_id"].fill_null("-"), map(len, dataset.page_views["clicked"]), strict=True)
+    )
+    assert found == [("-", 2), ("ann", 1), ("bob", 1), ("cem", 2), ("dee", 2)]
+    assert summary.suspicious["page_views"] == {"group_by: an empty cell, the row is a page view of its own": 2}
+    # Where nothing but the shopper tells page views apart, one without account is anyone.
+    (tmp_path / "out").rename(tmp_path / "before")
+    _, dataset = import_lines(tmp_path, items, views, page_views={**mapping, "group_by": ["u", "q"]})
+    assert len(dataset.page_views) == 6
+
+
+def test_page_views_of_files_of_one_name_have_ids_of_their_own(tmp_path):
+    for folder in ("2024", "2025"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "log.csv").write_text("q,c\nmug,1\nmug,1\n")
+    (tmp_path / "i.csv").write_text("id,t\n1,x\n")
+    views = {"file": "*/log.csv", "columns": {"query": "q", "clicked": "c"}}
+    items = {"file": "i.csv", "columns": {"item_id": "id", "title": "t"}}
+    mapping = {"source": "x", "folder": str(tmp_path), "items": items, "page_views": views}
+    import_mapping(ColumnMapping.model_validate(mapping), tmp_path / "out")
+    assert [finding for finding in check(tmp_path / "out") if finding.grade == "error"] == []
+    assert Dataset.load(tmp_path / "out").page_views["page_view_id"].n_unique() == 4
+
+
+def test_what_no_text_can_be_made_of_is_counted_by_our_names(tmp_path):
+    times = pa.array([10**18, 1_700_000_000_000_000], pa.int64()).view(pa.timestamp("us"))
+    table = {"id": ["1", "2"], "t": ["x", "y"], "b": [b"\xff", b"Acme"], "c": ['[["A", "B"]]', "A > B"], "w": times}
+    pq.write_table(pa.table(table), tmp_path / "i.parquet")
+    columns = {"item_id": "id", "title": "t", "brand": "b", "category": "c", "listed_at": "w"}
+    mapping = {"source": "x", "folder": str(tmp_path), "items": {"file": "i.parquet", "columns": columns}}
+    summary = import_mapping(ColumnMapping.model_validate(mapping), tmp_path / "out")
+    assert summary.rows["items"] == 2
+    assert summary.emptied["items"] == {
+        "brand: bytes that are not UTF-8": 1,
+        "listed_at: outside the calendar": 1,
+        "category: a list of objects or lists": 1,
+    }
+
+
+def test_nan_is_nobody(tmp_path):
+    """pandas writes a missing number as NaN: these shoppers are not one shopper called NaN."""
+    pl.DataFrame({"q": ["x"] * 3, "i": [1.0] * 3, "u": [float("nan"), float("nan"), 7.0]}).write_parquet(
+        tmp_path / "v.parquet"
+    )
+    (tmp_path / "i.jsonl").write_text('{"id": 1, "t": "x"}')
+    views = {"file": "v.parquet", "rows": "clicks", "columns": {"query": "q", "item_id": "i", "user_id": "u"}}
+    items = {"file": "i.jsonl", "columns": {"item_id": "id", "title": "t"}}
+    mapping = {"source": "x", "folder": str(tmp_path), "items": items, "page_views": views}
+    import_mapping(ColumnMapping.model_validate(mapping), tmp_path / "out")
+    dataset = Dataset.load(tmp_path / "out")
+    assert dataset.page_views["user_id"].to_list() == [None, None, "7"]
+    assert dataset.users["user_id"].to_list() == ["7"]

@@ -104,10 +104,12 @@ class _Prices:
         known = {"user_id": self.users, "session_id": self.sessions, "target_item_id": self.items}
         names = [*known, "target_item_price"]
         for chunk in track(read_chunks(folder, RANK, "rank", names, rejects), "rank (prices)", unit="chunks"):
-            ids = chunk.frame.select(identifier(chunk.frame, name).alias(name) for name in known)
+            frame, _ = tables.single_values(chunk.frame, {name: name for name in names})
+            ids = frame.select(identifier(frame, name).alias(name) for name in known)
             for name, seen in known.items():
                 seen.add(hashes(ids[name].drop_nulls()))
-            price = parse_prices(chunk.frame["target_item_price"]).price
+            numbers = chunk.numbers.get("target_item_price")
+            price = parse_prices(frame["target_item_price"], numbers=numbers).price
             frame = pl.DataFrame({"key": hashes(ids["target_item_id"]), "price": price})
             self._new.append(frame.drop_nulls("price").unique("key", keep="last"))
             # Merge now and then: memory holds the distinct items and some rows, not the whole table.
@@ -137,7 +139,8 @@ class _Titles:
 
     def read(self, folder: Path, rejects: Rejects) -> None:
         for chunk in read_chunks(folder, RELEVANCE, "judgments", ["item_title"], rejects):
-            self._wanted.add(hashes(chunk.frame.select(text("item_title")).to_series()))
+            frame, _ = tables.single_values(chunk.frame, {"item_title": "item_title"})
+            self._wanted.add(hashes(frame.select(text("item_title")).to_series()))
 
     def add(self, items: pl.DataFrame) -> None:
         asked = items.filter(pl.Series(self._wanted.contains(hashes(items["title"]))))
@@ -214,10 +217,11 @@ def _judgments(folder: Path, importer: Importer, titles: _Titles, queries: IdSet
     names, optional = ["query", "item_title", "score"], ("seller_name", "item_id")
     rows = read_chunks(folder, RELEVANCE, "judgments", names, importer.rejects, optional)
     for chunk in track(rows, "relevance", unit="chunks"):
+        raw, longer = tables.single_values(chunk.frame, {name: name for name in (*names, *optional)})
         judged = titles.resolved(
-            chunk.frame.select(
+            raw.select(
                 query=text("query"),
-                item_id=identifier(chunk.frame, "item_id"),
+                item_id=identifier(raw, "item_id"),
                 score=number("score"),
                 title=text("item_title"),
                 seller=text("seller_name").fill_null(""),
@@ -228,7 +232,8 @@ def _judgments(folder: Path, importer: Importer, titles: _Titles, queries: IdSet
         found = by_title & judged["how"].is_not_null()
         importer.summary.join("relevance.item_title -> items", int(by_title.sum()), int(found.sum()))
         asked.add(hashes(judged["query"].drop_nulls()))
-        part = tables.graded(chunk, judged.select("query", "item_id", "score"), None)
+        refused = tables.refused_lists(longer, longer)
+        part = tables.graded(chunk, judged.select("query", "item_id", "score"), None, refused)
         reason = part.reason.replace("no item id", "item_title is not in the items")
         importer.judgments(replace(part, reason=reason))
     importer.summary.join("distinct relevance.query -> recall", len(asked), asked.shared(queries))

@@ -5,19 +5,21 @@ How a value is read stands in ``text_values``, ``number_values``, ``flag_values`
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Final
 
 import polars as pl
 
+from onesearch.data.ingest.category_paths import category_paths
 from onesearch.data.ingest.column_mapping import Items, Judgments, PageViews, Users
 from onesearch.data.ingest.file_chunks import Chunk, files_of, read_chunks
 from onesearch.data.ingest.flag_values import flag, unknown_words
 from onesearch.data.ingest.number_values import number, parse_prices
 from onesearch.data.ingest.rejected_rows import Rejects
 from onesearch.data.ingest.text_cleaning import cleaned
-from onesearch.data.ingest.text_values import attributes, identifier, text, texts
+from onesearch.data.ingest.text_values import attributes, identifier, lost_in_lists, text, texts
 from onesearch.data.ingest.time_values import parse_times
 from onesearch.data.records import LONGEST_ID, PARTS, TEXT, TEXTS, servable_ids
 
@@ -54,30 +56,97 @@ class Part:
         return replace(self, reason=self.frame.select(pl.coalesce(self.reason, *more).alias("reason"))["reason"])
 
 
+A_LIST: Final = "a list where one value belongs"
+
+
+def single_values(frame: pl.DataFrame, columns: Mapping[str, str | None]) -> tuple[pl.DataFrame, dict[str, pl.Series]]:
+    """The frame with one value a row in the given columns: of a list with one value that value, of longer ones null.
+
+    Args:
+        frame: rows of a file, [n].
+        columns: our name -> column of the file.
+
+    Returns:
+        The frame, and our names -> rows with longer lists, Boolean [n], of those columns that have any.
+    """
+    values: dict[str, pl.Series] = {}
+    longer: dict[str, pl.Series] = {}
+    for ours, name in columns.items():
+        if name is None or not isinstance(frame.schema[name], pl.List):
+            continue
+        lists = frame[name].list.drop_nulls()
+        several = (lists.list.len() > 1).fill_null(False)
+        values[name] = lists.list.first().set(several, None).alias(name)
+        if several.any():
+            longer[ours] = several
+    return frame.with_columns(values.values()), longer
+
+
+def refused_lists(longer: Mapping[str, pl.Series], needed: Collection[str]) -> dict[str, pl.Series]:
+    """Reasons to set rows aside that have lists in columns that a row cannot do without."""
+    return {f"{A_LIST}: {name}": rows for name, rows in longer.items() if name in needed}
+
+
+def _emptied_lists(longer: Mapping[str, pl.Series], needed: Collection[str]) -> Counter[str]:
+    """The lists in the other columns, which count as values left empty; all levels of a category are one column."""
+    counts = Counter[str]()
+    for name, rows in longer.items():
+        if name not in needed:
+            counts[f"{name.partition(' ')[0]}: {A_LIST}"] += int(rows.sum())
+    return counts
+
+
+def _lost_in_lists(frame: pl.DataFrame, columns: Mapping[str, Sequence[str]]) -> Counter[str]:
+    """Cells of list columns that hold lists of objects or of lists, of which nothing can be made."""
+    counts = {ours: sum(lost_in_lists(frame[name]) for name in named) for ours, named in columns.items()}
+    return +Counter({f"{ours}: a list of objects or lists": count for ours, count in counts.items()})
+
+
+def _lost(chunk: Chunk, columns: Mapping[str, Sequence[str | None]]) -> Counter[str]:
+    """Values that the file's columns have and that could not be read, by our names (each the columns it is from)."""
+    counts = Counter[str]()
+    for ours, named in columns.items():
+        for (column, why), count in chunk.lost.items():
+            if column in named:
+                counts[f"{ours}: {why}"] += count
+    return counts
+
+
+# Columns of an item with one value, which stays empty where the file has a list.
+_OPTIONAL: Final = ("brand", "price", "seller", "listed_at", "in_stock", "description")
+
+
 def items(folder: Path, table: Items, rejects: Rejects) -> Iterator[Part]:
     """The item table."""
     columns, constants, ignore = table.columns, table.constants, table.ignore
     path = (columns.category,) if isinstance(columns.category, str) else columns.category or ()
     typed = [(kind, a.column, a.separator) for kind, listed in table.attributes.items() for a in listed]
-    named = [(value,) if isinstance(value, str) else value or () for value in columns.model_dump().values()]
-    # Every column that is read, in the order of the mapping.
-    names = [*itertools.chain(*named), *(name for _, name, _ in typed)]
-    # Texts that HTML may be in; our names are what the summary speaks of.
-    written = {
-        "title": (columns.title,),
-        "category": path,
-        "brand": (columns.brand,),
-        "seller": (columns.seller,),
-        "description": (columns.description,),
-        "attributes": tuple(name for _, name, _ in typed),
+    # Every column that is read, by our name, in the order of the mapping.
+    named: dict[str, tuple[str, ...]] = {
+        name: (value,) if isinstance(value, str) else value or () for name, value in columns
     }
+    named["attributes"] = tuple(name for _, name, _ in typed)
+    names = list(itertools.chain(*named.values()))
+    # Texts that HTML may be in, columns of lists, and those of one value (the levels of a category among them).
+    written = {name: named[name] for name in ("title", "category", "brand", "seller", "description", "attributes")}
+    listed = {name: named[name] for name in ("category", "images", "attributes")}
+    single = {name: getattr(columns, name) for name in ("item_id", "title", *_OPTIONAL)}
+    single |= {f"category {number}": name for number, name in enumerate(path, 1) if len(path) > 1}
     for chunk in read_chunks(folder, table, "items", names, rejects):
-        raw, repaired, suspicious = cleaned(chunk.frame, {name: list(filter(None, c)) for name, c in written.items()})
+        lists, repaired, suspicious = cleaned(chunk.frame, written)
+        raw, longer = single_values(lists, single)
+        # As it stands in the file: the log names it so, even where a title in the same column is cleaned.
+        ids, _ = single_values(chunk.frame, {"item_id": columns.item_id})
         time, wrong_time = parse_times(_column(raw, columns.listed_at), table.time)
-        prices = parse_prices(_column(raw, columns.price), table.decimal)
-        # The category's path from the root: one column, cut at a separator, or one column per level.
-        if len(path) == 1:
-            category = texts(raw, path[0], table.separators.category, ignore, path=True)
+        numbers = None if columns.price is None else chunk.numbers.get(columns.price)
+        prices = parse_prices(_column(raw, columns.price), table.decimal, numbers)
+        # The category's path from the root: one column, cut at ">" or a separator, or one column per level.
+        category: pl.Expr | pl.Series
+        if len(path) == 1 and table.separators.category is None:
+            category, doubtful = category_paths(lists, path[0], ignore)
+            suspicious.update(doubtful)
+        elif len(path) == 1:
+            category = lists.select(x=texts(lists, path[0], table.separators.category, ignore))["x"]
         elif path:
             category = pl.concat_list([text(name, ignore) for name in path]).list.drop_nulls()
         else:
@@ -88,15 +157,16 @@ def items(folder: Path, table: Items, rejects: Rejects) -> Iterator[Part]:
         said = flag(raw, columns.in_stock, table.stock_words) if columns.in_stock else pl.lit(None, pl.Boolean)
         unknown = unknown_words(raw, columns.in_stock, said)
         frame = raw.select(
-            # As it stands in the file: the log names it so, even where a title in the same column is cleaned.
-            item_id=chunk.frame.select(id=identifier(chunk.frame, columns.item_id))["id"],
+            item_id=ids.select(id=identifier(ids, columns.item_id))["id"],
             title=text(columns.title),
             category=category,
             brand=pl.coalesce(text(columns.brand, ignore), pl.lit(constants.brand, pl.String)),
             price=prices.price,
-            attributes=attributes(raw, typed, ignore),
+            attributes=lists.select(x=attributes(lists, typed, ignore))["x"] if typed else attributes(lists, typed),
             seller=pl.coalesce(text(columns.seller, ignore), pl.lit(constants.seller, pl.String)),
-            images=texts(raw, columns.images, table.separators.images),
+            images=lists.select(x=texts(lists, columns.images, table.separators.images))["x"]
+            if columns.images
+            else pl.lit([], TEXTS),
             listed_at=time,
             in_stock=pl.when(unknown).then(None).otherwise(pl.coalesce(said, stock)),
             description=text(columns.description, ignore),
@@ -104,9 +174,11 @@ def items(folder: Path, table: Items, rejects: Rejects) -> Iterator[Part]:
         # A wrong value empties its cell; an item without id or title is none.
         emptied = _counted("listed_at", wrong_time) + _counted("price", prices.problem)
         emptied += Counter({"in_stock: not a known word, see stock_words": int(unknown.sum())})
+        emptied += _lost(chunk, named) + _lost_in_lists(lists, listed) + _emptied_lists(longer, ("item_id", "title"))
         suspicious["price: could mean two amounts, set decimal"] += int(prices.ambiguous.sum())
         yield Part(chunk, frame, _no_reason(frame), +emptied, repaired, +suspicious).refusing(
             {
+                **refused_lists(longer, ("item_id", "title")),
                 "no item id": frame["item_id"].is_null(),
                 UNFIT_ID: ~servable_ids(frame["item_id"]),
                 "no title": frame["title"].is_null(),
@@ -117,14 +189,19 @@ def items(folder: Path, table: Items, rejects: Rejects) -> Iterator[Part]:
 def users(folder: Path, table: Users, rejects: Rejects) -> Iterator[Part]:
     """The user table."""
     columns = table.columns
-    names = [name for name in columns.model_dump().values() if name is not None]
-    for chunk in read_chunks(folder, table, "users", names, rejects):
-        frame = chunk.frame.select(
-            user_id=identifier(chunk.frame, columns.user_id),
+    single = {name: value for name, value in columns if value is not None}
+    for chunk in read_chunks(folder, table, "users", list(single.values()), rejects):
+        raw, longer = single_values(chunk.frame, single)
+        frame = raw.select(
+            user_id=identifier(raw, columns.user_id),
             gender=text(columns.gender, table.ignore),
             age_band=text(columns.age_band, table.ignore),
         )
-        yield Part(chunk, frame, _no_reason(frame)).refusing({"no user id": frame["user_id"].is_null()})
+        emptied = _lost(chunk, {name: (value,) for name, value in single.items()})
+        emptied += _emptied_lists(longer, ("user_id",))
+        yield Part(chunk, frame, _no_reason(frame), emptied).refusing(
+            {**refused_lists(longer, ("user_id",)), "no user id": frame["user_id"].is_null()}
+        )
 
 
 def page_views(folder: Path, table: PageViews, rejects: Rejects, optional: Sequence[str] = ()) -> Iterator[Part]:
@@ -133,12 +210,19 @@ def page_views(folder: Path, table: PageViews, rejects: Rejects, optional: Seque
     With ``group_by`` the rows have one more column, ``group``, the same for rows of the same page view.
     """
     columns = table.columns
-    named = [name for name in (*columns.model_dump().values(), *table.group_by) if name is not None]
-    names = [name for name in named if name not in optional]
+    mapped: dict[str, str] = {name: value for name, value in columns if value is not None}
+    names = [name for name in (*mapped.values(), *table.group_by) if name not in optional]
+    # Columns of lists, and those of one value; of a row that is an item the flags are such, too.
+    listed: dict[str, tuple[str]] = {
+        name: (mapped[name],) for name in _LISTS if name in mapped and columns.item_id is None
+    }
+    single = {name: value for name, value in mapped.items() if name not in listed}
+    single |= {f"group_by {name}": name for name in table.group_by}
+    needed = [name for name in single if name != "query_type"]
     # Line numbers are unique within a file only.
     several = len(files_of(folder, table)) > 1
     for chunk in read_chunks(folder, table, "page_views", names, rejects, optional):
-        raw = chunk.frame
+        raw, longer = single_values(chunk.frame, single)
         time, wrong_time = parse_times(_column(raw, columns.time), table.time)
         if columns.page_view_id is not None:
             page_view_id = identifier(raw, columns.page_view_id)
@@ -157,14 +241,19 @@ def page_views(folder: Path, table: PageViews, rejects: Rejects, optional: Seque
         )
         # A word that is neither yes nor no is not taken for either.
         flags = {name: getattr(columns, name) for name in ("clicked", "ordered") if columns.item_id is not None}
-        emptied = {
-            f"{name}: not a known word": int(unknown_words(raw, column, flag(raw, column)).sum())
-            for name, column in flags.items()
-            if column is not None
-        }
+        emptied = Counter(
+            {
+                f"{name}: not a known word": int(unknown_words(raw, column, flag(raw, column)).sum())
+                for name, column in flags.items()
+                if column is not None
+            }
+        )
+        emptied += _lost(chunk, {name: (value,) for name, value in mapped.items()}) + _lost_in_lists(raw, listed)
+        emptied += _emptied_lists(longer, needed)
         # A wrong time refuses the page view: where it lies in time decides what was known before it.
         part = Part(chunk, frame.with_columns(pl.col("query").fill_null("")), wrong_time, emptied).refusing(
             {
+                **refused_lists(longer, needed),
                 "no time": frame["time"].is_null() & (columns.time is not None),
                 "no page view id": frame["page_view_id"].is_null(),
                 "no query": frame["query"].is_null() & (table.empty_query == "reject"),
@@ -172,11 +261,32 @@ def page_views(folder: Path, table: PageViews, rejects: Rejects, optional: Seque
                 "split is not train, valid or test": ~frame["split"].is_in(PARTS).fill_null(columns.split is None),
             }
         )
-        if table.group_by:
-            # 64-bit hashes of the columns that tell page views apart.
-            keys = raw.select(text(name).alias(str(i)) for i, name in enumerate(table.group_by))
-            part = replace(part, frame=part.frame.with_columns(group=keys.hash_rows(seed=17)))
-        yield part
+        yield _with_groups(part, raw, table) if table.group_by else part
+
+
+def _with_groups(part: Part, raw: pl.DataFrame, table: PageViews) -> Part:
+    """The part with a column ``group``: 64-bit hashes of the columns that tell page views apart.
+
+    An empty cell says nothing of whose page view a row is: such rows would all be one. They are page views of their
+    own, counted as doubtful. An empty query is one, though, and a shopper without account has other columns.
+    """
+    columns = table.columns
+    keys = raw.select(text(name).alias(name) for name in dict.fromkeys(table.group_by))
+    others = [name for name in keys.columns if name not in (columns.query, columns.user_id)]
+    alone = keys.select(alone=pl.any_horizontal(pl.lit(False), *(pl.col(name).is_null() for name in others)))["alone"]
+    if columns.user_id in keys.columns and all(name == columns.time for name in others):
+        alone |= keys[columns.user_id].is_null()
+    group = keys.hash_rows(seed=17)
+    if alone.any():
+        # By file and line, under another seed.
+        lines = pl.DataFrame({"file": [part.chunk.file] * len(keys), "row": part.chunk.rows})
+        group = group.zip_with(~alone, lines.hash_rows(seed=18))
+    counts = Counter({f"group_by: {_EMPTY_GROUP}": int((alone & part.reason.is_null()).sum())})
+    return replace(part, frame=part.frame.with_columns(group=group), suspicious=+counts)
+
+
+_EMPTY_GROUP: Final = "an empty cell, the row is a page view of its own"
+_LISTS: Final = ("shown", "clicked", "ordered")
 
 
 def _item_lists(raw: pl.DataFrame, table: PageViews) -> dict[str, pl.Expr]:
@@ -204,21 +314,29 @@ def _item_lists(raw: pl.DataFrame, table: PageViews) -> dict[str, pl.Expr]:
 def judgments(folder: Path, table: Judgments, rejects: Rejects) -> Iterator[Part]:
     """The judgment table, with the file's own ``score`` as one more column."""
     columns = table.columns
+    single = dict(columns)
     for chunk in read_chunks(folder, table, "judgments", [columns.query, columns.item_id, columns.score], rejects):
-        raw = chunk.frame
+        raw, longer = single_values(chunk.frame, single)
         frame = raw.select(
             query=text(columns.query), item_id=identifier(raw, columns.item_id), score=number(columns.score)
         )
-        yield graded(chunk, frame, table.levels)
+        part = graded(chunk, frame, table.levels, refused_lists(longer, single))
+        yield replace(part, emptied=_lost(chunk, {name: (value,) for name, value in single.items()}))
 
 
-def graded(chunk: Chunk, frame: pl.DataFrame, levels: tuple[float, float, float] | None) -> Part:
+def graded(
+    chunk: Chunk,
+    frame: pl.DataFrame,
+    levels: tuple[float, float, float] | None,
+    refused: Mapping[str, pl.Series] | None = None,
+) -> Part:
     """Judgments with ``query``, ``item_id`` and ``score``: their level, and what is wrong with them.
 
     Args:
         chunk: the rows of the file.
         frame: the judgments, [n].
         levels: least score of level 1, 2 and 3; without it the score is the level.
+        refused: reasons that come before those of the values -> rows, Boolean [n].
     """
     score = pl.col("score")
     level: pl.Expr
@@ -230,6 +348,7 @@ def graded(chunk: Chunk, frame: pl.DataFrame, levels: tuple[float, float, float]
     frame = frame.with_columns(level=level.cast(pl.Int8))
     return Part(chunk, frame, _no_reason(frame)).refusing(
         {
+            **(refused or {}),
             "no query": frame["query"].is_null(),
             "no item id": frame["item_id"].is_null(),
             "score is not a number": frame["score"].is_null() | ~frame["score"].is_finite(),

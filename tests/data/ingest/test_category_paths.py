@@ -1,0 +1,46 @@
+import polars as pl
+import pytest
+
+from onesearch.data.ingest.category_paths import DOUBTFUL, SEVERAL, category_paths
+
+
+def paths(*cells, ignore=(), dtype=None):
+    found, counts = category_paths(pl.DataFrame({"c": pl.Series(cells, dtype=dtype)}), "c", ignore)
+    return found.to_list(), counts
+
+
+@pytest.mark.parametrize(
+    ("cell", "path"),
+    [
+        ("Toys > Dolls, Toys > Games", ["Toys", "Dolls"]),
+        ("Toys, Toys > Games, Toys > Games > Chess", ["Toys", "Games", "Chess"]),
+        ("toys > Dolls | Toys > Games", ["toys", "Dolls"]),
+        ("Toys>Dolls;Toys>Games>Chess", ["Toys", "Games", "Chess"]),
+        ("['Toys > Dolls', 'Sale > New > Dolls']", ["Sale", "New", "Dolls"]),
+        (["Toys > Dolls", "Toys > Games"], ["Toys", "Dolls"]),
+        (["Toys", "Toys > Games"], ["Toys", "Games"]),
+    ],
+)
+def test_of_several_paths_the_first_of_the_longest_is_kept_and_counted(cell, path):
+    assert paths(cell, None, cell) == ([path, [], path], {f"category: {SEVERAL}": 2})
+
+
+def test_names_with_commas_stay_and_are_counted_where_they_could_part_paths():
+    found, counts = paths("Food, Drinks > Food & Tea", "Home > Bed, Bath > Towels", "Home > Bed, Bath", "Bed, Bath")
+    assert found == [
+        ["Food, Drinks", "Food & Tea"],
+        ["Home", "Bed, Bath", "Towels"],
+        ["Home", "Bed, Bath"],
+        ["Bed, Bath"],
+    ]
+    assert counts == {f"category: {DOUBTFUL}": 1}
+
+
+@pytest.mark.parametrize("arrow", ["->", " -> ", "=>", "-->", "\u2192", ">>", " \u00bb ", ">"])
+def test_arrows_of_all_forms_part_levels(arrow):
+    assert paths(f"Garden{arrow}Tools{arrow}Pre-cut")[0] == [["Garden", "Tools", "Pre-cut"]]
+
+
+def test_levels_in_lists_are_one_path():
+    cells = ["Auto", "Care > n/a > Seats"], ["Auto", None, "Seats"], []
+    assert paths(*cells, ignore=("n/a",)) == ([["Auto", "Care", "Seats"], ["Auto", "Seats"], []], {})
