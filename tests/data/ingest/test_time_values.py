@@ -145,3 +145,39 @@ def test_numbers_with_blanks_around_and_blanks_alone():
     time, problem = parse_times(pl.Series([" 1699178400 ", "", "  ", None]), TimeFormat(unit="s"))
     assert time.to_list() == [datetime(2023, 11, 5, 10, tzinfo=UTC), None, None, None]
     assert problem.to_list() == [None] * 4
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text"),
+    [
+        ("%d.%m.%Y %H:%M:%S %:z", "11.08.2011 09:29:04 +05:30"),
+        ("%Y-%m-%dT%H:%M:%S%#z", "2011-08-11T09:29:04+0530"),
+        ("%+", "2011-08-11T09:29:04+05:30"),
+        ("%s", "1313035144"),
+    ],
+)
+def test_a_format_with_a_zone_of_its_own_needs_none(pattern, text):
+    assert parsed([text], format=pattern, zone="Asia/Tokyo") == ([MOMENT.replace(microsecond=0)], [None])
+
+
+@pytest.mark.parametrize(
+    ("wanted", "complaint"),
+    [
+        ({"format": "%d/%m/%Y %H:%M %Z"}, "%Z, a zone's letters, says nothing"),
+        ({"format": "%Y-%m-%dT%H:%M:%SZ", "zone": "Asia/Tokyo"}, "ends in Z, which is UTC, but zone is 'Asia/Tokyo'"),
+        ({"format": "%H:%M %d.%m.%Y UTC", "zone": "Europe/Paris"}, "ends in UTC, which is UTC"),
+        ({"format": "%d.%m.%Y %H:%M MEZ"}, "ends in MEZ; set zone"),
+    ],
+)
+def test_a_format_whose_zone_would_be_read_over_is_refused(wanted, complaint):
+    with pytest.raises(ValidationError) as error:
+        TimeFormat(**wanted)
+    assert complaint in str(error.value)
+
+
+def test_letters_of_a_zone_in_the_format_are_read_as_the_zone_says():
+    assert parsed(["11.08.2011 05:59 CEST"], format="%d.%m.%Y %H:%M CEST", zone="Europe/Berlin")[0] == [
+        MOMENT.replace(second=0, microsecond=0)
+    ]
+    assert parsed(["2011-08-11T03:59:04Z"], format="%Y-%m-%dT%H:%M:%SZ")[0] == [MOMENT.replace(microsecond=0)]
+    assert parsed(["100%Z 2011"], format="100%%Z %Y")[1][0].startswith("time not")

@@ -1,5 +1,6 @@
 """Times of any unit to UTC, with a word on what is wrong when they cannot be right."""
 
+import re
 from datetime import UTC, datetime
 from typing import Final, Literal, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -53,9 +54,43 @@ class TimeFormat(Settings):
     def _check(self) -> Self:
         if self.format is not None and self.unit != "text":
             raise ValueError(f"format: {self.format!r} goes with unit: text, not with unit: {self.unit}")
+        if self.format is not None:
+            self._check_zone_of(self.format)
         if self.earliest >= self.latest:
             raise ValueError(f"earliest must be before latest, got {self.earliest} and {self.latest}")
         return self
+
+    def _check_zone_of(self, pattern: str) -> None:
+        """Refuse a format whose times have a zone that would be read over: they would be hours off."""
+        if "%Z" in _directives(pattern):
+            raise ValueError(
+                f"format: {pattern!r}: %Z, a zone's letters, says nothing that can be relied on; where all times have "
+                'the same letters, write these in the place of %Z and set zone, such as "America/New_York"; '
+                "a zone in numbers, such as +02:00, is %:z"
+            )
+        # Letters that stand in the format itself.
+        letters = re.search(r"(?<![A-Za-z])(Z|[A-Z]{3,5})\s*$", _DIRECTIVE.sub("0", pattern))
+        if letters is None or has_zone(pattern):
+            return
+        if letters[1] in _UTC_LETTERS and self.zone not in _UTC_ZONES:
+            raise ValueError(f"format: {pattern!r} ends in {letters[1]}, which is UTC, but zone is {self.zone!r}")
+        if letters[1] not in _UTC_LETTERS and "zone" not in self.model_fields_set:
+            raise ValueError(f'format: {pattern!r} ends in {letters[1]}; set zone to what that is, as "Europe/Berlin"')
+
+
+# What begins with "%" in a format: a sign, perhaps with one for how it is filled up, or several as of "%:z".
+_DIRECTIVE: Final = re.compile(r"%(?:%|#z|:{1,3}z|\.?[369]?f|[-_0]?[A-Za-z+])")
+_UTC_LETTERS: Final = ("Z", "UTC", "GMT")
+_UTC_ZONES: Final = ("UTC", "GMT", "UCT", "Zulu", "Universal", "Greenwich", "Etc/UTC", "Etc/GMT", "Etc/UCT", "Etc/Zulu")
+
+
+def _directives(pattern: str) -> list[str]:
+    return _DIRECTIVE.findall(pattern)
+
+
+def has_zone(pattern: str) -> bool:
+    """Whether times of a format say their own zone, as those with %z do, or are moments, as seconds since 1970 are."""
+    return any(sign in ("%+", "%s") or sign.endswith("z") for sign in _directives(pattern))
 
 
 def parse_times(raw: pl.Series, wanted: TimeFormat) -> tuple[pl.Series, pl.Series]:
@@ -139,7 +174,7 @@ def _from_texts(texts: pl.Series, wanted: TimeFormat) -> pl.Series:
 
     frame = pl.DataFrame({"text": texts})
     if wanted.format is not None:
-        return frame.select(time=read(wanted.format, "%z" in wanted.format or "%#z" in wanted.format))["time"]
+        return frame.select(time=read(wanted.format, has_zone(wanted.format)))["time"]
     # The two usual forms are read ten times as fast as all; each reader gets what the one before could not read.
     usual = [read("%Y-%m-%d %H:%M:%S%.f", False), read("%Y-%m-%dT%H:%M:%S%.f%#z", True)]
     times = pl.repeat(None, len(texts), dtype=TIME, eager=True)
