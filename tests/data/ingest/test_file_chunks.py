@@ -519,3 +519,36 @@ def test_nan_is_no_value(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"x": NaN, "i": 1}\n{"x": 3, "i": 2}\n')
     rows, bad = read(tmp_path / "a.jsonl", ["x", "i"])
     assert [row["x"] for _, row in rows] == [None, "3"] and bad == []
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_a_quote_behind_a_backslash_is_broken_csv_whatever_stands_beside_it(tmp_path, broken):
+    """As MySQL exports them: read leniently, the title would have a backslash and a quote too many."""
+    lines = [
+        "id,t,n",
+        r'1,"Pipe 3/4\" brass",5',
+        '2,"Pipe ""A""",5',
+        '3,Pipe 1" long,5',
+        r'4,"5\"",6',
+        r'5,"a\",b",7',
+        '6,"a,"b,8',
+    ]
+    (tmp_path / "a.csv").write_text("\n".join([*lines, *(['7,"x'] if broken else [])]) + "\n")
+    rows, bad = read(tmp_path / "a.csv", ["id", "t"])
+    assert [row for _, row in rows] == [{"id": "2", "t": 'Pipe "A"'}, {"id": "3", "t": 'Pipe 1" long'}]
+    assert [line for line, _, _ in bad] == [2, 5, 6, 7, *([8] if broken else [])]
+    assert bad[0][1].startswith("broken CSV: ") and bad[0][1].endswith(
+        'write "" for a quote in a quoted value, not \\"'
+    )
+
+
+@quick
+@given(st.lists(st.text(st.sampled_from('ab"",\\ '), min_size=1, max_size=14).filter(str.strip), max_size=6))
+def test_a_csv_record_is_read_the_same_whatever_stands_beside_it(tmp_path_factory, lines):
+    folder = tmp_path_factory.mktemp("beside")
+    found = []
+    for more in ([], ["too,many,values"]):
+        (folder / "a.csv").write_text("\n".join(["x,y", *lines, *more]) + "\n")
+        rows, bad = read(folder / "a.csv", ["x", "y"])
+        found.append((rows, [line for line in sorted(line for line, _, _ in bad) if line <= len(lines) + 1]))
+    assert found[0] == found[1]

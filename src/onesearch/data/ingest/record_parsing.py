@@ -40,7 +40,38 @@ def parse_csv(
     block: Records, separator: str, newlines_in_values: bool, header: Sequence[str], columns: Sequence[str]
 ) -> tuple[pl.DataFrame, Bad]:
     """The wanted columns of CSV records as text, null where empty, and the bad records with their reasons."""
-    # pyarrow counts what it skips but does not say which records these were.
+    # Columns are read by place, so that two columns of one name in the header do no harm.
+    places = [header.index(name) for name in columns]
+    whole = _csv_at_once(block, separator, newlines_in_values, len(header), places)
+    if whole is not None:
+        return whole.rename({f"c{place}": name for place, name in zip(places, columns, strict=True)}), {}
+    # Something in the block is wrong: parse it again, record by record.
+    bad: Bad = {}
+    values: list[list[str]] = []
+    for i in range(len(block)):
+        rows = _rows(block, i, separator)
+        if isinstance(rows, str):
+            hint = '; write "" for a quote in a quoted value, not \\"' if rb"\"" in block.text(i) else ""
+            bad[i] = f"broken CSV: {rows}{hint}"
+            continue
+        # Two rows where line ends stand in quotes that the mapping does not know of.
+        if len(rows) != 1 or len(rows[0]) != len(header):
+            found = len(rows[0]) if rows else 0
+            bad[i] = f"wrong number of columns: {found} where the header has {len(header)}"
+            continue
+        values.append([rows[0][place] for place in places])
+    frame = pl.DataFrame(values, schema=dict.fromkeys(columns, pl.String), orient="row")
+    return frame.with_columns(pl.all().replace("", None)), bad
+
+
+def _csv_at_once(
+    block: Records, separator: str, newlines_in_values: bool, width: int, places: Sequence[int]
+) -> pl.DataFrame | None:
+    """The columns at some places of records of a width, called ``c0``, ``c1`` ...; None if a record is bad."""
+    # pyarrow reads on where a quoted value goes on behind its closing quote.
+    if not _is_well_quoted(block, separator):
+        return None
+    # It counts what it skips but does not say which records these were.
     bad_rows = 0
 
     def skip(row: Any) -> str:
@@ -48,15 +79,13 @@ def parse_csv(
         bad_rows += 1
         return "skip"
 
-    # Columns are read by place, so that two columns of one name in the header do no harm.
-    places = [header.index(name) for name in columns]
     names = [f"c{place}" for place in places]
     try:
         # All of the block in one piece (block_size), every wanted column as text, an empty one as null.
         read: pa.Table = pyarrow.csv.read_csv(
             io.BytesIO(block.joined()),
             read_options=pyarrow.csv.ReadOptions(
-                column_names=[f"c{i}" for i in range(len(header))], use_threads=False, block_size=2 * LONGEST_RECORD
+                column_names=[f"c{i}" for i in range(width)], use_threads=False, block_size=2 * LONGEST_RECORD
             ),
             parse_options=pyarrow.csv.ParseOptions(
                 delimiter=separator, newlines_in_values=newlines_in_values, invalid_row_handler=skip
@@ -69,27 +98,44 @@ def parse_csv(
                 null_values=[""],
             ),
         )
-        # Of a quote that never closes pyarrow makes a value up to the end: that could be the last record's only.
-        if not bad_rows and len(read) == len(block) and not isinstance(_rows(block, len(block) - 1, separator), str):
-            return pl.DataFrame(read).rename(dict(zip(names, columns, strict=True))), {}
     except pa.ArrowInvalid:
-        pass
-    # Something in the block is wrong: parse it again, record by record.
-    bad: Bad = {}
-    values: list[list[str]] = []
-    for i in range(len(block)):
-        rows = _rows(block, i, separator)
-        if isinstance(rows, str):
-            bad[i] = f"broken CSV: {rows}"
-            continue
-        # Two rows where line ends stand in quotes that the mapping does not know of.
-        if len(rows) != 1 or len(rows[0]) != len(header):
-            found = len(rows[0]) if rows else 0
-            bad[i] = f"wrong number of columns: {found} where the header has {len(header)}"
-            continue
-        values.append([rows[0][place] for place in places])
-    frame = pl.DataFrame(values, schema=dict.fromkeys(columns, pl.String), orient="row")
-    return frame.with_columns(pl.all().replace("", None)), bad
+        return None
+    # Of a quote that never closes pyarrow makes a value up to the end: that could be the last record's only.
+    if bad_rows or len(read) != len(block) or isinstance(_rows(block, len(block) - 1, separator), str):
+        return None
+    return pl.DataFrame(read)
+
+
+def _is_well_quoted(block: Records, separator: str) -> bool:
+    """Whether no quoted value goes on behind its closing quote, as where a quote in it is escaped by a backslash."""
+    data = np.frombuffer(block.data, np.uint8)[: block.ends[-1] + 1]
+    quotes = np.flatnonzero(data == ord('"'))
+    if not len(quotes):
+        return True
+    # Neighbours are one sign: what opens or closes a value has odd ones, a quote within a value even ones.
+    parted = np.flatnonzero(quotes[1:] - quotes[:-1] > 1)
+    first = last = quotes
+    if len(parted) < len(quotes) - 1:
+        first, last = quotes[np.r_[0, parted + 1]], quotes[np.r_[parted, len(quotes) - 1]]
+    sides = np.zeros(256, bool)
+    sides[[ord(separator), ord("\n"), ord("\r")]] = True
+    begins, ends = sides[data[first - 1]] | (first == 0), sides[data[last + 1]]
+    odd = (last - first) % 2 == 0
+    # Those that open values and those that close them take turns. Where any do not, or could be either, their records
+    # are tried: most have inches in a value without quotes.
+    unusual = (begins == ends) == odd
+    single = begins[odd]
+    if not unusual.any() and (single[1:] != single[:-1]).all() and not (np.searchsorted(quotes, block.ends) % 2).any():
+        return True
+    single = np.flatnonzero(odd)
+    same = np.flatnonzero(begins[single[1:]] == begins[single[:-1]])
+    unusual[single[same]] = unusual[single[same + 1]] = True
+    tried = np.flatnonzero((_within(first[unusual], block) > 0) | (_within(quotes, block) % 2 == 1)).tolist()
+    reader = csv.reader((block.text(i).decode() for i in tried), delimiter=separator, strict=True)
+    try:
+        return sum(1 for _ in reader) == len(tried)
+    except csv.Error:
+        return False
 
 
 def _rows(block: Records, i: int, separator: str) -> list[list[str]] | str:
@@ -177,7 +223,7 @@ _JSON_TEXT: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"')
 
 def _is_costly(block: Records) -> bool:
     """Whether all keys of all records in one table are too much: nested too deep, or ever new ones."""
-    data = np.frombuffer(block.data, np.uint8)
+    data = np.frombuffer(block.data, np.uint8)[: block.ends[-1]]
     # Brackets and braces differ in one bit; an opening one begins one level at most.
     opened, colons = np.flatnonzero((data | 0x20) == ord("{")), np.flatnonzero(data == ord(":"))
     if (_within(colons, block) > _MOST_KEYS).any():

@@ -102,6 +102,14 @@ def _lost_in_lists(frame: pl.DataFrame, columns: Mapping[str, Sequence[str]]) ->
     return +Counter({f"{ours}: a list of objects or lists": count for ours, count in counts.items()})
 
 
+def _infinite(frame: pl.DataFrame, columns: Mapping[str, str | None]) -> Counter[str]:
+    """Infinite numbers in columns of ids, which are nobody's."""
+    floats = {ours: name for ours, name in columns.items() if name is not None and frame.schema[name].is_float()}
+    return +Counter(
+        {f"{ours}: an infinite number": int(frame[name].is_infinite().sum()) for ours, name in floats.items()}
+    )
+
+
 def _lost(chunk: Chunk, columns: Mapping[str, Sequence[str | None]]) -> Counter[str]:
     """Values that the file's columns have and that could not be read, by our names (each the columns it is from)."""
     counts = Counter[str]()
@@ -250,6 +258,7 @@ def page_views(folder: Path, table: PageViews, rejects: Rejects, optional: Seque
         )
         emptied += _lost(chunk, {name: (value,) for name, value in mapped.items()}) + _lost_in_lists(raw, listed)
         emptied += _emptied_lists(longer, needed)
+        emptied += _infinite(raw, {name: getattr(columns, name) for name in ("user_id", "session_id")})
         # A wrong time refuses the page view: where it lies in time decides what was known before it.
         part = Part(chunk, frame.with_columns(pl.col("query").fill_null("")), wrong_time, emptied).refusing(
             {
