@@ -17,6 +17,11 @@ from onesearch.data.ingest.text_cleaning import clean, cleaned
         ("I <3 size <M> a < b & c &unknown;", "I <3 size <M> a < b & c &unknown;"),
         ("Sh\u200bo\u00ade\x00Lace\ufeff", "Shoe Lace"),
         ("<p></p>", ""),
+        ("Shirt <S> or <B>", "Shirt <S> or <B>"),
+        ("Jacket &lt;U&gt; <b>new</b>", "Jacket <U> new"),
+        ("<S>9.99</S> 7.99 <I>now</i>", "9.99 7.99 now"),
+        ("<P>One<br>Two", "One Two"),
+        ("Jeans <P>", "Jeans <P>"),
         ("caf\u00e9 \u2019 100 %", "caf\u00e9 \u2019 100 %"),
     ],
 )
@@ -40,3 +45,9 @@ def test_columns_are_cleaned_and_counted():
     what = "HTML or invisible characters"
     assert repaired == {f"title: {what}": 1, f"category: {what}": 2}
     assert suspicious == {"title: looks like another encoding": 2}
+
+
+def test_what_looks_like_html_and_stays_is_not_counted():
+    out, repaired, _ = cleaned(pl.DataFrame({"t": ["Shirt <S>", "Shirt <b>M</b>"]}), {"title": ["t"]})
+    assert out["t"].to_list() == ["Shirt <S>", "Shirt M"]
+    assert repaired == {"title: HTML or invisible characters": 1}

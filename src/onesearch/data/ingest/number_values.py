@@ -30,9 +30,10 @@ class Prices:
 
 # A number that could mean two prices if it were a text.
 SIGN_BEFORE_THREE: Final = r"^[1-9]\d{0,2}[.,]\d{3}$"
-# What may stand on one side of a price: a currency's sign, its code in capitals, or its usual word.
+# What may stand on one side of a price: a currency's sign, its code in capitals, or its usual word. Signs of a
+# hundredth or thousandth (cent, pfennig, mill) are none: the amount would be a hundred times too high.
 _CODE: Final = (
-    r"\p{Sc}|[A-Z]{3}|[A-Z]{1,2}\$|(?i:eur|usd|gbp|chf|euros?|dollars?|kr|zł|zl|pln|rs|inr|руб|р|лв|kč|kc|ft|lei|tl|元|円|圆|원|"
+    r"[\p{Sc}--¢₰₥]|[A-Z]{3}|[A-Z]{1,2}\$|(?i:eur|usd|gbp|chf|euros?|dollars?|kr|zł|zl|pln|rs|inr|руб|р|лв|kč|kc|ft|lei|tl|元|円|圆|원|"
     r"cny|rmb|jpy|sek|nok|dkk|грн)\.?"
 )
 # Digits in groups of three or without groups, and what parts them; a comma and a dash ("12,-") mean no cents.

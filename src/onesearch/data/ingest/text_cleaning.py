@@ -21,6 +21,8 @@ _DIRTY: Final = rf"(?i)&(?:#\d+|#x[0-9a-f]+|[a-z][a-z0-9]*);|</?(?:{_NAMES})[\s/
 _ENTITY: Final = re.compile(r"(?i)&(?:#\d+|#x[0-9a-f]+|[a-z][a-z0-9]*);")
 _SILENT: Final = re.compile(r"(?is)<(script|style)\b[^>]*>.*?(?:</\1\s*>|\Z)|<!--.*?(?:-->|\Z)")
 _TAG: Final = re.compile(rf"(?is)</?(?:{_NAMES})(?:\s[^<>]*)?/?>")
+# A letter in angle brackets, which may be a tag or a size.
+_LETTER: Final = re.compile(r"<[ABIPQSU]>")
 _CONTROL: Final = re.compile(f"[{_UNSEEN}]")
 # UTF-8 read as Latin-1 ("Ã¼"), and the sign for a character that was lost.
 _MOJIBAKE: Final = "\ufffd|Ã[\u0080-\u00bf\u0152-\u0178\u2013-\u2122]|â€[\u0080-\u00bf\u0152-\u0178\u2013-\u2122]"
@@ -34,11 +36,26 @@ def clean(text: str) -> str:
     """
     # Entities may hide tags, and entities again ("&amp;amp;"): two rounds find what exports do in practice.
     for _ in range(2):
-        text = _TAG.sub(" ", _SILENT.sub(" ", text))
+        text = _without_tags(_SILENT.sub(" ", text))
         text = html.unescape(text) if _ENTITY.search(text) else text
     # A tab or line end that HTML left behind parts words; an invisible character parts nothing.
-    text = _CONTROL.sub("", _TAG.sub(" ", text).replace("\x00", " "))
+    text = _CONTROL.sub("", _without_tags(text).replace("\x00", " "))
     return " ".join(text.split())
+
+
+def _without_tags(text: str) -> str:
+    """The text with a blank for each tag.
+
+    >>> _without_tags("<B>T-shirt</B> <S>"), _without_tags("One<P>Two<br>")
+    (' T-shirt  <S>', 'One Two ')
+    """
+    tags = set(_TAG.findall(text))
+    # A letter that is never closed is a size; a paragraph need not be closed, but rarely is the only tag of a page.
+    closed = {tag.strip("</ >").upper() for tag in tags if tag.startswith("</")}
+    sizes = {tag for tag in tags if _LETTER.fullmatch(tag) and tag[1] not in closed}
+    if tags - sizes:
+        sizes.discard("<P>")
+    return _TAG.sub(lambda tag: tag[0] if tag[0] in sizes else " ", text)
 
 
 def cleaned(
@@ -64,12 +81,12 @@ def cleaned(
             dirty = column.list.eval(found).list.any().fill_null(False)
         else:
             continue
-        repaired[f"{ours}: HTML or invisible characters"] += int(dirty.sum())
         if dirty.any():
             # Few texts need it: these alone become Python's.
             values = column.to_list()
             for row in dirty.arg_true().to_list():
                 value = values[row]
                 values[row] = clean(value) if isinstance(value, str) else [clean(part or "") for part in value]
+                repaired[f"{ours}: HTML or invisible characters"] += values[row] != value
             frame = frame.with_columns(pl.Series(name, values, dtype=column.dtype))
     return frame, +repaired, +suspicious
