@@ -212,6 +212,9 @@ def test_queries_of_a_log_begin_with_the_most_searched_those_of_a_file_stay_in_o
     assert read_queries(shop.folder) == ["shoe", "boot", "hat"]
     (tmp_path / "queries.txt").write_text("\ufeffhat\n\nBoot\nboot \nshoe\n", encoding="utf-8")
     assert read_queries(tmp_path / "queries.txt") == ["hat", "boot", "shoe"]
+    (tmp_path / "queries.txt").write_text("hat\ngr\u00f6\u00dfe\n", encoding="cp1252")
+    with pytest.raises(ValueError, match=r"queries\.txt: line 2 is not valid UTF-8"):
+        read_queries(tmp_path / "queries.txt")
 
 
 def test_a_run_speaks_by_its_training_part_a_dataset_has_none(shop, tmp_path):

@@ -35,6 +35,7 @@ def test_yaml_numbers_and_variables(tmp_path, monkeypatch):
         ("a: [1\n", "not valid YAML.*line 2"),
         ("- a\n", "found a list"),
         ("a: 1\na: 2\n", "'a' is given twice"),
+        ("b: 1\na: 2024-02-30\n", "'2024-02-30': day is out of range.*line 2"),
         ("a: {b: '${NOT_SET_ANYWHERE}'}\n", r"'a\.b' needs the environment variable NOT_SET_ANYWHERE"),
         ("a: !!python/object/apply:os.system [ls]\n", "not valid YAML"),
     ],

@@ -107,9 +107,10 @@ def checked(file: Path, run: Path, store: "Store") -> "Rules":
     Raises:
         ValueError: they cannot; one line for each rule that names what is not there.
     """
+    from onesearch.common.text_file import read_text_file
     from onesearch.search.rules import read_rules, unknown_names
 
-    rules = read_rules(file.read_text(encoding="utf-8"), str(file))
+    rules = read_rules(read_text_file(file), str(file))
     if problems := unknown_names(rules, catalogue(run, store)):
         raise ValueError("\n".join(f"{file}: {problem}" for problem in problems.values()))
     return rules

@@ -220,10 +220,11 @@ def read_queries(source: Path) -> list[str]:
     """Distinct normalised queries: of a file in its order, of a log the most searched first."""
     import polars as pl
 
+    from onesearch.common.text_file import read_text_file
     from onesearch.data.text import normalise_queries, normalise_query
 
     if source.is_file():
-        lines = source.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_text_file(source).splitlines()
         return [query for query in dict.fromkeys(map(normalise_query, lines)) if query]
     data, _ = opened_dataset(source)
     queries = normalise_queries(data.page_views["query"])

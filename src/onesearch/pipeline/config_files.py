@@ -13,6 +13,7 @@ import yaml
 
 from onesearch.common.settings import Settings, validated
 from onesearch.common.strict_yaml import StrictLoader
+from onesearch.common.text_file import read_text_file
 
 _VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
 _S = TypeVar("_S", bound=Settings)
@@ -30,7 +31,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         hint = f"; did you mean {path.parent / near[0]}?" if near else ""
         raise FileNotFoundError(f"no configuration file {path}{hint}")
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader=StrictLoader)
+        values = yaml.load(read_text_file(path), Loader=StrictLoader)
     except yaml.YAMLError as error:
         raise ValueError(f"{path}: not valid YAML: {error}") from error
     if values is None:

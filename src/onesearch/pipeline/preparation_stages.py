@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from onesearch.common.array_files import map_array
 from onesearch.common.artefact import read_json, write_json
+from onesearch.common.text_file import read_text_file
 from onesearch.data.click_statistics import ClickStatistics
 from onesearch.data.dataset import DESCRIPTION, Dataset
 from onesearch.data.ingest.column_mapping import load_mapping
@@ -76,7 +77,7 @@ def source_fingerprint(data: DataSettings) -> Any:
         return read_json(data.folder / DESCRIPTION)["fingerprint"] if (data.folder / DESCRIPTION).is_file() else None
     if data.mapping is not None:
         folder = Path(load_mapping(data.mapping, data.root).folder)
-        return [IMPORT_VERSION, data.mapping.read_text(encoding="utf-8"), _listing(folder)]
+        return [IMPORT_VERSION, read_text_file(data.mapping), _listing(folder)]
     return [IMPORT_VERSION, _listing(data.kuaisearch)] if data.kuaisearch is not None else None
 
 

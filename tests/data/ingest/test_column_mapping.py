@@ -51,6 +51,12 @@ def test_a_variable_that_is_not_set_is_named(tmp_path, monkeypatch):
         ({"page_views": {"file": "f", "columns": {"query": "q"}}}, "at least one of shown, clicked, ordered"),
         ({"page_views": {"file": "f", "rows": "clicks", "columns": {"query": "q"}}}, "needs columns.item_id"),
         ({"page_views": {"file": "f", "group_by": ["q"], "columns": {"query": "q", "clicked": "c"}}}, "rows: clicks"),
+        ({"items": {**ITEMS, "separators": {"images": ""}}}, "an empty separator would cut texts into letters"),
+        ({"items": {**ITEMS, "attributes": {"Color": {"column": "c", "separator": ""}}}}, "an empty separator"),
+        (
+            {"page_views": {"file": "f", "columns": {"query": "q", "shown": "c"}, "separators": {"shown": ""}}},
+            "an empty separator",
+        ),
         (
             {"judgments": {"file": "f", "columns": {"query": "q", "item_id": "i", "score": "s"}, "levels": [3, 2, 1]}},
             "levels must rise",
@@ -81,4 +87,20 @@ def test_not_a_mapping(tmp_path):
         load_mapping(tmp_path / "m.yaml")
     (tmp_path / "m.yaml").write_text("a: [")
     with pytest.raises(ValueError, match="not valid YAML"):
+        load_mapping(tmp_path / "m.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("  attributes:\n    Size: a\n    Size: b\n", r"key 'Size' is given twice(.|\n)*line 6"),
+        ("  time: {origin: 2023-02-30}\n", r"'2023-02-30': day is out of range for month(.|\n)*line 4"),
+        ("  ignore: [n/a, \udce4]\n", r"line 4 is not valid UTF-8 \(byte 0xe4\); save the file as UTF-8"),
+        ("  ? [a, b]\n  : c\n", "not valid YAML"),
+    ],
+)
+def test_what_yaml_would_pass_over_is_an_error_with_file_and_line(tmp_path, text, complaint):
+    whole = "source: x\nitems:\n  file: i.csv\n" + text
+    (tmp_path / "m.yaml").write_bytes(whole.encode("utf-8", "surrogateescape"))
+    with pytest.raises(ValueError, match=rf"m\.yaml: (.|\n)*{complaint}"):
         load_mapping(tmp_path / "m.yaml")

@@ -7,14 +7,26 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
 import yaml
-from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, field_validator, model_validator
 
 from onesearch.common.settings import Settings, validated
+from onesearch.common.strict_yaml import StrictLoader
+from onesearch.common.text_file import read_text_file
 from onesearch.data.ingest.number_values import Decimal
 from onesearch.data.ingest.time_values import TimeFormat
 from onesearch.data.records import check_attribute_type
 
 DATA_ROOT: Final = "ONESEARCH_DATA"
+
+
+def _not_empty(value: str) -> str:
+    if not value:
+        raise ValueError("an empty separator would cut texts into letters; leave it out where a text is one value")
+    return value
+
+
+# Between the parts of a text that holds a list.
+Separator = Annotated[str, AfterValidator(_not_empty)]
 
 
 class File(Settings):
@@ -69,8 +81,8 @@ class ItemColumns(Settings):
 class ItemSeparators(Settings):
     """Between the parts of a text that holds a list; without one a category is cut at ">", images are one."""
 
-    category: str | None = None
-    images: str | None = None
+    category: Separator | None = None
+    images: Separator | None = None
 
 
 class ItemConstants(Settings):
@@ -86,7 +98,7 @@ class AttributeColumn(Settings):
     """A column that holds values of one attribute type."""
 
     column: str
-    separator: str | None = None
+    separator: Separator | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -169,9 +181,9 @@ class PageViewColumns(Settings):
 class ListSeparators(Settings):
     """Between the item ids of a text that holds several; JSON and Parquet lists need none."""
 
-    shown: str | None = None
-    clicked: str | None = None
-    ordered: str | None = None
+    shown: Separator | None = None
+    clicked: Separator | None = None
+    ordered: Separator | None = None
 
 
 class PageViews(File):
@@ -305,7 +317,7 @@ def load_mapping(path: Path, data_root: Path | None = None) -> ColumnMapping:
         ValueError: not a valid mapping, or a variable in ``folder`` that is not set; the message says what to do.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.load(read_text_file(path), Loader=StrictLoader)
     except yaml.YAMLError as error:
         raise ValueError(f"{path}: not valid YAML: {error}") from error
     if not isinstance(values, dict):
