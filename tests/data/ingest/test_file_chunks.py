@@ -547,3 +547,19 @@ def test_a_csv_record_is_read_the_same_whatever_stands_beside_it(tmp_path_factor
         rows, bad = read(folder / "a.csv", ["x", "y"])
         found.append((rows, [line for line in sorted(line for line, _, _ in bad) if line <= len(lines) + 1]))
     assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("depth", [60, 900])
+def test_lists_nested_deep_on_the_way_to_a_key_are_one_bad_value(tmp_path, depth):
+    """As deep as Python reads JSON, and deeper than its calls go."""
+    deep = "[" * depth + '{"b": 1}' + "]" * depth
+    (tmp_path / "a.jsonl").write_text(f'{{"a": {{"b": "x"}}}}\n{{"a": {deep}}}\n{{"a": [{{"b": "y"}}]}}\n')
+    rows, bad = read(tmp_path / "a.jsonl", ["a.b"])
+    assert rows == [(1, {"a.b": ["x"]}), (3, {"a.b": ["y"]})]
+    assert [(line, reason) for line, reason, _ in bad] == [
+        (2, "the column 'a.b' holds lists of lists; map a column of values or of lists")
+    ]
+    with (tmp_path / "a.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["a"], ['{"b": "x"}'], [deep]])
+    (chunk,) = read_chunks(tmp_path, File(file="a.csv"), "items", ["a.b"], Rejects(None))
+    assert chunk.frame["a.b"].to_list() == ["x", None] and sum(chunk.lost.values()) == 1

@@ -167,7 +167,8 @@ def dig(value: Any, path: Sequence[str]) -> Any:
     """The value under a path of keys; None if there is none. Of a list of objects, a list."""
     for place, key in enumerate(path):
         if isinstance(value, list):
-            found = [dig(element, path[place:]) for element in value]
+            # A list within a list is no value whatever it holds; it may be nested deeper than Python's calls can be.
+            found = [element if isinstance(element, list) else dig(element, path[place:]) for element in value]
             return [element for element in found if element is not None]
         if not isinstance(value, dict):
             return None
