@@ -113,14 +113,16 @@ def _is_well_quoted(block: Records, separator: str) -> bool:
     if not len(quotes):
         return True
     # Neighbours are one sign: what opens or closes a value has odd ones, a quote within a value even ones.
-    parted = np.flatnonzero(quotes[1:] - quotes[:-1] > 1)
-    first = last = quotes
-    if len(parted) < len(quotes) - 1:
+    first, last, odd = quotes, quotes, np.ones(len(quotes), bool)
+    apart = quotes[1:] - quotes[:-1] > 1
+    if not apart.all():
+        parted = np.flatnonzero(apart)
         first, last = quotes[np.r_[0, parted + 1]], quotes[np.r_[parted, len(quotes) - 1]]
+        odd = (last - first) % 2 == 0
     sides = np.zeros(256, bool)
     sides[[ord(separator), ord("\n"), ord("\r")]] = True
-    begins, ends = sides[data[first - 1]] | (first == 0), sides[data[last + 1]]
-    odd = (last - first) % 2 == 0
+    # Before the first byte is the last one, a line end.
+    begins, ends = sides[data[first - 1]], sides[data[last + 1]]
     # Those that open values and those that close them take turns. Where any do not, or could be either, their records
     # are tried: most have inches in a value without quotes.
     unusual = (begins == ends) == odd
