@@ -27,7 +27,7 @@ def plan(
 
     For example:
 
-      onesearch plan configs/market.yaml --like runs/demo
+      onesearch plan configs/demo.yaml --like runs/demo
     """
     from onesearch.pipeline.config_files import load_settings
     from onesearch.pipeline.plan import Size, plan, size_of
