@@ -300,6 +300,17 @@ def test_filters_move_with_the_index_to_another_base(monkeypatch):
     assert len(bases) > 2
 
 
+def test_every_attribute_value_finds_its_items():
+    """The first and the last of the numbered values, too."""
+    items = catalogue(3, 25)
+    index = index_of(3, np.arange(25))
+    filters = ItemFilters.build(items, index)
+    pairs = {(one["type"], one["value"]) for row in items["attributes"].to_list() for one in row}
+    assert len(pairs) > 5
+    for kind, value in pairs:
+        assert_mask(items, index, filters, {"attributes": {kind: value}})
+
+
 def test_a_path_is_one_from_the_root():
     paths = pl.Series([["Home", "Kitchen", "Pans"], ["Kitchen", "Pans"], ["Home", "Kitchenware"]])
     items = catalogue(0, 3).with_columns(category=paths)

@@ -69,10 +69,13 @@ def test_candidates_come_from_beams_clicks_bm25_and_the_nearest_items(engine: Se
     everything = engine.candidates(requests)
     assert len(found_ids(everything)) == len(set(found_ids(everything))), "no item twice"
 
-    def only(**settings) -> list[str]:
+    def candidates(**settings) -> Candidates:
         off = {"width": 1, "lexical_candidates": 0, "clicked_candidates": 0, "nearest": 0}
         config = SearchSettings(**{**off, "lexical": True, **settings})
-        found = engine.with_settings(config, GENERATOR_ALONE).candidates(requests)
+        return engine.with_settings(config, GENERATOR_ALONE).candidates(requests)
+
+    def only(**settings) -> list[str]:
+        found = candidates(**settings)
         return [
             IDS[item] for item, beam in zip(found.items[0], found.generated[0], strict=True) if item >= 0 and not beam
         ]
@@ -83,6 +86,9 @@ def test_candidates_come_from_beams_clicks_bm25_and_the_nearest_items(engine: Se
     by_bm25 = engine.snapshot.lexical.top_items(["red tent"], 6).items[0]
     added = only(lexical_candidates=6)
     assert added and set(added) <= {IDS[item] for item in by_bm25}
+    assert {IDS[item] for item in by_bm25} <= set(
+        found_ids(candidates(lexical_candidates=6))
+    )  # all of them, beams or not
     assert 1 <= len(only(nearest=3)) <= 3
 
 
