@@ -155,7 +155,7 @@ def change_costs(engine: SearchEngine, dataset: Dataset) -> dict[str, float]:
     some = [[next(new) for _ in range(_CHANGED)] for _ in range(4)]
     single = [[next(new)] for _ in range(9)]
     engine.upsert([next(new)])
-    # Deletions in full: what came in goes out.
+    # What came in goes out again.
     return {
         "upsert of 1: cpu_ms": milliseconds(engine.upsert, single),
         f"upsert of {_CHANGED}: cpu_ms": milliseconds(engine.upsert, some),
@@ -194,13 +194,13 @@ def _replica(run: Path, ready: Any, done: Any, sizes: Any) -> None:
 
 
 def milliseconds(call: Callable[[Any], object], inputs: Sequence[Any]) -> float:
-    """Median processor time of the calls; below a millisecond the clock is too coarse for one, so it is the mean."""
+    """Median processor time of the calls."""
     times = []
     for one in inputs:
         start = time.process_time()
         call(one)
         times.append(1e3 * (time.process_time() - start))
-    return float(np.median(times)) or float(np.mean(times))
+    return float(np.median(times))
 
 
 def _alone(measure: Callable[..., dict[str, float]], *arguments: Any) -> dict[str, float]:

@@ -20,7 +20,8 @@ from onesearch.common.artefact import read_json
 from onesearch.model.generator import GeneratorMemory
 from onesearch.model.prompt import PromptBatch
 from onesearch.search.engine import SearchEngine, load_engines
-from onesearch.search.run_parts import ENGINE, GENERATOR, STAGE_OF, Model, choose_model, need
+from onesearch.search.engine_file import ENGINE
+from onesearch.search.run_parts import GENERATOR, STAGE_OF, Model, choose_model, need
 
 MODELS: Final[tuple[Model, ...]] = ("v1", "v2")
 # The lowest and the highest of six repeats hold the median ratio between them with probability 1 - 2 / 2^6 = 97 %.

@@ -27,8 +27,8 @@ from onesearch.pipeline import run_config
 from onesearch.pipeline.abtest_runs import open_arm
 from onesearch.pipeline.run_data import RunData
 from onesearch.pipeline.update_round import update
+from onesearch.search.engine_file import load_about
 from onesearch.search.rules import Hide, Rules
-from onesearch.search.run_parts import load_about
 from onesearch.search.served_versions import Served, publish, published, roll_back
 from onesearch.search.version_follower import VersionFollower
 from onesearch.understanding.thought import Analysis, Thought

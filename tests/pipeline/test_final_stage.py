@@ -12,7 +12,7 @@ from onesearch.pipeline.final_stage import FinalData, run_final
 from onesearch.pipeline.run_data import RunData
 from onesearch.pipeline.stage_runner import StageContext
 from onesearch.pipeline.update_round import UpdateData
-from onesearch.search.run_parts import load_about
+from onesearch.search.engine_file import load_about
 from onesearch.training.sft_settings import FinalSettings, PersonalisationSettings
 from onesearch.understanding.thought_table import Thoughts
 

@@ -7,9 +7,10 @@ from typer.testing import CliRunner
 
 from onesearch.cli import app
 from onesearch.common.artefact import write_json, write_manifest
-from onesearch.pipeline.plan import PROGRAM_MIB, Size, plan, size_of
+from onesearch.pipeline.plan import Size, plan, size_of
 from onesearch.pipeline.run_settings import RunSettings
 
+PROGRAM_MIB = 450.0
 SETTINGS = {
     "data": {"market": {"items": 1000, "users": 50, "page_views": 2000}, "valid": 0.1, "test": 0.1},
     "sft1": {"steps": 10, "batch_size": 20},
@@ -30,7 +31,7 @@ def made(folder, items, page_views, stages, settings=SETTINGS):
 
 
 def costs(config, size, *runs):
-    return {cost.stage: cost for cost in plan(config, size, runs)}
+    return {cost.stage: cost for cost in plan(config, size, runs, PROGRAM_MIB)}
 
 
 def test_one_run_tells_by_proportion(tmp_path):
@@ -73,6 +74,15 @@ def test_a_training_costs_its_samples_and_its_preparation(tmp_path):
     assert costs(wide, Size(1000, 2500), run)["sft1"].seconds == pytest.approx(320 + 10 * 3500 / 1500)
 
 
+def test_alignment_costs_its_rollouts(tmp_path):
+    """64 page views a step by default, whatever stage 3's batches are."""
+    v2 = {**SETTINGS, "understanding": {"producer": "market"}, "grpo": {"steps": 5}}
+    of_grpo = {"seconds": 40.0, "peak_mib": 600, "metrics": {"samples_per_second": 8.0}}  # 320 of them: 40 s
+    run = made(tmp_path, 1000, 500, {"grpo": of_grpo}, v2)
+    twice = RunSettings.model_validate({**v2, "grpo": {"steps": 5, "prompts": 128}, "sft3": {"batch_size": 7}})
+    assert costs(twice, Size(1000, 500), run)["grpo"].seconds == pytest.approx(80)
+
+
 def test_a_stage_that_went_on_after_a_stop_tells_nothing(tmp_path):
     stages = {"lexical": {"seconds": 5.0, "peak_mib": 600, "resumed": True}, "index": {"seconds": 5.0, "peak_mib": 600}}
     run = made(tmp_path, 1000, 500, stages)
@@ -83,13 +93,13 @@ def test_a_stage_that_went_on_after_a_stop_tells_nothing(tmp_path):
 def test_a_run_without_the_figures_is_refused(tmp_path):
     config = RunSettings.model_validate(SETTINGS)
     with pytest.raises(FileNotFoundError, match="is no run folder"):
-        plan(config, Size(1, 1), [tmp_path])
+        plan(config, Size(1, 1), [tmp_path], PROGRAM_MIB)
     write_json(tmp_path / "config.json", config.model_dump(mode="json"))
     with pytest.raises(FileNotFoundError, match="no finished stage"):
-        plan(config, Size(1, 1), [tmp_path])
+        plan(config, Size(1, 1), [tmp_path], PROGRAM_MIB)
     write_manifest(tmp_path / "data", {"metrics": {"items": 1, "train_page_views": 1}, "seconds": 1.0})
     with pytest.raises(ValueError, match="did not note what stages take"):
-        plan(config, Size(1, 1), [tmp_path])
+        plan(config, Size(1, 1), [tmp_path], PROGRAM_MIB)
 
 
 def test_the_size_is_the_markets_or_unknown(tmp_path):

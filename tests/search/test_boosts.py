@@ -12,8 +12,8 @@ from onesearch.data.records import Item
 from onesearch.data.requests import Requests
 from onesearch.search.boosts import Boost, log_times
 from onesearch.search.engine import SearchEngine
+from onesearch.search.engine_file import ENGINE, boosts_of, save_engine
 from onesearch.search.ranking_weights import RankingWeights
-from onesearch.search.run_parts import ENGINE, boosts_of, save_engine
 from onesearch.search.search_settings import MODEL_ONLY
 from small_engine import ITEMS, WEIGHTS, small_engine
 

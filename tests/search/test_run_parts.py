@@ -7,7 +7,8 @@ import time
 import pytest
 
 from onesearch.common.artefact import write_json, write_manifest
-from onesearch.search.run_parts import RunParts, choose_model, engine_name, load_about, own_place
+from onesearch.search.engine_file import load_about
+from onesearch.search.run_parts import RunParts, choose_model, engine_name, own_place
 from onesearch.search.served_versions import Served, origin, publish, roll_back, served_place
 
 

@@ -9,8 +9,9 @@ import pyarrow as pa
 from onesearch.batch.part_worker import TableFunction
 from onesearch.batch.run_jobs import Marks, RunJob, marks_of, need_columns, refuse_changed
 from onesearch.search.engine import load_engine
+from onesearch.search.engine_file import load_about
 from onesearch.search.results import SearchRequest, SearchResults
-from onesearch.search.run_parts import STAGE_OF, Model, choose_model, load_about
+from onesearch.search.run_parts import STAGE_OF, Model, choose_model
 from onesearch.search.served_versions import served_place
 
 MOST_SEARCHES: Final = 1_000  # of a part: a minute's work, not an hour's

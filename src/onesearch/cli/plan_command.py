@@ -29,6 +29,7 @@ def plan(
 
       onesearch plan configs/demo.yaml --like runs/demo
     """
+    from onesearch.common.memory import resident_mib
     from onesearch.pipeline.config_files import load_settings
     from onesearch.pipeline.plan import Size, plan, size_of
     from onesearch.pipeline.run_settings import RunSettings
@@ -39,7 +40,8 @@ def plan(
     if known is None and (items is None or page_views is None):
         raise typer.BadParameter(f"{config} reads files, so their size is not known: give --items and --page-views")
     size = Size(items or (known.items if known else 0), page_views or (known.page_views if known else 0))
-    costs = plan(settings, size, like)
+    # This process has loaded what a run has before its first stage.
+    costs = plan(settings, size, like, resident_mib())
     if as_json:
         show_json({"items": size.items, "page_views": size.page_views, "stages": [vars(cost) for cost in costs]})
         return

@@ -137,7 +137,7 @@ class SqliteDatabase:
         if self._writer is None or _identity(self.path) != self._file:
             self._disconnect()
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            db = sqlite3.connect(self.path, timeout=self._busy_seconds, isolation_level=None, check_same_thread=False)
+            db = self._open()
             try:
                 self._refuse_others(db)  # before anything of the file is changed, be it its journal
                 self._set_up(db)
@@ -148,8 +148,11 @@ class SqliteDatabase:
             self._writer, self._file = db, _identity(self.path)
         return self._writer
 
+    def _open(self) -> sqlite3.Connection:
+        return sqlite3.connect(self.path, timeout=self._busy_seconds, isolation_level=None, check_same_thread=False)
+
     def _connect(self) -> sqlite3.Connection:
-        db = sqlite3.connect(self.path, timeout=self._busy_seconds, isolation_level=None, check_same_thread=False)
+        db = self._open()
         try:
             self._set_up(db)
         except BaseException:

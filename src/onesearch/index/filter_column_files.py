@@ -4,14 +4,13 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from onesearch.common.array_checks import are_numbers, are_offsets
 from onesearch.common.ragged import Ragged
 from onesearch.common.text_table import TextTable
 from onesearch.index.filter_columns import FilterColumns, Names, Numbering, Tags
-from onesearch.index.tensor_files import read_tensors, write_tensors
+from onesearch.index.tensor_files import read_arrays, write_arrays
 
 FILE: Final = "filter_columns.safetensors"
 _NAMES: Final = ("paths", "brand", "seller")
@@ -30,7 +29,7 @@ def save_filter_columns(columns: FilterColumns, folder: Path) -> None:
     arrays |= _texts("tags.names", tags.numbering) | _texts("tags.types", tags.types)
     # Items of each tag, which the first search for an attribute would otherwise wait for.
     arrays |= {"holders.values": tags.holders.values, "holders.offsets": tags.holders.offsets}
-    write_tensors(folder / FILE, {name: torch.from_numpy(np.array(one)) for name, one in arrays.items()})
+    write_arrays(folder / FILE, arrays)
 
 
 def load_filter_columns(folder: Path, items: int) -> FilterColumns:
@@ -41,7 +40,7 @@ def load_filter_columns(folder: Path, items: int) -> FilterColumns:
         ValueError: the arrays do not fit together, or are those of another number of items.
     """
     path = folder / FILE
-    arrays: Arrays = {name: tensor.numpy() for name, tensor in read_tensors(path).items()}
+    arrays = read_arrays(path)
     try:
         paths, brand, seller = (_names(arrays, name, items) for name in _NAMES)
         values = {name: arrays[name] for name in _VALUES}

@@ -17,8 +17,8 @@ from onesearch.search.boosts import Boost
 from onesearch.search.candidates import Candidates
 from onesearch.search.confidence import Confidence
 from onesearch.search.engine import SearchEngine
+from onesearch.search.engine_file import save_engine
 from onesearch.search.ranking_weights import GENERATOR_ALONE, RankingWeights, fit_weights
-from onesearch.search.run_parts import save_engine
 from onesearch.search.search_settings import MODEL_ONLY, SearchSettings
 from onesearch.understanding.thought_table import Taught
 

@@ -29,7 +29,8 @@ from onesearch.pipeline.preparation_stages import save_counts, save_head_rows
 from onesearch.pipeline.run_data import RunData
 from onesearch.pipeline.stage_runner import StageContext
 from onesearch.pipeline.training_stages import run_personalisation
-from onesearch.search.run_parts import ENGINE, FINAL, load_about
+from onesearch.search.engine_file import ENGINE, load_about
+from onesearch.search.run_parts import FINAL
 from onesearch.training.self_distillation import DistillationSettings
 from onesearch.training.sft_settings import CoTSettings, FinalSettings, PersonalisationSettings
 

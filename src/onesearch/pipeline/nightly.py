@@ -156,7 +156,8 @@ def bring_in_items(run: Path, store: Store, mapping: ColumnMapping, most_deleted
             "of them without telling whose they are: see %s and mend them",
             *(len(kept), kept[0], nameless, folder / REJECTED),
         )
-    gone = [item_id for item_id in gone if item_id not in set(kept)]
+    stay = set(kept)
+    gone = [item_id for item_id in gone if item_id not in stay]
     better = [*new, *changed]
     for start in range(0, len(better), _AT_ONCE):
         store.change_items(better[start : start + _AT_ONCE], ())

@@ -20,8 +20,6 @@ from onesearch.data.dataset import DESCRIPTION, Dataset
 from onesearch.pipeline.run_settings import RunSettings
 from onesearch.pipeline.stages import settings_of, stages_of
 
-PROGRAM_MIB: Final = 450.0
-"""What the program with its libraries holds before a stage begins."""
 _SEARCH_ITEMS: Final = 140_000
 """Items with which a search takes twice the processor time that it takes in a small catalogue (docs/sizing.md)."""
 
@@ -44,20 +42,21 @@ class Cost:
     disk_mib: float | None
 
 
-def plan(config: RunSettings, size: Size, runs: Sequence[Path]) -> list[Cost]:
+def plan(config: RunSettings, size: Size, runs: Sequence[Path], program_mib: float) -> list[Cost]:
     """The cost of every stage of a run, in order.
 
     Args:
         config: the run to come.
         size: of its data.
         runs: finished runs of the same kind, on the machine that the new one is for.
+        program_mib: what the program with its libraries holds before a stage begins.
 
     Raises:
         FileNotFoundError: a run is missing or has no finished stage.
         ValueError: a run was made before stages noted what they take.
     """
     known = [_KnownRun.read(run) for run in runs]
-    return [_forecast(stage.name, config, size, known) for stage in stages_of(config)]
+    return [_forecast(stage.name, config, size, known, program_mib) for stage in stages_of(config)]
 
 
 def size_of(config: RunSettings) -> Size | None:
@@ -135,7 +134,7 @@ _SAMPLES: Final[Mapping[str, Callable[[RunSettings, Size], float]]] = {
     "cot": lambda config, size: config.cot.steps * config.cot.batch_size,
     "distill": lambda config, size: _passes(config.sft3.epochs, config, size),
     "dpo": lambda config, size: config.dpo.steps * config.dpo.batch_size,
-    "grpo": lambda config, size: config.grpo.steps * config.sft3.batch_size,
+    "grpo": lambda config, size: config.grpo.steps * config.grpo.prompts,
     "final": lambda config, size: _passes(config.final.epochs if config.final else 0, config, size),
 }
 
@@ -166,7 +165,7 @@ class _KnownRun:
         return cls(config, Size(int(counts["items"]), int(counts["train_page_views"])), whole)
 
 
-def _forecast(stage: str, config: RunSettings, size: Size, known: Sequence[_KnownRun]) -> Cost:
+def _forecast(stage: str, config: RunSettings, size: Size, known: Sequence[_KnownRun], program_mib: float) -> Cost:
     """Cost of one stage, as the runs have it that have the stage."""
     runs = [run for run in known if stage in run.stages]
     if not runs:
@@ -175,7 +174,7 @@ def _forecast(stage: str, config: RunSettings, size: Size, known: Sequence[_Know
     works = [work_of(stage, run.config, run.size) for run in runs]
     volumes = [float(run.size.items + run.size.page_views) for run in runs]
     about = [run.stages[stage] for run in runs]
-    memory = [max(float(one["peak_mib"]) - PROGRAM_MIB, 0) for one in about]
+    memory = [max(float(one["peak_mib"]) - program_mib, 0) for one in about]
     disk = [sum(one["files"].values()) / 2**20 for one in about]
     # A training: its samples, and what it does beside them.
     rest, learning = [float(one["seconds"]) for one in about], 0.0
@@ -189,7 +188,7 @@ def _forecast(stage: str, config: RunSettings, size: Size, known: Sequence[_Know
     return Cost(
         stage,
         learning + _on_line(works, rest, work),
-        PROGRAM_MIB + _on_line(volumes, memory, volume),
+        program_mib + _on_line(volumes, memory, volume),
         _on_line(volumes, disk, volume),
     )
 

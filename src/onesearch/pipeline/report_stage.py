@@ -38,10 +38,11 @@ from onesearch.pipeline.engine_stage import ONE_MODEL, WITHOUT_GENERATOR, WITHOU
 from onesearch.pipeline.run_data import RunData
 from onesearch.pipeline.stage_runner import StageContext
 from onesearch.search.engine import SearchEngine
+from onesearch.search.engine_file import ENGINE
 from onesearch.search.hits import Searcher
 from onesearch.search.popularity_search import TogetherSearcher
 from onesearch.search.ranking_weights import RankingWeights
-from onesearch.search.run_parts import ENGINE, need
+from onesearch.search.run_parts import need
 
 GENERATOR_ALONE, ENGINE_NAME = "generator alone", "engine"
 V2 = "V2 "  # before the names of V2's methods

@@ -40,7 +40,8 @@ from onesearch.pipeline.run_settings import RunSettings
 from onesearch.pipeline.stage_runner import StageContext
 from onesearch.pipeline.stages import pseudo_query_stages, settings_of, stage_3_settings
 from onesearch.search.engine import SearchEngine
-from onesearch.search.run_parts import ENGINE, GENERATOR, STAGE_OF, choose_model, load_about, need, own_place
+from onesearch.search.engine_file import ENGINE, load_about
+from onesearch.search.run_parts import GENERATOR, STAGE_OF, choose_model, need, own_place
 from onesearch.search.served_versions import FOLDER, Served, next_name, publish
 from onesearch.training.sft_settings import FinalSettings
 from onesearch.understanding.thought_table import Thoughts

@@ -18,7 +18,7 @@ from onesearch.common.ragged import Ragged
 from onesearch.common.sparse_files import checked_csr
 from onesearch.data.click_statistics import ClickStatistics
 from onesearch.data.pair_counts import Lift, PairCounts
-from onesearch.index.tensor_files import read_tensors, write_tensors
+from onesearch.index.tensor_files import read_arrays, write_arrays
 from onesearch.search.click_features import ClickFeatures, ItemTraits, TraitClicks, TraitLists, WordClicks
 
 CLICK_FEATURES: Final = "click_features"
@@ -42,7 +42,7 @@ def save_click_features(features: ClickFeatures, items: pl.DataFrame, folder: Pa
         arrays |= {f"{name}.columns": seen.indices.astype(np.int32), f"{name}.rows": seen.indptr.astype(np.int64)}
         arrays |= {f"{name}.values": of_items.values, f"{name}.offsets": of_items.offsets}
     arrays["categories"] = traits.categories.base.cpu().numpy()
-    write_tensors(folder / _ARRAYS, {name: torch.from_numpy(np.ascontiguousarray(one)) for name, one in arrays.items()})
+    write_arrays(folder / _ARRAYS, arrays)
     # Written last; every list in the order of its numbers.
     names = {"words": list(words.words), "category": list(words.categories)}
     names |= {"attribute": list(words.of_attribute.names), "title": list(words.of_title.names)}
@@ -58,7 +58,7 @@ def load_click_features(statistics: ClickStatistics, folder: Path) -> tuple[Clic
         ValueError: the arrays do not fit together, or not to the statistics.
     """
     about = read_json(folder / _NAMES)
-    arrays: Arrays = {name: tensor.numpy() for name, tensor in read_tensors(folder / _ARRAYS).items()}
+    arrays = read_arrays(folder / _ARRAYS)
     try:
         number = {kind: {name: i for i, name in enumerate(names)} for kind, names in about["names"].items()}
         words, categories = number["words"], number["category"]

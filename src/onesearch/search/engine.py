@@ -19,20 +19,11 @@ from onesearch.search.batch_search import BatchSearch, results_of
 from onesearch.search.boosts import Boost
 from onesearch.search.catalogue_snapshot import Snapshot
 from onesearch.search.confidence import Confidence
+from onesearch.search.engine_file import boosts_of, confidence_of, load_about
 from onesearch.search.ranking_weights import GENERATOR_ALONE, RankingWeights
 from onesearch.search.results import FilterChoices, SearchRequest, SearchResults
 from onesearch.search.rules import BoostRule, Rules, unknown_names
-from onesearch.search.run_parts import (
-    STAGE_OF,
-    Keywords,
-    Model,
-    RunParts,
-    boosts_of,
-    choose_model,
-    confidence_of,
-    engine_name,
-    load_about,
-)
+from onesearch.search.run_parts import STAGE_OF, Keywords, Model, RunParts, choose_model, engine_name
 from onesearch.search.run_versions import other_version, readable
 from onesearch.search.search_settings import BEAMS_ONLY, SearchSettings
 from onesearch.search.served_versions import served_place

@@ -13,12 +13,11 @@ from typing import Any, Final
 
 import numpy as np
 import polars as pl
-import torch
 from numpy.typing import NDArray
 
 from onesearch.common.array_checks import are_offsets
 from onesearch.data.records import Item, item_from_row
-from onesearch.index.tensor_files import read_tensors, write_tensors
+from onesearch.index.tensor_files import read_arrays, write_arrays
 
 FILE: Final = "item_lines.safetensors"
 _NEWLINE: Final = ord("\n")
@@ -56,9 +55,9 @@ class ItemLines:
             ValueError: the file holds no lines, or those of another number of items.
         """
         path = folder / FILE
-        tensors = read_tensors(path)
+        arrays = read_arrays(path)
         try:
-            letters, offsets = (tensors[name].numpy() for name in ("letters", "offsets"))
+            letters, offsets = arrays["letters"], arrays["offsets"]
         except KeyError as error:
             raise ValueError(f"{path} has no {error}; make the run's stage data again") from None
         if letters.dtype != np.uint8 or not are_offsets(offsets, letters) or len(offsets) != items + 1:
@@ -97,4 +96,4 @@ def save_item_lines(items: pl.DataFrame, folder: Path) -> None:
     items.with_columns(pl.col("listed_at").dt.to_string("iso:strict")).write_ndjson(lines)
     letters = np.frombuffer(lines.getbuffer(), np.uint8)
     offsets = np.concatenate([[0], np.flatnonzero(letters == _NEWLINE) + 1]).astype(np.int64)
-    write_tensors(folder / FILE, {"letters": torch.from_numpy(letters.copy()), "offsets": torch.from_numpy(offsets)})
+    write_arrays(folder / FILE, {"letters": letters, "offsets": offsets})

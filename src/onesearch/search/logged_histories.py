@@ -4,22 +4,19 @@ A file of arrays instead of Python's objects: a server holds the histories of th
 one machine share them.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import polars as pl
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from onesearch.common.array_checks import are_numbers, are_offsets
 from onesearch.common.ragged import Ragged
 from onesearch.common.text_table import TextTable
 from onesearch.data.dataset import Dataset
-from onesearch.index.tensor_files import read_tensors, write_tensors
+from onesearch.index.tensor_files import read_arrays, write_arrays
 from onesearch.search.shopper_history import MAX_CLICKS, MAX_ORDERS, MAX_QUERIES, NO_HISTORY, ShopperHistory
 
 FILE: Final = "log_histories.safetensors"
@@ -108,14 +105,14 @@ class LoggedHistories:
 
     def save(self, folder: Path) -> None:
         """Write one file into a folder."""
-        tensors = {"profile": torch.from_numpy(self.profile)}
+        arrays: dict[str, NDArray[Any]] = {"profile": self.profile}
         for name in _TEXTS:
             texts = getattr(self, name)
-            tensors |= _named(name, ("letters", "offsets"), (texts.letters, texts.offsets))
+            arrays |= {f"{name}.letters": texts.letters, f"{name}.offsets": texts.offsets}
         for name in _LISTS:
             lists = getattr(self, name)
-            tensors |= _named(name, ("values", "offsets"), (lists.values, lists.offsets))
-        write_tensors(folder / FILE, tensors)
+            arrays |= {f"{name}.values": lists.values, f"{name}.offsets": lists.offsets}
+        write_arrays(folder / FILE, arrays)
 
     @classmethod
     def load(cls, folder: Path) -> "LoggedHistories":
@@ -125,7 +122,7 @@ class LoggedHistories:
             ValueError: the arrays do not fit together.
         """
         path = folder / FILE
-        found = {name: tensor.numpy() for name, tensor in read_tensors(path).items()}
+        found = read_arrays(path)
         try:
             parts: dict[str, Any] = {"profile": found["profile"]}
             parts |= {name: TextTable(found[f"{name}.letters"], found[f"{name}.offsets"]) for name in _TEXTS}
@@ -169,7 +166,3 @@ def _lists(users: pl.DataFrame, events: pl.DataFrame, column: str, known: pl.Ser
     row = _numbers(events["user_id"], users["user_id"])
     order = np.argsort(row, kind="stable")
     return Ragged.from_lengths(_numbers(events[column], known)[order], np.bincount(row, minlength=len(users)))
-
-
-def _named(name: str, parts: Sequence[str], arrays: Sequence[NDArray[np.generic]]) -> dict[str, Tensor]:
-    return {f"{name}.{part}": torch.from_numpy(np.array(one)) for part, one in zip(parts, arrays, strict=True)}

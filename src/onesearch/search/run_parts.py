@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from onesearch.common.array_files import map_array
-from onesearch.common.artefact import inside, read_json, read_manifest, refuse_links, write_json
+from onesearch.common.artefact import inside, read_json, read_manifest, refuse_links
 from onesearch.common.device import device_of
 from onesearch.common.layered_table import LayeredTable
 from onesearch.data.click_statistics import ClickStatistics
@@ -32,11 +32,9 @@ from onesearch.model.model_settings import PromptSettings
 from onesearch.model.numeric_item_features import NumericItemFeatures
 from onesearch.model.prompt import PromptBuilder
 from onesearch.model.token_vocabulary import TokenVocabulary
-from onesearch.search.boosts import Boost
 from onesearch.search.catalogue_snapshot import Snapshot
 from onesearch.search.click_feature_files import CLICK_FEATURES, load_click_features
 from onesearch.search.click_features import ClickFeatures, ItemTraits
-from onesearch.search.confidence import Confidence
 from onesearch.search.evidence_finder import EvidenceFinder, evidence_finder
 from onesearch.search.item_lines import FILE as LINES_FILE
 from onesearch.search.item_lines import ItemLines
@@ -44,9 +42,7 @@ from onesearch.search.item_records import ItemFrame, ItemTable
 from onesearch.search.lexical_search import LexicalSearcher
 from onesearch.search.logged_histories import FILE as HISTORIES_FILE
 from onesearch.search.logged_histories import LoggedHistories
-from onesearch.search.ranking_weights import RankingWeights
 from onesearch.search.run_versions import need as need
-from onesearch.search.search_settings import SearchSettings
 from onesearch.understanding.keyword_lexicon import Lexicon
 from onesearch.understanding.thought_table import Taught, Thoughts
 
@@ -55,12 +51,10 @@ Floats = NDArray[np.float32]
 Model = Literal["v1", "v2"]
 Keywords = Callable[[Sequence[str]], Sequence[Sequence[str]]]
 GENERATOR: Final = "generator"
-ENGINE: Final = "engine.json"
 ITEM_PAIRS: Final = "item_pairs"
 EXAMPLES: Final = "examples.json"
 STAGE_OF: Final[dict[Model, str]] = {"v1": "engine", "v2": "engine_v2"}
 FINAL: Final = "final"
-_LARGEST: Final = 1e30  # of a number that float32 can be multiplied with
 
 
 def load_array(path: Path) -> Floats:
@@ -280,72 +274,6 @@ class RunParts:
         if which is None:
             return None
         return lambda queries: self.thoughts.taught_keywords(queries, which)
-
-
-def save_engine(
-    folder: Path,
-    stage: str,
-    config: SearchSettings,
-    weights: RankingWeights,
-    controls: Mapping[str, RankingWeights],
-    reads: Taught | None = None,
-    boosts: Sequence[Boost] = (),
-    confidence: Confidence | None = None,
-) -> None:
-    """Write which model an engine uses, how it orders candidates, and how its ``controls`` do, by name.
-
-    The final engine and versions write as well which ``counts`` they search with, as in :class:`RunParts`.
-
-    ``reads`` says whose keywords the model was trained to read in serving as well; None for every model but RAG's.
-    ``boosts`` are written as groups, not as lists of their items; of ``confidence`` its numbers.
-    """
-    write_json(
-        folder / ENGINE,
-        {
-            "model": stage,
-            "search": config.model_dump(mode="json"),
-            "weights": dict(weights.values),
-            "controls": {name: dict(one.values) for name, one in controls.items()},
-            "reads_keywords": reads,
-            "boosts": [boost.model_dump(mode="json") for boost in boosts],
-            "match": {"quantiles": confidence.quantiles, "margin": confidence.margin} if confidence else None,
-        },
-    )
-
-
-def load_about(run: Path, place: str) -> dict[str, Any]:
-    """The ``engine.json`` of a finished engine stage or version: its model, its search settings, its weights.
-
-    Raises:
-        ValueError: no such file can be what a stage wrote, such as one with a weight that is no number.
-    """
-    path = need(run, place) / ENGINE
-    about = dict(read_json(path))
-    weights, match = about.get("weights", {}), about.get("match")
-    for name, weight in weights.items():
-        if not (isinstance(weight, int | float) and abs(weight) <= _LARGEST):
-            raise ValueError(f"{path}: the weight {name[:50]!r} is {str(weight)[:20]!r}, and must be a usual number")
-    if match and not _telling(match):
-        raise ValueError(f"{path}: match has no quantiles, or other than ascending usual numbers")
-    return about
-
-
-def _telling(match: Mapping[str, Any]) -> bool:
-    """Whether numbers are what tells confidence: some quantiles, ascending, and a margin."""
-    numbers = np.array([*match["quantiles"], match["margin"]], np.float64)
-    usual = bool((np.abs(numbers) <= _LARGEST).all())
-    return len(numbers) > 1 and usual and bool((np.diff(numbers[:-1]) >= 0).all())
-
-
-def boosts_of(about: Mapping[str, Any]) -> tuple[Boost, ...]:
-    """The boosts that an ``engine.json`` names."""
-    return tuple(Boost.model_validate(boost) for boost in about.get("boosts", ()))
-
-
-def confidence_of(about: Mapping[str, Any]) -> Confidence | None:
-    """What tells whether anything fits a query; None where an ``engine.json`` has nothing of it."""
-    match = about.get("match")
-    return Confidence(tuple(map(float, match["quantiles"])), float(match["margin"])) if match else None
 
 
 def choose_model(run: Path, model: Model | None = None) -> Model:

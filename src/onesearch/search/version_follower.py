@@ -6,7 +6,8 @@ from pathlib import Path
 
 from onesearch.model.generator import Generator
 from onesearch.search.engine import SearchEngine, load_engine
-from onesearch.search.run_parts import GENERATOR, boosts_of, engine_name, load_about, need
+from onesearch.search.engine_file import boosts_of, load_about
+from onesearch.search.run_parts import GENERATOR, engine_name, need
 from onesearch.search.served_versions import FOLDER, PUBLISHED, origin, served_place
 
 log = logging.getLogger("onesearch")
