@@ -37,6 +37,7 @@ import yaml
 ROOT = Path(__file__).parents[2]
 FOLDER = Path(__file__).parent
 LIMIT = 300  # seconds; a fault that makes its tests hang is noticed, too
+LAST_CHARACTERS = 20_000  # of what tests print that fail without a fault
 FAILED = 1  # pytest's exit code where tests ran and some failed
 
 
@@ -78,22 +79,24 @@ def read_mutants(path: Path) -> list[Mutant]:
     return found
 
 
-def run_tests(sources: Path, tests: Sequence[str]) -> int:
-    """Exit code of pytest on the tests, with the package taken from ``sources``; run this in a process of its own."""
+def run_tests(sources: Path, tests: Sequence[str], output: str) -> int:
+    """Exit code of pytest on the tests, with the package taken from ``sources``; ``output`` gets what is printed;
+    run this in a process of its own.
+    """
     os.chdir(ROOT)
     os.environ |= {"PYTHONPATH": f"{sources}{os.pathsep}{ROOT}", "OMP_NUM_THREADS": "1"}
     sys.path[:0] = [str(sources), str(ROOT)]
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    os.dup2(os.open(output, os.O_WRONLY), 1)
     os.dup2(1, 2)
     return int(pytest.main(["-q", "-x", "-m", "not long", "-p", "no:cacheprovider", "-p", "no:xdist", *tests]))
 
 
-def exit_code(sources: Path, tests: Sequence[str], limit: float | None = None) -> int:
+def exit_code(sources: Path, tests: Sequence[str], limit: float | None = None, output: str = os.devnull) -> int:
     """That of :func:`run_tests` in a fork; tests that take longer than ``limit`` seconds have failed."""
 
     def forked() -> None:
         os.setsid()  # a test's own processes end with it
-        os._exit(run_tests(sources, tests))
+        os._exit(run_tests(sources, tests, output))
 
     child = multiprocessing.get_context("fork").Process(target=forked)
     child.start()
@@ -129,8 +132,10 @@ def main() -> None:
     mutants = [mutant for path in files for mutant in read_mutants(path)][first - 1 :: step]
     # A test that fails anyway notices nothing.
     tests = sorted({test for mutant in mutants for test in mutant.tests})
-    if tests and exit_code(ROOT / "src", tests) != 0:
-        sys.exit("the tests fail without any fault; mend them first: pytest " + " ".join(tests))
+    with tempfile.NamedTemporaryFile("r", encoding="utf-8", errors="replace") as output:
+        if tests and exit_code(ROOT / "src", tests, output=output.name) != 0:
+            print(output.read()[-LAST_CHARACTERS:])
+            sys.exit("tests fail without any fault (above); mend them first")
 
     survivors = []
     with ThreadPoolExecutor(arguments.workers) as pool:  # a thread waits for its fork
