@@ -4,8 +4,8 @@ import pytest
 from onesearch.data.ingest.category_paths import DOUBTFUL, SEVERAL, category_paths
 
 
-def paths(*cells, ignore=(), dtype=None):
-    found, counts = category_paths(pl.DataFrame({"c": pl.Series(cells, dtype=dtype)}), "c", ignore)
+def paths(*cells, ignore=(), dtype=None, separator=None):
+    found, counts = category_paths(pl.DataFrame({"c": pl.Series(cells, dtype=dtype)}), "c", ignore, separator)
     return found.to_list(), counts
 
 
@@ -44,3 +44,14 @@ def test_arrows_of_all_forms_part_levels(arrow):
 def test_levels_in_lists_are_one_path():
     cells = ["Auto", "Care > n/a > Seats"], ["Auto", None, "Seats"], []
     assert paths(*cells, ignore=("n/a",)) == ([["Auto", "Care", "Seats"], ["Auto", "Seats"], []], {})
+
+
+def test_texts_in_lists_are_cut_at_the_separator_of_the_mapping():
+    one = ["A / B"], ["A", "B / n/a"], ["A > B"]
+    assert paths(*one, ignore=("n/a",), separator=" / ") == ([["A", "B"], ["A", "B"], ["A > B"]], {})
+    assert paths("A|B", "['A|B', 'C']", None, separator="|") == ([["A", "B"], ["A", "B", "C"], []], {})
+    several = ["A|B", "A|C|D"], ["A", "a|B"], ["X|Y", "A|C|D"]
+    assert paths(*several, separator="|") == (
+        [["A", "C", "D"], ["a", "B"], ["A", "C", "D"]],
+        {f"category: {SEVERAL}": 3},
+    )

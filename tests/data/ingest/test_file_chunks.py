@@ -14,6 +14,7 @@ from tests.data.logs import quick
 
 from onesearch.data.ingest import file_chunks, text_blocks
 from onesearch.data.ingest.column_mapping import File
+from onesearch.data.ingest.dictionary_texts import _text_bytes
 from onesearch.data.ingest.file_chunks import parquet_chunks, read_chunks, text_chunks
 from onesearch.data.ingest.rejected_rows import REJECTED, Rejects
 
@@ -354,6 +355,17 @@ def test_long_texts_that_a_dictionary_repeats_come_in_parts(tmp_path, monkeypatc
         assert whole[name].to_list() == plain[name].to_list()
 
 
+@pytest.mark.parametrize("numbers", [[0, 2, 1], [-1, 0]])
+def test_a_row_that_is_not_in_its_dictionary_is_no_text(numbers):
+    """pyarrow takes what lies behind the texts in memory for one."""
+    damaged = pa.DictionaryArray.from_arrays(pa.array(numbers, pa.int32()), pa.array(["a", "bcd"]), safe=False)
+    with pytest.raises(pa.ArrowInvalid, match="of a dictionary of 2"):
+        _text_bytes(damaged)
+    whole = pa.DictionaryArray.from_arrays(pa.array([0, None, 1], pa.int32()), pa.array(["a", "bcd"]))
+    assert _text_bytes(whole).tolist() == [1, 0, 3]
+    assert _text_bytes(whole.slice(0, 0)).tolist() == []
+
+
 def test_a_dictionary_that_would_fill_the_memory_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("onesearch.data.ingest.file_opening.ALWAYS_UNPACKED", 1 << 20)
     many = pa.table({"id": list(map(str, range(100))), "title": ["x" * 100_000] * 100})
@@ -563,3 +575,16 @@ def test_lists_nested_deep_on_the_way_to_a_key_are_one_bad_value(tmp_path, depth
         csv.writer(file).writerows([["a"], ['{"b": "x"}'], [deep]])
     (chunk,) = read_chunks(tmp_path, File(file="a.csv"), "items", ["a.b"], Rejects(None))
     assert chunk.frame["a.b"].to_list() == ["x", None] and sum(chunk.lost.values()) == 1
+
+
+def test_a_misspelt_key_of_objects_in_cells_is_named(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text('id,b\n1,"{""name"": ""Acme"", ""x"": {""y"": null}}"\n2,\n3,"[{""name"": ""Zet""}]"\n')
+    with pytest.raises(ValueError, match=r"none of the first 3 rows has the key 'b\.nam'; it has 'b\.name', 'b\.x'"):
+        read(path, ["id", "b.nam"])
+    with pytest.raises(ValueError, match=r"the key 'b\.x\.z'"):
+        read(path, ["id", "b.x.z"])
+    # A key without a value is there; so is one that no object speaks of, as there is none.
+    assert [row["b.x.y"] for _, row in read(path, ["id", "b.x.y"])[0]] == [None, None, []]
+    (tmp_path / "b.csv").write_text("id,b\n1,\n")
+    assert read(tmp_path / "b.csv", ["b.name"])[0] == [(2, {"b.name": None})]

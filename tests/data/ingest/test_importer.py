@@ -637,7 +637,7 @@ def test_what_no_text_can_be_made_of_is_counted_by_our_names(tmp_path):
     assert summary.emptied["items"] == {
         "brand: bytes that are not UTF-8": 1,
         "listed_at: outside the calendar": 1,
-        "category: a list of objects or lists": 1,
+        "category: objects, or a list of objects or lists": 1,
     }
 
 
@@ -654,3 +654,56 @@ def test_nan_is_nobody(tmp_path):
     dataset = Dataset.load(tmp_path / "out")
     assert dataset.page_views["user_id"].to_list() == [None, None, "7"]
     assert dataset.users["user_id"].to_list() == ["7"]
+
+
+def test_a_text_beside_lists_is_read_as_without_them(tmp_path):
+    """A record means the same whatever its neighbours are."""
+    items = {
+        "columns": {"item_id": "id", "title": "t", "category": "c", "images": "p", "brand": "b"},
+        "attributes": {"Color": {"column": "k", "separator": "/"}},
+        "separators": {"images": "|"},
+    }
+    lone = {"id": "1", "t": "x", "c": '["A", "B"]', "p": "a.jpg|b.jpg", "k": "red/blue", "b": "[New]"}
+    lists = {"id": "2", "t": "y", "c": ["A > C"], "p": ["c|d.jpg"], "k": ["red", "green"], "b": ["Acme"]}
+    views = [{"q": "x", "s": "1 2", "c": '["1"]'}, {"q": "x", "s": ["1", "2"], "c": ["2"]}]
+    mapping = {"columns": {"query": "q", "shown": "s", "clicked": "c"}, "separators": {"shown": " "}}
+    found = {}
+    for name, rows in {"beside": [lone, lists], "alone": [lone]}.items():
+        (tmp_path / name).mkdir()
+        summary, dataset = import_lines(tmp_path / name, rows, views, style=items, page_views=mapping)
+        found[name] = dataset.items.row(0, named=True)
+        assert summary.emptied["items"] == {} and (name == "alone" or not summary.dropped)
+    assert found["alone"] == found["beside"]
+    assert found["alone"]["category"] == ["A", "B"] and found["alone"]["images"] == ["a.jpg", "b.jpg"]
+    assert [one["value"] for one in found["alone"]["attributes"]] == ["red", "blue"]
+    assert found["alone"]["brand"] == "[New]"
+    dataset = Dataset.load(tmp_path / "beside" / "out")
+    assert dataset.items.row(1, named=True)["images"] == ["c|d.jpg"], "a list is taken as it is"
+    assert dataset.page_views["shown"].to_list() == [["1", "2"]] * 2
+    assert dataset.page_views["clicked"].to_list() == [["1"], ["2"]]
+
+
+@pytest.mark.parametrize("written", ['{"name": "Acme"}', "{'name': 'Acme', 'n': 1}", ' { "a" : {} } ', "{}"])
+def test_an_object_written_as_a_text_is_no_value(tmp_path, written):
+    items = [
+        {"id": "1", "t": "x", "b": written, "k": "red", "c": "A"},
+        {"id": "2", "t": written, "b": "{New}", "k": written, "c": "B"},
+        {"id": "3", "t": "{a: b}", "b": '{"a"}', "k": ["x"], "c": written},
+    ]
+    mapping = {
+        "columns": {"item_id": "id", "title": "t", "brand": "b", "category": "c"},
+        "attributes": {"Color": {"column": "k"}},
+    }
+    views = [{"q": written, "c": ["1"]}]
+    log = {"columns": {"query": "q", "clicked": "c"}}
+    summary, dataset = import_lines(tmp_path, items, views, style=mapping, page_views=log)
+    assert dataset.items["title"].to_list() == ["x", "{a: b}"]
+    assert dataset.items["brand"].to_list() == [None, '{"a"}'] and dataset.items["category"].to_list() == [["A"], []]
+    assert summary.emptied["items"] == {
+        "brand: an object where one value belongs, map one of its keys": 1,
+        "attributes: objects, or a list of objects or lists": 1,
+        "category: objects, or a list of objects or lists": 1,
+    }
+    (reason,) = pl.read_parquet(tmp_path / "out" / REJECTED)["reason"]
+    assert reason == "an object where one value belongs, map one of its keys: title"
+    assert dataset.page_views["query"].to_list() == [written.strip()], "a query is what somebody typed"

@@ -75,10 +75,18 @@ def _parts(batch: pa.RecordBatch, lengths: NDArray[np.int64]) -> Iterator[pa.Rec
 
 
 def _text_bytes(column: Any) -> NDArray[np.int64]:
-    """The bytes of the texts of each row, int64 [n], where they are in a dictionary; else 0."""
+    """The bytes of the texts of each row, int64 [n], where they are in a dictionary; else 0.
+
+    Raises:
+        pyarrow.ArrowInvalid: a row names a text that its dictionary does not have.
+    """
     kind = column.type
     if pa.types.is_dictionary(kind):
         lengths = pc.fill_null(pc.binary_length(column.dictionary), 0).to_numpy(zero_copy_only=False)
+        # pyarrow reads on behind the dictionary's end.
+        first, last = pc.min_max(column.indices).as_py().values()
+        if first is not None and not 0 <= first <= last < len(lengths):
+            raise pa.ArrowInvalid(f"values {first} to {last} of a dictionary of {len(lengths)}")
         numbers = pc.fill_null(column.indices, len(lengths)).to_numpy(zero_copy_only=False)
         return np.asarray(np.append(lengths, 0)[numbers], np.int64)
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):

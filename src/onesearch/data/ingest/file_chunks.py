@@ -45,6 +45,7 @@ class Chunk:
         records: what the rows of a text file say.
         numbers: columns of texts -> which of their values are numbers in the file, Boolean [n].
         lost: (column, why) -> values of the file that no text or number could be made of.
+        bare: columns of lists -> which of them are one text in the file, Boolean [n].
     """
 
     file: str
@@ -53,6 +54,7 @@ class Chunk:
     records: Records | None = None
     numbers: Mapping[str, pl.Series] = field(default_factory=dict)
     lost: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    bare: Mapping[str, pl.Series] = field(default_factory=dict)
 
     def texts(self, index: Longs) -> list[bytes | str]:
         """What the given rows say, for setting them aside."""
@@ -166,25 +168,33 @@ def _csv_chunks(
         raise ValueError(f"{path}: empty, not even a header line")
     header = _header(first.text(0), path, style.separator)
     places = _places(path, header, [*columns, *optional])
-    read = list(dict.fromkeys(places.values()))
+    read, checked = list(dict.fromkeys(places.values())), False
     for block in itertools.chain([first.select(np.arange(len(first)) > 0)], blocks):
         if not len(block):
             continue
         raw, bad = parse_csv(block, style.separator, style.newlines_in_values, header, read)
         # Cells that hold an object give the values of its keys.
         values: list[pl.Series] = []
-        numbers: dict[str, pl.Series] = {}
+        numbers, bare = dict[str, pl.Series](), dict[str, pl.Series]()
         lost = Counter[tuple[str, str]]()
         for name, column in places.items():
             if name == column:
                 values.append(raw[column].alias(name))
-            else:
-                cells, numbers[name] = cell_values(raw[column], name, name[len(column) + 1 :], lost)
-                values.append(cells)
+                continue
+            cells = cell_values(raw[column], name, name[len(column) + 1 :], lost)
+            # As of JSON lines: a key that none of the first objects has is misspelt.
+            if not checked and cells.keys and not cells.there and name in columns:
+                what = f"none of the first {len(raw):,} rows has the key"
+                _complain(path, [name], [f"{column}.{key}" for key in cells.keys], what)
+            values.append(cells.values)
+            numbers[name] = cells.numbers
+            if cells.bare is not None:
+                bare[name] = cells.bare
+        checked = True
         frame = pl.DataFrame(values)
         block = block.set_aside(bad, table, label, rejects)
         if len(frame):
-            yield Chunk(label, frame, block.lines, block, numbers, lost)
+            yield Chunk(label, frame, block.lines, block, numbers, lost, bare)
 
 
 def _jsonl_chunks(
@@ -213,7 +223,7 @@ def _jsonl_chunks(
             checked = True
         block = block.set_aside(parsed.bad, table, label, rejects)
         if len(parsed.frame):
-            yield Chunk(label, parsed.frame, block.lines, block, parsed.numbers)
+            yield Chunk(label, parsed.frame, block.lines, block, parsed.numbers, bare=parsed.bare)
 
 
 def parquet_chunks(path: Path, columns: Sequence[str], label: str | None = None) -> Iterator[Chunk]:

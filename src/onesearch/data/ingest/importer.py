@@ -30,7 +30,7 @@ from onesearch.data.records import PAGE_VIEWS, SCHEMAS, TEXT, conform, servable_
 
 LISTS: Final = ("shown", "clicked", "ordered")
 # Raised when the same files give other values: runs that import them then do so again.
-IMPORT_VERSION: Final = 3
+IMPORT_VERSION: Final = 4
 
 
 class Importer:

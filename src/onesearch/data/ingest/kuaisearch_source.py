@@ -232,7 +232,7 @@ def _judgments(folder: Path, importer: Importer, titles: _Titles, queries: IdSet
         found = by_title & judged["how"].is_not_null()
         importer.summary.join("relevance.item_title -> items", int(by_title.sum()), int(found.sum()))
         asked.add(hashes(judged["query"].drop_nulls()))
-        refused = tables.refused_lists(longer, longer)
+        refused = tables.refused_values(longer, {name for name, _ in longer})
         part = tables.graded(chunk, judged.select("query", "item_id", "score"), None, refused)
         reason = part.reason.replace("no item id", "item_title is not in the items")
         importer.judgments(replace(part, reason=reason))

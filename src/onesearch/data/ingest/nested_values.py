@@ -4,7 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from datetime import date
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import polars as pl
 import pyarrow as pa
@@ -123,22 +123,47 @@ def _within(column: pl.Series, key: str, name: str) -> pl.Series:
     return column.list.eval(pl.element().struct.field(key)) if listed else column.struct.field(key)
 
 
-def cell_values(column: pl.Series, name: str, path: str, lost: Lost) -> tuple[pl.Series, pl.Series]:
+class CellValues(NamedTuple):
+    """What CSV cells say under a key of their objects.
+
+    ``values`` texts, or lists of texts and ``bare`` which of them are a text in the file; ``numbers`` which are numbers
+    in the file; ``there`` whether any cell has the key, and ``keys`` those that the cells' objects have.
+    """
+
+    values: pl.Series
+    bare: pl.Series | None
+    numbers: pl.Series
+    there: bool
+    keys: tuple[str, ...]
+
+
+def cell_values(column: pl.Series, name: str, path: str, lost: Lost) -> CellValues:
     """What CSV cells that hold a JSON object say under a key (a path of keys, with dots); null in other cells.
 
-    ``lost`` gets the number of cells that hold something else. The second series says which values are numbers.
+    ``lost`` gets the number of cells that hold something else.
     """
     found: list[Any] = []
+    there, keys = False, dict[str, None]()
     for cell in column.to_list():
         parsed = None if cell is None or not cell.strip() else _parsed(cell)
         value = dig(parsed, path.split("."))
+        for one in parsed if isinstance(parsed, list) else [parsed]:
+            keys |= dict.fromkeys(one if isinstance(one, dict) else ())
+        there = there or value not in (None, []) or _has_key(parsed, path.split("."))
         if not (parsed is None or isinstance(parsed, dict | list)):
             lost[name, "a cell that holds no JSON object"] += 1
         elif has_object(value):
             lost[name, "an object, or a list of lists"] += 1
             value = None
         found.append(value)
-    return json_column(name, found), are_numbers(found)
+    return CellValues(*json_column(name, found), are_numbers(found), there, tuple(keys))
+
+
+def _has_key(value: Any, path: Sequence[str]) -> bool:
+    """Whether objects have a path of keys, also where nothing stands under it."""
+    holders = dig(value, path[:-1]) if path[:-1] else value
+    some = holders if isinstance(holders, list) else [holders]
+    return any(isinstance(one, dict) and path[-1] in one for one in some)
 
 
 def _parsed(cell: str) -> Any:
@@ -194,12 +219,16 @@ class JsonNumber(str):
 EXACT: Final = 2.0**53
 
 
-def json_column(name: str, values: Sequence[Any]) -> pl.Series:
-    """Values of JSON as texts, or as lists of texts if any of them is a list."""
-    if any(isinstance(value, list) for value in values):
-        lists = [None if v is None else [_json_text(x) for x in (v if isinstance(v, list) else [v])] for v in values]
-        return pl.Series(name, lists, dtype=TEXTS)
-    return pl.Series(name, [_json_text(value) for value in values], dtype=pl.String)
+def json_column(name: str, values: Sequence[Any]) -> tuple[pl.Series, pl.Series | None]:
+    """Values of JSON as texts, or as lists of texts if any of them is a list; then also which are one text, in a list.
+
+    What a text beside lists means, a list written out or a value, is for its reader to tell.
+    """
+    if not any(isinstance(value, list) for value in values):
+        return pl.Series(name, [_json_text(value) for value in values], dtype=pl.String), None
+    lists = [None if v is None else [_json_text(x) for x in (v if isinstance(v, list) else [v])] for v in values]
+    bare = pl.Series([isinstance(value, str) for value in values], dtype=pl.Boolean)
+    return pl.Series(name, lists, dtype=TEXTS), bare if bare.any() else None
 
 
 def _json_text(value: Any) -> str | None:

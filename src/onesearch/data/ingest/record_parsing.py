@@ -159,6 +159,7 @@ class Parsed:
         absent: wanted keys that no record has.
         keys: the keys that there are.
         numbers: columns of texts -> which of their values are numbers in the file, Boolean [n].
+        bare: columns of lists -> which of them are one text in the file, Boolean [n].
     """
 
     frame: pl.DataFrame
@@ -166,6 +167,7 @@ class Parsed:
     absent: tuple[str, ...]
     keys: tuple[str, ...]
     numbers: Mapping[str, pl.Series] = field(default_factory=dict)
+    bare: Mapping[str, pl.Series] = field(default_factory=dict)
 
 
 def parse_jsonl(block: Records, columns: Sequence[str]) -> Parsed:
@@ -198,7 +200,8 @@ def parse_jsonl(block: Records, columns: Sequence[str]) -> Parsed:
                 column = plain_column(column, name)
             except ValueError:
                 return _jsonl_by_record(block, columns)
-        if _loses_digits(column) or _mixes_prices(column, block, name if name == source else name.rpartition(".")[2]):
+        key = name if name == source else name.rpartition(".")[2]
+        if _loses_digits(column) or _mixes_prices(column, block, key):
             return _jsonl_by_record(block, columns)
         found[name] = column.alias(name)
     absent = tuple(name for name in columns if name not in found)
@@ -326,9 +329,11 @@ def _jsonl_by_record(block: Records, columns: Sequence[str]) -> Parsed:
         if count == filled[name]:
             raise ValueError(complaints[name])
     read = {name: [row[place] for row in rows] for place, name in enumerate(columns)}
-    frame = pl.DataFrame([json_column(name, values) for name, values in read.items()])
+    made = {name: json_column(name, values) for name, values in read.items()}
+    frame = pl.DataFrame([column for column, _ in made.values()])
     numbers = {name: are_numbers(values) for name, values in read.items()}
-    return Parsed(frame, bad, tuple(name for name in columns if name not in seen), tuple(keys), numbers)
+    bare = {name: texts for name, (_, texts) in made.items() if texts is not None}
+    return Parsed(frame, bad, tuple(name for name in columns if name not in seen), tuple(keys), numbers, bare)
 
 
 def _encodes(values: list[Any]) -> bool:

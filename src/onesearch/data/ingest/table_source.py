@@ -19,7 +19,16 @@ from onesearch.data.ingest.flag_values import flag, unknown_words
 from onesearch.data.ingest.number_values import number, parse_prices
 from onesearch.data.ingest.rejected_rows import Rejects
 from onesearch.data.ingest.text_cleaning import cleaned
-from onesearch.data.ingest.text_values import attributes, identifier, lost_in_lists, text, texts
+from onesearch.data.ingest.text_values import (
+    OBJECT,
+    attributes,
+    bare_texts,
+    cut_texts,
+    identifier,
+    lost_in_lists,
+    text,
+    texts,
+)
 from onesearch.data.ingest.time_values import parse_times
 from onesearch.data.records import LONGEST_ID, PARTS, TEXT, TEXTS, servable_ids
 
@@ -57,49 +66,65 @@ class Part:
 
 
 A_LIST: Final = "a list where one value belongs"
+AN_OBJECT: Final = "an object where one value belongs, map one of its keys"
+# (our name, what its column has in place of one value) -> the rows that have it, Boolean [n]
+NoValues = dict[tuple[str, str], pl.Series]
 
 
-def single_values(frame: pl.DataFrame, columns: Mapping[str, str | None]) -> tuple[pl.DataFrame, dict[str, pl.Series]]:
-    """The frame with one value a row in the given columns: of a list with one value that value, of longer ones null.
+def single_values(frame: pl.DataFrame, columns: Mapping[str, str | None]) -> tuple[pl.DataFrame, NoValues]:
+    """The frame with one value a row in the given columns: of a list with one value that value, else null.
+
+    An object that is written out as a text is no value either, but of a query, which is what somebody typed.
 
     Args:
         frame: rows of a file, [n].
         columns: our name -> column of the file.
 
     Returns:
-        The frame, and our names -> rows with longer lists, Boolean [n], of those columns that have any.
+        The frame, and where there was no single value.
     """
     values: dict[str, pl.Series] = {}
-    longer: dict[str, pl.Series] = {}
+    wrong: NoValues = {}
     for ours, name in columns.items():
-        if name is None or not isinstance(frame.schema[name], pl.List):
+        if name is None:
             continue
-        lists = frame[name].list.drop_nulls()
-        several = (lists.list.len() > 1).fill_null(False)
-        values[name] = lists.list.first().set(several, None).alias(name)
-        if several.any():
-            longer[ours] = several
-    return frame.with_columns(values.values()), longer
+        column = frame[name]
+        if isinstance(column.dtype, pl.List):
+            lists = column.list.drop_nulls()
+            several = (lists.list.len() > 1).fill_null(False)
+            column = values[name] = lists.list.first().set(several, None).alias(name)
+            if several.any():
+                wrong[ours, A_LIST] = several
+        if column.dtype == pl.String and ours != "query":
+            written = column.str.contains(OBJECT).fill_null(False)
+            if written.any():
+                values[name] = column.set(written, None)
+                wrong[ours, AN_OBJECT] = written
+    return frame.with_columns(values.values()), wrong
 
 
-def refused_lists(longer: Mapping[str, pl.Series], needed: Collection[str]) -> dict[str, pl.Series]:
-    """Reasons to set rows aside that have lists in columns that a row cannot do without."""
-    return {f"{A_LIST}: {name}": rows for name, rows in longer.items() if name in needed}
+def refused_values(wrong: NoValues, needed: Collection[str]) -> dict[str, pl.Series]:
+    """Reasons to set rows aside that have no single value in columns that a row cannot do without."""
+    return {f"{what}: {name}": rows for (name, what), rows in wrong.items() if name in needed}
 
 
-def _emptied_lists(longer: Mapping[str, pl.Series], needed: Collection[str]) -> Counter[str]:
-    """The lists in the other columns, which count as values left empty; all levels of a category are one column."""
+def _emptied_values(wrong: NoValues, needed: Collection[str]) -> Counter[str]:
+    """Those in the other columns, which count as values left empty; all levels of a category are one column."""
     counts = Counter[str]()
-    for name, rows in longer.items():
+    for (name, what), rows in wrong.items():
         if name not in needed:
-            counts[f"{name.partition(' ')[0]}: {A_LIST}"] += int(rows.sum())
+            counts[f"{name.partition(' ')[0]}: {what}"] += int(rows.sum())
     return counts
 
 
-def _lost_in_lists(frame: pl.DataFrame, columns: Mapping[str, Sequence[str]]) -> Counter[str]:
-    """Cells of list columns that hold lists of objects or of lists, of which nothing can be made."""
-    counts = {ours: sum(lost_in_lists(frame[name]) for name in named) for ours, named in columns.items()}
-    return +Counter({f"{ours}: a list of objects or lists": count for ours, count in counts.items()})
+def _lost_in_lists(
+    frame: pl.DataFrame, columns: Mapping[str, Sequence[str]], bare: Mapping[str, pl.Series]
+) -> Counter[str]:
+    """Cells of list columns with texts that are objects, or lists of objects or lists: nothing can be made of them."""
+    counts = {
+        ours: sum(lost_in_lists(bare_texts(frame, name, bare)) for name in named) for ours, named in columns.items()
+    }
+    return +Counter({f"{ours}: objects, or a list of objects or lists": count for ours, count in counts.items()})
 
 
 def _infinite(frame: pl.DataFrame, columns: Mapping[str, str | None]) -> Counter[str]:
@@ -140,9 +165,14 @@ def items(folder: Path, table: Items, rejects: Rejects) -> Iterator[Part]:
     listed = {name: named[name] for name in ("category", "images", "attributes")}
     single = {name: getattr(columns, name) for name in ("item_id", "title", *_OPTIONAL)}
     single |= {f"category {number}": name for number, name in enumerate(path, 1) if len(path) > 1}
+    separators = {name: separator for _, name, separator in typed}
+    separators |= {columns.images: table.separators.images} if columns.images else {}
+    # Of a category what its texts are cut at is told with its paths.
+    separators |= {path[0]: None} if len(path) == 1 else {}
     for chunk in read_chunks(folder, table, "items", names, rejects):
-        lists, repaired, suspicious = cleaned(chunk.frame, written)
-        raw, longer = single_values(lists, single)
+        clean, repaired, suspicious = cleaned(chunk.frame, written)
+        lists = cut_texts(clean, chunk.bare, separators)
+        raw, longer = single_values(clean, single)
         # As it stands in the file: the log names it so, even where a title in the same column is cleaned.
         ids, _ = single_values(chunk.frame, {"item_id": columns.item_id})
         time, wrong_time = parse_times(_column(raw, columns.listed_at), table.time)
@@ -150,11 +180,9 @@ def items(folder: Path, table: Items, rejects: Rejects) -> Iterator[Part]:
         prices = parse_prices(_column(raw, columns.price), table.decimal, numbers)
         # The category's path from the root: one column, cut at ">" or a separator, or one column per level.
         category: pl.Expr | pl.Series
-        if len(path) == 1 and table.separators.category is None:
-            category, doubtful = category_paths(lists, path[0], ignore)
+        if len(path) == 1:
+            category, doubtful = category_paths(lists, path[0], ignore, table.separators.category)
             suspicious.update(doubtful)
-        elif len(path) == 1:
-            category = lists.select(x=texts(lists, path[0], table.separators.category, ignore))["x"]
         elif path:
             category = pl.concat_list([text(name, ignore) for name in path]).list.drop_nulls()
         else:
@@ -182,11 +210,12 @@ def items(folder: Path, table: Items, rejects: Rejects) -> Iterator[Part]:
         # A wrong value empties its cell; an item without id or title is none.
         emptied = _counted("listed_at", wrong_time) + _counted("price", prices.problem)
         emptied += Counter({"in_stock: not a known word, see stock_words": int(unknown.sum())})
-        emptied += _lost(chunk, named) + _lost_in_lists(lists, listed) + _emptied_lists(longer, ("item_id", "title"))
+        emptied += _lost(chunk, named) + _lost_in_lists(clean, listed, chunk.bare)
+        emptied += _emptied_values(longer, ("item_id", "title"))
         suspicious["price: could mean two amounts, set decimal"] += int(prices.ambiguous.sum())
         yield Part(chunk, frame, _no_reason(frame), +emptied, repaired, +suspicious).refusing(
             {
-                **refused_lists(longer, ("item_id", "title")),
+                **refused_values(longer, ("item_id", "title")),
                 "no item id": frame["item_id"].is_null(),
                 UNFIT_ID: ~servable_ids(frame["item_id"]),
                 "no title": frame["title"].is_null(),
@@ -206,9 +235,9 @@ def users(folder: Path, table: Users, rejects: Rejects) -> Iterator[Part]:
             age_band=text(columns.age_band, table.ignore),
         )
         emptied = _lost(chunk, {name: (value,) for name, value in single.items()})
-        emptied += _emptied_lists(longer, ("user_id",))
+        emptied += _emptied_values(longer, ("user_id",))
         yield Part(chunk, frame, _no_reason(frame), emptied).refusing(
-            {**refused_lists(longer, ("user_id",)), "no user id": frame["user_id"].is_null()}
+            {**refused_values(longer, ("user_id",)), "no user id": frame["user_id"].is_null()}
         )
 
 
@@ -227,10 +256,11 @@ def page_views(folder: Path, table: PageViews, rejects: Rejects, optional: Seque
     single = {name: value for name, value in mapped.items() if name not in listed}
     single |= {f"group_by {name}": name for name in table.group_by}
     needed = [name for name in single if name != "query_type"]
+    separators = {mapped[name]: getattr(table.separators, name) for name in listed}
     # Line numbers are unique within a file only.
     several = len(files_of(folder, table)) > 1
     for chunk in read_chunks(folder, table, "page_views", names, rejects, optional):
-        raw, longer = single_values(chunk.frame, single)
+        raw, longer = single_values(cut_texts(chunk.frame, chunk.bare, separators), single)
         time, wrong_time = parse_times(_column(raw, columns.time), table.time)
         if columns.page_view_id is not None:
             page_view_id = identifier(raw, columns.page_view_id)
@@ -256,13 +286,13 @@ def page_views(folder: Path, table: PageViews, rejects: Rejects, optional: Seque
                 if column is not None
             }
         )
-        emptied += _lost(chunk, {name: (value,) for name, value in mapped.items()}) + _lost_in_lists(raw, listed)
-        emptied += _emptied_lists(longer, needed)
+        emptied += _lost(chunk, {name: (value,) for name, value in mapped.items()})
+        emptied += _lost_in_lists(chunk.frame, listed, chunk.bare) + _emptied_values(longer, needed)
         emptied += _infinite(raw, {name: getattr(columns, name) for name in ("user_id", "session_id")})
         # A wrong time refuses the page view: where it lies in time decides what was known before it.
         part = Part(chunk, frame.with_columns(pl.col("query").fill_null("")), wrong_time, emptied).refusing(
             {
-                **refused_lists(longer, needed),
+                **refused_values(longer, needed),
                 "no time": frame["time"].is_null() & (columns.time is not None),
                 "no page view id": frame["page_view_id"].is_null(),
                 "no query": frame["query"].is_null() & (table.empty_query == "reject"),
@@ -329,7 +359,7 @@ def judgments(folder: Path, table: Judgments, rejects: Rejects) -> Iterator[Part
         frame = raw.select(
             query=text(columns.query), item_id=identifier(raw, columns.item_id), score=number(columns.score)
         )
-        part = graded(chunk, frame, table.levels, refused_lists(longer, single))
+        part = graded(chunk, frame, table.levels, refused_values(longer, single))
         yield replace(part, emptied=_lost(chunk, {name: (value,) for name, value in single.items()}))
 
 

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import polars as pl
@@ -44,6 +44,8 @@ def _id_text(value: pl.Expr, kind: Any) -> pl.Expr:
 # A list as a text: JSON's, Python's, or bare; its values in quotes or without.
 _LIST: Final = r"(?s)^\s*\[.*\]\s*$"
 _VALUES: Final = re.compile(r"""'((?:[^'\\]|\\.)*)'|"((?:[^"\\]|\\.)*)"|([^\s,\[\]'"][^,\[\]]*)""")
+# An object as a text: JSON's or Python's.
+OBJECT: Final = r"""(?s)^\s*\{\s*(?:(?:"[^"]*"|'[^']*')\s*:.*)?\}\s*$"""
 _OBJECTS: Final = re.compile(r"^\s*\[(?:.*,)?\s*\{\s*['\"]", re.DOTALL)
 # Between the parts of a category's path, unless the mapping says another sign.
 PATH: Final = r"\s*(?:[-=]*>|[›»→])\s*"
@@ -55,8 +57,9 @@ def texts(
 ) -> pl.Expr:
     """A column as a list of trimmed texts, those that are empty or in ``ignore`` left out.
 
-    A list is taken as it is, and so is a text that is a list written out (``["a", "b"]``); another text is cut at the
-    separator or, without one, is a list of one. The texts of a ``path`` are cut at ">" where no separator is given.
+    A list is taken as it is, and so is a text that is a list written out (``["a", "b"]``); of an object written out
+    nothing is taken; another text is cut at the separator or, without one, is a list of one. The texts of a ``path``
+    are cut at ">" where no separator is given.
     """
     if name is None:
         return pl.lit([], TEXTS)
@@ -69,12 +72,40 @@ def texts(
         column = pl.col(name).cast(pl.String)
         cut = pl.concat_list(column) if separator is None else column.str.split(separator)
         listed = column.map_batches(_written_lists, return_dtype=TEXTS)
-        parts = pl.when(column.str.contains(_LIST)).then(listed).otherwise(cut)
+        empty = pl.lit([], TEXTS)
+        parts = pl.when(column.str.contains(_LIST)).then(listed)
+        parts = parts.when(column.str.contains(OBJECT)).then(empty).otherwise(cut)
     if path:
         joined = parts.list.eval(pl.element().drop_nulls()).list.join(JOINT)
         parts = (joined.str.replace_all(PATH, JOINT) if separator is None else joined).str.split(JOINT)
     trimmed = pl.element().str.strip_chars()
     return parts.list.eval(trimmed.filter((trimmed != "") & ~trimmed.is_in(ignore))).fill_null([])
+
+
+def cut_texts(frame: pl.DataFrame, bare: Mapping[str, pl.Series], separators: Mapping[str, str | None]) -> pl.DataFrame:
+    """The frame whose columns of lists have the values of what is one text in the file, as :func:`texts` reads texts.
+
+    Args:
+        frame: rows of a file, [n].
+        bare: columns of lists -> which of them are one text, Boolean [n].
+        separators: columns that are read as lists -> what their texts are cut at.
+    """
+    for name in separators.keys() & bare.keys():
+        if isinstance(frame.schema[name], pl.List):
+            lone = bare_texts(frame, name, bare)
+            cut = lone.to_frame().select(texts(lone.to_frame(), name, separators[name]))[name]
+            frame = frame.with_columns(frame[name].zip_with(~bare[name], cut.cast(frame.schema[name])).alias(name))
+    return frame
+
+
+def bare_texts(frame: pl.DataFrame, name: str, bare: Mapping[str, pl.Series]) -> pl.Series:
+    """What is one text in a column: null where the file has a list."""
+    column = frame[name]
+    if not isinstance(column.dtype, pl.List):
+        return column
+    if name not in bare:
+        return pl.Series(name, [None] * len(column), dtype=pl.String)
+    return column.list.first().cast(pl.String).set(~bare[name], None).alias(name)
 
 
 def _written_lists(column: pl.Series) -> pl.Series:
@@ -105,11 +136,12 @@ def _written_list(text: str) -> list[str]:
 
 
 def lost_in_lists(column: pl.Series) -> int:
-    """How many of a column's texts are lists written out that hold objects or lists, which are left out."""
+    """How many of a column's texts are objects, or lists that hold objects or lists, written out; they are left out."""
     if column.dtype != pl.String:
         return 0
+    objects = int(column.str.contains(OBJECT).sum())
     rows = column.filter(column.str.contains(_LIST) & column.str.contains(r"(?s)\[.*[\[{]"))
-    return sum(_holds_more_than_values(text) for text in rows.to_list())
+    return objects + sum(_holds_more_than_values(text) for text in rows.to_list())
 
 
 def _holds_more_than_values(text: str) -> bool:
