@@ -346,6 +346,10 @@ class ChangedIndex(SidIndex):
 
         return self._pick(level, PREFIX, nodes, of_base)
 
+    def prefixes(self, level: int, nodes: Tensor) -> Tensor:
+        """As :meth:`SidIndex.prefixes`."""
+        return self.order_of(level, nodes)
+
     def item_order_of(self, positions: Tensor) -> Tensor:
         """As :meth:`SidIndex.item_order_of`: items of one SID stand in one place, in their order."""
         by_place = positions.argsort()

@@ -304,6 +304,10 @@ class SidIndex:
             codes.append(self.codes(above, below))
         return torch.stack(codes[::-1], -1)
 
+    def prefixes(self, level: int, nodes: Tensor) -> Tensor:
+        """The codes down to each node as one number, int64 like ``nodes``; they sort as SIDs do, in any index."""
+        return take(self.position_keys, self.positions(level, nodes)[0]) >> self._layout.shifts[level]
+
     # -- bytes and files -----------------------------------------------------------------------------------------
 
     @property

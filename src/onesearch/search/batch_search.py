@@ -15,7 +15,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from onesearch.data.requests import Requests
@@ -123,6 +122,11 @@ class BatchSearch(CandidateSearch):
         groups: defaultdict[str, list[_Search]] = defaultdict(list)
         for search in searches:
             request = search.request
+            if snapshot.shards.count > 1 and (request.facets or request.count or request.sort or request.explain):
+                raise ValueError(
+                    "shards find pages in the engine's order; they give no facets, totals, explanations or orders of "
+                    "their own: ask an engine with the whole catalogue"
+                )
             if request.facets or request.count or request.sort:
                 search.answer = self._of_result_set(snapshot, search)
             if not request.sort:
@@ -279,9 +283,9 @@ class BatchSearch(CandidateSearch):
         """Where is searched, under a filter and rules."""
         mask = snapshot.filters.mask(filters) if filters else None
         width = width or self.config.width
-        if effects is None:
-            return Scope(snapshot, mask, width)
-        return Scope(snapshot, effects.within(mask), width, boost=effects.boost)
+        mask = mask if effects is None else effects.within(mask)
+        matching = snapshot.shards.total(len(snapshot.index) if mask is None else mask.count)
+        return Scope(snapshot, mask, width, matching, boost=None if effects is None else effects.boost)
 
     def _effects(self, snapshot: Snapshot, request: SearchRequest, touching: Touching) -> RuleEffects | None:
         """What the rules that touch a request do to items; None without rules."""
@@ -358,8 +362,7 @@ def _named(snapshot: Snapshot, query: str, mask: ItemMask | None) -> int | None:
     row = row_of_id(snapshot, query)
     if row is None or mask is None:
         return row
-    at = torch.tensor([row], device=snapshot.index.device)
-    return row if bool(mask.rows_allowed(at)) else None
+    return row if snapshot.there([row], mask)[0] else None
 
 
 def row_of_id(snapshot: Snapshot, query: str) -> int | None:

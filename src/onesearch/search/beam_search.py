@@ -27,6 +27,7 @@ from torch import Tensor
 
 from onesearch.index.sid_index import SidIndex
 from onesearch.search.ragged_scores import Children, best, pad_rows, ragged_logsumexp
+from onesearch.search.shards import WHOLE, Shards, kept_of_all, log_softmax_of_all
 from onesearch.search.trie_expansion import Expansion, TrieScorer
 
 
@@ -60,6 +61,7 @@ def beam_search(
     mask: Sequence[Mask | None] | Mask | None = None,
     decode_forced: bool = False,
     others: Tensor | None = None,
+    shards: Shards = WHOLE,
 ) -> Beams:
     """The ``width`` best paths of every request in ``memory``, and the log-probabilities of others.
 
@@ -72,11 +74,12 @@ def beam_search(
         decode_forced: decode beams with one item left too. The result is the same; benchmarks use it to hold the
             number of decoded beams constant.
         others: int64 [B, E, L] nodes per level of paths to score whatever their rank and the filter; -1 for none.
+        shards: the engines that search together; of the best paths of all, those in ``index`` are returned.
     """
     if width < 1:
         raise ValueError(f"width must be >= 1, got {width}")
     with torch.inference_mode():
-        beams = _Search(model, memory, index, width, mask, decode_forced, others).run()
+        beams = _Search(model, memory, index, width, mask, decode_forced, others, shards).run()
     # Clones made outside of inference mode may take part in training.
     return Beams(beams.nodes.clone(), beams.log_probs.clone(), beams.others.clone())
 
@@ -150,8 +153,9 @@ class _Search:
         mask: Sequence[Mask | None] | Mask | None,
         decode_forced: bool,
         others: Tensor | None,
+        shards: Shards,
     ) -> None:
-        self.decode_forced = decode_forced
+        self.decode_forced, self.shards = decode_forced, shards
         self.index, self.width = index, width
         self.expansion = Expansion(model, memory, index, width)
         self.batch = self.expansion.batch
@@ -162,6 +166,7 @@ class _Search:
     def run(self) -> Beams:
         last = self.index.levels - 1
         if not len(self.index):
+            self._meet_others()
             nodes = torch.full((self.batch, self.width), -1, device=self.expansion.device)
             least = torch.full((self.batch, self.width + self.wanted.shape[1]), float("-inf"), device=nodes.device)
             return Beams(nodes, *least.tensor_split([self.width], 1))
@@ -178,10 +183,10 @@ class _Search:
         logits = self.expansion.root()
         nodes = torch.arange(logits.shape[1], device=logits.device)
         every = nodes.expand(self.batch, -1)
-        log_probs = logits.log_softmax(1)
+        log_probs = log_softmax_of_all(self.shards, logits)
         self.others = _OtherPaths(self.wanted, log_probs)
         column, scores = best(log_probs, every, self.width, self._order_of(0), self._allowed(0))
-        return _level(column, scores, torch.zeros_like(column))
+        return self._level(0, column, scores, torch.zeros_like(column))
 
     def _descend(self, level: int, beams: _Level) -> _Level:
         """Replace every beam by its children, keep the best."""
@@ -215,12 +220,28 @@ class _Search:
             if len(nodes):
                 parts.append((request, row, nodes, scores))
         if not parts:  # a filter may leave nothing
-            return beams
+            return self._level(level, beams.nodes, beams.scores, beams.row)
         # The best ``width`` of both kinds, per request.
         request, row, nodes, scores = _join(parts, self.batch)
         nodes, row, scores = pad_rows(request, self.batch, [(nodes, -1), (row, 0), (scores, float("-inf"))])
         column, scores = best(scores, nodes, self.width, self._order_of(level), self._allowed(level))
-        return _level(nodes.gather(1, column), scores, row.gather(1, column))
+        return self._level(level, nodes.gather(1, column), scores, row.gather(1, column))
+
+    def _level(self, level: int, nodes: Tensor, scores: Tensor, row: Tensor) -> _Level:
+        """The best of this shard, of which those stay that are among the best of all."""
+        if self.shards.count > 1:
+            kept = kept_of_all(self.shards, scores, self.width, lambda: self.index.prefixes(level, nodes))
+            scores = scores.masked_fill(~kept, float("-inf"))
+        return _Level(nodes.masked_fill(scores == float("-inf"), -1), scores, row)
+
+    def _meet_others(self) -> None:
+        """What a shard without items tells those that have some: nothing, as often as they tell something."""
+        double = self.expansion.state.memory.keys[0].dtype == torch.float64
+        scores = torch.float64 if double else torch.float32
+        nothing = torch.zeros(self.batch, 0, dtype=scores, device=self.expansion.device)
+        log_softmax_of_all(self.shards, nothing)
+        for _ in range(self.index.levels):
+            kept_of_all(self.shards, nothing, self.width, nothing.long)
 
     def _closed(self, level: int, nodes: Tensor) -> Tensor:
         """Whether nothing is left to choose below nodes."""
@@ -256,10 +277,6 @@ class _Search:
             return keep
 
         return allowed
-
-
-def _level(nodes: Tensor, scores: Tensor, row: Tensor) -> _Level:
-    return _Level(nodes.masked_fill(scores == float("-inf"), -1), scores, row)
 
 
 def _compact(chosen: Tensor) -> tuple[Tensor, Tensor]:

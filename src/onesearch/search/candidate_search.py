@@ -27,6 +27,7 @@ from onesearch.search.candidates import (
     Candidates,
     from_beams,
     joined,
+    of_all_shards,
     paths_of,
     score_items,
     searchable,
@@ -79,20 +80,17 @@ class RequestFacts:
 
 @dataclass(frozen=True)
 class Scope:
-    """Where is searched: the catalogue with its model, the filter (None for all of it), the number of beams; how many
-    candidates there are at least, where so many items match; and the rules' boost, in the place of the snapshot's.
+    """Where is searched: the catalogue with its model, the filter (None for all of it), the number of beams, and how
+    many items may be found, in all shards; how many candidates there are at least, where so many items match; and the
+    rules' boost, in the place of the snapshot's.
     """
 
     snapshot: Snapshot
     mask: ItemMask | None
     width: int
+    matching: int
     least: int = 0
     boost: RuleBoost | None = None
-
-    @property
-    def matching(self) -> int:
-        """How many items may be found."""
-        return len(self.snapshot.index) if self.mask is None else self.mask.count
 
 
 class Read(NamedTuple):
@@ -147,7 +145,8 @@ class CandidateSearch:
     ) -> Candidates:
         """Candidates of some of the requests that ``facts`` tell of, or of the ``fixed`` items of each of those."""
         batches = np.split(np.arange(len(rows)), range(self.batch_size, len(rows), self.batch_size))
-        return joined([self._batch(facts, rows[at], scope, None if fixed is None else fixed[at]) for at in batches])
+        found = joined([self._batch(facts, rows[at], scope, None if fixed is None else fixed[at]) for at in batches])
+        return of_all_shards(found, scope.snapshot.shards)
 
     def with_few(self, found: Candidates, scope: Scope) -> NDArray[np.int64]:
         """The requests that have fewer candidates than they should, where more items match."""
@@ -171,7 +170,7 @@ class CandidateSearch:
         config, lexical = self.config, None
         if snapshot.lexical is not None and (config.lexical or prompt.evidence.lexical):
             wanted = max(prompt.evidence.lexical, config.lexical_candidates if config.lexical else 0)
-            lexical = snapshot.lexical.match(queries.texts, queries.terms, wanted)
+            lexical = snapshot.lexical.match(queries.texts, queries.terms, wanted).of_all(snapshot.shards, wanted)
         if snapshot.evidence_finder is not None:
             asked = EvidenceRequests(
                 queries.texts,
@@ -207,8 +206,9 @@ class CandidateSearch:
             others = searchable(without_repeats(items, others), snapshot, scope.mask)
             if memory is not None and fixed is None:
                 # What no beam finds gets its log-probability along its path, in the same decoder steps.
+                paths = paths_of(others, snapshot)
                 beams = beam_search(
-                    model, memory, snapshot.index, scope.width, scope.mask, others=paths_of(others, snapshot)
+                    model, memory, snapshot.index, scope.width, scope.mask, others=paths, shards=snapshot.shards
                 )
                 items, log_probs = from_beams(beams, snapshot, scope.mask, _ITEMS_PER_SID)
                 others = without_repeats(items, others)
@@ -244,9 +244,9 @@ class CandidateSearch:
         if config.lexical and facts.lexical is not None:
             channels["BM25"] = facts.lexical.items[rows, : config.lexical_candidates]
         if state is not None and config.nearest:
-            index = scope.snapshot.index
-            k, probes = (scope.least, index.size(0)) if scope.least else (config.nearest, _PROBES)
-            channels["nearest"] = nearest_items(state, index, k, probes, scope.mask).cpu().numpy()
+            index, shards = scope.snapshot.index, scope.snapshot.shards
+            k, probes = (scope.least, index.codebook_sizes[0]) if scope.least else (config.nearest, _PROBES)
+            channels["nearest"] = nearest_items(state, index, k, probes, scope.mask, shards).cpu().numpy()
         return channels
 
     def read(self, facts: RequestFacts, rows: NDArray[np.int64], snapshot: Snapshot) -> Read:
@@ -269,12 +269,13 @@ class CandidateSearch:
 
         Without an item score nearest to the query's text.
         """
-        index, found = scope.snapshot.index, []
+        index, shards, found = scope.snapshot.index, scope.snapshot.shards, []
         with torch.inference_mode():
             for at in np.split(rows, range(self.batch_size, len(rows), self.batch_size)):
                 read = self.read(facts, at, scope.snapshot)
                 state = read.head_rows if read.state is None else read.state
-                found.append(nearest_items(state, index, k, index.size(0), scope.mask).cpu().numpy())
+                every = index.codebook_sizes[0]
+                found.append(nearest_items(state, index, k, every, scope.mask, shards).cpu().numpy())
         return np.concatenate(found)
 
     def _model_features(

@@ -22,6 +22,7 @@ from onesearch.search.hits import Hits
 from onesearch.search.path_scoring import score_paths
 from onesearch.search.ranked_lists import padded_hits
 from onesearch.search.ranking_weights import RankingWeights
+from onesearch.search.shards import Shards, side_by_side
 
 Floats = NDArray[np.float32]
 NOTHING = np.float32(-1e9)  # a score below every real one that still survives arithmetic
@@ -119,13 +120,24 @@ def joined(parts: Sequence[Candidates]) -> Candidates:
     )
 
 
+def of_all_shards(found: Candidates, shards: Shards) -> Candidates:
+    """The candidates of all shards, given those of this one."""
+    if shards.count == 1:
+        return found
+    names = sorted(found.features)
+    features = np.stack([found.features[name] for name in names], 2)
+    items, features, generated = side_by_side(shards, [found.items, features, found.generated], [-1, 0, False])
+    columns = {name: np.ascontiguousarray(features[..., i]) for i, name in enumerate(names)}
+    return Candidates(items, columns, generated, found.contexts)
+
+
 def ordered(found: Candidates, weights: RankingWeights, k: int, popularity: Floats | LayeredTable) -> Hits:
-    """The ``k`` best candidates by weighted features; ties go to the item score, then to popularity float32 [N]."""
+    """The ``k`` best items by weighted features; ties go to the item score, to popularity float32 [N], to the row."""
     valid = found.items >= 0
     scores = np.where(valid, weights.score(found.features, found.contexts), NOTHING).astype(np.float32)
     # numpy's last key is the first to sort by.
     second = found.features.get("item_score", np.zeros_like(scores))
-    keys = (-popularity.take(np.maximum(found.items, 0)), -second, -scores)
+    keys = (found.items, -popularity.take(np.maximum(found.items, 0)), -second, -scores)
     order = np.lexsort(keys, axis=1)[:, :k]
     items, best = np.take_along_axis(found.items, order, 1), np.take_along_axis(scores, order, 1)
     return padded_hits(items, best, k)

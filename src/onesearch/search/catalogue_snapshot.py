@@ -21,7 +21,7 @@ from onesearch.data.live_clicks import LiveClicks
 from onesearch.data.records import Item, items_frame
 from onesearch.data.text import item_texts
 from onesearch.index.changed_index import ChangedIndex
-from onesearch.index.item_filters import ItemFilters
+from onesearch.index.item_filters import ItemFilters, ItemMask
 from onesearch.index.sid_index import SidIndex
 from onesearch.model.featurizer import Featurizer
 from onesearch.model.generator import Generator
@@ -33,6 +33,7 @@ from onesearch.search.item_records import ItemNumbers, ItemRecords, ItemTable
 from onesearch.search.lexical_search import LexicalSearcher
 from onesearch.search.results import FilterChoices
 from onesearch.search.rules import Rules
+from onesearch.search.shards import WHOLE, Shards, shard_of_codes
 
 Floats = NDArray[np.float32]
 _MOST_CHOICES = 200  # values of a filter that a page may offer
@@ -68,6 +69,8 @@ class Snapshot:
         boosts: groups that pages show more; boost: float32 [N], what they add to the order, None without any.
         rules: of the shop's merchandisers, whose boosts count instead; None where there never were any.
         version: grows by one with every change.
+        shards: the engines that search together; ``index``, ``filters`` and ``lexical`` hold the items of this one.
+        owners: int32 [K], the shard of every first code of a SID; None where there is one shard.
     """
 
     generator: Generator
@@ -87,6 +90,8 @@ class Snapshot:
     boost: LayeredTable | None = None
     rules: Rules | None = None
     version: int = 0
+    shards: Shards = WHOLE
+    owners: NDArray[np.int32] | None = None
 
     @classmethod
     def over(
@@ -138,8 +143,34 @@ class Snapshot:
         log, config = self.click_features, self.builder.config
         rows, categories = self.item_head_rows, self.traits.categories
         return evidence_finder(
-            config, log.statistics, self.pairs, self.lexical, self.index, rows, log.words, categories
+            config, log.statistics, self.pairs, self.lexical, self.index, rows, log.words, categories, self.shards
         )
+
+    def part_of(self, shards: Shards) -> "Snapshot":
+        """The catalogue as one of several shards searches it: index, filters and BM25 of its own items alone.
+
+        Raises:
+            ValueError: there are more shards than first codes; or this is a shard already.
+        """
+        if self.owners is not None:
+            raise ValueError("this engine is a shard already; make shards of the whole engine")
+        there = np.array(sorted(self.number.values()), np.int64)
+        first, codes = self.sids.take(there)[:, 0], self.index.codebook_sizes[0]
+        owners = shard_of_codes(np.bincount(first, minlength=codes), shards.count)
+        mine = owners[first] == shards.number
+        own = there[mine]
+        rows = torch.from_numpy(own).to(self.item_head_rows.device)
+        index = SidIndex.build(
+            self.sids.take(own),
+            self.item_head_rows[rows],
+            self.index.codebook_sizes,
+            self.popularity.take(own),
+            own,
+            self.index.precision,
+        )
+        lexical = None if self.lexical is None else self.lexical.remove(there[~mine]).merged()
+        filters = self.filters.rebased(index)
+        return replace(self, index=index, filters=filters, lexical=lexical, shards=shards, owners=owners)
 
     @cached_property
     def below(self) -> dict[tuple[int, int], tuple[int, str]]:
@@ -173,6 +204,13 @@ class Snapshot:
     def sid(self, row: int) -> tuple[int, ...]:
         """The SID of the item of a row, as level-local codes."""
         return tuple(int(code) for code in self.sids.take(np.array([row]))[0])
+
+    def there(self, rows: NDArray[np.integer] | Sequence[int], mask: ItemMask | None = None) -> NDArray[np.bool_]:
+        """Which of some item rows, [m], are in the catalogue, that of all shards, and allowed by the mask: bool [m]."""
+        asked = torch.from_numpy(np.asarray(rows, np.int64)).to(self.index.device)
+        here = self.index.position_of(asked) >= 0 if mask is None else mask.rows_allowed(asked)
+        found: NDArray[np.bool_] = self.shards.gathered(here).any(0).cpu().numpy()
+        return found
 
     @cached_property
     def choices(self) -> FilterChoices:
@@ -215,7 +253,15 @@ class Snapshot:
             self.sids.with_rows(changed, torch.from_numpy(sids)),
             self.item_head_rows.with_rows(changed, torch.from_numpy(head_rows)),
         )
-        index = _growing(self.index).upsert(sids, head_rows, rows, popularity)
+        mine = self._mine(sids)
+        index = _growing(self.index)
+        if len(moved := self._indexed(rows[~mine])):  # another text may belong to another shard
+            index = index.remove(moved)
+        if mine.any():
+            index = index.upsert(sids[mine], head_rows[mine], rows[mine], popularity[mine])
+        lexical = self._lexical_with(rows, frame, before, was_known)
+        if lexical is not None and not mine.all():  # which knows the words of all items
+            lexical = lexical.remove(rows[~mine])
         numbers = {item.item_id: int(row) for item, row in zip(newest, rows, strict=True)}
         return replace(
             self,
@@ -227,7 +273,7 @@ class Snapshot:
             sids=tables[0],
             item_head_rows=tables[1],
             popularity=self.popularity.with_rows(changed, torch.from_numpy(popularity)),
-            lexical=self._lexical_with(rows, frame, before, was_known),
+            lexical=lexical,
             traits=self.traits.with_rows(changed, *self.click_features.traits_of(frame)),
             boost=boost,
             version=self.version + 1,
@@ -239,7 +285,7 @@ class Snapshot:
         if not known:
             return self
         rows = np.array([self.number[item_id] for item_id in known], np.int64)
-        index = _growing(self.index).remove(rows)
+        index = _growing(self.index).remove(self._indexed(rows))
         return replace(
             self,
             number=self.number.without(known),
@@ -248,6 +294,18 @@ class Snapshot:
             lexical=None if self.lexical is None else self.lexical.remove(rows),
             version=self.version + 1,
         )
+
+    def _mine(self, sids: NDArray[np.int32]) -> NDArray[np.bool_]:
+        """Which items [k] with these SIDs [k, L] this shard has."""
+        if self.owners is None:
+            return np.ones(len(sids), bool)
+        return np.asarray(self.owners[sids[:, 0]] == self.shards.number)
+
+    def _indexed(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Those of some rows [k] that are in this index."""
+        position = self.index.position_of(torch.from_numpy(rows).to(self.index.device))
+        there: NDArray[np.bool_] = (position >= 0).cpu().numpy()
+        return rows[there]
 
     @property
     def wants_merge(self) -> bool:
@@ -298,8 +356,11 @@ class Snapshot:
             index = index.upsert(self.sids.take(stay), vectors, stay, self.popularity.take(stay))
         filters = filters.changed(stay, staying, index)
         if lexical is not None and len(changed):
-            texts = item_texts(items_frame(staying), lexical.config.fields, distinct=False)
-            lexical = lexical.remove(changed).add(stay, texts)
+            # It knows the words of all items, also of those of other shards.
+            alive = np.array([item.item_id in self.number for item in items], bool)
+            frame = items_frame([item for item, is_alive in zip(items, alive.tolist(), strict=True) if is_alive])
+            texts = item_texts(frame, lexical.config.fields, distinct=False)
+            lexical = lexical.remove(changed).add(changed[alive], texts).remove(changed[~here])
         numbers = {item.item_id: int(row) for item, row in zip(items, changed, strict=True)}
         number = merged.number.with_items(numbers)
         return replace(

@@ -19,6 +19,7 @@ from onesearch.search.batch_search import BatchSearch, results_of
 from onesearch.search.boosts import Boost
 from onesearch.search.catalogue_snapshot import Snapshot
 from onesearch.search.confidence import Confidence
+from onesearch.search.current_snapshot import CurrentSnapshot
 from onesearch.search.engine_file import boosts_of, confidence_of, load_about
 from onesearch.search.ranking_weights import GENERATOR_ALONE, RankingWeights
 from onesearch.search.results import FilterChoices, SearchRequest, SearchResults
@@ -27,6 +28,7 @@ from onesearch.search.run_parts import STAGE_OF, Keywords, Model, RunParts, choo
 from onesearch.search.run_versions import other_version, readable
 from onesearch.search.search_settings import BEAMS_ONLY, SearchSettings
 from onesearch.search.served_versions import served_place
+from onesearch.search.shards import Shards, best_of_all
 from onesearch.search.shopper_history import HistoryStore, ShopperHistory
 from onesearch.search.similar_items import similar_items
 from onesearch.search.suggestions import Suggestion
@@ -172,9 +174,9 @@ class SearchEngine(BatchSearch):
         if mask is None:
             return found
         # Titles of items that rules hide are not said.
-        number, device = snapshot.number, snapshot.index.device
+        number = snapshot.number
         rows = [number.get(one.item_id, -1) if one.item_id is not None else -1 for one in found]
-        shown = mask.rows_allowed(torch.tensor(rows, device=device)).tolist()
+        shown = snapshot.there(rows, mask)
         return [one for one, is_shown in zip(found, shown, strict=True) if is_shown or one.item_id is None]
 
     def similar(self, item_id: str, k: int = 10, filters: Mapping[str, Any] | None = None) -> SearchResults:
@@ -198,7 +200,7 @@ class SearchEngine(BatchSearch):
         return f"{self.name}@{self.snapshot.version}"
 
     def __len__(self) -> int:
-        return len(self.snapshot.index)
+        return len(self.snapshot.number)
 
     def item(self, item_id: str) -> Item | None:
         """A searchable item's record, or None."""
@@ -233,16 +235,14 @@ class SearchEngine(BatchSearch):
         if snapshot.lexical is None or not query.strip():
             return SearchResults()
         mask = self.plain_mask(query, filters)
-        if mask is None:
-            hits = snapshot.lexical.top_items([query], k)
-            return results_of(snapshot, hits.items[0], hits.scores[0])
-        # BM25 knows no filters: rank everything that matches, then keep what the filter allows.
-        hits = snapshot.lexical.top_items([query], len(snapshot.records))
-        found = torch.from_numpy(hits.items[0].astype(np.int64)).to(snapshot.index.device)
-        position = snapshot.index.position_of(found.clamp(min=0))
-        allowed = mask.items_allowed(position.clamp(min=0)) & (position >= 0)
-        keep = np.flatnonzero(allowed.cpu().numpy() & (hits.items[0] >= 0))[:k]
-        return results_of(snapshot, hits.items[0][keep], hits.scores[0][keep])
+        # BM25 knows no filters: where there is one, rank everything that matches, then keep what it allows.
+        hits = snapshot.lexical.top_items([query], k if mask is None else len(snapshot.records))
+        items, scores = (torch.from_numpy(one[0]) for one in (hits.items.astype(np.int64), hits.scores))
+        if mask is not None:
+            allowed = mask.rows_allowed(items.to(snapshot.index.device)).cpu().nonzero()[:k, 0]
+            items, scores = items[allowed], scores[allowed]
+        scores, items = best_of_all(snapshot.shards, k, scores[None], items[None], by_row=True)
+        return results_of(snapshot, items[0].numpy().astype(np.int32), scores[0].numpy())
 
     # -- changes -----------------------------------------------------------------------------------------------------
 
@@ -325,6 +325,21 @@ class SearchEngine(BatchSearch):
             confidence=self.confidence,
         )
         engine.out_of_stock = self.out_of_stock
+        return engine
+
+    def shard(self, shards: Shards) -> "SearchEngine":
+        """The engine that searches this one's catalogue together with others, each of which has a part of the items.
+
+        All shards search for the same at the same time; each then has the answer of all. What they share of this
+        engine (settings, histories, tables by item) stays as it is. Facets, totals, orders of their own, explanations
+        and similar items are not asked of a shard.
+
+        Raises:
+            ValueError: there are more shards than first codes of SIDs, or this engine is a shard already.
+        """
+        engine = self.with_settings(self.config, self.weights)
+        engine.current = CurrentSnapshot(self.snapshot.part_of(shards), self.featurizer)
+        engine.known_shoppers, engine.known_queries = self.known_shoppers, self.known_queries
         return engine
 
     def alone(self) -> "SearchEngine":

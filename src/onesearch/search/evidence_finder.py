@@ -30,11 +30,13 @@ from onesearch.model.model_settings import EvidenceSettings, PromptSettings
 from onesearch.search.click_features import WordClicks
 from onesearch.search.lexical_search import LexicalMatches, LexicalSearcher
 from onesearch.search.nearest_items import nearest_items
+from onesearch.search.shards import WHOLE, Shards
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int32]
 _CELLS = 8_000_000  # products of queries and items held at once
 _COMPARED = 100_000  # items, about, that a query's vector is compared with: all of a catalogue that has no more
+_EQUAL = 16  # more items than asked for are looked at, so that of equal ones the right ones stay
 _HISTORY = 10  # items of a history whose neighbours are asked for
 
 
@@ -77,8 +79,13 @@ class EvidenceFinder:
         item_head_rows: LayeredTable,
         words: WordClicks,
         categories: NDArray[np.int64] | LayeredTable,
+        shards: Shards = WHOLE,
     ) -> None:
-        """Shapes: ``item_head_rows`` float32 [N, R] and ``categories`` int64 [N] of all item rows."""
+        """Shapes: ``item_head_rows`` float32 [N, R] and ``categories`` int64 [N] of all item rows.
+
+        ``lexical`` and ``index`` hold the items of one of the ``shards``; what is found is of all of them.
+        """
+        self.shards = shards
         self.settings, self.statistics, self.pairs, self.lexical = settings, statistics, pairs, lexical
         self.index, self.item_head_rows, self.words, self.categories = index, item_head_rows, words, categories
 
@@ -109,7 +116,8 @@ class EvidenceFinder:
         match, rows = requests.matches, first
         if match is None:
             texts, terms = [requests.texts[i] for i in first.tolist()], [requests.terms[i] for i in first.tolist()]
-            match, rows = self.lexical.match(texts, terms, self.settings.lexical), np.arange(len(first))
+            match = self.lexical.match(texts, terms, self.settings.lexical).of_all(self.shards, self.settings.lexical)
+            rows = np.arange(len(first))
         best = match.best[rows]
         items, scores = match.items[rows, : self.settings.lexical], match.scores[rows, : self.settings.lexical]
         return items.astype(np.int32), (scores / np.where(best > 0, best, 1)[:, None]).astype(np.float32)
@@ -119,26 +127,34 @@ class EvidenceFinder:
 
         A query's row is zero where an item's has numbers, so these do not count.
         """
-        k, n, items = min(self.settings.nearest, len(self.index)), len(head_rows), len(self.item_head_rows)
+        searched, first_nodes = (self.shards.total(one) for one in (len(self.index), self.index.size(0)))
+        k, n, items = min(self.settings.nearest, searched), len(head_rows), len(self.item_head_rows)
         found = np.full((n, k), -1, np.int32)
         if not k:
             return found
         # So many first-level nodes as hold about ``_COMPARED`` items; where these are all, one product with all rows.
-        probes = math.ceil(self.index.size(0) * _COMPARED / len(self.index))
+        probes = math.ceil(first_nodes * _COMPARED / searched)
         # A table of which every row is in the index as the run left it.
-        exact = probes >= self.index.size(0) and len(self.index) == len(self.item_head_rows.base) == items
+        exact = probes >= first_nodes and len(self.index) == len(self.item_head_rows.base) == items
         exact &= not len(self.item_head_rows.changed.rows)
         step = max(1, _CELLS // (items if exact else _COMPARED))
         for begin in range(0, n, step):
             part = slice(begin, begin + step)
             asked = torch.from_numpy(head_rows[part]).to(self.item_head_rows.base)
             if exact:
-                best = (asked @ self.item_head_rows.base.T).topk(k).indices
+                best = self._nearest_of_all(asked, k)
             else:
-                best = nearest_items(asked, self.index, k, probes)
+                best = nearest_items(asked, self.index, k, probes, shards=self.shards)
             found[part] = best.cpu().numpy()
         found[~head_rows.any(1)] = -1
         return found
+
+    def _nearest_of_all(self, asked: torch.Tensor, k: int) -> torch.Tensor:
+        """The ``k`` nearest items of a plain index with all rows; equal ones in its order, as in nearest_items."""
+        near = (asked @ self.item_head_rows.base.T).topk(min(k + _EQUAL, len(self.index)))
+        by_place = self.index.position_of(near.indices).argsort(1)
+        items, scores = near.indices.gather(1, by_place), near.values.gather(1, by_place)
+        return items.gather(1, scores.argsort(dim=1, descending=True, stable=True)[:, :k])
 
     def _find(
         self,
@@ -200,11 +216,12 @@ def evidence_finder(
     item_head_rows: LayeredTable,
     words: WordClicks,
     categories: NDArray[np.int64] | LayeredTable,
+    shards: Shards = WHOLE,
 ) -> EvidenceFinder | None:
     """The finder that prompts of these settings need; None where they have no evidence."""
     if not config.evidence.any:
         return None
-    return EvidenceFinder(config.evidence, statistics, pairs, lexical, index, item_head_rows, words, categories)
+    return EvidenceFinder(config.evidence, statistics, pairs, lexical, index, item_head_rows, words, categories, shards)
 
 
 def _distinct(items: Ints, most: int) -> Ints:

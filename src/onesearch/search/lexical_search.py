@@ -6,6 +6,7 @@ come later live in a small second matrix, weighted with the first one's word sta
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import bm25s
 import numpy as np
 import polars as pl
 import Stemmer
+import torch
 from numpy.typing import NDArray
 from scipy import sparse
 
@@ -24,6 +26,7 @@ from onesearch.data.requests import Requests
 from onesearch.data.text import is_unspaced, item_texts, one_letter, split_words
 from onesearch.search.hits import Hits
 from onesearch.search.ranked_lists import NONE, padded_hits, top_k
+from onesearch.search.shards import Shards, best_of_all
 
 STEMMER = "english"
 _CELLS = 8_000_000  # scores held at once while searching: 32 MB
@@ -78,6 +81,15 @@ class LexicalMatches:
     items: NDArray[np.int64]
     scores: NDArray[np.float32]
     best: NDArray[np.float32]
+
+    def of_all(self, shards: Shards, k: int) -> "LexicalMatches":
+        """The ``k`` best of all shards, given the best of this one."""
+        if shards.count == 1:
+            return self
+        there = torch.from_numpy(np.where(self.items >= 0, self.scores, -np.inf))
+        scores, items = (one.numpy() for one in best_of_all(shards, k, there, torch.from_numpy(self.items), True))
+        best = shards.gathered(torch.from_numpy(self.best)).amax(0).numpy()
+        return LexicalMatches(items, np.where(items >= 0, scores, np.float32(0)), best)
 
 
 @dataclass(frozen=True)
@@ -182,6 +194,11 @@ class LexicalSearcher:
     def _columns(self) -> int:
         return len(self._main.rows) + len(self._added.rows)
 
+    @cached_property
+    def _rows(self) -> NDArray[np.int64]:
+        """The item row of every text; equal scores go by it, whenever a text came."""
+        return np.concatenate([self._main.rows, self._added.rows]) if len(self._added.rows) else self._main.rows
+
     def _rows_at(self, columns: NDArray[np.int64]) -> NDArray[np.int64]:
         """Item rows of texts, those of the big matrix first."""
         main, added = self._main.rows, self._added.rows
@@ -267,7 +284,7 @@ class LexicalSearcher:
         factor = None if weights is None else weights[self._rows_at(np.arange(self._columns))]
         found: list[tuple[NDArray[np.int64], NDArray[np.float32]]] = []
         for _, scores in self._score_chunks([self._analyze(query) for query in distinct.tolist()]):
-            columns, best = top_k(scores if factor is None else scores * factor.astype(np.float32), k)
+            columns, best = top_k(scores if factor is None else scores * factor.astype(np.float32), k, self._rows)
             found.append((np.where(best > 0, self._rows_at(columns), NONE), best))
         if not found:
             return padded_hits(np.zeros((0, k), np.int64), np.zeros((0, k), np.float32), k)
@@ -320,7 +337,7 @@ class LexicalSearcher:
         for start, of_catalogue in self._score_chunks([terms[i] for i in first.tolist()]):
             part = slice(start, start + len(of_catalogue))
             best[part] = of_catalogue.max(1, initial=0)
-            columns, scores[part] = top_k(of_catalogue, k)
+            columns, scores[part] = top_k(of_catalogue, k, self._rows)
             items[part] = np.where(scores[part] > 0, self._rows_at(columns), NONE)
         return LexicalMatches(items[inverse], scores[inverse], best[inverse])
 

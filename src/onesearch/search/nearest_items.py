@@ -11,9 +11,12 @@ from torch import Tensor
 from onesearch.index.item_filters import ItemMask
 from onesearch.index.sid_index import SidIndex
 from onesearch.search.ragged_scores import Children, best, pad_rows, ragged_products
+from onesearch.search.shards import WHOLE, Shards, best_of_all, kept_of_all
 
 
-def nearest_items(states: Tensor, index: SidIndex, k: int, probes: int, mask: ItemMask | None = None) -> Tensor:
+def nearest_items(
+    states: Tensor, index: SidIndex, k: int, probes: int, mask: ItemMask | None = None, shards: Shards = WHOLE
+) -> Tensor:
     """Item rows with the highest ``state · item row``, best first; int64 [B, k], -1 where there are fewer.
 
     Args:
@@ -22,17 +25,23 @@ def nearest_items(states: Tensor, index: SidIndex, k: int, probes: int, mask: It
         k: items per request.
         probes: first-level nodes opened per request.
         mask: a filter; it changes which items are returned, never which nodes are opened.
+        shards: the engines that search together; ``k`` and ``probes`` are those of all of them, and so is the result.
     """
     b = len(states)
-    if not len(index) or not k:
+    if not k or (not len(index) and shards.count == 1):
         return torch.full((b, k), -1, dtype=torch.long, device=states.device)
     states = states.float()
     size = index.size(0)
     # Open the first-level nodes whose mean vector is nearest.
     near = states @ index.vector_block(0, 0, size).T
-    nodes = near.topk(min(probes, size), dim=1, sorted=False).indices
-    # All items below them: ranges of positions, as one list [T].
+    near, nodes = near.topk(min(probes, size), dim=1, sorted=shards.count > 1)
     ranges = index.ranges(0, nodes)
+    if shards.count > 1:
+        opened = kept_of_all(shards, near, probes, lambda: index.codes(0, nodes))
+        if not len(index):
+            return best_of_all(shards, k, near[:, :0], nodes[:, :0])[1]
+        ranges = [(first, torch.where(opened, end, first)) for first, end in ranges]
+    # All items below them: ranges of positions, as one list [T].
     first, end = (torch.cat(bounds, 1) for bounds in zip(*ranges, strict=True))
     below = Children.from_ranges(first.flatten(), (end - first).flatten())
     request = below.beam // first.shape[1]
@@ -45,4 +54,4 @@ def nearest_items(states: Tensor, index: SidIndex, k: int, probes: int, mask: It
     allowed = None if mask is None else lambda at, _: mask.items_allowed(at)
     column, found = best(padded, positions, k, index.item_order_of, allowed)
     rows = index.item_rows(positions.gather(1, column)).masked_fill(found == float("-inf"), -1)
-    return torch.nn.functional.pad(rows, (0, k - rows.shape[1]), value=-1)
+    return best_of_all(shards, k, found, rows)[1]

@@ -11,11 +11,14 @@ from onesearch.search.hits import Hits
 NONE = -1
 
 
-def top_k(scores: NDArray[np.float32], k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+def top_k(
+    scores: NDArray[np.float32], k: int, order: NDArray[np.int64] | None = None
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Columns and scores of the ``k`` largest values of each row, best first, equal scores by column.
 
     Shapes: scores [n, N]; both results [n, min(k, N)]. Of several equal scores at the k-th place those of the first
-    columns are kept, but for scores of 0, of which any are.
+    columns are kept, but for scores of 0, of which any are. With an ``order`` int64 [N], distinct numbers, they go by
+    that instead of the columns.
     """
     k = min(k, scores.shape[1])
     values, columns = torch.topk(torch.from_numpy(scores), k, dim=1, sorted=True)
@@ -25,10 +28,13 @@ def top_k(scores: NDArray[np.float32], k: int) -> tuple[NDArray[np.int64], NDArr
         last = best[:, -1:]
         equal, kept = (scores == last).sum(1), (best == last).sum(1)
         for row in np.flatnonzero((equal > kept) & (last[:, 0] != 0)).tolist():
-            where[row, k - kept[row] :] = np.flatnonzero(scores[row] == last[row])[: kept[row]]
+            level = np.flatnonzero(scores[row] == last[row])
+            if order is not None:
+                level = level[np.argsort(order[level])]
+            where[row, k - kept[row] :] = level[: kept[row]]
     # And in which order.
-    order = np.lexsort((where, -best), axis=1)
-    return np.take_along_axis(where, order, 1), np.take_along_axis(best, order, 1)
+    sorted_by = np.lexsort((where if order is None else order[where], -best), axis=1)
+    return np.take_along_axis(where, sorted_by, 1), np.take_along_axis(best, sorted_by, 1)
 
 
 def padded_hits(items: NDArray[np.integer], scores: NDArray[np.float32], k: int) -> Hits:

@@ -14,7 +14,6 @@ from functools import reduce
 from operator import and_
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from onesearch.index.item_filters import ItemMask
@@ -110,5 +109,4 @@ def pinned_rows(touching: Touching, snapshot: Snapshot, mask: ItemMask | None) -
     rows = [snapshot.number[i] for i in ids if i in snapshot.number]
     if mask is None or not rows:
         return rows
-    allowed = mask.rows_allowed(torch.tensor(rows, device=snapshot.index.device)).tolist()
-    return [row for row, is_allowed in zip(rows, allowed, strict=True) if is_allowed]
+    return [row for row, is_allowed in zip(rows, snapshot.there(rows, mask), strict=True) if is_allowed]

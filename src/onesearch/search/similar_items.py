@@ -33,20 +33,19 @@ def similar_items(
         numbers: entries at the end of a head row that are not text.
         mask: a filter.
     """
-    index, depth = snapshot.index, max(_DEPTH, k) + 1
+    index, depth = snapshot.index, min(max(_DEPTH, k) + 1, len(snapshot.number))
     # By text: the item's own vector, without the numbers that say its price and clicks.
     state = snapshot.item_head_rows[torch.tensor([row], device=index.device)].clone()
     if numbers:
         state[:, -numbers:] = 0
-    by_text = nearest_items(state, index, min(depth, len(index)), index.size(0), mask)[0].cpu().numpy()
+    every = index.codebook_sizes[0]
+    by_text = nearest_items(state, index, depth, every, mask, snapshot.shards)[0].cpu().numpy()
     # By what others took with it; pairs know the items of the log alone.
     together = np.zeros(0, np.int64)
     if snapshot.pairs is not None:
         scores = snapshot.pairs.beside(np.array([[row]], np.int32)).together.getrow(0)
         found = scores.indices[np.lexsort((scores.indices, -scores.data))].astype(np.int64)
-        at = index.position_of(torch.from_numpy(found).to(index.device))
-        inside = at >= 0 if mask is None else mask.items_allowed(at)
-        together = found[inside.cpu().numpy()]
+        together = found[snapshot.there(found, mask)]
     # Both lists without the item itself, as reciprocal ranks.
     total: dict[int, float] = {}
     for places in (by_text, together):

@@ -15,14 +15,13 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import chain, pairwise
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 import polars as pl
 from rapidfuzz import process
 from rapidfuzz.distance import OSA, Levenshtein
 
 from onesearch.data.text import is_unspaced, split_words, unspaced_runs, with_runs, with_words
-from onesearch.search.lexical_search import LexicalSearcher
 
 _SHORTEST: Final = 4  # letters of a word that may be mistyped: shorter ones are often names
 _LONG: Final = 8  # letters from which on two slips are looked for
@@ -32,6 +31,18 @@ _SURE_RUN: Final = 3  # characters of a run from which on one of them leaves no 
 _TOGETHER: Final = 2.0  # for each neighbour, times the logarithm of how many items have both
 _OTHER_START: Final = -3.0
 _SLIP: Final = -8.0
+
+
+class ItemWords(Protocol):
+    """What is asked of the items' texts (:class:`onesearch.search.lexical_search.LexicalSearcher`)."""
+
+    def knows(self, word: str) -> bool:
+        """Whether a search finds a word."""
+        ...
+
+    def together(self, one: str, other: str) -> int:
+        """How many texts have both words."""
+        ...
 
 
 class Correction(NamedTuple):
@@ -110,12 +121,12 @@ class Spelling:
             self._runs.add(run, count)
             self._neighbours.update(one + other for one, other in pairwise(run))
 
-    def corrected(self, text: str, lexical: LexicalSearcher) -> Correction | None:
+    def corrected(self, text: str, items: ItemWords) -> Correction | None:
         """A query with its unknown words as they were most likely meant; None where there is nothing to correct.
 
         Args:
             text: what was typed.
-            lexical: the texts of the items as they are now.
+            items: their words as they are now.
         """
         words = [word for word in split_words(text) if not is_unspaced(word)]
         if len(words) > _MOST_WORDS:
@@ -124,35 +135,35 @@ class Spelling:
 
         def word(typed: str) -> str:
             at = next(place)
-            return self._word(typed, words[max(at - 1, 0) : at] + words[at + 1 : at + 2], lexical)
+            return self._word(typed, words[max(at - 1, 0) : at] + words[at + 1 : at + 2], items)
 
         def run(typed: str) -> str:
             nonlocal sure
-            meant, certain = self._run(typed, lexical)
+            meant, certain = self._run(typed, items)
             sure = sure and certain
             return meant
 
         meant = with_runs(with_words(text, word), run)
         return None if meant == with_words(text, str) else Correction(meant, sure)
 
-    def _word(self, typed: str, around: Sequence[str], lexical: LexicalSearcher) -> str:
+    def _word(self, typed: str, around: Sequence[str], items: ItemWords) -> str:
         """The known word that one was meant to be, itself if known or like none; ``around``: the words beside it."""
-        if len(typed) < _SHORTEST or not typed.isalpha() or typed in self._words.count or lexical.knows(typed):
+        if len(typed) < _SHORTEST or not typed.isalpha() or typed in self._words.count or items.knows(typed):
             return typed
 
         def likely(one: tuple[str, int]) -> tuple[float, str]:
             word, slips = one
-            together = sum(math.log1p(lexical.together(word, other)) for other in around)
+            together = sum(math.log1p(items.together(word, other)) for other in around)
             common, other_start = math.log1p(self._words.count[word]), word[0] != typed[0]
             return common + _TOGETHER * together + _OTHER_START * other_start + _SLIP * slips, word
 
         near = [one for one in self._words.near(typed, 2 if len(typed) >= _LONG else 1) if len(one[0]) >= _SHORTEST]
         return max(near, key=likely)[0] if near else typed
 
-    def _run(self, typed: str, lexical: LexicalSearcher) -> tuple[str, bool]:
+    def _run(self, typed: str, items: ItemWords) -> tuple[str, bool]:
         """The known run that one was meant to be, itself if there is none, and whether that is sure."""
         pairs = [one + other for one, other in pairwise(typed)]
-        strange = [pair not in self._neighbours and not lexical.knows(pair) for pair in pairs]
+        strange = [pair not in self._neighbours and not items.knows(pair) for pair in pairs]
         if not any(strange) or typed in self._runs.count:
             return typed, True
         # A slip makes both neighbours of its place strange: "red tent" is no slip of "blue tent".
@@ -164,11 +175,11 @@ class Spelling:
         return meant, inside and len(typed) >= _SURE_RUN
 
 
-def has_unknown(text: str, lexical: LexicalSearcher) -> bool:
+def has_unknown(text: str, items: ItemWords) -> bool:
     """Whether a text has a word, or two neighbouring unspaced characters, that are not in the items."""
     words = (word for word in split_words(text) if not is_unspaced(word))
     pairs = (one + other for run in unspaced_runs(text) for one, other in pairwise(run))
-    return not all(map(lexical.knows, chain(words, pairs)))
+    return not all(map(items.knows, chain(words, pairs)))
 
 
 def _only_changes(typed: str, meant: str, strange: Sequence[bool]) -> bool:

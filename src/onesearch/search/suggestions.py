@@ -8,11 +8,11 @@ import heapq
 import threading
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Final, Literal, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from onesearch.data.click_statistics import ClickStatistics
@@ -20,6 +20,8 @@ from onesearch.data.records import Item, items_frame
 from onesearch.data.text import one_letter, split_words
 from onesearch.search.catalogue_snapshot import Snapshot
 from onesearch.search.current_snapshot import CurrentSnapshot
+from onesearch.search.lexical_search import LexicalSearcher
+from onesearch.search.shards import Shards
 from onesearch.search.spelling import Correction, Spelling, has_unknown
 
 Kind = Literal["query", "category", "item"]
@@ -162,19 +164,20 @@ class Suggestions:
 
     def corrected(self, text: str) -> Correction | None:
         """The text with the words that neither items nor log have as they were meant; None where nothing changes."""
-        lexical = self._current.value.lexical
+        snapshot = self._current.value
+        lexical = snapshot.lexical
         # Most texts are known to the items: then the words of all items and queries need not be gathered.
         if lexical is None or not has_unknown(text, lexical):
             return None
         if self._spelling is None:
             with self._writing:
                 if self._spelling is None:
-                    items, clicks = self._current.value.records.flat().table, self._statistics.query_clicks
+                    items, clicks = snapshot.records.flat().table, self._statistics.query_clicks
                     self._spelling = Spelling.from_items(items, self._statistics.queries, clicks[:-1].tolist())
         if self._unread:
             with self._writing:
                 self._read_items(self._spelling)
-        return self._spelling.corrected(text, lexical)
+        return self._spelling.corrected(text, _WordsOfAll(lexical, snapshot.shards))
 
     def _read_items(self, spelling: Spelling) -> None:
         """Tell the spelling of items that came since; many at once, and only where somebody asks, as it takes time."""
@@ -206,9 +209,7 @@ class Suggestions:
         while True:
             numbers = texts.queries.best(key, asked)
             clicked = self._statistics.items.select(numbers)
-            rows = torch.from_numpy(clicked.values).to(snapshot.index.device)
-            here = (snapshot.index.position_of(rows) >= 0).cpu().numpy()
-            live = numbers[np.bincount(clicked.owners, here, len(numbers)) > 0]
+            live = numbers[np.bincount(clicked.owners, snapshot.there(clicked.values), len(numbers)) > 0]
             if len(live) >= k or len(numbers) < asked:
                 return (Suggestion(self._statistics.queries[i], "query") for i in live[:k].tolist())
             asked *= 4
@@ -233,6 +234,20 @@ class Suggestions:
             item = snapshot.item(row)
             if item.item_id in snapshot.number and completion_key(item.title).startswith(key):
                 yield Suggestion(item.title, "item", item.item_id)
+
+
+@dataclass(frozen=True)
+class _WordsOfAll:
+    """The words of the items of all shards; each of them knows all words, and counts the texts of its own items."""
+
+    lexical: LexicalSearcher
+    shards: Shards
+
+    def knows(self, word: str) -> bool:
+        return self.lexical.knows(word)
+
+    def together(self, one: str, other: str) -> int:
+        return self.shards.total(self.lexical.together(one, other))
 
 
 def _distinct(suggestions: Iterable[Suggestion], seen: set[str]) -> Iterator[Suggestion]:

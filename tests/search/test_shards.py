@@ -1,0 +1,241 @@
+"""Engines with a part of the items each answer as one with all of them: threads that meet stand for processes."""
+
+import json
+import os
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from launch import launch
+from onesearch.data.live_clicks import CLICKS, LiveClicks
+from onesearch.data.records import Item
+from onesearch.model.model_settings import ModelSettings
+from onesearch.search.engine import SearchEngine
+from onesearch.search.results import SearchRequest
+from onesearch.search.rules import Hide, Pin, Rules, When
+from onesearch.search.shards import ProcessShards, Shards, best_of_all, kept_of_all, shard_of_codes, side_by_side
+from onesearch.search.shopper_history import FixedHistories, ShopperHistory
+from onesearch.search.suggestions import _WordsOfAll
+from small_engine import EVIDENCE, small_engine
+
+TESTS = Path(__file__).parents[1]
+NOW = datetime(2024, 1, 1, tzinfo=UTC)
+QUERIES = ("red tent", "azure", "lamp", "boots late", "", "redtent", "nothing of it", "red-lamp-1", "gren tent")
+FILTERS = (None, {"brand": "b1"}, {"price": [None, 12]}, {"category": "lamp"})
+
+
+class Meeting:
+    """Where threads exchange what they have."""
+
+    def __init__(self, count: int) -> None:
+        self.barrier, self.brought = threading.Barrier(count, timeout=20), [torch.zeros(0)] * count
+
+    def shards(self) -> list["ThreadShards"]:
+        return [ThreadShards(self, number) for number in range(len(self.brought))]
+
+
+class ThreadShards(Shards):
+    def __init__(self, meeting: Meeting, number: int) -> None:
+        super().__init__()
+        self.meeting, self.number, self.count = meeting, number, len(meeting.brought)
+
+    def gathered(self, value: torch.Tensor) -> torch.Tensor:
+        self.meeting.brought[self.number] = value
+        self.meeting.barrier.wait()
+        brought = list(self.meeting.brought)
+        self.meeting.barrier.wait()
+        assert len({(one.shape, one.dtype) for one in brought}) == 1
+        self.exchanges += 1
+        return torch.stack(brought)
+
+
+def together(shards: Sequence[Any], work: Callable[[Any], Any]) -> list[Any]:
+    """What each shard makes of the same work, at the same time."""
+    with ThreadPoolExecutor(len(shards)) as pool:
+        jobs = [pool.submit(work, one) for one in shards]
+    failed = [error for job in jobs if (error := job.exception()) is not None]
+    # One that fails leaves the others waiting; the first reason is no broken meeting.
+    for error in sorted(failed, key=lambda error: isinstance(error, threading.BrokenBarrierError)):
+        raise error
+    return [job.result() for job in jobs]
+
+
+def sharded(engine: SearchEngine, count: int) -> list[SearchEngine]:
+    return [engine.shard(one) for one in Meeting(count).shards()]
+
+
+def answers(engine: SearchEngine, k: int = 10) -> list[list[tuple[str, float]]]:
+    asked = [
+        SearchRequest(query, user, k, filters) for query in QUERIES for user in (None, "ann") for filters in FILTERS
+    ]
+    return [[(hit.item_id, hit.score) for hit in page] for page in engine.search_batch(asked)]
+
+
+def assert_same(found: Sequence[Any], expected: Sequence[Any]) -> None:
+    for one, other in zip(found, expected, strict=True):
+        assert [item for item, _ in one] == [item for item, _ in other]
+        assert [score for _, score in one] == pytest.approx([score for _, score in other], abs=1e-4)
+
+
+def assert_all_answer_as(engine: SearchEngine, parts: Sequence[SearchEngine], k: int = 10) -> None:
+    expected = answers(engine, k)
+    for found in together(parts, lambda part: answers(part, k)):
+        assert_same(found, expected)
+
+
+@pytest.mark.parametrize("model", [ModelSettings(), EVIDENCE], ids=["plain", "evidence"])
+@pytest.mark.parametrize("count", [2, 3])
+def test_shards_answer_as_the_whole(model: ModelSettings, count: int):
+    engine = small_engine(model=model)
+    engine.histories = FixedHistories({"ann": ShopperHistory(("blue-lamp-0", "red-tent-0"), ("", "red"))})
+    parts = sharded(engine, count)
+    sizes = [len(part.snapshot.index) for part in parts]
+    assert sum(sizes) == len(engine) and min(sizes) > 0 and all(len(part) == len(engine) for part in parts)
+    for k in (3, 60):
+        assert_all_answer_as(engine, parts, k)
+    page = engine.search("red tent", "ann", 7, FILTERS[1])
+    for found in together(parts, lambda part: part.search("red tent", "ann", 7, FILTERS[1])):
+        assert_same([[(hit.item_id, hit.score) for hit in found]], [[(hit.item_id, hit.score) for hit in page]])
+
+
+def test_shards_change_as_the_whole():
+    """Items come, go and move to another shard with another text; merges, live clicks and rules reach all."""
+    engine = small_engine(model=EVIDENCE)
+    parts = sharded(engine, 3)
+
+    def change(one: SearchEngine) -> None:
+        one.upsert([Item("red-tent-0", "green stove"), Item("new", "velvet tent", brand="b0"), Item("s", "red boots")])
+        one.delete(["blue-lamp-0", "s", "unknown"])
+        one.upsert([Item("black-chair-1", "red tent", price=1.0)])
+        clicks = pl.DataFrame([(1, "lamp", "new", NOW, 1.0, True)] * 3, CLICKS, orient="row")
+        one.count(LiveClicks.from_clicks(clicks, NOW))
+        hide = Hide(name="h", column="item_id", values=("red-chair-0",))
+        pinned = ("green-stove-1", "red-lamp-1", "red-chair-0", "blue-lamp-0")
+        pin = Pin(name="p", items=pinned, when=When(query="lamp"))
+        one.follow_rules(Rules(hides=(hide,), pins=(pin,)))
+
+    for one in (engine, *parts):
+        change(one)
+    moved = engine.snapshot.number["red-tent-0"]
+    assert sum(part.snapshot.index.position_of(torch.tensor([moved]))[0] >= 0 for part in parts) == 1
+    assert_all_answer_as(engine, parts)
+    assert [hit.item_id for hit in engine.search("lamp")][:2] == ["green-stove-1", "red-lamp-1"]
+    # The same on new bases, and when what changes meanwhile stands on top of them.
+    for one in (engine, *parts):
+        before = one.snapshot
+        one.upsert([Item("late", "velvet lamp")])
+        one.current.value = one.snapshot.onto(before.merged(), [one.snapshot.number["late"]])
+    assert_all_answer_as(engine, parts)
+    # A shard may lose all its items, and get some again.
+    rows = engine.snapshot.number
+    mine = parts[1].snapshot.index.position_of(torch.tensor(list(rows.values()))) >= 0
+    gone = [item_id for item_id, is_mine in zip(rows, mine.tolist(), strict=True) if is_mine]
+    texts = [engine.item(item_id) for item_id in gone]
+    for one in (engine, *parts):
+        one.delete(gone)
+    assert not len(parts[1].snapshot.index) and len(parts[1]) == len(engine) > 0
+    assert_all_answer_as(engine, parts)
+    for one in (engine, *parts):
+        one.upsert(texts)
+    assert len(parts[1].snapshot.index) == len(gone)
+    assert_all_answer_as(engine, parts)
+
+
+def test_what_else_a_page_asks_for():
+    engine = small_engine(model=EVIDENCE)
+    parts = sharded(engine, 2)
+    for ask in (
+        lambda one: [(hit.item_id, hit.score) for hit in one.similar("red-tent-0", 7)],
+        lambda one: [(hit.item_id, hit.score) for hit in one.similar("red-tent-0", 7, {"brand": "b1"})],
+        lambda one: [(hit.item_id, hit.score) for hit in one.search_lexical("red lamp", 7)],
+        lambda one: [(hit.item_id, hit.score) for hit in one.search_lexical("red lamp", 7, {"brand": "b1"})],
+    ):
+        for found in together(parts, ask):
+            assert_same([found], [ask(engine)])
+    for found in together(parts, lambda one: one.suggest("r", 20)):
+        assert found == engine.suggest("r", 20)
+    for found in together(parts, lambda one: one.search("gren tent")):
+        assert found.corrected_query == engine.search("gren tent").corrected_query == "green tent"
+    # Spelling asks how many texts have two words.
+    whole = engine.snapshot.lexical.together("green", "tent")
+    words = [_WordsOfAll(part.snapshot.lexical, part.snapshot.shards) for part in parts]
+    assert together(words, lambda one: one.together("green", "tent")) == [whole, whole] and whole > 0
+    for asked in ({"facets": ("brand",)}, {"count": True}, {"sort": "price"}, {"explain": True}):
+        with pytest.raises(ValueError, match="ask an engine with the whole catalogue"):
+            parts[0].search_batch([SearchRequest("lamp", **asked)])
+
+
+def test_codes_are_shared_out():
+    counts = np.array([5, 0, 9, 3, 3, 1])
+    owner = shard_of_codes(counts, 3)
+    assert [int(counts[owner == shard].sum()) for shard in range(3)] == [9, 6, 6]
+    with pytest.raises(ValueError, match="6 shards, but the items have 5 first codes"):
+        shard_of_codes(counts, 6)
+    with pytest.raises(ValueError, match="a shard already"):
+        small_engine().shard(Meeting(2).shards()[0]).shard(Meeting(2).shards()[0])
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 3), st.integers(1, 6), st.data())
+def test_the_best_of_all_shards_are_those_of_one_list(count: int, width: int, data: st.DataObject):
+    scores = st.lists(st.integers(0, 4).map(float), max_size=width)
+    lists = [sorted(data.draw(scores), reverse=True) for _ in range(count)]
+    keys = iter(data.draw(st.permutations(range(count * width))))
+    orders = [sorted(zip([-one for one in of_shard], keys, strict=False)) for of_shard in lists]
+    expected = sorted(pair for order in orders for pair in order)[:width]
+
+    def kept(shards: Shards) -> list[tuple[float, int]]:
+        own = orders[shards.number]
+        some = torch.tensor([[-score for score, _ in own]])
+        order = torch.tensor([[key for _, key in own]])
+        (which,) = kept_of_all(shards, some, width, lambda: order.long()).tolist()
+        best, rows = best_of_all(shards, width, some, order.long(), by_row=True)
+        found = [(-score, row) for score, row in zip(best[0].tolist(), rows[0].tolist(), strict=True) if row >= 0]
+        assert found == expected
+        (beside,) = side_by_side(shards, [some.numpy()], [-1])
+        assert sorted(beside[0][beside[0] >= 0].tolist()) == sorted(one for other in lists for one in other)
+        return [pair for pair, is_kept in zip(own, which, strict=True) if is_kept]
+
+    found = together(Meeting(count).shards(), kept)
+    assert sorted(pair for of_shard in found for pair in of_shard) == expected
+
+
+PROCESS = """
+import json, sys
+from onesearch.common.processes import joined
+from onesearch.search.shards import ProcessShards
+from small_engine import EVIDENCE, small_engine
+from test_shards import answers
+
+with joined() as job:
+    shards = ProcessShards()
+    found = answers(small_engine(model=EVIDENCE).shard(shards))
+    told = {"answers": found, "exchanges": shards.exchanges, "received": shards.received}
+    with open(f"{sys.argv[1]}/{job.rank}.json", "w") as file:
+        json.dump(told, file)
+"""
+
+
+def test_processes_answer_as_the_whole(tmp_path):
+    """Two processes over gloo, each of which starts from the same engine."""
+    (tmp_path / "search.py").write_text(PROCESS)
+    path = os.pathsep.join([str(TESTS / "search"), str(TESTS), os.environ.get("PYTHONPATH", "")])
+    for output, code in launch([str(tmp_path / "search.py"), str(tmp_path)], 2, PYTHONPATH=path):
+        assert code == 0, output
+    expected = answers(small_engine(model=EVIDENCE))
+    for rank in range(2):
+        found = json.loads((tmp_path / f"{rank}.json").read_text())
+        assert found["exchanges"] > len(expected) and found["received"] > found["exchanges"]
+        assert_same(found["answers"], expected)
+    with pytest.raises(RuntimeError, match="processes of a job"):
+        ProcessShards()
