@@ -1,6 +1,7 @@
 """A page of figures, each made by a command that prints one JSON object."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -35,7 +36,10 @@ def main(files: ResultFiles, benchmarks: Mapping[str, Benchmark], render: Callab
 def run(files: ResultFiles, name: str, command: str) -> None:
     """Run one benchmark and keep its figures."""
     about = {"commit": commit(), "date": today(), "machine": machine()}
-    _, *arguments = command.split()  # this Python, not the first one on the path
+    # This Python, not the first one on the path; a command may name folders by variables, as $RUNS.
+    _, *arguments = (os.path.expandvars(word) for word in command.split())
+    if missing := [word for word in arguments if "$" in word]:
+        sys.exit(f"{name}: set the variable in {missing[0]}")
     done = subprocess.run([sys.executable, *arguments], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
     files.write_figures({**files.figures(), name: {"provenance": about, "figures": json.loads(done.stdout)}})
 

@@ -3,7 +3,8 @@
     python -m benchmarks.shop run [NAME ...]    # into docs/results/shop.json; all of them without a name
     python -m benchmarks.shop render            # docs/results/shop.md
 
-All parts take the run in ``runs/demo`` (``make demo SERVE=0``).
+All parts take the run in ``runs/demo`` (``make demo SERVE=0``) but day-20000, which takes one of the generator study's,
+below the folder that the variable ``RUNS`` names.
 """
 
 from benchmarks.command_page import Benchmark, main, write_page
@@ -62,6 +63,16 @@ ALL = {
         {
             f"queries of two shoppers: {name}: {key}": goal
             for name in ("click HR@10", "orders")
+            for key, goal in (("difference", ">= 0"), ("p", "<= 0.05"))
+        },
+    ),
+    "day-20000": Benchmark(
+        "python -m benchmarks.shop_day $RUNS/market-12/flagship 20000",
+        "The same on a market of 20,000 items with a day of 20,000 page views, for the engine of the generator study's "
+        "run of seed 12 (`python -m benchmarks.generator run $RUNS market-12/flagship`).",
+        {
+            f"queries of two shoppers: {name}: {key}": goal
+            for name in ("click HR@10", "click MRR@10", "orders")
             for key, goal in (("difference", ">= 0"), ("p", "<= 0.05"))
         },
     ),

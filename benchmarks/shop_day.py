@@ -1,6 +1,6 @@
 """A day's clicks and the day after: an engine that learns from what its service recorded, beside one that does not.
 
-Prints one JSON object (``python -m benchmarks.shop_day runs/demo``)::
+Prints one JSON object (``python -m benchmarks.shop_day RUN [PAGE_VIEWS]``, about so many page views a day)::
 
     day 1: the engine serves the market's shoppers; searches, clicks and orders go to a store, as a service records them
            ClickLearner reads the store and gives a second engine its counts; nobody's history changes
@@ -210,4 +210,5 @@ def compared(by_engine: Mapping[str, Mapping[str, Floats]], rows: NDArray[np.boo
 if __name__ == "__main__":
     torch.set_num_threads(1)
     run = Path(sys.argv[1])
-    print(json.dumps(measure(run, load_engine(run), PAGE_VIEWS, FIRST_DAY)))
+    asked = int(sys.argv[2]) if len(sys.argv) > 2 else PAGE_VIEWS
+    print(json.dumps(measure(run, load_engine(run), asked, FIRST_DAY)))

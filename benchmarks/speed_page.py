@@ -110,6 +110,14 @@ ALL = {
         "The same after the catalogue was brought up to 100,000 items.",
         _UNDER_LOAD,
     ),
+    "shards": Benchmark(
+        "python -m benchmarks.shards runs/demo",
+        "A catalogue in several engines ([several engines](../shards.md)), processes with one thread each on this "
+        "machine, beside one engine: pages that are the same, that differ in items with scores within 1e-4 of each "
+        "other alone, and others; how often the shards meet in a search, and the bytes that come to each; processor "
+        "milliseconds of all shards together and of the busiest. More shards than cores wait for each other.",
+        {f"{count} shards: {kind}: other": "<= 0" for count in (2, 4) for kind in ("plain", "filtered")},
+    ),
     "chaos": Benchmark(
         "python -m benchmarks.chaos runs/demo",
         "SIGKILL at random moments of serving, training, updating and publishing, a full disk, a clock set back, a "

@@ -72,7 +72,8 @@ def check_command(words: list[str]) -> None:
     """Whether a command could be given like this: its options, targets, modules and extras exist."""
     words = [word for word in words if not re.match(r"^[A-Z_]+=", word)]
     if words[0] in ("accelerate", "torchrun"):  # launchers of several processes, whose own options are theirs
-        words = words[words.index("-m") + 1 :]
+        script = next((at for at, word in enumerate(words) if word.startswith("examples/")), None)
+        words = words[words.index("-m") + 1 :] if script is None else ["python", *words[script:]]
     if words[0] == "onesearch":
         check_options(words[1:], typer.main.get_command(app))
         changes = [words[at + 1] for at, word in enumerate(words[:-1]) if word == "--set"]

@@ -3,6 +3,8 @@
 import importlib.util
 import io
 import json
+import os
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +13,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from launch import launch
 from onesearch.search.run_parts import RunParts
 from onesearch.serving.http_bodies import SearchBody
 
@@ -34,6 +37,18 @@ def test_a_run_is_searched(tiny_run, capsys):
     example("search_a_run").main(tiny_run, "boots")
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("400 items") and len(lines) == 1 + 5 + 1 + 2
+
+
+def test_a_run_is_searched_in_shards(tiny_run, tmp_path, capsys):
+    example("search_in_shards").main(tiny_run, "boots")
+    alone = capsys.readouterr().out.splitlines()
+    assert alone[0] == "400 items, 400 of them in this process" and len(alone) == 1 + 5
+    command = [str(FOLDER / "search_in_shards.py"), str(tiny_run), "boots"]
+    (first, code), (second, other) = launch(command, 2, PYTHONPATH=os.pathsep.join(sys.path))
+    assert (code, other) == (0, 0), first + second
+    pages = [[line for line in text.splitlines() if line[:1] == " "] for text in (first, second)]
+    assert [line[8:] for line in pages[0]] == [line[8:] for line in alone[1:]] and not pages[1]
+    assert "400 items, 400" not in first
 
 
 def test_vectors_are_quantized(capsys):

@@ -89,12 +89,14 @@ def single_values(frame: pl.DataFrame, columns: Mapping[str, str | None]) -> tup
         if name is None:
             continue
         column = frame[name]
+        # Lists: their only value.
         if isinstance(column.dtype, pl.List):
             lists = column.list.drop_nulls()
             several = (lists.list.len() > 1).fill_null(False)
             column = values[name] = lists.list.first().set(several, None).alias(name)
             if several.any():
                 wrong[ours, A_LIST] = several
+        # Texts: no objects.
         if column.dtype == pl.String and ours != "query":
             written = column.str.contains(OBJECT).fill_null(False)
             if written.any():
