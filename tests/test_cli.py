@@ -255,6 +255,11 @@ def test_an_import_tells_what_it_did_and_a_check_what_is_wrong(invoke, tmp_path)
     assert result.exit_code == 1 and "1 errors" in result.stdout and "such as '1'" in result.stdout
 
 
+def test_a_run_to_take_over_must_be_there(invoke, tmp_path):
+    result = invoke("run", "configs/demo.yaml", "--out", str(tmp_path / "r"), "--from", str(tmp_path / "nowhere"))
+    assert result.exit_code == 2 and "nowhere" in result.output and not (tmp_path / "r").exists()
+
+
 def test_an_import_is_of_one_kind(invoke, tmp_path):
     for arguments in ((), ("m.yaml", "--kuaisearch", str(tmp_path))):
         result = invoke("data", "import", *arguments)

@@ -327,6 +327,11 @@ def test_names_are_found_in_any_case_and_without_accents():
     for asked in ({"brand": "nestle"}, {"brand": ["NESTLÉ"]}, {"category": "CAFE"}):
         assert filters.mask(asked).rows_allowed(torch.arange(3)).tolist() == [True, True, False], asked
     assert filters.mask({"category": "café > creme"}).rows_allowed(torch.arange(3)).tolist() == [True, False, False]
+    typed = [[{"type": "Größe", "value": "Éxtra"}], [{"type": "Größe", "value": "extra"}], []]
+    filters = ItemFilters.build(items.with_columns(attributes=pl.Series(typed, dtype=ATTRIBUTES)), index)
+    for kind, value in (("Größe", "extra"), ("GRÖSSE", "EXTRA"), ("größe", "Extra")):
+        asked = {"attributes": {kind: value}}
+        assert filters.mask(asked).rows_allowed(torch.arange(3)).tolist() == [True, True, False], asked
     new = Item("3", "", brand="nestLÉ", category=("café",))
     grown = ChangedIndex.over(index).add(np.zeros((1, 4), int), np.ones((1, 2), np.float32), [3])
     later = filters.changed([3], [new], grown)

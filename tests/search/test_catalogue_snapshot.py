@@ -130,6 +130,15 @@ def test_what_was_deleted_comes_back_as_it_was():
     assert_alike(answers(engine), before)
 
 
+@pytest.mark.parametrize(
+    "typed", ["creme brulee torch", "Crème Brûlée", "CREME BRULÉE", "cre\u0300me bru\u0302le\u0301e"]
+)
+def test_what_is_typed_without_accents_comes_first(typed):
+    engine = small_engine()
+    engine.upsert([Item("new", "Crème brûlée torch", ("Shop", "torch"))])
+    assert engine.search(typed)[0].item_id == engine.search_lexical(typed)[0].item_id == "new"
+
+
 def test_an_emptied_catalogue_answers_and_fills_again():
     engine = small_engine()
     before, items = answers(engine), all_items(engine)

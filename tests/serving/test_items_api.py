@@ -6,9 +6,11 @@ import pytest
 from fastapi.testclient import TestClient
 from serving_fakes import FakeEngine, catalogue
 
+from onesearch.search.confidence import Confidence
 from onesearch.serving.http_app import create_app
 from onesearch.serving.serving_settings import ServingSettings
 from onesearch.serving.sqlite_store import SqliteStore
+from small_engine import small_engine
 
 NEW = {
     "item_id": "n1",
@@ -33,6 +35,26 @@ def test_similar_items(client, engine):
     assert client.get("/items/nobody/similar").status_code == 404
     assert client.get(f"/items/{item_id}/similar", params={"k": 101}).status_code == 422
     assert client.get(f"/items/{item_id}").json()["item"]["item_id"] == item_id
+
+
+def test_everything_may_be_deleted_and_sent_again(tmp_path):
+    """Over HTTP, with the engine itself."""
+    engine = small_engine()
+    engine.confidence = Confidence((0.0, 1.0), margin=0.4)
+    items = [engine.item(item_id) for item_id in list(engine.snapshot.number)]
+    app = create_app(engine, SqliteStore(tmp_path / "s.sqlite3"), admin_token="token")
+    admin = {"Authorization": "Bearer token"}
+    with TestClient(app) as client:
+        before = found(client, "red tent")
+        gone = client.post("/items", json={"delete": [item.item_id for item in items]}, headers=admin)
+        assert gone.status_code == 200
+        for body in ({"query": "red tent"}, {"query": ""}, {"query": "lamp", "count": True, "facets": ["brand"]}):
+            answer = client.post("/search", json=body)
+            assert answer.status_code == 200 and answer.json()["results"] == []
+        assert client.post("/search", json={"query": "lamp", "count": True}).json()["total"] == 0
+        again = [{"item_id": item.item_id, "title": item.title, "category": item.category} for item in items]
+        assert client.post("/items", json={"upsert": again}, headers=admin).status_code == 200
+        assert len(found(client, "red tent")) == len(before) > 0
 
 
 def test_an_id_may_end_as_another_path_does(client, admin):

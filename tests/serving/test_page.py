@@ -25,7 +25,9 @@ HOSTILE = "<img src=x onerror=document.title='owned'> cap"
 @pytest.fixture(scope="module")
 def service(tmp_path_factory):
     """The application behind a real HTTP server."""
-    engine = FakeEngine([*catalogue(), Item("evil", HOSTILE, ("<b>Home</b>",), "<i>Evil</i>", 1.0)])
+    texts = {"Material": ("<img src=y onerror=document.title='owned'>",)}
+    more = {"seller": "<s>Shop</s>", "description": "<script>document.title='owned'</script>", "attributes": texts}
+    engine = FakeEngine([*catalogue(), Item("evil", HOSTILE, ("<b>Home</b>",), "<i>Evil</i>", 1.0, **more)])
     store = FlakyStore(tmp_path_factory.mktemp("page") / "store.sqlite3")
     with served(create_app(engine, store, admin_token="page token")) as url:
         yield url, engine, store
@@ -171,6 +173,10 @@ def test_catalogue_text_is_never_markup(page, service):
     settle(page)
     assert page.locator("#detail-title").inner_text() == HOSTILE
     assert page.locator("img").count() == 0 and page.locator("#onesearch .meta i").count() == 0
+    shown = page.locator("#detail").inner_text()
+    for text in ("<s>Shop</s>", "<img src=y", "<b>Home</b>", "<i>Evil</i>"):
+        assert text in shown
+    assert page.locator("#detail s, #detail script, #detail b b, #detail i").count() == 0
     assert "owned" not in page.title() and page.problems == []
 
 

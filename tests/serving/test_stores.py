@@ -427,6 +427,26 @@ def test_sqlite_failed_write_leaves_nothing(tmp_path):
     store.check()
 
 
+def test_a_full_disk_loses_nothing_that_was_acknowledged(tmp_path):
+    """SQLite may take no more pages, as where there is no room for them; then there is some again."""
+    store = SqliteStore(tmp_path / "s.sqlite3")
+    with store._db.write("set") as db:
+        pages = db.execute("PRAGMA page_count").fetchone()[0]
+        db.execute(f"PRAGMA max_page_count = {pages + 4}")
+    items, kept = [Item(f"i{n}", "x" * 500) for n in range(200)], 0
+    with pytest.raises(StoreError, match="full"):
+        for kept, item in enumerate(items):
+            store.change_items([item], [])
+    assert 0 < kept < 199
+    with pytest.raises(StoreError, match="full"):
+        store.change_items(items, [])
+    assert [change.item_id for change in store.item_changes(0)] == [f"i{n}" for n in range(kept)]
+    with store._db.write("set") as db:
+        db.execute("PRAGMA max_page_count = 100000")
+    store.change_items(items[kept:], [])
+    assert len(store.item_changes(0)) == 200
+
+
 @pytest.mark.redis
 def test_redis_that_is_down_is_a_store_error(tmp_path: Path):
     pytest.importorskip("redis", reason="the redis client is not installed")

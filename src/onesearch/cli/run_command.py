@@ -20,7 +20,13 @@ def run(
     # Which stages are taken over, built again or left for later.
     reuse: Annotated[
         list[Path] | None,
-        typer.Option("--from", metavar="RUN", help="Take over stages that RUN finished with the same settings."),
+        typer.Option(
+            "--from",
+            metavar="RUN",
+            exists=True,
+            file_okay=False,
+            help="Take over stages that RUN finished with the same settings.",
+        ),
     ] = None,
     redo: Annotated[
         list[str] | None, typer.Option(metavar="STAGE", help="Build a stage, and what depends on it, afresh.")
