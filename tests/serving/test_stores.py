@@ -435,8 +435,9 @@ def test_a_full_disk_loses_nothing_that_was_acknowledged(tmp_path):
         db.execute(f"PRAGMA max_page_count = {pages + 4}")
     items, kept = [Item(f"i{n}", "x" * 500) for n in range(200)], 0
     with pytest.raises(StoreError, match="full"):
-        for kept, item in enumerate(items):
+        for item in items:
             store.change_items([item], [])
+            kept += 1
     assert 0 < kept < 199
     with pytest.raises(StoreError, match="full"):
         store.change_items(items, [])
