@@ -124,14 +124,17 @@ def _search(
     return lambda: beam_search(ours.model, ours.encode(), index, width, mask, decode_forced)
 
 
-def measure_in_turns(runs: Mapping[str, Callable[[], Any]], turns: int) -> dict[str, float]:
-    """Median seconds of each run, one warm-up each, then all of them in turns."""
+def measure_in_turns(runs: Mapping[str, Callable[[], Any]], turns: int, device: str = "cpu") -> dict[str, float]:
+    """Median seconds of each run, one warm-up each, then all of them in turns; of a GPU until its work is done."""
+    wait = torch.cuda.synchronize if device.startswith("cuda") else lambda: None
     for run in runs.values():
         run()
+    wait()
     times: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(turns):
         for name, run in runs.items():
             begin = time.perf_counter()
             run()
+            wait()
             times[name].append(time.perf_counter() - begin)
     return {name: statistics.median(values) for name, values in times.items()}

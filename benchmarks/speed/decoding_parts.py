@@ -29,6 +29,7 @@ class Shape:
 
     d: int = 256
     layers: int = 3
+    heads: int = 4
     prompt: int = 64
     codebooks: tuple[int, ...] = (1024, 512, 256, 256, 256)
 
@@ -81,21 +82,25 @@ class Ours:
     query_head_rows: Tensor
 
     @classmethod
-    def make(cls, shape: Shape, anchored: bool, dtype: torch.dtype) -> "Ours":
-        """Weights of the transformer are random but fixed."""
+    def make(cls, shape: Shape, anchored: bool, dtype: torch.dtype, device: str = "cpu", batch: int = 1) -> "Ours":
+        """Weights of the transformer are random but fixed; so are the ``batch`` prompts."""
         torch.manual_seed(0)
         config = BackboneSettings(
-            d_model=shape.d, heads=4, encoder_layers=shape.layers, decoder_layers=shape.layers, ffn=4 * shape.d
+            d_model=shape.d,
+            heads=shape.heads,
+            encoder_layers=shape.layers,
+            decoder_layers=shape.layers,
+            ffn=4 * shape.d,
         )
         centroids = [torch.zeros(size, VECTOR) for size in shape.codebooks[:3]]
         sizes = Sizes(TEXT, shape.codebooks, VECTOR, ROW)
-        model = Generator(ModelSettings(backbone=config, anchored=anchored), sizes, centroids).eval().to(dtype)
-        query = functional.normalize(torch.randn(1, ROW), dim=1)
-        return cls(model, torch.randn(1, shape.prompt, shape.d).to(dtype), query.to(dtype))
+        model = Generator(ModelSettings(backbone=config, anchored=anchored), sizes, centroids).eval().to(device, dtype)
+        query = functional.normalize(torch.randn(batch, ROW), dim=1)
+        return cls(model, torch.randn(batch, shape.prompt, shape.d).to(device, dtype), query.to(device, dtype))
 
     def encode(self) -> GeneratorMemory:
         """The encoder pass."""
-        mask = torch.ones(self.embeds.shape[:2], dtype=torch.bool)
+        mask = torch.ones(self.embeds.shape[:2], dtype=torch.bool, device=self.embeds.device)
         with torch.inference_mode():
             return GeneratorMemory(self.model.backbone.encode(self.embeds, mask), self.query_head_rows)
 
@@ -111,8 +116,8 @@ def peer(shape: Shape, index: SidIndex, ours: Ours, dtype: torch.dtype) -> Calla
         d_model=shape.d,
         encoder_layers=shape.layers,
         decoder_layers=shape.layers,
-        encoder_attention_heads=4,
-        decoder_attention_heads=4,
+        encoder_attention_heads=shape.heads,
+        decoder_attention_heads=shape.heads,
         encoder_ffn_dim=4 * shape.d,
         decoder_ffn_dim=4 * shape.d,
         forced_eos_token_id=None,
@@ -120,9 +125,10 @@ def peer(shape: Shape, index: SidIndex, ours: Ours, dtype: torch.dtype) -> Calla
     model = BartForConditionalGeneration(config)
     weights = {name.removeprefix("model."): tensor for name, tensor in ours.model.backbone.state_dict().items()}
     model.model.load_state_dict(weights, strict=False)
-    model = model.to(dtype).eval()
+    device = ours.embeds.device
+    model = model.to(device, dtype).eval()
     trie = _dict_trie(index, starts)
-    tokens = torch.randint(3, TEXT, (1, shape.prompt))
+    tokens = torch.randint(3, TEXT, (1, shape.prompt), device=device)
 
     def allowed(_: int, sent: Tensor) -> list[int]:
         return trie[tuple(sent[1:].tolist())]
@@ -145,7 +151,7 @@ def peer(shape: Shape, index: SidIndex, ours: Ours, dtype: torch.dtype) -> Calla
 def _dict_trie(index: SidIndex, starts: NDArray[np.int64]) -> dict[tuple[int, ...], list[int]]:
     """Prefix of tokens to the tokens that may follow."""
     last = index.levels - 1
-    paths = index.sids(last, torch.arange(index.size(last))).numpy() + starts
+    paths = index.sids(last, torch.arange(index.size(last), device=index.device)).cpu().numpy() + starts
     children: dict[tuple[int, ...], dict[int, None]] = {}
     for path in paths.tolist():
         for level in range(len(path)):
@@ -153,17 +159,20 @@ def _dict_trie(index: SidIndex, starts: NDArray[np.int64]) -> dict[tuple[int, ..
     return {prefix: list(tokens) for prefix, tokens in children.items()}
 
 
-def bare_products(shape: Shape, width: int, levels: int, dtype: torch.dtype) -> Callable[[], None]:
+def bare_products(shape: Shape, width: int, levels: int, dtype: torch.dtype, device: str = "cpu") -> Callable[[], None]:
     """The matrix products of the same search, nothing else: encoder, cross keys and values, one step for the root and
     ``levels - 1`` steps of ``width`` beams, item-head projections.
     """
-    d, s, heads = shape.d, shape.prompt, 4
-    weight = {n: torch.randn(n * d, d).to(dtype) for n in (1, 2, 3, 4)}
-    narrow, head = torch.randn(d, 4 * d).to(dtype), torch.randn(ROW, d).to(dtype)
-    x, y = torch.randn(width, d).to(dtype), torch.randn(width, 4 * d).to(dtype)
-    prompt, wide_prompt = torch.randn(s, d).to(dtype), torch.randn(s, 4 * d).to(dtype)
-    q, k = torch.randn(heads, width, d // heads).to(dtype), torch.randn(heads, s, d // heads).to(dtype)
-    p = torch.randn(heads, width, s).to(dtype)
+    d, s, heads = shape.d, shape.prompt, shape.heads
+
+    def some(*size: int) -> Tensor:
+        return torch.randn(*size).to(device, dtype)
+
+    weight = {n: some(n * d, d) for n in (1, 2, 3, 4)}
+    narrow, head = some(d, 4 * d), some(ROW, d)
+    x, y = some(width, d), some(width, 4 * d)
+    prompt, wide_prompt = some(s, d), some(s, 4 * d)
+    q, k, p = some(heads, width, d // heads), some(heads, s, d // heads), some(heads, width, s)
 
     def step(rows: int) -> None:
         for _ in range(shape.layers):
