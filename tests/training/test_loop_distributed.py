@@ -16,7 +16,7 @@ SCRIPT = str(Path(__file__).with_name("several.py"))
 
 def train(folder, world, *arguments):
     found = launch([SCRIPT, str(folder), *arguments], world)
-    assert all(code == 0 for _, code in found), found
+    assert all(code == 0 for _, code in found), "\n".join(f"code {code}: {output}" for output, code in found)
     return load_file(folder / "model.safetensors"), json.loads((folder / "found.json").read_text())
 
 
