@@ -14,7 +14,11 @@ _PAIR = ("method", "against", "metric", "slice")
 
 
 def joined_tests(kept: Mapping[str, Any], fresh: Mapping[str, Any]) -> dict[str, Any]:
-    """Paired tests ({"seeds", "tests"}) of both; the ones with more seeds where they share some."""
+    """Paired tests ({"seeds", "tests"}) of both; the ones with more seeds where they share some.
+
+    Raises:
+        ValueError: they share some, and each has others of its own.
+    """
     if not _apart(kept, fresh):
         return dict(_larger(kept, fresh))
     before = {tuple(test[key] for key in _PAIR): test for test in kept["tests"]}
@@ -24,7 +28,11 @@ def joined_tests(kept: Mapping[str, Any], fresh: Mapping[str, Any]) -> dict[str,
 
 
 def joined_figures(kept: Mapping[str, Any], fresh: Mapping[str, Any]) -> dict[str, Any]:
-    """Figures ({"seeds", "requests", "methods"}) of both; the ones with more seeds where they share some."""
+    """Figures ({"seeds", "requests", "methods"}) of both; the ones with more seeds where they share some.
+
+    Raises:
+        ValueError: they share some, and each has others of its own.
+    """
     if not _apart(kept, fresh):
         return dict(_larger(kept, fresh))
     methods = {
@@ -45,6 +53,14 @@ def _apart(kept: Mapping[str, Any], fresh: Mapping[str, Any]) -> bool:
 
 
 def _larger(kept: Mapping[str, Any], fresh: Mapping[str, Any]) -> Mapping[str, Any]:
+    only = [
+        sorted(set(one.get("seeds", ())) - set(other.get("seeds", ()))) for one, other in ((kept, fresh), (fresh, kept))
+    ]
+    if all(only):  # neither can be taken without losing seeds of the other
+        raise ValueError(
+            f"seeds {only[0]} are kept together with others that were measured again beside {only[1]}: put back the "
+            "figures of a commit that kept them by themselves, then save"
+        )
     # Of as many seeds the newer ones.
     return kept if len(kept.get("seeds", ())) > len(fresh["seeds"]) else fresh
 
