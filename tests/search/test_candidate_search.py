@@ -116,6 +116,10 @@ def test_candidates_of_other_channels_have_the_log_probability_of_a_beam(model: 
         assert added.any() and wide.generated[row][wide.items[row] >= 0].all()
         expected = [of_beam[item] for item in narrow.items[row][added].tolist()]
         np.testing.assert_allclose(narrow.features["log_prob"][row][added], expected, atol=1e-4)
+    # Along given paths, as in training, the same.
+    given = engine.candidates(requests, fixed=wide.items)
+    assert (given.items == wide.items).all()
+    np.testing.assert_allclose(given.features["log_prob"], wide.features["log_prob"], atol=1e-4)
 
 
 def test_taste_without_clicks_is_zero(engine: SearchEngine):
