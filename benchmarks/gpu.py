@@ -43,14 +43,14 @@ LABELS = 6
 
 def measure(device: str, quick: bool = False) -> dict[str, Any]:
     """All parts; ``quick`` at tiny sizes."""
-    shape, items, width = (TINY, 300, 8) if quick else (BASE, ITEMS, WIDTH)
+    shape, items, of_peer, width = (TINY, 300, 300, 8) if quick else (BASE, ITEMS, PEER_ITEMS, WIDTH)
     batches = (1, 2) if quick else BATCHES
     index = synthetic_index(items, shape)
     return {
         "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else machine(),
         "training": training(device, shape, quick),
         "decoding": decoding(device, shape, index, width, batches, 1 if quick else 10)
-        | against_generate(device, shape, synthetic_index(300, shape) if quick else None, width, 1 if quick else 3),
+        | against_generate(device, shape, synthetic_index(of_peer, shape), width, 1 if quick else 3),
         "agreement": agreement(device, shape, index, width, 2 if quick else 4),
     }
 
@@ -130,9 +130,8 @@ def decoding(
     return found
 
 
-def against_generate(device: str, shape: Shape, index: SidIndex | None, width: int, turns: int) -> dict[str, Any]:
+def against_generate(device: str, shape: Shape, index: SidIndex, width: int, turns: int) -> dict[str, Any]:
     """The plain form and ``generate`` of transformers on the same weights and SIDs."""
-    index = synthetic_index(PEER_ITEMS, shape) if index is None else index
     dtype = torch.bfloat16 if device.startswith("cuda") else torch.float32
     ours, there = Ours.make(shape, anchored=False, dtype=dtype, device=device), index.to(device)
     generate = peer(shape, there, ours, dtype)

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 import torch
 
+from onesearch.common.layered_table import LayeredTable
 from onesearch.common.ragged import Ragged
 from onesearch.data.records import Item
 from onesearch.data.requests import Requests
+from onesearch.index.sid_index import SidIndex
 from onesearch.model.evidence import EVIDENCE_NUMBERS, Evidence
 from onesearch.model.model_settings import EvidenceSettings
 from onesearch.search import evidence_finder
@@ -156,6 +158,24 @@ def test_the_nearest_of_a_large_catalogue_are_those_of_the_nearest_nodes(monkeyp
         monkeypatch.setattr(evidence_finder, "_COMPARED", compared)
         found = finder(engine, nearest=5).prepare(requests)(np.arange(4))
         assert gone not in names(found) and len(names(found)) == 5
+
+
+def test_of_equal_items_a_plain_and_a_changed_catalogue_have_the_same_as_evidence(engine: SearchEngine):
+    """Thirty items with one vector: the first ones of the index, by their clicks, and not whichever come first."""
+    vectors = np.zeros((40, 4), np.float32)
+    vectors[:, 0], vectors[:5, 0], vectors[35:, 0] = 1.0, 2.0, 0.5
+    clicks = np.random.default_rng(0).permutation(40).astype(np.float32)
+    index = SidIndex.build(np.zeros((40, 3), int), vectors, (4, 4, 4), clicks)
+    rows, snapshot = LayeredTable.over(torch.from_numpy(vectors)), engine.snapshot
+    log = snapshot.click_features
+    one = EvidenceFinder(
+        EvidenceSettings(nearest=9), log.statistics, None, None, index, rows, log.words, snapshot.traits.categories
+    )
+    query = np.array([[3, 0, 0, 0], [1, 0, 0, 0]], np.float32)
+    found = one._nearest(query)
+    expected = [*np.argsort(-clicks[:5]), *(5 + np.argsort(-clicks[5:35])[:4])]
+    assert found.tolist() == [expected, expected]
+    np.testing.assert_array_equal(found, nearest_items(torch.from_numpy(query), index, 9, 4).numpy())
 
 
 def test_a_changed_catalogue_has_evidence_of_its_own(engine: SearchEngine):

@@ -1,8 +1,10 @@
 """Engines with a part of the items each answer as one with all of them: threads that meet stand for processes."""
 
+import gc
 import json
 import os
 import threading
+import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -25,7 +27,6 @@ from onesearch.search.results import SearchRequest
 from onesearch.search.rules import Hide, Pin, Rules, When
 from onesearch.search.shards import ProcessShards, Shards, best_of_all, kept_of_all, shard_of_codes, side_by_side
 from onesearch.search.shopper_history import FixedHistories, ShopperHistory
-from onesearch.search.suggestions import _WordsOfAll
 from small_engine import EVIDENCE, small_engine
 
 TESTS = Path(__file__).parents[1]
@@ -130,6 +131,9 @@ def test_shards_change_as_the_whole():
     assert sum(part.snapshot.index.position_of(torch.tensor([moved]))[0] >= 0 for part in parts) == 1
     assert_all_answer_as(engine, parts)
     assert [hit.item_id for hit in engine.search("lamp")][:2] == ["green-stove-1", "red-lamp-1"]
+    # Completions and corrections follow the catalogue.
+    for ask in (lambda one: one.suggest("velv", 9), lambda one: one.search("velvt tent").corrected_query):
+        assert together(parts, ask) == [ask(engine)] * 3 and ask(engine)
     # The same on new bases, and when what changes meanwhile stands on top of them.
     for one in (engine, *parts):
         before = one.snapshot
@@ -151,6 +155,35 @@ def test_shards_change_as_the_whole():
     assert_all_answer_as(engine, parts)
 
 
+def test_shards_take_over_other_counts():
+    engine = small_engine(model=EVIDENCE)
+    parts = sharded(engine, 2)
+
+    def recounted() -> SearchEngine:
+        other = small_engine(model=EVIDENCE)
+        clicks = pl.DataFrame([(1, "lamp", "red-tent-1", NOW, 1.0, True)] * 9, CLICKS, orient="row")
+        other.current.value = other.snapshot.counting(LiveClicks.from_clicks(clicks, NOW))
+        return other
+
+    for one in (engine, *parts):
+        one.upsert([Item("new", "velvet lamp"), Item("red-lamp-0", "green stove")])
+        one.delete(["blue-lamp-0"])
+        one.take_over(recounted())
+    assert sum(len(part.snapshot.index) for part in parts) == len(engine)
+    assert_all_answer_as(engine, parts)
+
+
+def test_a_shard_keeps_nothing_of_the_whole_index():
+    engine = small_engine(model=EVIDENCE)
+    engine.search("gren tent")
+    part = engine.shard(Shards())
+    whole = [weakref.ref(one) for one in (engine.snapshot.index, engine.snapshot.lexical, engine.snapshot.filters)]
+    part.search("gren tent")
+    del engine
+    gc.collect()
+    assert [one() for one in whole] == [None] * 3 and part.search("red tent")
+
+
 def test_what_else_a_page_asks_for():
     engine = small_engine(model=EVIDENCE)
     parts = sharded(engine, 2)
@@ -166,10 +199,13 @@ def test_what_else_a_page_asks_for():
         assert found == engine.suggest("r", 20)
     for found in together(parts, lambda one: one.search("gren tent")):
         assert found.corrected_query == engine.search("gren tent").corrected_query == "green tent"
-    # Spelling asks how many texts have two words.
-    whole = engine.snapshot.lexical.together("green", "tent")
-    words = [_WordsOfAll(part.snapshot.lexical, part.snapshot.shards) for part in parts]
-    assert together(words, lambda one: one.together("green", "tent")) == [whole, whole] and whole > 0
+    # Which word was meant depends on how many texts of all shards have it beside its neighbour.
+    lamps = [Item(f"silk{i}", "silk lamp") for i in range(3)] + [Item("sill", "sill lamp")]
+    others = [Item(f"sill{i}", f"sill {thing}") for i, thing in enumerate(("tent", "boots", "chair", "stove") * 2)]
+    for one in (engine, *parts):
+        one.upsert([*lamps, *others])
+    for found in together(parts, lambda one: one.search("silx lamp")):
+        assert found.corrected_query == engine.search("silx lamp").corrected_query == "silk lamp"
     for asked in ({"facets": ("brand",)}, {"count": True}, {"sort": "price"}, {"explain": True}):
         with pytest.raises(ValueError, match="ask an engine with the whole catalogue"):
             parts[0].search_batch([SearchRequest("lamp", **asked)])

@@ -19,7 +19,6 @@ from onesearch.search.batch_search import BatchSearch, results_of
 from onesearch.search.boosts import Boost
 from onesearch.search.catalogue_snapshot import Snapshot
 from onesearch.search.confidence import Confidence
-from onesearch.search.current_snapshot import CurrentSnapshot
 from onesearch.search.engine_file import boosts_of, confidence_of, load_about
 from onesearch.search.ranking_weights import GENERATOR_ALONE, RankingWeights
 from onesearch.search.results import FilterChoices, SearchRequest, SearchResults
@@ -276,13 +275,16 @@ class SearchEngine(BatchSearch):
     def take_over(self, other: "SearchEngine") -> None:
         """Search as another engine of the same run does, whose counts differ, with the catalogue as it is now.
 
-        Histories, settings, rules and live clicks stay. ``other`` is not to be used afterwards.
+        Histories, settings, rules and live clicks stay. ``other`` is not to be used afterwards. It has the whole
+        catalogue, of which a shard takes its part.
 
         Raises:
             ValueError: as :meth:`adopt`.
         """
         self._need_same_form(other.generator, other.name)
-        self.current.take_over(other.snapshot, other.featurizer)
+        shards = self.snapshot.shards
+        snapshot = other.snapshot if shards.count == 1 else other.snapshot.part_of(shards)
+        self.current.take_over(snapshot, other.featurizer)
         self.featurizer, self.name, self.counts = other.featurizer, other.name, other.counts
         self.logged_until = other.logged_until
 
@@ -313,9 +315,12 @@ class SearchEngine(BatchSearch):
 
     def with_settings(self, config: SearchSettings, weights: RankingWeights) -> "SearchEngine":
         """An engine under other settings; shares model, catalogue and index as they are now."""
+        return self._over(self.snapshot, config, weights)
+
+    def _over(self, snapshot: Snapshot, config: SearchSettings, weights: RankingWeights) -> "SearchEngine":
         engine = SearchEngine(
             self.featurizer,
-            self.snapshot,
+            snapshot,
             config,
             weights,
             self.histories,
@@ -331,15 +336,15 @@ class SearchEngine(BatchSearch):
         """The engine that searches this one's catalogue together with others, each of which has a part of the items.
 
         All shards search for the same at the same time; each then has the answer of all. What they share of this
-        engine (settings, histories, tables by item) stays as it is. Facets, totals, orders of their own, explanations
-        and similar items are not asked of a shard.
+        engine (settings, histories, tables by item) stays as it is; its index and BM25 go with it. Facets, totals,
+        orders of their own and explanations are not asked of a shard.
 
         Raises:
             ValueError: there are more shards than first codes of SIDs, or this engine is a shard already.
         """
-        engine = self.with_settings(self.config, self.weights)
-        engine.current = CurrentSnapshot(self.snapshot.part_of(shards), self.featurizer)
+        engine = self._over(self.snapshot.part_of(shards), self.config, self.weights)
         engine.known_shoppers, engine.known_queries = self.known_shoppers, self.known_queries
+        engine.logged_until, engine.counts = self.logged_until, self.counts
         return engine
 
     def alone(self) -> "SearchEngine":

@@ -30,13 +30,13 @@ from onesearch.model.model_settings import EvidenceSettings, PromptSettings
 from onesearch.search.click_features import WordClicks
 from onesearch.search.lexical_search import LexicalMatches, LexicalSearcher
 from onesearch.search.nearest_items import nearest_items
+from onesearch.search.ragged_scores import best
 from onesearch.search.shards import WHOLE, Shards
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int32]
 _CELLS = 8_000_000  # products of queries and items held at once
 _COMPARED = 100_000  # items, about, that a query's vector is compared with: all of a catalogue that has no more
-_EQUAL = 16  # more items than asked for are looked at, so that of equal ones the right ones stay
 _HISTORY = 10  # items of a history whose neighbours are asked for
 
 
@@ -142,19 +142,26 @@ class EvidenceFinder:
             part = slice(begin, begin + step)
             asked = torch.from_numpy(head_rows[part]).to(self.item_head_rows.base)
             if exact:
-                best = self._nearest_of_all(asked, k)
+                near = self._nearest_of_all(asked, k)
             else:
-                best = nearest_items(asked, self.index, k, probes, shards=self.shards)
-            found[part] = best.cpu().numpy()
+                near = nearest_items(asked, self.index, k, probes, shards=self.shards)
+            found[part] = near.cpu().numpy()
         found[~head_rows.any(1)] = -1
         return found
 
     def _nearest_of_all(self, asked: torch.Tensor, k: int) -> torch.Tensor:
         """The ``k`` nearest items of a plain index with all rows; equal ones in its order, as in nearest_items."""
-        near = (asked @ self.item_head_rows.base.T).topk(min(k + _EQUAL, len(self.index)))
+        scores = asked @ self.item_head_rows.base.T
+        near = scores.topk(min(k + 1, scores.shape[1]))
         by_place = self.index.position_of(near.indices).argsort(1)
-        items, scores = near.indices.gather(1, by_place), near.values.gather(1, by_place)
-        return items.gather(1, scores.argsort(dim=1, descending=True, stable=True)[:, :k])
+        items, found = near.indices.gather(1, by_place), near.values.gather(1, by_place)
+        items = items.gather(1, found.argsort(dim=1, descending=True, stable=True)[:, :k])
+        # Where the last one has equals beyond, which of them were found is chance: these few queries once more.
+        tied = (near.values[:, k:] == near.values[:, k - 1 : k]).any(1).nonzero()[:, 0]
+        if len(tied):
+            every = torch.arange(scores.shape[1], device=scores.device).expand(len(tied), -1)
+            items[tied] = best(scores[tied], every, k, self.index.position_of)[0]
+        return items
 
     def _find(
         self,

@@ -41,6 +41,12 @@ def test_arrows_of_all_forms_part_levels(arrow):
     assert paths(f"Garden{arrow}Tools{arrow}Pre-cut")[0] == [["Garden", "Tools", "Pre-cut"]]
 
 
+def test_texts_are_cut_at_arrows_where_no_separator_is_given():
+    cells = "Home > Mugs", "Home>Mugs › Red", "Home", None, "['A > B', 'C']", " > "
+    assert paths(*cells)[0] == [["Home", "Mugs"], ["Home", "Mugs", "Red"], ["Home"], [], ["A", "B", "C"], []]
+    assert paths("A > B|C", separator="|")[0] == [["A > B", "C"]]
+
+
 def test_levels_in_lists_are_one_path():
     cells = ["Auto", "Care > n/a > Seats"], ["Auto", None, "Seats"], []
     assert paths(*cells, ignore=("n/a",)) == ([["Auto", "Care", "Seats"], ["Auto", "Seats"], []], {})

@@ -99,23 +99,6 @@ def test_lists_written_out_in_cells():
     assert of_frame(texts, ["['a|b', 'c']", "a|b"], "|") == [["a|b", "c"], ["a", "b"]]
 
 
-def test_category_paths_are_cut_where_no_separator_is_given():
-    def path(values, separator=None, dtype=None):
-        frame = pl.DataFrame({"x": pl.Series(values, dtype=dtype)})
-        return frame.select(x=texts(frame, "x", separator, ("n/a",), path=True))["x"].to_list()
-
-    assert path(["Home > Mugs", "Home>Mugs › Red", "Home", None, "['A > B', 'C']", " > "]) == [
-        ["Home", "Mugs"],
-        ["Home", "Mugs", "Red"],
-        ["Home"],
-        [],
-        ["A", "B", "C"],
-        [],
-    ]
-    assert path([["Auto", "Care > n/a > Seats"], [], None]) == [["Auto", "Care", "Seats"], [], []]
-    assert path(["A > B|C"], "|") == [["A > B", "C"]]
-
-
 @pytest.mark.parametrize(
     ("written", "amount"),
     [

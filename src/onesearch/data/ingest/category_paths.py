@@ -7,8 +7,11 @@ from typing import Final
 
 import polars as pl
 
-from onesearch.data.ingest.text_values import JOINT, PATH, texts
+from onesearch.data.ingest.text_values import texts
 
+# Between the levels of a path, unless the mapping says another sign; and between texts that are joined here.
+PATH: Final = r"\s*(?:[-=]*>|[›»→])\s*"
+JOINT: Final = "\x1f"
 SEVERAL: Final = "several paths in one cell, the first of the longest is kept"
 DOUBTFUL: Final = "a sign between two levels could part two paths"
 _ARROW: Final = re.compile(PATH)
@@ -25,68 +28,49 @@ def category_paths(
     Texts, also those in lists, are cut at the separator, without one at ">". Of several paths in a cell, which a shop's
     second or third categories are, the first of the longest is kept.
     """
-    cells = frame.select(texts(frame, name, None).alias(name))[name]
-    if separator is not None:
-        return _cut_at(cells, separator, ignore)
-    # One text a row; only those that have an arrow, and a second path or what looks like one, are taken apart.
-    lines = cells.list.join(JOINT)
-    rows = (lines.str.contains(PATH) & lines.str.contains(rf"[,;|{JOINT}]")).arg_true()
+    # One text a row; only those that may have several paths are taken apart.
+    lines = frame.select(texts(frame, name, None).alias(name))[name].list.join(JOINT)
+    listed = lines.str.contains(JOINT, literal=True)
+    if separator is None:
+        rows = (lines.str.contains(PATH) & (listed | lines.str.contains("[,;|]"))).arg_true()
+    else:
+        rows = listed.arg_true()
     counts = Counter[str]()
     if len(rows):
         written = lines.gather(rows)
-        one = {line: _one_path(line) for line in written.unique().to_list()}
+        one = {line: _one_path(line, separator) for line in written.unique().to_list()}
         found = [one[line] for line in written.to_list()]
         lines = lines.scatter(rows, pl.Series([JOINT.join(path) for path, _ in found]))
-        several = sum(is_several for _, is_several in found)
-        counts[f"category: {SEVERAL}"] = several
-        single = written.filter(pl.Series([not is_several for _, is_several in found]))
-        counts[f"category: {DOUBTFUL}"] = int(single.str.contains(_BETWEEN_LEVELS).sum())
-    cut = pl.DataFrame({name: lines.str.split(JOINT)})
-    return cut.select(texts(cut, name, None, ignore, path=True).alias(name))[name], +counts
+        several = pl.Series([is_several for _, is_several in found])
+        counts[f"category: {SEVERAL}"] = int(several.sum())
+        if separator is None:
+            counts[f"category: {DOUBTFUL}"] = int(written.filter(~several).str.contains(_BETWEEN_LEVELS).sum())
+    # Levels: the texts of a list, and what stands between the signs.
+    if separator is None:
+        lines = lines.str.replace_all(PATH, JOINT)
+    else:
+        lines = lines.str.replace_all(separator, JOINT, literal=True)
+    levels = pl.DataFrame({name: lines.str.split(JOINT)})
+    return levels.select(texts(levels, name, None, ignore).alias(name))[name], +counts
 
 
-def _cut_at(cells: pl.Series, separator: str, ignore: Sequence[str]) -> tuple[pl.Series, Counter[str]]:
-    """Lists of texts as paths whose levels are parted by a separator and nothing else."""
-    lines = cells.list.join(JOINT)
-    # A list is one path, or its texts are one each.
-    rows = lines.str.contains(JOINT, literal=True).arg_true()
-    several = 0
-    if len(rows):
-        written = lines.gather(rows)
-        one = {line: _one_of(line.split(JOINT), separator) for line in written.unique().to_list()}
-        found = [one[line] for line in written.to_list()]
-        lines = lines.scatter(rows, pl.Series([JOINT.join(path) for path, _ in found]))
-        several = sum(is_several for _, is_several in found)
-    name = cells.name
-    cut = pl.DataFrame({name: lines.str.replace_all(separator, JOINT, literal=True).str.split(JOINT)})
-    return cut.select(texts(cut, name, None, ignore).alias(name))[name], +Counter({f"category: {SEVERAL}": several})
-
-
-def _one_of(parts: list[str], separator: str) -> tuple[list[str], bool]:
-    """The texts of a list that one path is written in, and whether the list has several paths.
-
-    >>> _one_of(["A|B", "A|C|D"], "|"), _one_of(["A", "B|C"], "|"), _one_of(["A", "A|C"], "|")
-    ((['A|C|D'], True), (['A', 'B|C'], False), (['A|C'], True))
-    """
-    paths = [part.split(separator) for part in parts]
-    roots = [path[0].strip().casefold() for path in paths]
-    if roots[0] in roots[1:] or sum(len(path) > 1 for path in paths) > 1:
-        return [max(parts, key=lambda part: len(part.split(separator)))], True
-    return parts, False
-
-
-def _one_path(line: str) -> tuple[list[str], bool]:
+def _one_path(line: str, separator: str | None = None) -> tuple[list[str], bool]:
     """The texts that one path of a line is written in, and whether the line has several paths.
 
     >>> _one_path("Clothing, Clothing > Men, Clothing > Shirts"), _one_path("Home > Bed, Bath > Towels")
     ((['Clothing > Men'], True), (['Home > Bed, Bath > Towels'], False))
     """
+
+    def cut(path: str) -> list[str]:
+        return _ARROW.split(path) if separator is None else path.split(separator)
+
     parts = line.split(JOINT)
-    paths = parts if len(parts) > 1 else _parted(line)
-    roots = [_ARROW.split(path)[0].casefold() for path in paths]
+    # A separator of the mapping parts levels alone: several paths are texts of a list.
+    paths = parts if len(parts) > 1 or separator is not None else _parted(line)
+    roots = [cut(path)[0].strip().casefold() for path in paths]
     # Levels in a list have at most one path among them, and none begins anew at the root.
-    if len(paths) > 1 and (roots[0] in roots[1:] or sum(_ARROW.search(path) is not None for path in paths) > 1):
-        return [max(paths, key=lambda path: len(_ARROW.split(path)))], True
+    if len(paths) > 1 and (roots[0] in roots[1:] or sum(len(cut(path)) > 1 for path in paths) > 1):
+        return [max(paths, key=lambda path: len(cut(path)))], True
     return parts, False
 
 

@@ -50,6 +50,7 @@ from onesearch.data.ingest.import_summary import ImportSummary
 from onesearch.data.ingest.importer import Importer, readable_errors
 from onesearch.data.ingest.number_values import number, parse_prices
 from onesearch.data.ingest.rejected_rows import Rejects
+from onesearch.data.ingest.single_values import refused_values, single_values
 from onesearch.data.ingest.text_values import identifier, text
 from onesearch.data.ingest.time_values import TimeFormat
 
@@ -104,7 +105,7 @@ class _Prices:
         known = {"user_id": self.users, "session_id": self.sessions, "target_item_id": self.items}
         names = [*known, "target_item_price"]
         for chunk in track(read_chunks(folder, RANK, "rank", names, rejects), "rank (prices)", unit="chunks"):
-            frame, _ = tables.single_values(chunk.frame, {name: name for name in names})
+            frame, _ = single_values(chunk.frame, {name: name for name in names})
             ids = frame.select(identifier(frame, name).alias(name) for name in known)
             for name, seen in known.items():
                 seen.add(hashes(ids[name].drop_nulls()))
@@ -139,7 +140,7 @@ class _Titles:
 
     def read(self, folder: Path, rejects: Rejects) -> None:
         for chunk in read_chunks(folder, RELEVANCE, "judgments", ["item_title"], rejects):
-            frame, _ = tables.single_values(chunk.frame, {"item_title": "item_title"})
+            frame, _ = single_values(chunk.frame, {"item_title": "item_title"})
             self._wanted.add(hashes(frame.select(text("item_title")).to_series()))
 
     def add(self, items: pl.DataFrame) -> None:
@@ -217,7 +218,7 @@ def _judgments(folder: Path, importer: Importer, titles: _Titles, queries: IdSet
     names, optional = ["query", "item_title", "score"], ("seller_name", "item_id")
     rows = read_chunks(folder, RELEVANCE, "judgments", names, importer.rejects, optional)
     for chunk in track(rows, "relevance", unit="chunks"):
-        raw, longer = tables.single_values(chunk.frame, {name: name for name in (*names, *optional)})
+        raw, wrong = single_values(chunk.frame, {name: name for name in (*names, *optional)})
         judged = titles.resolved(
             raw.select(
                 query=text("query"),
@@ -232,7 +233,7 @@ def _judgments(folder: Path, importer: Importer, titles: _Titles, queries: IdSet
         found = by_title & judged["how"].is_not_null()
         importer.summary.join("relevance.item_title -> items", int(by_title.sum()), int(found.sum()))
         asked.add(hashes(judged["query"].drop_nulls()))
-        refused = tables.refused_values(longer, {name for name, _ in longer})
+        refused = refused_values(wrong, {name for name, _ in wrong})
         part = tables.graded(chunk, judged.select("query", "item_id", "score"), None, refused)
         reason = part.reason.replace("no item id", "item_title is not in the items")
         importer.judgments(replace(part, reason=reason))

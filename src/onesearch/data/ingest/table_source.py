@@ -5,7 +5,7 @@ How a value is read stands in ``text_values``, ``number_values``, ``flag_values`
 
 import itertools
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -18,9 +18,9 @@ from onesearch.data.ingest.file_chunks import Chunk, files_of, read_chunks
 from onesearch.data.ingest.flag_values import flag, unknown_words
 from onesearch.data.ingest.number_values import number, parse_prices
 from onesearch.data.ingest.rejected_rows import Rejects
+from onesearch.data.ingest.single_values import emptied_values, refused_values, single_values
 from onesearch.data.ingest.text_cleaning import cleaned
 from onesearch.data.ingest.text_values import (
-    OBJECT,
     attributes,
     bare_texts,
     cut_texts,
@@ -63,60 +63,6 @@ class Part:
         # coalesce takes the first that is not null: the old reason, then the new ones in their order.
         more = (pl.when(condition).then(pl.lit(reason)) for reason, condition in wrong.items())
         return replace(self, reason=self.frame.select(pl.coalesce(self.reason, *more).alias("reason"))["reason"])
-
-
-A_LIST: Final = "a list where one value belongs"
-AN_OBJECT: Final = "an object where one value belongs, map one of its keys"
-# (our name, what its column has in place of one value) -> the rows that have it, Boolean [n]
-NoValues = dict[tuple[str, str], pl.Series]
-
-
-def single_values(frame: pl.DataFrame, columns: Mapping[str, str | None]) -> tuple[pl.DataFrame, NoValues]:
-    """The frame with one value a row in the given columns: of a list with one value that value, else null.
-
-    An object that is written out as a text is no value either, but of a query, which is what somebody typed.
-
-    Args:
-        frame: rows of a file, [n].
-        columns: our name -> column of the file.
-
-    Returns:
-        The frame, and where there was no single value.
-    """
-    values: dict[str, pl.Series] = {}
-    wrong: NoValues = {}
-    for ours, name in columns.items():
-        if name is None:
-            continue
-        column = frame[name]
-        # Lists: their only value.
-        if isinstance(column.dtype, pl.List):
-            lists = column.list.drop_nulls()
-            several = (lists.list.len() > 1).fill_null(False)
-            column = values[name] = lists.list.first().set(several, None).alias(name)
-            if several.any():
-                wrong[ours, A_LIST] = several
-        # Texts: no objects.
-        if column.dtype == pl.String and ours != "query":
-            written = column.str.contains(OBJECT).fill_null(False)
-            if written.any():
-                values[name] = column.set(written, None)
-                wrong[ours, AN_OBJECT] = written
-    return frame.with_columns(values.values()), wrong
-
-
-def refused_values(wrong: NoValues, needed: Collection[str]) -> dict[str, pl.Series]:
-    """Reasons to set rows aside that have no single value in columns that a row cannot do without."""
-    return {f"{what}: {name}": rows for (name, what), rows in wrong.items() if name in needed}
-
-
-def _emptied_values(wrong: NoValues, needed: Collection[str]) -> Counter[str]:
-    """Those in the other columns, which count as values left empty; all levels of a category are one column."""
-    counts = Counter[str]()
-    for (name, what), rows in wrong.items():
-        if name not in needed:
-            counts[f"{name.partition(' ')[0]}: {what}"] += int(rows.sum())
-    return counts
 
 
 def _lost_in_lists(
@@ -174,7 +120,7 @@ def items(folder: Path, table: Items, rejects: Rejects) -> Iterator[Part]:
     for chunk in read_chunks(folder, table, "items", names, rejects):
         clean, repaired, suspicious = cleaned(chunk.frame, written)
         lists = cut_texts(clean, chunk.bare, separators)
-        raw, longer = single_values(clean, single)
+        raw, wrong = single_values(clean, single)
         # As it stands in the file: the log names it so, even where a title in the same column is cleaned.
         ids, _ = single_values(chunk.frame, {"item_id": columns.item_id})
         time, wrong_time = parse_times(_column(raw, columns.listed_at), table.time)
@@ -213,11 +159,11 @@ def items(folder: Path, table: Items, rejects: Rejects) -> Iterator[Part]:
         emptied = _counted("listed_at", wrong_time) + _counted("price", prices.problem)
         emptied += Counter({"in_stock: not a known word, see stock_words": int(unknown.sum())})
         emptied += _lost(chunk, named) + _lost_in_lists(clean, listed, chunk.bare)
-        emptied += _emptied_values(longer, ("item_id", "title"))
+        emptied += emptied_values(wrong, ("item_id", "title"))
         suspicious["price: could mean two amounts, set decimal"] += int(prices.ambiguous.sum())
         yield Part(chunk, frame, _no_reason(frame), +emptied, repaired, +suspicious).refusing(
             {
-                **refused_values(longer, ("item_id", "title")),
+                **refused_values(wrong, ("item_id", "title")),
                 "no item id": frame["item_id"].is_null(),
                 UNFIT_ID: ~servable_ids(frame["item_id"]),
                 "no title": frame["title"].is_null(),
@@ -230,16 +176,16 @@ def users(folder: Path, table: Users, rejects: Rejects) -> Iterator[Part]:
     columns = table.columns
     single = {name: value for name, value in columns if value is not None}
     for chunk in read_chunks(folder, table, "users", list(single.values()), rejects):
-        raw, longer = single_values(chunk.frame, single)
+        raw, wrong = single_values(chunk.frame, single)
         frame = raw.select(
             user_id=identifier(raw, columns.user_id),
             gender=text(columns.gender, table.ignore),
             age_band=text(columns.age_band, table.ignore),
         )
         emptied = _lost(chunk, {name: (value,) for name, value in single.items()})
-        emptied += _emptied_values(longer, ("user_id",))
+        emptied += emptied_values(wrong, ("user_id",))
         yield Part(chunk, frame, _no_reason(frame), emptied).refusing(
-            {**refused_values(longer, ("user_id",)), "no user id": frame["user_id"].is_null()}
+            {**refused_values(wrong, ("user_id",)), "no user id": frame["user_id"].is_null()}
         )
 
 
@@ -262,7 +208,7 @@ def page_views(folder: Path, table: PageViews, rejects: Rejects, optional: Seque
     # Line numbers are unique within a file only.
     several = len(files_of(folder, table)) > 1
     for chunk in read_chunks(folder, table, "page_views", names, rejects, optional):
-        raw, longer = single_values(cut_texts(chunk.frame, chunk.bare, separators), single)
+        raw, wrong = single_values(cut_texts(chunk.frame, chunk.bare, separators), single)
         time, wrong_time = parse_times(_column(raw, columns.time), table.time)
         if columns.page_view_id is not None:
             page_view_id = identifier(raw, columns.page_view_id)
@@ -289,12 +235,12 @@ def page_views(folder: Path, table: PageViews, rejects: Rejects, optional: Seque
             }
         )
         emptied += _lost(chunk, {name: (value,) for name, value in mapped.items()})
-        emptied += _lost_in_lists(chunk.frame, listed, chunk.bare) + _emptied_values(longer, needed)
+        emptied += _lost_in_lists(chunk.frame, listed, chunk.bare) + emptied_values(wrong, needed)
         emptied += _infinite(raw, {name: getattr(columns, name) for name in ("user_id", "session_id")})
         # A wrong time refuses the page view: where it lies in time decides what was known before it.
         part = Part(chunk, frame.with_columns(pl.col("query").fill_null("")), wrong_time, emptied).refusing(
             {
-                **refused_values(longer, needed),
+                **refused_values(wrong, needed),
                 "no time": frame["time"].is_null() & (columns.time is not None),
                 "no page view id": frame["page_view_id"].is_null(),
                 "no query": frame["query"].is_null() & (table.empty_query == "reject"),
@@ -357,11 +303,11 @@ def judgments(folder: Path, table: Judgments, rejects: Rejects) -> Iterator[Part
     columns = table.columns
     single = dict(columns)
     for chunk in read_chunks(folder, table, "judgments", [columns.query, columns.item_id, columns.score], rejects):
-        raw, longer = single_values(chunk.frame, single)
+        raw, wrong = single_values(chunk.frame, single)
         frame = raw.select(
             query=text(columns.query), item_id=identifier(raw, columns.item_id), score=number(columns.score)
         )
-        part = graded(chunk, frame, table.levels, refused_values(longer, single))
+        part = graded(chunk, frame, table.levels, refused_values(wrong, single))
         yield replace(part, emptied=_lost(chunk, {name: (value,) for name, value in single.items()}))
 
 

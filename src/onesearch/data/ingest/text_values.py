@@ -47,19 +47,13 @@ _VALUES: Final = re.compile(r"""'((?:[^'\\]|\\.)*)'|"((?:[^"\\]|\\.)*)"|([^\s,\[
 # An object as a text: JSON's or Python's.
 OBJECT: Final = r"""(?s)^\s*\{\s*(?:(?:"[^"]*"|'[^']*')\s*:.*)?\}\s*$"""
 _OBJECTS: Final = re.compile(r"^\s*\[(?:.*,)?\s*\{\s*['\"]", re.DOTALL)
-# Between the parts of a category's path, unless the mapping says another sign.
-PATH: Final = r"\s*(?:[-=]*>|[›»→])\s*"
-JOINT: Final = "\x1f"
 
 
-def texts(
-    frame: pl.DataFrame, name: str | None, separator: str | None, ignore: Sequence[str] = (), path: bool = False
-) -> pl.Expr:
+def texts(frame: pl.DataFrame, name: str | None, separator: str | None, ignore: Sequence[str] = ()) -> pl.Expr:
     """A column as a list of trimmed texts, those that are empty or in ``ignore`` left out.
 
     A list is taken as it is, and so is a text that is a list written out (``["a", "b"]``); of an object written out
-    nothing is taken; another text is cut at the separator or, without one, is a list of one. The texts of a ``path``
-    are cut at ">" where no separator is given.
+    nothing is taken; another text is cut at the separator or, without one, is a list of one.
     """
     if name is None:
         return pl.lit([], TEXTS)
@@ -75,9 +69,6 @@ def texts(
         empty = pl.lit([], TEXTS)
         parts = pl.when(column.str.contains(_LIST)).then(listed)
         parts = parts.when(column.str.contains(OBJECT)).then(empty).otherwise(cut)
-    if path:
-        joined = parts.list.eval(pl.element().drop_nulls()).list.join(JOINT)
-        parts = (joined.str.replace_all(PATH, JOINT) if separator is None else joined).str.split(JOINT)
     trimmed = pl.element().str.strip_chars()
     return parts.list.eval(trimmed.filter((trimmed != "") & ~trimmed.is_in(ignore))).fill_null([])
 
