@@ -5,7 +5,8 @@
 #   check     everything there is: lint, all tests, all mutants, the other Python versions, the documentation
 #   lint      rules, layout, types, arrows of import
 #   format    lay the code out
-#   mutants   do the tests notice one-line faults? PART=3/10 takes every tenth, beginning with the third
+#   long      tests of up to minutes each; PART=3/10 takes every tenth, beginning with the third
+#   mutants   do the tests notice one-line faults? PART as above
 #   docs      the documentation as a web site, in site/
 #   install   the environment, in .venv; CONSTRAINTS=constraints.txt takes the exact versions that we test with
 #   clean     remove what the targets made
@@ -21,7 +22,7 @@ CODE := src tests benchmarks examples
 # environment forbids to keep what was compiled, every process would spend 20 seconds on it anew.
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: demo test check lint format mutants docs install clean
+.PHONY: demo test long check lint format mutants docs install clean
 install: $(STAMP)
 
 $(STAMP): pyproject.toml $(CONSTRAINTS)
@@ -40,10 +41,14 @@ demo: install
 WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 test: install
-	$(PYTEST) -m "not long"
+	$(PYTEST) -m "not long and not hours" --durations=25
 
-check: lint test
-	$(PYTEST) -m long
+PART ?= 1/1
+long: install
+	$(PYTEST) -m long --part $(PART) --durations=25
+
+check: lint test long
+	$(PYTEST) -m hours
 	$(MAKE) mutants docs
 	PATH="$(abspath $(BIN)):$$PATH" .ci/other-pythons
 
@@ -57,7 +62,6 @@ format: install
 	$(BIN)/ruff check --select I --fix $(CODE)
 	$(BIN)/ruff format $(CODE)
 
-PART ?= 1/1
 mutants: install
 	$(BIN)/python tests/mutants/run_mutants.py --part $(PART) --workers $(WORKERS)
 

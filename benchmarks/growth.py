@@ -2,10 +2,10 @@
 
     python -m benchmarks.growth RUNS                                    # 20,000, 100,000, 500,000, a million items
     python -m benchmarks.growth RUNS --items 20000 --items 100000       # the sizes given
+    python -m benchmarks.growth RUNS --items 20000 --run RUNS/million   # and finished runs, each for its own size
 
 A run of the market for each size in ``RUNS/growth-ITEMS``, with one page view an item; stages that are finished there
-stay. Trainings have as many steps at every size, the cascade's as many page views: what counts is the time of a
-sample, times the samples of one pass.
+stay. Trainings have as many steps at every size: what counts is the time of a sample, times the samples of one pass.
 Serving is measured in a process of its own, on one thread, and in two that hold the same run.
 
 ``exponents``: the slope of the logarithm of the cost over that of the items, by least squares over all sizes; 1 is cost
@@ -34,7 +34,7 @@ from onesearch.data.dataset import Dataset
 from onesearch.search.engine import SearchEngine, SearchRequest, load_engine
 
 SIZES = (20_000, 100_000, 500_000, 1_000_000)
-TRAININGS = ("sft1", "sft2", "sft3")
+TRAININGS = ("sft1", "sft2", "sft3", "cot", "distill")
 _BATCH = 32
 _CHANGED = 1000  # items of one change
 
@@ -42,16 +42,20 @@ _CHANGED = 1000  # items of one change
 def main(
     runs: Annotated[Path, typer.Argument(help="Where the runs are, or are made.")],
     items: Annotated[list[int] | None, typer.Option(help="A size of the catalogue, repeatable.")] = None,
+    run: Annotated[list[Path] | None, typer.Option(help="A finished run, for its own size, repeatable.")] = None,
     requests: Annotated[int, typer.Option(help="Searches of each kind.")] = 64,
-    base: Annotated[Path, typer.Option(help="The configuration whose model is taken.")] = ROOT / "configs/market.yaml",
+    base: Annotated[Path, typer.Option(help="The configuration whose model is taken.")] = ROOT / "configs/million.yaml",
 ) -> None:
     """Make the runs, measure, print."""
+    of_size = {finished_stages(one)["data"]["metrics"]["items"]: one for one in run or ()}
+    for size in sorted(items or (() if of_size else SIZES)):
+        if size not in of_size:
+            of_size[size] = runs / f"growth-{size}"
+            pipeline.run_config(base, of_size[size], overrides=settings_of(size))
     by_size: dict[int, dict[str, float]] = {}
-    for size in sorted(items or SIZES):
-        run = runs / f"growth-{size}"
-        pipeline.run_config(base, run, overrides=settings_of(size), until="engine")
-        by_size[size] = {**stage_costs(run), **_alone(serving_costs, run, requests), **_alone(load_cost, run)}
-        by_size[size] |= {"two replicas: pss over one": shared_memory(run)}
+    for size, one in sorted(of_size.items()):
+        by_size[size] = {**stage_costs(one), **_alone(serving_costs, one, requests), **_alone(load_cost, one)}
+        by_size[size] |= {"two replicas: pss over one": shared_memory(one)}
     print(json.dumps(found(by_size)))
 
 
@@ -60,19 +64,12 @@ def settings_of(size: int) -> list[str]:
     steps, batch = 12, 64
     return [
         f"data.market={{items: {size}, users: {max(size // 5, 10)}, days: 60, page_views: {max(size, 100)}}}",
-        "encoder.align.epochs=1",
-        f"sft1.steps={steps}",
-        f"sft2.steps={steps}",
-        f"sft1.batch_size={batch}",
-        f"sft2.batch_size={batch}",
-        f"sft3.batch_size={batch}",
+        *(f"{name}.steps={steps}" for name in ("sft1", "sft2", "cot")),
+        *(f"{name}.batch_size={batch}" for name in ("sft1", "sft2", "cot", "sft3")),
         f"sft3.epochs={steps * batch / max(size, 100):.9f}",
         "sft3.pseudo_share=0",
         "sft3.loop.validate_steps=0",
         "sft3.loop.best=''",
-        "evaluation.cascade.page_views=5000",
-        "evaluation.fit_requests=500",
-        "evaluation.test_requests=500",
     ]
 
 

@@ -25,11 +25,12 @@ from numpy.typing import NDArray
 
 from benchmarks.provenance import commit, machine, today
 from benchmarks.result_files import ResultFiles
-from onesearch.cli.producer_options import ProducerName, opened_producer, producer_key
+from onesearch.cli.producer_options import ProducerName, producer_key
 from onesearch.common.artefact import read_json, write_json
 from onesearch.data.text import normalise_queries
 from onesearch.evaluation.evaluate import MeasureSettings, evaluate
 from onesearch.pipeline import settings_of
+from onesearch.pipeline.opened_producers import opened_producer
 from onesearch.pipeline.run_data import RunData
 from onesearch.search.dense_search import DenseSearcher
 from onesearch.search.hits import Searcher
@@ -71,7 +72,10 @@ def run(folder: Path, out: Path, name: str, most: int | None) -> None:
     producer, cache = ProducerName(name), SqliteThoughts(out / "thoughts.sqlite3")
     limits = {**LIMITS, "answer_tokens": ANSWER_TOKENS.get(name, 1)}
     queries = held_out_first(RunData(folder))[:most]
-    with closing(cache), opened_producer(producer, folder, limits, os.environ.get("ONESEARCH_ENCODER")) as thinker:
+    with (
+        closing(cache),
+        opened_producer(producer.value, folder, limits, os.environ.get("ONESEARCH_ENCODER")) as thinker,
+    ):
         about = {"producer": thinker.name, "version": thinker.version, "commit": commit(), "machine": machine()}
         for begin in range(0, len(queries), PORTION):
             path = out / name / f"{begin:06}.json"

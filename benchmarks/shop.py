@@ -3,8 +3,8 @@
     python -m benchmarks.shop run [NAME ...]    # into docs/results/shop.json; all of them without a name
     python -m benchmarks.shop render            # docs/results/shop.md
 
-All parts take the run in ``runs/demo`` (``make demo SERVE=0``) but day-20000, which takes one of the generator study's,
-below the folder that the variable ``RUNS`` names.
+All parts take the run in ``runs/demo`` (``make demo SERVE=0``) but pages-20000 and day-20000, which take one of the
+generator study's, below the folder that the variable ``RUNS`` names.
 """
 
 from benchmarks.command_page import Benchmark, main, write_page
@@ -13,6 +13,7 @@ from benchmarks.result_files import ResultFiles
 FILES = ResultFiles("shop")
 _EXACT = {name: "<= 0" for name in ("shown twice", "missing")}
 _WHOLE = {**_EXACT, "in another place": "<= 0", "wrong facet counts": "<= 0"}
+_PAGES = {f"department: {name}": "<= 0" for name in (*_EXACT, "of other departments")}
 _SUM = "largest difference between a score and its parts"
 
 ALL = {
@@ -24,9 +25,15 @@ ALL = {
         "knows. `shown twice`, `missing`, `in another place` are places and items of all these searches together: "
         "what two pages show, what no page shows, what stands elsewhere than in one long page. Facets of all kinds, "
         "attributes included, against counts of the items by hand; scores against the sums of their explanations.",
-        {f"department: {name}": "<= 0" for name in (*_EXACT, "of other departments")}
+        _PAGES
         | {f"{shop}: {name}": goal for shop in ("own", "grown") for name, goal in _WHOLE.items()}
         | {f"{shop}: {_SUM}": "<= 0.0001" for shop in ("own", "grown")},
+    ),
+    "pages-20000": Benchmark(
+        "python -m benchmarks.shop_pages $RUNS/market-12/flagship",
+        "The same on a market of 20,000 items that was trained as it is (`python -m benchmarks.generator run $RUNS "
+        "market-12/flagship`).",
+        _PAGES | {f"own: {name}": goal for name, goal in _WHOLE.items()} | {f"own: {_SUM}": "<= 0.0001"},
     ),
     "speed": Benchmark(
         "python -m benchmarks.shop_speed runs/demo",

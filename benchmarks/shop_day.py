@@ -32,7 +32,6 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.market_pages import served
-from onesearch.cli.serve_command import examination
 from onesearch.common.ragged import Ragged
 from onesearch.data import metrics
 from onesearch.data.dataset import Dataset
@@ -45,6 +44,7 @@ from onesearch.market.market_queries import Queries
 from onesearch.market.world_files import FOLDER, load_config
 from onesearch.search.engine import SearchEngine, load_engine
 from onesearch.serving.click_learner import ClickLearner
+from onesearch.serving.run_app import examination
 from onesearch.serving.serving_settings import ServingSettings
 from onesearch.serving.sqlite_store import SqliteStore
 from onesearch.serving.store import Event, Search

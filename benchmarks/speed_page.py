@@ -37,6 +37,13 @@ ALL = {
             "growth_100k_to_5m": "<= 1.3",
         },
     ),
+    "compiled": Benchmark(
+        "python -m benchmarks.speed compiled --json",
+        "The decoder's five steps of one search as they are and under `torch.compile`, for models and beams of three "
+        "sizes: milliseconds, compiled over not compiled, and the seconds of the first search, which compiles. Serving "
+        "does not compile: prompts have many lengths, and each is compiled anew.",
+        {},
+    ),
     "query": Benchmark(
         "python -m benchmarks.speed query --json",
         "An uncached query text to its SID with the static encoder.",

@@ -13,6 +13,20 @@ from tiny_run import tiny_config, tiny_run  # noqa: F401 - fixtures of all folde
 _MUST_RUN_IN_CI = ("browser", "redis")
 
 
+def pytest_addoption(parser):
+    parser.addoption("--part", default="1/1", help="3/10 runs every tenth of the tests, beginning with the third.")
+
+
+@pytest.hookimpl(trylast=True)  # after -m
+def pytest_collection_modifyitems(config, items):
+    first, _, step = config.getoption("part").partition("/")
+    if not (first.isdecimal() and step.isdecimal() and 1 <= int(first) <= int(step)):
+        raise pytest.UsageError(f"--part takes a part of all, such as 3/10, got {config.getoption('part')!r}")
+    first, step = int(first), int(step)
+    config.hook.pytest_deselected(items=[item for place, item in enumerate(items) if place % step != first - 1])
+    items[:] = items[first - 1 :: step]
+
+
 def pytest_configure(config):
     # Threads of several libraries on a few cores slow small tests down.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

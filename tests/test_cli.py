@@ -3,6 +3,7 @@ import logging
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import typer
@@ -10,13 +11,12 @@ from typer.testing import CliRunner
 
 import onesearch.cli
 from onesearch.cli import app
-from onesearch.cli.producer_options import opened_dataset
 from onesearch.cli.search_command import parse_filters
 from onesearch.cli.terminal import FriendlyGroup, short, show_json, show_table
 from onesearch.cli.understand_command import read_queries
-from onesearch.data.click_statistics import ClickStatistics
 from onesearch.data.dataset import Dataset
 from onesearch.data.records import Item, PageView, items_frame, page_views_frame
+from onesearch.pipeline.ranked_parts import WorkerPool
 from onesearch.search.results import SearchRequest, SearchResult, SearchResults
 from onesearch.search.suggestions import Suggestion
 
@@ -217,12 +217,18 @@ def test_queries_of_a_log_begin_with_the_most_searched_those_of_a_file_stay_in_o
         read_queries(tmp_path / "queries.txt")
 
 
-def test_a_run_speaks_by_its_training_part_a_dataset_has_none(shop, tmp_path):
-    assert opened_dataset(shop.folder)[1] is None
-    part = ClickStatistics.from_page_views(shop.page_views[:1], shop.items)
-    part.save(shop.folder / "statistics")
-    data, statistics = opened_dataset(tmp_path)
-    assert data.folder == shop.folder and statistics is not None and statistics.queries == ["boot"]
+def test_workers_that_rank_are_those_asked_for(invoke, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr("onesearch.pipeline.evaluate_run", lambda *given: (asked.append(given), "")[1], raising=False)
+    invoke("evaluate", str(tmp_path))
+    invoke("evaluate", str(tmp_path), "--workers", "3", "--engine", "ray", "--address", "auto", "--out", "there")
+    assert asked == [
+        (tmp_path, tmp_path / "evaluation-valid", "valid", None, None),
+        (tmp_path, Path("there"), "valid", None, WorkerPool(3, "ray", "auto")),
+    ]
+    assert invoke("evaluate", str(tmp_path), "--engine", "ray").exit_code == 2
+    assert invoke("evaluate", str(tmp_path), "--workers", "3", "--address", "auto").exit_code == 1
+    assert len(asked) == 2
 
 
 def test_an_import_tells_what_it_did_and_a_check_what_is_wrong(invoke, tmp_path):

@@ -1,5 +1,8 @@
 """One tiny trained run, shared by the end-to-end tests and the examples; its figures mean nothing."""
 
+import fcntl
+import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -40,8 +43,15 @@ def tiny_config(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_run(tiny_config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("runs") / "tiny"
     from onesearch.pipeline import run_config
 
-    run_config(tiny_config, folder)
+    # Processes of one test run make it once, and each takes a copy, since some tests change it for a moment.
+    base, folder = tmp_path_factory.getbasetemp(), tmp_path_factory.mktemp("runs") / "tiny"
+    made = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "tiny-run"
+    with made.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (made / "finished").exists():
+            run_config(tiny_config, made / "tiny")
+            (made / "finished").touch()
+    shutil.copytree(made / "tiny", folder)
     return folder

@@ -39,6 +39,19 @@ def decoding(
 
 
 @app.command()
+def compiled(
+    as_json: Json = False,
+    threads: Threads = 2,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    quick: Quick = False,
+) -> None:
+    """The decoder's steps under `torch.compile` against the steps as they are."""
+    from benchmarks.speed.bench_compiled import bench_compiled
+
+    _show("compiled", bench_compiled(threads, quick, device), as_json)
+
+
+@app.command()
 def query(
     run: RunFolder = Path("runs/demo"),
     as_json: Json = False,

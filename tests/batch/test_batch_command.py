@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from onesearch.batch import search_jobs
 from onesearch.batch.run_jobs import RunJob
 from onesearch.cli import app, batch_command
+from onesearch.pipeline import thought_job
 from small_engine import ITEMS
 
 
@@ -62,6 +63,21 @@ def test_options_reach_the_work(monkeypatch, tmp_path):
         (Path("run"), 3, "v1", True, "cpu"),
         (job, Path("q"), Path("out"), 4, batch_command.EngineName.ray, "ray://h:1", 7),
     ]
+
+
+def test_who_thinks_is_who_was_asked_for(monkeypatch, tmp_path):
+    asked = []
+    job = RunJob(len, {}, {}, [], 1, "")
+    monkeypatch.setattr(thought_job, "understand_job", lambda *options: (asked.append(options), job)[1])
+    monkeypatch.setattr(batch_command, "_do", lambda *options: asked.append(options))
+    monkeypatch.setenv("ONESEARCH_LLM_BASE_URL", "http://there/v1")
+    given = ("--producer", "llm-keywords", "--response-format", "json_object", "--concurrency", 3, "--encoder", "e")
+    assert invoke("understand", "run", "q", "out", *given, "--workers", 4, "--rows", 7).exit_code == 0
+    assert asked == [
+        (Path("run"), "llm-keywords", "e", "http://there/v1", "json_object", 3),
+        (job, Path("q"), Path("out"), 4, batch_command.EngineName.local, None, 7),
+    ]
+    assert invoke("understand", "run", "q", "out").exit_code == 2  # nobody thinks by default: it may cost
 
 
 def test_an_address_is_one_of_ray(run, tmp_path):

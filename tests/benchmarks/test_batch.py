@@ -57,6 +57,7 @@ def test_all_ways_give_the_same_and_are_compared(run, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_rays_workers_give_the_same_when_one_is_killed(run, tmp_path):
     pytest.importorskip("ray", reason="Ray is not installed (extra `ray`)")
     job, source = sids_job(run), tmp_path / "items.parquet"

@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks import growth
 from onesearch import pipeline
+from onesearch.common.artefact import write_manifest
 from onesearch.common.memory import forget_peak, peak_mib, resident_mib
 from onesearch.pipeline.config_files import load_settings
 from onesearch.pipeline.run_settings import RunSettings
@@ -38,7 +39,7 @@ def test_what_comes_of_three_sizes_by_hand():
 def test_every_size_trains_as_many_samples():
     samples = []
     for size in (20_000, 1_000_000):
-        settings = load_settings(RunSettings, growth.ROOT / "configs/market.yaml", growth.settings_of(size))
+        settings = load_settings(RunSettings, growth.ROOT / "configs/million.yaml", growth.settings_of(size))
         assert settings.data.market is not None
         assert (settings.data.market.items, settings.data.market.page_views) == (size, size)
         samples.append(settings.sft3.epochs * size)
@@ -53,18 +54,33 @@ def test_a_peak_is_forgotten():
     assert 0 < resident_mib() <= peak_mib() + 1 and peak_mib() < high - 40
 
 
+def test_a_finished_run_is_measured_and_not_made_again(tmp_path, capsys, monkeypatch):
+    made = []
+    monkeypatch.setattr(pipeline, "run_config", lambda base, folder, overrides: made.append(folder))
+    monkeypatch.setattr(growth, "stage_costs", lambda run: {"run": 1.0 + int(run.name[-1]), "serving: mib": 1.0})
+    monkeypatch.setattr(growth, "_alone", lambda *_: {})
+    monkeypatch.setattr(growth, "shared_memory", lambda _: 1.0)
+    write_manifest(tmp_path / "run7" / "data", {"metrics": {"items": 70}, "cpu_seconds": 1.0})
+    growth.main(tmp_path, [20, 70], [tmp_path / "run7"])
+    growth.main(tmp_path, None, [tmp_path / "run7"])
+    both, alone = (json.loads(line)["by_items"] for line in capsys.readouterr().out.splitlines())
+    assert both["70"]["run"] == 8 and both["20"]["run"] == 1 and set(alone) == {"70"}
+    assert made == [tmp_path / "growth-20"], "no size but those asked for"
+
+
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_run_is_measured_from_stages_to_replicas(tiny_run, tmp_path, capsys, monkeypatch):
     asked = []
 
-    def finished(base, folder, overrides, until):
-        asked.append((base, folder, until))
+    def finished(base, folder, overrides):
+        asked.append((base, folder))
         shutil.copytree(tiny_run, folder)
 
     monkeypatch.setattr(pipeline, "run_config", finished)
-    growth.main(tmp_path, [400], requests=3, base=Path("base.yaml"))
-    costs = json.loads(capsys.readouterr().out)["by_items"]["400"]
-    assert asked == [(Path("base.yaml"), tmp_path / "growth-400", "engine")]
+    growth.main(tmp_path, [500], requests=3, base=Path("base.yaml"))
+    costs = json.loads(capsys.readouterr().out)["by_items"]["500"]
+    assert asked == [(Path("base.yaml"), tmp_path / "growth-500")]
     # A training costs what a pass over the log takes at its speed, all else what its stage took.
     speed = growth.finished_stages(tiny_run)["sft1"]["metrics"]["samples_per_second"]
     assert costs["stage sft1: cpu_s"] == pytest.approx(growth.page_views(tiny_run) / speed, rel=1e-3)

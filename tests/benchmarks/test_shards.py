@@ -1,8 +1,10 @@
 """Shards beside one engine, at a smoke scale; how pages are compared, by hand."""
 
+import pytest
 from benchmarks.shards import agreement, measure
 
 
+@pytest.mark.long
 def test_two_shards_of_a_tiny_run(tiny_run):
     found = measure(tiny_run, [2], 6)
     assert found["items"] == 400 and found["searches"] == 6

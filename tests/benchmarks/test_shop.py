@@ -54,10 +54,10 @@ def test_pages_that_overlap_are_noticed(engine: SearchEngine, monkeypatch: pytes
 def test_facets_that_miscount_are_noticed(engine: SearchEngine, monkeypatch: pytest.MonkeyPatch):
     counts = batch_search.facet_counts
 
-    def one_more(snapshot, rows, keys):
+    def one_more(snapshot, rows, keys, text):
         return {
             key: [(value, n + (key == "brand")) for value, n in found]
-            for key, found in counts(snapshot, rows, keys).items()
+            for key, found in counts(snapshot, rows, keys, text).items()
         }
 
     assert wrong_facets(engine, "")[1] == 0

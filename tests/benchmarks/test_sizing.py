@@ -18,13 +18,16 @@ def test_the_page_has_the_table_of_the_saved_figures():
 
 
 def test_the_table_by_hand():
-    """Memory on a line over the items, searches on one over their logarithm, all else in proportion."""
+    """Memory on a line over the items, searches on one over their logarithm, all else in proportion.
 
-    def serving(mib, ms):
-        cpu = {"search_cpu_ms": ms, "batch_cpu_ms": ms / 4, "upsert_cpu_ms_per_1000": 360.0}
+    What is not measured is in italics.
+    """
+
+    def serving(mib, ms, upsert=360.0):
+        cpu = {"search_cpu_ms": ms, "batch_cpu_ms": ms / 4, "upsert_cpu_ms_per_1000": upsert}
         return {"memory_mib": mib, "peak_mib": 2 * mib, **cpu}
 
-    of = {"100000": serving(1024 + 9 * 1024, 100.0), "10000": serving(1024, 50.0)}
+    of = {"100000": serving(1024 + 9 * 1024, 100.0), "10000": serving(1024, 50.0, 180.0)}
     training = {"onesearch_samples_per_second": 100.0, "v2_step_over_sft_step": 3.6, "batch_size": 128, "items": 20_000}
     figures = {
         "sizing": {"by_items": of},
@@ -42,10 +45,10 @@ def test_the_table_by_hand():
     assert rows["processor time of a search, ms"] == ["50", "100", "*150*", "*200*"]
     assert rows["searches a second and core, one by one"] == ["20", "10", "*7*", "*5*"]
     assert rows["… in batches of 32, under load"] == ["80", "40", "*27*", "*20*"]
-    assert rows["processor time to bring all items in"] == ["3.6 s", "36 s", "*6.0 min*", "*1.0 h*"]
-    assert rows["semantic IDs of all items"] == ["20 s", "1.7 min", "*2.0 min*", "*5.0 min*"]
-    assert rows["V1: a pass of stage 3 over 10 page views an item"] == ["17 min", "2.8 h", "*28 h*", "*278 h*"]
-    assert rows["V2: a pass of distillation over them"] == ["1.0 h", "10 h", "*100 h*", "*1,000 h*"]
+    assert rows["processor time to bring all items in"] == ["1.8 s", "36 s", "*6.0 min*", "*1.0 h*"]
+    assert rows["semantic IDs of all items"] == ["*20 s*", "*1.7 min*", "2.0 min", "*5.0 min*"]
+    assert rows["V1: a pass of stage 3 over 10 page views an item"] == ["*17 min*", "*2.8 h*", "*28 h*", "*278 h*"]
+    assert rows["V2: a pass of distillation over them"] == ["*1.0 h*", "*10 h*", "*100 h*", "*1,000 h*"]
     assert "A further item takes 107.4 kB" in table and table.endswith("on 2 cores.")
 
 

@@ -1,5 +1,7 @@
 import json
 import os
+import stat
+from pathlib import Path
 
 import pytest
 
@@ -92,3 +94,26 @@ def test_names_in_a_folders_files_do_not_lead_out_of_it(tmp_path, name):
     with pytest.raises(ValueError, match="folder of its own"):
         inside(tmp_path, name)
     assert inside(tmp_path, "versions/0001") == tmp_path / "versions" / "0001"
+
+
+@pytest.mark.parametrize(("mode", "after"), [(0o755, 0o644), (0o750, 0o640), (0o700, 0o600)])
+def test_files_of_their_owner_alone_are_read_by_whom_their_folder_is(tmp_path: Path, mode: int, after: int):
+    folder = tmp_path / "stage"
+    (folder / "generator").mkdir(parents=True)
+    file = folder / "generator" / "model.safetensors"
+    file.write_bytes(b"x")
+    file.chmod(0o600)
+    (folder / "script").touch(mode=0o755)
+    folder.chmod(mode)
+    write_manifest(folder, {})
+    assert stat.S_IMODE(file.stat().st_mode) == after
+    assert stat.S_IMODE((folder / "script").stat().st_mode) == 0o755 & ~0o022 | 0o055, "what is there stays"
+
+
+def test_tensors_that_may_not_be_read_are_not_called_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "sft3").mkdir()
+    (tmp_path / "sft3" / "model.safetensors").touch()
+    refuse_links(tmp_path)
+    monkeypatch.setattr("os.access", lambda path, mode: not str(path).endswith("model.safetensors"))
+    with pytest.raises(PermissionError, match=r"sft3/model\.safetensors may not be read by this user: `chmod -R a\+rX"):
+        refuse_links(tmp_path)

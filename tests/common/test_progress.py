@@ -1,7 +1,7 @@
 import logging
 
 from onesearch.common import progress
-from onesearch.common.progress import track
+from onesearch.common.progress import beside, track
 
 
 def test_steps_pass_through_and_a_log_gets_a_line_now_and_then(monkeypatch, caplog):
@@ -15,4 +15,18 @@ def test_steps_pass_through_and_a_log_gets_a_line_now_and_then(monkeypatch, capl
         "encode: 2 of 4, 0.1 items/s, 20 s left",
         "encode: 4 of 4, 0.1 items/s, 0 s left",
         "count: 2, 0.1 it/s",
+    ]
+
+
+def test_a_line_says_what_stands_beside_it(monkeypatch, caplog):
+    clock = iter(range(0, 1000, 10))
+    monkeypatch.setattr(progress.time, "perf_counter", lambda: float(next(clock)))
+    monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: False, raising=False)
+    with caplog.at_level(logging.INFO, "onesearch"):
+        with beside(lambda: "about 3 min left of the run"):
+            list(track([1, 2], "encode"))
+        list(track([1, 2], "count"))
+    assert caplog.messages == [
+        "encode: 2 of 2, 0.1 it/s, 0 s left; about 3 min left of the run",
+        "count: 2 of 2, 0.1 it/s, 0 s left",
     ]

@@ -64,7 +64,7 @@ def setting_exists(key: str) -> bool:
 def test_settings_that_pages_name_exist(page: Path):
     named = re.findall(r"`([a-z_0-9]+(?:\.[a-z_0-9]+)+)(?:[:=][^`]*)?`", prose(page))
     of_runs = [key for key in named if key.split(".")[0] in RunSettings.model_fields]
-    files = {"parquet", "json", "yaml", "npy", "md", "py", "png", "txt", "jsonl", "safetensors", "sqlite3"}
+    files = {"parquet", "json", "yaml", "npy", "md", "py", "png", "txt", "jsonl", "safetensors", "sqlite3", "zip"}
     assert [key for key in of_runs if key.split(".")[-1] not in files and not setting_exists(key)] == []
 
 

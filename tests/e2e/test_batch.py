@@ -6,13 +6,19 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from onesearch.batch.item_jobs import encode_job, sids_job
 from onesearch.batch.run_jobs import run_job
 from onesearch.batch.search_jobs import search_job
+from onesearch.cli import app
 from onesearch.common.artefact import read_json, write_manifest
+from onesearch.data.text import normalise_query
+from onesearch.pipeline.thought_job import understand_job
 from onesearch.search.engine import load_engine
 from onesearch.search.results import SearchRequest
+from onesearch.understanding.producer_keys import producer_key
+from onesearch.understanding.thought_cache import SqliteThoughts
 
 pytestmark = pytest.mark.slow
 
@@ -80,3 +86,30 @@ def test_an_engine_made_again_is_noticed_by_a_worker(tiny_run):
             job.make(**job.arguments)
     finally:
         write_manifest(path, manifest)
+
+
+def test_thoughts_of_two_workers_are_those_of_one_and_reach_the_cache(tiny_run, tmp_path, monkeypatch):
+    """The market's stand-in answers over HTTP, in a thread of each worker; what it said is in the cache in the end."""
+    monkeypatch.setenv("ONESEARCH_LLM_API_KEY", "sk-secret")
+    queries = pl.read_parquet(tiny_run / "data" / "test.parquet").select("query")[:40]
+    pl.concat([queries, queries[:5]]).write_parquet(tmp_path / "queries.parquet")
+    for producer, counts in (("log-expert", (1,)), ("market", (1, 2))):
+        job, sinks = understand_job(tiny_run, producer), [tmp_path / f"{producer}-{n}" for n in counts]
+        for workers, sink in zip(counts, sinks, strict=True):
+            done = run_job(job, tmp_path / "queries.parquet", sink, workers=workers, most_rows=20)
+            assert (done.parts, done.rows) == (3, 45)
+        one, two = told(sinks[0]), told(sinks[-1])
+        assert one.equals(two) and one["query"].to_list()[:40] == queries["query"].to_list()
+        assert (one["intent"].is_null() == one["reason"].is_not_null()).all() and one["keywords"].drop_nulls().len()
+        assert not any(b"sk-secret" in path.read_bytes() for path in sinks[0].iterdir())
+        # The cache then has what `onesearch understand` would have put there.
+        distinct = sorted({normalise_query(query or "") for query in queries["query"]} - {""})
+        (tmp_path / "queries.txt").write_text("\n".join(distinct))
+        caches = [tmp_path / f"{producer}-{n}.sqlite3" for n in (1, 2)]
+        asked = ["understand", str(tmp_path / "queries.txt"), "--dataset", str(tiny_run), "--producer", producer]
+        assert CliRunner().invoke(app, [*asked, "--cache", str(caches[0])]).exit_code == 0
+        brought = CliRunner().invoke(app, [*asked, "--cache", str(caches[1]), "--from-table", str(sinks[-1])])
+        assert brought.exit_code == 0 and "answered" in brought.output
+        who = producer_key(producer)
+        direct, by_table = (SqliteThoughts(cache).get_many(distinct, *who) for cache in caches)
+        assert direct and direct == by_table

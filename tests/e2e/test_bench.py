@@ -50,8 +50,14 @@ def test_training():
     assert 0.1 < found["v2_taught_share"] < 0.6
 
 
+def test_compiled():
+    found = bench("compiled", "--threads", "1")["tiny"]
+    assert found["first_s"] > 0 and found["difference"] < 1e-4
+    assert abs(found["ratio"] - found["compiled_ms"] / found["ms"]) < 0.1
+
+
 def test_unknown_precision_is_refused():
-    assert CliRunner().invoke(app, ["bench", "training", "--precision", "fp8"]).exit_code == 2
+    assert CliRunner().invoke(app, ["training", "--precision", "fp8"]).exit_code == 2
 
 
 def test_a_missing_run_is_named(tmp_path: Path):

@@ -75,15 +75,18 @@ def test_mappings_are_valid(path: Path, tmp_path: Path):
 
 
 def test_the_list_of_configs_is_complete():
-    names = {"demo", "market", "market-v2", "homedepot", "bestbuy", "kuaisearch", "paper", "toys"}
+    names = {"demo", "market", "market-v2", "million", "homedepot", "bestbuy", "kuaisearch", "paper", "toys"}
     assert {path.stem for path in CONFIGS} == names
     assert {path.stem for path in MAPPINGS} == {"homedepot", "bestbuy", "toys"}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["demo", "market"])
+@pytest.mark.parametrize(
+    "name", ["demo", *(pytest.param(name, marks=pytest.mark.long) for name in ("market", "million"))]
+)
 def test_market_configs_run(name: str, tmp_path: Path):
-    report = smoke(name, tmp_path / name, *MARKET)
+    more = ["data.valid=0.1", "data.test=0.1"] if name == "million" else []  # shares of a million are enough there
+    report = smoke(name, tmp_path / name, *MARKET, *more)
     assert "ndcg@10" in report["methods"]["engine"]  # the market knows the truth
 
 
@@ -193,7 +196,7 @@ def small_pretrained(folder: Path) -> Path:
 
 @pytest.mark.slow
 def test_the_paper_config_runs_in_structure(tmp_path: Path):
-    """Pretrained backbone and tokenizer, outside dataset, 8-bit rows: as in paper.yaml, all of it tiny."""
+    """Pretrained backbone and tokenizer, outside dataset, 8-bit rows, V2 aligned: as in paper.yaml, all of it tiny."""
     make_market(MarketSettings(items=300, users=80, days=15, page_views=700), tmp_path / "shop")
     pretrained = small_pretrained(tmp_path / "bart")
     own = [
@@ -202,5 +205,9 @@ def test_the_paper_config_runs_in_structure(tmp_path: Path):
         "data.test=0.1",
         "encoder.transformer=null",
         f"model.backbone={{kind: bart, pretrained: {pretrained}}}",
+        "understanding={producer: log-expert}",  # nobody has thought of these queries
+        *(f"{stage}.steps=2" for stage in ("cot", "dpo", "grpo")),
+        *(f"{stage}.batch_size=8" for stage in ("cot", "dpo")),
+        "grpo.prompts=4",
     ]
     smoke("paper", tmp_path / "run", *own)

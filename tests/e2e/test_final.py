@@ -86,7 +86,7 @@ def test_updates_start_from_it(made: Path, tmp_path: Path, monkeypatch: pytest.M
         "onesearch.pipeline.preference_stages.validator",
         lambda *_, **__: lambda _: {"hr10": float(next(numbers)), "mrr10": 0.0},
     )
-    monkeypatch.setattr("onesearch.pipeline.update_round.is_better", lambda *_: True)
+    monkeypatch.setattr("onesearch.pipeline.version_judge.Judgement.better", True)
     engine = SearchEngine.load(made)
     follower = VersionFollower(made, engine)
     done = update(made, events, "dpo", 2, ("dpo.loop.learning_rate=1e-3",), epochs=None)

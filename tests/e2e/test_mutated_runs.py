@@ -9,7 +9,7 @@ import pytest
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("count", [10, pytest.param(1000, marks=[pytest.mark.long, pytest.mark.timeout(7200)])])
+@pytest.mark.parametrize("count", [10, pytest.param(1000, marks=[pytest.mark.hours, pytest.mark.timeout(7200)])])
 def test_no_change_of_a_run_is_a_traceback_a_crash_or_leads_outside(tiny_run: Path, count: int):
     script = Path(__file__).parents[1] / "mutated_runs.py"
     command = [sys.executable, str(script), str(tiny_run), str(count), str(count)]

@@ -319,13 +319,10 @@ EXPORTS: list[tuple[Callable[[Path], str], dict[str, object], str]] = [
 
 
 @pytest.mark.slow
-# Two that differ most are tried each time, the others in the long tests.
+# One is tried each time, the others in the long tests.
 @pytest.mark.parametrize(
     ("export", "third", "query"),
-    [
-        pytest.param(*one, id=one[0].__name__, marks=[] if one[0] in (shopify, chinese) else [pytest.mark.long])
-        for one in EXPORTS
-    ],
+    [pytest.param(*one, id=one[0].__name__, marks=[] if one[0] is chinese else [pytest.mark.long]) for one in EXPORTS],
 )
 def test_the_recipe_works_from_import_to_a_served_search(
     tmp_path: Path, export: Callable[[Path], str], third: dict[str, object], query: str

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from onesearch.pipeline import run_config
 from onesearch.search.engine import SearchEngine
 from onesearch.training import precision
@@ -10,6 +12,7 @@ SETS = ("dpo.steps=3", "dpo.batch_size=16", "grpo.steps=3", "grpo.prompts=8", "g
 TRAINED = ("sft1", "sft2", "sft3", "cot", "distill", "dpo", "grpo")
 
 
+@pytest.mark.long
 def test_all_stages_train_on_the_other_kind_of_machine(tiny_config: Path, tmp_path: Path, monkeypatch):
     native = precision.has_native_bf16()
     monkeypatch.setattr(precision, "has_native_bf16", lambda: not native)

@@ -20,6 +20,7 @@ from onesearch.common.artefact import read_json
 from onesearch.data.click_statistics import ClickStatistics
 from onesearch.data.live_clicks import CLICKS, LiveClicks
 from onesearch.data.records import conform
+from onesearch.data.text import normalise_query
 from onesearch.evaluation.evaluate import rank_all
 from onesearch.evaluation.market_laboratory import Laboratory
 from onesearch.model.generator import Generator
@@ -27,6 +28,8 @@ from onesearch.pipeline import run_config
 from onesearch.pipeline.abtest_runs import open_arm
 from onesearch.pipeline.run_data import RunData
 from onesearch.pipeline.update_round import update
+from onesearch.pipeline.version_judge import Judgement
+from onesearch.search.distilled_queries import ServedDistilled, distilled_queries
 from onesearch.search.engine_file import load_about
 from onesearch.search.rules import Hide, Rules
 from onesearch.search.served_versions import Served, publish, published, roll_back
@@ -71,10 +74,8 @@ def judged(monkeypatch: pytest.MonkeyPatch):
             "onesearch.pipeline.preference_stages.validator",
             lambda *_, **__: lambda _: {"hr10": float(next(numbers)), "mrr10": 0.0},
         )
-        after = {"hr10": 0.6 if better else 0.5, "mrr10": 0.3}
-        monkeypatch.setattr(
-            "onesearch.pipeline.update_round._judged", lambda *_: ({"hr10": 0.5, "mrr10": 0.3}, after, 0.1)
-        )
+        found = Judgement({"gain": 0.5}, {"gain": 0.6 if better else 0.5}, 0.1, 0.9)
+        monkeypatch.setattr("onesearch.pipeline.update_round._judged", lambda *_: found)
 
     return say
 
@@ -87,7 +88,7 @@ def test_rounds_are_published_when_better_and_can_be_taken_back(made, events, ju
     assert published(made) is None and open_arm(str(made)).name == "run/v2"
     judged(itertools.count())
     first = align(made, events, "dpo", 4, ("dpo.loop.learning_rate=1e-3",))
-    assert first.published and first.version == "versions/0001" and first.before["hr10"] < first.after["hr10"]
+    assert first.published and first.version == "versions/0001" and first.before["gain"] < first.after["gain"]
     assert first.page_views > 300 and first.judged >= 50 and first.set_aside == 0
     assert open_arm(f"{made}:v2").name == "run/v2@0001" and open_arm(f"{made}:v1").name == "run/v1"
     assert len(open_arm(str(made)).search("boots")) > 0
@@ -183,7 +184,8 @@ def test_weights_that_only_fall_are_the_ones_that_were_given(made, events, monke
     monkeypatch.setattr("onesearch.pipeline.preference_stages.validator", lambda *_, **__: falling)
     before = published(made)
     found = align(made, events, "grpo", 4)  # the judge is the real one
-    assert found.before == found.after and 0 < found.before["hr10"] <= 1 and found.p == 1.0
+    assert found.before == found.after and 0 < found.before["hr10"] <= 1 and found.p == found.same == 1.0
+    assert 0.5 < found.before["gain"] < 1  # pages of ten, of which the first places are clicked most
     assert not found.published and published(made) == before
     start = read_json(made / found.version / "manifest.json")["started_from"]
     same = zip(weights(made, start), weights(made, found.version), strict=True)
@@ -205,7 +207,7 @@ def test_a_version_made_from_what_is_no_longer_served_is_not_published(made, eve
 
     def going_back(*_):
         roll_back(made)  # an operator, while the round runs
-        return {"hr10": 0.1, "mrr10": 0.0}, {"hr10": 0.9, "mrr10": 0.0}, 0.01
+        return Judgement({"gain": 0.1}, {"gain": 0.9}, 0.01, 0.9)
 
     monkeypatch.setattr("onesearch.pipeline.update_round._judged", going_back)
     with caplog.at_level("WARNING", "onesearch"):
@@ -252,6 +254,7 @@ def test_counts_index_and_evidence_are_renewed_but_for_what_judges(made, events,
     assert renewed.statistics.queries == twin.queries and (renewed.statistics.counts == twin.counts).all()
     assert (renewed.statistics.clicked == twin.clicked).all() and twin.clicked.sum() > own.statistics.clicked.sum()
     assert not torch.equal(renewed.item_head_rows, own.item_head_rows)  # popularity is among their numbers
+    assert done.distilled == 0 and (made / done.version / "distilled.parquet").is_file()
     about = load_about(made, done.version)
     assert about["counts"] == about["model"] == place and about["weights"] == load_about(made, "engine_v2")["weights"]
     same = zip(weights(made, "grpo"), weights(made, place), strict=True)
@@ -302,6 +305,18 @@ def test_renewing_distils_the_thoughts_that_came_since(made, events, judged, tmp
         said = re.findall(r"keywords calibrated for \d+ page views by the language model, (\d+) by rule", caplog.text)
         taught.append(int(said[0]))
     assert taught[1] == taught[0] + 30
+    # The version says which thoughts it was taught; so does the run of its own stages.
+    own, now = (set(distilled_queries(made, place)) for place in ("engine_v2", done.version))
+    assert done.distilled == len(now - own) >= 1 and own < now and query in now - own
+    thoughts, train = RunData(made).thoughts, RunData(made).split.train["query"]
+    assert own == {one for one in map(normalise_query, train) if thoughts.taught([one], "complex")[0]} != set()
+    engine = open_arm(f"{made}:v2")
+    served = ServedDistilled(made, engine)
+    assert query in served() and len(served()) == len(now) and "never searched" not in served()
+    roll_back(made)
+    assert query in served(), "until the engine has the version before"
+    VersionFollower(made, engine).look()
+    assert query not in served() and len(served()) == len(own)
     moved = zip(weights(made, "grpo"), weights(made, f"{done.version}/renewed"), strict=True)
     assert not all(torch.equal(a, b) for a, b in moved)
 

@@ -1,5 +1,6 @@
 """What V2's teacher reads in training, and that no other input of a model has any of it."""
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from benchmarks.direct_cot import write_keywords
 
 from onesearch.common.artefact import read_json
 from onesearch.data.histories import Histories
+from onesearch.data.text import normalise_query
 from onesearch.model.prompt import PromptInputs
 from onesearch.model.token_vocabulary import BEGIN, END
 from onesearch.pipeline import run_config, settings_of
@@ -109,6 +111,12 @@ def test_a_budget_of_calls_leaves_queries_without_a_thought(tiny_config, tiny_ru
         found = Thoughts.load(run / "understanding")
         assert len(found) == known < len(thoughts)
         assert set(found.table["query"]) <= set(thoughts.table["query"])
+        # Those that are searched most.
+        parts = RunData(run).split
+        texts = [text for part in (parts.train, parts.valid, parts.test) for text in part["query"].to_list() if text]
+        searches = Counter(map(normalise_query, texts))
+        most = sorted(searches.values(), reverse=True)[:known]
+        assert most[0] > most[-1] and sorted((searches[q] for q in found.table["query"]), reverse=True) == most
 
 
 def test_injection_adds_words_of_the_clicked_item_to_training_keywords_only(run_data, thoughts):

@@ -3,7 +3,19 @@ import pytest
 
 from onesearch.common.ragged import Ragged
 from onesearch.data.requests import Requests
-from onesearch.evaluation.baselines import BM25, DENSE, FUSED, MOST_CLICKED, POPULAR, Baselines, tune, tuning_score
+from onesearch.evaluation.baselines import (
+    BM25,
+    DENSE,
+    FUSED,
+    MOST_CLICKED,
+    POPULAR,
+    Baselines,
+    BaselineSettings,
+    tune,
+    tune_lexical,
+    tuning_score,
+)
+from onesearch.search.lexical_search import LexicalSearcher, LexicalSettings
 
 
 def test_every_baseline_answers_every_request(shop):
@@ -48,3 +60,22 @@ def test_the_dense_weight_follows_the_better_searcher(shop):
         shop.items, shop.statistics, noise, shop.encode, shop.requests["valid"], shop.targets["valid"].clicked
     )
     assert settings.dense_weight < 0.5
+
+
+def test_bm25_that_was_tuned_is_the_one_its_settings_build(shop):
+    """Queries that brands alone answer: another set of fields is taken, and its own texts are counted."""
+    brands = shop.items["brand"].to_list()
+    rows = [row for row, brand in enumerate(brands) if brand][:40]
+    requests = Requests.anonymous([brands[row] for row in rows])
+    wanted = Ragged.from_lists([[other for other, brand in enumerate(brands) if brand == brands[row]] for row in rows])
+    tuned = tune_lexical(shop.items, LexicalSettings(fields=("title",)), requests, wanted)
+    assert "brand" in tuned.config.fields
+    again = LexicalSearcher.build(shop.items, tuned.config)
+    found, expected = (searcher.rank(requests, 20) for searcher in (tuned, again))
+    np.testing.assert_array_equal(found.items, expected.items)
+    np.testing.assert_array_equal(found.scores, expected.scores)
+    # What is tuned already is not tuned again.
+    outcomes = shop.targets["valid"].clicked
+    arguments = (shop.items, shop.statistics, shop.vectors, shop.encode, shop.requests["valid"], outcomes)
+    base = BaselineSettings(lexical=tuned.config)
+    assert tune(*arguments, base, lexical=tuned).lexical == tuned.config

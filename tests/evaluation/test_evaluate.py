@@ -11,7 +11,14 @@ import torch
 from onesearch.common.ragged import Ragged
 from onesearch.data.histories import Targets
 from onesearch.data.requests import Requests
-from onesearch.evaluation.evaluate import MeasureSettings, build_report, evaluate, pool_reports, valid_sid_share
+from onesearch.evaluation.evaluate import (
+    MeasureSettings,
+    build_report,
+    evaluate,
+    measure,
+    pool_reports,
+    valid_sid_share,
+)
 from onesearch.index.sid_index import SidIndex
 from onesearch.search.hits import Hits
 
@@ -72,6 +79,10 @@ def test_comparisons_overall_and_within_slices():
 def test_sizes_that_do_not_match_are_refused_with_the_fix():
     with pytest.raises(ValueError, match=r"targets.clicked has 3 rows but there are 4 requests; build both"):
         evaluate({"good": GOOD}, REQUESTS, Targets(SHOWN, Ragged.from_lists([[1]] * 3), TARGETS.ordered), config=CONFIG)
+    with pytest.raises(ValueError, match=r"targets.ordered has 3 rows"):
+        evaluate({"good": GOOD}, REQUESTS, Targets(SHOWN, TARGETS.clicked, Ragged.from_lists([[1]] * 3)), config=CONFIG)
+    with pytest.raises(ValueError, match=r"ranked items of method 'good' has 3 rows but there are 4 requests"):
+        measure([("good", np.zeros((3, 3), np.int32), 1.0)], TARGETS, config=CONFIG)
     with pytest.raises(ValueError, match="slice 'kind'"):
         run(slices={"kind": np.array(["a"])})
     with pytest.raises(ValueError, match=r"true/x.*good"):

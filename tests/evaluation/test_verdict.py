@@ -60,10 +60,12 @@ def test_what_was_not_measured_is_left_out():
 def test_a_report_has_title_verdict_legend_and_pictures(tmp_path):
     measured = {name: {f"click/{m}@10": row["m"] for m in ("HR", "MRR")} for name, row in QUICK.items()}
     report = build_report(measured, {"kind": np.array(["a", "b"] * 20)}, config=MeasureSettings(resamples=20, flips=50))
-    report = replace(report, title="shop: measured", legend={"words": "common words"}, question=QUESTION)
+    legend = {"words": "common words", "ms per request": "of a slow machine"}
+    report = replace(report, title="shop: measured", legend=legend, question=QUESTION)
     report.save(tmp_path)
     text = (tmp_path / "report.md").read_text()
     assert text.startswith("# shop: measured\n") and "## Verdict\n\n- **engine and the strongest baseline**" in text
+    assert "- **ms per request**: of a slow machine\n" in text
     assert "- *words*: common words\n" in text and "- **click/HR@10**: of the clicked items, share of requests" in text
     for name in ("methods", "slice_kind"):
         assert f"![{name}]({name}.png)" in text and (tmp_path / f"{name}.png").is_file()

@@ -67,6 +67,8 @@ def index_of(seed: int, rows: np.ndarray) -> SidIndex:
 
 def matches(item: dict, key: str, value) -> bool:
     """One filter on one item, as a sentence."""
+    if key == "all":
+        return all(matches(item, *one) for filters in value for one in filters.items())
     if key == "not":
         kinds = [{kind: which} for kind, which in value.get("attributes", {}).items()]
         others = [(one, which) for one, which in value.items() if one != "attributes"]
@@ -162,8 +164,26 @@ conditions = st.fixed_dictionaries(
     },
 )
 questions = st.builds(
-    lambda asked, not_asked: {**asked, **not_asked}, conditions, st.fixed_dictionaries({}, optional={"not": conditions})
+    lambda asked, more: {**asked, **more},
+    conditions,
+    st.fixed_dictionaries({}, optional={"not": conditions, "all": st.lists(conditions, max_size=2)}),
 )
+
+
+def test_an_item_may_meet_each_of_several_conditions_by_another_value():
+    items = catalogue(0, 4).with_columns(
+        attributes=pl.Series(
+            [[("Use", "cooling"), ("Use", "dry")], [("Use", "light")], [("Use", "cooling")], [("Use", "dry")]],
+        ).map_elements(lambda row: [{"type": kind, "value": value} for kind, value in row], ATTRIBUTES)
+    )
+    filters = ItemFilters.build(items, index_of(0, np.arange(4)))
+    first, second = {"attributes": {"Use": ["cooling", "light"]}}, {"attributes": {"Use": ["dry", "light"]}}
+    mask = filters.mask({**first, "all": [second]})
+    assert mask.rows_allowed(torch.arange(4)).tolist() == [True, True, False, False]
+    assert filters.mask({"price": [0, 1], "all": [{"price": [2, 3]}]}).count == 0
+    for wrong in ({"all": {"brand": "Bolt"}}, {"all": ["Bolt"]}, {"not": {"all": []}}):
+        with pytest.raises(FilterError, match="all"):
+            filters.mask(wrong)
 
 
 @settings(max_examples=60, deadline=None)
@@ -425,6 +445,24 @@ def test_values_are_counted_by_item():
     assert columns.counts("attributes", "Weight") == []
     assert list(price_ranges(np.array([1.0, 2.0, 12.4, 13.0, math.nan]), 2)) == [((1.0, 7.2), 2), ((12.4, 13.0), 2)]
     assert sum(n for _, n in columns.counts("price")) == 3
+
+
+def test_values_are_searched_before_they_are_cut_and_each_level_has_its_own():
+    n = 240
+    items = catalogue(0, n).with_columns(
+        category=pl.Series([["A", f"B{i // 2}", f"Ç {i}"] for i in range(n)]),
+        brand=pl.Series([f"Brand {i // 2}" for i in range(n)]),
+        attributes=pl.Series([[{"type": "Entity", "value": f"Wók {i}"}] for i in range(n)], dtype=ATTRIBUTES),
+    )
+    columns = FilterColumns.from_items(items)
+    levels = [name.count(" > ") for name, _ in columns.counts("category")]
+    assert [levels.count(level) for level in range(3)] == [1, 100, 100]
+    few = [name for name, _ in columns.counts("category", most=2)]
+    assert few == ["A", "A > B0", "A > B1", "A > B0 > Ç 0", "A > B0 > Ç 1"]
+    assert columns.counts("category", text="c 239") == [("A > B119 > Ç 239", 1)]
+    assert columns.counts("brand", text="BRAND 119") == [("Brand 119", 2)] and len(columns.counts("brand")) == 100
+    assert columns.counts("attributes", "entity", text="wok 239") == [("Wók 239", 1)]
+    assert len(columns.counts("attributes", "entity", text="wok")) == 100
 
 
 def test_all_but_some_rows():

@@ -8,9 +8,10 @@ import torch
 
 from onesearch.common.ragged import Ragged
 from onesearch.data.requests import Requests
+from onesearch.model import token_vocabulary
 from onesearch.model.featurizer import TextFeatures
-from onesearch.model.model_settings import PromptSettings
-from onesearch.model.prompt import PromptBatch, PromptBuilder, PromptInputs
+from onesearch.model.model_settings import EvidenceSettings, PromptSettings
+from onesearch.model.prompt import PromptBatch, PromptBuilder, PromptInputs, longest_prompt
 from onesearch.model.token_vocabulary import MARKS, TokenVocabulary
 
 CODEBOOKS = (9, 9, 9, 9, 9)
@@ -125,6 +126,34 @@ def test_a_batch_is_the_prompts_written_one_by_one(name):
     assert builder.search_lengths(inputs).tolist() == lengths
 
 
+@pytest.mark.parametrize("name", SETTINGS)
+def test_no_prompt_is_longer_than_the_longest(name):
+    """A shopper of whom everything is known, with long texts, has a prompt of that many tokens."""
+    settings, text = SETTINGS[name], " ".join(["garden bench f 24-30"] * 9)
+    full = Requests(
+        query=[text],
+        user=np.array([0]),
+        profile=[text],
+        recent_queries=[(text,) * 9],
+        clicked=np.zeros((1, 60), np.int32),
+        clicked_queries=np.zeros((1, 60), np.int32),
+        ordered=np.zeros((1, 60), np.int32),
+        query_texts=[text],
+    )
+    inputs = PromptInputs.from_requests(full, featurize, settings, np.zeros((1, 9), np.int32))
+    tokens = PromptBuilder(VOCABULARY, settings, SIDS).search_lengths(inputs)
+    assert tokens.tolist() == [longest_prompt(settings, 5) - settings.query_vector]
+
+
+def test_items_of_the_longest_prompt():
+    """One token each, as many as there may be of all kinds together."""
+    plain = PromptSettings(fill="none")
+    rows = PromptSettings(fill="none", item_tokens="row", evidence=EvidenceSettings(clicked=4, lexical=5, most=7))
+    assert longest_prompt(rows, 5) == longest_prompt(plain, 5) - (1 + 5 * plain.short) + plain.short + 7
+    few = PromptSettings(fill="none", item_tokens="row", evidence=EvidenceSettings(clicked=4, together=1, most=7))
+    assert longest_prompt(few, 5) == longest_prompt(rows, 5) - 2
+
+
 def test_vectors_and_head_rows_are_those_of_the_query_and_zero_without_one():
     builder, inputs = PromptBuilder(VOCABULARY, PromptSettings(), SIDS), inputs_of(PromptSettings())
     batch = builder.search_prompt(inputs, np.array([1, 2]))
@@ -198,3 +227,13 @@ def test_ragged_tokens_are_cut_on_the_right():
     tokens = VOCABULARY.tokens(["garden bench", ""], 1)
     assert isinstance(tokens, Ragged) and tokens.lengths.tolist() == [1, 0]
     assert tokens[0].tolist() == VOCABULARY.tokens(["garden bench"], 24)[0].tolist()[:1]
+
+
+def test_many_texts_are_tokenised_in_parts(monkeypatch):
+    texts = ["red lamp", "", "blue sofa", "garden bench f", "24-30", "sofa", "red"]
+    whole = VOCABULARY.tokens(texts, 3)
+    monkeypatch.setattr(token_vocabulary, "_TOGETHER", 3)
+    parts = VOCABULARY.tokens(texts, 3)
+    assert parts.values.dtype == np.int32 and [row.tolist() for row in parts] == [row.tolist() for row in whole]
+    assert [row.tolist() for row in whole] == [VOCABULARY.tokens([text], 3)[0].tolist() for text in texts]
+    assert len(VOCABULARY.tokens([], 3)) == 0

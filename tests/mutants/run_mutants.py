@@ -88,7 +88,8 @@ def run_tests(sources: Path, tests: Sequence[str], output: str) -> int:
     sys.path[:0] = [str(sources), str(ROOT)]
     os.dup2(os.open(output, os.O_WRONLY), 1)
     os.dup2(1, 2)
-    return int(pytest.main(["-q", "-x", "-m", "not long", "-p", "no:cacheprovider", "-p", "no:xdist", *tests]))
+    options = ["-q", "-x", "-m", "not long and not hours", "-p", "no:cacheprovider", "-p", "no:xdist"]
+    return int(pytest.main([*options, *tests]))
 
 
 def exit_code(sources: Path, tests: Sequence[str], limit: float | None = None, output: str = os.devnull) -> int:

@@ -326,10 +326,6 @@ def test_the_judge_asks_the_newest_page_views(
     update = update_round.UpdateData(run_data.run, split.test, parts, Thoughts.from_thoughts([]))
     about = {"model": "distill", "search": {}, "weights": {"log_prob": 1.0}}
     aligned, folder = {**about, "model": "versions/0001"}, Path(run_data.run) / "versions" / "0001"
-    before, after, p = update_round._judged(update, about, aligned, folder)
-    assert set(engine.asked) == {"test"} and before == after and before["hr10"] == 1.0 and p == 1.0
-
-
-@pytest.mark.parametrize(("before", "after", "better"), [(0.5, 0.6, True), (0.5, 0.5, False), (0.5, 0.4, False)])
-def test_a_version_is_better_only_if_more_is_found_with_it(before: float, after: float, better: bool):
-    assert update_round.is_better({"hr10": before, "mrr10": 0.1}, {"hr10": after, "mrr10": 0.9}) is better
+    found = update_round._judged(update, about, aligned, folder)
+    assert set(engine.asked) == {"test"} and found.before == found.after and found.before["hr10"] == 1.0
+    assert found.p == found.same == 1.0 and not found.better

@@ -74,6 +74,24 @@ def test_a_training_costs_its_samples_and_its_preparation(tmp_path):
     assert costs(wide, Size(1000, 2500), run)["sft1"].seconds == pytest.approx(320 + 10 * 3500 / 1500)
 
 
+def test_memory_of_the_program_and_of_steps_does_not_grow(tmp_path):
+    trained = {"samples_per_second": 5.0, "start_mib": 700}
+    of_sft1 = {"seconds": 50.0, "peak_mib": 900, "program_mib": 400, "metrics": trained}
+    run = made(tmp_path, 1000, 500, {"sft1": of_sft1, "lexical": {"seconds": 1.0, "peak_mib": 500, "program_mib": 400}})
+    found = costs(RunSettings.model_validate(SETTINGS), Size(10_000, 5000), run)
+    assert found["sft1"].memory_mib == pytest.approx(400 + 200 + 10 * 300)
+    assert found["lexical"].memory_mib == pytest.approx(400 + 10 * 100)
+
+
+def test_thoughts_cost_the_queries_that_are_asked(tmp_path):
+    v2 = {**SETTINGS, "understanding": {"producer": "market"}}
+    thought = {"seconds": 60.0, "peak_mib": 600, "metrics": {"queries": 300}}
+    run = made(tmp_path, 1000, 500, {"understanding": thought}, v2)
+    assert costs(RunSettings.model_validate(v2), Size(1000, 5000), run)["understanding"].seconds == pytest.approx(600)
+    few = {**v2, "understanding": {"producer": "market", "max_calls": 900}}
+    assert costs(RunSettings.model_validate(few), Size(1000, 5000), run)["understanding"].seconds == pytest.approx(180)
+
+
 def test_alignment_costs_its_rollouts(tmp_path):
     """64 page views a step by default, whatever stage 3's batches are."""
     v2 = {**SETTINGS, "understanding": {"producer": "market"}, "grpo": {"steps": 5}}
@@ -118,3 +136,17 @@ def test_a_run_forecasts_itself(tiny_run, tiny_config):
         assert one["disk_mib"] == pytest.approx(sum(about["files"].values()) / 2**20)
     shown = CliRunner().invoke(app, asked[:-1])
     assert shown.exit_code == 0 and "memory at most" in shown.output and "sft3" in shown.output
+
+
+def test_a_run_tells_its_time_left_like_another(tmp_path, monkeypatch):
+    """``run --like`` forecasts what ``plan`` does; a size that nobody knows yet is refused."""
+    known = made(tmp_path / "known", 1000, 500, {"lexical": {"seconds": 8.0, "peak_mib": 600}})
+    config, told = tmp_path / "new.yaml", {}
+    config.write_text(json.dumps({**SETTINGS, "data": {**SETTINGS["data"], "market": {"items": 3000, "users": 50}}}))
+    monkeypatch.setattr("onesearch.pipeline.run_config", lambda *_, **more: told.update(more) or [])
+    command = ["run", str(config), "--out", str(tmp_path / "out"), "--like", str(known)]
+    assert CliRunner().invoke(app, command).exit_code == 0
+    assert told["forecast"]["lexical"] == pytest.approx(24) and told["forecast"]["engine"] is None
+    config.write_text(json.dumps({**SETTINGS, "data": {"mapping": "mine.yaml"}}))
+    refused = CliRunner().invoke(app, command)
+    assert refused.exit_code == 2 and "onesearch data import" in refused.output

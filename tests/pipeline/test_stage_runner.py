@@ -56,6 +56,17 @@ def test_a_stage_may_have_a_seed_of_its_own(tmp_path):
     assert fingerprints(stages(None), 7) == fingerprints(stages(7), 7)
 
 
+def test_a_forecast_tells_what_is_left_of_the_run(tmp_path, caplog):
+    """Skipped stages count no longer, and one that nobody forecast makes the rest a lower bound."""
+    execute(chain([]), tmp_path, until="data")
+    caplog.set_level("INFO", "onesearch")
+    execute(chain([]), tmp_path, forecast={"data": 1000.0, "model": 20.0, "other": 300.0})
+    told = [line for line in caplog.messages if "left of the run" in line]
+    assert told[0] == "at least 5 min left of the run" and len(told) == 2  # nothing is left after the report
+    execute(chain([], b=2), tmp_path / "two")
+    assert len([line for line in caplog.messages if "left of the run" in line]) == 2
+
+
 def test_a_manifest_says_what_the_stage_itself_took(tmp_path):
     def greedy(context):
         held = np.ones(25_000_000)  # 190 MiB, gone at the end
@@ -70,6 +81,8 @@ def test_a_manifest_says_what_the_stage_itself_took(tmp_path):
     execute([Stage("greedy", (), {}, greedy), Stage("busy", ("greedy",), {}, busy)], tmp_path)
     first, second = (json.loads((tmp_path / name / MANIFEST).read_text()) for name in ("greedy", "busy"))
     assert first["peak_mib"] > second["peak_mib"] + 100 and second["peak_mib"] > 20
+    # What there was before the first stage, in both.
+    assert first["program_mib"] == second["program_mib"] and 20 < first["program_mib"] < first["peak_mib"] - 100
     assert 0.2 <= second["cpu_seconds"] < 2 and second["seconds"] >= 0.19
 
 

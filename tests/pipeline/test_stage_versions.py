@@ -25,6 +25,7 @@ def test_every_stage_has_a_number():
         "dpo": {"steps": 1},
         "grpo": {"steps": 1},
         "pseudo": {"searches": 9},
+        "pictures": True,
     }
     settings = RunSettings.model_validate({"name": "x", "data": market, "final": True, **parts})
     assert {stage.name: stage.version for stage in stages_of(settings)} == STAGE_VERSIONS

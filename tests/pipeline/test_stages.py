@@ -18,7 +18,8 @@ from onesearch.pipeline.stages import stage_3_settings, stages_of
 
 CONFIG = RunSettings.model_validate(
     {
-        "data": {"market": {"items": 400}},
+        "data": {"market": {"items": 400, "pictures": 2}},
+        "pictures": {"model": "weights.pth"},
         "understanding": {"producer": "market"},
         "dpo": {"steps": 5},
         "grpo": {"steps": 5},
@@ -34,6 +35,10 @@ NOT_READ = {
     "data.mapping",
     "data.folder",
     "rewards_file",
+    "pictures.seconds",
+    "pictures.private_hosts",
+    "pictures.cache",
+    "pictures.threads",
     "understanding.base_url",
     "understanding.response_format",
     "understanding.concurrency",
@@ -42,6 +47,7 @@ NOT_READ = {
 # By the longest prefix of a key: the stages that read it.
 READ = {
     "data": {"data"},
+    "pictures": {"pictures"},
     "lexicon": {"khqe"},
     "encoder": {"encoder"},
     "encoder.align.temperature": {"encoder", "sft1"},
@@ -162,6 +168,8 @@ def test_how_and_where_a_run_works_makes_nothing_outdated(tmp_path: Path):
     plain = {"base_url": "http://there/v1", "concurrency": 3, "cache": tmp_path / "thoughts"}
     other = CONFIG.updated(name="another", understanding={**CONFIG.understanding.model_dump(), **plain})
     assert outdated(other) == set()
+    ways = {"seconds": 1.0, "private_hosts": ("img.shop.example",), "cache": tmp_path, "threads": 2}
+    assert outdated(CONFIG.updated(pictures=CONFIG.pictures.updated(**ways))) == set()
     memory = {**CONFIG.sft3.model_dump(), "loop": {**CONFIG.sft3.loop.model_dump(), "recompute": True}}
     assert outdated(CONFIG.updated(sft3=memory)) == set()
     default = CONFIG.rewards.relevance
@@ -169,6 +177,24 @@ def test_how_and_where_a_run_works_makes_nothing_outdated(tmp_path: Path):
     assert outdated(CONFIG.updated(rewards_file=rewards)) == set()
     rewards.write_text(f"relevance: {default + 1}\n")
     assert outdated(CONFIG.updated(rewards_file=rewards)) == dependants({"grpo"})
+
+
+def test_pictures_are_a_stage_of_their_own_which_towers_alone_read():
+    """Without a section nothing is as much as marked otherwise, so that runs of before stay what they are."""
+    plain = CONFIG.updated(pictures=None, data={"market": {"items": 400}})
+    found = fingerprints(stages_of(plain), plain.seed)
+    assert "pictures" not in found and not {"encoding", "pictures"} & set(CONFIG.encoder.marking())
+    assert not {"pictures", "picture_only"} & set(plain.data.marking()["market"])
+    with_stage = fingerprints(stages_of(plain.updated(pictures=True)), plain.seed)
+    assert found == {name: mark for name, mark in with_stage.items() if name != "pictures"}
+    for encoding in ("unified", "concat"):
+        config = CONFIG.updated(encoder={"encoding": encoding})
+        stages = {stage.name: stage for stage in stages_of(config)}
+        assert "pictures" in stages["encoder"].inputs and not stages["pictures"].distributed
+        assert stages["index"].settings["leading"] is (encoding == "unified")
+        with pytest.raises(ValidationError, match=f"encoding {encoding} needs pictures"):
+            plain.updated(encoder={"encoding": encoding})
+        assert outdated(config) == dependants({"encoder"})
 
 
 def test_a_file_of_rules_gives_the_rewards_its_boosts_and_the_run_all_else(tmp_path: Path):

@@ -1,7 +1,7 @@
 import pytest
 
 from onesearch.data.records import Item
-from onesearch.search.highlighting import highlights, matched_spans
+from onesearch.search.highlighting import LONGEST_TEXT, highlights, matched_spans
 from onesearch.search.lexical_search import Analyzer, LexicalSearcher
 from onesearch.search.results import SearchRequest
 from small_engine import small_engine
@@ -55,3 +55,19 @@ def test_a_search_says_it_where_it_is_asked():
         words = [hit.item.title[start:end] for start, end in hit.highlights.get("title", ())]
         assert words == [word for word in hit.item.title.split() if word in ("red", "tent")]
     assert any(hit.highlights for hit in hits) and not any(hit.highlights for hit in plain)
+
+
+def test_of_an_endless_text_the_beginning_is_read():
+    """What an item says may come from strangers, and is read for every search that finds it."""
+    long = Item("1", "x" * 1000, description="x" * 49_000 + " red " + "tent unheard-of " * 3000)
+    short = Item("2", "red", description="a " * (LONGEST_TEXT // 2) + "red")
+    asked = []
+
+    def numbers(word: str) -> list[int]:
+        asked.append(word)
+        return LEXICAL.numbers(ANALYZE(word))
+
+    wanted = frozenset(LEXICAL.numbers(ANALYZE("red")))
+    assert highlights(long, wanted, numbers) == {}
+    assert highlights(short, wanted, numbers) == {"title": ((0, 3),)}, "what stands behind is not read"
+    assert sum(map(len, asked)) <= 2 * LONGEST_TEXT + 1010

@@ -190,3 +190,39 @@ def test_words_joined_or_split_are_found():
         top = dict(zip(hits.items[0].tolist(), hits.scores[0].tolist(), strict=True))
         scores = searcher.scores([query], items)[0]
         assert all(scores[item] == pytest.approx(score) for item, score in top.items() if item >= 0)
+
+
+@pytest.mark.parametrize(("word", "lookups", "stems"), [("x" * 49_000, 2, 0), ("x" * 40, 40, 0), ("redxxxxx", 40, 2)])
+def test_a_word_that_nobody_knows_costs_little(word: str, lookups: int, stems: int, monkeypatch: pytest.MonkeyPatch):
+    """All ways to cut a word of n letters in two are n² letters to look at, and to stem where nothing forbids it."""
+    searcher = LexicalSearcher.from_texts(["red bull energy drink", "lamp"])
+    looked, stemmed = [], []
+    number, analyze = searcher._number, searcher._analyze
+    monkeypatch.setattr(searcher, "_number", lambda term: looked.append(term) or number(term))
+    monkeypatch.setattr(searcher, "_analyze", lambda text: stemmed.append(text) or analyze(text))
+    assert searcher.numbers([word]) == []
+    assert len(looked) <= lookups and len(stemmed) <= stems
+
+
+def test_endless_words_are_not_kept():
+    analyze = Analyzer("english")
+    assert analyze("running " + "x" * 41) == ["run", "x" * 41] and list(analyze._stems) == ["running"]
+
+
+def test_items_with_all_words_are_those_whose_texts_have_each():
+    searcher = LexicalSearcher.from_texts(["red bull drink", "red lamp", "a soft toothbrush", "lamps", "drink red"])
+    searcher = searcher.remove(np.array([3, 4])).add(np.array([4, 7]), ["drinks, red", "soft red brush of a tooth"])
+
+    def having(query: str) -> list[int]:
+        return searcher.rows_with_all(query).tolist()
+
+    assert having("drink red") == [0, 4] and having("red") == [0, 1, 4, 7] and having("lamps") == [1]
+    # A word that no item has, or none at all.
+    assert having("red zebra") == having("zebra") == having("") == having("!") == []
+    # Two words that texts write as one, and one that they write as two; beside others.
+    assert having("soft tooth brush") == [2, 7] and having("tooth brush red") == [7]
+    assert having("redbull") == [0] and having("redbull lamp") == []
+    # What is merged is the same.
+    merged = searcher.merged()
+    for query in ("drink red", "red", "soft tooth brush", "lamps", "redbull"):
+        assert merged.rows_with_all(query).tolist() == having(query)

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from onesearch.data.records import Item
 from onesearch.search.engine import SearchEngine
 from onesearch.search.results import SearchRequest
 from small_engine import small_engine
@@ -55,6 +56,25 @@ def test_hidden_items_are_in_no_answer(engine: SearchEngine):
     assert GONE not in {hit.item_id for hit in engine.search(GONE, k=40)}  # not by its id either
 
 
+def test_hidden_items_are_in_no_suggestion_and_no_choice(engine: SearchEngine):
+    engine.upsert(
+        [Item(f"gone-{i}", f"Qwerty {i}", ("Shop", "Qwertys"), brand="Zork", in_stock=False) for i in range(9)]
+    )
+    assert len(engine.suggest("qwerty", 9)) == 9 and ("Zork", 9) in engine.filters_available().brands
+    engine.out_of_stock = "hidden"
+    assert engine.suggest("qwerty", 9) == []
+    assert engine.suggest("tents") == [], "a query that led to what is hidden"
+    assert {one.item_id for one in engine.suggest("red", 40)}.isdisjoint({GONE, UNKNOWN})
+    choices = engine.filters_available()
+    assert dict(choices.brands) == {"b0": 19, "b1": 19}
+    assert all(name != "Shop > Qwertys" for name, _ in choices.categories)
+    engine.out_of_stock = "shown"
+    assert ("Zork", 9) in engine.filters_available().brands
+
+
 def test_whoever_filters_by_stock_gets_what_is_asked_for(engine: SearchEngine):
     engine.out_of_stock = "hidden"
-    assert sorted(found(engine, filters={"in_stock": False})) == [GONE, UNKNOWN]
+    for asked in ({"in_stock": False}, {"not": {"in_stock": True}}, {"not.in_stock": True}):
+        assert sorted(found(engine, filters=asked)) == [GONE, UNKNOWN], asked
+        assert {hit.item_id for hit in engine.search_lexical("red tent", 9, asked)} == {GONE, UNKNOWN}, asked
+    assert len(found(engine, filters={"not": {"brand": "b0"}})) == 19

@@ -1,16 +1,23 @@
 """Totals, facets and orders of a whole result set, against counts by hand."""
 
 from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
+import polars as pl
 import pytest
 
+from onesearch.data.live_clicks import CLICKS, LiveClicks
 from onesearch.data.records import Item
 from onesearch.index.filter_values import FilterError
 from onesearch.search.confidence import Confidence
 from onesearch.search.engine import SearchEngine
+from onesearch.search.lexical_search import LexicalSearcher, LexicalSettings
 from onesearch.search.results import SearchRequest
+from onesearch.search.rules import Rules
+from onesearch.search.search_settings import SearchSettings
+from onesearch.search.shopper_history import ShopperHistory
 from small_engine import ITEMS, small_engine
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -92,23 +99,111 @@ def test_names_that_are_alike_are_one_spelt_as_most_items_spell_it(engine: Searc
 
 def test_the_total_of_a_query_counts_items_as_near_as_the_margin(engine: SearchEngine):
     projection, featurizer = engine.featurizer.head_row_projection, engine.featurizer
-    query = projection.project_queries(featurizer.vectors(["red tent"]))[0]
+    query = projection.project_queries(featurizer.vectors(["red"]))[0]
     rows = engine.snapshot.item_head_rows.flat().numpy()
     there = sorted(engine.snapshot.number.values())
     likeness = {row: float(rows[row] @ query) for row in there}
     best = max(likeness.values())
-    relevant = {row for row in there if likeness[row] >= best - 0.4}
-    assert 0 < len(relevant) < len(there)
-    assert ask(engine, query="red tent", count=True).total == len(relevant)
+    near = {row for row in there if likeness[row] >= best - 0.4}
+    # Items with all words of the query belong to them, however near they are.
+    named = {row for row in there if "red" in engine.snapshot.item(row).title.split()}
+    relevant = near | named
+    assert near - named and named - near and len(relevant) < len(there)
+    assert ask(engine, query="red", k=1, count=True).total == len(relevant)
     # A filter takes items away and makes none relevant.
     dear = {"price": [20, None]}
     allowed = {row for row in relevant if (engine.snapshot.item(row).price or 0) >= 20}
-    assert ask(engine, query="red tent", filters=dear, count=True).total == len(allowed)
+    assert ask(engine, query="red", filters=dear, count=True).relevant == len(allowed)
     for name in ("tent", "lamp", "boots", "chair", "stove"):
         inside = sum(name in engine.snapshot.item(row).category for row in relevant)
-        assert ask(engine, query="red tent", filters={"category": name}, count=True).total == inside
-    by_price = ask(engine, query="red tent", sort="price")
+        assert ask(engine, query="red", filters={"category": name}, count=True).relevant == inside
+    by_price = ask(engine, query="red", sort="price")
     assert {engine.snapshot.number[hit.item_id] for hit in by_price} == relevant and by_price.total == len(relevant)
+
+
+def strict() -> SearchEngine:
+    """An engine to which nothing is near but the nearest item."""
+    engine = small_engine()
+    engine.confidence = Confidence((0.0, 1.0), margin=0.0)
+    return engine
+
+
+def by_price(engine: SearchEngine, query: str, **asked) -> set[str]:
+    found = ask(engine, query=query, sort="price", **asked)
+    assert found.total == len(found)
+    return {hit.item_id for hit in found}
+
+
+def test_what_is_named_or_clicked_is_counted_and_sorted_however_near_it_is():
+    engine = strict()
+    engine.upsert([Item("x-1", "Zrnt", brand="Čebu Oy"), Item("x-2", "Kvlp", brand="CEBU OY")])
+    # By its id, by all of its words, by its brand in any case and accents, and by clicks.
+    for query, wanted in (
+        ("BLUE-boots-1", {"blue-boots-1"}),
+        ("no stoves 1", {f"{colour}-stove-1" for colour in ("red", "blue", "green", "black")}),
+        (" cebu oy", {"x-1", "x-2"}),
+        ("boots", {"black-boots-1"} | {f"{colour}-boots-{i}" for colour in ("red", "blue", "green") for i in (0, 1)}),
+        ("tents", {"red-tent-0"}),
+    ):
+        found = by_price(engine, query)
+        assert wanted <= found and len(found - wanted) <= (8 if query == "tents" else 2), query
+        assert ask(engine, query=query, k=1, count=True).total == len(found)
+    # Clicks since the log: of a query that has no word of the item.
+    assert "green-chair-0" not in by_price(engine, "zebra")
+    clicks = pl.DataFrame([(1, "zebra", "green-chair-0", START, None, True)], CLICKS, orient="row")
+    engine.count(LiveClicks.from_clicks(clicks, START))
+    assert "green-chair-0" in by_price(engine, "zebra")
+    # What a filter or a rule does not allow is not counted, whatever names it.
+    assert "blue-boots-1" not in by_price(engine, "blue-boots-1", filters={"brand": "b0"})
+    engine.follow_rules(Rules.model_validate({"hides": [{"name": "h", "column": "brand", "values": ["b1"]}]}))
+    assert not any(one.endswith("-1") for one in by_price(engine, "no stoves 1") | by_price(engine, "blue-boots-1"))
+
+
+def test_a_brand_is_counted_though_no_text_names_it():
+    engine = strict()
+    titles = LexicalSearcher.build(ITEMS, LexicalSettings(fields=("title",)))
+    engine.current.value = replace(engine.snapshot, lexical=titles)
+    assert {one for one in ITEMS["item_id"] if one.endswith("-1")} <= by_price(engine, " B1 ")
+    assert len(by_price(engine, "b1 tent")) < 5
+
+
+def test_a_page_counts_what_it_shows():
+    engine = strict()
+    filters = {"category": "stove"}
+    relevant = ask(engine, query="blue lamp", k=1, filters=filters, count=True)
+    assert (relevant.total, relevant.relevant, len(relevant)) == (1, 0, 1)
+    for k, offset in ((3, 0), (3, 3), (3, 6), (9, 0), (3, 99)):
+        page = ask(engine, query="blue lamp", k=k, offset=offset, filters=filters, facets=("brand", "category"))
+        assert page.total == min(offset + k, 8) and dict(page.facets["category"])["Shop"] == page.total
+        assert sum(dict(page.facets["brand"]).values()) == page.total
+    # One longer than what is relevant counts both, and the next one is there until all of that was shown.
+    plain = ask(engine, query="no 0", k=5, count=True)
+    assert plain.total == plain.relevant >= 20
+    seen, offset = set(), 0
+    while offset < ask(engine, query="no 0", k=7, offset=offset, count=True).total:
+        seen |= {hit.item_id for hit in ask(engine, query="no 0", k=7, offset=offset)}
+        offset += 7
+    assert by_price(engine, "no 0") <= seen
+
+
+def test_an_order_of_its_own_of_nothing_relevant_shows_what_comes_nearest():
+    engine = strict()
+    found = ask(engine, query="blue lamp", sort="price", filters={"category": "stove"}, facets=("category",))
+    assert found and all("stove" in hit.item.category for hit in found)
+    assert (found.total, found.relevant) == (len(found), 0) and dict(found.facets["category"])["Shop"] == len(found)
+    assert ask(engine, query="blue lamp", sort="price", filters={"brand": "nobody"}).total == 0
+
+
+def test_what_the_shopper_has_taken_is_not_counted_unless_it_is_named():
+    engine = small_engine(SearchSettings(leave_out="clicked", lexical=True))
+    engine.confidence = Confidence((0.0, 1.0), margin=0.4)
+    history = ShopperHistory(("red-tent-0", "blue-lamp-0"), ("", ""))
+    for query in ("", "red tent"):
+        page = ask(engine, query=query, history=history, count=True)
+        assert {"red-tent-0", "blue-lamp-0"}.isdisjoint(hit.item_id for hit in page)
+        assert {"red-tent-0", "blue-lamp-0"}.isdisjoint(by_price(engine, query, history=history))
+        assert page.total == 38
+    assert "red-tent-0" in by_price(engine, "red-tent-0", history=history)
 
 
 @pytest.mark.parametrize(

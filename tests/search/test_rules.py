@@ -2,6 +2,7 @@
 
 import math
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,8 +13,10 @@ from onesearch.search.engine import SearchEngine
 from onesearch.search.ranking_weights import RankingWeights
 from onesearch.search.results import SearchRequest
 from onesearch.search.rule_effects import RuleBoost
-from onesearch.search.rules import Asked, BoostRule, Rules, When, read_rules, unknown_names, write_rules
+from onesearch.search.rule_names import additions, unknown_names
+from onesearch.search.rules import Asked, BoostRule, Rules, When, read_rules, write_rules
 from onesearch.search.shopper_history import ShopperHistory
+from onesearch.search.spelling import Spelling
 from small_engine import ITEMS, WEIGHTS, small_engine
 
 NOW = datetime(2026, 11, 27, 12, tzinfo=UTC)
@@ -93,7 +96,8 @@ def test_rules_survive_their_text():
             "pins: [{name: a, items: [b], when: {start: '2026-11-27T00:00:00Z', end: '2026-11-27T00:00:00Z'}}]",
             "is not before end",
         ),
-        ("pins: [{name: a, items: [b], when: {query: '-', match: contains}}]", "holds for all"),
+        ("pins: [{name: a, items: [b], when: {query: '-', match: contains}}]", "holds no word"),
+        ("pins: [{name: a, items: [b], when: {query: [tent, ''], match: contains}}]", "holds no word"),
         ("boosts: [{name: a, column: brand, values: [b], times: 0}]", "boosts.0.times"),
         ("boosts: [{name: a, column: colour, values: [b], times: 2}]", "boosts.0.column"),
         ("replacements: [{name: a, by: b, when: {group: vip}}]", "give the query that is replaced"),
@@ -126,7 +130,8 @@ def test_what_is_wrong_is_said(text, words):
     [
         ({}, [asked("tent"), asked()], []),
         ({"query": "Réd  Tent"}, [asked("red tent!"), asked("RED-tent")], [asked("red tents"), asked("a red tent")]),
-        ({"query": ""}, [asked(""), asked(" ")], [asked("tent")]),
+        ({"query": ""}, [asked(""), asked(" ")], [asked("tent"), asked("%"), asked("👟"), asked("'")]),
+        ({"query": ["👟", "%"]}, [asked("👟"), asked(" % ")], [asked(""), asked(" "), asked("👞"), asked("👟 tent")]),
         (
             {"query": "red tent", "match": "contains"},
             [asked("a red tent")],
@@ -137,8 +142,9 @@ def test_what_is_wrong_is_said(text, words):
             {"category": ["shop > Tent", "toys"]},
             [
                 asked(filters={"category": one})
-                for one in ("Shop > tent", ("Shop", "tent", "low"), ["a", "Hall > Toys"])
-            ],
+                for one in ("Shop > tent", ("Shop", "tent", "low"), ["a", "Hall > Toys"], ["a", ("toys",)])
+            ]
+            + [asked(filters={"brand": "b", "all": [{"brand": "c"}, {"category": "Hall > Toys"}]})],
             [asked(), asked(filters={"category": "tent"}), asked(filters={"not": {"category": "toys"}})],
         ),
         (
@@ -213,7 +219,38 @@ def test_what_the_catalogue_has_not_is_named():
     }
 
 
+def test_what_rules_say_anew_leaves_out_what_was_said():
+    before = rules(
+        "pins: [{name: p, items: [gone, i], when: {category: Old > sofa}}]\n"
+        "boosts: [{name: b, column: brand, values: [b1], times: 2}]"
+    )
+    now = rules(
+        "pins: [{name: q, items: [gone, typo], when: {category: [Old > sofa, Odl]}}]\n"
+        "hides: [{name: h, column: item_id, values: [i, j]}, {name: brand, column: brand, values: [gone]}]\n"
+        "boosts: [{name: b, column: brand, values: [b1], times: 2}, {name: c, column: brand, values: [b1], times: 3}]"
+    )
+    found = additions(now, before)
+    assert [(pin.items, pin.when.category) for pin in found.pins] == [(("typo",), ("Odl",))]
+    assert [hide.values for hide in found.hides] == [("j",), ("gone",)], "an item's name is no brand's"
+    assert [(boost.name, boost.values) for boost in found.boosts] == [("c", ())]
+    assert not list(additions(now, now).each())
+    changed = additions(rules("pins: [{name: p, items: [gone, typo]}]"), before)
+    assert [pin.items for pin in changed.pins] == [("typo",)], "a rule of the same name that says something else"
+
+
 # -- what it does ------------------------------------------------------------------------------------------------------
+
+
+def test_rules_of_an_emoji_touch_that_query_and_not_the_front_page(engine: SearchEngine):
+    front = ids(ask(engine, ""))
+    engine.follow_rules(
+        rules(
+            "replacements: [{name: x, by: tent, when: {query: '👟'}}]\n"
+            "pins: [{name: p, items: [blue-lamp-0], when: {query: '%'}}]"
+        )
+    )
+    assert ids(ask(engine, "")) == front
+    assert ids(ask(engine, "👟")) == ids(ask(engine, "tent")) and ids(ask(engine, "%"))[0] == "blue-lamp-0"
 
 
 def test_without_a_rule_that_holds_a_search_is_what_it_was(engine: SearchEngine):
@@ -272,11 +309,49 @@ def test_what_is_hidden_is_in_no_page_facet_total_or_list(engine: SearchEngine):
         assert hits and not any(gone(hit.item, "") for hit in hits)
 
 
+def test_places_of_suggestions_that_rules_hide_go_to_others(engine: SearchEngine):
+    before = engine.suggest("red", 8)
+    assert len(before) == 8
+    hidden = [one.item_id for one in before if one.item_id is not None and "tent" not in one.item_id][:3]
+    engine.follow_rules(Rules.model_validate({"hides": [{"name": "h", "column": "item_id", "values": hidden}]}))
+    after = engine.suggest("red", 8)
+    assert len(after) == 8 and {one.item_id for one in after}.isdisjoint(hidden)
+    # A brand and a category of which all is hidden are not offered, nor is a query that led there alone.
+    engine.follow_rules(
+        rules("hides: [{name: a, column: brand, values: [b0]}, {name: b, column: category, values: [boots]}]")
+    )
+    choices = engine.filters_available()
+    assert dict(choices.brands) == {"b1": 16} and "Shop > boots" not in dict(choices.categories)
+    assert "boots" not in {one.text for one in engine.suggest("bo")}
+    # What is hidden at times is offered at others.
+    engine.follow_rules(rules("hides: [{name: a, column: brand, values: [b0], when: {end: 2000-01-01T00:00:00Z}}]"))
+    assert dict(engine.filters_available().brands) == {"b0": 20, "b1": 20}
+
+
+def test_choices_follow_rules_that_begin_meanwhile(engine: SearchEngine, monkeypatch: pytest.MonkeyPatch):
+    engine.follow_rules(rules("hides: [{name: a, column: brand, values: [b0], when: {start: '2030-01-01T00:00:00Z'}}]"))
+    assert dict(engine.filters_available().brands) == {"b0": 20, "b1": 20}
+    monkeypatch.setattr(
+        "onesearch.search.batch_search.datetime", SimpleNamespace(now=lambda zone: datetime(2031, 1, 1, tzinfo=zone))
+    )
+    assert dict(engine.filters_available().brands) == {"b1": 20}
+
+
+def test_the_plain_ranking_knows_groups_and_drafts(engine: SearchEngine):
+    draft = rules("hides: [{name: h, column: brand, values: [b0], when: {group: new}}]")
+    everybody = engine.search_lexical("red tent", 40)
+    assert {hit.item.brand for hit in everybody} == {"b0", "b1"}
+    assert {hit.item.brand for hit in engine.search_lexical("red tent", 40, groups=("new",), rules=draft)} == {"b1"}
+    engine.follow_rules(draft)
+    assert {hit.item.brand for hit in engine.search_lexical("red tent", 40, groups=("new",))} == {"b1"}
+    assert engine.search_lexical("red tent", 40) == everybody
+
+
 def test_a_pinned_item_is_counted_where_it_is_shown(engine: SearchEngine):
     plain = ask(engine, "red tent", count=True)
     far = next(i for i in ITEMS["item_id"] if i not in ids(ask(engine, "red tent", k=60, sort="price")))
     engine.follow_rules(Rules.model_validate({"pins": [{"name": "p", "items": [far, "nobody"]}]}))
-    assert ask(engine, "red tent", count=True).total == plain.total + 1
+    assert ask(engine, "red tent", count=True).relevant == plain.relevant + 1
     assert ask(engine, "red tent", count=True, filters={"price": [9999, None]}).total == 0
 
 
@@ -342,6 +417,63 @@ def test_a_query_that_a_rule_knows_is_not_corrected(engine: SearchEngine):
     engine.follow_rules(rules("pins: [{name: p, items: [red-tent-0], when: {query: lamp}}]"))
     found = ask(engine, "lmap")
     assert found.corrected_query == "lamp" and found[0].item_id == "red-tent-0", "else rules see what was meant"
+    assert found.searched == "lamp"
+
+
+def test_an_answer_tells_the_query_that_the_log_was_asked_for(engine: SearchEngine):
+    assert ask(engine, "red tent").searched == "red tent" and ask(engine, "").searched == ""
+    engine.follow_rules(rules("replacements: [{name: r, by: lamp, when: {query: shiny}}]"))
+    assert ask(engine, "shiny").searched == "lamp"
+    engine.follow_rules(rules("synonyms: [{name: s, words: [shiny, lamp]}]"))
+    assert ask(engine, "shiny").searched == "shiny", "synonyms are words for the search alone"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "boosts: [{name: b, column: brand, values: [b0], times: 2, when: {query: red, match: contains}}]",
+        "hides: [{name: h, column: brand, values: [b9], when: {query: [red, xyz], match: contains}}]",
+        "synonyms: [{name: s, words: [red, crimson]}]",
+        "pins: [{name: p, items: [red-tent-0], when: {query: lmap red, match: contains}}]",
+    ],
+)
+def test_words_beside_those_of_a_rule_are_corrected(engine: SearchEngine, text):
+    assert ask(engine, "red lmap").corrected_query == "red lamp"
+    engine.follow_rules(rules(text))
+    assert ask(engine, "red lmap").corrected_query == "red lamp"
+    assert ask(engine, "red lmap", correct=False).did_you_mean == "red lamp"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "boosts: [{name: b, column: brand, values: [b0], times: 2, when: {query: lmap, match: contains}}]",
+        "synonyms: [{name: s, words: [lmap red, crimson]}]",
+    ],
+)
+def test_words_of_a_rule_stay_where_others_are_corrected(engine: SearchEngine, text):
+    engine.follow_rules(rules(text))
+    found = ask(engine, "tnet lmap red", explain=True)
+    assert found.corrected_query == "tent lmap red"
+    assert engine.rules.boosts or found[0].why.rules == ("s",), "and the rule holds for what is searched for"
+    assert ask(engine, "lmap").corrected_query == (None if engine.rules.boosts else "lamp")
+
+
+def test_unspaced_words_of_a_rule_stay():
+    spelling = Spelling({}, {"登山帐篷": 9.0})
+    known = FakeWords()
+    assert spelling.corrected("登山帐蓬", known) == ("登山帐篷", False)
+    assert spelling.corrected("登山帐蓬", known, frozenset(["蓬"])) is None
+
+
+class FakeWords:
+    """No item says anything."""
+
+    def status(self, words: list[str]) -> list[str]:
+        return ["unknown"] * len(words)
+
+    def together(self, one: str, other: str) -> int:
+        return 0
 
 
 def test_explanations_name_what_touched_the_query_and_the_item(engine: SearchEngine):

@@ -1,7 +1,9 @@
 """Mistyped words, by hand and against a plain comparison with every known word."""
 
+import itertools
 import random
 
+import numpy as np
 import pytest
 from rapidfuzz.distance import OSA
 
@@ -110,6 +112,25 @@ def test_near_texts_are_those_of_a_plain_comparison():
             assert set(found) == plain and len(found) == len(plain)
 
 
+def test_candidates_are_counted_in_one_order_however_the_words_came():
+    asked: list[list[str]] = []
+
+    class Counted:
+        def status(self, words):
+            return ["known" if word == "lamp" else "unknown" for word in words]
+
+        def together(self, one: str, other: str) -> int:
+            asked[-1].append(one)
+            return {"sill": 1, "silk": 3, "silt": 0}[one]
+
+    for words in itertools.permutations(("sill", "silk", "silt")):
+        asked.append([])
+        assert Spelling(dict.fromkeys(words, 1.0), {}).corrected("silx lamp", Counted()) == Correction(
+            "silk lamp", True
+        )
+    assert asked == [["silk", "sill", "silt"]] * 6, "shards that count together would add up different words"
+
+
 def test_new_items_bring_words_and_known_ones_grow_no_more_common(lexical):
     spelling = Spelling({"tent": 1, "tint": 2}, {})
     nothing = LexicalSearcher.from_texts(["else"])
@@ -132,3 +153,35 @@ def test_texts_with_two_words_are_counted(lexical):
     assert more.remove([3, 21]).together("gift", "free") == 1
     assert lexical.knows("gifts") and not lexical.knows("brandnew") and more.knows("brandnew")
     assert lexical.knows("运动") and not lexical.knows("动男")
+
+
+def test_words_whose_last_text_is_gone_correct_nothing():
+    texts = ["zorblax lamp", "velvet tent", "红色帐篷 灯", "crimson"]
+    items = [Item(str(i), text, attributes={"Color": ("Magnolia",)}) for i, text in enumerate(texts)]
+    items[2] = Item("2", "灯", brand="红色帐篷")
+    lexical = LexicalSearcher.from_texts([*texts[:2], "灯 红色帐篷", texts[3]])
+    spelling = Spelling.from_items(items_frame(items), ["velvet things"], [1.0])
+    for typed, meant in (
+        ("zorblex", "zorblax"),
+        ("velvat", "velvet"),
+        ("magnolja", "magnolia"),
+        ("红角帐篷", "红色帐篷"),
+    ):
+        found = spelling.corrected(typed, lexical)
+        assert found is not None and found.text == meant
+    gone = lexical.remove(np.array([0, 1, 2]))
+    assert [gone.knows(word) for word in ("zorblax", "lamp", "红色", "crimson", "magnolia")] == [False] * 3 + [
+        True,
+        False,
+    ]
+    assert spelling.corrected("zorblex", gone) is None and spelling.corrected("红角帐篷", gone) is None
+    # A word of the log stays, and so does one that search finds in no text.
+    assert spelling.corrected("velvat", gone) == Correction("velvet", True)
+    assert spelling.corrected("magnolja", gone) == Correction("magnolia", True)
+    # What nothing has any more is itself mistyped; what comes back is known again, also in another text.
+    spelling.add_items(items_frame([Item("9", "zorblix")]))
+    later = gone.add(np.array([9]), ["zorblix"])
+    assert has_unknown("zorblax", later) and spelling.corrected("zorblax", later) == Correction("zorblix", True)
+    for back in (later.add(np.array([0]), ["a zorblax"]), later.add(np.array([8]), ["zorblax"]).merged()):
+        assert back.knows("zorblax") and spelling.corrected("zorblex", back).text in ("zorblax", "zorblix")
+        assert spelling.corrected("zorblax", back) is None

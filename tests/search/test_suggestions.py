@@ -1,15 +1,17 @@
 """Completions against a plain search through all texts, and how they follow the catalogue."""
 
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from onesearch.common.ragged import Ragged
 from onesearch.data.records import Item
 from onesearch.search import suggestions
 from onesearch.search.engine import SearchEngine
 from onesearch.search.suggestions import Completions, Suggestion, completion_key
-from small_engine import small_engine
+from small_engine import ITEMS, small_engine
 
 
 @pytest.fixture
@@ -85,6 +87,25 @@ def test_what_leaves_the_catalogue_is_not_suggested_and_what_comes_is(engine):
     assert texts(engine.suggest("red t")) == ["red tent", "red tent no 1"]
     engine.delete(["t"])
     assert texts(engine.suggest("tarp"), "item") == []
+
+
+def test_a_category_is_suggested_as_long_as_an_item_has_it(engine):
+    assert texts(engine.suggest("stov"), "category") == ["stove"]
+    engine.upsert([Item("t", "Zorblax", ("Shop", "Tarps"))])
+    assert texts(engine.suggest("tarp"), "category") == ["Tarps"]
+    engine.delete(["t", *(one for one in ITEMS["item_id"] if "stove" in one)])
+    assert engine.suggest("stov") == engine.suggest("tarp") == []
+
+
+def test_places_go_to_texts_that_are_not_the_same():
+    queries = [f"red{mark}tent" for mark in " -/+.:"] + [f"red tent {i}" for i in range(9)]
+    engine = small_engine()
+    clicked = Ragged.from_lists([[0]] * len(queries))
+    counts = np.arange(len(queries), 0, -1, dtype=np.float32)
+    statistics = replace(engine.suggestions._statistics, queries=queries, items=clicked, counts=counts)
+    found = suggestions.Suggestions(engine.current, statistics).complete("red tent", 8)
+    assert len(found) == 8 and len(texts(found, "query")) == 6
+    assert len({completion_key(one.text) for one in found}) == 8
 
 
 def test_many_new_titles_are_sorted_in(engine, monkeypatch):

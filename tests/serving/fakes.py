@@ -18,6 +18,7 @@ from onesearch.search.results import Explanation, FilterChoices, Part, SearchReq
 from onesearch.search.rules import Rules
 from onesearch.search.shopper_history import ShopperHistory
 from onesearch.search.suggestions import Suggestion
+from onesearch.search.word_matches import WordMatch
 from onesearch.serving.sqlite_store import SqliteStore
 from onesearch.serving.store import StoreError
 
@@ -59,7 +60,11 @@ def catalogue(n: int = 60) -> list[Item]:
 def _facet_values(key: str, item: Item) -> list[Any]:
     if key == "category":
         return [" > ".join(item.category[: end + 1]) for end in range(len(item.category))]
-    return [item.brand if key == "brand" else True if key == "in_stock" else (1.0, 99.0) if key == "price" else "red"]
+    if key == "brand":
+        return [] if item.brand is None else [item.brand]
+    if key == "attributes.Color":
+        return list(item.attributes.get("Color", ()))
+    return [True if key == "in_stock" else (1.0, 99.0) if key == "price" else "red"]
 
 
 class FakeEngine:
@@ -80,9 +85,20 @@ class FakeEngine:
         self.at_work = threading.Event()
         self.refuse_titles: set[str] = set()
         self.changes = 0
+        self.prepared: list[str] = []
         self.own_rules, self.live_rules = Rules(), None
         self.logged_until: datetime | None = None
         self.counted: list[LiveClicks] = []
+        self.precision = "float32"
+        self.lexical_groups: list[tuple[str, ...]] = []
+
+    def use_precision(self, precision: str) -> None:
+        """Remember what was asked for."""
+        self.precision = precision
+
+    def trust_picture_hosts(self, hosts: Sequence[str]) -> None:
+        """Remember them."""
+        self.trusted = list(hosts)
 
     @property
     def version(self) -> str:
@@ -122,7 +138,12 @@ class FakeEngine:
         whole = SearchResults(sorted(whole, key=lambda hit: hit.item_id not in pinned), whole.confidence)
         found = SearchResults(whole[:end], whole.confidence)
         facets = {
-            key: Counter(value for hit in whole for value in _facet_values(key, hit.item)).most_common()
+            key: Counter(
+                value
+                for hit in whole
+                for value in _facet_values(key, hit.item)
+                if request.facet_query.lower() in str(value).lower()
+            ).most_common(100)
             for key in request.facets
         }
         total = len(whole) if request.count else None
@@ -158,7 +179,30 @@ class FakeEngine:
         found = self._search(self.items[item_id].title, k + 1, filters, ShopperHistory())
         return SearchResults([hit for hit in found if hit.item_id != item_id][:k])
 
-    def search_lexical(self, query: str, k: int = 10, filters: Mapping[str, Any] | None = None) -> SearchResults:
+    def word_matches(self, query: str, items: Sequence[Item]) -> list[tuple[WordMatch, ...]]:
+        said = [
+            (set(item.title.lower().split()), {value for one in item.attributes.values() for value in one})
+            for item in items
+        ]
+        return [
+            tuple(
+                WordMatch(
+                    word, tuple(name for name, has in (("title", word in title), ("attributes", word in values)) if has)
+                )
+                for word in query.lower().split()
+            )
+            for title, values in said
+        ]
+
+    def search_lexical(
+        self,
+        query: str,
+        k: int = 10,
+        filters: Mapping[str, Any] | None = None,
+        groups: Sequence[str] = (),
+        rules: Rules | None = None,
+    ) -> SearchResults:
+        self.lexical_groups.append(tuple(groups))
         return self._search(query, k, filters, ShopperHistory()) if query.strip() else SearchResults()
 
     def _search(self, query: str, k: int, filters: Mapping[str, Any] | None, history: ShopperHistory) -> SearchResults:
@@ -182,6 +226,8 @@ class FakeEngine:
             if key == "price":
                 low, high = value
                 ok = item.price is not None and (low or 0) <= item.price <= (float("inf") if high is None else high)
+            elif key == "all":
+                ok = all(self._allowed(item, one) for one in value)
             elif key == "not":
                 ok = not any(self._allowed(item, {one: which}) for one, which in value.items())
             elif key == "attributes":
@@ -191,7 +237,8 @@ class FakeEngine:
                     if isinstance(which, str)
                 )
             elif key == "category":
-                ok = bool(set(wanted) & {*item.category, *_facet_values(key, item)})
+                paths = {item.category[:end] for end in range(1, len(item.category) + 1)}
+                ok = bool(set(wanted) & {*item.category, *_facet_values(key, item), *paths})
             elif key == "seller":
                 raise ValueError("no item has a seller, so there is nothing to filter by; leave 'seller' out")
             else:
@@ -212,6 +259,13 @@ class FakeEngine:
         number = sum(map(ord, self.items[item_id].title))
         return (len(self.items[item_id].category), number % 5, number % 7, number % 256, number % 251)
 
+    def prepare(self, items: Sequence[Item]) -> dict[str, int]:
+        self.prepared += [item.item_id for item in items]
+        if any("fails" in item.images for item in items):
+            raise RuntimeError("no picture can be read")
+        images = [image for item in items for image in item.images]
+        return {"read": len(images), "items_without": 1} if images else {}
+
     def upsert(self, items: Sequence[Item]) -> None:
         for item in items:
             if item.title in self.refuse_titles:
@@ -229,7 +283,8 @@ class FakeEngine:
         self.counted.append(live)
 
     def filters_available(self) -> FilterChoices:
-        return FilterChoices((("Home", 24), ("shoe", 12)), tuple((brand, 20) for brand in BRANDS), (5.0, 64.0))
+        brands = tuple((brand, 20) for brand in BRANDS)
+        return FilterChoices((("Home", 24), ("shoe", 12)), brands, (5.0, 64.0), (("Color", 60),))
 
     def shoppers(self, limit: int) -> list[str]:
         return list(self.logged)[:limit]

@@ -91,8 +91,8 @@ def try_all(app: FastAPI, most: int, coverage: bool, seed: int) -> tuple[int, li
         ("keys", 5, False, 50),
         pytest.param("page", 10, True, 700, marks=pytest.mark.long),
         # together more than 10,000
-        pytest.param("page", 350, True, 5500, marks=[pytest.mark.long, pytest.mark.timeout(7200)]),
-        pytest.param("keys", 350, True, 4500, marks=[pytest.mark.long, pytest.mark.timeout(7200)]),
+        pytest.param("page", 350, True, 5500, marks=[pytest.mark.hours, pytest.mark.timeout(7200)]),
+        pytest.param("keys", 350, True, 4500, marks=[pytest.mark.hours, pytest.mark.timeout(7200)]),
     ],
 )
 def test_every_answer_is_as_described(tmp_path: Path, which: str, most: int, coverage: bool, least: int):

@@ -72,6 +72,33 @@ def test_clicks_count_for_more_where_few_look(engine, store):
     assert counted(engine) == pytest.approx(wanted, abs=2e-3)
 
 
+def test_clicks_on_later_pages_count_at_their_ranks_and_those_of_sorted_pages_at_none(engine, store):
+    config = ServingSettings(examination=(1.0, 0.5, 0.25, 0.2), learn_shoppers=1)
+    learner = ClickLearner(engine, store, config)
+    for number, first in enumerate((0, 2, None)):
+        store.record_search(Search(f"s{number}", None, "shoe", now(), ("i8", f"i{number}"), first_rank=first))
+        store.record(click(number, None, f"i{number}", search_id=f"s{number}", query="not asked"))
+    learner.learn()
+    mean = 2 / (1 / 0.5 + 1 / 0.2)  # of the two whose ranks are known
+    wanted = {("shoe", "i0"): mean / 0.5, ("shoe", "i1"): mean / 0.2, ("shoe", "i2"): 1}
+    assert counted(engine) == pytest.approx(wanted, abs=2e-3)
+
+
+def test_clicks_of_a_shopper_who_was_deleted_count_no_more(engine, store, learner):
+    store.record(click(1))
+    store.record(click(2, user="bob", item="i2"))
+    assert learner.learn() == 2 and len(counted(engine)) == 2
+    store.delete_user("ann")
+    learner.learn()
+    assert counted(engine) == {("red shoe", "i2"): 1}
+    another = ClickLearner(engine, store, ServingSettings(half_life_days=10, learn_shoppers=1))
+    another.learn()
+    assert counted(engine) == {("red shoe", "i2"): 1}, "as a server that starts now"
+    store.delete_user("bob")
+    learner.learn()
+    assert counted(engine) == {}
+
+
 def test_what_the_log_has_or_nearly_counts_nothing_is_left_out(engine, store, learner):
     engine.logged_until = now() - timedelta(days=3)
     for number, days in enumerate((1, 2, 5)):

@@ -14,6 +14,8 @@ import yaml
 from prometheus_client.metrics import MetricWrapperBase
 
 from onesearch.cli import app as command_line
+from onesearch.common.settings import validated
+from onesearch.serving import ray_app
 from onesearch.serving.service_metrics import Metrics
 
 ROOT = Path(__file__).parents[2]
@@ -75,8 +77,11 @@ def test_a_misspelt_option_would_be_found():
 
 def test_probes_exist(client):
     paths = {route.path for route in client.app.routes}
-    probes = [container()["livenessProbe"]["httpGet"]["path"], container()["readinessProbe"]["httpGet"]["path"]]
-    assert probes == ["/livez", "/readyz"] and set(probes) <= paths
+    probes = [container()[f"{name}Probe"]["httpGet"]["path"] for name in ("startup", "liveness", "readiness")]
+    assert probes == ["/livez", "/livez", "/readyz"] and set(probes) <= paths
+    # A cold machine has five minutes until the port must be open.
+    started = container()["startupProbe"]
+    assert started["periodSeconds"] * started["failureThreshold"] >= 300
     assert "http://127.0.0.1:8000/readyz" in dockerfile("HEALTHCHECK")
 
 
@@ -86,12 +91,34 @@ def test_files_that_are_copied_or_mounted_exist_and_nothing_runs_as_root():
     mounts = [mount for service in compose().values() for mount in service.get("volumes", ())]
     own = [mount.split(":")[0] for mount in mounts if mount.startswith("./")]
     assert own and all((DEPLOY / path).exists() for path in own)
-    rules = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())["rule_files"]
-    assert all((DEPLOY / "prometheus" / path).exists() for path in rules)
+    for name in ("prometheus.yml", "prometheus-ray.yml"):
+        rules = yaml.safe_load((DEPLOY / "prometheus" / name).read_text())["rule_files"]
+        assert rules and all((DEPLOY / "prometheus" / path).exists() for path in rules)
     assert (
         dockerfile("USER") == "10001" == str(manifests()[0]["spec"]["template"]["spec"]["securityContext"]["runAsUser"])
     )
     assert unit()["Service"]["User"] == "onesearch"
+
+
+def ray_serve():
+    return yaml.safe_load((DEPLOY / "ray-serve.yaml").read_text())
+
+
+def test_ray_finds_the_application_with_arguments_that_it_takes():
+    (application,) = ray_serve()["applications"]
+    assert application["import_path"] == f"{ray_app.__name__}:{ray_app.application.__name__}"
+    settings = validated(ray_app.ReplicaSettings, application["args"], "ray-serve.yaml")
+    assert not ray_app.on_one_machine(ray_app.store_place(settings)), "it is for several"
+    (deployment,) = application["deployments"]
+    assert deployment["name"] == ray_app.DEPLOYMENT and application["route_prefix"] == "/"
+    scaling = deployment["autoscaling_config"]
+    assert scaling["min_replicas"] < scaling["max_replicas"]
+    assert scaling["target_ongoing_requests"] <= settings.service.max_batch
+
+
+def test_ray_accepts_the_file():
+    schema = pytest.importorskip("ray.serve.schema", reason="Ray Serve is not installed (extra `ray-serve`)")
+    schema.ServeDeploySchema.model_validate(ray_serve())
 
 
 def measured():
@@ -106,6 +133,20 @@ def test_the_table_of_metrics_is_that_of_the_code():
     rows = [f"| `{n}` | {t} | {', '.join(f'`{x}`' for x in labels)} | {what} |" for n, t, labels, what in measured()]
     page = (ROOT / "docs" / "operations.md").read_text()
     assert re.findall(r"^\| `onesearch_.*$", page, re.MULTILINE) == rows, "the table should be:\n" + "\n".join(rows)
+
+
+def test_prometheus_gets_from_ray_what_replicas_measure_under_its_own_name():
+    (job,) = yaml.safe_load((DEPLOY / "prometheus" / "prometheus-ray.yml").read_text())["scrape_configs"]
+    keep, rename = job["metric_relabel_configs"]
+    assert (keep["action"], rename["target_label"], rename["replacement"]) == ("keep", "__name__", "$1")
+    for name in [*(name for name, *_ in measured()), "process_open_fds"]:
+        assert re.fullmatch(keep["regex"], f"ray_{name}")
+        assert re.fullmatch(rename["regex"], f"ray_{name}")[1] == name
+    assert not any(re.fullmatch(keep["regex"], other) for other in ("ray_serve_num_requests", "process_open_fds"))
+    # Ray's own file says `job: ray`; alerts and dashboard ask for ours.
+    assert job["job_name"] == "onesearch" and job["relabel_configs"] == [
+        {"target_label": "job", "replacement": "onesearch"}
+    ]
 
 
 def expressions():

@@ -2,6 +2,9 @@
 
 import pytest
 
+from onesearch.data.records import Item
+from onesearch.serving import sqlite_store
+
 
 def ask(client, path, **body):
     answer = client.post(path, json=body)
@@ -60,11 +63,44 @@ def test_filters_facets_and_highlights(client, engine):
         assert hit["_formatted"]["brand"] == hit["brand"]
 
 
+def test_values_that_an_item_has_both_and_levels_of_the_menu(client, engine):
+    both = Item("both", "odd mug", ("Kitchen", "Home"), attributes={"Color": ("red", "blue")})
+    engine.upsert([both])
+
+    def found(**asked):
+        page = ask(client, "/indexes/a/search", limit=100, **asked)
+        assert page["estimatedTotalHits"] == len(page["hits"])
+        return {hit["id"] for hit in page["hits"]}
+
+    assert found(filter=['"attributes.Color"="red"', '"attributes.Color"="blue"']) == {"both"}
+    assert found(filter="price < 10 AND price > 20") == set()
+    counts = ask(client, "/indexes/a/search", facets=["category.lvl0"])["facetDistribution"]["category.lvl0"]
+    for name, count in counts.items():
+        assert len(found(filter=[f'"category.lvl0"="{name}"'])) == count
+    assert len(found(filter="category = Home")) == counts["Home"] + 1 and counts["Kitchen"] == 1
+
+
 def test_counts_alone_are_nobodys_search(client, store):
     for query, limit in (("red shoe", 0), ("lamp", 5)):
         body = {"q": query, "limit": limit, "facets": ["brand"]}
         client.post("/indexes/a/search", json=body, headers={"X-OneSearch-User": "ann"})
     assert list(store.history("ann").recent_queries) == ["lamp"]
+
+
+def test_letters_on_the_way_to_a_query_are_nobodys_search(client, store, monkeypatch):
+    monkeypatch.setattr(sqlite_store, "TYPING_SECONDS", 60.0)  # a busy machine types slowly
+    typist = {"X-OneSearch-User": "typist"}
+    opening = {"queries": [{"indexUid": "products", "limit": 21, "offset": 0}]}
+    assert client.post("/multi-search", json=opening, headers=typist).status_code == 200
+    for text in ("l", "la", "lam", "lmap", "lmaps"):  # the last two are corrected
+        client.post("/indexes/a/search", json={"q": text, "limit": 21}, headers=typist)
+    client.post("/indexes/a/search", json={"q": "lamp", "limit": 5, "offset": 5}, headers=typist)
+    found = [(search.query, len(search.shown)) for search in store.searches()[0]]
+    assert [query for query, _ in found] == ["lam", "lamps", "lamp"], "and the second page has its own"
+    assert client.get("/shoppers/typist/history").json()["recent_queries"] == ["lamp", "lamps", "lam"]
+    for text in ("mu", "mug"):
+        client.post("/search", json={"query": text, "user": "typist"})
+    assert [search.query for search in store.searches()[0]][3:] == ["mu", "mug"], "who calls us directly means it"
 
 
 def test_several_searches_in_one_call(client):
@@ -79,6 +115,21 @@ def test_values_of_a_facet_are_searched(client):
     assert [hit["value"] for hit in found["facetHits"]] == ["Acme"] and found["facetHits"][0]["count"] > 0
 
 
+def test_rare_values_of_a_facet_are_found(client, engine):
+    engine.upsert([Item(f"n{i}", "odd mug", ("Home",), brand=f"Señor {i:03}") for i in range(130)])
+    found = ask(client, "/indexes/a/facet-search", facetName="brand", facetQuery="SEÑOR 129")
+    assert found["facetHits"] == [{"value": "Señor 129", "count": 1}]
+    assert engine.requests[-1].facet_query == "SEÑOR 129"
+    whole = ask(client, "/indexes/a/facet-search", facetName="brand")
+    assert len(whole["facetHits"]) == 100
+
+
+def test_a_page_of_a_hundred_may_ask_whether_there_is_another(client, engine):
+    engine.upsert([Item(f"n{i}", "odd mug", ("Home",)) for i in range(130)])
+    assert len(ask(client, "/indexes/a/search", q="mug", limit=101)["hits"]) == 101
+    assert client.post("/search", json={"query": "mug", "k": 101}).status_code == 422
+
+
 @pytest.mark.parametrize(
     ("body", "words"),
     [
@@ -86,7 +137,8 @@ def test_values_of_a_facet_are_searched(client):
         ({"sort": ["title:asc"]}, "sort takes one of price:asc"),
         ({"filter": "colour = red"}, "colour"),
         ({"facets": ["colour"]}, "pattern"),
-        ({"limit": 101}, "at most 100 hits, got 101"),
+        ({"limit": 102}, "at most 100 hits, got 102"),
+        ({"hitsPerPage": 101}, "at most 100 hits, got 101"),
         ({"hitsPerPage": 500}, "at most 100 hits, got 500"),
         ({"offset": 100_001}, "offset: "),
         ({"q": "x" * 201}, "query: "),

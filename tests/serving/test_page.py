@@ -2,8 +2,10 @@
 
 import os
 import re
+import zipfile
 from collections import Counter
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from serving_fakes import CHROMIUM, CHROMIUM_FLAGS, FakeEngine, FlakyStore, cata
 from onesearch.data.records import Item
 from onesearch.serving.http_app import create_app
 from onesearch.serving.serving_settings import ServingSettings
+from pictures import picture
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
 expect = playwright.expect
@@ -384,6 +387,29 @@ def test_pictures_come_from_named_hosts_alone_and_prices_have_a_currency(browser
     assert {address.split("/")[2] for address in asked} == {"img.shop.example"} and len(asked) >= 3
 
 
+def test_the_pictures_that_a_run_brings_are_shown_without_a_named_host(browser, tmp_path):
+    """Those that lie in its archive; a name that leads elsewhere is not asked for, one that is not there leaves."""
+    names = ("i0-0.png", "i0-1.png", "../secret.png", "a/b.png", "x?y.png", "gone.png")
+    images = tuple(f"pictures.zip/{name}" for name in names)
+    items = [replace(item, images=images if item.item_id == "i0" else ()) for item in catalogue(5)]
+    with zipfile.ZipFile(tmp_path / "pictures.zip", "w") as archive:
+        for name in names[:2]:
+            archive.writestr(name, picture())
+    app = create_app(FakeEngine(items), FlakyStore(tmp_path / "s.sqlite3"), pictures=tmp_path / "pictures.zip")
+    asked = []
+    with served(app) as url, browser.new_page() as page:
+        page.on("request", lambda request: asked.append(request.url) if "pictures/" in request.url else None)
+        page.goto(url + "?q=shoe")
+        settle(page)
+        page.wait_for_selector("#onesearch img.there")
+        assert page.locator("#onesearch img").evaluate_all("all => all.map((one) => one.naturalWidth)") == [40]
+        page.locator("#onesearch .card", has=page.locator("img")).locator(".title").click()
+        settle(page)
+        expect(page.locator("#detail img.there")).to_have_count(2)
+        expect(page.locator("#detail img")).to_have_count(2)
+    assert {address.removeprefix(url) for address in asked} == {f"pictures/{name}" for name in (*names[:2], names[5])}
+
+
 def test_on_a_phone_filters_stand_above_the_results_and_nothing_scrolls_sideways(page, service):
     page.set_viewport_size({"width": 360, "height": 740})
     page.goto(service[0] + "?q=red+shoe&user=ann")
@@ -458,6 +484,32 @@ def test_rules_are_edited_previewed_and_saved(page, service):
     shots = os.environ.get("ONESEARCH_SCREENSHOTS")
     if shots:
         page.screenshot(path=str(Path(shots) / "rules.png"))
+
+
+def test_rules_about_what_is_gone_are_told_and_saved(browser, tmp_path):
+    page, problems = browser.new_page(), []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    engine, store = FakeEngine(catalogue()), FlakyStore(tmp_path / "store.sqlite3")
+    store.write_rules('{"pins": [{"name": "best", "items": ["i6"]}]}', "ann", datetime(2026, 11, 27, tzinfo=UTC))
+    store.write_rules("{", "a newer onesearch", datetime(2026, 11, 28, tzinfo=UTC))
+    engine.delete(["i6"])
+    gone = "no item 'i6' in the catalogue any more."
+    with served(create_app(engine, store, admin_token="page token")) as url:
+        page.goto(url + "admin")
+        page.fill("#token", "page token")
+        page.click("#open button")
+        expect(page.locator("#warnings")).to_contain_text("Version 2 is the newest, and this server cannot read it")
+        expect(page.locator("#warnings")).to_contain_text(gone)
+        page.fill("#who", "bob")
+        page.fill("#rules", "pins: [{name: best, items: [i6]}]\nhides: [{name: h, column: item_id, values: [i7]}]")
+        page.click("#save-button")
+        expect(page.locator("#version")).to_contain_text("Version 3 by bob")
+        expect(page.locator("#warnings")).to_have_text(f"pins, best: {gone}")
+        page.fill("#rules", "")
+        page.click("#preview-button")
+        expect(page.locator("#warnings")).to_be_hidden()
+        page.close()
+    assert problems == []
 
 
 def test_api_page_needs_no_other_server(page, service):

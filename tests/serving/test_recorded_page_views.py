@@ -36,6 +36,14 @@ def fill(store) -> None:
     store.record(Event("e7", None, "i3", "click", "lamp", at(8)))
 
 
+def test_places_on_later_or_sorted_pages_are_no_ranks(store):
+    for name, first in (("s1", 0), ("s2", 20), ("s3", None)):
+        store.record_search(Search(name, "ann", "shoe", at(0), ("i1", "i2"), first_rank=first))
+        store.record(Event(f"e{name}", "ann", "i2", "click", "shoe", at(1), name))
+    found = recorded_page_views(store)
+    assert found["shown"].to_list() == [["i1", "i2"], [], []] and found["clicked"].to_list() == [["i2"]] * 3
+
+
 def test_searches_with_their_events_then_events_of_no_search(store):
     fill(store)
     found = recorded_page_views(store).drop("session_id", "query_type", "split").rows()

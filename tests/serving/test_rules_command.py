@@ -1,6 +1,7 @@
 """`onesearch rules`: out of a store, into it, and what the catalogue has not."""
 
 import json
+from datetime import UTC, datetime
 
 import pytest
 from typer.testing import CliRunner
@@ -39,6 +40,18 @@ def test_rules_go_in_and_out_again(call, tmp_path):
     assert missing.exit_code == 1 and "no version 9" in missing.stderr
 
 
+def test_reading_makes_no_store_and_a_misspelt_one_is_refused(call, tmp_path):
+    before = sorted(tmp_path.rglob("*"))
+    assert "no rules were written yet" in call("export", "run").stdout
+    assert call("check", "run", "rules.yaml").exit_code == 0
+    for words in (("export", "run"), ("check", "run", "rules.yaml"), ("import", "run", "rules.yaml")):
+        refused = call(*words, "--store", "typo.sqlite3")
+        assert refused.exit_code == 1 and "no store typo.sqlite3" in refused.stderr
+    for words in (("export", "no"), ("check", "no", "rules.yaml")):
+        assert "no folder no" in call(*words).stderr
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 def test_what_the_catalogue_has_not_is_refused_and_items_of_the_store_count(call, tmp_path):
     with_store = ("--store", "other.sqlite3")
     store = SqliteStore(tmp_path / "other.sqlite3")
@@ -46,6 +59,10 @@ def test_what_the_catalogue_has_not_is_refused_and_items_of_the_store_count(call
     result = call("check", "run", "rules.yaml", *with_store)
     assert result.exit_code == 1 and "rules.yaml: pins, best: no item 'b' in the catalogue" in result.stderr
     assert call("import", "run", "rules.yaml", *with_store).exit_code == 1 and store.rules() is None
+    # What was named while it was there is told, and no fault.
+    store.write_rules('{"pins": [{"name": "old", "items": ["b"]}]}', "ann", datetime(2026, 11, 27, tzinfo=UTC))
+    result = call("import", "run", "rules.yaml", *with_store)
+    assert result.exit_code == 0 and "pins, best: no item 'b' in the catalogue any more" in result.stderr
     good = {"pins": [{"name": "p", "items": ["c"]}], "hides": [{"name": "h", "column": "brand", "values": ["New"]}]}
     (tmp_path / "rules.yaml").write_text(json.dumps(good))
     result = call("check", "run", "rules.yaml", *with_store)

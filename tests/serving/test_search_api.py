@@ -7,7 +7,8 @@ import pytest
 
 from onesearch.search.confidence import NOTHING_FITS
 from onesearch.serving import http_answers
-from onesearch.serving.http_bodies import ItemBody
+from onesearch.serving.http_bodies import ItemBody, now
+from onesearch.serving.store import Search
 
 
 def search(client, **body):
@@ -288,3 +289,81 @@ def test_shoppers_with_strange_ids(client):
     user = "a/b ?%#ü"
     click(client, user, "i1")
     assert len(client.get(f"/shoppers/{quote(user, safe='')}/history").json()["clicked"]) == 1
+
+
+@pytest.fixture
+def asked(engine, monkeypatch):
+    """The requests that the engine got; ask for it before the client, which holds on to the engine's functions."""
+    requests, search = [], engine.search_batch
+    monkeypatch.setattr(engine, "search_batch", lambda batch: requests.extend(batch) or search(batch))
+    return requests
+
+
+def test_later_pages_have_the_history_of_the_first(asked, client, store):
+    """What the first page and its clicks add to a history would bring other results into the order."""
+    search(client, query="lamp", user="nina")
+    first = search(client, query="red shoe", user="nina", k=2)
+    click(client, "nina", ids(first)[1], search_id=first["search_id"], query="red shoe")
+    second = search(client, query="red shoe", user="nina", k=2, offset=2)
+    assert asked[-1].history == asked[-2].history and asked[-1].history.recent_queries == ("lamp",)
+    assert not set(ids(first)) & set(ids(second))
+    # Another search, and the same one begun again, know all of it.
+    search(client, query="lamp", user="nina", offset=2)
+    assert asked[-1].history.clicked == () and asked[-1].history == asked[0].history
+    search(client, query="red shoe", user="nina", k=2)
+    assert asked[-1].history.clicked == (ids(first)[1],)
+    assert [one.first_rank for one in store.searches()[0]] == [0, 0, 2, 2, 0]
+    search(client, query="red shoe", user="nina", sort="price")
+    assert store.searches()[0][-1].first_rank is None
+
+
+def test_a_later_page_alone_is_searched_without_its_own_query(asked, client, store):
+    """The first page was another server's, which recorded it."""
+    for number, query in enumerate(("lamp", "red shoe")):
+        store.record_search(Search(f"s{number}", "nina", query, now(), ("i1",)))
+    search(client, query="red shoe", user="nina", offset=2)
+    assert asked[-1].history.recent_queries == ("lamp",)
+
+
+def test_pages_of_a_deleted_shopper_are_forgotten(asked, client, admin):
+    search(client, query="lamp", user="nina")
+    first = search(client, query="red shoe", user="nina", k=2)
+    click(client, "nina", ids(first)[1], search_id=first["search_id"], query="red shoe")
+    search(client, query="red shoe", user="nina", k=2)
+    assert client.delete("/users/nina", headers=admin).status_code == 200
+    search(client, query="red shoe", user="nina", k=2, offset=2)
+    assert not asked[-1].history
+
+
+def test_first_pages_are_not_remembered_for_ever(asked, client, monkeypatch):
+    monkeypatch.setattr("onesearch.serving.service._FIRST_PAGES", 1)
+    search(client, query="lamp", user="nina")
+    search(client, query="red shoe", user="nina")
+    search(client, query="lamp", user="nina", offset=2)
+    assert asked[-1].history.recent_queries == ("red shoe",), "the history as it is now, without its own query"
+
+
+@pytest.fixture
+def replacing(engine, monkeypatch):
+    """The engine says that it searched for something else."""
+    found = engine.search_batch
+
+    def searched(batch):
+        answers = found(batch)
+        for answer in answers:
+            answer.searched = "wallet"
+        return answers
+
+    monkeypatch.setattr(engine, "search_batch", searched)
+
+
+def test_a_replaced_query_is_recorded_as_what_was_searched(replacing, client, store):
+    answer = search(client, query="purze", user="nina")
+    assert answer["query"] == "purze" and answer["corrected_query"] is None
+    assert store.history("nina").recent_queries == ("wallet",)
+
+
+def test_the_plain_ranking_is_asked_for_the_shoppers_groups(client, engine):
+    search(client, query="lamp", user="ann", groups=["new"], method="bm25")
+    search(client, query="lamp", method="bm25")
+    assert engine.lexical_groups == [("new", "F", "24-30"), ()]

@@ -9,6 +9,7 @@ from serving_fakes import FakeEngine, catalogue
 from typer.testing import CliRunner
 
 from onesearch.cli import serve_command as command
+from onesearch.serving.run_store import open_run_store
 from onesearch.serving.store import StoreError
 
 
@@ -19,7 +20,8 @@ def started(monkeypatch):
 
     def load(run, width=None, model=None, device=None, measured=False):
         served.update(run=run, width=width, model=model, device=device, measured=measured)
-        return FakeEngine(catalogue())
+        served["engine"] = FakeEngine(catalogue())
+        return served["engine"]
 
     monkeypatch.setattr("onesearch.search.engine.SearchEngine.load", load)
     monkeypatch.setattr(
@@ -48,6 +50,12 @@ def test_serves_a_run(started, tmp_path):
     assert started["host"] == "127.0.0.1", "open to this machine alone unless asked otherwise"
     assert started["app"].state.service.config.max_queue == 7
     assert (tmp_path / "serving.sqlite3").is_file()
+
+
+def test_the_precision_can_be_chosen(started, tmp_path):
+    assert call(tmp_path).exit_code == 0 and started["engine"].precision == "float32"
+    assert call(tmp_path, "--precision", "auto").exit_code == 0 and started["engine"].precision == "auto"
+    assert call(tmp_path, "--precision", "bf8").exit_code == 2
 
 
 def test_the_model_can_be_chosen(started, tmp_path, monkeypatch):
@@ -83,7 +91,10 @@ def test_thoughts_are_looked_up_under_the_producers_key(started, tmp_path):
 
 
 def test_api_only_and_another_store(started, tmp_path):
-    call(tmp_path, "--api-only", "--store", tmp_path / "else.db")
+    result = call(tmp_path, "--api-only", "--store", tmp_path / "else.db")
+    place = result.output.partition("Open http://127.0.0.1:8000")[2].split()[0]
+    with TestClient(started["app"], base_url="http://127.0.0.1:8000") as client:
+        assert client.get(place).status_code == 200 and client.get("/docs").status_code == 404
     assert started["app"].state.service.config.page is False
     assert (tmp_path / "else.db").is_file() and not (tmp_path / "serving.sqlite3").exists()
 
@@ -123,6 +134,7 @@ def test_origins_are_those_that_browsers_send(started, tmp_path):
 def test_pictures_of_named_hosts_and_a_currency(started, tmp_path):
     hosts = ("--image-hosts", "https://IMG.shop.example:443/", "--image-hosts", "http://127.0.0.1:9000")
     assert call(tmp_path, *hosts, "--currency", "EUR").exit_code == 0
+    assert started["app"].state.service.engine.trusted == ["img.shop.example:443", "127.0.0.1:9000"]
     with TestClient(started["app"], base_url="http://localhost") as client:
         policy = client.get("/").headers["content-security-policy"]
         shown = client.get("/filters").json()
@@ -170,13 +182,21 @@ def test_a_made_token_is_shown_on_a_terminal_and_never_in_a_log(monkeypatch, cap
 
 def test_missing_run_names_the_command_that_makes_it(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"onesearch run configs/demo\.yaml"):
-        command.open_run_store(tmp_path / "no", str(tmp_path / "no" / "x.db"), make=True)
+        open_run_store(tmp_path / "no", str(tmp_path / "no" / "x.db"), make=True)
     assert not (tmp_path / "no").exists()
+
+
+def test_a_link_in_the_stores_place_is_not_written_through(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "serving.sqlite3").symlink_to(tmp_path / "victim")
+    with pytest.raises(ValueError, match=r"serving\.sqlite3 is a link"):
+        open_run_store(tmp_path / "run", None, make=True)
+    assert not (tmp_path / "victim").exists()
 
 
 def test_store_address_is_checked(tmp_path):
     with pytest.raises(StoreError, match=r"could not open.*--store names another place"):
-        command.open_run_store(tmp_path, str(tmp_path), make=True)  # a folder
+        open_run_store(tmp_path, str(tmp_path), make=True)  # a folder
 
 
 @pytest.mark.parametrize("days", ["100001", "1e300"])

@@ -1,5 +1,7 @@
 """The service from its first second: what it answers while the run is loaded, and where that fails."""
 
+import subprocess
+import sys
 import threading
 from contextlib import nullcontext
 
@@ -71,3 +73,11 @@ def test_a_run_that_cannot_be_loaded_ends_the_server_with_its_error(monkeypatch)
 
     with pytest.raises(ValueError, match="no finished run"):
         run_server(StartingApp(load), "127.0.0.1", 0, ServingSettings())
+
+
+def test_the_port_needs_no_library_of_models():
+    code = (
+        "import sys; import onesearch.cli.serve_command, onesearch.serving.http_server, onesearch.serving.starting_app,"
+        " onesearch.serving.sqlite_store; print([one for one in ('torch', 'transformers') if one in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

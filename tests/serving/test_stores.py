@@ -1,5 +1,6 @@
 """Both stores keep the same promises; SQLite's file format."""
 
+import json
 import re
 import sqlite3
 import threading
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from onesearch.data.records import Item
 from onesearch.serving.http_bodies import ItemBody
+from onesearch.serving.keyword_coverage import coverage_by_span
 from onesearch.serving.recorded_page_views import recorded_page_views
 from onesearch.serving.sqlite_store import SqliteStore
 from onesearch.serving.store import (
@@ -22,6 +24,7 @@ from onesearch.serving.store import (
     RulesConflictError,
     RulesVersion,
     Search,
+    StateCount,
     StoredItem,
     StoreError,
 )
@@ -198,6 +201,73 @@ def test_recent_queries_are_distinct_newest_last(any_store):
     assert any_store.history("u").recent_queries == ("a", "c", "d", "e", "f")
 
 
+def typed(number, text, seconds, user="u", query=None):
+    time = T0 + timedelta(seconds=seconds)
+    return Search(f"s{number}", user, text if query is None else query, time, (f"i{number}",), typed=text)
+
+
+def recorded(store):
+    return [search.query for search in store.searches()[0]]
+
+
+def test_what_is_typed_on_takes_the_place_of_what_stood_there(any_store):
+    any_store.record_search(Search("s0", "u", "sc", T0 - timedelta(days=1), ("i1",)))
+    # "scoote" was corrected; letters are taken back as well.
+    letters = ["s", "sc", "sco", "scoo", "scoot", "scoote", "scooter", "scooters", "scooter"]
+    for number, text in enumerate(letters, 1):
+        any_store.record_search(typed(number, text, number / 2, query="scooter" if text == "scoote" else None))
+        any_store.record_search(typed(100 + number, text[:1], number / 2, user="other"))
+    assert [query for query in recorded(any_store) if query != "s"] == ["sc", "scooter"]
+    assert any_store.history("u").recent_queries == ("sc", "scooter"), "and what was searched for before stays"
+    assert sum(one.searches for one in any_store.traffic(3600) if one.query == "scooter") == 1
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (typed(1, "red", 0), typed(2, "red shoe", 3.1)),
+        (typed(1, "red", 1), typed(2, "red shoe", 0.9)),
+        (typed(1, "red", 0), typed(2, "red", 1)),
+        (typed(1, "red", 0), typed(2, "blue", 1)),
+        (typed(1, "red", 0), typed(2, "red shoe", 1, user="v")),
+        (typed(1, "red", 0, user=None), typed(2, "red shoe", 1, user=None)),
+        (typed(1, "red", 0), Search("s2", "u", "red shoe", T0 + timedelta(seconds=1), ())),
+        (Search("s1", "u", "red", T0, ()), typed(2, "red shoe", 1)),
+    ],
+)
+def test_what_is_no_typing_stays(any_store, before, after):
+    any_store.record_search(before)
+    any_store.record_search(after)
+    assert recorded(any_store) == [before.query, after.query]
+
+
+def test_a_search_that_was_made_in_between_ends_typing(any_store):
+    for search in (typed(1, "red", 0), Search("s2", "u", "blue", T0 + timedelta(seconds=1), ()), typed(3, "red s", 2)):
+        any_store.record_search(search)
+    assert recorded(any_store) == ["red", "blue", "red s"]
+
+
+@pytest.mark.parametrize("who", ["u", None])
+def test_a_search_that_got_a_click_stays(any_store, who):
+    for number in range(3):  # of other searches
+        any_store.record(Event(f"e{number}", "u", "i1", "click", "", T0, None if number else "s9"))
+    any_store.record_search(typed(1, "red", 0))
+    any_store.record(Event("e9", who, "i1", "click", "red", T0, "s1"))
+    any_store.record_search(typed(2, "red shoe", 1))
+    any_store.record_search(typed(3, "red shoes", 2))
+    assert recorded(any_store) == ["red", "red shoes"] and any_store.history("u").recent_queries == ("red", "red shoes")
+    assert any_store.delete_user("u").searches == 2
+    any_store.record_search(typed(4, "red shoes x", 2.5))
+    assert recorded(any_store) == ["red shoes x"]
+
+
+def test_readers_miss_nothing_that_took_the_place_of_what_they_read(any_store):
+    any_store.record_search(typed(1, "r", 0))
+    _, place = any_store.searches()
+    any_store.record_search(typed(2, "re", 1))
+    assert [search.query for search in any_store.searches(place)[0]] == ["re"]
+
+
 def test_traffic_is_counted_by_span_and_query(any_store):
     for minute, query in ((1, "lamp"), (59, "lamp"), (2, "mug"), (60, "lamp"), (61, "")):
         any_store.record_search(Search(f"s{minute}", None, query, T0 + timedelta(minutes=minute), ("i1",)))
@@ -308,6 +378,75 @@ def test_what_was_shown_before_ids_could_hold_line_ends_is_read(tmp_path):
     assert store.traffic(60)[0].searches == 3
 
 
+def test_what_was_known_of_a_query_and_what_was_explored_stay_with_the_search(any_store):
+    kept = [
+        Search("s1", None, "q", T0, ("i1", "i2"), "distilled", ("i2",)),
+        Search("s2", None, "q", T0, ("i1",), "none"),
+        Search("s3", None, "q", T0, ()),
+        Search("s4", None, "q", T0, ("i1",), first_rank=20),
+        Search("s5", None, "q", T0, ("i1",), first_rank=None),
+    ]
+    for one in kept:
+        any_store.record_search(one)
+    assert any_store.searches()[0] == kept
+
+
+def test_coverage_counts_searches_with_a_query_by_span_and_state(any_store):
+    hour = timedelta(hours=1)
+    searched = [("a", 0, "none"), ("b", 0, "none"), ("a", 1, "cached"), (" ", 1, "none"), ("", 1, None), ("c", 1, None)]
+    for number, (query, hours, state) in enumerate(searched):
+        any_store.record_search(Search(f"s{number}", "u", query, T0 + hours * hour, (), state))
+    any_store.record_search(Search("s9", "gone", "d", T0 + hour, ("i",), "queued", ("i",)))
+    any_store.delete_user("gone")
+    assert any_store.coverage(3600) == [(T0, "none", 2), (T0 + hour, None, 1), (T0 + hour, "cached", 1)]
+    if isinstance(any_store, SqliteStore):
+        with any_store._db.read("look") as db:
+            assert db.execute("SELECT thought, explored FROM searches WHERE gone").fetchall() == [(None, None)]
+    assert any_store.coverage(86_400) == [(T0, None, 1), (T0, "cached", 1), (T0, "none", 2)]
+    day, *others = coverage_by_span(any_store.coverage(86_400))
+    assert others == [] and (day.start, day.searches) == (T0, 4)
+    assert day.states == {"none": 2, "cached": 1, "unknown": 1}
+    assert day.share("cached", "distilled") == pytest.approx(1 / 3), "of those that are known"
+    assert coverage_by_span([StateCount(T0, None, 3)])[0].share("none") is None
+
+
+def test_deletions_are_counted_whether_there_was_anything_or_not(any_store):
+    assert any_store.deletions() == 0
+    any_store.record(event(1))
+    any_store.delete_user("u")
+    any_store.delete_user("nobody")
+    assert any_store.deletions() == 2
+
+
+def test_searches_of_an_earlier_file_have_no_state(tmp_path):
+    from onesearch.serving import sqlite_store
+
+    with sqlite3.connect(tmp_path / "old.sqlite3") as raw:
+        for script in sqlite_store._MIGRATIONS[:4]:
+            raw.executescript(script)
+        raw.execute("INSERT INTO searches (search_id, query, time, shown, shown_ids) VALUES ('s1', 'q', 1, '', '[]')")
+        raw.execute("PRAGMA user_version = 4")
+    store = SqliteStore(tmp_path / "old.sqlite3")
+    store.record_search(Search("s2", None, "q", T0, (), "cached"))
+    assert [one.thought for one in store.searches()[0]] == [None, "cached"]
+    assert [one.first_rank for one in store.searches()[0]] == [0, 0] and store.deletions() == 0
+    assert [one.state for one in store.coverage(60)] == [None, "cached"]
+
+
+@pytest.mark.redis
+def test_searches_of_an_earlier_redis_have_no_state_and_its_format_is_raised(redis_url, tmp_path):
+    from onesearch.serving.redis_store import RedisStore
+
+    store = RedisStore(redis_url, f"{tmp_path.name}:")
+    old = {"search_id": "s1", "user": None, "query": "q", "time": T0.isoformat(), "shown": ["i"]}
+    client = store._redis.client
+    client.xadd(f"{tmp_path.name}:searches", {"search": json.dumps(old)})
+    client.set(f"{tmp_path.name}:format", 1)
+    assert store.searches()[0] == [Search("s1", None, "q", T0, ("i",))]
+    store.state()
+    assert client.get(f"{tmp_path.name}:format") == "3", "an earlier version could not read what is recorded now"
+
+
 def test_check_passes(any_store):
     any_store.check()
 
@@ -372,7 +511,7 @@ def test_sqlite_survives_reopening(tmp_path):
     assert again.history("u").clicked == ("i",) and again.item_changes(0)[0].item.title == "title"
     with sqlite3.connect(path) as raw:
         assert raw.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-        assert raw.execute("PRAGMA user_version").fetchone() == (4,)
+        assert raw.execute("PRAGMA user_version").fetchone() == (6,)
 
 
 def test_sqlite_without_close_keeps_what_was_answered(tmp_path):
@@ -388,14 +527,14 @@ def test_redis_refuses_keys_of_a_newer_version_and_brings_older_ones_their_numbe
 
     store = RedisStore(redis_url, prefix=f"{tmp_path.name}:")
     redis, key = store._redis.client, f"{tmp_path.name}:format"
-    assert redis.get(key) is None and store.state() and redis.get(key) == "1"
+    assert redis.get(key) is None and store.state() and redis.get(key) == "3"
     RedisStore(redis_url, prefix=f"{tmp_path.name}:").close()
-    redis.set(key, 2)
-    with pytest.raises(StoreError, match=r"newer onesearch \(format 2, known up to 1\)"):
+    redis.set(key, 4)
+    with pytest.raises(StoreError, match=r"newer onesearch \(format 4, known up to 3\)"):
         RedisStore(redis_url, prefix=f"{tmp_path.name}:")
     with pytest.raises(StoreError, match="newer onesearch"):
         store.state()
-    assert redis.get(key) == "2"
+    assert redis.get(key) == "4"
 
 
 def test_sqlite_refuses_files_of_a_newer_version_and_strange_files(tmp_path):

@@ -120,6 +120,40 @@ def test_an_unseen_query_is_queued_once_and_coverage_is_counted(tmp_path, path):
         assert cache.queue_state() == (0, 1, 0) and cache.take(10) == [], "while somebody works on it"
 
 
+def test_the_state_of_a_query_is_recorded_with_its_search(tmp_path, path):
+    """The engine is at work until the cache has answered, as one that takes milliseconds."""
+    cache = SqliteThoughts(path)
+    cache.put([thought("red lamp", "lamp"), thought("mug")])
+    engine = FakeEngine(catalogue())
+    source = ThoughtSource(lambda: SqliteThoughts(path), *PRODUCER, lambda: {"blue shoe"})
+    with service(tmp_path, source, engine) as client:
+        coverage, ask = client.app.state.service.coverage, client.app.state.service.coverage.ask
+
+        def wait_for_state(query):
+            asked = ask(query)
+            wait_for(lambda: asked is None or asked.state != "unknown")
+            return asked
+
+        coverage.ask = wait_for_state
+        answers(client, "Red  lamp", "mug", "blue shoe", "green jacket", "")
+        wait_for(lambda: measured(client, "onesearch_thoughts_queued_total").get("", 0) == 2)
+        answers(client, "green jacket", "lmap")
+        client.post("/search", json={"query": "never recorded", "record": False})
+        client.post("/search", json={"query": "other method", "method": "bm25"})
+        states = {"distilled": 1, "cached": 1, "no_keywords": 1, "none": 1, "queued": 1, "unknown": 1}
+        assert measured(client, "onesearch_searches_by_thought_total") == states
+    recorded = SqliteStore(tmp_path / "store.sqlite3").searches()[0]
+    assert [(one.query, one.thought) for one in recorded] == [
+        ("Red  lamp", "cached"),
+        ("mug", "no_keywords"),
+        ("blue shoe", "distilled"),
+        ("green jacket", "none"),
+        ("", None),
+        ("green jacket", "queued"),
+        ("lamp", "unknown"),  # corrected: nobody asked for it
+    ]
+
+
 def test_what_was_noted_last_is_looked_up_before_the_service_ends(tmp_path, path):
     store = FlakyStore(tmp_path / "store.sqlite3")
     config = ServingSettings(thoughts_seconds=3600)
@@ -128,10 +162,36 @@ def test_what_was_noted_last_is_looked_up_before_the_service_ends(tmp_path, path
     assert SqliteThoughts(path).take(5) == ["red lamp"]
 
 
+def test_letters_on_the_way_to_a_query_are_not_thought_about(tmp_path, path, monkeypatch):
+    monkeypatch.setattr(coverage_module, "TYPING_SECONDS", 60.0)
+    typist, other = {"X-OneSearch-User": "typist"}, {"X-OneSearch-User": "other"}
+    with service(tmp_path, source_of(path)) as client:
+        # By two shoppers, one of whom began to look for something else.
+        for text in ("m", "mu", "mug"):
+            client.post("/indexes/a/search", json={"q": text}, headers=typist)
+            client.post("/indexes/a/search", json={"q": {"mug": "lamp"}.get(text, text)}, headers=other)
+        client.post("/indexes/a/search", json={"q": "drill"})  # nobody knows whose letters these are
+    assert set(SqliteThoughts(path).take(9)) == {"mug", "mu", "lamp", "drill"}
+
+
+def test_what_was_typed_is_thought_about_once_nobody_goes_on(tmp_path, path, monkeypatch):
+    monkeypatch.setattr(coverage_module, "TYPING_SECONDS", 0.1)
+    with service(tmp_path, source_of(path)) as client:
+        client.post("/indexes/a/search", json={"q": "mug"}, headers={"X-OneSearch-User": "typist"})
+        wait_for(lambda: SqliteThoughts(path).queued(["mug"]) == {"mug"})
+
+
 def test_without_a_cache_nothing_is_measured(tmp_path):
     with service(tmp_path, None) as client:
         answers(client, "lamp")
         assert searches(client) == {} and client.get("/healthz").json()["status"] == "ready"
+
+
+def test_without_a_cache_no_state_is_recorded(tmp_path):
+    with service(tmp_path, None) as client:
+        answers(client, "lamp")
+        assert measured(client, "onesearch_searches_by_thought_total") == {}
+    assert [one.thought for one in SqliteStore(tmp_path / "store.sqlite3").searches()[0]] == [None]
 
 
 def test_a_search_does_not_wait_for_the_cache(tmp_path, path, expected):
@@ -366,3 +426,18 @@ def test_the_coverage_command(tmp_path, path):
     assert ["2024-01-01 10:00", "2", "50.0%", "1", "0", "1"] in lines
     _, result = shown("day", "--store", str(tmp_path / "no.sqlite3"))
     assert result.exit_code == 1 and "no store" in result.output and not (tmp_path / "no.sqlite3").exists()
+
+
+def test_coverage_as_it_was_recorded_by_command(tmp_path):
+    store = SqliteStore(tmp_path / "serving.sqlite3")
+    states = ["none", "queued", "cached", "distilled", None]
+    for number, state in enumerate(states):
+        store.record_search(Search(str(number), None, "lamp", at(1, 9 + number // 3), (), state))
+    store.close()
+    found = CliRunner().invoke(command_line, ["events", "coverage", str(tmp_path / "serving.sqlite3")])
+    lines = [re.split(r"\s*│\s*", line.strip("│ \n")) for line in found.output.splitlines()]
+    assert found.exit_code == 0, found.output
+    assert ["2024-01-01", "5", "25.0%", "50.0%", "1", "1", "0", "1", "1", "1"] in lines
+    found = CliRunner().invoke(command_line, ["events", "coverage", str(tmp_path / "serving.sqlite3"), "--by", "hour"])
+    lines = [re.split(r"\s*│\s*", line.strip("│ \n")) for line in found.output.splitlines()]
+    assert ["2024-01-01 10:00", "2", "100.0%", "100.0%", "1", "0", "0", "0", "0", "1"] in lines

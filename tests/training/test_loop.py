@@ -8,12 +8,13 @@ import pytest
 import torch
 from torch import nn
 
+from onesearch.common.device import has_native_bf16
 from onesearch.model.backbones import BackboneSettings, build_backbone
 from onesearch.training import loop
 from onesearch.training.batching import BatchSource
 from onesearch.training.loop import CHECKPOINTS, CURVES, LOG, WEIGHTS, LoopSettings, NotFiniteError, fit
 from onesearch.training.optimizer import AveragedWeights, parameter_groups, rate
-from onesearch.training.precision import has_native_bf16, resolve_precision
+from onesearch.training.precision import resolve_precision
 
 spec = importlib.util.spec_from_file_location("tiny_fit", Path(__file__).with_name("tiny_fit.py"))
 tiny = importlib.util.module_from_spec(spec)

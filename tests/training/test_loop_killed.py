@@ -18,7 +18,7 @@ def start(folder, *arguments):
 
 def log_lines(folder):
     lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    clock = ("seconds", "samples_per_second")
+    clock = ("seconds", "samples_per_second", "start_mib")
     return [{name: value for name, value in line.items() if name not in clock} for line in lines]
 
 

@@ -122,8 +122,9 @@ def test_the_key_is_kept_nowhere(fake_llm, shop_words, monkeypatch):
     monkeypatch.setenv("ONESEARCH_LLM_API_KEY", "sk-secret")
     llm = producer(fake_llm, shop_words)
     assert "sk-secret" not in llm.config.model_dump_json() + repr(llm.config) + repr(vars(llm))
-    with pytest.raises(ValidationError, match="holds a password"):
+    with pytest.raises(ValidationError, match="holds a password") as told:
         LLMSettings(base_url="http://user:sk-secret@host/v1")
+    assert "sk-secret" not in str(told.value)
 
 
 def test_refused_questions_are_set_aside_unless_all_are(fake_llm, shop_words):

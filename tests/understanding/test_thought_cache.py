@@ -126,6 +126,16 @@ def test_released_queries_may_be_taken_at_once_and_done_ones_never(cache):
     assert cache.take(5) == ["a"]
 
 
+def test_what_waits_or_is_in_work_is_told(cache):
+    for query in ("waits", "in work", "was done"):
+        cache.enqueue(query)
+    assert cache.take(2) == ["waits", "in work"]
+    cache.release(["waits"])
+    cache.done(["was done"])
+    asked = ["WAITS", "in work", "was done", "never", ""]
+    assert cache.queued(asked) == {"WAITS", "in work"} and cache.queued([]) == set()
+
+
 def test_failed_queries_do_not_wait_again_until_somebody_answers_them(cache):
     cache.enqueue("boots")
     cache.failed("Boots", "off the catalogue")

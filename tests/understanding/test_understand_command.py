@@ -1,12 +1,15 @@
 import json
 import logging
 
+import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
+from onesearch.batch.query_thoughts import Answers, thought_rows
 from onesearch.cli import app
 from onesearch.data.dataset import Dataset
 from onesearch.data.records import PageView, page_views_frame
+from onesearch.understanding.thought import Analysis, Thought
 from onesearch.understanding.thought_cache import SqliteThoughts
 from tiny_bert import make_tiny_bert
 
@@ -84,6 +87,25 @@ def test_calibration_needs_a_language_model_and_a_run(invoke, shop, tmp_path):
         refused = invoke(*arguments, *more)
         assert refused.exit_code == 2 and "language model" in refused.output
     assert "is no run" in invoke(*arguments).output
+
+
+def test_a_table_of_thoughts_comes_into_the_cache_and_nobody_is_asked(invoke, shop, tmp_path, fake_llm):
+    answers = Answers(
+        {"boots": Thought(query="boots", analysis=Analysis(intent="other"), producer="llm:Qwen3-32B", version="1")},
+        {"tent": "refused by the server: status 400"},
+    )
+    table, path = tmp_path / "table.parquet", tmp_path / "thoughts.sqlite3"
+    pq.write_table(thought_rows(["boots", "tent"], answers, "llm:Qwen3-32B", "1"), table)
+    arguments = ("--from-table", table, "--cache", path)
+    found = json.loads(invoke(shop, *arguments, "--json").stdout)
+    assert (found["asked"], found["answered"], found["set_aside"], found["calls"]) == (2, 1, 1, 0)
+    assert set(SqliteThoughts(path).get_many(["boots", "tent"], "llm:Qwen3-32B", "1")) == {"boots"}
+    assert "status 400" in (tmp_path / "thoughts.sqlite3.rejects.jsonl").read_text()
+    assert "1 cached before, 0 answered" in invoke(shop, *arguments).output and not fake_llm.asked
+    # Whose thoughts are wanted is said, and a table says no more than that.
+    assert "another producer 1" in invoke(shop, *arguments, "--producer", "log-expert").output
+    for more in (["--watch"], ["--coverage", "day"], ["--calibrate", 3]):
+        assert invoke(shop, *arguments, *more).exit_code == 2
 
 
 def test_a_server_may_know_no_json_schema(invoke, shop, tmp_path, fake_llm):

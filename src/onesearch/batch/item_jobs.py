@@ -20,6 +20,9 @@ from onesearch.data.records import ITEMS
 from onesearch.data.text import item_texts
 from onesearch.encoding.encoder_loading import load_encoder
 from onesearch.encoding.khqe import KHQE, fuse_keywords
+from onesearch.encoding.pictures.item_pictures import ItemPictures
+from onesearch.encoding.pictures.item_towers import ItemTower
+from onesearch.encoding.text_encoder import DESCRIPTION
 from onesearch.search.run_versions import need, readable
 from onesearch.understanding.keyword_lexicon import Lexicon
 
@@ -52,7 +55,7 @@ def sids_job(run: Path) -> RunJob:
 def _job(run: Path, make: Make, more: Sequence[str], label: str) -> RunJob:
     run = run.absolute()
     marks = marks_of(run, _STAGES)
-    columns = ["item_id", *_fields(run), *more]
+    columns = ["item_id", *_fields(run), *_picture_columns(run), *more]
     return RunJob(make, {"run": str(run), "marks": marks}, {"run": marks}, columns, MOST_ROWS, label)
 
 
@@ -86,6 +89,12 @@ def _fields(run: Path) -> list[str]:
     return list(read_json(need(run, "encoder") / "fields.json"))
 
 
+def _picture_columns(run: Path) -> list[str]:
+    """The column of pictures, where the run's vectors know of them."""
+    about = need(run, "encoder") / "encoder" / DESCRIPTION
+    return ["images"] if read_json(about).get("kind") in ("unified", "concat") else []
+
+
 def _encoder(run: Path) -> Callable[[pa.Table], Floats]:
     """Items → vectors float32 [n, d], as the run's stages make those of its catalogue."""
     with readable(run):
@@ -93,12 +102,19 @@ def _encoder(run: Path) -> Callable[[pa.Table], Floats]:
         lexicon, keywords = None, khqe / "keyword_vectors.npy"
         if keywords.is_file() and (khqe / "lexicon").is_dir():
             lexicon, keyword_vectors = Lexicon.load(khqe / "lexicon"), np.load(keywords, allow_pickle=False)
+        columns = [*fields, *_picture_columns(run)]
+        pictures = ItemPictures.load(need(run, "pictures"), need(run, "data")) if columns[len(fields) :] else None
 
     def encode(table: pa.Table) -> Floats:
-        need_columns(table, fields)
-        items = pl.DataFrame(table.select(fields)).cast({field: ITEMS[field] for field in fields})
+        need_columns(table, columns)
+        items = pl.DataFrame(table.select(columns)).cast({column: ITEMS[column] for column in columns})
         texts = item_texts(items, fields)
-        plain = encoder.encode(texts)
+        if pictures is not None and isinstance(encoder, ItemTower):
+            parts = list(pictures.in_parts(items["images"].to_list()))
+            seen, there = (np.concatenate([getattr(part, name) for part in parts]) for name in ("vectors", "there"))
+            plain = encoder.encode_items(texts, seen, there)
+        else:
+            plain = encoder.encode(texts)
         return plain if lexicon is None else fuse_keywords(plain, lexicon.match(texts), keyword_vectors)
 
     return encode

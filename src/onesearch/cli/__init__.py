@@ -11,8 +11,10 @@ from typing import Annotated
 import typer
 
 from onesearch.cli.abtest_command import abtest
+from onesearch.cli.agents_command import agents
 from onesearch.cli.batch_command import app as batch
 from onesearch.cli.evaluate_command import evaluate
+from onesearch.cli.mcp_command import mcp
 from onesearch.cli.nightly_command import nightly
 from onesearch.cli.plan_command import plan
 from onesearch.cli.rules_command import app as rules
@@ -64,9 +66,11 @@ app.command("update")(update)
 app.command("nightly")(nightly)
 app.command("evaluate")(evaluate)
 app.command("abtest")(abtest)
+app.command("agents")(agents)
 app.command("search")(search)
 app.command("suggest")(suggest)
 app.command("serve")(serve)
+app.command("mcp")(mcp)
 app.add_typer(batch, name="batch")
 app.add_typer(rules, name="rules")
 app.add_typer(store, name="store")

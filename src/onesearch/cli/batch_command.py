@@ -1,12 +1,13 @@
 """``onesearch batch``: what a run does with one item or query, over tables of any size."""
 
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from onesearch.cli.producer_options import BaseUrl, Format, Producer, ResponseFormat, TextEncoder
 from onesearch.cli.terminal import FriendlyGroup, Measured, Model
+from onesearch.cli.worker_options import Address, Engine, EngineName, WorkerCount, refuse_lone_address
 
 if TYPE_CHECKING:
     from onesearch.batch.run_jobs import RunJob
@@ -15,28 +16,13 @@ app = typer.Typer(
     cls=FriendlyGroup,
     no_args_is_help=True,
     rich_markup_mode="markdown",
-    help="Encode items, make semantic IDs, search many queries: tables of any size, by several workers.",
+    help="Encode items, make semantic IDs, search and understand many queries: tables of any size, by several workers.",
 )
-
-
-class EngineName(StrEnum):
-    """Who does the work."""
-
-    local = "local"
-    ray = "ray"
 
 
 Run = Annotated[Path, typer.Argument(help="Folder of a finished run, such as runs/demo.")]
 Source = Annotated[Path, typer.Argument(help="Parquet file, or a folder of them.")]
 Sink = Annotated[Path, typer.Argument(help="Folder for the output; one that was begun is gone on with.")]
-WorkerCount = Annotated[int, typer.Option("--workers", min=1, help="Workers, each of them a process with one core.")]
-Engine = Annotated[
-    EngineName, typer.Option("--engine", help="local: processes of this machine; ray: a cluster (extra `ray`).")
-]
-Address = Annotated[
-    str | None,
-    typer.Option(help="Of the cluster, as ray://HOST:10001 or auto; default: RAY_ADDRESS, else one on this machine."),
-]
 Rows = Annotated[int | None, typer.Option(min=1, help="Most rows of a part; larger row groups are several parts.")]
 
 
@@ -109,6 +95,37 @@ def search_command(
     _do(job, source, sink, workers, engine, address, rows)
 
 
+@app.command("understand")
+def understand_command(
+    # Which queries, over which catalogue, and where the thoughts go.
+    run: Run,
+    source: Source,
+    sink: Sink,
+    # Who thinks.
+    producer: Producer,
+    base_url: BaseUrl = None,
+    response_format: Format = ResponseFormat.json_schema,
+    encoder: TextEncoder = None,
+    concurrency: Annotated[int, typer.Option(min=1, help="Calls in flight, of each worker.")] = 16,
+    # By whom.
+    workers: WorkerCount = 1,
+    engine: Engine = EngineName.local,
+    address: Address = None,
+    rows: Rows = None,
+) -> None:
+    """What queries mean, as `onesearch understand` finds it out: a row for each `query`, or the reason why not.
+
+    Option `--from-table` of that command brings the rows into a cache. The language model's name comes from
+    ONESEARCH_LLM_MODEL, its key from ONESEARCH_LLM_API_KEY where the workers run, and nowhere else.
+
+    Example:  onesearch batch understand runs/demo runs/demo/data/test.parquet about --producer log-expert
+    """
+    from onesearch.pipeline.thought_job import understand_job
+
+    job = understand_job(run, producer.value, encoder, base_url, response_format.value, concurrency)
+    _do(job, source, sink, workers, engine, address, rows)
+
+
 def _do(
     job: "RunJob",
     source: Path,
@@ -121,8 +138,7 @@ def _do(
     """Do a job and say what was done."""
     from onesearch.batch.run_jobs import run_job
 
-    if address is not None and engine != EngineName.ray:
-        raise ValueError("--address names a cluster of Ray: give --engine ray as well")
+    refuse_lone_address(address, engine)
     done = run_job(job, source, sink, engine.value, workers, address, rows)
     rate = f", {done.rows / done.seconds:,.0f} rows a second" if done.seconds else ""
     typer.echo(f"{sink}: {done.parts:,} parts, {done.skipped:,} were there, {done.rows:,} rows done now{rate}")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from pydantic import ValidationError
 
 from onesearch.common.extras import from_extra
 from onesearch.market.kuaisearch_export import export_kuaisearch
@@ -41,6 +42,10 @@ def make(
     page_views: Annotated[
         int | None, typer.Option(min=100, help="Page views to log; 12.5 per shopper if left out.")
     ] = None,
+    pictures: Annotated[int, typer.Option(min=0, max=8, help="Pictures of each item, drawn from its attributes.")] = 0,
+    picture_only: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of colours and patterns that pictures alone show.")
+    ] = 0.0,
     # How it is written.
     format: Annotated[
         Format,
@@ -56,7 +61,18 @@ def make(
     # bm25s logs every index that the simulated shop builds.
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("bm25s").setLevel(logging.WARNING)
-    config = MarketSettings(items=items, users=users, days=days, seed=seed, page_views=page_views)
+    try:
+        config = MarketSettings(
+            items=items,
+            users=users,
+            days=days,
+            seed=seed,
+            page_views=page_views,
+            pictures=pictures,
+            picture_only=picture_only,
+        )
+    except ValidationError as error:
+        raise typer.BadParameter(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
     dataset = make_market(config, out)
     typer.echo(
         f"{out}: " + ", ".join(f"{count:,} {table.replace('_', ' ')}" for table, count in dataset.counts.items())

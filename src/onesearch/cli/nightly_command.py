@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from onesearch.cli.producer_options import ProducerName, open_thoughts, producer_key
-from onesearch.cli.serve_command import open_run_store
 from onesearch.cli.update_command import MethodName
+from onesearch.serving.run_store import open_run_store
 
 if TYPE_CHECKING:
     from onesearch.understanding.thought_table import Thoughts

@@ -1,14 +1,15 @@
 """``onesearch rules``: a shop's rules as a file, out of a store and into it, checked against the catalogue."""
 
 import getpass
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from onesearch.cli.serve_command import open_run_store
 from onesearch.cli.terminal import FriendlyGroup
+from onesearch.serving.run_store import open_run_store
 
 if TYPE_CHECKING:
     import polars as pl
@@ -44,8 +45,8 @@ def export_command(
     from onesearch.search.rules import write_rules
     from onesearch.serving.live_rules import stored_rules
 
-    with closing(opened(run, store)) as memory:
-        found = memory.rules(version)
+    with read_from(run, store) as memory:
+        found = None if memory is None else memory.rules(version)
     if found is None and version is not None:
         raise ValueError(f"the store has no version {version} of the rules")
     head = "# no rules were written yet\n"
@@ -68,13 +69,16 @@ def import_command(
 ) -> None:
     """Put the rules of a file in the place of all in a store; services on it have them within a second.
 
-    Rules that name what the catalogue has not are refused, and nothing changes.
+    The run's own store is made where there is none yet; one that --store names is not.
+    Rules that name what the catalogue has not are refused, and nothing changes; what earlier rules named and has left
+    the catalogue since is told, and no fault.
 
     Example:  onesearch rules import runs/demo rules.yaml --who ann
     """
     from onesearch.serving.http_bodies import now
 
-    with closing(opened(run, store)) as memory:
+    # A misspelt --store would be a new one that no service reads.
+    with closing(open_run_store(run, store, make=store is None)) as memory:
         rules = checked(file, run, memory)
         version = memory.write_rules(rules.model_dump_json(exclude_defaults=True), who or getpass.getuser(), now())
     typer.echo(f"version {version}: {told(rules)}")
@@ -86,13 +90,22 @@ def check_command(run: Run, file: File, store: Place = None) -> None:
 
     Example:  onesearch rules check runs/demo rules.yaml
     """
-    with closing(opened(run, store)) as memory:
+    with read_from(run, store) as memory:
         typer.echo(f"{file}: {told(checked(file, run, memory))}")
 
 
-def opened(run: Path, store: str | None) -> "Store":
-    """The store that a service of the run would use."""
-    return open_run_store(run, store, make=True)
+@contextmanager
+def read_from(run: Path, store: str | None) -> Iterator["Store | None"]:
+    """The store that a service of the run would use; None where the run has none yet, and none is named."""
+    try:
+        memory = open_run_store(run, store)
+    except FileNotFoundError:
+        if store is not None or not run.is_dir():
+            raise
+        yield None
+        return
+    with closing(memory):
+        yield memory
 
 
 def told(rules: "Rules") -> str:
@@ -101,32 +114,41 @@ def told(rules: "Rules") -> str:
     return ", ".join(f"{count} {kind}" for kind, count in counts.items() if count) or "no rules"
 
 
-def checked(file: Path, run: Path, store: "Store") -> "Rules":
-    """The rules of a file that can work in the catalogue.
+def checked(file: Path, run: Path, store: "Store | None") -> "Rules":
+    """The rules of a file that can work in the catalogue; what left it since earlier ones named it is told.
 
     Raises:
         ValueError: they cannot; one line for each rule that names what is not there.
     """
     from onesearch.common.text_file import read_text_file
-    from onesearch.search.rules import read_rules, unknown_names
+    from onesearch.search.rule_names import unknown_names
+    from onesearch.search.rules import read_rules
+    from onesearch.serving.live_rules import RulesRefusedError, old_problems, rules_before
 
     rules = read_rules(read_text_file(file), str(file))
-    if problems := unknown_names(rules, catalogue(run, store)):
-        raise ValueError("\n".join(f"{file}: {problem}" for problem in problems.values()))
+    items = catalogue(run, store)
+    try:
+        gone = old_problems(
+            rules, lambda some: unknown_names(some, items), lambda: iter(()) if store is None else rules_before(store)
+        )
+    except RulesRefusedError as error:
+        raise ValueError("\n".join(f"{file}: {problem}" for problem in error.problems.values())) from None
+    for problem in gone.values():
+        typer.echo(f"{file}: {problem} any more", err=True)
     return rules
 
 
-def catalogue(run: Path, store: "Store") -> "pl.DataFrame":
-    """The items of a run as the changes in a store left them."""
+def catalogue(run: Path, store: "Store | None") -> "pl.DataFrame":
+    """The items of a run as the changes in a store left them; as the run has them without one."""
     import polars as pl
 
     from onesearch.data.dataset import Dataset
     from onesearch.data.records import items_frame
     from onesearch.search.run_parts import need
+    from onesearch.serving.store import all_item_changes
 
-    items, revision = Dataset.load(need(run, "data")).items, 0
-    while changes := store.item_changes(revision):
-        revision = changes[-1].revision
+    items = Dataset.load(need(run, "data")).items
+    for changes in () if store is None else all_item_changes(store):
         changes = [change for change in changes if not change.problem]  # an item that cannot be read is as it was
         kept = items.filter(~pl.col("item_id").is_in([change.item_id for change in changes]))
         items = pl.concat([kept, items_frame([change.item for change in changes if change.item is not None])])

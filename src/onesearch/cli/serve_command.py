@@ -1,6 +1,5 @@
 """``onesearch serve``: a finished run as an HTTP service with a web page."""
 
-import os
 import secrets
 import sys
 from collections.abc import Sequence
@@ -12,14 +11,14 @@ import typer
 
 from onesearch.cli.producer_options import ProducerName, open_thoughts, producer_key
 from onesearch.cli.terminal import Measured, Model
-from onesearch.common.artefact import read_manifest, refuse_links
 from onesearch.common.settings import validated
+from onesearch.serving.access import TOKEN_VARIABLE, environment_key
+from onesearch.serving.run_store import open_run_store
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from onesearch.serving.keyword_coverage import ThoughtSource
-    from onesearch.serving.store import Store
 
 
 class StockPolicy(StrEnum):
@@ -30,16 +29,20 @@ class StockPolicy(StrEnum):
     hidden = "hidden"
 
 
+class Precision(StrEnum):
+    """In which arithmetic the model decodes."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    auto = "auto"
+
+
 class AccessLog(StrEnum):
     """What is written about each request."""
 
     none = "none"
     requests = "requests"
     queries = "queries"
-
-
-TOKEN_VARIABLE = "ONESEARCH_ADMIN_TOKEN"
-SEARCH_VARIABLE, EVENTS_VARIABLE = "ONESEARCH_SEARCH_KEY", "ONESEARCH_EVENTS_KEY"
 
 
 def serve(
@@ -57,6 +60,10 @@ def serve(
     ] = None,
     # Which of its models, and how hard it looks.
     width: Annotated[int | None, typer.Option(min=1, max=512, help="Beams per search; default: the run's.")] = None,
+    precision: Annotated[
+        Precision,
+        typer.Option(help="What the model decodes in. auto: large models in bfloat16 where that is faster here."),
+    ] = Precision.float32,
     model: Model = None,
     measured: Measured = False,
     # What the service keeps, and what it knows about queries.
@@ -76,6 +83,12 @@ def serve(
     half_life: Annotated[
         float, typer.Option(min=0.01, help="Days after which such a click counts half.", metavar="DAYS")
     ] = 14,
+    explore: Annotated[
+        float,
+        typer.Option(
+            min=0, max=0.5, help="Share of a page's places that are drawn by their odds, so that new items are met."
+        ),
+    ] = 0.0,
     thoughts: Annotated[
         str | None,
         typer.Option(
@@ -122,7 +135,7 @@ def serve(
         typer.Option(help="JSON lines on standard output, one a request; queries: also what was searched by whom."),
     ] = AccessLog.none,
 ) -> None:
-    """Serve a finished run: web page, API and its description at /docs.
+    """Serve a finished run: web page, API and its description at /docs; with --api-only at /openapi.json.
 
     Changing the catalogue (POST /items) needs a token: the variable ONESEARCH_ADMIN_TOKEN, or one made at start and
     shown once on the terminal. With --api-only, ONESEARCH_SEARCH_KEY and ONESEARCH_EVENTS_KEY close searches and events
@@ -130,22 +143,12 @@ def serve(
 
     Example:  onesearch serve runs/demo --port 8080 --thoughts thoughts.sqlite3 --producer log-expert
     """
-    import torch
-
-    from onesearch.search.engine import SearchEngine
-    from onesearch.search.run_parts import choose_model
-    from onesearch.search.version_follower import VersionFollower
-    from onesearch.serving.http_app import create_app
     from onesearch.serving.http_server import run_server
     from onesearch.serving.serving_settings import ServingSettings
     from onesearch.serving.starting_app import StartingApp
 
     # A store that cannot be opened is told at once, before the model is loaded.
     memory = open_run_store(run, store, make=True)
-    torch.set_num_threads(cores)
-    # Every product of a model gives up the interpreter for a moment, and would get it back only 5 ms later where
-    # another thread is in the middle of Python of its own, such as the merge of a catalogue.
-    sys.setswitchinterval(5e-4)
     token, thinker = admin_token(), thought_source(thoughts, producer)
     config = validated(
         ServingSettings,
@@ -161,26 +164,34 @@ def serve(
             "keep_days": keep_days,
             "learn_seconds": learn_seconds,
             "half_life_days": half_life,
-            "examination": examination(run),
+            "explore": explore,
         },
         "onesearch serve",
     )
-    keys = {"search_key": _given(SEARCH_VARIABLE), "events_key": _given(EVENTS_VARIABLE)}
 
     def load() -> "FastAPI":
         typer.echo(f"Loading {run} …", err=True)
-        engine = SearchEngine.load(
-            run, width=width, model=model.value if model else None, device=device, measured=measured
+        # The libraries of models take seconds to import, in which the port is open already.
+        from onesearch.serving.run_app import examination, load_app, use_cores
+
+        use_cores(cores)
+        app, engine, follower = load_app(
+            run,
+            memory,
+            config.updated(examination=examination(run)),
+            token,
+            thoughts=thinker,
+            width=width,
+            model=model.value if model else None,
+            measured=measured,
+            device=device,
+            precision=precision.value,
+            out_of_stock=out_of_stock.value,
         )
-        engine.out_of_stock = out_of_stock.value
-        # V2 is what `onesearch update` goes on with: its new versions are taken over while the service runs.
-        newest = not measured and choose_model(run, model.value if model else None) == "v2"
-        follower = VersionFollower(run, engine) if newest else None
-        app = create_app(engine, memory, config, token, thinker, [follower.problem] if follower else [], **keys)
         # An address to open: 0.0.0.0 means every interface, and IPv6 stands in brackets.
         shown = f"[{host}]" if ":" in host else host
         place = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else shown}:{port}/"
-        page = place + ("docs" if api_only else "")
+        page = place + ("openapi.json" if api_only else "")
         typer.secho(f"{len(engine):,} items, {engine.version}. Open {page}", fg="green", err=True)
         if follower is not None:
             follower.start()
@@ -207,15 +218,6 @@ def host_names(host: str, given: Sequence[str] | None) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*names, "localhost", "127.0.0.1", "::1"]))
 
 
-def examination(run: Path) -> tuple[float, ...]:
-    """P(a result is looked at) by its rank, as the run's stage ``rewards`` found it; () where it found none."""
-    from onesearch.training.click_rates import ClickRates
-
-    rates = run / "rewards" / "click_rates"
-    finished = read_manifest(run / "rewards") is not None and rates.is_dir()
-    return tuple(ClickRates.load(rates).examination.tolist()) if finished else ()
-
-
 def thought_source(place: str | None, producer: ProducerName) -> "ThoughtSource | None":
     """The cache of thoughts of a service, opened when it is first asked; None where there shall be none."""
     if place is None:
@@ -227,51 +229,9 @@ def thought_source(place: str | None, producer: ProducerName) -> "ThoughtSource 
     return ThoughtSource(lambda: open_thoughts(place), name, version)
 
 
-def open_run_store(run: Path, store: str | None, make: bool = False) -> "Store":
-    """The store of a run's service: the file in its folder, unless another place is given.
-
-    Args:
-        run: its folder, which a stranger may have packed.
-        store: as ``--store`` of `onesearch serve`.
-        make: the file where there is none.
-
-    Raises:
-        FileNotFoundError: there is no such file, or the run's folder does not exist; it is not made here.
-        ValueError: the run's folder holds a link.
-        StoreError: as :func:`open_store`.
-    """
-    if not run.is_dir():
-        raise FileNotFoundError(f"no folder {run}; make it with 'onesearch run configs/demo.yaml'")
-    refuse_links(run)  # a link in the store's place would be written through
-    return open_store(store or str(run / "serving.sqlite3"), make)
-
-
-def open_store(place: str, make: bool = False) -> "Store":
-    """The store at a file or a ``redis://`` address.
-
-    Raises:
-        FileNotFoundError: there is no such file, and it is not to be made.
-        StoreError: the store cannot be opened, or Redis is asked for but its client is not installed.
-    """
-    # An empty file would be made a store.
-    if not make and "://" not in place and not (Path(place).is_file() and Path(place).stat().st_size):
-        raise FileNotFoundError(f"no store {place}: name the one of `onesearch serve`")
-    if place.startswith(("redis://", "rediss://", "unix://")):
-        from onesearch.serving.redis_store import RedisStore
-
-        return RedisStore(place)
-    from onesearch.serving.sqlite_store import SqliteStore
-    from onesearch.serving.store import StoreError
-
-    try:
-        return SqliteStore(Path(place))
-    except StoreError as error:  # a run may lie where nothing can be written
-        raise StoreError(f"{error}; --store names another place") from error
-
-
 def admin_token() -> str | None:
     """The token of the environment, or a new one shown on the terminal; None when there is nobody to show it to."""
-    if given := _given(TOKEN_VARIABLE):
+    if given := environment_key(TOKEN_VARIABLE):
         return given
     # A redirected stream ends up in a log file, where a token does not belong.
     if not sys.stderr.isatty():
@@ -280,7 +240,3 @@ def admin_token() -> str | None:
     token = secrets.token_urlsafe(24)
     typer.echo(f"Admin token for POST /items, shown only here: {token}", err=True)
     return token
-
-
-def _given(variable: str) -> str | None:
-    return os.environ.get(variable, "").strip() or None

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from onesearch.cli.serve_command import open_store
+from onesearch.serving.run_store import open_store
 
 app = typer.Typer(no_args_is_help=True, help="Back up and restore what the service remembers.")
 

@@ -7,6 +7,7 @@ import os
 import sys
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -29,6 +30,22 @@ class ModelName(StrEnum):
     v2 = "v2"
 
 
+class Span(StrEnum):
+    """What a line of a table over time stands for."""
+
+    hour = "hour"
+    day = "day"
+
+    @property
+    def seconds(self) -> int:
+        """Its length."""
+        return 3600 if self is Span.hour else 86_400
+
+    def text(self, start: datetime) -> str:
+        """One of them, by its beginning."""
+        return start.strftime("%Y-%m-%d %H:00" if self is Span.hour else "%Y-%m-%d")
+
+
 Model = Annotated[
     ModelName | None, typer.Option("--model", help="Model; default: v2 where the run has one.", show_default=False)
 ]
@@ -42,7 +59,7 @@ Measured = Annotated[
 # Groups imported only when they are called: name → (module with an ``app``, line in the help).
 _LAZY = {
     "data": ("onesearch.cli.data_command", "Bring your catalogue and search log in, and check them."),
-    "events": ("onesearch.cli.events_command", "What a service recorded, as page views to learn from."),
+    "events": ("onesearch.cli.events_command", "What a service recorded: page views to learn from, coverage by day."),
     "market": ("onesearch.cli.market_command", "Make a simulated marketplace: demo data whose truth is known."),
 }
 

@@ -1,33 +1,27 @@
 """``onesearch understand``: think about queries and keep the thoughts, once or as the queries come in."""
 
 from contextlib import closing
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from onesearch.cli.producer_options import ProducerName, open_thoughts, opened_dataset, opened_producer, producer_key
-from onesearch.cli.terminal import show_json, show_table
+from onesearch.cli.producer_options import (
+    BaseUrl,
+    Format,
+    Producer,
+    ProducerName,
+    ResponseFormat,
+    TextEncoder,
+    open_thoughts,
+    producer_key,
+)
+from onesearch.cli.terminal import Span, show_json, show_table
 
 if TYPE_CHECKING:
-    from onesearch.understanding.thought import Producer
+    from onesearch.understanding.thought import Producer as Thinker
     from onesearch.understanding.thought_cache import ThoughtCache
     from onesearch.understanding.worker import Summary
-
-
-class ResponseFormat(StrEnum):
-    """How a server is told the schema of an answer."""
-
-    json_schema = "json_schema"
-    json_object = "json_object"
-
-
-class Span(StrEnum):
-    """What a line of the coverage table stands for."""
-
-    hour = "hour"
-    day = "day"
 
 
 def understand(
@@ -42,30 +36,19 @@ def understand(
         Path | None,
         typer.Option(help="Dataset or run whose catalogue the keywords come from; by default SOURCE if it is one."),
     ] = None,
-    # Who thinks, and how much of it.
-    producer: Annotated[
-        ProducerName,
+    from_table: Annotated[
+        Path | None,
         typer.Option(
-            help="llm: a language model; llm-keywords: a small one, asked for keywords alone; log-expert: what shoppers"
-            " clicked; encoder: words of the catalogue near the query; market: a simulated market's stand-in for a"
-            " language model."
-        ),
-    ] = ProducerName.llm,
-    base_url: Annotated[
-        str | None, typer.Option(help="Address of the model's server, ending in /v1.", envvar="ONESEARCH_LLM_BASE_URL")
-    ] = None,
-    response_format: Annotated[
-        ResponseFormat,
-        typer.Option(help="How the schema of an answer is sent: json_object for servers that know no json_schema."),
-    ] = ResponseFormat.json_schema,
-    encoder: Annotated[
-        str | None,
-        typer.Option(
-            help="With --producer encoder: name or path of a sentence-transformers model; by default the run's own"
-            " encoder.",
+            help="Think about nothing: bring the thoughts of this table, which `onesearch batch understand` wrote, into"
+            " the cache. Each row is checked like an answer, against SOURCE's catalogue; --producer says whose.",
             show_default=False,
         ),
     ] = None,
+    # Who thinks, and how much of it.
+    producer: Producer = ProducerName.llm,
+    base_url: BaseUrl = None,
+    response_format: Format = ResponseFormat.json_schema,
+    encoder: TextEncoder = None,
     limit: Annotated[int | None, typer.Option(min=1, help="So many queries only, the most searched ones.")] = None,
     concurrency: Annotated[int, typer.Option(min=1, help="Calls in flight.")] = 16,
     max_calls: Annotated[int | None, typer.Option(min=0, help="Budget of calls, repeated ones included.")] = None,
@@ -120,6 +103,12 @@ def understand(
 
       onesearch understand queries.txt --dataset data/shop --cache thoughts.sqlite3 --base-url http://127.0.0.1:8001/v1
 
+    Many queries by several workers, and what they found into the cache:
+
+      onesearch batch understand runs/demo runs/demo/data/test.parquet thought --producer log-expert --workers 2
+
+      onesearch understand runs/demo --producer log-expert --from-table thought --cache thoughts.sqlite3
+
     Beside a service that was started with --thoughts, a worker for the queries that nobody has thought about yet, and
     what it has come to:
 
@@ -127,6 +116,8 @@ def understand(
 
       onesearch understand runs/demo --producer log-expert --cache thoughts.sqlite3 --coverage day
     """
+    if from_table is not None and (watch or coverage is not None or calibrate):
+        raise typer.BadParameter("goes with neither --watch nor --coverage nor --calibrate", param_hint="--from-table")
     if as_json and (watch or coverage is not None):
         raise typer.BadParameter("goes with neither --watch nor --coverage", param_hint="--json")
     if coverage is not None:
@@ -139,6 +130,11 @@ def understand(
     catalogue = dataset if dataset is not None else source
     if catalogue.is_file():
         raise typer.BadParameter(f"{source} is a file, so name the catalogue's dataset", param_hint="--dataset")
+    aside = rejects if rejects is not None or "://" in cache else Path(f"{cache}.rejects.jsonl")
+    if from_table is not None:
+        summary = _import(from_table, catalogue, cache, producer, aside)
+        show_json(vars(summary)) if as_json else typer.echo(summary.text())
+        return
     queries = [] if watch else read_queries(source)[:limit]
     # Settings of a language model; other producers have none.
     limits = {
@@ -150,14 +146,15 @@ def understand(
         "response_format": response_format.value,
         **({"base_url": base_url} if base_url else {}),
     }
+    from onesearch.pipeline.opened_producers import opened_producer
     from onesearch.understanding.worker import run_understand, run_watch
 
-    with closing(open_thoughts(cache)) as thoughts, opened_producer(producer, catalogue, limits, encoder) as thinker:
+    opened = opened_producer(producer.value, catalogue, limits, encoder)
+    with closing(open_thoughts(cache)) as thoughts, opened as thinker:
         if watch:
             typer.echo(f"Thinking about what comes into {cache}, as {thinker.name}. Ctrl-C stops.", err=True)
             typer.echo(run_watch(thinker, thoughts, concurrency, lease).text(live=True))
             return
-        aside = rejects if rejects is not None or "://" in cache else Path(f"{cache}.rejects.jsonl")
         summaries = [run_understand(queries, thinker, thoughts, aside, concurrency)]
         if calibrate and not summaries[0].stopped:
             summaries.append(_calibrate(source, queries, calibrate, thinker, thoughts, concurrency))
@@ -168,8 +165,18 @@ def understand(
             typer.echo("\n".join(summary.text() for summary in summaries))
 
 
+def _import(table: Path, catalogue: Path, cache: str, producer: ProducerName, aside: Path | None) -> "Summary":
+    """Bring a table of thoughts over a catalogue into a cache."""
+    from onesearch.batch.query_thoughts import import_thoughts
+    from onesearch.pipeline.opened_producers import catalogue_words
+
+    words = catalogue_words(catalogue)
+    with closing(open_thoughts(cache)) as thoughts:
+        return import_thoughts(table, thoughts, words, *producer_key(producer), aside)
+
+
 def _calibrate(
-    run: Path, queries: list[str], most: int, thinker: "Producer", cache: "ThoughtCache", concurrency: int
+    run: Path, queries: list[str], most: int, thinker: "Thinker", cache: "ThoughtCache", concurrency: int
 ) -> "Summary":
     """Step 3 for shoppers of a run's training part whose query the producer has a thought about."""
     from onesearch.pipeline import settings_of
@@ -191,24 +198,23 @@ def _show_coverage(
     run: Path, store_place: str | None, cache: "ThoughtCache", producer: ProducerName, span: Span
 ) -> None:
     """A table of the store's searches: how many of each hour or day have keywords in the cache by now."""
-    from onesearch.cli.serve_command import open_run_store, open_store
     from onesearch.serving.keyword_coverage import measure_coverage
+    from onesearch.serving.run_store import open_run_store, open_store
 
     name, version = producer_key(producer)
-    seconds, form = (3600, "%Y-%m-%d %H:00") if span is Span.hour else (86400, "%Y-%m-%d")
     # With a place of its own the source may be anything: a file of queries, say.
     kept = open_run_store(run, None) if store_place is None else open_store(store_place)
     with closing(kept) as store, closing(cache):
         rows = [
             (
-                row.start.strftime(form),
+                span.text(row.start),
                 f"{row.searches:,}",
                 f"{row.share:.1%}",
                 f"{row.keywords:,}",
                 f"{row.no_keywords:,}",
                 f"{row.none:,}",
             )
-            for row in measure_coverage(store.traffic(seconds), cache, name, version)
+            for row in measure_coverage(store.traffic(span.seconds), cache, name, version)
         ]
         state = cache.queue_state()
     columns = (f"{span.value} (UTC)", "searches", "covered", "keywords", "no keywords", "none yet")
@@ -226,6 +232,8 @@ def read_queries(source: Path) -> list[str]:
     if source.is_file():
         lines = read_text_file(source).splitlines()
         return [query for query in dict.fromkeys(map(normalise_query, lines)) if query]
+    from onesearch.pipeline.opened_producers import opened_dataset
+
     data, _ = opened_dataset(source)
     queries = normalise_queries(data.page_views["query"])
     counted = pl.DataFrame({"query": queries.filter(queries != "")}).group_by("query").len()

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import stat
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
@@ -54,6 +55,7 @@ def refuse_links(folder: Path) -> None:
 
     Raises:
         ValueError: a link, or something else that is neither a file nor a folder.
+        PermissionError: a file of tensors that this user may not read.
     """
     if not folder.is_dir():
         return
@@ -65,6 +67,11 @@ def refuse_links(folder: Path) -> None:
                 kind = "a link" if entry.is_symlink() else "no plain file"
                 raise ValueError(
                     f"{entry.path} is {kind}, which a run's folder may not hold: put the file in its place"
+                )
+            elif entry.name.endswith(".safetensors") and not os.access(entry.path, os.R_OK):
+                # Whoever opens it would be told that it is not there.
+                raise PermissionError(
+                    f"{entry.path} may not be read by this user: `chmod -R a+rX RUN` lets everybody read a run"
                 )
 
 
@@ -83,10 +90,14 @@ def inside(folder: Path, name: str) -> Path:
 def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
     """Mark an artefact folder complete; call it after every other file is written.
 
-    They are on disk before the mark is: a power cut leaves a folder unfinished, never one that only looks whole.
+    They are on disk before the mark is: a power cut leaves a folder unfinished, never one that only looks whole. Who
+    may read the folder may read them, too: some libraries write files for their owner alone, whatever the umask.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for path in [*folder.rglob("*"), folder]:
+        mode = path.lstat().st_mode
+        if stat.S_ISREG(mode) and (readers := folder.stat().st_mode & 0o044) & ~mode:
+            path.chmod(stat.S_IMODE(mode) | readers)
         _on_disk(path)
     write_json(folder / MANIFEST, dict(manifest))
 

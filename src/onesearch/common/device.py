@@ -1,4 +1,7 @@
-"""Where models run."""
+"""Where models run, and what multiplies fast there."""
+
+from functools import cache
+from pathlib import Path
 
 import torch
 
@@ -22,3 +25,16 @@ def device_of(name: str | None) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"device {name!r} cannot be used here: {reason}") from error
+
+
+@cache
+def has_native_bf16() -> bool:
+    """Whether the GPU, or without one the CPU (AVX-512 BF16 or AMX), multiplies bfloat16 in hardware."""
+    if torch.cuda.is_available():
+        return bool(torch.cuda.is_bf16_supported())
+    # Linux names what the CPU can do; elsewhere nothing is known, and float32 is right everywhere.
+    info = Path("/proc/cpuinfo")
+    if not info.is_file():
+        return False
+    flags = next((line for line in info.read_text(errors="replace").splitlines() if line.startswith("flags")), "")
+    return bool({"avx512_bf16", "amx_bf16"} & set(flags.split()))

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
 
-Extra = Literal["train", "serve", "llm", "redis", "encoders", "ray"]
+Extra = Literal["train", "serve", "llm", "agents", "redis", "encoders", "pictures", "ray", "ray-serve"]
 
 
 class MissingExtraError(ImportError):

@@ -1,6 +1,8 @@
 """How much memory this process holds, as the system says."""
 
 import contextlib
+import ctypes
+import gc
 import resource
 import sys
 from pathlib import Path
@@ -23,6 +25,14 @@ def forget_peak() -> None:
     # Not Linux, or not allowed: the peak stays that of the process's life.
     with contextlib.suppress(OSError):
         (_PROC / "clear_refs").write_text("5", encoding="ascii")
+
+
+def give_back() -> None:
+    """Give free memory back to the system, where the C library can: what many small parts left free it keeps."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform.startswith("linux") else None
+    if trim is not None:
+        trim(0)
 
 
 def _of_status(name: str) -> float:

@@ -3,13 +3,26 @@
 import logging
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TypeVar
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 log = logging.getLogger("onesearch")
 _SECONDS_BETWEEN_LINES = 15.0
+_beside: ContextVar[Callable[[], object]] = ContextVar("what stands beside every progress line", default=str)
+
+
+@contextmanager
+def beside(tell: Callable[[], object]) -> Iterator[None]:
+    """While it is open, what ``tell`` returns stands at the end of every progress line, "" for nothing."""
+    token = _beside.set(tell)
+    try:
+        yield
+    finally:
+        _beside.reset(token)
 
 
 _T = TypeVar("_T")
@@ -27,13 +40,15 @@ def track(steps: Iterable[_T], label: str, total: int | None = None, unit: str =
             MofNCompleteColumn(),
             TextColumn("{task.fields[rate]}"),
             TimeRemainingColumn(),
+            TextColumn("{task.fields[beside]}"),
         )
         with Progress(*columns, transient=True) as bar:
-            task = bar.add_task(label, total=total, rate="")
+            task = bar.add_task(label, total=total, rate="", beside=str(_beside.get()()))
             start = time.perf_counter()
             for done, step in enumerate(steps, 1):
                 yield step
-                bar.update(task, advance=1, rate=f"{done / (time.perf_counter() - start):,.1f} {unit}/s")
+                speed = f"{done / (time.perf_counter() - start):,.1f} {unit}/s"
+                bar.update(task, advance=1, rate=speed, beside=str(_beside.get()()))
         return
     # A log file gets a line now and then, none for a step that is quickly done.
     start = last = time.perf_counter()
@@ -45,4 +60,5 @@ def track(steps: Iterable[_T], label: str, total: int | None = None, unit: str =
             rate = done / (now - start)
             # Time left at the mean rate so far, where the end is known.
             left = f", {(total - done) / rate:,.0f} s left" if total else ""
-            log.info("%s: %s%s, %.1f %s/s%s", label, done, f" of {total}" if total else "", rate, unit, left)
+            more = f"; {text}" if (text := str(_beside.get()())) else ""
+            log.info("%s: %s%s, %.1f %s/s%s%s", label, done, f" of {total}" if total else "", rate, unit, left, more)

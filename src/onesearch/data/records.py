@@ -39,8 +39,8 @@ LEVELS: Final = (0, 1, 2, 3)
 """Of relevance; see :class:`Judgment`."""
 PARTS: Final = ("train", "valid", "test")
 """Of a split log, and the words that ``split`` of a :class:`PageView` may be."""
-
-
+PICTURES_ARCHIVE: Final = "pictures.zip"
+"""Beside the tables of a data set that brings pictures of its items, which name them as ``pictures.zip/NAME``."""
 LONGEST_ID = 200
 """Characters of an item's id at most; it is one line of text, without control characters."""
 

@@ -23,9 +23,11 @@ from onesearch.common.progress import track
 from onesearch.common.settings import Settings
 from onesearch.encoding.click_pairs import Edges, Pairs, drop_distant
 from onesearch.encoding.pseudo_queries import pseudo_queries
-from onesearch.encoding.text_encoder import TrainableEncoder
+from onesearch.encoding.text_encoder import EncoderTrainer, TrainableEncoder
 
 Numbers = NDArray[np.int64]
+Around = Callable[[EncoderTrainer, int], EncoderTrainer]
+"""Makes of the trainer of texts one that also knows pictures of the items; their texts begin at a number."""
 Loss = Callable[[Tensor, Tensor], Tensor]  # vectors [n, d] of a term's texts, regression line [2] -> scalar
 
 log = logging.getLogger("onesearch")
@@ -111,9 +113,14 @@ def relevance_regression(query: Tensor, item: Tensor, level: Tensor, line: Tenso
 
 
 def align_encoder(
-    encoder: TrainableEncoder, pairs: Pairs, config: EncoderAlignmentSettings | None = None
+    encoder: TrainableEncoder,
+    pairs: Pairs,
+    config: EncoderAlignmentSettings | None = None,
+    around: Around | None = None,
 ) -> TrainableEncoder:
     """Train ``encoder`` in place on ``pairs`` with L_align (2.6) and return it.
+
+    With ``around`` more of the items than their texts is trained along, on the same terms.
 
     ::
 
@@ -140,6 +147,7 @@ def align_encoder(
     steps = min(steps, config.max_steps or steps)
     texts = _Texts.from_pairs(pairs, pseudo * steps, config)
     trainer = encoder.trainer(texts.texts, config.learning_rate)
+    trainer = trainer if around is None else around(trainer, texts.queries)
     batches = _Batches(pairs, texts, clicked, pseudo, config, rng)
     line = torch.tensor([1.0, 0.0], requires_grad=True)  # of L_rel; learned by plain gradient steps
     for step in track(range(steps), "align text encoder", steps, "step"):

@@ -1,14 +1,15 @@
-"""A saved text encoder of either kind is found again."""
+"""A saved encoder of whatever kind is found again."""
 
 from pathlib import Path
 
 from onesearch.common.artefact import read_json
+from onesearch.encoding.pictures.item_towers import TEXT_FOLDER, ConcatTower, UnifiedTower
 from onesearch.encoding.static_encoder import StaticEncoder
-from onesearch.encoding.text_encoder import DESCRIPTION, TrainableEncoder
+from onesearch.encoding.text_encoder import DESCRIPTION, TextEncoder
 from onesearch.encoding.transformer_encoder import TransformerEncoder
 
 
-def load_encoder(folder: str | Path) -> TrainableEncoder:
+def load_encoder(folder: str | Path) -> TextEncoder:
     """Load whichever encoder was saved in ``folder``.
 
     Raises:
@@ -24,4 +25,8 @@ def load_encoder(folder: str | Path) -> TrainableEncoder:
         return StaticEncoder.load(folder)
     if kind == "transformer":
         return TransformerEncoder.load(folder)
-    raise ValueError(f"{path}: unknown encoder kind {kind!r}; expected 'static' or 'transformer'")
+    if kind == "unified":
+        return UnifiedTower.load(folder, load_encoder(folder / TEXT_FOLDER))
+    if kind == "concat":
+        return ConcatTower.load(folder, load_encoder(folder / TEXT_FOLDER))
+    raise ValueError(f"{path}: unknown encoder kind {kind!r}; expected 'static', 'transformer', 'unified' or 'concat'")

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onesearch.encoding.click_pairs import Pairs
-from onesearch.encoding.encoder_alignment import EncoderAlignmentSettings, align_encoder
+from onesearch.encoding.encoder_alignment import Around, EncoderAlignmentSettings, align_encoder
 from onesearch.encoding.text_encoder import TextEncoder, TrainableEncoder
 
 _ITEMS_FOR_ROTATION = 50_000
@@ -35,6 +35,7 @@ def held_out_vectors(
     pairs: Pairs,
     config: EncoderAlignmentSettings,
     folds: int = 2,
+    around: Callable[[], Around] | None = None,
 ) -> NDArray[np.float32]:
     """Cross-fitted unit vectors of ``pairs.queries``, float32 [n_queries, d], in the main encoder's space.
 
@@ -51,6 +52,7 @@ def held_out_vectors(
         pairs: what ``main`` was aligned on.
         config: how; the folds' epochs are those of ``config``.
         folds: number of encoders trained, at least 2.
+        around: makes what ``main`` was aligned with beside texts, anew for each fold; spaces are rotated by texts.
 
     Raises:
         ValueError: fewer than two folds.
@@ -69,7 +71,7 @@ def held_out_vectors(
         members = np.flatnonzero(fold_of == fold)
         if not len(members):
             continue
-        encoder = align_encoder(fresh(fold), pairs.with_queries(fold_of != fold), config)
+        encoder = align_encoder(fresh(fold), pairs.with_queries(fold_of != fold), config, around and around())
         rotation = procrustes(encoder.encode(anchors), target)
         out[members] = encoder.encode([pairs.queries[i] for i in members.tolist()]) @ rotation
     return out

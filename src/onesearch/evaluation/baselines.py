@@ -13,11 +13,13 @@ from onesearch.common.settings import Settings
 from onesearch.data.click_statistics import ClickStatistics
 from onesearch.data.metrics import hit_rate, mrr
 from onesearch.data.requests import Requests
+from onesearch.data.text import item_texts
 from onesearch.search.dense_search import DenseSearcher, DenseSettings, Encode
 from onesearch.search.hits import Searcher
-from onesearch.search.lexical_search import LexicalSearcher, LexicalSettings
+from onesearch.search.lexical_search import Analyzer, LexicalSearcher, LexicalSettings
 from onesearch.search.popularity_search import MostClickedSearcher, PopularitySearcher
 from onesearch.search.score_fusion import FusedSearcher, candidate_scores, fuse_scores
+from onesearch.search.term_counts import TermCounts
 
 _T = TypeVar("_T")
 
@@ -112,6 +114,7 @@ def tune(
     base: BaselineSettings | None = None,
     most: int = 2000,
     seed: int = 0,
+    lexical: LexicalSearcher | None = None,
 ) -> BaselineSettings:
     """Choose every setting of the single searchers and the fusion on validation page views.
 
@@ -125,6 +128,7 @@ def tune(
         base: settings to start from.
         most: page views drawn from the validation part.
         seed: of the draw.
+        lexical: BM25 that was tuned before, on the same page views; tuned here without it.
 
     Raises:
         ValueError: no validation page view has a click.
@@ -137,7 +141,8 @@ def tune(
     rows = np.sort(np.random.default_rng(seed).permutation(rows)[:most])
     requests, wanted = validation.select(rows), clicked.select(rows)
     # One after the other: BM25, the smoothing of popularity over it, then the fusion of BM25 with dense search.
-    lexical = tune_lexical(items, settings.lexical, requests, wanted)
+    if lexical is None:
+        lexical = tune_lexical(items, settings.lexical, requests, wanted)
     smoothing = _best(
         {
             value: tuning_score(PopularitySearcher(lexical, statistics.clicked, value).rank(requests, 10).items, wanted)
@@ -161,8 +166,13 @@ def tune(
 
 def tune_lexical(items: pl.DataFrame, base: LexicalSettings, requests: Requests, wanted: Ragged) -> LexicalSearcher:
     """BM25 tuned on validation requests: fields first, then saturation and length; the first of equals stays."""
+
+    def counted(config: LexicalSettings) -> TermCounts:
+        return TermCounts.of(item_texts(items, config.fields, distinct=False), Analyzer(config.stemmer))
+
     # A change is kept if it helps, and the next one starts from there.
-    best = LexicalSearcher.build(items, base)
+    counts = counted(base)
+    best = LexicalSearcher.from_counts(counts, base)
     figure = tuning_score(best.rank(requests, 10).items, wanted)
     fields: Sequence[tuple[str, ...]] = (
         ("title",),
@@ -177,10 +187,12 @@ def tune_lexical(items: pl.DataFrame, base: LexicalSettings, requests: Requests,
         config = best.config.updated(**change)
         if config == best.config:
             continue
-        tried = LexicalSearcher.build(items, config)
+        # Other weights of the same fields need no text: its terms are counted already.
+        of_these = counted(config) if config.fields != best.config.fields else counts
+        tried = LexicalSearcher.from_counts(of_these, config)
         reached = tuning_score(tried.rank(requests, 10).items, wanted)
         if reached > figure:
-            best, figure = tried, reached
+            best, figure, counts = tried, reached, of_these
     return best
 
 

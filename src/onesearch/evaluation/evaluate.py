@@ -1,7 +1,7 @@
 """Run methods on test requests and report: metrics, intervals, slices, paired tests (docs/method.md, section 9)."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -62,14 +62,42 @@ def evaluate(
     """
     # Page views and targets must be those of the requests.
     config = config or MeasureSettings()
-    n = len(requests)
-    _check_size("targets.clicked", len(targets.clicked), n)
-    _check_size("targets.ordered", len(targets.ordered), n)
+    _check_size("targets.clicked", len(targets.clicked), len(requests))
     # Every method ranks every request once; all figures come from these lists.
+    lists = ((name, *rank_all(searcher, requests, max(config.k), config.batch)) for name, searcher in methods.items())
+    return measure(lists, targets, slices, extra, compare, config, notes)
+
+
+def measure(
+    lists: Iterable[tuple[str, NDArray[np.int32], float]],
+    targets: Targets,
+    slices: Slices | None = None,
+    extra: Mapping[str, Mapping[str, NDArray[np.floating]]] | TrueMetrics | None = None,
+    compare: Sequence[tuple[str, str]] = (),
+    config: MeasureSettings | None = None,
+    notes: Mapping[str, Any] | None = None,
+) -> Report:
+    """Measure what methods ranked, whoever had them rank it.
+
+    Args:
+        lists: of each method its name, ranked items [n, k] and the milliseconds per request; taken one at a time.
+        targets: what was clicked and ordered on each of the n requests.
+        slices: as of :func:`evaluate`, like all that follow.
+        extra: see there.
+        compare: see there.
+        config: see there.
+        notes: see there.
+
+    Raises:
+        ValueError: as :func:`evaluate`.
+    """
+    config, n = config or MeasureSettings(), len(targets.clicked)
+    _check_size("targets.ordered", len(targets.ordered), n)
     values: dict[str, dict[str, NDArray[np.float32]]] = {}
     milliseconds: dict[str, float] = {}
-    for name, searcher in methods.items():
-        ranked, milliseconds[name] = rank_all(searcher, requests, max(config.k), config.batch)
+    # One method after the other, so that a single one's lists are in memory.
+    for name, ranked, milliseconds[name] in lists:
+        _check_size(f"ranked items of method {name!r}", len(ranked), n)
         row = sampled_metrics(ranked, targets, config.k)
         more = extra(ranked) if callable(extra) else (extra or {}).get(name, {})
         row |= {metric: np.asarray(one, np.float32) for metric, one in more.items()}

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from onesearch.data.dataset import Dataset
 from onesearch.data.histories import Histories
 from onesearch.data.requests import Requests
+from onesearch.index.filter_values import PATH_SEPARATOR
 from onesearch.market.click_truth import Visits
 from onesearch.market.make_market import page_lists, searches_table
 from onesearch.market.market_catalogue import US_PER_DAY
@@ -32,6 +33,8 @@ class Laboratory:
     Attributes:
         page_views: the table of n page views, without what was shown.
         known: whether the log knows the shopper of each, bool [n].
+        visits: the same page views as numbers; truth: of their shoppers, items and queries.
+        leaf_paths: category paths of the market's leaves, as filters name them.
 
     Raises:
         FileNotFoundError: the dataset is no market's.
@@ -52,6 +55,7 @@ class Laboratory:
         self.truth = world.truth(queries)
         self.known = visits.user < known
         self.page_views = searches_table(self.visits, traffic.session, queries, (f"t{stream}-", f"t{stream}-"))
+        self.leaf_paths = [PATH_SEPARATOR.join(name) for name in world.vocabulary.leaf_names]
         self._dataset = dataset
 
     def requests(self) -> Requests:

@@ -30,6 +30,8 @@ from onesearch.evaluation.verdict import Question, give_verdict
 
 Values = Mapping[str, Mapping[str, NDArray[np.float32]]]
 """method -> metric -> per-request values [n]."""
+MILLISECONDS = "ms per request"
+"""The column of times in ``report.md``, which a report's legend may have a line for."""
 _MEASURES = {
     "HR": "share of requests with one of them among the first {k}",
     "MRR": "1 / place of the first of them, 0 below place {k}; mean over requests",
@@ -90,7 +92,7 @@ class Report:
     notes: Mapping[str, Any] = field(default_factory=dict)
     title: str = "Evaluation"
     legend: Mapping[str, str] = field(default_factory=dict)
-    """A line for each method, and for each metric that is not one of clicks or orders."""
+    """A line for each method, for each metric that is not one of clicks or orders, and perhaps for the times."""
     question: Question | None = None
     """What the verdict is about."""
 
@@ -130,7 +132,7 @@ class Report:
             lines += ["## Verdict", "", *found.lines(), "", "## Methods", ""]
         # One line a method, what they and the metrics are, then the tests over all requests.
         lines += _table(
-            ["method", *metrics, "ms per request"],
+            ["method", *metrics, MILLISECONDS],
             [
                 [method, *(_cell(row.get(name)) for name in metrics), _number(self.milliseconds.get(method), 2)]
                 for method, row in self.methods.items()
@@ -174,6 +176,8 @@ class Report:
                 lines.append(f"- **{name}**: of the {_TARGETS[kind]}, {what.format(k=_at(name))}")
             elif name in self.legend:
                 lines.append(f"- **{name}**: {self.legend[name]}")
+        if MILLISECONDS in self.legend:
+            lines.append(f"- **{MILLISECONDS}**: {self.legend[MILLISECONDS]}")
         return lines
 
     def main_metrics(self) -> list[str]:

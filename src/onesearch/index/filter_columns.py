@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -166,7 +167,7 @@ class Tags:
             number: self.numbering.name(number).partition(_JOINT)[2] for number in self.numbering.starting_with(kind)
         }
 
-    def counts(self, kind: str, most: int) -> list[tuple[str, int]]:
+    def counts(self, kind: str, most: int, text: str = "") -> list[tuple[str, int]]:
         """How many items have each value of a type, as :meth:`FilterColumns.counts`."""
         names = self.values_of(kind)
         spelt = np.bincount(self.codes.values, minlength=len(self.numbering))
@@ -177,7 +178,15 @@ class Tags:
         led = leader[self.codes.values]
         pairs = np.unique(np.stack([self.codes.owners[led >= 0], led[led >= 0]]), axis=1)
         counts = np.bincount(pairs[1], minlength=len(self.numbering))
-        return _merged(((names[one], int(counts[one])) for one in leaders.values() if counts[one]), most)
+        return _merged(((names[one], int(counts[one])) for one in leaders.values() if counts[one]), text)[:most]
+
+    def counted_types(self, most: int) -> list[tuple[str, int]]:
+        """Types with how many values of theirs items have; the ``most`` frequent ones, in order."""
+        spelt, totals = np.bincount(self.codes.values, minlength=len(self.numbering)), dict[str, int]()
+        for name, number in self.numbering.items():
+            kind, count = name.partition(_JOINT)[0], int(spelt[number]) if number < len(spelt) else 0
+            totals[kind] = totals.get(kind, 0) + count
+        return sorted(((kind, n) for kind, n in totals.items() if n), key=lambda one: (-one[1], one[0]))[:most]
 
     def among(self, numbers: list[int]) -> NDArray[np.bool_]:
         """Which items have one of these tags, bool [n]."""
@@ -283,11 +292,14 @@ class FilterColumns:
                 chosen = self._in_category(value)
         return chosen
 
-    def counts(self, key: str, kind: str = "", most: int = 100) -> list[tuple[Any, int]]:
+    def counts(self, key: str, kind: str = "", most: int = 100, text: str = "") -> list[tuple[Any, int]]:
         """How many items have each value of a filter's key, most items first; with the key's ``kind`` for attributes.
 
         Of ``category`` every path and those above it. Of ``price`` ranges (low, high) that hold about as many items
         each, from low to high. Names that differ in case and accents alone count as one, spelt as most items spell it.
+
+        Of the values that hold the ``text``, whatever its case and accents, the ``most`` frequent; of categories the
+        most frequent of each level, since those above have more items than those below.
         """
         match key:
             case "in_stock":
@@ -296,7 +308,7 @@ class FilterColumns:
             case "price":
                 return list(price_ranges(self.price))
             case "attributes":
-                return self.tags.counts(kind, most)
+                return self.tags.counts(kind, most, text)
             case "category":
                 # An item counts for its path and for all above it.
                 totals: dict[str, int] = {}
@@ -305,10 +317,17 @@ class FilterColumns:
                     for end in range(1, len(parts) + 1):
                         name = PATH_SEPARATOR.join(parts[:end])
                         totals[name] = totals.get(name, 0) + n
-                return _merged(totals.items(), most)
+                seen: Counter[int] = Counter()
+                found = []
+                for name, n in _merged(totals.items(), text):
+                    level = name.count(PATH_SEPARATOR)
+                    seen[level] += 1
+                    if seen[level] <= most:
+                        found.append((name, n))
+                return found
             case _:
                 names = self.brand if key == "brand" else self.seller
-                return _merged(names.counted(len(names.numbering)), most)
+                return _merged(names.counted(len(names.numbering)), text)[:most]
 
     def _in_category(self, value: str | tuple[str, ...]) -> NDArray[np.bool_]:
         """A name matches any part of a path; a path matches itself and everything below it."""
@@ -341,13 +360,15 @@ def _read(items: pl.DataFrame) -> tuple[pl.Series, ...]:
     )
 
 
-def _merged(counted: Iterable[tuple[str, int]], most: int) -> list[tuple[str, int]]:
-    """Names with counts, those that differ in case and accents alone as one; the ``most`` frequent, ties by name."""
+def _merged(counted: Iterable[tuple[str, int]], text: str) -> list[tuple[str, int]]:
+    """Names that hold a text, those that differ in case and accents alone as one; by count, ties by name."""
     groups: dict[str, list[tuple[str, int]]] = {}
+    wanted = fold(text)
     for name, n in counted:
-        groups.setdefault(fold(name), []).append((name, n))
+        if wanted in (folded := fold(name)):
+            groups.setdefault(folded, []).append((name, n))
     merged = [(max(group, key=lambda one: one[1])[0], sum(n for _, n in group)) for group in groups.values()]
-    return sorted(merged, key=lambda one: (-one[1], one[0]))[:most]
+    return sorted(merged, key=lambda one: (-one[1], one[0]))
 
 
 def price_ranges(prices: NDArray[np.float64], parts: int = 5) -> Iterator[tuple[tuple[float, float], int]]:

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 FILTER_KEYS = ("category", "brand", "seller", "price", "in_stock", "attributes")
-"""What an item can be filtered by; ``not`` holds filters of these kinds that must not match."""
-NOT, ATTRIBUTES = "not", "attributes"
+"""What an item can be filtered by; ``not`` holds filters of these kinds that must not match, ``all`` lists of more."""
+NOT, ALL, ATTRIBUTES = "not", "all", "attributes"
 PATH_SEPARATOR = " > "
 
 Value = str | bool | tuple[str, ...] | tuple[float, float]
@@ -49,12 +49,22 @@ def normalised(filters: Mapping[str, Any]) -> Checked:
     return tuple(sorted(out, key=repr))
 
 
+def conjuncts(filters: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
+    """The filters, and those of their list ``all``: each of them must hold."""
+    return [] if filters is None else [filters, *filters.get(ALL, ())]
+
+
 def _flat(filters: Mapping[str, Any], negated: bool) -> Iterator[tuple[str, str, bool, Any]]:
     """Key, attribute type, negated, value; ``attributes`` and ``not`` hold mappings, or stand before a dot."""
     for name, value in filters.items():
         key, dot, rest = str(name).partition(".")
         if key == NOT and not negated:
             yield from _flat({rest: value} if dot else _mapping(key, value), True)
+        elif name == ALL and not negated:
+            if not isinstance(value, list | tuple):
+                raise FilterError(f"filter '{ALL}' takes a list of filters that must all hold, got {value!r}")
+            for one in value:
+                yield from _flat(_mapping(ALL, one), False)
         elif key == ATTRIBUTES:
             kinds = {rest: value} if dot else _mapping(key, value)
             yield from ((key, str(kind), negated, one) for kind, one in kinds.items())
@@ -64,12 +74,13 @@ def _flat(filters: Mapping[str, Any], negated: bool) -> Iterator[tuple[str, str,
             # a misspelt key would otherwise filter nothing, silently
             near = difflib.get_close_matches(str(name), FILTER_KEYS, n=1)
             hint = f"; did you mean '{near[0]}'?" if near else "."
-            raise FilterError(f"unknown filter '{name}'{hint} Valid filters are {', '.join(FILTER_KEYS)} and {NOT}")
+            valid = f"{', '.join(FILTER_KEYS)}, {NOT} and {ALL}"
+            raise FilterError(f"unknown filter '{name}'{hint} Valid filters are {valid}")
 
 
 def _mapping(key: str, value: Any) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
-        held = "attribute types with their values" if key == ATTRIBUTES else "filters that must not match"
+        held = {ATTRIBUTES: "attribute types with their values", NOT: "filters that must not match"}.get(key, "filters")
         raise FilterError(f"filter '{key}' takes a mapping of {held}, got {value!r}")
     return value
 

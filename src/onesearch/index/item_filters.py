@@ -160,8 +160,9 @@ class ItemFilters:
                 includes what lies below; ``brand``, ``seller``: the name; ``price``: [low, high], inclusive, either
                 may be None; ``in_stock``: a bool; ``attributes``: values by type, or ``{"min": 40, "max": 42}`` for
                 texts that begin with a number. Case and accents of names do not matter. A list of values means any of
-                them. ``not`` holds filters that must not match. A value that no item has allows nothing. No filters
-                allow everything. ``attributes.Color`` and ``not.brand`` are short for a mapping of one.
+                them. ``not`` holds filters that must not match, ``all`` a list of further ones that each must match,
+                such as two values that an item has both. A value that no item has allows nothing. No filters allow
+                everything. ``attributes.Color`` and ``not.brand`` are short for a mapping of one.
 
         Raises:
             FilterError: an unknown key or attribute type, or a value of the wrong kind.

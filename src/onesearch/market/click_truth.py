@@ -222,14 +222,19 @@ class Truth:
         that item. Depth is keyed by (seed, shopper, query), luck by (seed, shopper, query, item): two engines that
         show the same item meet the same fate.
         """
-        _, click, order = self.probabilities(visits, items)
         who = keyed.key(self.seed, visits.user, self.queries.keys[visits.query])
         depth = keyed.uniform(keyed.mix(who + np.uint64(_DEPTH)))
         examined = depth[:, None] < self.examination(items.shape[1])[None, :]
+        clicked, ordered = self.fates(visits, items)
+        return Reactions(examined, examined & clicked, examined & ordered)
+
+    def fates(self, visits: Visits, items: NDArray[np.integer]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Whether shoppers click and order items [n, k] that they look at, bool [n, k] each; who orders has clicked."""
+        _, click, order = self.probabilities(visits, items)
+        who = keyed.key(self.seed, visits.user, self.queries.keys[visits.query])
         item_key = keyed.mix(who[:, None] ^ keyed.mix(items.astype(np.int64).view(np.uint64)))
-        clicked = examined & (keyed.uniform(keyed.mix(item_key + np.uint64(_CLICK))) < click)
-        ordered = clicked & (keyed.uniform(keyed.mix(item_key + np.uint64(_ORDER))) < order)
-        return Reactions(examined, clicked, ordered)
+        clicked = keyed.uniform(keyed.mix(item_key + np.uint64(_CLICK))) < click
+        return clicked, clicked & (keyed.uniform(keyed.mix(item_key + np.uint64(_ORDER))) < order)
 
     # ---- worth of rankings -----------------------------------------------------------------------------------------
 

@@ -7,18 +7,21 @@ times, noise and exploration slots.
 from dataclasses import dataclass
 from typing import Final
 
-import bm25s
 import numpy as np
 import Stemmer
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
+from onesearch.common.extras import from_extra
 from onesearch.common.ragged import Ragged
 from onesearch.market import keyed_random as keyed
 from onesearch.market.click_truth import Truth, Visits
 from onesearch.market.market_catalogue import US_PER_DAY, ItemsByType
 from onesearch.market.market_queries import PREDICATES
 from onesearch.market.market_settings import EngineParameters
+
+with from_extra("train"):
+    import bm25s
 
 _BM25_SCALE: Final = 4.0  # score of the best BM25 match
 _TRAIT_SCALE: Final = 2.5  # score of an item that has all understood traits

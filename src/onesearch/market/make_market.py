@@ -15,9 +15,10 @@ from onesearch.common.artefact import MANIFEST
 from onesearch.common.progress import track
 from onesearch.common.ragged import Ragged
 from onesearch.data.dataset import Dataset
-from onesearch.data.records import TIME
+from onesearch.data.records import PICTURES_ARCHIVE, TIME
 from onesearch.market.click_truth import Truth, Visits
 from onesearch.market.logging_engine import LoggingEngine
+from onesearch.market.market_pictures import draw_pictures, picture_names
 from onesearch.market.market_queries import Queries
 from onesearch.market.market_settings import MarketSettings
 from onesearch.market.market_shoppers import AGE_BANDS, GENDERS
@@ -177,6 +178,11 @@ def make_market(config: MarketSettings, folder: Path) -> Dataset:
     # The world, then who searches for what, then the pages that the logging engine shows and what happens on them.
     world = World.build(config)
     items = items_table(world)
+    (folder / PICTURES_ARCHIVE).unlink(missing_ok=True)
+    if config.pictures:
+        folder.mkdir(parents=True, exist_ok=True)
+        items = items.with_columns(images=picture_names(config.items, config.pictures))
+        draw_pictures(world.catalogue, config.pictures, config.seed, folder)
     traffic, queries, visits = world.traffic(config.n_page_views)
     truth = world.truth(queries)
     log.info("market: world and %s queries after %.1f s", f"{len(queries):,}", time.perf_counter() - clock)

@@ -5,6 +5,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from onesearch.market.market_catalogue import MarketCatalogue, model_names
+from onesearch.market.market_pictures import SHOWN
 from onesearch.market.market_settings import MarketSettings
 from onesearch.market.market_vocabulary import SLOTS, MarketVocabulary, draw_column, names_of
 from onesearch.market.word_tables import attribute_figures, read_words
@@ -39,6 +40,12 @@ def _drawn_phrases(phrases: list[str], share: float, n: int, rng: np.random.Gene
     return names_of(phrases, np.where(rng.random(n) < share, rng.integers(0, len(phrases), n), -1))
 
 
+def _left_to_pictures(config: MarketSettings) -> dict[str, NDArray[np.bool_]]:
+    """By attribute type that pictures show: the items whose texts leave it out, bool [N]; draws of their own."""
+    rng = np.random.default_rng([config.seed, 14])
+    return {kind: rng.random(config.items) < config.picture_only for kind in SHOWN} if config.picture_only else {}
+
+
 def build_listings(
     config: MarketSettings, vocabulary: MarketVocabulary, catalogue: MarketCatalogue
 ) -> tuple[pl.Series, pl.Series]:
@@ -56,11 +63,14 @@ def build_listings(
     fields: list[pl.Expr] = []
     field_columns: dict[str, pl.Series] = {}
     capitals = [_capitals(name) for name in catalogue.value_names]
+    unsaid = _left_to_pictures(config)
     for slot, kind in enumerate(SLOTS):
         label = kind + "2" if kind in parts else kind
-        parts[label] = names_of(capitals, _stated(catalogue, vocabulary, slot, state, conflict, rng))
+        said = _stated(catalogue, vocabulary, slot, state, conflict, rng)
+        parts[label] = names_of(capitals, np.where(unsaid[kind], -1, said) if kind in unsaid else said)
         if kind != "Price":
             in_field = _stated(catalogue, vocabulary, slot, np.full(n, settings.field_stated), conflict, rng)
+            in_field = np.where(unsaid[kind], -1, in_field) if kind in unsaid else in_field
             field_columns[label] = names_of(catalogue.value_names, in_field)
             fields.append(pl.struct(pl.lit(kind).alias("type"), pl.col(label).alias("value")))
     says_model = rng.random(n) < np.array([one["model_stated"] for one in departments])[department]

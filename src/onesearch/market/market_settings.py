@@ -7,7 +7,7 @@ on one market, and a knob for every parameter would make as many markets.
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from onesearch.common.settings import Settings
 
@@ -105,11 +105,22 @@ class MarketSettings(Settings):
     page_views: Annotated[int, Field(ge=100)] | None = Field(None, description="page views; none: 12.5 per shopper")
     seed: int = Field(0, description="of everything that is drawn")
     start: str = Field("2025-01-06T00:00:00", description="first moment of the log, as ISO 8601")
+    pictures: int = Field(0, ge=0, le=8, description="pictures of each item, drawn from what is true of it")
+    picture_only: float = Field(
+        0.0, ge=0, le=1, description="share of the colours and patterns that no text states: pictures alone show them"
+    )
+    later: ClassVar[frozenset[str]] = frozenset({"pictures", "picture_only"})
     catalogue: ClassVar[CatalogueParameters] = CatalogueParameters()
     shoppers: ClassVar[ShopperParameters] = ShopperParameters()
     queries: ClassVar[QueryParameters] = QueryParameters()
     engine: ClassVar[EngineParameters] = EngineParameters()
     choice: ClassVar[ChoiceParameters] = ChoiceParameters()
+
+    @model_validator(mode="after")
+    def _what_pictures_alone_show_needs_pictures(self) -> "MarketSettings":
+        if self.picture_only and not self.pictures:
+            raise ValueError("picture_only leaves words out that pictures show: set pictures, too, such as to 2")
+        return self
 
     @property
     def n_page_views(self) -> int:

@@ -1,6 +1,6 @@
 """Shoppers: lasting tastes, age and gender, and interests that drift from week to week."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Final
 
 import numpy as np
@@ -65,20 +65,17 @@ def _audience_fit(gender: NDArray[np.int8], age: NDArray[np.int8], parent: NDArr
     return np.stack([columns[name] for name in read_words("attributes")["Audience"]["values"]], 1)
 
 
-def build_shoppers(config: MarketSettings, vocabulary: MarketVocabulary, leaf_weight: NDArray[np.float64]) -> Shoppers:
-    """Draw the shoppers; ``leaf_weight`` is the demand per leaf, [L]."""
-    rng = np.random.default_rng([config.seed, 8])
-    n, settings = config.users, config.shoppers
-    # Who they are: gender, age, whether they buy for children.
-    gender = (rng.random(n) >= _FEMALE_SHARE).astype(np.int8)
-    age = rng.choice(len(AGE_BANDS), n, p=_AGE_SHARE).astype(np.int8)
-    parent = (age >= 2) & (age <= 4) & (rng.random(n) < 0.45)
-    # What they like: a direction of taste, a price level that rises with age.
-    taste = rng.standard_normal((n, TASTES))
-    taste /= np.linalg.norm(taste, axis=1, keepdims=True)
-    taste *= rng.uniform(0.6, 1.4, (n, 1))
-    price = 0.8 * rng.standard_normal(n) + 0.15 * (age - 2.5)
-
+def _weekly_interests(
+    config: MarketSettings,
+    vocabulary: MarketVocabulary,
+    leaf_weight: NDArray[np.float64],
+    gender: NDArray[np.int8],
+    parent: NDArray[np.bool_],
+    before: NDArray[np.int16] | None,
+    rng: np.random.Generator,
+) -> NDArray[np.int16]:
+    """Leaves of interest of a week, int16 [U, interests]: most are those of the week before, if there was one."""
+    settings, n = config.shoppers, len(gender)
     # Demand of leaves by gender: of the department, then of leaves for women, men and children.
     departments = read_words("catalogue")["departments"].values()
     pull = np.array([[one["women"], 1.0] for one in departments])[vocabulary.leaf_department]  # [L, 2]
@@ -94,19 +91,52 @@ def build_shoppers(config: MarketSettings, vocabulary: MarketVocabulary, leaf_we
             for p in (0, 1)
         ]
     )
-    # Interests [U, weeks, interests]: drawn anew each week, most of them kept.
     cumulative = np.cumsum(demand / demand.sum(1, keepdims=True), 1)
     kind = gender.astype(np.int64) * 2 + parent
+    u = rng.random((n, settings.interests))
+    drawn = np.empty((n, settings.interests), np.int16)
+    for row in range(4):
+        of_kind = kind == row
+        drawn[of_kind] = np.searchsorted(cumulative[row], u[of_kind]).clip(0, len(leaf_weight) - 1)
+    keep = rng.random((n, settings.interests)) < settings.interest_kept_weekly
+    return drawn if before is None else np.where(keep, before, drawn)
+
+
+def next_week(
+    shoppers: Shoppers,
+    config: MarketSettings,
+    vocabulary: MarketVocabulary,
+    leaf_weight: NDArray[np.float64],
+    rng: np.random.Generator,
+) -> Shoppers:
+    """The same shoppers in the week after their last one, and in that alone; ``leaf_weight`` is the demand now, [L]."""
+    parent = shoppers.audience_fit[:, read_words("attributes")["Audience"]["values"].index("toddlers")]
+    before = shoppers.interests[:, -1]
+    now = _weekly_interests(config, vocabulary, leaf_weight, shoppers.gender, parent, before, rng)
+    return replace(shoppers, interests=now[:, None])
+
+
+def build_shoppers(config: MarketSettings, vocabulary: MarketVocabulary, leaf_weight: NDArray[np.float64]) -> Shoppers:
+    """Draw the shoppers; ``leaf_weight`` is the demand per leaf, [L]."""
+    rng = np.random.default_rng([config.seed, 8])
+    n, settings = config.users, config.shoppers
+    # Who they are: gender, age, whether they buy for children.
+    gender = (rng.random(n) >= _FEMALE_SHARE).astype(np.int8)
+    age = rng.choice(len(AGE_BANDS), n, p=_AGE_SHARE).astype(np.int8)
+    parent = (age >= 2) & (age <= 4) & (rng.random(n) < 0.45)
+    # What they like: a direction of taste, a price level that rises with age.
+    taste = rng.standard_normal((n, TASTES))
+    taste /= np.linalg.norm(taste, axis=1, keepdims=True)
+    taste *= rng.uniform(0.6, 1.4, (n, 1))
+    price = 0.8 * rng.standard_normal(n) + 0.15 * (age - 2.5)
+
+    # Interests [U, weeks, interests]: drawn anew each week, most of them kept.
     weeks = -(-config.days // 7)
     interests = np.empty((n, weeks, settings.interests), np.int16)
+    kinds = gender, parent
     for week in range(weeks):
-        u = rng.random((n, settings.interests))
-        drawn = np.empty((n, settings.interests), np.int16)
-        for row in range(4):
-            of_kind = kind == row
-            drawn[of_kind] = np.searchsorted(cumulative[row], u[of_kind]).clip(0, len(leaf_weight) - 1)
-        keep = rng.random((n, settings.interests)) < settings.interest_kept_weekly
-        interests[:, week] = np.where(keep & (week > 0), interests[:, week - 1], drawn)
+        before = interests[:, week - 1] if week else None
+        interests[:, week] = _weekly_interests(config, vocabulary, leaf_weight, *kinds, before, rng)
     return Shoppers(
         gender,
         age,

@@ -114,8 +114,8 @@ class TrafficPlanner:
         self._topic_department = np.zeros((len(needs.topics), int(department.max()) + 1), np.bool_)
         np.logical_or.at(self._topic_department.T, department, needs.topic_types.T)
 
-    def plan(self, n: int, rng: np.random.Generator) -> Traffic:
-        """Plan n page views over the period of the config."""
+    def plan(self, n: int, rng: np.random.Generator, days: int | None = None) -> Traffic:
+        """Plan n page views over the period of the config, or over its first ``days``."""
         config, settings = self.config, self.config.queries
         # Sessions of one to four page views, until there are n.
         steps = np.minimum(rng.geometric(1.0 - settings.session_continues, n), _MAX_STEPS)
@@ -127,7 +127,7 @@ class TrafficPlanner:
 
         # Of each session: shopper, start, a leaf of interest (the shopper's own one, mostly), a type of it, a topic.
         user = weighted(self.shoppers.activity, sessions, rng)
-        day = rng.integers(0, config.days, sessions)
+        day = rng.integers(0, days or config.days, sessions)
         hour = weighted(_HOURS, sessions, rng)
         time = day * US_PER_DAY + ((hour + rng.random(sessions)) * 3600e6).astype(np.int64)
         interest = self.shoppers.interests[user, day // 7, rng.integers(0, self.shoppers.interests.shape[2], sessions)]

@@ -98,38 +98,101 @@ def build_needs(
     first_noun = {nouns[0]: number for number, nouns in enumerate(vocabulary.type_nouns)}
     topic_types = np.zeros((len(topics), len(vocabulary.type_nouns)), np.bool_)
     weights = type_weights(vocabulary, np.random.default_rng([config.seed, 3]))
-    department = vocabulary.leaf_department[vocabulary.type_leaf]
     for row, word in enumerate(topics):
         if word in words["topics"]:
             topic_types[row, [first_noun[name] for name in words["topics"][word]]] = True
-            continue
-        anchor = int(rng.choice(len(weights), p=weights))
-        near = vocabulary.type_leaf == vocabulary.type_leaf[anchor]
-        nearness = np.where(near, 6.0, np.where(department == department[anchor], 1.0, 0.08))
-        nearness[anchor] = 0.0
-        more = rng.choice(len(weights), int(rng.integers(1, 4)), replace=False, p=nearness / nearness.sum())
-        topic_types[row, [anchor, *more.tolist()]] = True
+        else:
+            topic_types[row, _draw_types(vocabulary, weights, rng)] = True
+    trait_values, trait_theme = _draw_traits([theme_of.get(word) for word in traits], vocabulary, catalogue, rng)
+    type_items, type_trait = _sampled(config, vocabulary, catalogue, trait_values)
+    return Needs(
+        topics,
+        topic_types,
+        topic_weight,
+        traits,
+        trait_values,
+        trait_weight,
+        trait_theme,
+        type_items,
+        type_trait,
+    )
 
-    # Traits: most values of a theme, sometimes one from anywhere.
+
+def with_new_words(
+    needs: Needs,
+    share: float,
+    config: MarketSettings,
+    vocabulary: MarketVocabulary,
+    catalogue: MarketCatalogue,
+    reserved: set[str],
+    rng: np.random.Generator,
+) -> Needs:
+    """The same needs, and behind them invented words: a share of as many, used as often as those."""
+    # The words, then what each stands for, drawn as for invented words of the log.
+    taken = {*reserved, *needs.topics, *needs.traits}
+    stems = read_words("needs")["stems"]
+    weights = type_weights(vocabulary, np.random.default_rng([config.seed, 3]))
+    many = [round(share * len(words)) for words in (needs.topics, needs.traits)]
+    topics = invent_names(many[0], taken, rng, stems["topics"]["suffixes"])
+    traits = invent_names(many[1], taken, rng, stems["traits"]["suffixes"])
+    topic_types = np.zeros((len(topics), len(vocabulary.type_nouns)), np.bool_)
+    for row in range(len(topics)):
+        topic_types[row, _draw_types(vocabulary, weights, rng)] = True
+    values, theme = _draw_traits([None] * len(traits), vocabulary, catalogue, rng)
+    # Used as often as some word of the log.
+    trait_values = np.concatenate([needs.trait_values, values])
+    return Needs(
+        needs.topics + topics,
+        np.concatenate([needs.topic_types, topic_types]),
+        np.concatenate([needs.topic_weight, rng.choice(needs.topic_weight, len(topics))]),
+        needs.traits + traits,
+        trait_values,
+        np.concatenate([needs.trait_weight, rng.choice(needs.trait_weight, len(traits))]),
+        needs.trait_theme + theme,
+        *_sampled(config, vocabulary, catalogue, trait_values),
+    )
+
+
+def _draw_types(vocabulary: MarketVocabulary, weights: NDArray[np.float64], rng: np.random.Generator) -> list[int]:
+    """Product types of an invented topic: one by demand, and up to three near it in the tree."""
+    department = vocabulary.leaf_department[vocabulary.type_leaf]
+    anchor = int(rng.choice(len(weights), p=weights))
+    near = vocabulary.type_leaf == vocabulary.type_leaf[anchor]
+    nearness = np.where(near, 6.0, np.where(department == department[anchor], 1.0, 0.08))
+    nearness[anchor] = 0.0
+    more = rng.choice(len(weights), int(rng.integers(1, 4)), replace=False, p=nearness / nearness.sum())
+    return [anchor, *more.tolist()]
+
+
+def _draw_traits(
+    given: list[str | None], vocabulary: MarketVocabulary, catalogue: MarketCatalogue, rng: np.random.Generator
+) -> tuple[NDArray[np.bool_], list[str]]:
+    """Values of traits, bool [Q, V], and their themes: the given ones, or drawn ones for None."""
+    # Most values of a theme, sometimes one from anywhere.
     themes = {
         theme: np.array([number for number, name in enumerate(vocabulary.values) if name in entry["values"]])
-        for theme, entry in words["themes"].items()
+        for theme, entry in read_words("needs")["themes"].items()
     }
     names = list(themes)
-    trait_values = np.zeros((len(traits), len(catalogue.value_names)), np.bool_)
+    trait_values = np.zeros((len(given), len(catalogue.value_names)), np.bool_)
     usable = np.unique(catalogue.values[:, list(TRAIT_SLOTS)])
     usable = usable[usable >= 0]
     trait_theme = []
-    for row, word in enumerate(traits):
-        theme = theme_of.get(word) or names[int(rng.integers(len(names)))]
+    for row, known in enumerate(given):
+        theme = known or names[int(rng.integers(len(names)))]
         members = themes[theme]
         kept = members[rng.random(len(members)) < 0.7]
         trait_values[row, kept if len(kept) >= 3 else members] = True
         if rng.random() < 0.3:
             trait_values[row, int(rng.choice(usable))] = True
         trait_theme.append(theme)
+    return trait_values, trait_theme
 
-    # How many sampled items of each type there are, and how many of them have each trait.
+
+def _sampled(
+    config: MarketSettings, vocabulary: MarketVocabulary, catalogue: MarketCatalogue, trait_values: NDArray[np.bool_]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """How many sampled items of each type there are, [T], and how many of them have each trait, [T, Q]."""
     sample = np.random.default_rng([config.seed, 7]).permutation(len(catalogue))[:_SAMPLE]
     values = catalogue.values[sample][:, list(TRAIT_SLOTS)]
     there = values >= 0
@@ -143,14 +206,4 @@ def build_needs(
         shape=(len(vocabulary.type_nouns), len(sample)),
     )
     type_items = np.asarray(of_type.sum(1), np.float32).reshape(-1)
-    return Needs(
-        topics,
-        topic_types,
-        topic_weight,
-        traits,
-        trait_values,
-        trait_weight,
-        trait_theme,
-        type_items,
-        np.asarray((of_type @ has).todense(), np.float32),
-    )
+    return type_items, np.asarray((of_type @ has).todense(), np.float32)

@@ -1,6 +1,5 @@
 """The truth on disk: arrays (``.npy``), JSON and one Parquet table of query texts, in ``market/`` of a dataset."""
 
-import json
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -57,7 +56,7 @@ def load_table(folder: Path, name: str, kind: type[_T]) -> _T:
 
 def save_config(folder: Path, config: MarketSettings, figures: dict[str, Any]) -> None:
     """Written last: its presence means that the truth is complete."""
-    write_manifest(folder, {"format": FORMAT, "config": json.loads(config.model_dump_json()), "figures": figures})
+    write_manifest(folder, {"format": FORMAT, "config": config.marking(), "figures": figures})
 
 
 def load_config(folder: Path) -> MarketSettings:

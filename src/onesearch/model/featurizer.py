@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from onesearch.common.ragged import Ragged
 from onesearch.data.text import item_texts
 from onesearch.encoding.khqe import KHQE, fuse_keywords
+from onesearch.encoding.pictures.item_pictures import ItemPictures
+from onesearch.encoding.pictures.item_towers import ItemTower
 from onesearch.encoding.text_encoder import TextEncoder
 from onesearch.model.head_row_projection import HeadRowProjection
 from onesearch.model.numeric_item_features import PRICED, NumericItemFeatures
@@ -43,7 +45,10 @@ class TextFeatures:
 
 @dataclass(frozen=True)
 class Featurizer:
-    """Encoder, keyword fusion, quantizer, head rows and tokenizer of one run: the processor of texts and items."""
+    """Encoder, keyword fusion, quantizer, head rows and tokenizer of one run: the processor of texts and items.
+
+    ``pictures`` reads those of items that come in; None where vectors know of none.
+    """
 
     encoder: TextEncoder
     lexicon: Lexicon | None
@@ -54,17 +59,28 @@ class Featurizer:
     keyword_vectors: Floats | None = None
     fields: tuple[str, ...] = ("title", "brand")
     item_features: NumericItemFeatures | None = None
+    pictures: ItemPictures | None = None
 
     def vectors(self, texts: Sequence[str]) -> Floats:
         """Fused, normalised text vectors, float32 [n, d_e]."""
-        plain = self.encoder.encode(texts)
+        return self._fused(self.encoder.encode(texts), texts)
+
+    def item_vectors(self, items: pl.DataFrame) -> Floats:
+        """Fused, normalised vectors of items, of their pictures, too, where the run's encoder knows these, [n, d_e]."""
+        texts = item_texts(items, self.fields)
+        if self.pictures is None or not isinstance(self.encoder, ItemTower):
+            return self.vectors(texts)
+        seen = self.pictures.remembered(items["images"].to_list())
+        return self._fused(self.encoder.encode_items(texts, *seen), texts)
+
+    def _fused(self, plain: Floats, texts: Sequence[str]) -> Floats:
         if self.lexicon is None or self.keyword_vectors is None:
             return plain
         return fuse_keywords(plain, self.lexicon.match(texts), self.keyword_vectors)
 
     def items(self, items: pl.DataFrame) -> tuple[NDArray[np.int32], Floats]:
         """SIDs int32 [n, L] and rows float32 [n, R] of items that are new to the catalogue (no clicks yet)."""
-        vectors = self.vectors(item_texts(items, self.fields))
+        vectors = self.item_vectors(items)
         # numbers that are usual for such items; zeros where a run has none
         extra = np.zeros((len(items), self.head_row_projection.features), np.float32)
         if self.item_features is not None:

@@ -256,6 +256,32 @@ class PromptBatch:
         )
 
 
+def longest_prompt(config: PromptSettings, levels: int) -> int:
+    """Tokens of the longest prompt that the settings allow, the item tokens among them; without Seq_long's vectors.
+
+    ``levels``: codes of a SID. A part has a mark before it.
+    """
+    parts = [
+        1,  # the task
+        config.uid * (1 + 2 * levels),
+        1 + config.query_tokens,
+        config.query_sid * (1 + levels),
+        bool(config.recent_queries) * (1 + config.recent_queries * _RECENT_QUERY_TOKENS),
+        config.profile * (1 + _PROFILE_TOKENS),
+        config.think,
+        config.query_vector * 1,
+    ]
+    # Items: of the history, then those most clicked for the query; evidence.
+    if config.short:
+        parts.append(1 + config.short * levels if config.item_tokens == "sid" else config.short)
+    if config.fill == "always" and config.clicked_for_query:
+        parts.append(1 + config.clicked_for_query * levels)
+    if config.evidence.any:
+        each = config.evidence
+        parts.append(min(each.clicked + each.lexical + each.nearest + each.together, each.most))
+    return sum(parts)
+
+
 def fill_history(history: Ints, filler: Ints, width: int) -> Ints:
     """The last ``width`` items of each history, missing ones filled from ``filler``; newest (best) last.
 

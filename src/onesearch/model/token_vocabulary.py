@@ -5,8 +5,9 @@ Ids are laid out as ``[subwords | marks | level-1 codes | ... | level-5 codes]``
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from onesearch.common.ragged import Ragged
 
 PAD, BEGIN, END, UNKNOWN = 0, 1, 2, 3
 _SPECIALS = ["<pad>", "<s>", "</s>", "<unk>"]
+_TOGETHER: Final = 4096  # texts that are split into subwords at once
 
 MARKS: tuple[str, ...] = (
     "uid",
@@ -133,10 +135,14 @@ class TokenVocabulary:
 
     def tokens(self, texts: Sequence[str], limit: int) -> Ragged:
         """Subword ids of each text, at most ``limit`` each."""
-        encodings = self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
-        lengths = np.fromiter((min(len(e.ids), limit) for e in encodings), np.int64, len(encodings))
-        ids = [i for e in encodings for i in e.ids[:limit]]
-        return Ragged.from_lengths(np.asarray(ids, np.int32), lengths)
+        ids, lengths = [np.zeros(0, np.int32)], np.zeros(len(texts), np.int64)
+        # In parts: what the tokenizer tells of a text besides its ids takes ten kilobytes.
+        for begin in range(0, len(texts), _TOGETHER):
+            part = list(texts[begin : begin + _TOGETHER])
+            kept = [one.ids[:limit] for one in self.tokenizer.encode_batch_fast(part, add_special_tokens=False)]
+            lengths[begin : begin + len(part)] = [len(one) for one in kept]
+            ids.append(np.fromiter(chain.from_iterable(kept), np.int32))
+        return Ragged.from_lengths(np.concatenate(ids), lengths)
 
     def text(self, ids: Sequence[int]) -> str:
         """Subword ids back to text."""

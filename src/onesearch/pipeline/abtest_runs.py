@@ -33,6 +33,11 @@ def open_arm(place: str) -> SearchEngine:
     return load_engine(run, model, measured=measured)
 
 
+def arm_of(place: str) -> Path:
+    """The run of ``RUN``, ``RUN:v1``, ``RUN:v2``, with ``:measured`` behind it or not."""
+    return _arm(place)[0]
+
+
 def _arm(place: str) -> tuple[Path, Model | None, bool]:
     """The run, the model and whether the measured engine is asked for."""
     rest = place.removesuffix(":measured")

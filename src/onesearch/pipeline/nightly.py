@@ -28,7 +28,7 @@ from onesearch.data.dataset import Dataset
 from onesearch.data.ingest.column_mapping import ColumnMapping
 from onesearch.data.ingest.importer import import_mapping
 from onesearch.data.ingest.rejected_rows import REJECTED
-from onesearch.data.records import Item
+from onesearch.pipeline.catalogue_difference import difference
 from onesearch.pipeline.run_data import RunData
 from onesearch.pipeline.update_round import Method, TooFewError, update
 from onesearch.serving.recorded_page_views import recorded_page_views
@@ -121,30 +121,13 @@ def bring_in_items(run: Path, store: Store, mapping: ColumnMapping, most_deleted
     """
     folder = run / FOLDER / "items"
     summary = import_mapping(mapping.updated(users=None, page_views=None, judgments=None), folder)
-    # The catalogue as it is served: the run's items, and over them every change in the store.
-    served: dict[str, Item | None] = dict(_items(RunData(run).dataset))
-    unreadable: set[str] = set()  # in the store: written again
-    revision = 0
-    while changes := store.item_changes(revision):
-        for change in changes:
-            if change.problem:
-                unreadable.add(change.item_id)
-            else:
-                served[change.item_id] = change.item
-        revision = changes[-1].revision
-    now = dict(_items(Dataset.load(folder)))
-    there = [item_id for item_id, item in served.items() if item is not None]
-    there += [item_id for item_id in sorted(unreadable) if served.get(item_id) is None]
-    new = [item for item_id, item in now.items() if served.get(item_id) is None]
-    changed = [
-        item
-        for item_id, item in now.items()
-        if served.get(item_id) is not None and (served[item_id] != item or item_id in unreadable)
-    ]
-    gone = [item_id for item_id in there if item_id not in now]
-    if not len(gone) <= most_deleted * len(there):  # nor where the share is NaN
+    # Against the catalogue as it is served: the run's items, and over them every change in the store.
+    files = Dataset.load(folder)
+    found = difference(RunData(run).dataset.items, store, files.items)
+    gone = found.gone
+    if not len(gone) <= most_deleted * found.items:  # nor where the share is NaN
         raise ValueError(
-            f"{len(gone)} of {len(there)} items are not in the files any more, or not so that they can be read, more "
+            f"{len(gone)} of {found.items} items are not in the files any more, or not so that they can be read, more "
             f"than the share {most_deleted:g} that one night may delete; nothing was changed: look at the files and "
             f"{folder / REJECTED}, or allow more"
         )
@@ -158,12 +141,13 @@ def bring_in_items(run: Path, store: Store, mapping: ColumnMapping, most_deleted
         )
     stay = set(kept)
     gone = [item_id for item_id in gone if item_id not in stay]
-    better = [*new, *changed]
+    better = [*found.new, *found.changed]
     for start in range(0, len(better), _AT_ONCE):
-        store.change_items(better[start : start + _AT_ONCE], ())
+        store.change_items([files.item(row) for row in better[start : start + _AT_ONCE]], ())
     for start in range(0, len(gone), _AT_ONCE):
         store.change_items((), gone[start : start + _AT_ONCE])
-    counts = {"items": len(now), "new": len(new), "changed": len(changed), "deleted": len(gone), "kept": len(kept)}
+    new, changed = len(found.new), len(found.changed)
+    counts = {"items": len(files.items), "new": new, "changed": changed, "deleted": len(gone), "kept": len(kept)}
     counts["set_aside"] = sum(summary.rejected.get("items", {}).values())
     # What of the rows that were taken was not, or may have been meant otherwise: an item without a price, say.
     return counts | {"emptied": _most(summary.emptied), "suspicious": _most(summary.suspicious)}
@@ -179,12 +163,6 @@ def _set_aside(folder: Path) -> tuple[set[str], int]:
 def _most(counts: Mapping[str, Counter[str]]) -> dict[str, int]:
     """Counts of the items' values by column and reason, the most frequent first."""
     return dict(counts.get("items", Counter()).most_common())
-
-
-def _items(dataset: Dataset) -> Iterator[tuple[str, Item]]:
-    for row in range(len(dataset.items)):
-        item = dataset.item(row)
-        yield item.item_id, item
 
 
 def _round(run: Path, events: Path, rounds: Round) -> Mapping[str, Any]:

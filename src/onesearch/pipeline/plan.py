@@ -3,7 +3,7 @@
 ::
 
     work of a stage   = what its time grows with: items, page views, samples, searches (:func:`work_of`)
-    one run is known  : seconds, disk   in proportion to the work; memory, too, but for what the program itself takes
+    one run is known  : seconds, disk   in proportion to the work; memory, too, but for the program and training steps
     several are known : the line through the one with the least and the one with the most work
 
 Nothing is measured: what a stage took stands in its manifest. A training is forecast in two parts, its samples by their
@@ -49,7 +49,7 @@ def plan(config: RunSettings, size: Size, runs: Sequence[Path], program_mib: flo
         config: the run to come.
         size: of its data.
         runs: finished runs of the same kind, on the machine that the new one is for.
-        program_mib: what the program with its libraries holds before a stage begins.
+        program_mib: what the program with its libraries holds before a stage begins, where a run does not tell.
 
     Raises:
         FileNotFoundError: a run is missing or has no finished stage.
@@ -117,6 +117,7 @@ def _passes(epochs: float, config: RunSettings, size: Size) -> float:
 
 
 _WORK: Final[Mapping[str, Callable[[RunSettings, Size], float]]] = {
+    "pictures": lambda config, size: size.items,
     "encoder": _alignment,
     "khqe": _quantizing,
     "index": lambda config, size: size.items,
@@ -164,17 +165,29 @@ class _KnownRun:
         whole = {name: about for name, about in stages.items() if "peak_mib" in about and not about["resumed"]}
         return cls(config, Size(int(counts["items"]), int(counts["train_page_views"])), whole)
 
+    def work_of(self, stage: str, config: RunSettings, size: Size) -> float:
+        """As :func:`work_of`; thoughts go by queries, which repeat each other in a log as they do in this run's."""
+        if stage != "understanding":
+            return work_of(stage, config, size)
+        queries = self.stages["understanding"]["metrics"].get("queries", self.size.page_views)
+        most = config.understanding.max_calls
+        found = queries * size.page_views / max(self.size.page_views, 1)
+        return float(found if most is None else min(found, most))
+
 
 def _forecast(stage: str, config: RunSettings, size: Size, known: Sequence[_KnownRun], program_mib: float) -> Cost:
     """Cost of one stage, as the runs have it that have the stage."""
     runs = [run for run in known if stage in run.stages]
     if not runs:
         return Cost(stage, None, None, None)
-    work, volume = work_of(stage, config, size), float(size.items + size.page_views)
-    works = [work_of(stage, run.config, run.size) for run in runs]
+    work, volume = runs[-1].work_of(stage, config, size), float(size.items + size.page_views)
+    works = [run.work_of(stage, run.config, run.size) for run in runs]
     volumes = [float(run.size.items + run.size.page_views) for run in runs]
     about = [run.stages[stage] for run in runs]
-    memory = [max(float(one["peak_mib"]) - program_mib, 0) for one in about]
+    # The program, what its steps take where it trains, which is as much for any size; the rest grows with the data.
+    program = [float(one.get("program_mib", program_mib)) for one in about]
+    steps = [_of_steps(one) for one in about]
+    memory = [max(float(one["peak_mib"]) - sum(two), 0) for one, *two in zip(about, program, steps, strict=True)]
     disk = [sum(one["files"].values()) / 2**20 for one in about]
     # A training: its samples, and what it does beside them.
     rest, learning = [float(one["seconds"]) for one in about], 0.0
@@ -188,9 +201,15 @@ def _forecast(stage: str, config: RunSettings, size: Size, known: Sequence[_Know
     return Cost(
         stage,
         learning + _on_line(works, rest, work),
-        program_mib + _on_line(volumes, memory, volume),
+        program[-1] + steps[-1] + _on_line(volumes, memory, volume),
         _on_line(volumes, disk, volume),
     )
+
+
+def _of_steps(about: Mapping[str, Any]) -> float:
+    """MiB that the steps of a training took on top of its data; 0 for other stages."""
+    start = about["metrics"].get("start_mib")
+    return max(float(about["peak_mib"]) - float(start), 0.0) if start else 0.0
 
 
 def _learning(stage: str, run: _KnownRun) -> float:

@@ -29,7 +29,7 @@ from onesearch.pipeline.training_stages import (
 from onesearch.pipeline.understanding_stage import WORDS
 from onesearch.search.run_parts import need
 from onesearch.training.batching import TaskMixture
-from onesearch.training.click_rates import ClickRates, Impressions, Reliability
+from onesearch.training.click_rates import RATES, ClickRates, Impressions, Reliability
 from onesearch.training.dpo import Behaviour, DpoObjective, DpoSettings, orders_elsewhere, preference_task
 from onesearch.training.grpo import GrpoObjective, GrpoSettings, RolloutOutcomes
 from onesearch.training.relevance import PairFeatures, Relevance, held_out_queries
@@ -42,7 +42,7 @@ with from_extra("train"):
     from matplotlib.figure import Figure
 
 Floats = NDArray[np.float32]
-RATES, RELEVANCE = "click_rates", "relevance"
+RELEVANCE = "relevance"
 
 
 def build_rewards(run_data: RunData, context: StageContext) -> Mapping[str, Any]:
@@ -114,6 +114,9 @@ def _numbers(
 
 def rewards_of(run_data: RunData, settings: RewardSettings, queries: list[str]) -> tuple[Rewards, dict[str, int]]:
     """The rewards of pairs of these queries with all items, and the number of each normalised query."""
+    if not settings.click_rate and not settings.relevance:  # what was clicked and ordered needs no stage to say it
+        number = {query: place for place, query in enumerate(dict.fromkeys(map(normalise_query, queries)))}
+        return Rewards(settings, run_data.dataset.items), number
     folder = need(run_data.run, "rewards")
     rates = ClickRates.load(folder / RATES) if (folder / RATES).is_dir() else None
     pairs, number = pair_features(run_data, queries)

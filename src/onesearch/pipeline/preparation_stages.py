@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,13 +21,14 @@ from onesearch.data.ingest.column_mapping import load_mapping
 from onesearch.data.ingest.importer import IMPORT_VERSION, import_mapping
 from onesearch.data.ingest.kuaisearch_source import import_kuaisearch
 from onesearch.data.item_pairs import ItemPairs
-from onesearch.data.records import PARTS
+from onesearch.data.records import PARTS, PICTURES_ARCHIVE
 from onesearch.data.split import split
 from onesearch.data.text import item_texts
 from onesearch.encoding.click_pairs import mine_pairs
 from onesearch.encoding.encoder_alignment import align_encoder
 from onesearch.encoding.held_out_vectors import held_out_vectors
 from onesearch.encoding.khqe import KHQESettings, fuse_keywords
+from onesearch.encoding.pictures.item_towers import ConcatTower
 from onesearch.encoding.sid_behaviour import fit_sids
 from onesearch.encoding.sid_quality import quality_report
 from onesearch.encoding.static_encoder import StaticEncoder
@@ -41,6 +43,7 @@ from onesearch.market.make_market import make_market
 from onesearch.model.head_row_projection import HeadRowProjection
 from onesearch.model.numeric_item_features import FEATURE_NAMES, NumericItemFeatures
 from onesearch.model.token_vocabulary import TokenVocabulary
+from onesearch.pipeline.picture_stage import PictureTowers
 from onesearch.pipeline.run_data import RunData
 from onesearch.pipeline.run_settings import DataSettings, EncoderSettings, LexiconSettings
 from onesearch.pipeline.stage_runner import StageContext
@@ -115,6 +118,8 @@ def _dataset(data: DataSettings, context: StageContext) -> Dataset:
         return make_market(data.market, context.folder)
     if data.folder is not None:
         given = Dataset.load(data.folder)
+        if (data.folder / PICTURES_ARCHIVE).is_file():
+            shutil.copyfile(data.folder / PICTURES_ARCHIVE, context.folder / PICTURES_ARCHIVE)
         return Dataset.write(
             context.folder, given.items, given.users, given.page_views, given.judgments, source=given.source
         )
@@ -137,16 +142,26 @@ def build_encoder(run_data: RunData, context: StageContext, encoder: EncoderSett
             return TransformerEncoder.open(settings.transformer)
         return StaticEncoder.build([*texts, *pairs.queries], settings.static, context.seed + 1000 * number)
 
-    aligned = align_encoder(fresh(0), pairs, align_config)
-    aligned.save(folder / "encoder")
-    np.save(folder / "item_vectors.npy", aligned.encode(texts), allow_pickle=False)
+    # Pictures join the items' texts while these are trained, or beside them when they are; or not at all.
+    towers = None
+    if settings.encoding != "text":
+        towers = PictureTowers(context.inputs["pictures"], settings.encoding, settings.pictures, context.seed)
+    first = fresh(0)
+    beside = None if towers is None else towers.projection(first.dimension)
+    aligned = align_encoder(first, pairs, align_config, None if beside is None else beside.around)
+    tower = aligned if towers is None else towers.joined(aligned, beside)
+    tower.save(folder / "encoder")
+    vectors = tower.encode(texts) if towers is None else towers.item_vectors(texts)
+    np.save(folder / "item_vectors.npy", vectors, allow_pickle=False)
     # Each fold's queries are encoded by an encoder that was aligned without them.
     if settings.folds >= 2 and len(pairs.queries):
-        held = held_out_vectors(aligned, lambda fold: fresh(fold + 1), pairs, align_config, settings.folds)
+        around = None if towers is None else towers.trained_beside(first.dimension)
+        held = held_out_vectors(aligned, lambda fold: fresh(fold + 1), pairs, align_config, settings.folds, around)
+        held = tower.pad(held) if isinstance(tower, ConcatTower) else held
         np.save(folder / "held_out_vectors.npy", held, allow_pickle=False)
         pl.DataFrame({"query": list(pairs.queries)}).write_parquet(folder / "held_out_queries.parquet")
     return {
-        "dimension": aligned.dimension,
+        "dimension": tower.dimension,
         "items": len(texts),
         "queries": len(pairs.queries),
         "q2i": len(pairs.q2i),

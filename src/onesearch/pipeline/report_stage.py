@@ -1,6 +1,6 @@
 """The last stages of a run: baselines tuned on validation data, and the report on the test part."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,8 +28,8 @@ from onesearch.evaluation.baselines import (
 )
 from onesearch.evaluation.cascade import Cascade, CascadeSettings, page_view_lags
 from onesearch.evaluation.cascade_features import CascadeFeatures
-from onesearch.evaluation.evaluate import MeasureSettings, TrueMetrics, evaluate, valid_sid_share
-from onesearch.evaluation.report import Report
+from onesearch.evaluation.evaluate import MeasureSettings, TrueMetrics, measure, rank_all, valid_sid_share
+from onesearch.evaluation.report import MILLISECONDS, Report
 from onesearch.evaluation.slices import standard_slices
 from onesearch.evaluation.verdict import Question
 from onesearch.market.market import Market
@@ -44,6 +44,11 @@ from onesearch.search.popularity_search import TogetherSearcher
 from onesearch.search.ranking_weights import RankingWeights
 from onesearch.search.run_parts import need
 
+Ranked = tuple[str, NDArray[np.int32], float]
+"""A method: its name, ranked items [n, k], milliseconds per request."""
+RankRows = Callable[[NDArray[np.int64]], Sequence[Ranked]]
+"""Page views by their numbers in a part of the split, [n] → what every method of the report ranks for them."""
+TIMED_BY_WORKERS = "by a worker with one thread, beside others that may have slowed it down"
 GENERATOR_ALONE, ENGINE_NAME = "generator alone", "engine"
 V2 = "V2 "  # before the names of V2's methods
 BASELINES = (BM25, DENSE, FUSED, POPULAR, MOST_CLICKED, TOGETHER, CASCADE)
@@ -85,9 +90,17 @@ def build_baselines(
     outcomes = run_data.targets(parts.valid)
     encode = run_data.encoder.encode
     vectors = map_array(need(run_data.run, "encoder") / "item_vectors.npy")
-    start = BaselineSettings().updated(lexical={"fields": run_data.fields})
+    start = BaselineSettings().updated(lexical=run_data.lexical.config.model_dump())
     settings = tune(
-        dataset.items, run_data.statistics, vectors, encode, valid, outcomes.clicked, start, seed=context.seed
+        dataset.items,
+        run_data.statistics,
+        vectors,
+        encode,
+        valid,
+        outcomes.clicked,
+        start,
+        seed=context.seed,
+        lexical=run_data.lexical,  # tuned by its stage on the same page views
     )
     write_json(context.folder / "settings.json", settings.model_dump(mode="json"))
     # The cascade on top of them, from all training page views.
@@ -133,7 +146,9 @@ def _held_out_for_cascade(run_data: RunData) -> NDArray[np.float32] | None:
 
 def _baselines(run_data: RunData, settings: BaselineSettings) -> Baselines:
     vectors = map_array(need(run_data.run, "encoder") / "item_vectors.npy")
-    return Baselines(run_data.dataset.items, run_data.statistics, vectors, run_data.encoder.encode, settings)
+    # BM25 as its stage left it, of which the settings are a copy.
+    encode, lexical = run_data.encoder.encode, run_data.lexical
+    return Baselines(run_data.dataset.items, run_data.statistics, vectors, encode, settings, lexical)
 
 
 def _cascade_features(run_data: RunData, base: Baselines, settings: BaselineSettings) -> CascadeFeatures:
@@ -196,7 +211,14 @@ def build_report(
 
 
 def write_report(
-    run_data: RunData, folder: Path, part: str, measures: MeasureSettings, limit: int, has_v2: bool, seed: int
+    run_data: RunData,
+    folder: Path,
+    part: str,
+    measures: MeasureSettings,
+    limit: int,
+    has_v2: bool,
+    seed: int,
+    by_workers: RankRows | None = None,
 ) -> Report:
     """Measure engine, generator alone and baselines on a part of the log; writes ``report.json``, tables and charts.
 
@@ -208,32 +230,26 @@ def write_report(
         limit: page views at most, drawn with ``seed``.
         has_v2: measure V2 beside V1.
         seed: of the draw.
+        by_workers: has others rank the page views with these numbers in the part; None ranks them here.
     """
-    page_views: pl.DataFrame = getattr(run_data.split, part)
     # The same page views for every method.
+    page_views = part_of(run_data, part)
+    rows = np.arange(len(page_views))
     if len(page_views) > limit:
         rows = np.sort(np.random.default_rng(seed).choice(len(page_views), limit, replace=False))
         page_views = page_views[rows]
     requests, targets = run_data.requests(page_views), run_data.targets(page_views)
-    # Methods by name: baselines, V1's, V2's.
+    # Ranked lists by method: baselines, V1's, V2's.
     engine = engine_of(run_data, need(run_data.run, "engine"))
-    methods: dict[str, Searcher] = {
-        **baseline_methods(run_data, engine.config.leave_out),
-        **engine_methods(engine, need(run_data.run, "engine")),
-    }
-    second: dict[str, Searcher] = {}
-    if has_v2:
-        folder_v2 = need(run_data.run, "engine_v2")
-        second = {
-            V2 + name: method for name, method in engine_methods(engine_of(run_data, folder_v2), folder_v2).items()
-        }
-    # Pairs that are tested: the engine against all, the generator against the strong baselines, V2 against V1.
-    against = [name for name in (FUSED, MOST_CLICKED, DENSE, TOGETHER, CASCADE) if name in methods]
-    ours = [name for name in (GENERATOR_ALONE, ONE_MODEL, WITHOUT_GENERATOR, WITHOUT_LEXICAL) if name in methods]
-    compare = [(ENGINE_NAME, name) for name in [*methods][:-1]] + [(one, name) for one in ours for name in against]
-    compare += [(name, name.removeprefix(V2)) for name in second]
-    compare += [(V2 + ENGINE_NAME, CASCADE)] if second and CASCADE in methods else []
-    methods.update(second)
+    if by_workers is None:
+        methods = report_methods(run_data, engine, has_v2)
+        names, k = [*methods], max(measures.k)
+        lists: Iterable[Ranked] = (
+            (name, *rank_all(searcher, requests, k, measures.batch)) for name, searcher in methods.items()
+        )
+    else:
+        lists = by_workers(rows)
+        names = [name for name, _, _ in lists]
     slices = standard_slices(
         requests,
         page_views,
@@ -248,17 +264,52 @@ def write_report(
         "width": engine.config.width,
         "weights": dict(engine.weights.values),
         "valid_sid_share_without_constraint": valid_sid_share(engine, requests, 1000),
+        **({} if by_workers is None else {"milliseconds": TIMED_BY_WORKERS}),
     }
-    report = evaluate(methods, requests, targets, slices, truth_of(run_data, page_views), compare, measures, notes)
+    report = measure(lists, targets, slices, truth_of(run_data, page_views), tested_pairs(names), measures, notes)
+    second = [name for name in names if name.startswith(V2)]
     before = V2 if second else ""
     report = replace(
         report,
         title=f"{run_data.run.name}: search measured on the {part} part",
-        legend=LEGEND | {name: f"{name.removeprefix(V2)}, with the model of V2" for name in second},
+        legend=LEGEND
+        | {name: f"{name.removeprefix(V2)}, with the model of V2" for name in second}
+        | ({} if by_workers is None else {MILLISECONDS: TIMED_BY_WORKERS}),
         question=Question(before + ENGINE_NAME, BASELINES, before + WITHOUT_GENERATOR),
     )
     report.save(folder)
     return report
+
+
+def part_of(run_data: RunData, part: str) -> pl.DataFrame:
+    """The page views of a part of the split, ``"test"`` or ``"valid"``."""
+    page_views: pl.DataFrame = getattr(run_data.split, part)
+    return page_views
+
+
+def report_methods(run_data: RunData, engine: SearchEngine, has_v2: bool) -> dict[str, Searcher]:
+    """All methods of a report by name: baselines, V1's with ``engine`` last, V2's."""
+    methods: dict[str, Searcher] = {
+        **baseline_methods(run_data, engine.config.leave_out),
+        **engine_methods(engine, need(run_data.run, "engine")),
+    }
+    if has_v2:
+        folder = need(run_data.run, "engine_v2")
+        second = engine_methods(engine_of(run_data, folder), folder)
+        methods |= {V2 + name: method for name, method in second.items()}
+    return methods
+
+
+def tested_pairs(names: Sequence[str]) -> list[tuple[str, str]]:
+    """Pairs that are tested: the engine against all, the generator against the strong baselines, V2 against V1."""
+    first = [name for name in names if not name.startswith(V2)]
+    second = [name for name in names if name.startswith(V2)]
+    against = [name for name in (FUSED, MOST_CLICKED, DENSE, TOGETHER, CASCADE) if name in first]
+    ours = [name for name in (GENERATOR_ALONE, ONE_MODEL, WITHOUT_GENERATOR, WITHOUT_LEXICAL) if name in first]
+    pairs = [(ENGINE_NAME, name) for name in first if name != ENGINE_NAME]
+    pairs += [(one, name) for one in ours for name in against]
+    pairs += [(name, name.removeprefix(V2)) for name in second]
+    return pairs + ([(V2 + ENGINE_NAME, CASCADE)] if second and CASCADE in first else [])
 
 
 def truth_of(run_data: RunData, page_views: pl.DataFrame) -> TrueMetrics | None:

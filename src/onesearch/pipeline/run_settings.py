@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -10,6 +10,7 @@ from onesearch.common.settings import Settings, validated
 from onesearch.data.split import By
 from onesearch.encoding.encoder_alignment import EncoderAlignmentSettings
 from onesearch.encoding.khqe import KHQESettings
+from onesearch.encoding.pictures.picture_settings import PictureSettings, TowerSettings
 from onesearch.encoding.static_encoder import StaticSettings
 from onesearch.evaluation.cascade import CascadeSettings
 from onesearch.evaluation.evaluate import MeasureSettings
@@ -74,6 +75,13 @@ class EncoderSettings(Settings):
     static: StaticSettings = StaticSettings()
     align: EncoderAlignmentSettings = EncoderAlignmentSettings()
     folds: int = Field(2, ge=0, description="encoders for held-out query vectors; 0 switches them off")
+    later: ClassVar[frozenset[str]] = frozenset({"encoding", "pictures"})
+    encoding: Literal["text", "unified", "concat"] = Field(
+        "text",
+        description="what an item's vector is made of: its text; text and picture in one tower, trained together; both "
+        "side by side. Needs a section pictures",
+    )
+    pictures: TowerSettings = TowerSettings()
 
 
 class EvaluationSettings(Settings):
@@ -96,6 +104,10 @@ class RunSettings(Settings):
     )
     data: DataSettings
     lexicon: LexiconSettings = LexiconSettings()
+    pictures: PictureSettings | None = Field(
+        None,
+        description="true, or settings: encode the items' pictures; encoder.encoding says what becomes of them",
+    )
     encoder: EncoderSettings = EncoderSettings()
     khqe: KHQESettings = KHQESettings()
     model: ModelSettings = ModelSettings()
@@ -118,7 +130,7 @@ class RunSettings(Settings):
         None, description="true, or settings: an engine of all page views, made after the report, is what is served"
     )
 
-    @field_validator("final", mode="before")
+    @field_validator("final", "pictures", mode="before")
     @classmethod
     def _true_has_the_defaults(cls, given: Any) -> Any:
         return ({} if given else None) if isinstance(given, bool) else given
@@ -128,6 +140,15 @@ class RunSettings(Settings):
         if (self.dpo.steps or self.grpo.steps) and (not self.has_v2 or self.distill.keywords == "input"):
             raise ValueError(
                 "dpo and grpo align V2: set understanding.producer, and distill.keywords to 'teacher' or 'none'"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _towers_need_pictures(self) -> "RunSettings":
+        if self.encoder.encoding != "text" and self.pictures is None:
+            raise ValueError(
+                f"encoder.encoding {self.encoder.encoding} needs pictures: add a section 'pictures' (pictures: true "
+                "takes its defaults), or set encoder.encoding to text"
             )
         return self
 

@@ -34,10 +34,12 @@ from onesearch.common.artefact import (
     write_json,
     write_manifest,
 )
-from onesearch.common.memory import forget_peak, peak_mib
+from onesearch.common.memory import forget_peak, give_back, peak_mib, resident_mib
 from onesearch.common.processes import Job, joined
+from onesearch.common.progress import beside
 from onesearch.common.run_lock import RunLock
 from onesearch.common.settings import Settings
+from onesearch.common.time_left import TimeLeft
 from onesearch.search.run_versions import SCHEMA
 
 log = logging.getLogger("onesearch")
@@ -179,6 +181,7 @@ def execute(
     reuse: Iterable[Path] = (),
     redo: Iterable[str] = (),
     until: str | None = None,
+    forecast: Mapping[str, float | None] | None = None,
 ) -> list[StageResult]:
     """Bring every stage of a run up to date.
 
@@ -190,6 +193,7 @@ def execute(
             are hard-linked where the file system can, so that grids of runs share their early stages.
         redo: stages to build afresh although nothing changed; what depends on them is built afresh too.
         until: the last stage to bring up to date.
+        forecast: seconds of each stage, None for what is not known: progress lines then tell what the run still takes.
 
     Raises:
         ValueError: unknown stage names in ``redo`` or ``until``; a folder in the way that no stage made.
@@ -206,16 +210,22 @@ def execute(
     if until is not None:
         wanted = wanted[: [stage.name for stage in stages].index(until) + 1]
     results: list[StageResult] = []
-    with joined() as job, _guard(run, job):
+    program = resident_mib()  # what the libraries take, before there are any data
+    left = TimeLeft({stage.name: forecast.get(stage.name) for stage in wanted} if forecast is not None else {})
+    with joined() as job, _guard(run, job), beside(lambda: left):
         for number, stage in enumerate(wanted, 1):
+            left.begin(stage.name)
             # What depends on a stage that is built again is built again.
             if redo & set(stage.inputs):
                 redo.add(stage.name)
             # The first process brings the stage up to date and tells the others what came of it.
             if job.first:
                 place = f"[{number}/{len(wanted)}] {stage.name}"
-                result = _bring_up(stage, run, marks, seed, reuse, stage.name in redo, place, job)
+                result = _bring_up(stage, run, marks, seed, reuse, stage.name in redo, place, job, program)
                 job.tell(stage.name, asdict(result))
+                left.finish(stage.name, result.outcome == "built")
+                if forecast is not None and result.outcome != "skipped" and (text := str(left)):
+                    log.info("%s", text)
             else:
                 result = _follow(stage, run, seed, job)
             results.append(result)
@@ -241,6 +251,7 @@ def _bring_up(
     redo: bool,
     place: str,
     job: Job,
+    program: float,
 ) -> StageResult:
     folder, mark = run / stage.name, marks[stage.name]
     # Up to date: nothing to do.
@@ -265,6 +276,7 @@ def _bring_up(
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / STARTED, {"fingerprint": mark})
     log.info("%s: %s", place, "continuing" if resumed else "building")
+    give_back()  # a stage's peak is its own
     forget_peak()
     processor = time.process_time()
     if stage.distributed:
@@ -290,6 +302,7 @@ def _bring_up(
             "seconds": round(seconds, 3),
             "cpu_seconds": round(time.process_time() - processor, 3),
             "peak_mib": round(peak_mib()),
+            "program_mib": round(program),
             "resumed": resumed,
             "files": {
                 str(p.relative_to(folder)): p.stat().st_size

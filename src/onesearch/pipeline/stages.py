@@ -9,9 +9,11 @@ from typing import Any
 from onesearch.common import rank as launched
 from onesearch.common.artefact import read_json, write_json
 from onesearch.common.settings import validated
+from onesearch.encoding.pictures.picture_settings import PictureSettings
 from onesearch.pipeline.config_files import load_settings
 from onesearch.pipeline.engine_stage import run_engine
 from onesearch.pipeline.final_stage import run_final
+from onesearch.pipeline.picture_stage import build_pictures
 from onesearch.pipeline.preference_stages import build_rewards, run_dpo, run_grpo
 from onesearch.pipeline.preparation_stages import (
     build_data,
@@ -22,6 +24,7 @@ from onesearch.pipeline.preparation_stages import (
     source_fingerprint,
 )
 from onesearch.pipeline.pseudo_query_stage import build_pseudo_queries
+from onesearch.pipeline.ranked_parts import WorkerPool, rank_in_parts
 from onesearch.pipeline.report_stage import build_baselines, build_report, write_report
 from onesearch.pipeline.run_data import RunData
 from onesearch.pipeline.run_settings import RunSettings
@@ -73,13 +76,14 @@ def _on_run(build: Callable[..., Mapping[str, Any]]) -> Callable[..., Mapping[st
 
 def _preparation(config: RunSettings) -> list[Stage]:
     """What every model of the run shares: data, encoder, SIDs, index; and what it is compared with."""
-    data, model, evaluation = config.data, config.model, config.evaluation
+    data, model, evaluation, encoding = config.data, config.model, config.evaluation, config.encoder.encoding
     index = {
         "row_dim": model.row_dim,
         "row_precision": model.row_precision,
         "text_vocabulary": model.text_vocabulary,
         "pretrained": model.backbone.pretrained,
-        "leading": bool(config.encoder.align.nested),
+        # Side by side with a picture, the first dimensions are those of the text alone.
+        "leading": bool(config.encoder.align.nested) and encoding != "concat",
     }
     compared = {
         "baselines": evaluation.baselines,
@@ -87,14 +91,21 @@ def _preparation(config: RunSettings) -> list[Stage]:
         "relevance": config.search.relevance,
     }
     quantizer = {"khqe": config.khqe, "lexicon": config.lexicon}
+    towers = [] if encoding == "text" else ["pictures"]
     return [
         Stage("data", (), {"data": data}, build_data, outside=source_fingerprint(data)),
-        Stage("encoder", ("data",), {"encoder": config.encoder}, _on_run(build_encoder)),
+        *([] if config.pictures is None else [_pictures(config.pictures)]),
+        Stage("encoder", ("data", *towers), {"encoder": config.encoder}, _on_run(build_encoder)),
         Stage("khqe", ("data", "encoder"), quantizer, _on_run(build_khqe)),
         Stage("index", ("data", "encoder", "khqe"), index, _on_run(build_index)),
         Stage("lexical", ("data", "encoder"), {}, _on_run(build_lexical)),
-        Stage("baselines", PREPARED, compared, _on_run(build_baselines)),
+        Stage("baselines", (*PREPARED, "lexical"), compared, _on_run(build_baselines)),
     ]
+
+
+def _pictures(settings: PictureSettings) -> Stage:
+    """Pictures of the items as vectors; who asks for nothing else of them still learns which cannot be read."""
+    return Stage("pictures", ("data",), {"pictures": settings}, _on_run(build_pictures))
 
 
 def _trained(
@@ -245,8 +256,9 @@ def run_config(
     reuse: Iterable[Path] = (),
     redo: Iterable[str] = (),
     until: str | None = None,
+    forecast: Mapping[str, float | None] | None = None,
 ) -> list[StageResult]:
-    """Bring the run of a configuration file up to date.
+    """Bring the run of a configuration file up to date; the arguments are those of :func:`execute`.
 
     Raises:
         ValueError: a setting is wrong; one line per wrong value.
@@ -255,7 +267,8 @@ def run_config(
     if launched.rank() == 0:
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / SETTINGS, config.model_dump(mode="json"))
-    return execute(stages_of(config), folder, config.seed, reuse=reuse, redo=redo, until=until)
+    stages = stages_of(config)
+    return execute(stages, folder, config.seed, reuse=reuse, redo=redo, until=until, forecast=forecast)
 
 
 def status_of(path: Path, folder: Path, overrides: Iterable[str] = ()) -> dict[str, Status]:
@@ -278,12 +291,21 @@ def settings_of(run: Path) -> RunSettings:
         return validated(RunSettings, read_json(path), path)
 
 
-def evaluate_run(run: Path, folder: Path, part: str, page_views: int | None = None) -> str:
+def evaluate_run(
+    run: Path, folder: Path, part: str, page_views: int | None = None, pool: WorkerPool | None = None
+) -> str:
     """Measure a finished run on its validation or test part; writes a report folder and returns its main tables.
 
-    What is measured are the engines of the stages, never the final one: that has learnt these page views.
+    What is measured are the engines of the stages, never the final one: that has learnt these page views. A ``pool``
+    of workers ranks the page views part by part, and goes on with what an earlier call left in the folder.
     """
     config = settings_of(run)
     limit = page_views if page_views is not None else config.evaluation.test_requests
-    report = write_report(RunData(run), folder, part, config.evaluation.measures, limit, config.has_v2, config.seed)
+    measures, has_v2 = config.evaluation.measures, config.has_v2
+    by_workers = None
+    if pool is not None:
+        # All that a report reads: a part that was ranked before any of it changed is not taken.
+        read = next(stage.inputs for stage in stages_of(config) if stage.name == "report")
+        by_workers = functools.partial(rank_in_parts, run, folder, part, measures, has_v2, read, pool)
+    report = write_report(RunData(run), folder, part, measures, limit, has_v2, config.seed, by_workers)
     return report.markdown(by_group=False)

@@ -407,6 +407,7 @@ def fit_metrics(report: FitReport) -> dict[str, Any]:
         "samples_per_second": report.samples_per_second,
         "loss": report.loss,
         "precision": report.precision,
+        "start_mib": report.start_mib,
         **shares,
         **report.metrics,
     }

@@ -2,6 +2,9 @@
 
 import logging
 import multiprocessing
+import multiprocessing.context
+import threading
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -61,7 +64,8 @@ class UnderstandingSettings(Settings):
     max_calls: int | None = Field(
         None,
         ge=0,
-        description="calls of a language model, at most: what is not asked has no thought; 0 reads the cache",
+        description="calls of a language model, at most, for the most searched queries: what is not asked has no "
+        "thought; 0 reads the cache",
     )
     cache: Path | None = Field(
         None, description="file of `onesearch understand --cache`, read and filled; runs that share it ask once"
@@ -105,7 +109,10 @@ def build_understanding(
     words.save(context.folder / WORDS)
     # Queries of all parts: a thought holds nothing of a page view, so that there is nothing to leak.
     texts = pl.concat([frame["query"] for frame in (parts.train, parts.valid, parts.test)]).drop_nulls()
-    queries = sorted({normalise_query(text) for text in texts.unique().to_list()} - {""})
+    searches: Counter[str] = Counter()
+    for text, count in texts.value_counts().iter_rows():
+        searches[normalise_query(text)] += count
+    queries = sorted(searches.keys() - {""})
     # Ask what the cache does not answer.
     store = SqliteThoughts(cache or context.folder / CACHE)
     limits: dict[str, Any] = {"model": model, "response_format": response_format, "concurrency": concurrency}
@@ -113,7 +120,9 @@ def build_understanding(
     limits |= {"base_url": base_url} if base_url else {}
     try:
         with _producer(run_data, producer, error, encoder, limits, words, context.seed) as thinker:
-            summary = run_understand(queries, thinker, store, context.folder / SET_ASIDE, concurrency)
+            # The most searched ones first, as a budget may end before all were asked.
+            asked = sorted(queries, key=lambda query: -searches[query])
+            summary = run_understand(asked, thinker, store, context.folder / SET_ASIDE, concurrency)
             _finished(summary, max_calls)
             # One table of what was answered.
             found = store.get_many(queries, thinker.name, thinker.version)
@@ -186,11 +195,12 @@ def _producer(
 
 
 @contextmanager
-def stand_in(dataset: Path, error: float, seed: int) -> Iterator[str]:
+def stand_in(dataset: Path, error: float, seed: int, in_thread: bool = False) -> Iterator[str]:
     """The market's stand-in language model on a free local port while the context lasts; gives its base address.
 
     It is a process of its own, as a real server is: answers are made while the client reads others. It ends with the
-    context, and with this process however that ends.
+    context, and with this process however that ends. ``in_thread`` makes it a thread, for processes that may have no
+    others.
 
     Raises:
         RuntimeError: it did not start.
@@ -199,9 +209,15 @@ def stand_in(dataset: Path, error: float, seed: int) -> Iterator[str]:
 
     context = multiprocessing.get_context("spawn")  # threads of this process must not be forked
     ours, theirs = context.Pipe()
-    process = context.Process(target=serve_until_closed, args=(dataset, error, seed, theirs), daemon=True)
-    process.start()
-    theirs.close()
+    made = (dataset, error, seed, theirs)
+    server: threading.Thread | multiprocessing.context.SpawnProcess
+    if in_thread:
+        server = threading.Thread(target=serve_until_closed, args=made, daemon=True)
+    else:
+        server = context.Process(target=serve_until_closed, args=made, daemon=True)
+    server.start()
+    if not in_thread:
+        theirs.close()
     try:
         try:
             port = ours.recv()
@@ -210,5 +226,6 @@ def stand_in(dataset: Path, error: float, seed: int) -> Iterator[str]:
         yield f"http://127.0.0.1:{port}/v1"
     finally:
         ours.close()
-        process.join(10)
-        process.kill()
+        server.join(10)
+        if not isinstance(server, threading.Thread):
+            server.kill()

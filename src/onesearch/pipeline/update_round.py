@@ -4,7 +4,7 @@
            stage 3 goes on from the version that is served, with a teacher that reads the thoughts cached since then
     align  steps of a policy gradient or of listwise DPO from there
     judge  the newest page views, which nothing of it has seen: the version is published only if the engine finds more
-           there with it than before
+           there with it than before (version_judge.py)
 
 Encoder, semantic IDs, BM25 and the weights of the order stay. The page views that judge are others than those that
 chose among the weights of a training, since the best of several looks is better by chance alone. A version also carries
@@ -27,10 +27,8 @@ from onesearch.common.artefact import read_manifest, refuse_links, write_json, w
 from onesearch.common.run_lock import RunLock
 from onesearch.data.dataset import Dataset, ragged_rows, read_parquet
 from onesearch.data.histories import Histories
-from onesearch.data.metrics import hit_rate, mrr
 from onesearch.data.records import conform
 from onesearch.data.split import Split
-from onesearch.evaluation.significance import permutation_test
 from onesearch.model.generator import Generator
 from onesearch.pipeline.config_files import apply_overrides
 from onesearch.pipeline.final_stage import renew, with_old_ones
@@ -39,6 +37,9 @@ from onesearch.pipeline.run_data import RunData
 from onesearch.pipeline.run_settings import RunSettings
 from onesearch.pipeline.stage_runner import StageContext
 from onesearch.pipeline.stages import pseudo_query_stages, settings_of, stage_3_settings
+from onesearch.pipeline.version_judge import Judgement, judge
+from onesearch.search.distilled_queries import FILE as DISTILLED
+from onesearch.search.distilled_queries import distilled_queries, taught_queries
 from onesearch.search.engine import SearchEngine
 from onesearch.search.engine_file import ENGINE, load_about
 from onesearch.search.run_parts import GENERATOR, STAGE_OF, choose_model, need, own_place
@@ -70,7 +71,9 @@ class Update:
         thoughts: those beside the run's own.
         before: what the served engine finds in the page views that judge, with the version it started from.
         after: with the new one.
-        p: of the difference in HR@10, paired; 1 where the round changed nothing.
+        p: of the difference in gain, paired; 1 where the round changed nothing.
+        same: share of the served first pages that the new version shows as well.
+        distilled: queries whose thoughts the model was taught for the first time.
     """
 
     version: str
@@ -82,6 +85,8 @@ class Update:
     before: Mapping[str, float]
     after: Mapping[str, float]
     p: float
+    same: float
+    distilled: int
 
 
 class UpdateData(RunData):
@@ -188,11 +193,13 @@ def update(
         # The round is a stage in a folder of its own, and what it renews another one in that.
         name = next_name(run)
         folder, after, figures = run / name, dict(before), {}
+        taught = taught_before = distilled_queries(run, served.version or own_place(run, "v2"))
         folder.mkdir(parents=True)
         page_views.write_parquet(folder / EVENTS)
         context = StageContext(f"update {Path(name).name}", folder, {}, config.seed + int(Path(name).name))
         if epochs is not None:
-            renewed, figures["renewed"] = _renew(run_data, context, every, before["model"], config, epochs)
+            renewed, figures["renewed"], more_taught = _renew(run_data, context, every, before["model"], config, epochs)
+            taught = pl.concat([taught_before, more_taught]).unique(maintain_order=True)
             place, until = f"{name}/{RENEWED}", cast(datetime, split.train["time"].max())
             after |= {"model": place, "counts": place, "counted_until": until.isoformat()}
             run_data = renewed
@@ -200,11 +207,12 @@ def update(
             figures |= _align(run_data, context, after["model"], method, config)
             after["model"] = name
         # Judge, write the version down, and serve it if more is found with it.
-        found_before, found_after, p = _judged(run_data, before, after, folder)
+        judged = _judged(run_data, before, after, folder)
         write_json(folder / ENGINE, after)
-        better = is_better(found_before, found_after)
+        pl.DataFrame({"query": taught}).write_parquet(folder / DISTILLED)
         more = len(thoughts) - len(own)
-        made = Update(name, better, len(split.train), len(split.test), aside, more, found_before, found_after, p)
+        counts = (len(split.train), len(split.test), aside, more)
+        made = Update(name, judged.better, *counts, **vars(judged), distilled=len(taught) - len(taught_before))
         # What is served stands in one place only, published.json.
         found = {key: value for key, value in vars(made).items() if key != "published"}
         write_manifest(
@@ -218,7 +226,7 @@ def update(
                 "engine": served.origin,
             },
         )
-        if better and not publish(run, name, instead_of=served):
+        if judged.better and not publish(run, name, instead_of=served):
             log.warning("%s changed during the round, so that %s is kept and not served", run, name)
             return replace(made, published=False)
     return made
@@ -226,8 +234,10 @@ def update(
 
 def _renew(
     run_data: UpdateData, context: StageContext, every: pl.DataFrame, before: str, config: RunSettings, epochs: float
-) -> tuple[UpdateData, Mapping[str, Any]]:
-    """Counts that hold the page views to learn, and stage 3 on them; the data with these counts, and its figures."""
+) -> tuple[UpdateData, Mapping[str, Any], pl.Series]:
+    """Counts that hold the page views to learn, and stage 3 on them; the data with these counts, its figures, and the
+    queries that had a teacher.
+    """
     folder, split, log_data = context.folder / RENEWED, run_data.split, RunData(run_data.run)
     folder.mkdir()
     place = folder.relative_to(run_data.run).as_posix()
@@ -253,7 +263,9 @@ def _renew(
     )
     found = {"page_views": len(counted), "learnt": len(old), **figures}
     write_manifest(folder, {"metrics": found})
-    return UpdateData(run_data.run, every, split, run_data.thoughts, place, counted=True), found
+    learnt = old["query"] if epochs and config.distill.keywords != "none" else old["query"].clear()
+    taught = taught_queries(run_data.thoughts, learnt, config.distill.teach)
+    return UpdateData(run_data.run, every, split, run_data.thoughts, place, counted=True), found, taught
 
 
 def _align(
@@ -266,19 +278,10 @@ def _align(
     return run_grpo(run_data, context, grpo=config.grpo, rewards=config.rewards_now(), **settings)
 
 
-def is_better(before: Mapping[str, float], after: Mapping[str, float]) -> bool:
-    """Whether a version is worth publishing: equal is not better."""
-    return after["hr10"] > before["hr10"]
-
-
-def _judged(
-    run_data: UpdateData, before: Mapping[str, Any], after: Mapping[str, Any], folder: Path
-) -> tuple[dict[str, float], dict[str, float], float]:
-    """Figures on the page views that judge, of the engines before and after the round, and p of their HR@10."""
-    page_views = run_data.split.test
-    requests, clicked = run_data.requests(page_views), run_data.targets(page_views).clicked
+def _judged(run_data: UpdateData, before: Mapping[str, Any], after: Mapping[str, Any], folder: Path) -> Judgement:
+    """The engines before and after the round, on the page views that judge."""
     parts_of = {counts: RunData(run_data.run, counts) for counts in {one.get("counts") for one in (before, after)}}
-    found = []
+    engines = []
     for about in (before, after):
         parts = parts_of[about.get("counts")]
         # The version's own folder has no mark yet, so that its model is read by itself.
@@ -286,11 +289,8 @@ def _judged(
         engine = SearchEngine.from_about(parts, {**about, "model": before["model"]} if aligned else about)
         if aligned:
             engine.adopt(Generator.load(folder / GENERATOR), folder.name)
-        items = engine.rank(requests, 10).items
-        found.append(np.stack([hit_rate(items, clicked), mrr(items, clicked)], 1))
-    test = permutation_test(found[1], found[0])
-    figures = [dict(zip(("hr10", "mrr10"), np.nanmean(one, 0).tolist(), strict=True)) for one in found]
-    return figures[0], figures[1], float(test.p[0])
+        engines.append(engine)
+    return judge(run_data, *engines)
 
 
 def _config(run: Path, method: Method, steps: int, overrides: Iterable[str]) -> RunSettings:

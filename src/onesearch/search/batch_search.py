@@ -8,6 +8,7 @@
 The path of one group, from facts to candidates and their features, is :mod:`onesearch.search.candidate_search`.
 """
 
+import functools
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,7 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onesearch.data.records import Item
 from onesearch.data.requests import Requests
+from onesearch.index.filter_values import NOT, conjuncts
 from onesearch.index.item_filters import ItemMask
 from onesearch.model.featurizer import Featurizer
 from onesearch.search.candidate_search import FEWEST, CandidateSearch, Scope
@@ -27,11 +30,12 @@ from onesearch.search.click_features import LIVE
 from onesearch.search.confidence import Confidence, best_match
 from onesearch.search.current_snapshot import CurrentSnapshot
 from onesearch.search.explanation import explain
+from onesearch.search.exploration import DEPTH, Exploration, explore
 from onesearch.search.highlighting import highlights
 from onesearch.search.hits import Hits, followed_by
 from onesearch.search.ranking_weights import RankingWeights
-from onesearch.search.result_set import facet_counts, in_order, result_set
-from onesearch.search.results import SearchRequest, SearchResult, SearchResults
+from onesearch.search.result_set import facet_counts, in_order, named_and_clicked, result_set
+from onesearch.search.results import FilterChoices, SearchRequest, SearchResult, SearchResults
 from onesearch.search.rule_effects import RuleEffects, pinned_rows
 from onesearch.search.rules import Asked, Touching
 from onesearch.search.run_parts import Keywords
@@ -39,6 +43,7 @@ from onesearch.search.search_settings import SearchSettings
 from onesearch.search.shopper_history import NO_HISTORY, FixedHistories, HistoryStore, ShopperHistory, to_requests
 from onesearch.search.spelling import Correction
 from onesearch.search.suggestions import Suggestions
+from onesearch.search.word_matches import WordMatch, query_words, word_matches
 
 Floats = NDArray[np.float32]
 _LIVE = RankingWeights({LIVE: 1.0})  # n clicks since the log raise the odds of an item on a page (1 + n)-fold
@@ -56,6 +61,8 @@ class _Search:
         touching: the rules that touch it.
         correction: how its query was most likely meant, if not as typed.
         answer: what will be told.
+        about: rows of the items that it is about, ascending, int64 [m]; None where nobody asks for them.
+        shown: rows of the items of this page and of those before it, [s]; in an order of its own of all pages.
     """
 
     request: SearchRequest
@@ -63,6 +70,8 @@ class _Search:
     touching: Touching
     correction: Correction | None = None
     answer: SearchResults = field(default_factory=SearchResults)
+    about: NDArray[np.int64] | None = None
+    shown: NDArray[np.integer] = field(default_factory=lambda: np.zeros(0, np.int64))
 
     @property
     def page(self) -> slice:
@@ -103,6 +112,7 @@ class BatchSearch(CandidateSearch):
         self.weights, self.confidence = weights, confidence
         self.histories: HistoryStore = histories if histories is not None else FixedHistories()
         self._kept: tuple[Snapshot, dict[tuple[str, ...], RuleEffects]] = (snapshot, {})
+        self._offered: tuple[Snapshot, dict[tuple[str, ...], FilterChoices]] = (snapshot, {})
         self.current = CurrentSnapshot(snapshot.on(snapshot.generator.eval().begin.device), featurizer)
         self.suggestions = Suggestions(self.current, snapshot.click_features.statistics)
 
@@ -118,23 +128,30 @@ class BatchSearch(CandidateSearch):
             ValueError: a filter, facet or order is not valid, or the run cannot tell which items are relevant.
         """
         snapshot, time = self.snapshot, datetime.now(UTC)
+        # Refused before the shards meet: those that were not asked for this would wait.
+        if snapshot.shards.count > 1 and any(one.facets or one.count or one.sort or one.explain for one in requests):
+            raise ValueError(
+                "shards find pages in the engine's order; they give no facets, totals, explanations or orders of "
+                "their own: ask an engine with the whole catalogue"
+            )
         searches = [self._read(snapshot, request, time) for request in requests]
         groups: defaultdict[str, list[_Search]] = defaultdict(list)
         for search in searches:
             request = search.request
-            if snapshot.shards.count > 1 and (request.facets or request.count or request.sort or request.explain):
-                raise ValueError(
-                    "shards find pages in the engine's order; they give no facets, totals, explanations or orders of "
-                    "their own: ask an engine with the whole catalogue"
-                )
             if request.facets or request.count or request.sort:
-                search.answer = self._of_result_set(snapshot, search)
-            if not request.sort:
+                search.about = self._result_set(snapshot, search)
+            if request.sort and search.about is not None:
+                search.shown = search.about if len(search.about) else self._nearest_allowed(snapshot, search)
+                items = in_order(snapshot, search.shown, request.sort)[search.page]
+                places = request.offset + np.arange(len(items), dtype=np.float32)
+                search.answer[:] = results_of(snapshot, items.astype(np.int32), -places)
+            else:
                 shared = (request.filters, request.width, request.offset, id(request.rules), search.touching.effects)
                 groups[repr(shared)].append(search)
         for group in groups.values():
             self._rank_group(snapshot, group)
         for search in searches:
+            _tell_all(snapshot, search)
             self._tell_words(snapshot, search)
         return [search.answer for search in searches]
 
@@ -145,9 +162,9 @@ class BatchSearch(CandidateSearch):
         request = replace(request, filters=self.offered(request.filters))
         history = self._history(request)
         search = _Search(request, history, _touching(snapshot, request, history, time))
-        # What a rule knows is not mistyped, and an item's id is no word.
-        if not search.touching.by_query and row_of_id(snapshot, request.query) is None:
-            search.correction = self.suggestions.corrected(request.query)
+        # What a rule knows is not mistyped, be it the whole query or words of it, and an item's id is no word.
+        if not search.touching.whole and row_of_id(snapshot, request.query) is None:
+            search.correction = self.suggestions.corrected(request.query, search.touching.words)
         if search.correction is not None and search.correction.sure and request.correct:
             search.request = replace(request, query=search.correction.text)
             search.touching = _touching(snapshot, search.request, history, time)
@@ -160,36 +177,46 @@ class BatchSearch(CandidateSearch):
 
     def offered(self, filters: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
         """The filters of a search, and that of the shop where it hides what is out of stock."""
-        if self.out_of_stock != "hidden" or "in_stock" in (filters or {}):
+        if self.out_of_stock != "hidden" or any(_asks_for_stock(one) for one in conjuncts(filters)):
             return filters
         return {**(filters or {}), "in_stock": True}
 
     # -- the whole result set ------------------------------------------------------------------------------------------
 
-    def _of_result_set(self, snapshot: Snapshot, search: _Search) -> SearchResults:
-        """Total and facets of a search, and its page where it asks for an order of its own."""
-        request, touching, query, margin = search.request, search.touching, None, 0.0
-        if touching.query.strip():
-            if self.confidence is None:
-                raise ValueError(
-                    "this engine does not know which items are relevant to a query, so that it cannot count or sort "
-                    "them: `onesearch run` makes it anew"
-                )
-            vector = self.featurizer.vectors([touching.query])
-            query = self.featurizer.head_row_projection.project_queries(vector)[0]
-            margin = self.confidence.margin
+    def _result_set(self, snapshot: Snapshot, search: _Search) -> NDArray[np.int64]:
+        """Rows of the items that a search is about, ascending: what is counted, and shown in an order of its own."""
+        request, touching = search.request, search.touching
         mask = self.scope(snapshot, request.filters, None, self._effects(snapshot, request, touching)).mask
-        rows = result_set(snapshot, mask, query, margin)
-        # What rules pin is shown, and so belongs to what is counted.
-        if pinned := pinned_rows(touching, snapshot, mask):
-            rows = np.union1d(rows, pinned)
-        page: list[SearchResult] = []
-        if request.sort:
-            items = in_order(snapshot, rows, request.sort)[search.page]
-            places = request.offset + np.arange(len(items), dtype=np.float32)
-            page = results_of(snapshot, items.astype(np.int32), -places)
-        facets = facet_counts(snapshot, rows, request.facets) if request.facets else {}
-        return SearchResults(page, total=len(rows), facets=facets)
+        # What the shopper has taken is shown no more; unless it is named, or rules pin it.
+        taken = _as_columns(snapshot, [search]).taken(self.config.leave_out)
+        ahead = _ahead(snapshot, touching, mask)
+        if not touching.query.strip():
+            return np.union1d(np.setdiff1d(result_set(snapshot, mask), taken), ahead)
+        if self.confidence is None:
+            raise ValueError(
+                "this engine does not know which items are relevant to a query, so that it cannot count or sort "
+                "them: `onesearch run` makes it anew"
+            )
+        told = named_and_clicked(snapshot, touching.in_log, self.config.clicked_candidates)
+        found = result_set(snapshot, mask, self._head_row(touching.query), self.confidence.margin, told)
+        return np.union1d(np.setdiff1d(found, taken), ahead)
+
+    def _nearest_allowed(self, snapshot: Snapshot, search: _Search) -> NDArray[np.int64]:
+        """What is shown in an order of its own where the filters allow nothing relevant: rows, ascending.
+
+        As in the engine's order, that is what comes nearest.
+        """
+        request, query = search.request, search.touching.query
+        if not query.strip() or self.confidence is None:
+            return np.zeros(0, np.int64)
+        mask = self.scope(snapshot, request.filters, None, self._effects(snapshot, request, search.touching)).mask
+        found = result_set(snapshot, mask, self._head_row(query), self.confidence.margin, best_allowed=True)
+        return np.setdiff1d(found, _as_columns(snapshot, [search]).taken(self.config.leave_out))
+
+    def _head_row(self, query: str) -> Floats:
+        """Of a query's text, [R]."""
+        row: Floats = self.featurizer.head_row_projection.project_queries(self.featurizer.vectors([query]))[0]
+        return row
 
     # -- pages in the engine's order -----------------------------------------------------------------------------------
 
@@ -199,19 +226,23 @@ class BatchSearch(CandidateSearch):
         effects = self._effects(snapshot, first, group[0].touching)
         scope = self.scope(snapshot, first.filters, first.width, effects)
         end = first.offset + max(search.request.k for search in group)
-        hits, found = self._rank(_as_columns(snapshot, group), end, scope)
+        exploring = [one.request.exploration for one in group]
+        hits, found, drawn = self._rank(_as_columns(snapshot, group), end, scope, exploring)
         sure = [None] * len(group) if hits.match is None or self.confidence is None else self.confidence.of(hits.match)
         for place, (search, items, scores, confidence) in enumerate(
             zip(group, hits.items, hits.scores, sure, strict=True)
         ):
             # Who types an item's id looks for that item: it comes first; then what rules pin.
-            named = _named(snapshot, search.touching.in_log, scope.mask)
-            pinned = pinned_rows(search.touching, snapshot, scope.mask)
-            ahead = list(dict.fromkeys([*([] if named is None else [named]), *pinned]))
+            ahead = _ahead(snapshot, search.touching, scope.mask)
             items, scores = _with_ahead(ahead, items, scores)
+            search.shown = items[: search.page.stop][items[: search.page.stop] >= 0]
             search.answer[:] = results_of(snapshot, items[search.page], scores[search.page])
+            if drawn and len(drawn[place]):
+                by_draw, page = set(drawn[place].tolist()).difference(ahead), [hit.item_id for hit in search.answer]
+                search.answer.explored = tuple(item_id for item_id in page if snapshot.number[item_id] in by_draw)
             # A recommendation has no query that anything could fit.
             if confidence is not None and search.touching.query.strip():
+                named = _named(snapshot, search.touching.in_log, scope.mask)
                 search.answer.confidence = float(confidence) if named is None else 1.0
             if search.request.explain:
                 rows = [int(row) for row in items[search.page] if row >= 0]
@@ -238,11 +269,18 @@ class BatchSearch(CandidateSearch):
         """
         return self._rank(requests, k, self.scope(snapshot or self.snapshot, filters, width, effects))[0]
 
-    def _rank(self, requests: Requests, k: int, scope: Scope) -> tuple[Hits, Candidates]:
-        """As :meth:`rank`, and the candidates that were ordered; of requests with few, without those that joined."""
-        snapshot = scope.snapshot
+    def _rank(
+        self, requests: Requests, k: int, scope: Scope, exploring: Sequence[Exploration | None] = ()
+    ) -> tuple[Hits, Candidates, list[NDArray[np.int32]]]:
+        """As :meth:`rank`, and the candidates that were ordered; of requests with few, without those that joined.
+
+        Where a request explores, the item rows that were drawn as well, of each request.
+        """
+        snapshot, drawn = scope.snapshot, list[NDArray[np.int32]]()
         facts = self.request_facts(requests, snapshot)
         found = self.find_for(facts, np.arange(len(requests)), scope)
+        # What is drawn may come from behind the page.
+        asked, k = k, max(k, DEPTH) if any(exploring) else k
         hits = replace(ordered(found, self._ordering(snapshot), k, snapshot.popularity), match=best_match(found))
         # A filter that leaves few candidates: the nearest of all that match join them, however long the page is.
         few = self.with_few(found, scope)
@@ -252,12 +290,15 @@ class BatchSearch(CandidateSearch):
             hits.items[few], hits.scores[few] = more.items, more.scores
             if hits.match is not None and (match := best_match(joined)) is not None:
                 hits.match[few] = match
+        if any(exploring):
+            drawn = explore(hits, exploring)
+            hits = replace(hits, items=hits.items[:, :asked].copy(), scores=hits.scores[:, :asked].copy())
         # A page longer than the candidates.
-        short = np.flatnonzero((hits.items >= 0).sum(1) < min(k, scope.matching))
+        short = np.flatnonzero((hits.items >= 0).sum(1) < min(asked, scope.matching))
         if len(short) and self.config.nearest:
-            nearest = self._nearest(facts, short, scope, min(k + facts.taken.shape[1], scope.matching))
+            nearest = self._nearest(facts, short, scope, min(asked + facts.taken.shape[1], scope.matching))
             followed_by(hits, short, nearest, facts.taken[short])
-        return hits, found
+        return hits, found, drawn
 
     def candidates(
         self,
@@ -307,18 +348,44 @@ class BatchSearch(CandidateSearch):
         weights = self.weights if snapshot.click_features.live is None else self.weights.plus(_LIVE, 1.0)
         return weights.plus(_DEMOTED, 1.0) if self.out_of_stock == "demoted" else weights
 
-    def plain_mask(self, query: str, filters: Mapping[str, Any] | None) -> ItemMask | None:
-        """What may be shown to anybody beside the engine's own search; None where that is everything."""
-        snapshot = self.snapshot
-        request = SearchRequest(query, filters=filters)
+    def plain_mask(self, snapshot: Snapshot, request: SearchRequest) -> ItemMask | None:
+        """What may be shown beside the engine's own search, under a request's filters; None where that is everything.
+
+        That is by the shop's setting for what is out of stock, and by the rules that touch the request.
+        """
+        filters = self.offered(request.filters)
         touching = _touching(snapshot, request, NO_HISTORY, datetime.now(UTC))
         return self.scope(snapshot, filters, None, self._effects(snapshot, request, touching)).mask
 
+    def filters_available(self) -> FilterChoices:
+        """Filter values to offer, of the items that are shown; most frequent first."""
+        snapshot, request = self.snapshot, SearchRequest("")
+        # Kept as long as the snapshot is, for each set of rules that hold and each setting of the shop.
+        key = (self.out_of_stock, *_touching(snapshot, request, NO_HISTORY, datetime.now(UTC)).effects)
+        of, kept = self._offered
+        if of is not snapshot:
+            self._offered = (snapshot, kept := {})
+        if (found := kept.get(key)) is None:
+            found = snapshot.choices(self.plain_mask(snapshot, request))
+            if len(kept) < _MOST_KEPT:
+                kept[key] = found
+        return found
+
     # -- what is told of the results -----------------------------------------------------------------------------------
+
+    def word_matches(self, query: str, items: Sequence[Item]) -> list[tuple[WordMatch, ...]]:
+        """Where the words of a query stand in each item, as BM25 counts words; empty for a run without BM25."""
+        snapshot = self.snapshot
+        if snapshot.lexical is None:
+            return [()] * len(items)
+        analyze, numbers = snapshot.click_features.analyze, snapshot.lexical.numbers
+        words = query_words(query)
+        return [word_matches(words, item, lambda text: numbers(analyze(text))) for item in items]
 
     @staticmethod
     def _tell_words(snapshot: Snapshot, search: _Search) -> None:
         """How the query was corrected, or may be meant; and where its words stand in each result, if that is asked."""
+        search.answer.searched = search.touching.in_log
         if search.correction is not None and search.request.query == search.correction.text:
             search.answer.corrected_query = search.correction.text
         elif search.correction is not None:
@@ -327,8 +394,18 @@ class BatchSearch(CandidateSearch):
             return
         analyze, numbers = snapshot.click_features.analyze, snapshot.lexical.numbers
         wanted = frozenset(numbers(analyze(search.touching.query)))
-        found = [highlights(hit.item, wanted, lambda word: numbers(analyze(word))) for hit in search.answer]
+        # Results say many words again and again.
+        of_word = functools.cache(lambda word: numbers(analyze(word)))
+        found = [highlights(hit.item, wanted, of_word) for hit in search.answer]
         search.answer[:] = [hit._replace(highlights=spans) for hit, spans in zip(search.answer, found, strict=True)]
+
+
+def _asks_for_stock(filters: Mapping[str, Any]) -> bool:
+    """Whether filters say which stock is wanted, or which is not."""
+    without = filters.get(NOT)
+    return not filters.keys().isdisjoint({"in_stock", f"{NOT}.in_stock"}) or (
+        isinstance(without, Mapping) and "in_stock" in without
+    )
 
 
 def _touching(snapshot: Snapshot, request: SearchRequest, history: ShopperHistory, time: datetime) -> Touching:
@@ -345,6 +422,23 @@ def _as_columns(snapshot: Snapshot, searches: Sequence[_Search]) -> Requests:
     touching = [search.touching for search in searches]
     found = to_requests([one.query for one in touching], [search.history for search in searches], snapshot.number)
     return replace(found, in_log=[one.in_log for one in touching])
+
+
+def _tell_all(snapshot: Snapshot, search: _Search) -> None:
+    """How many items a search is about, and their facets, for a page that asks for them."""
+    if search.about is None:
+        return
+    # A page that goes on behind these items counts what it shows, and what pages before it showed.
+    every = search.about if len(search.about) >= len(search.shown) else np.union1d(search.about, search.shown)
+    search.answer.total, search.answer.relevant = len(every), len(search.about)
+    asked = search.request
+    search.answer.facets = facet_counts(snapshot, every, asked.facets, asked.facet_query) if asked.facets else {}
+
+
+def _ahead(snapshot: Snapshot, touching: Touching, mask: ItemMask | None) -> list[int]:
+    """Rows of the items that come first whatever their score: the one whose id was typed, then what rules pin."""
+    named = _named(snapshot, touching.in_log, mask)
+    return list(dict.fromkeys([*([] if named is None else [named]), *pinned_rows(touching, snapshot, mask)]))
 
 
 def _with_ahead(ahead: Sequence[int], items: NDArray[np.int32], scores: Floats) -> tuple[NDArray[np.int32], Floats]:

@@ -212,15 +212,22 @@ class Snapshot:
         found: NDArray[np.bool_] = self.shards.gathered(here).any(0).cpu().numpy()
         return found
 
-    @cached_property
-    def choices(self) -> FilterChoices:
-        """Values of the items' categories and brands with their numbers, and the price range."""
-        columns = self.filters.columns()
+    def choices(self, mask: ItemMask | None = None) -> FilterChoices:
+        """Values of categories and brands with their numbers, the price range, types of attributes.
+
+        Of all items, or of those that a mask allows.
+        """
+        if mask is None:
+            columns = self.filters.columns()
+        else:
+            rows = torch.arange(len(self.records), device=self.index.device)
+            columns = self.filters.columns_of(rows[mask.rows_allowed(rows)].cpu().numpy())
         prices = columns.price[~np.isnan(columns.price)]
         return FilterChoices(
             tuple(columns.paths.counted(_MOST_CHOICES)),
             tuple(columns.brand.counted(_MOST_CHOICES)),
             (float(prices.min()), float(prices.max())) if len(prices) else None,
+            tuple(columns.tags.counted_types(_MOST_CHOICES)),
         )
 
     # -- changes -------------------------------------------------------------------------------------------------
@@ -391,8 +398,11 @@ class Snapshot:
         head_rows = np.zeros((len(rows), self.item_head_rows.base.shape[1]), np.float32)
         sids[was_known] = self.sids.take(rows[was_known])
         head_rows[was_known] = self.item_head_rows.take(rows[was_known])
-        # Another text has another SID and vector.
-        same = _same(item_texts(frame.filter(was_known), featurizer.fields), item_texts(before, featurizer.fields))
+        # Another text has another SID and vector; so has another picture where vectors know of it.
+        now = frame.filter(was_known)
+        same = _same(item_texts(now, featurizer.fields), item_texts(before, featurizer.fields))
+        if featurizer.pictures is not None:
+            same &= _same(now["images"].to_list(), before["images"].to_list())
         written = ~was_known
         written[was_known] = ~same
         if written.any():

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -19,10 +20,12 @@ from onesearch.search.batch_search import BatchSearch, results_of
 from onesearch.search.boosts import Boost
 from onesearch.search.catalogue_snapshot import Snapshot
 from onesearch.search.confidence import Confidence
+from onesearch.search.decoding_precision import DecodingPrecision, decoding_dtype
 from onesearch.search.engine_file import boosts_of, confidence_of, load_about
 from onesearch.search.ranking_weights import GENERATOR_ALONE, RankingWeights
-from onesearch.search.results import FilterChoices, SearchRequest, SearchResults
-from onesearch.search.rules import BoostRule, Rules, unknown_names
+from onesearch.search.results import SearchRequest, SearchResults
+from onesearch.search.rule_names import unknown_names
+from onesearch.search.rules import BoostRule, Rules
 from onesearch.search.run_parts import STAGE_OF, Keywords, Model, RunParts, choose_model, engine_name
 from onesearch.search.run_versions import other_version, readable
 from onesearch.search.search_settings import BEAMS_ONLY, SearchSettings
@@ -144,6 +147,22 @@ class SearchEngine(BatchSearch):
         """The model that searches use now."""
         return self.snapshot.generator
 
+    def use_precision(self, precision: DecodingPrecision) -> torch.dtype:
+        """Decode in float32, in bfloat16 or, with ``auto``, in what is faster here; what it is, from now on.
+
+        Not while others search. Probabilities differ in their third digit, ranks where two items are as close as that.
+        """
+        dtype = decoding_dtype(self.generator, precision, self.config.width)
+        self.generator.to(dtype)
+        if precision == "auto":
+            log.info("%s decodes in %s", self.name, str(dtype).removeprefix("torch."))
+        return dtype
+
+    def trust_picture_hosts(self, hosts: Sequence[str]) -> None:
+        """Pictures of these hosts, or host:port, may be anywhere, as a shop's own servers are; a run may read none."""
+        if self.featurizer.pictures is not None:
+            self.featurizer.pictures.trust(hosts)
+
     # -- the public contract ---------------------------------------------------------------------------------------
 
     def search(
@@ -168,15 +187,7 @@ class SearchEngine(BatchSearch):
 
     def suggest(self, text: str, k: int = 8) -> list[Suggestion]:
         """What a shopper may go on to type: at most ``k`` queries of the log, categories and titles, best first."""
-        found, snapshot = self.suggestions.complete(text, k), self.snapshot
-        mask = self.plain_mask("", None)
-        if mask is None:
-            return found
-        # Titles of items that rules hide are not said.
-        number = snapshot.number
-        rows = [number.get(one.item_id, -1) if one.item_id is not None else -1 for one in found]
-        shown = snapshot.there(rows, mask)
-        return [one for one, is_shown in zip(found, shown, strict=True) if is_shown or one.item_id is None]
+        return self.suggestions.complete(text, k, lambda snapshot: self.plain_mask(snapshot, SearchRequest("")))
 
     def similar(self, item_id: str, k: int = 10, filters: Mapping[str, Any] | None = None) -> SearchResults:
         """The ``k`` items most like one of the catalogue, by their texts and by what shoppers took together.
@@ -186,8 +197,7 @@ class SearchEngine(BatchSearch):
             ValueError: a filter is not valid.
         """
         snapshot = self.snapshot
-        filters = self.offered(filters)
-        mask = self.plain_mask("", filters)
+        mask = self.plain_mask(snapshot, SearchRequest("", filters=filters))
         numbers = self.featurizer.head_row_projection.features
         return results_of(snapshot, *similar_items(snapshot, snapshot.number[item_id], k, numbers, mask))
 
@@ -223,17 +233,22 @@ class SearchEngine(BatchSearch):
         """Some queries worth trying."""
         return list(self.known_queries[:limit])
 
-    def filters_available(self) -> FilterChoices:
-        """Filter values to offer, most frequent first."""
-        return self.snapshot.choices
+    def search_lexical(
+        self,
+        query: str,
+        k: int = 10,
+        filters: Mapping[str, Any] | None = None,
+        groups: Sequence[str] = (),
+        rules: Rules | None = None,
+    ) -> SearchResults:
+        """The BM25 ranking, for comparison; empty when the run has no lexical index.
 
-    def search_lexical(self, query: str, k: int = 10, filters: Mapping[str, Any] | None = None) -> SearchResults:
-        """The BM25 ranking, for comparison; empty when the run has no lexical index."""
+        What rules hide for the shopper's ``groups`` is left out; with ``rules`` by these instead of those in force.
+        """
         snapshot = self.snapshot
-        filters = self.offered(filters)
         if snapshot.lexical is None or not query.strip():
             return SearchResults()
-        mask = self.plain_mask(query, filters)
+        mask = self.plain_mask(snapshot, SearchRequest(query, filters=filters, groups=groups, rules=rules))
         # BM25 knows no filters: where there is one, rank everything that matches, then keep what it allows.
         hits = snapshot.lexical.top_items([query], k if mask is None else len(snapshot.records))
         items, scores = (torch.from_numpy(one[0]) for one in (hits.items.astype(np.int64), hits.scores))
@@ -244,6 +259,14 @@ class SearchEngine(BatchSearch):
         return results_of(snapshot, items[0].numpy().astype(np.int32), scores[0].numpy())
 
     # -- changes -----------------------------------------------------------------------------------------------------
+
+    def prepare(self, items: Sequence[Item]) -> Mapping[str, int]:
+        """Read the pictures of items before :meth:`upsert`, which then need not; the outcomes, by name.
+
+        Nothing where the engine's vectors know of no pictures. See :meth:`ItemPictures.prepare`.
+        """
+        pictures = self.featurizer.pictures
+        return {} if pictures is None else pictures.prepare([item.images for item in items])
 
     def upsert(self, items: Sequence[Item]) -> None:
         """Add items or replace those with the same id; the next search finds them."""
@@ -268,7 +291,7 @@ class SearchEngine(BatchSearch):
             ValueError: it reads other prompts, or its tables do not fit the catalogue.
         """
         self._need_same_form(generator, name)
-        generator = generator.to(self.generator.begin.device).eval()
+        generator = generator.to(self.generator.begin).eval()  # its device and its precision
         self.current.adopt(generator, boosts)
         self.name = name
 
@@ -282,10 +305,15 @@ class SearchEngine(BatchSearch):
             ValueError: as :meth:`adopt`.
         """
         self._need_same_form(other.generator, other.name)
+        other.generator.to(self.generator.begin)
         shards = self.snapshot.shards
         snapshot = other.snapshot if shards.count == 1 else other.snapshot.part_of(shards)
-        self.current.take_over(snapshot, other.featurizer)
-        self.featurizer, self.name, self.counts = other.featurizer, other.name, other.counts
+        # Pictures are read as before: by whom, from where, and those that were.
+        featurizer, pictures = other.featurizer, self.featurizer.pictures
+        if pictures is not None:
+            featurizer = replace(featurizer, pictures=pictures)
+        self.current.take_over(snapshot, featurizer)
+        self.featurizer, self.name, self.counts = featurizer, other.name, other.counts
         self.logged_until = other.logged_until
 
     def _need_same_form(self, generator: Generator, name: str) -> None:

@@ -1,6 +1,7 @@
 """Where the words of a query stand in the texts of a result."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Final
 
 from onesearch.data.records import Item
 from onesearch.data.text import word_spans
@@ -8,12 +9,15 @@ from onesearch.data.text import word_spans
 Span = tuple[int, int]
 NumbersOf = Callable[[str], Sequence[int]]
 _FIELDS = ("title", "brand", "description")
+LONGEST_TEXT: Final = 10_000
+"""Characters of a field that are read: what a shop lists must not hold up the searches of all."""
 
 
 def matched_spans(text: str, wanted: frozenset[int], numbers_of: NumbersOf) -> tuple[Span, ...]:
     """Words of a text that BM25 counts as words of the query: [start, end) in characters, in order.
 
-    Characters of scripts without spaces that follow each other are one span.
+    Characters of scripts without spaces that follow each other are one span. Only the first :data:`LONGEST_TEXT`
+    characters are read.
 
     Args:
         text: of an item, as it is shown.
@@ -21,7 +25,7 @@ def matched_spans(text: str, wanted: frozenset[int], numbers_of: NumbersOf) -> t
         numbers_of: the numbers of a word's terms.
     """
     spans: list[Span] = []
-    for start, end in word_spans(text):
+    for start, end in word_spans(text[:LONGEST_TEXT]):
         if wanted.isdisjoint(numbers_of(text[start:end])):
             continue
         if spans and spans[-1][1] == start:

@@ -1,7 +1,8 @@
 """BM25 over item texts: stemmed words for spaced scripts, characters and their bigrams for unspaced ones.
 
-``bm25s`` computes the matrix of word-in-item scores; a batch of queries is then one sparse matrix product. Texts that
-come later live in a small second matrix, weighted with the first one's word statistics, until they are merged into it.
+The scores of words in items are one sparse matrix (``term_counts.py``), a batch of queries is a product with it. Texts
+that come later live in a small second matrix, weighted with the first one's word statistics, until they are merged
+into it.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -9,8 +10,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
+from typing import Final, Literal
 
-import bm25s
 import numpy as np
 import polars as pl
 import Stemmer
@@ -26,11 +27,16 @@ from onesearch.data.requests import Requests
 from onesearch.data.text import is_unspaced, item_texts, one_letter, split_words
 from onesearch.search.hits import Hits
 from onesearch.search.ranked_lists import NONE, padded_hits, top_k
-from onesearch.search.shards import Shards, best_of_all
+from onesearch.search.shards import WHOLE, Shards, best_of_all
+from onesearch.search.term_counts import TermCounts
 
 STEMMER = "english"
 _CELLS = 8_000_000  # scores held at once while searching: 32 MB
 _ARRAYS = ("data", "indices", "indptr", "rows", "idf")
+WordStatus = Literal["known", "lost", "unknown"]
+KNOWN: Final = "known"
+LOST: Final = "lost"  # the last text with it was removed
+UNKNOWN: Final = "unknown"
 
 
 class LexicalSettings(Settings):
@@ -44,6 +50,9 @@ class LexicalSettings(Settings):
     """Saturation of repeated words."""
     b: float = 0.75
     """Strength of the length normalisation, 0..1."""
+
+
+_LONGEST_WORD: Final = 40  # letters of one that is kept, or taken apart: all ways to do so are its length squared
 
 
 class Analyzer:
@@ -63,7 +72,9 @@ class Analyzer:
             if term is None:
                 if len(stems) > 500_000:  # a server sees endless misspellings; start over rather than grow
                     stems.clear()
-                term = stems[word] = self._stem(word)
+                term = self._stem(word)
+                if len(word) <= _LONGEST_WORD:
+                    stems[word] = term
             terms.append(term)
         if is_unspaced(text):
             terms += [first + second for first, second in pairwise(terms) if is_unspaced(first) and is_unspaced(second)]
@@ -164,23 +175,22 @@ class LexicalSearcher:
             ValueError: there is no text with a word in it.
         """
         config = config or LexicalSettings()
-        analyze = Analyzer(config.stemmer)
-        vocabulary: dict[str, int] = {}
-        documents = [[vocabulary.setdefault(term, len(vocabulary)) for term in analyze(text)] for text in texts]
-        if not vocabulary:
-            raise ValueError(f"none of the {len(texts)} item texts holds a word; check LexicalSettings.fields")
-        # bm25s gives the scores of all (term, text) pairs; a query is the sum of its terms' columns.
-        engine = bm25s.BM25(method="lucene", k1=config.k1, b=config.b)
-        built = engine.build_index_from_ids(list(range(len(vocabulary))), documents, show_progress=False)
-        matrix = sparse.csr_matrix(
-            (built["data"].astype(np.float32), built["indices"], built["indptr"]), (len(vocabulary), len(texts))
-        )
-        # Statistics that texts added later are weighted with.
-        frequency = np.diff(matrix.indptr)
-        idf = np.log1p((len(texts) - frequency + 0.5) / (frequency + 0.5)).astype(np.float32)
-        average = float(np.mean([len(document) for document in documents]))
-        rows = np.arange(len(texts), dtype=np.int64)
-        return cls(config, _Main.of(vocabulary, idf, average, len(texts), matrix, rows))
+        return cls.from_counts(TermCounts.of(texts, Analyzer(config.stemmer)), config)
+
+    @classmethod
+    def from_counts(cls, counts: TermCounts, config: LexicalSettings) -> "LexicalSearcher":
+        """Index the texts whose terms were counted, with the fields and the stemmer of ``config``.
+
+        Raises:
+            ValueError: there is no text with a word in it.
+        """
+        if not counts.vocabulary:
+            raise ValueError(f"none of the {len(counts.lengths)} item texts holds a word; check LexicalSettings.fields")
+        # Texts added later are weighted with the statistics of these.
+        idf, average, texts = counts.idf(), counts.average_length, len(counts.lengths)
+        matrix = counts.weighted(idf, average, config.k1, config.b).T.tocsr()
+        rows = np.arange(texts, dtype=np.int64)
+        return cls(config, _Main.of(counts.vocabulary, idf, average, texts, matrix, rows))
 
     def __len__(self) -> int:
         return self._columns - len(self._gone)
@@ -208,21 +218,51 @@ class LexicalSearcher:
         return rows
 
     def knows(self, word: str) -> bool:
-        """Whether a search finds a word in item texts; of unspaced scripts also two characters side by side.
+        """Whether a search finds a word in item texts; of unspaced scripts also two characters side by side."""
+        return self.status([word])[0] == KNOWN
 
-        A word stays known when the last text with it is removed.
+    def status(self, words: Sequence[str], shards: Shards | None = WHOLE) -> list[WordStatus]:
+        """Of words what :meth:`knows` says, in the texts of all shards, and which of the others texts had once.
+
+        Without ``shards`` no text was ever changed or removed, so that they need not meet.
         """
-        return bool(self._word_numbers(word))
+        numbers = [self._word_numbers(word) for word in words]
+        if shards is None:
+            return [KNOWN if found else UNKNOWN for found in numbers]
+        flat = [number for of_word in numbers for number in of_word]
+        live = iter(shards.gathered(torch.tensor([self._is_live(number) for number in flat]) > 0).any(0).tolist())
+        # Of a word that texts write as two, both must be there; all of them are looked at.
+        there = [[next(live) for _ in of_word] for of_word in numbers]
+        return [KNOWN if found and all(found) else LOST if found else UNKNOWN for found in there]
 
     def together(self, one: str, other: str) -> int:
         """How many texts have both words, at least: of a word that texts write as two, its first part counts."""
         numbers = [self._word_numbers(word)[:1] for word in (one, other)]
         if not all(numbers):
             return 0
-        # The shorter list of columns is looked up in the longer one; both are sorted.
-        few, many = sorted((self._texts_with(number) for (number,) in numbers), key=len)
-        at = np.minimum(np.searchsorted(many, few), max(len(many) - 1, 0))
-        return int((many[at] == few).sum())
+        return len(_in_all([self._texts_with(number) for (number,) in numbers]))
+
+    def rows_with_all(self, query: str) -> NDArray[np.int64]:
+        """Rows of the items whose texts have all words of a query, int64 [m], ascending; of one without words none.
+
+        As in a search, two words may stand as one in a text, and one as two.
+        """
+        terms = self._analyze(query)
+        having = [_in_all([self._texts_with(number) for number in self._spelt(term)]) for term in terms]
+        for at, (one, other) in enumerate(pairwise(terms)):
+            for both in map(self._texts_with, self._joined(one, other)):
+                having[at : at + 2] = [np.union1d(texts, both) for texts in having[at : at + 2]]
+        return np.sort(self._rows_at(_in_all(having)))
+
+    def _is_live(self, number: int) -> bool:
+        """Whether a text has a term; terms stay in the vocabulary when the last text with them is removed."""
+        main, added = self._main.matrix, self._added.matrix
+        if number < main.shape[0]:
+            columns = main.indices[main.indptr[number] : main.indptr[number + 1]]
+            # Most terms are in more texts than are gone.
+            if len(columns) > len(self._gone) or not np.isin(columns, self._gone).all():
+                return True
+        return bool((added.indices == number).any())
 
     def _texts_with(self, number: int) -> NDArray[np.int64]:
         """The columns of the texts that have a term, ascending."""
@@ -245,31 +285,36 @@ class LexicalSearcher:
 
         An unknown term may spell a folded letter with two: "groesse" is "Größe" as well as "grosse" is.
         """
-        found = []
-        for term in terms:
-            number = self._number(term)
-            number = self._number(one_letter(term)) if number is None else number
-            if number is None and (parts := self._parts(term)):
-                found += parts
-            elif number is not None:
-                found.append(number)
-        joined = [one + other for one, other in pairwise(terms) if one.isalpha() and other.isalpha()]
-        for term in (term for term in joined if not is_unspaced(term)):
-            # Two stems joined may end otherwise than the stem of the joined word: "red bull", but "redbul".
-            ends = (self._number(one) for one in (term, *self._analyze(term)[:1]))
-            found += [number for number in ends if number is not None][:1]
-        return found
+        found = [number for term in terms for number in self._spelt(term)]
+        return found + [number for one, other in pairwise(terms) for number in self._joined(one, other)]
+
+    def _spelt(self, term: str) -> list[int]:
+        """The number of a term, or those of the two that items write it as; none for an unknown one."""
+        number = self._number(term)
+        number = self._number(one_letter(term)) if number is None else number
+        return self._parts(term) if number is None else [number]
+
+    def _joined(self, one: str, other: str) -> list[int]:
+        """The number of the term that two neighbours are together, or none."""
+        term = one + other
+        if not (one.isalpha() and other.isalpha()) or is_unspaced(term):
+            return []
+        # Two stems joined may end otherwise than the stem of the joined word: "red bull", but "redbul".
+        ends = (self._number(end) for end in (term, *self._analyze(term)[:1]))
+        return [number for number in ends if number is not None][:1]
 
     def _parts(self, term: str) -> list[int]:
         """The two terms that an unknown one joins, of at least three letters each, as alike in length as can be."""
-        if not term.isalpha() or is_unspaced(term):
+        if not term.isalpha() or is_unspaced(term) or len(term) > _LONGEST_WORD:
             return []
         for at in sorted(range(3, len(term) - 2), key=lambda at: abs(2 * at - len(term))):
             one, rest = self._number(term[:at]), term[at:]
+            if one is None:
+                continue
             # A stem ends otherwise at the end of a long word than of a short one: "redbul", but "bull".
             ends = (self._number(end) for end in (rest, rest + rest[-1], self._analyze(rest)[0]))
             other = next((number for number in ends if number is not None), None)
-            if one is not None and other is not None:
+            if other is not None:
                 return [one, other]
         return []
 
@@ -350,32 +395,17 @@ class LexicalSearcher:
         if len(rows) != len(texts):
             raise ValueError(f"{len(rows)} item rows but {len(texts)} texts; give one text per row")
         kept, main = self.remove(rows), self._main
-        # Texts to term numbers; words that the last build did not know get new ones.
-        words = dict(kept._added.words)
-        documents = []
-        for text in texts:
-            numbers = [(term, main.vocabulary.get(term)) for term in self._analyze(text)]
-            documents.append(
-                [words.setdefault(term, len(main.idf) + len(words)) if n is None else n for term, n in numbers]
-            )
-        width = len(main.idf) + len(words)
-        # BM25 of each (new text, term), as bm25s has it: idf · tf / (tf + k1 (1 - b + b · length / average)).
-        lengths = np.fromiter(map(len, documents), np.int64, len(documents))
-        terms = np.fromiter((term for document in documents for term in document), np.int64, int(lengths.sum()))
-        owners = np.repeat(np.arange(len(texts)), lengths)
-        counts = sparse.csr_matrix((np.ones(len(terms)), (owners, terms)), (len(texts), width))
-        counts.sum_duplicates()
-        tf, term = counts.data, counts.indices
-        k1, b = self.config.k1, self.config.b
-        norm = k1 * (1 - b + b * np.repeat(lengths, np.diff(counts.indptr)) / main.average_length)
+        # Words that the last build did not know get numbers after its own.
+        counts = TermCounts.of(texts, self._analyze, main.vocabulary, kept._added.words)
+        words = counts.vocabulary
         # idf of a word that a single text holds: what the last build would have given it.
         rarest = np.float32(np.log1p((main.texts - 0.5) / 1.5))
-        idf = np.where(term < len(main.idf), main.idf[np.minimum(term, len(main.idf) - 1)], rarest)
-        counts.data = idf * tf / (tf + norm)
+        idf = np.concatenate([main.idf, np.full(len(words), rarest, np.float32)])
+        new = counts.weighted(idf, main.average_length, self.config.k1, self.config.b)
         # The new texts stand behind those added before.
         old = kept._added.matrix
-        old = sparse.csr_matrix((old.data, old.indices, old.indptr), (old.shape[0], width))
-        matrix = sparse.vstack([old, counts.astype(np.float32)], format="csr")
+        old = sparse.csr_matrix((old.data, old.indices, old.indptr), (old.shape[0], len(idf)))
+        matrix = sparse.vstack([old, new], format="csr")
         added = _Added(matrix, np.concatenate([kept._added.rows, np.asarray(rows, np.int64)]), words)
         return LexicalSearcher(self.config, main, added, kept._gone)
 
@@ -455,6 +485,16 @@ class LexicalSearcher:
             if len(added.rows):
                 scores = np.hstack([scores, (added.matrix @ part.T).toarray().T])
             yield first, np.ascontiguousarray(scores, np.float32)
+
+
+def _in_all(lists: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
+    """What all of some ascending lists have, ascending; nothing where there is no list."""
+    # The shortest is looked up in the longer ones.
+    found, *longer = sorted(lists, key=len) or [np.zeros(0, np.int64)]
+    for many in longer if len(found) else ():
+        at = np.minimum(np.searchsorted(many, found), len(many) - 1)
+        found = found[many[at] == found]
+    return found
 
 
 def _add_scores(

@@ -1,11 +1,16 @@
 """The items that a search is about, and what a page says of them all: how many, of what values, in another order.
 
-Without a query these are all items that the filter allows. With one they are those of them whose likeness to the query
-is within a margin of the best (:mod:`onesearch.search.confidence`): one product per item of the catalogue, so it is
-asked for only where a page shows it.
+Without a query these are all items that the filter allows. With one they are those of them that are::
+
+    near        likeness to the query within a margin of the best one's (:mod:`onesearch.search.confidence`)
+    named       texts with all words of the query, or its text as their brand
+    clicked     most, for the query, in the log and since
+    first       whatever their score: the item whose id was typed, and what rules pin
+
+That is one product per item of the catalogue, so it is asked for only where a page shows it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, get_args
 
 import numpy as np
@@ -21,9 +26,23 @@ Floats = NDArray[np.float32]
 
 
 def result_set(
-    snapshot: Snapshot, mask: ItemMask | None, query: Floats | None = None, margin: float = 0.0
+    snapshot: Snapshot,
+    mask: ItemMask | None,
+    query: Floats | None = None,
+    margin: float = 0.0,
+    told: Iterable[NDArray[np.integer]] = (),
+    best_allowed: bool = False,
 ) -> NDArray[np.int64]:
-    """Item rows int64 [m], ascending; ``query`` is a query's head row [R]."""
+    """Item rows int64 [m], ascending.
+
+    Args:
+        snapshot: the catalogue.
+        mask: a filter, with what rules hide.
+        query: a query's head row [R].
+        margin: of likeness.
+        told: rows of items that belong to it whatever their likeness, if the mask allows them; -1 for none.
+        best_allowed: the margin is that of the best item that the mask allows.
+    """
     device = snapshot.index.device
     rows = torch.arange(len(snapshot.records), device=device)
     position = snapshot.index.position_of(rows)
@@ -31,13 +50,40 @@ def result_set(
     if query is not None and bool(inside.any()):
         likeness = snapshot.item_head_rows.products(torch.from_numpy(query).to(device))
         # The best of all is not the best that the filter allows: a filter changes no item's relevance.
-        inside &= likeness >= likeness[position >= 0].max() - margin
+        relevant = likeness >= likeness[inside if best_allowed else position >= 0].max() - margin
+        also = np.concatenate([np.zeros(0, np.int64), *(one.ravel() for one in told)])
+        relevant[torch.from_numpy(also[also >= 0]).to(device)] = True
+        inside &= relevant
     found: NDArray[np.int64] = rows[inside].cpu().numpy()
     return found
 
 
-def facet_counts(snapshot: Snapshot, rows: NDArray[np.int64], keys: Sequence[str]) -> dict[str, list[tuple[Any, int]]]:
+def named_and_clicked(snapshot: Snapshot, query: str, clicked: int) -> list[NDArray[np.integer]]:
+    """Rows of the items that have all words of a query, or its text as their brand; and of those clicked for it.
+
+    Of these the first ``clicked`` ones, in the log and since. Deleted items may be among them, -1 is for none.
+    """
+    log, live = snapshot.click_features.statistics, snapshot.click_features.live
+    found: list[NDArray[np.integer]] = []
+    if snapshot.lexical is not None:
+        found.append(snapshot.lexical.rows_with_all(query))
+    brands = snapshot.filters.columns_of(np.zeros(0, np.int64)).brand
+    if brands.numbering.starting_with(query.strip()):
+        allowed = snapshot.filters.mask({"brand": query.strip()})
+        every = torch.arange(len(snapshot.records), device=snapshot.index.device)
+        found.append(every[allowed.rows_allowed(every)].cpu().numpy())
+    for counts in (log, live):
+        if counts is not None:
+            found.append(counts.most_clicked(counts.query_numbers([query]), clicked))
+    return found
+
+
+def facet_counts(
+    snapshot: Snapshot, rows: NDArray[np.int64], keys: Sequence[str], text: str = ""
+) -> dict[str, list[tuple[Any, int]]]:
     """Values of each filter's key among the items ``rows`` [m] with their numbers: what a page offers to filter by.
+
+    Names that hold ``text`` alone, the most frequent ones.
 
     Raises:
         FilterError: a key that is no filter's.
@@ -49,7 +95,7 @@ def facet_counts(snapshot: Snapshot, rows: NDArray[np.int64], keys: Sequence[str
         if name not in FILTER_KEYS or (name == ATTRIBUTES) != bool(kind):
             valid = [f"{one}.TYPE" if one == ATTRIBUTES else one for one in FILTER_KEYS]
             raise FilterError(f"unknown facet {key!r}; valid facets are {', '.join(valid)}")
-        out[key] = columns.counts(name, kind)
+        out[key] = columns.counts(name, kind, text=text)
     return out
 
 

@@ -6,6 +6,7 @@ from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 from onesearch.data.records import Item
+from onesearch.search.exploration import Exploration
 from onesearch.search.rules import Rules
 from onesearch.search.shopper_history import ShopperHistory
 
@@ -101,14 +102,21 @@ class SearchResults(list[SearchResult]):
         confidence: the share of searches ending in a click whose best item matched no better; about 0.02 and less says
             that nothing in the catalogue fits. None for a recommendation, and where the engine cannot tell.
         total: how many items the search is about, on all pages: all that the filters allow, and of these with a query
-            all that are relevant to it. None where the request did not ask.
-        facets: of these items, (value, how many have it) for each facet that the request asked for.
+            all that are relevant to it; no fewer than this page and those before it show. None where the request did
+            not ask.
+        relevant: how many of the total are relevant; a page may go on behind them with what comes nearest.
+        facets: of the items of the total, (value, how many have it) for each facet that the request asked for.
         corrected_query: what was searched for instead of a query with unknown words; None where it was as typed.
         did_you_mean: what the query may mean, where it was searched for as typed; None where there is no doubt.
+        explored: ids of those results that a draw put where they are.
+        searched: the query as it was asked of the log: corrected, or as a rule replaces it. None of an engine that does
+            not tell.
     """
 
     corrected_query: str | None = None
     did_you_mean: str | None = None
+    explored: tuple[str, ...] = ()
+    searched: str | None = None
 
     def __init__(
         self,
@@ -119,6 +127,7 @@ class SearchResults(list[SearchResult]):
     ) -> None:
         super().__init__(results)
         self.confidence, self.total, self.facets = confidence, total, facets or {}
+        self.relevant = total
 
 
 @dataclass(frozen=True)
@@ -135,13 +144,15 @@ class SearchRequest:
         offset: better results that are left out: those of earlier pages.
         count: whether the answer says how many items there are in all.
         facets: filters whose values are counted among all of them: category, brand, seller, price, in_stock,
-            attributes.TYPE.
+            attributes.TYPE. Of each the 100 most frequent values, of categories those of each level.
+        facet_query: only names that hold it are counted, so that rare ones are found; "" counts all.
         explain: whether each result says why it stands where it does; not with another order.
         highlight: whether each result says where the query's words stand in it.
         sort: "price", "-price", "newest" or "popularity" for that order of all of them; None for the engine's.
         correct: whether a query with unknown words is searched for as it was most likely meant.
         groups: of shoppers that this one belongs to, for rules; the words of a profile are groups anyway.
         rules: searched under instead of those in force, to see what they would do; None: those in force.
+        exploration: which share of the places is drawn, and by which seed; None: none. Not with another order.
     """
 
     query: str
@@ -159,12 +170,18 @@ class SearchRequest:
     correct: bool = True
     groups: Sequence[str] = ()
     rules: Rules | None = None
+    exploration: Exploration | None = None
+    facet_query: str = ""
 
 
 @dataclass(frozen=True)
 class FilterChoices:
-    """What a page can offer as filters: (value, number of items), most items first."""
+    """What a page can offer as filters: (value, number of items), most items first.
+
+    ``attributes`` are types of attributes, with how many values of theirs the items have.
+    """
 
     categories: tuple[tuple[str, int], ...] = ()
     brands: tuple[tuple[str, int], ...] = ()
     price: tuple[float, float] | None = None
+    attributes: tuple[tuple[str, int], ...] = ()

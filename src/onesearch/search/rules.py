@@ -24,14 +24,13 @@ from datetime import datetime
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
-import polars as pl
 import yaml
 from pydantic import AwareDatetime, BeforeValidator, FailFast, Field, StringConstraints, model_validator
 
 from onesearch.common.settings import Settings, validated
 from onesearch.common.strict_yaml import StrictLoader
 from onesearch.data.text import fold, split_words
-from onesearch.index.filter_values import PATH_SEPARATOR
+from onesearch.index.filter_values import PATH_SEPARATOR, conjuncts
 from onesearch.search.boosts import Boost
 
 MAX_RULES = 1000  # of each kind
@@ -81,18 +80,18 @@ class Asked:
         cls, query: str, filters: Mapping[str, Any] | None, groups: Iterable[str], time: datetime
     ) -> "Asked":
         """Of a search with its filters; ``groups`` that its shopper belongs to."""
-        given = (filters or {}).get("category", ())
-        # A name, a path as a text, a path as a tuple, or a list of these.
-        names = given if isinstance(given, list) else [given]
+        given = [one["category"] for one in conjuncts(filters) if "category" in one]
+        # Each a name, a path as a text, a path as a tuple, or a list of these.
+        names = [name for one in given for name in (one if isinstance(one, list) else [one])]
         paths = [list(name) if isinstance(name, tuple) else str(name).split(PATH_SEPARATOR) for name in names]
         # Who looks at A > B looks at A, at B and at A > B.
         above = {PATH_SEPARATOR.join(path[:end]) for path in paths for end in range(1, len(path) + 1)}
         categories = above.union(*paths)
-        return cls(_words(query), frozenset(map(fold, categories)), frozenset(map(fold, groups)), time)
+        return cls(_asked_words(query), frozenset(map(fold, categories)), frozenset(map(fold, groups)), time)
 
     def instead(self, query: str) -> "Asked":
         """The same with another query."""
-        return Asked(_words(query), self.categories, self.groups, self.time)
+        return Asked(_asked_words(query), self.categories, self.groups, self.time)
 
 
 class When(Settings):
@@ -111,13 +110,17 @@ class When(Settings):
     def _possible(self) -> "When":
         if self.start is not None and self.end is not None and self.start >= self.end:
             raise ValueError(f"start {self.start} is not before end {self.end}")
-        if self.match == "contains" and not all(self._phrases):
-            raise ValueError("a query that contains no word holds for all: leave query and match out")
+        if self.match == "contains" and not all(map(_words, self.query)):
+            raise ValueError("a query that holds no word is in no other: leave query and match out, or match exactly")
         return self
 
     @cached_property
     def _phrases(self) -> tuple[str, ...]:
-        return tuple(map(_words, self.query))
+        return tuple(map(_asked_words, self.query))
+
+    def found_in(self, words: str) -> set[str]:
+        """Of a query that it holds for: the words of the conditions that are in it."""
+        return _all_words(phrase for phrase in self._phrases if _contains(words, phrase))
 
     @cached_property
     def _names(self) -> tuple[frozenset[str], frozenset[str]]:
@@ -218,6 +221,10 @@ class Synonym(Settings):
             if not _contains(words, phrase)
         ]
 
+    def found_in(self, words: str) -> set[str]:
+        """The words of it that are in a query."""
+        return _all_words(phrase for phrase in self._phrases[0] if _contains(words, phrase))
+
     @cached_property
     def _phrases(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         return tuple(map(_words, self.words)), tuple(map(_words, self.also))
@@ -234,6 +241,8 @@ class Touching:
         query: what is searched for instead.
         in_log: what the click log is asked for: the same without synonyms.
         rewriting: names of the rules that made the query.
+        whole: whether a rule knows the whole query: it replaces it, or holds for exactly that one.
+        words: of the query, folded, that rules know, where they know words of it.
     """
 
     query: str
@@ -242,12 +251,8 @@ class Touching:
     boosts: tuple[BoostRule, ...] = ()
     hides: tuple[Hide, ...] = ()
     pins: tuple[Pin, ...] = ()
-
-    @property
-    def by_query(self) -> bool:
-        """Whether a rule touches the search for the sake of its query."""
-        conditions = (rule.when for rules in (self.boosts, self.hides, self.pins) for rule in rules)
-        return bool(self.rewriting) or any(when.query for when in conditions)
+    whole: bool = False
+    words: frozenset[str] = frozenset()
 
     @property
     def effects(self) -> tuple[str, ...]:
@@ -288,7 +293,8 @@ class Rules(Settings):
                 rewriting.append(replacement.name)
                 break
         # Synonyms stand behind the query, each once.
-        longer, words = query, asked.words
+        longer, words, known = query, asked.words, set[str]()
+        replaced, conditions = bool(rewriting), list[When]()
         for synonym in self.synonyms:
             if synonym.when.holds(asked) and (added := synonym.added(asked.words)):
                 added = [text for text in added if not _contains(words, _words(text))]
@@ -296,14 +302,17 @@ class Rules(Settings):
                     break
                 longer, words = more, _words(more)
                 rewriting.append(synonym.name)
-        return Touching(
-            longer,
-            query,
-            tuple(rewriting),
-            tuple(rule for rule in self.boosts if rule.when.holds(asked)),
-            tuple(rule for rule in self.hides if rule.when.holds(asked)),
-            tuple(rule for rule in self.pins if rule.when.holds(asked)),
-        )
+                known |= synonym.found_in(asked.words)
+                conditions.append(synonym.when)
+        boosts = tuple(rule for rule in self.boosts if rule.when.holds(asked))
+        hides = tuple(rule for rule in self.hides if rule.when.holds(asked))
+        pins = tuple(rule for rule in self.pins if rule.when.holds(asked))
+        # What the rules know of the query as it was typed: all of it, or words in it.
+        conditions += [rule.when for rules in (boosts, hides, pins) for rule in rules]
+        by_query = [when for when in conditions if when.query]
+        known.update(*(when.found_in(asked.words) for when in by_query))
+        whole = replaced or any(when.match == "exact" for when in by_query)
+        return Touching(longer, query, tuple(rewriting), boosts, hides, pins, whole, frozenset(known))
 
     def of_rewards(self, time: datetime) -> tuple[Boost, ...]:
         """Boosts that hold for every search at a time, as the rewards know them: there a boost knows no search."""
@@ -355,39 +364,18 @@ def write_rules(rules: Rules) -> str:
     return yaml.safe_dump(values, allow_unicode=True, sort_keys=False, width=120)
 
 
-def unknown_names(rules: Rules, items: pl.DataFrame) -> dict[str, str]:
-    """What rules name and the catalogue has not, in words, by the rule's name.
-
-    ``items`` is the table of the items that are there now.
-    """
-    known: dict[str, frozenset[str]] = {}
-
-    def missing(column: Column, names: Iterable[str]) -> list[str]:
-        if column not in known:
-            values = items[column].explode() if column == "category" else items[column]
-            known[column] = frozenset(values.drop_nulls().unique())
-        what = "item" if column == "item_id" else column
-        return [f"no {what} {name!r} in the catalogue" for name in names if name not in known[column]]
-
-    found: dict[str, str] = {}
-    for kind, rule in rules.each():
-        # A condition may name a path, of which each level is a category.
-        faults = [] if not rule.when.category else missing("category", _levels(rule.when.category))
-        if isinstance(rule, Pin):
-            faults += missing("item_id", rule.items)
-        elif isinstance(rule, BoostRule | Hide):
-            faults += missing(rule.column, rule.values)
-        if faults:
-            found[rule.name] = f"{kind}, {rule.name}: {'; '.join(faults[:5])}"
-    return found
-
-
-def _levels(paths: Iterable[str]) -> list[str]:
-    return [level for path in paths for level in path.split(PATH_SEPARATOR)]
-
-
 def _words(text: str) -> str:
     return " ".join(split_words(text))
+
+
+def _all_words(phrases: Iterable[str]) -> set[str]:
+    return {word for phrase in phrases for word in phrase.split()}
+
+
+def _asked_words(query: str) -> str:
+    """What conditions compare of a query: its words; of one that is signs alone, such as an emoji, these."""
+    # Without that "%" would be taken for "", the search without a query.
+    return _words(query) or fold(query.strip()) or query.strip()
 
 
 def _contains(words: str, phrase: str) -> bool:

@@ -20,6 +20,8 @@ from onesearch.data.dataset import Dataset
 from onesearch.data.item_pairs import ItemPairs
 from onesearch.encoding.encoder_loading import load_encoder
 from onesearch.encoding.khqe import KHQE
+from onesearch.encoding.pictures.item_pictures import ItemPictures
+from onesearch.encoding.pictures.item_towers import ItemTower
 from onesearch.encoding.text_encoder import TextEncoder
 from onesearch.index.filter_column_files import FILE as FILTERS_FILE
 from onesearch.index.filter_column_files import load_filter_columns
@@ -108,6 +110,16 @@ class RunParts:
     def encoder(self) -> TextEncoder:
         """The aligned text encoder."""
         return load_encoder(need(self.run, "encoder") / "encoder")
+
+    @cached_property
+    def item_pictures(self) -> ItemPictures | None:
+        """What reads the pictures of items that come in; None where the run's vectors know of none.
+
+        Paths start from the run's own data: nothing that a run says leads out of it.
+        """
+        if not isinstance(self.encoder, ItemTower):
+            return None
+        return ItemPictures.load(need(self.run, "pictures"), need(self.run, "data"))
 
     @cached_property
     def khqe(self) -> KHQE:
@@ -225,6 +237,7 @@ class RunParts:
             keyword_vectors=load_array(keywords) if keywords.is_file() else None,
             fields=self.fields,
             item_features=self.item_features,
+            pictures=self.item_pictures,
         )
 
     def builder(self, config: PromptSettings) -> PromptBuilder:

@@ -16,6 +16,7 @@ from onesearch.common.artefact import inside, read_manifest
 SCHEMA: Final = 1  # raise when the layout of runs changes: every stage is then built afresh
 STAGE_VERSIONS: Final[Mapping[str, int]] = {
     "data": 3,
+    "pictures": 1,
     "encoder": 2,
     "khqe": 1,
     "index": 2,

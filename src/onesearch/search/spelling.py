@@ -14,7 +14,7 @@ A slip is a character more, less, another, or two that changed places (optimal s
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from itertools import chain, pairwise
+from itertools import pairwise
 from typing import Final, NamedTuple, Protocol
 
 import polars as pl
@@ -22,6 +22,7 @@ from rapidfuzz import process
 from rapidfuzz.distance import OSA, Levenshtein
 
 from onesearch.data.text import is_unspaced, split_words, unspaced_runs, with_runs, with_words
+from onesearch.search.lexical_search import KNOWN, LOST, WordStatus
 
 _SHORTEST: Final = 4  # letters of a word that may be mistyped: shorter ones are often names
 _LONG: Final = 8  # letters from which on two slips are looked for
@@ -36,8 +37,8 @@ _SLIP: Final = -8.0
 class ItemWords(Protocol):
     """What is asked of the items' texts (:class:`onesearch.search.lexical_search.LexicalSearcher`)."""
 
-    def knows(self, word: str) -> bool:
-        """Whether a search finds a word."""
+    def status(self, words: Sequence[str]) -> list[WordStatus]:
+        """Of each word whether a search finds it, or found it once."""
         ...
 
     def together(self, one: str, other: str) -> int:
@@ -91,6 +92,7 @@ class Spelling:
     def __init__(self, words: Mapping[str, float], runs: Mapping[str, float]) -> None:
         self._words, self._runs = _KnownTexts(), _KnownTexts()
         self._neighbours: set[str] = set()
+        self._in_log: frozenset[str] = frozenset()
         self.add(words, runs)
 
     @classmethod
@@ -101,7 +103,9 @@ class Spelling:
         """
         spelling = cls(*_item_words(items))
         log = pl.DataFrame({"text": queries, "count": clicks}, {"text": pl.String, "count": pl.Float64})
-        spelling.add(_words(log), _runs(log))
+        words, runs = _words(log), _runs(log)
+        spelling.add(words, runs)
+        spelling._in_log = frozenset(words).union(runs)
         return spelling
 
     def add_items(self, items: pl.DataFrame) -> None:
@@ -121,12 +125,13 @@ class Spelling:
             self._runs.add(run, count)
             self._neighbours.update(one + other for one, other in pairwise(run))
 
-    def corrected(self, text: str, items: ItemWords) -> Correction | None:
+    def corrected(self, text: str, items: ItemWords, kept: frozenset[str] = frozenset()) -> Correction | None:
         """A query with its unknown words as they were most likely meant; None where there is nothing to correct.
 
         Args:
             text: what was typed.
             items: their words as they are now.
+            kept: folded words that are meant as they are; so is a run of unspaced characters that holds one.
         """
         words = [word for word in split_words(text) if not is_unspaced(word)]
         if len(words) > _MOST_WORDS:
@@ -135,10 +140,14 @@ class Spelling:
 
         def word(typed: str) -> str:
             at = next(place)
+            if typed in kept:
+                return typed
             return self._word(typed, words[max(at - 1, 0) : at] + words[at + 1 : at + 2], items)
 
         def run(typed: str) -> str:
             nonlocal sure
+            if not kept.isdisjoint(typed):  # each character is a word
+                return typed
             meant, certain = self._run(typed, items)
             sure = sure and certain
             return meant
@@ -148,7 +157,7 @@ class Spelling:
 
     def _word(self, typed: str, around: Sequence[str], items: ItemWords) -> str:
         """The known word that one was meant to be, itself if known or like none; ``around``: the words beside it."""
-        if len(typed) < _SHORTEST or not typed.isalpha() or typed in self._words.count or items.knows(typed):
+        if len(typed) < _SHORTEST or not typed.isalpha() or self._is_known(typed, items):
             return typed
 
         def likely(one: tuple[str, int]) -> tuple[float, str]:
@@ -158,16 +167,37 @@ class Spelling:
             return common + _TOGETHER * together + _OTHER_START * other_start + _SLIP * slips, word
 
         near = [one for one in self._words.near(typed, 2 if len(typed) >= _LONG else 1) if len(one[0]) >= _SHORTEST]
+        # In one order everywhere: shards count together, word by word, and each has read the words in its own order.
+        near.sort()
+        there = self._there([word for word, _ in near], items)
+        near = [one for one, is_there in zip(near, there, strict=True) if is_there]
         return max(near, key=likely)[0] if near else typed
+
+    def _is_known(self, word: str, items: ItemWords) -> bool:
+        """Whether items have a word, now, or a query of the log has it."""
+        return (word in self._words.count and self._there([word], items)[0]) or items.status([word])[0] == KNOWN
+
+    def _there(self, words: Sequence[str], items: ItemWords) -> list[bool]:
+        """Which of the words that were read are still there: not those of texts alone that all left the catalogue.
+
+        Words that search finds in no text, such as values of attributes, stay.
+        """
+        found = zip(words, items.status(words), strict=True)
+        return [word in self._in_log or status != LOST for word, status in found]
 
     def _run(self, typed: str, items: ItemWords) -> tuple[str, bool]:
         """The known run that one was meant to be, itself if there is none, and whether that is sure."""
         pairs = [one + other for one, other in pairwise(typed)]
-        strange = [pair not in self._neighbours and not items.knows(pair) for pair in pairs]
+        known = items.status(pairs)
+        strange = [pair not in self._neighbours and one != KNOWN for pair, one in zip(pairs, known, strict=True)]
         if not any(strange) or typed in self._runs.count:
             return typed, True
         # A slip makes both neighbours of its place strange: "red tent" is no slip of "blue tent".
-        near = [run for run, _ in self._runs.near(typed, 1) if _only_changes(typed, run, strange)]
+        near = [
+            run
+            for run in sorted(run for run, _ in self._runs.near(typed, 1) if _only_changes(typed, run, strange))
+            if run in self._in_log or LOST not in items.status([one + other for one, other in pairwise(run)])
+        ]
         if not near:
             return typed, True
         meant = min(near, key=lambda run: (-self._runs.count[run], run))
@@ -179,7 +209,7 @@ def has_unknown(text: str, items: ItemWords) -> bool:
     """Whether a text has a word, or two neighbouring unspaced characters, that are not in the items."""
     words = (word for word in split_words(text) if not is_unspaced(word))
     pairs = (one + other for run in unspaced_runs(text) for one, other in pairwise(run))
-    return not all(map(items.knows, chain(words, pairs)))
+    return any(one != KNOWN for one in items.status([*words, *pairs]))
 
 
 def _only_changes(typed: str, meant: str, strange: Sequence[bool]) -> bool:

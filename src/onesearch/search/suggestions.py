@@ -7,21 +7,22 @@ and catalogue give is gathered when first asked for, and follows the catalogue f
 import heapq
 import threading
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Final, Literal, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from onesearch.data.click_statistics import ClickStatistics
 from onesearch.data.records import Item, items_frame
 from onesearch.data.text import one_letter, split_words
+from onesearch.index.item_filters import ItemMask
 from onesearch.search.catalogue_snapshot import Snapshot
 from onesearch.search.current_snapshot import CurrentSnapshot
-from onesearch.search.lexical_search import LexicalSearcher
-from onesearch.search.shards import Shards
+from onesearch.search.lexical_search import LexicalSearcher, WordStatus
 from onesearch.search.spelling import Correction, Spelling, has_unknown
 
 Kind = Literal["query", "category", "item"]
@@ -30,6 +31,9 @@ _BLOCK: Final = 64  # texts whose heaviest is known ahead
 _MOST_UNREAD: Final = 1000  # items whose words are told to the spelling together
 _MOST_LATER: Final = 4096  # texts that are looked through one by one; more are sorted in
 _SHARE: Final = 4  # of so many places one is kept for categories and one for items
+
+
+MaskOf = Callable[[Snapshot], ItemMask | None]
 
 
 class Suggestion(NamedTuple):
@@ -150,90 +154,125 @@ class Suggestions:
                 if len(self._unread) >= _MOST_UNREAD:
                     self._read_items(self._spelling)
 
-    def complete(self, text: str, k: int = 8) -> list[Suggestion]:
+    def complete(self, text: str, k: int = 8, mask_of: MaskOf = lambda _: None) -> list[Suggestion]:
         """The ``k`` best completions of a text, fewer where there are no more; "" gives what is searched for most.
 
         Queries come first, then categories and titles, for each of which a quarter of the places is kept. Where nothing
-        begins as the text does, it is taken with one letter for "oe" and the like, then corrected.
+        begins as the text does, it is taken with one letter for "oe" and the like, then corrected. Only items count
+        that ``mask_of`` the catalogue allows: those that a query led to, those of a category, and titles.
         """
         key = completion_key(text)
-        found = self._completions(key, k) or self._completions(one_letter(key), k)
+        found = self._completions(mask_of, key, k) or self._completions(mask_of, one_letter(key), k)
         if not found and (correction := self.corrected(text)) is not None:
-            found = self._completions(completion_key(correction.text), k)
+            found = self._completions(mask_of, completion_key(correction.text), k)
         return found
 
-    def corrected(self, text: str) -> Correction | None:
-        """The text with the words that neither items nor log have as they were meant; None where nothing changes."""
+    def corrected(self, text: str, kept: frozenset[str] = frozenset()) -> Correction | None:
+        """The text with the words that neither items nor log have as they were meant; None where nothing changes.
+
+        Folded words that are ``kept`` stay as they are.
+        """
         snapshot = self._current.value
         lexical = snapshot.lexical
         # Most texts are known to the items: then the words of all items and queries need not be gathered.
-        if lexical is None or not has_unknown(text, lexical):
+        if lexical is None or not has_unknown(text, items := _WordsOfAll(lexical, snapshot)):
             return None
         if self._spelling is None:
             with self._writing:
                 if self._spelling is None:
-                    items, clicks = snapshot.records.flat().table, self._statistics.query_clicks
-                    self._spelling = Spelling.from_items(items, self._statistics.queries, clicks[:-1].tolist())
+                    table, clicks = snapshot.records.flat().table, self._statistics.query_clicks
+                    self._spelling = Spelling.from_items(table, self._statistics.queries, clicks[:-1].tolist())
         if self._unread:
             with self._writing:
                 self._read_items(self._spelling)
-        return self._spelling.corrected(text, _WordsOfAll(lexical, snapshot.shards))
+        return self._spelling.corrected(text, items, kept)
 
     def _read_items(self, spelling: Spelling) -> None:
         """Tell the spelling of items that came since; many at once, and only where somebody asks, as it takes time."""
         spelling.add_items(items_frame(self._unread))
         self._unread = []
 
-    def _completions(self, key: str, k: int) -> list[Suggestion]:
+    def _completions(self, mask_of: MaskOf, key: str, k: int) -> list[Suggestion]:
         if self._texts is None:
             with self._writing:
                 self._texts = self._texts or _Texts(self._current.value, self._statistics)
-        snapshot, texts = self._current.value, self._texts
+        texts = self._texts
+        snapshot = self._current.value  # after the texts, whose items it has
+        items = _Shown(snapshot, mask_of(snapshot))
         later = [text for text, of_text in texts.later.items() if of_text.startswith(key)]
         # The best of each kind; what an earlier kind has is left out of the later ones.
         seen: set[str] = set()
-        queries = list(_distinct(self._queries(snapshot, texts, key, k), seen))
-        named = (Suggestion(texts.names[i], "category") for i in texts.categories.best(key, k).tolist())
-        categories = list(_distinct(chain(named, (text for text in later if text.kind == "category")), seen))
+        queries = list(islice(_distinct(self._queries(items, texts, key, k), seen), k))
+        categories = list(islice(_distinct(self._categories(items, texts, key, k, later), seen), k))
         free = max(k - len(queries) - len(categories), k // _SHARE)
-        titles = list(islice(_distinct(self._titles(snapshot, texts, key, k, later), seen), free))
+        titles = list(islice(_distinct(self._titles(items, texts, key, k, later), seen), free))
         # Each kind's share is kept for it; queries take what is left over first.
         kept = [min(len(found), k // _SHARE) for found in (categories, titles)]
         queries = queries[: k - sum(kept)]
         categories = categories[: k - len(queries) - kept[1]]
         return [*queries, *categories, *titles[: k - len(queries) - len(categories)]]
 
-    def _queries(self, snapshot: Snapshot, texts: _Texts, key: str, k: int) -> Iterator[Suggestion]:
-        """The ``k`` heaviest queries that led to items that are still there."""
-        asked = 2 * k
-        while True:
-            numbers = texts.queries.best(key, asked)
+    def _queries(self, items: "_Shown", texts: _Texts, key: str, k: int) -> Iterator[Suggestion]:
+        """Queries that led to items that are still there and shown, the heaviest first."""
+        for numbers in _widening(texts.queries, key, 2 * k):
             clicked = self._statistics.items.select(numbers)
-            live = numbers[np.bincount(clicked.owners, snapshot.there(clicked.values), len(numbers)) > 0]
-            if len(live) >= k or len(numbers) < asked:
-                return (Suggestion(self._statistics.queries[i], "query") for i in live[:k].tolist())
-            asked *= 4
+            live = numbers[np.bincount(clicked.owners, items.there(clicked.values), len(numbers)) > 0]
+            yield from (Suggestion(self._statistics.queries[i], "query") for i in live.tolist())
 
-    def _titles(
-        self, snapshot: Snapshot, texts: _Texts, key: str, k: int, later: Iterable[Suggestion]
+    @staticmethod
+    def _categories(
+        items: "_Shown", texts: _Texts, key: str, k: int, later: Iterable[Suggestion]
     ) -> Iterator[Suggestion]:
-        """Titles of the items that are there, most popular first; ``later`` are those that came since."""
+        """Categories with an item that is shown, those with the most items first; then ``later`` ones."""
+        for numbers in _widening(texts.categories, key, 2 * k):
+            yield from items.having([Suggestion(texts.names[i], "category") for i in numbers.tolist()])
+        yield from items.having([text for text in later if text.kind == "category"])
+
+    @staticmethod
+    def _titles(items: "_Shown", texts: _Texts, key: str, k: int, later: Iterable[Suggestion]) -> Iterator[Suggestion]:
+        """Titles of the items that are shown, most popular first; ``later`` are those that came since."""
+        snapshot = items.snapshot
 
         def by_popularity(rows: Ints) -> list[tuple[float, int]]:
+            rows = rows if items.mask is None else rows[items.there(rows)]
             return list(zip((-snapshot.popularity.take(rows)).tolist(), rows.tolist(), strict=True))
 
-        def known() -> Iterator[tuple[float, int]]:
-            asked, done = k, 0
-            while len(rows := texts.titles.best(key, asked)[done:]):
-                yield from by_popularity(rows)
-                asked, done = 4 * asked, asked
-
+        known = chain.from_iterable(by_popularity(rows) for rows in _widening(texts.titles, key, k))
         ids = [text.item_id for text in later if text.item_id is not None and text.item_id in snapshot.number]
         new = sorted(by_popularity(np.array([snapshot.number[i] for i in ids], np.int32)))
-        for _, row in heapq.merge(known(), new):
+        for _, row in heapq.merge(known, new):
             item = snapshot.item(row)
             if item.item_id in snapshot.number and completion_key(item.title).startswith(key):
                 yield Suggestion(item.title, "item", item.item_id)
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """The items of a snapshot that a mask allows; all of it without one."""
+
+    snapshot: Snapshot
+    mask: ItemMask | None
+
+    def there(self, rows: NDArray[np.integer]) -> NDArray[np.bool_]:
+        """Which of some item rows are among them, bool [m]."""
+        return self.snapshot.there(rows, self.mask)
+
+    def having(self, categories: Sequence[Suggestion]) -> Iterator[Suggestion]:
+        """The categories that one of them has."""
+        masks = [self.snapshot.filters.mask({"category": one.text}) for one in categories]
+        counts = [(one if self.mask is None else one & self.mask).count for one in masks]
+        some = self.snapshot.shards.gathered(torch.tensor(counts, dtype=torch.long) > 0).any(0)
+        return (one for one, has_some in zip(categories, some.tolist(), strict=True) if has_some)
+
+
+def _widening(completions: Completions, key: str, k: int) -> Iterator[Ints]:
+    """Numbers of the texts that begin with a key, heaviest first: ``k`` of them, then four times as many, ..."""
+    asked, done = k, 0
+    while len(numbers := completions.best(key, asked)[done:]):
+        yield numbers
+        if len(numbers) < asked - done:
+            return
+        asked, done = 4 * asked, asked
 
 
 @dataclass(frozen=True)
@@ -241,13 +280,13 @@ class _WordsOfAll:
     """The words of the items of all shards; each of them knows all words, and counts the texts of its own items."""
 
     lexical: LexicalSearcher
-    shards: Shards
+    snapshot: Snapshot
 
-    def knows(self, word: str) -> bool:
-        return self.lexical.knows(word)
+    def status(self, words: Sequence[str]) -> list[WordStatus]:
+        return self.lexical.status(words, self.snapshot.shards if self.snapshot.version else None)
 
     def together(self, one: str, other: str) -> int:
-        return self.shards.total(self.lexical.together(one, other))
+        return self.snapshot.shards.total(self.lexical.together(one, other))
 
 
 def _distinct(suggestions: Iterable[Suggestion], seen: set[str]) -> Iterator[Suggestion]:

@@ -1,11 +1,14 @@
 """Who may call: host names that the service answers to, and a key for each role."""
 
 import hmac
+import os
 from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import urlsplit
 
-SEARCHES = ("/search", "/suggest", "/multi-search")
+TOKEN_VARIABLE = "ONESEARCH_ADMIN_TOKEN"
+SEARCH_VARIABLE, EVENTS_VARIABLE = "ONESEARCH_SEARCH_KEY", "ONESEARCH_EVENTS_KEY"
+SEARCHES = ("/search", "/suggest", "/multi-search", "/agent/search")
 Role = Literal["search", "events", "admin"]
 
 
@@ -37,6 +40,11 @@ class Keys:
         return None if hmac.compare_digest(given.strip(), key.encode()) else (403, f"wrong {name}")
 
 
+def environment_key(variable: str) -> str | None:
+    """A key that the environment holds; None where the variable is not set, or blank."""
+    return os.environ.get(variable, "").strip() or None
+
+
 def role_of(method: str, path: str) -> Role | None:
     """The role that a call needs; None for what is open: health, measurements, the page and what it shows."""
     if path == "/items":
@@ -47,7 +55,7 @@ def role_of(method: str, path: str) -> Role | None:
         return "events"
     if path == "/rules" or path.startswith("/rules/"):
         return "admin"
-    return "search" if path in SEARCHES or path.startswith(("/items/", "/indexes/")) else None
+    return "search" if path in SEARCHES or path.startswith(("/items/", "/indexes/", "/agent/")) else None
 
 
 def host_name(header: bytes) -> str:

@@ -10,6 +10,7 @@ from onesearch.search.results import FilterChoices, SearchRequest, SearchResults
 from onesearch.search.rules import Rules
 from onesearch.search.shopper_history import ShopperHistory
 from onesearch.search.suggestions import Suggestion
+from onesearch.search.word_matches import WordMatch
 
 
 class Engine(Protocol):
@@ -33,11 +34,21 @@ class Engine(Protocol):
     def search_batch(self, requests: Sequence[SearchRequest]) -> list[SearchResults]:
         """The results of each request, best first."""
 
-    def search_lexical(self, query: str, k: int = 10, filters: Mapping[str, Any] | None = None) -> SearchResults:
-        """The BM25 ranking shown beside the engine's."""
+    def search_lexical(
+        self,
+        query: str,
+        k: int = 10,
+        filters: Mapping[str, Any] | None = None,
+        groups: Sequence[str] = (),
+        rules: Rules | None = None,
+    ) -> SearchResults:
+        """The BM25 ranking shown beside the engine's, without what rules hide for some groups of shoppers."""
 
     def similar(self, item_id: str, k: int = 10, filters: Mapping[str, Any] | None = None) -> SearchResults:
         """The items most like one; KeyError where there is no such item."""
+
+    def word_matches(self, query: str, items: Sequence[Item]) -> list[tuple[WordMatch, ...]]:
+        """Where the words of a query stand in each item."""
 
     def suggest(self, text: str, k: int = 8) -> list[Suggestion]:
         """What a shopper may go on to type, best first."""
@@ -50,6 +61,9 @@ class Engine(Protocol):
 
     def sid(self, item_id: str) -> tuple[int, ...]:
         """A searchable item's semantic ID as level-local codes; () when it has none."""
+
+    def prepare(self, items: Sequence[Item]) -> Mapping[str, int]:
+        """Do ahead what takes long of an upsert and needs no turn: pictures; numbers of its outcomes, by name."""
 
     def upsert(self, items: Sequence[Item]) -> None:
         """Add or replace items; searchable when the call returns."""

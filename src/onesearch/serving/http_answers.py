@@ -116,7 +116,9 @@ class SearchAnswer(BaseModel):
         description="share of searches ending in a click whose best item matched no better: below "
         f"{NOTHING_FITS} nothing fits; null for recommendations and bm25"
     )
-    total: int | None = Field(description="items of the search on all pages; null unless asked for")
+    total: int | None = Field(
+        description="items of the search on all pages, no fewer than shown; null unless asked for"
+    )
     facets: dict[str, list[FacetValue]] = Field(description="values of these items, for each facet that was asked for")
     personalised: bool = Field(description="whether a history of the shopper was used")
     degraded: list[str] = Field(description='what failed: "history" (answered as anonymous), "log" (not recorded)')
@@ -249,6 +251,22 @@ class RulesAnswer(RulesVersionAnswer):
         return cls(version=version.version, time=version.time, who=version.who, rules=write_rules(rules))
 
 
+class RulesInForceAnswer(RulesAnswer):
+    """The rules in force."""
+
+    newest: int = Field(
+        description="number of the newest version, to be sent as base; above `version` where this server cannot read it"
+    )
+    warnings: dict[str, str] = Field(description="by rule: what it names and the catalogue has no more")
+
+    @classmethod
+    def from_rules(
+        cls, version: RulesVersion | None, rules: Rules, newest: int, warnings: dict[str, str]
+    ) -> "RulesInForceAnswer":
+        """The JSON form of a version that is in force; None before the first."""
+        return cls(**dict(RulesAnswer.from_version(version, rules)), newest=newest, warnings=warnings)
+
+
 class RulesVersionsAnswer(BaseModel):
     """Versions of the rules, the newest first."""
 
@@ -260,6 +278,7 @@ class PreviewAnswer(BaseModel):
 
     before: SearchAnswer
     after: SearchAnswer
+    warnings: dict[str, str] = Field(description="by rule of those others: what it names and the catalogue has no more")
 
 
 class HealthAnswer(BaseModel):

@@ -7,8 +7,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from onesearch.common.extras import from_extra
+from onesearch.encoding.pictures.local_pictures import LocalPictures
+from onesearch.encoding.pictures.picture_decoding import MEDIA_TYPES, picture_format
+from onesearch.encoding.pictures.picture_refusal import PictureRefusedError
 from onesearch.encoding.sid_text import sid_tokens
 from onesearch.serving.access import Keys, Role
+from onesearch.serving.agent_api import add_agents
 from onesearch.serving.engine_protocol import Engine
 from onesearch.serving.http_answers import (
     EventAnswer,
@@ -22,6 +26,7 @@ from onesearch.serving.http_answers import (
     Problem,
     ResultBody,
     RulesAnswer,
+    RulesInForceAnswer,
     RulesVersionAnswer,
     RulesVersionsAnswer,
     SearchAnswer,
@@ -63,6 +68,7 @@ with from_extra("serve"):
     from starlette.convertors import Convertor, register_url_convertor
 
 _PAGE = Path(__file__).parent / "page"
+_MOST_PICTURE = 1 << 20  # bytes
 
 
 class _AnyText(Convertor[str]):
@@ -105,6 +111,7 @@ def create_app(
     checks: Sequence[Callable[[], str | None]] = (),
     search_key: str | None = None,
     events_key: str | None = None,
+    pictures: Path | None = None,
 ) -> FastAPI:
     """The service as an ASGI application.
 
@@ -117,6 +124,7 @@ def create_app(
         checks: asked for `/healthz`; each gives what degrades the service, or None.
         search_key: what searches ask for; None leaves them open.
         events_key: what `POST /events` asks for; None leaves it open.
+        pictures: zip archive of pictures that the page may show; left out where there is none.
 
     Raises:
         ValueError: a key for searches or events, and the page, which sends none.
@@ -160,12 +168,15 @@ def create_app(
     say_errors(app)
     _add_search(app, service, keys)
     add_meilisearch(app, service, _keyed(keys, "search"))
+    add_agents(app, service, _keyed(keys, "search"))
     _add_items(app, service, keys)
     _add_rules(app, service, keys)
     _add_users(app, service, keys)
     _add_health(app, service)
     if service.config.page:
         _add_page(app, service)
+        if pictures is not None and pictures.is_file():
+            _add_pictures(app, pictures)
     return app
 
 
@@ -272,16 +283,17 @@ def _add_rules(app: FastAPI, service: Service, keys: Keys) -> None:
 
     # What is in force, and other rules in its place.
     @app.get("/rules", tags=["rules"], responses=_KEYED, dependencies=[admin])
-    def rules() -> RulesAnswer:
+    def rules() -> RulesInForceAnswer:
         """The rules in force: the newest version that can be read; needs the admin token."""
-        return RulesAnswer.from_version(*service.rules.newest())
+        found = service.rules.newest()
+        return RulesInForceAnswer.from_rules(*found, service.rules.warnings(found.rules))
 
     @app.put("/rules", tags=["rules"], responses=_PROBLEMS | _KEYED | conflict, dependencies=[admin])
-    def change_rules(body: RulesBody) -> RulesAnswer:
+    def change_rules(body: RulesBody) -> RulesInForceAnswer:
         """New rules in the place of all; needs the admin token. In force when the answer arrives."""
-        found = service.rules.read(body.rules)
+        found, warnings = service.rules.read(body.rules)
         version = service.rules.change(found, body.who, body.base)
-        return RulesAnswer.from_version(service.store.rules(version), found)
+        return RulesInForceAnswer.from_rules(service.store.rules(version), found, version, warnings)
 
     # What was in force, and what would be.
     @app.get("/rules/versions", tags=["rules"], responses=_KEYED, dependencies=[admin])
@@ -374,6 +386,21 @@ def _add_page(app: FastAPI, service: Service) -> None:
         return FileResponse(_PAGE / "docs.html", headers={"cache-control": "no-cache"})
 
     app.mount("/page", StaticFiles(directory=_PAGE))
+
+
+def _add_pictures(app: FastAPI, archive: Path) -> None:
+    members = LocalPictures(archive.parent, _MOST_PICTURE)
+
+    @app.get("/pictures/{name}", include_in_schema=False)
+    def picture(name: str) -> Response:
+        """A picture of the run's own, as what its first bytes say that it is; no other file, whatever it is called."""
+        try:
+            data = members.read(f"{archive.name}/{name}")
+        except PictureRefusedError:
+            data = b""
+        if (kind := picture_format(data)) is None:
+            raise HTTPException(404, "there is no such picture")
+        return Response(data, media_type=MEDIA_TYPES[kind], headers={"cache-control": "max-age=300"})
 
 
 def _keyed(keys: Keys, role: Role) -> Any:

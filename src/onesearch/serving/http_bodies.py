@@ -21,6 +21,7 @@ from pydantic import (
 )
 
 from onesearch.data.records import LONGEST_ID, Item, check_attribute_type
+from onesearch.index.filter_values import ALL, NOT
 from onesearch.search.results import Sort
 from onesearch.search.rules import MAX_TEXT
 
@@ -33,6 +34,7 @@ MAX_OFFSET = 100_000
 MAX_ITEMS_PER_CALL = 1000
 MAX_FILTER_VALUES = 50
 MAX_TYPE_LENGTH = 100
+MAX_PATH = 20
 MAX_GROUPS = 20
 MAX_CLOCK_GAP = timedelta(days=1)
 
@@ -68,7 +70,7 @@ def _not_blank(text: Any) -> Any:
     return text
 
 
-def _no_guess(value: Any) -> Any:
+def no_guess(value: Any) -> Any:
     """A number is sent as one: what "1.050" means is not guessed."""
     if isinstance(value, str | bool):
         raise ValueError("must be a number")
@@ -92,7 +94,7 @@ Query = Annotated[str, StringConstraints(max_length=MAX_QUERY, pattern=_ONE_LINE
 Identifier = Annotated[
     str, StringConstraints(min_length=1, max_length=LONGEST_ID, pattern=_ONE_LINE), BeforeValidator(_no_control)
 ]
-Number = Annotated[float, Field(ge=0, allow_inf_nan=False), BeforeValidator(_no_guess)]
+Number = Annotated[float, Field(ge=0, allow_inf_nan=False), BeforeValidator(no_guess)]
 Flag = Annotated[bool, Strict()]
 Time = Annotated[AwareDatetime, BeforeValidator(_spelt_out)]
 Label = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=_PLAIN), BeforeValidator(_no_separator)]
@@ -125,6 +127,8 @@ class Body(BaseModel):
         if isinstance(values, dict):
             valid = [field.alias or name for name, field in cls.model_fields.items()]
             for key in values:
+                if key not in valid and not valid:
+                    raise ValueError(f"unknown key {key[:50]!r}; there are none")
                 if key not in valid:
                     near = nearest(key, valid)
                     raise ValueError(f"unknown key {key[:50]!r}; the nearest valid key is {near!r}")
@@ -134,8 +138,14 @@ class Body(BaseModel):
 class NumberRange(Body):
     """Bounds of a number that an attribute's text begins with, inclusive."""
 
-    min: Annotated[float, Field(allow_inf_nan=False), BeforeValidator(_no_guess)] | None = None
-    max: Annotated[float, Field(allow_inf_nan=False), BeforeValidator(_no_guess)] | None = None
+    min: Annotated[float, Field(allow_inf_nan=False), BeforeValidator(no_guess)] | None = None
+    max: Annotated[float, Field(allow_inf_nan=False), BeforeValidator(no_guess)] | None = None
+
+
+class CategoryPath(Body):
+    """A category by its path from the root, also where that is one name."""
+
+    path: list[Label] = Field(min_length=1, max_length=MAX_PATH)
 
 
 ItemField = Literal[
@@ -156,7 +166,16 @@ AttributeValues = Label | NumberRange | Annotated[list[Label | NumberRange], Fie
 class Conditions(Body):
     """What an item is or has; a list means "one of these"."""
 
-    category: Labels | None = Field(None, description="a name anywhere in the category path, or a path such as 'A > B'")
+    category: (
+        Label
+        | CategoryPath
+        | Annotated[list[Label | CategoryPath], Field(min_length=1, max_length=MAX_FILTER_VALUES)]
+        | None
+    ) = Field(
+        None,
+        description="a name anywhere in the category path, a path such as 'A > B', or one from the root: "
+        '{"path": ["A"]} is the category A of the highest level alone',
+    )
     brand: Labels | None = None
     seller: Labels | None = None
     price: tuple[Bound, Bound] | None = Field(None, description="[lowest, highest]; null leaves a side open")
@@ -179,11 +198,28 @@ class Filters(Conditions):
     """Only items for which all of this holds are found."""
 
     not_: Conditions | None = Field(None, alias="not", description="nothing of this may hold")
+    all_: list[Conditions] | None = Field(
+        None,
+        alias="all",
+        max_length=MAX_FILTER_VALUES,
+        description="each of these must hold as well, such as two values that an item has both",
+    )
 
     def given(self) -> dict[str, Any] | None:
         """The filters as the engine takes them; None when there are none."""
         given = self.model_dump(mode="json", exclude_none=True, by_alias=True)
-        return {key: value for key, value in given.items() if value != {}} or None
+        given[ALL] = [one for one in given.get(ALL, ()) if one]
+        for one in (given, given.get(NOT, {}), *given[ALL]):
+            if "category" in one:
+                one["category"] = _paths(one["category"])
+        return {key: value for key, value in given.items() if value not in ({}, [])} or None
+
+
+def _paths(category: Any) -> Any:
+    """Names of categories as they are, paths as tuples."""
+    if isinstance(category, list):
+        return [_paths(one) for one in category]
+    return tuple(category["path"]) if isinstance(category, dict) else category
 
 
 class SearchBody(Body):
@@ -200,8 +236,8 @@ class SearchBody(Body):
 
     query: Query = Field("", description='"" asks for a recommendation')
     user: Identifier | None = Field(None, description="a shopper; null or an unknown id searches anonymously")
-    k: Annotated[int, BeforeValidator(_no_guess)] = Field(10, ge=1, le=MAX_K, description="results at most")
-    offset: Annotated[int, BeforeValidator(_no_guess)] = Field(
+    k: Annotated[int, BeforeValidator(no_guess)] = Field(10, ge=1, le=MAX_K, description="results at most")
+    offset: Annotated[int, BeforeValidator(no_guess)] = Field(
         0, ge=0, le=MAX_OFFSET, description="better results that are left out: those of earlier pages"
     )
     sort: Sort | None = Field(None, description="of all relevant items; null is the order of relevance")
@@ -217,9 +253,10 @@ class SearchBody(Body):
         default_factory=list,
         max_length=20,
         description="filters whose values are counted among the items of all pages: category, brand, seller, price, "
-        "in_stock, attributes.TYPE",
+        "in_stock, attributes.TYPE; the 100 most frequent of each, and of categories those of each level",
     )
-    width: Annotated[int, Field(ge=1, le=MAX_WIDTH), BeforeValidator(_no_guess)] | None = Field(
+    facet_query: Query = Field("", description="only names that hold it are counted: a search among a facet's values")
+    width: Annotated[int, Field(ge=1, le=MAX_WIDTH), BeforeValidator(no_guess)] | None = Field(
         None, description="beams; null takes the engine's default"
     )
     filters: Filters | None = None
@@ -411,7 +448,7 @@ class RulesBody(Body):
 
     rules: str = Field(max_length=MAX_TEXT, description="YAML, or JSON, which is YAML as well")
     who: Identifier = Field(description="writes them, for the list of versions")
-    base: Annotated[int, Field(ge=0), BeforeValidator(_no_guess)] | None = Field(
+    base: Annotated[int, Field(ge=0), BeforeValidator(no_guess)] | None = Field(
         None, description="the version they were made from; refused if there is a newer one"
     )
 

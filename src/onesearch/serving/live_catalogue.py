@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING
 
 from onesearch.data.records import Item
 from onesearch.serving.engine_protocol import Engine
-from onesearch.serving.store import ItemChange, ItemsConflictError, Store, StoredItem, StoreError, StoreState
+from onesearch.serving.store import (
+    ItemChange,
+    ItemsConflictError,
+    Store,
+    StoredItem,
+    StoreError,
+    StoreState,
+    all_item_changes,
+)
 from onesearch.serving.stored_items import stored_change
 from onesearch.serving.turns import Turns
 
@@ -236,10 +244,7 @@ class LiveCatalogue:
             )
             log.error("%s", self._went_back)
             # All ids of the store first, so that a failure changes nothing and no item goes back and forth.
-            known, revision = set(), 0
-            while changes := self._store.item_changes(revision):
-                known |= {change.item_id for change in changes}
-                revision = changes[-1].revision
+            known = {change.item_id for changes in all_item_changes(self._store) for change in changes}
             gone = {item_id: item for item_id, item in self._first.items() if item_id not in known}
             self._apply([ItemChange(0, item_id, item) for item_id, item in gone.items()])
         self._origin, self._applied = state.origin, 0
@@ -247,6 +252,7 @@ class LiveCatalogue:
     def _apply(self, changes: Sequence[ItemChange]) -> None:
         while changes:
             part, changes = changes[: self._part], changes[self._part :]
+            self._prepare(part)  # searches go on meanwhile
             with self._turns.change():
                 start = time.monotonic()
                 self._apply_part(part)
@@ -254,6 +260,19 @@ class LiveCatalogue:
             # As many as fit into a turn, but not many more than now: a short turn may have been luck.
             fit = round(len(part) * _LONGEST_TURN / max(took, 1e-6))
             self._part = min(max(fit, 1), 2 * self._part, _MOST_AT_ONCE)
+
+    def _prepare(self, changes: Sequence[ItemChange]) -> None:
+        """Have the pictures of changed items read; what that fails at is the upsert's to say."""
+        try:
+            outcomes = self._engine.prepare([change.item for change in changes if change.item is not None])
+        except Exception:
+            log.exception("the pictures of %d item changes could not be read", len(changes))
+            return
+        for outcome, number in outcomes.items():
+            if outcome == "items_without":
+                self._metrics.without_picture.inc(number)
+            else:
+                self._metrics.pictures.labels(outcome).inc(number)
 
     def _apply_part(self, changes: Sequence[ItemChange]) -> None:
         for change in changes:

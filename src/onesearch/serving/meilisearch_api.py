@@ -13,6 +13,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from onesearch.common.extras import from_extra
+from onesearch.data.text import fold
 from onesearch.search.results import Sort
 from onesearch.serving.http_answers import FacetValue, ResultBody, SearchAnswer, encodable
 from onesearch.serving.http_bodies import MAX_K, SearchBody
@@ -33,6 +34,12 @@ _LEVEL = "category.lvl"
 _SEPARATOR = " > "
 _MOST_QUERIES, _MOST_NAMES = 20, 200
 USER_HEADER = "x-onesearch-user"  # a shopper's id, which Meilisearch has no word for
+
+
+class OneMoreBody(SearchBody):
+    """A search whose page has one more result: the client asks for it to know whether there is a next page."""
+
+    k: int = Field(10, ge=1, le=MAX_K + 1)
 
 
 class MeilisearchQuery(BaseModel):
@@ -66,14 +73,14 @@ class MeilisearchQuery(BaseModel):
         Raises:
             ValueError: it asks for what we do not have.
         """
-        offset, size, _ = self.pages()
+        offset, size, counted = self.pages()
         # Cut short without a word, pages would repeat or miss results.
-        if size > MAX_K:
+        if size > MAX_K + (not counted):
             raise ValueError(f"a page has at most {MAX_K} hits, got {size}: ask for fewer by limit or hitsPerPage")
         orders = [one for one in self.sort or [] if one]
         if len(orders) > 1 or any(one not in _SORTS for one in orders):
             raise ValueError(f"sort takes one of {', '.join(_SORTS)}, got {', '.join(orders)[:100]}")
-        return SearchBody.model_validate(
+        return OneMoreBody.model_validate(
             {
                 "query": self.q or "",
                 "user": user,
@@ -81,13 +88,23 @@ class MeilisearchQuery(BaseModel):
                 "offset": offset,
                 "filters": our_filters(self.filter) or None,
                 "facets": self.our_facets(),
+                "facet_query": self.our_facet_query(),
                 "sort": _SORTS[orders[0]] if orders else None,
                 "count": True,
                 "highlight": bool(self.highlight),
-                # Counts alone, as InstantSearch asks for beside each search, are nobody's search.
-                "record": size > 0,
+                # Counts alone, as InstantSearch asks for beside each search, are nobody's search, nor is the page that
+                # it opens with, before anything is typed.
+                "record": size > 0 and self.q is not None,
             }
         )
+
+    def typed(self) -> str | None:
+        """What may go on: InstantSearch searches at each letter; None for further pages, and without a query."""
+        return self.q if self.q and self.q.strip() and not self.pages()[0] else None
+
+    def our_facet_query(self) -> str:
+        """What the values that are counted hold."""
+        return ""
 
     def our_facets(self) -> list[str]:
         """The keys that are counted for the facets asked for."""
@@ -115,6 +132,10 @@ class FacetSearchBody(MeilisearchQuery):
     name: str = Field(alias="facetName", max_length=200)
     text: str | None = Field(None, alias="facetQuery", max_length=200)
 
+    def our_facet_query(self) -> str:
+        """The text: values that hold it are counted before the rare ones are cut."""
+        return self.text or ""
+
 
 def add_meilisearch(app: FastAPI, service: Service, keyed: Any) -> None:
     """Add the routes; ``keyed`` asks for the key of searches."""
@@ -129,7 +150,7 @@ def add_meilisearch(app: FastAPI, service: Service, keyed: Any) -> None:
             raise RequestRefusedError(f"{place}: {first['msg'].removeprefix('Value error, ')}") from error
         except ValueError as error:
             raise RequestRefusedError(str(error)) from error
-        return _answered(await service.search(body), query, index)
+        return _answered(await service.search(body, typed=query.typed()), query, index)
 
     @app.post("/indexes/{index}/search", **options)
     async def one(index: str, query: MeilisearchQuery, request: Request) -> JSONResponse:
@@ -147,10 +168,10 @@ def add_meilisearch(app: FastAPI, service: Service, keyed: Any) -> None:
     @app.post("/indexes/{index}/facet-search", **options)
     async def facet(index: str, body: FacetSearchBody, request: Request) -> JSONResponse:
         async def values() -> dict[str, Any]:
-            begun, text = time.perf_counter(), (body.text or "").casefold()
+            begun, text = time.perf_counter(), fold(body.text or "")
             asked = body.model_copy(update={"facets": [body.name], "limit": 0, "page": None, "hits_per_page": None})
             counts = (await search(asked, _user(request), index))["facetDistribution"].get(body.name, {})
-            hits = [{"value": value, "count": count} for value, count in counts.items() if text in value.casefold()]
+            hits = [{"value": value, "count": count} for value, count in counts.items() if text in fold(value)]
             took = round((time.perf_counter() - begun) * 1e3)
             return {"facetHits": hits, "facetQuery": body.text, "processingTimeMs": took}
 

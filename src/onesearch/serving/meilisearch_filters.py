@@ -9,6 +9,9 @@
 A list of expressions means all of them, a list within the list any of its. Our filters are conditions that must all
 hold, each with alternatives for one attribute, and conditions of which none may hold; an expression that says more than
 that is refused by name.
+
+An item has several values of an attribute, and lies in several categories: of conditions that must all hold it may
+meet each by another one. A lower and an upper bound that leave room between them are one range, as of a slider.
 """
 
 import math
@@ -17,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from onesearch.index.filter_columns import number_in
+from onesearch.index.filter_values import PATH_SEPARATOR
 
 _TOKEN = re.compile(
     r"""\s*(?:(?P<op>!=|>=|<=|[=<>()\[\],])|"(?P<double>(?:\\.|[^"\\])*)"|'(?P<single>(?:\\.|[^'\\])*)'|(?P<word>[^\s()\[\],=<>!"']+))"""
@@ -25,8 +28,8 @@ _TOKEN = re.compile(
 _WORDS = {"AND", "OR", "NOT", "IN", "TO", "EXISTS", "IS", "CONTAINS", "STARTS"}
 # Anyone may send a filter: of all its texts together, except for the depth.
 _MOST_LETTERS, _MOST_TOKENS, _MOST_DEPTH = 100_000, 1000, 50
-_MOST_VALUES = 500  # sets of values are compared with each other
-_MOST_PAIRS = 2500  # of ranges
+_MOST_VALUES = 500
+_MOST_PAIRS = 2500  # of ranges that are compared with each other
 _PATH_LEVEL = re.compile(r"category\.lvl\d+$")
 Range = tuple[float, float]
 
@@ -210,88 +213,97 @@ def _any_of(conditions: Sequence[Condition]) -> Condition:
 
 
 def _as_filters(conditions: Sequence[Condition]) -> dict[str, Any]:
+    # Of each key the conditions that must hold, each a set of alternatives, and what may not be.
     positive: dict[str, list[tuple[Any, ...]]] = {}
     negative: dict[str, list[Any]] = {}
     for one in conditions:
         key = "category" if _PATH_LEVEL.match(one.attribute) else one.attribute
-        values = tuple(_value(key, value) for value in one.values)
-        if one.negated:
+        values = tuple(_value(one.attribute, value) for value in one.values)
+        if key == "in_stock" and one.negated:  # there is nothing else that an item may be
+            positive.setdefault(key, []).append(tuple({True, False}.difference(values)))
+        elif one.negated:
             negative.setdefault(key, []).extend(values)
         else:
             positive.setdefault(key, []).append(values)
-    out = _nested({key: _both(key, sets) for key, sets in positive.items()})
+    # The first condition on each key stands at the top, the second ones of all keys together below it, and so on.
+    sets = {key: _conditions_on(key, those) for key, those in positive.items()}
+    layers = [
+        _nested({key: _either(key, those[depth]) for key, those in sets.items() if len(those) > depth})
+        for depth in range(max(map(len, sets.values()), default=0))
+    ]
+    out = layers[0] if layers else {}
+    if layers[1:]:
+        out["all"] = layers[1:]
     if negative:
         out["not"] = _nested({key: _either(key, values) for key, values in negative.items()})
     return out
 
 
-def _value(key: str, value: str | Range) -> Any:
-    """A value as our filter of a key takes it."""
-    if key == "price":
+def _value(attribute: str, value: str | Range) -> Any:
+    """A value as our filter of an attribute takes it."""
+    if attribute == "price":
         if isinstance(value, str):
             try:
                 return float(value), float(value)
             except ValueError:
                 raise ValueError(f"price is compared with {value[:50]!r}, which is no number") from None
         return value
-    if key == "in_stock":
+    if attribute == "in_stock":
         if not isinstance(value, str) or value.lower() not in ("true", "false"):
             raise ValueError("in_stock is true or false")
         return value.lower() == "true"
     if isinstance(value, str):
-        return value
-    if not key.startswith("attributes."):
-        raise ValueError(f"{key[:50]} holds texts, which have no order")
-    return _range(*value)
+        # What a level of the menu is called is its path from the root, also where that is one name.
+        return {"path": value.split(PATH_SEPARATOR)} if _PATH_LEVEL.match(attribute) else value
+    if not attribute.startswith("attributes."):
+        raise ValueError(f"{attribute[:50]} holds texts, which have no order")
+    return value
 
 
-def _both(key: str, sets: Sequence[tuple[Any, ...]]) -> Any:
-    """Several conditions on one attribute as one: ranges cut to what they share, the deeper one of two paths."""
-    found = sets[0]
-    for other in sets[1:]:
-        if key == "category" and _below(other, found):
-            found = other
-        elif not (key == "category" and _below(found, other)):
-            if all(isinstance(value, str | bool) for value in (*found, *other)):
-                found = tuple(value for value in found if value in other)
-            else:
-                # What a value of the one and a value of the other have in common, each once.
-                if len(found) * len(other) > _MOST_PAIRS:
-                    raise ValueError(f"the conditions on {key[:50]} combine too many ranges")
-                pairs = (_shared(one, two) for one in found for two in other)
-                found = tuple({repr(both): both for both in pairs if both is not None}.values())
-            if not found:
-                raise ValueError(f"two conditions on {key[:50]} cannot both hold")
-    return _either(key, found)
+def _conditions_on(key: str, sets: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """The conditions on one key that must all hold: as few sets of alternatives as say the same.
+
+    Price and stock are one value of an item, so that their conditions make one, or two that never hold together.
+    """
+    if key == "price":
+        found = sets[0]
+        for other in sets[1:]:
+            if len(found) * len(other) > _MOST_PAIRS:
+                raise ValueError("the conditions on price combine too many ranges")
+            shared = (_shared(one, two) for one in found for two in other)
+            found = tuple(dict.fromkeys(both for both in shared if both is not None))
+        return [found] if found else [((0.0, 0.0),), ((1.0, 1.0),)]
+    if key == "in_stock":
+        left = {True, False}.intersection(*sets)
+        return [] if len(left) == 2 else [tuple(left)] if left else [(True,), (False,)]
+    if key.startswith("attributes."):
+        sets = _with_one_range(sets)
+    return list({repr(one): one for one in sets}.values())
 
 
-def _shared(one: Any, two: Any) -> Any:
-    """What two values of an attribute have in common, None where that is nothing: a text may begin with a number."""
-    if isinstance(one, str) and isinstance(two, str):
-        return one if one == two else None
-    if isinstance(one, str) or isinstance(two, str):
-        text, (low, high) = (one, _bounds(two)) if isinstance(one, str) else (two, _bounds(one))
-        return text if low <= number_in(text) <= high else None
-    (low, high), (least, most) = _bounds(one), _bounds(two)
-    low, high = max(low, least), min(high, most)
-    if low > high:
-        return None
-    return (low, high) if isinstance(one, tuple) else _range(low, high)
+def _with_one_range(sets: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """Of one attribute: all lower and upper bounds as one range, where they leave room; all else as it is."""
+    bounds = [
+        one[0] for one in sets if len(one) == 1 and isinstance(one[0], tuple) and not all(map(math.isfinite, one[0]))
+    ]
+    low = max((one[0] for one in bounds), default=-math.inf)
+    high = min((one[1] for one in bounds), default=math.inf)
+    if not bounds or low > high:
+        return list(sets)
+    first = next(at for at, one in enumerate(sets) if one[0] in bounds)
+    out = [one for one in sets if len(one) > 1 or one[0] not in bounds]
+    return [*out[:first], ((low, high),), *out[first:]]
 
 
-def _bounds(value: Any) -> Range:
-    """Both ends of a price or of an attribute's range, infinite where it is open."""
-    return value if isinstance(value, tuple) else (value.get("min", -math.inf), value.get("max", math.inf))
+def _shared(one: Range, two: Range) -> Range | None:
+    """What two ranges have in common, None where that is nothing."""
+    low, high = max(one[0], two[0]), min(one[1], two[1])
+    return (low, high) if low <= high else None
 
 
 def _range(low: float, high: float) -> dict[str, float]:
     """A range of an attribute's numbers as our filter has it."""
     return {name: bound for name, bound in (("min", low), ("max", high)) if math.isfinite(bound)}
-
-
-def _below(paths: Sequence[str], others: Sequence[str]) -> bool:
-    """Whether every path is one of the others or lies below one."""
-    return all(any(path == one or path.startswith(f"{one} > ") for one in others) for path in paths)
 
 
 def _either(key: str, values: Sequence[Any]) -> Any:
@@ -300,7 +312,8 @@ def _either(key: str, values: Sequence[Any]) -> Any:
         if len(ends) > 1:
             raise ValueError("price takes one range")
         return ends[0]
-    return values[0] if len(values) == 1 else list(values)
+    found = [_range(*value) if isinstance(value, tuple) else value for value in values]
+    return found[0] if len(found) == 1 else found
 
 
 def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,8 @@ def recorded_page_views(store: Store, since: datetime | None = None) -> pl.DataF
     """Every recorded search with its clicks and orders, in the schema of a dataset's page views, as they came.
 
     Events of no recorded search, or on items that their search did not show, follow: those of a shopper for a query on
-    a day are one page view without items shown, and so is each one of nobody. Who orders an item has clicked it.
+    a day are one page view without items shown, and so is each one of nobody. Who orders an item has clicked it. A
+    later page of results, or one in another order, is a page view without items shown, too: their places are no ranks.
 
     Args:
         store: of a service; it may be running.
@@ -57,4 +58,5 @@ def _page_view(search: Search, events: Sequence[Event]) -> PageView:
     clicked = tuple(dict.fromkeys(event.item_id for event in events))
     ordered = tuple(dict.fromkeys(event.item_id for event in events if event.kind == "order"))
     time = search.time.astimezone(UTC)
-    return PageView(search.search_id, search.query, search.user, None, time, search.shown, clicked, ordered)
+    shown = search.shown if search.first_rank == 0 else ()
+    return PageView(search.search_id, search.query, search.user, None, time, shown, clicked, ordered)

@@ -1,11 +1,12 @@
 """A store that several servers share: Redis, through the optional extra ``redis``.
 
 Keys, all under a prefix (default ``onesearch:``): ``event:<length of user>:<user>:<id>`` recent events by shopper and
-id; ``last_clicks:<user>`` and ``last_orders:<user>`` as they came; ``queries:<user>`` the last queries; ``searches``
+id; ``last_clicks:<user>`` and ``last_orders:<user>`` as they came; ``queries:<user>`` the last queries; for a moment
+``typing:<user>``, the search that may be typed on, and ``clicked:<search id>``, what stays then; ``searches``
 and ``events`` streams to train on later; ``shoppers`` by last event; ``items`` bodies and ``item_revisions`` the order
 of their changes; ``rules`` bodies and ``rules_written`` time and writer of every version, from the first on; ``origin``
-made anew where it is missing, so that a store that was emptied is noticed; ``format`` of all these keys, by which a
-newer version's store is refused.
+made anew where it is missing, so that a store that was emptied is noticed; ``deletions`` of shoppers, counted;
+``format`` of all these keys, by which a newer version's store is refused.
 """
 
 import json
@@ -22,6 +23,7 @@ from onesearch.data.records import Item
 from onesearch.search.shopper_history import MAX_CLICKS, MAX_ORDERS, MAX_QUERIES, ShopperHistory
 from onesearch.serving.redis_backup import literally, read_backup, write_backup
 from onesearch.serving.store import (
+    TYPING_SECONDS,
     Deleted,
     Event,
     EventConflictError,
@@ -30,10 +32,13 @@ from onesearch.serving.store import (
     MadeFrom,
     RulesVersion,
     Search,
+    StateCount,
     StoredItem,
     StoreError,
     StoreState,
+    ThoughtState,
     Traffic,
+    pages,
     rules_conflict,
 )
 from onesearch.serving.stored_items import stored_change, stored_text
@@ -44,7 +49,9 @@ _RETRY_SECONDS = 30 * 24 * 3600  # an event id is known for this long
 _USER_SECONDS = 365 * 24 * 3600  # of a shopper who does not come back nothing is left after this long
 _KEPT_SHOPPERS = 1000
 _SCANNED_AT_ONCE = 1000  # keys or entries
-_FORMAT = 1  # raise when a key's content changes, and read the older one, or bring it to the new one
+_FORMAT = 3  # raise when a key's content changes, and read the older one, or bring it to the new one
+# 2: searches say what was known of their query, and what was explored. 3: they say the rank of the first item shown.
+# Those of an older format do not, and are read as well.
 
 # Scripts run as a whole: a server that dies in between leaves nothing half done, and revisions appear in order.
 _RECORD = """
@@ -59,7 +66,28 @@ if ARGV[2] ~= '' then
   redis.call('ZREMRANGEBYRANK', KEYS[3], 0, -1 - tonumber(ARGV[8]))
 end
 redis.call('XADD', KEYS[5], 'MAXLEN', '~', ARGV[5], '*', 'event', ARGV[1])
+if ARGV[9] ~= '' then redis.call('SET', KEYS[6] .. ARGV[9], 1, 'EX', 60) end
 return false
+"""
+# The search before goes where this one was typed on from it, and nothing on it was clicked.
+_RECORD_TYPED = """
+local was = redis.call('HMGET', KEYS[3], 'typed', 'entry', 'time', 'query', 'known', 'id')
+local query, typed, time, longest = ARGV[3], ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
+local entry = redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[1], '*', 'search', ARGV[2])
+if was[1] and was[1] ~= typed then
+  local both, gap = math.min(#was[1], #typed), time - tonumber(was[3])
+  if gap >= 0 and gap <= longest and string.sub(was[1], 1, both) == string.sub(typed, 1, both)
+      and redis.call('EXISTS', KEYS[4] .. was[6]) == 0 then
+    redis.call('XDEL', KEYS[1], was[2])
+    if was[5] == '0' then redis.call('LREM', KEYS[2], -1, was[4]) end
+  end
+end
+local known = redis.call('LREM', KEYS[2], 0, query)
+redis.call('RPUSH', KEYS[2], query)
+redis.call('LTRIM', KEYS[2], -tonumber(ARGV[7]), -1)
+redis.call('EXPIRE', KEYS[2], ARGV[8])
+redis.call('HSET', KEYS[3], 'typed', typed, 'entry', entry, 'time', time, 'query', query, 'known', known, 'id', ARGV[9])
+redis.call('PEXPIRE', KEYS[3], 2 * longest)
 """
 _CHANGE_ITEMS = """
 redis.call('SET', KEYS[4], ARGV[1], 'NX')
@@ -81,7 +109,8 @@ return {redis.call('GET', KEYS[4]), revision}
 """
 _STATE = """
 redis.call('SET', KEYS[1], ARGV[1], 'NX')
-redis.call('SET', KEYS[3], ARGV[2], 'NX')
+local format = tonumber(redis.call('GET', KEYS[3]) or '0')
+if format and format < tonumber(ARGV[2]) then redis.call('SET', KEYS[3], ARGV[2]) end
 return {redis.call('GET', KEYS[1]), redis.call('GET', KEYS[2]) or '0', redis.call('GET', KEYS[3])}
 """
 _ITEM_CHANGES = """
@@ -125,6 +154,7 @@ class RedisStore:
         self._redis = RedisDatabase(url, _TIMEOUT_SECONDS, StoreError)
         self._prefix = prefix
         self._record = self._redis.client.register_script(_RECORD)
+        self._record_typed = self._redis.client.register_script(_RECORD_TYPED)
         self._change_items = self._redis.client.register_script(_CHANGE_ITEMS)
         self._state = self._redis.client.register_script(_STATE)
         self._write_rules = self._redis.client.register_script(_WRITE_RULES)
@@ -145,8 +175,8 @@ class RedisStore:
         room = MAX_CLICKS if event.kind == "click" else MAX_ORDERS
         # The user's length keeps "a:b" with event "c" apart from "a" with event "b:c".
         known_as = f"event:{len(user)}:{user}:{event.event_id}"
-        keys = [known_as, f"last_{event.kind}s:{user}", "shoppers", "event_number", "events"]
-        kept = [_KEPT_EVENTS, _RETRY_SECONDS, _USER_SECONDS, _KEPT_SHOPPERS]
+        keys = [known_as, f"last_{event.kind}s:{user}", "shoppers", "event_number", "events", "clicked:"]
+        kept: list[str | int] = [_KEPT_EVENTS, _RETRY_SECONDS, _USER_SECONDS, _KEPT_SHOPPERS, event.search_id or ""]
         with self._redis.calls("record an event"):
             known = self._record(
                 keys=[self._prefix + key for key in keys],
@@ -164,7 +194,12 @@ class RedisStore:
 
     def record_search(self, search: Search) -> None:
         """See `Store.record_search`."""
+        if search.typed is not None and search.user and search.query:
+            self._record_typed_search(search)
+            return
         with self._redis.transaction("record a search") as pipe:
+            if search.user:
+                pipe.delete(f"{self._prefix}typing:{search.user}")  # what is typed from now on begins anew
             pipe.xadd(self._prefix + "searches", {"search": _to_json(search)}, maxlen=_KEPT_EVENTS, approximate=True)
             # The shopper's last queries, each once, newest last.
             if search.user and search.query:
@@ -175,17 +210,34 @@ class RedisStore:
                 pipe.expire(key, _USER_SECONDS)
             pipe.execute()
 
+    def _record_typed_search(self, search: Search) -> None:
+        p, longest = self._prefix, int(TYPING_SECONDS * 1000)
+        keys = [f"{p}searches", f"{p}queries:{search.user}", f"{p}typing:{search.user}", f"{p}clicked:"]
+        time = int(search.time.timestamp() * 1000)
+        said: list[str | int] = [_to_json(search), search.query, search.typed or "", time, longest]
+        with self._redis.calls("record a search"):
+            self._record_typed(keys=keys, args=[_KEPT_EVENTS, *said, MAX_QUERIES, _USER_SECONDS, search.search_id])
+
     def traffic(self, seconds: int) -> list[Traffic]:
         """See `Store.traffic`."""
         # The stream of searches page by page, counted by span and query.
         counts: Counter[tuple[int, str]] = Counter()
-        page, place = self.searches()
-        while page:
+        for page, _ in pages(self.searches):
             counts.update((int(search.time.timestamp() // seconds), search.query) for search in page)
-            page, place = self.searches(place)
         return [
             Traffic(datetime.fromtimestamp(span * seconds, UTC), query, count)
             for (span, query), count in sorted(counts.items())
+        ]
+
+    def coverage(self, seconds: int) -> list[StateCount]:
+        """See `Store.coverage`."""
+        counts: Counter[tuple[int, ThoughtState | None]] = Counter()
+        for page, _ in pages(self.searches):
+            asked = [search for search in page if search.query.strip()]
+            counts.update((int(search.time.timestamp() // seconds), search.thought) for search in asked)
+        ordered = sorted(counts.items(), key=lambda one: (one[0][0], one[0][1] or ""))
+        return [
+            StateCount(datetime.fromtimestamp(span * seconds, UTC), state, count) for (span, state), count in ordered
         ]
 
     def events(self, after: str = "", since: datetime | None = None, limit: int = 5000) -> tuple[list[Event], str]:
@@ -196,7 +248,8 @@ class RedisStore:
     def searches(self, after: str = "", since: datetime | None = None, limit: int = 5000) -> tuple[list[Search], str]:
         """See `Store.searches`."""
         found, place = self._entries("search", after, since, limit)
-        return [Search(**{**one, "shown": tuple(one["shown"])}) for one in found], place
+        lists = ("shown", "explored")
+        return [Search(**{**one, **{name: tuple(one.get(name, ())) for name in lists}}) for one in found], place
 
     def history(self, user: str) -> ShopperHistory:
         """See `Store.history`."""
@@ -304,12 +357,19 @@ class RedisStore:
         p = self._prefix
         with self._redis.calls("delete a shopper") as redis:
             # First what searches read, then what remembers single events, then the streams.
-            redis.delete(*(f"{p}{name}:{user}" for name in ("last_clicks", "last_orders", "queries")))
+            redis.delete(*(f"{p}{name}:{user}" for name in ("last_clicks", "last_orders", "queries", "typing")))
             redis.zrem(p + "shoppers", user)
             ids = redis.scan_iter(match=literally(f"{p}event:{len(user)}:{user}:") + "*", count=_SCANNED_AT_ONCE)
             for known_as in ids:
                 redis.delete(known_as)
-            return Deleted(self._drop_entries("events", "event", user), self._drop_entries("searches", "search", user))
+            gone = Deleted(self._drop_entries("events", "event", user), self._drop_entries("searches", "search", user))
+            redis.incr(p + "deletions")
+            return gone
+
+    def deletions(self) -> int:
+        """See `Store.deletions`."""
+        with self._redis.calls("read how many shoppers were deleted") as redis:
+            return int(cast(str | None, redis.get(self._prefix + "deletions")) or 0)
 
     def backup(self, to: Path) -> None:
         """See `Store.backup`: JSON lines."""
@@ -374,5 +434,7 @@ def _refuse_newer(found: str | None) -> None:
 
 
 def _to_json(record: Any) -> str:
-    """A dataclass as JSON; its time as ISO text."""
-    return json.dumps({**asdict(record), "time": record.time.isoformat()}, ensure_ascii=False)
+    """A dataclass as JSON, without what was typed; its time as ISO text."""
+    values = {**asdict(record), "time": record.time.isoformat()}
+    values.pop("typed", None)
+    return json.dumps(values, ensure_ascii=False)

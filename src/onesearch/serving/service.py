@@ -1,16 +1,21 @@
 """What the service does, without HTTP: search with a shopper's history, remember events, say how it is."""
 
 import asyncio
+import hashlib
+import json
 import logging
 import math
 import time
 import uuid
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from datetime import timedelta
-from typing import TypeVar
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import NamedTuple, TypeVar
 
 from onesearch.common.extras import from_extra
-from onesearch.search.results import SearchRequest, SearchResults
+from onesearch.search.exploration import Exploration
+from onesearch.search.results import SearchRequest, SearchResult, SearchResults
 from onesearch.search.rules import Rules
 from onesearch.search.shopper_history import ShopperHistory
 from onesearch.serving.click_learner import ClickLearner
@@ -27,15 +32,16 @@ from onesearch.serving.http_answers import (
     UserDeletedAnswer,
 )
 from onesearch.serving.http_bodies import EventBody, PreviewBody, SearchBody, now
-from onesearch.serving.keyword_coverage import KeywordCoverage, ThoughtSource
+from onesearch.serving.keyword_coverage import Asked, KeywordCoverage, ThoughtSource
 from onesearch.serving.live_catalogue import LiveCatalogue
 from onesearch.serving.live_rules import LOOK_SECONDS, LiveRules
 from onesearch.serving.request_log import note
 from onesearch.serving.service_metrics import Metrics
 from onesearch.serving.serving_settings import ServingSettings
-from onesearch.serving.store import Event, Search, Store, StoreError
+from onesearch.serving.store import Event, Search, Store, StoreError, ThoughtState
 from onesearch.serving.turns import Turns
 from onesearch.serving.worker_threads import Answer, SaturatedError, Workers
+from onesearch.understanding.thought_cache import cache_key
 
 with from_extra("serve"):
     from fastapi.concurrency import run_in_threadpool
@@ -43,6 +49,14 @@ with from_extra("serve"):
 log = logging.getLogger("onesearch.serving")
 _T = TypeVar("_T")
 _FORGET_SECONDS = 3600.0
+_FIRST_PAGES = 10_000  # whose shoppers' histories are remembered for the pages behind them
+
+
+class Typed(NamedTuple):
+    """What stood in the search box of a shopper who may still type, and when."""
+
+    text: str
+    time: datetime
 
 
 class UnknownItemError(LookupError):
@@ -51,6 +65,17 @@ class UnknownItemError(LookupError):
 
 class RequestRefusedError(ValueError):
     """The engine does not accept a request, such as a filter it does not know; the message is for the caller."""
+
+
+def exploration_of(share: float, body: SearchBody, search_id: str) -> Exploration | None:
+    """How a search explores; the same on all pages of a shopper's query on a day, so that they repeat and miss nothing.
+
+    Who is not known meets other draws at each search, on its first page alone.
+    """
+    if not share or body.sort is not None or (body.user is None and body.offset):
+        return None
+    text = search_id if body.user is None else json.dumps([body.user, cache_key(body.query), now().date().isoformat()])
+    return Exploration(share, int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little"))
 
 
 class Service:
@@ -78,6 +103,7 @@ class Service:
         )
         self._workers: dict[str, Workers[SearchRequest, SearchResults]] = {}
         self._followers: list[asyncio.Task[None]] = []
+        self._first_pages: OrderedDict[tuple[str, str], ShopperHistory] = OrderedDict()  # by shopper and query
         self._pace = math.inf  # searches that are answered in a second while the engine is at work
 
     async def start(self) -> None:
@@ -123,26 +149,24 @@ class Service:
             return int(min(c.max_queue + c.threads * c.max_batch, in_time))
         return {"change": c.max_changes, "other": c.max_others}.get(kind)
 
-    async def search(self, body: SearchBody, rules: Rules | None = None) -> SearchAnswer:
+    async def search(self, body: SearchBody, rules: Rules | None = None, typed: str | None = None) -> SearchAnswer:
         """Answer a search; a failing store makes it anonymous and unrecorded, and the answer says so.
 
-        With ``rules`` under these instead of those in force.
+        With ``rules`` under these instead of those in force. ``typed`` stands in the search box of a shopper who may
+        still type: where they go on, the search after this one is recorded in its place.
 
         Raises:
             SaturatedError: too many searches wait, or this one waited too long.
             RequestRefusedError: the engine does not accept the request.
         """
-        arrived = time.perf_counter()
+        arrived, began, search_id = time.perf_counter(), now(), uuid.uuid4().hex
         note(body.query, body.user)
         degraded: list[str] = []
-        # The shopper's history, which only the engine reads; without a store the search is anonymous.
-        user, history = None, ShopperHistory()
-        if body.user is not None and body.method == "onesearch":
-            try:
-                history = await run_in_threadpool(self._history, body.user)
-                user = body.user
-            except StoreError:
-                degraded.append("history")
+        user, history = await self.shopper(body.user if body.method == "onesearch" else None, degraded)
+        if user is not None:
+            history = self._of_first_page(user, body, history)
+        recorded = body.record and body.method == "onesearch"
+        asked = self.asked(body.query) if recorded else None
         # A batch of waiting searches answers this one, too.
         filters = body.filters.given() if body.filters else None
         request = SearchRequest(
@@ -155,32 +179,27 @@ class Service:
             body.offset,
             count=body.count or bool(body.facets),
             facets=tuple(body.facets),
+            facet_query=body.facet_query,
             sort=body.sort,
             explain=body.explain,
             highlight=body.highlight,
             correct=body.correct,
-            groups=tuple(body.groups),
+            groups=self._groups(body),
             rules=rules,
+            exploration=exploration_of(self.config.explore, body, search_id) if recorded else None,
         )
-        answer = await self._engine_answer(body.method, request)
-        # Recorded as a page view to train on, and as one of the shopper's recent queries: a mistyped one as it was
-        # meant, else the next engine would know the word from its log.
-        searched = answer.value.corrected_query or body.query
-        found = Search(uuid.uuid4().hex, body.user, searched, now(), tuple(hit.item_id for hit in answer.value))
-        if body.record and body.method == "onesearch":
-            if self.coverage is not None:
-                self.coverage.note(searched)
-            try:
-                await run_in_threadpool(self._stored, "record_search", lambda: self.store.record_search(found))
-            except StoreError:
-                degraded.append("log")
+        answer = await self.engine_answer(body.method, request)
+        if recorded:
+            # The times of what is typed are those of its letters, whichever is answered first.
+            place = None if body.sort else body.offset, None if typed is None else Typed(typed, began)
+            await self.keep(search_id, body.query, body.user, answer.value, answer.value, asked, degraded, *place)
         # Measurements and the answer.
         for part in degraded:
             self.metrics.degraded.labels(part).inc()
         if not answer.value:
             self.metrics.empty.labels(body.method).inc()
         return SearchAnswer(
-            search_id=found.search_id,
+            search_id=search_id,
             query=body.query,
             corrected_query=answer.value.corrected_query,
             did_you_mean=answer.value.did_you_mean,
@@ -200,15 +219,94 @@ class Service:
             version=self.engine.version,
         )
 
+    def _groups(self, body: SearchBody) -> tuple[str, ...]:
+        """A shopper's groups for rules. The engine adds those of a profile, but for BM25, which knows no shopper."""
+        profile = ""
+        if body.method == "bm25" and body.user is not None:
+            profile = self.engine.logged_history(body.user).profile
+        return (*body.groups, *profile.split())
+
+    async def shopper(self, user: str | None, degraded: list[str]) -> tuple[str | None, ShopperHistory]:
+        """A shopper with their history, which only the engine reads; without a store the search is anonymous.
+
+        What failed is added to ``degraded``.
+        """
+        if user is None:
+            return None, ShopperHistory()
+        try:
+            return user, await run_in_threadpool(self._history, user)
+        except StoreError:
+            degraded.append("history")
+            return None, ShopperHistory()
+
+    def _of_first_page(self, user: str, body: SearchBody, history: ShopperHistory) -> ShopperHistory:
+        """The history that the first page of a search was made with, on its later pages.
+
+        The first page is part of the history by then, and so may be clicks on it: other results would be repeated, or
+        left out. Where the first page was another server's, at least its query is left out.
+        """
+        key = user, body.query
+        if not body.offset:
+            self._first_pages[key] = history
+            self._first_pages.move_to_end(key)
+            while len(self._first_pages) > _FIRST_PAGES:
+                self._first_pages.popitem(last=False)
+            return history
+        if (first := self._first_pages.get(key)) is not None:
+            return first
+        return replace(history, recent_queries=tuple(one for one in history.recent_queries if one != body.query))
+
+    def asked(self, query: str) -> Asked | None:
+        """A search that will be recorded begins: what is known of its query now is looked up meanwhile."""
+        return None if self.coverage is None else self.coverage.ask(query)
+
+    async def keep(
+        self,
+        search_id: str,
+        query: str,
+        user: str | None,
+        found: SearchResults,
+        shown: Sequence[SearchResult],
+        asked: Asked | None,
+        degraded: list[str],
+        first_rank: int | None = 0,
+        typed: Typed | None = None,
+    ) -> None:
+        """Write a search down; what failed is added to ``degraded``.
+
+        It is a page view to train on and one of the shopper's recent queries: a mistyped one as it was meant, else the
+        next engine would know the word from its log, and a replaced one as the rule says, since that is what the clicks
+        on it are counted for. ``asked`` is what :meth:`asked` gave when it began, ``first_rank`` as in :class:`Search`.
+        """
+        searched = found.searched or found.corrected_query or query
+        thought = self._thought_state(asked, searched)
+        ids = tuple(hit.item_id for hit in shown)
+        search = Search(search_id, user, searched, now(), ids, thought, found.explored, first_rank)
+        # While a shopper types, the next search may take this one's place; nobody thinks about it until then.
+        if typed is not None:
+            search = replace(search, time=typed.time, typed=typed.text)
+        if self.coverage is not None:
+            self.coverage.note(searched, user, search.typed)
+        # Counted, then written down.
+        if thought is not None:
+            self.metrics.thought_states.labels(thought).inc()
+        if found.explored:
+            self.metrics.explored.inc(len(found.explored))
+        try:
+            await run_in_threadpool(self._stored, "record_search", lambda: self.store.record_search(search))
+        except StoreError:
+            degraded.append("log")
+
     async def preview(self, body: PreviewBody) -> PreviewAnswer:
         """A search under the rules in force, and under others; neither is recorded.
 
         Raises:
             RulesRefusedError: the others cannot work here; as well what :meth:`search` raises.
         """
-        rules = await run_in_threadpool(self.rules.read, body.rules)
+        rules, warnings = await run_in_threadpool(self.rules.read, body.rules)
         asked = body.search.model_copy(update={"record": False})
-        return PreviewAnswer(before=await self.search(asked), after=await self.search(asked, rules))
+        before = await self.search(asked)
+        return PreviewAnswer(before=before, after=await self.search(asked, rules), warnings=warnings)
 
     def record(self, body: EventBody) -> EventAnswer:
         """Remember a click or an order.
@@ -271,6 +369,8 @@ class Service:
             StoreError: not all is deleted; sending it again is safe.
         """
         gone = self._stored("delete_user", lambda: self.store.delete_user(user))
+        for key in [key for key in list(self._first_pages) if key[0] == user]:
+            self._first_pages.pop(key, None)
         self.metrics.users_deleted.inc()
         return UserDeletedAnswer(user=user, events=gone.events, searches=gone.searches)
 
@@ -303,11 +403,22 @@ class Service:
             {"status": status, "reasons": dead + reasons, "items": len(self.engine), "version": self.engine.version}
         )
 
-    def measurements(self) -> bytes:
-        """For Prometheus."""
+    def measured(self) -> Metrics:
+        """All measurements, those of this moment among them."""
         self.metrics.items.set(len(self.engine))
         self.metrics.waiting.set(sum(workers.waiting for workers in self._workers.values()))
-        return self.metrics.text()
+        return self.metrics
+
+    def measurements(self) -> bytes:
+        """For Prometheus."""
+        return self.measured().text()
+
+    @staticmethod
+    def _thought_state(asked: Asked | None, searched: str) -> ThoughtState | None:
+        """What was known of a search's query; None where there is none. Of one that was corrected nobody asked."""
+        if asked is None:
+            return None
+        return asked.state if asked.query == cache_key(searched) else "unknown"
 
     def _history(self, user: str) -> ShopperHistory:
         # What this service saw comes after the log, cut to what the model reads.
@@ -332,7 +443,13 @@ class Service:
             entries.append(HistoryEntry(item_id=item_id, title=title, query=query, live=at >= len(ids) - live))
         return entries[::-1]
 
-    async def _engine_answer(self, method: str, request: SearchRequest) -> Answer[SearchResults]:
+    async def engine_answer(self, method: str, request: SearchRequest) -> Answer[SearchResults]:
+        """What a worker answers, together with other searches that wait.
+
+        Raises:
+            SaturatedError: too many searches wait, or this one waited too long.
+            RequestRefusedError: the engine does not accept the request.
+        """
         try:
             future = asyncio.wrap_future(self._workers[method].submit(request))
             answer = await asyncio.wait_for(future, self.config.timeout_seconds)
@@ -353,7 +470,10 @@ class Service:
         return answer
 
     def _lexical(self, requests: Sequence[SearchRequest]) -> list[SearchResults]:
-        ranked = [self.engine.search_lexical(one.query, one.offset + one.k, one.filters) for one in requests]
+        ranked = [
+            self.engine.search_lexical(one.query, one.offset + one.k, one.filters, one.groups, one.rules)
+            for one in requests
+        ]
         return [SearchResults(hits[one.offset :]) for one, hits in zip(requests, ranked, strict=True)]
 
     def _follow(self) -> None:

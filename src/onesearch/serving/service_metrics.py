@@ -33,11 +33,23 @@ class Metrics:
         self.waiting = Gauge("onesearch_search_queue_length", "Searches waiting", registry=r)
         self.refused = Counter("onesearch_searches_refused_total", "Searches refused: saturated or late", registry=r)
         self.empty = Counter("onesearch_searches_empty_total", "Searches without a result", ["method"], registry=r)
+        self.explored = Counter("onesearch_results_explored_total", "Results that a draw put on a page", registry=r)
         # What is remembered, and where that failed.
         self.events = Counter("onesearch_events_total", "Events recorded", ["kind"], registry=r)
         self.repeated = Counter("onesearch_events_repeated_total", "Events that were known already", registry=r)
         self.users_deleted = Counter("onesearch_users_deleted_total", "Shoppers deleted on demand", registry=r)
         self.changes = Counter("onesearch_item_changes_total", "Items changed in the index", ["change"], registry=r)
+        self.pictures = Counter(
+            "onesearch_pictures_total",
+            "Pictures of changed items: read, or why they were refused",
+            ["outcome"],
+            registry=r,
+        )
+        self.without_picture = Counter(
+            "onesearch_items_without_picture_total",
+            "Changed items with pictures of which none could be read: found by their text alone",
+            registry=r,
+        )
         self.items = Gauge("onesearch_items", "Searchable items", registry=r)
         self.store_failures = Counter("onesearch_store_failures_total", "Store calls that failed", ["call"], registry=r)
         self.degraded = Counter("onesearch_degraded_total", "Answers that lack a part", ["part"], registry=r)
@@ -45,6 +57,13 @@ class Metrics:
         self.thought_searches = Counter(
             "onesearch_thought_searches_total",
             "Searches whose query has keywords, no_keywords, none yet, or is unknown: the cache was down too long",
+            ["state"],
+            registry=r,
+        )
+        self.thought_states = Counter(
+            "onesearch_searches_by_thought_total",
+            "Recorded searches by what was known of their query then: distilled into the served model, cached,"
+            " no_keywords found, queued, none yet, or unknown: the cache was slower than the engine",
             ["state"],
             registry=r,
         )

@@ -59,6 +59,12 @@ class ServingSettings(Settings):
     examination: tuple[float, ...] = Field(
         default=(), description="P(a result is looked at) by its rank, from the first on; none given: the same for all"
     )
+    explore: float = Field(
+        default=0.0,
+        ge=0,
+        le=0.5,
+        description="share of the places of recorded pages that are drawn from the order's odds",
+    )
     thoughts_seconds: float = Field(
         default=1.0, gt=0, description="how often searched queries are looked up in the cache of thoughts"
     )

@@ -11,6 +11,7 @@ from onesearch.common.sqlite import SqliteDatabase
 from onesearch.data.records import Item
 from onesearch.search.shopper_history import MAX_CLICKS, MAX_ORDERS, MAX_QUERIES, ShopperHistory
 from onesearch.serving.store import (
+    TYPING_SECONDS,
     Deleted,
     Event,
     EventConflictError,
@@ -19,11 +20,13 @@ from onesearch.serving.store import (
     MadeFrom,
     RulesVersion,
     Search,
+    StateCount,
     StoredItem,
     StoreError,
     StoreState,
     Traffic,
     rules_conflict,
+    types_on,
 )
 from onesearch.serving.stored_items import stored_change, stored_text
 
@@ -95,8 +98,21 @@ _MIGRATIONS = (
     ALTER TABLE searches ADD COLUMN gone INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE searches ADD COLUMN shown_ids TEXT
     """,
+    # What was known of the query when it was searched; items that a draw put on the page, JSON, NULL for none.
+    """
+    ALTER TABLE searches ADD COLUMN thought TEXT;
+    ALTER TABLE searches ADD COLUMN explored TEXT
+    """,
+    # The rank of the first item shown, NULL where they were in another order; how many shoppers were deleted; what
+    # stood in the search box, of a search that may be made while its shopper still types.
+    """
+    ALTER TABLE searches ADD COLUMN first_rank INTEGER DEFAULT 0;
+    ALTER TABLE origin ADD COLUMN deletions INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE searches ADD COLUMN typed TEXT
+    """,
 )
 _STATE = "SELECT id, (SELECT coalesce(max(revision), 0) FROM items) FROM origin"
+_NEWEST_EVENTS = 1000  # among which a click on a page of seconds ago is
 _FORGOTTEN_AT_ONCE = 5000  # rows removed by one transaction: others want to write, too
 
 
@@ -146,10 +162,25 @@ class SqliteStore:
     def record_search(self, search: Search) -> None:
         """See `Store.record_search`."""
         with self._db.write("record a search") as db:
+            before = _typed_before(db, search)
             db.execute(
-                "INSERT INTO searches (search_id, user, query, time, shown, shown_ids) VALUES (?,?,?,?,'',?)",
-                (search.search_id, search.user, search.query, _micros(search.time), json.dumps(search.shown)),
+                "INSERT INTO searches"
+                " (search_id, user, query, time, shown, shown_ids, thought, explored, first_rank, typed)"
+                " VALUES (?,?,?,?,'',?,?,?,?,?)",
+                (
+                    search.search_id,
+                    search.user,
+                    search.query,
+                    _micros(search.time),
+                    json.dumps(search.shown),
+                    search.thought,
+                    json.dumps(search.explored) if search.explored else None,
+                    search.first_rank,
+                    search.typed,
+                ),
             )
+            if before is not None:  # after the new one, which must not be given its number
+                db.execute("DELETE FROM searches WHERE seq = ?", (before,))
 
     def traffic(self, seconds: int) -> list[Traffic]:
         """See `Store.traffic`."""
@@ -162,6 +193,16 @@ class SqliteStore:
             ).fetchall()
         return [Traffic(_EPOCH + timedelta(seconds=span * seconds), query, count) for span, query, count in rows]
 
+    def coverage(self, seconds: int) -> list[StateCount]:
+        """See `Store.coverage`."""
+        with self._db.read("count what was known of queries") as db:
+            rows = db.execute(
+                "SELECT time / ?1 AS span, thought, count(*) FROM searches WHERE NOT gone AND trim(query) <> ''"
+                " GROUP BY span, thought ORDER BY span, thought",
+                (seconds * 1_000_000,),
+            ).fetchall()
+        return [StateCount(_EPOCH + timedelta(seconds=span * seconds), state, count) for span, state, count in rows]
+
     def events(self, after: str = "", since: datetime | None = None, limit: int = 5000) -> tuple[list[Event], str]:
         """See `Store.events`."""
         rows, place = self._rows("events", "event_id, user, item_id, kind, query, time, search_id", after, since, limit)
@@ -172,10 +213,11 @@ class SqliteStore:
 
     def searches(self, after: str = "", since: datetime | None = None, limit: int = 5000) -> tuple[list[Search], str]:
         """See `Store.searches`."""
-        columns = "search_id, user, query, time, shown, shown_ids"
+        columns = "search_id, user, query, time, shown, shown_ids, thought, explored, first_rank"
         rows, place = self._rows("searches", columns, after, since, limit)
         return [
-            Search(one, user, query, _time(time), _shown(lines, ids)) for one, user, query, time, lines, ids, _ in rows
+            Search(one, user, query, _time(time), _shown(lines, ids), thought, tuple(json.loads(drawn or "[]")), first)
+            for one, user, query, time, lines, ids, thought, drawn, first, _ in rows
         ], place
 
     def history(self, user: str) -> ShopperHistory:
@@ -305,7 +347,8 @@ class SqliteStore:
         random = "lower(hex(randomblob(16)))"
         empty = {
             "events": f"gone = 1, user = NULL, event_id = {random}, item_id = '', query = '', search_id = NULL",
-            "searches": f"gone = 1, user = NULL, search_id = {random}, query = '', shown = '', shown_ids = NULL",
+            "searches": f"gone = 1, user = NULL, search_id = {random}, query = '', shown = '', shown_ids = NULL,"
+            " thought = NULL, explored = NULL, typed = NULL",
         }
         gone = dict.fromkeys(empty, 0)
         with self._db.write("delete a shopper") as db:
@@ -313,7 +356,13 @@ class SqliteStore:
                 newest = f"UPDATE {table} SET {change} WHERE user = ? AND seq = (SELECT max(seq) FROM {table})"
                 for statement in (newest, f"DELETE FROM {table} WHERE user = ?"):
                     gone[table] += db.execute(statement, (user,)).rowcount
+            db.execute("UPDATE origin SET deletions = deletions + 1")
         return Deleted(**gone)
+
+    def deletions(self) -> int:
+        """See `Store.deletions`."""
+        with self._db.read("read how many shoppers were deleted") as db:
+            return int(db.execute("SELECT deletions FROM origin").fetchone()[0])
 
     def backup(self, to: Path) -> None:
         """See `Store.backup`: a SQLite file."""
@@ -338,6 +387,24 @@ def _stored(db: Connection, origin: str, item_ids: Sequence[str]) -> MadeFrom:
     select = "SELECT revision, coalesce(body, '') FROM items WHERE item_id = ?"
     rows = {item_id: db.execute(select, (item_id,)).fetchone() for item_id in item_ids}
     return MadeFrom(origin, {item_id: StoredItem(*(row or ())) for item_id, row in rows.items()})
+
+
+def _typed_before(db: Connection, search: Search) -> int | None:
+    """The row of the shopper's search before, if they typed on to this one and clicked on nothing."""
+    if search.typed is None or search.user is None:
+        return None
+    row = db.execute(
+        "SELECT seq, search_id, time, typed FROM searches WHERE user = ? ORDER BY seq DESC LIMIT 1", (search.user,)
+    ).fetchone()
+    if row is None or row[3] is None or not types_on(row[3], search.typed):
+        return None
+    seq, search_id, time, _ = row
+    newest = f"SELECT search_id FROM events ORDER BY seq DESC LIMIT {_NEWEST_EVENTS}"
+    if not timedelta(0) <= search.time - _time(time) <= timedelta(seconds=TYPING_SECONDS) or (
+        db.execute(f"SELECT 1 FROM ({newest}) WHERE search_id = ? LIMIT 1", (search_id,)).fetchone()
+    ):
+        return None
+    return int(seq)
 
 
 def _shown(lines: str, ids: str | None) -> tuple[str, ...]:

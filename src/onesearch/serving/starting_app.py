@@ -1,4 +1,4 @@
-"""The port opens before the run is loaded: probes are answered from the first second, searches are put off."""
+"""The port opens before the run is loaded: probes are answered from then on, searches are put off."""
 
 import asyncio
 import json

@@ -12,7 +12,12 @@ from typing import Literal, NamedTuple, Protocol, TypeVar
 from onesearch.data.records import Item
 from onesearch.search.shopper_history import ShopperHistory
 
+TYPING_SECONDS = 3.0  # within which a shopper who goes on typing has not made the search before
 EventKind = Literal["click", "order"]
+ThoughtState = Literal["distilled", "cached", "no_keywords", "queued", "none", "unknown"]
+"""What was known of a query when it was searched: keywords that the served model had learnt; keywords that lay in the
+cache, or a thought without any; it waited to be thought about; nothing; unknown, where the cache gave no answer before
+the engine did."""
 
 
 class StoreError(RuntimeError):
@@ -43,13 +48,24 @@ class Event:
 
 @dataclass(frozen=True)
 class Search:
-    """A page of results that was shown: with its events it is a page view to train on later."""
+    """A page of results that was shown: with its events it is a page view to train on later.
+
+    ``thought`` is None where nobody asked: without a cache of thoughts, and for what an earlier version recorded.
+    ``explored`` are those of the items shown that a draw put on the page, in order. ``first_rank`` is the rank of the
+    first item shown, from 0, among all results; None where they were not in the order of relevance, so that ranks say
+    nothing of how far a shopper looked for the best one. ``typed`` is what stood in the search box, of a search that
+    may be made while its shopper still types; it is not given back.
+    """
 
     search_id: str
     user: str | None
     query: str
     time: datetime
     shown: tuple[str, ...]
+    thought: ThoughtState | None = None
+    explored: tuple[str, ...] = ()
+    first_rank: int | None = 0
+    typed: str | None = None
 
 
 class ItemChange(NamedTuple):
@@ -113,9 +129,22 @@ class Traffic(NamedTuple):
     searches: int
 
 
+class StateCount(NamedTuple):
+    """How many searches of one span of time, which begins at ``start`` (UTC), had a thought in one state."""
+
+    start: datetime
+    state: ThoughtState | None
+    searches: int
+
+
 def rules_conflict(base: int, newest: int) -> RulesConflictError:
     """The error of rules that were made from another version than the newest."""
     return RulesConflictError(f"made from version {base} of the rules, and {newest} is the newest: look at it first")
+
+
+def types_on(before: str, after: str) -> bool:
+    """Whether what stands in a search box is what stood there before with more letters behind it, or with fewer."""
+    return before != after and (after.startswith(before) or before.startswith(after))
 
 
 class Deleted(NamedTuple):
@@ -136,10 +165,17 @@ class Store(Protocol):
         """
 
     def record_search(self, search: Search) -> None:
-        """Remember a shown page; its query becomes one of the shopper's recent queries."""
+        """Remember a shown page; its query becomes one of the shopper's recent queries.
+
+        One that was ``typed`` takes the place of the shopper's search before where that is at most `TYPING_SECONDS` old
+        and was typed on to this one (:func:`types_on`): nobody made it. It stays where an event names it.
+        """
 
     def traffic(self, seconds: int) -> list[Traffic]:
         """The recorded searches in spans of so many seconds, oldest first; queries as they were typed."""
+
+    def coverage(self, seconds: int) -> list[StateCount]:
+        """The recorded searches in such spans by what was known of their query then; those without a query not."""
 
     def events(self, after: str = "", since: datetime | None = None, limit: int = 5000) -> tuple[list[Event], str]:
         """Recorded events as they came, at most ``limit``, and the place behind them, to go on ``after``.
@@ -196,6 +232,9 @@ class Store(Protocol):
     def delete_user(self, user: str) -> Deleted:
         """Remove the events, the history and the searches of a shopper; safe to repeat where it failed."""
 
+    def deletions(self) -> int:
+        """How often :meth:`delete_user` went through: another number tells that something is gone."""
+
     def backup(self, to: Path) -> None:
         """Write everything to a new file, while others read and write.
 
@@ -230,3 +269,11 @@ def pages(
     while page:
         yield page, after
         page, after = read(after, since)
+
+
+def all_item_changes(store: Store) -> Iterator[list[ItemChange]]:
+    """The newest change of every item that a store has, oldest first, page by page."""
+    revision = 0
+    while changes := store.item_changes(revision):
+        yield changes
+        revision = changes[-1].revision

@@ -12,11 +12,12 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from onesearch.common.artefact import read_json, write_json
+from onesearch.common.artefact import read_json, read_manifest, write_json
 from onesearch.common.extras import from_extra
 from onesearch.data.dataset import ragged_rows
 
 Floats = NDArray[np.float64]
+RATES = "click_rates"  # below the stage ``rewards``
 
 
 @dataclass(frozen=True)
@@ -168,3 +169,10 @@ class ClickRates:
         """Read what :meth:`save` wrote."""
         lines = {name: np.asarray(line, float) for name, line in read_json(folder / "click_rates.json").items()}
         return cls(attraction=np.load(folder / "attraction.npy", allow_pickle=False), **lines)
+
+
+def examination_of(run: Path) -> Floats:
+    """P(a rank is examined) by rank, as the run's stage ``rewards`` found it; [0] where it found none."""
+    folder = run / "rewards" / RATES
+    found = read_manifest(folder.parent) is not None and folder.is_dir()
+    return ClickRates.load(folder).examination if found else np.zeros(0)

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from onesearch.common.artefact import fingerprint, read_json, write_json
 from onesearch.common.device import best_device
 from onesearch.common.extras import from_extra
+from onesearch.common.memory import resident_mib
 from onesearch.common.processes import exchanged, place
 from onesearch.common.progress import track
 from onesearch.model.backbone_base import Backbone
@@ -187,6 +188,7 @@ class _Fit:
 
     def _train(self) -> FitReport:
         config = self.config
+        self.start_mib = resident_mib()
         # Everything that moves: weights, optimizer, averaged weights, random states; then what a checkpoint kept of it.
         self.model.to(self.accelerator.device)
         groups = parameter_groups(self.model, config.learning_rate, config.weight_decay, config.learning_rates)
@@ -463,6 +465,7 @@ class _Fit:
             self.best.get("figures", {}),
             self.best.get("step", steps),
             self.shares,
+            round(self.start_mib),
         )
         report = FitReport(**exchanged(asdict(report))[0])
         # The report is what makes a run finished: it comes after the weights, and before the checkpoints go.

@@ -61,7 +61,7 @@ class FitReport:
     """How a training run went.
 
     ``metrics`` are the figures of the weights the model ended with; ``shares`` the samples that each process trained
-    on, which add up to ``samples``.
+    on, which add up to ``samples``; ``start_mib`` what the first process held in memory before its first step.
     """
 
     steps: int
@@ -73,3 +73,4 @@ class FitReport:
     metrics: dict[str, float] = field(default_factory=dict)
     chosen_step: int = 0
     shares: list[int] = field(default_factory=list)
+    start_mib: float = 0.0

@@ -3,26 +3,13 @@
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
-from pathlib import Path
 from typing import Literal
 
 import torch
 
+from onesearch.common.device import has_native_bf16
+
 Precision = Literal["auto", "no", "bf16"]
-
-
-@cache
-def has_native_bf16() -> bool:
-    """Whether the GPU, or without one the CPU (AVX-512 BF16 or AMX), multiplies bfloat16 in hardware."""
-    if torch.cuda.is_available():
-        return bool(torch.cuda.is_bf16_supported())
-    # Linux names what the CPU can do; elsewhere nothing is known, and float32 is right everywhere.
-    info = Path("/proc/cpuinfo")
-    if not info.is_file():
-        return False
-    flags = next((line for line in info.read_text(errors="replace").splitlines() if line.startswith("flags")), "")
-    return bool({"avx512_bf16", "amx_bf16"} & set(flags.split()))
 
 
 def resolve_precision(precision: Precision) -> Literal["no", "bf16"]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator
+from pydantic import ConfigDict, Field, field_validator
 
 from onesearch.common.extras import from_extra
 from onesearch.common.settings import Settings
@@ -60,6 +60,8 @@ class LLMSettings(Settings):
     """Which model is asked, how patiently, and what it may cost. The API key is read from ``ONESEARCH_LLM_API_KEY``
     when the first call is made and kept nowhere.
     """
+
+    model_config = ConfigDict(hide_input_in_errors=True)  # a refused address may hold a password
 
     base_url: str = Field(
         default_factory=lambda: os.environ.get(BASE_URL, ""), description=f"address ending in /v1; default ${BASE_URL}"
@@ -220,7 +222,7 @@ class LLMProducer:
                 self.usage.calls += 1
                 answer = await self._attempt(asked, schema)
             if isinstance(answer, str):
-                return _json_object(answer)
+                return json_object(answer)
             failure = answer
         # Some servers have no better word than 500 for a form that they do not know.
         form = "" if self._answered else f"; does it know response_format {self.config.response_format}?"
@@ -374,7 +376,12 @@ async def _bound_response(response: Any) -> None:
     response.stream = Bounded()
 
 
-def _json_object(content: str) -> dict[str, Any]:
+def json_object(content: str) -> dict[str, Any]:
+    """The JSON object that an untrusted answer is.
+
+    Raises:
+        ThoughtError: it is something else, too long, or holds text that no file can.
+    """
     content = _THINKING.sub("", content)
     if len(content) > _LONGEST_ANSWER:
         raise ThoughtError(f"malformed answer: longer than {_LONGEST_ANSWER:,} characters")

@@ -85,6 +85,16 @@ class RedisThoughts:
         with self._redis.calls("queue a query"):
             return bool(self._enqueue(keys=[self._queue, self._rejects], args=[key, repr(self._clock()), MOST_QUEUED]))
 
+    def queued(self, queries: Sequence[str]) -> set[str]:
+        """See `ThoughtCache.queued`."""
+        found: set[str] = set()
+        with self._redis.calls("look into the queue") as redis:
+            for begin in range(0, len(queries), _PER_CALL):
+                part = queries[begin : begin + _PER_CALL]
+                scores = redis.zmscore(self._queue, [cache_key(query) for query in part])
+                found.update(query for query, score in zip(part, scores, strict=True) if score is not None)
+        return found
+
     def take(self, n: int, lease: float = LEASE_SECONDS) -> list[str]:
         """See `ThoughtCache.take`."""
         now = self._clock()

@@ -56,6 +56,9 @@ class ThoughtCache(Protocol):
     def enqueue(self, query: str) -> bool:
         """Ask for a query to be thought about; False if it waits already, has failed, is empty, or all is full."""
 
+    def queued(self, queries: Sequence[str]) -> set[str]:
+        """Which of the queries, as given, wait or are in work."""
+
     def take(self, n: int, lease: float = LEASE_SECONDS) -> list[str]:
         """Up to ``n`` waiting queries, longest waiting first. After ``lease`` seconds they wait again, unless done."""
 
@@ -218,6 +221,18 @@ class SqliteThoughts:
                 (key, self._clock(), MOST_QUEUED),
             ).rowcount
         return added > 0
+
+    def queued(self, queries: Sequence[str]) -> set[str]:
+        """See `ThoughtCache.queued`."""
+        keys = {query: cache_key(query) for query in queries}
+        wanted = list(dict.fromkeys(keys.values()))
+        found: set[str] = set()
+        with self._db.read("look into the queue") as db:
+            for begin in range(0, len(wanted), _PER_STATEMENT):
+                part = wanted[begin : begin + _PER_STATEMENT]
+                sql = f"SELECT query FROM queue WHERE query IN ({','.join('?' * len(part))})"
+                found.update(query for (query,) in db.execute(sql, part))
+        return {query for query, key in keys.items() if key in found}
 
     def take(self, n: int, lease: float = LEASE_SECONDS) -> list[str]:
         """See `ThoughtCache.take`."""

@@ -389,7 +389,8 @@ class Worker:
 
     async def _set_aside(self, query: str, reason: str, for_good: bool = True) -> None:
         if self.rejects is not None:
-            await asyncio.to_thread(self._note, self.rejects, query, reason)
+            who = self.producer.name, self.producer.version
+            await asyncio.to_thread(note_reject, self.rejects, *who, query, reason)
         if for_good:
             await self._patiently(self.cache.failed, query, reason)
         self.summary.set_aside += 1
@@ -464,19 +465,6 @@ class Worker:
         self.summary.stopped = self.summary.stopped or reason
         self.stop.set()
 
-    def _note(self, rejects: Path, query: str, reason: str) -> None:
-        line = {
-            "time": datetime.now(UTC).isoformat(timespec="seconds"),
-            "producer": self.producer.name,
-            "version": self.producer.version,
-            "query": query,
-            "reason": reason,
-        }
-        rejects.parent.mkdir(parents=True, exist_ok=True)
-        # One write in append mode: lines of several slots or processes do not mix.
-        with rejects.open("ab", buffering=0) as file:
-            file.write(json.dumps(line).encode() + b"\n")
-
     def _usage(self) -> Usage:
         usage: Any = getattr(self.producer, "usage", None)
         return usage if isinstance(usage, Usage) else Usage()
@@ -513,6 +501,21 @@ class Worker:
             setattr(s, name, value)
         s.seconds = time.monotonic() - self.start
         return s
+
+
+def note_reject(rejects: Path, producer: str, version: str, query: str, reason: str) -> None:
+    """Append a query without a usable answer to a JSON-lines file: when, whose answer, why."""
+    line = {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "producer": producer,
+        "version": version,
+        "query": query,
+        "reason": reason,
+    }
+    rejects.parent.mkdir(parents=True, exist_ok=True)
+    # One write in append mode: lines of several slots or processes do not mix.
+    with rejects.open("ab", buffering=0) as file:
+        file.write(json.dumps(line).encode() + b"\n")
 
 
 def run_until_stopped(

@@ -353,6 +353,8 @@ def test_long_texts_that_a_dictionary_repeats_come_in_parts(tmp_path, monkeypatc
     assert whole["id"].to_list() == plain["id"].to_list() and whole["bytes"].to_list() == ["ab"] * rows
     for name in ("title", "tags", "brand.name"):
         assert whole[name].to_list() == plain[name].to_list()
+    # A column of texts alone is measured, too.
+    assert len(list(parquet_chunks(tmp_path / "a.parquet", ["title"]))) > 6
 
 
 @pytest.mark.parametrize("numbers", [[0, 2, 1], [-1, 0]])

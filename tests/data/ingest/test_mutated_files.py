@@ -116,7 +116,7 @@ def test_no_file_of_data_is_a_traceback(tmp_path, data):
     import_mutated(tmp_path, data)
 
 
-@pytest.mark.long
+@pytest.mark.hours
 @pytest.mark.timeout(7200)
 @settings(max_examples=10_000, deadline=None, suppress_health_check=list(HealthCheck), database=None)
 @given(st.data())

@@ -40,9 +40,20 @@ function named(version) {
   return version.version ? `Version ${version.version} by ${version.who}, ${new Date(version.time).toLocaleString()}` : "Never changed";
 }
 
+/** What is named and not in the catalogue any more stands below the notice, until other rules are looked at. */
+function warn(warnings, newest = 0, version = 0) {
+  const lines = Object.values(warnings).map((warning) => `${warning} any more`);
+  if (newest > version) {
+    lines.unshift(`Version ${newest} is the newest, and this server cannot read it: what you save takes its place`);
+  }
+  $("warnings").textContent = lines.length ? `${lines.join(". ")}.` : "";
+  $("warnings").hidden = !lines.length;
+}
+
 async function load() {
   const [rules, all] = await Promise.all([call("GET", "rules"), call("GET", "rules/versions?limit=50")]);
-  base = rules.version;
+  base = rules.newest; // a version that cannot be read here is there nevertheless
+  warn(rules.warnings, rules.newest, rules.version);
   $("rules").value = rules.rules;
   $("version").textContent = named(rules);
   $("versions").replaceChildren(...all.versions.map((version) => new Option(named(version), version.version)));
@@ -64,7 +75,8 @@ async function save() {
 async function preview() {
   const groups = $("group").value.trim() ? [$("group").value.trim()] : [];
   const search = { query: $("query").value.trim(), groups, explain: true };
-  const { before, after } = await call("POST", "rules/preview", { rules: $("rules").value, search });
+  const { before, after, warnings } = await call("POST", "rules/preview", { rules: $("rules").value, search });
+  warn(warnings);
   const was = new Map(before.results.map((result, at) => [result.item_id, at]));
   show($("before"), before.results, null);
   show($("after"), after.results, was);

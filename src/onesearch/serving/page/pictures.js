@@ -1,8 +1,11 @@
-// Pictures of items. A listing may name any address: only those on the shop's own image hosts are ever asked for.
+// Pictures of items. A listing may name any address: only those on the shop's own image hosts are ever asked for, and
+// those that the run itself brings.
 
-/** The addresses of an item's pictures on `hosts`, which are origins such as https://img.shop.example. */
+/** The addresses of an item's pictures on `hosts`, which are origins such as https://img.shop.example, or of the run. */
 export function picturesOn(hosts, item) {
   return (item.images ?? []).flatMap((text) => {
+    const own = /^pictures\.zip\/([\w-]+\.\w+)$/.exec(text);
+    if (own) return [`pictures/${own[1]}`];
     try {
       const url = new URL(text);
       return /^https?:$/.test(url.protocol) && hosts.includes(url.origin) ? [url.href] : []; // a blob: has an origin, too

@@ -1,0 +1,1 @@
+"""Pictures of items: read safely, encoded by a vision model, joined with texts."""
