@@ -129,9 +129,12 @@ class GeneratorGrid(Grid):
             if f"{name}-{seed}/{cell.name}".startswith(prefix):
                 yield name, seed, cell
 
-    def after(self, cell: Cell) -> str:
-        """Trials take stages over from the flagship, and their epochs from its speed."""
-        return "" if cell.name == FLAGSHIP.name else FLAGSHIP.name
+    def after(self, name: str, seed: int, cell: Cell) -> str:
+        """Trials take stages over from the flagship, and their epochs from its speed.
+
+        Where its run is gone, its record in the repository tells the epochs, and the first trial makes the stages.
+        """
+        return "" if cell.name == FLAGSHIP.name or self._record(name, seed) else FLAGSHIP.name
 
     def pairs(self, data: DataSet) -> list[tuple[str, str]]:
         """Methods of the flagship against each other, and each trial against the shipped run that is as long."""
@@ -165,10 +168,7 @@ class GeneratorGrid(Grid):
 
     def _trials(self, name: str) -> Iterator[tuple[int, Cell]]:
         """Trials of a set with their places, without those whose settings the flagship or an earlier trial has."""
-        run = self.folder(name, self.sets[name].seeds[0], FLAGSHIP.name) / SETTINGS
-        base, sets = (
-            (run, ()) if run.is_file() else (ROOT / self.sets[name].config, (*self.sets[name].sets, *self.more))
-        )
+        base, sets = self._shipped(name, self.sets[name].seeds[0])
         seen = [(1.0, load_settings(RunSettings, base, sets))]
         for number, cell in enumerate(self.sets[name].cells[1:]):
             one = (cell.times, load_settings(RunSettings, base, (*sets, *cell.sets)))
@@ -179,20 +179,35 @@ class GeneratorGrid(Grid):
     def _sets(self, name: str, seed: int, cell: Cell | None = None) -> tuple[str, ...]:
         if cell is None or cell.name == FLAGSHIP.name:
             return (*self.sets[name].sets, *self.more, f"seed={seed}")
-        flagship = self.folder(name, seed, FLAGSHIP.name)
-        share = min(1.0, 60 * MINUTES / max(stage_seconds(flagship / "sft3"), 1e-9)) * cell.times
-        epochs = settings_of(flagship).sft3.epochs * share
-        requests = min(TRIAL_REQUESTS, settings_of(flagship).evaluation.test_requests)
-        return (f"seed={seed}", *cell.sets, f"sft3.epochs={epochs:.3g}", f"evaluation.test_requests={requests}")
+        base, more = self._shipped(name, seed)
+        shipped, flagship = load_settings(RunSettings, base, more), self.folder(name, seed, FLAGSHIP.name)
+        if (flagship / SETTINGS).is_file():
+            whole, seconds = shipped.sft3.epochs, stage_seconds(flagship / "sft3")
+        else:
+            record = self._record(name, seed)
+            whole, seconds = record["epochs"], record["seconds"]["sft3"]
+        epochs = whole * min(1.0, 60 * MINUTES / max(seconds, 1e-9)) * cell.times
+        requests = min(TRIAL_REQUESTS, shipped.evaluation.test_requests)
+        return (*more, f"seed={seed}", *cell.sets, f"sft3.epochs={epochs:.3g}", f"evaluation.test_requests={requests}")
+
+    def _shipped(self, name: str, seed: int) -> tuple[Path, tuple[str, ...]]:
+        """Where the flagship's settings are, as it ran, whatever the configuration says by now; else that one."""
+        run = self.folder(name, seed, FLAGSHIP.name) / SETTINGS
+        return (run, ()) if run.is_file() else (ROOT / self.sets[name].config, (*self.sets[name].sets, *self.more))
+
+    def _record(self, name: str, seed: int) -> dict[str, Any]:
+        """What the repository says of a flagship; empty where it says nothing."""
+        record: dict[str, Any] = self.files.figures().get("cells", {}).get(f"{name}-{seed}/{FLAGSHIP.name}", {})
+        return record
 
     def _train(self, name: str, seed: int, cell: Cell) -> None:
         folder, sets = self.folder(name, seed, cell.name), self._sets(name, seed, cell)
         if cell.name == FLAGSHIP.name:
             pipeline.run_config(ROOT / self.sets[name].config, folder, sets, until="report")
         else:
-            # The flagship's settings as it ran, whatever the configuration file says by now.
-            others = [self.folder(name, seed, other) for other in (FLAGSHIP.name, SHORT)]
-            pipeline.run_config(others[0] / SETTINGS, folder, sets, reuse=others, until="report")
+            runs = [self.folder(name, seed, other) for other in (FLAGSHIP.name, SHORT)]
+            others = [run for run in runs if run != folder and (run / SETTINGS).is_file()]
+            pipeline.run_config(self._shipped(name, seed)[0], folder, sets, reuse=others, until="report")
 
     def _measure(self, name: str, seed: int, cell: Cell) -> None:
         folder = self.folder(name, seed, cell.name)

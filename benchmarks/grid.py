@@ -296,7 +296,7 @@ class Grid:
         for name, seed, cell in self.cells(prefix):
             if self.finished(name, seed, cell.name):
                 continue
-            first = self.after(cell)
+            first = self.after(name, seed, cell)
             if first and not self.finished(name, seed, first):
                 print(f"{name}-{seed}/{cell.name} waits for {first}", flush=True)
                 continue
@@ -312,7 +312,7 @@ class Grid:
         if failed:
             raise SystemExit(f"failed: {', '.join(failed)}")
 
-    def after(self, cell: Cell) -> str:
+    def after(self, name: str, seed: int, cell: Cell) -> str:
         """The cell that must be finished before; "" for none."""
         return cell.same_time_as or cell.epochs_of
 

@@ -126,8 +126,20 @@ def test_trials_are_as_long_as_their_minutes_allow_at_the_flagships_speed(tmp_pa
     assert {"seed=0", "sft3.epochs=6", "evaluation.test_requests=5000"} <= set(grid._sets("toys", 0, Cell("x", "")))
 
 
-def test_trials_wait_for_their_flagship_and_a_failing_cell_does_not_stop_the_others(tmp_path, monkeypatch, capsys):
-    grid = study.GeneratorGrid(tmp_path, sets={name: study.SETS[name] for name in ("toys", "bestbuy")})
+def test_a_trial_of_a_flagship_that_is_gone_is_as_long_as_its_record_says(tmp_path, files):
+    grid = study.GeneratorGrid(tmp_path, files=files)
+    assert grid.after("toys", 0, Cell("x", "")) == "flagship"
+    record = made_cell("toys", 0, "flagship", {ENGINE: 0.5}) | {"epochs": 1.5, "seconds": {"sft3": 1800.0}}
+    files.write_figures({"cells": {"toys-0/flagship": record}})
+    assert grid.after("toys", 0, Cell("x", "")) == "" and grid.after("bestbuy", 1, Cell("x", "")) == "flagship"
+    made = {"seed=0", "model.item_score=false", "sft3.epochs=0.75", "evaluation.test_requests=5000"}
+    assert set(grid._sets("toys", 0, Cell("x", "", ("model.item_score=false",)))) == made
+
+
+def test_trials_wait_for_their_flagship_and_a_failing_cell_does_not_stop_the_others(
+    tmp_path, files, monkeypatch, capsys
+):
+    grid = study.GeneratorGrid(tmp_path, files=files, sets={name: study.SETS[name] for name in ("toys", "bestbuy")})
     made = []
 
     def train(self, name, seed, cell):

@@ -144,6 +144,8 @@ def main() -> None:
             print(f"{'killed' if killed else 'SURVIVES'}: {mutant.file}: {mutant.why}", flush=True)
             if not killed:
                 survivors.append(mutant)
+    for mutant in survivors:  # again, at the end of a long log
+        print(f"survives: {mutant.file}: {mutant.why} ({', '.join(mutant.tests)})")
     print(f"{len(mutants) - len(survivors)} of {len(mutants)} mutants killed")
     sys.exit(1 if survivors else 0)
 
