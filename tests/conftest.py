@@ -28,6 +28,8 @@ def pytest_collection_modifyitems(config, items):
 
 
 def pytest_configure(config):
+    # A message's words stand on one line, however long the paths in it are and whatever terminal this is.
+    os.environ["COLUMNS"] = "200"
     # Threads of several libraries on a few cores slow small tests down.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if "PYTEST_XDIST_WORKER" in os.environ:  # several processes share the cores already

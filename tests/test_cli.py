@@ -49,7 +49,6 @@ def logger_kept():
 
 @pytest.fixture
 def invoke(monkeypatch):
-    monkeypatch.setenv("COLUMNS", "160")
     monkeypatch.delenv("ONESEARCH_DEBUG", raising=False)
     return lambda *arguments: CliRunner().invoke(app, list(arguments))
 

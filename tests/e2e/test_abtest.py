@@ -121,8 +121,7 @@ def test_engines_that_serve_their_own_shoppers_alone_find_the_split_of_the_paire
     assert "Half of the shoppers meet A" in (tmp_path / "abtest.md").read_text()
 
 
-def test_the_command_writes_tables_and_charts(tiny_run, tmp_path, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "160")
+def test_the_command_writes_tables_and_charts(tiny_run, tmp_path):
     arguments = [f"{tiny_run}:v1", f"{tiny_run}:v2", "--page-views", "300", "--newcomers", "50", "--splits", "5"]
     result = CliRunner().invoke(app, ["-q", "abtest", *arguments, "--out", str(tmp_path), "--generator-alone"])
     assert result.exit_code == 0, result.output

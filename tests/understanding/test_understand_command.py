@@ -24,8 +24,7 @@ GOOD = {
 
 
 @pytest.fixture
-def invoke(monkeypatch):
-    monkeypatch.setenv("COLUMNS", "160")
+def invoke():
     logger = logging.getLogger("onesearch")
     before = logger.level, list(logger.handlers), logger.propagate
     yield lambda *arguments: CliRunner().invoke(app, ["understand", *map(str, arguments)])
