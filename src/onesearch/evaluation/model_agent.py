@@ -8,12 +8,13 @@ then it has given up. Texts of items are data in the answer, and can at worst ma
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
+from onesearch.common.bounded_responses import bounded
 from onesearch.common.extras import from_extra
 from onesearch.index.filter_values import FilterError, normalised
 from onesearch.market.shopping_needs import ShoppingNeed
@@ -139,32 +140,11 @@ class ChatModel:
                 max_retries=self.settings.retries,
                 timeout=self.settings.timeout,
                 default_headers={"Accept-Encoding": "identity"},
-                http_client=DefaultHttpxClient(follow_redirects=False, event_hooks={"response": [_bounded]}),
+                http_client=DefaultHttpxClient(
+                    follow_redirects=False, event_hooks={"response": [bounded(_MOST_BYTES, ValueError)]}
+                ),
             )
         return self._client
-
-
-def _bounded(response: Any) -> None:
-    """Let no more than `_MOST_BYTES` of a response be read; called when its headers are there."""
-    if response.headers.get("content-encoding", "identity") != "identity":
-        raise ValueError("compressed, which was not asked for")
-    whole = response.stream
-    # The client's library has another name in newer versions; its streams are told by their base.
-    base: Any = next(kind for kind in type(whole).__mro__ if kind.__name__ == "SyncByteStream")
-
-    class Bounded(base):  # type: ignore[misc]
-        def __iter__(self) -> Iterator[bytes]:
-            size = 0
-            for chunk in whole:
-                size += len(chunk)
-                if size > _MOST_BYTES:
-                    raise ValueError(f"longer than {_MOST_BYTES:,} bytes")
-                yield chunk
-
-        def close(self) -> None:
-            whole.close()
-
-    response.stream = Bounded()
 
 
 def _tool(name: str) -> dict[str, Any]:

@@ -5,13 +5,14 @@ import json
 import os
 import random
 import re
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import ConfigDict, Field, field_validator
 
+from onesearch.common.bounded_responses import bounded_async
 from onesearch.common.extras import from_extra
 from onesearch.common.settings import Settings
 from onesearch.understanding import llm_prompts as prompts
@@ -319,7 +320,7 @@ class LLMProducer:
                 # No compression: a few bytes could become any number.
                 default_headers={"Accept-Encoding": "identity"},
                 http_client=DefaultAsyncHttpxClient(
-                    follow_redirects=False, event_hooks={"response": [_bound_response]}
+                    follow_redirects=False, event_hooks={"response": [bounded_async(_MOST_BYTES, _malformed)]}
                 ),
             )
         return self._client
@@ -349,31 +350,8 @@ class _PassingFailure:
     retry_after: float = 0.0
 
 
-async def _bound_response(response: Any) -> None:
-    """Let no more than `_MOST_BYTES` of a response be read; called when its headers are there.
-
-    Raises:
-        ThoughtError: it is compressed; reading it raises the same where it is too long.
-    """
-    if response.headers.get("content-encoding", "identity") != "identity":
-        raise ThoughtError("malformed answer: compressed, which was not asked for")
-    whole = response.stream
-    # The client's library has another name in newer versions; its streams are told by their base.
-    base: Any = next(kind for kind in type(whole).__mro__ if kind.__name__ == "AsyncByteStream")
-
-    class Bounded(base):  # type: ignore[misc]
-        async def __aiter__(self) -> AsyncIterator[bytes]:
-            size = 0
-            async for chunk in whole:
-                size += len(chunk)
-                if size > _MOST_BYTES:
-                    raise ThoughtError(f"malformed answer: longer than {_MOST_BYTES:,} bytes")
-                yield chunk
-
-        async def aclose(self) -> None:
-            await whole.aclose()
-
-    response.stream = Bounded()
+def _malformed(reason: str) -> ThoughtError:
+    return ThoughtError(f"malformed answer: {reason}")
 
 
 def json_object(content: str) -> dict[str, Any]:
