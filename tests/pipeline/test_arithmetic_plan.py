@@ -68,7 +68,7 @@ def test_v2_passes_its_samples_more_often():
 def test_searches_write_five_codes_for_each_beam():
     found = stages()["engine"]
     assert found.tokens == 6 + 35
-    each = 2 * READ * 6 + ATTENTION * 36 + 7 * (2 * WRITTEN * 5 + ATTENTION * 25)
+    each = 2 * READ * 6 + ATTENTION * 36 + 7 * (2 * WRITTEN * 5 + ATTENTION * 5 * (6 + 5))
     assert found.operations == pytest.approx(100 * each)
 
 

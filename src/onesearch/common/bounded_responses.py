@@ -1,4 +1,4 @@
-"""Answers of HTTP servers that may be long without end: hooks of an httpx client, by which no more than so much is read."""
+"""Answers of HTTP servers that may be without end: hooks of an httpx client, by which no more than so much is read."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any

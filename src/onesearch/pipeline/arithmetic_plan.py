@@ -197,7 +197,9 @@ def _stage(name: str, config: RunSettings, size: Size, layers: _Layers, prompt: 
     searches["report"] = config.evaluation.test_requests * (2 if config.has_v2 else 1)
     if name not in searches:
         return Arithmetic(name, None, None, None, None)
-    one = layers.forward(prompt, 0) + config.search.width * (layers.forward(0, _LEVELS))
+    # The prompt is read once; each beam writes its tokens and attends to it.
+    read = layers.forward(prompt, 0)
+    one = read + config.search.width * (layers.forward(prompt, _LEVELS) - read)
     memory = 4 * layers.weights + _tables(config, size)
     return Arithmetic(
         name, searches[name], prompt + _LEVELS * config.search.width, searches[name] * one, memory / 2**30
