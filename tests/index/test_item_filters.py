@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
@@ -196,6 +196,7 @@ def test_masks_equal_brute_force_at_every_level(seed, n, asked):
 
 @settings(max_examples=10, deadline=None)
 @given(st.integers(0, 10**6), st.integers(0, 60), st.integers(0, 20), questions)
+@example(1, 20, 5, {})
 def test_filters_of_a_changed_catalogue_equal_new_ones(seed, n, more, asked):
     rng, items = np.random.default_rng(seed), catalogue(seed, n)
     first = ChangedIndex.over(index_of(seed, np.arange(n)))
@@ -223,7 +224,7 @@ def test_filters_of_a_changed_catalogue_equal_new_ones(seed, n, more, asked):
         items = pl.DataFrame([table[row] for row in range(len(table))], schema=SCHEMA)
         versions.append((items, index, filters.changed(rows, records, index)))
     for items, index, filters in versions:  # the old ones still answer for the old index
-        for question in (asked, {"brand": "New"}, {}):
+        for question in (asked, {"brand": "New"}, {"attributes": {"Color": "red"}}, {}):
             assert_mask(items, index, filters, question)
             assert_mask(items, index, ItemFilters.build(items, index), question)
 
