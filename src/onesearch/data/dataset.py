@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from onesearch.common.artefact import read_json, write_json
 from onesearch.common.ragged import Ragged
-from onesearch.data.records import SCHEMAS, Item, conform, item_from_row
+from onesearch.data.records import SCHEMAS, Item, conform, item_from_row, without_kinds
 
 DESCRIPTION: Final = "dataset.json"
 FORMAT: Final = 1
@@ -67,6 +67,7 @@ class Dataset:
         # All four files are there, empty ones too: a reader needs no special case.
         for name, frame in frames.items():
             table = pl.DataFrame(schema=SCHEMAS[name]) if frame is None else conform(name, frame)
+            table = without_kinds(table) if name == "items" else table
             table.write_parquet(table_path(folder, name), row_group_size=ROW_GROUP)
         return finish_dataset(folder, source)
 

@@ -5,9 +5,9 @@ Each comes in two forms with the same names: a frozen dataclass for one record, 
 
 import difflib
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import polars as pl
@@ -41,6 +41,11 @@ PARTS: Final = ("train", "valid", "test")
 """Of a split log, and the words that ``split`` of a :class:`PageView` may be."""
 PICTURES_ARCHIVE: Final = "pictures.zip"
 """Beside the tables of a data set that brings pictures of its items, which name them as ``pictures.zip/NAME``."""
+KINDS: Final = ("product", "video", "live", "article")
+"""What an item may be: a product, a video, a live room, an article."""
+PRODUCT: Final = KINDS[0]
+KIND_COLUMNS: Final = ("kind", "transcript", "host", "linked", "start", "end")
+"""Columns of the item table that a catalogue of products alone does not need, and which its file then leaves out."""
 LONGEST_ID = 200
 """Characters of an item's id at most; it is one line of text, without control characters."""
 
@@ -77,9 +82,14 @@ def known_type(kind: pl.Expr) -> pl.Expr:
     return pl.when(kind.is_in(list(ATTRIBUTE_TYPES))).then(kind).when(kind.is_not_null()).then(pl.lit(OWN_TYPES))
 
 
+def in_utc(time: datetime) -> datetime:
+    """A time as it is; one without a zone is UTC."""
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+
 @dataclass(frozen=True)
 class Item:
-    """A product.
+    """A product, or something else that a shop shows: a video, a live room, an article.
 
     Attributes:
         item_id: unique in the catalogue.
@@ -91,6 +101,11 @@ class Item:
         listed_at: when the item came into the catalogue, with time zone.
         in_stock: None when unknown; a filter for items in stock leaves these out.
         description: a longer text; part of an item's text where ``fields`` of the settings names it.
+        kind: one of :data:`KINDS`.
+        transcript: what is said in it; part of an item's text as ``description`` is.
+        host: who speaks; likewise.
+        linked: ids of the items that it shows; its vector is drawn towards theirs (``khqe.linked`` of the settings).
+        start, end: it is shown from ``start`` until before ``end`` alone; None leaves a side open.
     """
 
     item_id: str
@@ -104,8 +119,18 @@ class Item:
     listed_at: datetime | None = None
     in_stock: bool | None = True
     description: str | None = None
+    kind: str = PRODUCT
+    transcript: str | None = None
+    host: str | None = None
+    linked: tuple[str, ...] = ()
+    start: datetime | None = None
+    end: datetime | None = None
 
     def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"item {self.item_id!r}: kind {self.kind[:50]!r} is not one of {', '.join(KINDS)}")
+        if self.start is not None and self.end is not None and in_utc(self.end) <= in_utc(self.start):
+            raise ValueError(f"item {self.item_id!r}: it ends at {self.end}, before it starts at {self.start}")
         for name in self.attributes:
             try:
                 check_attribute_type(name)
@@ -173,6 +198,12 @@ ITEMS: Final = pl.Schema(
         "listed_at": TIME,
         "in_stock": pl.Boolean(),
         "description": TEXT,
+        "kind": TEXT,
+        "transcript": TEXT,
+        "host": TEXT,
+        "linked": TEXTS,
+        "start": TIME,
+        "end": TIME,
     }
 )
 USERS: Final = pl.Schema({"user_id": TEXT, "gender": TEXT, "age_band": TEXT})
@@ -200,7 +231,7 @@ SCHEMAS: Final[Mapping[str, pl.Schema]] = {
 
 
 def item_from_row(row: Mapping[str, Any]) -> Item:
-    """The record of one row (``frame.row(i, named=True)``) of an :data:`ITEMS` table."""
+    """The record of one row (``frame.row(i, named=True)``) of an :data:`ITEMS` table, or of one without kinds."""
     # A table keeps attributes as a list of pairs, a record by type.
     attributes: dict[str, list[str]] = {}
     for pair in row["attributes"] or ():
@@ -217,6 +248,12 @@ def item_from_row(row: Mapping[str, Any]) -> Item:
         row["listed_at"],
         row["in_stock"],
         row["description"],
+        row.get("kind", PRODUCT),
+        row.get("transcript"),
+        row.get("host"),
+        tuple(row.get("linked") or ()),
+        row.get("start"),
+        row.get("end"),
     )
 
 
@@ -259,10 +296,27 @@ def _plain(record: object) -> dict[str, Any]:
     return {name: list(value) if isinstance(value, tuple) else value for name, value in vars(record).items()}
 
 
+def without_kinds(items: pl.DataFrame) -> pl.DataFrame:
+    """An item table as it is written: a catalogue of products alone has no :data:`KIND_COLUMNS`."""
+    used = pl.any_horizontal(
+        pl.col("kind") != PRODUCT,
+        pl.col("linked").list.len() > 0,
+        *(pl.col(name).is_not_null() for name in ("transcript", "host", "start", "end")),
+    )
+    return items if items.select(used.any()).item() else items.drop(KIND_COLUMNS)
+
+
+def written_schema(table: str, columns: Collection[str]) -> pl.Schema:
+    """What a file of a table that has some ``columns`` must have: of a catalogue of products alone no kinds."""
+    optional = () if any(name in columns for name in KIND_COLUMNS) else KIND_COLUMNS
+    return pl.Schema({name: kind for name, kind in SCHEMAS[table].items() if name not in optional})
+
+
 def conform(table: str, frame: pl.DataFrame) -> pl.DataFrame:
     """The frame with exactly the columns and types of a table of :data:`SCHEMAS`.
 
-    Missing columns become null, missing lists empty, a missing column ``in_stock`` true.
+    Missing columns become null, missing lists empty, a missing column ``in_stock`` true; without a word on its kind an
+    item is a product.
 
     Raises:
         ValueError: a column that the table does not have, or one that cannot be cast.
@@ -281,6 +335,8 @@ def conform(table: str, frame: pl.DataFrame) -> pl.DataFrame:
             column = column.fill_null([])
         elif name == "in_stock" and name not in frame.columns:
             column = column.fill_null(True)
+        elif name == "kind":
+            column = column.fill_null(PRODUCT)
         columns.append(column)
     # Polars casts here, and says which value it could not.
     try:

@@ -127,7 +127,7 @@ def is_unspaced(text: str) -> bool:
 
 # -- items: what they say --
 
-ITEM_FIELDS: Final = ("title", "brand", "category", "attributes", "seller", "description")
+ITEM_FIELDS: Final = ("title", "brand", "category", "attributes", "seller", "description", "transcript", "host")
 
 
 def item_texts(items: pl.DataFrame, fields: Sequence[str], distinct: bool = True) -> list[str]:
@@ -152,6 +152,8 @@ def item_texts(items: pl.DataFrame, fields: Sequence[str], distinct: bool = True
         "attributes": pl.col("attributes").list.eval(pl.element().struct.field("value")),
         "seller": pl.concat_list("seller"),
         "description": pl.concat_list("description"),
+        "transcript": pl.concat_list("transcript"),
+        "host": pl.concat_list("host"),
     }
     columns = [items.select(values[field]).to_series().to_list() for field in fields]
     join = _joined_distinct if distinct else " ".join

@@ -16,7 +16,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from onesearch.common.array_checks import are_offsets
-from onesearch.data.records import Item, item_from_row
+from onesearch.data.records import Item, item_from_row, without_kinds
 from onesearch.index.tensor_files import read_arrays, write_arrays
 
 FILE: Final = "item_lines.safetensors"
@@ -30,6 +30,13 @@ _KINDS: Final[dict[str, tuple[type, ...]]] = {
     **dict.fromkeys(("brand", "seller", "listed_at", "description"), _TEXT),
     **dict.fromkeys(("category", "images", "attributes"), (list, type(None))),
 }
+# Of a catalogue of more than products.
+_MORE: Final[dict[str, tuple[type, ...]]] = {
+    "kind": (str,),
+    "linked": (list, type(None)),
+    **dict.fromkeys(("transcript", "host", "start", "end"), _TEXT),
+}
+_TIMES: Final = ("listed_at", "start", "end")
 
 
 class ItemLines:
@@ -76,10 +83,11 @@ class ItemLines:
         line = self._letters[self._offsets[row] : self._offsets[row + 1]].tobytes()
         try:
             values: dict[str, Any] = json.loads(line)
-            if wrong := [name for name, kinds in _KINDS.items() if not isinstance(values[name], kinds)]:
+            expected = _KINDS | (_MORE if "kind" in values else {})
+            if wrong := [name for name, kinds in expected.items() if not isinstance(values[name], kinds)]:
                 raise ValueError(f"{wrong[0]} is {values[wrong[0]]!r:.40}")
-            listed = values["listed_at"]
-            return item_from_row({**values, "listed_at": None if listed is None else datetime.fromisoformat(listed)})
+            times = {name: datetime.fromisoformat(given) for name in _TIMES if (given := values.get(name)) is not None}
+            return item_from_row({**values, **times})
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             words = f"{type(error).__name__}: {error}"
             raise ValueError(f"{self.path}: item {row} is damaged ({words}); make the run's stage data again") from None
@@ -93,7 +101,9 @@ class ItemLines:
 def save_item_lines(items: pl.DataFrame, folder: Path) -> None:
     """Write the items of a table into a folder."""
     lines = BytesIO()
-    items.with_columns(pl.col("listed_at").dt.to_string("iso:strict")).write_ndjson(lines)
+    items = without_kinds(items)
+    times = [pl.col(name).dt.to_string("iso:strict") for name in _TIMES if name in items.columns]
+    items.with_columns(times).write_ndjson(lines)
     letters = np.frombuffer(lines.getbuffer(), np.uint8)
     offsets = np.concatenate([[0], np.flatnonzero(letters == _NEWLINE) + 1]).astype(np.int64)
     write_arrays(folder / FILE, {"letters": letters, "offsets": offsets})

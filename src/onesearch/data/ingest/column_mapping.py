@@ -14,7 +14,7 @@ from onesearch.common.strict_yaml import StrictLoader
 from onesearch.common.text_file import read_text_file
 from onesearch.data.ingest.number_values import Decimal
 from onesearch.data.ingest.time_values import TimeFormat
-from onesearch.data.records import check_attribute_type
+from onesearch.data.records import KIND_COLUMNS, check_attribute_type
 
 DATA_ROOT: Final = "ONESEARCH_DATA"
 
@@ -76,13 +76,20 @@ class ItemColumns(Settings):
     listed_at: str | None = None
     in_stock: str | None = None
     description: str | None = None
+    kind: str | None = None
+    transcript: str | None = None
+    host: str | None = None
+    linked: str | None = None
+    start: str | None = None
+    end: str | None = None
 
 
 class ItemSeparators(Settings):
-    """Between the parts of a text that holds a list; without one a category is cut at ">", images are one."""
+    """Between the parts of a text that holds a list; without one a category is cut at ">", images and links are one."""
 
     category: Separator | None = None
     images: Separator | None = None
+    linked: Separator | None = None
 
 
 class ItemConstants(Settings):
@@ -92,6 +99,7 @@ class ItemConstants(Settings):
     brand: str | None = None
     seller: str | None = None
     in_stock: bool | None = None
+    kind: Literal["product", "video", "live", "article"] | None = None
 
 
 class AttributeColumn(Settings):
@@ -113,9 +121,10 @@ class Items(File):
         columns: where the fields are.
         attributes: attribute type (one of the 18 or of your own) -> column, ``{column, separator}``, or a list of them.
         ignore: texts that stand for "unknown" in brand, category, seller and attributes.
-        time: of ``listed_at``.
+        time: of ``listed_at``, ``start`` and ``end``.
         decimal: what "1.050" means in a price: the sign before the cents, "." or ","; without it a point is that sign,
             a comma parts thousands, and the summary counts such prices.
+        kind_words: words of ``kind`` beside product, video, live and article, and which of these they mean.
         stock_words: words of ``in_stock`` beside the known ones, and whether they mean that an item is there.
     """
 
@@ -126,7 +135,13 @@ class Items(File):
     ignore: tuple[str, ...] = ()
     time: TimeFormat = TimeFormat()
     decimal: Decimal | None = None
+    kind_words: dict[str, Literal["product", "video", "live", "article"]] = Field(default_factory=dict)
     stock_words: dict[str, bool] = Field(default_factory=dict)
+
+    @property
+    def has_kinds(self) -> bool:
+        """Whether it says of its items what no catalogue of products alone does."""
+        return self.constants.kind is not None or any(getattr(self.columns, name) for name in KIND_COLUMNS)
 
     @field_validator("attributes", mode="before")
     @classmethod

@@ -9,7 +9,7 @@ import polars as pl
 
 from onesearch.data.dataset import Dataset, table_path
 from onesearch.data.ingest.importer import readable_errors
-from onesearch.data.records import LEVELS, SCHEMAS
+from onesearch.data.records import LEVELS, SCHEMAS, written_schema
 
 Grade = Literal["ok", "note", "warning", "error"]
 # Of a column's values; from this share on what an import emptied or found doubtful is more than single mistakes.
@@ -53,7 +53,7 @@ def check(folder: Path) -> list[Finding]:
 
 def _schema(dataset: Dataset) -> Iterator[Finding]:
     """The files are there, with the columns, types and number of rows that they must have."""
-    for name, schema in SCHEMAS.items():
+    for name in SCHEMAS:
         path = table_path(dataset.folder, name)
         if not path.is_file():
             yield Finding("error", f"{name}: schema", f"{path.name} is missing; import the data again")
@@ -66,7 +66,7 @@ def _schema(dataset: Dataset) -> Iterator[Finding]:
             continue
         wrong = [
             f"{column} is {found.get(column)} instead of {kind}"
-            for column, kind in schema.items()
+            for column, kind in written_schema(name, found.names()).items()
             if found.get(column) != kind
         ]
         said = dataset.counts.get(name)
@@ -108,9 +108,12 @@ def column_values(folder: Path) -> list[ColumnValues]:
     dataset = Dataset.load(folder)
     imported = dataset.description.get("import", {})
     out = []
-    for table, schema in SCHEMAS.items():
+    for table in SCHEMAS:
         if not dataset.counts[table]:
             continue
+        with readable_errors(folder):
+            file = pl.scan_parquet(table_path(dataset.folder, table))
+            schema = written_schema(table, file.collect_schema().names())
         # An empty list is no value either.
         nothing = [
             (pl.col(name).list.len().fill_null(0) == 0 if isinstance(kind, pl.List) else pl.col(name).is_null())
@@ -119,7 +122,7 @@ def column_values(folder: Path) -> list[ColumnValues]:
             for name, kind in schema.items()
         ]
         with readable_errors(folder):
-            empty = pl.scan_parquet(table_path(dataset.folder, table)).select(nothing).collect().row(0, named=True)
+            empty = file.select(nothing).collect().row(0, named=True)
         for name in schema:
             counts = [_of_column(imported.get(kind, {}).get(table, {}), name) for kind in _KINDS]
             out.append(ColumnValues(f"{table}.{name}", dataset.counts[table], empty[name], *counts))

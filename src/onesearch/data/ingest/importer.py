@@ -15,6 +15,7 @@ from typing import Final, Literal, Self
 import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from onesearch.common.progress import track
 from onesearch.data.dataset import begin_dataset, finish_dataset, table_path
@@ -26,7 +27,7 @@ from onesearch.data.ingest.page_view_grouping import Grouping
 from onesearch.data.ingest.parquet_writer import ParquetWriter
 from onesearch.data.ingest.rejected_rows import Rejects
 from onesearch.data.ingest.table_source import Part
-from onesearch.data.records import PAGE_VIEWS, SCHEMAS, TEXT, conform, servable_ids
+from onesearch.data.records import KIND_COLUMNS, PAGE_VIEWS, SCHEMAS, TEXT, conform, servable_ids, written_schema
 
 LISTS: Final = ("shown", "clicked", "ordered")
 # Raised when the same files give other values: runs that import them then do so again.
@@ -40,14 +41,26 @@ class Importer:
     are set aside; the others are written. Users, and items if wished, are made for ids that have none.
 
     Use it as a context manager; :meth:`finish` completes the folder.
+
+    Args:
+        out: the folder.
+        source: name of the data.
+        unknown_items: what becomes of ids that are not in the items.
+        kinds: whether items may be more than products; a file of products alone has no columns of kinds.
     """
 
-    def __init__(self, out: Path, source: str, unknown_items: Literal["drop", "create"] = "drop") -> None:
+    def __init__(
+        self, out: Path, source: str, unknown_items: Literal["drop", "create"] = "drop", kinds: bool = False
+    ) -> None:
         self.out = begin_dataset(out)
         self.summary = ImportSummary(source)
         self.rejects = Rejects(self.out)
         self._create = unknown_items == "create"
-        self._writers = {name: ParquetWriter(table_path(self.out, name), schema) for name, schema in SCHEMAS.items()}
+        self._kinds = kinds
+        columns = KIND_COLUMNS if kinds else ()
+        self._writers = {
+            name: ParquetWriter(table_path(self.out, name), written_schema(name, columns)) for name in SCHEMAS
+        }
         self.item_ids, self.user_ids = IdSet(), IdSet()
         self._page_view_ids, self._judged = IdSet(), IdSet()
         self._start = time.perf_counter()
@@ -109,6 +122,8 @@ class Importer:
     def finish(self) -> ImportSummary:
         """Complete the folder."""
         self._close()
+        if self._kinds:
+            self._drop_unknown_links()
         summary = self.summary
         # What was written, and what was set aside: the most frequent reasons first.
         summary.rows = {name: writer.rows for name, writer in self._writers.items()}
@@ -188,6 +203,21 @@ class Importer:
         grouped = rows.join(kept.group_by("row").agg(name), on="row", how="left", maintain_order="left")
         return grouped[name].fill_null(pl.Series([[]], dtype=lists.dtype)).alias(lists.name)
 
+    def _drop_unknown_links(self) -> None:
+        """Write the items again without links to ids that no item has, which all items together tell."""
+        path = table_path(self.out, "items")
+        all_links = path.with_suffix(".links.parquet")
+        path.replace(all_links)
+        writer = self._writers["items"] = ParquetWriter(path, written_schema("items", KIND_COLUMNS))
+        self._create = False
+        with pq.ParquetFile(all_links) as file:
+            for group in range(file.num_row_groups):
+                frame = conform("items", pl.DataFrame(file.read_row_group(group)))
+                good = pl.repeat(True, len(frame), dtype=pl.Boolean, eager=True)
+                writer.write(frame.with_columns(self._known_items(frame["linked"], "items.linked", good)))
+        writer.close()
+        all_links.unlink()
+
     def _new_items(self, ids: pl.Series) -> None:
         """Make items of ids that have none; the id is the title."""
         new = ids.unique(maintain_order=True)
@@ -235,7 +265,7 @@ def import_mapping(mapping: ColumnMapping, out: Path) -> ImportSummary:
 def _import_mapping(mapping: ColumnMapping, out: Path) -> ImportSummary:
     folder = Path(mapping.folder)
     given = mapping.page_views
-    with Importer(out, mapping.source, mapping.unknown_items) as importer:
+    with Importer(out, mapping.source, mapping.unknown_items, mapping.items.has_kinds) as importer:
         # Items and users come first: page views and judgments refer to them.
         rejects = importer.rejects
         for part in track(tables.items(folder, mapping.items, rejects), "items", unit="chunks"):

@@ -16,6 +16,7 @@ from onesearch.data.ingest.category_paths import category_paths
 from onesearch.data.ingest.column_mapping import Items, Judgments, PageViews, Users
 from onesearch.data.ingest.file_chunks import Chunk, files_of, read_chunks
 from onesearch.data.ingest.flag_values import flag, unknown_words
+from onesearch.data.ingest.kind_values import kind_values
 from onesearch.data.ingest.number_values import number, parse_prices
 from onesearch.data.ingest.rejected_rows import Rejects
 from onesearch.data.ingest.single_values import emptied_values, refused_values, single_values
@@ -94,7 +95,19 @@ def _lost(chunk: Chunk, columns: Mapping[str, Sequence[str | None]]) -> Counter[
 
 
 # Columns of an item with one value, which stays empty where the file has a list.
-_OPTIONAL: Final = ("brand", "price", "seller", "listed_at", "in_stock", "description")
+_OPTIONAL: Final = (
+    "brand",
+    "price",
+    "seller",
+    "listed_at",
+    "in_stock",
+    "description",
+    "kind",
+    "transcript",
+    "host",
+    "start",
+    "end",
+)
 
 
 def items(folder: Path, table: Items, rejects: Rejects) -> Iterator[Part]:
@@ -109,12 +122,14 @@ def items(folder: Path, table: Items, rejects: Rejects) -> Iterator[Part]:
     named["attributes"] = tuple(name for _, name, _ in typed)
     names = list(itertools.chain(*named.values()))
     # Texts that HTML may be in, columns of lists, and those of one value (the levels of a category among them).
-    written = {name: named[name] for name in ("title", "category", "brand", "seller", "description", "attributes")}
-    listed = {name: named[name] for name in ("category", "images", "attributes")}
+    texts_of = ("title", "category", "brand", "seller", "description", "attributes", "transcript", "host")
+    written = {name: named[name] for name in texts_of}
+    listed = {name: named[name] for name in ("category", "images", "attributes", "linked")}
     single = {name: getattr(columns, name) for name in ("item_id", "title", *_OPTIONAL)}
     single |= {f"category {number}": name for number, name in enumerate(path, 1) if len(path) > 1}
     separators = {name: separator for _, name, separator in typed}
     separators |= {columns.images: table.separators.images} if columns.images else {}
+    separators |= {columns.linked: table.separators.linked} if columns.linked else {}
     # Of a category what its texts are cut at is told with its paths.
     separators |= {path[0]: None} if len(path) == 1 else {}
     for chunk in read_chunks(folder, table, "items", names, rejects):
@@ -140,6 +155,7 @@ def items(folder: Path, table: Items, rejects: Rejects) -> Iterator[Part]:
         stock = pl.lit(constants.in_stock is not False if columns.in_stock is None else constants.in_stock, pl.Boolean)
         said = flag(raw, columns.in_stock, table.stock_words) if columns.in_stock else pl.lit(None, pl.Boolean)
         unknown = unknown_words(raw, columns.in_stock, said)
+        kinds = kind_values(raw, lists, table)
         frame = raw.select(
             item_id=ids.select(id=identifier(ids, columns.item_id))["id"],
             title=text(columns.title),
@@ -154,11 +170,12 @@ def items(folder: Path, table: Items, rejects: Rejects) -> Iterator[Part]:
             listed_at=time,
             in_stock=pl.when(unknown).then(None).otherwise(pl.coalesce(said, stock)),
             description=text(columns.description, ignore),
+            **kinds.columns,
         )
         # A wrong value empties its cell; an item without id or title is none.
         emptied = _counted("listed_at", wrong_time) + _counted("price", prices.problem)
         emptied += Counter({"in_stock: not a known word, see stock_words": int(unknown.sum())})
-        emptied += _lost(chunk, named) + _lost_in_lists(clean, listed, chunk.bare)
+        emptied += kinds.emptied + _lost(chunk, named) + _lost_in_lists(clean, listed, chunk.bare)
         emptied += emptied_values(wrong, ("item_id", "title"))
         suspicious["price: could mean two amounts, set decimal"] += int(prices.ambiguous.sum())
         yield Part(chunk, frame, _no_reason(frame), +emptied, repaired, +suspicious).refusing(
@@ -167,6 +184,7 @@ def items(folder: Path, table: Items, rejects: Rejects) -> Iterator[Part]:
                 "no item id": frame["item_id"].is_null(),
                 UNFIT_ID: ~servable_ids(frame["item_id"]),
                 "no title": frame["title"].is_null(),
+                **kinds.refused,
             }
         )
 
