@@ -276,7 +276,7 @@ def test_masks_are_cached_and_combine():
     [
         (
             {"colour": "red"},
-            "unknown filter 'colour'. Valid filters are category, brand, seller, price, in_stock, attr",
+            "unknown filter 'colour'. Valid filters are category, brand, seller, price, in_stock, kind, attr",
         ),
         ({"not": {"not": {"brand": "a"}}}, "unknown filter 'not'"),
         ({"not": "Acme"}, "'not' takes a mapping of filters that must not match"),

@@ -4,6 +4,7 @@ Only what texts need is loaded, so that workers start quickly.
 """
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,11 +16,14 @@ from numpy.typing import NDArray
 from onesearch.batch.map_table import MOST_ROWS
 from onesearch.batch.part_worker import Make, TableFunction
 from onesearch.batch.run_jobs import Marks, RunJob, marks_of, need_columns, refuse_changed
+from onesearch.common.array_files import map_array
 from onesearch.common.artefact import read_json
-from onesearch.data.records import ITEMS
+from onesearch.data.dataset import ragged_rows, read_parquet, table_path
+from onesearch.data.records import ITEMS, TEXTS
 from onesearch.data.text import item_texts
 from onesearch.encoding.encoder_loading import load_encoder
 from onesearch.encoding.khqe import KHQE, fuse_keywords
+from onesearch.encoding.linked_items import drawn_to_linked, load_linked_weight
 from onesearch.encoding.pictures.item_pictures import ItemPictures
 from onesearch.encoding.pictures.item_towers import ItemTower
 from onesearch.encoding.text_encoder import DESCRIPTION
@@ -27,6 +31,7 @@ from onesearch.search.run_versions import need, readable
 from onesearch.understanding.keyword_lexicon import Lexicon
 
 VECTOR: Final = "vector"
+LINKED: Final = "linked"
 _STAGES: Final = ("encoder", "khqe")
 Floats = NDArray[np.float32]
 
@@ -55,7 +60,7 @@ def sids_job(run: Path) -> RunJob:
 def _job(run: Path, make: Make, more: Sequence[str], label: str) -> RunJob:
     run = run.absolute()
     marks = marks_of(run, _STAGES)
-    columns = ["item_id", *_fields(run), *_picture_columns(run), *more]
+    columns = ["item_id", *_fields(run), *_picture_columns(run), LINKED, *more]
     return RunJob(make, {"run": str(run), "marks": marks}, {"run": marks}, columns, MOST_ROWS, label)
 
 
@@ -115,7 +120,16 @@ def _encoder(run: Path) -> Callable[[pa.Table], Floats]:
             plain = encoder.encode_items(texts, seen, there)
         else:
             plain = encoder.encode(texts)
-        return plain if lexicon is None else fuse_keywords(plain, lexicon.match(texts), keyword_vectors)
+        own = plain if lexicon is None else fuse_keywords(plain, lexicon.match(texts), keyword_vectors)
+        if LINKED not in table.column_names:
+            return own
+        # Links lead to items of the run's catalogue, whose vectors are there.
+        links = ragged_rows(pl.Series(table[LINKED]).cast(TEXTS), known_ids())
+        return drawn_to_linked(own, links, map_array(khqe / "item_vectors.npy"), load_linked_weight(khqe))
+
+    @cache
+    def known_ids() -> pl.Series:
+        return read_parquet(table_path(need(run, "data"), "items"), ["item_id"])["item_id"]
 
     return encode
 

@@ -22,8 +22,8 @@ def search(
         typer.Option(
             "--filter",
             metavar="KEY=VALUE",
-            help="category, brand, seller, price, in_stock, attributes.TYPE, or not. before one: --filter brand=Acme "
-            "--filter 'price=[10, 50]' --filter attributes.Color=red --filter not.brand=Acme. Repeatable.",
+            help="category, brand, seller, price, in_stock, kind, attributes.TYPE, or not. before one: --filter "
+            "brand=Acme --filter 'price=[10, 50]' --filter attributes.Color=red --filter not.brand=Acme. Repeatable.",
         ),
     ] = None,
     # What is said beside the results.

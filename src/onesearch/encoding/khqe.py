@@ -52,7 +52,9 @@ _ENCODE_AT_ONCE = 65_536  # bounds the residuals that are alive at a time
 class KHQESettings(Settings):
     """Shape and fitting of the quantizer."""
 
-    later: ClassVar[frozenset[str]] = frozenset({"query_weight", "co_click", "first_by_clicks", "first_by_category"})
+    later: ClassVar[frozenset[str]] = frozenset(
+        {"query_weight", "co_click", "first_by_clicks", "first_by_category", "linked"}
+    )
     layers: tuple[Annotated[int, Field(ge=1)], ...] = Field(
         (1024, 512, 256), description="residual k-means codebooks; paper scale (4096, 1024, 512)"
     )
@@ -75,6 +77,9 @@ class KHQESettings(Settings):
     )
     first_by_category: float = Field(
         0.0, ge=0, lt=1, description="weight of an item's category in what the first codebook is fitted on"
+    )
+    linked: float = Field(
+        0.5, ge=0, lt=1, description="weight of linked items, such as a video's products, in the vector of an item"
     )
 
 

@@ -9,11 +9,13 @@ from numpy.typing import NDArray
 from onesearch.common.array_checks import are_numbers, are_offsets
 from onesearch.common.ragged import Ragged
 from onesearch.common.text_table import TextTable
-from onesearch.index.filter_columns import FilterColumns, Names, Numbering, Tags
+from onesearch.data.records import PRODUCT
+from onesearch.index.filter_columns import NAMES, FilterColumns, Names, Numbering, Tags, all_products
+from onesearch.index.shown_spans import span_bounds
 from onesearch.index.tensor_files import read_arrays, write_arrays
 
 FILE: Final = "filter_columns.safetensors"
-_NAMES: Final = ("paths", "brand", "seller")
+_OF_PRODUCTS: Final = ("paths", "brand", "seller")
 _VALUES: Final = {"price": np.float64, "in_stock": np.bool_, "listed": np.float64}
 Arrays = dict[str, NDArray[Any]]
 
@@ -21,7 +23,11 @@ Arrays = dict[str, NDArray[Any]]
 def save_filter_columns(columns: FilterColumns, folder: Path) -> None:
     """Write the columns of n items, in their order."""
     arrays: Arrays = {name: getattr(columns, name) for name in _VALUES}
-    for name in _NAMES:
+    # Of products alone, always shown, there is nothing to say.
+    plain = (
+        len(columns.kind.numbering) == 1 and columns.kind.numbering.find(PRODUCT) == 0 and (columns.span.code < 0).all()
+    )
+    for name in _OF_PRODUCTS if plain else NAMES:
         one: Names = getattr(columns, name)
         arrays |= {f"{name}.code": one.code, **_texts(f"{name}.names", one.numbering)}
     tags = columns.tags
@@ -42,11 +48,15 @@ def load_filter_columns(folder: Path, items: int) -> FilterColumns:
     path = folder / FILE
     arrays = read_arrays(path)
     try:
-        paths, brand, seller = (_names(arrays, name, items) for name in _NAMES)
+        names = {name: _names(arrays, name, items) for name in _OF_PRODUCTS}
+        kind, span = all_products(items)
+        if "kind.code" in arrays:
+            kind, span = (_names(arrays, name, items) for name in ("kind", "span"))
+            span_bounds([name for name, _ in span.numbering.items()])
         values = {name: arrays[name] for name in _VALUES}
         if any(values[name].dtype != dtype or values[name].shape != (items,) for name, dtype in _VALUES.items()):
             raise ValueError(f"price, stock or date are not those of {items} items")
-        return FilterColumns(paths, brand, seller, **values, tags=_tags(arrays, items))
+        return FilterColumns(**names, **values, tags=_tags(arrays, items), kind=kind, span=span)
     except KeyError as error:
         raise ValueError(f"{path} has no {error}; make the run's stage index again") from None
     except ValueError as error:

@@ -3,11 +3,11 @@
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import cached_property
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import polars as pl
@@ -15,11 +15,14 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from onesearch.common.ragged import Ragged
-from onesearch.data.records import TIME, Item
+from onesearch.data.records import PRODUCT, TIME, Item, in_utc
 from onesearch.data.text import fold
 from onesearch.index.filter_values import PATH_SEPARATOR
+from onesearch.index.price_ranges import price_ranges
+from onesearch.index.shown_spans import span_bounds, span_name, turns_of
 
 _COLUMNS = ("category", "brand", "seller", "price", "in_stock", "attributes", "listed_at")
+NAMES: Final = ("paths", "brand", "seller", "kind", "span")  # columns of names
 _JOINT = "\x1f"  # ASCII unit separator: does not occur in names
 _NUMBER = re.compile(r"\s*([+-]?\d+(?:\.\d+|,\d{1,2})?)(?![.,]?\d)")
 
@@ -221,6 +224,8 @@ class FilterColumns:
         paths: category paths, their parts joined by a control character.
         price: float64 [n], nan where unknown.
         listed: when items were listed, float64 [n] in seconds of 1970, nan where unknown.
+        kind: of :data:`~onesearch.data.records.KINDS`.
+        span: when items are shown, as :mod:`onesearch.index.shown_spans` names it; none for those that always are.
     """
 
     paths: Names
@@ -230,6 +235,8 @@ class FilterColumns:
     in_stock: NDArray[np.bool_]
     listed: NDArray[np.float64]
     tags: Tags
+    kind: Names
+    span: Names
 
     @classmethod
     def from_items(cls, items: pl.DataFrame) -> "FilterColumns":
@@ -237,7 +244,8 @@ class FilterColumns:
         paths, brand, seller, price, in_stock, listed = _read(items)
         names = (Names.from_texts(paths), Names.from_texts(brand), Names.from_texts(seller))
         tags = Tags.from_lists(items["attributes"])
-        return cls(*names, price.to_numpy(), in_stock.to_numpy(), listed.to_numpy(), tags)
+        kinds = _kinds(items)
+        return cls(*names, price.to_numpy(), in_stock.to_numpy(), listed.to_numpy(), tags, *kinds)
 
     def __len__(self) -> int:
         return len(self.price)
@@ -254,13 +262,12 @@ class FilterColumns:
         return self._like(arrays, Ragged.from_lengths(values, lengths))
 
     def _arrays(self) -> tuple[NDArray[Any], ...]:
-        return self.paths.code, self.brand.code, self.seller.code, self.price, self.in_stock, self.listed
+        return (*(getattr(self, name).code for name in NAMES), self.price, self.in_stock, self.listed)
 
     def _like(self, arrays: Sequence[NDArray[Any]], tags: Ragged) -> "FilterColumns":
-        names = (self.paths, self.brand, self.seller)
-        paths, brand, seller = (Names(code, one.numbering) for code, one in zip(arrays[:3], names, strict=True))
-        price, in_stock, listed = arrays[3:]
-        return FilterColumns(paths, brand, seller, price, in_stock, listed, self.tags.with_codes(tags))
+        codes, (price, in_stock, listed) = arrays[: len(NAMES)], arrays[len(NAMES) :]
+        of_name = {name: replace(getattr(self, name), code=code) for name, code in zip(NAMES, codes, strict=True)}
+        return FilterColumns(**of_name, price=price, in_stock=in_stock, listed=listed, tags=self.tags.with_codes(tags))
 
     def of(self, items: Sequence[Item]) -> "FilterColumns":
         """Other items' columns, in the same numbers."""
@@ -272,6 +279,8 @@ class FilterColumns:
             np.array([item.in_stock for item in items], bool),
             np.array([math.nan if item.listed_at is None else _seconds(item.listed_at) for item in items], np.float64),
             self.tags.of(items),
+            self.kind.of(item.kind for item in items),
+            self.span.of(span_name(item.start, item.end) for item in items),
         )
 
     def having(self, key: str, kind: str, value: Any) -> NDArray[np.bool_]:
@@ -282,6 +291,10 @@ class FilterColumns:
                 chosen = self.brand.among(self.brand.numbering.starting_with(value))
             case "seller":
                 chosen = self.seller.among(self.seller.numbering.starting_with(value))
+            case "kind":
+                chosen = self.kind.among(self.kind.numbers([value]))
+            case "span":
+                chosen = self._on(value)
             case "in_stock":
                 chosen = np.equal(self.in_stock, value)
             case "price":
@@ -326,8 +339,18 @@ class FilterColumns:
                         found.append((name, n))
                 return found
             case _:
-                names = self.brand if key == "brand" else self.seller
+                names: Names = getattr(self, key)  # brand, seller or kind
                 return _merged(names.counted(len(names.numbering)), text)[:most]
+
+    def turns(self) -> NDArray[np.float64]:
+        """The moments at which another set of items is shown, as :func:`~onesearch.index.shown_spans.turns_of`."""
+        return turns_of([name for name, _ in self.span.numbering.items()])
+
+    def _on(self, time: float) -> NDArray[np.bool_]:
+        """Which items are shown at a time, in seconds of 1970: from their start until before their end."""
+        bounds = span_bounds([name for name, _ in self.span.numbering.items()])
+        on = np.flatnonzero((bounds[:, 0] <= time) & (time < bounds[:, 1]))
+        return self.span.among(on.tolist()) | np.less(self.span.code, 0)
 
     def _in_category(self, value: str | tuple[str, ...]) -> NDArray[np.bool_]:
         """A name matches any part of a path; a path matches itself and everything below it."""
@@ -341,7 +364,26 @@ class FilterColumns:
 
 def _seconds(time: datetime) -> float:
     """Seconds since 1970; a time without a zone is UTC."""
-    return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
+    return in_utc(time).timestamp()
+
+
+def _kinds(items: pl.DataFrame) -> tuple[Names, Names]:
+    """Kinds and spans; without such columns all are products that are always shown."""
+    n = len(items)
+    if "kind" not in items.columns:
+        return all_products(n)
+    spans = pl.Series([None] * n, dtype=pl.String)
+    some = items.select(timed=pl.col("start").is_not_null() | pl.col("end").is_not_null())["timed"]
+    if some.any():
+        times = items.select("start", "end").filter(some).iter_rows()
+        spans = spans.scatter(some.arg_true(), [span_name(*one) for one in times])
+    return Names.from_texts(items["kind"].fill_null(PRODUCT)), Names.from_texts(spans)
+
+
+def all_products(n: int) -> tuple[Names, Names]:
+    """The columns ``kind`` and ``span`` of n products that are always shown."""
+    numbering = Numbering()
+    return Names(np.full(n, numbering.of(PRODUCT), np.int32), numbering), Names(np.full(n, -1, np.int32), Numbering())
 
 
 def _read(items: pl.DataFrame) -> tuple[pl.Series, ...]:
@@ -369,22 +411,3 @@ def _merged(counted: Iterable[tuple[str, int]], text: str) -> list[tuple[str, in
             groups.setdefault(folded, []).append((name, n))
     merged = [(max(group, key=lambda one: one[1])[0], sum(n for _, n in group)) for group in groups.values()]
     return sorted(merged, key=lambda one: (-one[1], one[0]))
-
-
-def price_ranges(prices: NDArray[np.float64], parts: int = 5) -> Iterator[tuple[tuple[float, float], int]]:
-    """Ranges (low, high) of prices, ends included, that hold about as many items each, from low to high; with counts.
-
-    They end at round prices and begin at the next price that an item has. Unknown prices (nan) are in none.
-
-    >>> list(price_ranges(np.array([1.0, 2.0, 12.4, 13.0, 150.0, np.nan]), 2))
-    [((1.0, 12.0), 2), ((12.4, 150.0), 3)]
-    """
-    known, begin = np.sort(prices[~np.isnan(prices)]), 0
-    for part in range(1, parts + 1):
-        if begin < len(known):
-            # Round to two digits: 1234 to 1200; the last range ends where prices do.
-            end = float(known[-1]) if part == parts else float(f"{np.quantile(known, part / parts):.2g}")
-            stop = int(np.searchsorted(known, end, side="right"))
-            if stop > begin:
-                yield (float(known[begin]), end), stop - begin
-                begin = stop

@@ -5,12 +5,14 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-FILTER_KEYS = ("category", "brand", "seller", "price", "in_stock", "attributes")
+from onesearch.data.records import KINDS
+
+FILTER_KEYS = ("category", "brand", "seller", "price", "in_stock", "kind", "attributes")
 """What an item can be filtered by; ``not`` holds filters of these kinds that must not match, ``all`` lists of more."""
 NOT, ALL, ATTRIBUTES = "not", "all", "attributes"
 PATH_SEPARATOR = " > "
 
-Value = str | bool | tuple[str, ...] | tuple[float, float]
+Value = str | bool | float | tuple[str, ...] | tuple[float, float]
 
 
 class Filter(NamedTuple):
@@ -52,6 +54,12 @@ def normalised(filters: Mapping[str, Any]) -> Checked:
 def conjuncts(filters: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
     """The filters, and those of their list ``all``: each of them must hold."""
     return [] if filters is None else [filters, *filters.get(ALL, ())]
+
+
+def names_key(filters: Mapping[str, Any], key: str) -> bool:
+    """Whether filters say which values of a key are wanted, or which are not."""
+    without = filters.get(NOT)
+    return not filters.keys().isdisjoint({key, f"{NOT}.{key}"}) or (isinstance(without, Mapping) and key in without)
 
 
 def _flat(filters: Mapping[str, Any], negated: bool) -> Iterator[tuple[str, str, bool, Any]]:
@@ -100,6 +108,8 @@ def _value(key: str, name: str, value: Any) -> Value:
             if not isinstance(value, bool):
                 raise FilterError(f"filter '{name}' takes true or false, got {value!r}")
             return value
+        case "kind" if value not in KINDS:
+            raise FilterError(f"filter '{name}' takes {', '.join(KINDS)}, or a list of these; got {value!r}")
         case "category" if isinstance(value, tuple) and value and all(isinstance(part, str) for part in value):
             return value
         case "attributes" if isinstance(value, Mapping):

@@ -12,6 +12,7 @@ So the question costs the same at every level, and nothing of the index is rebui
 
 import difflib
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from functools import lru_cache, partial, reduce
 from operator import add, and_, or_
 from typing import Any
@@ -22,10 +23,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from onesearch.data.records import Item
+from onesearch.data.records import Item, in_utc
 from onesearch.index.bits import RankedBits, pack
 from onesearch.index.filter_columns import FilterColumns
-from onesearch.index.filter_values import ATTRIBUTES, Checked, FilterError, Value, normalised
+from onesearch.index.filter_values import ATTRIBUTES, Checked, Filter, FilterError, Value, normalised
 from onesearch.index.sid_index import SidIndex
 
 _CACHE_BYTES = 256 << 20
@@ -96,6 +97,8 @@ class ItemFilters:
             partial(_columns_of, columns, changed, index.base, index.live_rows)
         )
         self._mask: Callable[[Checked], ItemMask] = lru_cache(entries)(partial(_mask, words, live, index))
+        # When what is shown changes; numberings are shared, so these are all spans that any version has.
+        self._turns = columns.turns()
 
     @classmethod
     def build(cls, items: pl.DataFrame, index: SidIndex) -> "ItemFilters":
@@ -152,17 +155,19 @@ class ItemFilters:
             )
         return ItemFilters(self._columns, index, self._words, self._entries, changed)
 
-    def mask(self, filters: Mapping[str, Any]) -> ItemMask:
-        """The items that match every filter.
+    def mask(self, filters: Mapping[str, Any], time: datetime | None = None) -> ItemMask:
+        """The items that match every filter and, where a time is given, are shown then.
 
         Args:
             filters: ``category``: a name anywhere in the path, or a path from the root ('A > B' or a tuple), which
                 includes what lies below; ``brand``, ``seller``: the name; ``price``: [low, high], inclusive, either
-                may be None; ``in_stock``: a bool; ``attributes``: values by type, or ``{"min": 40, "max": 42}`` for
-                texts that begin with a number. Case and accents of names do not matter. A list of values means any of
-                them. ``not`` holds filters that must not match, ``all`` a list of further ones that each must match,
-                such as two values that an item has both. A value that no item has allows nothing. No filters allow
-                everything. ``attributes.Color`` and ``not.brand`` are short for a mapping of one.
+                may be None; ``in_stock``: a bool; ``kind``: product, video, live or article; ``attributes``: values by
+                type, or ``{"min": 40, "max": 42}`` for texts that begin with a number. Case and accents of names do
+                not matter. A list of values means any of them. ``not`` holds filters that must not match, ``all`` a
+                list of further ones that each must match, such as two values that an item has both. A value that no
+                item has allows nothing. No filters allow everything. ``attributes.Color`` and ``not.brand`` are short
+                for a mapping of one.
+            time: of the search; without a zone it is UTC.
 
         Raises:
             FilterError: an unknown key or attribute type, or a value of the wrong kind.
@@ -177,7 +182,22 @@ class ItemFilters:
                     f"; did you mean '{near[0]}'?" if near else f". There are {', '.join(sorted(names)[:20]) or 'none'}"
                 )
                 raise FilterError(f"no item has an attribute of type '{kind}'{hint}")
+        if time is not None and (turn := self.turn(time)) is not None:
+            checked = (*checked, Filter("span", "", False, (turn,)))
         return self._mask(checked)
+
+    def turn(self, time: datetime) -> float | None:
+        """The last moment, up to a time, at which something began or ended to be shown, in seconds of 1970.
+
+        Until the next one the same items are shown. None where all always are.
+        """
+        if len(self._turns) == 1:
+            return None
+        return float(self._turns[np.searchsorted(self._turns, in_utc(time).timestamp(), side="right") - 1])
+
+    def knows_kind(self, kind: str) -> bool:
+        """Whether an item has, or had, a kind."""
+        return self._columns.kind.numbering.find(kind) is not None
 
     def all_but(self, rows: NDArray[np.int64]) -> ItemMask:
         """All items but those of some rows."""

@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 from onesearch.market import keyed_random as keyed
 from onesearch.market.market_catalogue import MarketCatalogue
+from onesearch.market.market_kinds import MarketKinds, asked_kinds
 from onesearch.market.market_queries import GIFT, PREDICATES, RANKING, Queries
-from onesearch.market.market_settings import ChoiceParameters
+from onesearch.market.market_settings import ChoiceParameters, MarketSettings
 from onesearch.market.market_shoppers import Shoppers
 from onesearch.market.market_vocabulary import SLOTS
 from onesearch.market.needs import TRAIT_SLOTS
@@ -80,7 +81,7 @@ class Truth:
     """The model of relevance and choice over the tables of one market (S type sets, T product types, L leaves).
 
     ``type_sets`` is bool [S, T] (see :func:`~onesearch.market.market_queries.build_type_sets`), ``trait_values``
-    bool [Q, V].
+    bool [Q, V]; ``kinds`` are None in a market of products alone.
     """
 
     seed: int
@@ -91,6 +92,17 @@ class Truth:
     type_sets: NDArray[np.bool_]
     type_leaf: NDArray[np.int16]
     trait_values: NDArray[np.bool_]
+    kinds: MarketKinds | None = None
+
+    @cached_property
+    def asked(self) -> NDArray[np.int8]:
+        """The kind that each query asks for, int8 [Q]; 0 for none."""
+        return asked_kinds(self.queries.texts)
+
+    def is_shown(self, items: NDArray[np.integer], time: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Whether items are listed at a time, and have not ended, elementwise."""
+        listed = self.catalogue.listed[items] <= time
+        return listed if self.kinds is None else listed & self.kinds.is_on(items, time)
 
     # ---- relevance -------------------------------------------------------------------------------------------------
 
@@ -176,6 +188,11 @@ class Truth:
         fits = shoppers.audience_fit[user, np.maximum(audience - catalogue.first_audience, 0)]
         wrong = ((audience >= 0) & ~fits & ~self.queries.names_audience[query]).astype(np.float32)
         focus = (catalogue.leaves[items] == visits.focus[owner]).astype(np.float32)
+        # Of the kind that is asked for; nobody orders a video.
+        liking, product = np.float32(0.0), np.float32(1.0)
+        if self.kinds is not None:
+            liking = self.kinds.liking(self.asked[query], items, MarketSettings.kinds)
+            product = (self.kinds.kind_of(items) == 0).astype(np.float32)
         click = _sigmoid(
             np.float32(c.click_bias)
             + np.array(c.click_relevance, np.float32)[level]
@@ -184,6 +201,7 @@ class Truth:
             + (np.float32(c.click_quality) + sharp) * quality
             + np.float32(c.click_audience) * wrong
             + np.float32(c.click_focus) * focus
+            + liking
         )
         order = _sigmoid(
             np.float32(c.order_bias)
@@ -193,7 +211,7 @@ class Truth:
             + np.float32(c.order_quality) * quality
             + np.float32(c.order_audience) * wrong
         )
-        return click, order
+        return click, order * product
 
     def probabilities(
         self, visits: Visits, items: NDArray[np.integer]
@@ -207,7 +225,7 @@ class Truth:
         level = self.levels(visits.query[owner], flat)
         click, order = self._choice_probabilities(visits, owner, flat, level)
         there = (items >= 0).reshape(-1)
-        there &= self.catalogue.listed[flat] <= visits.time[owner]
+        there &= self.is_shown(flat, visits.time[owner])
         level, click, order = level * there, click * there, order * there
         return level.reshape(items.shape), click.reshape(items.shape), order.reshape(items.shape)
 
@@ -253,7 +271,7 @@ class Truth:
         owners = np.repeat(owner, length)
         within = np.arange(int(length.sum())) - np.repeat(np.cumsum(length) - length, length)
         items = order[np.repeat(first[leaf], length) + within]
-        keep = self.catalogue.listed[items] <= visits.time[owners]
+        keep = self.is_shown(items, visits.time[owners])
         return owners[keep], items[keep]
 
     def _relevant(self, visits: Visits) -> _Scored:

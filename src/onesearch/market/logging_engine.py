@@ -18,7 +18,7 @@ from onesearch.market import keyed_random as keyed
 from onesearch.market.click_truth import Truth, Visits
 from onesearch.market.market_catalogue import US_PER_DAY, ItemsByType
 from onesearch.market.market_queries import PREDICATES
-from onesearch.market.market_settings import EngineParameters
+from onesearch.market.market_settings import EngineParameters, MarketSettings
 
 with from_extra("train"):
     import bm25s
@@ -171,6 +171,12 @@ class LoggingEngine:
         age = (visits.time[:, None] - catalogue.listed[items]).astype(np.float32) / np.float32(US_PER_DAY)
         # A popularity counter of a young item has not filled up yet.
         young = np.log(np.clip((age + 1.0) / np.float32(_RAMP_DAYS), 1e-3, 1.0)) * np.float32(config.popularity_weight)
+        if self.truth.kinds is not None:
+            # It knows the words that ask for a kind, and what is on.
+            asked = self.truth.asked[visits.query][:, None]
+            matches = (asked > 0) & (self.truth.kinds.kind_of(items) == asked)
+            score = score + np.float32(MarketSettings.kinds.rank_asked) * matches
+            score = np.where(self.truth.kinds.is_on(items, visits.time[:, None]), score, -np.inf)
         noise = -np.log(-np.log(np.clip(rng.random(items.shape, np.float32), 1e-7, 1 - 1e-7)))
         score = np.where((age >= 0) & (items >= 0), score + young + np.float32(config.exploration) * noise, -np.inf)
         # The same item can come by words and by types: keep its first copy.
@@ -194,7 +200,7 @@ class LoggingEngine:
         near = self.draw_of_types(self.truth.queries.type_set[visits.query[row]], keys)
         anything = rng.integers(0, len(catalogue), len(row)).astype(np.int32)
         new = np.where((u[row, slot] < config.random_slots) | (near < 0), anything, near)
-        new = np.where(catalogue.listed[new] <= visits.time[row], new, -1)
+        new = np.where(self.truth.is_shown(new, visits.time[row]), new, -1)
         clash = (page[row] == new[:, None]).any(1)
         out = page.copy()
         out[row, slot] = np.where(clash | (new < 0), page[row, slot], new)

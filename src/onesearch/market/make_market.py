@@ -15,9 +15,10 @@ from onesearch.common.artefact import MANIFEST
 from onesearch.common.progress import track
 from onesearch.common.ragged import Ragged
 from onesearch.data.dataset import Dataset
-from onesearch.data.records import PICTURES_ARCHIVE, TIME
+from onesearch.data.records import KINDS, PICTURES_ARCHIVE, TIME
 from onesearch.market.click_truth import Truth, Visits
 from onesearch.market.logging_engine import LoggingEngine
+from onesearch.market.market_kinds import kind_columns
 from onesearch.market.market_pictures import draw_pictures, picture_names
 from onesearch.market.market_queries import Queries
 from onesearch.market.market_settings import MarketSettings
@@ -50,7 +51,7 @@ def items_table(world: World) -> pl.DataFrame:
     catalogue, vocabulary = world.catalogue, world.vocabulary
     paths = pl.Series([list(name) for name in vocabulary.leaf_names], dtype=pl.List(pl.String))
     brands = names_of(catalogue.value_names, catalogue.values[:, SLOTS.index("Brand")])
-    return pl.DataFrame(
+    table = pl.DataFrame(
         {
             "item_id": numbered("i", np.arange(len(catalogue))),
             "title": titles,
@@ -62,6 +63,16 @@ def items_table(world: World) -> pl.DataFrame:
             "listed_at": pl.Series(catalogue.listed).cast(TIME),
             "in_stock": pl.Series(np.ones(len(catalogue), np.bool_)),
         }
+    )
+    if world.kinds is None:
+        return table
+    columns = kind_columns(world.config, vocabulary, catalogue, world.kinds, titles)
+    # What shows products has no price, and is nobody's to state attributes of.
+    product = pl.col("kind") == KINDS[0]
+    table = table.with_columns(**columns)
+    nothing = pl.lit([], table.schema["attributes"])
+    return table.with_columns(
+        price=pl.when(product).then("price"), attributes=pl.when(product).then("attributes").otherwise(nothing)
     )
 
 
@@ -202,6 +213,8 @@ def save_truth(folder: Path, world: World, truth: Truth, visits: Visits) -> None
     """Everything that :class:`~onesearch.market.market.Market` needs, except the manifest."""
     folder.mkdir(parents=True)
     save_table(folder, "catalogue", world.catalogue)
+    if world.kinds is not None:
+        save_table(folder, "kinds", world.kinds)
     save_table(folder, "shoppers", world.shoppers)
     save_table(folder, "needs", world.needs)
     save_table(folder, "queries", truth.queries)

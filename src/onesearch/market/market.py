@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from onesearch.data.text import normalise_query
 from onesearch.market.click_truth import Reactions, Truth, Visits
 from onesearch.market.market_catalogue import MarketCatalogue
+from onesearch.market.market_kinds import MarketKinds
 from onesearch.market.market_queries import Queries
 from onesearch.market.market_shoppers import Shoppers
 from onesearch.market.needs import Needs
@@ -43,6 +44,7 @@ class Market:
             load_array(folder, "type_sets"),
             load_array(folder, "type_leaf"),
             needs.trait_values,
+            load_table(folder, "kinds", MarketKinds) if config.has_kinds else None,
         )
         return cls(folder, truth, needs, visits)
 

@@ -96,6 +96,20 @@ class ChoiceParameters:
     gift_taste: float = 0.3  # share of one's own taste that counts when buying for others
 
 
+@dataclass(frozen=True)
+class KindParameters:
+    """Videos and live rooms, where a market has them; no published figure says how much of them is asked for."""
+
+    asked: float = 0.25  # plain page views that ask for a video or a live room, where the leaf has one
+    days_on: tuple[float, float] = (1.0, 5.0)  # how long a live room lasts
+    said: float = 0.6  # chance that a transcript names a latent attribute of a product
+    said_wrong: float = 0.1  # chance that what it names is another one
+    click_asked: float = 1.0  # added to a click's log-odds where an item is of the kind that is asked for
+    click_other: float = -2.5  # where it is of another kind
+    click_unasked: float = -0.7  # where no kind is asked for, and it is no product
+    rank_asked: float = 6.0  # added to the logging engine's score
+
+
 class MarketSettings(Settings):
     """A whole market. The same settings make the same market, byte for byte."""
 
@@ -109,12 +123,26 @@ class MarketSettings(Settings):
     picture_only: float = Field(
         0.0, ge=0, le=1, description="share of the colours and patterns that no text states: pictures alone show them"
     )
-    later: ClassVar[frozenset[str]] = frozenset({"pictures", "picture_only"})
+    videos: float = Field(0.0, ge=0, le=1, description="videos of products, as a share of the items; they come beside")
+    live_rooms: float = Field(0.0, ge=0, le=1, description="live rooms of the log's days, likewise")
+    later: ClassVar[frozenset[str]] = frozenset({"pictures", "picture_only", "videos", "live_rooms"})
     catalogue: ClassVar[CatalogueParameters] = CatalogueParameters()
     shoppers: ClassVar[ShopperParameters] = ShopperParameters()
     queries: ClassVar[QueryParameters] = QueryParameters()
     engine: ClassVar[EngineParameters] = EngineParameters()
     choice: ClassVar[ChoiceParameters] = ChoiceParameters()
+    kinds: ClassVar[KindParameters] = KindParameters()
+
+    @model_validator(mode="after")
+    def _kinds_or_pictures(self) -> "MarketSettings":
+        if self.pictures and self.has_kinds:
+            raise ValueError("pictures are drawn of products alone: set pictures, or videos and live_rooms")
+        return self
+
+    @property
+    def has_kinds(self) -> bool:
+        """Whether it has more than products."""
+        return bool(self.videos or self.live_rooms)
 
     @model_validator(mode="after")
     def _what_pictures_alone_show_needs_pictures(self) -> "MarketSettings":

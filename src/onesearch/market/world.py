@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from onesearch.market.click_truth import Truth, Visits
 from onesearch.market.market_catalogue import MarketCatalogue, build_catalogue, type_weights
+from onesearch.market.market_kinds import MarketKinds, asking_for_kinds, with_kinds
 from onesearch.market.market_listings import build_listings
 from onesearch.market.market_queries import Queries, build_queries, build_type_sets
 from onesearch.market.market_settings import MarketSettings
@@ -29,6 +30,7 @@ class World:
     shoppers: Shoppers
     planner: TrafficPlanner
     type_sets: NDArray[np.bool_]
+    kinds: MarketKinds | None = None
 
     @classmethod
     def build(cls, config: MarketSettings) -> "World":
@@ -36,7 +38,9 @@ class World:
         vocabulary = build_vocabulary(config.seed)
         start = int(np.datetime64(config.start, "us").astype(np.int64))
         reserved = _words(vocabulary.values + vocabulary.nouns + read_words("titles")["marketing"])
-        catalogue = build_catalogue(config, vocabulary, start, reserved)
+        catalogue, kinds = build_catalogue(config, vocabulary, start, reserved), None
+        if config.has_kinds:
+            catalogue, kinds = with_kinds(config, catalogue, start)
         needs = build_needs(config, vocabulary, catalogue, reserved | _words(catalogue.value_names))
         weights = type_weights(vocabulary, np.random.default_rng([config.seed, 3]))
         leaf_weight = np.bincount(vocabulary.type_leaf, weights, len(vocabulary.leaf_names)).astype(np.float64)
@@ -50,6 +54,7 @@ class World:
             shoppers,
             planner,
             build_type_sets(vocabulary, needs, catalogue, planner),
+            kinds,
         )
 
     def with_newcomers(self, count: int) -> "World":
@@ -71,6 +76,9 @@ class World:
         """Plan n page views of the period; another ``stream`` gives other page views of the same shoppers."""
         traffic = self.planner.plan(n, np.random.default_rng([self.config.seed, 9, stream]))
         queries, number = build_queries(traffic.plans, self.vocabulary, self.needs, self.catalogue, self.config.seed)
+        if self.kinds is not None:
+            leaves = (traffic.focus, traffic.time)
+            queries, number = asking_for_kinds(self.config, self.kinds, self.catalogue, queries, number, *leaves)
         return traffic, queries, Visits(traffic.user, number, traffic.focus, traffic.time)
 
     def truth(self, queries: Queries) -> Truth:
@@ -84,6 +92,7 @@ class World:
             self.type_sets,
             self.vocabulary.type_leaf,
             self.needs.trait_values,
+            self.kinds,
         )
 
 

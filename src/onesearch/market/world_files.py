@@ -10,6 +10,7 @@ import polars as pl
 from onesearch.common.artefact import read_json, read_manifest, write_json, write_manifest
 from onesearch.market.click_truth import Visits
 from onesearch.market.market_catalogue import MarketCatalogue
+from onesearch.market.market_kinds import MarketKinds
 from onesearch.market.market_queries import Queries
 from onesearch.market.market_settings import MarketSettings
 from onesearch.market.market_shoppers import Shoppers
@@ -17,10 +18,12 @@ from onesearch.market.needs import Needs
 
 FOLDER: Final = "market"
 FORMAT: Final = 2
-_T = TypeVar("_T", MarketCatalogue, Needs, Shoppers, Queries, Visits)
+_T = TypeVar("_T", MarketCatalogue, MarketKinds, Needs, Shoppers, Queries, Visits)
 
 
-def save_table(folder: Path, name: str, table: MarketCatalogue | Needs | Shoppers | Queries | Visits) -> None:
+def save_table(
+    folder: Path, name: str, table: MarketCatalogue | MarketKinds | Needs | Shoppers | Queries | Visits
+) -> None:
     """Arrays as ``name.field.npy``; lists of texts together as ``name.json`` or, for queries, Parquet."""
     lists: dict[str, list[str]] = {}
     for field in fields(table):

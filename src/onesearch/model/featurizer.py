@@ -8,8 +8,10 @@ import polars as pl
 from numpy.typing import NDArray
 
 from onesearch.common.ragged import Ragged
+from onesearch.data.dataset import ragged_rows
 from onesearch.data.text import item_texts
 from onesearch.encoding.khqe import KHQE, fuse_keywords
+from onesearch.encoding.linked_items import drawn_to_linked
 from onesearch.encoding.pictures.item_pictures import ItemPictures
 from onesearch.encoding.pictures.item_towers import ItemTower
 from onesearch.encoding.text_encoder import TextEncoder
@@ -47,7 +49,8 @@ class TextFeatures:
 class Featurizer:
     """Encoder, keyword fusion, quantizer, head rows and tokenizer of one run: the processor of texts and items.
 
-    ``pictures`` reads those of items that come in; None where vectors know of none.
+    ``pictures`` reads those of items that come in; None where vectors know of none. ``linked`` is the weight of linked
+    items in an item's vector.
     """
 
     encoder: TextEncoder
@@ -60,13 +63,24 @@ class Featurizer:
     fields: tuple[str, ...] = ("title", "brand")
     item_features: NumericItemFeatures | None = None
     pictures: ItemPictures | None = None
+    linked: float = 0.0
 
     def vectors(self, texts: Sequence[str]) -> Floats:
         """Fused, normalised text vectors, float32 [n, d_e]."""
         return self._fused(self.encoder.encode(texts), texts)
 
-    def item_vectors(self, items: pl.DataFrame) -> Floats:
-        """Fused, normalised vectors of items, of their pictures, too, where the run's encoder knows these, [n, d_e]."""
+    def item_vectors(self, items: pl.DataFrame, linked: pl.DataFrame | None = None) -> Floats:
+        """Fused, normalised vectors of items, of their pictures, too, where the run's encoder knows these, [n, d_e].
+
+        Those with links are drawn towards the items that these lead to; ``linked`` is the table of these.
+        """
+        own = self._own_vectors(items)
+        if linked is None or not len(linked) or not self.linked:
+            return own
+        links = ragged_rows(items["linked"], linked["item_id"])
+        return drawn_to_linked(own, links, self._own_vectors(linked), self.linked)
+
+    def _own_vectors(self, items: pl.DataFrame) -> Floats:
         texts = item_texts(items, self.fields)
         if self.pictures is None or not isinstance(self.encoder, ItemTower):
             return self.vectors(texts)
@@ -78,9 +92,9 @@ class Featurizer:
             return plain
         return fuse_keywords(plain, self.lexicon.match(texts), self.keyword_vectors)
 
-    def items(self, items: pl.DataFrame) -> tuple[NDArray[np.int32], Floats]:
+    def items(self, items: pl.DataFrame, linked: pl.DataFrame | None = None) -> tuple[NDArray[np.int32], Floats]:
         """SIDs int32 [n, L] and rows float32 [n, R] of items that are new to the catalogue (no clicks yet)."""
-        vectors = self.item_vectors(items)
+        vectors = self.item_vectors(items, linked)
         # numbers that are usual for such items; zeros where a run has none
         extra = np.zeros((len(items), self.head_row_projection.features), np.float32)
         if self.item_features is not None:

@@ -66,9 +66,10 @@ def _items(table: pl.DataFrame) -> Iterator[Item]:
 
 def _mark(item: Item) -> bytes:
     """The same for equal items: whatever the order of attributes and the zone of a time."""
+    times = {name: getattr(item, name) for name in ("listed_at", "start", "end")}
     same = {
         **vars(item),
         "attributes": sorted((name, list(values)) for name, values in item.attributes.items()),
-        "listed_at": None if item.listed_at is None else item.listed_at.astimezone(UTC).isoformat(),
+        **{name: None if time is None else time.astimezone(UTC).isoformat() for name, time in times.items()},
     }
     return hashlib.blake2b(json.dumps(same).encode(), digest_size=16).digest()

@@ -28,6 +28,7 @@ from onesearch.encoding.click_pairs import mine_pairs
 from onesearch.encoding.encoder_alignment import align_encoder
 from onesearch.encoding.held_out_vectors import held_out_vectors
 from onesearch.encoding.khqe import KHQESettings, fuse_keywords
+from onesearch.encoding.linked_items import drawn_to_linked, save_linked_weight
 from onesearch.encoding.pictures.item_towers import ConcatTower
 from onesearch.encoding.sid_behaviour import fit_sids
 from onesearch.encoding.sid_quality import quality_report
@@ -191,6 +192,10 @@ def build_khqe(
         keywords = len(mined.texts)
         plain = fuse_keywords(plain, mined.match(texts), vectors)
         query_vectors = fuse_keywords(query_vectors, mined.match(queries), vectors)
+    # Items that show others come nearer to these.
+    links = run_data.dataset.ragged(run_data.dataset.items["linked"])
+    plain = drawn_to_linked(plain, links, plain, khqe.linked)
+    save_linked_weight(khqe.linked, bool(len(links.values)), folder)
     # What training and serving read as the text vectors: fused, where fusion is on.
     if held_path.is_file():
         np.save(folder / "held_out_vectors.npy", query_vectors.astype(np.float32), allow_pickle=False)

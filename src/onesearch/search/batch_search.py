@@ -20,19 +20,20 @@ from numpy.typing import NDArray
 
 from onesearch.data.records import Item
 from onesearch.data.requests import Requests
-from onesearch.index.filter_values import NOT, conjuncts
+from onesearch.index.filter_values import conjuncts, names_key
 from onesearch.index.item_filters import ItemMask
 from onesearch.model.featurizer import Featurizer
 from onesearch.search.candidate_search import FEWEST, CandidateSearch, Scope
 from onesearch.search.candidates import Candidates, ordered
 from onesearch.search.catalogue_snapshot import Snapshot
-from onesearch.search.click_features import LIVE
+from onesearch.search.click_features import LIVE as LIVE_CLICKS
 from onesearch.search.confidence import Confidence, best_match
 from onesearch.search.current_snapshot import CurrentSnapshot
 from onesearch.search.explanation import explain
 from onesearch.search.exploration import DEPTH, Exploration, explore
 from onesearch.search.highlighting import highlights
 from onesearch.search.hits import Hits, followed_by
+from onesearch.search.live_intent import LIVE, MOST_ROOMS, asks_for_live, relevant_rooms
 from onesearch.search.ranking_weights import RankingWeights
 from onesearch.search.result_set import facet_counts, in_order, named_and_clicked, result_set
 from onesearch.search.results import FilterChoices, SearchRequest, SearchResult, SearchResults
@@ -46,7 +47,7 @@ from onesearch.search.suggestions import Suggestions
 from onesearch.search.word_matches import WordMatch, query_words, word_matches
 
 Floats = NDArray[np.float32]
-_LIVE = RankingWeights({LIVE: 1.0})  # n clicks since the log raise the odds of an item on a page (1 + n)-fold
+_LIVE = RankingWeights({LIVE_CLICKS: 1.0})  # n clicks since the log raise the odds of an item on a page (1 + n)-fold
 _DEMOTED = RankingWeights({"out_of_stock": 1.0})
 _MOST_KEPT = 256  # sets of rules whose effects are kept
 
@@ -59,19 +60,23 @@ class _Search:
         request: as it was asked, with a mistyped query as it was meant, where that is sure.
         history: of the shopper.
         touching: the rules that touch it.
+        time: at which it is asked: what is shown at another time alone is not found.
         correction: how its query was most likely meant, if not as typed.
         answer: what will be told.
         about: rows of the items that it is about, ascending, int64 [m]; None where nobody asks for them.
         shown: rows of the items of this page and of those before it, [s]; in an order of its own of all pages.
+        rooms: rows of the live rooms that come first, since it asks for them, best first.
     """
 
     request: SearchRequest
     history: ShopperHistory
     touching: Touching
+    time: datetime
     correction: Correction | None = None
     answer: SearchResults = field(default_factory=SearchResults)
     about: NDArray[np.int64] | None = None
     shown: NDArray[np.integer] = field(default_factory=lambda: np.zeros(0, np.int64))
+    rooms: tuple[int, ...] = ()
 
     @property
     def page(self) -> slice:
@@ -95,6 +100,7 @@ class BatchSearch(CandidateSearch):
     Attributes:
         current: the snapshot that changes.
         suggestions: what completes and corrects queries.
+        live_queries: normalised queries of the log whose thought says that they ask for live rooms.
     """
 
     def __init__(
@@ -115,6 +121,7 @@ class BatchSearch(CandidateSearch):
         self._offered: tuple[Snapshot, dict[tuple[str, ...], FilterChoices]] = (snapshot, {})
         self.current = CurrentSnapshot(snapshot.on(snapshot.generator.eval().begin.device), featurizer)
         self.suggestions = Suggestions(self.current, snapshot.click_features.statistics)
+        self.live_queries: frozenset[str] = frozenset()
 
     @property
     def snapshot(self) -> Snapshot:
@@ -161,14 +168,26 @@ class BatchSearch(CandidateSearch):
         """Filters, history, rules; and the query as it was meant."""
         request = replace(request, filters=self.offered(request.filters))
         history = self._history(request)
-        search = _Search(request, history, _touching(snapshot, request, history, time))
+        search = _Search(request, history, _touching(snapshot, request, history, time), time)
         # What a rule knows is not mistyped, be it the whole query or words of it, and an item's id is no word.
         if not search.touching.whole and row_of_id(snapshot, request.query) is None:
             search.correction = self.suggestions.corrected(request.query, search.touching.words)
         if search.correction is not None and search.correction.sure and request.correct:
             search.request = replace(request, query=search.correction.text)
             search.touching = _touching(snapshot, search.request, history, time)
+        if asks_for_live(search.touching.query, request.filters, snapshot, self.live_queries):
+            search.rooms = self._rooms(snapshot, search)
         return search
+
+    def _rooms(self, snapshot: Snapshot, search: _Search) -> tuple[int, ...]:
+        """Rows of the live rooms that are on and relevant, best first."""
+        request = replace(search.request, filters={**(search.request.filters or {}), "kind": LIVE})
+        scope = self._scope_of(snapshot, replace(search, request=request))
+        hits = self._rank(_as_columns(snapshot, [search]), min(scope.matching, MOST_ROOMS), scope)[0]
+        rows = hits.items[0][hits.items[0] >= 0]
+        if self.confidence is not None:
+            rows = relevant_rooms(snapshot, rows, self._head_row(search.touching.query), self.confidence.margin)
+        return tuple(rows.tolist())
 
     def _history(self, request: SearchRequest) -> ShopperHistory:
         if request.history is not None:
@@ -177,7 +196,7 @@ class BatchSearch(CandidateSearch):
 
     def offered(self, filters: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
         """The filters of a search, and that of the shop where it hides what is out of stock."""
-        if self.out_of_stock != "hidden" or any(_asks_for_stock(one) for one in conjuncts(filters)):
+        if self.out_of_stock != "hidden" or any(names_key(one, "in_stock") for one in conjuncts(filters)):
             return filters
         return {**(filters or {}), "in_stock": True}
 
@@ -185,11 +204,10 @@ class BatchSearch(CandidateSearch):
 
     def _result_set(self, snapshot: Snapshot, search: _Search) -> NDArray[np.int64]:
         """Rows of the items that a search is about, ascending: what is counted, and shown in an order of its own."""
-        request, touching = search.request, search.touching
-        mask = self.scope(snapshot, request.filters, None, self._effects(snapshot, request, touching)).mask
+        touching, mask = search.touching, self._scope_of(snapshot, search).mask
         # What the shopper has taken is shown no more; unless it is named, or rules pin it.
         taken = _as_columns(snapshot, [search]).taken(self.config.leave_out)
-        ahead = _ahead(snapshot, touching, mask)
+        ahead = _ahead(snapshot, search, mask)
         if not touching.query.strip():
             return np.union1d(np.setdiff1d(result_set(snapshot, mask), taken), ahead)
         if self.confidence is None:
@@ -206,10 +224,10 @@ class BatchSearch(CandidateSearch):
 
         As in the engine's order, that is what comes nearest.
         """
-        request, query = search.request, search.touching.query
+        query = search.touching.query
         if not query.strip() or self.confidence is None:
             return np.zeros(0, np.int64)
-        mask = self.scope(snapshot, request.filters, None, self._effects(snapshot, request, search.touching)).mask
+        mask = self._scope_of(snapshot, search).mask
         found = result_set(snapshot, mask, self._head_row(query), self.confidence.margin, best_allowed=True)
         return np.setdiff1d(found, _as_columns(snapshot, [search]).taken(self.config.leave_out))
 
@@ -223,8 +241,7 @@ class BatchSearch(CandidateSearch):
     def _rank_group(self, snapshot: Snapshot, group: Sequence[_Search]) -> None:
         """The pages of searches that share filters, width, offset and rules."""
         first = group[0].request
-        effects = self._effects(snapshot, first, group[0].touching)
-        scope = self.scope(snapshot, first.filters, first.width, effects)
+        scope = self._scope_of(snapshot, group[0])
         end = first.offset + max(search.request.k for search in group)
         exploring = [one.request.exploration for one in group]
         hits, found, drawn = self._rank(_as_columns(snapshot, group), end, scope, exploring)
@@ -232,8 +249,8 @@ class BatchSearch(CandidateSearch):
         for place, (search, items, scores, confidence) in enumerate(
             zip(group, hits.items, hits.scores, sure, strict=True)
         ):
-            # Who types an item's id looks for that item: it comes first; then what rules pin.
-            ahead = _ahead(snapshot, search.touching, scope.mask)
+            # Who types an item's id looks for that item: it comes first; then what rules pin; then live rooms.
+            ahead = _ahead(snapshot, search, scope.mask)
             items, scores = _with_ahead(ahead, items, scores)
             search.shown = items[: search.page.stop][items[: search.page.stop] >= 0]
             search.answer[:] = results_of(snapshot, items[search.page], scores[search.page])
@@ -249,6 +266,9 @@ class BatchSearch(CandidateSearch):
                 asked = _as_columns(snapshot, [search])
                 its = found.of(np.arange(len(group)) == place)
                 why = explain(self, self._ordering(snapshot), asked, scope, its, rows, ahead, search.touching)
+                why = [
+                    replace(one, intent=LIVE) if r in search.rooms else one for r, one in zip(rows, why, strict=True)
+                ]
                 search.answer[:] = [hit._replace(why=one) for hit, one in zip(search.answer, why, strict=True)]
 
     def rank(
@@ -320,13 +340,21 @@ class BatchSearch(CandidateSearch):
         filters: Mapping[str, Any] | None,
         width: int | None,
         effects: RuleEffects | None = None,
+        time: datetime | None = None,
     ) -> Scope:
-        """Where is searched, under a filter and rules."""
-        mask = snapshot.filters.mask(filters) if filters else None
+        """Where is searched, under a filter and rules; at a time, of what is shown then."""
+        timed = time is not None and snapshot.filters.turn(time) is not None
+        mask = snapshot.filters.mask(filters or {}, time) if filters or timed else None
         width = width or self.config.width
         mask = mask if effects is None else effects.within(mask)
         matching = snapshot.shards.total(len(snapshot.index) if mask is None else mask.count)
         return Scope(snapshot, mask, width, matching, boost=None if effects is None else effects.boost)
+
+    def _scope_of(self, snapshot: Snapshot, search: _Search) -> Scope:
+        """Where one search looks."""
+        request = search.request
+        effects = self._effects(snapshot, request, search.touching)
+        return self.scope(snapshot, request.filters, request.width, effects, search.time)
 
     def _effects(self, snapshot: Snapshot, request: SearchRequest, touching: Touching) -> RuleEffects | None:
         """What the rules that touch a request do to items; None without rules."""
@@ -353,15 +381,17 @@ class BatchSearch(CandidateSearch):
 
         That is by the shop's setting for what is out of stock, and by the rules that touch the request.
         """
-        filters = self.offered(request.filters)
-        touching = _touching(snapshot, request, NO_HISTORY, datetime.now(UTC))
-        return self.scope(snapshot, filters, None, self._effects(snapshot, request, touching)).mask
+        filters, time = self.offered(request.filters), datetime.now(UTC)
+        touching = _touching(snapshot, request, NO_HISTORY, time)
+        return self.scope(snapshot, filters, None, self._effects(snapshot, request, touching), time).mask
 
     def filters_available(self) -> FilterChoices:
         """Filter values to offer, of the items that are shown; most frequent first."""
         snapshot, request = self.snapshot, SearchRequest("")
-        # Kept as long as the snapshot is, for each set of rules that hold and each setting of the shop.
-        key = (self.out_of_stock, *_touching(snapshot, request, NO_HISTORY, datetime.now(UTC)).effects)
+        # Kept as long as the snapshot is and the same is shown, for each set of rules and each setting of the shop.
+        time = datetime.now(UTC)
+        turn = str(snapshot.filters.turn(time))
+        key = (self.out_of_stock, turn, *_touching(snapshot, request, NO_HISTORY, time).effects)
         of, kept = self._offered
         if of is not snapshot:
             self._offered = (snapshot, kept := {})
@@ -400,14 +430,6 @@ class BatchSearch(CandidateSearch):
         search.answer[:] = [hit._replace(highlights=spans) for hit, spans in zip(search.answer, found, strict=True)]
 
 
-def _asks_for_stock(filters: Mapping[str, Any]) -> bool:
-    """Whether filters say which stock is wanted, or which is not."""
-    without = filters.get(NOT)
-    return not filters.keys().isdisjoint({"in_stock", f"{NOT}.in_stock"}) or (
-        isinstance(without, Mapping) and "in_stock" in without
-    )
-
-
 def _touching(snapshot: Snapshot, request: SearchRequest, history: ShopperHistory, time: datetime) -> Touching:
     """The rules that touch a request, and its query under them."""
     rules = snapshot.rules if request.rules is None else request.rules
@@ -435,10 +457,13 @@ def _tell_all(snapshot: Snapshot, search: _Search) -> None:
     search.answer.facets = facet_counts(snapshot, every, asked.facets, asked.facet_query) if asked.facets else {}
 
 
-def _ahead(snapshot: Snapshot, touching: Touching, mask: ItemMask | None) -> list[int]:
-    """Rows of the items that come first whatever their score: the one whose id was typed, then what rules pin."""
-    named = _named(snapshot, touching.in_log, mask)
-    return list(dict.fromkeys([*([] if named is None else [named]), *pinned_rows(touching, snapshot, mask)]))
+def _ahead(snapshot: Snapshot, search: _Search, mask: ItemMask | None) -> list[int]:
+    """Rows of the items that come first whatever their score: the one whose id was typed, then what rules pin, then
+    live rooms where the query asks for them.
+    """
+    named = _named(snapshot, search.touching.in_log, mask)
+    first = [] if named is None else [named]
+    return list(dict.fromkeys([*first, *pinned_rows(search.touching, snapshot, mask), *search.rooms]))
 
 
 def _with_ahead(ahead: Sequence[int], items: NDArray[np.int32], scores: Floats) -> tuple[NDArray[np.int32], Floats]:

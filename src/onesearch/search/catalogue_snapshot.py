@@ -247,7 +247,8 @@ class Snapshot:
         before = items_frame([self.item(row) for row in rows[was_known].tolist()])
 
         # SIDs [k, L] and head rows [k, R]: as they were where what they are made of is the same.
-        sids, head_rows = self._features(frame, before, rows, was_known, featurizer)
+        linked = self._linked_by(newest)
+        sids, head_rows = self._features(frame, before, rows, was_known, featurizer, linked)
         popularity = np.zeros(len(rows), np.float32)
         popularity[was_known] = self.popularity.take(rows[was_known])
 
@@ -392,15 +393,20 @@ class Snapshot:
         rows: NDArray[np.int64],
         was_known: NDArray[np.bool_],
         featurizer: Featurizer,
+        linked: pl.DataFrame | None,
     ) -> tuple[NDArray[np.int32], Floats]:
-        """SIDs [k, L] and head rows [k, R] of items in their ``rows``; ``before`` are those that were known."""
+        """SIDs [k, L] and head rows [k, R] of items in their ``rows``; ``before`` are those that were known.
+
+        ``linked`` are the items that they link to.
+        """
         sids = np.zeros((len(rows), self.sids.base.shape[1]), np.int32)
         head_rows = np.zeros((len(rows), self.item_head_rows.base.shape[1]), np.float32)
         sids[was_known] = self.sids.take(rows[was_known])
         head_rows[was_known] = self.item_head_rows.take(rows[was_known])
-        # Another text has another SID and vector; so has another picture where vectors know of it.
+        # Another text has another SID and vector; so have other links, and another picture where vectors know of it.
         now = frame.filter(was_known)
         same = _same(item_texts(now, featurizer.fields), item_texts(before, featurizer.fields))
+        same &= _same(now["linked"].to_list(), before["linked"].to_list())
         if featurizer.pictures is not None:
             same &= _same(now["images"].to_list(), before["images"].to_list())
         written = ~was_known
@@ -408,7 +414,7 @@ class Snapshot:
         if written.any():
             numbers = featurizer.head_row_projection.features
             text = head_rows.shape[1] - numbers
-            found = featurizer.items(frame.filter(written))
+            found = featurizer.items(frame.filter(written), linked)
             sids[written], head_rows[written, :text] = found[0], found[1][:, :text]
             new = ~was_known
             head_rows[new, text:] = found[1][new[written], text:]
@@ -419,6 +425,13 @@ class Snapshot:
         if priced.any():
             featurizer.set_price(head_rows, np.flatnonzero(priced), frame.filter(priced))
         return sids, head_rows
+
+    def _linked_by(self, items: Sequence[Item]) -> pl.DataFrame | None:
+        """The items of the catalogue, and of these, that some items link to; None where they link to none."""
+        coming = {item.item_id: item for item in items}
+        ids = dict.fromkeys(one for item in items for one in item.linked)
+        known = [coming.get(i) or self.item(self.number[i]) for i in ids if i in coming or i in self.number]
+        return items_frame(known) if known else None
 
     def _lexical_with(
         self, rows: NDArray[np.int64], frame: pl.DataFrame, before: pl.DataFrame, was_known: NDArray[np.bool_]

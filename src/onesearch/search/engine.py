@@ -357,7 +357,7 @@ class SearchEngine(BatchSearch):
             keywords=self.keywords,
             confidence=self.confidence,
         )
-        engine.out_of_stock = self.out_of_stock
+        engine.out_of_stock, engine.live_queries = self.out_of_stock, self.live_queries
         return engine
 
     def shard(self, shards: Shards) -> "SearchEngine":
@@ -421,6 +421,7 @@ def load_engines(
         engine = SearchEngine.from_about(parts_of[about.get("counts")], about)
         engine.name = engine_name(run, model, place)
         engine.histories = past
+        engine.live_queries = parts.live_queries
         engine.counts, until = about.get("counts"), about.get("counted_until")
         engine.logged_until = datetime.fromisoformat(until) if until else newest
         engine.known_shoppers = active

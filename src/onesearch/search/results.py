@@ -52,12 +52,14 @@ class Explanation:
         found_by: channels that found it: beams, most clicked, clicked since, evidence, BM25, nearest.
         path: the tokens of its semantic ID.
         rules: names of the rules that touched it: those that changed the query, its pins and its boosts.
+        intent: what the query asks for, where that brings the item forward: ``live``.
     """
 
     parts: tuple[Part, ...]
     found_by: tuple[str, ...]
     path: tuple[Step, ...]
     rules: tuple[str, ...] = ()
+    intent: str | None = None
 
     @property
     def score(self) -> float:
@@ -67,6 +69,7 @@ class Explanation:
     def __str__(self) -> str:
         lines = [f"{self.score:.3f}, found by {', '.join(self.found_by) or 'the order of the item score'}"]
         lines += [f"  rule: {name}" for name in self.rules]
+        lines += [f"  the query asks for: {self.intent}"] if self.intent else []
         lines += [f"  {part.product:+.3f}  {part.feature} {part.value:.3f} × {part.weight:.3f}" for part in self.parts]
         for step in self.path:
             chance = "" if step.probability is None else f"{step.probability:.1%} "
@@ -144,7 +147,7 @@ class SearchRequest:
         offset: better results that are left out: those of earlier pages.
         count: whether the answer says how many items there are in all.
         facets: filters whose values are counted among all of them: category, brand, seller, price, in_stock,
-            attributes.TYPE. Of each the 100 most frequent values, of categories those of each level.
+            kind, attributes.TYPE. Of each the 100 most frequent values, of categories those of each level.
         facet_query: only names that hold it are counted, so that rare ones are found; "" counts all.
         explain: whether each result says why it stands where it does; not with another order.
         highlight: whether each result says where the query's words stand in it.

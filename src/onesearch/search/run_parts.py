@@ -20,6 +20,7 @@ from onesearch.data.dataset import Dataset
 from onesearch.data.item_pairs import ItemPairs
 from onesearch.encoding.encoder_loading import load_encoder
 from onesearch.encoding.khqe import KHQE
+from onesearch.encoding.linked_items import load_linked_weight
 from onesearch.encoding.pictures.item_pictures import ItemPictures
 from onesearch.encoding.pictures.item_towers import ItemTower
 from onesearch.encoding.text_encoder import TextEncoder
@@ -46,6 +47,7 @@ from onesearch.search.logged_histories import FILE as HISTORIES_FILE
 from onesearch.search.logged_histories import LoggedHistories
 from onesearch.search.run_versions import need as need
 from onesearch.understanding.keyword_lexicon import Lexicon
+from onesearch.understanding.thought_table import FILE as THOUGHTS_FILE
 from onesearch.understanding.thought_table import Taught, Thoughts
 
 log = logging.getLogger("onesearch")
@@ -220,6 +222,15 @@ class RunParts:
         return Thoughts.load(need(self.run, "understanding"))
 
     @cached_property
+    def live_queries(self) -> frozenset[str]:
+        """The log's queries whose thought says that they ask for live rooms; none where nobody thought, or none is."""
+        path = self.run / "understanding" / THOUGHTS_FILE
+        if not path.is_file():
+            return frozenset()
+        table = pl.read_parquet(path, columns=["query", "intent"])
+        return frozenset(table.filter(table["intent"] == "live")["query"].to_list())
+
+    @cached_property
     def fields(self) -> tuple[str, ...]:
         """Item columns that make an item's text."""
         return tuple(read_json(need(self.run, "encoder") / "fields.json"))
@@ -238,6 +249,7 @@ class RunParts:
             fields=self.fields,
             item_features=self.item_features,
             pictures=self.item_pictures,
+            linked=load_linked_weight(need(self.run, "khqe")),
         )
 
     def builder(self, config: PromptSettings) -> PromptBuilder:

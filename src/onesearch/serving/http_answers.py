@@ -41,6 +41,7 @@ class WhyBody(BaseModel):
     found_by: list[str] = Field(description="beams, most clicked, evidence, BM25, nearest")
     path: list[StepBody]
     rules: list[str] = Field(description="names of the rules that touched it")
+    intent: str | None = Field(None, description="what the query asks for, where that brings it forward: live")
 
     @classmethod
     def from_explanation(cls, why: Explanation) -> "WhyBody":
@@ -50,6 +51,7 @@ class WhyBody(BaseModel):
             found_by=list(why.found_by),
             path=[StepBody(**step._asdict()) for step in why.path],
             rules=list(why.rules),
+            intent=why.intent,
         )
 
 

@@ -50,11 +50,12 @@ from onesearch.serving.http_bodies import (
 from onesearch.serving.http_bodies import Query as QueryText
 from onesearch.serving.http_errors import say_errors
 from onesearch.serving.keyword_coverage import ThoughtSource
+from onesearch.serving.live_catalogue import UnreadableItemError
 from onesearch.serving.live_rules import stored_rules
 from onesearch.serving.meilisearch_api import USER_HEADER, add_meilisearch
 from onesearch.serving.middleware import Guard
 from onesearch.serving.request_log import note
-from onesearch.serving.service import Service, UnknownItemError
+from onesearch.serving.service import RequestRefusedError, Service, UnknownItemError
 from onesearch.serving.serving_settings import ServingSettings
 from onesearch.serving.store import Store
 
@@ -230,6 +231,10 @@ def _add_items(app: FastAPI, service: Service, keys: Keys) -> None:
             problems = service.catalogue.patch({item.item_id: item.applied_to for item in body.items})
         except KeyError as error:
             raise UnknownItemError(f"no item {error.args[0][:200]!r} in the catalogue; nothing was changed") from None
+        except UnreadableItemError:
+            raise
+        except ValueError as error:  # fields that do not go together with those that stay
+            raise RequestRefusedError(str(error)) from None
         return answer(problems, len(body.items), 0)
 
     def answer(problems: Mapping[str, str], upserted: int, deleted: int) -> ItemsAnswer:

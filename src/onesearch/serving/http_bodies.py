@@ -20,7 +20,7 @@ from pydantic import (
     model_validator,
 )
 
-from onesearch.data.records import LONGEST_ID, Item, check_attribute_type
+from onesearch.data.records import LONGEST_ID, Item, check_attribute_type, in_utc
 from onesearch.index.filter_values import ALL, NOT
 from onesearch.search.results import Sort
 from onesearch.search.rules import MAX_TEXT
@@ -40,7 +40,7 @@ MAX_CLOCK_GAP = timedelta(days=1)
 
 
 _TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d")
-_FACET = r"^(category|brand|seller|price|in_stock|attributes\..+)$"
+_FACET = r"^(category|brand|seller|price|in_stock|kind|attributes\..+)$"
 _ONE_LINE = r"^[^\u0000-\u001f\u007f-\u009f]*$"
 _PLAIN = r"^[^\u001c-\u001f]*$"
 # As well, with a letter or sign that is no blank.
@@ -159,7 +159,14 @@ ItemField = Literal[
     "listed_at",
     "in_stock",
     "description",
+    "kind",
+    "transcript",
+    "host",
+    "linked",
+    "start",
+    "end",
 ]
+ItemKind = Literal["product", "video", "live", "article"]
 AttributeValues = Label | NumberRange | Annotated[list[Label | NumberRange], Field(min_length=1, max_length=50)]
 
 
@@ -180,6 +187,7 @@ class Conditions(Body):
     seller: Labels | None = None
     price: tuple[Bound, Bound] | None = Field(None, description="[lowest, highest]; null leaves a side open")
     in_stock: Flag | None = None
+    kind: ItemKind | Annotated[list[ItemKind], Field(min_length=1, max_length=4)] | None = None
     attributes: dict[Label, AttributeValues] | None = Field(
         None,
         max_length=20,
@@ -253,7 +261,7 @@ class SearchBody(Body):
         default_factory=list,
         max_length=20,
         description="filters whose values are counted among the items of all pages: category, brand, seller, price, "
-        "in_stock, attributes.TYPE; the 100 most frequent of each, and of categories those of each level",
+        "in_stock, kind, attributes.TYPE; the 100 most frequent of each, and of categories those of each level",
     )
     facet_query: Query = Field("", description="only names that hold it are counted: a search among a facet's values")
     width: Annotated[int, Field(ge=1, le=MAX_WIDTH), BeforeValidator(no_guess)] | None = Field(
@@ -338,14 +346,26 @@ class ItemBody(Body):
     listed_at: Time | None = None
     in_stock: Flag | None = Field(True, description="null: unknown, and so not in stock to a filter")
     description: str | None = Field(None, max_length=50_000)
+    kind: ItemKind = Field("product", description="what it is")
+    transcript: str | None = Field(None, max_length=50_000, description="what is said in a video or live room")
+    host: Name | None = Field(None, description="who speaks")
+    linked: list[ItemId] = Field(default_factory=list, max_length=100, description="ids of the items that it shows")
+    start: Time | None = Field(None, description="it is shown from then on; null: always was")
+    end: Time | None = Field(None, description="and until before then; null: for good")
 
-    @field_validator("listed_at")
+    @field_validator("listed_at", "start", "end")
     @classmethod
     def _in_utc(cls, time: datetime | None) -> datetime | None:
         try:
             return None if time is None else time.astimezone(UTC)
         except OverflowError:
             raise ValueError("lies outside of the years 1 to 9999 in UTC") from None
+
+    @model_validator(mode="after")
+    def _ends_after_start(self) -> Self:
+        if self.start is not None and self.end is not None and self.end <= self.start:
+            raise ValueError(f"end ({self.end}) must be after start ({self.start})")
+        return self
 
     @field_validator("attributes")
     @classmethod
@@ -362,16 +382,15 @@ class ItemBody(Body):
     def from_item(cls, item: Item) -> "ItemBody":
         """The JSON form of a record, which is trusted and so not checked again."""
         # JSON needs a zone; times of a catalogue without one are UTC.
-        listed = item.listed_at
-        if listed is not None and listed.tzinfo is None:
-            listed = listed.replace(tzinfo=UTC)
-        lists = {"category": list(item.category), "images": list(item.images)}
+        given = ((name, getattr(item, name)) for name in ("listed_at", "start", "end"))
+        times = {name: in_utc(time) for name, time in given if time is not None}
+        lists = {name: list(getattr(item, name)) for name in ("category", "images", "linked")}
         attributes = {name: list(values) for name, values in item.attributes.items()}
-        return cls.model_construct(**{**vars(item), **lists, "attributes": attributes, "listed_at": listed})
+        return cls.model_construct(**{**vars(item), **lists, **times, "attributes": attributes})
 
     def item(self) -> Item:
         """The record."""
-        tuples = {"category": tuple(self.category), "images": tuple(self.images)}
+        tuples = {name: tuple(getattr(self, name)) for name in ("category", "images", "linked")}
         attributes = {name: tuple(values) for name, values in self.attributes.items()}
         return Item(**{**dict(self), **tuples, "attributes": attributes})
 

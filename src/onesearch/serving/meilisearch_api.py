@@ -110,7 +110,7 @@ class MeilisearchQuery(BaseModel):
         """The keys that are counted for the facets asked for."""
         asked = self.facets or []
         if "*" in asked:
-            return ["category", "brand", "seller", "price", "in_stock"]
+            return ["category", "brand", "seller", "price", "in_stock", "kind"]
         return list(dict.fromkeys("category" if one.startswith(_LEVEL) else one for one in asked))
 
 

@@ -2,12 +2,11 @@
 
 import json
 from dataclasses import asdict, fields
-from datetime import UTC
 from typing import Any, Final
 
 from pydantic import TypeAdapter, ValidationError
 
-from onesearch.data.records import Item
+from onesearch.data.records import Item, in_utc
 from onesearch.serving.store import ItemChange
 
 _RECORD: Final = TypeAdapter(Item)
@@ -17,9 +16,9 @@ _FIELDS: Final = frozenset(field.name for field in fields(Item))
 def stored_text(item: Item) -> str:
     """The JSON form of a record; a time without a zone is UTC."""
     values: dict[str, Any] = asdict(item)
-    if item.listed_at is not None:
-        zoned = item.listed_at if item.listed_at.tzinfo else item.listed_at.replace(tzinfo=UTC)
-        values["listed_at"] = zoned.isoformat()
+    for name in ("listed_at", "start", "end"):
+        if values[name] is not None:
+            values[name] = in_utc(values[name]).isoformat()
     return json.dumps(values, ensure_ascii=False, separators=(",", ":"))
 
 

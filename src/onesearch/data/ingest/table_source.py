@@ -95,19 +95,8 @@ def _lost(chunk: Chunk, columns: Mapping[str, Sequence[str | None]]) -> Counter[
 
 
 # Columns of an item with one value, which stays empty where the file has a list.
-_OPTIONAL: Final = (
-    "brand",
-    "price",
-    "seller",
-    "listed_at",
-    "in_stock",
-    "description",
-    "kind",
-    "transcript",
-    "host",
-    "start",
-    "end",
-)
+_OF_KINDS: Final = ("kind", "transcript", "host", "start", "end")
+_OPTIONAL: Final = ("brand", "price", "seller", "listed_at", "in_stock", "description", *_OF_KINDS)
 
 
 def items(folder: Path, table: Items, rejects: Rejects) -> Iterator[Part]:
