@@ -28,6 +28,12 @@ def test_items_decide_by_the_hardest_target_and_no_target_means_no_group():
     )
 
 
+def test_requests_are_of_the_kind_that_all_their_targets_are_of():
+    targets = Ragged.from_lists([[0], [2, 1], [0, 1], [], [3]])
+    kinds = np.array(["product", "video", "video", "live"])
+    assert slices.item_kind(targets, kinds).tolist() == ["product", "video", "", "", "live"]
+
+
 def test_item_ages_are_days_before_now():
     now = datetime(2024, 5, 2, tzinfo=UTC)
     items = pl.DataFrame(

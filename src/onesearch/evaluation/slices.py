@@ -63,6 +63,14 @@ def item_popularity(targets: Ragged, training_clicks: NDArray[np.floating]) -> L
     return band_labels(extreme_of_targets(training_clicks, targets, largest=False), CLICKS)
 
 
+def item_kind(targets: Ragged, kinds: NDArray[Any]) -> Labels:
+    """By the kind of the target items, of ``kinds`` [items]; "" without targets, or with such of several kinds."""
+    names, number = np.unique(kinds, return_inverse=True)
+    least, most = (extreme_of_targets(number, targets, largest) for largest in (False, True))
+    one = least == most  # never of nan
+    return np.where(one, names.astype(object)[np.where(one, least, 0).astype(np.int64)], "")
+
+
 def item_age(
     targets: Ragged, training_shown: NDArray[np.floating], ages: NDArray[np.floating] | None = None, days: float = 7.0
 ) -> Labels:
@@ -110,13 +118,14 @@ def standard_slices(
     training_clicks: NDArray[np.floating],
     items: pl.DataFrame,
 ) -> dict[str, Labels]:
-    """All five dimensions of a test part; dimensions with a single group (no times, no users) are left out."""
+    """All dimensions of a test part; those with a single group (no times, no users, no kinds) are left out."""
     # Ages are counted to the first test page view.
     start = page_views["time"].min() if page_views["time"].null_count() < len(page_views) else None
     found = {
         "query frequency": query_frequency(requests.query, training["query"].to_list()),
         "item age": item_age(clicked, training_shown, item_ages(items, start)),
         "item popularity": item_popularity(clicked, training_clicks),
+        "item kind": item_kind(clicked, items["kind"].to_numpy()),
         "user activity": user_activity(requests),
         "query type": query_type(page_views),
     }

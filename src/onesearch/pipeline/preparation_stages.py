@@ -28,6 +28,7 @@ from onesearch.encoding.click_pairs import mine_pairs
 from onesearch.encoding.encoder_alignment import align_encoder
 from onesearch.encoding.held_out_vectors import held_out_vectors
 from onesearch.encoding.khqe import KHQESettings, fuse_keywords
+from onesearch.encoding.kind_quality import kind_figures
 from onesearch.encoding.linked_items import drawn_to_linked, save_linked_weight
 from onesearch.encoding.pictures.item_towers import ConcatTower
 from onesearch.encoding.sid_behaviour import fit_sids
@@ -215,7 +216,8 @@ def build_khqe(
     # Quality on a sample of queries.
     some = np.sort(np.random.default_rng(context.seed).permutation(len(queries))[:5000])
     report = quality_report(quantizer, coded, query_vectors[some], run_data.statistics.items.select(some))
-    write_json(folder / "quality.json", report)
+    of_kinds = kind_figures(sids, quantizer.codebook_sizes, run_data.dataset.items, links, context.seed)
+    write_json(folder / "quality.json", {**report, "kinds": of_kinds} if of_kinds else report)
     return {"keywords": keywords, **{key: report[key] for key in ("icr", "prefix_agreement") if key in report}}
 
 

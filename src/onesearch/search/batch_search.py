@@ -279,15 +279,17 @@ class BatchSearch(CandidateSearch):
         snapshot: Snapshot | None = None,
         width: int | None = None,
         effects: RuleEffects | None = None,
+        time: datetime | None = None,
     ) -> Hits:
         """The ``k`` best items of each request, all of them where so many match; shapes as in :class:`Hits`.
 
-        ``effects`` of the rules that touch all of them; those of :meth:`search_batch` alone, no others.
+        ``effects`` of the rules that touch all of them; those of :meth:`search_batch` alone, no others. At a ``time``,
+        of what is shown then; without one of all items, whenever they are shown.
 
         Candidates come first, in the order of the engine's score; then all other items that match, in the order of the
         item score. So a longer page begins as a shorter one.
         """
-        return self._rank(requests, k, self.scope(snapshot or self.snapshot, filters, width, effects))[0]
+        return self._rank(requests, k, self.scope(snapshot or self.snapshot, filters, width, effects, time))[0]
 
     def _rank(
         self, requests: Requests, k: int, scope: Scope, exploring: Sequence[Exploration | None] = ()
