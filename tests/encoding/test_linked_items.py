@@ -58,7 +58,7 @@ def test_figures_of_kinds_by_hand():
 def test_random_pairs_are_of_the_linked_items_category_and_not_linked():
     products = [Item(f"p{i}", "t", ("x",) if i < 4 else ("y",)) for i in range(8)]
     items = items_frame([*products, Item("v", "t", ("z",), kind="video", linked=("p0", "p5"))])
-    # Products of x begin with 0 and of y with 1; each has a code of its own on the second level; the video is p0's twin.
+    # Products of x begin with 0, those of y with 1, each with a second code of its own; the video is p0's twin.
     codes = np.array([*([int(i >= 4), i] for i in range(8)), [0, 0]], np.int32)
     linked = Ragged.from_lists([*[[]] * 8, [0, 5] * 100])
     found = kind_figures(codes, (2, 8), items, linked, 1)

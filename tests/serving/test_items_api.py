@@ -138,6 +138,25 @@ def test_a_patch_changes_what_it_names_and_nothing_else(client, admin):
     }
 
 
+def test_a_live_room_comes_with_its_fields_and_its_times_are_checked(client, admin):
+    times = {"start": "2024-05-01T10:00:00+02:00", "end": "2024-05-01T12:00:00Z"}
+    room = {"item_id": "l1", "title": "teapots live", "kind": "live", "host": "Ann", "linked": ["i1", "i2"], **times}
+    assert client.post("/items", json={"upsert": [room]}, headers=admin).status_code == 200
+    shown = client.get("/items/l1").json()["item"]
+    assert shown | room | {"start": "2024-05-01T08:00:00Z"} == shown
+    assert client.get("/items/i1").json()["item"]["kind"] == "product"
+    # The end of one, and of a patch the end against the start that stays.
+    for wrong in ({**room, "end": times["start"]}, {**room, "kind": "podcast"}, {**room, "start": "1714550400"}):
+        assert client.post("/items", json={"upsert": [wrong]}, headers=admin).status_code == 422
+    patch = {"items": [{"item_id": "l1", "end": "2024-05-01T08:00:00Z"}]}
+    answer = client.patch("/items", json=patch, headers=admin)
+    assert answer.status_code == 422
+    assert "before it starts" in answer.json()["error"]
+    patch["items"][0]["end"] = "2024-05-01T08:30:00Z"
+    assert client.patch("/items", json=patch, headers=admin).status_code == 200
+    assert client.get("/items/l1").json()["item"]["end"] == "2024-05-01T08:30:00Z"
+
+
 def test_a_patch_of_an_unknown_item_changes_nothing(client, admin):
     body = {"items": [{"item_id": "i1", "price": 1.0}, {"item_id": "nobody", "price": 1.0}]}
     before = client.get("/items/i1").json()

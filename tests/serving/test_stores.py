@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from onesearch.data.records import Item
+from onesearch.data.records import KINDS, Item
 from onesearch.serving.http_bodies import ItemBody
 from onesearch.serving.keyword_coverage import coverage_by_span
 from onesearch.serving.recorded_page_views import recorded_page_views
@@ -470,6 +470,12 @@ text = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_s
         images=st.lists(text, max_size=2).map(tuple),
         listed_at=st.none() | st.datetimes(timezones=st.just(UTC)),
         in_stock=st.booleans(),
+        kind=st.sampled_from(KINDS),
+        transcript=st.none() | text,
+        host=st.none() | text,
+        linked=st.lists(text, max_size=2).map(tuple),
+        start=st.none() | st.datetimes(max_value=datetime(2020, 1, 1), timezones=st.just(UTC)),
+        end=st.none() | st.datetimes(min_value=datetime(2020, 1, 2), timezones=st.just(UTC)),
     )
 )
 def test_items_survive_json_unchanged(item):

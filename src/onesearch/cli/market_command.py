@@ -46,6 +46,8 @@ def make(
     picture_only: Annotated[
         float, typer.Option(min=0, max=1, help="Share of colours and patterns that pictures alone show.")
     ] = 0.0,
+    videos: Annotated[float, typer.Option(min=0, max=1, help="Videos of products, as a share of the items.")] = 0.0,
+    live_rooms: Annotated[float, typer.Option(min=0, max=1, help="Live rooms of the log's days, likewise.")] = 0.0,
     # How it is written.
     format: Annotated[
         Format,
@@ -70,6 +72,8 @@ def make(
             page_views=page_views,
             pictures=pictures,
             picture_only=picture_only,
+            videos=videos,
+            live_rooms=live_rooms,
         )
     except ValidationError as error:
         raise typer.BadParameter(error.errors()[0]["msg"].removeprefix("Value error, ")) from None

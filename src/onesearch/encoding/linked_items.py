@@ -2,7 +2,7 @@
 
 ::
 
-    v' = unit((1 - w) v + w m),   m = unit(mean of the vectors of the linked items)      # (2.7a)
+    v' = unit((1 - w) v + w m),   m = unit(sum of the vectors of the linked items)      # (2.7a)
 
 So in the one quantizer a video shares the first codes of its SID with its products. The vectors of the linked items are
 those of their own texts: what these link to in turn draws nobody further.
