@@ -62,6 +62,8 @@ def _facet_values(key: str, item: Item) -> list[Any]:
         return [" > ".join(item.category[: end + 1]) for end in range(len(item.category))]
     if key == "brand":
         return [] if item.brand is None else [item.brand]
+    if key == "kind":
+        return [item.kind]
     if key == "attributes.Color":
         return list(item.attributes.get("Color", ()))
     return [True if key == "in_stock" else (1.0, 99.0) if key == "price" else "red"]

@@ -30,6 +30,8 @@ above_ten = math.nextafter(10, math.inf)
         ("brand NOT IN [Acme, Bolt] AND in_stock = true", {"in_stock": True, "not": {"brand": ["Acme", "Bolt"]}}),
         ("NOT brand = Acme AND brand != Bolt", {"not": {"brand": ["Acme", "Bolt"]}}),
         ("NOT NOT brand = Acme", {"brand": "Acme"}),
+        ("kind = video OR kind = live", {"kind": ["video", "live"]}),
+        ("kind != live", {"not": {"kind": "live"}}),
         (["price>=10", "price<=20"], {"price": [10.0, 20.0]}),
         ("price 10 TO 20 AND price > 10", {"price": [above_ten, 20.0]}),
         ("price = 10", {"price": [10.0, 10.0]}),

@@ -8,7 +8,8 @@ const $ = (id) => document.getElementById(id);
 const NOTHING_FITS = 0.02; // confidence below which the page says so: two of a hundred good searches see it, too
 const NEW_SHOPPER = "\u0000new"; // no shopper's id: ids have no control characters
 
-const FACETS = { category: "All categories", brand: "All brands" };
+const FACETS = { category: "All categories", brand: "All brands", kind: "All kinds" };
+const KINDS = ["product", "video", "live", "article"];
 const CONTROLS = ["sort", ...Object.keys(FACETS), "price-low", "price-high", "in-stock"]; // what a link says beside the query
 
 const state = { busy: 0, search: 0, running: null, shown: new Map(), last: "", freshest: new Set(), asked: null, ranks: new Map(), literal: null, currency: null, imageHosts: [] };
@@ -105,6 +106,7 @@ function filters() {
   const chosen = {};
   if ($("category").value) chosen.category = $("category").value;
   if ($("brand").value) chosen.brand = $("brand").value;
+  if ($("kind").value) chosen.kind = $("kind").value;
   const bound = (id) => ($(id).value === "" ? null : Number($(id).value));
   const [low, high] = [bound("price-low"), bound("price-high")];
   if (low !== null || high !== null) chosen.price = [low, high];
@@ -199,7 +201,7 @@ async function showMore() {
   offerMore(answer.results.length ? answer.total : 0);
 }
 
-/** The values of category and brand among all results, with their numbers. */
+/** The values of category, brand and kind among all results, with their numbers. */
 async function showFacets(counted, signal) {
   // Of a filter that is set: what its other values would give.
   const rest = Object.keys(FACETS).filter((key) => !(key in counted));
@@ -214,6 +216,8 @@ async function showFacets(counted, signal) {
     if (chosen && !choices.some((one) => one.value === chosen)) choices.push({ value: chosen, items: 0 });
     fill($(key), everything, choices);
     $(key).value = chosen;
+    // A shop of products alone has no kinds to choose from.
+    if (key === "kind") $(key).parentElement.hidden = !chosen && choices.length < 2;
   }
 }
 
@@ -304,6 +308,7 @@ function buyButton(result, answer) {
 
 function about(item, at, result, before) {
   const line = make("div", { class: "meta" });
+  if (item.kind && item.kind !== "product") line.append(make("span", { class: "kind", textContent: item.kind }), item.host ? ` ${item.host} · ` : " ");
   if (item.brand) line.append(make("b", { textContent: item.brand }), item.category.length ? " · " : "");
   line.append(item.category.join(" › "));
   if (item.in_stock === false) line.append(" · ", make("span", { class: "out", textContent: "out of stock" }));
@@ -454,6 +459,9 @@ function openDetail(result, answer, asked) {
   fact("Brand", item.brand);
   fact("Category", item.category.join(" › "));
   fact("Seller", item.seller);
+  fact("Host", item.host);
+  if (item.start) fact("From", new Date(item.start).toLocaleString());
+  if (item.end) fact("Until", new Date(item.end).toLocaleString());
   for (const [name, values] of Object.entries(item.attributes)) fact(name, values.join(", "));
   if (item.listed_at) fact("Listed", new Date(item.listed_at).toLocaleDateString());
   fact("Available", item.in_stock === null ? "unknown" : item.in_stock ? "in stock" : "out of stock");
@@ -492,6 +500,7 @@ async function start() {
     people.shoppers.forEach((id) => addShopper(id));
     fill($("category"), "All categories", choices.categories);
     fill($("brand"), "All brands", choices.brands);
+    fill($("kind"), FACETS.kind, KINDS.map((value) => ({ value, items: 0 })));
     if (choices.price) {
       $("price-low").placeholder = String(Math.floor(choices.price[0]));
       $("price-high").placeholder = String(Math.ceil(choices.price[1]));
