@@ -50,7 +50,8 @@ METHODS: Final = ("generator alone", "engine")
 ASKED: Final = 800
 """Test page views of each kind, at most."""
 SETTINGS: Final = (
-    "data.market={items: 3000, users: 1500, days: 60, page_views: 30000, videos: 0.15, live_rooms: 0.15}",
+    "data.market={items: 3000, users: 1500, days: 60, page_views: 30000, videos: 0.15, live_rooms: 0.3}",
+    "data.test=0.2",
     "encoder.fields=[title, brand, category, attributes, transcript, host]",
     "khqe.layers=[128,64,32]",
     "khqe.opq_size=64",

@@ -48,7 +48,7 @@ def load_filter_columns(folder: Path, items: int) -> FilterColumns:
     path = folder / FILE
     arrays = read_arrays(path)
     try:
-        names = {name: _names(arrays, name, items) for name in _OF_PRODUCTS}
+        paths, brand, seller = (_names(arrays, name, items) for name in _OF_PRODUCTS)
         kind, span = all_products(items)
         if "kind.code" in arrays:
             kind, span = (_names(arrays, name, items) for name in ("kind", "span"))
@@ -56,7 +56,7 @@ def load_filter_columns(folder: Path, items: int) -> FilterColumns:
         values = {name: arrays[name] for name in _VALUES}
         if any(values[name].dtype != dtype or values[name].shape != (items,) for name, dtype in _VALUES.items()):
             raise ValueError(f"price, stock or date are not those of {items} items")
-        return FilterColumns(**names, **values, tags=_tags(arrays, items), kind=kind, span=span)
+        return FilterColumns(paths, brand, seller, **values, tags=_tags(arrays, items), kind=kind, span=span)
     except KeyError as error:
         raise ValueError(f"{path} has no {error}; make the run's stage index again") from None
     except ValueError as error:

@@ -101,7 +101,7 @@ class Truth:
 
     def is_shown(self, items: NDArray[np.integer], time: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Whether items are listed at a time, and have not ended, elementwise."""
-        listed = self.catalogue.listed[items] <= time
+        listed = np.less_equal(self.catalogue.listed[items], time)
         return listed if self.kinds is None else listed & self.kinds.is_on(items, time)
 
     # ---- relevance -------------------------------------------------------------------------------------------------
@@ -189,7 +189,7 @@ class Truth:
         wrong = ((audience >= 0) & ~fits & ~self.queries.names_audience[query]).astype(np.float32)
         focus = (catalogue.leaves[items] == visits.focus[owner]).astype(np.float32)
         # Of the kind that is asked for; nobody orders a video.
-        liking, product = np.float32(0.0), np.float32(1.0)
+        liking, product = np.zeros(len(items), np.float32), np.ones(len(items), np.float32)
         if self.kinds is not None:
             liking = self.kinds.liking(self.asked[query], items, MarketSettings.kinds)
             product = (self.kinds.kind_of(items) == 0).astype(np.float32)

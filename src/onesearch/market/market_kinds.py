@@ -7,7 +7,7 @@ before its end. All draws are of a stream of their own: a market without kinds i
 
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import polars as pl
@@ -106,7 +106,7 @@ def with_kinds(config: MarketSettings, catalogue: MarketCatalogue, start: int) -
         "quality": rng.standard_normal(count).astype(np.float32),
         "log_popularity": (config.catalogue.popularity_sigma * rng.standard_normal(count)).astype(np.float32),
     }
-    columns = {}
+    columns: dict[str, Any] = {}
     for field in fields(catalogue):
         value = getattr(catalogue, field.name)
         if field.name not in ("seller_emerging", "value_names", "value_type"):
@@ -145,9 +145,8 @@ def asking_for_kinds(
     """
     rng = np.random.default_rng([config.seed, _STREAM, _ASK])
     plain = queries.kind[number] == 0
-    drawn = np.where(
-        plain & (rng.random(len(number)) < config.kinds.asked), np.where(rng.random(len(number)) < 0.5, VIDEO, LIVE), 0
-    )
+    wanted_kind = np.where(rng.random(len(number)) < config.kinds.asked_live, LIVE, VIDEO)
+    drawn = np.where(plain & (rng.random(len(number)) < config.kinds.asked), wanted_kind, 0)
     # Nobody asks for what the leaf never has.
     for kind in (VIDEO, LIVE):
         rows, items = np.flatnonzero(drawn == kind), np.flatnonzero(kinds.kind == kind)

@@ -101,6 +101,7 @@ class KindParameters:
     """Videos and live rooms, where a market has them; no published figure says how much of them is asked for."""
 
     asked: float = 0.25  # plain page views that ask for a video or a live room, where the leaf has one
+    asked_live: float = 0.6  # of these, those for a live room, more of which are dropped
     days_on: tuple[float, float] = (1.0, 5.0)  # how long a live room lasts
     said: float = 0.6  # chance that a transcript names a latent attribute of a product
     said_wrong: float = 0.1  # chance that what it names is another one
