@@ -15,6 +15,8 @@ from onesearch.batch.item_jobs import encode_job, item_sids, item_vectors, sids_
 from onesearch.batch.run_jobs import run_job
 from onesearch.batch.search_jobs import ranked_items, search_job
 from onesearch.common.artefact import write_json, write_manifest
+from onesearch.data.dataset import Dataset
+from onesearch.encoding.sid_behaviour import unit
 from onesearch.search.results import SearchRequest
 from small_engine import ITEMS, small_engine
 
@@ -100,8 +102,20 @@ def test_missing_columns_are_named_and_nothing_else_is_needed(run):
         whole(encode_job(run))(table)
     with pytest.raises(ValueError, match="has no column 'item_id'"):
         whole(encode_job(run))(ITEMS.select("title", "brand", "category").to_arrow())
-    assert encode_job(run).columns == ["item_id", "title", "brand", "category"]
-    assert sids_job(run).columns == ["item_id", "title", "brand", "category", "vector"]
+    # Links where there are any.
+    assert encode_job(run).columns == ["item_id", "title", "brand", "category", "linked"]
+    assert sids_job(run).columns == ["item_id", "title", "brand", "category", "linked", "vector"]
+
+
+def test_items_are_drawn_to_items_of_the_run_that_they_link_to(run):
+    Dataset.write(run / "data", ITEMS)
+    write_manifest(run / "data", {"fingerprint": "data"})
+    vectors = of_run(run, "item_vectors")
+    linked = [[], [ITEMS["item_id"][5], "nowhere"]]
+    table = ITEMS[:2].with_columns(linked=pl.Series(linked, dtype=pl.List(pl.String))).to_arrow()
+    found = np.array(whole(encode_job(run))(table)["vector"].to_pylist(), np.float32)
+    np.testing.assert_array_equal(found[0], vectors[0])
+    np.testing.assert_allclose(found[1], unit((vectors[1] + vectors[5])[None])[0], atol=1e-6)
 
 
 def test_a_table_without_rows_has_the_same_columns(run):

@@ -121,10 +121,11 @@ def _encoder(run: Path) -> Callable[[pa.Table], Floats]:
         else:
             plain = encoder.encode(texts)
         own = plain if lexicon is None else fuse_keywords(plain, lexicon.match(texts), keyword_vectors)
-        if LINKED not in table.column_names:
+        linked = pl.Series(table[LINKED]).cast(TEXTS) if LINKED in table.column_names else pl.Series([], dtype=TEXTS)
+        if not linked.list.len().sum():
             return own
         # Links lead to items of the run's catalogue, whose vectors are there.
-        links = ragged_rows(pl.Series(table[LINKED]).cast(TEXTS), known_ids())
+        links = ragged_rows(linked, known_ids())
         return drawn_to_linked(own, links, map_array(khqe / "item_vectors.npy"), load_linked_weight(khqe))
 
     @cache
