@@ -8,7 +8,7 @@ import functools
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, Literal, get_args
 
 import polars as pl
 import pyarrow as pa
@@ -41,9 +41,10 @@ PARTS: Final = ("train", "valid", "test")
 """Of a split log, and the words that ``split`` of a :class:`PageView` may be."""
 PICTURES_ARCHIVE: Final = "pictures.zip"
 """Beside the tables of a data set that brings pictures of its items, which name them as ``pictures.zip/NAME``."""
-KINDS: Final = ("product", "video", "live", "article")
+ItemKind = Literal["product", "video", "live", "article"]
 """What an item may be: a product, a video, a live room, an article."""
-PRODUCT: Final = KINDS[0]
+KINDS: Final[tuple[ItemKind, ...]] = get_args(ItemKind)
+PRODUCT: Final = "product"
 KIND_COLUMNS: Final = ("kind", "transcript", "host", "linked", "start", "end")
 """Columns of the item table that a catalogue of products alone does not need, and which its file then leaves out."""
 LONGEST_ID = 200
@@ -119,7 +120,7 @@ class Item:
     listed_at: datetime | None = None
     in_stock: bool | None = True
     description: str | None = None
-    kind: str = PRODUCT
+    kind: ItemKind = PRODUCT
     transcript: str | None = None
     host: str | None = None
     linked: tuple[str, ...] = ()

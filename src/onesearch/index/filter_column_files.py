@@ -10,7 +10,8 @@ from onesearch.common.array_checks import are_numbers, are_offsets
 from onesearch.common.ragged import Ragged
 from onesearch.common.text_table import TextTable
 from onesearch.data.records import PRODUCT
-from onesearch.index.filter_columns import NAMES, FilterColumns, Names, Numbering, Tags, all_products
+from onesearch.index.filter_columns import NAMES, FilterColumns, Tags, all_products
+from onesearch.index.name_columns import Names, Numbering
 from onesearch.index.shown_spans import span_bounds
 from onesearch.index.tensor_files import read_arrays, write_arrays
 

@@ -18,109 +18,13 @@ from onesearch.common.ragged import Ragged
 from onesearch.data.records import PRODUCT, TIME, Item, in_utc
 from onesearch.data.text import fold
 from onesearch.index.filter_values import PATH_SEPARATOR
+from onesearch.index.name_columns import JOINT, Names, Numbering
 from onesearch.index.price_ranges import price_ranges
 from onesearch.index.shown_spans import span_bounds, span_name, turns_of
 
 _COLUMNS = ("category", "brand", "seller", "price", "in_stock", "attributes", "listed_at")
 NAMES: Final = ("paths", "brand", "seller", "kind", "span")  # columns of names
-_JOINT = "\x1f"  # ASCII unit separator: does not occur in names
 _NUMBER = re.compile(r"\s*([+-]?\d+(?:\.\d+|,\d{1,2})?)(?![.,]?\d)")
-
-
-class Numbering:
-    """Numbers of distinct names, from 0; it only grows: one writer at a time, any number of readers.
-
-    A name may have several parts with joints between them. Case and accents do not matter where names are looked up.
-    """
-
-    def __init__(self) -> None:
-        self._number: dict[str, int] = {}
-        self._names: list[tuple[str, str]] = []  # as it is written, and without case and accents
-        self._with: dict[str, list[int]] = {}  # by part, without case and accents
-
-    def __len__(self) -> int:
-        return len(self._number)
-
-    def of(self, name: str) -> int:
-        """The number of a name, a new one if need be."""
-        number = self._number.get(name)
-        if number is None:
-            number, parts = len(self._number), [fold(part) for part in name.split(_JOINT)]
-            self._names.append((name, _JOINT.join(parts) + _JOINT))
-            for part in dict.fromkeys(parts):
-                self._with.setdefault(part, []).append(number)
-            self._number[name] = number
-        return number
-
-    def find(self, name: str) -> int | None:
-        """The number of a name, None for one that no item has had."""
-        return self._number.get(name)
-
-    def with_part(self, part: str) -> list[int]:
-        """The numbers of the names that have a part."""
-        return list(self._with.get(fold(part), ()))
-
-    def starting_with(self, *parts: str) -> list[int]:
-        """The numbers of the names that begin with these parts."""
-        begin = [fold(part) for part in _JOINT.join(parts).split(_JOINT)]
-        key = _JOINT.join(begin) + _JOINT
-        return [number for number in self._with.get(begin[-1], ()) if self._names[number][1].startswith(key)]
-
-    def name(self, number: int) -> str:
-        """The name that has a number."""
-        return self._names[number][0]
-
-    def items(self) -> list[tuple[str, int]]:
-        """All names with their numbers, as of now."""
-        return list(self._number.items())
-
-
-@dataclass(frozen=True)
-class Names:
-    """A text column as numbers: ``code`` int32 [n], -1 for none; columns made from each other share the numbering."""
-
-    code: NDArray[np.int32]
-    numbering: Numbering
-
-    @classmethod
-    def from_texts(cls, texts: pl.Series) -> "Names":
-        """Number the distinct texts of a new column."""
-        numbering, names = Numbering(), texts.drop_nulls().unique().sort()
-        if not len(names):
-            return cls(np.full(len(texts), -1, np.int32), numbering)
-        # Distinct names are numbered, then one look-up for all items.
-        code = np.array([*(numbering.of(name) for name in names), -1], np.int32)
-        return cls(code[texts.cast(pl.Enum(names)).to_physical().cast(pl.Int32).fill_null(-1).to_numpy()], numbering)
-
-    def of(self, texts: Iterable[str | None]) -> "Names":
-        """Other items' texts, in the same numbers."""
-        code = [-1 if text is None else self.numbering.of(text) for text in texts]
-        return Names(np.array(code, np.int32), self.numbering)
-
-    def counted(self, most: int) -> list[tuple[str, int]]:
-        """Names that items have, the parts of a path joined, with how many have them; the ``most`` frequent ones."""
-        counts = np.bincount(self.code[self.code >= 0])
-        best = np.argsort(-counts, kind="stable")[:most].tolist()
-        found = [(self.numbering.name(i).replace(_JOINT, PATH_SEPARATOR), int(counts[i])) for i in best if counts[i]]
-        return [(name, count) for name, count in found if name]
-
-    def numbers(self, names: Iterable[str]) -> list[int]:
-        """The numbers of names as they are spelt, without those that no item has had."""
-        return [number for name in dict.fromkeys(names) if (number := self.numbering.find(name)) is not None]
-
-    def below(self, levels: Iterable[str]) -> list[int]:
-        """Of category paths: the numbers of those with one of these levels, as they are spelt."""
-        wanted = frozenset(levels)
-        return [number for path, number in self.numbering.items() if not wanted.isdisjoint(path.split(_JOINT))]
-
-    def among(self, numbers: list[int]) -> NDArray[np.bool_]:
-        """Which items have one of these names, bool [n]."""
-        if len(numbers) == 1:
-            return np.equal(self.code, numbers[0])
-        # one look-up table over the names instead of a comparison per name
-        chosen = np.zeros(len(self.numbering) + 1, bool)  # the last entry serves code -1
-        chosen[numbers] = True
-        return np.take(chosen, self.code, mode="wrap")
 
 
 @dataclass(frozen=True)
@@ -136,7 +40,7 @@ class Tags:
         """From lists of structs of ``type`` and ``value``."""
         table = pl.DataFrame({"row": np.arange(len(attributes)), "attribute": attributes})
         table = table.explode("attribute").drop_nulls("attribute").unnest("attribute").drop_nulls()
-        names = Names.from_texts(table["type"] + _JOINT + table["value"])
+        names = Names.from_texts(table["type"] + JOINT + table["value"])
         types = Numbering()
         for kind in table["type"].unique().sort():
             types.of(kind)
@@ -150,7 +54,7 @@ class Tags:
             for kind in item.attributes:
                 self.types.of(kind)
             pairs = [(kind, value) for kind, values in item.attributes.items() for value in values]
-            rows.append([self.numbering.of(kind + _JOINT + value) for kind, value in pairs])
+            rows.append([self.numbering.of(kind + JOINT + value) for kind, value in pairs])
         return self.with_codes(Ragged.from_lists(rows))
 
     def with_codes(self, codes: Ragged) -> "Tags":
@@ -167,7 +71,7 @@ class Tags:
     def values_of(self, kind: str) -> dict[int, str]:
         """The values of a type by their numbers, whatever its case and accents."""
         return {
-            number: self.numbering.name(number).partition(_JOINT)[2] for number in self.numbering.starting_with(kind)
+            number: self.numbering.name(number).partition(JOINT)[2] for number in self.numbering.starting_with(kind)
         }
 
     def counts(self, kind: str, most: int, text: str = "") -> list[tuple[str, int]]:
@@ -187,7 +91,7 @@ class Tags:
         """Types with how many values of theirs items have; the ``most`` frequent ones, in order."""
         spelt, totals = np.bincount(self.codes.values, minlength=len(self.numbering)), dict[str, int]()
         for name, number in self.numbering.items():
-            kind, count = name.partition(_JOINT)[0], int(spelt[number]) if number < len(spelt) else 0
+            kind, count = name.partition(JOINT)[0], int(spelt[number]) if number < len(spelt) else 0
             totals[kind] = totals.get(kind, 0) + count
         return sorted(((kind, n) for kind, n in totals.items() if n), key=lambda one: (-one[1], one[0]))[:most]
 
@@ -272,7 +176,7 @@ class FilterColumns:
     def of(self, items: Sequence[Item]) -> "FilterColumns":
         """Other items' columns, in the same numbers."""
         return FilterColumns(
-            self.paths.of(_JOINT.join(item.category) for item in items),
+            self.paths.of(JOINT.join(item.category) for item in items),
             self.brand.of(item.brand for item in items),
             self.seller.of(item.seller for item in items),
             np.array([math.nan if item.price is None else item.price for item in items], np.float64),
@@ -392,7 +296,7 @@ def _read(items: pl.DataFrame) -> tuple[pl.Series, ...]:
     if missing:
         raise ValueError(f"the item table has no column {', '.join(missing)}; its columns are {items.columns}")
     return (
-        items["category"].cast(pl.List(pl.String)).list.join(_JOINT),
+        items["category"].cast(pl.List(pl.String)).list.join(JOINT),
         items["brand"].cast(pl.String),
         items["seller"].cast(pl.String),
         items["price"].cast(pl.Float64).fill_null(float("nan")),

@@ -148,6 +148,7 @@ class LaterDays:
             self._type_sets,
             world.vocabulary.type_leaf,
             world.needs.trait_values,
+            world.kinds,
         )
         name = f"m{number}-"
         page_views = searches_table(visits, traffic.session, self._queries, (name, name))

@@ -20,7 +20,7 @@ from pydantic import (
     model_validator,
 )
 
-from onesearch.data.records import LONGEST_ID, Item, check_attribute_type, in_utc
+from onesearch.data.records import KINDS, LONGEST_ID, Item, ItemKind, check_attribute_type, in_utc
 from onesearch.index.filter_values import ALL, NOT
 from onesearch.search.results import Sort
 from onesearch.search.rules import MAX_TEXT
@@ -166,7 +166,6 @@ ItemField = Literal[
     "start",
     "end",
 ]
-ItemKind = Literal["product", "video", "live", "article"]
 AttributeValues = Label | NumberRange | Annotated[list[Label | NumberRange], Field(min_length=1, max_length=50)]
 
 
@@ -187,7 +186,7 @@ class Conditions(Body):
     seller: Labels | None = None
     price: tuple[Bound, Bound] | None = Field(None, description="[lowest, highest]; null leaves a side open")
     in_stock: Flag | None = None
-    kind: ItemKind | Annotated[list[ItemKind], Field(min_length=1, max_length=4)] | None = None
+    kind: ItemKind | Annotated[list[ItemKind], Field(min_length=1, max_length=len(KINDS))] | None = None
     attributes: dict[Label, AttributeValues] | None = Field(
         None,
         max_length=20,

@@ -14,7 +14,7 @@ from onesearch.common.strict_yaml import StrictLoader
 from onesearch.common.text_file import read_text_file
 from onesearch.data.ingest.number_values import Decimal
 from onesearch.data.ingest.time_values import TimeFormat
-from onesearch.data.records import KIND_COLUMNS, check_attribute_type
+from onesearch.data.records import KIND_COLUMNS, ItemKind, check_attribute_type
 
 DATA_ROOT: Final = "ONESEARCH_DATA"
 
@@ -99,7 +99,7 @@ class ItemConstants(Settings):
     brand: str | None = None
     seller: str | None = None
     in_stock: bool | None = None
-    kind: Literal["product", "video", "live", "article"] | None = None
+    kind: ItemKind | None = None
 
 
 class AttributeColumn(Settings):
@@ -135,7 +135,7 @@ class Items(File):
     ignore: tuple[str, ...] = ()
     time: TimeFormat = TimeFormat()
     decimal: Decimal | None = None
-    kind_words: dict[str, Literal["product", "video", "live", "article"]] = Field(default_factory=dict)
+    kind_words: dict[str, ItemKind] = Field(default_factory=dict)
     stock_words: dict[str, bool] = Field(default_factory=dict)
 
     @property

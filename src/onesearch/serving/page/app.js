@@ -435,10 +435,11 @@ function whyPanel(result, asked) {
 }
 
 function showWhy(body, hit) {
-  const { parts, found_by: by, path: steps, rules } = hit.why;
+  const { parts, found_by: by, path: steps, rules, intent } = hit.why;
   const number = (value) => value.toLocaleString(undefined, { maximumFractionDigits: 3 });
   const row = (...cells) => make("tr", {}, ...cells.map((text) => make("td", { textContent: text })));
   body.append(make("p", { textContent: by.length ? `Found by ${by.join(", ")}.` : "Behind the candidates: in the order of the item score." }));
+  if (intent) body.append(make("p", { textContent: `It comes first, since the query asks for ${intent === "live" ? "live rooms" : intent}.` }));
   if (rules.length) body.append(make("p", { textContent: `Rules that touched it: ${rules.join(", ")}.` }));
   if (steps.length) {
     const lines = steps.map((step) => row(step.token, step.probability === null ? "" : `${(100 * step.probability).toFixed(1)} %`, `${step.items.toLocaleString()} items, mostly ${step.category || "of no category"}`));
