@@ -173,6 +173,7 @@ class ItemFilters:
             FilterError: an unknown key or attribute type, or a value of the wrong kind.
         """
         checked = normalised(filters)
+        # A misspelt type would allow nothing, silently.
         types = self._columns.tags.types
         for kind in (one.kind for one in checked if one.key == ATTRIBUTES):
             if not types.with_part(kind):
@@ -182,6 +183,7 @@ class ItemFilters:
                     f"; did you mean '{near[0]}'?" if near else f". There are {', '.join(sorted(names)[:20]) or 'none'}"
                 )
                 raise FilterError(f"no item has an attribute of type '{kind}'{hint}")
+        # What is shown at the time, as one condition more.
         if time is not None and (turn := self.turn(time)) is not None:
             checked = (*checked, Filter("span", "", False, (turn,)))
         return self._mask(checked)

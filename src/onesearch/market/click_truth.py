@@ -101,7 +101,7 @@ class Truth:
 
     def is_shown(self, items: NDArray[np.integer], time: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Whether items are listed at a time, and have not ended, elementwise."""
-        listed = np.less_equal(self.catalogue.listed[items], time)
+        listed: NDArray[np.bool_] = np.less_equal(self.catalogue.listed[items], time)
         return listed if self.kinds is None else listed & self.kinds.is_on(items, time)
 
     # ---- relevance -------------------------------------------------------------------------------------------------

@@ -186,12 +186,14 @@ def kind_columns(
     def some(name: str) -> str:
         return str(words[name][rng.integers(len(words[name]))])
 
+    # What is said, product by product.
     for row in np.flatnonzero(kinds.kind).tolist():
         products = linked[row].tolist()
         title[row] = some(KINDS[kinds.kind[row]]).format(title=titles[products[0]])
         host[row] = some("hosts")
         said = [_said_of(product, config.kinds, vocabulary, catalogue, rng) for product in products]
         transcript[row] = " ".join([some("opening"), *(some("product").format(**one) for one in said), some("closing")])
+    # Of rooms their times; nothing else begins or ends.
     live = pl.Series(kinds.kind == LIVE)
     times = {"start": catalogue.listed, "end": kinds.ends}
     return {
