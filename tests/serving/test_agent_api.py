@@ -24,7 +24,8 @@ def test_an_answer_has_facts_words_reasons_and_questions(client, engine):
     ]
     first = answer["items"][0]
     item = engine.items[first["item_id"]]
-    assert (first["title"], first["price"], first["brand"]) == (item.title, item.price, item.brand)
+    facts = (item.title, "product", item.price, item.brand)
+    assert tuple(first[name] for name in ("title", "kind", "price", "brand")) == facts
     assert (first["category"], first["attributes"]) == (list(item.category), {"Color": ["red"]})
     assert (first["in_stock"], first["rating"], first["seller"]) == (item.in_stock, None, None)
     assert first["meets"] == [{"word": "red", "fields": ["title", "attributes"]}, {"word": "lamp", "fields": ["title"]}]

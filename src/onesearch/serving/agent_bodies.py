@@ -5,7 +5,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from onesearch.data.records import Item
+from onesearch.data.records import Item, ItemKind
 from onesearch.search.agent_search import MOST_EXCLUDED, AgentItem, AgentPage, AgentRequest, rating
 from onesearch.search.confidence import NOTHING_FITS
 from onesearch.search.results import FilterChoices
@@ -97,6 +97,7 @@ class FactsBody(BaseModel):
 
     item_id: str
     title: str
+    kind: ItemKind = Field(description="a live room or a video shows products, and cannot be ordered")
     price: float | None
     brand: str | None
     category: list[str] = Field(description="path, widest first")
@@ -108,7 +109,7 @@ class FactsBody(BaseModel):
     @classmethod
     def facts(cls, item: Item) -> dict[str, Any]:
         """The fields of a record."""
-        names = ("item_id", "title", "price", "brand", "in_stock", "seller")
+        names = ("item_id", "title", "kind", "price", "brand", "in_stock", "seller")
         lists = {"category": list(item.category), "attributes": {kind: list(v) for kind, v in item.attributes.items()}}
         return {**{name: getattr(item, name) for name in names}, **lists, "rating": rating(item)}
 
