@@ -123,6 +123,16 @@ def test_a_query_for_live_rooms_gets_those_that_are_on_then_products(engine):
     assert plain[0] not in ("on", "too")
 
 
+def test_a_query_for_live_rooms_while_none_is_on_gets_the_rest(engine, monkeypatch):
+    monkeypatch.setattr(Clock, "at", NOON + 2 * HOUR)
+    found = engine.search_batch([SearchRequest("red tent live room", k=50, explain=True)])[0]
+    assert len(found) == 41
+    assert {hit.why.intent for hit in found} == {None}
+    # Nor in the filter that the search has.
+    monkeypatch.setattr(Clock, "at", NOON)
+    assert "on" not in ids(engine, "red tent live room", filters={"brand": "b1"})
+
+
 def test_thoughts_of_the_log_say_which_queries_ask_for_live_rooms(engine):
     assert ids(engine, "who is on now")[0] != "on"
     engine.live_queries = frozenset({"who is on now"})

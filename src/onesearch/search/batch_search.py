@@ -183,6 +183,8 @@ class BatchSearch(CandidateSearch):
         """Rows of the live rooms that are on and relevant, best first."""
         request = replace(search.request, filters={**(search.request.filters or {}), "kind": LIVE})
         scope = self._scope_of(snapshot, replace(search, request=request))
+        if not scope.matching:
+            return ()
         hits = self._rank(_as_columns(snapshot, [search]), min(scope.matching, MOST_ROOMS), scope)[0]
         rows = hits.items[0][hits.items[0] >= 0]
         if self.confidence is not None:
