@@ -28,8 +28,6 @@ def pytest_collection_modifyitems(config, items):
 
 
 def pytest_configure(config):
-    # A message's words stand on one line, however long the paths in it are and whatever terminal this is.
-    os.environ["COLUMNS"] = "200"
     # Threads of several libraries on a few cores slow small tests down.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if "PYTEST_XDIST_WORKER" in os.environ:  # several processes share the cores already
@@ -47,6 +45,15 @@ def pytest_runtest_makereport(item, call):
             reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
             report.outcome = "failed"
             report.longrepr = f"CI is set, so tests marked {', '.join(needs)} must run. {reason}"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _wide_terminal():
+    """A message's words stand on one line, however long the paths in it are and whatever terminal this is."""
+    before = os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = "1000"
+    yield
+    os.environ.pop("COLUMNS") if before is None else os.environ.update(COLUMNS=before)
 
 
 @pytest.fixture(scope="session")
