@@ -87,6 +87,13 @@ def test_a_reader_who_has_had_enough_is_no_error():
     assert b"error" not in done.stderr, done.stderr
 
 
+def test_threads_that_wait_go_to_sleep_unless_the_user_says_otherwise(invoke, monkeypatch):
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+    assert invoke("search", "no-run", "boots").exit_code == 1 and os.environ["GOMP_SPINCOUNT"] == "3000"
+    monkeypatch.setenv("GOMP_SPINCOUNT", "7")
+    assert invoke("search", "no-run", "boots").exit_code == 1 and os.environ["GOMP_SPINCOUNT"] == "7"
+
+
 def test_version_and_unknown_commands(invoke):
     assert invoke("--version").output.strip() == "0.1.0"
     result = invoke("serch")

@@ -6,6 +6,7 @@ a traceback; ONESEARCH_DEBUG=1 shows it.
 """
 
 import importlib.metadata
+import os
 from typing import Annotated
 
 import typer
@@ -54,7 +55,10 @@ def main(
         bool, typer.Option("--version", help="Show the version and stop.", callback=_show_version, is_eager=True)
     ] = False,
 ) -> None:
-    """Set up logging for every command."""
+    """Set up threads and logging for every command."""
+    # Threads of torch and LightGBM that wait for each other shall spin for a moment and then sleep. Left alone they
+    # spin on: where another program has a core, they take the turns of the one that computes.
+    os.environ.setdefault("GOMP_SPINCOUNT", "3000")  # read when those libraries are loaded, by the commands
     start_logging(quiet)
 
 
