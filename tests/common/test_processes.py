@@ -6,6 +6,7 @@ import re
 import signal
 import textwrap
 import time
+from pathlib import Path
 
 import pytest
 
@@ -43,10 +44,34 @@ WAITING = """
             job.hear("what nobody tells")
         FIRST
 """
+TRAINED = """
+    import gc
+    from pathlib import Path
+    import torch
+    from onesearch.common.processes import joined
+
+    def threads():
+        return [comm.read_text().strip() for comm in Path("/proc/self/task").glob("*/comm")]
+
+    with joined():
+        from torch.nn.parallel import DistributedDataParallel
+        model = DistributedDataParallel(torch.nn.Linear(2, 2))
+        model(torch.ones(1, 2)).sum().backward()
+        within = threads()
+        del model
+    gc.collect()
+    print([any("gloo" in name for name in found) for found in (within, threads())])
+"""
 
 
 def command(script: str, first: str = "") -> list[str]:
     return ["-c", textwrap.dedent(script).replace("FIRST", first)]
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="names of threads are read from /proc")
+def test_no_thread_of_a_training_outlives_its_job():
+    # One that still ran as the interpreter ends would abort it now and then.
+    assert launch(command(TRAINED), 2) == [("[True, False]\n", 0)] * 2
 
 
 def test_all_processes_get_the_values_of_all():

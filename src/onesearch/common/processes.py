@@ -10,6 +10,7 @@ Without a launcher there is one process, and all of it does nothing.
 """
 
 import functools
+import importlib
 import itertools
 import json
 import os
@@ -139,6 +140,9 @@ def joined() -> Iterator[Job]:
     if world == 1:
         yield Job()
         return
+    # Functions of this module take the group of the time of its import as their default and keep it. A training imports
+    # it: its group would outlive the block, and its threads abort a process that ends (exit code -6, now and then).
+    importlib.import_module("torch.distributed.nn")
     # Each process has a GPU of its own, where there are any; "cuda" means that one from here on.
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
