@@ -41,6 +41,7 @@ from onesearch.training.rewards import RewardSettings
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 HELP = help_texts(typer.main.get_command(app))
 WrongOption = typer.BadParameter.__base__  # of the library below typer, or of the copy that typer brings
+SLOW_PAGES = ("agents.md", "alignment.md", "batch.md")
 MARKS = {"network", "docker", "gpu"}
 SMALLER = {
     "--items": 300,
@@ -313,7 +314,15 @@ def test_examples_of_help_run(name: str, help_place: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", [page for page in PAGES if page.name != "method.md"], ids=page_name)
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, marks=[pytest.mark.long] if page.name in SLOW_PAGES else [])
+        for page in PAGES
+        if page.name != "method.md"
+    ],
+    ids=page_name,
+)
 def test_blocks_run(page: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch):
     found = [block for block in blocks(page) if block.language and not set(block.marks) & MARKS]
     if not found:

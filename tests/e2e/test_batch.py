@@ -88,6 +88,7 @@ def test_an_engine_made_again_is_noticed_by_a_worker(tiny_run):
         write_manifest(path, manifest)
 
 
+@pytest.mark.long
 def test_thoughts_of_two_workers_are_those_of_one_and_reach_the_cache(tiny_run, tmp_path, monkeypatch):
     """The market's stand-in answers over HTTP, in a thread of each worker; what it said is in the cache in the end."""
     monkeypatch.setenv("ONESEARCH_LLM_API_KEY", "sk-secret")

@@ -50,6 +50,7 @@ def test_training():
     assert 0.1 < found["v2_taught_share"] < 0.6
 
 
+@pytest.mark.long
 def test_compiled():
     found = bench("compiled", "--threads", "1")["tiny"]
     assert found["first_s"] > 0 and found["difference"] < 1e-4

@@ -29,6 +29,7 @@ def figures(folder: Path) -> str:
     return json.dumps(report)
 
 
+@pytest.mark.long  # the test below goes the same way, without the comparison
 def test_figures_of_workers_are_those_of_one_process(tiny_run: Path, tmp_path: Path):
     def report(name: str, workers: int | None):
         def by_workers(rows):
