@@ -7,7 +7,7 @@ import threading
 import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from launch import launch
 from onesearch.data.live_clicks import CLICKS, LiveClicks
 from onesearch.data.records import Item
 from onesearch.model.model_settings import ModelSettings
+from onesearch.search.confidence import Confidence
 from onesearch.search.engine import SearchEngine
 from onesearch.search.results import SearchRequest
 from onesearch.search.rules import Hide, Pin, Rules, When
@@ -206,9 +207,56 @@ def test_what_else_a_page_asks_for():
         one.upsert([*lamps, *others])
     for found in together(parts, lambda one: one.search("silx lamp")):
         assert found.corrected_query == engine.search("silx lamp").corrected_query == "silk lamp"
-    for asked in ({"facets": ("brand",)}, {"count": True}, {"sort": "price"}, {"explain": True}):
-        with pytest.raises(ValueError, match="ask an engine with the whole catalogue"):
-            parts[0].search_batch([SearchRequest("lamp", **asked)])
+    with pytest.raises(ValueError, match="ask an engine with the whole catalogue"):
+        parts[0].search_batch([SearchRequest("lamp", explain=True)])
+
+
+def varied(number: int) -> Item:
+    """One of many items that have every column of a filter, spelt in several ways, or lack it."""
+    return Item(
+        f"new-{number}",
+        f"{('red tent', 'blue lamp', 'velvet boots')[number % 3]} {number}",
+        ("Shop", f"shelf {number % 4}"),
+        brand=("Acme", "ACME", "Übel", None)[number % 4],
+        price=None if number % 7 == 0 else float(number % 11),
+        attributes={
+            "Color": (("Red", "red", "grün")[number % 3],),
+            "Size": (("40", "41"), ("xl", "XL"), ())[number % 3],
+        },
+        listed_at=None if number % 5 == 0 else NOW + timedelta(hours=(number * 7) % 30),
+        in_stock=number % 4 != 0,
+    )
+
+
+def test_shards_count_and_sort_as_the_whole():
+    engine = small_engine(model=EVIDENCE)
+    engine.confidence = Confidence((0.0, 1.0), margin=0.4)
+    parts = sharded(engine, 3)
+    clicks = pl.DataFrame([(1, "lamp", "new-4", NOW, 1.0, True)] * 3, CLICKS, orient="row")
+    for one in (engine, *parts):
+        one.upsert([varied(number) for number in range(40)])
+        one.delete(["new-3", "red-tent-0"])
+        one.count(LiveClicks.from_clicks(clicks, NOW))
+        one.follow_rules(Rules(pins=(Pin(name="p", items=("new-8", "blue-lamp-0"), when=When(query="lamp")),)))
+    facets = ("category", "brand", "price", "in_stock", "attributes.Color", "attributes.Size", "kind")
+    filters = (None, {"brand": "acme"}, {"price": [None, 4]}, {"category": "shelf 1"}, {"brand": "nobody"})
+
+    def told(one: SearchEngine) -> list[Any]:
+        asked = [
+            SearchRequest(query, k=4, offset=offset, filters=where, sort=sort, facets=facets)
+            for query in ("lamp", "red tent", "", "azure", "new-5")
+            for where in filters
+            for sort, offset in ((None, 0), (None, 60), ("price", 0), ("-price", 8), ("newest", 0), ("popularity", 4))
+        ]
+        pages = one.search_batch(asked)
+        return [([hit.item_id for hit in page], page.total, page.relevant, page.facets) for page in pages]
+
+    expected = told(engine)
+    assert any(total > relevant > 0 for _, total, relevant, _ in expected)
+    for found in together(parts, told):
+        assert found == expected
+    for found in together(parts, lambda one: one.filters_available()):
+        assert found == engine.filters_available()
 
 
 def test_codes_are_shared_out():

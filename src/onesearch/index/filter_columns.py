@@ -18,7 +18,7 @@ from onesearch.common.ragged import Ragged
 from onesearch.data.records import PRODUCT, TIME, Item, in_utc
 from onesearch.data.text import fold
 from onesearch.index.filter_values import PATH_SEPARATOR
-from onesearch.index.name_columns import JOINT, Names, Numbering
+from onesearch.index.name_columns import JOINT, Names, Numbering, OfAll, added_up, alone
 from onesearch.index.price_ranges import price_ranges
 from onesearch.index.shown_spans import span_bounds, span_name, turns_of
 
@@ -74,22 +74,22 @@ class Tags:
             number: self.numbering.name(number).partition(JOINT)[2] for number in self.numbering.starting_with(kind)
         }
 
-    def counts(self, kind: str, most: int, text: str = "") -> list[tuple[str, int]]:
+    def counts(self, kind: str, most: int, text: str = "", of_all: OfAll = alone) -> list[tuple[str, int]]:
         """How many items have each value of a type, as :meth:`FilterColumns.counts`."""
         names = self.values_of(kind)
-        spelt = np.bincount(self.codes.values, minlength=len(self.numbering))
+        spelt = added_up(of_all(np.bincount(self.codes.values, minlength=len(self.numbering))))
         # Values that are alike count as the commonest of them; an item once for each, however often it has it.
-        leader, leaders = np.full(len(self.numbering), -1, np.int64), dict[str, int]()
+        leader, leaders = np.full(len(spelt), -1, np.int64), dict[str, int]()
         for number in sorted(names, key=lambda one: -spelt[one]):
             leader[number] = leaders.setdefault(fold(names[number]), number)
         led = leader[self.codes.values]
         pairs = np.unique(np.stack([self.codes.owners[led >= 0], led[led >= 0]]), axis=1)
-        counts = np.bincount(pairs[1], minlength=len(self.numbering))
+        counts = added_up(of_all(np.bincount(pairs[1], minlength=len(spelt))))
         return _merged(((names[one], int(counts[one])) for one in leaders.values() if counts[one]), text)[:most]
 
-    def counted_types(self, most: int) -> list[tuple[str, int]]:
+    def counted_types(self, most: int, of_all: OfAll = alone) -> list[tuple[str, int]]:
         """Types with how many values of theirs items have; the ``most`` frequent ones, in order."""
-        spelt, totals = np.bincount(self.codes.values, minlength=len(self.numbering)), dict[str, int]()
+        spelt, totals = added_up(of_all(np.bincount(self.codes.values))), dict[str, int]()
         for name, number in self.numbering.items():
             kind, count = name.partition(JOINT)[0], int(spelt[number]) if number < len(spelt) else 0
             totals[kind] = totals.get(kind, 0) + count
@@ -209,7 +209,9 @@ class FilterColumns:
                 chosen = self._in_category(value)
         return chosen
 
-    def counts(self, key: str, kind: str = "", most: int = 100, text: str = "") -> list[tuple[Any, int]]:
+    def counts(
+        self, key: str, kind: str = "", most: int = 100, text: str = "", of_all: OfAll = alone
+    ) -> list[tuple[Any, int]]:
         """How many items have each value of a filter's key, most items first; with the key's ``kind`` for attributes.
 
         Of ``category`` every path and those above it. Of ``price`` ranges (low, high) that hold about as many items
@@ -217,19 +219,21 @@ class FilterColumns:
 
         Of the values that hold the ``text``, whatever its case and accents, the ``most`` frequent; of categories the
         most frequent of each level, since those above have more items than those below.
+
+        These are one shard's items, where ``of_all`` brings what the others have.
         """
         match key:
             case "in_stock":
-                pairs = zip(*np.unique(self.in_stock, return_counts=True), strict=True)
-                return sorted(((bool(value), int(n)) for value, n in pairs), key=lambda one: -one[1])
+                pairs = enumerate(added_up(of_all(np.bincount(self.in_stock))))
+                return sorted(((bool(value), int(n)) for value, n in pairs if n), key=lambda one: -one[1])
             case "price":
-                return list(price_ranges(self.price))
+                return list(price_ranges(np.concatenate(of_all(self.price))))
             case "attributes":
-                return self.tags.counts(kind, most, text)
+                return self.tags.counts(kind, most, text, of_all)
             case "category":
                 # An item counts for its path and for all above it.
                 totals: dict[str, int] = {}
-                for path, n in self.paths.counted(len(self.paths.numbering)):
+                for path, n in self.paths.counted(len(self.paths.numbering), of_all):
                     parts = path.split(PATH_SEPARATOR)
                     for end in range(1, len(parts) + 1):
                         name = PATH_SEPARATOR.join(parts[:end])
@@ -244,7 +248,7 @@ class FilterColumns:
                 return found
             case _:
                 names: Names = getattr(self, key)  # brand, seller or kind
-                return _merged(names.counted(len(names.numbering)), text)[:most]
+                return _merged(names.counted(len(names.numbering), of_all), text)[:most]
 
     def turns(self) -> NDArray[np.float64]:
         """The moments at which another set of items is shown, as :func:`~onesearch.index.shown_spans.turns_of`."""

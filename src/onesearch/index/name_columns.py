@@ -1,7 +1,8 @@
 """Columns of names as numbers: of brands, of category paths, of whatever an item has one of."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -12,6 +13,22 @@ from onesearch.index.filter_values import PATH_SEPARATOR
 
 JOINT = "\x1f"
 """Between the parts of a name: the ASCII unit separator, which does not occur in names."""
+
+OfAll = Callable[[NDArray[Any]], list[NDArray[Any]]]
+"""Beside an array those of the other shards of a catalogue, which number names alike."""
+
+
+def alone(value: NDArray[Any]) -> list[NDArray[Any]]:
+    """One catalogue, in no shards."""
+    return [value]
+
+
+def added_up(counts: list[NDArray[np.int64]]) -> NDArray[np.int64]:
+    """The sums of counts by number; later numbers may be unknown to some."""
+    total = np.zeros(max(map(len, counts)), np.int64)
+    for one in counts:
+        total[: len(one)] += one
+    return total
 
 
 class Numbering:
@@ -84,9 +101,9 @@ class Names:
         code = [-1 if text is None else self.numbering.of(text) for text in texts]
         return Names(np.array(code, np.int32), self.numbering)
 
-    def counted(self, most: int) -> list[tuple[str, int]]:
+    def counted(self, most: int, of_all: OfAll = alone) -> list[tuple[str, int]]:
         """Names that items have, the parts of a path joined, with how many have them; the ``most`` frequent ones."""
-        counts = np.bincount(self.code[self.code >= 0])
+        counts = added_up(of_all(np.bincount(self.code[self.code >= 0])))
         best = np.argsort(-counts, kind="stable")[:most].tolist()
         found = [(self.numbering.name(i).replace(JOINT, PATH_SEPARATOR), int(counts[i])) for i in best if counts[i]]
         return [(name, count) for name, count in found if name]

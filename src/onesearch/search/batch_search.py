@@ -136,11 +136,8 @@ class BatchSearch(CandidateSearch):
         """
         snapshot, time = self.snapshot, datetime.now(UTC)
         # Refused before the shards meet: those that were not asked for this would wait.
-        if snapshot.shards.count > 1 and any(one.facets or one.count or one.sort or one.explain for one in requests):
-            raise ValueError(
-                "shards find pages in the engine's order; they give no facets, totals, explanations or orders of "
-                "their own: ask an engine with the whole catalogue"
-            )
+        if snapshot.shards.count > 1 and any(one.explain for one in requests):
+            raise ValueError("shards give no explanations: ask an engine with the whole catalogue")
         searches = [self._read(snapshot, request, time) for request in requests]
         groups: defaultdict[str, list[_Search]] = defaultdict(list)
         for search in searches:
@@ -148,8 +145,9 @@ class BatchSearch(CandidateSearch):
             if request.facets or request.count or request.sort:
                 search.about = self._result_set(snapshot, search)
             if request.sort and search.about is not None:
-                search.shown = search.about if len(search.about) else self._nearest_allowed(snapshot, search)
-                items = in_order(snapshot, search.shown, request.sort)[search.page]
+                some = snapshot.shards.total(len(search.about))
+                search.shown = search.about if some else self._nearest_allowed(snapshot, search)
+                items = in_order(snapshot, search.shown, request.sort, search.page.stop)[search.page]
                 places = request.offset + np.arange(len(items), dtype=np.float32)
                 search.answer[:] = results_of(snapshot, items.astype(np.int32), -places)
             else:
@@ -205,11 +203,14 @@ class BatchSearch(CandidateSearch):
     # -- the whole result set ------------------------------------------------------------------------------------------
 
     def _result_set(self, snapshot: Snapshot, search: _Search) -> NDArray[np.int64]:
-        """Rows of the items that a search is about, ascending: what is counted, and shown in an order of its own."""
+        """Rows of the items that a search is about, ascending: what is counted, and shown in an order of its own.
+
+        A shard has those of its own items.
+        """
         touching, mask = search.touching, self._scope_of(snapshot, search).mask
         # What the shopper has taken is shown no more; unless it is named, or rules pin it.
         taken = _as_columns(snapshot, [search]).taken(self.config.leave_out)
-        ahead = _ahead(snapshot, search, mask)
+        ahead = snapshot.indexed(np.array(_ahead(snapshot, search, mask), np.int64))
         if not touching.query.strip():
             return np.union1d(np.setdiff1d(result_set(snapshot, mask), taken), ahead)
         if self.confidence is None:
@@ -224,7 +225,7 @@ class BatchSearch(CandidateSearch):
     def _nearest_allowed(self, snapshot: Snapshot, search: _Search) -> NDArray[np.int64]:
         """What is shown in an order of its own where the filters allow nothing relevant: rows, ascending.
 
-        As in the engine's order, that is what comes nearest.
+        As in the engine's order, that is what comes nearest. A shard has its own items.
         """
         query = search.touching.query
         if not query.strip() or self.confidence is None:
@@ -454,9 +455,13 @@ def _tell_all(snapshot: Snapshot, search: _Search) -> None:
     """How many items a search is about, and their facets, for a page that asks for them."""
     if search.about is None:
         return
+    total, shown = snapshot.shards.total, search.shown.astype(np.int64)
+    if snapshot.shards.count > 1:  # each counts its own items
+        shown = snapshot.indexed(shown)
     # A page that goes on behind these items counts what it shows, and what pages before it showed.
-    every = search.about if len(search.about) >= len(search.shown) else np.union1d(search.about, search.shown)
-    search.answer.total, search.answer.relevant = len(every), len(search.about)
+    relevant = total(len(search.about))
+    every = search.about if relevant >= total(len(shown)) else np.union1d(search.about, shown)
+    search.answer.total, search.answer.relevant = total(len(every)), relevant
     asked = search.request
     search.answer.facets = facet_counts(snapshot, every, asked.facets, asked.facet_query) if asked.facets else {}
 

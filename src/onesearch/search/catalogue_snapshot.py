@@ -215,19 +215,20 @@ class Snapshot:
     def choices(self, mask: ItemMask | None = None) -> FilterChoices:
         """Values of categories and brands with their numbers, the price range, types of attributes.
 
-        Of all items, or of those that a mask allows.
+        Of all items, or of those that a mask allows; of all shards.
         """
+        of_all = self.shards.arrays
         if mask is None:
             columns = self.filters.columns()
         else:
             rows = torch.arange(len(self.records), device=self.index.device)
             columns = self.filters.columns_of(rows[mask.rows_allowed(rows)].cpu().numpy())
-        prices = columns.price[~np.isnan(columns.price)]
+        prices = np.concatenate(of_all(columns.price[~np.isnan(columns.price)]))
         return FilterChoices(
-            tuple(columns.paths.counted(_MOST_CHOICES)),
-            tuple(columns.brand.counted(_MOST_CHOICES)),
+            tuple(columns.paths.counted(_MOST_CHOICES, of_all)),
+            tuple(columns.brand.counted(_MOST_CHOICES, of_all)),
             (float(prices.min()), float(prices.max())) if len(prices) else None,
-            tuple(columns.tags.counted_types(_MOST_CHOICES)),
+            tuple(columns.tags.counted_types(_MOST_CHOICES, of_all)),
         )
 
     # -- changes -------------------------------------------------------------------------------------------------
@@ -263,7 +264,7 @@ class Snapshot:
         )
         mine = self._mine(sids)
         index = _growing(self.index)
-        if len(moved := self._indexed(rows[~mine])):  # another text may belong to another shard
+        if len(moved := self.indexed(rows[~mine])):  # another text may belong to another shard
             index = index.remove(moved)
         if mine.any():
             index = index.upsert(sids[mine], head_rows[mine], rows[mine], popularity[mine])
@@ -293,7 +294,7 @@ class Snapshot:
         if not known:
             return self
         rows = np.array([self.number[item_id] for item_id in known], np.int64)
-        index = _growing(self.index).remove(self._indexed(rows))
+        index = _growing(self.index).remove(self.indexed(rows))
         return replace(
             self,
             number=self.number.without(known),
@@ -309,8 +310,8 @@ class Snapshot:
             return np.ones(len(sids), bool)
         return np.asarray(self.owners[sids[:, 0]] == self.shards.number)
 
-    def _indexed(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Those of some rows [k] that are in this index."""
+    def indexed(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Those of some item rows [k] that are in this index, which of a shard has its own items."""
         position = self.index.position_of(torch.from_numpy(rows).to(self.index.device))
         there: NDArray[np.bool_] = (position >= 0).cpu().numpy()
         return rows[there]

@@ -7,7 +7,8 @@ Without a query these are all items that the filter allows. With one they are th
     clicked     most, for the query, in the log and since
     first       whatever their score: the item whose id was typed, and what rules pin
 
-That is one product per item of the catalogue, so it is asked for only where a page shows it.
+That is one product per item of the catalogue, so it is asked for only where a page shows it. A shard has those of its
+own items; what is told of them all, numbers and orders, is of all shards.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -33,7 +34,7 @@ def result_set(
     told: Iterable[NDArray[np.integer]] = (),
     best_allowed: bool = False,
 ) -> NDArray[np.int64]:
-    """Item rows int64 [m], ascending.
+    """Item rows int64 [m], ascending; of a shard's own items.
 
     Args:
         snapshot: the catalogue.
@@ -47,15 +48,25 @@ def result_set(
     rows = torch.arange(len(snapshot.records), device=device)
     position = snapshot.index.position_of(rows)
     inside = position >= 0 if mask is None else mask.items_allowed(position)
-    if query is not None and bool(inside.any()):
-        likeness = snapshot.item_head_rows.products(torch.from_numpy(query).to(device))
+    if query is not None and snapshot.shards.total(int(inside.any())):
+        likeness = _likeness(snapshot, torch.from_numpy(query).to(device), position >= 0)
         # The best of all is not the best that the filter allows: a filter changes no item's relevance.
-        relevant = likeness >= likeness[inside if best_allowed else position >= 0].max() - margin
+        best = likeness.masked_fill(~(inside if best_allowed else position >= 0), float("-inf")).amax(0, keepdim=True)
+        relevant = likeness >= snapshot.shards.gathered(best).max() - margin
         also = np.concatenate([np.zeros(0, np.int64), *(one.ravel() for one in told)])
         relevant[torch.from_numpy(also[also >= 0]).to(device)] = True
         inside &= relevant
     found: NDArray[np.int64] = rows[inside].cpu().numpy()
     return found
+
+
+def _likeness(snapshot: Snapshot, query: torch.Tensor, here: torch.Tensor) -> torch.Tensor:
+    """Of a query [R] and all items [N]; a shard computes that of its items, bool [N], the others have -inf."""
+    if snapshot.shards.count == 1:
+        return snapshot.item_head_rows.products(query)
+    out, own = query.new_full((len(here),), float("-inf")), here.nonzero()[:, 0]
+    out[own] = snapshot.item_head_rows[own] @ query
+    return out
 
 
 def named_and_clicked(snapshot: Snapshot, query: str, clicked: int) -> list[NDArray[np.integer]]:
@@ -83,7 +94,7 @@ def facet_counts(
 ) -> dict[str, list[tuple[Any, int]]]:
     """Values of each filter's key among the items ``rows`` [m] with their numbers: what a page offers to filter by.
 
-    Names that hold ``text`` alone, the most frequent ones.
+    A shard gives its own items, and gets the numbers of all. Names that hold ``text`` alone, the most frequent ones.
 
     Raises:
         FilterError: a key that is no filter's.
@@ -95,12 +106,14 @@ def facet_counts(
         if name not in FILTER_KEYS or (name == ATTRIBUTES) != bool(kind):
             valid = [f"{one}.TYPE" if one == ATTRIBUTES else one for one in FILTER_KEYS]
             raise FilterError(f"unknown facet {key!r}; valid facets are {', '.join(valid)}")
-        out[key] = columns.counts(name, kind, text=text)
+        out[key] = columns.counts(name, kind, text=text, of_all=snapshot.shards.arrays)
     return out
 
 
-def in_order(snapshot: Snapshot, rows: NDArray[np.int64], sort: str) -> NDArray[np.int64]:
-    """The items ``rows`` [m] in an order of :data:`Sort`; ties by popularity, then by row.
+def in_order(snapshot: Snapshot, rows: NDArray[np.int64], sort: str, most: int) -> NDArray[np.int64]:
+    """The first ``most`` of the items ``rows`` [m], those of all shards, in an order of :data:`Sort`.
+
+    Ties by popularity, then by row. A shard gives its own items, and gets the first of all.
 
     Raises:
         ValueError: there is no such order.
@@ -115,4 +128,8 @@ def in_order(snapshot: Snapshot, rows: NDArray[np.int64], sort: str) -> NDArray[
         "popularity": -popularity,
     }
     # numpy's last key is the first to sort by; nan comes last.
-    return rows[np.lexsort((rows, -popularity, keys[sort]))]
+    first = np.lexsort((rows, -popularity, keys[sort]))[:most]
+    rows, popularity, key = (
+        np.concatenate(snapshot.shards.arrays(one[first])) for one in (rows, popularity, keys[sort])
+    )
+    return rows[np.lexsort((rows, -popularity, key))[:most]]

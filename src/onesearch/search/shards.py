@@ -8,6 +8,8 @@ so that what follows a first token is normalised within one shard::
     level 0            log Σ exp of each shard's logits     -> the normaliser over all first tokens
     each level         the best W scores of each shard      -> which of its beams are among the best W of all
     candidates         items with their features            -> all candidates in every shard, in order there
+    facets, totals     how many of its items have each value -> their sums
+    other orders       its first items with their keys       -> the first of all
 
 All of it is what one engine over the whole catalogue computes (numbers of float32 may differ in their last digits, as
 between batches of other sizes). Word statistics of BM25, click counts, item rows and prompts are of the whole
@@ -38,6 +40,14 @@ class Shards:
     def gathered(self, value: Tensor) -> Tensor:
         """What every shard has, [count, *shape], in the order of their numbers; one shape and type in all of them."""
         return value.unsqueeze(0)
+
+    def arrays(self, value: NDArray[Any]) -> list[NDArray[Any]]:
+        """The array of every shard, [m] numbers of one type; each may have another length."""
+        if self.count == 1:
+            return [value]
+        lengths = self.gathered(torch.tensor([len(value)])).ravel().tolist()
+        padded = torch.from_numpy(np.pad(value, (0, max(lengths) - len(value))))
+        return [one[:length] for one, length in zip(self.gathered(padded).numpy(), lengths, strict=True)]
 
     def total(self, number: int) -> int:
         """The sum over all shards."""
