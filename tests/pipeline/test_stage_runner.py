@@ -78,11 +78,20 @@ def test_a_manifest_says_what_the_stage_itself_took(tmp_path):
             pass
         return {}
 
-    execute([Stage("greedy", (), {}, greedy), Stage("busy", ("greedy",), {}, busy)], tmp_path)
-    first, second = (json.loads((tmp_path / name / MANIFEST).read_text()) for name in ("greedy", "busy"))
+    kept = []
+
+    def keeping(context):
+        kept.append(np.ones(13_000_000))  # 99 MiB, as a library keeps something
+        return {}
+
+    stages = [Stage("greedy", (), {}, greedy), Stage("busy", ("greedy",), {}, busy), Stage("keeping", (), {}, keeping)]
+    execute([*stages, Stage("last", ("keeping",), {}, busy)], tmp_path)
+    names = ("greedy", "busy", "keeping", "last")
+    first, second, third, last = (json.loads((tmp_path / name / MANIFEST).read_text()) for name in names)
     assert first["peak_mib"] > second["peak_mib"] + 100 and second["peak_mib"] > 20
-    # What there was before the first stage, in both.
-    assert first["program_mib"] == second["program_mib"] and 20 < first["program_mib"] < first["peak_mib"] - 100
+    # What there was before each stage.
+    assert 20 < first["held_mib"] < first["peak_mib"] - 100 and abs(second["held_mib"] - first["held_mib"]) < 50
+    assert 70 < last["held_mib"] - third["held_mib"] < 130
     assert 0.2 <= second["cpu_seconds"] < 2 and second["seconds"] >= 0.19
 
 

@@ -86,4 +86,4 @@ def _forecast(config: Path, sets: Sequence[str], like: Sequence[Path]) -> dict[s
             "and set data.folder",
             param_hint="--like",
         )
-    return {cost.stage: cost.seconds for cost in plan(settings, size, like, program_mib=0.0)}
+    return {cost.stage: cost.seconds for cost in plan(settings, size, like, held_mib=0.0)}

@@ -3,7 +3,8 @@
 ::
 
     work of a stage   = what its time grows with: items, page views, samples, searches (:func:`work_of`)
-    one run is known  : seconds, disk   in proportion to the work; memory, too, but for the program and training steps
+    one run is known  : seconds, disk   in proportion to the work; memory, too, but for what the process held
+                        before the stage (libraries, what they keep) and what the steps of a training take
     several are known : the line through the one with the least and the one with the most work
 
 Nothing is measured: what a stage took stands in its manifest. A training is forecast in two parts, its samples by their
@@ -42,21 +43,21 @@ class Cost:
     disk_mib: float | None
 
 
-def plan(config: RunSettings, size: Size, runs: Sequence[Path], program_mib: float) -> list[Cost]:
+def plan(config: RunSettings, size: Size, runs: Sequence[Path], held_mib: float) -> list[Cost]:
     """The cost of every stage of a run, in order.
 
     Args:
         config: the run to come.
         size: of its data.
         runs: finished runs of the same kind, on the machine that the new one is for.
-        program_mib: what the program with its libraries holds before a stage begins, where a run does not tell.
+        held_mib: what the program with its libraries holds before a stage begins, where a run does not tell.
 
     Raises:
         FileNotFoundError: a run is missing or has no finished stage.
         ValueError: a run was made before stages noted what they take.
     """
     known = [_KnownRun.read(run) for run in runs]
-    return [_forecast(stage.name, config, size, known, program_mib) for stage in stages_of(config)]
+    return [_forecast(stage.name, config, size, known, held_mib) for stage in stages_of(config)]
 
 
 def size_of(config: RunSettings) -> Size | None:
@@ -175,7 +176,7 @@ class _KnownRun:
         return float(found if most is None else min(found, most))
 
 
-def _forecast(stage: str, config: RunSettings, size: Size, known: Sequence[_KnownRun], program_mib: float) -> Cost:
+def _forecast(stage: str, config: RunSettings, size: Size, known: Sequence[_KnownRun], held_mib: float) -> Cost:
     """Cost of one stage, as the runs have it that have the stage."""
     runs = [run for run in known if stage in run.stages]
     if not runs:
@@ -184,10 +185,10 @@ def _forecast(stage: str, config: RunSettings, size: Size, known: Sequence[_Know
     works = [run.work_of(stage, run.config, run.size) for run in runs]
     volumes = [float(run.size.items + run.size.page_views) for run in runs]
     about = [run.stages[stage] for run in runs]
-    # The program, what its steps take where it trains, which is as much for any size; the rest grows with the data.
-    program = [float(one.get("program_mib", program_mib)) for one in about]
+    # What was held before, what its steps take where it trains: as much for any size; the rest grows with the data.
+    held = [float(one.get("held_mib", held_mib)) for one in about]
     steps = [_of_steps(one) for one in about]
-    memory = [max(float(one["peak_mib"]) - sum(two), 0) for one, *two in zip(about, program, steps, strict=True)]
+    memory = [max(float(one["peak_mib"]) - sum(two), 0) for one, *two in zip(about, held, steps, strict=True)]
     disk = [sum(one["files"].values()) / 2**20 for one in about]
     # A training: its samples, and what it does beside them.
     rest, learning = [float(one["seconds"]) for one in about], 0.0
@@ -201,7 +202,7 @@ def _forecast(stage: str, config: RunSettings, size: Size, known: Sequence[_Know
     return Cost(
         stage,
         learning + _on_line(works, rest, work),
-        program[-1] + steps[-1] + _on_line(volumes, memory, volume),
+        held[-1] + steps[-1] + _on_line(volumes, memory, volume),
         _on_line(volumes, disk, volume),
     )
 

@@ -210,7 +210,6 @@ def execute(
     if until is not None:
         wanted = wanted[: [stage.name for stage in stages].index(until) + 1]
     results: list[StageResult] = []
-    program = resident_mib()  # what the libraries take, before there are any data
     left = TimeLeft({stage.name: forecast.get(stage.name) for stage in wanted} if forecast is not None else {})
     with joined() as job, _guard(run, job), beside(lambda: left):
         for number, stage in enumerate(wanted, 1):
@@ -221,7 +220,7 @@ def execute(
             # The first process brings the stage up to date and tells the others what came of it.
             if job.first:
                 place = f"[{number}/{len(wanted)}] {stage.name}"
-                result = _bring_up(stage, run, marks, seed, reuse, stage.name in redo, place, job, program)
+                result = _bring_up(stage, run, marks, seed, reuse, stage.name in redo, place, job)
                 job.tell(stage.name, asdict(result))
                 left.finish(stage.name, result.outcome == "built")
                 if forecast is not None and result.outcome != "skipped" and (text := str(left)):
@@ -251,7 +250,6 @@ def _bring_up(
     redo: bool,
     place: str,
     job: Job,
-    program: float,
 ) -> StageResult:
     folder, mark = run / stage.name, marks[stage.name]
     # Up to date: nothing to do.
@@ -276,8 +274,10 @@ def _bring_up(
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / STARTED, {"fingerprint": mark})
     log.info("%s: %s", place, "continuing" if resumed else "building")
-    give_back()  # a stage's peak is its own
+    # A stage's peak is its own; what there is before it are the libraries, and what they keep for themselves.
+    give_back()
     forget_peak()
+    held = resident_mib()
     processor = time.process_time()
     if stage.distributed:
         job.tell(_together(stage), resumed)
@@ -302,7 +302,7 @@ def _bring_up(
             "seconds": round(seconds, 3),
             "cpu_seconds": round(time.process_time() - processor, 3),
             "peak_mib": round(peak_mib()),
-            "program_mib": round(program),
+            "held_mib": round(held),
             "resumed": resumed,
             "files": {
                 str(p.relative_to(folder)): p.stat().st_size
