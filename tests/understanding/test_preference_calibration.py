@@ -1,11 +1,19 @@
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from onesearch.understanding.catalogue_vocabulary import CatalogueVocabulary
+from onesearch.data.text import split_words
+from onesearch.understanding.catalogue_vocabulary import CatalogueVocabulary, canonical
 from onesearch.understanding.keyword_extraction import holds_phrase
-from onesearch.understanding.preference_calibration import HistoryTexts, Injected, calibrate, inject
+from onesearch.understanding.preference_calibration import (
+    PREFERENCE_TYPES,
+    HistoryTexts,
+    Injected,
+    TitlePreferences,
+    calibrate,
+    inject,
+)
 from onesearch.understanding.thought import Analysis, Attribute, Thought
 
 KINDS = {"nike": "Brand", "adidas": "Brand", "retro": "Style", "women": "Audience", "red": "Color", "steel": "Material"}
@@ -35,6 +43,41 @@ def test_preferences_against_the_query_are_not_added():
     assert calibrate(no_nike, history, WORDS) == ("scarf", "red")
     black = thought("scarf", attributes=(Attribute(type="Color", value="black"),))
     assert calibrate(black, history, WORDS) == ("scarf", "nike")
+
+
+TYPED = {
+    **{"nike": "Brand", "new wave": "Brand", "retro": "Style", "retro wave cut": "Style", "红色": "Color"},
+    **{"a b c d e f": "Brand", "gloves": "Audience", "steel": "Material", "red": "Color"},
+}
+TYPED_WORDS = CatalogueVocabulary(sorted([*TYPED, "reds", "wave"]), TYPED, [1.0] * (len(TYPED) + 2), [])
+SAID = "a b c d e f nike Nikes new wave waves retro cut 红色 red reds steel glove gloves".split()
+    *"abcdef",
+    "nike",
+    "Nikes",
+    "new",
+    "wave",
+    "waves",
+    "retro",
+    "cut",
+    "红色",
+    "red",
+    "reds",
+    "steel",
+    "glove",
+    "gloves",
+]
+
+
+@given(st.lists(st.sampled_from(SAID), max_size=9).map(" ".join))
+@example("nikes red")
+@example("a b c d e f")
+@example("old new waves")
+def test_phrases_of_titles_are_those_of_all_runs_of_words(title):
+    split = split_words(title)
+    runs = [canonical(split[start:end]) for start in range(len(split)) for end in range(start + 1, start + 7)]
+    every = {TYPED_WORDS.keyword(run) for run in runs}
+    expected = {phrase for phrase in every if phrase is not None and TYPED.get(phrase) in PREFERENCE_TYPES}
+    assert TitlePreferences(TYPED_WORDS).phrases(title) == expected
 
 
 def test_no_history_changes_nothing_and_no_keywords_stay_none():

@@ -112,6 +112,12 @@ def _searches(number: int, size: Size) -> float:
     return number * (1 + size.items / _SEARCH_ITEMS)
 
 
+def _ranked(config: RunSettings, size: Size) -> float:
+    """Searches by which the cascade is trained; its trees grow from their candidates, as many for any size."""
+    most = config.evaluation.cascade.page_views
+    return _searches(size.page_views if most is None else min(size.page_views, most), size)
+
+
 def _passes(epochs: float, config: RunSettings, size: Size) -> float:
     """Samples of stage 3 or of a stage that goes on like it: page views, and pseudo-queries beside them."""
     return epochs * size.page_views / (1 - config.sft3.pseudo_share)
@@ -123,7 +129,7 @@ _WORK: Final[Mapping[str, Callable[[RunSettings, Size], float]]] = {
     "khqe": _quantizing,
     "index": lambda config, size: size.items,
     "lexical": lambda config, size: size.items,
-    "baselines": lambda config, size: size.items,
+    "baselines": _ranked,
     "pseudo": lambda config, size: _searches(config.pseudo.searches, size),
     "engine": lambda config, size: _searches(config.evaluation.fit_requests, size),
     "engine_v2": lambda config, size: _searches(config.evaluation.fit_requests, size),

@@ -25,7 +25,7 @@ from onesearch.training.sft_settings import CoTSettings
 from onesearch.training.tasks import Task
 from onesearch.understanding.calibration_worker import shopper_key
 from onesearch.understanding.catalogue_vocabulary import CatalogueVocabulary
-from onesearch.understanding.preference_calibration import calibrate, inject
+from onesearch.understanding.preference_calibration import TitlePreferences, calibrate, inject
 from onesearch.understanding.thought_table import Taught, Thoughts
 
 log = logging.getLogger("onesearch")
@@ -98,12 +98,13 @@ def personalised(
 
     A language model's answer where ``calibrated`` has one with keywords, else the rule of equation 4.2.
     """
+    preferences = TitlePreferences(words)
     rows, by_model, by_rule = thoughts.rows(requests.query).tolist(), 0, 0
     out: Keywords = []
     for query, row, own, history in zip(requests.query, rows, keywords, history_texts(requests, titles), strict=True):
         answer = calibrated.get(shopper_key(query, history)) if own and calibrated else None
         by_model, by_rule = by_model + bool(answer), by_rule + (bool(own) and not answer)
-        out.append(() if not own else answer or calibrate(thoughts.thought(row), history, words))
+        out.append(() if not own else answer or calibrate(thoughts.thought(row), history, words, preferences))
     log.info("keywords calibrated for %s page views by the language model, %s by rule", f"{by_model:,}", f"{by_rule:,}")
     return out
 

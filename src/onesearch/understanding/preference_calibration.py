@@ -7,6 +7,7 @@ The result belongs to the query *and* the history; it is never stored with the q
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final, Literal, Protocol, runtime_checkable
 
 from onesearch.data.text import is_unspaced, split_words
@@ -17,6 +18,7 @@ from onesearch.understanding.thought import MOST_KEYWORDS, Grounding, Thought
 PREFERENCE_TYPES: Final = frozenset({"Brand", "Style", "Audience", "Color"})
 _ITEMS_FOR_A_PREFERENCE: Final = 2
 _LONGEST_PHRASE: Final = 6  # words
+_TITLES: Final = 100_000  # whose phrases are remembered
 
 
 class TypedGrounding(Grounding, Protocol):
@@ -67,8 +69,36 @@ class Injected:
     injected: Literal[True] = field(default=True, init=False)
 
 
-def calibrate(thought: Thought, history: HistoryTexts, words: Grounding) -> tuple[str, ...]:
-    """Personalised keywords of a thought, at most eight (4.2).
+class TitlePreferences:
+    """The phrases of titles that may be a preference: those of a catalogue that have one of ``PREFERENCE_TYPES``.
+
+    Made once for many shoppers, whose histories share titles: each is looked through once.
+    """
+
+    def __init__(self, words: Grounding) -> None:
+        self.kinds: Mapping[str, str] = getattr(words, "kinds", {})
+        self._words = words
+        self._typed = frozenset(phrase for phrase, kind in self.kinds.items() if kind in PREFERENCE_TYPES)
+        self._beginnings = frozenset(parts[0] for phrase in self._typed if (parts := split_words(phrase)))
+        self.phrases = lru_cache(_TITLES)(self._phrases)
+
+    def _phrases(self, title: str) -> frozenset[str]:
+        split, found = split_words(title), set[str]()
+        for start, word in enumerate(split):
+            # Most words begin no such phrase, alone or in the plural.
+            if word not in self._beginnings and singular(word) not in self._beginnings:
+                continue
+            for end in range(start + 1, min(start + _LONGEST_PHRASE, len(split)) + 1):
+                phrase = self._words.keyword(canonical(split[start:end]))
+                if phrase is not None and phrase in self._typed:
+                    found.add(phrase)
+        return frozenset(found)
+
+
+def calibrate(
+    thought: Thought, history: HistoryTexts, words: Grounding, preferences: TitlePreferences | None = None
+) -> tuple[str, ...]:
+    """Personalised keywords of a thought, at most eight (4.2); ``preferences`` are those of ``words``, made once.
 
     In pseudo-code::
 
@@ -88,7 +118,7 @@ def calibrate(thought: Thought, history: HistoryTexts, words: Grounding) -> tupl
     said = Counter(word for text in texts for word in {singular(word) for word in split_words(text)})
     support = {keyword: _support(keyword, texts, said) for keyword in thought.keywords}
     ordered = sorted(thought.keywords, key=lambda keyword: -support[keyword])
-    preferred = _preferences(thought, history, words)
+    preferred = _preferences(thought, history, words, preferences or TitlePreferences(words))
     return tuple(dict.fromkeys([*ordered, *preferred]))[:MOST_KEYWORDS]
 
 
@@ -114,31 +144,19 @@ def _support(keyword: str, texts: Sequence[str], said: Mapping[str, int]) -> flo
     return sum(said.get(word, 0) for word in parts) / max(len(parts), 1)
 
 
-def _preferences(thought: Thought, history: HistoryTexts, words: Grounding) -> list[str]:
-    kinds: Mapping[str, str] = getattr(words, "kinds", {})
-    if not kinds:
+def _preferences(thought: Thought, history: HistoryTexts, words: Grounding, preferences: TitlePreferences) -> list[str]:
+    if not preferences.kinds:
         return []
     # A query that names a brand has settled the brand.
     stated = {attribute.type for attribute in thought.analysis.attributes if not attribute.negated}
     ruled_out = [attribute.value for attribute in thought.analysis.attributes if attribute.negated]
     # How many clicked items name a phrase.
-    items = Counter(phrase for title in history.items for phrase in _phrases(title, words))
+    items = Counter(phrase for title in history.items for phrase in preferences.phrases(title))
     fitting = [
         phrase
         for phrase, count in items.items()
         if count >= _ITEMS_FOR_A_PREFERENCE
-        and kinds.get(phrase) in PREFERENCE_TYPES - stated
+        and preferences.kinds[phrase] not in stated
         and not any(holds_phrase(phrase, value) for value in ruled_out)
     ]
     return sorted(fitting, key=lambda phrase: (-items[phrase], -words.popularity(phrase), phrase))
-
-
-def _phrases(title: str, words: Grounding) -> set[str]:
-    """The pool's phrases in a title."""
-    split = split_words(title)
-    runs = (
-        canonical(split[start : start + size])
-        for size in range(1, _LONGEST_PHRASE + 1)
-        for start in range(len(split) - size + 1)
-    )
-    return {phrase for phrase in map(words.keyword, runs) if phrase is not None}
