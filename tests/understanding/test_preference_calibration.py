@@ -50,7 +50,22 @@ TYPED = {
     **{"a b c d e f": "Brand", "gloves": "Audience", "steel": "Material", "red": "Color"},
 }
 TYPED_WORDS = CatalogueVocabulary(sorted([*TYPED, "reds", "wave"]), TYPED, [1.0] * (len(TYPED) + 2), [])
-SAID = "a b c d e f nike Nikes new wave waves retro cut 红色 red reds steel glove gloves".split()
+SAID = [
+    *"abcdef",
+    "nike",
+    "Nikes",
+    "new",
+    "wave",
+    "waves",
+    "retro",
+    "cut",
+    "红色",
+    "red",
+    "reds",
+    "steel",
+    "glove",
+    "gloves",
+]
 
 
 @given(st.lists(st.sampled_from(SAID), max_size=9).map(" ".join))
