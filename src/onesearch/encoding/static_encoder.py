@@ -33,6 +33,10 @@ class StaticSettings(Settings):
     ngram_buckets: int = Field(20_000, description="vectors that the character n-grams share by hashing")
     learning_rate: float = Field(0.02, description="of the alignment")
 
+    def features(self, texts: Iterable[str]) -> NgramFeatures:
+        """Words, pairs and n-grams of a corpus that get a vector."""
+        return NgramFeatures.build(texts, self.min_word, self.min_pair, _MAX_PAIRS, _NGRAM_SIZES, self.ngram_buckets)
+
 
 class StaticEncoder:
     """Sum of the vectors of a text's features, L2-normalised.
@@ -48,15 +52,17 @@ class StaticEncoder:
 
     @classmethod
     def build(cls, texts: Iterable[str], config: StaticSettings | None = None, seed: int = 0) -> "StaticEncoder":
-        """An untrained encoder: random directions, lengths by inverse document frequency.
+        """An untrained encoder of the features of a corpus."""
+        config = config or StaticSettings()
+        return cls.untrained(config.features(texts), config, seed)
+
+    @classmethod
+    def untrained(cls, features: NgramFeatures, config: StaticSettings, seed: int) -> "StaticEncoder":
+        """Random directions, lengths by inverse document frequency.
 
         Random directions of dimension d are nearly orthogonal, so even before training the cosine is an IDF-weighted
         word overlap; training starts from there.
         """
-        config = config or StaticSettings()
-        features = NgramFeatures.build(
-            texts, config.min_word, config.min_pair, _MAX_PAIRS, _NGRAM_SIZES, config.ngram_buckets
-        )
         rng = np.random.default_rng(seed)
         table = rng.standard_normal((len(features), config.dimension), np.float32) / np.float32(config.dimension**0.5)
         # a rare word says more than a frequent one, a pair less than its words

@@ -1,5 +1,6 @@
 """The stages before training: data, encoder, quantizer, index."""
 
+import functools
 import hashlib
 import logging
 import shutil
@@ -137,12 +138,15 @@ def build_encoder(run_data: RunData, context: StageContext, encoder: EncoderSett
     pairs = mine_pairs(run_data.split.train, run_data.dataset.items, texts, run_data.dataset.judgments, context.seed)
     align_config = settings.align.updated(seed=context.seed)
 
+    # Encoders from scratch differ in where they begin, and have the same words.
+    features = functools.cache(lambda: settings.static.features([*texts, *pairs.queries]))
+
     def fresh(number: int) -> TrainableEncoder:
         if settings.transformer is not None:
             from onesearch.encoding.transformer_encoder import TransformerEncoder
 
             return TransformerEncoder.open(settings.transformer)
-        return StaticEncoder.build([*texts, *pairs.queries], settings.static, context.seed + 1000 * number)
+        return StaticEncoder.untrained(features(), settings.static, context.seed + 1000 * number)
 
     # Pictures join the items' texts while these are trained, or beside them when they are; or not at all.
     towers = None
