@@ -145,6 +145,7 @@ def test_the_nearest_of_a_large_catalogue_are_those_of_the_nearest_nodes(monkeyp
         assert exact[row].tolist() == np.argsort(-products[row], kind="stable")[:5].tolist()
     assert (exact[3] < 0).all(), "a query without a vector is near to nothing"
     # As if forty items were many: of each query's nearest first-level node, for several queries at a time.
+    monkeypatch.setattr(evidence_finder, "_EXACT", len(index) - 1)
     monkeypatch.setattr(evidence_finder, "_COMPARED", len(index) // index.size(0))
     monkeypatch.setattr(evidence_finder, "_CELLS", 2 * len(index) // index.size(0))
     some = finder(engine, nearest=40).prepare(requests)(np.arange(4)).items
@@ -154,8 +155,8 @@ def test_the_nearest_of_a_large_catalogue_are_those_of_the_nearest_nodes(monkeyp
     # What has left the catalogue is not near to anything, whichever way it is looked for.
     gone = IDS[exact[0, 0]]
     engine.delete([gone])
-    for compared in (len(index) // 2, len(index)):
-        monkeypatch.setattr(evidence_finder, "_COMPARED", compared)
+    for most in (len(index) - 2, len(index)):
+        monkeypatch.setattr(evidence_finder, "_EXACT", most)
         found = finder(engine, nearest=5).prepare(requests)(np.arange(4))
         assert gone not in names(found) and len(names(found)) == 5
 

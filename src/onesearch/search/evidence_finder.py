@@ -36,7 +36,8 @@ from onesearch.search.shards import WHOLE, Shards
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int32]
 _CELLS = 8_000_000  # products of queries and items held at once
-_COMPARED = 100_000  # items, about, that a query's vector is compared with: all of a catalogue that has no more
+_EXACT = 60_000  # items with which a query's vector is compared one by one: all of a catalogue that has no more
+_COMPARED = 30_000  # items, about, of a larger one: scattered rows cost more than all of a table
 _HISTORY = 10  # items of a history whose neighbours are asked for
 
 
@@ -132,8 +133,9 @@ class EvidenceFinder:
         found = np.full((n, k), -1, np.int32)
         if not k:
             return found
-        # So many first-level nodes as hold about ``_COMPARED`` items; where these are all, one product with all rows.
-        probes = math.ceil(first_nodes * _COMPARED / searched)
+        # All items, in one product with all rows if that is possible; of a large catalogue those below so many
+        # first-level nodes as hold about ``_COMPARED``.
+        probes = first_nodes if searched <= _EXACT else math.ceil(first_nodes * _COMPARED / searched)
         # A table of which every row is in the index as the run left it.
         exact = probes >= first_nodes and len(self.index) == len(self.item_head_rows.base) == items
         exact &= not len(self.item_head_rows.changed.rows)
