@@ -100,7 +100,8 @@ def table() -> str:
         best = {m: max((row[m]["mean"] for row in one.methods.values() if m in row), default=None) for m in METRICS}
         for method, row in one.methods.items():
             took = one.report["milliseconds"].get(method)
-            cells = [cell(row.get(m), best[m]) for m in METRICS] + ["–" if took is None else f"{took:.2g}" if took < 100 else f"{took:.0f}"]
+            ms = "–" if took is None else f"{took:.2g}" if took < 100 else f"{took:.0f}"
+            cells = [*(cell(row.get(m), best[m]) for m in METRICS), ms]
             lines.append(f"| {method} | " + " | ".join(cells) + " |")
         lines.append("")
     if not lines:
