@@ -155,7 +155,7 @@ class EncodingsGrid(Grid):
         if name.startswith(EMOJI) and not (files := self.runs / f"{name}.files").is_dir():
             write_emoji(Path(os.environ[PACKAGES]), files, int(name.partition(".")[2]) / 100)
         pipeline.run_config(config, base, shared, until="pictures")
-        until = "sft3" if GENERATOR in cell.measured else "khqe"
+        until = "sft3" if GENERATOR in cell.measured else "index"  # vectors of new texts need what is in the index
         pipeline.run_config(config, self.folder(name, seed, cell.name), sets, reuse=[base], until=until)
 
     def _measure(self, name: str, seed: int, cell: Cell) -> None:
