@@ -36,10 +36,13 @@ class ResultFiles:
         return read_json(path) if path.is_file() else {}
 
     def write_figures(self, figures: Mapping[str, Mapping[str, Any]]) -> None:
-        """Write figures in groups, one entry of a group a line, so that a difference between commits can be read."""
+        """Write figures in groups, one entry of a group a line, so that a difference between commits can be read.
+
+        Numbers keep eight digits: more than any page shows, or any sample can tell.
+        """
         groups = []
         for name, entries in sorted(figures.items()):
-            lines = [f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in sorted(entries.items())]
+            lines = [f"  {json.dumps(key)}: {json.dumps(_rounded(value))}" for key, value in sorted(entries.items())]
             groups.append(f"{json.dumps(name)}: {{\n" + ",\n".join(lines) + "\n}")
         self.folder.mkdir(parents=True, exist_ok=True)
         text = "{\n" + ",\n".join(groups) + "\n}\n"
@@ -52,3 +55,11 @@ class ResultFiles:
     def write_page(self, lines: Iterable[str]) -> None:
         """Write the page."""
         self.page.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.8g}")
+    if isinstance(value, Mapping):
+        return {key: _rounded(one) for key, one in value.items()}
+    return [_rounded(one) for one in value] if isinstance(value, list | tuple) else value
