@@ -160,6 +160,8 @@ def crossing(
         return f"{name} not measured."
     xs = [float(share) for share, _ in known]
     lines = {key: [float(test[key]) for _, test in known] for key in ("difference", "low", "high")}
+    if all(_holds_zero(x, xs, lines) for x in xs):
+        return f"{name} no difference is sure at any share; where the lines cross cannot be told."
     at = _roots(xs, lines["difference"])
     if not at:
         ahead = pair[0] if lines["difference"][0] > 0 else pair[1]

@@ -104,8 +104,9 @@ def test_lines_cross_where_the_difference_is_zero(files):
     assert "cross at 75 % [70, 80]." in crossed(files, {0: -0.1, 50: -0.05, 100: 0.05}, half=0.01)
     assert "unified is ahead at every share" in crossed(files, {0: 0.02, 100: 0.05})
     assert "text is ahead at every share" in crossed(files, {0: -0.02, 100: -0.05})
-    # Where nothing is sure at the first or the last share, the interval begins or ends there.
-    assert "cross at 50 % [0, 100]." in crossed(files, {0: -0.05, 100: 0.05}, half=0.06)
+    # Where nothing is sure at the first or the last share, the interval begins or ends there; or everywhere.
+    assert "no difference is sure at any share" in crossed(files, {0: -0.05, 100: 0.05}, half=0.06)
+    assert "cross at 0 % [0, 10]." in crossed(files, {0: 0.0, 100: 0.1}, half=0.01)
     assert "cross at 75 % [38, 100]." in crossed(files, {0: -0.06, 100: 0.02}, half=0.03)
     assert "cross at 25 % [0, 62]." in crossed(files, {0: 0.02, 100: -0.06}, half=0.03)
 
