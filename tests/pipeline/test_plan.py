@@ -36,6 +36,7 @@ def costs(config, size, *runs):
 
 def test_one_run_tells_by_proportion(tmp_path):
     stages = {"lexical": {"seconds": 8.0, "peak_mib": PROGRAM_MIB + 50}, "engine": {"seconds": 30.0, "peak_mib": 600}}
+    stages["baselines"] = {"seconds": 20.0, "peak_mib": 600}
     run = made(tmp_path, 1000, 500, stages)
     config = RunSettings.model_validate({**SETTINGS, "evaluation": {"fit_requests": 200}})
     found = costs(config, Size(3000, 1500), run)
@@ -45,6 +46,11 @@ def test_one_run_tells_by_proportion(tmp_path):
     assert found["data"].seconds == pytest.approx(3)
     # Twice the searches, each a little dearer: 140,000 items more would double its price.
     assert found["engine"].seconds == pytest.approx(60 * (1 + 3000 / 140_000) / (1 + 1000 / 140_000))
+    # The cascade's trees cost as much for any catalogue: its page views count, each a little dearer as well.
+    few = RunSettings.model_validate({**SETTINGS, "evaluation": {"cascade": {"page_views": 400}}})
+    dearer = (1 + 3000 / 140_000) / (1 + 1000 / 140_000)
+    assert found["baselines"].seconds == pytest.approx(60 * dearer)
+    assert costs(few, Size(3000, 1500), run)["baselines"].seconds == pytest.approx(20 * 400 / 500 * dearer)
     # A stage that no run has.
     assert (found["khqe"].seconds, found["khqe"].memory_mib, found["khqe"].disk_mib) == (None, None, None)
 

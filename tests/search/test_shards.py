@@ -25,7 +25,7 @@ from onesearch.model.model_settings import ModelSettings
 from onesearch.search.confidence import Confidence
 from onesearch.search.engine import SearchEngine
 from onesearch.search.results import SearchRequest
-from onesearch.search.rules import Hide, Pin, Rules, When
+from onesearch.search.rules import BoostRule, Hide, Pin, Rules, When
 from onesearch.search.shards import ProcessShards, Shards, best_of_all, kept_of_all, shard_of_codes, side_by_side
 from onesearch.search.shopper_history import FixedHistories, ShopperHistory
 from small_engine import EVIDENCE, small_engine
@@ -237,7 +237,12 @@ def test_shards_count_and_sort_as_the_whole():
         one.upsert([varied(number) for number in range(40)])
         one.delete(["new-3", "red-tent-0"])
         one.count(LiveClicks.from_clicks(clicks, NOW))
-        one.follow_rules(Rules(pins=(Pin(name="p", items=("new-8", "blue-lamp-0"), when=When(query="lamp")),)))
+        pin = Pin(name="p", items=("new-8", "blue-lamp-0"), when=When(query="lamp"))
+        boosts = (
+            BoostRule(name="b", column="brand", values=("Acme", "b1"), times=3.0),
+            BoostRule(name="c", column="category", values=("shelf 2",), times=2.0, when=When(query="red tent")),
+        )
+        one.follow_rules(Rules(pins=(pin,), boosts=boosts))
     facets = ("category", "brand", "price", "in_stock", "attributes.Color", "attributes.Size", "kind")
     filters = (None, {"brand": "acme"}, {"price": [None, 4]}, {"category": "shelf 1"}, {"brand": "nobody"})
 
