@@ -11,16 +11,18 @@ from pathlib import Path
 import pytest
 
 from launch import finish, launch, start
-from onesearch.common.processes import Job, exchanged, is_first, joined, place, summed, wait_for_all
+from onesearch.common.processes import Job, exchanged, from_first, is_first, joined, place, summed, wait_for_all
 
 COLLECTIVES = """
     import json, sys, time
     import numpy as np
-    from onesearch.common.processes import exchanged, is_first, joined, place, summed
+    from onesearch.common.processes import exchanged, from_first, is_first, joined, place, summed
     with joined() as job:
         rank, world = place()
         assert (job.rank, job.world, job.first) == (rank, world, is_first())
         texts = exchanged({"text": "ü" * (1 + 3 * rank), "number": float("nan") if rank else 0.1})
+        heard = [from_first(["ü", (1,), rank]), from_first(None if rank else {"a": 0.1}), from_first()]
+        assert heard == [["ü", [1], 0], {"a": 0.1}, None]
         total = summed(np.array([1.5, rank], np.float32))
         if job.first:
             job.tell("word", [1, None])
@@ -92,6 +94,7 @@ def test_one_process_has_nobody_to_talk_to(monkeypatch):
         assert job.first and is_first() and place() == (0, 1)
         value = {"a": (1, 2)}
         assert exchanged(value)[0] is value and summed(value) is value
+        assert from_first(value) == {"a": [1, 2]} and from_first() is None
         job.failed(ValueError("alone"))
 
 

@@ -112,6 +112,11 @@ def test_a_running_engine_follows(made, events, judged, caplog):
     assert not follower.look() and engine.name == "run/v2"
     judged(itertools.count())
     done = align(made, events, "dpo", 2, ("dpo.loop.learning_rate=1e-3",))
+    # One that only tells, as that of shards, which do not change their model on the way.
+    telling = VersionFollower(made, engine, tells_only=True)
+    assert not telling.look() and engine.name == "run/v2"
+    told = f"versions: run/v2@{Path(done.version).name} is published; restart the service to serve it"
+    assert telling.problem() == told
     assert follower.look() and engine.name == f"run/v2@{Path(done.version).name}" and not follower.look()
     now = zip(engine.generator.parameters(), weights(made, done.version), strict=True)
     assert all(torch.equal(a, b) for a, b in now) and not engine.generator.training

@@ -83,11 +83,15 @@ def test_a_training_costs_its_samples_and_its_preparation(tmp_path):
 def test_memory_held_before_and_that_of_steps_does_not_grow(tmp_path):
     trained = {"samples_per_second": 5.0, "start_mib": 700}
     of_sft1 = {"seconds": 50.0, "peak_mib": 900, "held_mib": 400, "metrics": trained}
-    run = made(tmp_path, 1000, 500, {"sft1": of_sft1, "lexical": {"seconds": 1.0, "peak_mib": 500, "held_mib": 450}})
+    of_lexical = {"seconds": 1.0, "peak_mib": 500, "held_mib": 450}
+    of_report = {"seconds": 1.0, "peak_mib": 900, "held_mib": 450, "start_mib": 500}
+    run = made(tmp_path, 1000, 500, {"sft1": of_sft1, "lexical": of_lexical, "report": of_report})
     found = costs(RunSettings.model_validate(SETTINGS), Size(10_000, 5000), run)
     assert found["sft1"].memory_mib == pytest.approx(400 + 200 + 10 * 300)
     # What trainings left in the process is not this stage's.
     assert found["lexical"].memory_mib == pytest.approx(450 + 10 * 50)
+    # Searches are as large for any catalogue.
+    assert found["report"].memory_mib == pytest.approx(450 + 400 + 10 * 50)
 
 
 def test_thoughts_cost_the_queries_that_are_asked(tmp_path):

@@ -69,7 +69,10 @@ def test_a_forecast_tells_what_is_left_of_the_run(tmp_path, caplog):
 
 def test_a_manifest_says_what_the_stage_itself_took(tmp_path):
     def greedy(context):
-        held = np.ones(25_000_000)  # 190 MiB, gone at the end
+        loaded = np.ones(13_000_000)  # 99 MiB
+        context.all_loaded()
+        held = np.ones(25_000_000) * loaded[0]  # 190 MiB, gone at the end
+        context.all_loaded()  # the first time counts
         return {"sum": held.sum()}
 
     def busy(context):
@@ -89,6 +92,7 @@ def test_a_manifest_says_what_the_stage_itself_took(tmp_path):
     names = ("greedy", "busy", "keeping", "last")
     first, second, third, last = (json.loads((tmp_path / name / MANIFEST).read_text()) for name in names)
     assert first["peak_mib"] > second["peak_mib"] + 100 and second["peak_mib"] > 20
+    assert 70 < first["start_mib"] - first["held_mib"] < 130 and "start_mib" not in second
     # What there was before each stage.
     assert 20 < first["held_mib"] < first["peak_mib"] - 100 and abs(second["held_mib"] - first["held_mib"]) < 50
     assert 70 < last["held_mib"] - third["held_mib"] < 130

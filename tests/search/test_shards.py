@@ -4,6 +4,7 @@ import gc
 import json
 import os
 import threading
+import time
 import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,7 @@ from launch import launch
 from onesearch.data.live_clicks import CLICKS, LiveClicks
 from onesearch.data.records import Item
 from onesearch.model.model_settings import ModelSettings
+from onesearch.search.catalogue_snapshot import Snapshot
 from onesearch.search.confidence import Confidence
 from onesearch.search.engine import SearchEngine
 from onesearch.search.results import SearchRequest
@@ -72,6 +74,12 @@ def together(shards: Sequence[Any], work: Callable[[Any], Any]) -> list[Any]:
     return [job.result() for job in jobs]
 
 
+def change(engine: SearchEngine, parts: Sequence[SearchEngine], how: Callable[[SearchEngine], Any]) -> None:
+    """The same change of the whole, and of all shards at the same time."""
+    how(engine)
+    together(parts, how)
+
+
 def sharded(engine: SearchEngine, count: int) -> list[SearchEngine]:
     return [engine.shard(one) for one in Meeting(count).shards()]
 
@@ -115,7 +123,7 @@ def test_shards_change_as_the_whole():
     engine = small_engine(model=EVIDENCE)
     parts = sharded(engine, 3)
 
-    def change(one: SearchEngine) -> None:
+    def changed(one: SearchEngine) -> None:
         one.upsert([Item("red-tent-0", "green stove"), Item("new", "velvet tent", brand="b0"), Item("s", "red boots")])
         one.delete(["blue-lamp-0", "s", "unknown"])
         one.upsert([Item("black-chair-1", "red tent", price=1.0)])
@@ -126,8 +134,7 @@ def test_shards_change_as_the_whole():
         pin = Pin(name="p", items=pinned, when=When(query="lamp"))
         one.follow_rules(Rules(hides=(hide,), pins=(pin,)))
 
-    for one in (engine, *parts):
-        change(one)
+    change(engine, parts, changed)
     moved = engine.snapshot.number["red-tent-0"]
     assert sum(part.snapshot.index.position_of(torch.tensor([moved]))[0] >= 0 for part in parts) == 1
     assert_all_answer_as(engine, parts)
@@ -135,23 +142,24 @@ def test_shards_change_as_the_whole():
     # Completions and corrections follow the catalogue.
     for ask in (lambda one: one.suggest("velv", 9), lambda one: one.search("velvt tent").corrected_query):
         assert together(parts, ask) == [ask(engine)] * 3 and ask(engine)
+
     # The same on new bases, and when what changes meanwhile stands on top of them.
-    for one in (engine, *parts):
+    def rebased(one: SearchEngine) -> None:
         before = one.snapshot
         one.upsert([Item("late", "velvet lamp")])
         one.current.value = one.snapshot.onto(before.merged(), [one.snapshot.number["late"]])
+
+    change(engine, parts, rebased)
     assert_all_answer_as(engine, parts)
     # A shard may lose all its items, and get some again.
     rows = engine.snapshot.number
     mine = parts[1].snapshot.index.position_of(torch.tensor(list(rows.values()))) >= 0
     gone = [item_id for item_id, is_mine in zip(rows, mine.tolist(), strict=True) if is_mine]
     texts = [engine.item(item_id) for item_id in gone]
-    for one in (engine, *parts):
-        one.delete(gone)
+    change(engine, parts, lambda one: one.delete(gone))
     assert not len(parts[1].snapshot.index) and len(parts[1]) == len(engine) > 0
     assert_all_answer_as(engine, parts)
-    for one in (engine, *parts):
-        one.upsert(texts)
+    change(engine, parts, lambda one: one.upsert(texts))
     assert len(parts[1].snapshot.index) == len(gone)
     assert_all_answer_as(engine, parts)
 
@@ -166,10 +174,13 @@ def test_shards_take_over_other_counts():
         other.current.value = other.snapshot.counting(LiveClicks.from_clicks(clicks, NOW))
         return other
 
-    for one in (engine, *parts):
+    def taken_over(one: SearchEngine) -> None:
         one.upsert([Item("new", "velvet lamp"), Item("red-lamp-0", "green stove")])
         one.delete(["blue-lamp-0"])
-        one.take_over(recounted())
+        one.take_over(others.pop())
+
+    others = [recounted() for _ in range(3)]
+    change(engine, parts, taken_over)
     assert sum(len(part.snapshot.index) for part in parts) == len(engine)
     assert_all_answer_as(engine, parts)
 
@@ -183,6 +194,59 @@ def test_a_shard_keeps_nothing_of_the_whole_index():
     del engine
     gc.collect()
     assert [one() for one in whole] == [None] * 3 and part.search("red tent")
+
+
+def test_shards_begin_a_merge_together_and_end_it_when_all_are_ready(monkeypatch):
+    engine = small_engine(model=EVIDENCE)
+    parts = sharded(engine, 2)
+    gates, fails = [threading.Event(), threading.Event()], [False, False]
+    merged = Snapshot.merged
+
+    def gated(snapshot: Snapshot) -> Any:
+        number = snapshot.shards.number
+        assert gates[number].wait(20)
+        if fails[number]:
+            raise MemoryError("no room")
+        return merged(snapshot)
+
+    monkeypatch.setattr(Snapshot, "merged", gated)
+    # One shard alone finds a merge worth its while.
+    monkeypatch.setattr(Snapshot, "wants_merge", property(lambda one: one.shards.number == 1))
+
+    change(engine, parts, lambda one: one.upsert([Item("new", "velvet lamp")]))
+    assert all(part.current.merging for part in parts)
+    change(engine, parts, lambda one: one.upsert([Item("newer", "velvet tent"), Item("red-tent-0", "azure stove")]))
+    before = [part.snapshot for part in parts]
+    gates[0].set()
+    _until(lambda: parts[0].current._made is not None)
+    together(parts, lambda one: one.current.settle())
+    assert [part.snapshot for part in parts] == before, "the other is not ready"
+    gates[1].set()
+    _until(lambda: parts[1].current._made is not None)
+    together(parts, lambda one: one.current.settle())
+    assert not any(part.current.merging for part in parts)
+    assert all(part.snapshot is not old for part, old in zip(parts, before, strict=True))
+    assert_all_answer_as(engine, parts)
+    # One that cannot: the others drop theirs, and the next change begins anew.
+    fails[1] = True
+    change(engine, parts, lambda one: one.delete(["newer"]))
+    _until(lambda: parts[0].current._made is not None and parts[1].current._gave_up)
+    before = [part.snapshot for part in parts]
+    together(parts, lambda one: one.current.settle())
+    assert [part.snapshot for part in parts] == before and not any(part.current.merging for part in parts)
+    fails[1] = False
+    change(engine, parts, lambda one: one.delete(["new"]))
+    assert all(part.current.merging for part in parts)
+    _until(lambda: all(part.current._made is not None for part in parts))
+    change(engine, parts, lambda one: one.upsert([Item("last", "lamp")]))
+    assert_all_answer_as(engine, parts)
+
+
+def _until(true: Callable[[], bool]) -> None:
+    end = time.monotonic() + 20
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 def test_what_else_a_page_asks_for():
@@ -203,8 +267,7 @@ def test_what_else_a_page_asks_for():
     # Which word was meant depends on how many texts of all shards have it beside its neighbour.
     lamps = [Item(f"silk{i}", "silk lamp") for i in range(3)] + [Item("sill", "sill lamp")]
     others = [Item(f"sill{i}", f"sill {thing}") for i, thing in enumerate(("tent", "boots", "chair", "stove") * 2)]
-    for one in (engine, *parts):
-        one.upsert([*lamps, *others])
+    change(engine, parts, lambda one: one.upsert([*lamps, *others]))
     for found in together(parts, lambda one: one.search("silx lamp")):
         assert found.corrected_query == engine.search("silx lamp").corrected_query == "silk lamp"
     with pytest.raises(ValueError, match="ask an engine with the whole catalogue"):
@@ -233,7 +296,8 @@ def test_shards_count_and_sort_as_the_whole():
     engine.confidence = Confidence((0.0, 1.0), margin=0.4)
     parts = sharded(engine, 3)
     clicks = pl.DataFrame([(1, "lamp", "new-4", NOW, 1.0, True)] * 3, CLICKS, orient="row")
-    for one in (engine, *parts):
+
+    def changed(one: SearchEngine) -> None:
         one.upsert([varied(number) for number in range(40)])
         one.delete(["new-3", "red-tent-0"])
         one.count(LiveClicks.from_clicks(clicks, NOW))
@@ -243,6 +307,8 @@ def test_shards_count_and_sort_as_the_whole():
             BoostRule(name="c", column="category", values=("shelf 2",), times=2.0, when=When(query="red tent")),
         )
         one.follow_rules(Rules(pins=(pin,), boosts=boosts))
+
+    change(engine, parts, changed)
     facets = ("category", "brand", "price", "in_stock", "attributes.Color", "attributes.Size", "kind")
     filters = (None, {"brand": "acme"}, {"price": [None, 4]}, {"category": "shelf 1"}, {"brand": "nobody"})
 

@@ -94,6 +94,9 @@ class FakeEngine:
         self.precision = "float32"
         self.lexical_groups: list[tuple[str, ...]] = []
 
+    def close(self) -> None:
+        """Nothing."""
+
     def use_precision(self, precision: str) -> None:
         """Remember what was asked for."""
         self.precision = precision

@@ -80,14 +80,15 @@ def mcp(
 
 def _application(run: Path, store: str | None, admin_key: str | None, model: str | None, measured: bool) -> "FastAPI":
     """A run's service in this process, without its web page; what the store keeps is left to `onesearch serve`."""
-    from onesearch.serving.run_app import load_app, use_cores
+    from onesearch.serving.run_app import ServedModel, load_app, use_cores
     from onesearch.serving.run_store import open_run_store
     from onesearch.serving.serving_settings import MOST_DAYS, ServingSettings
 
     memory = open_run_store(run, store, make=True)
     use_cores(1)
     config = ServingSettings(page=False, keep_days=MOST_DAYS)
-    loaded = load_app(run, memory, config, admin_key, model=model, measured=measured)  # type: ignore[arg-type]
+    served = ServedModel(model=model, measured=measured)  # type: ignore[arg-type]
+    loaded = load_app(run, memory, config, admin_key, served)
     if loaded.follower is not None:
         loaded.follower.start()
     typer.echo(f"{len(loaded.engine):,} items, {loaded.engine.version}", err=True)

@@ -1,16 +1,19 @@
 """``onesearch serve``: a finished run as an HTTP service with a web page."""
 
 import secrets
+import signal
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from onesearch.cli.producer_options import ProducerName, open_thoughts, producer_key
 from onesearch.cli.terminal import Measured, Model
+from onesearch.common import rank
 from onesearch.common.settings import validated
 from onesearch.serving.access import TOKEN_VARIABLE, environment_key
 from onesearch.serving.run_store import open_run_store
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from onesearch.serving.keyword_coverage import ThoughtSource
+    from onesearch.serving.run_app import ServedModel
 
 
 class StockPolicy(StrEnum):
@@ -141,15 +145,15 @@ def serve(
     shown once on the terminal. With --api-only, ONESEARCH_SEARCH_KEY and ONESEARCH_EVENTS_KEY close searches and events
     in the same way.
 
+    Started as several processes (torchrun --nproc-per-node 2 -m onesearch serve RUN) each of them has a part of the
+    items; the first one answers.
+
     Example:  onesearch serve runs/demo --port 8080 --thoughts thoughts.sqlite3 --producer log-expert
     """
     from onesearch.serving.http_server import run_server
     from onesearch.serving.serving_settings import ServingSettings
     from onesearch.serving.starting_app import StartingApp
 
-    # A store that cannot be opened is told at once, before the model is loaded.
-    memory = open_run_store(run, store, make=True)
-    token, thinker = admin_token(), thought_source(thoughts, producer)
     config = validated(
         ServingSettings,
         {
@@ -169,18 +173,10 @@ def serve(
         "onesearch serve",
     )
 
-    def load() -> "FastAPI":
-        typer.echo(f"Loading {run} …", err=True)
-        # The libraries of models take seconds to import, in which the port is open already.
-        from onesearch.serving.run_app import examination, load_app, use_cores
+    def served() -> "ServedModel":
+        from onesearch.serving.run_app import ServedModel
 
-        use_cores(cores)
-        app, engine, follower = load_app(
-            run,
-            memory,
-            config.updated(examination=examination(run)),
-            token,
-            thoughts=thinker,
+        return ServedModel(
             width=width,
             model=model.value if model else None,
             measured=measured,
@@ -188,18 +184,56 @@ def serve(
             precision=precision.value,
             out_of_stock=out_of_stock.value,
         )
-        # An address to open: 0.0.0.0 means every interface, and IPv6 stands in brackets.
-        shown = f"[{host}]" if ":" in host else host
-        place = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else shown}:{port}/"
-        page = place + ("openapi.json" if api_only else "")
-        typer.secho(f"{len(engine):,} items, {engine.version}. Open {page}", fg="green", err=True)
-        if follower is not None:
-            follower.start()
-        return app
 
-    # The port opens at once, and says so to whoever asks while the run is loaded.
-    lines = None if access_log is AccessLog.none else sys.stdout
-    run_server(StartingApp(load), host, port, config, lines, access_log is AccessLog.queries)
+    # The others of several processes keep no store and open no port.
+    if rank.rank():
+        from onesearch.serving.run_app import answer_first
+
+        with in_job():
+            answer_first(run, config, served(), cores)
+        return
+    with in_job():
+        # A store that cannot be opened is told at once, before the model is loaded.
+        memory = open_run_store(run, store, make=True)
+        token, thinker = admin_token(), thought_source(thoughts, producer)
+
+        def load() -> "FastAPI":
+            typer.echo(f"Loading {run} …", err=True)
+            # The libraries of models take seconds to import, in which the port is open already.
+            from onesearch.serving.run_app import examination, load_app, use_cores
+
+            use_cores(cores)
+            examined = config.updated(examination=examination(run))
+            app, engine, follower = load_app(run, memory, examined, token, served(), thinker)
+            # An address to open: 0.0.0.0 means every interface, and IPv6 stands in brackets.
+            shown = f"[{host}]" if ":" in host else host
+            place = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else shown}:{port}/"
+            page = place + ("openapi.json" if api_only else "")
+            typer.secho(f"{len(engine):,} items, {engine.version}. Open {page}", fg="green", err=True)
+            if follower is not None:
+                follower.start()
+            if rank.world() > 1:
+                engine.failed = starting.fail  # type: ignore[attr-defined]
+            return app
+
+        # The port opens at once, and says so to whoever asks while the run is loaded.
+        lines = None if access_log is AccessLog.none else sys.stdout
+        starting = StartingApp(load)
+        if rank.world() > 1:  # the server ends by this signal in good order, then sends it on to whom it had before
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        run_server(starting, host, port, config, lines, access_log is AccessLog.queries)
+        # Stopped before it could tell the others, who notice that it is gone.
+        if rank.world() > 1 and not starting.loaded:
+            raise typer.Exit(1)
+
+
+def in_job() -> AbstractContextManager[Any]:
+    """The job of several processes that this one belongs to; nothing where it is the only one."""
+    if rank.world() == 1:
+        return nullcontext()
+    from onesearch.common.processes import joined
+
+    return joined()
 
 
 def host_names(host: str, given: Sequence[str] | None) -> tuple[str, ...]:

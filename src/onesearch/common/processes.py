@@ -4,7 +4,8 @@ Two ways of talking, since stages of a run take hours and collectives must not w
 
 - ``Job.tell`` and ``Job.hear``: the first process leaves a word in the job's store, and the others look for it now and
   then. They hear of a failure as well, so that nobody waits for one that is gone.
-- ``exchanged``, ``summed``, ``wait_for_all``: collectives, which every process must come to. Nothing is pickled.
+- ``exchanged``, ``from_first``, ``summed``, ``wait_for_all``: collectives, which every process must come to. Nothing is
+  pickled.
 
 Without a launcher there is one process, and all of it does nothing.
 """
@@ -200,6 +201,21 @@ def exchanged(value: Any) -> list[Any]:
     distributed.all_gather(texts, torch.nn.functional.pad(own, (0, longest - len(own))))
     pairs = zip(texts, lengths, strict=True)
     return [json.loads(bytes(text[: int(length)].tolist())) for text, length in pairs]
+
+
+def from_first(value: Any = None) -> Any:
+    """The JSON-able value of the first process, in all of them; it, too, has what came of it through JSON."""
+    text = json.dumps(value).encode() if is_first() else b""
+    if place()[1] > 1:
+        # Its length first, then the text, uint8 [length].
+        device = best_device()
+        length = torch.tensor([len(text)], device=device)
+        distributed.broadcast(length, 0)
+        sent = torch.frombuffer(bytearray(text), dtype=torch.uint8) if text else torch.zeros(int(length)).byte()
+        sent = sent.to(device)
+        distributed.broadcast(sent, 0)
+        text = bytes(sent.tolist())
+    return json.loads(text)
 
 
 def summed(values: NDArray[np.floating]) -> NDArray[np.floating]:

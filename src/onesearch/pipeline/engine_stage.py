@@ -129,6 +129,8 @@ def run_engine(
 
     def fitted(search: SearchSettings) -> tuple[RankingWeights, Confidence | None]:
         engine = SearchEngine.from_parts(run_data, before, search, GENERATOR_ALONE, run_data.keyword_reader(reads))
+        run_data.targets(run_data.split.valid.head(1))
+        context.all_loaded()
         found, confidence = fit_engine(run_data, engine, run_data.split.valid, fit_requests, run_seed)
         if search.relevance:
             found = found.plus(fit_relevance(run_data, engine), search.relevance)

@@ -4,7 +4,8 @@
 
     work of a stage   = what its time grows with: items, page views, samples, searches (:func:`work_of`)
     one run is known  : seconds, disk   in proportion to the work; memory, too, but for what the process held
-                        before the stage (libraries, what they keep) and what the steps of a training take
+                        before the stage (libraries, what they keep) and what the steps of a training, or batches
+                        of searches, take
     several are known : the line through the one with the least and the one with the most work
 
 Nothing is measured: what a stage took stands in its manifest. A training is forecast in two parts, its samples by their
@@ -191,7 +192,7 @@ def _forecast(stage: str, config: RunSettings, size: Size, known: Sequence[_Know
     works = [run.work_of(stage, run.config, run.size) for run in runs]
     volumes = [float(run.size.items + run.size.page_views) for run in runs]
     about = [run.stages[stage] for run in runs]
-    # What was held before, what its steps take where it trains: as much for any size; the rest grows with the data.
+    # What was held before, what its steps or batches take: as much for any size; the rest grows with the data.
     held = [float(one.get("held_mib", held_mib)) for one in about]
     steps = [_of_steps(one) for one in about]
     memory = [max(float(one["peak_mib"]) - sum(two), 0) for one, *two in zip(about, held, steps, strict=True)]
@@ -214,8 +215,8 @@ def _forecast(stage: str, config: RunSettings, size: Size, known: Sequence[_Know
 
 
 def _of_steps(about: Mapping[str, Any]) -> float:
-    """MiB that the steps of a training took on top of its data; 0 for other stages."""
-    start = about["metrics"].get("start_mib")
+    """MiB that steps of a training, or batches of searches, took on top of the data; 0 where a stage does not tell."""
+    start = about["metrics"].get("start_mib") or about.get("start_mib")
     return max(float(about["peak_mib"]) - float(start), 0.0) if start else 0.0
 
 

@@ -203,7 +203,9 @@ def build_report(
     run_data: RunData, context: StageContext, measures: MeasureSettings, test_requests: int, has_v2: bool, run_seed: int
 ) -> Mapping[str, Any]:
     """All methods on the test part."""
-    report = write_report(run_data, context.folder, "test", measures, test_requests, has_v2, run_seed)
+    report = write_report(
+        run_data, context.folder, "test", measures, test_requests, has_v2, run_seed, loaded=context.all_loaded
+    )
     figures = {}
     for method, row in report.methods.items():
         figures[method] = {name: row[name].mean for name in report.main_metrics() if name in row}
@@ -219,6 +221,7 @@ def write_report(
     has_v2: bool,
     seed: int,
     by_workers: RankRows | None = None,
+    loaded: Callable[[], None] = lambda: None,
 ) -> Report:
     """Measure engine, generator alone and baselines on a part of the log; writes ``report.json``, tables and charts.
 
@@ -231,6 +234,7 @@ def write_report(
         has_v2: measure V2 beside V1.
         seed: of the draw.
         by_workers: has others rank the page views with these numbers in the part; None ranks them here.
+        loaded: called when all methods are there, before any of them ranks.
     """
     # The same page views for every method.
     page_views = part_of(run_data, part)
@@ -243,6 +247,7 @@ def write_report(
     engine = engine_of(run_data, need(run_data.run, "engine"))
     if by_workers is None:
         methods = report_methods(run_data, engine, has_v2)
+        loaded()
         names, k = [*methods], max(measures.k)
         lists: Iterable[Ranked] = (
             (name, *rank_all(searcher, requests, k, measures.batch)) for name, searcher in methods.items()

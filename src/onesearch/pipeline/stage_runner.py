@@ -59,6 +59,7 @@ class StageContext:
         inputs: folders of the finished input stages, by name.
         seed: of the run.
         resumed: whether an interrupted build of the same fingerprint left files in ``folder``.
+        notes: what the manifest has beside what the build gives back.
     """
 
     name: str
@@ -66,6 +67,11 @@ class StageContext:
     inputs: Mapping[str, Path]
     seed: int = 0
     resumed: bool = False
+    notes: dict[str, float] = field(default_factory=dict)
+
+    def all_loaded(self) -> None:
+        """All data are there, and the work begins: what it takes in memory from here on is the same for any size."""
+        self.notes.setdefault("start_mib", round(resident_mib()))
 
     def metrics(self, stage: str) -> dict[str, Any]:
         """Metrics that an input stage reported."""
@@ -278,11 +284,11 @@ def _bring_up(
     give_back()
     forget_peak()
     held = resident_mib()
-    processor = time.process_time()
+    processor, context = time.process_time(), _context(stage, run, seed, resumed)
     if stage.distributed:
         job.tell(_together(stage), resumed)
     try:
-        metrics = _plain(dict(stage.run(_context(stage, run, seed, resumed))))
+        metrics = _plain(dict(stage.run(context)))
     except Exception as error:
         error.add_note(f"in stage '{stage.name}' of run {run}; the stages before it are kept")
         raise
@@ -303,6 +309,7 @@ def _bring_up(
             "cpu_seconds": round(time.process_time() - processor, 3),
             "peak_mib": round(peak_mib()),
             "held_mib": round(held),
+            **context.notes,
             "resumed": resumed,
             "files": {
                 str(p.relative_to(folder)): p.stat().st_size

@@ -10,7 +10,7 @@ The path of one group, from facts to candidates and their features, is :mod:`one
 
 import functools
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -101,6 +101,7 @@ class BatchSearch(CandidateSearch):
         current: the snapshot that changes.
         suggestions: what completes and corrects queries.
         live_queries: normalised queries of the log whose thought says that they ask for live rooms.
+        clock: what time it is, for rules and items that have a time.
     """
 
     def __init__(
@@ -122,6 +123,7 @@ class BatchSearch(CandidateSearch):
         self.current = CurrentSnapshot(snapshot.on(snapshot.generator.eval().begin.device), featurizer)
         self.suggestions = Suggestions(self.current, snapshot.click_features.statistics)
         self.live_queries: frozenset[str] = frozenset()
+        self.clock: Callable[[], datetime] = lambda: datetime.now(UTC)
 
     @property
     def snapshot(self) -> Snapshot:
@@ -134,7 +136,7 @@ class BatchSearch(CandidateSearch):
         Raises:
             ValueError: a filter, facet or order is not valid, or the run cannot tell which items are relevant.
         """
-        snapshot, time = self.snapshot, datetime.now(UTC)
+        snapshot, time = self.snapshot, self.clock()
         # Refused before the shards meet: those that were not asked for this would wait.
         if snapshot.shards.count > 1 and any(one.explain for one in requests):
             raise ValueError("shards give no explanations: ask an engine with the whole catalogue")
@@ -386,7 +388,7 @@ class BatchSearch(CandidateSearch):
 
         That is by the shop's setting for what is out of stock, and by the rules that touch the request.
         """
-        filters, time = self.offered(request.filters), datetime.now(UTC)
+        filters, time = self.offered(request.filters), self.clock()
         touching = _touching(snapshot, request, NO_HISTORY, time)
         return self.scope(snapshot, filters, None, self._effects(snapshot, request, touching), time).mask
 
@@ -394,7 +396,7 @@ class BatchSearch(CandidateSearch):
         """Filter values to offer, of the items that are shown; most frequent first."""
         snapshot, request = self.snapshot, SearchRequest("")
         # Kept as long as the snapshot is and the same is shown, for each set of rules and each setting of the shop.
-        time = datetime.now(UTC)
+        time = self.clock()
         turn = str(snapshot.filters.turn(time))
         key = (self.out_of_stock, turn, *_touching(snapshot, request, NO_HISTORY, time).effects)
         of, kept = self._offered

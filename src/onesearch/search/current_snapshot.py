@@ -5,12 +5,14 @@ import threading
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from onesearch.data.live_clicks import LiveClicks
 from onesearch.data.records import Item
 from onesearch.model.featurizer import Featurizer
 from onesearch.model.generator import Generator
 from onesearch.search.boosts import Boost
-from onesearch.search.catalogue_snapshot import Snapshot
+from onesearch.search.catalogue_snapshot import Merged, Snapshot
 from onesearch.search.rules import Rules
 
 log = logging.getLogger("onesearch")
@@ -19,6 +21,9 @@ _AT_ONCE = 10_000  # items whose vectors are made together
 
 class CurrentSnapshot:
     """Holds a snapshot that changes. Whoever has read ``value`` keeps that state, whatever is written meanwhile.
+
+    Shards change together: they begin a merge at the same change, and put the new bases in place at the same call once
+    all of them have theirs. Between calls each of them has what the others have.
 
     Args:
         value: to begin with.
@@ -35,6 +40,8 @@ class CurrentSnapshot:
         self._changed_in: dict[str, int] = {}  # the number of each item's last change
         self._live: LiveClicks | None = None
         self._merging: set[int] | None = None  # rows that changed since a merge began; None while there is none
+        self._made: Merged | None = None  # by the merge, where shards wait for those of the others
+        self._gave_up = False  # likewise
 
     @property
     def merging(self) -> bool:
@@ -43,12 +50,14 @@ class CurrentSnapshot:
 
     def upsert(self, items: Sequence[Item]) -> None:
         """Add items or replace those with the same id."""
+        self.settle()
         with self._writing:
             self.value = self.value.upserted(items, self._featurizer)
             self._changed([item.item_id for item in items])
 
     def delete(self, item_ids: Sequence[str]) -> int:
         """Remove items; returns how many were known."""
+        self.settle()
         with self._writing:
             known = {item_id for item_id in item_ids if item_id in self.value.number}
             self.value = self.value.deleted(item_ids)
@@ -81,12 +90,30 @@ class CurrentSnapshot:
             value = _with_items_of(self.value, late, value, featurizer)
             value = value if self._live is None else value.counting(self._live)
             self.value, self._featurizer = replace(value, rules=self.value.rules), featurizer
-            self._merging = None  # bases of the old one are of no use any more
+            self._end_merge()  # bases of the old one are of no use any more
 
     def rule(self, rules: Rules | None) -> None:
         """Other rules, from the next search on."""
         with self._writing:
             self.value = replace(self.value, rules=rules)
+
+    def settle(self) -> None:
+        """Put bases in place that all shards have made; nothing for an engine without shards, which need not wait."""
+        shards = self.value.shards
+        if shards.count == 1 or self._merging is None:
+            return
+        with self._writing:
+            had = self._made, self._gave_up
+        found = shards.arrays(np.array([had[0] is not None, had[1]], np.int64))
+        with self._writing:
+            if any(gave_up for _, gave_up in found):
+                self._end_merge()
+            elif all(is_made for is_made, _ in found) and had[0] is not None:
+                self.value = self.value.onto(had[0], self._merging)
+                self._end_merge()
+
+    def _end_merge(self) -> None:
+        self._merging, self._made, self._gave_up = None, None, False
 
     def _changed(self, item_ids: Collection[str]) -> None:
         """Note what changed, also for a merge that is under way; begin one where it is due. Called by the writer."""
@@ -94,7 +121,7 @@ class CurrentSnapshot:
         self._changed_in |= dict.fromkeys(item_ids, self._changes)
         if self._merging is not None:
             self._merging |= {row for i in item_ids if (row := self.value.number.row_of(i)) is not None}
-        elif self.value.wants_merge:
+        elif self.value.shards.total(self.value.wants_merge):
             self._merging = set()
             about = (self.value, self._merging)
             threading.Thread(target=self._merge, args=about, name="merge", daemon=True).start()
@@ -105,13 +132,17 @@ class CurrentSnapshot:
             merged = snapshot.merged()
             with self._writing:
                 if self._merging is changed:
-                    self.value = self.value.onto(merged, changed)
-                    self._merging = None
+                    self._made = merged
+                    if self.value.shards.count == 1:
+                        self.value = self.value.onto(merged, changed)
+                        self._end_merge()
         except Exception:  # searches and changes go on with what they have; the next change tries again
             log.exception("changes of the catalogue could not be merged")
             with self._writing:  # as a writer may be about to note a change
                 if self._merging is changed:
-                    self._merging = None
+                    self._gave_up = True
+                    if self.value.shards.count == 1:
+                        self._end_merge()
 
 
 def _with_items_of(source: Snapshot, item_ids: Collection[str], snapshot: Snapshot, featurizer: Featurizer) -> Snapshot:

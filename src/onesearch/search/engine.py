@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import polars as pl
@@ -37,6 +37,7 @@ from onesearch.search.suggestions import Suggestion
 
 log = logging.getLogger("onesearch")
 Floats = NDArray[np.float32]
+_E = TypeVar("_E", bound="SearchEngine")
 _KNOWN: Final = 1000  # shoppers that a page can offer as examples
 
 
@@ -208,6 +209,9 @@ class SearchEngine(BatchSearch):
         """Names the run and the state of its catalogue."""
         return f"{self.name}@{self.snapshot.version}"
 
+    def close(self) -> None:
+        """It is not asked any more: nothing, here."""
+
     def __len__(self) -> int:
         return len(self.snapshot.number)
 
@@ -343,10 +347,10 @@ class SearchEngine(BatchSearch):
 
     def with_settings(self, config: SearchSettings, weights: RankingWeights) -> "SearchEngine":
         """An engine under other settings; shares model, catalogue and index as they are now."""
-        return self._over(self.snapshot, config, weights)
+        return self._over(SearchEngine, self.snapshot, config, weights)
 
-    def _over(self, snapshot: Snapshot, config: SearchSettings, weights: RankingWeights) -> "SearchEngine":
-        engine = SearchEngine(
+    def _over(self, kind: type[_E], snapshot: Snapshot, config: SearchSettings, weights: RankingWeights) -> _E:
+        engine = kind(
             self.featurizer,
             snapshot,
             config,
@@ -363,14 +367,18 @@ class SearchEngine(BatchSearch):
     def shard(self, shards: Shards) -> "SearchEngine":
         """The engine that searches this one's catalogue together with others, each of which has a part of the items.
 
-        All shards search for the same at the same time; each then has the answer of all. What they share of this
-        engine (settings, histories, tables by item) stays as it is; its index and BM25 go with it. Facets, totals,
-        orders of their own and explanations are not asked of a shard.
+        All shards search for the same at the same time; each then has the answer of all. Likewise they change at the
+        same time. What they share of this engine (settings, histories, tables by item) stays as it is; its index and
+        BM25 go with it. A shard gives no explanations.
 
         Raises:
             ValueError: there are more shards than first codes of SIDs, or this engine is a shard already.
         """
-        engine = self._over(self.snapshot.part_of(shards), self.config, self.weights)
+        return self.shard_as(SearchEngine, shards)
+
+    def shard_as(self, kind: type[_E], shards: Shards) -> _E:
+        """As :meth:`shard`, an engine of some kind."""
+        engine = self._over(kind, self.snapshot.part_of(shards), self.config, self.weights)
         engine.known_shoppers, engine.known_queries = self.known_shoppers, self.known_queries
         engine.logged_until, engine.counts = self.logged_until, self.counts
         return engine

@@ -25,10 +25,11 @@ class VersionFollower:
         run: whose V2 the engine serves.
         engine: loaded from that run.
         seconds: between looks.
+        tells_only: take nothing over, but tell by :meth:`problem` that there is another version.
     """
 
-    def __init__(self, run: Path, engine: SearchEngine, seconds: float = 2.0) -> None:
-        self.run, self.engine, self.seconds = run, engine, seconds
+    def __init__(self, run: Path, engine: SearchEngine, seconds: float = 2.0, tells_only: bool = False) -> None:
+        self.run, self.engine, self.seconds, self.tells_only = run, engine, seconds, tells_only
         self._origin = origin(run)
         self._problem: str | None = None
         self._seen: tuple[int, int] | None = None
@@ -65,6 +66,10 @@ class VersionFollower:
         place = served_place(self.run, "v2")
         name = engine_name(self.run, "v2", place)
         if name == self.engine.name:
+            return False
+        if self.tells_only:
+            self._problem = f"versions: {name} is published; restart the service to serve it"
+            log.warning("%s: %s", self.run, self._problem)
             return False
         about = load_about(self.run, place)
         if about.get("counts") != self.engine.counts:

@@ -28,6 +28,9 @@ class Engine(Protocol):
     def version(self) -> str:
         """Names the loaded run and the state of its catalogue."""
 
+    def close(self) -> None:
+        """It is not asked any more."""
+
     def __len__(self) -> int:
         """Number of searchable items."""
 

@@ -164,7 +164,7 @@ def replica_app(settings: ReplicaSettings) -> "tuple[RequestLog, Service]":
         FileNotFoundError, ValueError, StoreError: run or store cannot be opened.
     """
     from onesearch.serving.request_log import RequestLog
-    from onesearch.serving.run_app import examination, load_app, use_cores
+    from onesearch.serving.run_app import ServedModel, examination, load_app, use_cores
 
     store = open_run_store(settings.run, store_place(settings), make=True)
     use_cores(settings.cores)
@@ -174,18 +174,9 @@ def replica_app(settings: ReplicaSettings) -> "tuple[RequestLog, Service]":
     if token is None:
         log.warning("POST /items is off: set %s where Ray is started", TOKEN_VARIABLE)
     # Engine and routes; versions that are published later are followed.
-    app, _, follower = load_app(
-        settings.run,
-        store,
-        config,
-        token,
-        width=settings.width,
-        model=settings.model,
-        measured=settings.measured,
-        device=settings.device,
-        precision=settings.precision,
-        out_of_stock=settings.out_of_stock,
-    )
+    s = settings
+    served = ServedModel(s.width, s.model, s.measured, s.device, s.precision, s.out_of_stock)
+    app, _, follower = load_app(settings.run, store, config, token, served)
     if follower is not None:
         follower.start()
     lines = None if settings.access_log == "none" else sys.stdout

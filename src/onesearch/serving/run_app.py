@@ -1,5 +1,6 @@
 """A finished run as an ASGI application: its engine, its published versions, its store."""
 
+import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from onesearch.common.extras import from_extra
+from onesearch.common.processes import from_first, is_first, place
 from onesearch.data.records import PICTURES_ARCHIVE
 from onesearch.search import run_parts
 from onesearch.search.decoding_precision import DecodingPrecision
@@ -22,6 +24,17 @@ from onesearch.serving.store import Store
 
 with from_extra("serve"):
     from fastapi import FastAPI
+
+
+class ServedModel(NamedTuple):
+    """Which of a run's models is served, and how it searches."""
+
+    width: int | None = None
+    model: run_parts.Model | None = None
+    measured: bool = False
+    device: str | None = None
+    precision: DecodingPrecision = "float32"
+    out_of_stock: OutOfStock = "shown"
 
 
 class Loaded(NamedTuple):
@@ -43,27 +56,18 @@ def load_app(
     store: Store,
     config: ServingSettings,
     admin_token: str | None,
-    *,
+    served: ServedModel = ServedModel(),
     thoughts: ThoughtSource | None = None,
-    width: int | None = None,
-    model: run_parts.Model | None = None,
-    measured: bool = False,
-    device: str | None = None,
-    precision: DecodingPrecision = "float32",
-    out_of_stock: OutOfStock = "shown",
 ) -> Loaded:
     """Load a run; keys for searches and events are those of the environment.
 
     Raises:
         FileNotFoundError, ValueError: the run is not finished, or cannot be read; a key is set beside the web page.
     """
-    engine = SearchEngine.load(run, width=width, model=model, device=device, measured=measured)
-    engine.use_precision(precision)
-    engine.out_of_stock = out_of_stock
-    engine.trust_picture_hosts([_host_and_port(origin) for origin in config.image_hosts])
+    engine = load_served(run, config, served)
     # V2 is what `onesearch update` goes on with: its new versions are taken over while the service runs.
-    newest = not measured and run_parts.choose_model(run, model) == "v2"
-    follower = VersionFollower(run, engine) if newest else None
+    newest = not served.measured and run_parts.choose_model(run, served.model) == "v2"
+    follower = VersionFollower(run, engine, tells_only=place()[1] > 1) if newest else None
     if thoughts is not None and newest:
         thoughts = replace(thoughts, distilled=ServedDistilled(run, engine))
     app = create_app(
@@ -78,6 +82,45 @@ def load_app(
         pictures=run / "data" / PICTURES_ARCHIVE,
     )
     return Loaded(app, engine, follower)
+
+
+def load_served(run: Path, config: ServingSettings, served: ServedModel) -> SearchEngine:
+    """The engine of a service; in a job of several processes this one's shard, which leads in the first of them.
+
+    Raises:
+        FileNotFoundError, ValueError: as :func:`load_app`; or the run cannot be served in so many shards.
+    """
+    engine = SearchEngine.load(run, served.width, served.model, served.device, served.measured)
+    precision = served.precision
+    if place()[1] > 1 and precision == "auto":  # measured by one for all
+        measured = engine.use_precision(precision) if is_first() else None
+        precision = from_first(str(measured).removeprefix("torch."))
+    engine.use_precision(precision)
+    engine.out_of_stock = served.out_of_stock
+    engine.trust_picture_hosts([_host_and_port(origin) for origin in config.image_hosts])
+    if place()[1] == 1:
+        return engine
+    # What serves one process whole is not loaded for it.
+    from onesearch.serving.shard_calls import joined_shard
+
+    return joined_shard(engine)
+
+
+def answer_first(run: Path, config: ServingSettings, served: ServedModel, cores: int) -> None:
+    """Have this process do its part of a service in shards, as long as the first process has one.
+
+    Signals that end a job reach all of its processes: the first one finishes what is at work, for which it needs all.
+
+    Raises:
+        FileNotFoundError, ValueError: as :func:`load_served`.
+        RuntimeError: another process is gone.
+    """
+    from onesearch.serving.shard_calls import answer_calls
+
+    for one in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(one, signal.SIG_IGN)
+    use_cores(cores)
+    answer_calls(load_served(run, config, served))
 
 
 def _host_and_port(origin: str) -> str:

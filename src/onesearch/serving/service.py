@@ -135,6 +135,7 @@ class Service:
             await run_in_threadpool(workers.close)
         if self.coverage is not None:
             await run_in_threadpool(self.coverage.close)
+        await run_in_threadpool(self.engine.close)
         await run_in_threadpool(self.store.close)
 
     def most_at_work(self, kind: str) -> int | None:

@@ -37,6 +37,16 @@ class StartingApp:
         self.stop: Callable[[], None] = lambda: None
         self._app: FastAPI | None = None
 
+    @property
+    def loaded(self) -> bool:
+        """Whether the application was made."""
+        return self._app is not None
+
+    def fail(self, error: Exception) -> None:
+        """End the service: it cannot go on."""
+        self.failure = error
+        self.stop()
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request, or the server's start and end."""
         if scope["type"] == "lifespan":
@@ -77,8 +87,7 @@ class StartingApp:
                 self._app = app
                 await ending.wait()
         except Exception as error:  # noqa: BLE001 - raised by whoever runs the server, behind its end
-            self.failure = error
-            self.stop()
+            self.fail(error)
 
 
 async def _put_off(path: str, send: Send) -> None:
