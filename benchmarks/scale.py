@@ -122,7 +122,7 @@ def _million(figures: Mapping[str, Any]) -> Iterator[str]:
         cells = [_pair(forecast.get(name, {}), stages.get(name, {}), key, unit) for key, unit in _UNITS]
         went_on = " (went on after a stop)" if stages.get(name, {}).get("resumed") else ""
         yield f"| `{name}`{went_on} | {' | '.join(cells)} |"
-    both = [_total(forecast), _total(stages)]
+    both = [_total(one) if one else {} for one in (forecast, stages)]
     yield f"| all | {' | '.join(_pair(*both, key, unit) for key, unit in _UNITS)} |"
     if not stages:
         yield from ("", "The million was not run yet.")
@@ -133,7 +133,7 @@ def _million(figures: Mapping[str, Any]) -> Iterator[str]:
     yield _goal(f"at most {MOST_HOURS:g} hours", took["seconds"] / 3600 <= MOST_HOURS, _time(took["seconds"]))
     yield _goal(f"at most {MOST_GIB:g} GiB", took["memory_mib"] / 1024 <= MOST_GIB, _mib(took["memory_mib"]))
     for key, what in (("seconds", "time"), ("memory_mib", "memory")):
-        if both[0][key]:
+        if both[0].get(key):
             ratio = took[key] / both[0][key]
             yield _goal(f"{what} within {WITHIN:.0%} of the forecast", abs(ratio - 1) <= WITHIN, f"{ratio:.2f} times")
     # What was found.

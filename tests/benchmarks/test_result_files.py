@@ -24,6 +24,7 @@ STUDIES = (
     "quantizers",
     "kinds",
     "encodings",
+    "scale",
 )
 
 
