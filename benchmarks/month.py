@@ -67,9 +67,18 @@ class Study:
 
 STUDY = Study(
     ROOT / "configs" / "market-v2.yaml",
-    ("seed=31", *DPO, *GRPO, "final=true", "evaluation.test_requests=1000"),
-    LaterSettings(days=30, page_views=12_000, drift=0.5, new_items=0.1, new_needs=0.1),
-    Worker(thoughts=1_500, turns=6),
+    (
+        "seed=31",
+        "data.market={items: 8000, users: 6000, days: 60, page_views: 52000}",
+        "encoder.folds=2",
+        *DPO,
+        *GRPO,
+        "final=true",
+        "evaluation.test_requests=1000",
+    ),
+    # As many as eight cells can serve in about two hours: thirty days each.
+    LaterSettings(days=30, page_views=4_000, drift=0.5, new_items=0.1, new_needs=0.1),
+    Worker(thoughts=500, turns=6),
     retrained=("evaluation.test_requests=200",),
 )
 

@@ -8,7 +8,7 @@ from benchmarks.shop_day import compared
 from benchmarks.shop_pages import department, whole, wrong_facets
 from benchmarks.shop_speed import completing, hundred_rules, made_up, mistyped, searching
 
-from onesearch.search import batch_search
+from onesearch.search import one_search
 from onesearch.search.confidence import Confidence
 from onesearch.search.engine import SearchEngine
 from onesearch.search.suggestions import Suggestions
@@ -52,7 +52,7 @@ def test_pages_that_overlap_are_noticed(engine: SearchEngine, monkeypatch: pytes
 
 
 def test_facets_that_miscount_are_noticed(engine: SearchEngine, monkeypatch: pytest.MonkeyPatch):
-    counts = batch_search.facet_counts
+    counts = one_search.facet_counts
 
     def one_more(snapshot, rows, keys, text):
         return {
@@ -61,7 +61,7 @@ def test_facets_that_miscount_are_noticed(engine: SearchEngine, monkeypatch: pyt
         }
 
     assert wrong_facets(engine, "")[1] == 0
-    monkeypatch.setattr(batch_search, "facet_counts", one_more)
+    monkeypatch.setattr(one_search, "facet_counts", one_more)
     assert wrong_facets(engine, "")[1] == 2, "both brands"
 
 

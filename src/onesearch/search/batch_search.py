@@ -8,10 +8,9 @@
 The path of one group, from facts to candidates and their features, is :mod:`onesearch.search.candidate_search`.
 """
 
-import functools
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -31,18 +30,28 @@ from onesearch.search.confidence import Confidence, best_match
 from onesearch.search.current_snapshot import CurrentSnapshot
 from onesearch.search.explanation import explain
 from onesearch.search.exploration import DEPTH, Exploration, explore
-from onesearch.search.highlighting import highlights
 from onesearch.search.hits import Hits, followed_by
 from onesearch.search.live_intent import LIVE, MOST_ROOMS, asks_for_live, relevant_rooms
+from onesearch.search.one_search import (
+    OneSearch,
+    as_columns,
+    results_of,
+    row_named,
+    row_of_id,
+    rows_ahead,
+    tell_counts,
+    tell_words,
+    touching_of,
+    with_ahead,
+)
 from onesearch.search.ranking_weights import RankingWeights
-from onesearch.search.result_set import facet_counts, in_order, named_and_clicked, result_set
-from onesearch.search.results import FilterChoices, SearchRequest, SearchResult, SearchResults
-from onesearch.search.rule_effects import RuleEffects, pinned_rows
-from onesearch.search.rules import Asked, Touching
+from onesearch.search.result_set import in_order, named_and_clicked, result_set
+from onesearch.search.results import FilterChoices, SearchRequest, SearchResults
+from onesearch.search.rule_effects import RuleEffects
+from onesearch.search.rules import Touching
 from onesearch.search.run_parts import Keywords
 from onesearch.search.search_settings import SearchSettings
-from onesearch.search.shopper_history import NO_HISTORY, FixedHistories, HistoryStore, ShopperHistory, to_requests
-from onesearch.search.spelling import Correction
+from onesearch.search.shopper_history import NO_HISTORY, FixedHistories, HistoryStore, ShopperHistory
 from onesearch.search.suggestions import Suggestions
 from onesearch.search.word_matches import WordMatch, query_words, word_matches
 
@@ -50,38 +59,6 @@ Floats = NDArray[np.float32]
 _LIVE = RankingWeights({LIVE_CLICKS: 1.0})  # n clicks since the log raise the odds of an item on a page (1 + n)-fold
 _DEMOTED = RankingWeights({"out_of_stock": 1.0})
 _MOST_KEPT = 256  # sets of rules whose effects are kept
-
-
-@dataclass
-class _Search:
-    """One search of a batch, as far as it is known.
-
-    Attributes:
-        request: as it was asked, with a mistyped query as it was meant, where that is sure.
-        history: of the shopper.
-        touching: the rules that touch it.
-        time: at which it is asked: what is shown at another time alone is not found.
-        correction: how its query was most likely meant, if not as typed.
-        answer: what will be told.
-        about: rows of the items that it is about, ascending, int64 [m]; None where nobody asks for them.
-        shown: rows of the items of this page and of those before it, [s]; in an order of its own of all pages.
-        rooms: rows of the live rooms that come first, since it asks for them, best first.
-    """
-
-    request: SearchRequest
-    history: ShopperHistory
-    touching: Touching
-    time: datetime
-    correction: Correction | None = None
-    answer: SearchResults = field(default_factory=SearchResults)
-    about: NDArray[np.int64] | None = None
-    shown: NDArray[np.integer] = field(default_factory=lambda: np.zeros(0, np.int64))
-    rooms: tuple[int, ...] = ()
-
-    @property
-    def page(self) -> slice:
-        """Of all results."""
-        return slice(self.request.offset, self.request.offset + self.request.k)
 
 
 class BatchSearch(CandidateSearch):
@@ -141,7 +118,7 @@ class BatchSearch(CandidateSearch):
         if snapshot.shards.count > 1 and any(one.explain for one in requests):
             raise ValueError("shards give no explanations: ask an engine with the whole catalogue")
         searches = [self._read(snapshot, request, time) for request in requests]
-        groups: defaultdict[str, list[_Search]] = defaultdict(list)
+        groups: defaultdict[str, list[OneSearch]] = defaultdict(list)
         for search in searches:
             request = search.request
             if request.facets or request.count or request.sort:
@@ -158,34 +135,34 @@ class BatchSearch(CandidateSearch):
         for group in groups.values():
             self._rank_group(snapshot, group)
         for search in searches:
-            _tell_all(snapshot, search)
-            self._tell_words(snapshot, search)
+            tell_counts(snapshot, search)
+            tell_words(snapshot, search)
         return [search.answer for search in searches]
 
     # -- what each search is about -------------------------------------------------------------------------------------
 
-    def _read(self, snapshot: Snapshot, request: SearchRequest, time: datetime) -> _Search:
+    def _read(self, snapshot: Snapshot, request: SearchRequest, time: datetime) -> OneSearch:
         """Filters, history, rules; and the query as it was meant."""
         request = replace(request, filters=self.offered(request.filters))
         history = self._history(request)
-        search = _Search(request, history, _touching(snapshot, request, history, time), time)
+        search = OneSearch(request, history, touching_of(snapshot, request, history, time), time)
         # What a rule knows is not mistyped, be it the whole query or words of it, and an item's id is no word.
         if not search.touching.whole and row_of_id(snapshot, request.query) is None:
             search.correction = self.suggestions.corrected(request.query, search.touching.words)
         if search.correction is not None and search.correction.sure and request.correct:
             search.request = replace(request, query=search.correction.text)
-            search.touching = _touching(snapshot, search.request, history, time)
+            search.touching = touching_of(snapshot, search.request, history, time)
         if asks_for_live(search.touching.query, request.filters, snapshot, self.live_queries):
             search.rooms = self._rooms(snapshot, search)
         return search
 
-    def _rooms(self, snapshot: Snapshot, search: _Search) -> tuple[int, ...]:
+    def _rooms(self, snapshot: Snapshot, search: OneSearch) -> tuple[int, ...]:
         """Rows of the live rooms that are on and relevant, best first."""
         request = replace(search.request, filters={**(search.request.filters or {}), "kind": LIVE})
         scope = self._scope_of(snapshot, replace(search, request=request))
         if not scope.matching:
             return ()
-        hits = self._rank(_as_columns(snapshot, [search]), min(scope.matching, MOST_ROOMS), scope)[0]
+        hits = self._rank(as_columns(snapshot, [search]), min(scope.matching, MOST_ROOMS), scope)[0]
         rows = hits.items[0][hits.items[0] >= 0]
         if self.confidence is not None:
             rows = relevant_rooms(snapshot, rows, self._head_row(search.touching.query), self.confidence.margin)
@@ -204,15 +181,15 @@ class BatchSearch(CandidateSearch):
 
     # -- the whole result set ------------------------------------------------------------------------------------------
 
-    def _result_set(self, snapshot: Snapshot, search: _Search) -> NDArray[np.int64]:
+    def _result_set(self, snapshot: Snapshot, search: OneSearch) -> NDArray[np.int64]:
         """Rows of the items that a search is about, ascending: what is counted, and shown in an order of its own.
 
         A shard has those of its own items.
         """
         touching, mask = search.touching, self._scope_of(snapshot, search).mask
         # What the shopper has taken is shown no more; unless it is named, or rules pin it.
-        taken = _as_columns(snapshot, [search]).taken(self.config.leave_out)
-        ahead = snapshot.indexed(np.array(_ahead(snapshot, search, mask), np.int64))
+        taken = as_columns(snapshot, [search]).taken(self.config.leave_out)
+        ahead = snapshot.indexed(np.array(rows_ahead(snapshot, search, mask), np.int64))
         if not touching.query.strip():
             return np.union1d(np.setdiff1d(result_set(snapshot, mask), taken), ahead)
         if self.confidence is None:
@@ -224,7 +201,7 @@ class BatchSearch(CandidateSearch):
         found = result_set(snapshot, mask, self._head_row(touching.query), self.confidence.margin, told)
         return np.union1d(np.setdiff1d(found, taken), ahead)
 
-    def _nearest_allowed(self, snapshot: Snapshot, search: _Search) -> NDArray[np.int64]:
+    def _nearest_allowed(self, snapshot: Snapshot, search: OneSearch) -> NDArray[np.int64]:
         """What is shown in an order of its own where the filters allow nothing relevant: rows, ascending.
 
         As in the engine's order, that is what comes nearest. A shard has its own items.
@@ -234,7 +211,7 @@ class BatchSearch(CandidateSearch):
             return np.zeros(0, np.int64)
         mask = self._scope_of(snapshot, search).mask
         found = result_set(snapshot, mask, self._head_row(query), self.confidence.margin, best_allowed=True)
-        return np.setdiff1d(found, _as_columns(snapshot, [search]).taken(self.config.leave_out))
+        return np.setdiff1d(found, as_columns(snapshot, [search]).taken(self.config.leave_out))
 
     def _head_row(self, query: str) -> Floats:
         """Of a query's text, [R]."""
@@ -243,20 +220,20 @@ class BatchSearch(CandidateSearch):
 
     # -- pages in the engine's order -----------------------------------------------------------------------------------
 
-    def _rank_group(self, snapshot: Snapshot, group: Sequence[_Search]) -> None:
+    def _rank_group(self, snapshot: Snapshot, group: Sequence[OneSearch]) -> None:
         """The pages of searches that share filters, width, offset and rules."""
         first = group[0].request
         scope = self._scope_of(snapshot, group[0])
         end = first.offset + max(search.request.k for search in group)
         exploring = [one.request.exploration for one in group]
-        hits, found, drawn = self._rank(_as_columns(snapshot, group), end, scope, exploring)
+        hits, found, drawn = self._rank(as_columns(snapshot, group), end, scope, exploring)
         sure = [None] * len(group) if hits.match is None or self.confidence is None else self.confidence.of(hits.match)
         for place, (search, items, scores, confidence) in enumerate(
             zip(group, hits.items, hits.scores, sure, strict=True)
         ):
             # Who types an item's id looks for that item: it comes first; then what rules pin; then live rooms.
-            ahead = _ahead(snapshot, search, scope.mask)
-            items, scores = _with_ahead(ahead, items, scores)
+            ahead = rows_ahead(snapshot, search, scope.mask)
+            items, scores = with_ahead(ahead, items, scores)
             search.shown = items[: search.page.stop][items[: search.page.stop] >= 0]
             search.answer[:] = results_of(snapshot, items[search.page], scores[search.page])
             if drawn and len(drawn[place]):
@@ -264,11 +241,11 @@ class BatchSearch(CandidateSearch):
                 search.answer.explored = tuple(item_id for item_id in page if snapshot.number[item_id] in by_draw)
             # A recommendation has no query that anything could fit.
             if confidence is not None and search.touching.query.strip():
-                named = _named(snapshot, search.touching.in_log, scope.mask)
+                named = row_named(snapshot, search.touching.in_log, scope.mask)
                 search.answer.confidence = float(confidence) if named is None else 1.0
             if search.request.explain:
                 rows = [int(row) for row in items[search.page] if row >= 0]
-                asked = _as_columns(snapshot, [search])
+                asked = as_columns(snapshot, [search])
                 its = found.of(np.arange(len(group)) == place)
                 why = explain(self, self._ordering(snapshot), asked, scope, its, rows, ahead, search.touching)
                 why = [
@@ -357,7 +334,7 @@ class BatchSearch(CandidateSearch):
         matching = snapshot.shards.total(len(snapshot.index) if mask is None else mask.count)
         return Scope(snapshot, mask, width, matching, boost=None if effects is None else effects.boost)
 
-    def _scope_of(self, snapshot: Snapshot, search: _Search) -> Scope:
+    def _scope_of(self, snapshot: Snapshot, search: OneSearch) -> Scope:
         """Where one search looks."""
         request = search.request
         effects = self._effects(snapshot, request, search.touching)
@@ -389,7 +366,7 @@ class BatchSearch(CandidateSearch):
         That is by the shop's setting for what is out of stock, and by the rules that touch the request.
         """
         filters, time = self.offered(request.filters), self.clock()
-        touching = _touching(snapshot, request, NO_HISTORY, time)
+        touching = touching_of(snapshot, request, NO_HISTORY, time)
         return self.scope(snapshot, filters, None, self._effects(snapshot, request, touching), time).mask
 
     def filters_available(self) -> FilterChoices:
@@ -398,7 +375,7 @@ class BatchSearch(CandidateSearch):
         # Kept as long as the snapshot is and the same is shown, for each set of rules and each setting of the shop.
         time = self.clock()
         turn = str(snapshot.filters.turn(time))
-        key = (self.out_of_stock, turn, *_touching(snapshot, request, NO_HISTORY, time).effects)
+        key = (self.out_of_stock, turn, *touching_of(snapshot, request, NO_HISTORY, time).effects)
         of, kept = self._offered
         if of is not snapshot:
             self._offered = (snapshot, kept := {})
@@ -418,94 +395,3 @@ class BatchSearch(CandidateSearch):
         analyze, numbers = snapshot.click_features.analyze, snapshot.lexical.numbers
         words = query_words(query)
         return [word_matches(words, item, lambda text: numbers(analyze(text))) for item in items]
-
-    @staticmethod
-    def _tell_words(snapshot: Snapshot, search: _Search) -> None:
-        """How the query was corrected, or may be meant; and where its words stand in each result, if that is asked."""
-        search.answer.searched = search.touching.in_log
-        if search.correction is not None and search.request.query == search.correction.text:
-            search.answer.corrected_query = search.correction.text
-        elif search.correction is not None:
-            search.answer.did_you_mean = search.correction.text
-        if not search.request.highlight or snapshot.lexical is None:
-            return
-        analyze, numbers = snapshot.click_features.analyze, snapshot.lexical.numbers
-        wanted = frozenset(numbers(analyze(search.touching.query)))
-        # Results say many words again and again.
-        of_word = functools.cache(lambda word: numbers(analyze(word)))
-        found = [highlights(hit.item, wanted, of_word) for hit in search.answer]
-        search.answer[:] = [hit._replace(highlights=spans) for hit, spans in zip(search.answer, found, strict=True)]
-
-
-def _touching(snapshot: Snapshot, request: SearchRequest, history: ShopperHistory, time: datetime) -> Touching:
-    """The rules that touch a request, and its query under them."""
-    rules = snapshot.rules if request.rules is None else request.rules
-    if rules is None:
-        return Touching(request.query, request.query)
-    groups = (*request.groups, *history.profile.split())
-    return rules.touching(request.query, Asked.from_search(request.query, request.filters, groups, time))
-
-
-def _as_columns(snapshot: Snapshot, searches: Sequence[_Search]) -> Requests:
-    """Searches as columns, each with its query under the rules; items that left the catalogue are in no history."""
-    touching = [search.touching for search in searches]
-    found = to_requests([one.query for one in touching], [search.history for search in searches], snapshot.number)
-    return replace(found, in_log=[one.in_log for one in touching])
-
-
-def _tell_all(snapshot: Snapshot, search: _Search) -> None:
-    """How many items a search is about, and their facets, for a page that asks for them."""
-    if search.about is None:
-        return
-    total, shown = snapshot.shards.total, search.shown.astype(np.int64)
-    if snapshot.shards.count > 1:  # each counts its own items
-        shown = snapshot.indexed(shown)
-    # A page that goes on behind these items counts what it shows, and what pages before it showed.
-    relevant = total(len(search.about))
-    every = search.about if relevant >= total(len(shown)) else np.union1d(search.about, shown)
-    search.answer.total, search.answer.relevant = total(len(every)), relevant
-    asked = search.request
-    search.answer.facets = facet_counts(snapshot, every, asked.facets, asked.facet_query) if asked.facets else {}
-
-
-def _ahead(snapshot: Snapshot, search: _Search, mask: ItemMask | None) -> list[int]:
-    """Rows of the items that come first whatever their score: the one whose id was typed, then what rules pin, then
-    live rooms where the query asks for them.
-    """
-    named = _named(snapshot, search.touching.in_log, mask)
-    first = [] if named is None else [named]
-    return list(dict.fromkeys([*first, *pinned_rows(search.touching, snapshot, mask), *search.rooms]))
-
-
-def _with_ahead(ahead: Sequence[int], items: NDArray[np.int32], scores: Floats) -> tuple[NDArray[np.int32], Floats]:
-    """Items and scores of a search, with some items before all others."""
-    if not ahead:
-        return items, scores
-    others = ~np.isin(items, ahead)
-    places = np.arange(len(ahead), 0, -1, dtype=np.float32)
-    items = np.append(np.array(ahead, np.int32), items[others])
-    return items, np.append(scores.max(initial=0) + places, scores[others])
-
-
-def _named(snapshot: Snapshot, query: str, mask: ItemMask | None) -> int | None:
-    """The row of the item whose id is the query, if the mask allows it."""
-    row = row_of_id(snapshot, query)
-    if row is None or mask is None:
-        return row
-    return row if snapshot.there([row], mask)[0] else None
-
-
-def row_of_id(snapshot: Snapshot, query: str) -> int | None:
-    """The row of the item whose id was typed, in any case of its letters; None if there is none."""
-    typed = query.strip()
-    return next((snapshot.number[i] for i in (typed, typed.upper(), typed.lower()) if i in snapshot.number), None)
-
-
-def results_of(snapshot: Snapshot, items: NDArray[np.int32], scores: Floats) -> SearchResults:
-    """Results of item rows, best first; -1 is left out."""
-    out = SearchResults()
-    for row, score in zip(items.tolist(), scores.tolist(), strict=False):
-        if row >= 0:
-            item = snapshot.item(row)
-            out.append(SearchResult(item.item_id, score, snapshot.sid(row), item))
-    return out

@@ -16,12 +16,13 @@ from onesearch.data.live_clicks import LiveClicks
 from onesearch.data.records import Item
 from onesearch.model.featurizer import Featurizer
 from onesearch.model.generator import Generator
-from onesearch.search.batch_search import BatchSearch, results_of
+from onesearch.search.batch_search import BatchSearch
 from onesearch.search.boosts import Boost
 from onesearch.search.catalogue_snapshot import Snapshot
 from onesearch.search.confidence import Confidence
 from onesearch.search.decoding_precision import DecodingPrecision, decoding_dtype
 from onesearch.search.engine_file import boosts_of, confidence_of, load_about
+from onesearch.search.one_search import results_of
 from onesearch.search.ranking_weights import GENERATOR_ALONE, RankingWeights
 from onesearch.search.results import SearchRequest, SearchResults
 from onesearch.search.rule_names import unknown_names
