@@ -9,7 +9,7 @@ import pytest
 from onesearch.data.live_clicks import CLICKS, LiveClicks
 from onesearch.data.records import Item
 from onesearch.model.model_settings import ModelSettings
-from onesearch.search import catalogue_snapshot, current_snapshot
+from onesearch.search import catalogue_snapshot
 from onesearch.search.catalogue_snapshot import Snapshot
 from onesearch.search.engine import SearchEngine
 from onesearch.search.rules import Hide, Rules
@@ -65,7 +65,7 @@ def test_items_clicks_and_rules_stay_while_counts_change():
 
 def test_what_changes_while_an_engine_is_taken_over_is_not_lost(monkeypatch):
     engine, twin, done = small_engine(), recounted(), []
-    again = current_snapshot._with_items_of
+    again = engine.current._with_items_of
 
     def meanwhile(source, item_ids, snapshot, featurizer):
         if not done:
@@ -77,7 +77,7 @@ def test_what_changes_while_an_engine_is_taken_over_is_not_lost(monkeypatch):
     change(twin)
     twin.upsert([Item("late", "boots late"), Item("new", "azure tent, newer")])
     twin.delete(["red-tent-0", "green-stove-1"])
-    monkeypatch.setattr(current_snapshot, "_with_items_of", meanwhile)
+    monkeypatch.setattr(engine.current, "_with_items_of", meanwhile)
     engine.take_over(recounted())
     assert answers(engine) == answers(twin) and engine.item("late") and engine.item("green-stove-1") is None
 

@@ -6,10 +6,13 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
-from onesearch.data.records import Item
+from onesearch.data.records import Item, items_frame
 from onesearch.search import batch_search
 from onesearch.search.confidence import Confidence
 from onesearch.search.engine import SearchEngine
+from onesearch.search.item_lines import ItemLines, save_item_lines
+from onesearch.search.item_records import ItemFrame, ItemRecords
+from onesearch.search.linking_items import LinkingItems
 from onesearch.search.results import SearchRequest
 from small_engine import small_engine
 
@@ -173,3 +176,56 @@ def test_a_video_is_drawn_to_its_products():
     np.testing.assert_allclose(row("video"), of(lamp), atol=0.01)
     sid = engine.featurizer.khqe.encode(engine.featurizer.vectors([f"{lamp.title} {lamp.brand}"]))[0]
     assert engine.sid("video")[:2] == tuple(sid[:2].tolist())
+    # It moves with its products: with one that changes, and with one that comes after it.
+    stove, chair = replace(lamp, title="green stove"), Item("nowhere", "black chair")
+    before = row("clip")
+    engine.upsert([stove])
+    np.testing.assert_allclose(row("video"), of(stove), atol=0.01)
+    np.testing.assert_array_equal(row("clip"), before)
+    engine.upsert([chair])
+    np.testing.assert_allclose(row("clip"), of(new, chair), atol=0.01)
+    # Also above a base that was begun before; and not what is gone, or shows something else by now.
+    merged = engine.snapshot.merged()
+    engine.current._merging = changed = set()
+    engine.upsert([lamp])
+    assert changed == {engine.snapshot.number[one] for one in ("blue-lamp-0", "video")}
+    engine.current.value = engine.snapshot.onto(merged, changed)
+    np.testing.assert_allclose(row("video"), of(lamp), atol=0.01)
+    engine.upsert([replace(VIDEO, linked=("nowhere",))])
+    engine.delete(["clip"])
+    engine.upsert([stove, replace(new, title="red tent")])
+    np.testing.assert_allclose(row("video"), of(chair), atol=0.01)
+    assert engine.item("clip") is None
+
+
+def test_links_of_a_run_are_known_however_its_items_are_stored(tmp_path):
+    items = items_frame([Item("a", "red tent"), Item("v", "video", kind="video", linked=("a", "b")), Item("b", "lamp")])
+    read = []
+    for number, (some, found) in enumerate(((items, [("v", ["a", "b"])]), (items.head(1), []), (items.head(0), []))):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        save_item_lines(some, folder)
+        lines = ItemLines.load(folder, len(some), lambda some=some: read.append(len(some)) or some)
+        assert lines.links.rows() == ItemFrame(some).links.rows() == found
+    assert read == [3], "the table is read where items may link to others"
+    linking = LinkingItems(
+        ItemRecords.over(ItemFrame(items)).with_items(np.array([3]), [Item("w", "w", linked=("b",))])
+    )
+    assert linking.to([Item("b", "")]) == ["v", "w"] and linking.to([Item("a", ""), Item("v", "")]) == []
+    linking.note([Item("x", "x", linked=("a",))])
+    assert linking.to([Item("a", "")]) == ["v", "x"]
+
+
+def test_a_video_that_moved_keeps_its_place_when_counts_are_taken_over():
+    engine, other = small_engine(), small_engine()
+    for one in (engine, other):
+        one.featurizer = replace(one.featurizer, linked=0.999)
+        one.current._featurizer = one.featurizer
+    engine.upsert([VIDEO])
+    before = engine.sid("video"), engine.snapshot.item_head_rows.take(np.array([engine.snapshot.number["video"]]))
+    engine.upsert([replace(engine.item(f"black-chair-{i}"), title="green stove") for i in range(2)])
+    moved = engine.snapshot.item_head_rows.take(np.array([engine.snapshot.number["video"]]))
+    assert np.abs(moved - before[1]).max() > 0.05
+    engine.take_over(other)
+    now = engine.snapshot.item_head_rows.take(np.array([engine.snapshot.number["video"]]))
+    np.testing.assert_allclose(now, moved, atol=1e-6)

@@ -236,7 +236,8 @@ class Snapshot:
     def upserted(self, items: Iterable[Item], featurizer: Featurizer) -> "Snapshot":
         """A snapshot with the items added or replaced; the frozen quantizer gives their SIDs, nothing is learned.
 
-        An item that is known keeps its row with its clicks; its SID and vector change only with its text.
+        An item that is known keeps its row with its clicks; its SID and vector change only with its text, and with
+        those of the items that it links to, if these come, too.
         """
         # Of an item sent twice the last counts. Rows: known ones, also of deleted items, or new ones at the end.
         newest = list({item.item_id: item for item in items}.values())
@@ -412,6 +413,10 @@ class Snapshot:
             same &= _same(now["images"].to_list(), before["images"].to_list())
         written = ~was_known
         written[was_known] = ~same
+        # So has what links to one of those.
+        if linked is not None:
+            other = set(frame["item_id"].filter(written).to_list())
+            written |= np.array([not other.isdisjoint(one) for one in frame["linked"].to_list()], bool)
         if written.any():
             numbers = featurizer.head_row_projection.features
             text = head_rows.shape[1] - numbers

@@ -13,6 +13,7 @@ from onesearch.model.featurizer import Featurizer
 from onesearch.model.generator import Generator
 from onesearch.search.boosts import Boost
 from onesearch.search.catalogue_snapshot import Merged, Snapshot
+from onesearch.search.linking_items import LinkingItems
 from onesearch.search.rules import Rules
 
 log = logging.getLogger("onesearch")
@@ -39,6 +40,8 @@ class CurrentSnapshot:
         self._changes = 0
         self._changed_in: dict[str, int] = {}  # the number of each item's last change
         self._live: LiveClicks | None = None
+        self._linking: LinkingItems | None = None  # made when something changes
+        self._looking = threading.Lock()  # for links, at which a take-over looks beside the writer
         self._merging: set[int] | None = None  # rows that changed since a merge began; None while there is none
         self._made: Merged | None = None  # by the merge, where shards wait for those of the others
         self._gave_up = False  # likewise
@@ -49,9 +52,10 @@ class CurrentSnapshot:
         return self._merging is not None
 
     def upsert(self, items: Sequence[Item]) -> None:
-        """Add items or replace those with the same id."""
+        """Add items or replace those with the same id; what links to them is drawn to what they are now."""
         self.settle()
         with self._writing:
+            items = self._and_linking(items, self.value)
             self.value = self.value.upserted(items, self._featurizer)
             self._changed([item.item_id for item in items])
 
@@ -84,10 +88,10 @@ class CurrentSnapshot:
         """
         with self._writing:
             then, early = self.value, dict(self._changed_in)
-        value = _with_items_of(then, early, value, featurizer)
+        value = self._with_items_of(then, early, value, featurizer)
         with self._writing:
             late = [item_id for item_id, number in self._changed_in.items() if early.get(item_id) != number]
-            value = _with_items_of(self.value, late, value, featurizer)
+            value = self._with_items_of(self.value, late, value, featurizer)
             value = value if self._live is None else value.counting(self._live)
             self.value, self._featurizer = replace(value, rules=self.value.rules), featurizer
             self._end_merge()  # bases of the old one are of no use any more
@@ -96,6 +100,19 @@ class CurrentSnapshot:
         """Other rules, from the next search on."""
         with self._writing:
             self.value = replace(self.value, rules=rules)
+
+    def _and_linking(self, items: Sequence[Item], there: Snapshot) -> Sequence[Item]:
+        """Items that come, and those of a catalogue that link to one of them."""
+        if not self._featurizer.linked:
+            return items
+        with self._looking:
+            if self._linking is None:
+                self._linking = LinkingItems(there.records)
+            self._linking.note(items)
+            linking = self._linking.to(items)
+        coming = {item.item_id for item in items}
+        known = [there.item(there.number[i]) for i in linking if i in there.number]
+        return [*items, *(item for item in known if not coming.isdisjoint(item.linked))]
 
     def settle(self) -> None:
         """Put bases in place that all shards have made; nothing for an engine without shards, which need not wait."""
@@ -144,12 +161,14 @@ class CurrentSnapshot:
                     if self.value.shards.count == 1:
                         self._end_merge()
 
-
-def _with_items_of(source: Snapshot, item_ids: Collection[str], snapshot: Snapshot, featurizer: Featurizer) -> Snapshot:
-    """A snapshot in which some items are as they are in another one, ``source``: changed, new or gone."""
-    there = [item_id for item_id in item_ids if item_id in source.number]
-    for start in range(0, len(there), _AT_ONCE):
-        rows = [source.number[item_id] for item_id in there[start : start + _AT_ONCE]]
-        snapshot = snapshot.upserted([source.item(row) for row in rows], featurizer)
-    gone = [item_id for item_id in item_ids if item_id not in source.number and item_id in snapshot.number]
-    return snapshot.deleted(gone) if gone else snapshot
+    def _with_items_of(
+        self, source: Snapshot, item_ids: Collection[str], snapshot: Snapshot, featurizer: Featurizer
+    ) -> Snapshot:
+        """A snapshot in which some items are as they are in another one, ``source``: changed, new or gone."""
+        there = [item_id for item_id in item_ids if item_id in source.number]
+        for start in range(0, len(there), _AT_ONCE):
+            rows = [source.number[item_id] for item_id in there[start : start + _AT_ONCE]]
+            items = self._and_linking([source.item(row) for row in rows], source)
+            snapshot = snapshot.upserted(items, featurizer)
+        gone = [item_id for item_id in item_ids if item_id not in source.number and item_id in snapshot.number]
+        return snapshot.deleted(gone) if gone else snapshot

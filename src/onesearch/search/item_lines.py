@@ -16,8 +16,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from onesearch.common.array_checks import are_offsets
-from onesearch.data.records import Item, item_from_row, without_kinds
+from onesearch.data.records import Item, item_from_row, items_frame, without_kinds
 from onesearch.index.tensor_files import read_arrays, write_arrays
+from onesearch.search.item_records import ItemFrame
 
 FILE: Final = "item_lines.safetensors"
 _NEWLINE: Final = ord("\n")
@@ -96,6 +97,14 @@ class ItemLines:
     def frame(self) -> pl.DataFrame:
         """The table of the items."""
         return self._table()
+
+    @property
+    def links(self) -> pl.DataFrame:
+        """``item_id`` and ``linked`` of the items that link to others; the table is read where there may be some."""
+        first = self._letters[: self._offsets[min(1, len(self))]].tobytes()
+        if not len(self) or "kind" not in json.loads(first):
+            return ItemFrame(items_frame([])).links
+        return ItemFrame(self.frame).links
 
 
 def save_item_lines(items: pl.DataFrame, folder: Path) -> None:

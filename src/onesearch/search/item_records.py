@@ -74,6 +74,11 @@ class ItemTable(Protocol):
         """All of them as a table."""
         ...
 
+    @property
+    def links(self) -> pl.DataFrame:
+        """``item_id`` and ``linked`` of the items that link to others."""
+        ...
+
 
 @dataclass(frozen=True)
 class ItemFrame:
@@ -87,6 +92,11 @@ class ItemFrame:
     def item(self, row: int) -> Item:
         """The item of a row."""
         return item_from_row(self.frame.row(row, named=True))
+
+    @property
+    def links(self) -> pl.DataFrame:
+        """``item_id`` and ``linked`` of the items that link to others."""
+        return self.frame.select("item_id", "linked").filter(pl.col("linked").list.len() > 0)
 
 
 @dataclass(frozen=True)
