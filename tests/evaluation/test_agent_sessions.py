@@ -94,6 +94,8 @@ def test_items_that_meet_more_of_the_need_are_offered_first():
 class FakeEngine:
     """Always shows the items from the first one that was not excluded."""
 
+    explains = True
+
     def __init__(self, items=12):
         self.items = [Item(f"i{n}", f"item {n}", ("Shop",)) for n in range(items)]
         self.batches = []

@@ -94,6 +94,8 @@ class FakeEngine:
         self.precision = "float32"
         self.lexical_groups: list[tuple[str, ...]] = []
 
+    explains = True
+
     def close(self) -> None:
         """Nothing."""
 

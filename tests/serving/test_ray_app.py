@@ -216,7 +216,7 @@ def test_without_a_token_changes_are_off_and_the_log_says_so(ray, loaded, tmp_pa
     replica = ray_app.Replica(*ray_app.application({"run": str(tmp_path)}).arguments)
     with TestClient(replica.__serve_build_asgi_app__()) as client:
         assert client.post("/items", json={"upsert": [BOOT]}).status_code == 403
-    assert "POST /items is off: set ONESEARCH_ADMIN_TOKEN" in caplog.text
+    assert "changes of items and rules are off: set ONESEARCH_ADMIN_TOKEN" in caplog.text
 
 
 def test_a_replica_that_cannot_search_is_not_well(ray, loaded, tmp_path):

@@ -21,6 +21,7 @@ from onesearch.serving.run_store import open_run_store
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+    from onesearch.search.engine import SearchEngine
     from onesearch.serving.keyword_coverage import ThoughtSource
     from onesearch.serving.run_app import ServedModel
 
@@ -141,7 +142,7 @@ def serve(
 ) -> None:
     """Serve a finished run: web page, API and its description at /docs; with --api-only at /openapi.json.
 
-    Changing the catalogue (POST /items) needs a token: the variable ONESEARCH_ADMIN_TOKEN, or one made at start and
+    Changing items and rules, and deleting shoppers, needs a token: the variable ONESEARCH_ADMIN_TOKEN, or one made at start and
     shown once on the terminal. With --api-only, ONESEARCH_SEARCH_KEY and ONESEARCH_EVENTS_KEY close searches and events
     in the same way.
 
@@ -214,16 +215,21 @@ def serve(
                 follower.start()
             if rank.world() > 1:
                 engine.failed = starting.fail  # type: ignore[attr-defined]
+            engines.append(engine)
             return app
 
         # The port opens at once, and says so to whoever asks while the run is loaded.
         lines = None if access_log is AccessLog.none else sys.stdout
+        engines: list[SearchEngine] = []
         starting = StartingApp(load)
         if rank.world() > 1:  # the server ends by this signal in good order, then sends it on to whom it had before
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
         run_server(starting, host, port, config, lines, access_log is AccessLog.queries)
-        # Stopped before it could tell the others, who notice that it is gone.
-        if rank.world() > 1 and not starting.loaded:
+        # A service that is stopped in good order has closed its engine, one in a hurry has not. One that was not even
+        # loaded cannot tell the others, who notice that it is gone.
+        for engine in engines:
+            engine.close()
+        if rank.world() > 1 and not engines:
             raise typer.Exit(1)
 
 
@@ -269,8 +275,8 @@ def admin_token() -> str | None:
         return given
     # A redirected stream ends up in a log file, where a token does not belong.
     if not sys.stderr.isatty():
-        typer.echo(f"POST /items is off: set {TOKEN_VARIABLE} to switch it on.", err=True)
+        typer.echo(f"Changes of items and rules are off: set {TOKEN_VARIABLE} to switch them on.", err=True)
         return None
     token = secrets.token_urlsafe(24)
-    typer.echo(f"Admin token for POST /items, shown only here: {token}", err=True)
+    typer.echo(f"Admin token, shown only here: {token}", err=True)
     return token

@@ -203,18 +203,21 @@ def exchanged(value: Any) -> list[Any]:
     return [json.loads(bytes(text[: int(length)].tolist())) for text, length in pairs]
 
 
-def from_first(value: Any = None) -> Any:
-    """The JSON-able value of the first process, in all of them; it, too, has what came of it through JSON."""
+def from_first(value: Any = None, group: Any = None) -> Any:
+    """The JSON-able value of the first process, in all of them; it, too, has what came of it through JSON.
+
+    They meet in ``group``, by default in that of the job, whose patience is longer than a service's.
+    """
     text = json.dumps(value).encode() if is_first() else b""
     if place()[1] > 1:
         # Its length first, then the text, uint8 [length].
         device = best_device()
         length = torch.tensor([len(text)], device=device)
-        distributed.broadcast(length, 0)
+        distributed.broadcast(length, 0, group)
         sent = torch.frombuffer(bytearray(text), dtype=torch.uint8) if text else torch.zeros(int(length)).byte()
         sent = sent.to(device)
-        distributed.broadcast(sent, 0)
-        text = bytes(sent.tolist())
+        distributed.broadcast(sent, 0, group)
+        text = sent.cpu().numpy().tobytes()
     return json.loads(text)
 
 

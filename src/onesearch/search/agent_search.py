@@ -34,6 +34,10 @@ _NEAR: Final = 3
 class AgentEngine(Protocol):
     """What is needed of an engine; ``search.engine.SearchEngine`` is the real one."""
 
+    @property
+    def explains(self) -> bool:
+        """Whether it can say why an item stands where it does."""
+
     def search_batch(self, requests: Sequence[SearchRequest]) -> list[SearchResults]:
         """The results of each request, best first."""
 
@@ -60,7 +64,7 @@ class AgentRequest:
         exclude: ids of items that are not shown: those looked at before.
         history: as of a :class:`SearchRequest`.
         groups: as of a :class:`SearchRequest`.
-        reasons: whether the parts of each score are told, for which is searched once more.
+        reasons: whether the parts of each score are told, for which is searched once more; not by a shard.
         alternatives: whether ``relaxed`` and ``near`` are told.
         questions: how many questions at most.
     """
@@ -153,7 +157,7 @@ def search_request(engine: AgentEngine, request: AgentRequest) -> SearchRequest:
         history=request.history,
         count=True,
         facets=(*_FACETS, *types) if request.questions else (),
-        explain=request.reasons,
+        explain=request.reasons and engine.explains,
         groups=request.groups,
     )
 

@@ -210,6 +210,11 @@ class SearchEngine(BatchSearch):
         """Names the run and the state of its catalogue."""
         return f"{self.name}@{self.snapshot.version}"
 
+    @property
+    def explains(self) -> bool:
+        """Whether it can say why an item stands where it does, for which it needs the paths of all items."""
+        return self.snapshot.shards.count == 1
+
     def close(self) -> None:
         """It is not asked any more: nothing, here."""
 

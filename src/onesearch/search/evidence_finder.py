@@ -138,7 +138,7 @@ class EvidenceFinder:
         probes = first_nodes if searched <= _EXACT else math.ceil(first_nodes * _COMPARED / searched)
         # A table of which every row is in the index as the run left it.
         exact = probes >= first_nodes and len(self.index) == len(self.item_head_rows.base) == items
-        exact &= not len(self.item_head_rows.changed.rows)
+        exact &= not len(self.item_head_rows.changed.rows) and self.shards.count == 1
         step = max(1, _CELLS // (items if exact else _COMPARED))
         for begin in range(0, n, step):
             part = slice(begin, begin + step)

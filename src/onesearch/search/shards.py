@@ -17,6 +17,7 @@ catalogue in every shard. Of the tables by item a shard reads its own rows alone
 """
 
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -61,15 +62,22 @@ WHOLE = Shards()
 class ProcessShards(Shards):
     """Shards that are the processes of a torch process group, one each, over gloo or NCCL.
 
+    Args:
+        patience: how long one may wait for another where they meet, from now on; None: as long as the job has it.
+
+    Attributes:
+        group: in which they meet; None for that of the job.
+
     Raises:
         RuntimeError: this process is in no process group.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, patience: timedelta | None = None) -> None:
         super().__init__()
         if not distributed.is_initialized():
             raise RuntimeError("shards are processes of a job: begin with torch.distributed.init_process_group")
         self.number, self.count = distributed.get_rank(), distributed.get_world_size()
+        self.group = None if patience is None else distributed.new_group(timeout=patience)
 
     def gathered(self, value: Tensor) -> Tensor:
         """As above; every process must come to it."""
@@ -77,7 +85,7 @@ class ProcessShards(Shards):
         device = "cuda" if distributed.get_backend() == "nccl" else "cpu"
         sent = (value.to(torch.uint8) if value.dtype == torch.bool else value).to(device).contiguous()
         found = [torch.empty_like(sent) for _ in range(self.count)]
-        distributed.all_gather(found, sent)
+        distributed.all_gather(found, sent, self.group)
         self.exchanges += 1
         self.received += sent.nbytes * self.count
         return torch.stack(found).to(value)

@@ -107,7 +107,8 @@ class _Texts:
     def __init__(self, snapshot: Snapshot, statistics: ClickStatistics) -> None:
         items = snapshot.records.flat().table
         self.queries = Completions(statistics.queries, statistics.query_clicks[:-1])
-        counted = items["category"].explode().drop_nulls().value_counts(sort=True, name="items")
+        counted = items["category"].explode().drop_nulls().value_counts(name="items")
+        counted = counted.sort("items", "category", descending=[True, False])  # in one order in every process
         self.names: list[str] = counted["category"].to_list()
         self.categories = Completions(self.names, counted["items"].to_numpy().astype(np.float32))
         self.titles = Completions(items["title"].to_list(), snapshot.popularity.flat().cpu().numpy())

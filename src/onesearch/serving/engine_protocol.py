@@ -28,6 +28,10 @@ class Engine(Protocol):
     def version(self) -> str:
         """Names the loaded run and the state of its catalogue."""
 
+    @property
+    def explains(self) -> bool:
+        """Whether it can say why an item stands where it does; one that cannot refuses to."""
+
     def close(self) -> None:
         """It is not asked any more."""
 

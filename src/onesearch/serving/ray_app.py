@@ -172,7 +172,7 @@ def replica_app(settings: ReplicaSettings) -> "tuple[RequestLog, Service]":
     if not config.examination:
         config = config.updated(examination=examination(settings.run))
     if token is None:
-        log.warning("POST /items is off: set %s where Ray is started", TOKEN_VARIABLE)
+        log.warning("changes of items and rules are off: set %s where Ray is started", TOKEN_VARIABLE)
     # Engine and routes; versions that are published later are followed.
     s = settings
     served = ServedModel(s.width, s.model, s.measured, s.device, s.precision, s.out_of_stock)

@@ -305,7 +305,9 @@ class Service:
             RulesRefusedError: the others cannot work here; as well what :meth:`search` raises.
         """
         rules, warnings = await run_in_threadpool(self.rules.read, body.rules)
-        asked = body.search.model_copy(update={"record": False})
+        # What cannot be explained can still be looked at.
+        explain = body.search.explain and self.engine.explains
+        asked = body.search.model_copy(update={"record": False, "explain": explain})
         before = await self.search(asked)
         return PreviewAnswer(before=before, after=await self.search(asked, rules), warnings=warnings)
 

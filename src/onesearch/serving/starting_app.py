@@ -37,11 +37,6 @@ class StartingApp:
         self.stop: Callable[[], None] = lambda: None
         self._app: FastAPI | None = None
 
-    @property
-    def loaded(self) -> bool:
-        """Whether the application was made."""
-        return self._app is not None
-
     def fail(self, error: Exception) -> None:
         """End the service: it cannot go on."""
         self.failure = error
