@@ -142,9 +142,9 @@ def serve(
 ) -> None:
     """Serve a finished run: web page, API and its description at /docs; with --api-only at /openapi.json.
 
-    Changing items and rules, and deleting shoppers, needs a token: the variable ONESEARCH_ADMIN_TOKEN, or one made at start and
-    shown once on the terminal. With --api-only, ONESEARCH_SEARCH_KEY and ONESEARCH_EVENTS_KEY close searches and events
-    in the same way.
+    Changing items and rules, and deleting shoppers, needs a token: the variable ONESEARCH_ADMIN_TOKEN, or one made at
+    start and shown once on the terminal. With --api-only, ONESEARCH_SEARCH_KEY and ONESEARCH_EVENTS_KEY close searches
+    and events in the same way.
 
     Started as several processes (torchrun --nproc-per-node 2 -m onesearch serve RUN) each of them has a part of the
     items; the first one answers.
