@@ -237,10 +237,25 @@ def test_what_cannot_be_told_is_said(engine: SearchEngine):
         ask(engine, facets=("attributes",))
     with pytest.raises(ValueError, match="unknown order 'cheap'; valid ones are price, -price"):
         ask(engine, sort="cheap")
-    old = small_engine()
-    assert ask(old, count=True).total == len(ITEMS) and ask(old, query="red").total is None
-    with pytest.raises(ValueError, match="does not know which items are relevant"):
-        ask(old, query="red", count=True)
+
+
+def test_without_a_margin_what_has_the_words_or_was_clicked_is_counted():
+    engine = small_engine()
+    assert ask(engine, count=True).total == len(ITEMS) and ask(engine, query="red").total is None
+    titles = dict(ITEMS.select("item_id", "title").rows())
+    red = {item_id for item_id, title in titles.items() if "red" in title.split()}
+    clicks = pl.DataFrame([(1, "red", "blue-lamp-0", START, 1.0, True)], CLICKS, orient="row")
+    engine.count(LiveClicks.from_clicks(clicks, START))
+    found = ask(engine, query="red", count=True, facets=("brand",), sort="price", k=len(ITEMS))
+    assert 0 < len(red) < len(ITEMS) and {hit.item_id for hit in found} >= red | {"blue-lamp-0"}
+    statistics = engine.snapshot.click_features.statistics
+    logged = statistics.most_clicked(statistics.query_numbers(["red"]), 50)[0]
+    told = {engine.snapshot.item(row).item_id for row in logged.tolist() if row >= 0}
+    assert {hit.item_id for hit in found} <= red | {"blue-lamp-0"} | told
+    assert found.total == len(found) and sum(count for _, count in found.facets["brand"]) <= found.total
+    # A page in the engine's order goes on behind them, and counts what it shows.
+    page = ask(engine, query="red", count=True, k=len(ITEMS))
+    assert page.relevant == found.total and page.total == len(page) == len(ITEMS)
 
 
 def test_requests_with_and_without_share_a_batch(engine: SearchEngine):

@@ -166,7 +166,7 @@ def agent_pages(engine: AgentEngine, requests: Sequence[AgentRequest]) -> list[A
     """The answers to several searches, ranked together.
 
     Raises:
-        ValueError: a filter is not valid, or the run cannot tell which items are relevant.
+        ValueError: a filter is not valid.
     """
     found = engine.search_batch([search_request(engine, one) for one in requests])
     return [agent_page(engine, request, results) for request, results in zip(requests, found, strict=True)]

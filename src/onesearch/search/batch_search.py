@@ -8,6 +8,7 @@
 The path of one group, from facts to candidates and their features, is :mod:`onesearch.search.candidate_search`.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -111,7 +112,7 @@ class BatchSearch(CandidateSearch):
         """The answers to several searches; those with the same filters and width share their passes.
 
         Raises:
-            ValueError: a filter, facet or order is not valid, or the run cannot tell which items are relevant.
+            ValueError: a filter, facet or order is not valid.
         """
         snapshot, time = self.snapshot, self.clock()
         # Refused before the shards meet: those that were not asked for this would wait.
@@ -192,13 +193,10 @@ class BatchSearch(CandidateSearch):
         ahead = snapshot.indexed(np.array(rows_ahead(snapshot, search, mask), np.int64))
         if not touching.query.strip():
             return np.union1d(np.setdiff1d(result_set(snapshot, mask), taken), ahead)
-        if self.confidence is None:
-            raise ValueError(
-                "this engine does not know which items are relevant to a query, so that it cannot count or sort "
-                "them: `onesearch run` makes it anew"
-            )
         told = named_and_clicked(snapshot, touching.in_log, self.config.clicked_candidates)
-        found = result_set(snapshot, mask, self._head_row(touching.query), self.confidence.margin, told)
+        # Where no click ever said how near is near enough: what has the query's words, and what was clicked for it.
+        margin = -math.inf if self.confidence is None else self.confidence.margin
+        found = result_set(snapshot, mask, self._head_row(touching.query), margin, told)
         return np.union1d(np.setdiff1d(found, taken), ahead)
 
     def _nearest_allowed(self, snapshot: Snapshot, search: OneSearch) -> NDArray[np.int64]:
