@@ -313,8 +313,13 @@ def test_renewing_distils_the_thoughts_that_came_since(made, events, judged, tmp
     # The version says which thoughts it was taught; so does the run of its own stages.
     own, now = (set(distilled_queries(made, place)) for place in ("engine_v2", done.version))
     assert done.distilled == len(now - own) >= 1 and own < now and query in now - own
-    thoughts, train = RunData(made).thoughts, RunData(made).split.train["query"]
-    assert own == {one for one in map(normalise_query, train) if thoughts.taught([one], "complex")[0]} != set()
+    thoughts, train = RunData(made).thoughts, RunData(made).split.train
+    acted = train.filter((pl.col("clicked").list.len() > 0) | (pl.col("ordered").list.len() > 0))
+    taught_by = [
+        {one for one in map(normalise_query, some["query"]) if thoughts.taught([one], "complex")[0]}
+        for some in (acted, train)
+    ]
+    assert own == taught_by[0] < taught_by[1], "a page view that led to nothing teaches nothing"
     engine = open_arm(f"{made}:v2")
     served = ServedDistilled(made, engine)
     assert query in served() and len(served()) == len(now) and "never searched" not in served()

@@ -90,6 +90,7 @@ class FakeEngine:
         self.prepared: list[str] = []
         self.own_rules, self.live_rules = Rules(), None
         self.logged_until: datetime | None = None
+        self.later: set[str] = set()  # items that its log does not count
         self.counted: list[LiveClicks] = []
         self.precision = "float32"
         self.lexical_groups: list[tuple[str, ...]] = []
@@ -285,6 +286,10 @@ class FakeEngine:
         gone, self.items = len(self.items) - len(kept), kept
         self.changes += 1
         return gone
+
+    def in_log_counts(self, item_id: str) -> bool:
+        """All but those of ``later``."""
+        return item_id not in self.later
 
     def count(self, live: LiveClicks) -> None:
         self.counted.append(live)

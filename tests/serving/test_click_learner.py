@@ -6,6 +6,7 @@ from datetime import timedelta
 import pytest
 from fastapi.testclient import TestClient
 
+from onesearch.data.records import Item
 from onesearch.serving import click_learner
 from onesearch.serving.click_learner import ClickLearner
 from onesearch.serving.http_app import create_app
@@ -143,6 +144,26 @@ def test_an_engine_whose_counts_end_elsewhere_gets_its_clicks_anew(engine, store
     assert learner.learn() == 2 and sum(counted(engine).values()) == pytest.approx(0.5**0.1 + 0.5**0.2, abs=2e-3)
     engine.logged_until = None  # and was taken back
     assert learner.learn() == 3 and learner.learn() == 0
+
+
+def test_clicks_on_items_that_the_log_does_not_count_stay_when_an_update_counted_the_rest(engine, store, learner):
+    engine.later = {"i5"}
+    for number, (item, days) in enumerate((("i5", 5), ("i1", 5), ("i5", 1), ("i1", 1))):
+        shown = now() - timedelta(days=days)
+        store.record_search(Search(f"s{number}", "ann", "red shoe", shown, (item,)))
+        store.record(click(number, item=item, query="whatever", time=shown, search_id=f"s{number}"))
+    engine.logged_until = now() - timedelta(days=3)
+    assert learner.learn() == 3
+    assert counted(engine)[("red shoe", "i5")] == pytest.approx(0.5**0.1 + 0.5**0.5, abs=2e-3)
+    assert counted(engine)[("red shoe", "i1")] == pytest.approx(0.5**0.1, abs=2e-3)
+    store.record(click(9, item="i1"))
+    assert learner.learn() == 1 and counted(engine)[("red shoe", "i5")] == pytest.approx(0.5**0.1 + 0.5**0.5, abs=2e-3)
+
+
+def test_an_engine_knows_which_items_its_log_counts():
+    engine = small_engine()
+    engine.upsert([Item("new", "red tent")])
+    assert engine.in_log_counts("red-tent-0") and not engine.in_log_counts("new") and not engine.in_log_counts("none")
 
 
 def page(client: TestClient, query: str, **more) -> list[str]:

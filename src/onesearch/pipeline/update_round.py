@@ -263,7 +263,7 @@ def _renew(
     )
     found = {"page_views": len(counted), "learnt": len(old), **figures}
     write_manifest(folder, {"metrics": found})
-    learnt = old["query"] if epochs and config.distill.keywords != "none" else old["query"].clear()
+    learnt = old if epochs and config.distill.keywords != "none" else old.clear()
     taught = taught_queries(run_data.thoughts, learnt, config.distill.teach)
     return UpdateData(run_data.run, every, split, run_data.thoughts, place, counted=True), found, taught
 

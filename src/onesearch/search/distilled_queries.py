@@ -53,13 +53,18 @@ def distilled_queries(run: Path, place: str) -> pl.Series:
         return pl.Series("query", [], pl.String)
     # The final engine has learnt the newest page views, too.
     parts = ("train", "valid", "test") if own_place(run, "v2") == FINAL else ("train",)
-    learnt = pl.concat([pl.read_parquet(need(run, "data") / f"{part}.parquet", columns=["query"]) for part in parts])
-    return taught_queries(Thoughts.load(need(run, "understanding")), learnt["query"], settings["teach"])
+    columns = ["query", "clicked", "ordered"]
+    page_views = pl.concat([pl.read_parquet(need(run, "data") / f"{part}.parquet", columns=columns) for part in parts])
+    return taught_queries(Thoughts.load(need(run, "understanding")), page_views, settings["teach"])
 
 
-def taught_queries(thoughts: Thoughts, learnt: pl.Series, teach: Taught) -> pl.Series:
-    """Of the queries of learnt page views those that have a teacher, normalised, each once."""
-    queries = normalise_queries(learnt.fill_null("")).unique(maintain_order=True)
+def taught_queries(thoughts: Thoughts, page_views: pl.DataFrame, teach: Taught) -> pl.Series:
+    """Of the queries of page views to learn those that have a teacher, normalised, each once.
+
+    A page view without a click or an order teaches nothing.
+    """
+    learnt = page_views.filter((pl.col("clicked").list.len() > 0) | (pl.col("ordered").list.len() > 0))
+    queries = normalise_queries(learnt["query"].fill_null("")).unique(maintain_order=True)
     return queries.filter(pl.Series(thoughts.taught(queries.to_list(), teach))).alias("query")
 
 

@@ -288,6 +288,12 @@ class SearchEngine(BatchSearch):
         """Remove items; returns how many were known."""
         return self.current.delete(item_ids)
 
+    def in_log_counts(self, item_id: str) -> bool:
+        """Whether the log's counts hold an item's clicks: not those of an item that came since."""
+        snapshot = self.snapshot
+        row = snapshot.number.row_of(item_id)
+        return row is not None and row < len(snapshot.click_features.statistics.clicked)
+
     def count(self, live: LiveClicks) -> None:
         """Let clicks since the log move items up from the next search on; they take the place of earlier ones."""
         self.current.count(live)

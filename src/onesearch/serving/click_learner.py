@@ -44,7 +44,8 @@ class ClickLearner:
     An order counts as a click. Without a shopper an event counts once for the search it names, if that search showed
     the item, as in a shop that knows no shoppers nothing would be learnt otherwise: a client that searches and clicks
     again and again is many shoppers. All others without one count once together. Every server on a store comes to the
-    same counts, and so does one that starts again. Events from before the end of the engine's log are left to the log.
+    same counts, and so does one that starts again. Events from before the end of the engine's log are left to the log,
+    but for those on items that it does not count, which came later.
 
     Attributes:
         problem: why the newest clicks do not count; None while they do.
@@ -96,11 +97,12 @@ class ClickLearner:
         since = max(oldest, min(logged_until or oldest, moment))
         events: deque[Event] = deque(maxlen=_MOST)
         events_place = self._events_place
-        for page, behind in pages(self._store.events, events_place, since):
-            events.extend(page)
+        for page, behind in pages(self._store.events, events_place, oldest):
+            events.extend(one for one in page if one.time > oldest and self._counts(one, since))
             events_place = behind
-        searches = self._searches_of({event.search_id for event in events}, since)
-        rows = [row for event in events if event.time > since and (row := self._click(event, searches)) is not None]
+        first = min((event.time for event in events), default=since)
+        searches = self._searches_of({event.search_id for event in events}, min(first, since))
+        rows = [row for event in events if (row := self._click(event, searches)) is not None]
         self._events_place = events_place
         # A caller's clock is at most a day off, so older days get no more events.
         newest = max(self._days, default=0)
@@ -108,13 +110,17 @@ class ClickLearner:
         # The engine gets all counts anew, and swaps them in at once.
         if rows or (anew and had) or (len(self._clicks) and moment - self._counted_at > _RECOUNT):
             every = pl.concat([self._clicks, pl.DataFrame(rows, schema=CLICKS, orient="row")])
-            self._clicks = every.filter(pl.col("time") > since).tail(_MOST)
+            self._clicks = every.filter(pl.col("time") > oldest).tail(_MOST)
             counted = LiveClicks.from_clicks(
                 self._clicks, moment, self._config.half_life_days, self._config.learn_shoppers
             )
             self._engine.count(counted)
             self._counted_at = moment
         return len(rows)
+
+    def _counts(self, event: Event, since: datetime) -> bool:
+        """Whether an event is for the live counts: not in those of the engine's log, which ends at ``since``."""
+        return event.time > since or not self._engine.in_log_counts(event.item_id)
 
     def _searches_of(self, wanted: set[str | None], since: datetime) -> dict[str, "_Shown"]:
         """What the ``wanted`` searches showed; the newest others are remembered for events still to come."""

@@ -88,6 +88,9 @@ class Engine(Protocol):
     def rule_problems(self, rules: Rules) -> dict[str, str]:
         """Why rules cannot work here, by their name, such as an item that the catalogue has not."""
 
+    def in_log_counts(self, item_id: str) -> bool:
+        """Whether the engine's own counts hold an item's clicks: not those of one that came later."""
+
     def count(self, live: LiveClicks) -> None:
         """Let clicks since the log move items up from the next search on; they take the place of earlier ones."""
 
