@@ -124,3 +124,31 @@ def test_new_words_are_said_from_a_day_on_and_a_language_model_knows_them(switch
     assert len(set(firsts.values())) > 3
     query = days[-1].page_views.filter(days[-1].new_words)["query"][0]
     assert thinker.think(query)["keywords"], query
+
+
+def test_complex_queries_are_asked_again_by_zipfs_law(still):
+    again = LaterDays(CONFIG, STILL.updated(repeated=0.6))
+    days = [(still.day(number), again.day(number)) for number in range(8)]
+    leaf_of: dict[str, int] = {}
+    asked, repeated = [], []
+    for before, after in days:
+        one, other = before.page_views, after.page_views
+        assert one.drop("query", "query_type").equals(other.drop("query", "query_type"))
+        hard = (one["query_type"] != "plain").to_numpy()
+        assert (hard == (other["query_type"] != "plain").to_numpy()).all()
+        # Plain queries stay; a complex one is its own, or one of those that stood before it.
+        assert one["query"].filter(~hard).equals(other["query"].filter(~hard))
+        leaves = [day.visits.focus[hard].tolist() for day in (before, after)]
+        rows = zip(one["query"].filter(hard), other["query"].filter(hard), *leaves, strict=True)
+        for own, found, leaf, now in rows:
+            leaf_of.setdefault(own, leaf)
+            asked.append(found)
+            assert found in leaf_of
+            if found != own:
+                repeated.append(leaf_of[found] == now)
+    # Whoever asks for something has its leaf in mind.
+    assert np.mean(repeated) > 0.9
+    assert 0.45 < len(repeated) / len(asked) < 0.6
+    # The first of them all comes about n / ln n times as often as chance would have it, the tenth a tenth as often.
+    counts = [asked.count(query) for query in leaf_of]
+    assert counts[0] > 0.05 * len(asked) and counts[0] > 3 * np.mean(counts[8:13])

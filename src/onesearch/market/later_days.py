@@ -6,11 +6,13 @@ Nothing of the log is touched by these settings: they are of the simulation of d
                how good items are wander along a direction of their own, evenly, until the last day
     new items  mixtures of two items of a type, listed in the morning of a day
     new needs  invented words that are said from a day on
+    repeated   some complex searches ask for what was asked before, the r-th of all for one of them by Zipf's law
 
 Without them the days are alike, but for luck: a shopper who searches for the same on another day has another fate.
 """
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -37,7 +39,7 @@ from onesearch.market.world import World
 from onesearch.market.world_files import FOLDER, save_config
 
 _STREAM: Final = 13  # of random numbers, beside those of the log
-_ITEMS, _NEEDS, _DIRECTIONS, _INTERESTS, _TRAFFIC = range(5)  # what a draw is for
+_ITEMS, _NEEDS, _DIRECTIONS, _INTERESTS, _TRAFFIC, _REPEATED = range(6)  # what a draw is for
 _OF_PARENT: Final = ("Brand", "Series", "Price")
 _UNSEEN: Final = np.float32(-30.0)  # log popularity of an item that is not listed yet: nobody has it in mind
 
@@ -54,6 +56,7 @@ class LaterSettings(Settings):
     )
     new_items: float = Field(0.0, ge=0, le=1, description="items listed on these days, as a share of the catalogue")
     new_needs: float = Field(0.0, ge=0, le=1, description="need words first said then, as a share of those of the log")
+    repeated: float = Field(0.0, ge=0, le=1, description="share of complex searches that ask what was asked before")
     seed: int = Field(0, ge=0, description="of everything that is drawn beside the market's own seed")
 
 
@@ -204,7 +207,26 @@ class LaterDays:
             known = self._in_mind(number, morning), self._words(number), shoppers
             planner = TrafficPlanner(today, world.vocabulary, *known, weight)
             found.append(planner.plan(self.later.page_views, self._rng(_TRAFFIC, number), days=1))
-        return found
+        return self._with_repeated(found) if self.later.repeated else found
+
+    def _with_repeated(self, days: Sequence[Traffic]) -> list[Traffic]:
+        """The same page views, some of which ask for what one before them, of that day or an earlier one, asks for.
+
+        Equal plans are one query; with the plan goes the leaf that the shopper has in mind.
+        """
+        hard = [np.flatnonzero(one.plans.kind > 0) for one in days]
+        plans = Plans(*(np.concatenate(parts) for parts in zip(*(one.plans.parts() for one in days), strict=True)))
+        focus = np.concatenate([one.focus for one in days])
+        starts = np.cumsum([0, *(len(one.user) for one in days[:-1])])
+        asked = np.concatenate([start + rows for start, rows in zip(starts, hard, strict=True)])
+        # The r-th complex page view of all: another one's plan, of rank 1 to r, by Zipf's law (log-uniform ranks).
+        rng = self._rng(_REPEATED)
+        again = rng.random(len(asked)) < self.later.repeated
+        ranks = np.exp(rng.random(len(asked)) * np.log(np.arange(1, len(asked) + 1))).astype(np.int64)
+        source = np.arange(len(focus))
+        source[asked[again]] = asked[np.maximum(ranks - 1, 0)][again]
+        found = zip(days, np.split(source, starts[1:]), strict=True)
+        return [replace(one, plans=plans.select(rows), focus=focus[rows]) for one, rows in found]
 
     def _in_mind(self, number: int, morning: int) -> MarketCatalogue:
         """The catalogue as shoppers know it: nobody has an item in mind that is not listed."""
