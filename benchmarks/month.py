@@ -7,6 +7,7 @@ Cells are independent: each has a folder in RUNS/month, with a store, a cache an
 What they share, the run and the market's days, is made first. A market of its own (seed 31) goes on for thirty days.
 """
 
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,10 +28,10 @@ FILES = ResultFiles("month")
 CELLS = (
     Cell("frozen", "frozen: nothing is learnt", clicks=False),
     Cell("learning", "clicks count while it serves"),
-    Cell("thoughts", "+ new thoughts distilled every night, always served", epochs=1.0, always=True),
-    Cell("full", "+ an alignment round every night, always served", epochs=1.0, steps=20, always=True),
-    Cell("judged", "the same, served if judged better", epochs=1.0, steps=20),
-    Cell("retrained", "clicks count; everything made anew every 10 days", retrain=10),
+    Cell("rounds", "+ a round on the day's page views every night", epochs=1.0, thoughts=False, always=True),
+    Cell("thoughts", "+ its teacher reads new thoughts", epochs=1.0, always=True),
+    Cell("full", "+ at most 20 steps of alignment in it", epochs=1.0, steps=20, always=True),
+    Cell("retrained", "clicks count; everything made anew in the middle of the month", retrain=15),
     Cell("explore-5", "clicks count; 5 % of the places drawn", explore=0.05),
     Cell("explore-10", "clicks count; 10 % of the places drawn", explore=0.10),
 )
@@ -70,15 +71,16 @@ STUDY = Study(
     (
         "seed=31",
         "data.market={items: 8000, users: 6000, days: 60, page_views: 52000}",
-        "encoder.folds=2",
+        "distill.r_drop=0",
+        "distill.fgm=0",
         *DPO,
         *GRPO,
         "final=true",
         "evaluation.test_requests=1000",
     ),
     # As many as eight cells can serve in about two hours: thirty days each.
-    LaterSettings(days=30, page_views=4_000, drift=0.5, new_items=0.1, new_needs=0.1),
-    Worker(thoughts=500, turns=6),
+    LaterSettings(days=30, page_views=4_000, drift=0.5, new_items=0.1, new_needs=0.1, repeated=0.3),
+    Worker(thoughts=1_200, turns=6),
     retrained=("evaluation.test_requests=200",),
 )
 
@@ -90,6 +92,7 @@ def run(runs: Path, only: str = "", study: Study = STUDY, files: ResultFiles = F
     pipeline.run_config(study.config, base, study.sets, reuse=study.reuse, until=until)
     days = LaterDays(load_config(base / "data" / FOLDER), study.later)
     days.save(folder / "later")
+    failed = []
     for cell in study.cells:
         place = folder / cell.name
         if (place / FIGURES).is_file() or not cell.name.startswith(only):
@@ -109,6 +112,10 @@ def run(runs: Path, only: str = "", study: Study = STUDY, files: ResultFiles = F
         except RunLockedError as error:
             print(f"{cell.name}: {error}", flush=True)
             continue
+        except Exception:  # noqa: BLE001 - the other cells are worth having
+            traceback.print_exc()
+            failed.append(cell.name)
+            continue
         made = {
             "command": f"python -m benchmarks.month run RUNS {cell.name}",
             "commit": commit(),
@@ -118,6 +125,8 @@ def run(runs: Path, only: str = "", study: Study = STUDY, files: ResultFiles = F
         write_json(place / FIGURES, made)
         print(f"{cell.name}: finished", flush=True)
     save(folder, study, files)
+    if failed:
+        raise SystemExit(f"not finished: {', '.join(failed)}")
 
 
 def save(folder: Path, study: Study, files: ResultFiles) -> None:

@@ -27,7 +27,7 @@ import yaml
 from numpy.typing import NDArray
 
 from onesearch import pipeline
-from onesearch.common.artefact import read_json, write_json
+from onesearch.common.artefact import read_json, read_manifest, write_json
 from onesearch.common.run_lock import RunLock
 from onesearch.data.dataset import Dataset
 from onesearch.data.records import conform, item_from_row
@@ -75,7 +75,8 @@ class Cell:
         name: of the cell.
         what: for the page.
         clicks: clicks since the log move items up.
-        epochs: of each night's round over new page views, with a teacher that reads the new thoughts; None: no round.
+        epochs: of each night's round over new page views; None: no round.
+        thoughts: the teacher of a round reads the new thoughts.
         steps: of alignment in each round.
         always: every round is published; else those that the round's judge finds better.
         retrain: days after which everything is made anew; 0: never.
@@ -86,6 +87,7 @@ class Cell:
     what: str
     clicks: bool = True
     epochs: float | None = None
+    thoughts: bool = True
     steps: int = 0
     always: bool = False
     retrain: int = 0
@@ -108,6 +110,7 @@ class State:
         day: its number.
         run: folder below the cell's of the run that serves.
         since: page views from then on are in no round yet, ISO 8601; None: none is.
+        thought: keys of the queries that the worker took since the last round.
         versions: names of the rounds' folders.
         published: content of the file that says what is served; None where there is none.
         first_click: day of the first click on an item since the log, by row; -1: none yet.
@@ -116,6 +119,7 @@ class State:
     day: int
     run: str
     since: str | None
+    thought: list[str]
     versions: list[str]
     published: str | None
     first_click: list[int]
@@ -151,8 +155,9 @@ class MonthCell:
         self.folder, self.base, self.days, self.later = folder, base, days, later
         self.cell, self.worker, self.method = cell, worker, method
         self.overrides, self.retrained = tuple(overrides), tuple(retrained)
-        statistics = RunData(base).statistics
         # Items without a click in the log that the first engine counts; those listed later are new.
+        counts = load_about(base, own_place(base, "v2")).get("counts")
+        statistics = RunData(base, counts).statistics
         self.cold = np.ones(len(days.items), bool)
         self.cold[: len(statistics.clicked)] = statistics.clicked == 0
         own = RunData(base).thoughts.table
@@ -204,7 +209,7 @@ class MonthCell:
         cache, own = SqliteThoughts(self.live / THOUGHTS), RunData(self.base).thoughts
         cache.put([own.thought(row) for row in range(len(own))])
         cache.close()
-        return State(0, "run", None, [], None, [-1] * len(self.days.items))
+        return State(0, "run", None, [], [], None, [-1] * len(self.days.items))
 
     def _keep(self, state: State) -> None:
         """Write a morning's state; its last file says that it is whole. Earlier ones go."""
@@ -232,7 +237,7 @@ class MonthCell:
         taught = distilled_queries(run, published(run) or own_place(run, "v2"))
         distilled = DistilledQueries(taught)
         source = ThoughtSource(lambda: cache, *self.key, lambda: distilled)
-        learner = ClickLearner(engine, store, ServingSettings(examination=examination(self.base)))
+        learner, thought = self._learner(engine, store), list(state.thought)
         pages = np.full((len(day.visits), PAGE), -1, np.int32)
         explored, states = np.zeros(pages.shape, bool), np.zeros(len(pages), np.int8)
         for part in np.array_split(np.arange(len(pages)), self.worker.turns):
@@ -240,7 +245,7 @@ class MonthCell:
                 learner.learn(_time(day, int(part[0])))
             for rows in np.array_split(part, -(-len(part) // _BATCH)):
                 self._serve(engine, store, cache, source, day, rows, (pages, explored, states))
-            self._think(cache, producer)
+            thought += self._think(cache, producer)
         reactions = day.truth.react(day.visits, pages)
         # What the day was worth, then the night.
         first = np.array(state.first_click)
@@ -248,7 +253,7 @@ class MonthCell:
         first[clicked[first[clicked] < 0]] = state.day
         values = {**self._values(day, pages, explored), "state": states}
         figures: dict[str, Any] = {"queue": cache.queue_state()._asdict(), "distilled": len(taught)}
-        later = replace(state, day=state.day + 1, first_click=first.tolist())
+        later = replace(state, day=state.day + 1, first_click=first.tolist(), thought=thought)
         later = self._night(later, store, cache, day, figures)
         store.close()
         cache.close()
@@ -266,13 +271,23 @@ class MonthCell:
         """Items that were listed since the log, until a day's end, as rows of a dataset's table."""
         return conform("items", pl.concat([self.days.new_items(number) for number in range(day + 1)]))
 
-    def _version(self, run: Path, version: str | None, day: int) -> SearchEngine:
-        """The engine of a version, None for the run's own, published or not."""
+    def _learner(self, engine: SearchEngine, store: SqliteStore) -> ClickLearner:
+        """What lets an engine learn from the store's clicks."""
+        return ClickLearner(engine, store, ServingSettings(examination=examination(self.base)))
+
+    def _version(self, run: Path, version: str | None, day: int, store: SqliteStore) -> SearchEngine:
+        """The engine of a version, None for the run's own, published or not, as it is in the morning of a day."""
         about = load_about(run, version or own_place(run, "v2"))
         parts = RunData(run, about.get("counts"))
         engine = SearchEngine.from_about(parts, about)
         engine.histories = parts.histories_of_log
-        return self._with_new_items(engine, day)
+        until = about.get("counted_until")
+        newest = cast(datetime, parts.dataset.page_views["time"].max())
+        engine.logged_until = datetime.fromisoformat(until) if until else _utc(newest)
+        engine = self._with_new_items(engine, day)
+        if self.cell.clicks:
+            self._learner(engine, store).learn(_time(self.days.day(day), 0))
+        return engine
 
     def _serve(
         self,
@@ -327,12 +342,13 @@ class MonthCell:
             if state == "none":
                 cache.enqueue(key)
 
-    def _think(self, cache: SqliteThoughts, producer: Producer) -> None:
-        """The worker's share of a turn: those that wait longest."""
+    def _think(self, cache: SqliteThoughts, producer: Producer) -> list[str]:
+        """The worker's share of a turn: the queries that wait longest, which it took."""
         taken = cache.take(self.worker.thoughts // self.worker.turns)
         if taken:
             run_understand(taken, producer, cache, self.folder / "set_aside.jsonl")
             cache.done(taken)
+        return list(taken)
 
     @contextmanager
     def _thinker(self) -> Iterator[Producer]:
@@ -356,10 +372,17 @@ class MonthCell:
             return state
         run = self.folder / state.run
         since = None if state.since is None else datetime.fromisoformat(state.since)
-        page_views, before = recorded_page_views(store, since), published(run)
+        newest, before, thoughts = recorded_page_views(store, since), published(run), None
+        page_views = newest
+        if self.cell.thoughts:
+            # The worker is behind: what it thought of since the last round was searched for in earlier days as well.
+            every, wanted = recorded_page_views(store), set(state.thought)
+            thought_of = [cache_key(query or "") in wanted for query in every["query"]]
+            late = every.filter(pl.Series(thought_of, dtype=pl.Boolean))
+            page_views = pl.concat([late, newest]).unique("page_view_id", maintain_order=True)
+            queries = page_views["query"].drop_nulls().unique().to_list()
+            thoughts = Thoughts.from_thoughts(cache.get_many(queries, *self.key).values())
         page_views.write_parquet(self.live / "page_views.parquet")
-        queries = page_views["query"].drop_nulls().unique().to_list()
-        thoughts = Thoughts.from_thoughts(cache.get_many(queries, *self.key).values())
         try:
             done = update(
                 run,
@@ -376,37 +399,63 @@ class MonthCell:
         if self.cell.always and not done.published:
             publish(run, done.version, instead_of=Served.now(run))
         figures["round"] = vars(done) | {"served": published(run) == done.version}
-        figures["round"] |= self._newly_covered(run, before, done.version, state.day)
-        last = page_views["time"].max()
-        return replace(state, since=(_utc(cast(datetime, last)) + timedelta(microseconds=1)).isoformat())
+        trained = (read_manifest(run / done.version) or {})["metrics"]
+        figures["round"]["chosen step"] = trained.get("chosen_step")
+        figures["round"] |= self._newly_covered(run, before, done.version, state.day, store)
+        # The events of the last search came a second after it.
+        last = _utc(cast(datetime, newest["time"].max())) + timedelta(seconds=2)
+        return replace(state, since=last.isoformat(), thought=[])
 
-    def _newly_covered(self, run: Path, before: str | None, after: str, tomorrow: int) -> dict[str, Any]:
-        """What pages of the week to come are worth before and after a round, of queries whose thoughts it first taught.
+    def _newly_covered(
+        self, run: Path, before: str | None, after: str, tomorrow: int, store: SqliteStore
+    ) -> dict[str, Any]:
+        """What pages of the week to come are worth before and after a round: of queries whose thoughts it first taught,
+        and, for comparison, of as many others that were taught earlier.
 
-        Shoppers have the history that the log left, on both engines.
+        Shoppers have the history that the log left, on both engines; clicks since count for both, if in the cell.
         """
         own = own_place(run, "v2")
-        new = set(distilled_queries(run, after)) - set(distilled_queries(run, before or own))
+        old, now = (DistilledQueries(distilled_queries(run, one)) for one in (before or own, after))
         week = [self.days.day(number) for number in range(tomorrow, min(tomorrow + WEEK, self.days.later.days))]
-        rows = [np.flatnonzero([cache_key(query) in new for query in day.page_views["query"]]) for day in week]
-        found: dict[str, Any] = {"newly covered page views": sum(map(len, rows))}
-        if not found["newly covered page views"]:
-            return found
-        for name, version in (("before", before), ("after", after)):
-            engine = self._version(run, version, tomorrow)
-            worth: dict[str, list[float]] = {"clicks@10": [], "ndcg@10": []}
-            for day, some in zip(week, rows, strict=True):
-                asked = day.page_views[some].select("query", "user_id").iter_rows()
-                requests = [SearchRequest(query, user, PAGE) for query, user in asked]
-                pages = np.full((len(some), PAGE), -1, np.int32)
-                for first in range(0, len(requests), _BATCH):
-                    for row, answer in enumerate(engine.search_batch(requests[first : first + _BATCH]), first):
-                        pages[row, : len(answer)] = [int(hit.item_id[1:]) for hit in answer]
-                true = day.truth.true_metrics(day.visits.select(some), pages)
-                for metric, values in worth.items():
-                    values += true[metric].astype(float).tolist()
-            found[f"newly covered, {name}"] = worth
-        return found
+        known = [
+            np.array([(query in old, query in now) for query in day.page_views["query"]], bool).reshape(-1, 2)
+            for day in week
+        ]
+        rows = {"new": [np.flatnonzero(~one[:, 0] & one[:, 1]) for one in known]}
+        rng = np.random.default_rng([WEEK, tomorrow])
+        rows["old"] = [
+            np.sort(rng.permutation(np.flatnonzero(one[:, 0]))[: len(new)])
+            for one, new in zip(known, rows["new"], strict=True)
+        ]
+        found: dict[str, Any] = {}
+        if not any(map(len, rows["new"])):
+            return {"covered": found}
+        versions = {"before": before, "after": after}
+        engines = {name: self._version(run, version, tomorrow, store) for name, version in versions.items()}
+        for group, of_days in rows.items():
+            users = [day.visits.user[some] for day, some in zip(week, of_days, strict=True)]
+            found[group] = {"user": np.concatenate(users).tolist()}
+            for name, engine in engines.items():
+                found[group][name] = self._worth(engine, week, of_days)
+        return {"covered": found}
+
+    @staticmethod
+    def _worth(
+        engine: SearchEngine, week: Sequence[LaterDay], rows: Sequence[NDArray[np.int64]]
+    ) -> dict[str, list[float]]:
+        """What an engine's pages for some page views of each day are worth, one value for each."""
+        worth: dict[str, list[float]] = {"clicks@10": [], "ndcg@10": []}
+        for day, some in zip(week, rows, strict=True):
+            asked = day.page_views[some].select("query", "user_id").iter_rows()
+            requests = [SearchRequest(query, user, PAGE) for query, user in asked]
+            pages = np.full((len(some), PAGE), -1, np.int32)
+            for first in range(0, len(requests), _BATCH):
+                for row, answer in enumerate(engine.search_batch(requests[first : first + _BATCH]), first):
+                    pages[row, : len(answer)] = [int(hit.item_id[1:]) for hit in answer]
+            true = day.truth.true_metrics(day.visits.select(some), pages)
+            for metric, values in worth.items():
+                values += true[metric].astype(float).tolist()
+        return worth
 
     def _made_anew(self, state: State, store: SqliteStore) -> State:
         """A run of everything: all items that are listed, the log and what was recorded, all thoughts there are."""
@@ -442,6 +491,7 @@ class MonthCell:
         cold, new = self.cold[np.maximum(pages, 0)] & there, pages >= self.days.logged
         return {
             "user": day.visits.user,
+            "pages": pages,
             "complex": (day.page_views["query_type"] != "plain").to_numpy(),
             "new words": day.new_words,
             "regret": (most["clicks@10"] - true["clicks@10"]).astype(np.float32),

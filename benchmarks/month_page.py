@@ -22,8 +22,19 @@ Floats = NDArray[np.float64]
 Values = Mapping[str, NDArray[Any]]
 METRICS: Final = ("regret", "clicks", "orders", "NDCG@10", "new shown", "new clicks", "cold shown", "cold clicks")
 TESTED: Final = ("regret", "clicks", "orders", "NDCG@10", "new clicks", "cold clicks")
-REFERENCES: Final = ("frozen", "learning")
+REFERENCES: Final = ("frozen", "learning", "rounds", "thoughts", "retrained")
 """Cells that all others are compared with."""
+ADDS_TO: Final = {
+    "learning": "frozen",
+    "rounds": "learning",
+    "thoughts": "rounds",
+    "full": "thoughts",
+    "retrained": "learning",
+    "explore-5": "learning",
+    "explore-10": "learning",
+}
+"""What each cell has everything of."""
+_WEEK: Final = 7
 _NORMAL: Final = 1.96
 
 
@@ -63,6 +74,7 @@ def figures_of(folder: Path, cells: Sequence[Cell], later: LaterSettings) -> dic
                 for other in REFERENCES
                 if other in values and other != cell.name
             },
+            "by week": _by_week(days, values["learning"]) if "learning" in values and cell.name != "learning" else [],
         }
     return found
 
@@ -80,9 +92,11 @@ def by_shopper(values: NDArray[Any], user: NDArray[np.integer]) -> Floats:
 
 def mean_by_shopper(values: NDArray[Any], user: NDArray[np.integer]) -> list[float]:
     """Mean over page views with the bounds of its 95 % interval, where shoppers are drawn."""
-    sums = by_shopper(values, user)
-    half = _NORMAL * float(sums.std(ddof=1)) / len(sums) ** 0.5 if len(sums) > 1 else float("nan")
+    sums, counts = (by_shopper(one, user) for one in (values, np.where(np.isfinite(values), 1.0, np.nan)))
     mean = float(sums.mean())
+    # A ratio of two sums over shoppers: what varies is a shopper's sum around the mean times their page views.
+    around = sums - mean * counts
+    half = _NORMAL * float(around.std(ddof=1)) / len(sums) ** 0.5 if len(sums) > 1 else float("nan")
     return [round(mean, 5), round(mean - half, 5), round(mean + half, 5)]
 
 
@@ -99,6 +113,18 @@ def _compared(a: Values, b: Values) -> dict[str, Any]:
         }
         for at, name in enumerate(TESTED)
     }
+
+
+def _by_week(days: Sequence[Values], others: Sequence[Values]) -> list[dict[str, Any]]:
+    """Differences to another cell, week by week; the last one may be short."""
+    found = []
+    for first in range(0, len(days), _WEEK):
+        one, other = (
+            {name: np.concatenate([day[name] for day in some[first : first + _WEEK]]) for name in ("user", *TESTED)}
+            for some in (days, others)
+        )
+        found.append(_compared(one, other)["regret"])
+    return found
 
 
 def _coverage(days: Sequence[Values]) -> dict[str, list[list[float]]]:
@@ -125,30 +151,43 @@ def _round(note: Mapping[str, Any]) -> dict[str, Any]:
         return {"left out": note["left out"]}
     gain = [round(note[name]["gain"], 4) for name in ("before", "after")]
     judged = {"better": note["published"], "gain": gain, "same": round(note["same"], 3)}
-    return {**judged, "served": note["served"], "distilled": note["distilled"]}
+    return {**judged, "served": note["served"], "distilled": note["distilled"], "chosen step": note["chosen step"]}
 
 
 def _newly_covered(notes: Sequence[tuple[int, Mapping[str, Any]]]) -> dict[str, Any]:
-    """The week's page views of queries that a round was first to distil, before and after it: by round, and all."""
-    sides = "newly covered, before", "newly covered, after"
-    found: dict[str, Any] = {"page views": 0, "days": [day for day, note in notes if sides[0] in note]}
-    pairs = [(note[sides[0]], note[sides[1]]) for _, note in notes if sides[0] in note]
-    if not pairs:
+    """The week's page views of queries that a round was first to distil, before and after it: by round, and all.
+
+    Beside them those of queries that were distilled earlier, as many on each day. Shoppers are drawn.
+    """
+    rounds = [(day, note["covered"]) for day, note in notes if note.get("covered")]
+    found: dict[str, Any] = {"page views": 0, "days": [day for day, _ in rounds]}
+    if not rounds:
         return found
-    found["page views"] = sum(len(before["clicks@10"]) for before, _ in pairs)
-    for metric in ("clicks@10", "ndcg@10"):
-        before, after = (
-            np.concatenate([np.array(pair[side][metric], np.float32) for pair in pairs]) for side in (0, 1)
-        )
-        test = permutation_test(after[:, None], before[:, None])
-        found[metric] = {
-            "before, after": [round(float(np.nanmean(one)), 4) for one in (before, after)],
-            "difference": round(float(test.difference[0]), 5),
-            "interval": [round(float(test.low[0]), 5), round(float(test.high[0]), 5)],
-            "p": float(f"{test.p[0]:.2g}"),
-            "by round": [[round(float(np.nanmean(one[metric])), 4) for one in pair] for pair in pairs],
-        }
+    found["page views"] = sum(len(covered["new"]["user"]) for _, covered in rounds)
+    for group in ("new", "old"):
+        users = np.concatenate([np.array(covered[group]["user"], np.int64) for _, covered in rounds])
+        found[group] = {}
+        for metric in ("clicks@10", "ndcg@10"):
+            sides = [
+                [np.array(one[group][side][metric], np.float64) for _, one in rounds] for side in ("before", "after")
+            ]
+            before, after = (np.concatenate(side) for side in sides)
+            if not np.isfinite(before).any():
+                continue
+            test = permutation_test(*(by_shopper(one, users)[:, None].astype(np.float32) for one in (after, before)))
+            found[group][metric] = {
+                "before, after": [round(float(np.nanmean(one)), 4) for one in (before, after)],
+                "difference": round(float(test.difference[0]), 5),
+                "interval": [round(float(test.low[0]), 5), round(float(test.high[0]), 5)],
+                "p": float(f"{test.p[0]:.2g}"),
+                "by round": [[_mean(one) for one in pair] for pair in zip(*sides, strict=True)],
+            }
     return found
+
+
+def _mean(values: Floats) -> float | None:
+    known = values[np.isfinite(values)]
+    return round(float(known.mean()), 4) if len(known) else None
 
 
 def _explored(every: Values) -> dict[str, float]:
@@ -165,17 +204,18 @@ def _explored(every: Values) -> dict[str, float]:
 
 def _first_clicks(place: Path, later: LaterSettings) -> dict[str, Any]:
     """How soon items that were listed in the month are first clicked, and how many ever are."""
-    (morning,) = place.glob("morning-*")
-    state, listed = read_json(morning / DONE), np.array(read_json(place / "listed.json"), np.int64)
+    morning = sorted(place.glob(f"morning-*/{DONE}"))[-1]
+    state, listed = read_json(morning), np.array(read_json(place / "listed.json"), np.int64)
     first = np.array(state["first_click"][-len(listed) :], np.int64) if len(listed) else np.zeros(0, np.int64)
     waited, clicked = first - listed, first >= 0
     # Of items that are there for a week at least, how many are clicked within it.
     whole = listed + 7 <= later.days
+    median = float(np.median(np.where(clicked, waited, np.inf))) if len(listed) else np.inf
     within = clicked[whole] & (waited[whole] < 7)
     return {
         "listed": len(listed),
         "clicked": int(clicked.sum()),
-        "median days to the first click": float(np.median(waited[clicked])) if clicked.any() else None,
+        "median days to the first click": median if len(listed) and np.isfinite(median) else None,
         "clicked within 7 days": round(float(within.mean()), 4) if whole.any() else None,
     }
 
@@ -210,7 +250,10 @@ def _interval(values: Sequence[float]) -> str:
 def _difference(found: Mapping[str, Any], other: str, metric: str) -> str:
     if other not in found["against"]:
         return ""
-    one = found["against"][other][metric]
+    return _told(found["against"][other][metric])
+
+
+def _told(one: Mapping[str, Any]) -> str:
     low, high = one["interval"]
     return f"{one['difference']:+.4f} [{low:+.4f}, {high:+.4f}], p {one['p']:g}"
 
@@ -223,13 +266,26 @@ def _regret(found: Mapping[str, Any], cells: Sequence[tuple[str, str]]) -> list[
         "",
         f"Per page view over the month, {shoppers:,} shoppers a day; differences are on the same page views.",
         "",
-        "| cell | regret | clicks | orders | regret against frozen | regret against learning |",
-        "|---|---|---|---|---|---|",
+        "| cell | regret | clicks | orders | NDCG@10 |",
+        "|---|---|---|---|---|",
     ]
     for name, what in cells:
-        one = found[name]
-        figures = " | ".join(_interval(one["month"][metric]) for metric in ("regret", "clicks", "orders"))
-        lines.append(f"| {what} | {figures} | {' | '.join(_difference(one, o, 'regret') for o in REFERENCES)} |")
+        figures = " | ".join(_interval(found[name]["month"][one]) for one in ("regret", "clicks", "orders", "NDCG@10"))
+        lines.append(f"| {what} | {figures} |")
+    lines += ["", "| regret of | against frozen | against learning | against what it adds to | against retrained |"]
+    lines.append("|---|---|---|---|---|")
+    for name, what in cells:
+        others = ("frozen", "learning", ADDS_TO.get(name, ""), "retrained")
+        lines.append(f"| {what} | {' | '.join(_difference(found[name], other, 'regret') for other in others)} |")
+    weeks = max(len(found[name]["by week"]) for name, _ in cells)
+    if weeks:
+        lines += ["", f"| regret against learning | {' | '.join(f'week {number + 1}' for number in range(weeks))} |"]
+        lines.append("|---|" + "---|" * weeks)
+        lines += [
+            f"| {what} | {' | '.join(_told(one) for one in found[name]['by week'])} |"
+            for name, what in cells
+            if found[name]["by week"]
+        ]
     kinds = list(dict.fromkeys(kind for name, _ in cells for kind in found[name]["groups"]))
     lines += ["", f"| regret of queries | {' | '.join(kinds)} |", "|---|" + "---|" * len(kinds)]
     for name, what in cells:
@@ -259,25 +315,25 @@ def _coverage_section(found: Mapping[str, Any], cells: Sequence[tuple[str, str]]
         "![coverage by day](month/coverage.png)",
         "",
         "The page views of the next seven days for queries whose thoughts a night's round was first to teach, on the"
-        " engine before and after that round, whether it was published or not:",
+        " engine before and after that round; beside them as many for queries that were distilled earlier. *Better* are"
+        " the rounds that the judge of `onesearch update` would have served:",
         "",
-        "| cell | rounds, better, served | page views | clicks@10, before and after | NDCG@10, before and after |",
-        "|---|---|---|---|---|",
+        "| cell | rounds, better, served | queries | page views | clicks@10, before and after |"
+        " NDCG@10, before and after |",
+        "|---|---|---|---|---|---|",
     ]
     for name, what in cells:
         new, rounds = found[name]["newly covered"], found[name]["rounds"]
         if not rounds:
             continue
         better, served = (sum(one.get(name, False) for one in rounds) for name in ("better", "served"))
-        cells_of = [
-            f"{new[metric]['before, after'][0]:.3f}, {new[metric]['before, after'][1]:.3f}; "
-            f"{new[metric]['difference']:+.4f} [{new[metric]['interval'][0]:+.4f}, {new[metric]['interval'][1]:+.4f}], "
-            f"p {new[metric]['p']:g}"
-            if metric in new
-            else ""
-            for metric in ("clicks@10", "ndcg@10")
-        ]
-        lines.append(f"| {what} | {len(rounds)}, {better}, {served} | {new['page views']:,} | {' | '.join(cells_of)} |")
+        for group, queries in (("new", "newly covered"), ("old", "distilled earlier")):
+            figures = [
+                f"{one['before, after'][0]:.3f}, {one['before, after'][1]:.3f}; {_told(one)}" if one else ""
+                for one in (new.get(group, {}).get(metric) for metric in ("clicks@10", "ndcg@10"))
+            ]
+            counts = f"{len(rounds)}, {better}, {served} | {queries} | {new['page views']:,}"
+            lines.append(f"| {what} | {counts} | {' | '.join(figures)} |")
     return lines
 
 
@@ -287,8 +343,9 @@ def _exploration(found: Mapping[str, Any], cells: Sequence[tuple[str, str]]) -> 
         "## Exploration and new items",
         "",
         "| cell | places drawn | clicks of a drawn place, of another | regret against learning | new items clicked |"
-        " within 7 days | median days to the first click | clicks on new items per page view |",
-        "|---|---|---|---|---|---|---|---|",
+        " within 7 days | median days to the first click | clicks on new items per page view | cold items shown |"
+        " clicked |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name, what in cells:
         one, drawn, new = found[name], found[name]["explored"], found[name]["new items"]
@@ -302,7 +359,7 @@ def _exploration(found: Mapping[str, Any], cells: Sequence[tuple[str, str]]) -> 
             f"{new['clicked']:,} of {new['listed']:,}",
             "" if week is None else f"{week:.1%}",
             "" if days is None else f"{days:g}",
-            _interval(one["month"]["new clicks"]),
+            *(_interval(one["month"][name]) for name in ("new clicks", "cold shown", "cold clicks")),
         )
         lines.append(f"| {' | '.join(row)} |")
     return [*lines, "", "![clicks on new items by day](month/new.png)"]
@@ -328,7 +385,7 @@ def _areas(found: Mapping[str, Any], cells: Sequence[tuple[str, str]]) -> Figure
     """What was known of the queries by day, and what pages of newly covered ones are worth before and after each round:
     of the cell that learns most of it.
     """
-    chosen = next((name for name, _ in reversed(cells) if found[name]["rounds"]), cells[0][0])
+    chosen = max((name for name, _ in cells), key=lambda name: found[name]["distilled queries"][-1])
     figure = Figure(figsize=(12, 4), layout="constrained")
     *both, third = figure.subplots(1, 3)
     for axes, (kind, title) in zip(both, (("all", "all page views"), ("complex", "complex queries")), strict=True):
@@ -342,8 +399,8 @@ def _areas(found: Mapping[str, Any], cells: Sequence[tuple[str, str]]) -> Figure
     new = found[chosen]["newly covered"]
     third.set_title("expected clicks per page view of newly covered queries", fontsize=8)
     third.set_xlabel("night")
-    if new["page views"]:
-        worth = np.array(new["clicks@10"]["by round"], np.float64)
+    if new["page views"] and "clicks@10" in new["new"]:
+        worth = np.array(new["new"]["clicks@10"]["by round"], np.float64)
         for at, label in enumerate(("before its round", "after it")):
             third.plot(
                 np.array(new["days"]) + 1, worth[:, at], color=COLOURS[at], marker="o", markersize=3, label=label

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 from benchmarks.month import Study, render, run
 from benchmarks.month_cell import STATES, Cell, MonthCell, Worker
@@ -94,7 +95,13 @@ def test_coverage_rises_by_what_the_worker_thinks_and_rounds_distil(made):
     for one, before, after in zip(rounds, found, found[1:], strict=False):
         assert one["served"] and after - before == one["distilled"]
     new = figures["full"]["newly covered"]
-    assert new["page views"] > 0 and len(new["clicks@10"]["by round"]) <= 2, "after the last night there is no day"
+    assert new["page views"] > 0
+    assert len(new["new"]["clicks@10"]["by round"]) <= 2, "after the last night there is no day"
+    assert set(new["old"]) <= {"clicks@10", "ndcg@10"}
+    # What the worker thought of late is learnt from the page views of earlier days as well.
+    versions = sorted((made[0] / "full" / "run" / "versions").glob("*/page_views.parquet"))
+    files = [pl.read_parquet(path) for path in versions]
+    assert [len(one) >= 330 for one in files] == [True] * 3 and len(files[2]) > 330
 
 
 @pytest.mark.long
@@ -184,4 +191,8 @@ def test_intervals_are_over_shoppers():
     assert by_shopper(value, user) == pytest.approx(np.array([3.0, 6.0, 3.0]) * 3 / 5)
     mean, low, high = mean_by_shopper(value, user)
     assert mean == pytest.approx(2.4) and high - mean == pytest.approx(mean - low)
-    assert high - mean == pytest.approx(1.96 * np.std([1.8, 3.6, 1.8], ddof=1) / 3**0.5, abs=1e-4)
+    # A shopper's sum less the mean of 2.4 for each of their page views that is known, by 3 shoppers of 5 page views.
+    around = np.array([3.0 - 2 * 2.4, 6.0 - 2.4, 3.0 - 2 * 2.4]) * 3 / 5
+    assert high - mean == pytest.approx(1.96 * np.std(around, ddof=1) / 3**0.5, abs=1e-4)
+    # Whoever comes more often is no source of error where all page views are alike.
+    assert mean_by_shopper(np.full(6, 2.0), user) == [2.0, 2.0, 2.0]
