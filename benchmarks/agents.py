@@ -1,12 +1,12 @@
 """Agents as shoppers: does alignment on their sessions, rewarded by the final order alone, save them searches?
 
-    python -m benchmarks.agents run RUNS [CELL]     # cells that are not finished; RUNS as in v2.py, with its cells
+    python -m benchmarks.agents run RUNS [CELL]     # cells that are not finished; RUNS as in month.py
     python -m benchmarks.agents render              # docs/results/agents.md
 
-The stand-in agent shops before the full V2 of two fresh markets, once for the sessions to learn from and once, for
-other needs, to measure. From these sessions V2 is aligned by TPMA with the order as its only reward, and, as the
-control, by the same steps on the same searches without the policy. All forms meet the same needs, the generators alone
-and the engines; sums of single sessions stay in RUNS, figures go to ``docs/results/agents.json``.
+The stand-in agent shops before the V2 of two markets, those of the study of a month, once for the sessions to learn
+from and once, for other searches, to measure. From these sessions V2 is aligned by TPMA with the order as its only
+reward, and, as the control, by the same steps on the same searches without the policy. All forms meet the same needs,
+the generators alone and the engines; sums of single sessions stay in RUNS, figures go to ``docs/results/agents.json``.
 """
 
 import time
@@ -19,10 +19,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from benchmarks.grid import Grid
+from benchmarks.month import STUDY
 from benchmarks.provenance import commit, machine, today
 from benchmarks.result_files import ResultFiles
 from benchmarks.run_or_render import main
+from onesearch import pipeline
 from onesearch.common.artefact import read_json, write_json
 from onesearch.common.run_lock import RunLock
 from onesearch.evaluation.agent_figures import METRICS, figures, paired_figures, session_sums
@@ -33,7 +34,7 @@ from onesearch.search.engine import SearchEngine, load_engine
 from onesearch.search.run_parts import GENERATOR, need
 
 FILES = ResultFiles("agents")
-DATA, SEEDS = "fresh", (21, 22)
+SEEDS = (31, 32)
 BUDGET, LEARNT, MEASURED = 6, 6_000, 2_000
 LEARN_STREAM, TEST_STREAM = 2, 3
 ROUND = ("grpo.loop.learning_rate=1e-3", "grpo.loop.best=''")
@@ -69,20 +70,30 @@ def run(
     steps: int = STEPS,
     seeds: Iterable[int] = SEEDS,
 ) -> None:
-    """Every unfinished cell, a form of a market as ``fresh-21/aligned``; ``small`` settings make a smoke test."""
-    study = Grid(runs, small)
+    """Every unfinished cell, a form of a market as ``market-31/aligned``; ``small`` settings make a smoke test."""
     for seed in seeds:
-        market = f"{DATA}-{seed}"
+        market = f"market-{seed}"
         if not any(f"{market}/{form.name}".startswith(only) for form in FORMS):
             continue
-        study.run(f"{market}/full")
-        base = study.folder(DATA, seed, "full")
-        folder = study.folder(DATA, seed, "agents")
-        with RunLock(study.folder(DATA, seed, "agents.work")):
+        folder = _folder(runs, seed)
+        with RunLock(folder / "work"):
+            base = base_of(runs, seed)
             page_views = _learnt(base, folder, learnt)
             for form in (one for one in FORMS if f"{market}/{one.name}".startswith(only)):
                 _cell(base, folder / form.name, form, page_views, steps, measured, small, seed)
     keep(runs, seeds)
+
+
+def _folder(runs: Path, seed: int) -> Path:
+    return runs / "agents" / f"market-{seed}"
+
+
+def base_of(runs: Path, seed: int) -> Path:
+    """The run of a market: as in the study of a month, whose own run is taken over where it is the same."""
+    base, month = _folder(runs, seed) / "base", runs / "month" / "base"
+    reuse = [month] if month.is_dir() else []
+    pipeline.run_config(STUDY.config, base, (f"seed={seed}", *STUDY.sets[1:]), reuse=reuse, until="engine_v2")
+    return base
 
 
 def _learnt(base: Path, folder: Path, sessions: int) -> Path:
@@ -119,9 +130,12 @@ def _cell(
         engine.adopt(Generator.load(folder / "model" / GENERATOR), form.name)
     found = {}
     for method in METHODS:
-        sums = _sums(engine if method == "engine" else engine.alone(), base, measured)
-        np.save(folder / f"{method.replace(' ', '-')}.npy", sums, allow_pickle=False)
-        found[method] = figures(sums)
+        # Measured before a stop: not again.
+        path = folder / f"{method.replace(' ', '-')}.npy"
+        if not path.is_file():
+            sums = _sums(engine if method == "engine" else engine.alone(), base, measured)
+            np.save(path, sums, allow_pickle=False)
+        found[method] = figures(_kept(folder, method))
     about = {
         "what": form.what,
         "minutes": minutes,
@@ -133,7 +147,7 @@ def _cell(
         "machine": machine(),
     }
     write_json(folder / "cell.json", {**about, "methods": found})
-    print(folder.parent.parent.name, form.name, found["generator alone"]["searches per order"], flush=True)
+    print(folder.parent.name, form.name, found["generator alone"]["searches per order"], flush=True)
 
 
 def small_sets(small: Sequence[str]) -> list[str]:
@@ -150,13 +164,13 @@ def keep(runs: Path, seeds: Iterable[int] = SEEDS) -> None:
     """Take figures of finished cells over, with the paired differences that two of them allow."""
     made: dict[str, dict[str, Any]] = {"cells": {}, "pairs": {}}
     for seed in seeds:
-        folder = runs / f"{DATA}-{seed}" / "agents"
+        folder, market = _folder(runs, seed), f"market-{seed}"
         finished = [form.name for form in FORMS if (folder / form.name / "cell.json").is_file()]
-        made["cells"] |= {f"{DATA}-{seed}/{name}": read_json(folder / name / "cell.json") for name in finished}
+        made["cells"] |= {f"{market}/{name}": read_json(folder / name / "cell.json") for name in finished}
         for a, b in PAIRS:
             if a not in finished or b not in finished:
                 continue
-            made["pairs"][f"{DATA}-{seed}/{b} - {a}"] = {
+            made["pairs"][f"{market}/{b} - {a}"] = {
                 method: paired_figures(*(_kept(folder / name, method) for name in (a, b))) for method in METHODS
             }
     earlier = FILES.figures()

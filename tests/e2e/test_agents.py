@@ -137,31 +137,35 @@ def test_alignment_learns_from_orders_alone_and_is_not_repeated(tiny_run, sessio
 def test_the_study_compares_forms_on_the_same_needs(tiny_run, sessions, tmp_path, monkeypatch):
     monkeypatch.setattr(study, "FILES", ResultFiles("agents", tmp_path / "results"))
     runs = tmp_path / "runs"
-    base = runs / "fresh-21" / "full"
-    base.parent.mkdir(parents=True)
-    base.symlink_to(tiny_run)
-    monkeypatch.setattr(study.Grid, "run", lambda self, prefix: None)
+    base, place = tiny_run, runs / "agents" / "market-31"
+    monkeypatch.setattr(study, "base_of", lambda runs, seed: tiny_run)
     study.FILES.folder.mkdir()
     (study.FILES.folder / "agents.head.md").write_text("# Head\n")
     study.render()
     assert "Not measured yet" in study.FILES.page.read_text()
 
     monkeypatch.setattr(study, "simulate", lambda *_, out: (sessions.write_parquet(out), {})[1])
-    study.run(runs, "", SMALL, learnt=150, measured=8, steps=2, seeds=(21,))
+    study.run(runs, "", SMALL, learnt=150, measured=8, steps=2, seeds=(31,))
     made = study.FILES.figures()
-    assert set(made["cells"]) == {f"fresh-21/{form.name}" for form in study.FORMS} and len(made["pairs"]) == 3
-    sums = np.load(runs / "fresh-21" / "agents" / "aligned" / "engine.npy")
+    assert set(made["cells"]) == {f"market-31/{form.name}" for form in study.FORMS} and len(made["pairs"]) == 3
+    sums = np.load(place / "aligned" / "engine.npy")
     assert sums.shape == (8, 5)
-    kept = made["cells"]["fresh-21/aligned"]["methods"]["engine"]
+    kept = made["cells"]["market-31/aligned"]["methods"]["engine"]
     # Files of results keep eight digits.
     assert kept == {name: pytest.approx(value, rel=1e-7) for name, value in figures(sums).items()}
     first, _ = sessions_of(open_arm(f"{base}:v2"), base / "data", 8, study.BUDGET, study.TEST_STREAM)
-    assert np.array_equal(
-        np.load(runs / "fresh-21" / "agents" / "before" / "engine.npy"), session_sums(first, study.BUDGET)
-    )
+    assert np.array_equal(np.load(place / "before" / "engine.npy"), session_sums(first, study.BUDGET))
+    # What was measured before a stop is not measured again.
+    (place / "before" / "cell.json").unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(study, "_sums", None)
+        study.run(runs, "market-31/before", SMALL, learnt=150, measured=8, steps=2, seeds=(31,))
+    again = study.FILES.figures()["cells"]["market-31/before"]
+    assert again["methods"] == made["cells"]["market-31/before"]["methods"]
+    made = study.FILES.figures()
     # What is finished is not made again, and a difference needs both.
     monkeypatch.setattr(study, "align_on_sessions", None)
-    study.run(runs, "fresh-21/aligned", SMALL, learnt=150, measured=8, steps=2, seeds=(21,))
+    study.run(runs, "market-31/aligned", SMALL, learnt=150, measured=8, steps=2, seeds=(31,))
     assert study.FILES.figures() == made
     study.render()
     page = study.FILES.page.read_text()
