@@ -146,11 +146,12 @@ def test_a_cell_that_was_killed_goes_on_with_its_day_and_comes_to_the_same(made,
 
 @pytest.mark.long
 def test_everything_is_made_anew_of_log_days_items_and_thoughts(made, study, tmp_path):
-    (tmp_path / "month").mkdir()
-    shutil.copytree(made[0] / "base", tmp_path / "month" / "base")
+    # As in the study itself: with rewards, both alignments, and an engine that learns from all page views in the end.
     short = ("sft1.steps=2", "sft2.steps=2", "sft3.epochs=0.1", "cot.steps=2", "evaluation.baselines=false")
-    one = replace(study, cells=(Cell("retrained", "anew", retrain=2),), retrained=short)
+    aligned = ("final=true", "dpo.steps=2", "grpo.steps=2", "grpo.prompts=8", "grpo.rollouts=4")
+    one = replace(study, sets=aligned, cells=(Cell("retrained", "anew", retrain=2),), retrained=short)
     run(tmp_path, "", one, ResultFiles("month", tmp_path / "results"))
+    assert read_json(tmp_path / "month" / "base" / "final" / "engine.json")["model"] == "final"
     place = tmp_path / "month" / "retrained"
     base, anew = RunData(place / "run"), RunData(place / "run-002")
     days = LaterDays(load_config(made[0] / "base" / "data" / "market"), study.later)
@@ -163,7 +164,7 @@ def test_everything_is_made_anew_of_log_days_items_and_thoughts(made, study, tmp
     # The third day is served by it; what it was taught counts as distilled.
     assert read_json(next(place.glob("morning-*")) / "state.json")["run"] == "run-002"
     taught = [read_json(place / "days" / f"{day:03d}.json")["distilled"] for day in range(3)]
-    assert taught[0] == taught[1] != taught[2] == len(distilled_queries(place / "run-002", "engine_v2"))
+    assert taught[0] == taught[1] != taught[2] == len(distilled_queries(place / "run-002", "final"))
 
 
 @pytest.mark.long

@@ -134,6 +134,35 @@ def test_dropout_leaves_searches_out_and_depends_on_the_rows_alone(engine: Searc
     assert 0.45 < (with_clicks & with_words).mean() < 0.68, "each search has a draw of its own"
 
 
+def test_a_short_training_on_a_large_log_searches_for_what_it_draws_alone(engine: SearchEngine, monkeypatch):
+    things = ("tent", "lamp", "boots", "tent")
+    queries = [f"{colour} {thing}" for colour in ("red", "blue", "green") for thing in things]
+    requests = asked(engine, queries, [[] for _ in queries])
+    settings = {"clicked": 2, "lexical": 4, "nearest": 3, "together": 2}
+    whole = finder(engine, **settings).prepare(requests, dropout=0.2, seed=3)
+    searched: list[int] = []
+    found = EvidenceFinder._searched
+
+    def counted(self: EvidenceFinder, requests: EvidenceRequests, first: np.ndarray):
+        searched.append(len(first))
+        return found(self, requests, first)
+
+    monkeypatch.setattr(EvidenceFinder, "_searched", counted)
+    finder(engine, **settings).prepare(requests, drawn=0.4)
+    assert searched == [9], "all at once where there are few"
+    monkeypatch.setattr(evidence_finder, "_MANY", 5)
+    finder(engine, **settings).prepare(requests, drawn=0.6)
+    assert searched == [9, 9], "and where more than half will be drawn"
+    searched.clear()
+    few = finder(engine, **settings).prepare(requests, dropout=0.2, seed=3, drawn=0.4)
+    assert searched == [1], "one, for the shapes"
+    for rows in ([3, 0, 4], [4, 3], [0, 7, 3], list(range(12))):
+        one, other = whole(np.array(rows)), few(np.array(rows))
+        np.testing.assert_array_equal(one.items, other.items)
+        np.testing.assert_allclose(one.numbers, other.numbers, atol=1e-6)
+    assert searched == [1, 2, 7], "rows 3 and 0 ask for the same, as do 4 and 7; what was searched for is there"
+
+
 def test_the_nearest_of_a_large_catalogue_are_those_of_the_nearest_nodes(monkeypatch: pytest.MonkeyPatch):
     engine = small_engine(model=EVIDENCE)
     queries = ["red tent", "blue lamp", "stove", ""]

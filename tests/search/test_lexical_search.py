@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onesearch.data.requests import Requests
+from onesearch.search import lexical_search
 from onesearch.search.lexical_search import Analyzer, LexicalSearcher, LexicalSettings
 
 TITLES = ["red running shoes", "blue running shoe for men", "steel hammer", "claw hammer, steel handle", "garden hose"]
@@ -226,3 +227,32 @@ def test_items_with_all_words_are_those_whose_texts_have_each():
     merged = searcher.merged()
     for query in ("drink red", "red", "soft tooth brush", "lamps", "redbull"):
         assert merged.rows_with_all(query).tolist() == having(query)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.lists(st.sampled_from("abcdefgh"), max_size=4).map(" ".join), min_size=1, max_size=25).filter(any),
+    st.lists(st.lists(st.sampled_from("abcdxyz"), max_size=3).map(" ".join), min_size=1, max_size=6),
+    st.integers(1, 30),
+    st.data(),
+)
+def test_scores_of_few_texts_give_what_those_of_all_give(texts, queries, k, data):
+    """Of a large catalogue a query's scores stay sparse: items, scores and ties as from full rows."""
+    searcher = LexicalSearcher.from_texts(texts, LexicalSettings(stemmer=None))
+    gone = data.draw(st.lists(st.integers(0, len(texts) - 1), unique=True))
+    later = data.draw(st.lists(st.sampled_from(["a b", "c", "x a", "b b"]), max_size=4))
+    rows = data.draw(st.permutations(range(len(texts), len(texts) + len(later))))
+    searcher = searcher.remove(np.array(gone, np.int64)).add(np.array(rows, np.int64), later)
+    weights = np.linspace(0.5, 2, len(texts) + len(later), dtype=np.float32)
+    terms = [query.split() for query in queries]
+    outcomes = []
+    for few, cells in ((10**9, 8_000_000), (0, 8_000_000), (0, 7)):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(lexical_search, "_FEW", few)
+            patch.setattr(lexical_search, "_CELLS", cells)
+            match = searcher.match(queries, terms, k)
+            hits = [searcher.top_items(queries, k, one) for one in (None, weights)]
+        outcomes.append([match.items, match.scores, match.best, *(x for hit in hits for x in (hit.items, hit.scores))])
+    for other in outcomes[1:]:
+        for one, two in zip(outcomes[0], other, strict=True):
+            np.testing.assert_array_equal(one, two)

@@ -107,11 +107,13 @@ class RunData(RunParts):
         keywords: Callable[[Requests, Ragged], Sequence[Sequence[str]]] | None = None,
         part_dropout: float = 0.0,
         seed: int = 0,
+        drawn: float = 1.0,
     ) -> PromptInputs:
         """Training page views as model input; what is most clicked for a query leaves out each page view's own clicks.
 
         ``keywords`` gives those of each page view, for a teacher's input, from requests and what was clicked in them.
-        Each kind of evidence is left out of a share ``part_dropout`` of the prompts, drawn with ``seed``.
+        Each kind of evidence is left out of a share ``part_dropout`` of the prompts, drawn with ``seed``. ``drawn`` is
+        how much of the page views a training will draw: of a large log not all evidence is found ahead of a short one.
         """
         # What the log knew before each page view, its own clicks left out.
         requests = self.requests(page_views)
@@ -130,7 +132,7 @@ class RunData(RunParts):
             return inputs
         pairs = self.item_pairs.own_items(page_views) if self.counted and config.evidence.together else None
         return inputs.with_evidence(
-            finder.prepare(self._evidence_requests(requests, inputs, own, pairs), part_dropout, seed)
+            finder.prepare(self._evidence_requests(requests, inputs, own, pairs), part_dropout, seed, drawn)
         )
 
     def inputs_with_evidence(

@@ -267,7 +267,9 @@ def search_tasks(
     keywords = None
     if distill is not None and distill.keywords != "none":
         keywords = keyword_source(run_data, run_data.thoughts, distill, seed)
-    columns = run_data.training_columns(page_views, prompt, sft3.held_out_vectors, keywords, sft3.part_dropout, seed)
+    columns = run_data.training_columns(
+        page_views, prompt, sft3.held_out_vectors, keywords, sft3.part_dropout, seed, sft3.epochs
+    )
     # Which page views have a teacher, bool [n].
     taught = None if columns.keywords is None else np.asarray((columns.keywords >= 0).any(1))
     n_items = len(run_data.item_head_rows)

@@ -37,6 +37,7 @@ Floats = NDArray[np.float32]
 Ints = NDArray[np.int32]
 _CELLS = 8_000_000  # products of queries and items held at once
 _EXACT = 60_000  # items with which a query's vector is compared one by one: all of a catalogue that has no more
+_MANY = 100_000  # distinct queries that are not all searched for ahead of a training that draws few of them
 _COMPARED = 30_000  # items, about, of a larger one: scattered rows cost more than all of a table
 _HISTORY = 10  # items of a history whose neighbours are asked for
 
@@ -90,17 +91,29 @@ class EvidenceFinder:
         self.settings, self.statistics, self.pairs, self.lexical = settings, statistics, pairs, lexical
         self.index, self.item_head_rows, self.words, self.categories = index, item_head_rows, words, categories
 
-    def prepare(self, requests: EvidenceRequests, dropout: float = 0.0, seed: int = 0) -> FindEvidence:
-        """What finds the evidence of any of the requests; each distinct query is searched for once, now.
+    def prepare(
+        self, requests: EvidenceRequests, dropout: float = 0.0, seed: int = 0, drawn: float = 1.0
+    ) -> FindEvidence:
+        """What finds the evidence of any of the requests; each distinct query is searched for once.
 
-        With ``dropout`` each search is left out of that share of the prompts, drawn anew for every batch of rows.
+        With ``dropout`` each search is left out of that share of the prompts, drawn anew for every batch of rows. Where
+        less than half of many requests will be ``drawn``, a query is searched for when it first is, else all now.
         """
         # Distinct queries, and the place of each request's.
         _, first, place = np.unique(np.asarray(requests.texts, dtype=object), return_index=True, return_inverse=True)
-        lexical, shares = self._lexical(requests, first)
-        nearest = self._nearest(requests.head_rows[first])
+        ahead = len(first) < _MANY or drawn > 0.5
+        searched = np.zeros(len(first), bool)
+        lexical, shares, nearest = self._searched(requests, first if ahead else first[:1])
+        if not ahead:
+            lexical, nearest = (np.zeros((len(first), one.shape[1]), np.int32) for one in (lexical, nearest))
+            shares = np.zeros((len(first), shares.shape[1]), np.float32)
+        searched[:] = ahead
 
         def find(rows: NDArray[np.integer]) -> Evidence:
+            new = np.unique(place[rows][~searched[place[rows]]])
+            if len(new):
+                lexical[new], shares[new], nearest[new] = self._searched(requests, first[new])
+                searched[new] = True
             use = np.ones((len(rows), 4), bool)
             if dropout:
                 draw = np.random.default_rng([seed, *np.asarray(rows[:16], np.int64).tolist()])
@@ -109,6 +122,11 @@ class EvidenceFinder:
             return self._find(requests, rows, lexical[at], shares[at], nearest[at], use)
 
         return find
+
+    def _searched(self, requests: EvidenceRequests, first: NDArray[np.int64]) -> tuple[Ints, Floats, Ints]:
+        """What the searches of the requests ``first`` find: BM25's items with their shares, the nearest items."""
+        lexical, shares = self._lexical(requests, first)
+        return lexical, shares, self._nearest(requests.head_rows[first])
 
     def _lexical(self, requests: EvidenceRequests, first: NDArray[np.int64]) -> tuple[Ints, Floats]:
         """BM25's best of the requests ``first``, int32 [Q, k], and their shares of the best one's score [Q, k]."""

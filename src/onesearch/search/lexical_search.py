@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 import polars as pl
@@ -26,12 +26,13 @@ from onesearch.common.sparse_files import load_csr
 from onesearch.data.requests import Requests
 from onesearch.data.text import is_unspaced, item_texts, one_letter, split_words
 from onesearch.search.hits import Hits
-from onesearch.search.ranked_lists import NONE, padded_hits, top_k
+from onesearch.search.ranked_lists import NONE, padded_hits, top_k, top_k_of_few
 from onesearch.search.shards import WHOLE, Shards, best_of_all
 from onesearch.search.term_counts import TermCounts
 
 STEMMER = "english"
 _CELLS = 8_000_000  # scores held at once while searching: 32 MB
+_FEW: Final = 50_000  # texts above which a query's scores stay a sparse row: most texts have none of its words
 _ARRAYS = ("data", "indices", "indptr", "rows", "idf")
 WordStatus = Literal["known", "lost", "unknown"]
 KNOWN: Final = "known"
@@ -137,6 +138,12 @@ class _Main:
         column = np.full(int(rows.max(initial=-1)) + 2, NONE, np.int64)
         column[rows] = np.arange(len(rows))
         return cls(vocabulary, idf, average_length, texts, matrix, rows, column)
+
+    @cached_property
+    def texts_with(self) -> NDArray[np.int64]:
+        """How many texts have each term, int64 [V]."""
+        counts: NDArray[np.int64] = np.diff(self.matrix.indptr).astype(np.int64)
+        return counts
 
 
 @dataclass(frozen=True)
@@ -329,7 +336,9 @@ class LexicalSearcher:
         factor = None if weights is None else weights[self._rows_at(np.arange(self._columns))]
         found: list[tuple[NDArray[np.int64], NDArray[np.float32]]] = []
         for _, scores in self._score_chunks([self._analyze(query) for query in distinct.tolist()]):
-            columns, best = top_k(scores if factor is None else scores * factor.astype(np.float32), k, self._rows)
+            if factor is not None:
+                scores = _times(scores, factor.astype(np.float32))
+            columns, best = self._top_k(scores, k)
             found.append((np.where(best > 0, self._rows_at(columns), NONE), best))
         if not found:
             return padded_hits(np.zeros((0, k), np.int64), np.zeros((0, k), np.float32), k)
@@ -380,9 +389,9 @@ class LexicalSearcher:
         best = np.zeros(len(first), np.float32)
         # A chunk of queries at a time.
         for start, of_catalogue in self._score_chunks([terms[i] for i in first.tolist()]):
-            part = slice(start, start + len(of_catalogue))
-            best[part] = of_catalogue.max(1, initial=0)
-            columns, scores[part] = top_k(of_catalogue, k, self._rows)
+            part = slice(start, start + of_catalogue.shape[0])
+            columns, scores[part] = self._top_k(of_catalogue, k)
+            best[part] = scores[part].max(1, initial=0)
             items[part] = np.where(scores[part] > 0, self._rows_at(columns), NONE)
         return LexicalMatches(items[inverse], scores[inverse], best[inverse])
 
@@ -471,20 +480,43 @@ class LexicalSearcher:
             (np.ones(len(flat), np.float32), flat, bounds), (len(queries), self._added.matrix.shape[1])
         )
 
-    def _score_chunks(self, queries: Sequence[Sequence[str]]) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    def _top_k(
+        self, scores: NDArray[np.float32] | sparse.csr_matrix, k: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Columns and scores [chunk, k] of the best texts, equal ones by their rows."""
+        return top_k(scores, k, self._rows) if isinstance(scores, np.ndarray) else top_k_of_few(scores, k, self._rows)
+
+    def _score_chunks(
+        self, queries: Sequence[Sequence[str]]
+    ) -> Iterator[tuple[int, NDArray[np.float32] | sparse.csr_matrix]]:
         """(number of the first query, BM25 of every text [chunk, N + M]) for successive chunks of queries' terms."""
         main, added = self._main, self._added
         counts = self._counts([self.numbers(query) for query in queries])
-        # The product is sparse, its rows are read densely: a chunk of them at a time.
-        size = max(1, _CELLS // max(self._columns, 1))
-        for first in range(0, len(queries), size):
-            part = counts[first : first + size]
-            scores = (part[:, : len(main.idf)] @ main.matrix).toarray()
-            scores[:, self._gone] = 0
+        few = self._columns > _FEW
+        # So many scores at a time: of all texts, or of those alone that have a word of the query.
+        each = counts[:, : len(main.idf)] @ main.texts_with if few else np.full(len(queries), self._columns)
+        chunk = (np.cumsum(each) // _CELLS).astype(np.int64)
+        for first, end in pairwise([*np.unique(chunk, return_index=True)[1].tolist(), len(queries)]):
+            part = counts[first:end]
+            scores = part[:, : len(main.idf)] @ main.matrix
+            if few:
+                scores.data[np.isin(scores.indices, self._gone)] = 0
+            else:
+                scores = scores.toarray()
+                scores[:, self._gone] = 0
             # Texts added since the last build.
             if len(added.rows):
-                scores = np.hstack([scores, (added.matrix @ part.T).toarray().T])
-            yield first, np.ascontiguousarray(scores, np.float32)
+                more = added.matrix @ part.T
+                scores = sparse.hstack([scores, more.T], "csr") if few else np.hstack([scores, more.toarray().T])
+            yield first, scores.astype(np.float32) if few else np.ascontiguousarray(scores, np.float32)
+
+
+def _times(scores: Any, factor: NDArray[np.float32]) -> Any:
+    """Scores [n, N] times a factor of each column [N]."""
+    if isinstance(scores, np.ndarray):
+        return scores * factor
+    scores.data *= factor[scores.indices]
+    return scores
 
 
 def _in_all(lists: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
