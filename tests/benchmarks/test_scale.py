@@ -26,7 +26,7 @@ def rows(files, first):
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith(f"| {first}")]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_forecasts_the_million_and_is_set_beside_it(files, tiny_run, tmp_path, monkeypatch):
     asked = []
 

@@ -347,6 +347,7 @@ def test_a_service_of_two_processes_answers_as_one(tiny_run, tmp_path):
             one.kill()
 
 
+@pytest.mark.long
 def test_a_service_ends_when_a_shard_is_gone(tiny_run, tmp_path):
     url, processes = served(tiny_run, tmp_path, 2)
     up(url, processes)

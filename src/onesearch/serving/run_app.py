@@ -90,7 +90,9 @@ def load_served(run: Path, config: ServingSettings, served: ServedModel) -> Sear
     Raises:
         FileNotFoundError, ValueError: as :func:`load_app`; or the run cannot be served in so many shards.
     """
-    engine = SearchEngine.load(run, served.width, served.model, served.device, served.measured)
+    engine = SearchEngine.load(
+        run, width=served.width, model=served.model, device=served.device, measured=served.measured
+    )
     precision = served.precision
     if place()[1] > 1 and precision == "auto":  # measured by one for all
         measured = engine.use_precision(precision) if is_first() else None
