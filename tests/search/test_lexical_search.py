@@ -256,3 +256,11 @@ def test_scores_of_few_texts_give_what_those_of_all_give(texts, queries, k, data
     for other in outcomes[1:]:
         for one, two in zip(outcomes[0], other, strict=True):
             np.testing.assert_array_equal(one, two)
+
+
+@pytest.mark.parametrize("few", [0, 10**9])
+def test_of_equal_items_those_in_the_first_rows_are_found(few, monkeypatch):
+    monkeypatch.setattr(lexical_search, "_FEW", few)
+    searcher = LexicalSearcher.from_texts(["blue hose"]).add(np.array([4, 2, 3, 1]), ["red lamp"] * 4)
+    assert searcher.top_items(["lamp"], 2).items.tolist() == [[1, 2]]
+    assert searcher.match(["lamp"], [["lamp"]], 3).items.tolist() == [[1, 2, 3]]

@@ -238,7 +238,9 @@ def test_shards_begin_a_merge_together_and_end_it_when_all_are_ready(monkeypatch
     change(engine, parts, lambda one: one.delete(["new"]))
     assert all(part.current.merging for part in parts)
     _until(lambda: all(part.current._made is not None for part in parts))
+    made = [part.current._made for part in parts]
     change(engine, parts, lambda one: one.upsert([Item("last", "lamp")]))
+    assert all(part.current._made is not old for part, old in zip(parts, made, strict=True)), "in place with the change"
     assert_all_answer_as(engine, parts)
 
 
