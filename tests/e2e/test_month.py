@@ -40,7 +40,7 @@ def rounds_of_few() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def study(tiny_config: Path, tiny_run: Path) -> Study:
-    later = LaterSettings(days=3, page_views=330, drift=0.5, new_items=0.1, new_needs=0.2)
+    later = LaterSettings(days=3, page_views=330, drift=0.5, new_items=0.1, new_needs=0.2, repeated=0.6)
     return Study(tiny_config, (), later, Worker(thoughts=40, turns=2), "dpo", CELLS, reuse=(tiny_run,))
 
 
