@@ -78,7 +78,7 @@ STUDY = Study(
         "final=true",
         "evaluation.test_requests=1000",
     ),
-    # As many as eight cells can serve in about two hours: thirty days each.
+    # So many that eight cells of thirty days take hours, not days.
     LaterSettings(days=30, page_views=4_000, drift=0.5, new_items=0.1, new_needs=0.1, repeated=0.3),
     Worker(thoughts=1_200, turns=6),
     retrained=("evaluation.test_requests=200",),

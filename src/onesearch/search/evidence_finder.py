@@ -102,12 +102,11 @@ class EvidenceFinder:
         # Distinct queries, and the place of each request's.
         _, first, place = np.unique(np.asarray(requests.texts, dtype=object), return_index=True, return_inverse=True)
         ahead = len(first) < _MANY or drawn > 0.5
-        searched = np.zeros(len(first), bool)
+        searched = np.full(len(first), ahead)
         lexical, shares, nearest = self._searched(requests, first if ahead else first[:1])
         if not ahead:
             lexical, nearest = (np.zeros((len(first), one.shape[1]), np.int32) for one in (lexical, nearest))
             shares = np.zeros((len(first), shares.shape[1]), np.float32)
-        searched[:] = ahead
 
         def find(rows: NDArray[np.integer]) -> Evidence:
             new = np.unique(place[rows][~searched[place[rows]]])

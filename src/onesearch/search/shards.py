@@ -31,9 +31,11 @@ class Shards:
 
     Attributes:
         exchanges, received: how often the shards met, and the bytes that came from all of them.
+        group: the process group in which they meet; None for that of the job, or none at all.
     """
 
     number, count = 0, 1
+    group: Any = None
 
     def __init__(self) -> None:
         self.exchanges = self.received = 0
@@ -64,9 +66,6 @@ class ProcessShards(Shards):
 
     Args:
         patience: how long one may wait for another where they meet, from now on; None: as long as the job has it.
-
-    Attributes:
-        group: in which they meet; None for that of the job.
 
     Raises:
         RuntimeError: this process is in no process group.

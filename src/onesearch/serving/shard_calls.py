@@ -20,7 +20,7 @@ from typing import Annotated, Any, Final
 
 import numpy as np
 import torch
-from pydantic import BeforeValidator, PlainSerializer, TypeAdapter
+from pydantic import AfterValidator, BeforeValidator, PlainSerializer, PlainValidator, TypeAdapter
 
 from onesearch import __version__
 from onesearch.common.processes import exchanged, from_first, is_first
@@ -60,9 +60,29 @@ def _heard(value: Any) -> Any:
     return value
 
 
+def _live_told(live: LiveClicks) -> list[Any]:
+    """Live clicks as JSON has them, to the last bit."""
+    numbers = (one.tolist() for one in (live.query, live.item, live.counts, live.clicked))
+    return [list(live.queries), list(live.item_ids), *numbers]
+
+
+def _live_heard(value: Any) -> LiveClicks:
+    """The live clicks that :func:`_live_told` told."""
+    queries, items, query, item, counts, clicked = value
+    pairs = np.array(query, np.int64), np.array(item, np.int64), np.array(counts, np.float32)
+    return LiveClicks(queries, items, *pairs, np.array(clicked, np.float32))
+
+
+_REQUEST: Final = TypeAdapter(SearchRequest)
 _Filters = Annotated[Mapping[str, Any] | None, PlainSerializer(_told), BeforeValidator(_heard)]
+_Request = Annotated[
+    SearchRequest,
+    PlainSerializer(lambda one: _REQUEST.dump_python(replace(one, filters=_told(one.filters)), mode="json")),
+    AfterValidator(lambda one: replace(one, filters=_heard(one.filters))),
+]
+_Live = Annotated[Any, PlainSerializer(_live_told), PlainValidator(_live_heard)]
 _CALLS: Final[dict[str, TypeAdapter[Any]]] = {
-    "search_batch": TypeAdapter(tuple[list[SearchRequest]]),
+    "search_batch": TypeAdapter(tuple[list[_Request]]),
     "search_lexical": TypeAdapter(tuple[str, int, _Filters, tuple[str, ...], Rules | None]),
     "similar": TypeAdapter(tuple[str, int, _Filters]),
     "suggest": TypeAdapter(tuple[str, int]),
@@ -70,7 +90,7 @@ _CALLS: Final[dict[str, TypeAdapter[Any]]] = {
     "upsert": TypeAdapter(tuple[list[Item]]),
     "delete": TypeAdapter(tuple[list[str]]),
     "follow_rules": TypeAdapter(tuple[Rules | None]),
-    "count": TypeAdapter(tuple[list[str], list[str], list[int], list[int], list[float], list[float]]),
+    "count": TypeAdapter(tuple[_Live]),
     "settle": TypeAdapter(tuple[()]),
 }
 """What the shards do together, with the types of its arguments."""
@@ -104,16 +124,12 @@ class LeadingEngine(SearchEngine):
         with self._turn:
             if not self._ended.is_set():
                 self._ended.set()
-                from_first(None, self._group)
+                from_first(None, self.snapshot.shards.group)
 
     def _keep_together(self) -> None:
         while not self._ended.wait(_SECONDS_BETWEEN_CALLS):
             with suppress(Exception):  # told by then
                 self._call("settle")
-
-    @property
-    def _group(self) -> Any:
-        return getattr(self.snapshot.shards, "group", None)
 
     def _call(self, name: str, *arguments: Any, in_line: float = -1) -> Any:
         """Have all shards do something, this one among them; what it gives here.
@@ -128,7 +144,7 @@ class LeadingEngine(SearchEngine):
             if self._ended.is_set():
                 raise RuntimeError("the shards of this service are not together any more")
             try:
-                call = from_first([name, self.clock().isoformat(), asked], self._group)
+                call = from_first([name, self.clock().isoformat(), asked], self.snapshot.shards.group)
                 found, error = _together(self, *call)
             except Exception as error:
                 self._ended.set()
@@ -152,8 +168,7 @@ class LeadingEngine(SearchEngine):
 
     def search_batch(self, requests: Sequence[SearchRequest]) -> list[SearchResults]:
         """As :meth:`SearchEngine.search_batch`, of all shards."""
-        told = [replace(one, filters=_told(one.filters)) for one in requests]
-        found: list[SearchResults] = self._call("search_batch", told)
+        found: list[SearchResults] = self._call("search_batch", list(requests))
         return found
 
     def search_lexical(
@@ -200,8 +215,7 @@ class LeadingEngine(SearchEngine):
 
     def count(self, live: LiveClicks) -> None:
         """As :meth:`SearchEngine.count`, in all shards."""
-        numbers = (one.tolist() for one in (live.query, live.item, live.counts, live.clicked))
-        self._call("count", list(live.queries), list(live.item_ids), *numbers)
+        self._call("count", live)
 
 
 def joined_shard(engine: SearchEngine) -> SearchEngine:
@@ -240,8 +254,7 @@ def answer_calls(engine: SearchEngine) -> None:
         RuntimeError: a process is gone, or hangs.
         ShardsDifferError: a call went otherwise here than elsewhere.
     """
-    group = getattr(engine.snapshot.shards, "group", None)
-    while (call := from_first(group=group)) is not None:
+    while (call := from_first(group=engine.snapshot.shards.group)) is not None:
         _together(engine, *call)
 
 
@@ -269,12 +282,6 @@ def _perform(engine: SearchEngine, name: str, time: str, arguments: Sequence[Any
     moment, read = datetime.fromisoformat(time), _CALLS[name].validate_python(arguments)
     if name == "settle":
         return engine.current.settle()
-    if name == "count":
-        queries, items, query, item, counts, clicked = read
-        pairs = np.array(query, np.int64), np.array(item, np.int64), np.array(counts, np.float32)
-        read = (LiveClicks(queries, items, *pairs, np.array(clicked, np.float32)),)
-    if name == "search_batch":
-        read = ([replace(one, filters=_heard(one.filters)) for one in read[0]],)
     engine.clock = lambda: moment
     try:
         found = getattr(SearchEngine, name)(engine, *read)
