@@ -190,6 +190,10 @@ def test_an_item_may_meet_each_of_several_conditions_by_another_value():
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10**6), st.sampled_from([0, 1, 3, 63, 64, 65, 128, 200]), questions)
+@example(1, 65, {"attributes": {"size": {"min": 40, "max": 41.5}}})
+@example(1, 65, {"attributes": {"size": {"min": 41.5}}, "price": [3, 3]})
+@example(1, 65, {"category": [("Home", "Kitchen"), "x", "Pans"], "price": [[2, 5], [None, 4.5]]})
+@example(1, 65, {"not": {"brand": "acme"}})
 def test_masks_equal_brute_force_at_every_level(seed, n, asked):
     items = catalogue(seed, n + 5)
     index = index_of(seed, np.random.default_rng(seed).permutation(n + 5)[:n])  # some items are not in the index

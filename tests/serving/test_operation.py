@@ -53,6 +53,14 @@ def test_whatever_else_is_checked_degrades_the_service(engine, store):
         assert health.json()["status"] == "degraded"
 
 
+def test_a_service_that_ends_closes_its_engine(engine, store, monkeypatch):
+    closed = []
+    monkeypatch.setattr(engine, "close", lambda: closed.append(store.check()))
+    with TestClient(create_app(engine, store)):
+        assert not closed
+    assert closed == [None], "the store was still open"
+
+
 def test_store_that_is_down_at_start_is_followed_later(engine, store):
     store.broken = frozenset({"item_changes"})
     with TestClient(create_app(engine, store, ServingSettings(follow_seconds=0.05))) as client:
