@@ -10,9 +10,17 @@ ROOT = Path(__file__).parents[1]
 
 
 def commit() -> str:
-    """Short hash of the commit that is checked out; with a plus where tracked files differ; unknown outside of git."""
-    git = ["git", "describe", "--always", "--dirty=+", "--exclude=*"]
-    return subprocess.run(git, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
+    """Short hash of the commit that is checked out; with a plus where tracked files differ; unknown outside of git.
+
+    Pages of results may differ: a study writes them while it runs.
+    """
+    name = _git("rev-parse", "--short", "HEAD")
+    differs = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!docs/results")
+    return f"{name}+" if name and differs else name or "unknown"
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def today() -> str:
