@@ -45,6 +45,12 @@ SMALL = [
     "evaluation.test_requests=30",
     "evaluation.cascade={trees: 3, page_views: 100, validation_page_views: 30}",
 ]
+SMALL_V2 = [
+    *(f"{stage}.steps=2" for stage in ("cot", "grpo")),
+    "cot.batch_size=8",
+    "grpo.prompts=4",
+    "grpo.validate_requests=20",
+]
 
 
 @pytest.fixture(autouse=True)
@@ -86,7 +92,7 @@ def test_the_list_of_configs_is_complete():
 )
 def test_market_configs_run(name: str, tmp_path: Path):
     more = ["data.valid=0.1", "data.test=0.1"] if name == "million" else []  # shares of a million are enough there
-    report = smoke(name, tmp_path / name, *MARKET, *more)
+    report = smoke(name, tmp_path / name, *MARKET, *more, *(SMALL_V2 if name == "demo" else ()))
     assert "ndcg@10" in report["methods"]["engine"]  # the market knows the truth
 
 
@@ -100,6 +106,7 @@ def cut(source: Path, target: Path, rows: pl.Expr | None = None, head: int | Non
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_homedepot_runs_on_a_cut(shared_data: Path, tmp_path: Path):
     source, target = shared_data / "homedepot", tmp_path / "data" / "homedepot"
     judged = cut(source / "judgments.csv", target / "judgments.csv", head=600)
@@ -137,6 +144,7 @@ def test_toys_runs_on_a_cut(shared_data: Path, tmp_path: Path):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_kuaisearch_runs_on_a_market_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     make = [
         "market",
@@ -195,6 +203,7 @@ def small_pretrained(folder: Path) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_paper_config_runs_in_structure(tmp_path: Path):
     """Pretrained backbone and tokenizer, outside dataset, 8-bit rows, V2 aligned: as in paper.yaml, all of it tiny."""
     make_market(MarketSettings(items=300, users=80, days=15, page_views=700), tmp_path / "shop")
@@ -206,8 +215,8 @@ def test_the_paper_config_runs_in_structure(tmp_path: Path):
         "encoder.transformer=null",
         f"model.backbone={{kind: bart, pretrained: {pretrained}}}",
         "understanding={producer: log-expert}",  # nobody has thought of these queries
-        *(f"{stage}.steps=2" for stage in ("cot", "dpo", "grpo")),
-        *(f"{stage}.batch_size=8" for stage in ("cot", "dpo")),
-        "grpo.prompts=4",
+        *SMALL_V2,
+        "dpo.steps=2",
+        "dpo.batch_size=8",
     ]
     smoke("paper", tmp_path / "run", *own)

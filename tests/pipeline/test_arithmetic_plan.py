@@ -79,6 +79,22 @@ def test_layers_that_are_computed_again_keep_their_inputs_alone():
     assert plain.device_gib - less.device_gib == pytest.approx(kept / 2**30)
 
 
+@pytest.mark.parametrize(("kind", "weights", "layer"), [("gpt2", 2 * READ + 2400, READ), ("bart", None, 0)])
+def test_parts_of_a_model_take_a_share_of_its_memory_beside_what_is_gathered(kind, weights, layer):
+    """A decoder of two layers gathers one at a time, but all in distillation, as an encoder-decoder always does."""
+    weights = weights or READ + 2 * WRITTEN + 300 * 8
+    model = {**SETTINGS["model"], "backbone": {**BACKBONE, "kind": kind, "decoder_layers": 2}}
+    less = {}
+    for shard in (False, True):
+        sft3 = {**SETTINGS["sft3"], "loop": {"shard": shard}}
+        understood = {"understanding": {"producer": "log-expert"}, "distill": {"fgm": 0}}
+        found = stages(4, model=model, sft3=sft3, **understood)
+        less[shard] = {name: found[name].device_gib * 2**30 for name in ("sft3", "distill")}
+    saved = {name: less[False][name] - less[True][name] for name in less[True]}
+    assert saved["distill"] == pytest.approx(16 * weights * 3 / 4 - 8 * weights)
+    assert saved["sft3"] == pytest.approx(16 * weights * 3 / 4 - 8 * (weights - layer))
+
+
 def test_what_is_no_model_of_layers_has_no_operations():
     found = stages()
     for name in ("data", "encoder", "khqe", "index", "lexical", "baselines"):

@@ -1,6 +1,6 @@
 """A training that several processes share, as a script: two tasks with a head each, terms that not every share has.
 
-Usage: python several.py FOLDER [dropout] [accumulate] [differ] [stop=BATCHES]
+Usage: python several.py FOLDER [dropout] [accumulate] [differ] [shard] [stop=BATCHES]
 """
 
 import json
@@ -82,7 +82,7 @@ def main(folder, *flags):
                 return plain(self, *rest)
 
             torch.optim.AdamW.step = differing
-        config = CONFIG.updated(accumulate=2 if "accumulate" in flags else 1)
+        config = CONFIG.updated(accumulate=2 if "accumulate" in flags else 1, shard="shard" in flags)
         report = fit(model, mixture, loss, config, Path(folder), validate, seed=1)
         total = [float(value.sum()) for value in model.parameters()]
         every = exchanged([total, report.shares, report.loss, report.chosen_step, draws[-1:], sum(steps)])

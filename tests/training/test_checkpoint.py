@@ -11,8 +11,9 @@ from onesearch.training.checkpoint import (
     check_same_run,
     load_optimizer,
     load_weights,
+    optimizer_tensors,
     random_state_restored,
-    save_optimizer,
+    save_tensors,
     save_weights,
 )
 from onesearch.training.optimizer import adamw, parameter_groups
@@ -40,7 +41,7 @@ def advance(model, optimizer, steps):
 def test_optimizer_state_returns_bit_equal(tmp_path, fused):
     model, optimizer = trained(fused, 5)
     save_weights(model, tmp_path / "model.safetensors")
-    save_optimizer(optimizer, tmp_path / "optimizer.safetensors")
+    save_tensors(optimizer_tensors(optimizer), tmp_path / "optimizer.safetensors")
     other, restored = trained(fused, 0)
     load_weights(other, tmp_path / "model.safetensors")
     load_optimizer(restored, tmp_path / "optimizer.safetensors")

@@ -244,7 +244,7 @@ def test_groups_follow_name_prefixes_and_spare_vectors_and_embeddings():
 def test_averaged_weights_by_hand():
     model = nn.Linear(1, 1, bias=False)
     model.weight.data.fill_(1.0)
-    average = AveragedWeights(model, 0.75)
+    average = AveragedWeights(dict(model.named_parameters()), 0.75)
     model.weight.data.fill_(5.0)
     average.update()
     average.swap()

@@ -1,7 +1,9 @@
 """Several processes on the CPU train one model: what ``accelerate launch`` does on several GPUs."""
 
 import json
+import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,13 +11,15 @@ import torch
 from safetensors.torch import load_file
 
 from launch import launch
+from onesearch.pipeline.run_settings import RunSettings
 from onesearch.training.loop import mean_terms
+from onesearch.training.loop_settings import PreferenceLoopSettings
 
-SCRIPT = str(Path(__file__).with_name("several.py"))
+SCRIPT, IN_PARTS = (str(Path(__file__).with_name(f"{name}.py")) for name in ("several", "in_parts"))
 
 
-def train(folder, world, *arguments):
-    found = launch([SCRIPT, str(folder), *arguments], world)
+def train(folder, world, *arguments, script=SCRIPT):
+    found = launch([script, str(folder), *arguments], world, PYTHONPATH=os.pathsep.join(sys.path))
     assert all(code == 0 for _, code in found), "\n".join(f"code {code}: {output}" for output, code in found)
     return load_file(folder / "model.safetensors"), json.loads((folder / "found.json").read_text())
 
@@ -83,6 +87,7 @@ def test_another_number_of_processes_goes_on_from_the_checkpoint(one, broken, tm
     assert json.loads((folder / "found.json").read_text())[0][1] == [192]
 
 
+@pytest.mark.long
 def test_processes_draw_for_themselves_and_go_on_drawing_after_a_break(tmp_path):
     whole, found = train(tmp_path / "whole", 2, "dropout")
     assert found[0][4] != found[1][4]
@@ -103,6 +108,66 @@ def test_weights_that_differ_are_refused(tmp_path):
     found = launch([SCRIPT, str(tmp_path), "differ"], 2)
     assert all(code == 1 for _, code in found)
     assert "the processes' weights differ in" in found[0][0] and not (tmp_path / "finished.json").exists()
+
+
+def test_processes_that_hold_parts_go_on_where_others_held_the_whole_and_learn_the_same(one, two, broken, tmp_path):
+    """Averages, best weights, weights of no dimension, heads that a step leaves unused; from a checkpoint of others."""
+    folder = shutil.copytree(broken, tmp_path / "again")
+    weights, found = train(folder, 2, "shard")
+    assert all(torch.allclose(one[1][name], weights[name], atol=1e-5) for name in weights)
+    assert found[0][:2] == [pytest.approx(two[2][0][0], abs=1e-5), [96, 96]] and found[0][2:4] == [
+        pytest.approx(two[2][0][2], abs=1e-5),
+        two[2][0][3],
+    ]
+    for whole, parts in zip(log_of(two[0]), log_of(folder), strict=True):
+        assert parts == pytest.approx(whole, abs=1e-4)
+
+
+@pytest.mark.long
+def test_a_broken_job_of_parts_goes_on_in_parts_or_without(two, tmp_path):
+    found = launch([SCRIPT, str(tmp_path / "parts"), "shard", "stop=13"], 2)
+    assert all(code == 1 and "StoppedError" in text for text, code in found)
+    shutil.copytree(tmp_path / "parts", tmp_path / "whole")
+    for folder, flags in ((tmp_path / "parts", ["shard"]), (tmp_path / "whole", [])):
+        weights, _ = train(folder, 2, *flags)
+        assert all(torch.allclose(two[1][name], weights[name], atol=1e-5) for name in weights)
+
+
+KINDS = [("qwen3", ("recompute",), "layers"), pytest.param("qwen3", ("teacher",), "whole", marks=pytest.mark.long)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "flags", "sharding"), [*KINDS, pytest.param("bart", (), "layers", marks=pytest.mark.long)]
+)
+def test_parts_of_a_generator_learn_what_whole_ones_learn(tmp_path, kind, flags, sharding):
+    """The same weights, from the same draws of dropout; of what it trains each process holds half."""
+    whole, _ = train(tmp_path / "whole", 2, kind, *flags, script=IN_PARTS)
+    parts, found = train(tmp_path / "parts", 2, kind, *flags, "shard", script=IN_PARTS)
+    # A bias of keys has no gradient but rounding, which AdamW makes as large as any other.
+    names = [name for name in whole if not name.endswith("k_proj.bias")]
+    assert all(torch.allclose(whole[name], parts[name], atol=1e-4) for name in names)
+    assert [[one[0] for one in process["held"]] for process in found["every"]] == [[sharding], [sharding]]
+    held = [process["held"][0][1] for process in found["every"]]
+    assert found["size"] <= sum(held) <= found["size"] + 10 and max(held) < 0.55 * found["size"]
+    assert found["every"][0]["metrics"] == found["every"][1]["metrics"]
+
+
+def test_what_needs_the_whole_model_is_refused_in_parts(tmp_path):
+    found = launch(
+        [IN_PARTS, str(tmp_path), "gpt2", "teacher", "fgm", "shard"], 2, PYTHONPATH=os.pathsep.join(sys.path)
+    )
+    assert all(code == 1 for _, code in found) and "each process needs the whole model for this" in found[0][0]
+    with pytest.raises(ValueError, match="shard"):
+        PreferenceLoopSettings(shard=True)
+    with pytest.raises(ValueError, match=r"set distill\.fgm and distill\.ema to 0"):
+        RunSettings.model_validate(
+            {
+                "data": {"folder": "here"},
+                "understanding": {"producer": "log-expert"},
+                "sft3": {"loop": {"shard": True}},
+                "distill": {"fgm": 0, "ema": 0.9},
+            }
+        )
 
 
 def test_terms_are_means_over_the_processes_that_have_them():

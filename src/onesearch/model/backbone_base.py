@@ -8,6 +8,7 @@ training targets and by all its beams, without a copy per target or beam.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -158,6 +159,11 @@ class DecodeState:
         return cache
 
 
+def _inside(layer: nn.Module, run: Callable[..., _T], *inputs: Any) -> _T:
+    """Nothing is around a layer."""
+    return run(layer, *inputs)
+
+
 class Backbone(nn.Module, ABC):
     """Embeddings in, hidden states out.
 
@@ -167,19 +173,26 @@ class Backbone(nn.Module, ABC):
         pretrained_embedding: [V, d] the pretrained weights' token embeddings, for the caller to start from, or None.
         recompute: layers keep their inputs alone and are computed again in the backward pass: less memory, more time,
             the same gradients.
+        inside: ``(layer, run, *inputs)`` → ``run(layer, *inputs)``, inside of whatever must be around a layer while it
+            computes in training: gathering its weights, where processes hold parts of them.
     """
 
     config: BackboneSettings
     d_model: int
     pretrained_embedding: Tensor | None = None
     recompute: bool = False
+    inside: Callable[..., Any] = staticmethod(_inside)
 
-    def _through(self, layer: Callable[..., _T], *inputs: Any) -> _T:
+    def _through(self, compute: Callable[..., _T], layer: nn.Module, *inputs: Any) -> _T:
         """What one layer makes of its inputs; with ``recompute`` without keeping what lies between."""
-        if self.recompute and torch.is_grad_enabled():
-            made: _T = checkpoint(layer, *inputs, use_reentrant=False)
-            return made
-        return layer(*inputs)
+        again = self.recompute and torch.is_grad_enabled()
+        run = partial(checkpoint, compute, use_reentrant=False) if again else compute
+        made: _T = self.inside(layer, run, *inputs)
+        return made
+
+    def separate_layers(self) -> Sequence[nn.Module]:
+        """The layers whose weights nothing but :meth:`encode`, :meth:`decode` and :meth:`step` reads, one at a time."""
+        return []
 
     @property
     @abstractmethod

@@ -52,6 +52,10 @@ class DecoderOnlyBackbone(Backbone):
     def _leave(self, x: Tensor) -> Tensor:
         """After the last layer."""
 
+    def separate_layers(self) -> list[nn.Module]:
+        """All of them: prompts and targets go through the same layers."""
+        return self.layers
+
     @property
     def memory_width(self) -> int:
         """Values of the key-value heads."""

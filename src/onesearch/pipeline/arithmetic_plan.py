@@ -28,6 +28,7 @@ from onesearch.pipeline.stages import stages_of
 _LEVELS: Final = 5
 _ENCODER_TOKENS: Final = 32  # of a query or a title, with what a tokenizer adds
 _OPTIMISED: Final = 16  # bytes of a trained weight: float32 weight and gradient, two moments
+_GATHERED: Final = 8  # bytes of one that is gathered from several devices for a step: float32 weight and gradient
 _KEPT, _KEPT_ATTENTION, _RECOMPUTED = 34, 5, 2  # bytes a layer keeps in bfloat16 for its backward pass, see _kept
 _PRECISION: Final = {"float32": 4, "bfloat16": 2, "int8": 1}
 _NODES: Final = 1.3  # nodes of the trie, for each item
@@ -229,7 +230,12 @@ def _training(
     share = batch / devices * (_copies(config) if name == "distill" else 1)
     kept = share * _kept(layers, read + written, loop.recompute)
     weights = layers.weights + (size.items * config.model.row_dim if config.model.item_memory else 0)
-    memory = _OPTIMISED * weights + kept + _tables(config, size)
+    trained = _OPTIMISED * weights
+    if loop.shard and devices > 1:
+        # Each device has its part, and what is gathered at a time: all but the layers and one of these, or everything.
+        by_layer = layers.read * (1 - 1 / layers.layers) if layers.both and name != "distill" else 0.0
+        trained = trained / devices + _GATHERED * (weights - by_layer)
+    memory = trained + kept + _tables(config, size)
     return Arithmetic(name, samples, read + written, samples * one, memory / 2**30)
 
 

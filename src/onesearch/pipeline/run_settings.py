@@ -144,6 +144,16 @@ class RunSettings(Settings):
         return self
 
     @model_validator(mode="after")
+    def _parts_of_a_model_have_limits(self) -> "RunSettings":
+        distilled = self.has_v2 and self.distill.keywords == "teacher"
+        if self.sft3.loop.shard and distilled and (self.distill.fgm or self.distill.ema):
+            raise ValueError(
+                "sft3.loop.shard counts for distill, too, whose adversarial step and averaged teacher need the whole"
+                " model in each process: set distill.fgm and distill.ema to 0"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _towers_need_pictures(self) -> "RunSettings":
         if self.encoder.encoding != "text" and self.pictures is None:
             raise ValueError(

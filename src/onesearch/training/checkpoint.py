@@ -2,13 +2,14 @@
 
 ``checkpoints/step-00000120/`` holds ``model.safetensors``, ``optimizer.safetensors``, ``random-<rank>.safetensors`` and
 ``random-<rank>.json`` per process, ``average.safetensors`` when weights are averaged, and ``state.json``. The folder
-is written under a temporary name and renamed last. Not covered: models sharded over processes (FSDP).
+is written under a temporary name and renamed last. Whether processes held parts of the model or all of it cannot be
+told from a checkpoint: it holds whole tensors.
 """
 
 import os
 import random
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -148,7 +149,16 @@ def load_weights(model: nn.Module, file: Path) -> None:
         raise ValueError(f"{file} does not fit this model: {error}. Delete the folder to start afresh") from error
 
 
-def save_optimizer(optimizer: torch.optim.Optimizer, file: Path) -> None:
+Convert = Callable[[str, Tensor], Tensor]
+"""The name of a parameter, and a tensor of its kind → that tensor in another form: a part of it, or all."""
+
+
+def as_it_is(name: str, value: Tensor) -> Tensor:
+    """The form of what a process holds as a whole."""
+    return value
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer, whole: Convert = as_it_is) -> dict[str, Tensor]:
     """Flatten ``state`` to tensors named ``<parameter>/<key>``; the groups are rebuilt from the configuration.
 
     Raises:
@@ -161,12 +171,12 @@ def save_optimizer(optimizer: torch.optim.Optimizer, file: Path) -> None:
             for key, value in optimizer.state.get(parameter, {}).items():
                 if not isinstance(value, (Tensor, int, float)):
                     raise TypeError(f"optimizer state '{key}' of {name} is a {type(value).__name__}, not a tensor")
-                tensors[f"{name}/{key}"] = torch.as_tensor(value).detach().clone().contiguous()
-    save_file(tensors, str(file))
+                tensors[f"{name}/{key}"] = whole(name, torch.as_tensor(value).detach()).clone().contiguous()
+    return tensors
 
 
-def load_optimizer(optimizer: torch.optim.Optimizer, file: Path) -> None:
-    """Undo :func:`save_optimizer` for an optimizer over parameters of the same names."""
+def load_optimizer(optimizer: torch.optim.Optimizer, file: Path, part: Convert = as_it_is) -> None:
+    """Fill an optimizer over parameters of the same names with :func:`optimizer_tensors` that were saved."""
     by_name: dict[str, dict[str, Tensor]] = {}
     for full, value in load_file(str(file)).items():
         name, key = full.rsplit("/", 1)
@@ -176,7 +186,7 @@ def load_optimizer(optimizer: torch.optim.Optimizer, file: Path) -> None:
             if name in by_name:
                 # Adam's step counter belongs beside the parameter for the fused kernel, on the CPU for the plain one.
                 optimizer.state[parameter] = {
-                    key: value.to(parameter.device) if value.ndim or group.get("fused") else value
+                    key: part(name, value).to(parameter.device) if value.ndim or group.get("fused") else value
                     for key, value in by_name[name].items()
                 }
 

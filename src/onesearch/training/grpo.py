@@ -155,6 +155,7 @@ class GrpoObjective(SupervisedObjective):
     """
 
     without_dropout = ("generator", "reference", "behaviour_policy")
+    sharding = None
 
     def __init__(
         self,

@@ -8,7 +8,8 @@ random states.
 Several processes (`torchrun`, `accelerate launch`) share each batch: a step is that of one process up to what its loss
 takes over rows of one share alone, such as the negatives of a contrastive loss. Their weights are the same after every
 step, and the first process writes. Another number of processes goes on from the same checkpoint, with random states of
-its own. Not covered: sharding one model over processes (FSDP).
+its own. With ``shard`` each process holds a part of the weights, gradients and moments, with the same result
+(:mod:`onesearch.training.sharding`).
 """
 
 import logging
@@ -39,6 +40,7 @@ from onesearch.training.checkpoint import RandomState, random_state_restored
 from onesearch.training.loop_settings import FitReport, LoopSettings
 from onesearch.training.optimizer import AveragedWeights, adamw, parameter_groups, rate
 from onesearch.training.precision import deterministic, resolve_precision
+from onesearch.training.sharding import ShardedModel, Sharding
 from onesearch.training.training_curves import Averages, CurveLog, plot_curves
 
 with from_extra("train"):
@@ -107,6 +109,7 @@ def fit(
         NotFiniteError: with step and term; the last checkpoint was written before it.
         RuntimeError: several processes ended in different weights.
         ValueError: ``folder`` belongs to another run, the settings do not fit the model, or a launcher would split it.
+            With ``shard``: the model cannot be split (its attribute ``sharding`` is None).
     """
     return _Fit(model, batches, loss, config, folder, validate, seed, label, patience).run()
 
@@ -165,7 +168,7 @@ class _Fit:
             kind = self.accelerator.distributed_type.value
             raise ValueError(
                 f"each process trains a whole model here, not a part of one ({kind}):"
-                " launch without FSDP, DeepSpeed and other ways to split a model"
+                " launch without FSDP, DeepSpeed and other ways to split a model, and set loop.shard instead"
             )
         done = self._finished()
         if done is not None:
@@ -190,18 +193,29 @@ class _Fit:
         config = self.config
         self.start_mib = resident_mib()
         # Everything that moves: weights, optimizer, averaged weights, random states; then what a checkpoint kept of it.
-        self.model.to(self.accelerator.device)
         groups = parameter_groups(self.model, config.learning_rate, config.weight_decay, config.learning_rates)
+        self.sharded = self._sharded()
+        if self.sharded is None:
+            self.model.to(self.accelerator.device)
+            live = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+        else:
+            live = self.sharded.parts
+            for group in groups:
+                group["params"] = [live[name] for name in group["names"]]
         plain = adamw(groups, _BETAS)
-        self.average = AveragedWeights(self.model, config.average) if config.average else None
-        self.parameters = [p for group in plain.param_groups for p in group["params"]]
+        self.average = AveragedWeights(live, config.average) if config.average else None
+        self.parameters = list(live.values())
         torch.manual_seed(self.seed + self.accelerator.process_index)
         first = self._resume(plain)
-        # accelerate wraps the model for precision and processes; its wrapped optimizer is not used, since the loss
-        # functions of this project go backward several times before a step.
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*broadcast_buffers.*", category=FutureWarning)
-            self.wrapped, _ = self.accelerator.prepare(self.model, plain)
+        if self.sharded is None:
+            # accelerate wraps the model for precision and processes; its wrapped optimizer is not used, since the loss
+            # functions of this project go backward several times before a step.
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message=".*broadcast_buffers.*", category=FutureWarning)
+                self.wrapped, _ = self.accelerator.prepare(self.model, plain)
+        else:
+            self.sharded.scatter()
+            self.wrapped = self.sharded.module
         self.optimizer = plain
         warmup = round(config.warmup * self.steps)
         self.pending: list[tuple[int, str, dict[str, Tensor]]] = []  # losses that nobody has looked at yet
@@ -223,6 +237,18 @@ class _Fit:
                     self._write(step, config.learning_rate * factor)
                 break
         return self._end(step)
+
+    def _sharded(self) -> ShardedModel | None:
+        """The part of the model that this process holds; None where it holds all of it."""
+        if not self.config.shard or self.accelerator.num_processes == 1:
+            return None
+        sharding: Sharding | None = getattr(self.model, "sharding", "whole")
+        if sharding is None:
+            raise ValueError(
+                "loop.shard: each process needs the whole model for this training, as adversarial steps, averaged"
+                " teachers, rollouts and references do: set it to false, or leave those out"
+            )
+        return ShardedModel(self.model, self.accelerator.device, sharding)
 
     def _steps(self, first: int) -> Iterator[list[Batch]]:
         """The batches of each step, made ahead in a thread while the model computes."""
@@ -268,7 +294,11 @@ class _Fit:
                 names["loss"] = "later_loss"  # what is logged as the loss is the first one
             self.own += batch.samples
         # The norm is logged as it was before clipping.
-        norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
+        if self.sharded is None:
+            norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
+        else:
+            self.sharded.take_gradients()
+            norm = self.sharded.gradient_norm()
         if config.clip_norm:
             torch.nn.utils.clip_grads_with_norm_(self.parameters, config.clip_norm, norm)
         self.pending.append((step + 1, "", {"gradient_norm": norm.detach()}))
@@ -281,7 +311,8 @@ class _Fit:
 
     def _without_exchange(self, wait: bool) -> AbstractContextManager[Any]:
         """Where processes do not exchange gradients, if there is more to come in this step."""
-        return self.accelerator.no_sync(self.wrapped) if wait else nullcontext()
+        # Parts of gradients are exchanged at once, since nobody has room for all of them.
+        return self.accelerator.no_sync(self.wrapped) if wait and self.sharded is None else nullcontext()
 
     def _losses(self, content: Any, wait: bool) -> Iterator[Terms]:
         """The loss function's terms as an iterator, whichever of the two forms it has."""
@@ -347,7 +378,7 @@ class _Fit:
     def _validate(self, step: int) -> None:
         assert self.validate is not None
         # With the weights that would be kept, and without a trace in the random states: training must not notice.
-        with self._weights_to_keep(), random_state_restored():
+        with self._weights_to_keep(), self._whole_model(), random_state_restored():
             self.model.eval()
             with torch.no_grad():
                 figures = exchanged(self.validate(self.model))[0]  # one answer to what depends on them
@@ -378,14 +409,35 @@ class _Fit:
         finally:
             self.average.swap()
 
+    @contextmanager
+    def _whole_model(self) -> Iterator[None]:
+        """``self.model`` as it is now, on the device; all processes must come."""
+        if self.sharded is None:
+            yield
+            return
+        self.sharded.gather()
+        self.model.to(self.accelerator.device)
+        try:
+            yield
+        finally:
+            self.model.to("cpu")
+
     def _save(self, step: int) -> None:
-        accelerator = self.accelerator
+        accelerator, sharded = self.accelerator, self.sharded
+        # What processes hold parts of, all of them put together.
+        if sharded is not None:
+            sharded.gather()
+        moments, average = {}, {}
+        if accelerator.is_main_process or sharded is not None:
+            whole = files.as_it_is if sharded is None else sharded.whole
+            moments = files.optimizer_tensors(self.optimizer, whole)
+            average = {name: whole(name, value) for name, value in self.average.values.items()} if self.average else {}
         if accelerator.is_main_process:
             temporary = self.checkpoints.begin(step)
             files.save_weights(self.model, temporary / WEIGHTS)
-            files.save_optimizer(self.optimizer, temporary / "optimizer.safetensors")
-            if self.average is not None:
-                files.save_tensors(self.average.values, temporary / "average.safetensors")
+            files.save_tensors(moments, temporary / "optimizer.safetensors")
+            if average:
+                files.save_tensors(average, temporary / "average.safetensors")
             write_json(
                 temporary / "state.json",
                 {
@@ -418,10 +470,12 @@ class _Fit:
         found = self.checkpoints.folder / step
         state = read_json(found / "state.json")
         files.check_same_run(state, self.fingerprint, self.folder)
+        part = files.as_it_is if self.sharded is None else self.sharded.part_of
         files.load_weights(self.model, found / WEIGHTS)
-        files.load_optimizer(optimizer, found / "optimizer.safetensors")
+        files.load_optimizer(optimizer, found / "optimizer.safetensors", part)
         if self.average is not None:
-            self.average.load(files.load_tensors(found / "average.safetensors"))
+            average = files.load_tensors(found / "average.safetensors")
+            self.average.load({name: part(name, value) for name, value in average.items()})
         self.averages = Averages.from_state(state["averages"])
         self.best, self.spent = state["best"], state["seconds"]
         self.waited = state.get("waited", 0)
@@ -446,13 +500,17 @@ class _Fit:
     def _end(self, steps: int) -> FitReport:
         """Choose the weights after so many steps, write them, and only then drop the checkpoints."""
         seconds = time.perf_counter() - self.started
+        if self.sharded is not None:
+            if self.average is not None:
+                self.average.swap()
+            self.sharded.gather()
         check_same_weights(self.model)
         # The best weights where validation chooses, which the first process has written by now, else the averaged ones,
         # else the last.
         self.accelerator.wait_for_everyone()
         if self.config.best and self.best:
             files.load_weights(self.model, self.folder / BEST)
-        elif self.average is not None:
+        elif self.average is not None and self.sharded is None:
             self.average.swap()
         self.model.eval()
         report = FitReport(

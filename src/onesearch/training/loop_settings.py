@@ -1,7 +1,7 @@
 """Settings and outcome of a training run."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -37,13 +37,17 @@ class LoopSettings(Settings):
         False, description="the backbone's layers are computed again in the backward pass: less memory, more time"
     )
 
+    shard: bool = Field(
+        False, description="each of several processes holds a part of weights, gradients and moments alone (FSDP)"
+    )
+
     def marking(self) -> dict[str, Any]:
         """Without what changes no weight, so that a training goes on after it was changed: say, out of memory."""
-        return {name: value for name, value in super().marking().items() if name != "recompute"}
+        return {name: value for name, value in super().marking().items() if name not in ("recompute", "shard")}
 
     def decisive(self) -> dict[str, Any]:
         """The settings that change the resulting weights."""
-        ways = {"curves", "log_steps", "checkpoint_steps", "checkpoint_seconds", "prefetch", "recompute"}
+        ways = {"curves", "log_steps", "checkpoint_steps", "checkpoint_seconds", "prefetch", "recompute", "shard"}
         return self.model_dump(exclude=ways, mode="json")
 
 
@@ -54,6 +58,7 @@ class PreferenceLoopSettings(LoopSettings):
     warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps in which the learning rate rises")
     validate_steps: int = Field(25, ge=0, description="steps between validations; 0 = only at the end")
     best: str = Field("hr10", description="validation figure whose highest value chooses the weights; '' = the last")
+    shard: Literal[False] = Field(False, description="rollouts and references need the whole model in each process")
 
 
 @dataclass(frozen=True)

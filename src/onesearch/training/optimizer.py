@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,7 @@ def rate(step: int, steps: int, warmup: int, schedule: Schedule, floor: float = 
 
 def parameter_groups(
     model: nn.Module, learning_rate: float, weight_decay: float, multipliers: Mapping[str, float]
-) -> list[dict[str, object]]:
+) -> list[dict[str, Any]]:
     """Groups for AdamW: learning rates by longest matching name prefix; no decay of vectors, norms and embeddings.
 
     Raises:
@@ -44,20 +44,20 @@ def parameter_groups(
             heads = sorted({name.split(".")[0] for name, _ in named})
             raise ValueError(f"no trainable parameter begins with '{prefix}'; the first parts are {heads}")
     # One group per pair of peak learning rate and decay.
-    groups: dict[tuple[float, float], dict[str, object]] = {}
+    groups: dict[tuple[float, float], dict[str, Any]] = {}
     for name, parameter in named:
         prefix = max((p for p in multipliers if name.startswith(p)), key=len, default="")
         peak = learning_rate * multipliers.get(prefix, 1.0)
         decay = 0.0 if parameter.ndim < 2 or id(parameter) in embedded else weight_decay
         group = groups.setdefault((peak, decay), {"params": [], "names": [], "weight_decay": decay, "peak": peak})
-        group["params"].append(parameter)  # type: ignore[attr-defined]
-        group["names"].append(name)  # type: ignore[attr-defined]
+        group["params"].append(parameter)
+        group["names"].append(name)
     return list(groups.values())
 
 
-def adamw(groups: list[dict[str, object]], betas: tuple[float, float]) -> torch.optim.AdamW:
+def adamw(groups: list[dict[str, Any]], betas: tuple[float, float]) -> torch.optim.AdamW:
     """AdamW with the fused kernel where the parameters allow it."""
-    parameters = [p for group in groups for p in group["params"]]  # type: ignore[attr-defined]
+    parameters = [p for group in groups for p in group["params"]]
     fused = all(p.device.type in ("cpu", "cuda") and p.is_floating_point() for p in parameters)
     return torch.optim.AdamW(groups, lr=0.0, betas=betas, fused=fused)
 
@@ -65,9 +65,9 @@ def adamw(groups: list[dict[str, object]], betas: tuple[float, float]) -> torch.
 class AveragedWeights:
     """Exponential moving average of the trainable weights: ``a ← decay·a + (1 - decay)·w`` after each step."""
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
+    def __init__(self, live: Mapping[str, nn.Parameter], decay: float) -> None:
         self.decay = decay
-        self._live = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self._live = live
         self.values = {name: p.detach().clone() for name, p in self._live.items()}
 
     @torch.no_grad()

@@ -116,6 +116,9 @@ class SelfDistillationObjective(SupervisedObjective):
         self.settings = settings
         self._teacher: tuple[list[LevelDistribution], Tensor] | None = None
         self.average = constant_copy(generator) if settings.ema else None  # the EMA teacher
+        # Some processes' rows may have no teacher, so that they go through the layers less often. The input embeddings
+        # that FGM moves, and an EMA teacher, are whole in every process.
+        self.sharding = None if settings.fgm or settings.ema else "whole"
 
     @property
     def tables(self) -> list[Tensor]:

@@ -15,6 +15,7 @@ from onesearch.model.evidence import EvidenceMemory
 from onesearch.model.generator import Generator, GeneratorMemory
 from onesearch.model.token_vocabulary import PAD
 from onesearch.search.path_scoring import LevelDistribution, chosen_log_probs, path_distributions
+from onesearch.training.sharding import Sharding
 from onesearch.training.supervised_losses import codebook_nll, item_nll, legal_means, score_nll, text_nll
 from onesearch.training.tasks import ItemTargets, TaskBatch
 
@@ -26,6 +27,8 @@ class IndexedModule(nn.Module):
     index: SidIndex
     without_dropout: tuple[str, ...] = ()
     """Names of the generators among the attributes that stay in evaluation mode while training."""
+    sharding: Sharding | None = None
+    """How processes may hold a part of it each; None: every one needs all of it."""
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         # What .to() and .cuda() come down to; an index is no tensor that a module would know of.
@@ -77,6 +80,8 @@ class SupervisedObjective(IndexedModule):
             SIDs without the constraint.
         label_smoothing: share of an item target's probability that all legal tokens get alike (5.10a).
     """
+
+    sharding: Sharding | None = "layers"
 
     def __init__(
         self,
