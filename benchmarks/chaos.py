@@ -47,9 +47,10 @@ _CHANCE = random.Random(0)
 # Runs the command with a clock that is an hour late.
 _LATE = """
 import datetime
-import onesearch.serving.http_bodies as models, onesearch.serving.service as service
+from onesearch.serving import http_bodies, service, store_follower
 from onesearch.cli import app
-models.now = service.now = lambda: datetime.datetime.now(datetime.UTC) - datetime.timedelta(hours=1)
+late = lambda: datetime.datetime.now(datetime.UTC) - datetime.timedelta(hours=1)
+http_bodies.now = service.now = store_follower.now = late
 app()
 """
 

@@ -37,7 +37,7 @@ from onesearch.search.hits import Searcher
 from onesearch.understanding.keyword_extraction import holds_phrase, stated_in
 from onesearch.understanding.thought import Thought
 from onesearch.understanding.thought_cache import SqliteThoughts
-from onesearch.understanding.worker import run_understand
+from onesearch.understanding.understand_queries import run_understand
 
 FILES = ResultFiles("language_model")
 PORTION = 50

@@ -56,7 +56,7 @@ from onesearch.understanding.llm_producer import LLMProducer, LLMSettings
 from onesearch.understanding.thought import Producer
 from onesearch.understanding.thought_cache import SqliteThoughts, cache_key
 from onesearch.understanding.thought_table import Thoughts
-from onesearch.understanding.worker import run_understand
+from onesearch.understanding.understand_queries import run_understand
 
 Floats = NDArray[np.float32]
 PAGE: Final = 10

@@ -18,7 +18,7 @@ from onesearch.pipeline.stage_runner import StageContext
 from onesearch.search.engine import SearchEngine
 from onesearch.understanding.catalogue_vocabulary import CatalogueVocabulary
 from onesearch.understanding.thought_table import Thoughts
-from onesearch.understanding.worker import Summary
+from onesearch.understanding.work_summary import Summary
 
 STAGES = [
     "data",

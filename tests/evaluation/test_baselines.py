@@ -15,7 +15,8 @@ from onesearch.evaluation.baselines import (
     tune_lexical,
     tuning_score,
 )
-from onesearch.search.lexical_search import LexicalSearcher, LexicalSettings
+from onesearch.search.lexical_index import LexicalSettings
+from onesearch.search.lexical_search import LexicalSearcher
 
 
 def test_every_baseline_answers_every_request(shop):

@@ -14,10 +14,11 @@ from onesearch.search import candidate_search
 from onesearch.search.candidates import Candidates, ordered
 from onesearch.search.engine import SearchEngine
 from onesearch.search.evidence_finder import EvidenceFinder, EvidenceRequests
-from onesearch.search.lexical_search import Analyzer, LexicalSearcher
+from onesearch.search.lexical_search import LexicalSearcher
 from onesearch.search.ranking_weights import GENERATOR_ALONE, RankingWeights
 from onesearch.search.search_settings import SearchSettings
 from onesearch.search.shopper_history import ShopperHistory, to_requests
+from onesearch.search.text_analyzer import Analyzer
 from small_engine import EVIDENCE, ITEMS, small_engine
 
 IDS = ITEMS["item_id"].to_list()

@@ -9,7 +9,7 @@ from onesearch.common.layered_table import ChangedRows
 from onesearch.common.ragged import Ragged
 from onesearch.data.records import Item, items_frame
 from onesearch.search.click_features import TraitClicks, TraitLists, attributes, title_words
-from onesearch.search.lexical_search import Analyzer
+from onesearch.search.text_analyzer import Analyzer
 
 # Traits x, y, z of twenty items: enough for a trait to be kept (three items) and not so common as to be dropped.
 TRAITS = pl.Series([["x", "y"], ["x"], ["x", "z"], ["y", "z"], ["y"], ["z"], *[[]] * 14], dtype=pl.List(pl.String))

@@ -2,8 +2,9 @@ import pytest
 
 from onesearch.data.records import Item
 from onesearch.search.highlighting import LONGEST_TEXT, highlights, matched_spans
-from onesearch.search.lexical_search import Analyzer, LexicalSearcher
+from onesearch.search.lexical_search import LexicalSearcher
 from onesearch.search.results import SearchRequest
+from onesearch.search.text_analyzer import Analyzer
 from small_engine import small_engine
 
 ANALYZE = Analyzer("english")

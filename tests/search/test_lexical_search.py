@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 
 from onesearch.data.requests import Requests
 from onesearch.search import lexical_search
-from onesearch.search.lexical_search import Analyzer, LexicalSearcher, LexicalSettings
+from onesearch.search.lexical_index import LexicalSettings
+from onesearch.search.lexical_search import LexicalSearcher
+from onesearch.search.text_analyzer import Analyzer
 
 TITLES = ["red running shoes", "blue running shoe for men", "steel hammer", "claw hammer, steel handle", "garden hose"]
 

@@ -9,7 +9,8 @@ from onesearch.common.ragged import Ragged
 from onesearch.data.click_statistics import ClickStatistics
 from onesearch.data.records import Item, items_frame
 from onesearch.search.click_features import ClickFeatures
-from onesearch.search.lexical_search import LexicalSearcher, LexicalSettings
+from onesearch.search.lexical_index import LexicalSettings
+from onesearch.search.lexical_search import LexicalSearcher
 from onesearch.search.ranking_features import lexical_features, probability_features
 
 ITEMS = items_frame(

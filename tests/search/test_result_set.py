@@ -13,7 +13,8 @@ from onesearch.data.records import Item
 from onesearch.index.filter_values import FilterError
 from onesearch.search.confidence import Confidence
 from onesearch.search.engine import SearchEngine
-from onesearch.search.lexical_search import LexicalSearcher, LexicalSettings
+from onesearch.search.lexical_index import LexicalSettings
+from onesearch.search.lexical_search import LexicalSearcher
 from onesearch.search.results import SearchRequest
 from onesearch.search.rules import Rules
 from onesearch.search.search_settings import SearchSettings

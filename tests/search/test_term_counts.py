@@ -5,8 +5,10 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onesearch.search.lexical_search import Analyzer, LexicalSearcher, LexicalSettings
+from onesearch.search.lexical_index import LexicalSettings
+from onesearch.search.lexical_search import LexicalSearcher
 from onesearch.search.term_counts import TermCounts
+from onesearch.search.text_analyzer import Analyzer
 
 texts = st.lists(st.lists(st.sampled_from("abcdefgh"), max_size=6).map(" ".join), min_size=1, max_size=9)
 

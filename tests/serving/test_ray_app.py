@@ -226,7 +226,7 @@ def test_a_replica_that_cannot_search_is_not_well(ray, loaded, tmp_path):
     with TestClient(replica.__serve_build_asgi_app__()):
         replica.check_health()
         assert Gauge.values["onesearch_items"] == {(): 60}, "and is measured"
-        replica._service._workers["onesearch"].close()
+        replica._service.workers.by_method["onesearch"].close()
         with pytest.raises(RuntimeError, match="answers no searches"):
             replica.check_health()
 

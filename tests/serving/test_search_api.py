@@ -336,7 +336,7 @@ def test_pages_of_a_deleted_shopper_are_forgotten(asked, client, admin):
 
 
 def test_first_pages_are_not_remembered_for_ever(asked, client, monkeypatch):
-    monkeypatch.setattr("onesearch.serving.service._FIRST_PAGES", 1)
+    monkeypatch.setattr("onesearch.serving.live_shoppers._FIRST_PAGES", 1)
     search(client, query="lamp", user="nina")
     search(client, query="red shoe", user="nina")
     search(client, query="lamp", user="nina", offset=2)

@@ -48,7 +48,7 @@ def test_probes_and_searches_before_and_after_the_run_is_loaded(engine, store):
 
 def test_ready_means_that_searches_are_answered(client):
     assert client.get("/readyz").json() == {"status": "ready"}
-    client.app.state.service._workers["bm25"].close()
+    client.app.state.service.workers.by_method["bm25"].close()
     down = client.get("/readyz")
     assert down.status_code == 503 and down.json() == {"status": "down"}
     assert client.get("/livez").status_code == 200

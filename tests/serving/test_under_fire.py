@@ -27,7 +27,7 @@ def running(engine, store, **limits):
     config = ServingSettings(**limits)
     app = create_app(engine, store, config, TOKEN)
     server = uvicorn.Server(uvicorn.Config(app, port=0, **server_options(config)))
-    server.waiting = lambda: app.state.service._workers["onesearch"].waiting
+    server.waiting = lambda: app.state.service.workers.by_method["onesearch"].waiting
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     end = time.monotonic() + 60

@@ -13,7 +13,7 @@ import pytest
 from onesearch.understanding.llm_producer import LLMError, LLMProducer, LLMSettings
 from onesearch.understanding.thought import Analysis, Thought, ThoughtError
 from onesearch.understanding.thought_cache import CacheError, SqliteThoughts
-from onesearch.understanding.worker import run_understand, understand
+from onesearch.understanding.understand_queries import run_understand, understand
 
 GOOD = {
     "intent": "merchandise",
@@ -257,7 +257,7 @@ from pathlib import Path
 from onesearch.data.records import Item, items_frame
 from onesearch.understanding.thought_cache import SqliteThoughts
 from onesearch.understanding.catalogue_vocabulary import CatalogueVocabulary
-from onesearch.understanding.worker import run_understand
+from onesearch.understanding.understand_queries import run_understand
 from onesearch.understanding.llm_producer import LLMSettings, LLMProducer
 items = items_frame(Item(f"i{n}", "leather hiking boots", ("Shoes",)) for n in range(2))
 producer = LLMProducer(CatalogueVocabulary.from_items(items), LLMSettings(base_url=sys.argv[1]))

@@ -16,7 +16,8 @@ from onesearch.data.records import PageView, page_views_frame
 from onesearch.understanding.llm_producer import LLMError, LLMProducer, LLMSettings, LLMUnavailableError
 from onesearch.understanding.thought import Analysis, Thought, ThoughtError
 from onesearch.understanding.thought_cache import CacheError, SqliteThoughts
-from onesearch.understanding.worker import Pauses, watch
+from onesearch.understanding.understand_queries import watch
+from onesearch.understanding.worker import Pauses
 
 GOOD = {
     "intent": "merchandise",

@@ -20,9 +20,11 @@ from onesearch.batch.table_parts import table_files
 from onesearch.common.artefact import refuse_links
 from onesearch.understanding.keyword_extraction import validated
 from onesearch.understanding.llm_producer import LLMUnavailableError, json_object
+from onesearch.understanding.stop_signals import run_until_stopped
 from onesearch.understanding.thought import Grounding, Producer, Thought, ThoughtError
 from onesearch.understanding.thought_cache import SqliteThoughts, ThoughtCache, cache_key
-from onesearch.understanding.worker import ROUNDS, Summary, Worker, note_reject, run_until_stopped
+from onesearch.understanding.work_summary import Summary, note_reject
+from onesearch.understanding.worker import ROUNDS, Worker
 
 _ATTRIBUTE: Final = pa.struct([("type", pa.string()), ("value", pa.string()), ("negated", pa.bool_())])
 SCHEMA: Final = pa.schema(

@@ -21,7 +21,7 @@ from onesearch.cli.terminal import Span, show_json, show_table
 if TYPE_CHECKING:
     from onesearch.understanding.thought import Producer as Thinker
     from onesearch.understanding.thought_cache import ThoughtCache
-    from onesearch.understanding.worker import Summary
+    from onesearch.understanding.work_summary import Summary
 
 
 def understand(
@@ -147,7 +147,7 @@ def understand(
         **({"base_url": base_url} if base_url else {}),
     }
     from onesearch.pipeline.opened_producers import opened_producer
-    from onesearch.understanding.worker import run_understand, run_watch
+    from onesearch.understanding.understand_queries import run_understand, run_watch
 
     opened = opened_producer(producer.value, catalogue, limits, encoder)
     with closing(open_thoughts(cache)) as thoughts, opened as thinker:

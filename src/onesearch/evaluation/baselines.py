@@ -16,10 +16,12 @@ from onesearch.data.requests import Requests
 from onesearch.data.text import item_texts
 from onesearch.search.dense_search import DenseSearcher, DenseSettings, Encode
 from onesearch.search.hits import Searcher
-from onesearch.search.lexical_search import Analyzer, LexicalSearcher, LexicalSettings
+from onesearch.search.lexical_index import LexicalSettings
+from onesearch.search.lexical_search import LexicalSearcher
 from onesearch.search.popularity_search import MostClickedSearcher, PopularitySearcher
 from onesearch.search.score_fusion import FusedSearcher, candidate_scores, fuse_scores
 from onesearch.search.term_counts import TermCounts
+from onesearch.search.text_analyzer import Analyzer
 
 _T = TypeVar("_T")
 

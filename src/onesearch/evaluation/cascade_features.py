@@ -20,7 +20,8 @@ from onesearch.data.histories import Targets
 from onesearch.data.pair_counts import Floats, Ints, Lift, contained, counted
 from onesearch.data.requests import Requests
 from onesearch.search.dense_search import DenseSearcher
-from onesearch.search.lexical_search import Analyzer, LexicalSearcher
+from onesearch.search.lexical_search import LexicalSearcher
+from onesearch.search.text_analyzer import Analyzer
 
 FEATURES: Final = (
     "bm25",

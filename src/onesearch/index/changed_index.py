@@ -1,26 +1,16 @@
 """A catalogue that lives: an index with changes on top of it, each of which costs what it changes.
 
 The base index never moves. Beside it stand the nodes whose items changed, in tables that only grow, and the items of
-changed leaves, sorted. A change copies the lists of children on the way from its items to the root, and nothing else::
-
-    for every changed leaf:        list its items anew, without those that left, with those that came
-    for level = L - 1 .. 1:
-        for every changed node:    count its items; mean of its children's vectors, as :mod:`onesearch.index.node_means`
-        for every parent of one:   copy its list of children to the end of the table, changed ones in their places
-    level 0:                       copied as a whole: it is short
-
-A node number below the base's size of the level is a node of the base, below which nothing has changed; others stand in
-the table. Positions are the base's and, behind them from a whole word of bits on, those of the items of changed leaves.
-A reader keeps its version, as tables grow behind the numbers that it knows. :meth:`ChangedIndex.merged` is the plain
-index of all items, bit-equal to one built anew; changes then start from nothing again.
+changed leaves, sorted; :mod:`onesearch.index.path_copying` writes both. A node number below the base's size of the
+level is a node of the base, below which nothing has changed; others stand in the table. Positions are the base's and,
+behind them from a whole word of bits on, those of the items of changed leaves. A reader keeps its version, as tables
+grow behind the numbers that it knows. :meth:`ChangedIndex.merged` is the plain index of all items, bit-equal to one
+built anew; changes then start from nothing again.
 """
 
-import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -28,59 +18,31 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from onesearch.index.bits import RankedBits, pack, take
-from onesearch.index.changed_nodes import (
-    CHILDREN,
-    LOW,
-    PLACES,
-    PREFIX,
-    VECTOR,
-    Live,
-    NodeTable,
-    find,
-    flat_ranges,
-    joined,
-    nodes_of,
-    prefixes_of,
-)
+from onesearch.index.changed_nodes import CHILDREN, LOW, PLACES, PREFIX, VECTOR, Live, NodeTable, nodes_of
 from onesearch.index.check_items import as_numpy, check_items
-from onesearch.index.node_means import by_children, write_means
+from onesearch.index.path_copying import Change, IndexVersion, SharedTables, TableFullError
 from onesearch.index.sid_index import IndexBytes, SidIndex
 from onesearch.index.sorted_update import IndexArrays, SortedItems, splice
-
-Ints = NDArray[np.int64]
-
-
-@dataclass
-class _Shared:
-    """What all versions on one base share: the tables of the levels (level 0 has none), and a lock for writers."""
-
-    tables: list[NodeTable]
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-
-class _TableFullError(Exception):
-    """The vector table has no free slot left."""
 
 
 class ChangedIndex(SidIndex):
     """An index with changes; answers as an index built anew, but for the numbers of nodes and positions."""
 
-    def __init__(
-        self, base: SidIndex, shared: _Shared, root: Ints, live: Live, alive: Ints, max_children: tuple[int, ...]
-    ) -> None:
-        """Use :meth:`over`. ``alive`` are packed bits over the base's positions: those outside changed leaves."""
+    def __init__(self, version: IndexVersion) -> None:
+        """Use :meth:`over`."""
+        base, live, root = version.base, version.live, version.root
         self._layout, self.levels, self.codebook_sizes = base._layout, base.levels, base.codebook_sizes
-        self._base, self._shared, self._root_array, self._live, self._alive = base, shared, root, live, alive
-        self._vectors, self.max_children = base._vectors, max_children
+        self._version, self._base, self._live = version, base, live
+        self._vectors, self.max_children = base._vectors, version.max_children
         self._count = int((root[VECTOR] & LOW).sum())
-        self._live_begins = 64 * len(alive)
+        self._live_begins = 64 * len(version.alive)
         self._sizes = [base.size(level) for level in range(base.levels)]
-        self._used = [table.used for table in shared.tables]
+        self._used = [table.used for table in version.shared.tables]
         # The same on the index's device; an entry more than there are, so that there is one to read.
         device = base.device
         self._tables = [torch.from_numpy(np.pad(root, ((0, 0), (0, 1)))).to(device)]
-        self._tables += [table.tensor for table in shared.tables[1:]]
-        self._alive_words = torch.from_numpy(alive).to(device)
+        self._tables += [table.tensor for table in version.shared.tables[1:]]
+        self._alive_words = torch.from_numpy(version.alive).to(device)
         self._live_keys = torch.from_numpy(np.append(live.keys, np.int64(0))).to(device)
         self._live_rows = torch.from_numpy(np.append(live.rows, np.int32(-1))).to(device)
         self._live_slots = torch.from_numpy(np.append(live.slots, np.int32(0))).to(device)
@@ -93,11 +55,11 @@ class ChangedIndex(SidIndex):
             roomy = SidIndex(IndexArrays(*base.structure, base._vectors.with_room()), base._layout, base.device)
             roomy.numbering, base = base.numbering, roomy
         # About as many nodes as there are items may change before a merge: so far tables need not grow.
-        shared = _Shared([NodeTable(base.device, len(base)) for _ in range(base.levels)])
+        shared = SharedTables([NodeTable(base.device, len(base)) for _ in range(base.levels)])
         every = as_numpy(pack(np.ones(len(base), bool)))
         root = np.zeros((4, base.size(0)), np.int64)
         nodes_of(base, 0, np.arange(base.size(0)), root)
-        return cls(base, shared, root, Live.empty(), every, base.max_children)
+        return cls(IndexVersion(base, shared, root, Live.empty(), every, base.max_children))
 
     # -- changes -------------------------------------------------------------------------------------------------
 
@@ -156,7 +118,7 @@ class ChangedIndex(SidIndex):
         if len(there):
             at = torch.from_numpy(of_base[there]).to(self.device)
             there = there[as_numpy(base.item_slots(at)) == live.slots[there]]
-        gone = ~np.unpackbits(self._alive.view(np.uint8), count=len(base), bitorder="little").astype(bool)
+        gone = ~np.unpackbits(self._version.alive.view(np.uint8), count=len(base), bitorder="little").astype(bool)
         gone[of_base[there]] = False
         new = live.take(np.setdiff1d(np.arange(len(live.keys)), there))
         # Vectors of the others move as they are stored.
@@ -171,10 +133,11 @@ class ChangedIndex(SidIndex):
 
     def _changed(self, gone: NDArray[np.int32], added: SortedItems, vectors: Tensor) -> "ChangedIndex":
         """A version without the rows ``gone`` and with the items ``added``, vectors [k, R]."""
-        with self._shared.lock:
+        left = as_numpy(self.keys_at(self.position_of(torch.from_numpy(gone.astype(np.int64)).to(self.device))))
+        with self._version.shared.lock:
             try:
-                return _Change(self, gone, added, vectors).version()
-            except _TableFullError:
+                return ChangedIndex(Change(self._version, gone, left, added, vectors).version())
+            except TableFullError:
                 pass
         # Slots given out by the attempt are lost with the table. A change needs one for each item and node at most.
         room = (len(gone) + len(added)) * (self.levels + 1)
@@ -202,7 +165,7 @@ class ChangedIndex(SidIndex):
 
     def size(self, level: int) -> int:
         """Number of nodes of level 0; for other levels a bound that all node numbers are below."""
-        return self._root_array.shape[1] if level == 0 else self._sizes[level] + self._used[level]
+        return self._version.root.shape[1] if level == 0 else self._sizes[level] + self._used[level]
 
     def children(self, level: int, nodes: Tensor) -> tuple[Tensor, Tensor]:
         """As :meth:`SidIndex.children`."""
@@ -361,7 +324,7 @@ class ChangedIndex(SidIndex):
     @property
     def nbytes(self) -> IndexBytes:
         """As :meth:`SidIndex.nbytes`, with what stands on top."""
-        more = sum(table.nbytes for table in self._shared.tables) + sum(one.nbytes for one in self._live)
+        more = sum(table.nbytes for table in self._version.shared.tables) + sum(one.nbytes for one in self._live)
         return IndexBytes(self._base.nbytes.structure + more, self._base.nbytes.vectors)
 
     def to(self, device: torch.device | str) -> SidIndex:
@@ -405,169 +368,3 @@ class ChangedIndex(SidIndex):
 
 def _packed(both: tuple[Tensor, Tensor]) -> Tensor:
     return both[0] << 32 | both[1]
-
-
-class _Way(NamedTuple):
-    """The nodes of a level on the way to changed leaves: their prefixes int64 [C], ascending; what the version before
-    knows of them [4, C], 0 where there is no such node; and the numbers and prefixes of all their children [n],
-    ascending.
-    """
-
-    level: int
-    prefix: Ints
-    nodes: Ints
-    children: Ints
-    below: Ints
-
-
-class _Change:
-    """One change under way: from a version to the next."""
-
-    def __init__(self, old: ChangedIndex, gone: NDArray[np.int32], added: SortedItems, vectors: Tensor) -> None:
-        self.old, self.layout, self.table = old, old._layout, old.table
-        slots = self._reserve(len(added))
-        self.table.write(torch.from_numpy(slots), vectors.to(self.table.data.device).float())
-        popularity = np.zeros(len(added), np.float32) if added.popularity is None else added.popularity
-        self.gone, self.new = gone, Live(added.keys, added.rows, popularity, slots.astype(np.int32))
-
-    def version(self) -> ChangedIndex:
-        """The next version; in comments T changed leaves, C changed nodes of a level."""
-        old, last = self.old, self.layout.levels - 1
-        # Leaves that items leave or come to, by their key [T]; what stands on the way to them; and their items now.
-        keys = np.unique(np.concatenate([self._keys_of(self.gone), self.new.keys]))
-        ways = self._ways(keys)
-        live, alive = self._relisted(keys)
-        # The leaves: their items are a range of the live ones.
-        first = np.searchsorted(live.keys, keys)
-        items = np.searchsorted(live.keys, keys, side="right") - first
-        slots, ones = live.slots.astype(np.int64), np.ones(len(live.slots), np.int64)
-        vectors = self._vectors(last, items, first, items, slots, ones)
-        changed = np.stack([np.zeros_like(keys), vectors << 32 | items, ways[last].nodes[PLACES], keys])
-        # Upwards: the children of a level's changed nodes are written behind the table of the level below.
-        widest = list(old.max_children)
-        for level in reversed(range(last)):
-            changed, most = self._parents(ways[level], changed)
-            widest[level + 1] = max(widest[level + 1], most)
-        nodes, places, new = joined(np.arange(old.size(0)), old._root_array[PREFIX], changed)
-        root = np.empty((4, len(nodes)), np.int64)
-        self._list(0, nodes, places, changed[:, new], root)
-        widest[0] = max(widest[0], root.shape[1])
-        return ChangedIndex(old._base, old._shared, root, live, alive, tuple(widest))
-
-    def _keys_of(self, rows: NDArray[np.int32]) -> Ints:
-        """The packed SIDs of items of the version before."""
-        position = self.old.position_of(torch.from_numpy(rows.astype(np.int64)).to(self.old.device))
-        keys: Ints = as_numpy(self.old.keys_at(position))
-        return keys
-
-    def _ways(self, keys: Ints) -> list[_Way]:
-        """What stands at each level on the way to packed SIDs [T], ascending."""
-        out = []
-        numbers, prefixes = np.arange(self.old.size(0)), self.old._root_array[PREFIX]
-        for level, shift in enumerate(self.layout.shifts):
-            prefix = np.unique(keys >> shift)
-            # Which of the level's known nodes, ascending by prefix, are on the way.
-            at, was = find(prefixes, prefix)
-            on_way = numbers[at[was]]
-            nodes = np.zeros((4, len(prefix)), np.int64)
-            nodes[:, was] = self._nodes_at(level, on_way, np.empty((4, len(on_way)), np.int64))
-            # All children of those.
-            numbers, _ = flat_ranges(nodes[CHILDREN] >> 32, nodes[CHILDREN] & LOW)
-            if level + 1 < self.layout.levels:
-                prefixes = self._prefixes(level + 1, numbers)
-            out.append(_Way(level, prefix, nodes, numbers, prefixes))
-        return out
-
-    def _prefixes(self, level: int, nodes: Ints) -> Ints:
-        """The prefixes of nodes [n] of a level below the root's, as the version before has them."""
-        old, begin = self.old, self.old._sizes[level]
-        out: Ints = old._shared.tables[level].array[PREFIX].take(nodes - begin, mode="clip")
-        of_base = np.flatnonzero(nodes < begin)
-        out[of_base] = prefixes_of(old._base, level, nodes[of_base])
-        return out
-
-    def _relisted(self, keys: Ints) -> tuple[Live, Ints]:
-        """The items of changed leaves after the change, and the bits of the base's positions that stay as they are."""
-        old, live, base = self.old, self.old._live, self.old._base.structure[0]
-        # What the leaves hold now: live items, and positions of the base that are still alive.
-        is_touched = find(keys, live.keys)[1]
-        first = np.searchsorted(base.keys, keys)
-        places, _ = flat_ranges(first, np.searchsorted(base.keys, keys, side="right") - first)
-        bit = np.int64(1) << (places & 63)
-        standing = places[(old._alive[places >> 6] & bit) != 0]
-        popularity = np.zeros(len(standing), np.float32) if base.popularity is None else base.popularity[standing]
-        slots = as_numpy(old._base.item_slots(torch.from_numpy(standing).to(old.device))).astype(np.int32)
-        held = live.take(is_touched).plus(Live(base.keys[standing], base.rows[standing], popularity, slots))
-        held = held.take(~find(np.sort(self.gone), held.rows)[1]).plus(self.new)
-        # Each leaf by popularity, then row; and all leaves by key, where two sorted lists are put together.
-        held = held.take(np.lexsort((held.rows, -held.popularity, held.keys)))
-        every = live.take(~is_touched).plus(held)
-        alive = old._alive.copy()
-        np.bitwise_and.at(alive, places >> 6, ~bit)
-        return every.take(np.argsort(every.keys, kind="stable")), alive
-
-    def _parents(self, way: _Way, changed: Ints) -> tuple[Ints, int]:
-        """The changed nodes [4, C] of a level from those of the level below, and the most children that one has."""
-        old, below = self.old, way.level + 1
-        # Their children [4, n]: those that did not change, as they stand, and those that did and have items left.
-        nodes, places, new = joined(way.children, way.below, changed)
-        fill = partial(self._list, below, nodes, places, changed[:, new])
-        begin, children = old._shared.tables[below].append(len(nodes), fill)
-        above = children[PREFIX] >> self.layout.bits[below]
-        first = np.searchsorted(above, way.prefix)
-        count = np.searchsorted(above, way.prefix, side="right") - first
-        # Items below them, and the means of their vectors.
-        slots, weights = children[VECTOR] >> 32, children[VECTOR] & LOW
-        sums = np.append(0, np.cumsum(weights))
-        items = sums[first + count] - sums[first]
-        vectors = self._vectors(way.level, items, first, count, slots, weights)
-        ranges = old._sizes[below] + begin + first << 32 | count
-        return np.stack([ranges, vectors << 32 | items, way.nodes[PLACES], way.prefix]), int(count.max(initial=0))
-
-    def _list(self, level: int, nodes: Ints, places: Ints, changed: Ints, out: Ints) -> None:
-        """Write to ``out`` [4, n] nodes [n] of the version before, but at ``places`` [C] the changed ones [4, C]."""
-        if len(places) < len(nodes):
-            self._nodes_at(level, nodes, out)
-        out[:, places] = changed
-
-    def _nodes_at(self, level: int, nodes: Ints, out: Ints) -> Ints:
-        """What the version before knows of nodes [n] of a level, written to ``out`` [4, n]."""
-        old, table = self.old, self.old._shared.tables[level].array if level else self.old._root_array
-        begin = old._sizes[level] if level else 0
-        of_base = np.flatnonzero(nodes < begin)
-        if len(of_base) == len(nodes):
-            nodes_of(old._base, level, nodes, out)
-            return out
-        # Those of the base get anything first. By column, and clipped, as numpy would fill a copy otherwise.
-        at = nodes - begin
-        for column, known in zip(out, table, strict=True):
-            np.take(known, at, out=column, mode="clip")
-        if len(of_base):
-            found = np.empty((4, len(of_base)), np.int64)
-            nodes_of(old._base, level, nodes[of_base], found)
-            for column, values in zip(out, found, strict=True):
-                column[of_base] = values
-        return out
-
-    def _vectors(self, level: int, items: Ints, first: Ints, count: Ints, slots: Ints, weights: Ints) -> Ints:
-        """Slots of the vectors of C changed nodes, whose children are ranges of ``slots`` [n] with ``weights`` items.
-
-        A node of one item has that item's vector, but at level 0, where every node has a mean of its own.
-        """
-        out = np.zeros(len(items), np.int64)
-        own = (items == 1) & (level > 0)
-        out[own] = slots[first[own]]
-        means = np.flatnonzero((items > 0) & ~own)
-        out[means] = self._reserve(len(means))
-        for part in (means[one] for one in by_children(count[means])):
-            places, owner = flat_ranges(first[part], count[part])
-            shares = weights[places].astype(np.float32) / items[part].astype(np.float32)[owner]
-            write_means(self.table, out[part], slots[places], shares, np.cumsum(count[part]) - count[part])
-        return out
-
-    def _reserve(self, n: int) -> Ints:
-        """Fresh slots, int64 [n]."""
-        first = self.table.reserve(n)
-        if first is None:
-            raise _TableFullError
-        return np.arange(first, first + n)

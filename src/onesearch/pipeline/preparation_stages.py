@@ -53,7 +53,8 @@ from onesearch.pipeline.stage_runner import StageContext
 from onesearch.search.click_feature_files import CLICK_FEATURES, save_click_features
 from onesearch.search.click_features import ClickFeatures
 from onesearch.search.item_lines import save_item_lines
-from onesearch.search.lexical_search import LexicalSearcher, LexicalSettings
+from onesearch.search.lexical_index import LexicalSettings
+from onesearch.search.lexical_search import LexicalSearcher
 from onesearch.search.logged_histories import LoggedHistories
 from onesearch.search.run_parts import EXAMPLES, ITEM_PAIRS, varied_queries
 from onesearch.understanding.keyword_lexicon import Lexicon

@@ -31,7 +31,8 @@ from onesearch.understanding.preference_calibration import Calibrator
 from onesearch.understanding.thought import Producer
 from onesearch.understanding.thought_cache import SqliteThoughts
 from onesearch.understanding.thought_table import Thoughts
-from onesearch.understanding.worker import Summary, run_understand
+from onesearch.understanding.understand_queries import run_understand
+from onesearch.understanding.work_summary import Summary
 
 log = logging.getLogger("onesearch")
 CACHE, SET_ASIDE, WORDS = "cache.sqlite", "set_aside.jsonl", "words"

@@ -33,7 +33,7 @@ from onesearch.common.ragged import Ragged
 from onesearch.data.click_statistics import ClickStatistics
 from onesearch.data.live_clicks import LiveClicks
 from onesearch.data.pair_counts import Lift, counted
-from onesearch.search.lexical_search import STEMMER, Analyzer
+from onesearch.search.text_analyzer import STEMMER, Analyzer
 
 Floats = NDArray[np.float32]
 _MOST_TRAITS = 24  # of an item that count

@@ -1,85 +1,36 @@
-"""BM25 over item texts: stemmed words for spaced scripts, characters and their bigrams for unspaced ones.
+"""BM25 search over item texts: which items have the words of a query, and how well they match.
 
-The scores of words in items are one sparse matrix (``term_counts.py``), a batch of queries is a product with it. Texts
-that come later live in a small second matrix, weighted with the first one's word statistics, until they are merged
-into it.
+The scores of words in items are the sparse matrices of a :class:`LexicalIndex`; a batch of queries is a product with
+them. A query's words are looked up as texts may write them: two as one, one as two, a folded letter as two.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import numpy as np
 import polars as pl
-import Stemmer
 import torch
 from numpy.typing import NDArray
 from scipy import sparse
 
-from onesearch.common.array_files import map_array
-from onesearch.common.artefact import read_json, write_json
-from onesearch.common.settings import Settings
-from onesearch.common.sparse_files import load_csr
 from onesearch.data.requests import Requests
-from onesearch.data.text import is_unspaced, item_texts, one_letter, split_words
+from onesearch.data.text import is_unspaced, item_texts, one_letter
 from onesearch.search.hits import Hits
+from onesearch.search.lexical_index import LexicalIndex, LexicalSettings
 from onesearch.search.ranked_lists import NONE, padded_hits, top_k, top_k_of_few
 from onesearch.search.shards import WHOLE, Shards, best_of_all
 from onesearch.search.term_counts import TermCounts
+from onesearch.search.text_analyzer import LONGEST_WORD, Analyzer
 
-STEMMER = "english"
 _CELLS = 8_000_000  # scores held at once while searching: 32 MB
 _FEW: Final = 50_000  # texts above which a query's scores stay a sparse row: most texts have none of its words
-_ARRAYS = ("data", "indices", "indptr", "rows", "idf")
 WordStatus = Literal["known", "lost", "unknown"]
 KNOWN: Final = "known"
 LOST: Final = "lost"  # the last text with it was removed
 UNKNOWN: Final = "unknown"
-
-
-class LexicalSettings(Settings):
-    """How item texts are made and weighted."""
-
-    fields: tuple[str, ...] = ("title", "brand", "category")
-    """Item columns joined to one text; "attributes" adds all attribute values."""
-    stemmer: str | None = STEMMER
-    """Snowball language for spaced scripts; None keeps words as they are."""
-    k1: float = 1.2
-    """Saturation of repeated words."""
-    b: float = 0.75
-    """Strength of the length normalisation, 0..1."""
-
-
-_LONGEST_WORD: Final = 40  # letters of one that is kept, or taken apart: all ways to do so are its length squared
-
-
-class Analyzer:
-    """Texts to index terms."""
-
-    def __init__(self, stemmer: str | None) -> None:
-        if stemmer is not None and stemmer not in Stemmer.algorithms():
-            raise ValueError(f"unknown stemmer {stemmer!r}; choose from {', '.join(Stemmer.algorithms())} or null")
-        self._stem: Callable[[str], str] = Stemmer.Stemmer(stemmer).stemWord if stemmer else str
-        self._stems: dict[str, str] = {}
-
-    def __call__(self, text: str) -> list[str]:
-        """Terms of a text, in order, repetitions kept."""
-        stems, terms = self._stems, []
-        for word in split_words(text):
-            term = stems.get(word)
-            if term is None:
-                if len(stems) > 500_000:  # a server sees endless misspellings; start over rather than grow
-                    stems.clear()
-                term = self._stem(word)
-                if len(word) <= _LONGEST_WORD:
-                    stems[word] = term
-            terms.append(term)
-        if is_unspaced(text):
-            terms += [first + second for first, second in pairwise(terms) if is_unspaced(first) and is_unspaced(second)]
-        return terms
 
 
 @dataclass(frozen=True)
@@ -104,69 +55,13 @@ class LexicalMatches:
         return LexicalMatches(items, np.where(items >= 0, scores, np.float32(0)), best)
 
 
-@dataclass(frozen=True)
-class _Main:
-    """The texts of the last build or merge.
-
-    Attributes:
-        vocabulary: term to number; idf: float32 [V] of each.
-        average_length: of the texts of the last build, in terms; texts: how many there were.
-        matrix: BM25 of each term in each text, [V, N].
-        rows: the item row of each text, int64 [N]; column: the text of each item row, -1 for none, its last entry, too.
-    """
-
-    vocabulary: Mapping[str, int]
-    idf: NDArray[np.float32]
-    average_length: float
-    texts: int
-    matrix: sparse.csr_matrix
-    rows: NDArray[np.int64]
-    column: NDArray[np.int64]
-
-    @classmethod
-    def of(
-        cls,
-        vocabulary: Mapping[str, int],
-        idf: NDArray[np.float32],
-        average_length: float,
-        texts: int,
-        matrix: sparse.csr_matrix,
-        rows: NDArray[np.int64],
-    ) -> "_Main":
-        """With the column of each row."""
-        matrix.sort_indices()  # a look-up finds an item among those of a term; scipy remembers what is sorted
-        column = np.full(int(rows.max(initial=-1)) + 2, NONE, np.int64)
-        column[rows] = np.arange(len(rows))
-        return cls(vocabulary, idf, average_length, texts, matrix, rows, column)
-
-    @cached_property
-    def texts_with(self) -> NDArray[np.int64]:
-        """How many texts have each term, int64 [V]."""
-        counts: NDArray[np.int64] = np.diff(self.matrix.indptr).astype(np.int64)
-        return counts
-
-
-@dataclass(frozen=True)
-class _Added:
-    """Texts that came later: BM25 by text, [M, V + W], their item rows int64 [M], W new terms numbered from V on."""
-
-    matrix: sparse.csr_matrix
-    rows: NDArray[np.int64]
-    words: Mapping[str, int]
-
-
 class LexicalSearcher:
     """BM25 search. Immutable: :meth:`add` and :meth:`remove` return a new searcher that shares the big matrix."""
 
-    def __init__(
-        self, config: LexicalSettings, main: _Main, added: _Added | None = None, gone: NDArray[np.int64] | None = None
-    ) -> None:
-        """Use :meth:`build` or :meth:`load`; ``gone`` are the columns of ``main`` whose text is no longer there."""
-        self.config, self._main = config, main
-        nothing = sparse.csr_matrix((0, len(main.idf)), dtype=np.float32)
-        self._added = _Added(nothing, np.zeros(0, np.int64), {}) if added is None else added
-        self._gone = np.zeros(0, np.int64) if gone is None else gone
-        self._analyze = Analyzer(config.stemmer)
+    def __init__(self, index: LexicalIndex) -> None:
+        """Use :meth:`build` or :meth:`load`."""
+        self.config, self._index = index.config, index
+        self._analyze, self._number = index.analyze, index.number
 
     @classmethod
     def build(cls, items: pl.DataFrame, config: LexicalSettings | None = None) -> "LexicalSearcher":
@@ -191,38 +86,39 @@ class LexicalSearcher:
         Raises:
             ValueError: there is no text with a word in it.
         """
-        if not counts.vocabulary:
-            raise ValueError(f"none of the {len(counts.lengths)} item texts holds a word; check LexicalSettings.fields")
-        # Texts added later are weighted with the statistics of these.
-        idf, average, texts = counts.idf(), counts.average_length, len(counts.lengths)
-        matrix = counts.weighted(idf, average, config.k1, config.b).T.tocsr()
-        rows = np.arange(texts, dtype=np.int64)
-        return cls(config, _Main.of(counts.vocabulary, idf, average, texts, matrix, rows))
+        return cls(LexicalIndex.from_counts(counts, config))
 
     def __len__(self) -> int:
-        return self._columns - len(self._gone)
+        return len(self._index)
 
     @property
     def changes(self) -> int:
         """Texts that came, and those that went, since the last build or merge."""
-        return len(self._added.rows) + len(self._gone)
+        return self._index.changes
 
-    @property
-    def _columns(self) -> int:
-        return len(self._main.rows) + len(self._added.rows)
+    def add(self, rows: NDArray[np.integer], texts: Sequence[str]) -> "LexicalSearcher":
+        """A searcher that also finds these items; a row that is already indexed gets the new text.
 
-    @cached_property
-    def _rows(self) -> NDArray[np.int64]:
-        """The item row of every text; equal scores go by it, whenever a text came."""
-        return np.concatenate([self._main.rows, self._added.rows]) if len(self._added.rows) else self._main.rows
+        New texts are weighted as :meth:`LexicalIndex.add` says. Rebuild when many items have been added.
+        """
+        return LexicalSearcher(self._index.add(rows, texts))
 
-    def _rows_at(self, columns: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Item rows of texts, those of the big matrix first."""
-        main, added = self._main.rows, self._added.rows
-        later = columns >= len(main)
-        rows = np.empty(columns.shape, np.int64)
-        rows[later], rows[~later] = added[columns[later] - len(main)], main[columns[~later]]
-        return rows
+    def remove(self, rows: NDArray[np.integer]) -> "LexicalSearcher":
+        """A searcher that no longer finds these item rows."""
+        return LexicalSearcher(self._index.remove(rows))
+
+    def merged(self) -> "LexicalSearcher":
+        """The same searcher with all its texts in one matrix; word statistics are still those of the last build."""
+        return LexicalSearcher(self._index.merged()) if self.changes else self
+
+    def save(self, folder: Path) -> None:
+        """Write ``.npy`` arrays (no pickle) and JSON."""
+        self._index.save(folder)
+
+    @classmethod
+    def load(cls, folder: Path) -> "LexicalSearcher":
+        """Read what :meth:`save` wrote."""
+        return cls(LexicalIndex.load(folder))
 
     def knows(self, word: str) -> bool:
         """Whether a search finds a word in item texts; of unspaced scripts also two characters side by side."""
@@ -237,7 +133,7 @@ class LexicalSearcher:
         if shards is None:
             return [KNOWN if found else UNKNOWN for found in numbers]
         flat = [number for of_word in numbers for number in of_word]
-        live = iter(shards.gathered(torch.tensor([self._is_live(number) for number in flat]) > 0).any(0).tolist())
+        live = iter(shards.gathered(torch.tensor([self._index.is_live(number) for number in flat]) > 0).any(0).tolist())
         # Of a word that texts write as two, both must be there; all of them are looked at.
         there = [[next(live) for _ in of_word] for of_word in numbers]
         return [KNOWN if found and all(found) else LOST if found else UNKNOWN for found in there]
@@ -247,7 +143,7 @@ class LexicalSearcher:
         numbers = [self._word_numbers(word)[:1] for word in (one, other)]
         if not all(numbers):
             return 0
-        return len(_in_all([self._texts_with(number) for (number,) in numbers]))
+        return len(_in_all([self._index.texts_with(number) for (number,) in numbers]))
 
     def rows_with_all(self, query: str) -> NDArray[np.int64]:
         """Rows of the items whose texts have all words of a query, int64 [m], ascending; of one without words none.
@@ -255,37 +151,14 @@ class LexicalSearcher:
         As in a search, two words may stand as one in a text, and one as two.
         """
         terms = self._analyze(query)
-        having = [_in_all([self._texts_with(number) for number in self._spelt(term)]) for term in terms]
+        having = [_in_all([self._index.texts_with(number) for number in self._spelt(term)]) for term in terms]
         for at, (one, other) in enumerate(pairwise(terms)):
-            for both in map(self._texts_with, self._joined(one, other)):
+            for both in map(self._index.texts_with, self._joined(one, other)):
                 having[at : at + 2] = [np.union1d(texts, both) for texts in having[at : at + 2]]
-        return np.sort(self._rows_at(_in_all(having)))
-
-    def _is_live(self, number: int) -> bool:
-        """Whether a text has a term; terms stay in the vocabulary when the last text with them is removed."""
-        main, added = self._main.matrix, self._added.matrix
-        if number < main.shape[0]:
-            columns = main.indices[main.indptr[number] : main.indptr[number + 1]]
-            # Most terms are in more texts than are gone.
-            if len(columns) > len(self._gone) or not np.isin(columns, self._gone).all():
-                return True
-        return bool((added.indices == number).any())
-
-    def _texts_with(self, number: int) -> NDArray[np.int64]:
-        """The columns of the texts that have a term, ascending."""
-        main, added = self._main.matrix, self._added.matrix
-        found = [len(self._main.rows) + np.flatnonzero(added[:, number].toarray())] if added.shape[0] else []
-        if number < main.shape[0]:
-            columns = main.indices[main.indptr[number] : main.indptr[number + 1]]
-            found.insert(0, columns[~np.isin(columns, self._gone)] if len(self._gone) else columns)
-        return np.concatenate(found) if found else np.zeros(0, np.int64)
+        return np.sort(self._index.rows_at(_in_all(having)))
 
     def _word_numbers(self, word: str) -> list[int]:
         return self.numbers([word] if is_unspaced(word) else self._analyze(word))
-
-    def _number(self, term: str) -> int | None:
-        found = self._main.vocabulary.get(term)
-        return self._added.words.get(term) if found is None else found
 
     def numbers(self, terms: Sequence[str]) -> list[int]:
         """Numbers of a query's terms; with two that items write as one, and one that they write as two ("redbull").
@@ -312,7 +185,7 @@ class LexicalSearcher:
 
     def _parts(self, term: str) -> list[int]:
         """The two terms that an unknown one joins, of at least three letters each, as alike in length as can be."""
-        if not term.isalpha() or is_unspaced(term) or len(term) > _LONGEST_WORD:
+        if not term.isalpha() or is_unspaced(term) or len(term) > LONGEST_WORD:
             return []
         for at in sorted(range(3, len(term) - 2), key=lambda at: abs(2 * at - len(term))):
             one, rest = self._number(term[:at]), term[at:]
@@ -333,13 +206,13 @@ class LexicalSearcher:
         """Best items by BM25, or by BM25 x ``weights``, which are positive and given per item row [rows]."""
         # Equal queries are scored once.
         distinct, inverse = np.unique(np.asarray(queries, dtype=object), return_inverse=True)
-        factor = None if weights is None else weights[self._rows_at(np.arange(self._columns))]
+        factor = None if weights is None else weights[self._index.rows_at(np.arange(self._index.columns))]
         found: list[tuple[NDArray[np.int64], NDArray[np.float32]]] = []
         for _, scores in self._score_chunks([self._analyze(query) for query in distinct.tolist()]):
             if factor is not None:
                 scores = _times(scores, factor.astype(np.float32))
             columns, best = self._top_k(scores, k)
-            found.append((np.where(best > 0, self._rows_at(columns), NONE), best))
+            found.append((np.where(best > 0, self._index.rows_at(columns), NONE), best))
         if not found:
             return padded_hits(np.zeros((0, k), np.int64), np.zeros((0, k), np.float32), k)
         items, best = (np.concatenate(parts)[inverse] for parts in zip(*found, strict=True))
@@ -358,9 +231,9 @@ class LexicalSearcher:
             terms: the analysed words of each query, [n].
             items: item rows, [n, C].
         """
-        main, added = self._main, self._added
+        index, main, added = self._index, self._index.main, self._index.added
         columns = main.column[np.where((items < 0) | (items >= len(main.column) - 1), NONE, items)]
-        columns = np.where(np.isin(columns, self._gone), NONE, columns)
+        columns = np.where(np.isin(columns, index.gone), NONE, columns)
         order = np.argsort(added.rows)
         place = np.minimum(np.searchsorted(added.rows, items, sorter=order), max(len(added.rows) - 1, 0))
         scores = np.zeros(items.shape, np.float32)
@@ -384,7 +257,7 @@ class LexicalSearcher:
             k: items to find.
         """
         _, first, inverse = np.unique(np.asarray(queries, dtype=object), return_index=True, return_inverse=True)
-        k = min(k, self._columns)
+        k = min(k, self._index.columns)
         items, scores = np.full((len(first), k), NONE, np.int64), np.zeros((len(first), k), np.float32)
         best = np.zeros(len(first), np.float32)
         # A chunk of queries at a time.
@@ -392,84 +265,8 @@ class LexicalSearcher:
             part = slice(start, start + of_catalogue.shape[0])
             columns, scores[part] = self._top_k(of_catalogue, k)
             best[part] = scores[part].max(1, initial=0)
-            items[part] = np.where(scores[part] > 0, self._rows_at(columns), NONE)
+            items[part] = np.where(scores[part] > 0, self._index.rows_at(columns), NONE)
         return LexicalMatches(items[inverse], scores[inverse], best[inverse])
-
-    def add(self, rows: NDArray[np.integer], texts: Sequence[str]) -> "LexicalSearcher":
-        """A searcher that also finds these items; a row that is already indexed gets the new text.
-
-        New texts are weighted with the word statistics of the last build; a word not seen there counts as rare as
-        a word can be. Rebuild when many items have been added.
-        """
-        if len(rows) != len(texts):
-            raise ValueError(f"{len(rows)} item rows but {len(texts)} texts; give one text per row")
-        kept, main = self.remove(rows), self._main
-        # Words that the last build did not know get numbers after its own.
-        counts = TermCounts.of(texts, self._analyze, main.vocabulary, kept._added.words)
-        words = counts.vocabulary
-        # idf of a word that a single text holds: what the last build would have given it.
-        rarest = np.float32(np.log1p((main.texts - 0.5) / 1.5))
-        idf = np.concatenate([main.idf, np.full(len(words), rarest, np.float32)])
-        new = counts.weighted(idf, main.average_length, self.config.k1, self.config.b)
-        # The new texts stand behind those added before.
-        old = kept._added.matrix
-        old = sparse.csr_matrix((old.data, old.indices, old.indptr), (old.shape[0], len(idf)))
-        matrix = sparse.vstack([old, new], format="csr")
-        added = _Added(matrix, np.concatenate([kept._added.rows, np.asarray(rows, np.int64)]), words)
-        return LexicalSearcher(self.config, main, added, kept._gone)
-
-    def remove(self, rows: NDArray[np.integer]) -> "LexicalSearcher":
-        """A searcher that no longer finds these item rows."""
-        main, added = self._main, self._added
-        asked = np.asarray(rows, np.int64)
-        columns = main.column[asked[(asked >= 0) & (asked < len(main.column) - 1)]]
-        gone = np.union1d(self._gone, columns[columns != NONE])
-        stays = ~np.isin(added.rows, asked)
-        if not stays.all():
-            added = _Added(added.matrix[stays], added.rows[stays], added.words)
-        return LexicalSearcher(self.config, main, added, gone)
-
-    def merged(self) -> "LexicalSearcher":
-        """The same searcher with all its texts in one matrix; word statistics are still those of the last build."""
-        if not self.changes:
-            return self
-        main, added = self._main, self._added
-        vocabulary = {**main.vocabulary, **added.words}
-        rarest = np.float32(np.log1p((main.texts - 0.5) / 1.5))
-        idf = np.concatenate([main.idf, np.full(len(added.words), rarest, np.float32)])
-        stays = np.ones(len(main.rows), bool)
-        stays[self._gone] = False
-        # Columns that stay, then the texts added; terms that are new have empty rows in the big matrix.
-        empty = sparse.csr_matrix((len(added.words), len(main.rows)), dtype=np.float32)
-        old = sparse.vstack([main.matrix, empty], format="csr")[:, np.flatnonzero(stays)]
-        new = sparse.csr_matrix(
-            (added.matrix.data, added.matrix.indices, added.matrix.indptr), (len(added.rows), len(idf))
-        )
-        matrix = sparse.hstack([old, new.T], format="csr")
-        rows = np.concatenate([main.rows[stays], added.rows])
-        return LexicalSearcher(self.config, _Main.of(vocabulary, idf, main.average_length, main.texts, matrix, rows))
-
-    def save(self, folder: Path) -> None:
-        """Write ``.npy`` arrays (no pickle) and JSON."""
-        main = self.merged()._main
-        folder.mkdir(parents=True, exist_ok=True)
-        arrays = (main.matrix.data, main.matrix.indices, main.matrix.indptr, main.rows, main.idf)
-        for name, array in zip(_ARRAYS, arrays, strict=True):
-            np.save(folder / f"{name}.npy", array, allow_pickle=False)
-        description = {"config": self.config.model_dump(), "average_length": main.average_length, "texts": main.texts}
-        write_json(folder / "lexical.json", {**description, "terms": list(main.vocabulary)})
-
-    @classmethod
-    def load(cls, folder: Path) -> "LexicalSearcher":
-        """Read what :meth:`save` wrote."""
-        if not (folder / "lexical.json").is_file():
-            raise FileNotFoundError(f"{folder} holds no BM25 index (lexical.json is missing); build and save one first")
-        about = read_json(folder / "lexical.json")
-        rows, idf = (map_array(folder / f"{name}.npy") for name in ("rows", "idf"))
-        vocabulary = {term: i for i, term in enumerate(about["terms"])}
-        matrix = load_csr(folder, "", len(rows))
-        main = _Main.of(vocabulary, idf, about["average_length"], about.get("texts", len(rows)), matrix, rows)
-        return cls(LexicalSettings.model_validate(about["config"]), main)
 
     def _counts(self, queries: Sequence[Sequence[int]]) -> sparse.csr_matrix:
         """Term numbers of queries as counts, [queries, V + W]."""
@@ -477,33 +274,34 @@ class LexicalSearcher:
         flat = np.fromiter((number for query in queries for number in query), np.int64, int(lengths.sum()))
         bounds = np.concatenate([[0], np.cumsum(lengths)])
         return sparse.csr_matrix(
-            (np.ones(len(flat), np.float32), flat, bounds), (len(queries), self._added.matrix.shape[1])
+            (np.ones(len(flat), np.float32), flat, bounds), (len(queries), self._index.added.matrix.shape[1])
         )
 
     def _top_k(
         self, scores: NDArray[np.float32] | sparse.csr_matrix, k: int
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Columns and scores [chunk, k] of the best texts, equal ones by their rows."""
-        return top_k(scores, k, self._rows) if isinstance(scores, np.ndarray) else top_k_of_few(scores, k, self._rows)
+        rows = self._index.rows
+        return top_k(scores, k, rows) if isinstance(scores, np.ndarray) else top_k_of_few(scores, k, rows)
 
     def _score_chunks(
         self, queries: Sequence[Sequence[str]]
     ) -> Iterator[tuple[int, NDArray[np.float32] | sparse.csr_matrix]]:
         """(number of the first query, BM25 of every text [chunk, N + M]) for successive chunks of queries' terms."""
-        main, added = self._main, self._added
+        main, added = self._index.main, self._index.added
         counts = self._counts([self.numbers(query) for query in queries])
-        few = self._columns > _FEW
+        few = self._index.columns > _FEW
         # So many scores at a time: of all texts, or of those alone that have a word of the query.
-        each = counts[:, : len(main.idf)] @ main.texts_with if few else np.full(len(queries), self._columns)
+        each = counts[:, : len(main.idf)] @ main.texts_with if few else np.full(len(queries), self._index.columns)
         chunk = (np.cumsum(each) // _CELLS).astype(np.int64)
         for first, end in pairwise([*np.unique(chunk, return_index=True)[1].tolist(), len(queries)]):
             part = counts[first:end]
             scores = part[:, : len(main.idf)] @ main.matrix
             if few:
-                scores.data[np.isin(scores.indices, self._gone)] = 0
+                scores.data[np.isin(scores.indices, self._index.gone)] = 0
             else:
                 scores = scores.toarray()
-                scores[:, self._gone] = 0
+                scores[:, self._index.gone] = 0
             # Texts added since the last build.
             if len(added.rows):
                 more = added.matrix @ part.T

@@ -6,9 +6,10 @@ from typing import Annotated, Any
 from onesearch.common.extras import from_extra
 from onesearch.search.agent_search import agent_page, search_request
 from onesearch.serving.agent_bodies import AgentAnswer, AgentFiltersAnswer, AgentSearchBody
+from onesearch.serving.engine_workers import RequestRefusedError
 from onesearch.serving.http_answers import Problem
 from onesearch.serving.request_log import note
-from onesearch.serving.service import RequestRefusedError, Service
+from onesearch.serving.service import Service
 
 with from_extra("serve"):
     from fastapi import FastAPI, Query
@@ -45,12 +46,12 @@ async def agent_answer(service: Service, body: AgentSearchBody) -> AgentAnswer:
     """
     note(body.query, body.user)
     search_id, degraded = uuid.uuid4().hex, list[str]()
-    user, history = await service.shopper(body.user, degraded)
+    user, history = await service.shoppers.known(body.user, degraded)
     asked = service.asked(body.query) if body.record else None
     request = body.request(user, history)
     # The page is ranked together with other searches that wait; what is told beside it is counted, not ranked.
     search = await run_in_threadpool(search_request, service.engine, request)
-    found = (await service.engine_answer("onesearch", search)).value
+    found = (await service.workers.answer("onesearch", search)).value
     try:
         page = await run_in_threadpool(agent_page, service.engine, request, found)
     except ValueError as error:  # the engine's word for "the request is wrong"

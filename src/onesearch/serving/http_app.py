@@ -14,6 +14,7 @@ from onesearch.encoding.sid_text import sid_tokens
 from onesearch.serving.access import Keys, Role
 from onesearch.serving.agent_api import add_agents
 from onesearch.serving.engine_protocol import Engine
+from onesearch.serving.engine_workers import RequestRefusedError
 from onesearch.serving.http_answers import (
     EventAnswer,
     FiltersAnswer,
@@ -55,7 +56,7 @@ from onesearch.serving.live_rules import stored_rules
 from onesearch.serving.meilisearch_api import USER_HEADER, add_meilisearch
 from onesearch.serving.middleware import Guard
 from onesearch.serving.request_log import note
-from onesearch.serving.service import RequestRefusedError, Service, UnknownItemError
+from onesearch.serving.service import Service, UnknownItemError
 from onesearch.serving.serving_settings import ServingSettings
 from onesearch.serving.store import Store
 
@@ -331,7 +332,7 @@ def _add_users(app: FastAPI, service: Service, keys: Keys) -> None:
     )
     def delete_user(user: Annotated[str, PathParameter(min_length=1)]) -> UserDeletedAnswer:
         """Delete what the service recorded of a shopper; needs the admin token. Sending it again is safe."""
-        return service.delete_user(user)
+        return service.shoppers.delete(user)
 
 
 def _add_health(app: FastAPI, service: Service) -> None:
@@ -364,12 +365,12 @@ def _add_page(app: FastAPI, service: Service) -> None:
     @app.get("/shoppers", tags=["page"])
     def shoppers(limit: Annotated[int, Query(ge=1, le=500)] = 50) -> ShoppersAnswer:
         """Some shoppers with a history."""
-        return ShoppersAnswer(shoppers=service.shoppers(limit))
+        return ShoppersAnswer(shoppers=service.shoppers.some(limit))
 
     @app.get("/shoppers/{user:text}/history", tags=["page"])
     def history(user: str) -> HistoryAnswer:
         """What the next search of a shopper knows of them."""
-        return service.history(user)
+        return service.shoppers.history(user)
 
     @app.get("/filters", tags=["page"])
     def filters() -> FiltersAnswer:

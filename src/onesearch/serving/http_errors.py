@@ -4,10 +4,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from onesearch.common.extras import from_extra
+from onesearch.serving.engine_workers import RequestRefusedError
 from onesearch.serving.http_answers import Problem, encodable
 from onesearch.serving.live_catalogue import UnreadableItemError
 from onesearch.serving.live_rules import RulesRefusedError
-from onesearch.serving.service import RequestRefusedError, UnknownItemError
+from onesearch.serving.service import UnknownItemError
 from onesearch.serving.store import EventConflictError, RulesConflictError, StoreError
 from onesearch.serving.worker_threads import SaturatedError
 

@@ -15,10 +15,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from onesearch.common.extras import from_extra
 from onesearch.data.text import fold
 from onesearch.search.results import Sort
+from onesearch.serving.engine_workers import RequestRefusedError
 from onesearch.serving.http_answers import FacetValue, ResultBody, SearchAnswer, encodable
 from onesearch.serving.http_bodies import MAX_K, SearchBody
 from onesearch.serving.meilisearch_filters import our_filters
-from onesearch.serving.service import RequestRefusedError, Service
+from onesearch.serving.service import Service
 
 with from_extra("serve"):
     from fastapi import FastAPI, Request

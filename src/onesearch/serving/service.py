@@ -1,55 +1,44 @@
 """What the service does, without HTTP: search with a shopper's history, remember events, say how it is."""
 
-import asyncio
 import hashlib
 import json
-import logging
-import math
 import time
 import uuid
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
-from typing import NamedTuple, TypeVar
+from datetime import datetime
+from typing import NamedTuple
 
 from onesearch.common.extras import from_extra
 from onesearch.search.exploration import Exploration
 from onesearch.search.results import SearchRequest, SearchResult, SearchResults
 from onesearch.search.rules import Rules
-from onesearch.search.shopper_history import ShopperHistory
 from onesearch.serving.click_learner import ClickLearner
 from onesearch.serving.engine_protocol import Engine
+from onesearch.serving.engine_workers import EngineWorkers
 from onesearch.serving.http_answers import (
     EventAnswer,
     FacetValue,
     HealthAnswer,
-    HistoryAnswer,
-    HistoryEntry,
     PreviewAnswer,
     ResultBody,
     SearchAnswer,
-    UserDeletedAnswer,
 )
 from onesearch.serving.http_bodies import EventBody, PreviewBody, SearchBody, now
 from onesearch.serving.keyword_coverage import Asked, KeywordCoverage, ThoughtSource
 from onesearch.serving.live_catalogue import LiveCatalogue
-from onesearch.serving.live_rules import LOOK_SECONDS, LiveRules
+from onesearch.serving.live_rules import LiveRules
+from onesearch.serving.live_shoppers import LiveShoppers
 from onesearch.serving.request_log import note
 from onesearch.serving.service_metrics import Metrics
 from onesearch.serving.serving_settings import ServingSettings
 from onesearch.serving.store import Event, Search, Store, StoreError, ThoughtState
+from onesearch.serving.store_follower import StoreFollower
 from onesearch.serving.turns import Turns
-from onesearch.serving.worker_threads import Answer, SaturatedError, Workers
 from onesearch.understanding.thought_cache import cache_key
 
 with from_extra("serve"):
     from fastapi.concurrency import run_in_threadpool
-
-log = logging.getLogger("onesearch.serving")
-_T = TypeVar("_T")
-_FORGET_SECONDS = 3600.0
-_FIRST_PAGES = 10_000  # whose shoppers' histories are remembered for the pages behind them
 
 
 class Typed(NamedTuple):
@@ -61,10 +50,6 @@ class Typed(NamedTuple):
 
 class UnknownItemError(LookupError):
     """An event or a call names an item that is not in the catalogue."""
-
-
-class RequestRefusedError(ValueError):
-    """The engine does not accept a request, such as a filter it does not know; the message is for the caller."""
 
 
 def exploration_of(share: float, body: SearchBody, search_id: str) -> Exploration | None:
@@ -94,61 +79,41 @@ class Service:
         self.config = config or ServingSettings()
         self.checks = tuple(checks)
         self.metrics = Metrics()
-        self._turns = Turns()
-        self.catalogue = LiveCatalogue(engine, store, self.metrics, self._turns)
+        turns = Turns()
+        self.catalogue = LiveCatalogue(engine, store, self.metrics, turns)
         self.rules = LiveRules(engine, store)
         self.learner = ClickLearner(engine, store, self.config)
         self.coverage = (
             None if thoughts is None else KeywordCoverage(thoughts, self.metrics, self.config.thoughts_seconds)
         )
-        self._workers: dict[str, Workers[SearchRequest, SearchResults]] = {}
-        self._followers: list[asyncio.Task[None]] = []
-        self._first_pages: OrderedDict[tuple[str, str], ShopperHistory] = OrderedDict()  # by shopper and query
-        self._pace = math.inf  # searches that are answered in a second while the engine is at work
+        self.shoppers = LiveShoppers(engine, store, self.metrics)
+        self.workers = EngineWorkers(engine, self.config, self.metrics, turns)
+        self._follower = StoreFollower(store, self.catalogue, self.rules, self.learner, self.metrics, self.config)
 
     async def start(self) -> None:
         """Apply stored item changes and clicks, start the threads, and follow what this and other servers store."""
-        c = self.config
-        # BM25 has a thread of its own, so that the plain ranking on the page never waits for the model.
-        self._workers = {
-            "onesearch": Workers(
-                self.engine.search_batch, c.threads, c.max_batch, c.max_queue, "search", self._turns.search
-            ),
-            "bm25": Workers(self._lexical, 1, c.max_batch, c.max_queue, "bm25", self._turns.search),
-        }
+        self.workers.start()
         if self.coverage is not None:
             self.coverage.start()
-        await run_in_threadpool(self._follow)
+        await run_in_threadpool(self._follower.follow_items)
         await run_in_threadpool(self.engine.suggest, "")  # gathers its texts, so that no shopper waits for that
-        await run_in_threadpool(self._follow_rules)
-        self._followers = [asyncio.create_task(task) for task in (self._keep_following(), self._keep_following_rules())]
-        if c.learn_seconds:
-            await run_in_threadpool(self._learn)
-            self._followers.append(asyncio.create_task(self._keep_learning()))
+        await self._follower.start()
 
     async def stop(self) -> None:
         """End threads and tasks and close the store."""
         # First what brings new work, then what does it, the store last.
-        for follower in self._followers:
-            follower.cancel()
-        for workers in self._workers.values():
-            await run_in_threadpool(workers.close)
+        self._follower.stop()
+        await run_in_threadpool(self.workers.close)
         if self.coverage is not None:
             await run_in_threadpool(self.coverage.close)
         await run_in_threadpool(self.engine.close)
         await run_in_threadpool(self.store.close)
 
     def most_at_work(self, kind: str) -> int | None:
-        """How many requests of a kind may be at work; None for what is always answered.
-
-        Searches fill the queue and the batches before it, but no more are taken on than the engine answers in half of
-        the time that a search may take: later ones would be given up while they wait, and some be searched for nobody.
-        """
-        c = self.config
+        """How many requests of a kind may be at work; None for what is always answered."""
         if kind == "search":
-            in_time = max(2.0 * c.threads, self._pace * c.timeout_seconds / 2)
-            return int(min(c.max_queue + c.threads * c.max_batch, in_time))
-        return {"change": c.max_changes, "other": c.max_others}.get(kind)
+            return self.workers.most_at_work
+        return {"change": self.config.max_changes, "other": self.config.max_others}.get(kind)
 
     async def search(self, body: SearchBody, rules: Rules | None = None, typed: str | None = None) -> SearchAnswer:
         """Answer a search; a failing store makes it anonymous and unrecorded, and the answer says so.
@@ -163,9 +128,9 @@ class Service:
         arrived, began, search_id = time.perf_counter(), now(), uuid.uuid4().hex
         note(body.query, body.user)
         degraded: list[str] = []
-        user, history = await self.shopper(body.user if body.method == "onesearch" else None, degraded)
+        user, history = await self.shoppers.known(body.user if body.method == "onesearch" else None, degraded)
         if user is not None:
-            history = self._of_first_page(user, body, history)
+            history = self.shoppers.of_first_page(user, body.query, body.offset, history)
         recorded = body.record and body.method == "onesearch"
         asked = self.asked(body.query) if recorded else None
         # A batch of waiting searches answers this one, too.
@@ -189,7 +154,7 @@ class Service:
             rules=rules,
             exploration=exploration_of(self.config.explore, body, search_id) if recorded else None,
         )
-        answer = await self.engine_answer(body.method, request)
+        answer = await self.workers.answer(body.method, request)
         if recorded:
             # The times of what is typed are those of its letters, whichever is answered first.
             place = None if body.sort else body.offset, None if typed is None else Typed(typed, began)
@@ -226,36 +191,6 @@ class Service:
         if body.method == "bm25" and body.user is not None:
             profile = self.engine.logged_history(body.user).profile
         return (*body.groups, *profile.split())
-
-    async def shopper(self, user: str | None, degraded: list[str]) -> tuple[str | None, ShopperHistory]:
-        """A shopper with their history, which only the engine reads; without a store the search is anonymous.
-
-        What failed is added to ``degraded``.
-        """
-        if user is None:
-            return None, ShopperHistory()
-        try:
-            return user, await run_in_threadpool(self._history, user)
-        except StoreError:
-            degraded.append("history")
-            return None, ShopperHistory()
-
-    def _of_first_page(self, user: str, body: SearchBody, history: ShopperHistory) -> ShopperHistory:
-        """The history that the first page of a search was made with, on its later pages.
-
-        The first page is part of the history by then, and so may be clicks on it: other results would be repeated, or
-        left out. Where the first page was another server's, at least its query is left out.
-        """
-        key = user, body.query
-        if not body.offset:
-            self._first_pages[key] = history
-            self._first_pages.move_to_end(key)
-            while len(self._first_pages) > _FIRST_PAGES:
-                self._first_pages.popitem(last=False)
-            return history
-        if (first := self._first_pages.get(key)) is not None:
-            return first
-        return replace(history, recent_queries=tuple(one for one in history.recent_queries if one != body.query))
 
     def asked(self, query: str) -> Asked | None:
         """A search that will be recorded begins: what is known of its query now is looked up meanwhile."""
@@ -294,7 +229,7 @@ class Service:
         if found.explored:
             self.metrics.explored.inc(len(found.explored))
         try:
-            await run_in_threadpool(self._stored, "record_search", lambda: self.store.record_search(search))
+            await run_in_threadpool(self.metrics.of_store, "record_search", lambda: self.store.record_search(search))
         except StoreError:
             degraded.append("log")
 
@@ -332,55 +267,17 @@ class Service:
             body.search_id,
         )
         # An event that was sent twice counts once; the caller learns which it was.
-        recorded = self._stored("record", lambda: self.store.record(event))
+        recorded = self.metrics.of_store("record", lambda: self.store.record(event))
         if recorded:
             self.metrics.events.labels(body.kind).inc()
         else:
             self.metrics.repeated.inc()
         return EventAnswer(event_id=event.event_id, recorded=recorded)
 
-    def history(self, user: str) -> HistoryAnswer:
-        """A shopper's history as the next search sees it: empty when the store fails."""
-        # Of log and store as one, since a history without its newest part would mislead: none if the store fails.
-        logged, live, degraded = self.engine.logged_history(user), ShopperHistory(), []
-        try:
-            live = self._stored("history", lambda: self.store.history(user))
-        except StoreError:
-            logged, degraded = ShopperHistory(), ["history"]
-        both = logged.followed_by(live)
-        return HistoryAnswer(
-            user=user,
-            profile=both.profile,
-            degraded=degraded,
-            recent_queries=list(dict.fromkeys(both.recent_queries[::-1])),
-            clicked=self._entries(both.clicked, both.clicked_queries, len(live.clicked)),
-            ordered=self._entries(both.ordered, ("",) * len(both.ordered), len(live.ordered)),
-        )
-
-    def shoppers(self, limit: int) -> list[str]:
-        """Shoppers to pick from: those seen here first, then those of the log."""
-        try:
-            seen = self._stored("shoppers", lambda: self.store.shoppers(limit))
-        except StoreError:
-            seen = []
-        return list(dict.fromkeys([*seen, *self.engine.shoppers(limit)]))[:limit]
-
-    def delete_user(self, user: str) -> UserDeletedAnswer:
-        """Delete what the store has of a shopper.
-
-        Raises:
-            StoreError: not all is deleted; sending it again is safe.
-        """
-        gone = self._stored("delete_user", lambda: self.store.delete_user(user))
-        for key in [key for key in list(self._first_pages) if key[0] == user]:
-            self._first_pages.pop(key, None)
-        self.metrics.users_deleted.inc()
-        return UserDeletedAnswer(user=user, events=gone.events, searches=gone.searches)
-
     @property
     def working(self) -> bool:
         """Whether searches are answered."""
-        return bool(self._workers) and all(workers.alive for workers in self._workers.values())
+        return self.workers.alive
 
     def health(self) -> HealthAnswer:
         """Ready, degraded (searches are answered, something else is not right), or down."""
@@ -389,27 +286,26 @@ class Service:
         if self.learner.problem is not None:
             reasons.append(self.learner.problem)
         try:
-            self._stored("check", self.store.check)
+            self.metrics.of_store("check", self.store.check)
         except StoreError:
             reasons.append("history, events and item changes: the store failed, see the log")
         if self.coverage is not None and (problem := self.coverage.problem()) is not None:
             reasons.append(problem)
         reasons += [problem for check in self.checks if (problem := check()) is not None]
-        # Without workers nothing is answered.
-        dead = [
-            f"search: a {name} worker has died; restart the service"
-            for name, workers in self._workers.items()
-            if not workers.alive
-        ]
         status = "down" if not self.working else "degraded" if reasons else "ready"
         return HealthAnswer.model_validate(
-            {"status": status, "reasons": dead + reasons, "items": len(self.engine), "version": self.engine.version}
+            {
+                "status": status,
+                "reasons": self.workers.problems() + reasons,
+                "items": len(self.engine),
+                "version": self.engine.version,
+            }
         )
 
     def measured(self) -> Metrics:
         """All measurements, those of this moment among them."""
         self.metrics.items.set(len(self.engine))
-        self.metrics.waiting.set(sum(workers.waiting for workers in self._workers.values()))
+        self.metrics.waiting.set(self.workers.waiting)
         return self.metrics
 
     def measurements(self) -> bytes:
@@ -422,110 +318,3 @@ class Service:
         if asked is None:
             return None
         return asked.state if asked.query == cache_key(searched) else "unknown"
-
-    def _history(self, user: str) -> ShopperHistory:
-        # What this service saw comes after the log, cut to what the model reads.
-        live = self._stored("history", lambda: self.store.history(user))
-        return self.engine.logged_history(user).followed_by(live)
-
-    def _stored(self, call: str, action: Callable[[], _T]) -> _T:
-        """A call of the store; a failure is counted and logged, with no more than the error's own words."""
-        try:
-            return action()
-        except StoreError as error:
-            self.metrics.store_failures.labels(call).inc()
-            log.warning("%s", error)
-            raise
-
-    def _entries(self, ids: Sequence[str], queries: Sequence[str], live: int) -> list[HistoryEntry]:
-        entries = []
-        # The last ``live`` ones are this service's own; the answer has the newest first.
-        for at, (item_id, query) in enumerate(zip(ids, queries, strict=True)):
-            item = self.engine.item(item_id)
-            title = item.title if item else None
-            entries.append(HistoryEntry(item_id=item_id, title=title, query=query, live=at >= len(ids) - live))
-        return entries[::-1]
-
-    async def engine_answer(self, method: str, request: SearchRequest) -> Answer[SearchResults]:
-        """What a worker answers, together with other searches that wait.
-
-        Raises:
-            SaturatedError: too many searches wait, or this one waited too long.
-            RequestRefusedError: the engine does not accept the request.
-        """
-        try:
-            future = asyncio.wrap_future(self._workers[method].submit(request))
-            answer = await asyncio.wait_for(future, self.config.timeout_seconds)
-        except TimeoutError as error:  # the job is cancelled with its future, if no worker has it yet
-            self.metrics.refused.inc()
-            raise SaturatedError(f"no answer within {self.config.timeout_seconds:g} seconds") from error
-        except SaturatedError:
-            self.metrics.refused.inc()
-            raise
-        except ValueError as error:  # the engine's word for "the request is wrong"
-            raise RequestRefusedError(str(error)) from error
-        if method == "onesearch":
-            # A mean of about the last ten answers; it begins with the first.
-            pace = self.config.threads * answer.batch / max(answer.seconds, 1e-6)
-            self._pace = pace if math.isinf(self._pace) else 0.9 * self._pace + 0.1 * pace
-        self.metrics.search_seconds.labels(method).observe(answer.seconds)
-        self.metrics.batch.observe(answer.batch)
-        return answer
-
-    def _lexical(self, requests: Sequence[SearchRequest]) -> list[SearchResults]:
-        ranked = [
-            self.engine.search_lexical(one.query, one.offset + one.k, one.filters, one.groups, one.rules)
-            for one in requests
-        ]
-        return [SearchResults(hits[one.offset :]) for one, hits in zip(requests, ranked, strict=True)]
-
-    def _follow(self) -> None:
-        try:
-            self._stored("item_changes", self.catalogue.follow)
-        except StoreError:
-            pass  # counted; the next look catches up
-        except Exception:  # a change that cannot be read, say: `/healthz` tells, and what comes later is still followed
-            log.exception("item changes could not be applied")
-
-    def _follow_rules(self) -> None:
-        try:
-            self._stored("rules", self.rules.follow)
-        except StoreError:
-            pass  # counted; the next look catches up
-        except Exception:  # `/healthz` tells, and looking goes on
-            log.exception("rules could not be followed")
-
-    async def _keep_following_rules(self) -> None:
-        while True:
-            await asyncio.sleep(min(LOOK_SECONDS, self.config.follow_seconds))
-            await run_in_threadpool(self._follow_rules)
-
-    def _learn(self) -> None:
-        try:
-            self._stored("clicks", self.learner.learn)
-        except StoreError:
-            pass  # counted; the next look catches up
-        except Exception:  # `/healthz` tells, and looking goes on
-            log.exception("clicks could not be counted")
-
-    async def _keep_learning(self) -> None:
-        while True:
-            await asyncio.sleep(self.config.learn_seconds)
-            await run_in_threadpool(self._learn)
-
-    def _forget(self) -> None:
-        try:
-            self._stored("forget", lambda: self.store.forget(now() - timedelta(days=self.config.keep_days)))
-        except StoreError:
-            pass  # counted; an hour later it is tried again
-        except Exception:  # whatever it is, item changes are still followed
-            log.exception("what is old could not be forgotten")
-
-    async def _keep_following(self) -> None:
-        forgotten = -math.inf
-        while True:
-            if time.monotonic() - forgotten > _FORGET_SECONDS:
-                await run_in_threadpool(self._forget)
-                forgotten = time.monotonic()
-            await asyncio.sleep(self.config.follow_seconds)
-            await run_in_threadpool(self._follow)

@@ -1,11 +1,17 @@
 """What `GET /metrics` tells Prometheus."""
 
+import logging
+from collections.abc import Callable
+from typing import TypeVar
+
 from onesearch.common.extras import from_extra
+from onesearch.serving.store import StoreError
 
 with from_extra("serve"):
     from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
-
+log = logging.getLogger("onesearch.serving")
+_T = TypeVar("_T")
 _SECONDS = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
@@ -76,6 +82,19 @@ class Metrics:
         self.thought_failures = Counter(
             "onesearch_thought_failures_total", "Looks into the cache of thoughts that failed", registry=r
         )
+
+    def of_store(self, call: str, action: Callable[[], _T]) -> _T:
+        """A call of the store; a failure is counted and logged, with no more than the error's own words.
+
+        Raises:
+            StoreError: what the call raised.
+        """
+        try:
+            return action()
+        except StoreError as error:
+            self.store_failures.labels(call).inc()
+            log.warning("%s", error)
+            raise
 
     def text(self) -> bytes:
         """The measurements in Prometheus' text format."""

@@ -6,11 +6,12 @@ import time
 from collections import deque
 from collections.abc import Mapping
 
-from onesearch.understanding.llm_producer import BudgetSpent, LLMUnavailableError, Usage
+from onesearch.understanding.llm_producer import BudgetSpent, LLMUnavailableError
 from onesearch.understanding.preference_calibration import Calibrator, HistoryTexts
+from onesearch.understanding.stop_signals import GRACE, run_until_stopped
 from onesearch.understanding.thought import Thought, ThoughtError
 from onesearch.understanding.thought_cache import ThoughtCache, cache_key, history_fingerprint
-from onesearch.understanding.worker import GRACE, Summary, run_until_stopped
+from onesearch.understanding.work_summary import Summary, UsageMeter
 
 ShopperKey = tuple[str, str]
 """A normalised query and the fingerprint of a history."""
@@ -37,7 +38,7 @@ async def calibrate_all(
         shoppers: a thought and a history by :func:`shopper_key`.
         calibrator: who is asked.
         cache: gets the keywords.
-        stop: once set, nothing more is asked; calls in flight get :data:`~onesearch.understanding.worker.GRACE`
+        stop: once set, nothing more is asked; calls in flight get :data:`~onesearch.understanding.stop_signals.GRACE`
             seconds.
         concurrency: calls in flight.
 
@@ -45,8 +46,7 @@ async def calibrate_all(
         CacheError, LLMError: nothing can be asked or kept. What was answered until then is kept.
     """
     summary = Summary("queries with a history", given=len(shoppers), asked=len(shoppers))
-    start, usage = time.monotonic(), getattr(calibrator, "usage", Usage())
-    before, who = Usage(**vars(usage)), (calibrator.name, calibrator.version)
+    start, meter, who = time.monotonic(), UsageMeter(calibrator), (calibrator.name, calibrator.version)
     todo = deque(key for key in shoppers if cache.get_personal(*key, *who) is None)
     summary.cached = len(shoppers) - len(todo)
 
@@ -84,8 +84,8 @@ async def calibrate_all(
     summary.unfinished = summary.asked - summary.cached - summary.answered - summary.set_aside
     if stop.is_set() and summary.unfinished:
         summary.stopped = summary.stopped or "interrupted"
-    for name, value in vars(usage).items():
-        setattr(summary, name, value - getattr(before, name))
+    for name, value in meter.used().items():
+        setattr(summary, name, value)
     summary.seconds = time.monotonic() - start
     return summary
 

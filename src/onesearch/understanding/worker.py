@@ -1,6 +1,6 @@
-"""Thinking about many queries: one loop over a list of them, or over the cache's queue for as long as it is wanted.
+"""One loop that has a producer think: over a list of queries, or over the cache's queue for as long as it is wanted.
 
-What differs between the two is what their promises ask for:
+What differs between the two is what the promises of `understand` and `watch` ask for:
 
 =========================  ======================================  ==================================================
 what happens               a list (`understand`)                   the queue (`watch`)
@@ -15,22 +15,19 @@ thoughts without keywords  set aside; other producers may have     kept; the sam
 """
 
 import asyncio
-import json
 import logging
-import signal
-import threading
 import time
-from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from onesearch.understanding.llm_producer import BudgetSpent, LLMError, LLMUnavailableError, Usage
+from onesearch.understanding.llm_producer import BudgetSpent, LLMError, LLMUnavailableError
+from onesearch.understanding.stop_signals import GRACE
 from onesearch.understanding.thought import BulkProducer, Producer, Thought, ThoughtError
 from onesearch.understanding.thought_cache import CacheError, ThoughtCache, cache_key
+from onesearch.understanding.work_summary import Summary, UsageMeter, note_reject
 
 log = logging.getLogger("onesearch")
 _T = TypeVar("_T")
@@ -38,8 +35,6 @@ BATCH: Final = 500
 """Queries looked up in the cache at once, or given to a producer of many."""
 ROUNDS: Final = 4
 """How often a query is brought before a server that does not answer; each round has the producer's own retries."""
-GRACE: Final = 10.0
-"""Seconds that calls in flight get when somebody asks to stop."""
 LEASE: Final = 900.0
 """Longer than a language model's slowest answer with all attempts and the repair, so that none is asked for twice."""
 _SECONDS_BETWEEN_LINES: Final = 15.0
@@ -56,149 +51,6 @@ class Pauses:
     def after(self, failures: int) -> float:
         """The pause after so many failures in a row."""
         return min(self.first * 2.0 ** min(failures - 1, 30), self.longest)
-
-
-@dataclass
-class Summary:
-    """What became of the queries. Of a list: ``asked == cached + answered + set_aside + unfinished``, always.
-
-    Attributes:
-        what: what is counted, for the reader: queries, or queries with a history (step 3).
-        given: queries handed in; asked: distinct ones among them, normalised and not empty. Both 0 for the queue.
-        cached: there already. answered: thought about and kept now.
-        set_aside: no usable answer. unfinished: not reached, or the server was down; another run goes on with them.
-        repaired: answers that were usable only when asked again; dropped: parts of answers that were left out.
-        outages: how often the producer was found to be down. stopped: why it ended early, "" if it did not.
-    """
-
-    what: str = "queries"
-    given: int = 0
-    asked: int = 0
-    cached: int = 0
-    answered: int = 0
-    set_aside: int = 0
-    unfinished: int = 0
-    repaired: int = 0
-    dropped: int = 0
-    calls: int = 0
-    retries: int = 0
-    tokens_in: int = 0
-    tokens_out: int = 0
-    cost: float = 0.0
-    seconds: float = 0.0
-    outages: int = 0
-    stopped: str = ""
-    reasons: Counter[str] = field(default_factory=Counter)
-    """Why queries were set aside, by kind."""
-
-    @property
-    def tokens(self) -> int:
-        """Tokens read and written."""
-        return self.tokens_in + self.tokens_out
-
-    def text(self, live: bool = False) -> str:
-        """The figures in words, in a few lines; ``live``: of work on the queue."""
-        became = f"{self.cached:,} cached before, {self.answered:,} answered ({self.repaired:,} repaired), "
-        became += f"{self.set_aside:,} set aside"
-        lines = [
-            f"{became}, {self.outages:,} outages"
-            if live
-            else f"{self.asked:,} distinct {self.what} of {self.given:,}: {became}, {self.unfinished:,} unfinished",
-            f"{self.calls:,} calls ({self.retries:,} repeated), {self.tokens_in:,} tokens in, {self.tokens_out:,} out, "
-            f"cost {self.cost:.4g}, {self.seconds:.1f} s",
-        ]
-        if self.reasons:
-            lines.append("set aside: " + ", ".join(f"{kind} {count:,}" for kind, count in self.reasons.most_common()))
-        if live:
-            lines.append(f"ended: {self.stopped}")
-        elif self.stopped:
-            lines.append(f"stopped early: {self.stopped}; the same command goes on where it stopped")
-        return "\n".join(lines)
-
-
-async def understand(
-    queries: Iterable[str],
-    producer: Producer,
-    cache: ThoughtCache,
-    rejects: Path | None = None,
-    concurrency: int = 16,
-    batch: int = BATCH,
-    patience: float = 120.0,
-    stop: asyncio.Event | None = None,
-) -> Summary:
-    """Have a producer think about the queries that are not in the cache.
-
-    Each answer is kept before its slot asks for the next, so a kill loses the calls in flight at most. A query
-    without a usable answer is noted in ``rejects`` and, unless the producer has a ``think_all``, as failed in the
-    cache; another run asks it again.
-
-    Args:
-        queries: as typed; the same ones after normalisation count once.
-        producer: whoever thinks; with a ``think_all`` it gets ``batch`` queries at once.
-        cache: gets the thoughts.
-        rejects: a JSON-lines file that grows, never replaced.
-        concurrency: queries in work at once.
-        batch: queries looked up in the cache, or given to ``think_all``, at once.
-        patience: seconds without any answer after which a server that is down is given up.
-        stop: once set, no further query is begun; calls in flight get :data:`GRACE` seconds.
-
-    Raises:
-        CacheError, LLMError, OSError: nothing can be asked or kept. What was answered until then is kept.
-    """
-    stop = stop or asyncio.Event()
-    return await Worker(producer, cache, stop, concurrency, batch, rejects, patience).run(queries)
-
-
-async def watch(
-    producer: Producer,
-    cache: ThoughtCache,
-    stop: asyncio.Event,
-    concurrency: int = 16,
-    lease: float = LEASE,
-    pauses: Pauses | None = None,
-) -> Summary:
-    """Take queries from the queue and keep what the producer thinks of them, until ``stop`` is set.
-
-    A query is taken under a lease and leaves the queue when its thought is kept, so a worker that dies at any point
-    loses nothing: the lease ends and somebody takes the query again. Several workers may share a queue. A producer or
-    a cache that is down is waited for.
-
-    Args:
-        producer: whoever thinks; with a ``think_all`` it gets many queries at once.
-        cache: has the queue and gets the thoughts.
-        stop: once set, nothing more is taken; calls in flight get :data:`GRACE` seconds.
-        concurrency: queries in work at once.
-        lease: seconds after which somebody else may take a query that this worker took.
-        pauses: how long to wait when there is nothing to do or nobody answers.
-
-    Raises:
-        LLMError: the server refuses before it ever answered, which no waiting changes.
-    """
-    return await Worker(producer, cache, stop, concurrency, live=True, lease=lease, pauses=pauses or Pauses()).run()
-
-
-def run_understand(
-    queries: Iterable[str],
-    producer: Producer,
-    cache: ThoughtCache,
-    rejects: Path | None = None,
-    concurrency: int = 16,
-    batch: int = BATCH,
-    patience: float = 120.0,
-) -> Summary:
-    """:func:`understand` from ordinary code. Ctrl-C stops it cleanly, a second one at once."""
-    return run_until_stopped(
-        lambda stop: understand(queries, producer, cache, rejects, concurrency, batch, patience, stop),
-        producer,
-        signal.SIGINT,
-    )
-
-
-def run_watch(producer: Producer, cache: ThoughtCache, concurrency: int = 16, lease: float = LEASE) -> Summary:
-    """:func:`watch` from ordinary code, until SIGTERM or Ctrl-C."""
-    return run_until_stopped(
-        lambda stop: watch(producer, cache, stop, concurrency, lease), producer, signal.SIGINT, signal.SIGTERM
-    )
 
 
 @dataclass
@@ -241,7 +93,7 @@ class Worker:
         self.grace: float | None = GRACE
         self.summary = Summary()
         self.start = self.last_answer = self.last_line = time.monotonic()
-        self.used_before = Usage(**vars(self._usage()))
+        self.meter = UsageMeter(self.producer)
 
     async def run(self, queries: Iterable[str] = ()) -> Summary:
         """Work until there is nothing to do or ``stop`` is set. Raises as `understand` and `watch` say."""
@@ -465,14 +317,6 @@ class Worker:
         self.summary.stopped = self.summary.stopped or reason
         self.stop.set()
 
-    def _usage(self) -> Usage:
-        usage: Any = getattr(self.producer, "usage", None)
-        return usage if isinstance(usage, Usage) else Usage()
-
-    def _used(self) -> dict[str, Any]:
-        """What the producer used for this work: calls, tokens, cost, ..."""
-        return {name: value - getattr(self.used_before, name) for name, value in vars(self._usage()).items()}
-
     def _open(self) -> int:
         s = self.summary
         return s.asked - s.cached - s.answered - s.set_aside
@@ -482,7 +326,7 @@ class Worker:
         if now - self.last_line < _SECONDS_BETWEEN_LINES * (4 if self.live else 1):
             return
         self.last_line = now
-        done, used = s.answered + s.set_aside, self._used()
+        done, used = s.answered + s.set_aside, self.meter.used()
         rate = done / max(now - self.start, 1e-9)
         left = "" if self.live or not rate else f", {self._open() / rate:,.0f} s left"
         of = "" if self.live else f" of {s.asked - s.cached:,}"
@@ -497,64 +341,7 @@ class Worker:
             s.unfinished = self._open()
             if self.stop.is_set() and s.unfinished:
                 s.stopped = s.stopped or "interrupted"
-        for name, value in self._used().items():
+        for name, value in self.meter.used().items():
             setattr(s, name, value)
         s.seconds = time.monotonic() - self.start
         return s
-
-
-def note_reject(rejects: Path, producer: str, version: str, query: str, reason: str) -> None:
-    """Append a query without a usable answer to a JSON-lines file: when, whose answer, why."""
-    line = {
-        "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "producer": producer,
-        "version": version,
-        "query": query,
-        "reason": reason,
-    }
-    rejects.parent.mkdir(parents=True, exist_ok=True)
-    # One write in append mode: lines of several slots or processes do not mix.
-    with rejects.open("ab", buffering=0) as file:
-        file.write(json.dumps(line).encode() + b"\n")
-
-
-def run_until_stopped(
-    work: Callable[[asyncio.Event], Awaitable[Summary]], producer: object, *signals: signal.Signals
-) -> Summary:
-    """Run work in an event loop of its own, stopped by signals, and close the producer at the end."""
-
-    async def main() -> Summary:
-        stop = asyncio.Event()
-        try:
-            with _stopped_by(stop, *signals):
-                return await work(stop)
-        finally:
-            close = getattr(producer, "close", None)
-            if close is not None:
-                await close()
-
-    return asyncio.run(main())
-
-
-@contextmanager
-def _stopped_by(stop: asyncio.Event, *signals: signal.Signals) -> Iterator[None]:
-    """Set ``stop`` on the first of ``signals``; a second one does what it always did. For use in a running loop."""
-    loop = asyncio.get_running_loop()
-    handled: list[signal.Signals] = []
-
-    def interrupt(number: signal.Signals) -> None:
-        again = " (Ctrl-C again stops at once)" if number is signal.SIGINT else ""
-        log.warning("stopping; calls in flight get %.0f s%s", GRACE, again)
-        stop.set()
-        loop.remove_signal_handler(number)
-
-    if threading.current_thread() is threading.main_thread():
-        with suppress(NotImplementedError):  # Windows: Ctrl-C cancels, which loses no more
-            for number in signals:
-                loop.add_signal_handler(number, interrupt, number)
-                handled.append(number)
-    try:
-        yield
-    finally:
-        for number in handled:
-            loop.remove_signal_handler(number)
