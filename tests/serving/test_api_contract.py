@@ -36,6 +36,7 @@ UNSAID = (
     '"error":"rules: ',
     "is the newest: look at it first",
     "lies outside of the years 1 to 9999",
+    "must be after start (",
 )
 
 
