@@ -1,4 +1,5 @@
 import asyncio
+import itertools
 import json
 import os
 import random
@@ -10,6 +11,7 @@ import time
 
 import pytest
 
+from onesearch.understanding import worker
 from onesearch.understanding.llm_producer import LLMError, LLMProducer, LLMSettings
 from onesearch.understanding.thought import Analysis, Thought, ThoughtError
 from onesearch.understanding.thought_cache import CacheError, SqliteThoughts
@@ -281,3 +283,28 @@ def test_a_killed_process_loses_the_calls_in_flight_at_most(fake_llm, tmp_path, 
     assert len(asked) >= 100 and len(asked) - len(kept) <= (16 if how == "SIGKILL" else 0)
     if how == "SIGINT":
         assert process.returncode == 0 and "stopped early: interrupted" in out.decode()
+
+
+def test_a_line_tells_the_time_that_the_list_or_the_budget_of_calls_takes(cache, caplog, monkeypatch):
+    monkeypatch.setattr(worker, "_SECONDS_BETWEEN_LINES", 0.0)
+    caplog.set_level("INFO", "onesearch")
+    lines = []
+    for budget in (None, 4):
+        monkeypatch.setattr(worker.time, "monotonic", itertools.count().__next__)  # a second passes at every look
+        caplog.clear()
+        producer = Scripted()
+        producer.calls_left = budget
+        run_understand([f"boots {budget} {n}" for n in range(9)], producer, cache, concurrency=1)
+        lines.append([one.getMessage() for one in caplog.records if " s left" in one.getMessage()])
+    # One of nine is done: eight are left, or the four calls that are allowed.
+    seconds = [float(told[0].rpartition(", ")[2].removesuffix(" s left")) for told in lines]
+    assert all(told[0].startswith("understanding: 1 of 9, ") for told in lines)
+    assert seconds[1] == pytest.approx(seconds[0] / 2, abs=1)
+
+
+def test_a_budget_of_calls_is_told_as_it_goes(shop_words):
+    settings = LLMSettings(base_url="http://127.0.0.1:9/v1", model="m")
+    limited, unlimited = (LLMProducer(shop_words, settings.updated(max_calls=most)) for most in (3, None))
+    assert limited.calls_left == 3 and unlimited.calls_left is None
+    limited.usage.calls = 5
+    assert limited.calls_left == 0

@@ -325,6 +325,12 @@ class LLMProducer:
             )
         return self._client
 
+    @property
+    def calls_left(self) -> int | None:
+        """Calls that the budget still allows; None for any number."""
+        most = self.config.max_calls
+        return None if most is None else max(most - self.usage.calls, 0)
+
     def _check_budget(self) -> None:
         config, usage = self.config, self.usage
         if config.max_calls is not None and usage.calls >= config.max_calls:

@@ -328,7 +328,10 @@ class Worker:
         self.last_line = now
         done, used = s.answered + s.set_aside, self.meter.used()
         rate = done / max(now - self.start, 1e-9)
-        left = "" if self.live or not rate else f", {self._open() / rate:,.0f} s left"
+        # A budget of calls may end before the list; most queries take one call.
+        allowed: int | None = getattr(self.producer, "calls_left", None)
+        more = self._open() if allowed is None else min(self._open(), allowed)
+        left = "" if self.live or not rate else f", {more / rate:,.0f} s left"
         of = "" if self.live else f" of {s.asked - s.cached:,}"
         spent = f"{used['calls']:,} calls, cost {used['cost']:.4g}"
         log.info("understanding: %s, %.1f/s, %s", f"{done:,}{of}", rate, spent + left)
