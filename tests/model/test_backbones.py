@@ -239,6 +239,10 @@ def test_pretrained_folder(kind, tmp_path):
     torch.testing.assert_close(backbone.pretrained_embedding, model.get_input_embeddings().weight.detach())
     key = next(k for k in backbone.model.state_dict() if k.endswith("weight"))
     torch.testing.assert_close(backbone.model.state_dict()[key], model.state_dict()[key])
+    # Weights of half precision are trained in a whole one, as all others are.
+    model.to(torch.bfloat16).save_pretrained(tmp_path / "half")
+    half = build_backbone(BackboneSettings(kind=kind, pretrained=str(tmp_path / "half")))
+    assert {p.dtype for p in half.parameters()} == {half.pretrained_embedding.dtype} == {torch.float32}
 
 
 @pytest.mark.parametrize("kind", KINDS)

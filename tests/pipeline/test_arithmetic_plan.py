@@ -92,7 +92,8 @@ def test_parts_of_a_model_take_a_share_of_its_memory_beside_what_is_gathered(kin
         less[shard] = {name: found[name].device_gib * 2**30 for name in ("sft3", "distill")}
     saved = {name: less[False][name] - less[True][name] for name in less[True]}
     assert saved["distill"] == pytest.approx(16 * weights * 3 / 4 - 8 * weights)
-    assert saved["sft3"] == pytest.approx(16 * weights * 3 / 4 - 8 * (weights - layer))
+    # Of both layers autocast keeps a copy of two bytes a weight.
+    assert saved["sft3"] == pytest.approx(16 * weights * 3 / 4 - 8 * (weights - layer) - 2 * 2 * layer)
 
 
 def test_what_is_no_model_of_layers_has_no_operations():

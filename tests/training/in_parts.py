@@ -4,6 +4,7 @@ Usage: python in_parts.py FOLDER KIND [shard] [recompute] [teacher] [fgm]
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -15,9 +16,9 @@ from onesearch.model.prompt import PromptBatch
 from onesearch.model.token_vocabulary import MARKS
 from onesearch.training import loop
 from onesearch.training.batching import BatchSource, TaskMixture
+from onesearch.training.held_model import ShardedModel
 from onesearch.training.loop_settings import LoopSettings
 from onesearch.training.self_distillation import DistillationSettings, SelfDistillationObjective, distillation_loss
-from onesearch.training.sharding import ShardedModel
 from onesearch.training.supervised import SupervisedObjective
 from onesearch.training.tasks import TaskBatch, item_targets
 from small_models import R, catalogue, generator, prompts
@@ -61,6 +62,8 @@ def main(folder: str, kind: str, *flags: str) -> None:
     ShardedModel.__init__ = watched
     rows = torch.randn(N, R, generator=torch.Generator().manual_seed(0))
     model = generator(kind, dtype=torch.float32, word_rows=True)
+    if os.environ.get("RANK") == "1":  # the first process's weights count
+        model.begin.data += 1
     parts = (model, catalogue(N), rows, 0.5, 0.1)
     if "teacher" in flags:
         distilled = DistillationSettings(r_drop=0, fgm=0.5 if "fgm" in flags else 0)

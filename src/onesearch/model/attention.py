@@ -172,6 +172,10 @@ class FusedWeights(Generic[T]):
         self._key: tuple[tuple[int, int, torch.dtype], ...] | None = None
         self._value: T | None = None
 
+    def forget(self) -> None:
+        """Let go of what was derived."""
+        self._value = self._key = None
+
     def current(self, module: nn.Module) -> T:
         """The derived tensors of the module's present weights."""
         if not self._parameters:

@@ -92,7 +92,7 @@ class BartBackbone(Backbone):
         if config.architecture is not None:
             model = BartModel(BartConfig(**config.architecture))
         elif config.pretrained is not None:
-            model = BartModel.from_pretrained(config.pretrained)
+            model = BartModel.from_pretrained(config.pretrained).float()  # as the rest of a generator is, in training
             scale = model.encoder.embed_tokens.embed_scale
             self.pretrained_embedding = model.shared.weight.detach().clone() * scale
         else:
@@ -106,6 +106,10 @@ class BartBackbone(Backbone):
         self.d_model = int(model.config.d_model)
         self.heads = int(model.config.decoder_attention_heads)
         self._fused: FusedWeights[_Weights] = FusedWeights(self._fuse)
+
+    def forget(self) -> None:
+        """The fused weights."""
+        self._fused.forget()
 
     @property
     def memory_width(self) -> int:

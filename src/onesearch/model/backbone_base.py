@@ -194,6 +194,9 @@ class Backbone(nn.Module, ABC):
         """The layers whose weights nothing but :meth:`encode`, :meth:`decode` and :meth:`step` reads, one at a time."""
         return []
 
+    def forget(self) -> None:
+        """Let go of what was derived from the weights, whose memory it may share; it is made anew when it is needed."""
+
     @property
     @abstractmethod
     def memory_width(self) -> int:

@@ -291,7 +291,8 @@ def _model(config: BackboneSettings, model: Any, architecture: Any, scratch: Any
     if config.architecture is not None:
         return cast(nn.Module, model(architecture(**config.architecture)))
     if config.pretrained is not None:
-        return cast(nn.Module, model.from_pretrained(config.pretrained))
+        # In float32, as the rest of a generator is in training, whatever the file has.
+        return cast(nn.Module, model.from_pretrained(config.pretrained).float())
     return cast(nn.Module, model(scratch(config)))
 
 

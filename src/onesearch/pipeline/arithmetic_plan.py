@@ -230,12 +230,15 @@ def _training(
     share = batch / devices * (_copies(config) if name == "distill" else 1)
     kept = share * _kept(layers, read + written, loop.recompute)
     weights = layers.weights + (size.items * config.model.row_dim if config.model.item_memory else 0)
-    trained = _OPTIMISED * weights
+    memory = _OPTIMISED * weights + kept
     if loop.shard and devices > 1:
         # Each device has its part, and what is gathered at a time: all but the layers and one of these, or everything.
-        by_layer = layers.read * (1 - 1 / layers.layers) if layers.both and name != "distill" else 0.0
-        trained = trained / devices + _GATHERED * (weights - by_layer)
-    memory = trained + kept + _tables(config, size)
+        # Of layers autocast keeps a copy in bfloat16 until the backward pass. A validation gathers all weights.
+        distilled = name in ("distill", "final") and config.has_v2 and config.distill.keywords == "teacher"
+        by_layer = layers.read if layers.both and not distilled else 0.0
+        gathered = _GATHERED * (weights - by_layer * (1 - 1 / layers.layers)) + (0 if loop.recompute else 2 * by_layer)
+        memory = _OPTIMISED * weights / devices + max(gathered + kept, 4 * weights)
+    memory += _tables(config, size)
     return Arithmetic(name, samples, read + written, samples * one, memory / 2**30)
 
 

@@ -9,13 +9,12 @@ Several processes (`torchrun`, `accelerate launch`) share each batch: a step is 
 takes over rows of one share alone, such as the negatives of a contrastive loss. Their weights are the same after every
 step, and the first process writes. Another number of processes goes on from the same checkpoint, with random states of
 its own. With ``shard`` each process holds a part of the weights, gradients and moments, with the same result
-(:mod:`onesearch.training.sharding`).
+(:mod:`onesearch.training.held_model`).
 """
 
 import logging
 import math
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -37,10 +36,10 @@ from onesearch.model.backbone_base import Backbone
 from onesearch.training import checkpoint as files
 from onesearch.training.batching import Batch, Batches, to_device
 from onesearch.training.checkpoint import RandomState, random_state_restored
+from onesearch.training.held_model import ShardedModel, Sharding, WholeModel
 from onesearch.training.loop_settings import FitReport, LoopSettings
 from onesearch.training.optimizer import AveragedWeights, adamw, parameter_groups, rate
 from onesearch.training.precision import deterministic, resolve_precision
-from onesearch.training.sharding import ShardedModel, Sharding
 from onesearch.training.training_curves import Averages, CurveLog, plot_curves
 
 with from_extra("train"):
@@ -194,28 +193,15 @@ class _Fit:
         self.start_mib = resident_mib()
         # Everything that moves: weights, optimizer, averaged weights, random states; then what a checkpoint kept of it.
         groups = parameter_groups(self.model, config.learning_rate, config.weight_decay, config.learning_rates)
-        self.sharded = self._sharded()
-        if self.sharded is None:
-            self.model.to(self.accelerator.device)
-            live = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
-        else:
-            live = self.sharded.parts
-            for group in groups:
-                group["params"] = [live[name] for name in group["names"]]
+        self.held = self._held()
+        for group in groups:
+            group["params"] = [self.held.parts[name] for name in group["names"]]
         plain = adamw(groups, _BETAS)
-        self.average = AveragedWeights(live, config.average) if config.average else None
-        self.parameters = list(live.values())
+        self.average = AveragedWeights(self.held.parts, config.average) if config.average else None
+        self.parameters = list(self.held.parts.values())
         torch.manual_seed(self.seed + self.accelerator.process_index)
         first = self._resume(plain)
-        if self.sharded is None:
-            # accelerate wraps the model for precision and processes; its wrapped optimizer is not used, since the loss
-            # functions of this project go backward several times before a step.
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", message=".*broadcast_buffers.*", category=FutureWarning)
-                self.wrapped, _ = self.accelerator.prepare(self.model, plain)
-        else:
-            self.sharded.scatter()
-            self.wrapped = self.sharded.module
+        self.held.begin(plain)
         self.optimizer = plain
         warmup = round(config.warmup * self.steps)
         self.pending: list[tuple[int, str, dict[str, Tensor]]] = []  # losses that nobody has looked at yet
@@ -238,10 +224,13 @@ class _Fit:
                 break
         return self._end(step)
 
-    def _sharded(self) -> ShardedModel | None:
-        """The part of the model that this process holds; None where it holds all of it."""
-        if not self.config.shard or self.accelerator.num_processes == 1:
-            return None
+    def _held(self) -> WholeModel | ShardedModel:
+        """What this process holds of the model."""
+        if not self.config.shard:
+            return WholeModel(self.model, self.accelerator)
+        if self.accelerator.num_processes == 1:
+            log.info("%s: loop.shard changes nothing, since there is one process", self.label)
+            return WholeModel(self.model, self.accelerator)
         sharding: Sharding | None = getattr(self.model, "sharding", "whole")
         if sharding is None:
             raise ValueError(
@@ -277,7 +266,7 @@ class _Fit:
     def _step(self, step: int, made: list[Batch]) -> None:
         """One optimizer step on its batches."""
         accelerator, config = self.accelerator, self.config
-        self.wrapped.train()
+        self.held.module.train()
         for number, batch in enumerate(made):
             content = to_device(batch.content, accelerator.device)
             wait = number < len(made) - 1  # processes exchange gradients with the last batch of a step alone
@@ -294,11 +283,7 @@ class _Fit:
                 names["loss"] = "later_loss"  # what is logged as the loss is the first one
             self.own += batch.samples
         # The norm is logged as it was before clipping.
-        if self.sharded is None:
-            norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
-        else:
-            self.sharded.take_gradients()
-            norm = self.sharded.gradient_norm()
+        norm = self.held.gradient_norm()
         if config.clip_norm:
             torch.nn.utils.clip_grads_with_norm_(self.parameters, config.clip_norm, norm)
         self.pending.append((step + 1, "", {"gradient_norm": norm.detach()}))
@@ -311,13 +296,12 @@ class _Fit:
 
     def _without_exchange(self, wait: bool) -> AbstractContextManager[Any]:
         """Where processes do not exchange gradients, if there is more to come in this step."""
-        # Parts of gradients are exchanged at once, since nobody has room for all of them.
-        return self.accelerator.no_sync(self.wrapped) if wait and self.sharded is None else nullcontext()
+        return self.held.without_exchange() if wait else nullcontext()
 
     def _losses(self, content: Any, wait: bool) -> Iterator[Terms]:
         """The loss function's terms as an iterator, whichever of the two forms it has."""
         with self._without_exchange(wait), self.accelerator.autocast():
-            terms = self.loss(self.wrapped, content)
+            terms = self.loss(self.held.module, content)
         return iter((terms,)) if isinstance(terms, dict) else terms
 
     def _next(self, losses: Iterator[Terms], wait: bool) -> Terms | None:
@@ -378,7 +362,7 @@ class _Fit:
     def _validate(self, step: int) -> None:
         assert self.validate is not None
         # With the weights that would be kept, and without a trace in the random states: training must not notice.
-        with self._weights_to_keep(), self._whole_model(), random_state_restored():
+        with self._weights_to_keep(), self.held.on_device(), random_state_restored():
             self.model.eval()
             with torch.no_grad():
                 figures = exchanged(self.validate(self.model))[0]  # one answer to what depends on them
@@ -409,29 +393,16 @@ class _Fit:
         finally:
             self.average.swap()
 
-    @contextmanager
-    def _whole_model(self) -> Iterator[None]:
-        """``self.model`` as it is now, on the device; all processes must come."""
-        if self.sharded is None:
-            yield
-            return
-        self.sharded.gather()
-        self.model.to(self.accelerator.device)
-        try:
-            yield
-        finally:
-            self.model.to("cpu")
-
     def _save(self, step: int) -> None:
-        accelerator, sharded = self.accelerator, self.sharded
-        # What processes hold parts of, all of them put together.
-        if sharded is not None:
-            sharded.gather()
+        accelerator, held = self.accelerator, self.held
+        # What all of them put together, where they hold parts; else the first one has everything.
+        held.gather()
         moments, average = {}, {}
-        if accelerator.is_main_process or sharded is not None:
-            whole = files.as_it_is if sharded is None else sharded.whole
-            moments = files.optimizer_tensors(self.optimizer, whole)
-            average = {name: whole(name, value) for name, value in self.average.values.items()} if self.average else {}
+        if accelerator.is_main_process or isinstance(held, ShardedModel):
+            moments = files.optimizer_tensors(self.optimizer, held.whole)
+            average = (
+                {name: held.whole(name, value) for name, value in self.average.values.items()} if self.average else {}
+            )
         if accelerator.is_main_process:
             temporary = self.checkpoints.begin(step)
             files.save_weights(self.model, temporary / WEIGHTS)
@@ -470,7 +441,7 @@ class _Fit:
         found = self.checkpoints.folder / step
         state = read_json(found / "state.json")
         files.check_same_run(state, self.fingerprint, self.folder)
-        part = files.as_it_is if self.sharded is None else self.sharded.part_of
+        part = self.held.part_of
         files.load_weights(self.model, found / WEIGHTS)
         files.load_optimizer(optimizer, found / "optimizer.safetensors", part)
         if self.average is not None:
@@ -500,18 +471,15 @@ class _Fit:
     def _end(self, steps: int) -> FitReport:
         """Choose the weights after so many steps, write them, and only then drop the checkpoints."""
         seconds = time.perf_counter() - self.started
-        if self.sharded is not None:
-            if self.average is not None:
-                self.average.swap()
-            self.sharded.gather()
+        # The averaged weights, or the last; but the best where validation chooses, which the first process has written
+        # by now.
+        if self.average is not None:
+            self.average.swap()
+        self.held.gather()
         check_same_weights(self.model)
-        # The best weights where validation chooses, which the first process has written by now, else the averaged ones,
-        # else the last.
         self.accelerator.wait_for_everyone()
         if self.config.best and self.best:
             files.load_weights(self.model, self.folder / BEST)
-        elif self.average is not None and self.sharded is None:
-            self.average.swap()
         self.model.eval()
         report = FitReport(
             steps,

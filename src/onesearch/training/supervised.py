@@ -15,7 +15,7 @@ from onesearch.model.evidence import EvidenceMemory
 from onesearch.model.generator import Generator, GeneratorMemory
 from onesearch.model.token_vocabulary import PAD
 from onesearch.search.path_scoring import LevelDistribution, chosen_log_probs, path_distributions
-from onesearch.training.sharding import Sharding
+from onesearch.training.held_model import Sharding
 from onesearch.training.supervised_losses import codebook_nll, item_nll, legal_means, score_nll, text_nll
 from onesearch.training.tasks import ItemTargets, TaskBatch
 
