@@ -4,7 +4,10 @@ import importlib.util
 import io
 import json
 import os
+import signal
+import subprocess
 import sys
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +17,7 @@ import polars as pl
 import pytest
 
 from launch import launch
+from onesearch.common.artefact import read_manifest
 from onesearch.search.run_parts import RunParts
 from onesearch.serving.http_bodies import SearchBody
 
@@ -30,7 +34,7 @@ def example(name):
 
 def test_every_example_is_run_here():
     text = Path(__file__).read_text(encoding="utf-8")
-    assert all(f'example("{path.stem}")' in text for path in FOLDER.glob("*.py"))
+    assert all(f'example("{path.stem}")' in text or f'"{path.name}"' in text for path in FOLDER.glob("*.py"))
 
 
 def test_a_run_is_searched(tiny_run, capsys):
@@ -49,6 +53,35 @@ def test_a_run_is_searched_in_shards(tiny_run, tmp_path, capsys):
     pages = [[line for line in text.splitlines() if line[:1] == " "] for text in (first, second)]
     assert [line[8:] for line in pages[0]] == [line[8:] for line in alone[1:]] and not pages[1]
     assert "400 items, 400" not in first
+
+
+@pytest.mark.long
+def test_a_run_is_trained_on_ray_and_goes_on_when_a_process_is_killed(tiny_config, tmp_path):
+    pytest.importorskip("ray.train.torch", reason="Ray Train is not installed (`ray[train]`)")
+    run, sets = tmp_path / "run", ("sft1.loop.checkpoint_steps=2", "sft1.steps=40", "sft1.loop.checkpoint_seconds=0")
+    command = [sys.executable, str(FOLDER / "train_on_ray.py"), str(tiny_config), str(run), "2", "cpu"]
+    command += ["--until", "sft1", *(f"--set={one}" for one in sets)]
+    paths = {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    job = subprocess.Popen(command, env={**os.environ, **paths}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    try:
+        while not list((run / "sft1" / "checkpoints").glob("step-*")):
+            assert job.poll() is None, job.communicate()[0].decode()[-3000:]
+            time.sleep(0.02)
+        # One of the two processes that train, whichever comes first.
+        for process in Path("/proc").glob("[0-9]*/cmdline"):
+            told = process.read_bytes().split(b"\0") if process.exists() else []
+            if told[1:4] == [b"-m", b"onesearch", b"run"] and str(run).encode() in told:
+                os.kill(int(process.parent.name), signal.SIGKILL)
+                break
+        else:
+            pytest.fail("no process trains")
+        said = job.communicate(timeout=500)[0].decode()
+    finally:
+        job.kill()
+    assert job.returncode == 0, said[-3000:]
+    made = read_manifest(run / "sft1")
+    assert made["resumed"] and sum(made["metrics"]["samples_by_process"]) > 0
+    assert min(made["metrics"]["samples_by_process"]) > 0
 
 
 def test_vectors_are_quantized(capsys):
