@@ -17,6 +17,7 @@ from onesearch.common.array_files import map_array
 from onesearch.common.artefact import read_json, write_json
 from onesearch.common.ragged import Ragged
 from onesearch.common.sparse_files import load_csr
+from onesearch.common.sparse_rows import top_k_of_few
 from onesearch.data.dataset import ragged_rows
 from onesearch.data.histories import shopper_keys
 
@@ -24,7 +25,7 @@ Floats = NDArray[np.float32]
 Ints = NDArray[np.int32]
 _LONGEST = 200  # items of a shopper that count, the newest; a crawler's list would be squared
 _KEPT = 200  # neighbours kept of an item, the likest
-_CELLS = 4_000_000  # of a dense block of scores
+_ROWS = 1024  # histories at a time
 _AGE_POWER = 0.5  # a history item n places back weighs (n + 1) ** -0.5
 NEXT_SHARE = 0.3  # weight of the next item's share beside the cosine, in the order of candidates
 
@@ -137,9 +138,12 @@ class ItemPairs:
         root = (1 / np.sqrt(np.maximum(self.shoppers, 1))).astype(np.float32)
         taken = sparse.csr_matrix((np.ones(len(own.values), np.float32), own.values, own.offsets), shape=given.shape)
         counted = given.multiply(taken).tocsr()  # history items that are in the shopper's own list
-        mass = np.asarray((counted @ sparse.diags(root)).sum(1)).ravel()
-        pairs = sparse.diags(mass) @ taken @ sparse.diags(root)
-        return sparse.csr_matrix(pairs - counted @ sparse.diags(root * root))
+        row = np.repeat(np.arange(len(own)), np.diff(counted.indptr))
+        mass = np.bincount(row, counted.data * root[counted.indices], len(own)).astype(np.float32)
+        # Only what is there is touched: a diagonal of all items would cost more than all else.
+        taken.data = mass[own.owners] * root[own.values]
+        counted.data = counted.data * root[counted.indices] ** 2
+        return sparse.csr_matrix(taken - counted)
 
     def _own_following(self, given: sparse.csr_matrix, own: Ragged) -> sparse.csr_matrix:
         """What a shopper's own pairs in a row add: w_i / s_i at j for each own pair (i, j)."""
@@ -159,23 +163,20 @@ class ItemPairs:
         n, n_items = len(history), len(self.shoppers)
         items = np.full((n, k), -1, np.int32)
         scores = np.zeros((2, n, k), np.float32)
-        step = max(1, _CELLS // max(n_items, 1))
-        for begin in range(0, n, step):
-            part = slice(begin, begin + step)
+        for begin in range(0, n, _ROWS):
+            part = slice(begin, begin + _ROWS)
             found = self.beside(history[part], None if own is None else own.select(np.arange(n)[part]))
-            together, following = found.together.toarray(), found.following.toarray()
-            dense = together + NEXT_SHARE * following
+            both = sparse.csr_matrix(found.together + np.float32(NEXT_SHARE) * found.following)
             if without is not None:
                 row, column = np.nonzero((without[part] >= 0) & (without[part] < n_items))
-                dense[row, without[part][row, column]] = 0
-            best = np.argpartition(-dense, min(k, n_items - 1), axis=1)[:, :k]
-            order = np.argsort(-np.take_along_axis(dense, best, 1), axis=1, kind="stable")
-            best = np.take_along_axis(best, order, 1)
-            some = np.take_along_axis(dense, best, 1) > 0
-            width = best.shape[1]
+                left_out = (np.ones(len(row), np.float32), (row, without[part][row, column]))
+                both = sparse.csr_matrix(both - both.multiply(sparse.csr_matrix(left_out, shape=both.shape) > 0))
+            best, score = top_k_of_few(both, k)
+            some, width = score > 0, best.shape[1]
             items[part, :width] = np.where(some, best, -1)
-            scores[0, part, :width] = np.take_along_axis(together, best, 1) * some
-            scores[1, part, :width] = np.take_along_axis(following, best, 1) * some
+            at = np.arange(len(best)).repeat(width), best.ravel()
+            for place, one in enumerate((found.together, found.following)):
+                scores[place, part, :width] = np.asarray(one[at]).reshape(best.shape) * some
         return items, scores[0], scores[1]
 
     def save(self, folder: Path) -> None:

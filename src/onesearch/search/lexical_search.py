@@ -16,11 +16,12 @@ import torch
 from numpy.typing import NDArray
 from scipy import sparse
 
+from onesearch.common.sparse_rows import top_k_of_few
 from onesearch.data.requests import Requests
 from onesearch.data.text import is_unspaced, item_texts, one_letter
 from onesearch.search.hits import Hits
 from onesearch.search.lexical_index import LexicalIndex, LexicalSettings
-from onesearch.search.ranked_lists import NONE, padded_hits, top_k, top_k_of_few
+from onesearch.search.ranked_lists import NONE, padded_hits, top_k
 from onesearch.search.shards import WHOLE, Shards, best_of_all
 from onesearch.search.term_counts import TermCounts
 from onesearch.search.text_analyzer import LONGEST_WORD, Analyzer

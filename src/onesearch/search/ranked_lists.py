@@ -1,12 +1,10 @@
 """Small array operations that rankings are made of: top-k, removal of duplicates, per-request normalisation."""
 
 from collections.abc import Sequence
-from itertools import pairwise
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import sparse
 
 from onesearch.search.hits import Hits
 
@@ -37,30 +35,6 @@ def top_k(
     # And in which order.
     sorted_by = np.lexsort((where if order is None else order[where], -best), axis=1)
     return np.take_along_axis(where, sorted_by, 1), np.take_along_axis(best, sorted_by, 1)
-
-
-def top_k_of_few(
-    scores: sparse.csr_matrix, k: int, order: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """As :func:`top_k` with an ``order``, of a sparse matrix [n, N] of which the values above 0 count.
-
-    Where a row has fewer than k of them, column 0 and score 0 stand for the others.
-    """
-    k = min(k, scores.shape[1])
-    columns, best = np.zeros((scores.shape[0], k), np.int64), np.zeros((scores.shape[0], k), np.float32)
-    for row, (start, end) in enumerate(pairwise(scores.indptr.tolist())):
-        values, here = scores.data[start:end], scores.indices[start:end]
-        if end - start > k > 0:
-            # Those above the k-th value, and of those level with it as many as there is room for.
-            last = np.partition(values, -k)[-k]
-            above, level = np.flatnonzero(values > last), np.flatnonzero(values == last)
-            if len(level) > (room := k - len(above)):
-                level = level[np.argsort(order[here[level]])[:room]]
-            chosen = np.concatenate([above, level])
-            values, here = values[chosen], here[chosen]
-        by = np.lexsort((order[here], -values))[: int((values > 0).sum())]
-        columns[row, : len(by)], best[row, : len(by)] = here[by], values[by]
-    return columns, best
 
 
 def padded_hits(items: NDArray[np.integer], scores: NDArray[np.float32], k: int) -> Hits:
