@@ -156,7 +156,9 @@ KEYS = dict(leaves(RunSettings, CONFIG))
 WITHOUT_PICTURES = CONFIG.updated(data={"market": CONFIG.data.market.model_dump() | {"pictures": 0}})
 
 
-@pytest.mark.parametrize("key", [key for key in KEYS if key not in NOT_READ and not key.endswith(".recompute")])
+@pytest.mark.parametrize(
+    "key", [key for key in KEYS if key not in NOT_READ and not key.endswith((".recompute", ".shard"))]
+)
 def test_a_changed_setting_makes_exactly_the_stages_that_read_it_outdated(key: str):
     # A market draws pictures of products alone.
     before = WITHOUT_PICTURES if key in ("data.market.videos", "data.market.live_rooms") else CONFIG
@@ -174,8 +176,8 @@ def test_how_and_where_a_run_works_makes_nothing_outdated(tmp_path: Path):
     assert outdated(other) == set()
     ways = {"seconds": 1.0, "private_hosts": ("img.shop.example",), "cache": tmp_path, "threads": 2}
     assert outdated(CONFIG.updated(pictures=CONFIG.pictures.updated(**ways))) == set()
-    memory = {**CONFIG.sft3.model_dump(), "loop": {**CONFIG.sft3.loop.model_dump(), "recompute": True}}
-    assert outdated(CONFIG.updated(sft3=memory)) == set()
+    memory = {**CONFIG.sft1.model_dump(), "loop": {**CONFIG.sft1.loop.model_dump(), "recompute": True, "shard": True}}
+    assert outdated(CONFIG.updated(sft1=memory)) == set()
     default = CONFIG.rewards.relevance
     rewards.write_text(f"relevance: {default}\n")
     assert outdated(CONFIG.updated(rewards_file=rewards)) == set()
