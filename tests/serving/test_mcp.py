@@ -119,7 +119,7 @@ def test_a_process_with_the_admin_key_changes_items_and_rules(service, engine):
 def tools(engine, store, admin=True, search_key=None):
     inner = create_app(engine, store, ServingSettings(page=False), admin_token=TOKEN, search_key=search_key)
     client = ServiceClient(inner, search_key, TOKEN if admin else None)
-    return ToolServer(client, Keys(search_key, None, TOKEN if admin else None), admin)
+    return ToolServer(client, Keys(search_key, None, TOKEN), admin)
 
 
 @pytest.mark.timeout(120)

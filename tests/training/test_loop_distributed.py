@@ -87,7 +87,6 @@ def test_another_number_of_processes_goes_on_from_the_checkpoint(one, broken, tm
     assert json.loads((folder / "found.json").read_text())[0][1] == [192]
 
 
-@pytest.mark.long
 def test_processes_draw_for_themselves_and_go_on_drawing_after_a_break(tmp_path):
     whole, found = train(tmp_path / "whole", 2, "dropout")
     assert found[0][4] != found[1][4]
