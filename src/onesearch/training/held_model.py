@@ -108,6 +108,7 @@ class ShardedModel:
             raise ValueError(f"loop.shard needs torch 2.13 or newer, and this is {torch.__version__}")
         self.model, self.device, self.world = model, device, place()[1]
         _equal_weights(model, device)
+        # A copy, cut into parts from the inside out: layers first, then what is left.
         module = _copy(model, device)
         mesh = init_device_mesh(device.type, (self.world,))
         # A number cannot be cut: every process has all of them.
@@ -130,6 +131,7 @@ class ShardedModel:
         warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
         # Tasks leave weights unused, and not always the same ones in all processes.
         module.set_reduce_scatter_unused_params(True)
+        # What this process holds of it, and what it must know to give a step's gradients to these parts.
         self.module: nn.Module = module.to(device)
         _share_all_but_weights(self.module, model)
         self._weights = {name: p for name, p in self.module.named_parameters() if p.requires_grad}
@@ -265,9 +267,7 @@ def _copy(model: nn.Module, device: torch.device) -> nn.Module:
     """A copy with weights of its own; what is no weight, such as an index of items, is large and shared."""
     shared: dict[int, Any] = {}
     for module in model.modules():
-        for value in (*module.buffers(recurse=False), *vars(module).values()):
-            if isinstance(value, Tensor) or (hasattr(value, "to") and not isinstance(value, nn.Module)):
-                shared[id(value)] = value
+        shared |= {id(value): value for value in (*module.buffers(recurse=False), *_data_of(module).values())}
     copied = copy.deepcopy(model, shared)
     for module in copied.modules():
         for name, buffer in module.named_buffers(recurse=False):
@@ -280,9 +280,14 @@ def _share_all_but_weights(module: nn.Module, model: nn.Module) -> None:
     for one, other in zip(module.modules(), model.modules(), strict=True):
         for name, buffer in one.named_buffers(recurse=False):
             setattr(other, name, buffer)
-        for name, value in vars(one).items():
-            if isinstance(value, Tensor) or (hasattr(value, "to") and not isinstance(value, nn.Module)):
-                vars(other)[name] = value
+        vars(other).update(_data_of(one))
+
+
+def _data_of(module: nn.Module) -> dict[str, Any]:
+    """A module's attributes that lie on a device, but are neither modules, weights nor buffers: say, an index."""
+    return {
+        name: value for name, value in vars(module).items() if hasattr(value, "to") and not isinstance(value, nn.Module)
+    }
 
 
 def _part(weight: nn.Parameter) -> nn.Parameter:
