@@ -84,10 +84,13 @@ def main(folder, *flags):
             torch.optim.AdamW.step = differing
         config = CONFIG.updated(accumulate=2 if "accumulate" in flags else 1, shard="shard" in flags)
         report = fit(model, mixture, loss, config, Path(folder), validate, seed=1)
-        total = [float(value.sum()) for value in model.parameters()]
+        total = [float(value.detach().sum()) for value in model.parameters()]
         every = exchanged([total, report.shares, report.loss, report.chosen_step, draws[-1:], sum(steps)])
         if job.first:
             (Path(folder) / "found.json").write_text(json.dumps(every))
+    # A thread of the job that still ran as the interpreter ends would abort it now and then.
+    threads = [comm.read_text() for comm in Path("/proc/self/task").glob("*/comm")]
+    assert not any("gloo" in name for name in threads), threads
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ Without a launcher there is one process, and all of it does nothing.
 """
 
 import functools
+import gc
 import importlib
 import itertools
 import json
@@ -141,8 +142,9 @@ def joined() -> Iterator[Job]:
     if world == 1:
         yield Job()
         return
-    # Functions of this module take the group of the time of its import as their default and keep it. A training imports
-    # it: its group would outlive the block, and its threads abort a process that ends (exit code -6, now and then).
+    # Nothing must keep the group beyond the block: its threads let go of the last tensors when they come to it, and
+    # abort a process that is about to end (exit code -6, now and then). Functions of this module take the group of the
+    # time of its import as their default; a training imports it.
     importlib.import_module("torch.distributed.nn")
     # Each process has a GPU of its own, where there are any; "cuda" means that one from here on.
     if torch.cuda.is_available():
@@ -165,6 +167,7 @@ def joined() -> Iterator[Job]:
     except Exception as error:
         job.failed(error)
         raise
+    gc.collect()  # sharded models know their group, and are in cycles
     distributed.destroy_process_group()
 
 

@@ -111,6 +111,9 @@ class ShardedModel:
         # A copy, cut into parts from the inside out: layers first, then what is left.
         module = _copy(model, device)
         mesh = init_device_mesh(device.type, (self.world,))
+        # Caches of torch keep the mesh for good. They find its group by name; the mesh's own list of groups, which only
+        # torch.compile reads, would keep the group with its threads beyond the job, as told in `joined`.
+        getattr(mesh, "_pg_registry", {}).clear()
         # A number cannot be cut: every process has all of them.
         numbers = {p for p in module.parameters() if p.ndim == 0}
         self._names = {module: [name for name, _ in module.named_parameters()]}
