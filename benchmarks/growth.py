@@ -18,7 +18,7 @@ import multiprocessing
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 import torch
@@ -37,6 +37,7 @@ SIZES = (20_000, 100_000, 500_000, 1_000_000)
 TRAININGS = ("sft1", "sft2", "sft3", "cot", "distill")
 _BATCH = 32
 _CHANGED = 1000  # items of one change
+T = TypeVar("T")
 
 
 def main(
@@ -54,8 +55,10 @@ def main(
             pipeline.run_config(base, of_size[size], overrides=settings_of(size))
     by_size: dict[int, dict[str, float]] = {}
     for size, one in sorted(of_size.items()):
-        by_size[size] = {**stage_costs(one), **_alone(serving_costs, one, requests), **_alone(load_cost, one)}
-        by_size[size] |= {"two replicas: pss over one": shared_memory(one)}
+        # Read elsewhere: a server that answers them does not hold the log that they are of.
+        some = _alone(_searches, one)
+        by_size[size] = {**stage_costs(one), **_alone(serving_costs, one, requests), **_alone(load_cost, one, some)}
+        by_size[size] |= {"two replicas: pss over one": shared_memory(one, some)}
     print(json.dumps(found(by_size)))
 
 
@@ -102,13 +105,13 @@ def page_views(run: Path) -> int:
 # -- serving ---------------------------------------------------------------------------------------------------------
 
 
-def load_cost(run: Path) -> dict[str, float]:
-    """What it takes until a run can be searched, and the memory it then has."""
+def load_cost(run: Path, requests: Sequence[SearchRequest]) -> dict[str, float]:
+    """What it takes until a run can be searched, and the memory it has when it was."""
     torch.set_num_threads(1)
     before, wall, cpu = resident_mib(), time.perf_counter(), time.process_time()
     engine = load_engine(run)
     loaded = {"load: s": time.perf_counter() - wall, "load: cpu_s": time.process_time() - cpu}
-    for request in searches(Dataset.load(run / "data"), 8):
+    for request in requests:
         engine.search_batch([request])
     return {**loaded, "serving: mib": resident_mib() - before}
 
@@ -160,17 +163,19 @@ def change_costs(engine: SearchEngine, dataset: Dataset) -> dict[str, float]:
     }
 
 
-def shared_memory(run: Path) -> float:
+def shared_memory(run: Path, requests: Sequence[SearchRequest]) -> float:
     """Memory of two processes that serve the same run over that of one, pages that they share counted by halves."""
-    one, two = _pss(run, 1), _pss(run, 2)
+    one, two = _pss(run, requests, 1), _pss(run, requests, 2)
     return two / one
 
 
-def _pss(run: Path, replicas: int) -> float:
+def _pss(run: Path, requests: Sequence[SearchRequest], replicas: int) -> float:
     """MiB of so many processes together, each of them loaded and searched in."""
     context = multiprocessing.get_context("spawn")
     ready, done, sizes = context.Barrier(replicas), context.Barrier(replicas), context.Queue()
-    processes = [context.Process(target=_replica, args=(run, ready, done, sizes), daemon=True) for _ in range(replicas)]
+    processes = [
+        context.Process(target=_replica, args=(run, requests, ready, done, sizes), daemon=True) for _ in range(replicas)
+    ]
     for process in processes:
         process.start()
     found = [sizes.get(timeout=3600) for _ in processes]
@@ -179,10 +184,14 @@ def _pss(run: Path, replicas: int) -> float:
     return float(sum(found))
 
 
-def _replica(run: Path, ready: Any, done: Any, sizes: Any) -> None:
+def _searches(run: Path) -> list[SearchRequest]:
+    return searches(Dataset.load(run / "data"), 8)
+
+
+def _replica(run: Path, requests: Sequence[SearchRequest], ready: Any, done: Any, sizes: Any) -> None:
     torch.set_num_threads(1)
     engine = load_engine(run)
-    for request in searches(Dataset.load(run / "data"), 8):
+    for request in requests:
         engine.search_batch([request])
     ready.wait()  # all of them hold what they hold
     lines = Path("/proc/self/smaps_rollup").read_text(encoding="ascii").splitlines()
@@ -200,8 +209,8 @@ def milliseconds(call: Callable[[Any], object], inputs: Sequence[Any]) -> float:
     return float(np.median(times))
 
 
-def _alone(measure: Callable[..., dict[str, float]], *arguments: Any) -> dict[str, float]:
-    """What a function measures in a fresh process."""
+def _alone(measure: Callable[..., T], *arguments: Any) -> T:
+    """What a function finds in a fresh process."""
     with multiprocessing.get_context("spawn").Pool(1) as fresh:
         return fresh.apply(measure, arguments)
 

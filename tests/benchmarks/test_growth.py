@@ -59,7 +59,7 @@ def test_a_finished_run_is_measured_and_not_made_again(tmp_path, capsys, monkeyp
     monkeypatch.setattr(pipeline, "run_config", lambda base, folder, overrides: made.append(folder))
     monkeypatch.setattr(growth, "stage_costs", lambda run: {"run": 1.0 + int(run.name[-1]), "serving: mib": 1.0})
     monkeypatch.setattr(growth, "_alone", lambda *_: {})
-    monkeypatch.setattr(growth, "shared_memory", lambda _: 1.0)
+    monkeypatch.setattr(growth, "shared_memory", lambda *_: 1.0)
     write_manifest(tmp_path / "run7" / "data", {"metrics": {"items": 70}, "cpu_seconds": 1.0})
     growth.main(tmp_path, [20, 70], [tmp_path / "run7"])
     growth.main(tmp_path, None, [tmp_path / "run7"])

@@ -352,3 +352,5 @@ def test_item_numbers_are_a_mapping_of_what_is_there():
     with pytest.raises(KeyError):
         numbers["c"]
     assert dict(numbers.with_items({"c": 2})) == {"b": 1, "c": 2}
+    flat = numbers.flat()
+    assert dict(flat) == {"b": 1} and [flat.row_of(one) for one in "abcd"] == [0, 1, 2, None]

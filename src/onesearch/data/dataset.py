@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 
 from onesearch.common.artefact import read_json, write_json
 from onesearch.common.ragged import Ragged
+from onesearch.common.text_numbers import TextNumbers
 from onesearch.data.records import SCHEMAS, Item, conform, item_from_row, without_kinds
 
 DESCRIPTION: Final = "dataset.json"
 FORMAT: Final = 1
 ROW_GROUP: Final = 100_000
+_AT_ONCE: Final = 50_000
 
 
 class Dataset:
@@ -120,7 +122,9 @@ class Dataset:
         # The ids alone, where the whole table was not asked for.
         known = "items" in self.__dict__
         ids = self.items["item_id"] if known else read_parquet(table_path(self.folder, "items"), ["item_id"])["item_id"]
-        return dict(zip(ids.cast(pl.String).to_list(), range(len(ids)), strict=True))
+        # A part after the other: all of them as Python's texts take five times the memory.
+        parts = (ids.slice(begin, _AT_ONCE).cast(pl.String) for begin in range(0, len(ids), _AT_ONCE))
+        return TextNumbers(text for part in parts for text in part.to_list())
 
     def rows_of(self, item_ids: pl.Series) -> pl.Series:
         """Item rows (Int32) of a column of item ids; -1 for unknown ones."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Protocol
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from onesearch.common.layered_table import ChangedRows
+from onesearch.common.text_numbers import TextNumbers
 from onesearch.data.records import Item, item_from_row, items_frame
 
 
@@ -47,7 +49,8 @@ class ItemNumbers(Mapping[str, int]):
 
     def flat(self) -> "ItemNumbers":
         """The same numbers in one table."""
-        return ItemNumbers({**self._base, **self._added}, {}, self._gone)
+        # Rows of new items follow those of the base, in the order in which they came.
+        return ItemNumbers(TextNumbers(chain(self._base, self._added)), {}, self._gone)
 
     def with_items(self, rows: Mapping[str, int]) -> "ItemNumbers":
         """With items back, and new ones."""
