@@ -3,6 +3,7 @@
     python -m benchmarks.scale tenth RUNS                # a tenth of the million, and the forecast made from it
     python -m benchmarks.scale million RUNS              # configs/million.yaml; gone on with after a stop
     python -m benchmarks.scale growth RUNS 20000 500000  # benchmarks.growth at these sizes, and of the runs above
+    python -m benchmarks.scale beside RUN COMMIT         # benchmarks.search_beside over a finished run
     python -m benchmarks.scale render                    # docs/results/scale.md
 
 The forecast is that of ``onesearch plan``. Figures go to ``docs/results/scale.json``: commit the forecast before the
@@ -18,6 +19,7 @@ from typing import Any, Final
 
 from benchmarks.provenance import ROOT, commit, machine, today
 from benchmarks.result_files import ResultFiles
+from benchmarks.search_beside import BATCH, compare
 from onesearch import pipeline
 from onesearch.cli.terminal import start_logging
 from onesearch.common.artefact import read_json, read_manifest
@@ -32,6 +34,8 @@ TENTH: Final = ("data.market={items: 100000, users: 20000, days: 60, page_views:
 WITHIN: Final = 0.3
 """How far what was measured may be from the forecast, as a share of it."""
 MOST_HOURS, MOST_GIB, LARGEST_EXPONENT, MOST_KB, MOST_SHARED = 3.0, 16.0, 1.1, 1.3, 1.3
+MOST_TIME: Final = 0.7
+"""Of a search over that at an earlier commit."""
 METRICS: Final = ("click/HR@10", "click/MRR@10", "order/HR@10", "order/MRR@10", "ndcg@10")
 
 
@@ -73,6 +77,14 @@ def growth(runs: Path, sizes: Sequence[str]) -> None:
     _keep("growth", **json.loads(done.stdout.splitlines()[-1]))
 
 
+def beside(run: Path, commit: str) -> None:
+    """Measure a search of a run here and at an earlier commit."""
+    items = read_manifest(run / "data")
+    if items is None:
+        raise FileNotFoundError(f"{run} has no finished stage data; make it with `python -m benchmarks.scale growth`")
+    _keep("beside", then=commit, items=items["metrics"]["items"], **compare(commit, run))
+
+
 def measured(run: Path) -> dict[str, dict[str, Any]]:
     """What each finished stage of a run took, in order: seconds, MiB at most, MiB on disk, and whether it went on."""
     made = {stage.name: read_manifest(run / stage.name) for stage in pipeline.stages_of(pipeline.settings_of(run))}
@@ -105,7 +117,7 @@ def _keep(group: str, **values: Any) -> None:
 def render() -> None:
     """Write docs/results/scale.md."""
     figures = FILES.figures()
-    sections = [*_million(figures), *_growth(figures.get("growth", {}))]
+    sections = [*_million(figures), *_growth(figures.get("growth", {})), *_beside(figures.get("beside", {}))]
     FILES.write_page([*FILES.head(), *sections, *_made(figures)])
 
 
@@ -178,15 +190,33 @@ def _growth(growth: Mapping[str, Any]) -> Iterator[str]:
     yield _goal(f"two replicas at most {MOST_SHARED} times one", shared <= MOST_SHARED, f"{shared:.2f} times")
 
 
+def _beside(beside: Mapping[str, Any]) -> Iterator[str]:
+    """Processor time of a search here over that at an earlier commit."""
+    if not beside:
+        return
+    yield from ("", f"## A search beside commit {beside['then']}", "")
+    yield f"{beside['requests']} searches over {beside['items']:,} items, in turn, on one thread each: medians."
+    yield from ("", "| processor ms of a search | then | now | ratio |", "|---|---|---|---|")
+    for name, what in (("single", "alone"), ("batch", f"in batches of {BATCH}")):
+        one = beside[name]
+        yield f"| {what} | {one['then_ms']:g} | {one['now_ms']:g} | {one['ratio']:.2f} |"
+    yield from ("", "| goal | holds | measured |", "|---|---|---|")
+    ratio, same, apart = beside["single"]["ratio"], beside["same_ids"], beside["largest_difference"]
+    yield _goal(f"at most {MOST_TIME} times the processor time", ratio <= MOST_TIME, f"{ratio:.2f} times")
+    yield _goal("the same ten items", same == 1, f"{same:.1%} of the searches")
+    yield _goal("scores within 1e-4 there", apart <= 1e-4, f"{apart:g}")
+
+
 def _made(figures: Mapping[str, Any]) -> Iterator[str]:
-    commands = {"forecast": "tenth", "million": "million", "growth": "growth"}
+    commands = {"forecast": "tenth RUNS", "million": "million RUNS", "growth": "growth RUNS", "beside": "beside RUN"}
     yield from ("", "## What made the figures", "")
     yield from ("| part | command | commit | date | machine |", "|---|---|---|---|---|")
     for group, command in commands.items():
         if group in figures:
             made = figures[group]["made"]
             more = f" {' '.join(sorted(figures[group]['by_items'], key=int))}" if group == "growth" else ""
-            line = f"python -m benchmarks.scale {command} RUNS{more}"
+            more = f" {figures[group]['then']}" if group == "beside" else more
+            line = f"python -m benchmarks.scale {command}{more}"
             yield f"| {group} | `{line}` | {made['commit']} | {made['date']} | {made['machine']} |"
 
 
@@ -220,6 +250,8 @@ if __name__ == "__main__":
             million(Path(runs))
         case ["growth", runs, *sizes]:
             growth(Path(runs), sizes)
+        case ["beside", run, earlier]:
+            beside(Path(run), earlier)
         case ["render"]:
             render()
         case _:

@@ -75,6 +75,16 @@ def test_totals_and_goals_by_hand(files):
             "forecast": {"made": made, "stages": forecast},
             "million": {"made": made, "stages": took, "methods": {"engine": {"click/HR@10": [0.5, 0.4, 0.6]}}},
             "growth": {"made": made, **growth},
+            "beside": {
+                "made": made,
+                "then": "0ld",
+                "items": 500_000,
+                "requests": 64,
+                "single": {"then_ms": 50.0, "now_ms": 40.0, "ratio": 0.81},
+                "batch": {"then_ms": 20.0, "now_ms": 10.0, "ratio": 0.5},
+                "same_ids": 0.5,
+                "largest_difference": 2e-5,
+            },
         }
     )
     scale.render()
@@ -90,6 +100,11 @@ def test_totals_and_goals_by_hand(files):
     assert rows(files, "at most 1.3 kB")[0][1:] == ["**no**", "1.4 kB"]
     assert rows(files, "two replicas at most")[0][1:] == ["yes", "1.20 times"]
     assert "growth RUNS 20000 100000`" in rows(files, "growth")[0][1]
+    assert "beside RUN 0ld`" in rows(files, "beside")[0][1]
+    assert rows(files, "alone")[0][1:] == ["50", "40", "0.81"] and rows(files, "in batches of 32")[0][3] == "0.50"
+    assert rows(files, "at most 0.7 times")[0][1:] == ["**no**", "0.81 times"]
+    assert rows(files, "the same ten items")[0][1:] == ["**no**", "50.0% of the searches"]
+    assert rows(files, "scores within")[0][1] == "yes"
 
 
 def test_growth_is_measured_by_its_command(files, tmp_path, monkeypatch):

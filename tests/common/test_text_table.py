@@ -14,6 +14,7 @@ TEXTS = st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=6), 
 def test_texts_come_out_as_they_went_in(texts: list[str]):
     table = TextTable.from_texts(texts)
     assert list(table) == texts and len(table) == len(texts)
+    assert [table[i] for i in range(len(texts))] == texts
     assert [table[i - len(texts)] for i in range(len(texts))] == texts and table[1:4] == texts[1:4]
 
 

@@ -93,7 +93,7 @@ def test_counts_by_hand(tmp_path):
     ]
     statistics.save(tmp_path)
     loaded = ClickStatistics.load(tmp_path)
-    assert loaded.queries == statistics.queries
+    assert list(loaded.queries) == statistics.queries
     assert loaded.most_clicked(loaded.query_numbers(["red shoe", "boots"]), 2).tolist() == [[0, 2], [-1, -1]]
 
 
@@ -102,7 +102,7 @@ def test_empty_log(tmp_path):
     assert statistics.most_clicked(statistics.query_numbers(["a"]), 2).tolist() == [[-1, -1]]
     assert statistics.pair_counts(statistics.query_numbers(["a"]), np.array([[1]])).tolist() == [[0]]
     statistics.save(tmp_path)
-    assert ClickStatistics.load(tmp_path).queries == []
+    assert list(ClickStatistics.load(tmp_path).queries) == []
 
 
 def test_own_clicks_left_out_by_hand():

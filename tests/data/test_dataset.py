@@ -47,6 +47,18 @@ def written(folder):
     )
 
 
+def test_columns_of_the_items_are_read_without_the_table(tmp_path):
+    written(tmp_path / "data")
+    dataset = Dataset.load(tmp_path / "data")
+    # The kind is stored in catalogues of more than products alone.
+    assert dataset.item_columns("kind", "item_id").rows() == [("product", "a"), ("product", "b")]
+    assert dataset.item_columns("kind").height == 2 and "items" not in vars(dataset)
+    whole = dataset.item_columns()
+    assert "items" not in vars(dataset) and whole.equals(dataset.items)
+    assert dataset.item_columns("title").equals(dataset.items.select("title"))
+    assert dataset.item_columns().equals(dataset.items)
+
+
 def test_what_is_written_is_read(tmp_path):
     written(tmp_path / "data")
     dataset = Dataset.load(tmp_path / "data")

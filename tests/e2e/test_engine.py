@@ -180,6 +180,14 @@ def test_searching_while_items_change_sees_the_old_or_the_new(engine: SearchEngi
     assert not failures
 
 
+def test_a_run_is_searched_without_the_table_of_its_items(tiny_run: Path):
+    engine = SearchEngine.load(run=tiny_run)
+    assert engine.search("a tnet and a zzqqx", k=3)  # words that nobody knows are looked for among those of all items
+    assert engine.suggest("t") and engine.current.value.records.base.item(0).title
+    dataset = vars(engine.snapshot.records.base)["_table"].__self__
+    assert dataset.counts["items"] == len(engine) and not {"items", "page_views"} & set(vars(dataset))
+
+
 def test_the_history_given_with_a_request_counts(engine: SearchEngine):
     query = query_of(engine)
     items = [r.item_id for r in engine.search(query, k=3)]

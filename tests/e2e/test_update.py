@@ -256,7 +256,7 @@ def test_counts_index_and_evidence_are_renewed_but_for_what_judges(made, events,
     later = max(50, round(0.2 * len(clicked))) + max(50, round(0.1 * len(clicked)))
     counted = pl.concat([own.dataset.page_views, new[: int(clicked[-later])]])
     twin = ClickStatistics.from_page_views(counted, own.dataset.items)
-    assert renewed.statistics.queries == twin.queries and (renewed.statistics.counts == twin.counts).all()
+    assert list(renewed.statistics.queries) == list(twin.queries) and (renewed.statistics.counts == twin.counts).all()
     assert (renewed.statistics.clicked == twin.clicked).all() and twin.clicked.sum() > own.statistics.clicked.sum()
     assert not torch.equal(renewed.item_head_rows, own.item_head_rows)  # popularity is among their numbers
     assert done.distilled == 0 and (made / done.version / "distilled.parquet").is_file()

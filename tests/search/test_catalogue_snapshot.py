@@ -345,6 +345,15 @@ def test_an_item_is_found_by_its_id():
     assert "black-stove-1" not in {hit.item_id for hit in engine.search("black-stove-1", filters={"category": "tent"})}
 
 
+def test_columns_of_records_are_those_of_the_flat_table():
+    engine = small_engine()
+    engine.upsert([replace(engine.item("red-tent-0"), brand="Other"), Item("new-one", "blue lamp", brand="Brand")])
+    records = engine.snapshot.records
+    assert records.later, "nothing changed"
+    assert records.columns("brand", "title").equals(records.flat().base.frame.select("brand", "title"))
+    assert records.columns("brand")["brand"][-1] == "Brand" and "Other" in records.columns("brand")["brand"]
+
+
 def test_item_numbers_are_a_mapping_of_what_is_there():
     numbers = ItemNumbers({"a": 0, "b": 1}).with_items({"c": 2, "a": 0}).without(["a", "c"])
     assert dict(numbers) == {"b": 1} and len(numbers) == 1 and "a" not in numbers

@@ -26,10 +26,11 @@ class TextNumbers(Mapping[str, int]):
         """Take texts, all of them different.
 
         Raises:
+            TypeError: one is no text.
             ValueError: a text comes twice.
         """
         letters, lengths, hashes, given = bytearray(), [np.zeros(1, np.int64)], [np.zeros(0, np.uint64)], iter(texts)
-        while some := [text.encode(*_CODE) for text in islice(given, _AT_ONCE)]:
+        while some := [str.encode(text, *_CODE) for text in islice(given, _AT_ONCE)]:
             letters += b"".join(some)
             lengths.append(np.fromiter(map(len, some), np.int64, len(some)))
             hashes.append(np.fromiter(map(hash, some), np.int64, len(some)).astype(np.uint64))

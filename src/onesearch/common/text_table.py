@@ -1,8 +1,9 @@
 """Many texts in two flat arrays, which a file can hold and several processes can share."""
 
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import overload
 
 import numpy as np
@@ -45,6 +46,12 @@ class TextTable(Sequence[str]):
             raise IndexError(f"text {index} of {len(self)}")
         at = index % len(self)
         return self.letters[self.offsets[at] : self.offsets[at + 1]].tobytes().decode("utf-8", "replace")
+
+    def __iter__(self) -> Iterator[str]:
+        # As one by one, without an array for each.
+        letters = self.letters.data
+        for begin, end in pairwise(self.offsets.tolist()):
+            yield letters[begin:end].tobytes().decode("utf-8", "replace")
 
     def find(self, text: str) -> int | None:
         """The number of a text in a table that is sorted; None where it is not there."""

@@ -14,6 +14,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from onesearch.common.ragged import Ragged
+from onesearch.common.text_numbers import TextNumbers
+from onesearch.common.text_table import TextTable
 from onesearch.data.dataset import ragged_rows, rows_of
 from onesearch.data.pair_counts import PairCounts, contained
 from onesearch.data.text import normalise_queries, normalise_query
@@ -45,7 +47,7 @@ class ClickStatistics:
     shown: Floats
     clicked: Floats
     ordered: Floats
-    queries: list[str]
+    queries: Sequence[str]
     items: Ragged
     counts: Floats
     searched: Floats
@@ -137,7 +139,7 @@ class ClickStatistics:
             folder / "item_counts.parquet"
         )
         # One row a query: its text, its page views, its items and their counts as lists.
-        query = pl.Series(self.queries, dtype=pl.String)
+        query = pl.Series(list(self.queries), dtype=pl.String)
         flat = pl.DataFrame({"row": self.items.owners, "item": self.items.values, "count": self.counts})
         lists = flat.group_by("row", maintain_order=True).agg("item", "count").select("item", "count")
         pl.DataFrame({"query": query, "searched": self.searched}).hstack(lists).write_parquet(
@@ -156,7 +158,7 @@ class ClickStatistics:
             shown,
             clicked,
             ordered,
-            queries["query"].to_list(),
+            TextTable.from_texts(queries["query"]),
             Ragged.from_lengths(queries["item"].explode().to_numpy().astype(np.int32), lengths),
             queries["count"].explode().to_numpy().astype(np.float32),
             queries["searched"].to_numpy().astype(np.float32),
@@ -168,8 +170,8 @@ class ClickStatistics:
         return np.bincount(self.items.owners, self.counts, len(self.items) + 1).astype(np.float32)
 
     @cached_property
-    def _numbers(self) -> dict[str, int]:
-        return {text: i for i, text in enumerate(self.queries)}
+    def _numbers(self) -> TextNumbers:
+        return TextNumbers(self.queries)
 
     @cached_property
     def _pairs(self) -> PairCounts:

@@ -93,6 +93,14 @@ class Dataset:
         """The item table, schema ``ITEMS``."""
         return self._read("items")
 
+    def item_columns(self, *names: str) -> pl.DataFrame:
+        """Some columns of the item table, read anew; without names all of it."""
+        if "items" in self.__dict__:
+            return self.items.select(names or pl.all())
+        path = table_path(self.folder, "items")
+        stored = [name for name in pl.read_parquet_schema(path) if name in names]
+        return conform("items", read_parquet(path, stored or None)).select(names or pl.all())
+
     @cached_property
     def users(self) -> pl.DataFrame:
         """The user table, schema ``USERS``."""

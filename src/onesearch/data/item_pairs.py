@@ -4,7 +4,7 @@ Give it the training page views only. For a shopper of the training part their o
 counts would hold the answer.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from onesearch.common.artefact import read_json, write_json
 from onesearch.common.ragged import Ragged
 from onesearch.common.sparse_files import load_csr
 from onesearch.common.sparse_rows import top_k_of_few
+from onesearch.common.text_numbers import TextNumbers
 from onesearch.data.dataset import ragged_rows
 from onesearch.data.histories import shopper_keys
 
@@ -59,7 +60,7 @@ class ItemPairs:
     together: sparse.csr_matrix
     following: sparse.csr_matrix
     own: Ragged
-    names: dict[str, int]
+    names: Mapping[str, int]
 
     @classmethod
     def from_page_views(cls, page_views: pl.DataFrame, items: pl.DataFrame) -> "ItemPairs":
@@ -197,12 +198,11 @@ class ItemPairs:
         def array(name: str) -> NDArray[np.generic]:
             return map_array(folder / f"{name}.npy")
 
-        shoppers = array("shoppers").astype(np.float32)
+        shoppers = np.asarray(array("shoppers"), np.float32)
         n = len(shoppers)
         together, following = (load_csr(folder, f"{name}_", n, n) for name in ("together", "following"))
-        own = Ragged(array("own_values").astype(np.int32), array("own_offsets").astype(np.int64))
-        names: Sequence[str] = read_json(folder / "shoppers.json")
-        return cls(shoppers, together, following, own, {name: i for i, name in enumerate(names)})
+        own = Ragged(np.asarray(array("own_values"), np.int32), np.asarray(array("own_offsets"), np.int64))
+        return cls(shoppers, together, following, own, TextNumbers(read_json(folder / "shoppers.json")))
 
 
 def _likest(pairs: sparse.csr_matrix) -> sparse.csr_matrix:

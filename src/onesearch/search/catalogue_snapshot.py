@@ -181,7 +181,7 @@ class Snapshot:
         """The same catalogue under other boosts."""
         if not boosts:
             return replace(self, boosts=(), boost=None)
-        boost = torch.from_numpy(log_times(boosts, self.records.flat().table))
+        boost = torch.from_numpy(log_times(boosts, self.records.columns(*sorted({boost.column for boost in boosts}))))
         # Layered as all tables are, so that they keep changing together.
         return replace(self, boosts=tuple(boosts), boost=LayeredTable.layered_as(self.sids, boost))
 

@@ -3,6 +3,7 @@
 A server starts from them in the time it takes to open a file, and several on one machine share them.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,6 +17,7 @@ from onesearch.common.artefact import read_json, write_json
 from onesearch.common.layered_table import LayeredTable
 from onesearch.common.ragged import Ragged
 from onesearch.common.sparse_files import checked_csr
+from onesearch.common.text_numbers import TextNumbers
 from onesearch.data.click_statistics import ClickStatistics
 from onesearch.data.pair_counts import Lift, PairCounts
 from onesearch.index.tensor_files import read_arrays, write_arrays
@@ -60,7 +62,7 @@ def load_click_features(statistics: ClickStatistics, folder: Path) -> tuple[Clic
     about = read_json(folder / _NAMES)
     arrays = read_arrays(folder / _ARRAYS)
     try:
-        number = {kind: {name: i for i, name in enumerate(names)} for kind, names in about["names"].items()}
+        number = {kind: TextNumbers(names) for kind, names in about["names"].items()}
         words, categories = number["words"], number["category"]
         items, contexts = len(statistics.clicked), len(words) + 1
         of_item = _lift(arrays, "item", contexts, items, float(about["smoothing"]["item"]))
@@ -86,7 +88,7 @@ def _lift(arrays: Arrays, name: str, contexts: int, things: int, smoothing: floa
     return Lift(PairCounts(keys, counts), of_context, of_thing, smoothing)
 
 
-def _trait_clicks(arrays: Arrays, name: str, names: dict[str, int], words: int) -> TraitClicks:
+def _trait_clicks(arrays: Arrays, name: str, names: Mapping[str, int], words: int) -> TraitClicks:
     """Lifts of named traits for ``words`` words."""
     unseen, seen = arrays[f"{name}.unseen"], arrays[f"{name}.seen"]
     if not (are_finite(unseen, (words,)) and are_finite(seen, seen.shape)):

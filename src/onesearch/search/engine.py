@@ -12,6 +12,7 @@ import polars as pl
 import torch
 from numpy.typing import NDArray
 
+from onesearch.common.memory import give_back
 from onesearch.data.live_clicks import LiveClicks
 from onesearch.data.records import Item
 from onesearch.model.featurizer import Featurizer
@@ -25,7 +26,7 @@ from onesearch.search.engine_file import boosts_of, confidence_of, load_about
 from onesearch.search.one_search import results_of
 from onesearch.search.ranking_weights import GENERATOR_ALONE, RankingWeights
 from onesearch.search.results import SearchRequest, SearchResults
-from onesearch.search.rule_names import unknown_names
+from onesearch.search.rule_names import NAMED_COLUMNS, unknown_names
 from onesearch.search.rules import BoostRule, Rules
 from onesearch.search.run_parts import STAGE_OF, Keywords, Model, RunParts, choose_model, engine_name
 from onesearch.search.run_versions import other_version, readable
@@ -352,7 +353,7 @@ class SearchEngine(BatchSearch):
         """Why rules cannot work here, by name: what they name is not in the catalogue, or the engine knows no boost."""
         snapshot = self.snapshot
         there = np.array(sorted(snapshot.number.values()), np.int64)
-        found = unknown_names(rules, snapshot.records.flat().table[there])
+        found = unknown_names(rules, snapshot.records.columns(*NAMED_COLUMNS)[there])
         if rules.boosts and not (self.config.boost and self.weights.values.get("boost")):
             found |= {rule.name: f"boosts, {rule.name}: search.boost of this engine is 0" for rule in rules.boosts}
         return found
@@ -447,4 +448,5 @@ def load_engines(
         engine.known_shoppers = active
         engine.known_queries = queries
         engines.append(engine)
+    give_back()  # what was read to be checked, or to be put in another form
     return engines

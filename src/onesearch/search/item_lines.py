@@ -6,7 +6,6 @@ The table of all items, some hundred bytes each, is then there only where someth
 import json
 from collections.abc import Callable
 from datetime import datetime
-from functools import cached_property
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Final
@@ -47,16 +46,16 @@ class ItemLines:
         path: of the file, for errors.
         letters: uint8 [total], the lines one after another.
         offsets: int64 [n + 1], where each of them begins.
-        table: reads the table of the same items.
+        table: reads the table of the same items, or the columns that are named.
     """
 
     def __init__(
-        self, path: Path, letters: NDArray[np.uint8], offsets: NDArray[np.int64], table: Callable[[], pl.DataFrame]
+        self, path: Path, letters: NDArray[np.uint8], offsets: NDArray[np.int64], table: Callable[..., pl.DataFrame]
     ) -> None:
         self.path, self._letters, self._offsets, self._table = path, letters, offsets, table
 
     @classmethod
-    def load(cls, folder: Path, items: int, table: Callable[[], pl.DataFrame]) -> "ItemLines":
+    def load(cls, folder: Path, items: int, table: Callable[..., pl.DataFrame]) -> "ItemLines":
         """What :func:`save_item_lines` wrote of so many items.
 
         Raises:
@@ -93,10 +92,14 @@ class ItemLines:
             words = f"{type(error).__name__}: {error}"
             raise ValueError(f"{self.path}: item {row} is damaged ({words}); make the run's stage data again") from None
 
-    @cached_property
+    @property
     def frame(self) -> pl.DataFrame:
-        """The table of the items."""
+        """The table of the items, read."""
         return self._table()
+
+    def columns(self, *names: str) -> pl.DataFrame:
+        """Some columns of the table, read."""
+        return self._table(*names)
 
     @property
     def links(self) -> pl.DataFrame:

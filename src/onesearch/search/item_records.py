@@ -74,7 +74,11 @@ class ItemTable(Protocol):
 
     @property
     def frame(self) -> pl.DataFrame:
-        """All of them as a table."""
+        """All of them as a table, which may have to be read."""
+        ...
+
+    def columns(self, *names: str) -> pl.DataFrame:
+        """Some columns of the table; nobody keeps them, and all of it need not be read."""
         ...
 
     @property
@@ -96,6 +100,10 @@ class ItemFrame:
         """The item of a row."""
         return item_from_row(self.frame.row(row, named=True))
 
+    def columns(self, *names: str) -> pl.DataFrame:
+        """Some columns of the table."""
+        return self.frame.select(names)
+
     @property
     def links(self) -> pl.DataFrame:
         """``item_id`` and ``linked`` of the items that link to others."""
@@ -115,11 +123,6 @@ class ItemRecords:
         """Items with no changes yet."""
         return cls(items, ChangedRows.none())
 
-    @property
-    def table(self) -> pl.DataFrame:
-        """The base as a table, which may have to be read."""
-        return self.base.frame
-
     def __len__(self) -> int:
         rows = self.changed.rows
         return max(len(self.base), int(rows[-1]) + 1 if len(rows) else 0)
@@ -131,11 +134,19 @@ class ItemRecords:
 
     def flat(self) -> "ItemRecords":
         """The same records in one table."""
+        return ItemRecords.over(ItemFrame(self._with_later(self.base.frame))) if self.later else self
+
+    def columns(self, *names: str) -> pl.DataFrame:
+        """Some columns of the records as a table, rows in order."""
+        return self._with_later(self.base.columns(*names))
+
+    def _with_later(self, base: pl.DataFrame) -> pl.DataFrame:
+        """Rows of the base, or columns of them, with those that changed or came later."""
         if not self.later:
-            return self
+            return base
         place = np.arange(len(self))
         place[self.changed.rows.numpy()] = len(self.base) + self.changed.places.numpy()
-        return ItemRecords.over(ItemFrame(pl.concat([self.table, items_frame(self.later)])[place]))
+        return pl.concat([base, items_frame(self.later).select(base.columns)])[place]
 
     def with_items(self, rows: NDArray[np.integer], items: Sequence[Item]) -> "ItemRecords":
         """With other items in some rows, known or new ones."""

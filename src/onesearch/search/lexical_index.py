@@ -18,6 +18,7 @@ from onesearch.common.array_files import map_array
 from onesearch.common.artefact import read_json, write_json
 from onesearch.common.settings import Settings
 from onesearch.common.sparse_files import load_csr
+from onesearch.common.text_numbers import TextNumbers
 from onesearch.search.ranked_lists import NONE
 from onesearch.search.term_counts import TermCounts
 from onesearch.search.text_analyzer import STEMMER, Analyzer
@@ -250,7 +251,7 @@ class LexicalIndex:
             raise FileNotFoundError(f"{folder} holds no BM25 index (lexical.json is missing); build and save one first")
         about = read_json(folder / "lexical.json")
         rows, idf = (map_array(folder / f"{name}.npy") for name in ("rows", "idf"))
-        vocabulary = {term: i for i, term in enumerate(about["terms"])}
+        vocabulary = TextNumbers(about["terms"])
         matrix = load_csr(folder, "", len(rows))
         main = MainTexts.of(vocabulary, idf, about["average_length"], about.get("texts", len(rows)), matrix, rows)
         return cls(LexicalSettings.model_validate(about["config"]), main)

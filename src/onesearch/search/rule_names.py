@@ -5,18 +5,21 @@ other changes, whereas a name that was never there is most likely misspelt.
 """
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, Final, get_args
 
 import polars as pl
 
 from onesearch.index.filter_values import PATH_SEPARATOR
 from onesearch.search.rules import BoostRule, Column, Hide, Pin, Rule, Rules
 
+NAMED_COLUMNS: Final[tuple[Column, ...]] = get_args(Column)
+"""Columns of the item table whose values rules may name."""
+
 
 def unknown_names(rules: Rules, items: pl.DataFrame) -> dict[str, str]:
     """What rules name and the catalogue has not, in words, by the rule's name.
 
-    ``items`` is the table of the items that are there now.
+    ``items`` is the table of the items that are there now, or these columns of it.
     """
     known: dict[str, frozenset[str]] = {}
 

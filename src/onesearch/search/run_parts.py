@@ -168,7 +168,7 @@ class RunParts:
         """The items by row."""
         folder = need(self.run, "data")
         if (folder / LINES_FILE).is_file():
-            return ItemLines.load(folder, len(self.sids), lambda: self.dataset.items)
+            return ItemLines.load(folder, len(self.sids), self.dataset.item_columns)
         return ItemFrame(self.dataset.items)  # a run of an earlier version
 
     @cached_property

@@ -102,7 +102,7 @@ class Spelling:
         Runs are the queries', and names of brands, sellers, categories and attributes: titles say too much at once.
         """
         spelling = cls(*_item_words(items))
-        log = pl.DataFrame({"text": queries, "count": clicks}, {"text": pl.String, "count": pl.Float64})
+        log = pl.DataFrame({"text": list(queries), "count": clicks}, {"text": pl.String, "count": pl.Float64})
         words, runs = _words(log), _runs(log)
         spelling.add(words, runs)
         spelling._in_log = frozenset(words).union(runs)

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from onesearch.common.memory import give_back
 from onesearch.data.click_statistics import ClickStatistics
 from onesearch.data.records import Item, items_frame
 from onesearch.data.text import one_letter, split_words
@@ -105,7 +106,7 @@ class _Texts:
     """
 
     def __init__(self, snapshot: Snapshot, statistics: ClickStatistics) -> None:
-        items = snapshot.records.flat().table
+        items = snapshot.records.columns("title", "category")
         self.queries = Completions(statistics.queries, statistics.query_clicks[:-1])
         counted = items["category"].explode().drop_nulls().value_counts(name="items")
         counted = counted.sort("items", "category", descending=[True, False])  # in one order in every process
@@ -181,8 +182,11 @@ class Suggestions:
         if self._spelling is None:
             with self._writing:
                 if self._spelling is None:
-                    table, clicks = snapshot.records.flat().table, self._statistics.query_clicks
+                    table = snapshot.records.columns("title", "brand", "seller", "category", "attributes")
+                    clicks = self._statistics.query_clicks
                     self._spelling = Spelling.from_items(table, self._statistics.queries, clicks[:-1].tolist())
+                    del table
+                    give_back()  # texts of all items were Python's for a moment
         if self._unread:
             with self._writing:
                 self._read_items(self._spelling)
