@@ -28,7 +28,7 @@ def test_the_heaviest_are_those_of_a_plain_search(monkeypatch):
     rng = random.Random(0)
     words = ["".join(rng.choices("ab运é ", k=rng.randrange(0, 9))) for _ in range(400)]
     weights = np.array([rng.randrange(40) for _ in words], np.float32)
-    completions = Completions(words, weights)
+    completions = Completions.of(words, weights)
     keys = [completion_key(word) for word in words]
     for prefix in ("", "a", "b", "e", "运", "a ", "运 a", "ab", "aaab", "zz"):
         for k in (1, 3, 10, 1000):
@@ -36,7 +36,7 @@ def test_the_heaviest_are_those_of_a_plain_search(monkeypatch):
             plain = sorted(fitting, key=lambda i: (-weights[i], keys[i], i))[:k]
             assert completions.best(prefix, k).tolist() == plain
     assert completions.has(words[7], 7) and not completions.has(words[7], 8)
-    assert Completions([], np.zeros(0)).best("a", 3).tolist() == []
+    assert Completions.of([], np.zeros(0)).best("a", 3).tolist() == []
 
 
 @pytest.mark.parametrize(
@@ -135,3 +135,18 @@ def test_a_mistyped_query_is_searched_for_as_it_was_meant(engine):
     assert found[0].item_id == "lmap" and (found.corrected_query, found.did_you_mean) == (None, None)
     engine.upsert([Item("t", "tarpaulin")])
     assert engine.search("tarpualin").corrected_query == "tarpaulin"
+
+
+def test_what_came_before_anybody_typed_is_suggested_as_what_came_after(monkeypatch):
+    new = [Item("n", "tarpaulin green", ("shelter",)), replace(small_engine().item("red-tent-0"), title="red tarp")]
+    for most in (4096, 1):
+        monkeypatch.setattr(suggestions, "_MOST_LATER", most)
+        early, late = small_engine(), small_engine()
+        late.suggest("")
+        for one in (early, late):
+            one.upsert(new)
+        for typed in ("", "t", "tarp", "red t", "shel", "tarpaulim"):
+            assert early.suggest(typed) == late.suggest(typed), typed
+        assert texts(early.suggest("tarp"), "item") == ["tarpaulin green"] and texts(early.suggest("shel")) == [
+            "shelter"
+        ]

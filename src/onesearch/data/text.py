@@ -125,6 +125,18 @@ def is_unspaced(text: str) -> bool:
     return not text.isascii() and _UNSPACED_CHARACTER.search(text) is not None
 
 
+def completion_key(text: str) -> str:
+    """The words of a text as search compares them, one blank between, and one behind where the last is complete.
+
+    >>> completion_key("Größe 12-ga"), completion_key("Red "), completion_key("运动鞋")
+    ('grosse 12 ga', 'red ', '运 动 鞋')
+    """
+    plain = text.isascii() and text.islower() and text.replace(" ", "").isalpha()
+    words = text.split() if plain else split_words(text)
+    key = " ".join(words) + (" " if words and text[-1].isspace() else "")
+    return text if key == text else key  # most queries are their own key: no second text in memory
+
+
 # -- items: what they say --
 
 ITEM_FIELDS: Final = ("title", "brand", "category", "attributes", "seller", "description", "transcript", "host")

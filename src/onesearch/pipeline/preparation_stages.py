@@ -50,6 +50,7 @@ from onesearch.pipeline.picture_stage import PictureTowers
 from onesearch.pipeline.run_data import RunData
 from onesearch.pipeline.run_settings import DataSettings, EncoderSettings, LexiconSettings
 from onesearch.pipeline.stage_runner import StageContext
+from onesearch.search.catalogue_words import CatalogueWords
 from onesearch.search.click_feature_files import CLICK_FEATURES, save_click_features
 from onesearch.search.click_features import ClickFeatures
 from onesearch.search.item_lines import save_item_lines
@@ -112,6 +113,7 @@ def build_data(context: StageContext, data: DataSettings) -> Mapping[str, Any]:
     save_counts(parts.train, dataset.items, context.folder)
     # What a server shows and knows of catalogue and log.
     save_item_lines(dataset.items, context.folder)
+    CatalogueWords.of(dataset.items).save(context.folder)
     LoggedHistories.from_dataset(dataset).save(context.folder)
     write_json(context.folder / EXAMPLES, varied_queries(dataset))
     return {**dataset.counts, "split_by": parts.by, **{f"{n}_page_views": len(getattr(parts, n)) for n in PARTS}}

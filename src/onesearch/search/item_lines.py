@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from onesearch.common.array_checks import are_offsets
 from onesearch.data.records import Item, item_from_row, items_frame, without_kinds
 from onesearch.index.tensor_files import read_arrays, write_arrays
+from onesearch.search.catalogue_words import COLUMNS, CatalogueWords
+from onesearch.search.catalogue_words import FILE as WORDS_FILE
 from onesearch.search.item_records import ItemFrame
 
 FILE: Final = "item_lines.safetensors"
@@ -100,6 +102,17 @@ class ItemLines:
     def columns(self, *names: str) -> pl.DataFrame:
         """Some columns of the table, read."""
         return self._table(*names)
+
+    def words(self) -> CatalogueWords:
+        """What the items say to whoever types, as the run has it; of a run of an earlier version gathered anew.
+
+        Raises:
+            ValueError: the file is damaged.
+        """
+        folder = self.path.parent
+        if (folder / WORDS_FILE).is_file():
+            return CatalogueWords.load(folder, len(self))
+        return CatalogueWords.of(self.columns(*COLUMNS))
 
     @property
     def links(self) -> pl.DataFrame:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from onesearch.common.layered_table import ChangedRows
 from onesearch.common.text_numbers import TextNumbers
 from onesearch.data.records import Item, item_from_row, items_frame
+from onesearch.search.catalogue_words import CatalogueWords
 
 
 class ItemNumbers(Mapping[str, int]):
@@ -81,6 +82,10 @@ class ItemTable(Protocol):
         """Some columns of the table; nobody keeps them, and all of it need not be read."""
         ...
 
+    def words(self) -> CatalogueWords:
+        """What they say to whoever types."""
+        ...
+
     @property
     def links(self) -> pl.DataFrame:
         """``item_id`` and ``linked`` of the items that link to others."""
@@ -103,6 +108,10 @@ class ItemFrame:
     def columns(self, *names: str) -> pl.DataFrame:
         """Some columns of the table."""
         return self.frame.select(names)
+
+    def words(self) -> CatalogueWords:
+        """What they say to whoever types, gathered anew."""
+        return CatalogueWords.of(self.frame)
 
     @property
     def links(self) -> pl.DataFrame:

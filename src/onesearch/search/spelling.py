@@ -101,7 +101,14 @@ class Spelling:
 
         Runs are the queries', and names of brands, sellers, categories and attributes: titles say too much at once.
         """
-        spelling = cls(*_item_words(items))
+        return cls.of(*item_words(items), queries, clicks)
+
+    @classmethod
+    def of(
+        cls, words: Mapping[str, float], runs: Mapping[str, float], queries: Sequence[str], clicks: Sequence[float]
+    ) -> "Spelling":
+        """As :meth:`from_items`, of what :func:`item_words` says of the items."""
+        spelling = cls(words, runs)
         log = pl.DataFrame({"text": list(queries), "count": clicks}, {"text": pl.String, "count": pl.Float64})
         words, runs = _words(log), _runs(log)
         spelling.add(words, runs)
@@ -110,7 +117,7 @@ class Spelling:
 
     def add_items(self, items: pl.DataFrame) -> None:
         """The new words of items. Known ones become no more frequent: items are often sent again."""
-        words, runs = _item_words(items)
+        words, runs = item_words(items)
         self.add(
             {word: count for word, count in words.items() if word not in self._words.count},
             {run: count for run, count in runs.items() if run not in self._runs.count},
@@ -223,8 +230,11 @@ def _only_changes(typed: str, meant: str, strange: Sequence[bool]) -> bool:
     return True
 
 
-def _item_words(items: pl.DataFrame) -> tuple[dict[str, float], dict[str, float]]:
-    """Words of items' titles, names and values, with how often, and the runs of their names and values."""
+def item_words(items: pl.DataFrame) -> tuple[dict[str, float], dict[str, float]]:
+    """Words of items' titles, names and values, with how often, and the runs of their names and values.
+
+    ``items`` is an item table, or its columns title, brand, seller, category and attributes.
+    """
     values = items["attributes"].explode().struct.field("value")
     names = pl.concat([items["brand"], items["seller"], items["category"].explode(), values])
     counted = [

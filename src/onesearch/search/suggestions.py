@@ -17,11 +17,13 @@ import torch
 from numpy.typing import NDArray
 
 from onesearch.common.memory import give_back
+from onesearch.common.text_table import TextTable
 from onesearch.data.click_statistics import ClickStatistics
 from onesearch.data.records import Item, items_frame
-from onesearch.data.text import one_letter, split_words
+from onesearch.data.text import completion_key, one_letter
 from onesearch.index.item_filters import ItemMask
 from onesearch.search.catalogue_snapshot import Snapshot
+from onesearch.search.catalogue_words import COLUMNS, CatalogueWords
 from onesearch.search.current_snapshot import CurrentSnapshot
 from onesearch.search.lexical_search import LexicalSearcher, WordStatus
 from onesearch.search.spelling import Correction, Spelling, has_unknown
@@ -53,19 +55,25 @@ class Completions:
         so the k heaviest are in these, or in the parts of blocks at its ends
 
     Args:
-        texts: they are compared as :func:`completion_key` has them.
-        weights: of each, [n]; of equal ones the first in alphabetical order is better.
+        keys: beginnings are compared with, sorted.
+        numbers: int32 [n], that of the text of each key.
+        weights: of each text, [n], by its number; of equal ones the first in alphabetical order is better.
     """
 
-    def __init__(self, texts: Sequence[str], weights: NDArray[np.floating]) -> None:
-        keys = [completion_key(text) for text in texts]
-        order = sorted(range(len(keys)), key=keys.__getitem__)
-        self._keys = [keys[i] for i in order]
-        self._numbers = np.array(order, np.int32)
+    def __init__(self, keys: Sequence[str], numbers: Ints, weights: NDArray[np.floating]) -> None:
+        self._keys, self._numbers = keys, numbers
         # How many are heavier than each, int32 [n], and the least of these in each block.
         self._rank = np.empty(len(keys), np.int32)
         self._rank[np.argsort(-weights[self._numbers], kind="stable")] = np.arange(len(keys), dtype=np.int32)
         self._best = np.minimum.reduceat(self._rank, np.arange(0, len(keys), _BLOCK)) if keys else self._rank
+
+    @classmethod
+    def of(cls, texts: Sequence[str], weights: NDArray[np.floating]) -> "Completions":
+        """Of texts, compared as :func:`completion_key` has them, which are numbered in their order."""
+        keys = [completion_key(text) for text in texts]
+        order = sorted(range(len(keys)), key=keys.__getitem__)
+        # Not Python's texts: they take less memory, and few are looked at.
+        return cls(TextTable.from_texts(keys[i] for i in order), np.array(order, np.int32), weights)
 
     def best(self, key: str, k: int) -> Ints:
         """Numbers of the ``k`` heaviest texts that begin with a key, heaviest first, int32 [k] or fewer."""
@@ -83,18 +91,6 @@ class Completions:
         return number in self._numbers[bisect_left(self._keys, key) : bisect_right(self._keys, key)]
 
 
-def completion_key(text: str) -> str:
-    """The words of a text as search compares them, one blank between, and one behind where the last is complete.
-
-    >>> completion_key("Größe 12-ga"), completion_key("Red "), completion_key("运动鞋")
-    ('grosse 12 ga', 'red ', '运 动 鞋')
-    """
-    plain = text.isascii() and text.islower() and text.replace(" ", "").isalpha()
-    words = text.split() if plain else split_words(text)
-    key = " ".join(words) + (" " if words and text[-1].isspace() else "")
-    return text if key == text else key  # most queries are their own key: no second text in memory
-
-
 class _Texts:
     """What completions are made of.
 
@@ -105,14 +101,13 @@ class _Texts:
         later: titles and categories that came since, with their keys.
     """
 
-    def __init__(self, snapshot: Snapshot, statistics: ClickStatistics) -> None:
-        items = snapshot.records.columns("title", "category")
-        self.queries = Completions(statistics.queries, statistics.query_clicks[:-1])
-        counted = items["category"].explode().drop_nulls().value_counts(name="items")
-        counted = counted.sort("items", "category", descending=[True, False])  # in one order in every process
-        self.names: list[str] = counted["category"].to_list()
-        self.categories = Completions(self.names, counted["items"].to_numpy().astype(np.float32))
-        self.titles = Completions(items["title"].to_list(), snapshot.popularity.flat().cpu().numpy())
+    def __init__(self, snapshot: Snapshot, words: CatalogueWords, statistics: ClickStatistics) -> None:
+        """Of the catalogue that the words are of, the first items of a snapshot."""
+        self.queries = Completions.of(statistics.queries, statistics.query_clicks[:-1])
+        self.names = words.categories
+        self.categories = Completions.of(self.names, words.items)
+        popularity = snapshot.popularity.flat().cpu().numpy()[: len(words.rows)]
+        self.titles = Completions(words.keys, words.rows, popularity)
         self.later: dict[Suggestion, str] = {}
 
     def new(self, item: Item, row: int) -> dict[Suggestion, str]:
@@ -142,13 +137,10 @@ class Suggestions:
         with self._writing:
             snapshot, texts = self._current.value, self._texts
             if texts is not None:
-                later = dict(texts.later)
-                for item in items:
-                    if (row := snapshot.number.row_of(item.item_id)) is not None:
-                        later |= texts.new(item, row)
                 # Another table, since others read the old one.
+                later = _and_new(texts, snapshot, items)
                 if len(later) > _MOST_LATER:
-                    self._texts = _Texts(snapshot, self._statistics)
+                    self._texts = self._all_texts(snapshot)
                 else:
                     texts.later = later
             if self._spelling is not None:
@@ -181,16 +173,29 @@ class Suggestions:
             return None
         if self._spelling is None:
             with self._writing:
-                if self._spelling is None:
-                    table = snapshot.records.columns("title", "brand", "seller", "category", "attributes")
-                    clicks = self._statistics.query_clicks
-                    self._spelling = Spelling.from_items(table, self._statistics.queries, clicks[:-1].tolist())
-                    del table
-                    give_back()  # texts of all items were Python's for a moment
+                self._spelling = self._spelling or self._new_spelling()
         if self._unread:
             with self._writing:
                 self._read_items(self._spelling)
         return self._spelling.corrected(text, items, kept)
+
+    def _new_spelling(self) -> Spelling:
+        records, statistics = self._current.value.records, self._statistics
+        words = records.base.words()
+        spelling = Spelling.of(words.words, words.runs, statistics.queries, statistics.query_clicks[:-1].tolist())
+        if records.later:
+            spelling.add_items(items_frame(records.later))
+        give_back()  # texts of items and log were Python's for a moment
+        return spelling
+
+    def _new_texts(self) -> _Texts:
+        snapshot = self._current.value
+        texts = _Texts(snapshot, snapshot.records.base.words(), self._statistics)
+        texts.later = _and_new(texts, snapshot, snapshot.records.later)
+        return texts if len(texts.later) <= _MOST_LATER else self._all_texts(snapshot)
+
+    def _all_texts(self, snapshot: Snapshot) -> _Texts:
+        return _Texts(snapshot, CatalogueWords.of(snapshot.records.columns(*COLUMNS)), self._statistics)
 
     def _read_items(self, spelling: Spelling) -> None:
         """Tell the spelling of items that came since; many at once, and only where somebody asks, as it takes time."""
@@ -200,7 +205,7 @@ class Suggestions:
     def _completions(self, mask_of: MaskOf, key: str, k: int) -> list[Suggestion]:
         if self._texts is None:
             with self._writing:
-                self._texts = self._texts or _Texts(self._current.value, self._statistics)
+                self._texts = self._texts or self._new_texts()
         texts = self._texts
         snapshot = self._current.value  # after the texts, whose items it has
         items = _Shown(snapshot, mask_of(snapshot))
@@ -249,6 +254,15 @@ class Suggestions:
             item = snapshot.item(row)
             if item.item_id in snapshot.number and completion_key(item.title).startswith(key):
                 yield Suggestion(item.title, "item", item.item_id)
+
+
+def _and_new(texts: _Texts, snapshot: Snapshot, items: Iterable[Item]) -> dict[Suggestion, str]:
+    """What came since the texts were gathered, and what items of a snapshot have beside that."""
+    later = dict(texts.later)
+    for item in items:
+        if (row := snapshot.number.row_of(item.item_id)) is not None:
+            later |= texts.new(item, row)
+    return later
 
 
 @dataclass(frozen=True)
