@@ -77,12 +77,15 @@ def growth(runs: Path, sizes: Sequence[str]) -> None:
     _keep("growth", **json.loads(done.stdout.splitlines()[-1]))
 
 
-def beside(run: Path, commit: str) -> None:
+def beside(run: Path, earlier: str) -> None:
     """Measure a search of a run here and at an earlier commit."""
-    items = read_manifest(run / "data")
-    if items is None:
+    about = read_manifest(run / "data")
+    if about is None:
         raise FileNotFoundError(f"{run} has no finished stage data; make it with `python -m benchmarks.scale growth`")
-    _keep("beside", then=commit, items=items["metrics"]["items"], **compare(commit, run))
+    # A name such as main moves on.
+    git = ["git", "-C", str(ROOT), "rev-parse", "--short", earlier]
+    then = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+    _keep("beside", then=then, items=about["metrics"]["items"], **compare(then, run))
 
 
 def measured(run: Path) -> dict[str, dict[str, Any]]:

@@ -1,5 +1,7 @@
 """Numbers of texts: what a dict says, also of texts whose hashes are alike."""
 
+import copy
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -32,6 +34,12 @@ def test_texts_of_one_hash_are_told_apart(monkeypatch: pytest.MonkeyPatch):
     texts = ["b", "ab", "a", "ba", "", "abc"]
     numbers = TextNumbers(texts)
     assert [numbers[text] for text in texts] == list(range(6)) and numbers.get("c") is None and "bb" not in numbers
+
+
+def test_a_copy_has_hashes_of_its_own():
+    numbers = TextNumbers(["b", "a"])
+    made, (texts,) = numbers.__reduce__()
+    assert made is TextNumbers and texts == ["b", "a"] and copy.deepcopy(numbers) == numbers
 
 
 def test_a_text_that_comes_twice_is_refused():

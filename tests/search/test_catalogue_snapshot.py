@@ -361,5 +361,8 @@ def test_item_numbers_are_a_mapping_of_what_is_there():
     with pytest.raises(KeyError):
         numbers["c"]
     assert dict(numbers.with_items({"c": 2})) == {"b": 1, "c": 2}
+    assert numbers.rows().tolist() == [1] and numbers.with_items({"a": 0}).rows().tolist() == [0, 1]
+    with pytest.raises(RuntimeError, match="do not follow"):
+        ItemNumbers({"a": 0}).with_items({"b": 2}).flat()
     flat = numbers.flat()
     assert dict(flat) == {"b": 1} and [flat.row_of(one) for one in "abcd"] == [0, 1, 2, None]

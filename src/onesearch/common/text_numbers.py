@@ -15,7 +15,7 @@ _CODE: Final = ("utf-8", "surrogatepass")  # also what is no text: half of a sur
 class TextNumbers(Mapping[str, int]):
     """Texts, numbered from 0 in the order in which they came.
 
-    Texts of like hashes stand side by side, one or two of them::
+    Texts of like hashes stand side by side, one or two of them; hashes, and so these arrays, are this process's own::
 
         letters, offsets   the texts themselves, as UTF-8, by number
         order              numbers, sorted by the hashes of their texts
@@ -66,6 +66,9 @@ class TextNumbers(Mapping[str, int]):
             if self._encoded(number) == wanted:
                 return number
         return default
+
+    def __reduce__(self) -> tuple[type["TextNumbers"], tuple[list[str]]]:
+        return TextNumbers, (list(self),)  # in each process texts have other hashes
 
     def __contains__(self, text: object) -> bool:
         return self.get(text) is not None

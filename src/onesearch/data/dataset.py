@@ -1,7 +1,7 @@
 """A dataset: a folder of four Parquet files and ``dataset.json``, which is written last."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
@@ -97,9 +97,7 @@ class Dataset:
         """Some columns of the item table, read anew; without names all of it."""
         if "items" in self.__dict__:
             return self.items.select(names or pl.all())
-        path = table_path(self.folder, "items")
-        stored = [name for name in pl.read_parquet_schema(path) if name in names]
-        return conform("items", read_parquet(path, stored or None)).select(names or pl.all())
+        return conform("items", read_parquet(table_path(self.folder, "items"), names)).select(names or pl.all())
 
     @cached_property
     def users(self) -> pl.DataFrame:
@@ -155,8 +153,8 @@ def rows_of(values: pl.Series, known: pl.Series) -> pl.Series:
     return keys.join(table, on="key", how="left", maintain_order="left")["row"].fill_null(-1).alias(values.name)
 
 
-def read_parquet(path: Path, columns: list[str] | None = None) -> pl.DataFrame:
-    """A Parquet file that a user names, or some columns of it.
+def read_parquet(path: Path, columns: Sequence[str] = ()) -> pl.DataFrame:
+    """A Parquet file that a user names, or those of some columns that it has; all of it where it has none of them.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -165,7 +163,8 @@ def read_parquet(path: Path, columns: list[str] | None = None) -> pl.DataFrame:
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
     try:
-        return pl.read_parquet(path, columns=columns)
+        stored = [name for name in columns if name in pl.read_parquet_schema(path)] if columns else []
+        return pl.read_parquet(path, columns=stored or None)
     except pl.exceptions.PolarsError as error:
         raise ValueError(f"{path} cannot be read as Parquet: {error}") from error
 

@@ -154,7 +154,7 @@ class Snapshot:
         """
         if self.owners is not None:
             raise ValueError("this engine is a shard already; make shards of the whole engine")
-        there = np.array(sorted(self.number.values()), np.int64)
+        there = self.number.rows()
         first, codes = self.sids.take(there)[:, 0], self.index.codebook_sizes[0]
         owners = shard_of_codes(np.bincount(first, minlength=codes), shards.count)
         mine = owners[first] == shards.number

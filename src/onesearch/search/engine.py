@@ -352,8 +352,9 @@ class SearchEngine(BatchSearch):
     def rule_problems(self, rules: Rules) -> dict[str, str]:
         """Why rules cannot work here, by name: what they name is not in the catalogue, or the engine knows no boost."""
         snapshot = self.snapshot
-        there = np.array(sorted(snapshot.number.values()), np.int64)
-        found = unknown_names(rules, snapshot.records.columns(*NAMED_COLUMNS)[there])
+        found: dict[str, str] = {}
+        if any(rules.each()):
+            found = unknown_names(rules, snapshot.records.columns(*NAMED_COLUMNS)[snapshot.number.rows()])
         if rules.boosts and not (self.config.boost and self.weights.values.get("boost")):
             found |= {rule.name: f"boosts, {rule.name}: search.boost of this engine is 0" for rule in rules.boosts}
         return found

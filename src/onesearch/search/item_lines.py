@@ -4,7 +4,7 @@ The table of all items, some hundred bytes each, is then there only where someth
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from io import BytesIO
 from pathlib import Path
@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from onesearch.common.array_checks import are_offsets
 from onesearch.data.records import Item, item_from_row, items_frame, without_kinds
 from onesearch.index.tensor_files import read_arrays, write_arrays
-from onesearch.search.catalogue_words import COLUMNS, CatalogueWords
+from onesearch.search.catalogue_words import BEGINNING_COLUMNS, WORD_COLUMNS, Beginnings, CatalogueWords
 from onesearch.search.catalogue_words import FILE as WORDS_FILE
 from onesearch.search.item_records import ItemFrame
+from onesearch.search.spelling import item_words
 
 FILE: Final = "item_lines.safetensors"
 _NEWLINE: Final = ord("\n")
@@ -49,19 +50,25 @@ class ItemLines:
         letters: uint8 [total], the lines one after another.
         offsets: int64 [n + 1], where each of them begins.
         table: reads the table of the same items, or the columns that are named.
+        words: what the run's file says of the items' words; None in a run of an earlier version.
     """
 
     def __init__(
-        self, path: Path, letters: NDArray[np.uint8], offsets: NDArray[np.int64], table: Callable[..., pl.DataFrame]
+        self,
+        path: Path,
+        letters: NDArray[np.uint8],
+        offsets: NDArray[np.int64],
+        table: Callable[..., pl.DataFrame],
+        words: CatalogueWords | None = None,
     ) -> None:
-        self.path, self._letters, self._offsets, self._table = path, letters, offsets, table
+        self.path, self._letters, self._offsets, self._table, self._words = path, letters, offsets, table, words
 
     @classmethod
     def load(cls, folder: Path, items: int, table: Callable[..., pl.DataFrame]) -> "ItemLines":
         """What :func:`save_item_lines` wrote of so many items.
 
         Raises:
-            ValueError: the file holds no lines, or those of another number of items.
+            ValueError: a file holds no lines, or no words, or those of another number of items.
         """
         path = folder / FILE
         arrays = read_arrays(path)
@@ -71,7 +78,8 @@ class ItemLines:
             raise ValueError(f"{path} has no {error}; make the run's stage data again") from None
         if letters.dtype != np.uint8 or not are_offsets(offsets, letters) or len(offsets) != items + 1:
             raise ValueError(f"{path} holds no lines of {items} items; make the run's stage data again")
-        return cls(path, letters, offsets, table)
+        words = CatalogueWords.load(folder, items) if (folder / WORDS_FILE).is_file() else None
+        return cls(path, letters, offsets, table, words)
 
     def __len__(self) -> int:
         return len(self._offsets) - 1
@@ -97,22 +105,19 @@ class ItemLines:
     @property
     def frame(self) -> pl.DataFrame:
         """The table of the items, read."""
-        return self._table()
+        return self._of_these(self._table())
 
     def columns(self, *names: str) -> pl.DataFrame:
-        """Some columns of the table, read."""
-        return self._table(*names)
+        """The columns of the table that are named, read."""
+        return self._of_these(self._table(*names))
 
-    def words(self) -> CatalogueWords:
-        """What the items say to whoever types, as the run has it; of a run of an earlier version gathered anew.
+    def beginnings(self) -> Beginnings:
+        """What of the items is completed; in a run of an earlier version gathered anew."""
+        return self._words.beginnings if self._words else Beginnings.of(self.columns(*BEGINNING_COLUMNS))
 
-        Raises:
-            ValueError: the file is damaged.
-        """
-        folder = self.path.parent
-        if (folder / WORDS_FILE).is_file():
-            return CatalogueWords.load(folder, len(self))
-        return CatalogueWords.of(self.columns(*COLUMNS))
+    def words(self) -> tuple[Mapping[str, float], Mapping[str, float]]:
+        """Words of the items; in a run of an earlier version gathered anew."""
+        return self._words.counted() if self._words else item_words(self.columns(*WORD_COLUMNS))
 
     @property
     def links(self) -> pl.DataFrame:
@@ -121,6 +126,11 @@ class ItemLines:
         if not len(self) or "kind" not in json.loads(first):
             return ItemFrame(items_frame([])).links
         return ItemFrame(self.frame).links
+
+    def _of_these(self, table: pl.DataFrame) -> pl.DataFrame:
+        if len(table) != len(self):
+            raise ValueError(f"the items of {self.path.parent} are others than when it was opened; start again")
+        return table
 
 
 def save_item_lines(items: pl.DataFrame, folder: Path) -> None:

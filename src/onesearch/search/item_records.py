@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from onesearch.common.layered_table import ChangedRows
 from onesearch.common.text_numbers import TextNumbers
 from onesearch.data.records import Item, item_from_row, items_frame
-from onesearch.search.catalogue_words import CatalogueWords
+from onesearch.search.catalogue_words import Beginnings
+from onesearch.search.spelling import item_words
 
 
 class ItemNumbers(Mapping[str, int]):
@@ -50,8 +51,16 @@ class ItemNumbers(Mapping[str, int]):
 
     def flat(self) -> "ItemNumbers":
         """The same numbers in one table."""
-        # Rows of new items follow those of the base, in the order in which they came.
+        if not self._added:
+            return self
+        if list(self._added.values()) != list(range(len(self._base), len(self._base) + len(self._added))):
+            raise RuntimeError("rows of new items do not follow those of the base in the order in which they came")
         return ItemNumbers(TextNumbers(chain(self._base, self._added)), {}, self._gone)
+
+    def rows(self) -> NDArray[np.int64]:
+        """The rows of the items that can be found, in order, int64 [n]."""
+        every = np.arange(len(self._base) + len(self._added))
+        return np.setdiff1d(every, np.fromiter(self._gone.values(), np.int64, len(self._gone)), assume_unique=True)
 
     def with_items(self, rows: Mapping[str, int]) -> "ItemNumbers":
         """With items back, and new ones."""
@@ -79,11 +88,15 @@ class ItemTable(Protocol):
         ...
 
     def columns(self, *names: str) -> pl.DataFrame:
-        """Some columns of the table; nobody keeps them, and all of it need not be read."""
+        """The columns of the table that are named; nobody keeps them, and all of it need not be read."""
         ...
 
-    def words(self) -> CatalogueWords:
-        """What they say to whoever types."""
+    def beginnings(self) -> Beginnings:
+        """What of them is completed."""
+        ...
+
+    def words(self) -> tuple[Mapping[str, float], Mapping[str, float]]:
+        """Their words, as :func:`~onesearch.search.spelling.item_words` has them."""
         ...
 
     @property
@@ -109,9 +122,13 @@ class ItemFrame:
         """Some columns of the table."""
         return self.frame.select(names)
 
-    def words(self) -> CatalogueWords:
-        """What they say to whoever types, gathered anew."""
-        return CatalogueWords.of(self.frame)
+    def beginnings(self) -> Beginnings:
+        """What of them is completed, gathered anew."""
+        return Beginnings.of(self.frame)
+
+    def words(self) -> tuple[Mapping[str, float], Mapping[str, float]]:
+        """Their words, gathered anew."""
+        return item_words(self.frame)
 
     @property
     def links(self) -> pl.DataFrame:

@@ -7,6 +7,7 @@ one, weighted with the first one's word statistics, until they are merged into i
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
@@ -219,7 +220,7 @@ class LexicalIndex:
         if not self.changes:
             return self
         main, added = self.main, self.added
-        vocabulary = {**main.vocabulary, **added.words}
+        vocabulary = TextNumbers(chain(main.vocabulary, added.words))  # new ones are numbered behind the others
         rarest = np.float32(np.log1p((main.texts - 0.5) / 1.5))
         idf = np.concatenate([main.idf, np.full(len(added.words), rarest, np.float32)])
         stays = np.ones(len(main.rows), bool)

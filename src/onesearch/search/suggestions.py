@@ -23,7 +23,7 @@ from onesearch.data.records import Item, items_frame
 from onesearch.data.text import completion_key, one_letter
 from onesearch.index.item_filters import ItemMask
 from onesearch.search.catalogue_snapshot import Snapshot
-from onesearch.search.catalogue_words import COLUMNS, CatalogueWords
+from onesearch.search.catalogue_words import BEGINNING_COLUMNS, Beginnings
 from onesearch.search.current_snapshot import CurrentSnapshot
 from onesearch.search.lexical_search import LexicalSearcher, WordStatus
 from onesearch.search.spelling import Correction, Spelling, has_unknown
@@ -101,18 +101,18 @@ class _Texts:
         later: titles and categories that came since, with their keys.
     """
 
-    def __init__(self, snapshot: Snapshot, words: CatalogueWords, statistics: ClickStatistics) -> None:
-        """Of the catalogue that the words are of, the first items of a snapshot."""
+    def __init__(self, snapshot: Snapshot, beginnings: Beginnings, statistics: ClickStatistics) -> None:
+        """``beginnings`` are those of the first items of a snapshot, or of all of them."""
         self.queries = Completions.of(statistics.queries, statistics.query_clicks[:-1])
-        self.names = words.categories
-        self.categories = Completions.of(self.names, words.items)
-        popularity = snapshot.popularity.flat().cpu().numpy()[: len(words.rows)]
-        self.titles = Completions(words.keys, words.rows, popularity)
+        self.names, self._known = beginnings.categories, frozenset(beginnings.categories)
+        self.categories = Completions.of(self.names, beginnings.counts)
+        popularity = snapshot.popularity.flat().cpu().numpy()[: len(beginnings.rows)]
+        self.titles = Completions(beginnings.keys, beginnings.rows, popularity)
         self.later: dict[Suggestion, str] = {}
 
     def new(self, item: Item, row: int) -> dict[Suggestion, str]:
         """What an item, whose row is given, has that is not known yet, with its keys."""
-        names = [Suggestion(name, "category") for name in item.category if name not in self.names]
+        names = [Suggestion(name, "category") for name in item.category if name not in self._known]
         titles = [] if self.titles.has(item.title, row) else [Suggestion(item.title, "item", item.item_id)]
         return {text: completion_key(text.text) for text in (*names, *titles)}
 
@@ -174,6 +174,7 @@ class Suggestions:
         if self._spelling is None:
             with self._writing:
                 self._spelling = self._spelling or self._new_spelling()
+            give_back()  # texts of items and log were Python's for a moment
         if self._unread:
             with self._writing:
                 self._read_items(self._spelling)
@@ -181,21 +182,22 @@ class Suggestions:
 
     def _new_spelling(self) -> Spelling:
         records, statistics = self._current.value.records, self._statistics
-        words = records.base.words()
-        spelling = Spelling.of(words.words, words.runs, statistics.queries, statistics.query_clicks[:-1].tolist())
+        spelling = Spelling.of(*records.base.words(), statistics.queries, statistics.query_clicks[:-1].tolist())
         if records.later:
             spelling.add_items(items_frame(records.later))
-        give_back()  # texts of items and log were Python's for a moment
         return spelling
 
     def _new_texts(self) -> _Texts:
         snapshot = self._current.value
-        texts = _Texts(snapshot, snapshot.records.base.words(), self._statistics)
-        texts.later = _and_new(texts, snapshot, snapshot.records.later)
-        return texts if len(texts.later) <= _MOST_LATER else self._all_texts(snapshot)
+        later = snapshot.records.later
+        if len(later) > _MOST_LATER:
+            return self._all_texts(snapshot)
+        texts = _Texts(snapshot, snapshot.records.base.beginnings(), self._statistics)
+        texts.later = _and_new(texts, snapshot, later)
+        return texts
 
     def _all_texts(self, snapshot: Snapshot) -> _Texts:
-        return _Texts(snapshot, CatalogueWords.of(snapshot.records.columns(*COLUMNS)), self._statistics)
+        return _Texts(snapshot, Beginnings.of(snapshot.records.columns(*BEGINNING_COLUMNS)), self._statistics)
 
     def _read_items(self, spelling: Spelling) -> None:
         """Tell the spelling of items that came since; many at once, and only where somebody asks, as it takes time."""
