@@ -1,4 +1,4 @@
-"""The largest values of sparse rows against sorting all of a dense one."""
+"""Products and largest values of sparse rows against those of dense ones."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,30 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-from onesearch.common.sparse_rows import top_k_of_few
+from onesearch.common.sparse_rows import product_of_few, top_k_of_few
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.integers(0, 10**6), st.integers(0, 4), st.sampled_from([0.0, 0.02, 0.2]))
+@example(0, 3, 0.02)
+def test_a_product_is_that_of_dense_matrices(seed: int, n: int, share: float):
+    rng = np.random.default_rng(seed)
+    rows, matrix = (
+        (rng.integers(1, 9, shape) * (rng.random(shape) < some)).astype(np.float32)
+        for shape, some in (((n, 30), 0.1), ((30, 900), share))
+    )
+    found = product_of_few(sparse.csr_matrix(rows), sparse.csr_matrix(matrix))
+    assert found.dtype == np.float32 and found.shape == (n, 900) and found.nnz == np.count_nonzero(rows @ matrix)
+    assert np.array_equal(found.toarray(), rows @ matrix)
+
+
+def test_few_values_are_added_without_a_look_at_every_column(monkeypatch):
+    rows = sparse.csr_matrix(np.array([[1.0, 2.0], [0.0, 0.0]], np.float32))
+    matrix = sparse.csr_matrix(([3.0, 4.0, 5.0], ([0, 0, 1], [7, 2, 7])), shape=(2, 1000), dtype=np.float32)
+    with monkeypatch.context() as patch:
+        patch.setattr(sparse.csr_matrix, "__matmul__", lambda *_: pytest.fail("every column was looked at"))
+        found = product_of_few(rows, matrix)
+    assert found.indices.tolist() == [2, 7] and found.data.tolist() == [4, 13] and found.indptr.tolist() == [0, 2, 2]
 
 
 @settings(max_examples=80, deadline=None)

@@ -1,10 +1,37 @@
-"""The largest values of the rows of sparse matrices."""
+"""A few rows of sparse matrices that have many columns: their products and their largest values."""
 
 from itertools import pairwise
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
+
+_FEW: Final = 16  # columns for each value added up, from which on values are sorted: scipy looks at every column
+
+
+def product_of_few(rows: sparse.csr_matrix, matrix: sparse.csr_matrix) -> sparse.csr_matrix:
+    """``rows @ matrix``, float32 [n, N].
+
+    Where few values are added up, the time grows with these, whatever N is.
+    """
+    n, columns = rows.shape[0], matrix.shape[1]
+    starts = matrix.indptr[rows.indices].astype(np.int64)
+    lengths = matrix.indptr[rows.indices + 1] - starts
+    total = int(lengths.sum())
+    if not 0 < total * _FEW <= columns:
+        return sparse.csr_matrix(rows @ matrix)
+    # The values to add, in the order of the rows: where they lie in the matrix, and which cell they belong to.
+    at = np.arange(total) + np.repeat(starts - (np.cumsum(lengths) - lengths), lengths)
+    row = np.repeat(np.repeat(np.arange(n), np.diff(rows.indptr)), lengths)
+    cell = row * columns + matrix.indices[at]
+    values = matrix.data[at] * np.repeat(rows.data, lengths)
+    order = np.argsort(cell, kind="stable")
+    cell = cell[order]
+    first = np.flatnonzero(np.diff(cell, prepend=-1))
+    added, cell = np.add.reduceat(values[order], first), cell[first]
+    ends = np.searchsorted(cell, np.arange(n + 1) * columns)
+    return sparse.csr_matrix((added, (cell % columns).astype(np.int32), ends), shape=(n, columns))
 
 
 def top_k_of_few(

@@ -17,7 +17,7 @@ from onesearch.common.array_files import map_array
 from onesearch.common.artefact import read_json, write_json
 from onesearch.common.ragged import Ragged
 from onesearch.common.sparse_files import load_csr
-from onesearch.common.sparse_rows import top_k_of_few
+from onesearch.common.sparse_rows import product_of_few, top_k_of_few
 from onesearch.common.text_numbers import TextNumbers
 from onesearch.data.dataset import ragged_rows
 from onesearch.data.histories import shopper_keys
@@ -128,7 +128,7 @@ class ItemPairs:
         new = np.ones(len(row), bool)
         new[1:] = (row[1:] != row[:-1]) | (item[1:] != item[:-1])
         given = sparse.csr_matrix((weight[new], (row[new], item[new])), shape=(n, n_items))
-        together, following = given @ self.together, given @ self.following
+        together, following = product_of_few(given, self.together), product_of_few(given, self.following)
         if own is not None:
             together = together - self._own_together(given, own)
             following = following - self._own_following(given, own)
