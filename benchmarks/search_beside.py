@@ -80,7 +80,7 @@ class Side:
         self._process.wait()
 
 
-def compare(commit: str, run: Path, requests: int = 128) -> dict[str, Any]:
+def compare(commit: str, run: Path, requests: int = 512) -> dict[str, Any]:
     """The figures of this module's JSON: of this checkout ("now") and of a commit ("then")."""
     asked = [(one.query, one.user) for one in searches(Dataset.load(run / "data"), requests)]
     with _sources(commit) as sources:
@@ -142,7 +142,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="What a search takes, in this checkout and at an earlier commit.")
     parser.add_argument("commit", help="what to compare with, such as main or a hash")
     parser.add_argument("run", type=Path, help="folder of a finished run that both can serve")
-    parser.add_argument("--requests", type=int, default=128, help="searches of each kind")
+    parser.add_argument("--requests", type=int, default=512, help="searches of each kind")
     given = parser.parse_args()
     print(json.dumps(compare(given.commit, given.run, given.requests)))
 
