@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from onesearch.index.changed_index import ChangedIndex
@@ -152,6 +152,8 @@ def test_other_paths_have_the_log_probabilities_of_teacher_forcing_and_change_no
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 2**31), st.integers(1, 4), st.integers(1, 40))
+@example(1626281073, 4, 3)  # filling has the row of a wider step before
+@example(927624393, 2, 6)
 def test_other_paths_of_requests_with_more_and_with_fewer_of_them(seed, width, most):
     """Some are down to one item early, so that their rows are those of a step long ago."""
     index, model = catalogue(n=40, seed=seed % 7), generator()
