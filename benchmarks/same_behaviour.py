@@ -25,7 +25,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.provenance import ROOT
+from benchmarks.provenance import ROOT, sources_of
 
 CONFIG = """
 name: tiny
@@ -139,14 +139,10 @@ def differences(old: Behaviour, new: Behaviour) -> dict[str, list[str]]:
 
 def compare(commit: str) -> bool:
     """Print what differs between this checkout and a commit; whether anything does."""
-    git = ["git", "-C", str(ROOT), "worktree"]
     with tempfile.TemporaryDirectory(prefix="same-behaviour-") as folder:
         work = Path(folder)
-        subprocess.run([*git, "add", "--quiet", "--detach", str(work / "tree"), commit], check=True)
-        try:
-            old = behaviour(work / "tree" / "src", work / "old")
-        finally:
-            subprocess.run([*git, "remove", "--force", str(work / "tree")], check=True)
+        with sources_of(commit) as tree:
+            old = behaviour(tree / "src", work / "old")
         new = behaviour(ROOT / "src", work / "new")
     found = differences(old, new)
     for kind, names in found.items():

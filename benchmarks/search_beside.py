@@ -14,15 +14,13 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
-from benchmarks.provenance import ROOT
+from benchmarks.provenance import ROOT, sources_of
 from benchmarks.sizing import searches
 from onesearch.data.dataset import Dataset
 
@@ -83,8 +81,8 @@ class Side:
 def compare(commit: str, run: Path, requests: int = 512) -> dict[str, Any]:
     """The figures of this module's JSON: of this checkout ("now") and of a commit ("then")."""
     asked = [(one.query, one.user) for one in searches(Dataset.load(run / "data"), requests)]
-    with _sources(commit) as sources:
-        sides = [Side(sources, run), Side(ROOT / "src", run)]
+    with sources_of(commit) as tree:
+        sides = [Side(tree / "src", run), Side(ROOT / "src", run)]
         try:
             for side in sides:
                 side.answer(asked[:_WARM_UP])
@@ -123,18 +121,6 @@ def _medians(times: Sequence[tuple[float, float]]) -> dict[str, float]:
         "now_ms": round(float(np.median(now)), 2),
         "ratio": round(ratio, 3),
     }
-
-
-@contextmanager
-def _sources(commit: str) -> Iterator[Path]:
-    git = ["git", "-C", str(ROOT), "worktree"]
-    with tempfile.TemporaryDirectory(prefix="search-beside-") as folder:
-        tree = Path(folder) / "tree"
-        subprocess.run([*git, "add", "--quiet", "--detach", str(tree), commit], check=True)
-        try:
-            yield tree / "src"
-        finally:
-            subprocess.run([*git, "remove", "--force", str(tree)], check=True)
 
 
 def main() -> None:

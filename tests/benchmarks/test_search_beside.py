@@ -29,7 +29,7 @@ def test_both_sides_answer_the_same_requests_and_their_times_are_set_beside_each
     sides = []
     request = type("Request", (), {"user": None})
     asked = [type("One", (request,), {"query": query})() for query in ("even", "odd", "red", "blue")]
-    monkeypatch.setattr(search_beside, "_sources", lambda commit: nullcontext(tmp_path))
+    monkeypatch.setattr(search_beside, "sources_of", lambda commit: nullcontext(tmp_path))
     monkeypatch.setattr(search_beside, "Dataset", type("Dataset", (), {"load": staticmethod(lambda folder: folder)}))
     monkeypatch.setattr(search_beside, "searches", lambda dataset, number: asked[:number])
     monkeypatch.setattr(search_beside, "Side", lambda *given: sides.append(Side(*given)) or sides[-1])
@@ -49,7 +49,7 @@ def test_pages_of_other_items_are_no_measure_of_scores():
 @pytest.mark.slow
 @pytest.mark.long
 def test_a_checkout_answers_as_itself(tiny_run, monkeypatch, capfd):
-    monkeypatch.setattr(search_beside, "_sources", lambda commit: nullcontext(ROOT / "src"))
+    monkeypatch.setattr(search_beside, "sources_of", lambda commit: nullcontext(ROOT))
     found = compare("HEAD", tiny_run, 3)
     assert found["same_ids"] == 1 and found["largest_difference"] == 0 and found["single"]["then_ms"] > 0
     with pytest.raises(RuntimeError, match="ended with code 1"):

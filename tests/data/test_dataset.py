@@ -59,6 +59,14 @@ def test_columns_of_the_items_are_read_without_the_table(tmp_path):
     assert dataset.item_columns().equals(dataset.items)
 
 
+def test_ids_that_two_items_have_are_named_with_their_file(tmp_path):
+    written(tmp_path / "data")
+    items = pl.read_parquet(tmp_path / "data" / "items.parquet")
+    pl.concat([items, items.head(1)]).write_parquet(tmp_path / "data" / "items.parquet")
+    with pytest.raises(ValueError, match=r"items\.parquet: item_id: 'a' comes twice.*import the data again"):
+        _ = Dataset.load(tmp_path / "data").item_rows
+
+
 def test_what_is_written_is_read(tmp_path):
     written(tmp_path / "data")
     dataset = Dataset.load(tmp_path / "data")

@@ -1,10 +1,12 @@
 """Items taken together: counts by hand, and a shopper's own pairs left out as if never counted."""
 
+import json
 from itertools import permutations
 from pathlib import Path
 
 import numpy as np
 import polars as pl
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pytest import approx
@@ -103,3 +105,11 @@ def test_saved_and_read_again(tmp_path: Path):
     for one, other in zip(pairs.top(history, 4), again.top(history, 4), strict=True):
         np.testing.assert_array_equal(one, other)
     assert [row.tolist() for row in again.own_items(views)] == [row.tolist() for row in pairs.own_items(views)]
+
+
+def test_a_shopper_who_comes_twice_is_named_with_the_file(tmp_path: Path):
+    ItemPairs.from_page_views(log([[0, 1], [1, 2]]), ITEMS).save(tmp_path)
+    for names, problem in ((["x", "x"], "'x' comes twice"), (["x", 7], "doesn't apply")):
+        (tmp_path / "shoppers.json").write_text(json.dumps(names))
+        with pytest.raises(ValueError, match=rf"shoppers\.json: .*{problem}.*make the run's stage data again"):
+            ItemPairs.load(tmp_path)

@@ -1,3 +1,4 @@
+import json
 import time
 
 import bm25s
@@ -136,6 +137,10 @@ def test_save_and_load_give_the_same_results_without_pickle(tmp_path):
     assert {path.suffix for path in tmp_path.iterdir()} == {".npy", ".json"}
     with pytest.raises(FileNotFoundError, match="BM25"):
         LexicalSearcher.load(tmp_path / "none")
+    about = json.loads((tmp_path / "lexical.json").read_text())
+    (tmp_path / "lexical.json").write_text(json.dumps({**about, "terms": about["terms"][:1] * len(about["terms"])}))
+    with pytest.raises(ValueError, match=r"lexical\.json: terms: .* comes twice.*save the index again"):
+        LexicalSearcher.load(tmp_path)
 
 
 def test_fields_of_the_item_table():

@@ -1,4 +1,4 @@
-"""The numbers of many texts, such as the rows of item ids: what a dict says, in a fifth of its memory."""
+"""The numbers of many texts, such as the rows of item ids: what a dict says, in less memory."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice

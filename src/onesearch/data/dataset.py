@@ -128,9 +128,12 @@ class Dataset:
         # The ids alone, where the whole table was not asked for.
         known = "items" in self.__dict__
         ids = self.items["item_id"] if known else read_parquet(table_path(self.folder, "items"), ["item_id"])["item_id"]
-        # A part after the other: all of them as Python's texts take five times the memory.
+        # A part after the other: all of them at once as Python's texts take more memory than their numbers.
         parts = (ids.slice(begin, _AT_ONCE).cast(pl.String) for begin in range(0, len(ids), _AT_ONCE))
-        return TextNumbers(text for part in parts for text in part.to_list())
+        try:
+            return TextNumbers(text for part in parts for text in part.to_list())
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{table_path(self.folder, 'items')}: item_id: {error}; import the data again") from None
 
     def rows_of(self, item_ids: pl.Series) -> pl.Series:
         """Item rows (Int32) of a column of item ids; -1 for unknown ones."""

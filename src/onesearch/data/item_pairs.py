@@ -202,7 +202,11 @@ class ItemPairs:
         n = len(shoppers)
         together, following = (load_csr(folder, f"{name}_", n, n) for name in ("together", "following"))
         own = Ragged(np.asarray(array("own_values"), np.int32), np.asarray(array("own_offsets"), np.int64))
-        return cls(shoppers, together, following, own, TextNumbers(read_json(folder / "shoppers.json")))
+        try:
+            names = TextNumbers(read_json(folder / "shoppers.json"))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{folder / 'shoppers.json'}: {error}; make the run's stage data again") from None
+        return cls(shoppers, together, following, own, names)
 
 
 def _likest(pairs: sparse.csr_matrix) -> sparse.csr_matrix:

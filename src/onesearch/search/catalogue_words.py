@@ -26,6 +26,14 @@ _TEXTS: Final = ("keys", "categories", "words", "runs")
 Floats = NDArray[np.float32]
 
 
+def sorted_keys(texts: Sequence[str]) -> tuple[TextTable, NDArray[np.int32]]:
+    """Completion keys of texts, sorted, and the number of the text of each, int32 [n]."""
+    keys = [completion_key(text) for text in texts]
+    order = sorted(range(len(keys)), key=keys.__getitem__)
+    # Not Python's texts: they take less memory, and few are looked at.
+    return TextTable.from_texts(keys[i] for i in order), np.array(order, np.int32)
+
+
 @dataclass(frozen=True)
 class Beginnings:
     """What is completed, of the items of a table.
@@ -45,16 +53,10 @@ class Beginnings:
     @classmethod
     def of(cls, items: pl.DataFrame) -> "Beginnings":
         """Of an item table, or its :data:`BEGINNING_COLUMNS`."""
-        keys = [completion_key(title) for title in items["title"].fill_null("")]
-        order = sorted(range(len(keys)), key=keys.__getitem__)
         counted = items["category"].explode().drop_nulls().value_counts(name="items")
         counted = counted.sort("items", "category", descending=[True, False])  # in one order in every process
-        return cls(
-            TextTable.from_texts(keys[i] for i in order),
-            np.array(order, np.int32),
-            counted["category"].to_list(),
-            counted["items"].to_numpy().astype(np.float32),
-        )
+        titles = sorted_keys(items["title"].fill_null("").to_list())
+        return cls(*titles, counted["category"].to_list(), counted["items"].to_numpy().astype(np.float32))
 
 
 @dataclass(frozen=True)

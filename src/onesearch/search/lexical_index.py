@@ -252,7 +252,10 @@ class LexicalIndex:
             raise FileNotFoundError(f"{folder} holds no BM25 index (lexical.json is missing); build and save one first")
         about = read_json(folder / "lexical.json")
         rows, idf = (map_array(folder / f"{name}.npy") for name in ("rows", "idf"))
-        vocabulary = TextNumbers(about["terms"])
+        try:
+            vocabulary = TextNumbers(about["terms"])
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{folder / 'lexical.json'}: terms: {error}; build and save the index again") from None
         matrix = load_csr(folder, "", len(rows))
         main = MainTexts.of(vocabulary, idf, about["average_length"], about.get("texts", len(rows)), matrix, rows)
         return cls(LexicalSettings.model_validate(about["config"]), main)

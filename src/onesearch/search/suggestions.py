@@ -1,7 +1,7 @@
 """The words while a shopper types: completions of what is typed so far, and corrections of what was mistyped.
 
-Completions are queries of the log that led to clicks on items that are still there, categories, and titles. What log
-and catalogue give is gathered when first asked for, and follows the catalogue from then on.
+Completions are queries of the log that led to clicks on items that are still there, categories, and titles. What the
+log gives is gathered when first asked for, what the items give by the run; both follow the catalogue from then on.
 """
 
 import heapq
@@ -17,13 +17,12 @@ import torch
 from numpy.typing import NDArray
 
 from onesearch.common.memory import give_back
-from onesearch.common.text_table import TextTable
 from onesearch.data.click_statistics import ClickStatistics
 from onesearch.data.records import Item, items_frame
 from onesearch.data.text import completion_key, one_letter
 from onesearch.index.item_filters import ItemMask
 from onesearch.search.catalogue_snapshot import Snapshot
-from onesearch.search.catalogue_words import BEGINNING_COLUMNS, Beginnings
+from onesearch.search.catalogue_words import BEGINNING_COLUMNS, Beginnings, sorted_keys
 from onesearch.search.current_snapshot import CurrentSnapshot
 from onesearch.search.lexical_search import LexicalSearcher, WordStatus
 from onesearch.search.spelling import Correction, Spelling, has_unknown
@@ -70,10 +69,7 @@ class Completions:
     @classmethod
     def of(cls, texts: Sequence[str], weights: NDArray[np.floating]) -> "Completions":
         """Of texts, compared as :func:`completion_key` has them, which are numbered in their order."""
-        keys = [completion_key(text) for text in texts]
-        order = sorted(range(len(keys)), key=keys.__getitem__)
-        # Not Python's texts: they take less memory, and few are looked at.
-        return cls(TextTable.from_texts(keys[i] for i in order), np.array(order, np.int32), weights)
+        return cls(*sorted_keys(texts), weights)
 
     def best(self, key: str, k: int) -> Ints:
         """Numbers of the ``k`` heaviest texts that begin with a key, heaviest first, int32 [k] or fewer."""
