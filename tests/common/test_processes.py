@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from launch import finish, launch, start
+from onesearch.common import processes
 from onesearch.common.processes import Job, exchanged, from_first, is_first, joined, place, summed, wait_for_all
 
 COLLECTIVES = """
@@ -135,13 +136,46 @@ def test_a_broken_collective_names_the_process_that_broke_it(loser):
         assert re.search("OtherProcessError|RuntimeError|DistBackendError", found[1][0])
 
 
+def test_the_first_process_stays_until_others_have_looked_for_its_reason(monkeypatch):
+    store, heard = Store(), []
+    monkeypatch.setattr(processes.time, "sleep", lambda seconds: heard.append((seconds, "failed" in store)))
+    Job(0, 2, store).failed(ValueError("mine"))
+    (waited,) = heard
+    assert waited[1] and waited[0] > 2 * processes._SECONDS_BETWEEN_LOOKS
+
+
+def test_a_process_that_fails_ends_though_others_do_not_come_to_what_it_began():
+    script = """
+        import atexit, time, torch
+        from torch import distributed
+        from onesearch.common.processes import joined, wait_for_all
+        atexit.register(print, "what is done at the end")
+        with joined() as job:
+            wait_for_all()
+            if job.rank == 1:
+                works = [distributed.all_reduce(torch.ones(1000), async_op=True) for _ in range(20)]
+                print("a last line", end="")
+                raise MemoryError("too many rows")
+            time.sleep(300)
+    """
+    busy, failing = start(command(script), 2, PYTHONUNBUFFERED="")
+    try:
+        ((text, code),) = finish([failing], 60)
+        assert code == 1 and busy.poll() is None
+        assert "a last line" in text and "MemoryError: too many rows" in text and "what is done at the end" in text
+    finally:
+        busy.kill()
+        busy.communicate()
+
+
+class Store(dict):
+    def check(self, names):
+        return all(name in self for name in names)
+
+    set = dict.__setitem__
+
+
 def test_a_reason_of_ones_own_is_told_at_once():
-    class Store(dict):
-        def check(self, names):
-            return all(name in self for name in names)
-
-        set = dict.__setitem__
-
     store = Store()
     begin = time.monotonic()
     Job(1, 2, store).failed(ValueError("mine"))

@@ -10,15 +10,17 @@ Two ways of talking, since stages of a run take hours and collectives must not w
 Without a launcher there is one process, and all of it does nothing.
 """
 
+import atexit
 import functools
 import gc
 import importlib
 import itertools
 import json
 import os
+import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any
 
@@ -36,6 +38,7 @@ _BLOCKS = itertools.count()
 _FAILED = "failed"
 _PATIENCE = timedelta(hours=1)  # of a collective: others may still prepare their share of a stage
 _SECONDS_BETWEEN_LOOKS = 0.2
+_SECONDS_TO_BE_HEARD = 2.0  # by others that look now and then: the first process may take the store with it
 _SECONDS_FOR_A_REASON = 2.0  # a process that fails says why before it goes, but maybe after its connections are cut
 
 
@@ -97,6 +100,8 @@ class Job:
                 time.sleep(_SECONDS_BETWEEN_LOOKS)
             told = "; ".join([f"{type(error).__name__}: {error}", *getattr(error, "__notes__", ())])
             self.tell(_FAILED, [self.rank, told])
+            if self.first:
+                time.sleep(_SECONDS_TO_BE_HEARD)
         except OtherProcessError as other:
             raise other from error
         except RuntimeError:
@@ -135,6 +140,8 @@ def _store() -> Any:
 def joined() -> Iterator[Job]:
     """The job that this process belongs to, for the length of a ``with`` block that all of its processes enter.
 
+    A process that an error takes out of the block is good for nothing but its last words: it ends with exit code 1.
+
     Raises:
         OtherProcessError: another process failed meanwhile.
     """
@@ -165,10 +172,27 @@ def joined() -> Iterator[Job]:
         # The first process may hold the store: it stays until all have heard the last word.
         wait_for_all()
     except Exception as error:
+        atexit.register(_end)
         job.failed(error)
         raise
     gc.collect()  # sharded models know their group, and are in cycles
     distributed.destroy_process_group()
+
+
+def _end() -> None:
+    """End this process without the group's consent, when everything else that it does at its end is done.
+
+    The group is in the hands of models and of the error itself. Its threads would be waited for, also those that wait
+    for the others, and those that let go of their last tensors while the interpreter ends abort it (exit code -6).
+    """
+    atexit.unregister(_end)
+    try:
+        atexit._run_exitfuncs()
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError):  # nobody may read it any more
+                stream.flush()
+    finally:
+        os._exit(1)
 
 
 def place() -> tuple[int, int]:
