@@ -28,7 +28,7 @@ _TRAIT_SCALE: Final = 2.5  # score of an item that has all understood traits
 _WORDS_IN_COMPLEX: Final = 0.3  # how much of the BM25 score a complex query keeps
 _RAMP_DAYS: Final = 30.0
 _CHUNK: Final = 20_000
-_TEXTS: Final = 1_000  # texts scored in one sparse product
+_TEXTS: Final = 200  # texts scored in one sparse product, whose parts fit into a cache
 _MOST_POSTINGS: Final = 4_096  # items of a word that are scored; a shop's engine stops looking, too
 _SCORE_TOP: Final = np.float32(8.0)  # scores lie in (-4, 8): BM25 4 at most, popularity under 4 in size
 _SCORE_STEPS: Final = np.float32(65535.0 / 12.0)
@@ -79,20 +79,27 @@ class LoggingEngine:
         # One sparse product scores a whole block of queries; bm25s itself goes query by query.
         wanted = csr_matrix((np.ones(len(flat), np.float32), flat, ends), shape=(len(cores), self._weights.shape[0]))
         found = wanted @ self._weights
-        starts = np.asarray(found.indptr, np.int64)
-        filled = np.flatnonzero(np.diff(starts) > 0)
+        counts = np.diff(found.indptr)
+        filled = np.flatnonzero(counts > 0)
         items = np.full((len(cores), k), -1, np.int32)
         scores = np.full((len(cores), k), -np.inf, np.float32)
         if not len(filled):
             return items, scores
-        best = np.maximum.reduceat(found.data, starts[filled])
-        owner = np.repeat(np.arange(len(filled)), np.diff(starts)[filled])
-        total = _BM25_SCALE * found.data / best[owner] + self._popularity[found.indices]
+        lengths = counts[filled].astype(np.int64)
+        starts = np.cumsum(lengths) - lengths
+        total = _BM25_SCALE * found.data
+        total /= np.repeat(np.maximum.reduceat(found.data, starts), lengths)
+        total += self._popularity[found.indices]
+        falling = (_SCORE_TOP - total) * _SCORE_STEPS
+        falling = np.clip(falling, 0, 0xFFFF, out=falling).astype(np.uint16)
+        # Few of a query's items can be among its k best; the others are not sorted.
+        kept = np.flatnonzero(falling <= np.repeat(not_below_kth(falling, starts, lengths, k), lengths))
+        owner = np.searchsorted(starts, kept, side="right") - 1
         # Owner, falling score and item packed into one integer: a plain sort then ranks all queries of the block.
-        falling = np.clip((_SCORE_TOP - total) * _SCORE_STEPS, 0, 0xFFFF).astype(np.uint64)
-        packed = owner.astype(np.uint64) << np.uint64(44) | falling << np.uint64(28) | found.indices.astype(np.uint64)
+        packed = owner.astype(np.uint64) << np.uint64(44)
+        packed |= falling[kept].astype(np.uint64) << np.uint64(28) | found.indices[kept].astype(np.uint64)
         packed.sort()
-        place = np.arange(len(packed)) - np.repeat(starts[:-1][filled] - starts[0], np.diff(starts)[filled])
+        place = np.arange(len(packed)) - np.searchsorted(owner, owner)
         # Unpack the k best of each query.
         top = packed[place < k]
         row, column = filled[(top >> np.uint64(44)).astype(np.int64)], place[place < k]
@@ -205,6 +212,21 @@ class LoggingEngine:
         out = page.copy()
         out[row, slot] = np.where(clash | (new < 0), page[row, slot], new)
         return first_distinct(out, page.shape[1])  # of two new copies of one item the first stays
+
+
+def not_below_kth(
+    values: NDArray[np.uint16], starts: NDArray[np.int64], lengths: NDArray[np.int64], k: int
+) -> NDArray[np.uint16]:
+    """A number that is not below the ``k``-th smallest value of each row, and hardly above it; uint16 [n].
+
+    Rows lie one behind the other, none is empty. A row is cut into 2k parts; the k-th smallest of their least values
+    will do, as k parts have one that is not above it. A row too short for that has the largest number there is.
+    """
+    parts = 2 * k
+    first = starts[:, None] + np.arange(parts) * lengths[:, None] // parts
+    least = np.minimum.reduceat(values, first.reshape(-1)).reshape(first.shape)
+    kth = np.partition(least, k - 1, axis=1)[:, k - 1]
+    return np.where(lengths < parts, np.iinfo(values.dtype).max, kth).astype(values.dtype)
 
 
 def best_postings(weights: csr_matrix, popularity: NDArray[np.float32], most: int) -> csr_matrix:
