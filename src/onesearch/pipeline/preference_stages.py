@@ -143,7 +143,8 @@ def run_grpo(
     prompt = generator.config.prompt
     # The supervised term trains as in stage 3.
     page_views, targets, weights = searches(run_data, sft3)
-    columns = run_data.training_columns(page_views, prompt, sft3.held_out_vectors)
+    drawn = grpo.steps * grpo.prompts / max(len(page_views), 1)
+    columns = run_data.training_columns(page_views, prompt, sft3.held_out_vectors, drawn=drawn)
     task = search_task(
         "policy",
         run_data.builder(prompt),
@@ -188,12 +189,13 @@ def run_dpo(
     """Listwise DPO on the training page views, from the weights of stage ``before``."""
     generator = run_data.generator(before)
     page_views, _, _ = searches(run_data, sft3)
-    columns = run_data.training_columns(page_views, generator.config.prompt, sft3.held_out_vectors)
+    prompt, drawn = generator.config.prompt, dpo.steps * dpo.batch_size / max(len(page_views), 1)
+    columns = run_data.training_columns(page_views, prompt, sft3.held_out_vectors, drawn=drawn)
     outcome, category = run_data.targets(page_views), _categories(run_data.dataset.items)
     user = page_views["user_id"].rank("dense").cast(pl.Int64).fill_null(0).to_numpy() - 1
     elsewhere = orders_elsewhere(user, outcome.clicked, outcome.ordered, category)
     behaviour = Behaviour(outcome.shown, outcome.clicked, outcome.ordered, elsewhere, category)
-    builder = run_data.builder(generator.config.prompt)
+    builder = run_data.builder(prompt)
     task = preference_task(builder, columns, behaviour, dpo, run_data.own_numbers)
     objective = DpoObjective(generator, run_data.index, dpo)
     mixture = mixture_of({task.name: task}, {task.name: 1.0}, dpo.batch_size, dpo.steps, context.seed)

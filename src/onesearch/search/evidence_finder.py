@@ -37,7 +37,7 @@ Floats = NDArray[np.float32]
 Ints = NDArray[np.int32]
 _CELLS = 8_000_000  # products of queries and items held at once
 _EXACT = 60_000  # items with which a query's vector is compared one by one: all of a catalogue that has no more
-_MANY = 100_000  # distinct queries that are not all searched for ahead of a training that draws few of them
+_MANY = 20_000  # distinct queries that are not all searched for ahead of a training that draws few of them
 _COMPARED = 30_000  # items, about, of a larger one: scattered rows cost more than all of a table
 _HISTORY = 10  # items of a history whose neighbours are asked for
 
