@@ -1,4 +1,5 @@
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -54,6 +55,16 @@ def test_a_stage_may_have_a_seed_of_its_own(tmp_path):
         "model": "built",
     }
     assert fingerprints(stages(None), 7) == fingerprints(stages(7), 7)
+
+
+@pytest.mark.parametrize("given", [None, "7"])
+def test_compiled_kernels_of_a_run_are_few_unless_the_user_says_how_many(tmp_path, monkeypatch, given):
+    name, seen = "ONEDNN_PRIMITIVE_CACHE_CAPACITY", []
+    monkeypatch.setenv(name, given or "")  # what the run sets is taken back after the test
+    if given is None:
+        monkeypatch.delenv(name)
+    execute([Stage("data", (), {}, lambda context: seen.append(os.environ[name]) or {})], tmp_path)
+    assert seen == [given or "64"]
 
 
 def test_a_forecast_tells_what_is_left_of_the_run(tmp_path, caplog):

@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import gc
+import os
 import resource
 import sys
 from pathlib import Path
@@ -33,6 +34,15 @@ def give_back() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform.startswith("linux") else None
     if trim is not None:
         trim(0)
+
+
+def keep_few_kernels() -> None:
+    """Have oneDNN keep few of the kernels that it makes, if it was not used yet and the user does not say how many.
+
+    Each is for one shape of its input, with memory of its own, and batches of a training have many shapes: the 1,024
+    that it keeps by itself hold hundreds of MiB, and a training is no slower with these.
+    """
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
 
 
 def _of_status(name: str) -> float:

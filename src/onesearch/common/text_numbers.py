@@ -35,7 +35,8 @@ class TextNumbers(Mapping[str, int]):
             lengths.append(np.fromiter(map(len, some), np.int64, len(some)))
             hashes.append(np.fromiter(map(hash, some), np.int64, len(some)).astype(np.uint64))
         self._letters = bytes(letters)
-        self._offsets: NDArray[np.int64] = np.cumsum(np.concatenate(lengths))
+        offsets = np.cumsum(np.concatenate(lengths))
+        self._offsets: NDArray[np.integer] = offsets.astype(np.min_scalar_type(offsets[-1]))
         # One place for a text or two: the first bits of its hash, so that the order of hashes is that of places.
         bits = max(len(self).bit_length() - 1, 1)
         self._shift = 64 - bits

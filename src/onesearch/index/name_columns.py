@@ -39,8 +39,9 @@ class Numbering:
 
     def __init__(self) -> None:
         self._number: dict[str, int] = {}
-        self._names: list[tuple[str, str]] = []  # as it is written, and without case and accents
-        self._with: dict[str, list[int]] = {}  # by part, without case and accents
+        self._names: list[str] = []  # as it is written
+        self._path: dict[int, str] = {}  # of a name with several parts: these without case and accents
+        self._with: dict[str, int | list[int]] = {}  # by part, without case and accents: most are of one name
 
     def __len__(self) -> int:
         return len(self._number)
@@ -50,9 +51,15 @@ class Numbering:
         number = self._number.get(name)
         if number is None:
             number, parts = len(self._number), [fold(part) for part in name.split(JOINT)]
-            self._names.append((name, JOINT.join(parts) + JOINT))
+            self._names.append(name)
+            if len(parts) > 1:
+                self._path[number] = JOINT.join(parts) + JOINT
             for part in dict.fromkeys(parts):
-                self._with.setdefault(part, []).append(number)
+                known = self._with.get(part)
+                if isinstance(known, list):
+                    known.append(number)
+                else:
+                    self._with[part] = number if known is None else [known, number]
             self._number[name] = number
         return number
 
@@ -62,17 +69,22 @@ class Numbering:
 
     def with_part(self, part: str) -> list[int]:
         """The numbers of the names that have a part."""
-        return list(self._with.get(fold(part), ()))
+        return list(self._having(fold(part)))
 
     def starting_with(self, *parts: str) -> list[int]:
         """The numbers of the names that begin with these parts."""
         begin = [fold(part) for part in JOINT.join(parts).split(JOINT)]
-        key = JOINT.join(begin) + JOINT
-        return [number for number in self._with.get(begin[-1], ()) if self._names[number][1].startswith(key)]
+        key, alone = JOINT.join(begin) + JOINT, begin[-1] + JOINT
+        return [number for number in self._having(begin[-1]) if self._path.get(number, alone).startswith(key)]
+
+    def _having(self, folded: str) -> list[int]:
+        """The numbers of the names that have a part, given without case and accents; not the caller's to change."""
+        known = self._with.get(folded, [])
+        return known if isinstance(known, list) else [known]
 
     def name(self, number: int) -> str:
         """The name that has a number."""
-        return self._names[number][0]
+        return self._names[number]
 
     def items(self) -> list[tuple[str, int]]:
         """All names with their numbers, as of now."""

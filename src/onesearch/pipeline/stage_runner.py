@@ -34,7 +34,7 @@ from onesearch.common.artefact import (
     write_json,
     write_manifest,
 )
-from onesearch.common.memory import forget_peak, give_back, peak_mib, resident_mib
+from onesearch.common.memory import forget_peak, give_back, keep_few_kernels, peak_mib, resident_mib
 from onesearch.common.processes import Job, joined
 from onesearch.common.progress import beside
 from onesearch.common.run_lock import RunLock
@@ -207,6 +207,7 @@ def execute(
         OtherProcessError: another process of the same job failed.
     """
     marks = fingerprints(stages, seed)
+    keep_few_kernels()
     redo, reuse = set(redo), list(reuse)
     for name in [*redo, *([until] if until else [])]:
         if name not in marks:
