@@ -9,7 +9,7 @@ from onesearch.index.sid_index import SidIndex
 from onesearch.model.backbones import BackboneSettings
 from onesearch.model.generator import Generator, GeneratorMemory, Sizes
 from onesearch.model.model_settings import ModelSettings
-from onesearch.model.prompt import PromptBatch
+from onesearch.model.prompt_batch import PromptBatch
 
 CODEBOOKS = (5, 4, 3, 6, 6)
 D, R, B = 16, 8, 4

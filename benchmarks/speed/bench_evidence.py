@@ -21,7 +21,8 @@ from benchmarks.speed.bench_zero_cost import latencies_in_turns
 from onesearch.data.histories import Histories
 from onesearch.data.requests import Requests
 from onesearch.model.generator import Generator
-from onesearch.model.prompt import PromptBuilder, PromptInputs
+from onesearch.model.prompt import PromptBuilder
+from onesearch.model.prompt_inputs import PromptInputs
 from onesearch.search import batch_search, candidate_search
 from onesearch.search.candidate_search import CandidateSearch
 from onesearch.search.engine import SearchEngine

@@ -15,7 +15,8 @@ from onesearch.model.backbones import BackboneSettings
 from onesearch.model.featurizer import TextFeatures
 from onesearch.model.generator import Generator, Sizes
 from onesearch.model.model_settings import ModelSettings, PromptSettings
-from onesearch.model.prompt import PromptBuilder, PromptInputs
+from onesearch.model.prompt import PromptBuilder
+from onesearch.model.prompt_inputs import PromptInputs
 from onesearch.model.token_vocabulary import TokenVocabulary
 
 POSITIONS = 256

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from benchmarks.speed.bench_search import sampled
 from onesearch.common.artefact import read_json
 from onesearch.model.generator import GeneratorMemory
-from onesearch.model.prompt import PromptBatch
+from onesearch.model.prompt_batch import PromptBatch
 from onesearch.search.engine import SearchEngine, load_engines
 from onesearch.search.engine_file import ENGINE
 from onesearch.search.run_parts import GENERATOR, STAGE_OF, Model, choose_model, need

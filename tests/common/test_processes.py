@@ -12,7 +12,17 @@ import pytest
 
 from launch import finish, launch, start
 from onesearch.common import processes
-from onesearch.common.processes import Job, exchanged, from_first, is_first, joined, place, summed, wait_for_all
+from onesearch.common.processes import (
+    Job,
+    OtherProcessError,
+    exchanged,
+    from_first,
+    is_first,
+    joined,
+    place,
+    summed,
+    wait_for_all,
+)
 
 COLLECTIVES = """
     import json, sys, time
@@ -136,10 +146,13 @@ def test_a_broken_collective_names_the_process_that_broke_it(loser):
         assert re.search("OtherProcessError|RuntimeError|DistBackendError", found[1][0])
 
 
-def test_the_first_process_stays_until_others_have_looked_for_its_reason(monkeypatch):
-    store, heard = Store(), []
+@pytest.mark.parametrize("error", [ValueError("mine"), OtherProcessError("another one's")])
+def test_the_first_process_stays_until_others_have_looked_for_the_reason(monkeypatch, error):
+    store, heard = Store(failed='[1, "another one\'s"]' if isinstance(error, OtherProcessError) else None), []
+    if store["failed"] is None:
+        del store["failed"]
     monkeypatch.setattr(processes.time, "sleep", lambda seconds: heard.append((seconds, "failed" in store)))
-    Job(0, 2, store).failed(ValueError("mine"))
+    Job(0, 2, store).failed(error)
     (waited,) = heard
     assert waited[1] and waited[0] > 2 * processes._SECONDS_BETWEEN_LOOKS
 

@@ -12,7 +12,7 @@ from benchmarks.direct_cot import write_keywords
 from onesearch.common.artefact import read_json
 from onesearch.data.histories import Histories
 from onesearch.data.text import normalise_query
-from onesearch.model.prompt import PromptInputs
+from onesearch.model.prompt_inputs import PromptInputs
 from onesearch.model.token_vocabulary import BEGIN, END
 from onesearch.pipeline import run_config, settings_of
 from onesearch.pipeline import understanding_stage as understand

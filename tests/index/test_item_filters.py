@@ -24,6 +24,7 @@ from onesearch.index.filter_column_files import load_filter_columns, save_filter
 from onesearch.index.filter_columns import FilterColumns, number_in, price_ranges
 from onesearch.index.filter_values import FilterError
 from onesearch.index.item_filters import ItemFilters, columns_at
+from onesearch.index.name_columns import JOINT, Numbering
 from onesearch.index.sid_index import SidIndex
 
 SIZES = (3, 4, 2, 3)
@@ -560,3 +561,18 @@ def test_names_that_stand_twice_are_refused(tmp_path):
     save_file(arrays | {name: torch.from_numpy(one) for name, one in twice.items()}, path)
     with pytest.raises(ValueError, match="hold a text twice"):
         load_filter_columns(tmp_path, 30)
+
+
+def test_a_reader_finds_no_number_that_is_not_counted_yet():
+    numbering, fits = Numbering(), []
+
+    class Looking(dict):
+        def __setitem__(self, part, value):
+            super().__setitem__(part, value)
+            fits.append(max(numbering.with_part(part)) < len(numbering))
+
+    numbering._with = Looking()
+    for name in ("Acme", "ACME", f"Home{JOINT}Acme", "Home"):
+        numbering.of(name)
+    assert len(fits) == 4 and all(fits)
+    assert numbering.starting_with("acme") == [0, 1] and numbering.starting_with("home") == [2, 3]

@@ -9,7 +9,7 @@ import torch
 from onesearch.data.records import Item, items_frame
 from onesearch.index.changed_index import ChangedIndex
 from onesearch.index.filter_column_files import FILE, load_filter_columns, save_filter_columns
-from onesearch.index.filter_columns import FilterColumns
+from onesearch.index.filter_columns import FilterColumns, all_products
 from onesearch.index.filter_values import names_key
 from onesearch.index.item_filters import ItemFilters
 from onesearch.index.shown_spans import span_bounds, span_name, turns_of
@@ -93,6 +93,12 @@ def test_spans_come_and_go_on_top_of_a_base():
     assert allowed(later, {}, NOON + 2 * HOUR, 6) == [0, 1, 3, 5]
     # Whoever reads the version before keeps what it has.
     assert allowed(filters, {}, NOON + HOUR / 2) == [0, 1, 2]
+
+
+def test_a_column_of_one_kind_is_one_number_in_memory():
+    kind, span = all_products(7)
+    assert kind.code.tolist() == [kind.numbering.find("product")] * 7 and span.code.tolist() == [-1] * 7
+    assert kind.code.strides == span.code.strides == (0,)
 
 
 def test_columns_come_back_from_a_file_and_products_alone_have_none(tmp_path):

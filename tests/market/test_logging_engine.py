@@ -15,6 +15,8 @@ from onesearch.market.market_settings import EngineParameters
     st.integers(1, 6),
 )
 @example([[5, 1, 4, 2], [9], [7, 7, 3, 8, 0, 6, 2]], 2)
+@example([[9, 1, 5]], 2)
+@example([[1, 9]], 2)
 def test_a_bound_leaves_the_least_values_of_each_row(rows, k):
     lengths = np.array([len(row) for row in rows], np.int64)
     bounds = not_below_kth(np.concatenate(rows).astype(np.uint16), np.cumsum(lengths) - lengths, lengths, k)

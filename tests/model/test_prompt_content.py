@@ -11,7 +11,9 @@ from onesearch.data.requests import Requests
 from onesearch.model import token_vocabulary
 from onesearch.model.featurizer import TextFeatures
 from onesearch.model.model_settings import EvidenceSettings, PromptSettings
-from onesearch.model.prompt import PromptBatch, PromptBuilder, PromptInputs, longest_prompt
+from onesearch.model.prompt import PromptBuilder, longest_prompt
+from onesearch.model.prompt_batch import PromptBatch
+from onesearch.model.prompt_inputs import PromptInputs
 from onesearch.model.token_vocabulary import MARKS, TokenVocabulary
 
 CODEBOOKS = (9, 9, 9, 9, 9)

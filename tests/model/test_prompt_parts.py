@@ -51,7 +51,7 @@ def test_only_texts_that_the_requests_use_are_looked_up():
     from onesearch.data.requests import Requests
     from onesearch.model.featurizer import TextFeatures
     from onesearch.model.model_settings import PromptSettings
-    from onesearch.model.prompt import PromptInputs
+    from onesearch.model.prompt_inputs import PromptInputs
 
     seen = []
 

@@ -5,7 +5,7 @@ import torch
 from onesearch.model.backbones import BackboneSettings
 from onesearch.model.generator import Generator, Sizes
 from onesearch.model.model_settings import ModelSettings
-from onesearch.model.prompt import PromptBatch
+from onesearch.model.prompt_batch import PromptBatch
 from onesearch.model.token_vocabulary import MARKS
 
 TEXT, ROW = 20, 6

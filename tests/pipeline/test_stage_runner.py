@@ -57,14 +57,22 @@ def test_a_stage_may_have_a_seed_of_its_own(tmp_path):
     assert fingerprints(stages(None), 7) == fingerprints(stages(7), 7)
 
 
-@pytest.mark.parametrize("given", [None, "7"])
+@pytest.mark.parametrize("given", [{}, {"ONEDNN": "7"}, {"DNNL": "8"}])
 def test_compiled_kernels_of_a_run_are_few_unless_the_user_says_how_many(tmp_path, monkeypatch, given):
-    name, seen = "ONEDNN_PRIMITIVE_CACHE_CAPACITY", []
-    monkeypatch.setenv(name, given or "")  # what the run sets is taken back after the test
-    if given is None:
-        monkeypatch.delenv(name)
-    execute([Stage("data", (), {}, lambda context: seen.append(os.environ[name]) or {})], tmp_path)
-    assert seen == [given or "64"]
+    name, seen = "{}_PRIMITIVE_CACHE_CAPACITY", []
+    for library in ("ONEDNN", "DNNL"):
+        monkeypatch.setenv(name.format(library), "")  # what the run sets is taken back after the test
+        monkeypatch.delenv(name.format(library))
+    for library, number in given.items():
+        monkeypatch.setenv(name.format(library), number)
+
+    def build(context):
+        there = {library: os.environ.get(name.format(library)) for library in ("ONEDNN", "DNNL")}
+        seen.append({library: value for library, value in there.items() if value is not None})
+        return {}
+
+    execute([Stage("data", (), {}, build)], tmp_path)
+    assert seen == [given or {"ONEDNN": "64"}]
 
 
 def test_a_forecast_tells_what_is_left_of_the_run(tmp_path, caplog):

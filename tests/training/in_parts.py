@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from onesearch.common.processes import exchanged, joined
-from onesearch.model.prompt import PromptBatch
+from onesearch.model.prompt_batch import PromptBatch
 from onesearch.model.token_vocabulary import MARKS
 from onesearch.training import loop
 from onesearch.training.batching import BatchSource, TaskMixture

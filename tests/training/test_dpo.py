@@ -10,7 +10,7 @@ from torch.testing import assert_close
 
 from onesearch.common.ragged import Ragged
 from onesearch.index.sid_index import SidIndex
-from onesearch.model.prompt import ItemTokens
+from onesearch.model.prompt_batch import ItemTokens
 from onesearch.search.path_scoring import score_paths
 from onesearch.training.dpo import (
     LEVEL_WEIGHTS,

@@ -28,7 +28,7 @@ from onesearch.index.sid_index import SidIndex
 from onesearch.model.backbones import BackboneSettings
 from onesearch.model.generator import Generator, Sizes
 from onesearch.model.model_settings import ModelSettings, PromptSettings
-from onesearch.model.prompt import PromptBatch
+from onesearch.model.prompt_batch import PromptBatch
 from onesearch.model.token_vocabulary import MARKS
 from onesearch.training import self_distillation as distill
 from onesearch.training.batching import BatchSource

@@ -9,7 +9,7 @@ from onesearch.model.backbones import BackboneSettings
 from onesearch.model.evidence import EVIDENCE_NUMBERS
 from onesearch.model.generator import Generator, Sizes
 from onesearch.model.model_settings import ModelSettings
-from onesearch.model.prompt import ItemTokens, PromptBatch
+from onesearch.model.prompt_batch import ItemTokens, PromptBatch
 from onesearch.model.token_vocabulary import MARKS
 from onesearch.search.path_scoring import chosen_log_probs, path_distributions, score_paths
 from onesearch.training import self_distillation

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional
 
 from onesearch.index.sid_index import SidIndex
-from onesearch.model.prompt import ItemTokens
+from onesearch.model.prompt_batch import ItemTokens
 from onesearch.search.path_scoring import score_paths
 from onesearch.training.supervised import SupervisedObjective
 from onesearch.training.supervised_losses import item_nll

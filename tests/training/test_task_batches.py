@@ -10,7 +10,8 @@ from onesearch.common.ragged import Ragged
 from onesearch.model.evidence import EVIDENCE_NUMBERS, Evidence
 from onesearch.model.featurizer import TextFeatures
 from onesearch.model.model_settings import PromptSettings
-from onesearch.model.prompt import PromptBuilder, PromptInputs
+from onesearch.model.prompt import PromptBuilder
+from onesearch.model.prompt_inputs import PromptInputs
 from onesearch.model.token_vocabulary import BEGIN, END, MARKS, PAD, TokenVocabulary
 from onesearch.training.cot_tasks import COT, KeywordTargets, cot_tasks
 from onesearch.training.tasks import (

@@ -40,9 +40,11 @@ def keep_few_kernels() -> None:
     """Have oneDNN keep few of the kernels that it makes, if it was not used yet and the user does not say how many.
 
     Each is for one shape of its input, with memory of its own, and batches of a training have many shapes: the 1,024
-    that it keeps by itself hold hundreds of MiB, and a training is no slower with these.
+    that it keeps by itself hold hundreds of MiB, and a training is no slower with these. It is told by a variable
+    of the environment, which stays.
     """
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
+    if not any(f"{library}_PRIMITIVE_CACHE_CAPACITY" in os.environ for library in ("ONEDNN", "DNNL")):
+        os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] = "64"
 
 
 def _of_status(name: str) -> float:

@@ -88,8 +88,17 @@ class Job:
         Raises:
             OtherProcessError: it cannot because another one has failed before.
         """
-        if self._store is None or isinstance(error, OtherProcessError):
+        if self._store is None:
             return
+        try:
+            if not isinstance(error, OtherProcessError):
+                self._say(error)
+        finally:
+            if self.first:
+                time.sleep(_SECONDS_TO_BE_HEARD)
+
+    def _say(self, error: BaseException) -> None:
+        """Leave the reason, unless another process has one."""
         # A broken connection is what one sees of another's failure; an error of one's own is the reason itself.
         end = time.monotonic() + (_SECONDS_FOR_A_REASON if _is_broken_connection(error) else 0.0)
         try:
@@ -100,8 +109,6 @@ class Job:
                 time.sleep(_SECONDS_BETWEEN_LOOKS)
             told = "; ".join([f"{type(error).__name__}: {error}", *getattr(error, "__notes__", ())])
             self.tell(_FAILED, [self.rank, told])
-            if self.first:
-                time.sleep(_SECONDS_TO_BE_HEARD)
         except OtherProcessError as other:
             raise other from error
         except RuntimeError:
@@ -140,7 +147,9 @@ def _store() -> Any:
 def joined() -> Iterator[Job]:
     """The job that this process belongs to, for the length of a ``with`` block that all of its processes enter.
 
-    A process that an error takes out of the block is good for nothing but its last words: it ends with exit code 1.
+    A process that an error takes out of the block (an interrupt is none) is good for nothing but its last words: it
+    ends with exit code 1 whatever comes later, does what is registered for its end (twice what was registered after
+    the error), and does not write out files that are still open.
 
     Raises:
         OtherProcessError: another process failed meanwhile.
@@ -189,7 +198,7 @@ def _end() -> None:
     try:
         atexit._run_exitfuncs()
         for stream in (sys.stdout, sys.stderr):
-            with suppress(OSError):  # nobody may read it any more
+            with suppress(Exception):  # it may be closed, or nobody may read it any more
                 stream.flush()
     finally:
         os._exit(1)

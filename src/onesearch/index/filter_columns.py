@@ -290,8 +290,10 @@ def _kinds(items: pl.DataFrame) -> tuple[Names, Names]:
 
 def all_products(n: int) -> tuple[Names, Names]:
     """The columns ``kind`` and ``span`` of n products that are always shown."""
-    numbering = Numbering()
-    return Names(np.full(n, numbering.of(PRODUCT), np.int32), numbering), Names(np.full(n, -1, np.int32), Numbering())
+    # Both columns are one number in memory.
+    kinds, spans = Numbering(), Numbering()
+    kind, span = (np.broadcast_to(np.int32(number), n) for number in (kinds.of(PRODUCT), -1))
+    return Names(kind, kinds), Names(span, spans)
 
 
 def _read(items: pl.DataFrame) -> tuple[pl.Series, ...]:

@@ -54,13 +54,13 @@ class Numbering:
             self._names.append(name)
             if len(parts) > 1:
                 self._path[number] = JOINT.join(parts) + JOINT
+            self._number[name] = number  # before a reader can find it by a part, as readers count names
             for part in dict.fromkeys(parts):
                 known = self._with.get(part)
                 if isinstance(known, list):
                     known.append(number)
                 else:
                     self._with[part] = number if known is None else [known, number]
-            self._number[name] = number
         return number
 
     def find(self, name: str) -> int | None:

@@ -31,7 +31,7 @@ from onesearch.model.backbones import DecodeState, PromptMemory, build_backbone
 from onesearch.model.behaviour_sequences import LongBehaviour
 from onesearch.model.evidence import EVIDENCE_NUMBERS, EvidenceMemory, EvidencePointer, products_with, zero_linear
 from onesearch.model.model_settings import ModelSettings
-from onesearch.model.prompt import ItemTokens, PromptBatch
+from onesearch.model.prompt_batch import ItemTokens, PromptBatch
 from onesearch.model.token_vocabulary import MARKS
 
 # Keys of a transformers configuration by which it fetches what computes: attention kernels, model code, number formats.

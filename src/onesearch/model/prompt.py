@@ -22,238 +22,27 @@ Differences from the paper:
 6. What cheap searches find for the request may stand in the prompt (``evidence``, :mod:`onesearch.model.evidence`).
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import TypeVar
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
 from onesearch.common.layered_table import LayeredTable
-from onesearch.common.ragged import Ragged
-from onesearch.data.requests import Requests
 from onesearch.model.behaviour_sequences import uid_codes
-from onesearch.model.evidence import EVIDENCE_NUMBERS, FindEvidence
+from onesearch.model.evidence import EVIDENCE_NUMBERS
 from onesearch.model.featurizer import TextFeatures
 from onesearch.model.model_settings import PromptSettings
+from onesearch.model.prompt_batch import ItemTokens, PromptBatch
+from onesearch.model.prompt_inputs import Floats, Ints, PromptInputs, known_rows
 from onesearch.model.token_vocabulary import PAD, TokenVocabulary
 
-Ints = NDArray[np.int32]
-Floats = NDArray[np.float32]
-_Number = TypeVar("_Number", np.int32, np.float32)
 _RECENT_QUERY_TOKENS, _KEYWORD_TOKENS = 6, 4  # subwords kept of each recent query, of each keyword
-_KEYWORDS = 8  # of a thought, at most (docs/method.md, section 4)
 _PROFILE_TOKENS = 8
 _RELEVANT_COSINE = 0.5
 RQ_LAYERS = 3  # of a SID; Seq_long reads their centroids, never those of the OPQ parts
 _ROWS_AT_ONCE = 1 << 14  # bounds the token arrays that are alive while lengths are counted
-
-
-@dataclass(frozen=True)
-class PromptInputs:
-    """Requests whose texts are numbers of :class:`TextFeatures`; -1 means missing everywhere.
-
-    Shapes: ``query`` [n], ``profile`` [n], ``recent`` [n, Q] recent queries, ``clicked`` and ``clicked_query`` [n, C],
-    ``ordered`` [n, O], ``clicked_for_query`` [n, E] (items most clicked for the query, the most clicked one last),
-    ``keywords`` [n, K] (of the query's thought; None where nobody thinks, as in serving). ``evidence`` finds the
-    evidence items of any of the requests.
-    """
-
-    texts: TextFeatures
-    query: Ints
-    profile: Ints
-    recent: Ints
-    clicked: Ints
-    clicked_query: Ints
-    ordered: Ints
-    clicked_for_query: Ints
-    keywords: Ints | None = None
-    evidence: FindEvidence | None = None
-
-    def __len__(self) -> int:
-        return len(self.query)
-
-    def with_evidence(self, evidence: FindEvidence) -> "PromptInputs":
-        """The same requests with what finds their evidence."""
-        return replace(self, evidence=evidence)
-
-    def query_head_rows(self, rows: NDArray[np.integer] | None = None) -> Floats:
-        """The head row of each query, or of those of the requests ``rows``; zero without a query, float32 [n, R]."""
-        return _known_rows(self.texts.head_rows, self.query if rows is None else self.query[rows])
-
-    @classmethod
-    def from_requests(
-        cls,
-        requests: Requests,
-        featurize: Callable[[Sequence[str]], TextFeatures],
-        config: PromptSettings,
-        clicked_for_query: Ints | None = None,
-        keywords: Sequence[Sequence[str]] | None = None,
-        evidence: FindEvidence | None = None,
-    ) -> "PromptInputs":
-        """Number the texts of the requests and compute their features once per distinct text.
-
-        Args:
-            requests: n requests.
-            featurize: features of distinct texts, such as :meth:`Featurizer.text_features`.
-            config: which parts are read and how much of each.
-            clicked_for_query: int32 [n, E], the items most clicked for each query, best first (training counts only;
-                for training requests with the current page view left out).
-            keywords: those of each request's query: for a teacher's input, never for serving.
-            evidence: finds the evidence items of requests by their numbers.
-        """
-        n, absent = len(requests), np.full((len(requests), 0), -1, np.int32)
-        recent = [texts[-config.recent_queries :] if config.recent_queries else () for texts in requests.recent_queries]
-        recent_texts = [text for texts in recent for text in texts]
-        profiles = requests.profile if config.profile else [""] * n
-        long = max(config.long, config.short)
-        clicked_query = requests.clicked_queries[:, -long:] if long else absent
-        # The requests' table of texts may be that of a whole log: only what these requests clicked for is looked up.
-        used = np.unique(clicked_query[clicked_query >= 0])
-        used_texts = [requests.query_texts[i] for i in used.tolist()]
-        # Every distinct text gets a number, in the order of its first appearance.
-        keyword_texts = [text for texts in keywords or [] for text in texts]
-        wanted = [*requests.query, *profiles, *recent_texts, *used_texts, *keyword_texts]
-        distinct = list(dict.fromkeys(text for text in wanted if text.strip()))
-        # blank texts have no number: they are missing
-        number = {text: i for i, text in enumerate(distinct)}
-
-        def numbers(texts: Sequence[str]) -> Ints:
-            return np.fromiter((number.get(text, -1) for text in texts), np.int32, len(texts))
-
-        def padded(texts: Sequence[Sequence[str]], flat: Sequence[str], width: int, newest: bool) -> Ints:
-            lengths = np.fromiter(map(len, texts), np.int64, len(texts))
-            return Ragged.from_lengths(numbers(flat), lengths).padded(width, newest=newest)
-
-        clicked_query_numbers = np.append(numbers(used_texts), -1).astype(np.int32)  # the last one answers for 'none'
-        place = np.where(clicked_query >= 0, np.searchsorted(used, clicked_query), len(used))
-        best_last = absent
-        if clicked_for_query is not None and config.fill != "none":
-            best_last = clicked_for_query[:, : config.clicked_for_query][:, ::-1]
-        return cls(
-            featurize(distinct),
-            query=numbers(requests.query),
-            profile=numbers(profiles),
-            recent=padded(recent, recent_texts, config.recent_queries, newest=True),
-            clicked=requests.clicked[:, -long:] if long else absent,
-            clicked_query=clicked_query_numbers[place],
-            ordered=requests.ordered[:, -long:] if long else absent,
-            clicked_for_query=best_last,
-            keywords=None if keywords is None else padded(keywords, keyword_texts, _KEYWORDS, newest=False),
-            evidence=evidence,
-        )
-
-
-@dataclass
-class ItemTokens:
-    """The items of a prompt that enter as one token each: those of the history, then the evidence.
-
-    Shapes: ``items`` int64 [B, H + E] item rows, -1 for none; ``head_rows`` float32 [B, H + E, R]; ``numbers`` float32
-    [B, E, F] of the evidence. In the history the newest item is last.
-    """
-
-    items: Tensor
-    head_rows: Tensor
-    numbers: Tensor
-
-    @property
-    def history(self) -> int:
-        """H, the columns of the history."""
-        return self.items.shape[1] - self.numbers.shape[1]
-
-    def without_own_clicks(self, owner: Tensor, items: Tensor, numbers: Tensor) -> "ItemTokens":
-        """The tokens with the rows of M clicked items as they were before the page view that is learnt.
-
-        Args:
-            owner: the prompt in which each was clicked, int64 [M].
-            items: the clicked items, int64 [M]; any of them may be a token of that prompt, or none.
-            numbers: what the click added to the last columns of its head row, float32 [M, F].
-        """
-        clicked, token = (self.items[owner] == items.unsqueeze(1)).nonzero(as_tuple=True)
-        before = self.head_rows.clone()
-        before[owner[clicked], token, -numbers.shape[1] :] -= numbers[clicked]
-        return ItemTokens(self.items, before, self.numbers)
-
-    def select(self, prompts: Tensor) -> "ItemTokens":
-        """Those of the prompts int64 [b]."""
-        return ItemTokens(self.items[prompts], self.head_rows[prompts], self.numbers[prompts])
-
-    def to(self, device: torch.device | str) -> "ItemTokens":
-        """The tokens on another device."""
-        return ItemTokens(self.items.to(device), self.head_rows.to(device), self.numbers.to(device))
-
-    @classmethod
-    def concatenate(cls, parts: Sequence["ItemTokens"]) -> "ItemTokens":
-        """Several batches as one, with as many columns of evidence as the widest has."""
-        width = max(part.items.shape[1] for part in parts)
-        return cls(
-            torch.cat([functional.pad(part.items, (0, width - part.items.shape[1]), value=-1) for part in parts]),
-            torch.cat([functional.pad(p.head_rows, (0, 0, 0, width - p.head_rows.shape[1])) for p in parts]),
-            torch.cat([functional.pad(p.numbers, (0, 0, 0, width - p.items.shape[1])) for p in parts]),
-        )
-
-
-@dataclass
-class PromptBatch:
-    """One batch of model input.
-
-    Shapes: ``tokens`` int64 [B, S] (ids of the vocabulary, padded on the right), ``mask`` bool [B, S];
-    ``query_vectors`` float32 [B, d_e] and ``query_head_rows`` float32 [B, R] (zero where there is no query);
-    ``long_codes`` int64 [B, 3, C, layers], -1 for missing, or None for prompts without soft tokens;
-    ``keyword_vectors`` float32 [B, d_e], the mean vector of the keywords (zero where there is none), or None for
-    prompts without keywords; ``items``, or None for prompts without item tokens.
-    """
-
-    tokens: Tensor
-    mask: Tensor
-    query_vectors: Tensor
-    query_head_rows: Tensor
-    long_codes: Tensor | None
-    keyword_vectors: Tensor | None = None
-    items: ItemTokens | None = None
-
-    def __len__(self) -> int:
-        return len(self.tokens)
-
-    def to(self, device: torch.device | str) -> "PromptBatch":
-        """The batch on another device."""
-        return replace(self, **{name: part.to(device) for name, part in vars(self).items() if part is not None})
-
-    @classmethod
-    def concatenate(cls, batches: Sequence["PromptBatch"]) -> "PromptBatch":
-        """Several batches as one, padded to the longest; a batch without keywords gets zero keyword vectors.
-
-        Raises:
-            ValueError: only some of the batches have long behaviour, or item tokens.
-        """
-        # soft tokens are no part that may be missing in some prompts of a batch
-        long = [batch.long_codes for batch in batches if batch.long_codes is not None]
-        if len(long) not in (0, len(batches)):
-            raise ValueError("prompts with and without long behaviour cannot share a batch")
-        items = [batch.items for batch in batches if batch.items is not None]
-        if len(items) not in (0, len(batches)):
-            raise ValueError("prompts with and without item tokens cannot share a batch")
-        width = max(batch.tokens.shape[1] for batch in batches)
-
-        def wide(part: Tensor) -> Tensor:
-            return functional.pad(part, (0, width - part.shape[1]))
-
-        keywords = None
-        if any(batch.keyword_vectors is not None for batch in batches):
-            known = [(batch.keyword_vectors, torch.zeros_like(batch.query_vectors)) for batch in batches]
-            keywords = torch.cat([none if vectors is None else vectors for vectors, none in known])
-        return cls(
-            torch.cat([wide(batch.tokens) for batch in batches]),
-            torch.cat([wide(batch.mask) for batch in batches]),
-            torch.cat([batch.query_vectors for batch in batches]),
-            torch.cat([batch.query_head_rows for batch in batches]),
-            torch.cat(long) if long else None,
-            keywords,
-            ItemTokens.concatenate(items) if items else None,
-        )
 
 
 def longest_prompt(config: PromptSettings, levels: int) -> int:
@@ -312,18 +101,10 @@ def _left_padded(numbers: Ints, width: int) -> Ints:
     return np.pad(numbers, ((0, 0), (max(width - numbers.shape[1], 0), 0)), constant_values=-1)
 
 
-def _known_rows(table: NDArray[_Number], numbers: Ints, missing: int = 0) -> NDArray[_Number]:
-    """``table[numbers]`` of a table [T, d], ``missing`` where the number is -1 (or the table empty): [..., d]."""
-    out = np.full((*numbers.shape, table.shape[1]), missing, table.dtype)
-    known = numbers >= 0
-    out[known] = table[numbers[known]]
-    return out
-
-
 def _mean_known(table: Floats, numbers: Ints) -> Floats:
     """The mean of the rows of ``table`` [T, d] over each line of ``numbers`` [n, K], -1 for none: [n, d]."""
     count = (numbers >= 0).sum(1, keepdims=True)
-    return np.asarray(_known_rows(table, numbers).sum(1) / np.maximum(count, 1), np.float32)
+    return np.asarray(known_rows(table, numbers).sum(1) / np.maximum(count, 1), np.float32)
 
 
 def _unit(rows: Floats) -> Floats:
@@ -487,7 +268,7 @@ class PromptBuilder:
         return self.vocabulary.sid_tokens(self._sids(item_rows)).reshape(len(item_rows), -1)
 
     def _query_sid(self, texts: TextFeatures, query: Ints) -> Ints:
-        return self.vocabulary.sid_tokens(_known_rows(texts.sids, query, -1))
+        return self.vocabulary.sid_tokens(known_rows(texts.sids, query, -1))
 
     def _uid(self, item_rows: Ints) -> Ints:
         return self.vocabulary.sid_tokens(uid_codes(self._sids(item_rows)))
@@ -500,8 +281,8 @@ class PromptBuilder:
         width = max(clicked.shape[1], ordered.shape[1])
         clicked, ordered = _left_padded(clicked, width), _left_padded(ordered, width)
         # A click is relevant if the query it was made for is near this one; a missing query has a zero vector.
-        query_vectors = _known_rows(inputs.texts.vectors, inputs.query[rows])
-        click_vectors = _known_rows(inputs.texts.vectors, _left_padded(inputs.clicked_query[rows], width))
+        query_vectors = known_rows(inputs.texts.vectors, inputs.query[rows])
+        click_vectors = known_rows(inputs.texts.vectors, _left_padded(inputs.clicked_query[rows], width))
         cosine = np.einsum("nd,ncd->nc", query_vectors, click_vectors)
         relevant = np.where(cosine >= _RELEVANT_COSINE, clicked, -1)
         streams = np.stack([clicked, ordered, relevant], 1)
@@ -528,7 +309,7 @@ class PromptBuilder:
     def _batch(self, parts: Sequence[Ints], texts: TextFeatures, query: Ints, long_codes: Tensor | None) -> PromptBatch:
         """Token parts with the dense vector and the head row of each query (zero where there is none)."""
         tokens, mask = pack_tokens(parts)
-        vectors, head_rows = _known_rows(texts.vectors, query), _known_rows(texts.head_rows, query)
+        vectors, head_rows = known_rows(texts.vectors, query), known_rows(texts.head_rows, query)
         if not self.config.query_vector:
             vectors = np.zeros_like(vectors)
         return PromptBatch(

@@ -17,7 +17,7 @@ from onesearch.data.split import Split
 from onesearch.data.text import item_texts, normalise_queries, normalise_query
 from onesearch.model.featurizer import TextFeatures
 from onesearch.model.model_settings import PromptSettings
-from onesearch.model.prompt import PromptInputs
+from onesearch.model.prompt_inputs import PromptInputs
 from onesearch.search.evidence_finder import EvidenceRequests
 from onesearch.search.run_parts import RunParts, load_array, need
 

@@ -18,7 +18,7 @@ from onesearch.encoding.pseudo_queries import pseudo_queries
 from onesearch.model.generator import Generator, Sizes
 from onesearch.model.initialise import initialise
 from onesearch.model.model_settings import ModelSettings
-from onesearch.model.prompt import PromptInputs
+from onesearch.model.prompt_inputs import PromptInputs
 from onesearch.pipeline.pseudo_query_stage import load_pseudo_queries
 from onesearch.pipeline.run_data import RunData
 from onesearch.pipeline.stage_runner import StageContext

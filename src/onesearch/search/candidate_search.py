@@ -20,7 +20,7 @@ from onesearch.data.requests import Requests
 from onesearch.index.item_filters import ItemMask
 from onesearch.model.featurizer import Featurizer
 from onesearch.model.generator import Asked, GeneratorMemory
-from onesearch.model.prompt import PromptInputs
+from onesearch.model.prompt_inputs import PromptInputs
 from onesearch.search.beam_search import beam_search
 from onesearch.search.candidates import (
     NOTHING,

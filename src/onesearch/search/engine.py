@@ -448,6 +448,7 @@ def load_engines(
         engine.logged_until = datetime.fromisoformat(until) if until else newest
         engine.known_shoppers = active
         engine.known_queries = queries
+        engine.search(queries[0] if queries else "a")  # makes what the first search would have a shopper wait for
         engines.append(engine)
     give_back()  # what was read to be checked, or to be put in another form
     return engines

@@ -48,7 +48,8 @@ class MainTexts:
         vocabulary: term to number; idf: float32 [V] of each.
         average_length: of the texts of the last build, in terms; texts: how many there were.
         matrix: BM25 of each term in each text, [V, N].
-        rows: the item row of each text, int64 [N]; column: the text of each item row, -1 for none, its last entry, too.
+        rows: the item row of each text, int64 [N].
+        column: the text of each item row, int32, -1 for none; its last entry, too.
     """
 
     vocabulary: Mapping[str, int]
@@ -57,7 +58,7 @@ class MainTexts:
     texts: int
     matrix: sparse.csr_matrix
     rows: NDArray[np.int64]
-    column: NDArray[np.int64]
+    column: NDArray[np.int32]
 
     @classmethod
     def of(
@@ -71,7 +72,7 @@ class MainTexts:
     ) -> "MainTexts":
         """With the column of each row."""
         matrix.sort_indices()  # a look-up finds an item among those of a term; scipy remembers what is sorted
-        column = np.full(int(rows.max(initial=-1)) + 2, NONE, np.int64)
+        column = np.full(int(rows.max(initial=-1)) + 2, NONE, np.int32)
         column[rows] = np.arange(len(rows))
         return cls(vocabulary, idf, average_length, texts, matrix, rows, column)
 

@@ -329,7 +329,7 @@ def _in_all(lists: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
 
 
 def _add_scores(
-    scores: NDArray[np.float32], matrix: sparse.csr_matrix, terms: Sequence[int], columns: NDArray[np.int64]
+    scores: NDArray[np.float32], matrix: sparse.csr_matrix, terms: Sequence[int], columns: NDArray[np.integer]
 ) -> None:
     """Add each term's scores of the texts ``columns`` [C] to ``scores`` [C]; there is none outside of the matrix."""
     wanted = columns.astype(matrix.indices.dtype)

@@ -27,7 +27,9 @@ from onesearch.common.ragged import Ragged
 from onesearch.common.settings import Settings
 from onesearch.index.sid_index import SidIndex
 from onesearch.model.generator import Generator
-from onesearch.model.prompt import PromptBatch, PromptBuilder, PromptInputs
+from onesearch.model.prompt import PromptBuilder
+from onesearch.model.prompt_batch import PromptBatch
+from onesearch.model.prompt_inputs import PromptInputs
 from onesearch.search.path_scoring import OwnClicks, score_paths
 from onesearch.training.loop_settings import PreferenceLoopSettings
 from onesearch.training.supervised import IndexedModule, constant_copy

@@ -15,9 +15,9 @@ its own. With ``shard`` each process holds a part of the weights, gradients and 
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -209,7 +209,14 @@ class _Fit:
         step = first
         if self.patience is not None and first == 0:
             self._validate(0)  # the first weights compete
-        for made in self._steps(first):
+        with closing(self._steps(first)) as steps:
+            step = self._through(steps, step, plain, warmup)
+        return self._end(step)
+
+    def _through(self, steps: Iterable[list[Batch]], step: int, plain: torch.optim.Optimizer, warmup: int) -> int:
+        """Every step from number ``step`` on, or until patience is spent; the number of steps done."""
+        config = self.config
+        for made in steps:
             factor = rate(step, self.steps, warmup, config.schedule, config.floor)
             for group in plain.param_groups:
                 group["lr"] = group["peak"] * factor
@@ -222,7 +229,7 @@ class _Fit:
                 if step % config.log_steps and step < self.steps:
                     self._write(step, config.learning_rate * factor)
                 break
-        return self._end(step)
+        return step
 
     def _held(self) -> WholeModel | ShardedModel:
         """What this process holds of the model."""
@@ -239,7 +246,7 @@ class _Fit:
             )
         return ShardedModel(self.model, self.accelerator.device, sharding)
 
-    def _steps(self, first: int) -> Iterator[list[Batch]]:
+    def _steps(self, first: int) -> Generator[list[Batch]]:
         """The batches of each step, made ahead in a thread while the model computes."""
         config, accelerator = self.config, self.accelerator
         rank, world = accelerator.process_index, accelerator.num_processes
@@ -257,11 +264,14 @@ class _Fit:
             return
         with ThreadPoolExecutor(1, "batches") as pool:
             ahead = [pool.submit(make, step) for step in steps[: config.prefetch]]
-            for step in shown:
-                made = ahead.pop(0).result()
-                if step + config.prefetch < self.steps:
-                    ahead.append(pool.submit(make, step + config.prefetch))
-                yield made
+            try:
+                for step in shown:
+                    made = ahead.pop(0).result()
+                    if step + config.prefetch < self.steps:
+                        ahead.append(pool.submit(make, step + config.prefetch))
+                    yield made
+            finally:  # a training that fails or ends early makes none of those that are left
+                pool.shutdown(cancel_futures=True)
 
     def _step(self, step: int, made: list[Batch]) -> None:
         """One optimizer step on its batches."""

@@ -30,7 +30,7 @@ from onesearch.index.sid_index import SidIndex
 from onesearch.model.backbones import PromptMemory
 from onesearch.model.evidence import EvidenceMemory
 from onesearch.model.generator import Generator, GeneratorMemory
-from onesearch.model.prompt import PromptBatch
+from onesearch.model.prompt_batch import PromptBatch
 from onesearch.search.path_scoring import LevelDistribution, OwnClicks, chosen_log_probs, path_distributions
 from onesearch.training.distillation_losses import (
     detach,

@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 
 from onesearch.common.ragged import Ragged
 from onesearch.model.featurizer import TextFeatures
-from onesearch.model.prompt import PromptBatch, PromptBuilder, PromptInputs
+from onesearch.model.prompt import PromptBuilder
+from onesearch.model.prompt_batch import PromptBatch
+from onesearch.model.prompt_inputs import PromptInputs
 from onesearch.model.token_vocabulary import BEGIN, END, PAD, TokenVocabulary
 from onesearch.search.path_scoring import OwnClicks
 
