@@ -146,11 +146,11 @@ def test_a_broken_collective_names_the_process_that_broke_it(loser):
         assert re.search("OtherProcessError|RuntimeError|DistBackendError", found[1][0])
 
 
-@pytest.mark.parametrize("error", [ValueError("mine"), OtherProcessError("another one's")])
-def test_the_first_process_stays_until_others_have_looked_for_the_reason(monkeypatch, error):
-    store, heard = Store(failed='[1, "another one\'s"]' if isinstance(error, OtherProcessError) else None), []
-    if store["failed"] is None:
-        del store["failed"]
+@pytest.mark.parametrize(
+    ("error", "said"), [(ValueError("mine"), {}), (OtherProcessError("theirs"), {"failed": '[1, "theirs"]'})]
+)
+def test_the_first_process_stays_until_others_have_looked_for_the_reason(monkeypatch, error, said):
+    store, heard = Store(said), []
     monkeypatch.setattr(processes.time, "sleep", lambda seconds: heard.append((seconds, "failed" in store)))
     Job(0, 2, store).failed(error)
     (waited,) = heard

@@ -1,9 +1,11 @@
+import threading
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onesearch.training.batching import BatchSource, TaskMixture
+from onesearch.training.batching import BatchSource, TaskMixture, made_ahead
 
 
 def source(lengths, batch_size=8, **more):
@@ -126,3 +128,34 @@ def test_mixture_refuses_unknown_tasks_and_empty_shares():
     for shares in ({"a": 0}, {"a": -1}, {}):
         with pytest.raises(ValueError, match="not all zero"):
             TaskMixture(sources, shares, 10)
+
+
+@pytest.mark.parametrize("ahead", [0, 1, 3, 9])
+def test_what_is_made_ahead_comes_in_order_and_none_too_early(ahead):
+    asked = []
+
+    def make(number):
+        asked.append(number)
+        return number * number
+
+    for taken, value in enumerate(made_ahead(make, range(4, 9), ahead), 1):
+        assert value == (3 + taken) ** 2
+        assert len(asked) <= min(taken + ahead, 5)
+    assert asked == [4, 5, 6, 7, 8]
+
+
+def test_what_is_left_is_not_made_once_nobody_wants_it():
+    begun, go_on, asked = threading.Event(), threading.Event(), []
+
+    def make(number):
+        asked.append(number)
+        if number == 1:
+            begun.set()
+            go_on.wait(60)
+        return number
+
+    some = made_ahead(make, range(100), 3)
+    assert next(some) == 0 and begun.wait(60)
+    threading.Timer(0.2, go_on.set).start()
+    some.close()
+    assert asked == [0, 1], "the one that was under way, and no other"

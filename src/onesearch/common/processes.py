@@ -83,7 +83,7 @@ class Job:
             time.sleep(_SECONDS_BETWEEN_LOOKS)
 
     def failed(self, error: BaseException) -> None:
-        """Say that this process cannot go on.
+        """Say that this process cannot go on; the first one stays until others that look now and then have looked.
 
         Raises:
             OtherProcessError: it cannot because another one has failed before.

@@ -219,8 +219,9 @@ def not_below_kth(
 ) -> NDArray[np.uint16]:
     """A number that is not below the ``k``-th smallest value of each row, and hardly above it; uint16 [n].
 
-    Rows lie one behind the other, none is empty. A row is cut into 2k parts; the k-th smallest of their least values
-    will do, as k parts have one that is not above it. A row too short for that has the largest number there is.
+    Rows lie one behind the other, none is empty; ``k`` is at least 1. A row is cut into 2k parts; the k-th smallest of
+    their least values will do, as k parts have one that is not above it. A row too short for that has the largest
+    number there is.
     """
     parts = 2 * k
     first = starts[:, None] + np.arange(parts) * lengths[:, None] // parts

@@ -5,10 +5,12 @@ an interrupted run end as an unbroken one, and lets every process of a distribut
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Generator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 from zlib import crc32
 
 import numpy as np
@@ -17,6 +19,7 @@ from numpy.typing import NDArray
 
 from onesearch.common.artefact import fingerprint
 
+_T = TypeVar("_T")
 Rows = NDArray[np.int64]
 Collate = Callable[[Rows], Any]
 _MEGA_BATCHES = 64  # batches whose rows are sorted by length together
@@ -256,3 +259,24 @@ def to_device(value: Any, device: torch.device) -> Any:
     if isinstance(value, (list, tuple)):
         return type(value)(to_device(part, device) for part in value)
     return value
+
+
+def made_ahead(make: Callable[[int], _T], numbers: Sequence[int], ahead: int) -> Generator[_T, None, None]:
+    """What ``make`` gives for each number in turn, the next ``ahead`` of them under way in a thread.
+
+    With 0 each is made when it is asked for. Closed before its end, it makes none of those that are left.
+    """
+    if ahead == 0:
+        yield from map(make, numbers)
+        return
+    with ThreadPoolExecutor(1, "batches") as pool:
+        begun = deque(pool.submit(make, number) for number in numbers[:ahead])
+        try:
+            # One that is taken is replaced by a later one.
+            for place in range(len(numbers)):
+                made = begun.popleft().result()
+                if place + ahead < len(numbers):
+                    begun.append(pool.submit(make, numbers[place + ahead]))
+                yield made
+        finally:
+            pool.shutdown(cancel_futures=True)

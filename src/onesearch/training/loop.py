@@ -15,8 +15,7 @@ its own. With ``shard`` each process holds a part of the weights, gradients and 
 import logging
 import math
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -34,7 +33,7 @@ from onesearch.common.processes import exchanged, place
 from onesearch.common.progress import track
 from onesearch.model.backbone_base import Backbone
 from onesearch.training import checkpoint as files
-from onesearch.training.batching import Batch, Batches, to_device
+from onesearch.training.batching import Batch, Batches, made_ahead, to_device
 from onesearch.training.checkpoint import RandomState, random_state_restored
 from onesearch.training.held_model import ShardedModel, Sharding, WholeModel
 from onesearch.training.loop_settings import FitReport, LoopSettings
@@ -203,22 +202,24 @@ class _Fit:
         first = self._resume(plain)
         self.held.begin(plain)
         self.optimizer = plain
-        warmup = round(config.warmup * self.steps)
         self.pending: list[tuple[int, str, dict[str, Tensor]]] = []  # losses that nobody has looked at yet
         self.started, self.saved = time.perf_counter() - self.spent, time.perf_counter()
-        step = first
         if self.patience is not None and first == 0:
             self._validate(0)  # the first weights compete
-        with closing(self._steps(first)) as steps:
-            step = self._through(steps, step, plain, warmup)
-        return self._end(step)
+        # Batches are made in a thread while the model computes.
+        ahead = made_ahead(self._batches_of, range(first, self.steps), config.prefetch)
+        with closing(ahead):
+            shown = track(ahead, self.label, self.steps - first, "step")
+            steps = self._through(shown if self.accelerator.is_main_process else ahead, first)
+        return self._end(steps)
 
-    def _through(self, steps: Iterable[list[Batch]], step: int, plain: torch.optim.Optimizer, warmup: int) -> int:
+    def _through(self, steps: Iterable[list[Batch]], step: int) -> int:
         """Every step from number ``step`` on, or until patience is spent; the number of steps done."""
         config = self.config
+        warmup = round(config.warmup * self.steps)
         for made in steps:
             factor = rate(step, self.steps, warmup, config.schedule, config.floor)
-            for group in plain.param_groups:
+            for group in self.optimizer.param_groups:
                 group["lr"] = group["peak"] * factor
             self._step(step, made)
             step += 1
@@ -246,32 +247,11 @@ class _Fit:
             )
         return ShardedModel(self.model, self.accelerator.device, sharding)
 
-    def _steps(self, first: int) -> Generator[list[Batch]]:
-        """The batches of each step, made ahead in a thread while the model computes."""
-        config, accelerator = self.config, self.accelerator
-        rank, world = accelerator.process_index, accelerator.num_processes
-        quiet = not accelerator.is_main_process
-
-        def make(step: int) -> list[Batch]:
-            numbers = range(step * config.accumulate, (step + 1) * config.accumulate)
-            return [self.batches.batch(number, rank, world) for number in numbers]
-
-        # The batches of the next ``prefetch`` steps are under way; one that is taken is replaced by a later one.
-        steps: Any = range(first, self.steps)
-        shown = steps if quiet else track(steps, self.label, len(steps), "step")
-        if config.prefetch == 0:
-            yield from map(make, shown)
-            return
-        with ThreadPoolExecutor(1, "batches") as pool:
-            ahead = [pool.submit(make, step) for step in steps[: config.prefetch]]
-            try:
-                for step in shown:
-                    made = ahead.pop(0).result()
-                    if step + config.prefetch < self.steps:
-                        ahead.append(pool.submit(make, step + config.prefetch))
-                    yield made
-            finally:  # a training that fails or ends early makes none of those that are left
-                pool.shutdown(cancel_futures=True)
+    def _batches_of(self, step: int) -> list[Batch]:
+        """The share that this process has of a step's batches."""
+        numbers = range(step * self.config.accumulate, (step + 1) * self.config.accumulate)
+        rank, world = self.accelerator.process_index, self.accelerator.num_processes
+        return [self.batches.batch(number, rank, world) for number in numbers]
 
     def _step(self, step: int, made: list[Batch]) -> None:
         """One optimizer step on its batches."""
