@@ -1,5 +1,6 @@
 """Two processes go through all stages of a run, and come to what one process comes to."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file
 
 from launch import finish, start
@@ -45,8 +47,11 @@ def two(tiny_config, tmp_path_factory):
     """A run whose every stage two processes have gone through, as `torchrun` starts them."""
     run = tmp_path_factory.mktemp("processes") / "two"
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    # As many threads as the shared run had here: with others, sums end in other digits.
+    threads = str(torch.get_num_threads())
     done = subprocess.run(
         [sys.executable, *launcher, *arguments(tiny_config, run, SETS)],
+        env={**os.environ, "OMP_NUM_THREADS": threads},
         capture_output=True,
         text=True,
         timeout=580,
